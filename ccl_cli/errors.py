@@ -1,0 +1,86 @@
+"""Errors a user can act on: one sentence, the next step, and the exit code of the process."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CclError(Exception):
+    """Base of every error that is shown as a sentence instead of a traceback.
+
+    Args:
+        message: What is wrong, as one sentence.
+        hint: The next step, as one sentence or a command.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[type[CclError], tuple[str, str | None]]:
+        return type(self), (self.message, self.hint)  # survives the trip out of a loader's worker
+
+
+class UsageError(CclError):
+    """The command line does not make sense."""
+
+    exit_code = 2
+
+
+class RecipeError(CclError):
+    """A recipe, an override or a method's option is invalid."""
+
+    exit_code = 3
+
+
+class DataError(CclError):
+    """Videos, split lists or manifests are missing, corrupt or inconsistent."""
+
+    exit_code = 4
+
+
+class PluginError(CclError):
+    """A plugin is unknown, broken or breaks its contract."""
+
+    exit_code = 5
+
+
+class EnvironmentError_(CclError):
+    """Weights, network, disk or hardware are not there."""
+
+    exit_code = 6
+
+
+class WeightsError(EnvironmentError_):
+    """A weights file is absent, damaged or does not fit its network."""
+
+
+class Interrupted(CclError):
+    """Training was told to stop and has saved its state."""
+
+    exit_code = 130
+
+
+class Several(CclError):
+    """More than one thing is missing; each is named, so that the user can mend all of them at once.
+
+    The exit code is the first one's.
+    """
+
+    def __init__(self, errors: list[CclError]) -> None:
+        super().__init__(f"{len(errors)} things are missing.")
+        self.errors = errors
+
+    @property
+    def first_exit_code(self) -> int:
+        """Exit code of the first error."""
+        return self.errors[0].exit_code
+
+    def __reduce__(self) -> tuple[type[CclError], tuple[list[CclError]]]:  # type: ignore[override]
+        return Several, (self.errors,)

@@ -1,0 +1,124 @@
+"""A recipe: everything that decides an experiment, validated, hashable, one YAML file.
+
+Precedence, lowest first: defaults < recipe file < flag typed < ``--set a.b=c``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Triple = tuple[float, float, float]
+# A bare string for `teachers` in YAML means one teacher.
+Teachers = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Clip(_Section):
+    """The student's view of a video."""
+
+    frames: PositiveInt = Field(16, description="Consecutive frames per clip.")
+    size: PositiveInt = Field(112, description="Height and width the student sees, pixels.")
+    short_side: PositiveInt = Field(256, description="Frames are decoded at most this large, pixels.")
+    scale: tuple[Fraction, Fraction] = Field((0.25, 1.0), description="Area of the random crop.")
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="Aspect ratio of the random crop.")
+    flip: Fraction = Field(0.5, description="Probability of a horizontal flip.")
+    mean: Triple = Field((0.4345, 0.4051, 0.3775), description="Kinetics mean, RGB in [0, 1].")
+    std: Triple = Field((0.2768, 0.2713, 0.2737), description="Kinetics standard deviation.")
+
+
+class Optim(_Section):
+    """Stochastic gradient descent and its step schedule."""
+
+    lr: float = Field(1e-3, gt=0, description="Learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum (official code; not in the paper).")
+    nesterov: bool = Field(False, description="Nesterov momentum.")
+    weight_decay: float = Field(5e-4, ge=0, description="Weight decay.")
+    milestones: tuple[float, ...] = Field(
+        (0.5, 0.75), description="Where the rate drops: a share of the run below 1, else an epoch (official code)."
+    )
+    gamma: float = Field(0.1, gt=0, description="Factor at each milestone (official code).")
+    head_lr_decay: bool = Field(True, description="Whether the method's own layers follow the schedule.")
+    clip_norm: float | None = Field(None, gt=0, description="Clip the gradient's norm.")
+
+
+class Train(_Section):
+    """The run."""
+
+    epochs: PositiveInt = Field(300, description="Passes over the training list (official code).")
+    batch_size: PositiveInt = Field(16, description="Videos per step over all processes together.")
+    accumulation: PositiveInt = Field(1, description="Micro-batches per step; contrast stays within one.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on a GPU that has it, else fp32."
+    )
+    seed: NonNegativeInt = Field(0, description="Seed of everything random.")
+    workers: NonNegativeInt = Field(2, description="Decoding processes per training process.")
+    log_every: PositiveInt = Field(10, description="Steps between lines in metrics.jsonl.")
+    checkpoint_every: NonNegativeInt = Field(
+        0, description="Steps between checkpoints; 0: at the end of each epoch."
+    )
+    max_steps: NonNegativeInt = Field(0, description="Stop after this many steps; 0: run all epochs.")
+    channels_last: bool = Field(True, description="channels_last_3d memory format.")
+    compile: bool = Field(False, description="torch.compile the student.")
+    tracker: Literal["none", "tensorboard"] = Field("none", description="Further log, through Accelerate.")
+    sync_batchnorm: bool = Field(False, description="Share batch-norm statistics between GPUs.")
+
+
+class Evaluation(_Section):
+    """Sliding windows over every test video (and, for retrieval, every training video)."""
+
+    batch_size: PositiveInt = Field(32, description="Windows per forward pass.")
+    stride: PositiveInt = Field(16, description="Frames between window starts.")
+
+
+class Recipe(_Section):
+    """One experiment."""
+
+    name: str = Field("run", pattern=r"^[\w.-]+$", description="Names the run's folder.")
+    description: str = Field("", description="One line for `ccl recipes ls`.")
+    data: str | None = Field(None, description="Data set: source:location?key=value.")
+    teachers: Teachers = Field((), description="modality:name@weights?key=value, any number.")
+    student: str = Field("r2plus1d_18", description="name@weights?key=value.")
+    method: dict[str, dict[str, Any]] = Field(
+        default_factory=lambda: {"ccl": {}}, description="Methods and their options; their terms are added."
+    )
+    ce_weight: float = Field(1.0, ge=0, description="Weight of the student's own cross-entropy.")
+    max_unreadable: Fraction = Field(
+        0.05, description="Share of a split's videos that may be missing or corrupt before the run stops."
+    )
+    clip: Clip = Clip()
+    optim: Optim = Optim()
+    train: Train = Train()
+    eval: Evaluation = Evaluation()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_shorthand(cls, value: Any) -> Any:
+        # "ccl" and "ccl+pkt" stand for the methods with their default options.
+        if isinstance(value, str):
+            return {name.strip(): {} for name in value.split("+")}
+        return {name: options or {} for name, options in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("teachers")
+    @classmethod
+    def _teachers_unique(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("the same teacher is named twice")
+        return value
+
+    @property
+    def method_label(self) -> str:
+        """``ccl`` or ``ccl+pkt``."""
+        return "+".join(self.method)
+
+    def hash(self) -> str:
+        """Eight hex digits over everything that decides the experiment."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"description"}), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]

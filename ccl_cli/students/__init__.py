@@ -1,0 +1,68 @@
+"""The student's contract: a video network that yields one feature per clip, class scores, and its stages."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class StudentOutput(NamedTuple):
+    """What a student says about a batch of clips.
+
+    Shapes:
+        feature: [B, D] pooled penultimate feature x_v, not normalised.
+        logits: [B, K] class scores z_v.
+        stages: outputs of the residual stages, each [B, C, T, H, W], first to last.
+    """
+
+    feature: Tensor
+    logits: Tensor
+    stages: tuple[Tensor, ...] = ()
+
+
+class Student(nn.Module):
+    """A trunk of blocks, global average pooling, and one linear classifier.
+
+    Args:
+        blocks: Applied in order to ``[B, 3, T, H, W]``; the output of each but the first (the stem) is a stage.
+        feature_dim: Channels of the last block, D.
+        num_classes: K.
+        dropout: Probability of dropping a feature before the classifier, in training.
+    """
+
+    def __init__(
+        self, blocks: nn.ModuleList, feature_dim: int, num_classes: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.feature_dim = feature_dim
+        self.num_classes = num_classes
+        self.pool = nn.AdaptiveAvgPool3d(1)  # any clip length and size
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(feature_dim, num_classes)
+
+    def forward(self, video: Tensor) -> StudentOutput:
+        """Run the network.
+
+        Shapes:
+            video: [B, 3, T, H, W] floating point, normalised.
+        """
+        stages = []
+        for block in self.blocks:
+            video = block(video)
+            stages.append(video)
+        feature = self.pool(video).flatten(1)
+        return StudentOutput(feature, self.classifier(self.dropout(feature)), tuple(stages[1:]))
+
+
+class StudentFactory(Protocol):
+    """What a ``ccl.students`` entry point names: builds a student, with random weights unless told otherwise.
+
+    ``weights`` is None (random initialisation: the student is what gets trained) or a path of a weights file.
+    Further keyword arguments are the options after ``?`` in the student's spec.
+    """
+
+    def __call__(self, num_classes: int, *, weights: str | None = None) -> Student:
+        """Build the student."""
+        ...

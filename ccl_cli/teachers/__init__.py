@@ -1,0 +1,105 @@
+"""The teacher's contract: a frozen network that turns one modality of a video into one embedding."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ccl_cli.data.window import Window
+    from ccl_cli.spec import Spec
+    from ccl_cli.teachers.weights import WeightFile
+
+
+class Embedding(NamedTuple):
+    """One teacher's embeddings of one batch.
+
+    Shapes:
+        value: [B, D_m]; a row that is not present is zero.
+        present: [B] bool; False where the sample lacks this modality.
+    """
+
+    value: Tensor
+    present: Tensor
+
+
+class Preprocess(Protocol):
+    """Turns a decoded window into one teacher's input, inside a loader's worker.
+
+    It must be picklable and hold no weights.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def __call__(self, window: Window) -> Tensor | None:
+        """The teacher's input ``[*shape]`` of ``dtype``, or None where the modality is missing."""
+        ...
+
+
+class Teacher(nn.Module):
+    """A frozen network. Subclass it, register the class under ``ccl.teachers``, and it works.
+
+    The training loop knows no modality by name: it calls ``preprocess`` in the workers and ``forward`` under
+    ``inference_mode`` in evaluation mode, and never wraps, prepares or optimises a teacher.
+
+    Attributes:
+        modality: Free string; the part before the colon of the teacher's name.
+        dim: Width D_m of the embedding.
+        classes: What the teacher's own classifier predicts (AudioSet, ImageNet, ...), if it has one.
+        preprocess: See :class:`Preprocess`.
+        random_weights: True only when the user asked for ``weights=random``; the run's records say so.
+    """
+
+    modality: str
+    dim: int
+    classes: Sequence[str] | None = None
+    preprocess: Preprocess
+    random_weights: bool = False
+    preprocess_version: ClassVar[int] = 1
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Self:
+        """Build the teacher that ``spec`` names, with its weights.
+
+        Raises:
+            WeightsError: no weights (the sentence says which file to put where).
+            PluginError: unknown name or option.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
+        """The published files this teacher needs, for ``ccl teachers pull``; empty when it needs none."""
+        return ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed ``x``, ``[B, *preprocess.shape]`` to ``[B, dim]``."""
+        raise NotImplementedError
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, hash of the weights, and preprocess version: what an embedding cache is keyed by."""
+        name = f"{self.modality}:{type(self).__name__}:{self.preprocess_version}:{self.preprocess!r}"
+        return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{hash_tensors(self.state_dict().items())}"
+
+    def freeze(self) -> Self:
+        """Evaluation mode, no gradients."""
+        return self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """A teacher never leaves evaluation mode."""
+        return super().train(False)
+
+
+def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Sixteen hex digits that change when any name, shape or value changes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
