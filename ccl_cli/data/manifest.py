@@ -1,0 +1,187 @@
+"""Every video of a data set with its label and split, hashed so that results can name what they saw."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from ccl_cli.errors import DataError
+
+SPLITS = ("train", "val", "test")
+_FORMAT = "ccl-manifest-1"
+_log = logging.getLogger("ccl")
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One row: a video file, or a stretch of one.
+
+    Attributes:
+        id: Unique within the data set: posix path without suffix, relative to the set's root.
+        path: Absolute path of the file, which may be absent.
+        label: Index into the manifest's classes.
+        split: "train", "val" or "test".
+        start: Seconds from the start of the file where the stretch begins; None: the file's start.
+        end: Seconds where it ends; None: the file's end.
+    """
+
+    id: str
+    path: Path
+    label: int
+    split: str
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A labelled, split list of videos.
+
+    File sizes are read once, when first needed: :attr:`hash` and :meth:`missing` describe that moment.
+
+    Attributes:
+        name: Shown in tables, for example ``ucf51-split1``.
+        classes: Class names; a video's label is an index into them.
+        videos: All rows, in the source's order.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    videos: tuple[Video, ...]
+
+    def split(self, name: str) -> tuple[Video, ...]:
+        """The rows of one split, in order."""
+        return tuple(video for video in self.videos if video.split == name)
+
+    @cached_property
+    def hash(self) -> str:
+        """Sixteen hex digits over classes, ids, labels, splits, stretches and file sizes, not locations."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for video, size in zip(self.videos, self._sizes, strict=True):
+            row = (video.id, video.label, video.split, video.start, video.end, size)
+            digest.update(repr(row).encode())
+        return digest.hexdigest()[:16]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Videos per split and class name; every split and every class appears, if only with 0."""
+        counter = Counter((video.split, video.label) for video in self.videos)
+        return {
+            split: {name: counter[split, label] for label, name in enumerate(self.classes)}
+            for split in SPLITS
+        }
+
+    def missing(self, split: str) -> list[Video]:
+        """The rows of one split whose file is not on disk."""
+        rows = zip(self.videos, self._sizes, strict=True)
+        return [video for video, size in rows if size is None and video.split == split]
+
+    def validate(self, need: Collection[str] = ("train",)) -> None:
+        """Check that the rows fit together.
+
+        Args:
+            need: Splits that must hold at least one video.
+
+        Raises:
+            DataError: a duplicate id, a label out of range, an unknown split, a needed split without videos.
+        """
+        self._check_rows()
+        for name in need:
+            if not self.split(name):
+                raise DataError(f"The data set '{self.name}' has no videos in its {name} split.")
+        seen = {video.label for video in self.split("train")}
+        unseen = sorted({video.label for video in self.split("test")} - seen) if seen else []
+        if unseen:
+            names = ", ".join(self.classes[label] for label in unseen[:5])
+            _log.warning("%d classes of the test split have no training video: %s", len(unseen), names)
+
+    def save(self, path: Path) -> None:
+        """Write JSON lines, a header and then one row per video, atomically.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        header = {"format": _FORMAT, "name": self.name, "classes": self.classes, "videos": len(self.videos)}
+        temporary = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+                temporary = Path(file.name)
+                file.write(json.dumps(header) + "\n")
+                file.writelines(json.dumps(_to_row(video)) + "\n" for video in self.videos)
+            temporary.replace(path)
+        except OSError as error:
+            if temporary:
+                temporary.unlink(missing_ok=True)
+            raise DataError(f"Cannot write the manifest '{path}': {error.strerror}.") from error
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataError: absent, not a manifest, or cut off.
+        """
+        try:
+            # One array parses three times faster than 200,000 lines.
+            lines = path.read_text(encoding="utf-8").splitlines()
+            header, *rows = json.loads(f"[{','.join(lines)}]")
+            if header["format"] != _FORMAT or header["videos"] != len(rows):
+                raise ValueError("unknown format or missing rows")
+            return cls(header["name"], tuple(header["classes"]), tuple(map(_from_row, rows)))
+        except OSError as error:
+            raise DataError(f"Cannot read the manifest '{path}': {error.strerror}.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"'{path}' is not a complete manifest.", "Write it again.") from error
+
+    @cached_property
+    def _sizes(self) -> tuple[int | None, ...]:
+        return tuple(_file_size(video.path) for video in self.videos)
+
+    def _check_rows(self) -> None:
+        repeated = [name for name, count in Counter(video.id for video in self.videos).items() if count > 1]
+        if repeated:
+            raise DataError(f"The data set '{self.name}' lists '{repeated[0]}' more than once.")
+        classes = len(self.classes)
+        for video in self.videos:
+            if not 0 <= video.label < classes:
+                raise DataError(f"'{video.id}' has label {video.label}, but there are {classes} classes.")
+            if video.split not in SPLITS:
+                known = ", ".join(SPLITS)
+                raise DataError(f"'{video.id}' is in the unknown split '{video.split}'.", f"Known: {known}.")
+
+
+class DataSource(Protocol):
+    """What a ``ccl.datasets`` entry point names: ``source:location?key=value`` to a manifest."""
+
+    def __call__(self, location: str, **options: Any) -> Manifest:
+        """List the data set at ``location`` ("" when the user named none).
+
+        Raises:
+            DataError: it is not there or does not have the expected layout.
+        """
+        ...
+
+
+def _file_size(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
+    except OSError:
+        return None
+
+
+def _to_row(video: Video) -> dict[str, Any]:
+    row = {"id": video.id, "path": str(video.path), "label": video.label, "split": video.split}
+    return row | {key: at for key, at in (("start", video.start), ("end", video.end)) if at is not None}
+
+
+def _from_row(row: dict[str, Any]) -> Video:
+    return Video(**row | {"path": Path(row["path"])})
