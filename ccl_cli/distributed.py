@@ -1,0 +1,116 @@
+"""What several processes share: their number, gathered rows with gradients, and means over all of them.
+
+Every loss here is written so that N processes give the gradients of one. Anchors are local, candidates are
+gathered, and means divide by the global count. DistributedDataParallel then averages gradients over processes,
+which is why :func:`masked_mean` multiplies by their number.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes in this run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process writes files and talks to the user."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for every process."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = x.shape[0]
+        gathered = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(gathered, x.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        # Every process's loss depends on every row: a row's gradient is the sum over processes.
+        grad = grads[0].contiguous()
+        dist.all_reduce(grad)
+        return grad.narrow(0, rank() * ctx.rows, ctx.rows)
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """Rows of all processes in rank order, ``[B, ...]`` to ``[N B, ...]``, with gradient.
+
+    Every process must hold the same number of rows, and every process must call it.
+    """
+    if world_size() == 1:
+        return x
+    if x.requires_grad:
+        return cast(Tensor, _GatherRows.apply(x))  # type: ignore[no-untyped-call]
+    gathered = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(gathered, x.contiguous())
+    return torch.cat(gathered)
+
+
+def gather_mask(mask: Tensor) -> Tensor:
+    """:func:`gather_rows` for booleans, which not every back end can send."""
+    return gather_rows(mask.to(torch.uint8)).bool()
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum of a tensor over all processes, without gradient."""
+    x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set on at least one process."""
+    if world_size() == 1:
+        return flag
+    return bool(total(torch.tensor(int(flag), device=device)) > 0)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the marked rows of all processes; zero, but still part of the graph, when there are none.
+
+    Shapes:
+        values: [B] one value per local row.
+        mask: [B] bool.
+        returns: scalar whose average over processes is the global mean.
+    """
+    count = total(mask.sum()).clamp(min=1)
+    # `where`, not a product: a value that is not finite in an unmarked row must not reach the sum.
+    return torch.where(mask, values, 0.0).sum() * world_size() / count
+
+
+def gather_objects(item: object) -> list[Any]:
+    """Each process's object, in rank order (picklable, small)."""
+    if world_size() == 1:
+        return [item]
+    items: list[Any] = [None] * world_size()
+    dist.all_gather_object(items, item)
+    return items
+
+
+def from_main(item: object) -> Any:
+    """The main process's object, on every process."""
+    if world_size() == 1:
+        return item
+    items = [item]
+    dist.broadcast_object_list(items, src=0)
+    return items[0]

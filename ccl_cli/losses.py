@@ -1,0 +1,114 @@
+"""Loss terms as pure tensor functions: no configuration, no input or output, no communication.
+
+Each returns one value per row (anchor); the caller masks and averages. Inputs below single precision are computed
+in float32, float64 stays float64.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Stands for minus infinity in a score: its exponential is exactly zero, but it stays finite where a gradient
+# multiplies it by zero.
+_EXCLUDED = -1e30
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """``x`` in float32 at least: the exponentials below overflow half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """Rows of ``x`` ([..., D]) scaled to unit length; a zero row stays zero and receives no gradient."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    long_enough = norm > eps
+    return torch.where(long_enough, x, 0.0) / torch.where(long_enough, norm, 1.0)
+
+
+def cosine_scores(anchor: Tensor, candidate: Tensor, temperature: float) -> Tensor:
+    """Cosine similarity over temperature.
+
+    Shapes:
+        anchor: [A, D].
+        candidate: [C, D].
+        returns: [A, C].
+    """
+    anchor, candidate = full_precision(anchor), full_precision(candidate)
+    return unit_rows(anchor) @ unit_rows(candidate).mT / temperature
+
+
+def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
+    """Multi-class noise-contrastive estimation (Eq. 4), exact where a negative saturates, in O(A C) memory.
+
+    With p = softmax of an anchor's row over the present candidates, P its positives and N its negatives:
+    ``-mean_P log p - mean_N log(1 - p)``; an empty set contributes zero.
+
+    Shapes:
+        scores: [A, C] similarities over temperature.
+        positive: [A, C] bool, same class.
+        present: [C] bool, candidates that exist.
+        returns: [A].
+    """
+    positive = positive & present
+    negative = ~positive & present
+    scores = scores.masked_fill(~present, _EXCLUDED)
+    # At most one entry of a row can exceed one half. For that entry 1 - p is computed from the others' sum, which
+    # is exact however small; for the rest log1p is accurate. The guard log(1 - p + 1e-10) is neither: its gradient
+    # vanishes for exactly the worst negatives.
+    best = scores.detach().argmax(dim=1, keepdim=True)
+    is_best = torch.zeros_like(positive).scatter(1, best, True)
+    log_sum_others = scores.masked_fill(is_best, _EXCLUDED).logsumexp(dim=1, keepdim=True)  # [A, 1]
+    log_sum = torch.logaddexp(scores.gather(1, best), log_sum_others)  # [A, 1]
+    log_p = scores - log_sum
+    log_not_p = torch.where(
+        is_best, log_sum_others - log_sum, torch.log1p(-log_p.masked_fill(is_best, -1.0).exp())
+    )
+    return -_mean_where(log_p, positive) - _mean_where(log_not_p, negative)
+
+
+def info_nce(scores: Tensor, target: Tensor, present: Tensor) -> Tensor:
+    """Instance-level contrast (Eq. 3): cross-entropy of each anchor's own candidate.
+
+    Shapes:
+        scores: [A, C] similarities over temperature.
+        target: [A] int64, column of each anchor's own candidate.
+        present: [C] bool, candidates that exist.
+        returns: [A].
+    """
+    return F.cross_entropy(scores.masked_fill(~present, _EXCLUDED), target, reduction="none")
+
+
+def half_jeffreys(logits_p: Tensor, logits_q: Tensor) -> Tensor:
+    """Mean of both Kullback-Leibler divergences (Eq. 7), which the paper calls Jensen-Shannon divergence.
+
+    Shapes:
+        logits_p: [B, K].
+        logits_q: [B, K].
+        returns: [B].
+    """
+    log_p, log_q = _log_softmax(logits_p), _log_softmax(logits_q)
+    return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1)
+
+
+def jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
+    """Jensen-Shannon divergence in nats: mean divergence of P and Q from their mixture. Shapes as above."""
+    log_p, log_q = _log_softmax(logits_p), _log_softmax(logits_q)
+    log_mixture = torch.logaddexp(log_p, log_q) - torch.log(log_p.new_tensor(2.0))
+    divergences = log_p.exp() * (log_p - log_mixture) + log_q.exp() * (log_q - log_mixture)
+    return 0.5 * divergences.sum(dim=1)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of [B, K] logits with [B] labels, per row: [B]."""
+    return F.cross_entropy(full_precision(logits), labels, reduction="none")
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return full_precision(logits).log_softmax(dim=1)
+
+
+def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of each row's masked entries; 0 for a row without any."""
+    return torch.where(mask, values, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)

@@ -1,0 +1,179 @@
+"""Compositional contrastive learning (Chen et al., CVPR 2021, Eq. 1-8), the official code's variant, ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ccl_cli import losses
+from ccl_cli.composition import CompositionHead
+from ccl_cli.data.batch import Batch
+from ccl_cli.distributed import gather_mask, gather_rows, masked_mean, rank
+from ccl_cli.methods import Method, MethodOptions, Setting
+from ccl_cli.students import StudentOutput
+from ccl_cli.teachers import Embedding
+
+Weight = Annotated[float, Field(ge=0)]
+
+# Where the official code departs from the paper. Its two contrasts carry weight 1 each, not lambda and 1 - lambda.
+OFFICIAL: dict[str, Any] = {
+    "symmetric": "sum",
+    "nce_scale": 2.0,
+    "gradient": "official",
+    "head_teacher_nce": True,
+}
+
+
+class Options(MethodOptions):
+    """Options of ``ccl``; the defaults are the paper's."""
+
+    preset: Literal["paper", "official"] = Field("paper", description="official: as the published code trains.")
+    temperature: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {"audio": 0.5, "image": 0.1, "other": 0.1},
+        description="Temperature by modality (or by teacher, as modality:name).",
+    )
+    nce_lambda: float = Field(
+        0.5, ge=0, le=1, description="Share of the contrast with the teacher; the rest is with the composition (Eq. 5-6)."
+    )
+    nce_scale: Weight = Field(1.0, description="Weight of the whole contrast.")
+    jsd_weight: Weight = Field(1.0, description="Weight of the divergence between predictions (Eq. 7).")
+    cls_weight: Weight = Field(1.0, description="Weight of the compositions' cross-entropy (Eq. 2, 8).")
+    teacher_weight: Weight | None = Field(
+        None, description="Weight of each teacher's contrast and divergence; default 1 (official, two teachers: 0.5)."
+    )
+    symmetric: Literal["none", "mean", "sum"] = Field(
+        "none", description="Anchors: the video only, or both sides (mean or sum of the directions)."
+    )
+    gradient: Literal["split", "joint", "official"] = Field(
+        "split", description="Whether the compositions' cross-entropy trains the student: split no, joint yes."
+    )
+    contrast: Literal["multiclass", "infonce"] = Field("multiclass", description="Eq. 4 or Eq. 3.")
+    divergence: Literal["half_jeffreys", "js"] = Field("half_jeffreys", description="Eq. 7, or true JS.")
+    composition: bool = Field(True, description="Ablation: off contrasts with the teachers alone.")
+    nce: bool = Field(True, description="Ablation: off drops the contrast.")
+    jsd: bool = Field(True, description="Ablation: off drops the divergence.")
+    head_teacher_nce: bool = Field(
+        False, description="Contrast each composition with its teacher too (official code; trains the head only)."
+    )
+    normalize_inputs: bool = Field(True, description="Unit-length inputs of the composition's residual.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "official":
+            return {**OFFICIAL, **values}
+        return values
+
+
+class CCL(Method):
+    """One composition head per teacher; contrast in feature space, divergence in prediction space."""
+
+    Options = Options
+
+    def __init__(self, options: Options, setting: Setting) -> None:
+        super().__init__(options, setting)
+        self.options = options
+        self.teachers = setting.teachers
+        self.heads = nn.ModuleList(
+            CompositionHead(
+                teacher.dim,
+                setting.student_dim,
+                setting.num_classes,
+                normalize_inputs=options.normalize_inputs,
+            )
+            for teacher in setting.teachers
+        )
+        if not options.composition:
+            for head in self.heads:  # only the projection to the student's width is left to train
+                head.requires_grad_(False)
+                head.project.requires_grad_(True)
+        several = len(setting.teachers) > 1
+        default_weight = 0.5 if options.preset == "official" and several else 1.0
+        self.teacher_weight = default_weight if options.teacher_weight is None else options.teacher_weight
+
+    def forward(
+        self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
+    ) -> dict[str, Tensor]:
+        """Terms ``nce``, ``jsd`` and ``ce`` of each teacher (Eq. 8 without the student's own cross-entropy)."""
+        terms: dict[str, Tensor] = {}
+        for info, head in zip(self.teachers, self.heads, strict=True):
+            pair = _Pair(self.options, self._temperature(info.name, info.modality), student, batch.labels)
+            embedding = teachers[info.name]
+            for term, value in self._teacher_terms(pair, head, embedding).items():
+                terms[f"{term}/{info.name}"] = value
+        return terms
+
+    def _temperature(self, name: str, modality: str) -> float:
+        by_name = self.options.temperature
+        return by_name.get(name, by_name.get(modality, by_name.get("other", 0.1)))
+
+    def _teacher_terms(self, pair: _Pair, head: nn.Module, embedding: Embedding) -> dict[str, Tensor]:
+        options, weight, present = self.options, self.teacher_weight, embedding.present
+        feature, logits = losses.full_precision(pair.student.feature), pair.student.logits
+        teacher = head.project(embedding.value.to(feature.dtype))
+        if not options.composition:
+            return {"nce": weight * options.nce_scale * pair.contrast(feature, teacher, present)}
+        share = options.nce_lambda
+        composed = head(teacher, feature)
+        # The compositions' cross-entropy is imposed on the heads: seen from there the student is a constant.
+        apart = head(teacher, feature.detach())
+        terms = {
+            "ce": options.cls_weight * pair.classify(composed if options.gradient == "joint" else apart, present)
+        }
+        if options.nce:
+            terms["nce"] = (weight * options.nce_scale) * (
+                share * pair.contrast(feature, teacher, present)
+                + (1 - share) * pair.contrast(feature, composed.feature, present)
+            )
+        if options.jsd:
+            terms["jsd"] = (weight * options.jsd_weight) * pair.diverge(logits, composed.logits, present)
+        if options.gradient == "official":
+            # The official loop's first pass trains the heads on the same terms once more, the student held fixed.
+            if options.nce:
+                terms["nce_head"] = (options.nce_scale * (1 - share)) * pair.contrast(
+                    feature.detach(), apart.feature, present
+                )
+            if options.jsd:
+                terms["jsd_head"] = options.jsd_weight * pair.diverge(logits.detach(), apart.logits, present)
+        if options.head_teacher_nce:
+            terms["nce_teacher"] = pair.contrast(apart.feature, teacher, present)
+        return terms
+
+
+class _Pair:
+    """The three comparisons of one batch between a student and one teacher, averaged over the rows present."""
+
+    def __init__(self, options: Options, temperature: float, student: StudentOutput, labels: Tensor) -> None:
+        self.options, self.temperature = options, temperature
+        self.student, self.labels = student, labels
+
+    def contrast(self, first: Tensor, second: Tensor, present: Tensor) -> Tensor:
+        """``first`` as anchors against ``second``, or both ways."""
+        one_way = self._contrast_one_way(first, second, present)
+        if self.options.symmetric == "none":
+            return one_way
+        both = one_way + self._contrast_one_way(second, first, present)
+        return both if self.options.symmetric == "sum" else both / 2
+
+    def _contrast_one_way(self, anchor: Tensor, candidate: Tensor, present: Tensor) -> Tensor:
+        everywhere = gather_mask(present)
+        scores = losses.cosine_scores(anchor, gather_rows(candidate), self.temperature)
+        if self.options.contrast == "infonce":
+            own = torch.arange(len(anchor), device=anchor.device) + rank() * len(anchor)
+            return masked_mean(losses.info_nce(scores, own, everywhere), present)
+        same_class = self.labels[:, None] == gather_rows(self.labels)[None, :]
+        return masked_mean(losses.multiclass_nce(scores, same_class, everywhere), present)
+
+    def diverge(self, logits_p: Tensor, logits_q: Tensor, present: Tensor) -> Tensor:
+        """Divergence between two predictions."""
+        half_jeffreys = self.options.divergence == "half_jeffreys"
+        divergence = losses.half_jeffreys if half_jeffreys else losses.jensen_shannon
+        return masked_mean(divergence(logits_p, logits_q), present)
+
+    def classify(self, composed: tuple[Tensor, Tensor], present: Tensor) -> Tensor:
+        """Cross-entropy of a composition's class scores."""
+        return masked_mean(losses.cross_entropy(composed[1], self.labels), present)
