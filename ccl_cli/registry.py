@@ -1,0 +1,273 @@
+"""What is installed: plugins found through entry points, listed without importing anything, loaded one at a time.
+
+Nothing that is installed beside ccl can break it. A distribution whose metadata is malformed or half removed costs
+one warning line that names it; a plugin that fails to import costs whoever asks for that plugin, nobody else.
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import importlib.util
+import logging
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from entrypoints import BadEntryPoint, CaseSensitiveConfigParser, Distribution, EntryPoint, iter_files_distros
+
+from ccl_cli.errors import PluginError
+
+TEACHERS = "ccl.teachers"
+STUDENTS = "ccl.students"
+METHODS = "ccl.methods"
+DATASETS = "ccl.datasets"
+COMMANDS = "ccl.commands"
+GROUPS = (TEACHERS, STUDENTS, METHODS, DATASETS, COMMANDS)
+
+OWN_DISTRIBUTION = "ccl-cli"
+ANY = "any"
+
+# What the loop asks of a plugin, checked once when it is loaded.
+_CONTRACT = {TEACHERS: ("from_spec", "weight_files"), METHODS: ("Options",)}
+
+_log = logging.getLogger("ccl.registry")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point of one installed distribution.
+
+    Attributes:
+        group: ``ccl.teachers``, ``ccl.students``, ``ccl.methods``, ``ccl.datasets`` or ``ccl.commands``.
+        name: As in the metadata, e.g. ``audio.cnn14``.
+        value: ``module:attribute``.
+        distribution: Name of the distribution, normalised.
+        version: Its version, where the metadata folder's name has one.
+    """
+
+    group: str
+    name: str
+    value: str
+    distribution: str
+    version: str | None
+
+    @property
+    def label(self) -> str:
+        """How a user types it: ``audio:cnn14``, ``r2plus1d_18``, ``image:<name>``, ``<modality>:precomputed``."""
+        if self.group != TEACHERS:
+            return self.name
+        modality, _, name = self.name.partition(".")
+        return f"{'<modality>' if modality == ANY else modality}:{'<name>' if name == ANY else name}"
+
+    @property
+    def origin(self) -> str:
+        """Distribution and version."""
+        return f"{self.distribution} {self.version or '(no version)'}"
+
+    @property
+    def importable(self) -> bool:
+        """Whether the plugin's top-level module is there; looks, but imports nothing."""
+        try:
+            return importlib.util.find_spec(self.value.partition(":")[0].partition(".")[0]) is not None
+        except (ImportError, ValueError):
+            return False
+
+
+class Scan(NamedTuple):
+    """All plugins, first claim of a name first, and one sentence for each thing that was left out."""
+
+    plugins: tuple[Plugin, ...]
+    problems: tuple[str, ...]
+
+
+def scan() -> Scan:
+    """Everything on ``sys.path``; read once per process, and each problem logged once."""
+    return _scan(tuple(sys.path))
+
+
+def plugins(group: str) -> tuple[Plugin, ...]:
+    """The plugins of one group, by name."""
+    return tuple(sorted((p for p in scan().plugins if p.group == group), key=lambda p: p.name))
+
+
+def names(group: str) -> list[str]:
+    """What a user can type as it stands: labels without a placeholder."""
+    return [plugin.label for plugin in plugins(group) if "<" not in plugin.label]
+
+
+def find(group: str, name: str) -> Plugin:
+    """The plugin that a typed name means.
+
+    A teacher ``m:n`` is looked up as ``m.n``, then ``any.n``, then ``m.any``.
+
+    Raises:
+        PluginError: nothing of that name; the sentence suggests the nearest one.
+    """
+    known = {plugin.name: plugin for plugin in plugins(group)}
+    for candidate in _candidates(group, name):
+        if candidate in known:
+            return known[candidate]
+    raise _unknown(group, name)
+
+
+def load(plugin: Plugin) -> Any:
+    """Import one plugin and return the object its entry point names.
+
+    Raises:
+        PluginError: the import fails, the attribute is missing, or the object is not what the group asks for.
+    """
+    try:
+        target = EntryPoint.from_string(plugin.value, plugin.name).load()
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} cannot be loaded from "
+            f"'{plugin.value}': {type(error).__name__}: {_one_line(error)}.",
+            f"Update or uninstall {plugin.distribution}; --debug shows the traceback.",
+        ) from error
+    missing = [name for name in _CONTRACT.get(plugin.group, ()) if not hasattr(target, name)]
+    if missing or not callable(target):
+        raise PluginError(
+            f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} breaks its contract: "
+            f"'{plugin.value}' {'has no ' + missing[0] if missing else 'cannot be called'}.",
+            f"Update or uninstall {plugin.distribution}.",
+        )
+    return target
+
+
+@cache
+def _scan(folders: tuple[str, ...]) -> Scan:
+    problems: list[str] = []
+    found: dict[tuple[str, str], Plugin] = {}
+    # Stable: our own names cannot be taken over by whatever happens to come earlier on sys.path.
+    for plugin in sorted(
+        _entries(folders, problems), key=lambda p: _normalised(p.distribution) != OWN_DISTRIBUTION
+    ):
+        first = found.setdefault((plugin.group, plugin.name), plugin)
+        if first is not plugin:
+            problems.append(
+                f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} is ignored: "
+                f"{first.origin} already provides that name."
+            )
+    for problem in problems:
+        _log.warning(problem)
+    return Scan(tuple(found.values()), tuple(problems))
+
+
+def _entries(folders: Iterable[str], problems: list[str]) -> Iterator[Plugin]:
+    seen: set[str] = set()
+    for folder in folders:
+        for distribution, config in _metadata(Path(folder), problems):
+            name = _normalised(distribution.name)
+            if name not in seen:  # a distribution shadows its namesakes later on the path, as its modules do
+                seen.add(name)
+                yield from _declared(distribution, config, problems)
+
+
+def _declared(
+    distribution: Distribution, config: configparser.ConfigParser, problems: list[str]
+) -> Iterator[Plugin]:
+    for group in GROUPS:
+        if not config.has_section(group):
+            continue
+        for name, value in config.items(group, raw=True):
+            plugin = Plugin(group, name, value, distribution.name, distribution.version)
+            try:
+                EntryPoint.from_string(value, name)
+            except BadEntryPoint:
+                problems.append(
+                    f"{plugin.origin}: '{name} = {_one_line(value)}' is not an entry point; ignored."
+                )
+            else:
+                yield plugin
+
+
+def _metadata(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution, configparser.ConfigParser]]:
+    # The library gives up at the first bad file, so each folder of metadata is read on its own here;
+    # zip archives and eggs hold one distribution each and are left to the library.
+    if folder.is_dir() and folder.suffix != ".egg":
+        yield from _installed(folder, problems)
+    elif folder.exists():
+        try:
+            yield from ((distribution, config) for config, distribution in iter_files_distros([str(folder)]))
+        except (OSError, UnicodeError, configparser.Error, zipfile.BadZipFile) as error:
+            problems.append(f"{folder.name}: its entry points cannot be read ({_one_line(error)}); ignored.")
+
+
+def _installed(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution, configparser.ConfigParser]]:
+    try:
+        infos = sorted(name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info")))
+    except OSError:
+        return
+    for info in (folder / name for name in infos):
+        distribution = Distribution.from_name_version(info.stem)
+        config = CaseSensitiveConfigParser(delimiters=("=",))
+        try:
+            config.read_string(_entry_points(info), source=str(info / "entry_points.txt"))
+            yield distribution, config
+        except (OSError, UnicodeError, configparser.Error, _HalfRemoved) as error:
+            problems.append(
+                f"{info.stem.replace('-', ' ', 1)}: its plugins are ignored, because {_reason(error)} "
+                f"({info}). Reinstall or remove it."
+            )
+
+
+class _HalfRemoved(Exception):
+    pass
+
+
+def _entry_points(info: Path) -> str:
+    """The text of ``entry_points.txt``, or "" where it is absent or does not concern ccl."""
+    try:
+        raw = (info / "entry_points.txt").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    if b"ccl." not in raw.replace(b"\0", b""):  # zero bytes: the file may be in UTF-16 by mistake
+        return ""
+    described = (info / "METADATA").exists() or (info / "PKG-INFO").exists()
+    if info.name.startswith("~") or not described:
+        raise _HalfRemoved
+    return raw.decode("utf-8")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _HalfRemoved):
+        return "it is half uninstalled"
+    return f"entry_points.txt cannot be read: {_one_line(error)}"
+
+
+def _candidates(group: str, name: str) -> tuple[str, ...]:
+    if group != TEACHERS:
+        return (name,)
+    modality, colon, rest = name.partition(":")
+    return (f"{modality}.{rest}", f"{ANY}.{rest}", f"{modality}.{ANY}") if colon else ()
+
+
+def _unknown(group: str, name: str) -> PluginError:
+    kind = _kind(group)
+    if not plugins(group):
+        return PluginError(
+            f"No {kind} is installed at all, not even ccl's own.", f"Reinstall {OWN_DISTRIBUTION} with pip."
+        )
+    near = difflib.get_close_matches(name, names(group), n=1, cutoff=0.5)
+    suggestion = f"Did you mean '{near[0]}'? " if near else ""
+    return PluginError(f"No {kind} '{name}'.", f"{suggestion}`ccl plugins ls {kind}s` lists them.")
+
+
+def _kind(group: str) -> str:
+    """``ccl.teachers`` to ``teacher``."""
+    return group.removeprefix("ccl.").removesuffix("s")
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()) or "no message"
