@@ -13,7 +13,7 @@ def _from_env(variable: str) -> Path | None:
 
 
 def cache_dir() -> Path:
-    """Downloaded weights and clip indexes: ``$CCL_HOME``, else ``$XDG_CACHE_HOME/ccl``, else ``~/.cache/ccl``."""
+    """Weights and indexes: ``$CCL_HOME``, else ``$XDG_CACHE_HOME/ccl``, else ``~/.cache/ccl``."""
     return _from_env("CCL_HOME") or (_from_env("XDG_CACHE_HOME") or Path.home() / ".cache") / "ccl"
 
 

@@ -1,7 +1,7 @@
-"""What is installed: plugins found through entry points, listed without importing anything, loaded one at a time.
+"""Plugins, found through entry points: listed without importing anything, loaded one at a time.
 
-Nothing that is installed beside ccl can break it. A distribution whose metadata is malformed or half removed costs
-one warning line that names it; a plugin that fails to import costs whoever asks for that plugin, nobody else.
+Nothing that is installed beside ccl can break it. A distribution whose metadata is malformed or half removed
+costs one warning line that names it; a plugin that fails to import costs whoever asks for it, and nobody else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import configparser
 import difflib
 import importlib.util
 import logging
-import os
 import re
 import sys
 import zipfile
@@ -60,7 +59,7 @@ class Plugin:
 
     @property
     def label(self) -> str:
-        """How a user types it: ``audio:cnn14``, ``r2plus1d_18``, ``image:<name>``, ``<modality>:precomputed``."""
+        """How a user types it: ``r2plus1d_18``, ``audio:cnn14``, ``image:<name>``, ``<modality>:precomputed``."""
         if self.group != TEACHERS:
             return self.name
         modality, _, name = self.name.partition(".")
@@ -202,10 +201,10 @@ def _metadata(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution,
 
 def _installed(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution, configparser.ConfigParser]]:
     try:
-        infos = sorted(name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info")))
+        infos = sorted(path for path in folder.iterdir() if path.name.endswith((".dist-info", ".egg-info")))
     except OSError:
         return
-    for info in (folder / name for name in infos):
+    for info in infos:
         distribution = Distribution.from_name_version(info.stem)
         config = CaseSensitiveConfigParser(delimiters=("=",))
         try:
