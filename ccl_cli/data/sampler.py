@@ -1,0 +1,84 @@
+"""Which videos make up which batch: a function of (seed, epoch, step), so that a run can go on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ccl_cli.errors import RecipeError
+
+
+class Draw(NamedTuple):
+    """One sample of one step: what a worker needs to make it, whatever worker that is."""
+
+    epoch: int
+    step: int
+    index: int
+
+
+@dataclass(frozen=True)
+class EpochSampler:
+    """Batches of one process, for the rest of a run.
+
+    Every step takes the next ``batch_size`` videos of the epoch's permutation; the last step of an epoch is filled
+    up from the permutation's start, so that each video is seen and each batch is full. A step's videos are split
+    into micro-batches and then over the processes: the rows that are contrasted with each other do not depend on
+    the number of processes.
+
+    Attributes:
+        videos: Length of the training split.
+        batch_size: Videos per step, over all processes and micro-batches.
+        epochs: Passes over the split.
+        seed: Of the permutations.
+        accumulation: Micro-batches per step.
+        rank: This process.
+        processes: Number of processes.
+        start: First step, counted over the whole run.
+    """
+
+    videos: int
+    batch_size: int
+    epochs: int
+    seed: int = 0
+    accumulation: int = 1
+    rank: int = 0
+    processes: int = 1
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        parts = self.accumulation * self.processes
+        if self.batch_size % parts:
+            raise RecipeError(
+                f"A batch of {self.batch_size} cannot be split over {self.processes} process(es) with "
+                f"{self.accumulation} micro-batch(es) each.",
+                f"Set train.batch_size to a multiple of {parts}.",
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps per pass."""
+        return -(-self.videos // self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def __len__(self) -> int:
+        """Micro-batches from ``start`` to the end of the run."""
+        return max(self.total_steps - self.start, 0) * self.accumulation
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """This process's micro-batches, in order."""
+        for epoch in range(self.start // self.steps_per_epoch, self.epochs):
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.videos)
+            first = max(self.start - epoch * self.steps_per_epoch, 0)
+            for step in range(first, self.steps_per_epoch):
+                places = np.arange(step * self.batch_size, (step + 1) * self.batch_size) % self.videos
+                rows = order[places].reshape(self.accumulation, self.processes, -1)
+                number = epoch * self.steps_per_epoch + step
+                for micro in rows[:, self.rank]:
+                    yield [Draw(epoch, number, int(index)) for index in micro]

@@ -1,0 +1,105 @@
+"""Evaluation samples: every window of every video, streamed in chunks of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ccl_cli.data.decode import iter_windows
+from ccl_cli.data.manifest import Video
+from ccl_cli.data.transforms import eval_view
+from ccl_cli.errors import DataError
+from ccl_cli.recipe import Clip
+
+
+class Chunk(NamedTuple):
+    """Some windows of one or several videos, and the videos that turned out to be unreadable.
+
+    Shapes:
+        windows: [n, 3, T, S, S] uint8, not normalised.
+        index: [n] int64, each window's video.
+    """
+
+    windows: Tensor
+    index: Tensor
+    unreadable: dict[int, str]
+
+
+class SlidingWindows(IterableDataset[Chunk]):
+    """Consecutive windows of each video, centre crop; the last window of a video is looped to full length.
+
+    A video counts as unreadable when not one of its windows can be decoded.
+
+    Args:
+        videos: Videos to read.
+        clip: The student's view.
+        stride: Frames between window starts.
+        chunk: Windows per chunk.
+        rank: This process.
+        processes: Number of processes; each reads its share of the videos.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        clip: Clip,
+        *,
+        stride: int,
+        chunk: int,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.videos = videos
+        self.clip = clip
+        self.stride = stride
+        self.chunk = chunk
+        self.rank = rank
+        self.processes = processes
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """This worker's share of this process's share."""
+        worker = get_worker_info()
+        part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
+        windows: list[Tensor] = []
+        index: list[int] = []
+        unreadable: dict[int, str] = {}
+        for number in range(self.rank + part * self.processes, len(self.videos), self.processes * parts):
+            try:
+                for view in self._views(self.videos[number]):
+                    windows.append(view)
+                    index.append(number)
+                    if len(windows) == self.chunk:
+                        yield Chunk(torch.stack(windows), torch.tensor(index), {})
+                        windows, index = [], []
+            except DataError as error:
+                unreadable[number] = error.message
+        if windows or unreadable:
+            empty = torch.empty(0, 3, self.clip.frames, self.clip.size, self.clip.size, dtype=torch.uint8)
+            yield Chunk(torch.stack(windows) if windows else empty, torch.tensor(index), unreadable)
+
+    def _views(self, video: Video) -> Iterator[Tensor]:
+        clip = self.clip
+        for read in iter_windows(
+            video.path,
+            clip.frames,
+            self.stride,
+            short_side=clip.short_side,
+            start=video.start,
+            end=video.end,
+        ):
+            yield eval_view(read.frames, clip)
+
+
+def window_loader(dataset: SlidingWindows, *, workers: int, pin_memory: bool) -> DataLoader[Chunk]:
+    """Chunks from several workers; a video's windows all come from one worker, in order."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        multiprocessing_context="forkserver" if workers else None,
+    )

@@ -1,0 +1,1 @@
+"""Runs: build the parts of a recipe, train, checkpoint, evaluate."""

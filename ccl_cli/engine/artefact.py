@@ -1,0 +1,74 @@
+"""The published model: student weights, with recipe, classes and preprocessing in the header of one file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ccl_cli import __version__
+from ccl_cli.engine.build import load_student
+from ccl_cli.errors import CclError, WeightsError
+from ccl_cli.files import atomic_path
+from ccl_cli.recipe import Recipe
+from ccl_cli.students import Student
+
+_FORMAT = "ccl-model-1"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A student and what is needed to use it."""
+
+    student: Student
+    recipe: Recipe
+    classes: tuple[str, ...]
+    header: dict[str, Any]
+
+
+def save_model(path: Path, student: Student, recipe: Recipe, classes: tuple[str, ...], **records: Any) -> None:
+    """Write ``model.safetensors`` atomically; the header's values are JSON.
+
+    Args:
+        records: Further entries of the header, such as the manifest's hash.
+    """
+    header = {
+        "format": _FORMAT,
+        "version": __version__,
+        "recipe": recipe.model_dump(mode="json"),
+        "classes": classes,
+        "preprocessing": recipe.clip.model_dump(mode="json"),
+        **records,
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in header.items()})
+
+
+def load_model(path: Path) -> Artefact:
+    """Read what :func:`save_model` wrote; nothing but this file is needed.
+
+    Raises:
+        WeightsError: absent, damaged, or not a model of ours.
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no model at '{path}'.", "Train one with `ccl train`.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            if header.get("format") != _FORMAT:
+                raise WeightsError(f"'{path}' is not a model that ccl wrote.")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        recipe = Recipe.model_validate(header["recipe"])
+        classes = tuple(header["classes"])
+        student = load_student(recipe.student, len(classes), with_weights=False)
+        student.load_state_dict(state)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise WeightsError(f"'{path}' is damaged: {str(error).splitlines()[0]}.", "Train again.") from error
+    except CclError:
+        raise
+    return Artefact(student.eval(), recipe, classes, header)

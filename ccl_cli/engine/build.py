@@ -1,0 +1,154 @@
+"""From a recipe to the objects it names; everything that is missing is named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from ccl_cli import registry
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.errors import CclError, DataError, RecipeError, Several
+from ccl_cli.methods import Method, Setting, TeacherInfo
+from ccl_cli.recipe import Recipe
+from ccl_cli.spec import Spec, parse_data, parse_model
+from ccl_cli.students import Student
+from ccl_cli.teachers import Teacher
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a training run is made of.
+
+    Attributes:
+        manifest: The whole data set.
+        videos: The training videos that are on disk.
+        missing: The training videos that are not.
+        teachers: Frozen, by name.
+        methods: By name.
+    """
+
+    manifest: Manifest
+    videos: tuple[Video, ...]
+    missing: tuple[Video, ...]
+    teachers: dict[str, Teacher]
+    student: Student
+    methods: dict[str, Method]
+
+
+def build(recipe: Recipe) -> Parts:
+    """Build every part; the same seed gives the same initial weights.
+
+    Raises:
+        Several: more than one thing is missing or wrong; a single one is raised as itself.
+    """
+    errors: list[CclError] = []
+    torch.manual_seed(recipe.train.seed)
+    manifest = _attempt(errors, lambda: load_data(recipe.data))
+    teachers = [_attempt(errors, lambda spec=spec: load_teacher(parse_model(spec))) for spec in recipe.teachers]
+    _attempt(errors, lambda: registry.find(registry.STUDENTS, parse_model(recipe.student).name))
+    for name, options in recipe.method.items():
+        _attempt(errors, lambda name=name, options=options: _method_options(name, options))
+    if errors or manifest is None:
+        raise errors[0] if len(errors) == 1 else Several(errors)
+    named = _by_name(recipe, [teacher for teacher in teachers if teacher is not None])
+    missing = manifest.missing("train")
+    check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing)
+    absent = set(missing)
+    videos = tuple(video for video in manifest.split("train") if video not in absent)
+    student = load_student(recipe.student, len(manifest.classes))
+    infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in named.items())
+    setting = Setting(student.feature_dim, len(manifest.classes), len(videos), infos)
+    methods = {name: load_method(name, options, setting) for name, options in recipe.method.items()}
+    return Parts(manifest, videos, tuple(missing), named, student, methods)
+
+
+def load_data(text: str | None) -> Manifest:
+    """List the data set a recipe names."""
+    if text is None:
+        raise RecipeError("No data set is named.", "Give one with --data, for example --data folder:my_videos.")
+    spec = parse_data(text)
+    source = registry.load(registry.find(registry.DATASETS, spec.kind))
+    manifest: Manifest = source(spec.name, **spec.options)
+    manifest.validate()
+    return manifest
+
+
+def load_teacher(spec: Spec) -> Teacher:
+    """Build one frozen teacher with its weights."""
+    cls: type[Teacher] = registry.load(registry.find(registry.TEACHERS, spec.label))
+    return cls.from_spec(spec).freeze()
+
+
+def load_student(text: str, num_classes: int, *, with_weights: bool = True) -> Student:
+    """Build a student; ``with_weights=False`` ignores the initial weights its spec names."""
+    spec = parse_model(text)
+    factory = registry.load(registry.find(registry.STUDENTS, spec.name))
+    try:
+        student: Student = factory(
+            num_classes, weights=spec.weights if with_weights else None, **spec.options
+        )
+    except TypeError as error:
+        raise RecipeError(f"Student '{spec}' does not take these options: {error}.") from error
+    return student
+
+
+def load_method(name: str, options: dict[str, object], setting: Setting) -> Method:
+    """Build one method."""
+    cls: type[Method] = registry.load(registry.find(registry.METHODS, name))
+    return cls(_method_options(name, options), setting)
+
+
+def check_unreadable(
+    count: int, manifest: Manifest, split: str, limit: float, examples: list[Video] | tuple[Video, ...] = ()
+) -> None:
+    """Stop when more of a split cannot be read than the recipe allows (one video is always allowed)."""
+    videos = len(manifest.split(split))
+    if count <= max(1, int(limit * videos)) and (count < videos or not videos):
+        return
+    names = ", ".join(str(video.path) for video in examples[:3])
+    raise DataError(
+        f"{count} of {videos} videos of the {split} split of '{manifest.name}' are missing or unreadable, "
+        f"more than the limit of {limit:.0%}{f'; for example {names}' if names else ''}.",
+        "Mend them, or raise the limit with --set max_unreadable=SHARE; they count as errors in evaluation.",
+    )
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _method_options(name: str, options: dict[str, object]) -> object:
+    cls: type[Method] = registry.load(registry.find(registry.METHODS, name))
+    try:
+        return cls.Options(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["method", name, *map(str, first["loc"])])
+        raise RecipeError(f"{where}: {first['msg']}.", f"`ccl methods info {name}` lists the options.") from error
+
+
+def _by_name(recipe: Recipe, teachers: list[Teacher]) -> dict[str, Teacher]:
+    named: dict[str, Teacher] = {}
+    for text, teacher in zip(recipe.teachers, teachers, strict=True):
+        label = parse_model(text).label
+        repeats = sum(name.split("#")[0] == label for name in named)
+        named[f"{label}#{repeats + 1}" if repeats else label] = teacher
+    return named
+
+
+def _attempt(errors: list[CclError], make: Callable[[], T]) -> T | None:
+    try:
+        return make()
+    except Several as error:
+        errors.extend(error.errors)
+    except CclError as error:
+        errors.append(error)
+    return None

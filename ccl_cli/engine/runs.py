@@ -1,0 +1,138 @@
+"""Run folders: ``runs/<name>/<time>-<hash>/`` with recipe, metrics, model, summary and state."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ccl_cli import __version__
+from ccl_cli.errors import DataError, UsageError
+from ccl_cli.files import write_text
+from ccl_cli.paths import runs_dir
+from ccl_cli.recipe import Recipe, to_yaml
+
+MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
+    "model.safetensors",
+    "summary.json",
+    "metrics.jsonl",
+    "recipe.yaml",
+    "manifest.jsonl",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's files."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, recipe: Recipe, output: Path | None) -> RunFolder:
+        """A new folder; one that holds anything already is refused.
+
+        Raises:
+            UsageError: ``output`` is not empty.
+        """
+        path = output or runs_dir() / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.hash()}"
+        if output is None and path.exists():  # two runs of one recipe within a second
+            path = path.with_name(f"{path.name}-{time.time_ns() % 1_000_000}")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(
+                f"'{path}' is not empty.", f"Continue it with --resume {path}, or name another folder."
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / RECIPE, to_yaml(recipe))
+        return cls(path)
+
+    @property
+    def model(self) -> Path:
+        """The published student."""
+        return self.path / MODEL
+
+    @property
+    def state(self) -> Path:
+        """Checkpoints, needed only to resume."""
+        return self.path / "state"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the run recorded; empty until it has finished once."""
+        return read_json(self.path / SUMMARY)
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end."""
+        return bool(self.summary.get("finished"))
+
+    def update_summary(self, entries: Mapping[str, Any]) -> None:
+        """Merge entries into ``summary.json``."""
+        write_text(self.path / SUMMARY, json.dumps({**self.summary, **entries}, indent=2) + "\n")
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the lines a resumed run is going to write again."""
+        path = self.path / METRICS
+        if path.exists():
+            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            write_text(path, "".join(line + "\n" for line in lines))
+
+
+def find_run(name: Path | None) -> RunFolder:
+    """The named run folder, or the newest one that holds a model.
+
+    Raises:
+        DataError: there is none.
+    """
+    if name is not None:
+        if not (name / RECIPE).is_file():
+            raise DataError(f"'{name}' is not a run folder.", f"The runs are under '{runs_dir()}'.")
+        return RunFolder(name)
+    runs = [run for run in all_runs() if run.model.is_file()]
+    if not runs:
+        raise DataError(f"There is no finished run under '{runs_dir()}'.", "Train one with `ccl train`.")
+    return max(runs, key=lambda run: run.model.stat().st_mtime_ns)
+
+
+def newest_unfinished(recipe: Recipe) -> RunFolder | None:
+    """The newest run of the same recipe that has not finished."""
+    runs = [run for run in all_runs() if run.path.name.split("-")[2:3] == [recipe.hash()] and not run.finished]
+    return max(runs, key=lambda run: run.path.name, default=None)
+
+
+def all_runs() -> Iterator[RunFolder]:
+    """Every run folder, in no order."""
+    return (RunFolder(path.parent) for path in runs_dir().glob(f"*/*/{RECIPE}"))
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on besides the recipe."""
+    from importlib.metadata import version
+
+    packages = ("torch", "torchvision", "torchaudio", "timm", "pytorchvideo", "accelerate", "av")
+    return {
+        "ccl": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one when the file is absent or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return sys.maxsize  # a line cut off by a kill
