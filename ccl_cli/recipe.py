@@ -9,12 +9,22 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
 # A bare string for `teachers` in YAML means one teacher.
-Teachers = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Teachers = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
 
 
 class _Section(BaseModel):
@@ -42,7 +52,8 @@ class Optim(_Section):
     nesterov: bool = Field(False, description="Nesterov momentum.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay.")
     milestones: tuple[float, ...] = Field(
-        (0.5, 0.75), description="Where the rate drops: a share of the run below 1, else an epoch (official code)."
+        (0.5, 0.75),
+        description="Where the rate drops: a share of the run below 1, else an epoch (official code).",
     )
     gamma: float = Field(0.1, gt=0, description="Factor at each milestone (official code).")
     head_lr_decay: bool = Field(True, description="Whether the method's own layers follow the schedule.")
@@ -87,7 +98,7 @@ class Recipe(_Section):
     teachers: Teachers = Field((), description="modality:name@weights?key=value, any number.")
     student: str = Field("r2plus1d_18", description="name@weights?key=value.")
     method: dict[str, dict[str, Any]] = Field(
-        default_factory=lambda: {"ccl": {}}, description="Methods and their options; their terms are added."
+        {"ccl": {}}, min_length=1, description="Methods and their options; their terms are added."
     )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the student's own cross-entropy.")
     max_unreadable: Fraction = Field(
@@ -101,10 +112,7 @@ class Recipe(_Section):
     @field_validator("method", mode="before")
     @classmethod
     def _method_shorthand(cls, value: Any) -> Any:
-        # "ccl" and "ccl+pkt" stand for the methods with their default options.
-        if isinstance(value, str):
-            return {name.strip(): {} for name in value.split("+")}
-        return {name: options or {} for name, options in value.items()} if isinstance(value, dict) else value
+        return methods_section(value)
 
     @field_validator("teachers")
     @classmethod
@@ -122,3 +130,10 @@ class Recipe(_Section):
         """Eight hex digits over everything that decides the experiment."""
         text = json.dumps(self.model_dump(mode="json", exclude={"description"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def methods_section(value: Any) -> Any:
+    """Write out the short form: ``ccl+pkt`` stands for both methods with their default options."""
+    if isinstance(value, str):
+        return {name.strip(): {} for name in value.split("+")}
+    return {name: options or {} for name, options in value.items()} if isinstance(value, dict) else value

@@ -1,7 +1,7 @@
 """Plugins, found through entry points: listed without importing anything, loaded one at a time.
 
 Nothing that is installed beside ccl can break it. A distribution whose metadata is malformed or half removed
-costs one warning line that names it; a plugin that fails to import costs whoever asks for it, and nobody else.
+costs one warning line that names it; a plugin that fails to import costs whoever asks for it, nobody else.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Plugin:
 
     @property
     def label(self) -> str:
-        """How a user types it: ``r2plus1d_18``, ``audio:cnn14``, ``image:<name>``, ``<modality>:precomputed``."""
+        """How a user types it: ``ccl``, ``audio:cnn14``, ``image:<name>``, ``<modality>:precomputed``."""
         if self.group != TEACHERS:
             return self.name
         modality, _, name = self.name.partition(".")

@@ -1,0 +1,89 @@
+"""One sentence for each thing pydantic finds wrong: where, what, which value, and where it was written."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ccl_cli.errors import CclError, RecipeError, Several
+
+Keys = tuple[str, ...]
+
+_SHOULD = re.compile(r"^(Input|Value|Keys|String|Tuple|List|Dictionary) should ")
+_ASIDE = re.compile(r", unable to parse.*| after validation.*")
+
+
+def bundled(errors: Sequence[CclError]) -> CclError:
+    """The only error, or all of them as one."""
+    return errors[0] if len(errors) == 1 else Several(list(errors))
+
+
+def invalid(
+    error: ValidationError,
+    model: type[BaseModel],
+    prefix: Keys = (),
+    origins: Mapping[Keys, str] | None = None,
+) -> CclError:
+    """Turn a validation error into an error for the user.
+
+    Args:
+        error: What pydantic raised.
+        model: The model that was validated; its field names are what is suggested for a mistyped key.
+        prefix: Where the model sits in the recipe.
+        origins: Where each value was written, for example ``smoke.yaml:12``, by its keys.
+    """
+    return bundled([_sentence(detail, model, prefix, origins or {}) for detail in error.errors()])
+
+
+def _sentence(detail: Any, model: type[BaseModel], prefix: Keys, origins: Mapping[Keys, str]) -> RecipeError:
+    keys = (*prefix, *(str(part) for part in detail["loc"] if part != "[key]"))
+    where = _origin(keys, origins)
+    at = f" ({where})" if where else ""
+    field = ".".join(keys) or "The recipe"
+    if detail["type"] == "extra_forbidden":
+        return RecipeError(f"{field}: there is no such key{at}.", _suggestion(keys, prefix, model))
+    if detail["type"] == "value_error":
+        return RecipeError(f"{field}: {detail['ctx']['error']}{at}.")
+    if detail["type"] in ("model_type", "dict_type"):
+        return RecipeError(
+            f"{field}: must be a section of keys and values, got {_short(detail['input'])}{at}."
+        )
+    if detail["type"] == "missing":
+        return RecipeError(f"{field}: a value is missing{at}.")
+    must = _SHOULD.sub("must ", detail["msg"])
+    must = _ASIDE.sub("", must)
+    return RecipeError(f"{field}: {must}, got {_short(detail['input'])}{at}.")
+
+
+def _origin(keys: Keys, origins: Mapping[Keys, str]) -> str | None:
+    """Where the value, or the section it stands in, was written."""
+    return next((origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origins), None)
+
+
+def _suggestion(keys: Keys, prefix: Keys, model: type[BaseModel]) -> str:
+    known = [(*prefix, *path) for path in _fields(model)]
+    elsewhere = [path for path in known if path[-1] == keys[-1]]
+    siblings = {path[-1]: path for path in known if path[:-1] == keys[:-1]}
+    near = difflib.get_close_matches(keys[-1], siblings, n=1)
+    found = elsewhere or [siblings[name] for name in near]
+    if found:
+        return f"Did you mean '{'.'.join(found[0])}'?"
+    return f"Known here: {', '.join(siblings) or 'nothing'}."
+
+
+def _fields(model: type[BaseModel], prefix: Keys = ()) -> Iterator[Keys]:
+    for name, field in model.model_fields.items():
+        yield (*prefix, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _fields(field.annotation, (*prefix, name))
+
+
+def _short(value: object) -> str:
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = 60
+    return shortener.repr(value)

@@ -1,0 +1,95 @@
+"""YAML that builds plain values only, reads ``1e-3`` as a number, and refuses a key given twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
+
+from ccl_cli.errors import RecipeError
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise ComposerError(None, None, "aliases have no place in a recipe", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise ConstructorError(None, None, f"'{key.value}' is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Sections as blocks, lists on one line."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+_Dumper.add_representer(
+    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """A file's values, and the line of each key.
+
+    Raises:
+        RecipeError: unreadable, not YAML, or not a mapping; the sentence names file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}.") from None
+    values, node = _load(text, str(path))
+    if not isinstance(values, dict | None):
+        raise RecipeError(f"{path}: a recipe is made of 'key: value' lines.", "See `ccl recipes show smoke`.")
+    return values or {}, dict(_lines(node, ()))
+
+
+def parse(text: str, source: str) -> Any:
+    """One value; ``source`` names it in an error.
+
+    Raises:
+        RecipeError: not YAML.
+    """
+    return _load(text, source)[0]
+
+
+def dump(values: dict[str, Any]) -> str:
+    """Text that :func:`read` gives back unchanged."""
+    return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _load(text: str, source: str) -> tuple[Any, yaml.Node | None]:
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return (loader.construct_document(node) if node else None), node
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise RecipeError(f"{source}{line}: {problem}.") from None
+    except (RecursionError, ValueError) as error:  # ValueError: 2001-99-99 looks like a date
+        raise RecipeError(f"{source}: {error}.") from None
+
+
+def _lines(node: yaml.Node | None, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            keys = (*prefix, str(key.value))
+            yield keys, key.start_mark.line + 1
+            yield from _lines(value, keys)
