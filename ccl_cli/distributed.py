@@ -7,11 +7,14 @@ which is why :func:`masked_mean` multiplies by their number.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -114,3 +117,17 @@ def from_main(item: object) -> Any:
     items = [item]
     dist.broadcast_object_list(items, src=0)
     return items[0]
+
+
+def on_main(make: Callable[[], T]) -> T:
+    """Call ``make`` on the main process only; every process gets its result, or its error."""
+    outcome: tuple[T | None, Exception | None] = (None, None)
+    if is_main():
+        try:
+            outcome = (make(), None)
+        except Exception as error:
+            outcome = (None, error)
+    value, error = from_main(outcome)
+    if error is not None:
+        raise error
+    return cast(T, value)

@@ -68,15 +68,18 @@ class SlidingWindows(IterableDataset[Chunk]):
         index: list[int] = []
         unreadable: dict[int, str] = {}
         for number in range(self.rank + part * self.processes, len(self.videos), self.processes * parts):
+            read = 0
             try:
                 for view in self._views(self.videos[number]):
+                    read += 1
                     windows.append(view)
                     index.append(number)
                     if len(windows) == self.chunk:
                         yield Chunk(torch.stack(windows), torch.tensor(index), {})
                         windows, index = [], []
             except DataError as error:
-                unreadable[number] = error.message
+                if not read:
+                    unreadable[number] = error.message
         if windows or unreadable:
             empty = torch.empty(0, 3, self.clip.frames, self.clip.size, self.clip.size, dtype=torch.uint8)
             yield Chunk(torch.stack(windows) if windows else empty, torch.tensor(index), unreadable)

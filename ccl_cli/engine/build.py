@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from ccl_cli import registry
@@ -15,6 +14,8 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import CclError, DataError, RecipeError, Several
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.recipe import Recipe
+from ccl_cli.recipe_files import check_recipe, method_options
+from ccl_cli.sentences import bundled
 from ccl_cli.spec import Spec, parse_data, parse_model
 from ccl_cli.students import Student
 from ccl_cli.teachers import Teacher
@@ -49,14 +50,14 @@ def build(recipe: Recipe) -> Parts:
         Several: more than one thing is missing or wrong; a single one is raised as itself.
     """
     errors: list[CclError] = []
+    _attempt(errors, lambda: check_recipe(recipe))
+    if errors:
+        raise bundled(errors)
     torch.manual_seed(recipe.train.seed)
     manifest = _attempt(errors, lambda: load_data(recipe.data))
     teachers = [_attempt(errors, lambda spec=spec: load_teacher(parse_model(spec))) for spec in recipe.teachers]
-    _attempt(errors, lambda: registry.find(registry.STUDENTS, parse_model(recipe.student).name))
-    for name, options in recipe.method.items():
-        _attempt(errors, lambda name=name, options=options: _method_options(name, options))
     if errors or manifest is None:
-        raise errors[0] if len(errors) == 1 else Several(errors)
+        raise bundled(errors)
     named = _by_name(recipe, [teacher for teacher in teachers if teacher is not None])
     missing = manifest.missing("train")
     check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing)
@@ -102,7 +103,7 @@ def load_student(text: str, num_classes: int, *, with_weights: bool = True) -> S
 def load_method(name: str, options: dict[str, object], setting: Setting) -> Method:
     """Build one method."""
     cls: type[Method] = registry.load(registry.find(registry.METHODS, name))
-    return cls(_method_options(name, options), setting)
+    return cls(method_options(cls, name, options), setting)
 
 
 def check_unreadable(
@@ -123,16 +124,6 @@ def check_unreadable(
 def parameter_count(module: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _method_options(name: str, options: dict[str, object]) -> object:
-    cls: type[Method] = registry.load(registry.find(registry.METHODS, name))
-    try:
-        return cls.Options(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(["method", name, *map(str, first["loc"])])
-        raise RecipeError(f"{where}: {first['msg']}.", f"`ccl methods info {name}` lists the options.") from error
 
 
 def _by_name(recipe: Recipe, teachers: list[Teacher]) -> dict[str, Teacher]:

@@ -15,7 +15,8 @@ from ccl_cli import __version__
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.files import write_text
 from ccl_cli.paths import runs_dir
-from ccl_cli.recipe import Recipe, to_yaml
+from ccl_cli.recipe import Recipe
+from ccl_cli.recipe_files import to_yaml
 
 MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
     "model.safetensors",

@@ -1,0 +1,49 @@
+"""Resume state: written whole, newest two kept, the newest one that can be read is used."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ccl_cli.errors import DataError
+from ccl_cli.files import atomic_path
+
+_KEEP = 2
+_log = logging.getLogger("ccl")
+
+
+def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state of one step, then remove all but the newest two.
+
+    Args:
+        state: Tensors and plain Python values only, so that it can be read back without executing anything.
+    """
+    path = folder / f"step-{step:09d}.pt"
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+    for old in _states(folder)[:-_KEEP]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The newest state that is whole.
+
+    Raises:
+        DataError: there is none.
+    """
+    for path in reversed(_states(folder)):
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return state
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            _log.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
+    raise DataError(f"'{folder}' holds no checkpoint that can be read.", "Start the run anew.")
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"))

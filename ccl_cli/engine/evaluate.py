@@ -1,0 +1,238 @@
+"""Recognition and retrieval of a published student: sliding windows, one score and one feature per video."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.transforms import normalize
+from ccl_cli.data.windows import Chunk, SlidingWindows, window_loader
+from ccl_cli.distributed import gather_objects, is_main, rank, total, world_size
+from ccl_cli.engine.artefact import Artefact, load_model
+from ccl_cli.engine.build import check_unreadable, load_data
+from ccl_cli.engine.metrics import recognition, retrieval
+from ccl_cli.engine.progress import Reporter
+from ccl_cli.engine.runs import MANIFEST, RunFolder, find_run
+from ccl_cli.errors import DataError, UsageError
+from ccl_cli.files import write_text
+
+TASKS = ("recognition", "retrieval")
+_log = logging.getLogger("ccl")
+
+
+@dataclass(frozen=True)
+class Described:
+    """Per-video results of one split.
+
+    Shapes:
+        scores: [V, K] mean softmax over windows; NaN where the video could not be read.
+        features: [V, D] mean feature over windows; NaN likewise.
+        labels: [V] int64.
+        unreadable: Reasons by row; includes the videos that are not on disk.
+    """
+
+    scores: Tensor
+    features: Tensor
+    labels: Tensor
+    unreadable: dict[int, str]
+
+
+def evaluate_run(
+    run: Path | None,
+    *,
+    tasks: Collection[str] = TASKS,
+    data: str | None = None,
+    split: str = "test",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    precision: str = "fp32",
+) -> dict[str, Any]:
+    """Evaluate a run's student, or a ``model.safetensors`` alone.
+
+    Recognition scores the videos of ``split``; retrieval asks with them and searches the training split. A video
+    that is missing or cannot be read counts as an error.
+
+    Args:
+        run: A run folder, a model file, or None for the newest run.
+        tasks: "recognition", "retrieval" or both.
+        data: Another data set than the run's, with the same class names.
+        split: "test" or "val".
+        batch_size: Windows per forward pass; default the recipe's.
+        workers: Decoding processes; default the recipe's.
+        precision: "fp32" or "bf16".
+
+    Returns:
+        Figures in percent and counts, also written to the run's folder.
+    """
+    folder, path = _locate(run)
+    artefact = load_model(path)
+    manifest = _manifest(artefact, folder, data)
+    accelerator = Accelerator(mixed_precision={"fp32": "no", "auto": "no"}.get(precision, precision))
+    recipe = artefact.recipe
+    settings = {
+        "batch_size": batch_size or recipe.eval.batch_size,
+        "workers": recipe.train.workers if workers is None else workers,
+    }
+    queries = _describe_split(artefact, manifest, split, accelerator, **settings)
+    result: dict[str, Any] = {
+        "model": str(path),
+        "recipe": recipe.hash(),
+        "data": {"name": manifest.name, "manifest": manifest.hash, "split": split},
+        "selection": artefact.header.get("selection", "last"),
+        "counts": {split: _counts(manifest, split, queries)},
+    }
+    if "recognition" in tasks:
+        result["recognition"] = recognition(queries.scores, queries.labels, artefact.classes)
+    if "retrieval" in tasks:
+        gallery = _describe_split(artefact, manifest, "train", accelerator, **settings)
+        result["counts"]["train"] = _counts(manifest, "train", gallery)
+        result["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
+    if is_main() and folder is not None:
+        _record(folder, result)
+    return result
+
+
+def describe(
+    artefact: Artefact,
+    videos: Sequence[Video],
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    workers: int,
+    title: str = "eval",
+) -> Described:
+    """Run the student over all windows of all videos, shared among the processes."""
+    recipe, device = artefact.recipe, accelerator.device
+    student = artefact.student.to(device)
+    dataset = SlidingWindows(
+        videos,
+        recipe.clip,
+        stride=recipe.eval.stride,
+        chunk=batch_size,
+        rank=rank(),
+        processes=world_size(),
+    )
+    sums = _Sums.zeros(len(videos), student.num_classes, student.feature_dim)
+    unreadable: dict[int, str] = {}
+    share = len(range(rank(), len(videos), world_size()))
+    with Reporter(title, share, unit="video") as reporter, torch.inference_mode(), accelerator.autocast():
+        for chunk in window_loader(dataset, workers=workers, pin_memory=device.type == "cuda"):
+            unreadable |= chunk.unreadable
+            if len(chunk.index):
+                video = normalize(chunk.windows.to(device, non_blocking=True), recipe.clip.mean, recipe.clip.std)
+                output = student(video)
+                sums.add(chunk, output.logits.float().softmax(dim=1).cpu(), output.feature.float().cpu())
+            reporter.advance(sums.finished(chunk))
+    scores, features = sums.means()
+    for found in gather_objects(unreadable):
+        unreadable |= found
+    labels = torch.tensor([video.label for video in videos], dtype=torch.long)
+    return Described(scores, features, labels, unreadable)
+
+
+@dataclass
+class _Sums:
+    """Sums over windows, per video; rows of other processes stay zero until the end."""
+
+    scores: Tensor
+    features: Tensor
+    windows: Tensor
+
+    @classmethod
+    def zeros(cls, videos: int, classes: int, width: int) -> _Sums:
+        return cls(torch.zeros(videos, classes), torch.zeros(videos, width), torch.zeros(videos))
+
+    def add(self, chunk: Chunk, scores: Tensor, features: Tensor) -> None:
+        self.scores.index_add_(0, chunk.index, scores)
+        self.features.index_add_(0, chunk.index, features)
+
+    def finished(self, chunk: Chunk) -> int:
+        """How many videos this chunk is the first to touch, or to report as unreadable."""
+        new = int((self.windows[chunk.index.unique()] == 0).sum()) if len(chunk.index) else 0
+        self.windows.index_add_(0, chunk.index, torch.ones(len(chunk.index)))
+        return new + len(chunk.unreadable)
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Means over all processes; a video without a window becomes NaN (zero divided by zero)."""
+        windows = total(self.windows)[:, None]
+        return total(self.scores) / windows, total(self.features) / windows
+
+
+def _describe_split(
+    artefact: Artefact, manifest: Manifest, split: str, accelerator: Accelerator, **settings: int
+) -> Described:
+    videos = manifest.split(split)
+    if not videos:
+        raise DataError(
+            f"The data set '{manifest.name}' has no {split} split.",
+            "Give one with test videos, for example --data 'folder:my_videos?test=0.25'.",
+        )
+    described = describe(artefact, videos, accelerator, title=split, **settings)
+    bad = [videos[index] for index in sorted(described.unreadable)]
+    check_unreadable(len(bad), manifest, split, artefact.recipe.max_unreadable, bad)
+    return described
+
+
+def _locate(run: Path | None) -> tuple[RunFolder | None, Path]:
+    if run is not None and run.is_file():
+        return None, run
+    folder = find_run(run)
+    if not folder.model.is_file():
+        raise DataError(
+            f"'{folder.path}' holds no model yet.", f"Finish it with `ccl train --resume {folder.path}`."
+        )
+    return folder, folder.model
+
+
+def _manifest(artefact: Artefact, folder: RunFolder | None, data: str | None) -> Manifest:
+    if data is None and folder is not None and (folder.path / MANIFEST).is_file():
+        return Manifest.load(folder.path / MANIFEST)
+    text = data or artefact.recipe.data
+    if text is None:
+        raise UsageError("The model does not say which data to use.", "Name it with --data.")
+    return _with_classes_of(artefact, load_data(text))
+
+
+def _with_classes_of(artefact: Artefact, manifest: Manifest) -> Manifest:
+    """The same rows, with labels numbered as the model numbers its classes."""
+    unknown = sorted(set(manifest.classes) - set(artefact.classes))
+    if unknown:
+        raise DataError(
+            f"The model does not know {len(unknown)} class(es) of '{manifest.name}', for example '{unknown[0]}'.",
+            f"It was trained on {len(artefact.classes)} classes: {', '.join(artefact.classes[:5])}, ...",
+        )
+    place = {name: label for label, name in enumerate(artefact.classes)}
+    videos = tuple(replace(v, label=place[manifest.classes[v.label]]) for v in manifest.videos)
+    return Manifest(manifest.name, artefact.classes, videos)
+
+
+def _counts(manifest: Manifest, split: str, described: Described) -> dict[str, Any]:
+    videos = manifest.split(split)
+    missing = {video.id for video in manifest.missing(split)}
+    bad = {videos[index].id: reason for index, reason in sorted(described.unreadable.items())}
+    corrupt = {name: reason for name, reason in bad.items() if name not in missing}
+    return {
+        "videos": len(videos),
+        "read": len(videos) - len(bad),
+        "missing": len(missing),
+        "corrupt": len(corrupt),
+        "unreadable": dict(list(bad.items())[:50]),
+    }
+
+
+def _record(folder: RunFolder, result: dict[str, Any]) -> None:
+    write_text(folder.path / "eval.json", json.dumps(result, indent=2) + "\n")
+    folder.update_summary({"evaluation": {task: _short(result[task]) for task in TASKS if task in result}})
+
+
+def _short(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if not isinstance(value, dict)}

@@ -1,0 +1,175 @@
+"""What a run tells while it runs: a bar on a terminal, plain lines elsewhere, and lines of JSON on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from ccl_cli.distributed import is_main, total, world_size
+
+T = TypeVar("T")
+_LINE_SECONDS = 30.0
+_log = logging.getLogger("ccl")
+
+
+class Meter:
+    """Running means since the last line; kept on the device until they are read.
+
+    They are part of a checkpoint, so that a resumed run writes the lines that an uninterrupted one would.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.weight = 0.0
+
+    def add(self, values: Mapping[str, Tensor], weight: float) -> None:
+        """Add the values of one micro-batch, which is ``weight`` of a step."""
+        for name, value in values.items():
+            value = weight * value.double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.weight += weight
+
+    def read(self) -> dict[str, float]:
+        """Means over steps and processes; starts anew."""
+        means = {name: value.item() / self.weight for name, value in self._over_processes().items()}
+        self.sums, self.weight = {}, 0.0
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """The same on every process."""
+        return {"weight": self.weight, "sums": self._over_processes()}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.weight = state["weight"]
+        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+
+    def _over_processes(self) -> dict[str, Tensor]:
+        if not self.sums:
+            return {}
+        means = total(torch.stack(list(self.sums.values()))) / world_size()
+        return dict(zip(self.sums, means.cpu(), strict=True))
+
+
+class Clock:
+    """Where the time goes: in total, and waiting for data."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new interval."""
+        self.begin, self.waited, self.clips = time.perf_counter(), 0.0, 0
+
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, while the time to get each one is counted."""
+        source = iter(items)
+        while True:
+            begin = time.perf_counter()
+            try:
+                item = next(source)
+            except StopIteration:
+                return
+            finally:
+                self.waited += time.perf_counter() - begin
+            yield item
+
+    def read(self) -> dict[str, float]:
+        """``clips_per_s`` over all processes and ``data_wait``, the share of time spent waiting; starts anew."""
+        seconds = time.perf_counter() - self.begin
+        figures = {
+            "clips_per_s": round(self.clips * world_size() / seconds, 3),
+            "data_wait": round(self.waited / seconds, 4),
+        }
+        self.restart()
+        return figures
+
+
+class Reporter:
+    """Shows a run's progress on the main process: a live bar, or a line now and then when there is no terminal."""
+
+    def __init__(self, title: str, steps: int, done: int = 0, unit: str = "step") -> None:
+        self._title, self._steps, self._done, self._unit = title, steps, done, unit
+        self._text = ""
+        self._last_line = time.monotonic()
+        console = Console(stderr=True)
+        self._live = is_main() and console.is_terminal and _log.isEnabledFor(logging.INFO)
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            disable=not self._live,
+            transient=True,
+            expand=True,
+        )
+        self._task = self._bar.add_task(title, total=steps, completed=done, text="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, count: int = 1, text: str | None = None) -> None:
+        """Count finished steps; ``text`` replaces what stands behind the bar."""
+        self._done += count
+        self._text = self._text if text is None else text
+        self._bar.update(self._task, completed=self._done, text=self._text)
+        if not self._live and time.monotonic() - self._last_line > _LINE_SECONDS:
+            self.line()
+
+    def line(self) -> None:
+        """Log one plain line, unless the bar is shown."""
+        self._last_line = time.monotonic()
+        if is_main() and not self._live:
+            _log.info("%s: %s %d/%d  %s", self._title, self._unit, self._done, self._steps, self._text)
+
+
+@contextmanager
+def jsonl_writer(path: Path) -> Iterator[Any]:
+    """A function that appends one object as a line, at once; does nothing except on the main process."""
+    if not is_main():
+        yield lambda entry: None
+        return
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(entry: Mapping[str, Any]) -> None:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+
+        yield write
+
+
+def figures_text(figures: Mapping[str, float]) -> str:
+    """Loss and speed as one short text."""
+    terms = "  ".join(f"{name} {figures[name]:.3f}" for name in ("loss", "ce") if name in figures)
+    speed = f"{figures['clips_per_s']:.1f} clips/s  data wait {figures['data_wait']:.0%}"
+    return f"{terms}  acc {figures.get('accuracy', 0):.0%}  {speed}"
+
+
+def by_teacher(states: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, int]]:
+    """How many different videos had each state of each modality, e.g. {"audio": {"present": 9, "silent": 1}}."""
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for modalities in states.values():
+        for modality, state in modalities.items():
+            counts[modality][state] += 1
+    return {modality: dict(row) for modality, row in counts.items()}

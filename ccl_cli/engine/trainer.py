@@ -1,0 +1,524 @@
+"""The training run: one forward, one backward and one optimiser step at a time, stoppable and resumable."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from ccl_cli.data.batch import Batch
+from ccl_cli.data.dataset import Loaded, TrainingSet, training_loader
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sampler import EpochSampler
+from ccl_cli.distiller import Distiller, StepOutput
+from ccl_cli.distributed import any_process, barrier, gather_objects, is_main, on_main, world_size
+from ccl_cli.engine import checkpoint
+from ccl_cli.engine.artefact import save_model
+from ccl_cli.engine.build import Parts, build, check_unreadable, parameter_count
+from ccl_cli.engine.progress import Clock, Meter, Reporter, by_teacher, figures_text, jsonl_writer
+from ccl_cli.engine.runs import MANIFEST, METRICS, RECIPE, RunFolder, newest_unfinished, versions
+from ccl_cli.errors import CclError, EnvironmentError_, Interrupted, RecipeError, UsageError
+from ccl_cli.recipe import Optim, Recipe
+from ccl_cli.recipe_files import load_recipe, to_yaml
+from ccl_cli.teachers import Embedding, Teacher
+
+_log = logging.getLogger("ccl")
+
+# What a resumed run may change: nothing that decides the result of the steps already taken.
+RESUMABLE = {"train": {"workers", "log_every", "checkpoint_every", "max_steps", "tracker"}}
+
+
+def train(
+    recipe: Recipe, *, resume: Path | str | None = None, output: Path | None = None, dry_run: bool = False
+) -> Path:
+    """Train a student as the recipe says, or go on with a run.
+
+    Args:
+        recipe: The experiment.
+        resume: A run folder, or "auto" for the newest unfinished run of the same recipe (a new one if none).
+        output: Folder of a new run; default ``runs/<name>/<time>-<hash>``.
+        dry_run: Build everything and read one batch, but write and train nothing.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        Interrupted: told to stop; the state was saved.
+        CclError: anything the user can mend.
+    """
+    accelerator = _accelerator(recipe)
+    parts = build(recipe)
+    if dry_run:
+        _describe(recipe, parts)
+        return Path()
+    run, resumed = on_main(lambda: _open_run(recipe, resume, output, parts))
+    trainer = Trainer(recipe, parts, run, accelerator)
+    if resumed:
+        trainer.load_state_dict(checkpoint.load_state(run.state))
+        _log.info("Going on with %s from step %d.", run.path, trainer.step)
+    else:
+        _log.info("Run %s", run.path)
+    trainer.fit()
+    return run.path
+
+
+@dataclass
+class Seen:
+    """What the workers found in the videos, by row of the training split."""
+
+    states: dict[int, dict[str, str]] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+    def add(self, loaded: Loaded) -> None:
+        """Take in one batch's findings."""
+        self.states.update(loaded.states)
+        self.unreadable.update(loaded.unreadable)
+
+
+class Trainer:
+    """One run's moving parts: distiller, optimiser, teachers, position."""
+
+    def __init__(self, recipe: Recipe, parts: Parts, run: RunFolder, accelerator: Accelerator) -> None:
+        self.recipe, self.parts, self.run, self.accelerator = recipe, parts, run, accelerator
+        self.device = accelerator.device
+        self.teachers = {name: teacher.to(self.device) for name, teacher in parts.teachers.items()}
+        memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
+        student = parts.student
+        if recipe.train.sync_batchnorm:
+            student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
+        student.to(memory_format=memory_format)
+        if recipe.train.compile:
+            student.compile()
+        self.bare = Distiller(
+            student, parts.methods, recipe.clip, ce_weight=recipe.ce_weight, memory_format=memory_format
+        )
+        groups = parameter_groups(self.bare, recipe.optim)
+        self.distiller, self.optimizer = accelerator.prepare(self.bare, sgd(groups, recipe.optim))
+        self.step, self._seconds_before, self._began = 0, 0.0, time.perf_counter()
+        self.meter, self.clock, self.seen = Meter(), Clock(), Seen()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this run so far, interruptions left out."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    @property
+    def sampler(self) -> EpochSampler:
+        """The batches that are still to come."""
+        train = self.recipe.train
+        return EpochSampler(
+            videos=len(self.parts.videos),
+            batch_size=train.batch_size,
+            epochs=train.epochs,
+            seed=train.seed,
+            accumulation=train.accumulation,
+            rank=self.accelerator.process_index,
+            processes=world_size(),
+            start=self.step,
+        )
+
+    def fit(self) -> None:
+        """Train to the end, then publish the student."""
+        sampler = self.sampler
+        limit = self.recipe.train.max_steps
+        last = min(sampler.total_steps, limit) if limit else sampler.total_steps
+        self._init_tracker()
+        with (
+            stop_on_signal() as stop,
+            Reporter("train", last, self.step) as reporter,
+            jsonl_writer(self.run.path / METRICS) as write,
+        ):
+            for micro_batches in self._steps(sampler, stop) if self.step < last else ():
+                self._train_step(micro_batches)
+                self._after_step(sampler, last, reporter, write)
+                if self.step >= last:
+                    break
+                if any_process(stop.requested, self.device):
+                    self._stop(stop)
+        self._publish(done=self.step >= sampler.total_steps)
+
+    def _steps(self, sampler: EpochSampler, stop: StopRequest) -> Iterator[list[Loaded]]:
+        """This process's micro-batches, a step's worth at a time."""
+        dataset = TrainingSet(
+            self.parts.videos,
+            self.recipe.clip,
+            {name: teacher.preprocess for name, teacher in self.teachers.items()},
+            self.recipe.train.seed,
+        )
+        loader = training_loader(
+            dataset,
+            sampler,
+            workers=self.recipe.train.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        self.clock.restart()
+        step: list[Loaded] = []
+        try:
+            for loaded in self.clock.waiting(loader):
+                if isinstance(loaded, CclError):
+                    raise loaded
+                step.append(loaded)
+                if len(step) == sampler.accumulation:
+                    yield step
+                    step = []
+        except RuntimeError:
+            # Told to stop as a group, the workers may be gone before this process reacts.
+            if not stop.requested:
+                raise
+            self._stop(stop)
+
+    def _train_step(self, micro_batches: Sequence[Loaded]) -> None:
+        # All randomness inside the networks is a function of (seed, step, rank): resuming needs no generator state.
+        seeds = np.random.SeedSequence([self.recipe.train.seed, self.step, self.accelerator.process_index])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        self._set_lr()
+        for number, loaded in enumerate(micro_batches):
+            self.seen.add(loaded)
+            sync = number == len(micro_batches) - 1
+            with nullcontext() if sync else self.accelerator.no_sync(self.distiller):
+                self._micro_step(to_device(loaded.batch, self.device), 1 / len(micro_batches))
+        if self.recipe.optim.clip_norm:
+            self.accelerator.clip_grad_norm_(self.bare.parameters(), self.recipe.optim.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+
+    def _micro_step(self, batch: Batch, share: float) -> None:
+        with self.accelerator.autocast():
+            embeddings = {name: embed(teacher, *batch.inputs[name]) for name, teacher in self.teachers.items()}
+        output: StepOutput = self.distiller(batch, embeddings)
+        self.accelerator.backward(output.loss * share)
+        accuracy = (output.logits.argmax(dim=1) == batch.labels).float().mean()
+        values = {"loss": output.loss.detach(), "accuracy": accuracy, **output.parts}
+        self.meter.add(values, share)
+        self.clock.clips += len(batch.labels)
+
+    def _set_lr(self) -> None:
+        optim = self.recipe.optim
+        factor = lr_factor(self.step // self.sampler.steps_per_epoch, self.recipe.train.epochs, optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = optim.lr * (factor if group["decays"] else 1.0)
+
+    def _after_step(self, sampler: EpochSampler, last: int, reporter: Reporter, write: Any) -> None:
+        train = self.recipe.train
+        epoch_ends = self.step % sampler.steps_per_epoch == 0
+        text = None
+        if self.step % train.log_every == 0 or self.step == last:
+            figures = self.meter.read() | self.clock.read()
+            text = figures_text(figures)
+            epoch = -(-self.step // sampler.steps_per_epoch)
+            write({"step": self.step, "epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], **figures})
+            self.accelerator.log(figures, step=self.step)
+            self._check(figures["loss"])
+        reporter.advance(text=text)
+        if epoch_ends or self.step == last:
+            reporter.line()
+        every = train.checkpoint_every
+        if (every and self.step % every == 0) or (not every and epoch_ends) or self.step == last:
+            self._save()
+
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise CclError(
+                f"The loss is not finite at step {self.step}.",
+                f"Lower optim.lr or use --precision fp32; the last good state is in '{self.run.state}'.",
+            )
+        unreadable: dict[int, str] = {}
+        for found in gather_objects(self.seen.unreadable):
+            unreadable |= found
+        missing = len(self.parts.missing)
+        check_unreadable(
+            missing + len(unreadable),
+            self.parts.manifest,
+            "train",
+            self.recipe.max_unreadable,
+            [self.parts.videos[index] for index in unreadable],
+        )
+
+    def _stop(self, stop: StopRequest) -> None:
+        path = self._save()
+        raise Interrupted(
+            f"Stopped by {stop.name} at step {self.step}; the state is in '{path}'.",
+            f"Go on with `ccl train --resume {self.run.path}`.",
+        )
+
+    def _gathered_seen(self) -> Seen:
+        seen = Seen()
+        for states, unreadable in gather_objects((self.seen.states, self.seen.unreadable)):
+            seen.states.update(states)
+            seen.unreadable.update(unreadable)
+        return seen
+
+    def _init_tracker(self) -> None:
+        if self.recipe.train.tracker != "none":
+            self.accelerator.project_configuration.set_directories(str(self.run.path))
+            self.accelerator.init_trackers("log")
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to take the same steps."""
+        scaler = self.accelerator.scaler
+        seen = self._gathered_seen()
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "distiller": self.bare.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "meter": self.meter.state_dict(),
+            "states": seen.states,
+            "unreadable": seen.unreadable,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.step, self._seconds_before = state["step"], state["seconds"]
+        self.bare.load_state_dict(state["distiller"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.meter.load_state_dict(state["meter"], self.device)
+        self.seen = Seen(state["states"], state["unreadable"])
+        if is_main():
+            self.run.truncate_metrics(self.step)
+
+    def _save(self) -> Path:
+        state = self.state_dict()
+        path = self.run.state
+        if is_main():
+            path = checkpoint.save_state(self.run.state, self.step, state)
+        barrier()
+        return path
+
+    def _publish(self, *, done: bool) -> None:
+        seen = self._gathered_seen()
+        if is_main():
+            manifest = self.parts.manifest
+            save_model(
+                self.run.model,
+                self.bare.student,
+                self.recipe,
+                manifest.classes,
+                manifest=manifest.hash,
+                data=manifest.name,
+                step=self.step,
+                selection="last",
+            )
+            self.run.update_summary(self._summary(seen) | {"finished": done})
+        self.accelerator.end_training()
+        barrier()
+
+    def _summary(self, seen: Seen) -> dict[str, Any]:
+        parts, videos = self.parts, self.parts.videos
+        return {
+            "recipe": self.recipe.hash(),
+            "method": self.recipe.method_label,
+            "seed": self.recipe.train.seed,
+            "steps": self.step,
+            "seconds": round(self.seconds, 1),
+            "precision": self.accelerator.mixed_precision.replace("no", "fp32"),
+            "processes": world_size(),
+            "device": str(self.device),
+            "data": {
+                "name": parts.manifest.name,
+                "manifest": parts.manifest.hash,
+                "classes": len(parts.manifest.classes),
+                "train": len(parts.manifest.split("train")),
+                "seen": len(seen.states),
+                "missing": [video.id for video in parts.missing],
+                "unreadable": {videos[index].id: reason for index, reason in sorted(seen.unreadable.items())},
+                "modalities": by_teacher(seen.states),
+            },
+            "teachers": {name: _teacher_record(teacher) for name, teacher in self.teachers.items()},
+            "student": {"spec": self.recipe.student, "parameters": parameter_count(parts.student)},
+            "versions": versions(),
+        }
+
+
+def embed(teacher: Teacher, value: Tensor, present: Tensor) -> Embedding:
+    """A frozen teacher's embeddings; rows that are not present are zero.
+
+    Shapes:
+        value: [B, *preprocess.shape].
+        present: [B] bool.
+    """
+    with torch.inference_mode():
+        embedding = teacher(value).float()
+    # The clone is an ordinary tensor: a head's backward pass may keep it.
+    return Embedding(torch.where(present[:, None], embedding.clone(), 0.0), present)
+
+
+def parameter_groups(distiller: Distiller, optim: Optim) -> list[dict[str, Any]]:
+    """The student's parameters, and the methods' own, which may keep their learning rate."""
+    groups = [
+        {"params": _trainable(distiller.student), "decays": True},
+        {"params": _trainable(distiller.methods), "decays": optim.head_lr_decay},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def sgd(groups: list[dict[str, Any]], optim: Optim) -> torch.optim.Optimizer:
+    """Stochastic gradient descent as the recipe says."""
+    return torch.optim.SGD(
+        groups,
+        lr=optim.lr,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        nesterov=optim.nesterov,
+    )
+
+
+def lr_factor(epoch: int, epochs: int, optim: Optim) -> float:
+    """Factor on the learning rate in an epoch (from 0): gamma for each milestone that has passed."""
+    passed = sum(epoch >= (m * epochs if m < 1 else m) for m in optim.milestones)
+    return float(optim.gamma**passed)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch."""
+    return batch._replace(
+        video=batch.video.to(device, non_blocking=True),
+        labels=batch.labels.to(device, non_blocking=True),
+        index=batch.index.to(device, non_blocking=True),
+        inputs={
+            name: type(given)(*(tensor.to(device, non_blocking=True) for tensor in given))
+            for name, given in batch.inputs.items()
+        },
+    )
+
+
+class StopRequest:
+    """Set by a signal, looked at between steps."""
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal came."""
+        return bool(self.name)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler; a second Ctrl-C does not wait any more."""
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+        _log.warning("%s: stopping after this step.", self.name)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn SIGTERM, SIGINT and SIGUSR1 (what schedulers send) into a request to stop."""
+    stop = StopRequest()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    tracker = recipe.train.tracker
+    precision = recipe.train.precision
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise EnvironmentError_("fp16 needs a GPU.", "Use --precision bf16 or fp32.")
+    if tracker == "tensorboard":
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError as error:
+            raise EnvironmentError_(
+                "TensorBoard is not installed.", "Install it with `pip install 'ccl-cli[trackers]'`."
+            ) from error
+    return Accelerator(
+        mixed_precision=precision.replace("fp32", "no"),
+        log_with=None if tracker == "none" else tracker,
+        # Buffers are equal on all processes by construction; broadcasting them would undo updates.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+
+
+def _open_run(
+    recipe: Recipe, resume: Path | str | None, output: Path | None, parts: Parts
+) -> tuple[RunFolder, bool]:
+    if resume == "auto":
+        run = newest_unfinished(recipe)
+        resume = run.path if run else None
+    if resume is None:
+        run = RunFolder.create(recipe, output)
+        parts.manifest.save(run.path / MANIFEST)
+        return run, False
+    run = RunFolder(Path(resume))
+    if not (run.path / RECIPE).is_file():
+        raise UsageError(f"'{run.path}' is not a run folder.", "Name one that `ccl train` made.")
+    if run.finished:
+        raise UsageError(f"'{run.path}' has finished.", f"Evaluate it with `ccl eval {run.path}`.")
+    _check_same(recipe, load_recipe(str(run.path / RECIPE), {}, []), run)
+    before = Manifest.load(run.path / MANIFEST)
+    if [video.id for video in before.videos] != [video.id for video in parts.manifest.videos]:
+        raise UsageError(f"The data set has changed since '{run.path}' began.", "Start a new run.")
+    return run, any(run.state.glob("step-*.pt"))
+
+
+def _check_same(recipe: Recipe, before: Recipe, run: RunFolder) -> None:
+    now, then = (each.model_dump(mode="json", exclude={"train": RESUMABLE["train"]}) for each in (recipe, before))
+    changed = sorted(key for key in now if now[key] != then[key])
+    if changed:
+        raise RecipeError(
+            f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
+            "Only " + ", ".join(f"train.{key}" for key in sorted(RESUMABLE["train"])) + " may change.",
+        )
+
+
+def _describe(recipe: Recipe, parts: Parts) -> None:
+    """What a run would do, with one batch really read (dry run)."""
+    train = recipe.train
+    sampler = EpochSampler(len(parts.videos), train.batch_size, train.epochs, train.seed, train.accumulation)
+    preprocess = {name: teacher.preprocess for name, teacher in parts.teachers.items()}
+    loader = training_loader(
+        TrainingSet(parts.videos, recipe.clip, preprocess, train.seed), sampler, workers=0, pin_memory=False
+    )
+    loaded = next(iter(loader))
+    if isinstance(loaded, CclError):
+        raise loaded
+    methods = sum(parameter_count(method) for method in parts.methods.values())
+    teachers = sum(parameter_count(teacher) for teacher in parts.teachers.values())
+    lines = [
+        to_yaml(recipe).rstrip(),
+        "---",
+        f"data: {parts.manifest.name}, {len(parts.videos)} training videos ({len(parts.missing)} missing), "
+        f"{len(parts.manifest.classes)} classes, manifest {parts.manifest.hash}",
+        f"parameters: student {parameter_count(parts.student):,}, methods {methods:,}, frozen {teachers:,}",
+        f"steps: {sampler.steps_per_epoch} per epoch, {sampler.total_steps} in all",
+        f"batch: video {tuple(loaded.batch.video.shape)}",
+        *(
+            f"  {name}: {tuple(given.value.shape)}, present in {int(given.present.sum())} of {len(given.present)}"
+            f"{', RANDOM WEIGHTS' if parts.teachers[name].random_weights else ''}"
+            for name, given in loaded.batch.inputs.items()
+        ),
+    ]
+    print("\n".join(lines))
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _teacher_record(teacher: Teacher) -> dict[str, Any]:
+    return {"fingerprint": teacher.fingerprint, "dim": teacher.dim, "random_weights": teacher.random_weights}
