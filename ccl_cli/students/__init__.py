@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from ccl_cli.errors import RecipeError
+
 
 class StudentOutput(NamedTuple):
     """What a student says about a batch of clips.
@@ -22,23 +24,34 @@ class StudentOutput(NamedTuple):
 
 
 class Student(nn.Module):
-    """A trunk of blocks, global average pooling, and one linear classifier.
+    """A trunk of blocks, pooling over the whole clip, and one linear classifier.
 
     Args:
-        blocks: Applied in order to ``[B, 3, T, H, W]``; the output of each but the first (the stem) is a stage.
-        feature_dim: Channels of the last block, D.
+        blocks: Applied in order to [B, 3, T, H, W]; the output of each but the first (the stem) is a stage.
+        feature_dim: Dimensions of the pooled feature, D.
         num_classes: K.
         dropout: Probability of dropping a feature before the classifier, in training.
+        pool: Turns the last block's output, of any clip, into [B, D, 1, 1, 1]; None: the average.
+
+    Raises:
+        RecipeError: the dropout is no probability below 1.
     """
 
     def __init__(
-        self, blocks: nn.ModuleList, feature_dim: int, num_classes: int, dropout: float = 0.0
+        self,
+        blocks: nn.ModuleList,
+        feature_dim: int,
+        num_classes: int,
+        dropout: float = 0.0,
+        pool: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise RecipeError(f"The student's dropout must be at least 0 and below 1, not {dropout}.")
         self.blocks = blocks
         self.feature_dim = feature_dim
         self.num_classes = num_classes
-        self.pool = nn.AdaptiveAvgPool3d(1)  # any clip length and size
+        self.pool = nn.AdaptiveAvgPool3d(1) if pool is None else pool
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(feature_dim, num_classes)
 

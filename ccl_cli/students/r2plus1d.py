@@ -1,0 +1,184 @@
+"""R(2+1)D: residual networks whose 3-D convolutions are split into a spatial and a temporal part.
+
+Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018. Composed from
+pytorchvideo's blocks in two layouts, which differ in the widths between the two parts of a convolution:
+
+* ``torchvision``: 45 in the stem, and both convolutions of a block share one width. Takes the weights that
+  torchvision publishes.
+* ``official``: the paper's formula for every convolution, the shortcut's included, and PyTorch's default
+  initialisation, as in the student of the official CCL code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+from operator import add
+from typing import Literal
+
+from torch import nn
+
+from ccl_cli.errors import RecipeError
+from ccl_cli.students import Student
+from ccl_cli.students.blocks import ResBlock, ResNetBasicStem, ResStage, create_conv_2plus1d
+from ccl_cli.students.weights import load_weights, read_weights
+
+Layout = Literal["torchvision", "official"]
+Triple = tuple[int, int, int]
+
+# torchvision's names to ours, applied in this order; our own names pass through unchanged.
+_RENAMES = (
+    (r"^stem\.([013])\.", r"blocks.0.conv.\1."),
+    (r"^stem\.4\.", "blocks.0.norm."),
+    (r"^layer(\d)\.(\d+)\.", r"blocks.\1.res_blocks.\2."),
+    (r"\.conv1\.0\.", ".branch2.conv_a."),
+    (r"\.conv1\.1\.", ".branch2.norm_a."),
+    (r"\.conv2\.0\.", ".branch2.conv_b."),
+    (r"\.conv2\.1\.", ".branch2.norm_b."),
+    (r"\.downsample\.0\.", ".branch1_conv."),
+    (r"\.downsample\.1\.", ".branch1_norm."),
+    (r"\.(conv|conv_a|conv_b)\.0\.", r".\1.conv_xy."),
+    (r"\.(conv|conv_a|conv_b)\.1\.", r".\1.norm."),
+    (r"\.(conv|conv_a|conv_b)\.3\.", r".\1.conv_t."),
+    (r"^fc\.", "classifier."),
+)
+
+
+def r2plus1d(
+    num_classes: int,
+    *,
+    depths: Sequence[int],
+    width: int = 64,
+    layout: Layout = "torchvision",
+    dropout: float = 0.0,
+    weights: str | None = None,
+) -> Student:
+    """Build an R(2+1)D student; its feature has ``8 * width`` dimensions.
+
+    Args:
+        num_classes: K.
+        depths: Residual blocks in each of the four stages.
+        width: Channels of the stem and of the first stage; each further stage doubles them.
+        layout: See the module's text. ``torchvision`` starts from its weight initialisation: convolutions
+            normal with variance 2 / fan_out, batch norm 1 and 0, classifier normal with deviation 0.01.
+        dropout: Probability of dropping a feature before the classifier, in training.
+        weights: Weights file in torchvision's or in our own names, or None for random weights.
+
+    Raises:
+        RecipeError: the width is below 1.
+        WeightsError: the file is absent, damaged, or of another network.
+    """
+    if width < 1:
+        raise RecipeError(f"The student's width must be at least 1, not {width}.")
+    official = layout == "official"
+    stem_mid = mid_channels(3, width, (3, 7, 7)) if official else max(1, 45 * width // 64)
+    widths = [width * 2**stage for stage in range(len(depths))]
+    stages = [
+        _stage(dim_in, dim_out, depth, 1 if dim_in == dim_out else 2, official)
+        for dim_in, dim_out, depth in zip([width, *widths], widths, depths, strict=False)
+    ]
+    student = Student(nn.ModuleList([_stem(stem_mid, width), *stages]), widths[-1], num_classes, dropout)
+    if not official:
+        student.apply(_initialise)
+    if weights is not None:
+        state = read_weights(weights)
+        load_weights(student, {torchvision_key(key): state[key] for key in state}, weights)
+    return student
+
+
+def r2plus1d_18(num_classes: int, *, weights: str | None = None, dropout: float = 0.0) -> Student:
+    """R(2+1)D-18 as in torchvision: 31.3 M parameters, 512 dimensions, 81 GFLOP per clip of 16x112x112."""
+    return r2plus1d(num_classes, depths=(2, 2, 2, 2), dropout=dropout, weights=weights)
+
+
+def r2plus1d_10(num_classes: int, *, weights: str | None = None, dropout: float = 0.0) -> Student:
+    """What the official CCL code builds as "depth 18": one block per stage, 14.4 M parameters, 42.7 GFLOP."""
+    return r2plus1d(num_classes, depths=(1, 1, 1, 1), layout="official", dropout=dropout, weights=weights)
+
+
+def r2plus1d_tiny(
+    num_classes: int, *, weights: str | None = None, width: int = 8, dropout: float = 0.0
+) -> Student:
+    """One block per stage at an eighth of the width, for CPUs and tests: ``8 * width`` (64) dimensions."""
+    return r2plus1d(num_classes, depths=(1, 1, 1, 1), width=width, dropout=dropout, weights=weights)
+
+
+def mid_channels(dim_in: int, dim_out: int, kernel: Triple = (3, 3, 3)) -> int:
+    """Width between the two parts that keeps the parameters of the unsplit convolution (section 3.5)."""
+    time, height, width = kernel
+    return time * height * width * dim_in * dim_out // (height * width * dim_in + time * dim_out)
+
+
+def torchvision_key(key: str) -> str:
+    """Our name of a tensor that torchvision calls ``key``."""
+    for pattern, name in _RENAMES:
+        key = re.sub(pattern, name, key)
+    return key
+
+
+def _stem(dim_mid: int, dim_out: int) -> nn.Module:
+    conv = _conv(3, dim_mid, dim_out, kernel=(3, 7, 7), stride=(1, 2, 2))
+    stem: nn.Module = ResNetBasicStem(
+        conv=conv, norm=nn.BatchNorm3d(dim_out), activation=nn.ReLU(inplace=True)
+    )
+    return stem
+
+
+def _stage(dim_in: int, dim_out: int, depth: int, stride: int, official: bool) -> nn.Module:
+    first = _block(dim_in, dim_out, stride, official)
+    rest = [_block(dim_out, dim_out, 1, official) for _ in range(depth - 1)]
+    stage: nn.Module = ResStage(nn.ModuleList([first, *rest]))
+    return stage
+
+
+def _block(dim_in: int, dim_out: int, stride: int, official: bool) -> nn.Module:
+    mid_a = mid_channels(dim_in, dim_out)
+    mid_b = mid_channels(dim_out, dim_out) if official else mid_a
+    residual = OrderedDict(
+        conv_a=_conv(dim_in, mid_a, dim_out, stride=(stride,) * 3),
+        norm_a=nn.BatchNorm3d(dim_out),
+        act_a=nn.ReLU(inplace=True),
+        conv_b=_conv(dim_out, mid_b, dim_out),
+        norm_b=nn.BatchNorm3d(dim_out),
+    )
+    block: nn.Module = ResBlock(
+        branch1_conv=_shortcut(dim_in, dim_out, stride, official) if stride > 1 else None,
+        branch1_norm=nn.BatchNorm3d(dim_out) if stride > 1 else None,
+        branch2=nn.Sequential(residual),
+        activation=nn.ReLU(inplace=True),
+        branch_fusion=add,
+    )
+    return block
+
+
+def _shortcut(dim_in: int, dim_out: int, stride: int, official: bool) -> nn.Module:
+    if official:
+        mid = mid_channels(dim_in, dim_out, (1, 1, 1))
+        return _conv(dim_in, mid, dim_out, kernel=(1, 1, 1), stride=(stride,) * 3)
+    return nn.Conv3d(dim_in, dim_out, kernel_size=1, stride=stride, bias=False)
+
+
+def _conv(
+    dim_in: int, dim_mid: int, dim_out: int, kernel: Triple = (3, 3, 3), stride: Triple = (1, 1, 1)
+) -> nn.Module:
+    conv: nn.Module = create_conv_2plus1d(
+        in_channels=dim_in,
+        inner_channels=dim_mid,
+        out_channels=dim_out,
+        conv_xy_first=True,
+        kernel_size=kernel,
+        stride=stride,
+        padding=tuple(size // 2 for size in kernel),
+        activation=partial(nn.ReLU, inplace=True),
+    )
+    return conv
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,80 @@
+"""Put a weights file into a network: everything must fit, except a classifier of other classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ccl_cli.errors import WeightsError
+from ccl_cli.teachers.weights import load_state
+
+log = logging.getLogger("ccl")
+
+
+def read_weights(file: str) -> dict[str, Tensor]:
+    """The tensors in the file that a student's spec names after ``@``.
+
+    Raises:
+        WeightsError: the file is absent or damaged, or holds more than tensors.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"There is no file '{path}' with weights for the student.", "Correct what follows '@'."
+        )
+    return load_state(path)
+
+
+def load_weights(
+    network: nn.Module, state: Mapping[str, Tensor], source: str, *, classifier: str = "classifier"
+) -> None:
+    """Copy ``state`` into ``network``.
+
+    A classifier that the state lacks, or that was made for another number of classes, keeps its random
+    weights, and a log line says so.
+
+    Args:
+        network: Changed in place.
+        state: Tensors by the network's own names.
+        source: The file they come from, for messages.
+        classifier: Where the network's last linear layer is.
+
+    Raises:
+        WeightsError: anything but the classifier does not fit; then nothing is copied.
+    """
+    own, state = network.state_dict(), dict(state)
+    weight = f"{classifier}.weight"
+    found, wanted = (len(tensors[weight]) if weight in tensors else None for tensors in (state, own))
+    if found != wanted:
+        state |= {key: own[key] for key in (weight, f"{classifier}.bias")}
+    _check(own, state, source)
+    network.load_state_dict(own | state)
+    if found != wanted:
+        what = "no classifier" if found is None else f"a classifier of {found} classes, not {wanted}"
+        log.warning("'%s' has %s: it starts from random weights, everything else is loaded.", source, what)
+
+
+def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    misfits = {
+        # Batch norm's step counters are unused, and absent from old files.
+        "missing": [key for key in own if key not in state and not key.endswith("num_batches_tracked")],
+        "unknown": [key for key in state if key not in own],
+        "of another shape": [
+            f"{key} {list(tensor.shape)} instead of {list(own[key].shape)}"
+            for key, tensor in state.items()
+            if key in own and tensor.shape != own[key].shape
+        ],
+    }
+    said = [f"{len(keys)} tensors are {what} ({_first(keys)})" for what, keys in misfits.items() if keys]
+    if said:
+        raise WeightsError(
+            f"'{source}' holds the weights of another network: {'; '.join(said)}.",
+            "Name the student that the file was made for.",
+        )
+
+
+def _first(keys: list[str], count: int = 3) -> str:
+    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
