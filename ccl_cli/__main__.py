@@ -1,0 +1,45 @@
+"""``ccl`` and ``python -m ccl_cli``: runs one command and turns errors into sentences."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ccl_cli import console
+from ccl_cli.errors import UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, or the exit code of what went wrong (see :mod:`ccl_cli.errors`).
+    """
+    from ccl_cli.cli.app import app
+
+    try:
+        code = app(argv, prog_name="ccl", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _pipe_closed()
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except typer.TyperException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "ccl")
+        return console.report(UsageError(error.format_message(), f"`{command} --help` explains it."))
+    except Exception as error:
+        return console.report(error)
+    return code if isinstance(code, int) else 0
+
+
+def _pipe_closed() -> int:
+    # The reader (head, less) has gone; keep the interpreter from complaining when it flushes at the end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The options that commands share, each declared once; None stands for a flag that was not typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ccl_cli.cli.common import (
+    DATA,
+    OPTIMISATION,
+    OUTPUT,
+    RUNTIME,
+    TEACHERS,
+    complete_plugins,
+    complete_recipes,
+)
+
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        "--config",
+        metavar="NAME|FILE",
+        help="Built-in recipe or YAML file; $CCL_RECIPE if not given. Flags override it.",
+        autocompletion=complete_recipes,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any recipe value, e.g. optim.lr=0.01; beats all flags."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOURCE[:PATH]",
+        help="Data set, e.g. ucf51 or folder:my_videos.",
+        rich_help_panel=DATA,
+        autocompletion=complete_plugins("ccl.datasets"),
+    ),
+]
+Teachers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--teacher",
+        metavar="MODALITY:NAME",
+        help="Frozen teacher, e.g. audio:cnn14; repeat it for more.",
+        rich_help_panel=TEACHERS,
+        autocompletion=complete_plugins("ccl.teachers"),
+    ),
+]
+Student = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Video network to train.",
+        rich_help_panel=TEACHERS,
+        autocompletion=complete_plugins("ccl.students"),
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[+NAME]",
+        help="Distillation method, with its default options.",
+        rich_help_panel=TEACHERS,
+        autocompletion=complete_plugins("ccl.methods"),
+    ),
+]
+Epochs = Annotated[
+    int | None, typer.Option(help="Passes over the training list.", rich_help_panel=OPTIMISATION)
+]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Videos per step, over all processes.", rich_help_panel=OPTIMISATION)
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", help="Learning rate.", rich_help_panel=OPTIMISATION)
+]
+MaxSteps = Annotated[int | None, typer.Option(help="Stop after so many steps.", rich_help_panel=OPTIMISATION)]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", rich_help_panel=OPTIMISATION)]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"] | None,
+    typer.Option(help="auto: bf16 on a GPU that has it.", rich_help_panel=RUNTIME),
+]
+Workers = Annotated[int | None, typer.Option(help="Decoding processes.", rich_help_panel=RUNTIME)]
+NumProcesses = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="Start N processes, one per GPU.", rich_help_panel=RUNTIME),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN|auto",
+        help="Go on with a run; auto: the newest unfinished one of this recipe.",
+        rich_help_panel=RUNTIME,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Build all, read one batch, train nothing.", rich_help_panel=RUNTIME),
+]
+Name = Annotated[str | None, typer.Option(help="Name of the run.", rich_help_panel=OUTPUT)]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="The run's folder; default runs/NAME/TIME-HASH.", rich_help_panel=OUTPUT
+    ),
+]
+Tracker = Annotated[
+    Literal["none", "tensorboard"] | None,
+    typer.Option(help="A further log besides metrics.jsonl.", rich_help_panel=OUTPUT),
+]

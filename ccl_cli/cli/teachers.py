@@ -1,0 +1,137 @@
+"""``ccl teachers``: list, describe, and get their weights."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ccl_cli import console
+from ccl_cli.cli import plugins
+from ccl_cli.cli.common import complete_plugins, examples, group
+from ccl_cli.errors import CclError
+
+if TYPE_CHECKING:
+    from ccl_cli.registry import Plugin
+    from ccl_cli.spec import Spec
+    from ccl_cli.teachers import Teacher
+    from ccl_cli.teachers.weights import WeightFile
+
+_log = logging.getLogger("ccl")
+
+teachers = group(
+    "List teachers, describe one, download its weights.",
+    "ccl teachers ls",
+    "ccl teachers info audio:cnn14",
+    "ccl teachers pull image:resnet34",
+)
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODALITY:NAME",
+        help="Teacher, with its options if any, e.g. 'audio:cnn14?dim=2048'.",
+        autocompletion=complete_plugins("ccl.teachers"),
+    ),
+]
+
+
+@teachers.command("ls", epilog=examples("ccl teachers ls", "ccl teachers ls --load"))
+def list_teachers(
+    load: Annotated[bool, typer.Option("--load", help="Import each one to see whether it works.")] = False,
+) -> None:
+    """List teachers with the package each comes from."""
+    plugins.show(["teachers"], load)
+
+
+@teachers.command(
+    "info", epilog=examples("ccl teachers info audio:cnn14", "ccl teachers info 'audio:cnn14?dim=2048'")
+)
+def info(name: Name) -> None:
+    """Show a teacher's modality, width, options and weight files."""
+    plugin, cls, spec = _resolve(name)
+    files = cls.weight_files(spec)
+    rows = [
+        ("teacher", spec.label),
+        ("package", plugin.origin),
+        ("class", plugin.value),
+        ("modality", spec.kind),
+        ("dim", _dim(cls, spec)),
+        *(row for file in files for row in _file_rows(file, spec)),
+    ]
+    for key, value in rows:
+        print(f"{key:<9} {value}")
+    print(f"\n{inspect.getdoc(cls)}")
+
+
+@teachers.command("pull", epilog=examples("ccl teachers pull audio:cnn14"))
+def pull(name: Name) -> None:
+    """Download a teacher's published weights into the cache, with a checksum."""
+    from ccl_cli.teachers import weights
+
+    _, cls, spec = _resolve(name)
+    files = cls.weight_files(spec)
+    if not files:
+        _log.info("%s needs no published weights.", spec.label)
+    for file in files:
+        _log.info("%s from %s (%s)", file.filename, file.address, file.licence or "no licence stated")
+        with _bar(file.filename) as progress:
+            path = weights.pull(file, progress)
+        print(path)
+
+
+def _resolve(name: str) -> tuple[Plugin, type[Teacher], Spec]:
+    from ccl_cli import registry
+    from ccl_cli.spec import parse_model
+
+    spec = parse_model(name)
+    plugin = registry.find(registry.TEACHERS, spec.label)
+    return plugin, registry.load(plugin), spec
+
+
+def _dim(cls: type[Teacher], spec: Spec) -> str:
+    """The embedding's width, from a network without storage."""
+    import torch
+
+    from ccl_cli.spec import Spec
+
+    try:
+        with torch.device("meta"):
+            return str(
+                cls.from_spec(Spec(spec.kind, spec.name, None, spec.options | {"weights": "random"})).dim
+            )
+    except Exception as error:  # a plugin need not know weights=random
+        _log.debug("%s cannot be built without weights: %s", spec.label, error)
+        return "known once its weights are here"
+
+
+def _file_rows(file: WeightFile, spec: Spec) -> Iterator[tuple[str, str]]:
+    from ccl_cli.teachers.weights import locate
+
+    try:
+        where = f"{locate(spec, file)}"
+    except CclError:
+        where = f"not here yet; `ccl teachers pull '{spec}'` puts it at {file.path}"
+    yield "weights", file.filename
+    yield "", where
+    yield "", f"{file.address}"
+    yield "", ", ".join(filter(None, [file.licence, file.note]))
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    if console.plain(sys.stderr):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

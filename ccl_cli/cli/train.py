@@ -1,0 +1,76 @@
+"""``ccl train``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from ccl_cli.cli import options
+from ccl_cli.cli.common import examples, with_verbosity
+
+EXAMPLES = examples(
+    "ccl train --teacher audio:cnn14 --teacher image:resnet34 --data ucf51",
+    "ccl train --recipe smoke",
+    "ccl train --recipe ucf51-ccl-ai --set method.ccl.gradient=joint",
+    "ccl train --recipe mine.yaml --num-processes 4 --precision bf16",
+    "ccl train --resume runs/mine/20260101-120000-1a2b3c4d",
+)
+
+
+@with_verbosity
+def train(
+    recipe: options.RecipeName = None,
+    data: options.Data = None,
+    teacher: options.Teachers = None,
+    student: options.Student = None,
+    method: options.Method = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    lr: options.LearningRate = None,
+    max_steps: options.MaxSteps = None,
+    seed: options.Seed = None,
+    precision: options.Precision = None,
+    workers: options.Workers = None,
+    num_processes: options.NumProcesses = 1,
+    resume: options.Resume = None,
+    dry_run: options.DryRun = False,
+    name: options.Name = None,
+    output: options.Output = None,
+    tracker: options.Tracker = None,
+    set_: options.Overrides = None,
+) -> None:
+    """Train a video student with any number of frozen teachers.
+
+    What decides a value, lowest first: defaults, recipe, flags you type, --set.
+    """
+    from ccl_cli.launch import launch, wanted
+    from ccl_cli.recipe_files import check_recipe, load_recipe
+
+    flags = {
+        "name": name,
+        "data": data,
+        "teachers": teacher,
+        "student": student,
+        "method": method,
+        "optim.lr": lr,
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "train.max_steps": max_steps,
+        "train.seed": seed,
+        "train.precision": precision,
+        "train.workers": workers,
+        "train.tracker": tracker,
+    }
+    resumed = Path(resume) if resume and resume != "auto" else None
+    experiment = load_recipe(recipe or (str(resumed) if resumed else None), flags, set_ or ())
+    check_recipe(experiment)
+    if wanted(num_processes):
+        raise typer.Exit(launch(num_processes, sys.argv[1:]))
+    from ccl_cli.distributed import is_main
+    from ccl_cli.engine.trainer import train as run
+
+    folder = run(experiment, resume=resumed or resume, output=output, dry_run=dry_run)
+    if is_main() and not dry_run:
+        print(folder)

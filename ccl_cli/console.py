@@ -1,0 +1,116 @@
+"""The terminal: results on stdout, logs and errors on stderr, plain lines where no terminal is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from ccl_cli.errors import CclError, EnvironmentError_, Several
+
+_log = logging.getLogger("ccl")
+_RED, _YELLOW, _DIM, _END = "\033[1;31m", "\033[33m", "\033[2m", "\033[0m"
+
+
+@dataclass
+class _Asked:
+    level: int = logging.INFO
+    debug: bool = False
+
+
+_asked = _Asked()
+
+
+def configure(quiet: bool = False, verbose: bool = False, debug: bool = False) -> None:
+    """Set up the ``ccl`` logger. What an earlier call of the same process asked for stays asked for.
+
+    Of several processes only the first logs; the others report errors.
+    """
+    if quiet:
+        _asked.level = logging.ERROR
+    if verbose or debug:
+        _asked.level = logging.DEBUG
+    _asked.debug = _asked.debug or debug
+    _log.setLevel(_asked.level if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    _log.propagate = False
+    _log.handlers = [_handler()]
+
+
+def plain(stream: TextIO) -> bool:
+    """Whether to write plain lines: no terminal, a dumb one, or colours switched off."""
+    return not stream.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
+
+
+def report(error: BaseException) -> int:
+    """Show an error on stderr, as sentences; its traceback only with ``--debug``.
+
+    Returns:
+        The exit code of the process.
+    """
+    if _asked.debug:
+        traceback.print_exception(error)
+    known = error if isinstance(error, CclError) else _unexpected(error)
+    several = known.errors if isinstance(known, Several) else [known]
+    for each in several:
+        print(_coloured("Error: ", _RED) + each.message, file=sys.stderr)
+        if each.hint:
+            print(_coloured(f"  {each.hint}", _DIM), file=sys.stderr)
+    return several[0].exit_code
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table on stdout: ruled and wrapped on a terminal, aligned and whole in a file."""
+    if plain(sys.stdout):
+        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+        for row in [columns, *rows]:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, style="cyan" if number == 0 else None, no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    Console().print(table)
+
+
+def _unexpected(error: BaseException) -> CclError:
+    said = " ".join(str(error).split()) or "no message"
+    if isinstance(error, OSError) and error.strerror:
+        where = f": '{error.filename}'" if error.filename else ""
+        return EnvironmentError_(f"{error.strerror}{where}.", "--debug shows where it happened.")
+    if type(error).__name__ == "OutOfMemoryError":
+        return EnvironmentError_("The GPU's memory is full.", "Lower --batch-size, or use --precision bf16.")
+    return CclError(f"Internal error: {type(error).__name__}: {said}", "--debug shows the traceback.")
+
+
+def _coloured(text: str, code: str) -> str:
+    return text if plain(sys.stderr) else f"{code}{text}{_END}"
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.capitalize()}: "
+        if plain(sys.stderr):
+            return f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()}"
+        colour = _YELLOW if record.levelno >= logging.WARNING else _DIM
+        return (_coloured(level, colour) if level else "") + record.getMessage()
+
+
+class _Stderr(logging.Handler):
+    # Looks sys.stderr up for each line: while a progress bar is shown, the bar stands in for it.
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def _handler() -> logging.Handler:
+    handler = _Stderr()
+    handler.setFormatter(_Lines())
+    return handler
