@@ -30,11 +30,19 @@ class Embedding(NamedTuple):
 class Preprocess(Protocol):
     """Turns a decoded window into one teacher's input, inside a loader's worker.
 
-    It must be picklable and hold no weights.
+    It must be picklable, hold no weights, and have a ``repr`` that names every setting: the teacher's
+    fingerprint is made of it.
     """
 
-    shape: tuple[int, ...]
-    dtype: torch.dtype
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of one input."""
+        ...
 
     def __call__(self, window: Window) -> Tensor | None:
         """The teacher's input ``[*shape]`` of ``dtype``, or None where the modality is missing."""
@@ -52,6 +60,7 @@ class Teacher(nn.Module):
         dim: Width D_m of the embedding.
         classes: What the teacher's own classifier predicts (AudioSet, ImageNet, ...), if it has one.
         preprocess: See :class:`Preprocess`.
+        variant: Exact network and options behind the name (``resnet34.tv_in1k``), for the run's records.
         random_weights: True only when the user asked for ``weights=random``; the run's records say so.
     """
 
@@ -59,6 +68,7 @@ class Teacher(nn.Module):
     dim: int
     classes: Sequence[str] | None = None
     preprocess: Preprocess
+    variant: str = ""
     random_weights: bool = False
     preprocess_version: ClassVar[int] = 1
 
@@ -81,10 +91,18 @@ class Teacher(nn.Module):
         """Embed ``x``, ``[B, *preprocess.shape]`` to ``[B, dim]``."""
         raise NotImplementedError
 
+    def class_probabilities(self, x: Tensor) -> Tensor:
+        """What the teacher's own classifier says of ``x``: ``[B, len(classes)]``, each in [0, 1].
+
+        Only teachers with ``classes`` have it.
+        """
+        raise NotImplementedError
+
     @property
     def fingerprint(self) -> str:
-        """Name, hash of the weights, and preprocess version: what an embedding cache is keyed by."""
-        name = f"{self.modality}:{type(self).__name__}:{self.preprocess_version}:{self.preprocess!r}"
+        """Name, variant, hash of the weights, and preprocess: what an embedding cache is keyed by."""
+        network = f"{self.modality}:{type(self).__name__}:{self.variant}"
+        name = f"{network}:{self.preprocess_version}:{self.preprocess!r}"
         return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{hash_tensors(self.state_dict().items())}"
 
     def freeze(self) -> Self:

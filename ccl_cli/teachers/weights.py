@@ -1,0 +1,277 @@
+"""Published weights: found in the cache, downloaded with a checksum, read without running what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import shlex
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ccl_cli.errors import WeightsError
+from ccl_cli.paths import cache_dir
+from ccl_cli.spec import Spec
+from ccl_cli.teachers.download import FAILURES, Progress, download, read_json, reason, size
+
+ZENODO = "https://zenodo.org/api/records/"
+_HUB = "hf://"
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file of weights that somebody publishes.
+
+    Attributes:
+        filename: Its name in the cache.
+        url: ``https://...``, or ``hf://owner/repository/file`` on the Hugging Face hub.
+        checksum: ``sha256:<hex>`` or ``md5:<hex>``, of which the first digits are enough; ``zenodo:<record>``
+            to ask that record at the time of the download; None where nobody publishes one.
+        size: In bytes, or None.
+        licence: Of the weights.
+        note: What else a user should know before downloading.
+    """
+
+    filename: str
+    url: str
+    checksum: str | None = None
+    size: int | None = None
+    licence: str = ""
+    note: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where it belongs in the cache."""
+        return cache_dir() / "weights" / self.filename
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds it."""
+        if not self.url.startswith(_HUB):
+            return self.url
+        repository, name = _hub_file(self)
+        return f"https://huggingface.co/{repository}/resolve/main/{name}"
+
+
+def locate(spec: Spec, *files: WeightFile) -> Path:
+    """The weights that ``spec`` names after ``@``, else the first of ``files`` that is on this machine.
+
+    Nothing is downloaded.
+
+    Raises:
+        WeightsError: absent; the sentence says which file to put where and which command gets it.
+    """
+    if spec.weights:
+        return _named(spec)
+    for file in files:
+        found = file.path if file.path.is_file() else _in_hub_cache(file)
+        if found:
+            return found
+    plain = Spec(spec.kind, spec.name, None, spec.options)
+    raise WeightsError(
+        f"The weights of {plain} are not on this machine: {files[0].filename}.",
+        f"Run `ccl teachers pull {shlex.quote(str(plain))}`, or put {files[0].address} at {files[0].path}.",
+    )
+
+
+def pull(file: WeightFile, progress: Progress | None = None) -> Path:
+    """Download a file into the cache, unless it is there; an interrupted download goes on where it stopped.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        WeightsError: no network wanted (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), none to be had, or other bytes
+            than the published ones.
+    """
+    if file.url.startswith(_HUB):
+        return _in_hub_cache(file) or _pull_from_hub(file)
+    if file.path.is_file():
+        _check_cached(file)
+        return file.path
+    _refuse_offline(file)
+    checksum = _published_checksum(file)
+    part = file.path.with_name(file.filename + ".part")
+    try:
+        download(file.url, part, progress)
+        if fault := _fault(part, file, checksum):
+            part.unlink()
+            raise WeightsError(f"What {file.url} sends is not {file.filename}: {fault}; it was thrown away.")
+        return part.replace(file.path)
+    except FAILURES as error:
+        raise _not_downloaded(file, reason(error)) from error
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors``, ``.pth``, ``.pyth``, ``.pt`` or ``.bin`` file, on the CPU.
+
+    Raises:
+        WeightsError: damaged, or a pickle that holds more than tensors.
+    """
+    try:
+        return load_file(as_safetensors(path))
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def as_safetensors(path: Path) -> Path:
+    """The file itself, or its copy in safetensors format, made once and named after what the source contains.
+
+    Only plain tensors are unpickled; anything else in a pickle is refused without being run.
+
+    Raises:
+        WeightsError: see :func:`load_state`.
+    """
+    if path.suffix == ".safetensors":
+        return path
+    if path.suffix not in (".pth", ".pyth", ".pt", ".bin"):
+        raise WeightsError(
+            f"'{path}' is no weights file.",
+            "Weights are read from .safetensors, .pth, .pyth, .pt and .bin files.",
+        )
+    try:
+        with path.open("rb") as source:
+            digest = hashlib.file_digest(source, "sha256").hexdigest()
+        target = cache_dir() / "converted" / f"{digest}.safetensors"
+        if not target.is_file():
+            _write(_tensors(_unpickle(path), path), target)
+        return target
+    except OSError as error:
+        raise _damaged(path, error) from error
+
+
+# -- finding and downloading
+
+
+def _named(spec: Spec) -> Path:
+    path = Path(str(spec.weights)).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"There is no file '{path}' with weights for {spec.label}.", "Correct what follows '@'."
+        )
+    return path
+
+
+def _published_checksum(file: WeightFile) -> str | None:
+    if not file.checksum or not file.checksum.startswith("zenodo:"):
+        return file.checksum
+    record = ZENODO + file.checksum.removeprefix("zenodo:")
+    try:
+        entries = {entry["key"]: entry["checksum"] for entry in read_json(record)["files"]}
+        return str(entries[file.filename])
+    except (*FAILURES, ValueError, LookupError, TypeError) as error:
+        raise _not_downloaded(file, f"its checksum cannot be had from {record}") from error
+
+
+def _check_cached(file: WeightFile) -> None:
+    known = None if (file.checksum or "").startswith("zenodo:") else file.checksum
+    if fault := _fault(file.path, file, known):
+        raise WeightsError(
+            f"'{file.path}' is not the published file: {fault}.", "Delete it and run the command again."
+        )
+
+
+def _fault(path: Path, file: WeightFile, checksum: str | None) -> str | None:
+    """What differs from the published bytes, or None."""
+    if file.size is not None and size(path) != file.size:
+        return f"it has {size(path):,} bytes instead of {file.size:,}"
+    if not checksum:
+        return None
+    algorithm, _, expected = checksum.partition(":")
+    with path.open("rb") as source:
+        actual = hashlib.file_digest(
+            source, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()
+    return None if actual.startswith(expected) else f"its {algorithm} is {actual} instead of {expected}"
+
+
+def _refuse_offline(file: WeightFile) -> None:
+    for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
+        if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
+            raise _not_downloaded(file, f"{variable} is set")
+
+
+def _not_downloaded(file: WeightFile, why: str) -> WeightsError:
+    return WeightsError(
+        f"{file.filename} was not downloaded: {why}.",
+        f"Run the command again, or download {file.address} elsewhere and put it at {file.path}.",
+    )
+
+
+def _hub_file(file: WeightFile) -> tuple[str, str]:
+    owner, repository, name = file.url.removeprefix(_HUB).split("/", 2)
+    return f"{owner}/{repository}", name
+
+
+def _in_hub_cache(file: WeightFile) -> Path | None:
+    if not file.url.startswith(_HUB):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(*_hub_file(file))
+    return Path(found) if isinstance(found, str) else None
+
+
+def _pull_from_hub(file: WeightFile) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    _refuse_offline(file)
+    try:
+        return Path(hf_hub_download(*_hub_file(file)))
+    except Exception as error:  # the client lets the errors of whatever HTTP library it uses through
+        raise _not_downloaded(file, " ".join(reason(error).split()[:30])) from error
+
+
+# -- reading
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        # Only zip archives can be mapped; older files are read.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        if "Unsupported operand" in str(error):  # not a pickle at all, or one from elsewhere
+            raise _damaged(path, ValueError("torch did not write it")) from error
+        raise WeightsError(
+            f"'{path}' is refused: it holds more than tensors, and reading that could run somebody's code.",
+            "Ask for a .safetensors file, or for the state dict alone.",
+        ) from error
+    except (RuntimeError, ValueError, EOFError, LookupError, AttributeError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    items = content.items() if isinstance(content, Mapping) else ()
+    state = {str(name): value for name, value in items if isinstance(value, Tensor)}
+    if not state:
+        raise WeightsError(f"'{path}' holds no tensors.", "Weights are a state dict: names and tensors.")
+    if all(name.startswith("module.") for name in state):  # written from inside DataParallel
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    # Tied tensors share storage, which the format does not allow.
+    return {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+
+def _write(state: dict[str, Tensor], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        save_file(state, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(f"'{path}' cannot be read as weights: {reason(error)[:200]}.", "Get the file again.")

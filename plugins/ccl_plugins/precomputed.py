@@ -1,0 +1,292 @@
+"""``<modality>:precomputed@PATH``: embeddings that were computed elsewhere, looked up by the video's id.
+
+PATH is one of
+
+* a folder of ``.npy`` files at any depth, ``<Class>/<video>.npy`` as the paper's authors publish theirs;
+* an ``.npz`` file with ``names`` and ``embedding``, or with one array for each name;
+* a ``.safetensors`` file with one tensor for each name, or with ``embedding`` and ``names`` in its header, as
+  a JSON list.
+
+An array is ``[D]``, or ``[N, D]`` for N stretches of one video.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ccl_cli.errors import DataError, PluginError
+from ccl_cli.spec import Spec
+from ccl_cli.teachers import Teacher
+from ccl_cli.teachers.options import read_options
+
+if TYPE_CHECKING:
+    from ccl_cli.data.window import Window
+
+Rows = NDArray[np.float32]
+
+
+class Table:
+    """Embeddings by name.
+
+    Args:
+        source: The file or folder, for messages.
+        entries: An array, or the file that holds it, for each name.
+
+    Raises:
+        DataError: nothing in it.
+    """
+
+    def __init__(self, source: Path, entries: Mapping[str, NDArray[Any] | Path]) -> None:
+        if not entries:
+            raise DataError(f"'{source}' holds no embeddings.")
+        self.source = source
+        self._entries = entries
+        self._tails: dict[str, list[str]] = {}
+        for name in entries:
+            self._tails.setdefault(_tail(name), []).append(name)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @functools.cached_property
+    def dim(self) -> int:
+        """The width that all embeddings have; of ``.npy`` files only the headers are read.
+
+        Raises:
+            DataError: different widths, or something that is not an embedding.
+        """
+        widths: dict[int, str] = {}
+        for name, entry in self._entries.items():
+            shape = _npy_shape(entry) if isinstance(entry, Path) else self.rows(name).shape
+            widths.setdefault(_width(shape, self._label(name)), name)
+        if len(widths) > 1:
+            (one, first), (other, second) = sorted(widths.items())[:2]
+            raise DataError(f"'{self.source}' mixes widths: '{first}' has {one} numbers, '{second}' {other}.")
+        return next(iter(widths))
+
+    def find(self, video: str) -> str | None:
+        """The name under which the table knows a video.
+
+        A table may name the classes where the data set does not, and the other way round: one of the two may
+        have more leading folders, as long as the last part is unique in the table.
+        """
+        if video in self._entries:
+            return video
+        names = self._tails.get(_tail(video), [])
+        if len(names) != 1:
+            return None
+        shorter, longer = sorted((names[0], video), key=len)
+        return names[0] if longer.endswith(f"/{shorter}") else None
+
+    def rows(self, name: str) -> Rows:
+        """The embeddings of one name, ``[N, D]`` float32; N is 1 unless the table holds several.
+
+        Raises:
+            DataError: damaged, not a vector or a matrix, or with values that are not finite numbers.
+        """
+        entry, label = self._entries[name], self._label(name)
+        array = _load_npy(entry) if isinstance(entry, Path) else entry
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise DataError(f"{label} holds values that are not finite numbers.")
+        return array.reshape(-1, _width(array.shape, label)).astype(np.float32, copy=False)
+
+    def coverage(self, videos: Iterable[str]) -> int:
+        """How many of the videos are in the table.
+
+        Raises:
+            DataError: two videos would get the same embedding.
+        """
+        found: dict[str, str] = {}
+        for video in videos:
+            name = self.find(video)
+            if name is not None and found.setdefault(name, video) != video:
+                raise DataError(
+                    f"'{self.source}' has one embedding '{name}' for both '{found[name]}' and '{video}'.",
+                    "Name the embeddings as the data set names its videos, with their folders.",
+                )
+        return len(found)
+
+    def hash(self) -> str:
+        """Sixteen hex digits over all names and values."""
+        digest = hashlib.sha256()
+        for name in sorted(self._entries):
+            rows = self.rows(name)
+            digest.update(f"{name}{rows.shape}".encode())
+            digest.update(rows.tobytes())
+        return digest.hexdigest()[:16]
+
+    def _label(self, name: str) -> str:
+        return f"The embedding '{name}' in '{self.source}'"
+
+
+def open_table(path: str) -> Table:
+    """The table at ``path``, read once in each process.
+
+    Raises:
+        DataError: absent, damaged, or not a table of embeddings.
+    """
+    try:
+        return _open_table(path, os.stat(path).st_mtime_ns)  # noqa: PTH116
+    except FileNotFoundError as error:
+        raise DataError(f"There are no embeddings at '{path}'.", "Correct what follows '@'.") from error
+    except (OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+        raise DataError(f"'{path}' cannot be read as a table of embeddings: {error}.") from error
+
+
+@dataclass(frozen=True)
+class LookUp:
+    """A video's row of the table: a random one of several in training, their mean in evaluation.
+
+    Attributes:
+        path: The table.
+        dim: Its width.
+        zero_is_missing: A row of zeros means that the modality is absent (official code).
+    """
+
+    path: str
+    dim: int
+    zero_is_missing: bool = False
+
+    @property
+    def shape(self) -> tuple[int]:
+        """[dim]."""
+        return (self.dim,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32."""
+        return torch.float32
+
+    def __call__(self, window: Window) -> Tensor | None:
+        """The embedding ``[dim]``, or None where the table has none for this video."""
+        table = open_table(self.path)
+        name = table.find(window.video.id)
+        rows = table.rows(name) if name is not None else np.empty((0, self.dim), np.float32)
+        if not len(rows):
+            return None
+        drawn = rows[int(window.rng.integers(len(rows))), None] if window.training and len(rows) > 1 else rows
+        row = torch.from_numpy(drawn.mean(axis=0))
+        return None if self.zero_is_missing and not row.any() else row
+
+
+class Precomputed(Teacher):
+    """No network: the embedding comes out of a table.
+
+    Options: ``zero_is_missing=true``.
+    """
+
+    def __init__(self, modality: str, table: Table, zero_is_missing: bool = False) -> None:
+        super().__init__()
+        self.modality = modality
+        self.table = table
+        self.dim = table.dim
+        self.variant = f"precomputed@{table.source.name}"
+        self.preprocess = LookUp(str(table.source), table.dim, zero_is_missing)
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Self:
+        """``<modality>:precomputed@PATH[?zero_is_missing=true]``."""
+        options = read_options(spec, zero_is_missing=False)
+        if not spec.weights:
+            raise PluginError(f"{spec.label} needs a table of embeddings.", f"Write {spec.label}@PATH.")
+        table = open_table(str(Path(spec.weights).expanduser().resolve()))
+        return cls(spec.kind, table, options["zero_is_missing"]).freeze()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, dim]``, as it is, in float32."""
+        return x.float()
+
+    def coverage(self, videos: Iterable[str]) -> int:
+        """How many of the videos (by id) have an embedding; see :meth:`Table.coverage`."""
+        return self.table.coverage(videos)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the names and values, wherever the table lies."""
+        assert isinstance(self.preprocess, LookUp)
+        name = f"{self.modality}:{self.preprocess_version}:{self.preprocess.zero_is_missing}"
+        return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{self.table.hash()}"
+
+
+@functools.lru_cache(maxsize=8)
+def _open_table(path: str, _mtime: int) -> Table:
+    source = Path(path)
+    if source.is_dir():
+        files = sorted(source.rglob("*.npy"))
+        return Table(
+            source, {file.relative_to(source).as_posix().removesuffix(".npy"): file for file in files}
+        )
+    readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
+    if source.suffix not in readers:
+        raise DataError(
+            f"'{source}' is no table of embeddings.",
+            "It must be a folder of .npy, an .npz or a .safetensors file.",
+        )
+    return Table(source, readers[source.suffix](source))
+
+
+def _read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    if arrays.keys() >= {"names", "embedding"}:
+        return _paired(path, [str(name) for name in arrays["names"]], arrays["embedding"])
+    return arrays
+
+
+def _read_safetensors(path: Path) -> Mapping[str, NDArray[Any]]:
+    with safe_open(path, "pt") as file:
+        # By way of torch: numpy has no bfloat16.
+        arrays = {name: file.get_tensor(name).float().numpy() for name in file.keys()}  # noqa: SIM118
+        header = file.metadata() or {}
+    if "names" in header and arrays.keys() == {"embedding"}:
+        return _paired(path, json.loads(header["names"]), arrays["embedding"])
+    return arrays
+
+
+def _paired(path: Path, names: list[str], embedding: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+    if len(names) != len(embedding) or len(set(names)) != len(names):
+        raise DataError(f"'{path}' has {len(set(names))} different names for {len(embedding)} embeddings.")
+    return dict(zip(names, embedding, strict=True))
+
+
+def _load_npy(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+        return array
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"'{path}' cannot be read as an array: {error}.") from error
+
+
+def _npy_shape(path: Path) -> tuple[int, ...]:
+    header = np.lib.format
+    try:
+        with path.open("rb") as file:
+            first = header.read_magic(file) == (1, 0)
+            read = header.read_array_header_1_0 if first else header.read_array_header_2_0
+            return read(file)[0]
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"'{path}' cannot be read as an array: {error}.") from error
+
+
+def _width(shape: tuple[int, ...], label: str) -> int:
+    if len(shape) not in (1, 2) or not shape[-1]:
+        raise DataError(f"{label} has shape {list(shape)}; it must be [D] or [N, D].")
+    return shape[-1]
+
+
+def _tail(name: str) -> str:
+    return name.rpartition("/")[2]

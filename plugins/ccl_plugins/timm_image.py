@@ -1,0 +1,339 @@
+"""``image:<any timm model>``: one frame of the window through an image network of timm.
+
+``image:resnet34`` is the paper's image teacher: torchvision's ImageNet weights, ``resnet34.tv_in1k`` in timm.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.models import PretrainedCfg, get_pretrained_cfg
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+from ccl_cli.errors import PluginError, WeightsError
+from ccl_cli.recipe import Clip
+from ccl_cli.spec import Spec
+from ccl_cli.teachers import Teacher
+from ccl_cli.teachers.weights import WeightFile, as_safetensors, locate
+
+if TYPE_CHECKING:
+    from ccl_cli.data.window import Window
+
+Triple = tuple[float, float, float]
+
+# timm's own default for the bare name has other weights than the paper.
+_PAPER = {"resnet34": "resnet34.tv_in1k"}
+_HASHED = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt|bin|safetensors)$")
+_OURS = ("weights", "input", "frame", "mean", "std", "size", "crop_pct", "interpolation")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One frame of the window, resized and cropped as the network's authors did for testing.
+
+    In training the frame is random; in evaluation it is the middle one.
+
+    Attributes:
+        size: Height and width, pixels.
+        crop_pct: Share of the resized frame's side that the centre crop keeps.
+        interpolation: As timm names it.
+        squash: Resize without keeping the aspect ratio.
+        mean: Subtracted from RGB in [0, 1], on the teacher's device.
+        std: Divided by, on the teacher's device.
+        source: "frames": the decoded frames; "student_clip": what the student sees, cropped and flipped alike
+            (official code).
+        frame: "random": drawn for each sample; "shared": one index for the whole batch (official code).
+    """
+
+    size: tuple[int, int]
+    crop_pct: float
+    interpolation: str
+    squash: bool
+    mean: Triple
+    std: Triple
+    source: Literal["frames", "student_clip"] = "frames"
+    frame: Literal["random", "shared"] = "random"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[3, height, width]."""
+        return (3, *self.size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """uint8 RGB; it is normalised on the teacher's device."""
+        return torch.uint8
+
+    def __call__(self, window: Window) -> Tensor:
+        """A picture ``[3, height, width]``; a window always has one."""
+        if self.source == "student_clip":
+            picture = window.student_view[:, self._index(window, window.student_view.shape[1])]
+            return self._resize(picture, self.size).contiguous()
+        picture = window.frames[self._index(window, len(window.frames))].permute(2, 0, 1)
+        resized = self._resize(picture, self._enlarged(picture))
+        cropped: Tensor = TF.center_crop(resized, list(self.size))
+        return cropped.contiguous()
+
+    def _index(self, window: Window, frames: int) -> int:
+        if not window.training:
+            return frames // 2
+        rng = window.batch_rng if self.frame == "shared" else window.rng
+        return int(rng.integers(frames))
+
+    def _enlarged(self, picture: Tensor) -> tuple[int, int]:
+        """Size before the centre crop."""
+        height, width = (math.floor(side / self.crop_pct) for side in self.size)
+        tall, wide = picture.shape[-2:]
+        if self.squash:
+            return height, width
+        if height * wide >= width * tall:  # the height decides
+            return height, max(width, height * wide // tall)
+        return max(height, width * tall // wide), width
+
+    def _resize(self, picture: Tensor, size: tuple[int, int]) -> Tensor:
+        if tuple(picture.shape[-2:]) == size:
+            return picture
+        mode = InterpolationMode(self.interpolation)
+        resized: Tensor = TF.resize(picture, list(size), interpolation=mode, antialias=True)
+        return resized
+
+
+class TimmImage(Teacher):
+    """A timm network's pooled features before its classifier.
+
+    Options: ``input=student_clip``, ``frame=shared``, ``size``, ``crop_pct``, ``interpolation``, ``mean`` and
+    ``std`` (a number or three), ``weights=random``; any other option goes to the network's constructor
+    (``pad_type=same``).
+    """
+
+    modality = "image"
+    network: Any  # timm's networks share an interface, but no class that declares it
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Any, preprocess: Picture, variant: str) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocess = preprocess
+        self.variant = variant
+        self.dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
+        subset = infer_imagenet_subset({"num_classes": network.num_classes})
+        self.classes = tuple(ImageNetInfo(subset).label_descriptions()) if subset else None
+        for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+            scaled = 255 * torch.tensor(values).view(3, 1, 1)
+            self.register_buffer(name, scaled, persistent=False)
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Self:
+        """``image:<timm model>[.<tag>][@weights][?option=value&...]``."""
+        name, published = _published(spec)
+        preprocess = _picture(spec, published)
+        random = _is_random(spec)
+        path = None if random else as_safetensors(locate(spec, *_files(name, published)))
+        options = {key: value for key, value in spec.options.items() if key not in _OURS}
+        size = {"img_size": preprocess.size} if published.fixed_input_size else {}
+        with torch.random.fork_rng(devices=[]):  # a teacher does not change the student's initial weights
+            torch.manual_seed(0)
+            network = _network(spec, name, published, path, size | options)
+        teacher = cls(network, preprocess, _variant(spec, name, options))
+        teacher.random_weights = random
+        return teacher.freeze()
+
+    @classmethod
+    def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
+        """The file that ``spec`` needs: the address in timm's registry, else the Hugging Face hub."""
+        name, published = _published(spec)
+        return () if spec.weights or _is_random(spec) else _files(name, published)[:1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed pictures.
+
+        Shapes:
+            x: [B, 3, height, width] uint8.
+            return: [B, dim] float32.
+        """
+        features = self.network.forward_features(self._normalised(x))
+        embedding: Tensor = self.network.forward_head(features, pre_logits=True).float()
+        return embedding
+
+    def class_probabilities(self, x: Tensor) -> Tensor:
+        """Probability of each of ``classes``, ``[B, len(classes)]``; rows sum to 1."""
+        scores: Tensor = self.network(self._normalised(x)).float()
+        return scores.softmax(dim=1)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def _published(spec: Spec) -> tuple[str, PretrainedCfg]:
+    """Full name with its tag, and what timm knows of it."""
+    name = _PAPER.get(spec.name, spec.name)
+    try:
+        published = get_pretrained_cfg(name) if timm.is_model(name) else None
+    except RuntimeError:  # a tag that this network does not have
+        published = None
+    if published is None:
+        raise _unknown(name)
+    tagged = "." in name or not published.tag
+    return (name if tagged else f"{name}.{published.tag}"), published
+
+
+def _variant(spec: Spec, name: str, options: dict[str, Any]) -> str:
+    # A tag names published weights, so it says nothing of a file that the user brings.
+    weights = f"{name.partition('.')[0]}@{Path(spec.weights).name}" if spec.weights else name
+    extra = "&".join(f"{key}={value}" for key, value in sorted(options.items()))
+    return f"{weights}?{extra}" if extra else weights
+
+
+def _unknown(name: str) -> PluginError:
+    known = timm.list_models() + timm.list_pretrained()
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    meant = f"Did you mean {' or '.join(f'image:{other}' for other in near)}? " if near else ""
+    return PluginError(f"timm has no image network '{name}'.", f"{meant}timm.list_models() names them all.")
+
+
+def _files(name: str, published: PretrainedCfg) -> list[WeightFile]:
+    """Where the weights are published: an address with a checksum, then the hub, then any other address."""
+    licence = published.license or ""
+    files = []
+    if published.hf_hub_id:
+        original = published.hf_hub_filename or "model.safetensors"
+        address = f"hf://{published.hf_hub_id}/{original}"
+        files.append(WeightFile(name + Path(original).suffix, address, licence=licence))
+    if isinstance(published.url, str) and not published.custom_load:
+        hashed = _HASHED.search(published.url)
+        checksum = f"sha256:{hashed[1]}" if hashed else None
+        file = WeightFile(published.url.rpartition("/")[2], published.url, checksum, licence=licence)
+        files.insert(0 if hashed else len(files), file)
+    if not files:
+        raise WeightsError(f"Nobody publishes weights for image:{name}.", "Name a file of weights after '@'.")
+    return files
+
+
+def _is_random(spec: Spec) -> bool:
+    weights = spec.options.get("weights")
+    if weights not in (None, "random") or (weights and spec.weights):
+        raise PluginError(f"{spec.label}: write either weights=random or '@' and a file of weights.")
+    return weights == "random"
+
+
+def _picture(spec: Spec, published: PretrainedCfg) -> Picture:
+    """The network's own preprocessing, or the student's, changed by the options."""
+    options, clip = spec.options, Clip()
+    source = _one_of(spec, "input", "frames", "student_clip")
+    _, height, width = published.input_size
+    default = ((height, width), published.mean, published.std)
+    if source == "student_clip":
+        default = ((clip.size, clip.size), clip.mean, clip.std)
+    try:
+        size = int(options["size"]) if "size" in options else None
+        interpolation = InterpolationMode(options.get("interpolation", published.interpolation)).value
+        picture = Picture(
+            (size, size) if size else default[0],
+            float(options.get("crop_pct", published.crop_pct)),
+            interpolation,
+            published.crop_mode == "squash",
+            _triple(options.get("mean", default[1])),
+            _triple(options.get("std", default[2])),
+            source,
+            _one_of(spec, "frame", "random", "shared"),
+        )
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"{spec}: an option cannot be read: {error}.") from error
+    if min(picture.size) < 1 or not 0 < picture.crop_pct <= 1 or min(picture.std) <= 0:
+        raise PluginError(f"{spec}: size and std must be positive, and crop_pct between 0 and 1.")
+    return picture
+
+
+def _one_of(spec: Spec, option: str, *allowed: str) -> Any:
+    value = spec.options.get(option, allowed[0])
+    if value not in allowed:
+        raise PluginError(f"{spec.label}: {option} is {' or '.join(allowed)}, not '{value}'.")
+    return value
+
+
+def _triple(value: Any) -> Triple:
+    numbers = [float(number) for number in (value.split(",") if isinstance(value, str) else _listed(value))]
+    if len(numbers) not in (1, 3):
+        raise ValueError(f"'{value}' is neither one number nor three")
+    red, green, blue = numbers * (3 // len(numbers))
+    return red, green, blue
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) else [value]
+
+
+def _network(
+    spec: Spec, name: str, published: PretrainedCfg, path: Path | None, options: dict[str, Any]
+) -> nn.Module:
+    try:
+        if path is None:
+            network: nn.Module = timm.create_model(name, **options)
+            return network
+        return _loaded(name, published, path, options)
+    except SafetensorError as error:
+        raise WeightsError(f"'{path}' cannot be read as weights: {error}.", "Get the file again.") from error
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        raise WeightsError(f"'{path}' does not fit {spec.label}: {said}...") from error
+    except (TypeError, ValueError, AssertionError, KeyError, AttributeError) as error:
+        raise PluginError(
+            f"timm cannot build {spec}: {error}.", f"Options for {name} must be timm's."
+        ) from error
+
+
+def _loaded(name: str, published: PretrainedCfg, path: Path, options: dict[str, Any]) -> nn.Module:
+    """The network with the file's weights, and as many classes as the file's classifier has."""
+    fault: RuntimeError | None = None
+    for head in _heads(published, path):
+        overlay = {"file": str(path), **head}
+        try:
+            network: nn.Module = timm.create_model(
+                name, pretrained=True, pretrained_cfg_overlay=overlay, **options
+            )
+        except RuntimeError as error:
+            fault = error
+            continue
+        _check_used(network, path)
+        return network
+    raise fault or RuntimeError("no weights")
+
+
+def _heads(published: PretrainedCfg, path: Path) -> list[dict[str, Any]]:
+    """What the classifier may be, likeliest first: of the file's size, absent, or under another name."""
+    names = published.classifier
+    name = names if isinstance(names, str) or not names else names[0]
+    if not name:
+        return [{}]
+    with safe_open(path, "pt") as file:
+        if f"{name}.weight" in file.keys():  # noqa: SIM118  (not a mapping)
+            return [{"num_classes": file.get_slice(f"{name}.weight").get_shape()[0]}]
+    return [{"num_classes": 0, "classifier": None}, {}]
+
+
+def _check_used(network: nn.Module, path: Path) -> None:
+    # timm insists on a perfect fit for most families of networks, but for some it takes what it finds.
+    with safe_open(path, "pt") as file:
+        stored = {_mark(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    own = [_mark(parameter) for parameter in network.parameters()]
+    used = sum(mark in stored for mark in own)
+    if 2 * used < len(own):
+        raise RuntimeError(f"only {used} of {len(own)} tensors come from the file")
+
+
+def _mark(tensor: Tensor) -> tuple[int, float]:
+    """Tells tensors apart whatever their names, shapes and precision."""
+    return tensor.numel(), tensor.detach().double().sum().item()
