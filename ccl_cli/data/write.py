@@ -1,0 +1,71 @@
+"""Write a clip as a real mp4 file: H.264 pictures and AAC sound."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import OutputContainer
+
+from ccl_cli.files import atomic_path
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def write_clip(path: Path, frames: Array, fps: float, sound: Array | None = None, rate: int = 32000) -> None:
+    """Write one mp4 file, whole or not at all; the same input gives the same bytes.
+
+    Args:
+        path: The file; its folder is made if need be.
+        frames: [T, H, W, 3] uint8 RGB with even H and W.
+        fps: Frames per second.
+        sound: [n] float32 mono in [-1, 1]; None writes no audio track.
+        rate: Samples per second, Hz.
+
+    Raises:
+        ValueError: the arrays are not as above.
+        OSError: the disk refuses.
+    """
+    _check(frames, sound)
+    with (
+        atomic_path(path) as temporary,
+        # bitexact: no creation time and no version of the library in the file.
+        av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container,
+    ):
+        video = _video_stream(container, fps, frames.shape[2], frames.shape[1])
+        audio = None if sound is None else container.add_stream("aac", rate=rate, layout="mono")
+        for index, image in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            picture.pts = index
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+        if audio is not None and sound is not None:
+            _write_sound(container, audio, sound, rate)
+
+
+def _check(frames: Array, sound: Array | None) -> None:
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f"frames must be [T, H, W, 3] uint8, not {list(frames.shape)} {frames.dtype}")
+    if frames.shape[1] % 2 or frames.shape[2] % 2:
+        raise ValueError(f"height and width must be even, not {frames.shape[1]} and {frames.shape[2]}")
+    if sound is not None and (sound.ndim != 1 or sound.dtype != np.float32 or not len(sound)):
+        raise ValueError(f"sound must be [n] float32, not {list(sound.shape)} {sound.dtype}")
+
+
+def _video_stream(container: OutputContainer, fps: float, width: int, height: int) -> Any:
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.codec_context.thread_count = 1  # the bytes must not depend on the number of cores
+    stream.codec_context.flags |= av.codec.context.Flags.bitexact
+    return stream
+
+
+def _write_sound(container: OutputContainer, stream: Any, sound: Array, rate: int) -> None:
+    frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+    frame.sample_rate, frame.pts = rate, 0
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
