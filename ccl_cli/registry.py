@@ -145,9 +145,7 @@ def _scan(folders: tuple[str, ...]) -> Scan:
     problems: list[str] = []
     found: dict[tuple[str, str], Plugin] = {}
     # Stable: our own names cannot be taken over by whatever happens to come earlier on sys.path.
-    for plugin in sorted(
-        _entries(folders, problems), key=lambda p: _normalised(p.distribution) != OWN_DISTRIBUTION
-    ):
+    for plugin in sorted(_entries(folders, problems), key=lambda p: p.distribution != OWN_DISTRIBUTION):
         first = found.setdefault((plugin.group, plugin.name), plugin)
         if first is not plugin:
             problems.append(
@@ -163,26 +161,22 @@ def _entries(folders: Iterable[str], problems: list[str]) -> Iterator[Plugin]:
     seen: set[str] = set()
     for folder in folders:
         for distribution, config in _metadata(Path(folder), problems):
-            name = _normalised(distribution.name)
+            name = re.sub(r"[-_.]+", "-", distribution.name).lower()
             if name not in seen:  # a distribution shadows its namesakes later on the path, as its modules do
                 seen.add(name)
-                yield from _declared(distribution, config, problems)
+                yield from _declared(name, distribution.version, config, problems)
 
 
 def _declared(
-    distribution: Distribution, config: configparser.ConfigParser, problems: list[str]
+    distribution: str, version: str | None, config: configparser.ConfigParser, problems: list[str]
 ) -> Iterator[Plugin]:
-    for group in GROUPS:
-        if not config.has_section(group):
-            continue
+    for group in filter(config.has_section, GROUPS):
         for name, value in config.items(group, raw=True):
-            plugin = Plugin(group, name, value, distribution.name, distribution.version)
+            plugin = Plugin(group, name, value, distribution, version)
             try:
                 EntryPoint.from_string(value, name)
             except BadEntryPoint:
-                problems.append(
-                    f"{plugin.origin}: '{name} = {_one_line(value)}' is not an entry point; ignored."
-                )
+                problems.append(f"{plugin.origin}: '{name} = {_one_line(value)}' is no entry point; ignored.")
             else:
                 yield plugin
 
@@ -262,10 +256,6 @@ def _unknown(group: str, name: str) -> PluginError:
 def _kind(group: str) -> str:
     """``ccl.teachers`` to ``teacher``."""
     return group.removeprefix("ccl.").removesuffix("s")
-
-
-def _normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _one_line(error: object) -> str:

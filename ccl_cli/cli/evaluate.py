@@ -35,7 +35,7 @@ _LABELS = {
 @with_verbosity
 def evaluate(
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder; the newest if none is named.")
+        Path | None, typer.Argument(metavar="RUN", help="A run's folder; the newest if none is named.")
     ] = None,
     recognition: Annotated[bool, typer.Option("--recognition", help="Class accuracy.")] = False,
     retrieval: Annotated[bool, typer.Option("--retrieval", help="Test videos find training videos.")] = False,

@@ -55,7 +55,7 @@ def check(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME|FILE]...",
+            metavar="NAME|FILE",
             help="Recipes; all built-in ones if none.",
             autocompletion=complete_recipes,
         ),
