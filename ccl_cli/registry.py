@@ -36,6 +36,8 @@ ANY = "any"
 # What the loop asks of a plugin, checked once when it is loaded.
 _CONTRACT = {TEACHERS: ("from_spec", "weight_files"), METHODS: ("Options",)}
 
+_NOTHING = configparser.ConfigParser()
+
 _log = logging.getLogger("ccl.registry")
 
 
@@ -200,10 +202,8 @@ def _installed(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution
         return
     for info in infos:
         distribution = Distribution.from_name_version(info.stem)
-        config = CaseSensitiveConfigParser(delimiters=("=",))
         try:
-            config.read_string(_entry_points(info), source=str(info / "entry_points.txt"))
-            yield distribution, config
+            yield distribution, _parsed(_entry_points(info))
         except (OSError, UnicodeError, configparser.Error, _HalfRemoved) as error:
             problems.append(
                 f"{info.stem.replace('-', ' ', 1)}: its plugins are ignored, because {_reason(error)} "
@@ -213,6 +213,14 @@ def _installed(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution
 
 class _HalfRemoved(Exception):
     pass
+
+
+def _parsed(text: str) -> configparser.ConfigParser:
+    if not text:
+        return _NOTHING  # making a parser is what takes long
+    config: configparser.ConfigParser = CaseSensitiveConfigParser(delimiters=("=",))
+    config.read_string(text, source="entry_points.txt")
+    return config
 
 
 def _entry_points(info: Path) -> str:
@@ -232,7 +240,7 @@ def _entry_points(info: Path) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, _HalfRemoved):
         return "it is half uninstalled"
-    return f"entry_points.txt cannot be read: {_one_line(error)}"
+    return f"its entry points cannot be read: {_one_line(error)}"
 
 
 def _candidates(group: str, name: str) -> tuple[str, ...]:
