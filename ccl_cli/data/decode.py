@@ -39,6 +39,8 @@ MAX_SIDE = 16_384
 MAX_PIXELS = 2**26
 MAX_PACKETS = 20_000_000
 SILENCE = 1e-4
+# Decoders that heed a change of skip_frame between packets; AV1's keeps the first value.
+_SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}
 _PREROLL = 1.0  # seconds decoded before a stretch of sound, so that a codec's overlap has settled
 _JITTER = 0.05  # seconds a sound packet's timestamp may be off before it counts as a gap
 
@@ -302,24 +304,29 @@ def _video_info(
     shown = [row[0] for row in rows if not row[4]]
     seekable = _trustworthy(container, video, shown)
     pts = np.array(sorted(shown), np.int64) if seekable else _decoded_pts(path, period)
-    keys = np.array(sorted((r[0], r[1]) for r in rows if r[3] and None not in r[:2]), np.int64).reshape(-1, 2)
+    keyed = sorted(
+        (row[0], row[0] if row[1] is None else row[1]) for row in rows if row[3] and row[0] is not None
+    )
+    keys = np.array(keyed, np.int64).reshape(-1, 2)
     end = int(pts[-1]) + period if len(pts) else 0
     return VideoInfo(path, pts, keys, end, video.time_base, origin, width, height, seekable, audio)
 
 
 def _trustworthy(container: InputContainer, video: Any, pts: list[int | None]) -> bool:
-    """Whether sorted packet timestamps are those of the displayed frames.
+    """Whether sorted packet timestamps are those of the displayed frames, also after a seek.
 
     AVI holds none: what is derived for its B-frames, often two packed into one packet, names the wrong frame.
+    A bare MPEG stream stamps only some frames, and a seek changes what is derived for the others.
     """
-    if None in pts or len(set(pts)) < len(pts):
+    if None in pts or len(set(pts)) < len(pts) or container.format.name == "mpeg":
         return False
-    return container.format.name != "avi" or (pts == sorted(pts) and not video.codec_context.has_b_frames)  # type: ignore[type-var]
+    reordered = video.codec_context.has_b_frames or pts != sorted(pts)  # type: ignore[type-var]
+    return container.format.name != "avi" or not reordered
 
 
 def _period(video: Any) -> int:
     rate: Fraction = video.average_rate or video.guessed_rate or Fraction(25)
-    return max(1, round(1 / (rate * video.time_base)))
+    return max(1, int(1 / (rate * video.time_base) + Fraction(1, 2)))
 
 
 def _decoded_pts(path: Path, period: int) -> NDArray[np.int64]:
@@ -392,9 +399,9 @@ def _frames_from(
     """Timestamps and upright pictures of the frames from ``first`` on."""
     key = int(np.searchsorted(info.keys[:, 0], info.pts[first], side="right")) - 1
     to_image = _ToImage(short_side)
-    if seek and info.seekable and key > 0:
+    if seek and info.seekable and key >= 0:
         with _opened(info.path) as container:
-            frames = _sought(container, info, first, *info.keys[key].tolist())
+            frames = _sought(container, info, first, tuple(info.keys[key].tolist()))
             head = next(frames, None)
             if head is not None and head.pts == info.pts[first]:
                 yield head.pts, to_image(head)
@@ -406,18 +413,26 @@ def _frames_from(
             yield frame.pts, to_image(frame)
 
 
-def _sought(
-    container: InputContainer, info: VideoInfo, first: int, key_pts: int, key_dts: int
-) -> Iterator[Any]:
+def _sought(container: InputContainer, info: VideoInfo, first: int, key: tuple[int, int]) -> Iterator[Any]:
     """Frames from ``first`` on, decoded from one key frame; nothing if that frame is not found."""
     video = _best(container, "video")
-    container.seek(key_dts, stream=video)
-    packets = dropwhile(lambda packet: packet.pts != key_pts, _packets(container, video))
-    for frame in _decoded(video, packets):
-        if frame.pts == key_pts and not frame.key_frame:
+    container.seek(key[1], stream=video)
+    packets = dropwhile(lambda packet: packet.pts != key[0], _packets(container, video))
+    for frame in _decoded(video, _skipping(video, packets, info.pts[first])):
+        if frame.pts == key[0] and not frame.key_frame:
             return
         if frame.pts is not None and frame.pts >= info.pts[first]:
             yield frame
+
+
+def _skipping(video: Any, packets: Iterator[Any], until: int) -> Iterator[Any]:
+    """Tell the decoder to leave out frames before ``until`` that no other frame refers to."""
+    codec = video.codec_context
+    able = codec.name in _SKIPPING
+    for packet in packets:
+        if able:
+            codec.skip_frame = "NONREF" if packet.pts < until else "DEFAULT"
+        yield packet
 
 
 class _ToImage:
