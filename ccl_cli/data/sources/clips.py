@@ -1,0 +1,139 @@
+"""A small data set that ccl writes itself: real mp4 files with sound, for a first run without any data.
+
+A class is a way of moving (of a striped shape of any form, size and colour) and a tone. In every class some
+clips are silent and some have no sound track at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sources import folder
+from ccl_cli.data.write import write_clip
+from ccl_cli.errors import DataError
+from ccl_cli.files import write_text
+from ccl_cli.paths import cache_dir
+
+Floats = NDArray[np.floating[Any]]
+Motion = Callable[[Floats], tuple[Any, Any, Any]]
+FPS, RATE = 24, 32000  # frames and samples per second
+_log = logging.getLogger("ccl")
+_SOUNDS = ("tone", "tone", "tone", "tone", "silent", "no track")
+_SHAPES: tuple[Callable[[Floats, Floats], Floats], ...] = (
+    np.maximum,
+    np.hypot,
+    np.add,
+)  # square, disc, diamond
+# Position across, position down and size of the shape at phase p, which runs from 0 to 1 once a second.
+# Mirrored, as training does with every other clip, each stays what it is.
+_MOTIONS: dict[str, Motion] = {
+    "across": lambda p: (p, 0.5, 1.0),
+    "climb": lambda p: (0.5, 1 - p, 1.0),
+    "orbit": lambda p: (0.5 + 0.3 * np.cos(2 * np.pi * p), 0.5 + 0.3 * np.sin(2 * np.pi * p), 1.0),
+    "grow": lambda p: (0.5, 0.5, 0.3 + 1.7 * p),
+    "fall": lambda p: (0.5, p, 1.0),
+    "shrink": lambda p: (0.5, 0.5, 2 - 1.7 * p),
+}
+
+
+class Options(BaseModel, extra="forbid", frozen=True):
+    """What decides every byte of the clips."""
+
+    classes: int = Field(4, ge=2, le=len(_MOTIONS))
+    per_class: int = Field(12, ge=1, description="Training clips of each class; half as many for testing.")
+    size: int = Field(
+        96, ge=36, le=1080, multiple_of=6, description="Height in pixels; the width is 4/3 of it."
+    )
+    seconds: float = Field(1.5, ge=0.1, le=600)
+    seed: int = Field(0, ge=0)
+
+
+def load(location: str, **options: Any) -> Manifest:
+    """Write the clips that are not there yet, and list them all.
+
+    Args:
+        location: Folder for the clips; "" for one in the cache, named after the options.
+        options: See :class:`Options`.
+
+    Raises:
+        DataError: an impossible option, a folder with other content, or no room on the disk.
+    """
+    try:
+        wanted = Options(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"clips: {first['loc'][0]}: {first['msg']}.") from error
+    stamp = json.dumps({"format": "ccl-clips-1", **wanted.model_dump()})
+    key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
+    root = Path(location).expanduser() if location else cache_dir() / "clips" / key
+    try:
+        _claim(root, stamp)
+        _write_missing(root, wanted)
+    except OSError as error:
+        raise DataError(f"Cannot write clips to '{root}': {error.strerror or error}.") from error
+    return replace(folder.load(str(root)), name="clips")
+
+
+def _claim(root: Path, stamp: str) -> None:
+    """Make the folder ours, unless it holds anything else; unfinished files begin with a dot."""
+    mark = root / "clips.json"
+    if mark.is_file():
+        if mark.read_text(encoding="utf-8") != stamp:
+            raise DataError(f"'{root}' holds clips of other options.", "Delete it or name another folder.")
+    elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+        raise DataError(f"'{root}' is not empty.", "Name another folder; your own clips: --data folder:PATH.")
+    else:
+        _log.info("Writing clips to '%s'.", root)
+        write_text(mark, stamp)
+
+
+def _write_missing(root: Path, options: Options) -> None:
+    for part, count in ("train", options.per_class), ("test", max(1, options.per_class // 2)):
+        for label, (name, motion) in enumerate(list(_MOTIONS.items())[: options.classes]):
+            for index in range(count):
+                path = root / part / name / f"{name}_{index:03}.mp4"
+                if not path.is_file():  # one that is there is whole
+                    rng = np.random.default_rng([options.seed, label, index, part == "test"])
+                    frames = _render(motion, round(options.seconds * FPS), options.size, rng)
+                    sound = _sound(_SOUNDS[(label + index) % len(_SOUNDS)], label, len(frames) / FPS, rng)
+                    write_clip(path, frames, FPS, sound, RATE)
+
+
+def _sound(kind: str, label: int, seconds: float, rng: np.random.Generator) -> Floats | None:
+    time = np.arange(round(seconds * RATE)) / RATE
+    hertz = 220 * 1.6**label * rng.uniform(0.95, 1.05)
+    tone = np.sin(2 * np.pi * hertz * time) * (1 + 0.5 * np.sin(2 * np.pi * 4 * time))
+    noisy = rng.uniform(0.1, 0.4) * tone + rng.normal(0, 0.03, len(time))
+    return None if kind == "no track" else (noisy * (kind == "tone")).astype(np.float32)
+
+
+def _render(motion: Motion, count: int, height: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """[T, H, W, 3]: a striped shape that moves over a shaded background, in random colours."""
+    down, across = np.mgrid[:height, : height * 4 // 3].astype(np.float32) / height
+    phase = (np.arange(count) / FPS + rng.uniform()) % 1
+    x, y, scale = (at.reshape(-1, 1, 1).astype(np.float32) for at in np.broadcast_arrays(*motion(phase)))
+    right = across - (4 / 3 * x + rng.uniform(-0.15, 0.15))  # from the shape's centre
+    below = down - (y + rng.uniform(-0.15, 0.15))
+    shape = _SHAPES[rng.integers(3)](abs(right), abs(below)) < scale * rng.uniform(0.15, 0.25)
+    angle, stripes = rng.uniform(0, math.pi), rng.uniform(8, 16)
+    ramp = (right * math.cos(angle) + below * math.sin(angle))[shape]
+    top, bottom = rng.uniform(0, 90, (2, 3)).astype(
+        np.float32
+    )  # dark, so that few clips suffice to see motion
+    colour, stripe = rng.uniform(120, 255, (2, 3)).astype(np.float32)
+    image = 4 * rng.standard_normal((*shape.shape, 1), np.float32) + top + (bottom - top) * down[..., None]
+    image[shape] = np.where(np.sin(2 * math.pi * stripes * ramp)[:, None] > 0, colour, stripe)
+    pixels: NDArray[np.uint8] = image.clip(0, 255).astype(np.uint8)
+    return pixels
