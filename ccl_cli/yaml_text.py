@@ -13,6 +13,8 @@ from yaml.constructor import ConstructorError
 
 from ccl_cli.errors import RecipeError
 
+_HINT = "Quote text that holds YAML's own signs, such as '?' within brackets."
+
 
 class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -82,7 +84,7 @@ def _load(text: str, source: str) -> tuple[Any, yaml.Node | None]:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise RecipeError(f"{source}{line}: {problem}.") from None
+        raise RecipeError(f"{source}{line}: {problem}.", _HINT) from None
     except (RecursionError, ValueError) as error:  # ValueError: 2001-99-99 looks like a date
         raise RecipeError(f"{source}: {error}.") from None
 
