@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     from ccl_cli.cli.app import app
 
+    console.configure(quiet="_CCL_COMPLETE" in os.environ)  # a warning would spoil the line being completed
     try:
         code = app(argv, prog_name="ccl", standalone_mode=False)
         sys.stdout.flush()

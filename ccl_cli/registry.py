@@ -161,8 +161,8 @@ def _scan(folders: tuple[str, ...]) -> Scan:
 
 def _entries(folders: Iterable[str], problems: list[str]) -> Iterator[Plugin]:
     seen: set[str] = set()
-    for folder in folders:
-        for distribution, config in _metadata(Path(folder), problems):
+    for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):
+        for distribution, config in _metadata(folder, problems):
             name = re.sub(r"[-_.]+", "-", distribution.name).lower()
             if name not in seen:  # a distribution shadows its namesakes later on the path, as its modules do
                 seen.add(name)

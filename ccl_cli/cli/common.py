@@ -47,7 +47,7 @@ def examples(*lines: str) -> str:
 def show_help(ctx: typer.Context) -> None:
     """A group without a command shows its help."""
     if ctx.invoked_subcommand is None:
-        ctx.get_help()
+        typer.echo(ctx.get_help())
 
 
 def group(help: str, *lines: str) -> typer.Typer:

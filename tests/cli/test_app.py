@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from ccl_cli import __version__
+from ccl_cli.cli.app import app
+from ccl_cli.errors import DataError, RecipeError, Several
+from tests.cli.conftest import spawn
+from tests.plugin_folder import install, install_broken
+
+COMMANDS = [
+    (),
+    ("train",),
+    ("eval",),
+    ("recipes",),
+    ("recipes", "ls"),
+    ("recipes", "show"),
+    ("recipes", "check"),
+    ("teachers",),
+    ("teachers", "ls"),
+    ("teachers", "info"),
+    ("teachers", "pull"),
+    ("plugins",),
+    ("plugins", "ls"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("columns", [80, 120])
+def test_every_command_has_help_with_examples_that_fits(ccl, monkeypatch, command, flag, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = ccl(*command, flag)
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert max(map(len, lines)) <= columns
+    begin = next(number for number, line in enumerate(lines) if line.strip() == "Examples")
+    shown = [line.strip() for line in lines[begin + 1 :] if line.strip()]
+    assert shown
+    assert all(line.startswith("ccl ") for line in shown)  # no example is broken over two lines
+
+
+@pytest.mark.parametrize("command", [(), ("recipes",), ("teachers",), ("plugins",)], ids=" ".join)
+def test_a_bare_group_shows_its_help(ccl, command):
+    assert ccl(*command) == ccl(*command, "--help")
+
+
+def test_version(ccl):
+    assert ccl("--version").out == f"ccl {__version__}\n"
+
+
+def test_panels_of_train(ccl):
+    out = ccl("train", "--help").out
+    for panel in ("Data", "Teachers", "Optimisation", "Runtime", "Output"):
+        assert f"─ {panel} ─" in out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], []])
+def test_help_imports_nothing_slow(arguments):
+    code = (
+        "import sys\nfrom ccl_cli.__main__ import main\n"
+        f"main({arguments})\n"
+        "slow = {'torch', 'timm', 'numpy', 'av', 'accelerate', 'pytorchvideo', 'torchvision', 'torchaudio',\n"
+        "        'yaml', 'ccl_cli.recipe', 'ccl_plugins', 'click'}\n"
+        "print(*(slow & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == ""
+
+
+def test_python_m_is_the_same_program():
+    assert spawn("--version").stdout == f"ccl {__version__}\n"
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["trian"], 2, "No such command 'trian'. Did you mean 'train'?"),
+        (["train", "--foo"], 2, "No such option: --foo"),
+        (["train", "--epochs", "x"], 2, "'--epochs'"),
+        (["train", "--precision", "fp64"], 2, "'--precision'"),
+        (["train", "--num-processes", "0"], 2, "'--num-processes'"),
+        (["train", "--set", "x"], 2, "key=value"),
+        (["train", "--recipe", "smok"], 3, "No recipe 'smok'."),
+        (["train", "--data", "clips", "--epochs", "0"], 3, "train.epochs: must be greater than 0, got 0"),
+        (["train", "--data", "clips", "--teacher", "audio:cnn15"], 5, "Did you mean 'audio:cnn14'?"),
+        (["train", "--data", "clips", "--method", "cll"], 5, "No method 'cll'."),
+        (["teachers", "info", "audio"], 5, "No teacher 'audio'."),
+        (["recipes", "show"], 2, "Missing argument"),
+        (["eval", "absent"], 4, "absent"),
+    ],
+)
+def test_errors_are_sentences_on_stderr_with_their_exit_code(ccl, arguments, code, said):
+    result = ccl(*arguments)
+    assert (result.code, result.out) == (code, "")
+    assert result.err.startswith("Error: ")
+    assert said in result.err
+    assert "Traceback" not in result.err
+    assert "\033" not in result.err
+
+
+def failing(monkeypatch, error: BaseException) -> None:
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("ccl_cli.recipe_files.builtin_recipes", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [
+        (DataError("No video.", "Get one."), 4, ["Error: No video.", "  Get one."]),
+        (
+            Several([RecipeError("One."), DataError("Two.", "Do it.")]),
+            3,
+            ["Error: One.", "Error: Two.", "  Do it."],
+        ),
+        (KeyboardInterrupt(), 130, []),
+        (
+            ValueError("odd\nvalue"),
+            1,
+            ["Error: Internal error: ValueError: odd value", "  --debug shows the traceback."],
+        ),
+        (
+            OSError(28, "No space left on device", "/x"),
+            6,
+            ["Error: No space left on device: '/x'.", "  --debug shows where it happened."],
+        ),
+        (type("OutOfMemoryError", (RuntimeError,), {})(), 6, None),
+    ],
+    ids=["one", "several", "ctrl-c", "bug", "disk", "gpu"],
+)
+def test_what_a_command_raises(ccl, monkeypatch, error, code, lines):
+    failing(monkeypatch, error)
+    result = ccl("recipes", "ls")
+    assert result.code == code
+    assert lines is None or result.err.splitlines() == lines
+
+
+@pytest.mark.parametrize("error", [DataError("No video."), ValueError("odd")])
+def test_debug_shows_the_traceback(ccl, monkeypatch, error):
+    failing(monkeypatch, error)
+    assert "Traceback" not in ccl("recipes", "ls").err
+    result = ccl("--debug", "recipes", "ls")
+    assert "Traceback" in result.err
+    assert "in fail" in result.err
+
+
+def test_a_closed_pipe_is_quiet():
+    command = f"{sys.executable} -m ccl_cli recipes show smoke | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == ""
+
+
+# ---- plugins
+
+
+def test_broken_plugins_leave_every_command_working(tmp_path):
+    install_broken(tmp_path)
+    install(tmp_path, "bad", b"[ccl.teachers\n")
+    for arguments in (["--help"], ["plugins", "ls"], ["recipes", "check", "smoke"]):
+        done = spawn(*arguments, PYTHONPATH=str(tmp_path))
+        assert done.returncode == 0
+        assert done.stderr.count("\n") == 1, done.stderr  # the malformed one, once
+        assert "bad 1.0" in done.stderr
+    shown = spawn("plugins", "ls", "teachers", "--load", PYTHONPATH=str(tmp_path)).stdout
+    assert "RuntimeError: this module never imports" in shown
+    assert any(line.endswith("loads") and "audio:cnn14" in line for line in shown.splitlines())
+
+
+def test_plugins_ls_says_where_each_comes_from(tmp_path):
+    install_broken(tmp_path)
+    lines = spawn("plugins", "ls", PYTHONPATH=str(tmp_path)).stdout.splitlines()
+    (gone,) = [line.split() for line in lines if "text:gone" in line]
+    assert gone == ["teacher", "text:gone", "ccl-broken", "0.0.1", "module", "missing"]
+    (own,) = [line.split() for line in lines if "r2plus1d_tiny" in line]
+    assert own == ["student", "r2plus1d_tiny", "ccl-cli", __version__, "installed"]
+
+
+def test_a_package_can_add_a_command(tmp_path):
+    source = (
+        "import typer\napp = typer.Typer()\n@app.command()\n"
+        "def main(name: str) -> None:\n    print('hello', name)\n"
+    )
+    install(tmp_path, "greet", "[ccl.commands]\ngreet = greet_mod:app\n", modules={"greet_mod": source})
+    listed = spawn("--help", PYTHONPATH=str(tmp_path))
+    assert "Added by greet 1.0." in listed.stdout
+    done = spawn("greet", "you", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "hello you\n")
+
+
+def test_a_broken_command_fails_alone(tmp_path):
+    install_broken(tmp_path)
+    done = spawn("broken", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 5
+    assert "ccl-broken 0.0.1" in done.stderr
+
+
+# ---- completion
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("ccl t", {"train", "teachers"}),
+        ("ccl train --teacher ", {"audio:cnn14", "image:resnet34"}),
+        ("ccl train --teacher im", {"image:resnet34"}),
+        ("ccl train --student r2plus1d_t", {"r2plus1d_tiny"}),
+        ("ccl train --recipe sm", {"smoke"}),
+        ("ccl train --data uc", {"ucf51", "ucf101"}),
+        ("ccl recipes show ucf51-b", {"ucf51-baseline"}),
+        ("ccl teachers info au", {"audio:cnn14"}),
+        ("ccl train --precision ", {"auto", "fp32", "bf16", "fp16"}),
+    ],
+)
+def test_names_complete(monkeypatch, capsys, words, offered):
+    monkeypatch.setenv("_CCL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+    with pytest.raises(SystemExit):
+        app([], prog_name="ccl")
+    assert set(capsys.readouterr().out.split()) == offered
+
+
+def test_completion_imports_no_torch(tmp_path):
+    install(tmp_path, "bad", b"[ccl.teachers\n")
+    code = (
+        "import sys\nfrom ccl_cli.__main__ import main\n"
+        "try:\n    main([])\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    env = {
+        "_CCL_COMPLETE": "complete_zsh",
+        "_TYPER_COMPLETE_ARGS": "ccl train --teacher ",
+        "PYTHONPATH": str(tmp_path),
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert "audio" in done.stdout
+    assert done.stderr == ""
+
+
+# ---- verbosity
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize(
+    ("flags", "levels"),
+    [
+        ([], {"info", "warning"}),
+        (["-q"], set()),
+        (["-v"], {"debug", "info", "warning"}),
+        (["--debug"], {"debug", "info", "warning"}),
+    ],
+)
+def test_verbosity_before_or_after_the_command(ccl, monkeypatch, place, flags, levels):
+    def load(*args, **kwargs):
+        log = logging.getLogger("ccl.test")
+        for level in ("debug", "info", "warning"):
+            log.log(getattr(logging, level.upper()), "a line of %s", level)
+        raise RecipeError("Enough.")
+
+    monkeypatch.setattr("ccl_cli.recipe_files.load_recipe", load)
+    arguments = [*flags, "train"] if place == "before" else ["train", *flags]
+    result = ccl(*arguments)
+    assert {line.split()[-1] for line in result.err.splitlines() if "a line of" in line} == levels
+    assert "Error: Enough." in result.err
+    assert result.out == ""
