@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -13,3 +14,50 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder with reference values and real clips is not beside the project")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    """No test reads or writes the user's cache, data or runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CCL_HOME", str(tmp_path / "cache"))
+    for name in ("CCL_DATA", "CCL_RUNS", "CCL_RECIPE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def moving_stripes(rng: np.random.Generator, label: int, frames: int = 20, size: int = 48) -> np.ndarray:
+    """[T, H, W, 3] uint8: stripes that move right (0) or down (1)."""
+    grid = np.arange(size)
+    speed, phase = rng.uniform(1, 3), rng.uniform(0, 9)
+    waves = np.stack([np.sin((grid + speed * t + phase) / 3) for t in range(frames)])  # [T, size]
+    plane = waves[:, None, :] if label == 0 else waves[:, :, None]
+    plane = np.broadcast_to(plane, (frames, size, size))
+    noise = rng.normal(0, 10, (frames, size, size, 3))
+    return np.clip(127 + 90 * plane[..., None] + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def clips_folder(tmp_path_factory) -> Path:
+    """Two classes, 6 training and 3 test videos each, real mp4 files; one silent, one without a track per class.
+
+    Beside them ``audio.npz`` and ``image.npz`` hold embeddings of two widths for ``precomputed`` teachers; the
+    clips without sound have none of audio.
+    """
+    from ccl_cli.data.write import write_clip
+
+    root = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    tables: dict[str, dict[str, np.ndarray]] = {"audio": {}, "image": {}}
+    for split, count in (("train", 6), ("test", 3)):
+        for label, name in enumerate(("right", "down")):
+            for number in range(count):
+                key = f"{split}/{name}/{number}"
+                tone = np.sin(np.arange(32000) * (0.02 + 0.03 * label)).astype(np.float32) / 2
+                sound = {0: None, 1: 0 * tone}.get(number, tone) if split == "train" else tone
+                write_clip(root / "set" / f"{key}.mp4", moving_stripes(rng, label), 25, sound)
+                tables["image"][key] = rng.random(12, dtype=np.float32) + label
+                if not (split == "train" and number < 2):
+                    tables["audio"][key] = rng.random(8, dtype=np.float32) + label
+    for modality, table in tables.items():
+        np.savez(root / f"{modality}.npz", names=list(table), embedding=np.stack(list(table.values())))
+    return root

@@ -18,6 +18,7 @@ from ccl_cli.recipe import Recipe
 from ccl_cli.students import Student
 
 _FORMAT = "ccl-model-1"
+_KEY = "ccl"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Artefact:
 
 
 def save_model(path: Path, student: Student, recipe: Recipe, classes: tuple[str, ...], **records: Any) -> None:
-    """Write ``model.safetensors`` atomically; the header's values are JSON.
+    """Write ``model.safetensors`` atomically; the header is JSON under one key, so that equal models are equal bytes.
 
     Args:
         records: Further entries of the header, such as the manifest's hash.
@@ -46,7 +47,7 @@ def save_model(path: Path, student: Student, recipe: Recipe, classes: tuple[str,
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in header.items()})
+        save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
 
 
 def load_model(path: Path) -> Artefact:
@@ -59,7 +60,7 @@ def load_model(path: Path) -> Artefact:
         raise WeightsError(f"There is no model at '{path}'.", "Train one with `ccl train`.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             if header.get("format") != _FORMAT:
                 raise WeightsError(f"'{path}' is not a model that ccl wrote.")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

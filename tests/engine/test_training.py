@@ -1,0 +1,369 @@
+"""Whole runs on small real files, in this process and in processes that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ccl_cli.engine.artefact import load_model
+from ccl_cli.engine.evaluate import evaluate_run
+from ccl_cli.engine.runs import RunFolder, find_run
+from ccl_cli.engine.trainer import Trainer, lr_factor, train
+from ccl_cli.errors import CclError, DataError, EnvironmentError_, RecipeError, UsageError, WeightsError
+from ccl_cli.recipe import Optim, Recipe
+
+
+def recipe(clips_folder, **changes) -> Recipe:
+    values = {
+        "name": "test",
+        "data": f"folder:{clips_folder / 'set'}",
+        "teachers": [f"audio:precomputed@{clips_folder / 'audio.npz'}", f"image:precomputed@{clips_folder / 'image.npz'}"],
+        "student": "r2plus1d_tiny",
+        "clip": {"frames": 8, "size": 32},
+        "optim": {"lr": 0.01},
+        "train": {"epochs": 5, "batch_size": 6, "workers": 0, "log_every": 1},
+    }
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
+    return Recipe.model_validate(values)
+
+
+def lines(run, drop=("clips_per_s", "data_wait")):
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in entry.items() if key not in drop} for entry in entries]
+
+
+def test_a_run_leaves_what_it_promises(clips_folder):
+    run = train(recipe(clips_folder))
+    assert {path.name for path in run.iterdir()} == {
+        "recipe.yaml",
+        "manifest.jsonl",
+        "metrics.jsonl",
+        "model.safetensors",
+        "summary.json",
+        "state",
+    }
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["finished"] is True
+    assert summary["steps"] == 10
+    assert summary["data"]["train"] == 12
+    assert summary["data"]["missing"] == [] == list(summary["data"]["unreadable"])
+    assert summary["teachers"]["audio:precomputed"]["random_weights"] is False
+    first = lines(run)[0]
+    assert {"loss", "ce", "accuracy", "nce/audio:precomputed", "jsd/image:precomputed"} <= first.keys()
+    assert first["loss"] == pytest.approx(
+        sum(v for k, v in first.items() if k == "ce" or "/" in k), rel=1e-6
+    )
+    artefact = load_model(run / "model.safetensors")
+    assert artefact.classes == ("down", "right")
+    assert artefact.header["preprocessing"]["frames"] == 8
+    assert artefact.header["manifest"] == summary["data"]["manifest"]
+    assert not any("methods" in name for name in load_file(run / "model.safetensors"))
+
+
+def test_training_learns_and_evaluation_reads_only_the_model(clips_folder, tmp_path):
+    run = train(recipe(clips_folder, train={"epochs": 20}, optim={"lr": 0.03}))
+    losses = [line["ce"] for line in lines(run)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    result = evaluate_run(run)
+    assert result["counts"]["test"] == {"videos": 6, "read": 6, "missing": 0, "corrupt": 0, "unreadable": {}}
+    assert result["recognition"]["top1"] > 50
+    assert json.loads((run / "eval.json").read_text()) == json.loads(json.dumps(result))
+    alone = tmp_path / "elsewhere.safetensors"
+    alone.write_bytes((run / "model.safetensors").read_bytes())
+    again = evaluate_run(alone, data=f"folder:{clips_folder / 'set'}", workers=2)
+    assert again["recognition"] == result["recognition"]
+    assert again["retrieval"] == result["retrieval"]
+
+
+def test_workers_do_not_change_the_result(clips_folder):
+    models = [train(recipe(clips_folder, train={"workers": n, "max_steps": 4})) for n in (0, 2)]
+    first, second = (load_file(run / "model.safetensors") for run in models)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert lines(models[0]) == lines(models[1])
+
+
+def test_the_seed_changes_the_result(clips_folder):
+    runs = [train(recipe(clips_folder, train={"seed": seed, "max_steps": 1})) for seed in (0, 0, 1)]
+    first, same, other = (lines(run)[0]["loss"] for run in runs)
+    assert first == same != other
+
+
+def start(arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ccl_cli", "train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+@pytest.fixture
+def recipe_file(clips_folder, tmp_path):
+    from ccl_cli.recipe_files import to_yaml
+
+    def write(**changes):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(to_yaml(recipe(clips_folder, **changes)))
+        return str(path)
+
+    return write
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, "too slow"
+        time.sleep(0.002)
+
+
+def test_ten_steps_equal_four_a_kill_and_six_more(recipe_file, tmp_path):
+    path = recipe_file(train={"checkpoint_every": 2, "workers": 1})
+    whole = start(["--recipe", path, "--output", str(tmp_path / "whole")])
+    assert whole.wait() == 0, whole.stderr.read()
+    killed = tmp_path / "killed"
+    process = start(["--recipe", path, "--output", str(killed)])
+    wait_for((killed / "state" / "step-000000004.pt").exists, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model.safetensors").exists()
+    resumed = start(["--resume", str(killed)])
+    assert resumed.wait() == 0, resumed.stderr.read()
+    assert "from step" in resumed.stderr.read()
+    assert (killed / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert lines(killed) == lines(tmp_path / "whole")
+    states = [tmp_path / name / "state" / "step-000000010.pt" for name in ("whole", "killed")]
+    a, b = (torch.load(state, weights_only=True) for state in states)
+    momenta = [[s["momentum_buffer"] for s in state["optimizer"]["state"].values()] for state in (a, b)]
+    assert momenta[0]
+    assert all(torch.equal(x, y) for x, y in zip(*momenta, strict=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_says_where_and_exits_130(recipe_file, tmp_path, number):
+    run = tmp_path / "run"
+    process = start(["--recipe", recipe_file(train={"epochs": 500}), "--output", str(run)])
+    wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size, process)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert out == ""
+    assert "--resume" in error
+    assert "Traceback" not in error
+    saved = max((run / "state").glob("step-*.pt"))
+    assert torch.load(saved, weights_only=True)["step"] == lines(run)[-1]["step"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_see_the_same_batches(recipe_file, tmp_path):
+    path = recipe_file(train={"max_steps": 4, "batch_size": 4})
+    for name, arguments in (("one", []), ("two", ["--num-processes", "2"])):
+        process = start(["--recipe", path, "--output", str(tmp_path / name), *arguments])
+        out, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+        assert out.strip() == str(tmp_path / name)
+    one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
+    assert [line["step"] for line in one] == [line["step"] for line in two]
+    # Batch statistics are per process, so only the size is comparable.
+    assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=0.2)
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert summary["processes"] == 2
+    assert summary["data"]["seen"] == 12
+
+
+@pytest.mark.slow
+def test_torchrun_and_accelerate_launch(recipe_file, tmp_path):
+    path = recipe_file(train={"max_steps": 2, "batch_size": 4})
+    launchers = {
+        "torchrun": ["torch.distributed.run", "--nproc_per_node", "2", "-m", "ccl_cli"],
+        "accelerate": ["accelerate.commands.launch", "--num_processes", "1", "--cpu", "-m", "ccl_cli"],
+    }
+    for name, arguments in launchers.items():
+        command = [sys.executable, "-m", *arguments, "train", "--recipe", path, "--output", str(tmp_path / name)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / name / "model.safetensors").exists()
+
+
+@pytest.fixture
+def damaged(clips_folder, tmp_path):
+    """The same set with one training video cut off, one gone, and one test video replaced by text."""
+    import shutil
+
+    root = tmp_path / "damaged"
+    shutil.copytree(clips_folder / "set", root)
+    cut = root / "train" / "right" / "2.mp4"
+    cut.write_bytes(cut.read_bytes()[:200])
+    (root / "test" / "down" / "0.mp4").write_text("not a video")
+    return root
+
+
+def test_unreadable_videos_are_counted_named_and_bounded(clips_folder, damaged):
+    changes = {"data": f"folder:{damaged}", "teachers": [], "method": "baseline"}
+    run = train(recipe(clips_folder, **changes, train={"epochs": 2}))
+    data = json.loads((run / "summary.json").read_text())["data"]
+    assert list(data["unreadable"]) == ["train/right/2"]
+    assert data["seen"] == 11
+    result = evaluate_run(run)
+    assert result["counts"]["test"]["videos"] == 6
+    assert result["counts"]["test"]["read"] == 5
+    assert list(result["counts"]["test"]["unreadable"]) == ["test/down/0"]
+    assert result["recognition"]["per_class"]["down"]["videos"] == 3
+    (damaged / "train" / "right" / "3.mp4").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of 12 videos of the train split") as caught:
+        train(recipe(clips_folder, **changes, train={"epochs": 2}))
+    assert caught.value.exit_code == 4
+    train(recipe(clips_folder, **changes, max_unreadable=0.2, train={"epochs": 2}))
+
+
+def test_a_video_that_vanishes_during_a_run_counts_as_missing_in_evaluation(clips_folder, damaged):
+    changes = {"data": f"folder:{damaged}", "teachers": [], "method": "baseline", "max_unreadable": 0.4}
+    run = train(recipe(clips_folder, **changes, train={"max_steps": 1}))
+    (damaged / "test" / "right" / "1.mp4").unlink()
+    counts = evaluate_run(run, tasks=["recognition"])["counts"]["test"]
+    assert (counts["read"], counts["missing"], counts["corrupt"]) == (4, 1, 1)
+
+
+def test_an_existing_folder_is_never_reused_silently(clips_folder, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        train(recipe(clips_folder), output=tmp_path / "full")
+
+
+def test_resume_refuses_another_recipe_and_a_finished_run(clips_folder):
+    short = recipe(clips_folder, train={"max_steps": 2})
+    run = train(short)
+    with pytest.raises(RecipeError, match="differs.*optim"):
+        train(recipe(clips_folder, optim={"lr": 0.5}), resume=run)
+    train(recipe(clips_folder), resume=run)
+    assert RunFolder(run).finished
+    assert lines(run)[-1]["step"] == 10
+    with pytest.raises(UsageError, match="has finished"):
+        train(recipe(clips_folder), resume=run)
+
+
+def test_resume_auto_takes_the_unfinished_run_of_the_same_recipe(clips_folder):
+    unfinished = train(recipe(clips_folder, train={"max_steps": 2}))
+    assert train(recipe(clips_folder, train={"max_steps": 2}), resume="auto") == unfinished
+    assert train(recipe(clips_folder, train={"max_steps": 2, "seed": 7}), resume="auto") != unfinished
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(clips_folder):
+    run = train(recipe(clips_folder, train={"max_steps": 4, "checkpoint_every": 2}))
+    newest = run / "state" / "step-000000004.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(recipe(clips_folder, train={"checkpoint_every": 2}), resume=run)
+    assert [line["step"] for line in lines(run)] == list(range(1, 11))
+
+
+def test_dry_run_reads_a_batch_and_writes_nothing(clips_folder, tmp_path, capsys):
+    train(recipe(clips_folder), dry_run=True)
+    assert not (tmp_path / "runs").exists()
+    out = capsys.readouterr().out
+    assert "video (6, 3, 8, 32, 32)" in out
+    assert "steps: 2 per epoch, 10 in all" in out
+
+
+def test_gradient_accumulation_takes_the_same_videos(clips_folder):
+    runs = [
+        train(recipe(clips_folder, train={"accumulation": n, "max_steps": 2}, method="baseline", teachers=[]))
+        for n in (1, 3)
+    ]
+    one, three = (lines(run) for run in runs)
+    assert [line["step"] for line in three] == [1, 2]
+    assert three[0]["ce"] == pytest.approx(one[0]["ce"], rel=0.2)
+
+
+def test_bf16_runs_and_stays_near_fp32(clips_folder):
+    runs = [train(recipe(clips_folder, train={"precision": p, "max_steps": 2})) for p in ("fp32", "bf16")]
+    full, half = (lines(run)[0]["loss"] for run in runs)
+    assert half == pytest.approx(full, rel=0.05)
+    assert half != full
+
+
+def test_fp16_without_a_gpu_says_what_to_do(clips_folder):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(EnvironmentError_, match="fp16 needs a GPU"):
+        train(recipe(clips_folder, train={"precision": "fp16"}))
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence(clips_folder):
+    with pytest.raises(CclError, match="not finite"):
+        train(recipe(clips_folder, optim={"lr": 1e30}))
+
+
+def test_tensorboard_events_are_written(clips_folder):
+    run = train(recipe(clips_folder, train={"tracker": "tensorboard", "max_steps": 1}))
+    assert list(run.rglob("events.out.tfevents.*"))
+
+
+def test_head_learning_rate_may_stay(clips_folder, monkeypatch):
+    rates = []
+    original = Trainer._set_lr
+
+    def spy(self):
+        original(self)
+        rates.append([group["lr"] for group in self.optimizer.param_groups])
+
+    monkeypatch.setattr(Trainer, "_set_lr", spy)
+    train(recipe(clips_folder, optim={"head_lr_decay": False, "milestones": [1]}, train={"epochs": 2}))
+    assert rates[0] == [0.01, 0.01]
+    assert rates[-1] == [pytest.approx(0.001), 0.01]
+
+
+def test_schedule():
+    optim = Optim()
+    factors = [lr_factor(epoch, 300, optim) for epoch in (0, 149, 150, 224, 225, 299)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert lr_factor(3, 10, Optim(milestones=(3, 9))) == pytest.approx(0.1)
+
+
+def test_evaluation_says_what_is_missing(clips_folder, tmp_path):
+    with pytest.raises(DataError, match="no finished run"):
+        find_run(None)
+    with pytest.raises(DataError, match="not a run folder"):
+        evaluate_run(tmp_path / "nowhere")
+    wrong = tmp_path / "model.safetensors"
+    wrong.write_bytes(b"\x00" * 100)
+    with pytest.raises(WeightsError, match="damaged"):
+        evaluate_run(wrong)
+    run = train(recipe(clips_folder, train={"max_steps": 1}))
+    with pytest.raises(DataError, match="no val split"):
+        evaluate_run(run, split="val")
+    other = tmp_path / "other"
+    for name in ("left", "up"):
+        (other / "test" / name).mkdir(parents=True)
+        (other / "train" / name).mkdir(parents=True)
+        for split in ("train", "test"):
+            source = clips_folder / "set" / "test" / "down" / "0.mp4"
+            (other / split / name / "0.mp4").write_bytes(source.read_bytes())
+    with pytest.raises(DataError, match="does not know 2 class"):
+        evaluate_run(run, data=f"folder:{other}")
+
+
+def test_everything_missing_is_named_at_once(clips_folder):
+    wrong = recipe(
+        clips_folder,
+        data="folder:nowhere",
+        teachers=["image:resnet34", "audio:precomputed@nothing.npz"],
+    )
+    with pytest.raises(CclError) as caught:
+        train(wrong)
+    assert len(caught.value.errors) == 3
+    text = " ".join(str(error) for error in caught.value.errors)
+    assert "nowhere" in text
+    assert "ccl teachers pull image:resnet34" in text
+    assert "nothing.npz" in text
