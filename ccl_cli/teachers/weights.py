@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import shlex
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -236,11 +237,13 @@ def _pull_from_hub(file: WeightFile) -> Path:
 
 def _unpickle(path: Path) -> Any:
     try:
-        # Only zip archives can be mapped; older files are read.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on protocols that it may not read: then it raises as well
+            # Only zip archives can be mapped; older files are read.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        if "Unsupported operand" in str(error):  # not a pickle at all, or one from elsewhere
-            raise _damaged(path, ValueError("torch did not write it")) from error
+        if "Unsupported operand" in str(error):
+            raise _damaged(path, ValueError("torch.save with its defaults did not write it")) from error
         raise WeightsError(
             f"'{path}' is refused: it holds more than tensors, and reading that could run somebody's code.",
             "Ask for a .safetensors file, or for the state dict alone.",

@@ -240,7 +240,7 @@ def _open_table(path: str, _mtime: int) -> Table:
 
 
 def _read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
     if arrays.keys() >= {"names", "embedding"}:
         return _paired(path, [str(name) for name in arrays["names"]], arrays["embedding"])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -130,7 +131,7 @@ class TimmImage(Teacher):
         self.variant = variant
         self.dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
         subset = infer_imagenet_subset({"num_classes": network.num_classes})
-        self.classes = tuple(ImageNetInfo(subset).label_descriptions()) if subset else None
+        self.classes = _class_names(subset) if subset else None
         for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
             scaled = 255 * torch.tensor(values).view(3, 1, 1)
             self.register_buffer(name, scaled, persistent=False)
@@ -177,6 +178,11 @@ class TimmImage(Teacher):
         return (x - self.mean) / self.std
 
 
+@functools.cache
+def _class_names(subset: str) -> tuple[str, ...]:
+    return tuple(ImageNetInfo(subset).label_descriptions())
+
+
 def _published(spec: Spec) -> tuple[str, PretrainedCfg]:
     """Full name with its tag, and what timm knows of it."""
     name = _PAPER.get(spec.name, spec.name)
@@ -212,7 +218,7 @@ def _files(name: str, published: PretrainedCfg) -> list[WeightFile]:
         original = published.hf_hub_filename or "model.safetensors"
         address = f"hf://{published.hf_hub_id}/{original}"
         files.append(WeightFile(name + Path(original).suffix, address, licence=licence))
-    if isinstance(published.url, str) and not published.custom_load:
+    if published.url and isinstance(published.url, str) and not published.custom_load:
         hashed = _HASHED.search(published.url)
         checksum = f"sha256:{hashed[1]}" if hashed else None
         file = WeightFile(published.url.rpartition("/")[2], published.url, checksum, licence=licence)
@@ -241,7 +247,7 @@ def _picture(spec: Spec, published: PretrainedCfg) -> Picture:
         size = int(options["size"]) if "size" in options else None
         interpolation = InterpolationMode(options.get("interpolation", published.interpolation)).value
         picture = Picture(
-            (size, size) if size else default[0],
+            (size, size) if size is not None else default[0],
             float(options.get("crop_pct", published.crop_pct)),
             interpolation,
             published.crop_mode == "squash",

@@ -1,0 +1,53 @@
+"""Windows that hold what a test wants them to hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccl_cli.data.manifest import Video
+from ccl_cli.data.window import Window
+
+
+@dataclass
+class HeldWindow(Window):
+    """A window whose sound is given instead of read."""
+
+    sound: Tensor | None = None
+
+    def audio(self, rate: int, seconds: float) -> Tensor | None:
+        return None if self.sound is None else self.sound[: int(rate * seconds)]
+
+
+def make_window(
+    *,
+    video="a/b",
+    frames=None,
+    student_view=None,
+    sound=None,
+    training=True,
+    seed=0,
+    batch_seed=0,
+    path="b.mp4",
+    end=1.0,
+) -> HeldWindow:
+    noise = np.random.default_rng(5)
+    if frames is None:
+        frames = torch.from_numpy(noise.integers(0, 256, (8, 60, 80, 3), dtype=np.uint8))
+    if student_view is None:
+        student_view = torch.from_numpy(noise.integers(0, 256, (3, 8, 112, 112), dtype=np.uint8))
+    return HeldWindow(
+        video=Video(video, Path(path), 0, "train"),
+        frames=frames,
+        student_view=student_view,
+        start=0.0,
+        end=end,
+        rng=np.random.default_rng(seed),
+        batch_rng=np.random.default_rng(batch_seed),
+        training=training,
+        sound=sound,
+    )

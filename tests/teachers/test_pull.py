@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from ccl_cli.errors import WeightsError
+from ccl_cli.teachers.weights import WeightFile, pull
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+SHA = hashlib.sha256(CONTENT).hexdigest()
+
+
+@dataclass
+class Server:
+    """What the web server does with each request, and what it was asked."""
+
+    address: str = ""
+    pages: dict[str, bytes] = field(default_factory=lambda: {"/net.pth": CONTENT})
+    redirects: dict[str, str] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers end
+    ranges: bool = True
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def file(self, checksum: str | None = f"sha256:{SHA}", **others) -> WeightFile:
+        return WeightFile("net.pth", f"{self.address}/net.pth", checksum, **others)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    state = Server()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            state.asked.append((self.path, self.headers["Range"]))
+            if self.path in state.redirects:
+                self.send_response(302)
+                self.send_header("Location", state.redirects[self.path])
+                self.end_headers()
+            elif self.path in state.pages:
+                self.answer(state.pages[self.path])
+            else:
+                self.send_error(404)
+
+        def answer(self, page: bytes):
+            first = 0
+            if state.ranges and self.headers["Range"]:
+                first = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if first >= len(page):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(page)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(206 if first else 200)
+            if first:
+                self.send_header("Content-Range", f"bytes {first}-{len(page) - 1}/{len(page)}")
+            self.send_header("Content-Length", str(len(page) - first))
+            self.end_headers()
+            stop = first + state.cuts.pop(0) if state.cuts else len(page)
+            self.wfile.write(page[first:stop])
+
+    for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        state.address = f"http://127.0.0.1:{web.server_port}"
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
+        thread.start()
+        yield state
+        web.shutdown()
+        thread.join()
+
+
+def left(file: WeightFile) -> list[str]:
+    return sorted(path.name for path in file.path.parent.glob("*"))
+
+
+def test_whole_file_with_progress(server):
+    said = []
+    path = pull(server.file(size=len(CONTENT)), lambda done, total: said.append((done, total)))
+    assert path.read_bytes() == CONTENT
+    assert path == server.file().path
+    assert said[-1] == (len(CONTENT), len(CONTENT))
+    assert [done for done, _ in said] == sorted(done for done, _ in said)
+    assert left(server.file()) == ["net.pth"]
+
+
+def test_what_is_there_is_checked_not_downloaded(server):
+    pull(server.file())
+    pull(server.file())
+    assert len(server.asked) == 1
+    server.file().path.write_bytes(b"other")
+    with pytest.raises(WeightsError, match="not the published file"):
+        pull(server.file())
+
+
+@pytest.mark.parametrize("checksum", [f"sha256:{SHA[:8]}", f"md5:{hashlib.md5(CONTENT).hexdigest()}", None])
+def test_forms_of_checksum(server, checksum):
+    assert pull(server.file(checksum)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("wrong", [{"checksum": "sha256:" + "0" * 64}, {"size": 5}])
+def test_other_bytes_are_thrown_away(server, wrong):
+    file = server.file(**wrong)
+    with pytest.raises(WeightsError, match=r"is not net\.pth") as caught:
+        pull(file)
+    assert caught.value.exit_code == 6
+    assert left(file) == []
+
+
+def test_a_cut_connection_goes_on_by_itself(server):
+    server.cuts = [1_000_000, 500_000]
+    assert pull(server.file()).read_bytes() == CONTENT
+    assert server.asked == [
+        ("/net.pth", None),
+        ("/net.pth", "bytes=1000000-"),
+        ("/net.pth", "bytes=1500000-"),
+    ]
+
+
+def test_a_broken_download_goes_on_in_the_next_command(server):
+    server.cuts = [1000, 0]
+    file = server.file()
+    with pytest.raises(WeightsError, match="cut after 1,000 bytes"):
+        pull(file)
+    assert left(file) == ["net.pth.part"]
+    assert pull(file).read_bytes() == CONTENT
+    assert server.asked[-1] == ("/net.pth", "bytes=1000-")
+    assert left(file) == ["net.pth"]
+
+
+def test_a_server_without_ranges_sends_all_again(server):
+    server.ranges = False
+    server.cuts = [1000]
+    assert pull(server.file()).read_bytes() == CONTENT
+
+
+def test_a_whole_part_needs_nothing_more(server):
+    file = server.file()
+    file.path.parent.mkdir(parents=True)
+    file.path.with_name("net.pth.part").write_bytes(CONTENT)
+    assert pull(file).read_bytes() == CONTENT
+
+
+def test_a_part_of_another_file_is_not_mixed_in(server):
+    file = server.file()
+    file.path.parent.mkdir(parents=True)
+    file.path.with_name("net.pth.part").write_bytes(b"x" * (len(CONTENT) + 1))
+    with pytest.raises(WeightsError, match="has changed"):
+        pull(file)
+    assert pull(file).read_bytes() == CONTENT
+    file.path.unlink()
+    file.path.with_name("net.pth.part").write_bytes(b"x" * 1000)
+    with pytest.raises(WeightsError, match=r"is not net\.pth"):
+        pull(file)
+    assert left(file) == []
+
+
+def test_a_redirect_on_the_web_is_followed(server):
+    server.redirects["/net.pth"] = f"{server.address}/elsewhere"
+    server.pages["/elsewhere"] = CONTENT
+    assert pull(server.file()).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/net.pth", "file:///etc/hostname"])
+def test_a_redirect_off_the_web_is_refused(server, target):
+    server.redirects["/net.pth"] = target
+    with pytest.raises(WeightsError):
+        pull(server.file())
+    assert left(server.file()) == []
+
+
+def test_other_schemes_are_refused(tmp_path):
+    local = tmp_path / "secret"
+    local.write_text("secret")
+    for url in (local.as_uri(), "ftp://example.org/net.pth", "data:,abc"):
+        file = WeightFile("net.pth", url)
+        with pytest.raises(WeightsError, match="http and https only"):
+            pull(file)
+        assert left(file) == []
+
+
+@pytest.mark.parametrize("variable", ["CCL_OFFLINE", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("url", ["", "hf://timm/net/model.safetensors"])
+def test_offline_nothing_is_asked(server, monkeypatch, variable, url):
+    monkeypatch.setenv(variable, "1")
+    file = WeightFile("net.pth", url) if url else server.file()
+    with pytest.raises(WeightsError, match=f"{variable} is set") as caught:
+        pull(file)
+    assert str(file.path) in str(caught.value)
+    assert file.address in str(caught.value)
+    assert server.asked == []
+
+
+def test_absent_and_unreachable_are_sentences(server):
+    with pytest.raises(WeightsError, match="answers 404"):
+        pull(WeightFile("net.pth", f"{server.address}/other"))
+    with pytest.raises(WeightsError, match="was not downloaded") as caught:
+        pull(WeightFile("net.pth", "http://127.0.0.1:9/net.pth"))
+    assert caught.value.exit_code == 6
+    assert "put it at" in str(caught.value)
+
+
+def test_the_checksum_of_a_zenodo_record(server, monkeypatch):
+    monkeypatch.setattr("ccl_cli.teachers.weights.ZENODO", f"{server.address}/api/records/")
+    entry = {"key": "net.pth", "checksum": f"md5:{hashlib.md5(CONTENT).hexdigest()}", "size": len(CONTENT)}
+    server.pages["/api/records/7"] = json.dumps(
+        {"id": 7, "files": [{"key": "b", "checksum": ""}, entry]}
+    ).encode()
+    assert pull(server.file("zenodo:7")).read_bytes() == CONTENT
+    server.file().path.unlink()
+    server.pages["/net.pth"] = b"something else"
+    with pytest.raises(WeightsError, match=r"is not net\.pth"):
+        pull(server.file("zenodo:7"))
+
+
+@pytest.mark.parametrize(
+    "page", [None, b"<html>", b"{}", b'{"files": [{"key": "other", "checksum": "md5:1"}]}']
+)
+def test_without_its_checksum_nothing_is_downloaded(server, monkeypatch, page):
+    monkeypatch.setattr("ccl_cli.teachers.weights.ZENODO", f"{server.address}/api/records/")
+    if page is not None:
+        server.pages["/api/records/7"] = page
+    file = server.file("zenodo:7")
+    with pytest.raises(WeightsError, match="checksum cannot be had"):
+        pull(file)
+    assert ("/net.pth", None) not in server.asked
+    assert left(file) == []

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ccl_cli.errors import WeightsError
+from ccl_cli.spec import parse_model
+from ccl_cli.teachers.weights import WeightFile, as_safetensors, load_state, locate
+
+FILE = WeightFile("net.pth", "https://example.org/net.pth?download=1")
+STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2, dtype=torch.float16)}
+
+
+class Payload:
+    """Unpickled without care, it would write a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return Path.write_text, (self.target, "owned")
+
+
+def same(state: dict[str, torch.Tensor]) -> bool:
+    return state.keys() == STATE.keys() and all(torch.equal(state[k], STATE[k]) for k in STATE)
+
+
+def test_named_weights_win(tmp_path):
+    FILE.path.parent.mkdir(parents=True)
+    FILE.path.touch()
+    own = tmp_path / "own.pth"
+    own.touch()
+    assert locate(parse_model(f"audio:net@{own}"), FILE) == own
+    assert locate(parse_model("audio:net"), FILE) == FILE.path
+
+
+def test_named_weights_must_exist():
+    with pytest.raises(WeightsError, match=r"no file 'gone\.pth'") as caught:
+        locate(parse_model("audio:net@gone.pth"), FILE)
+    assert caught.value.exit_code == 6
+
+
+def test_absent_weights_say_what_to_put_where_and_which_command_gets_them(tmp_path):
+    with pytest.raises(WeightsError) as caught:
+        locate(parse_model("audio:net?dim=2048"), FILE)
+    said = str(caught.value)
+    assert str(tmp_path / "cache" / "weights" / "net.pth") in said
+    assert FILE.url in said
+    assert "`ccl teachers pull 'audio:net?dim=2048'`" in said
+    assert caught.value.exit_code == 6
+
+
+def test_any_published_file_will_do():
+    other = WeightFile("net.safetensors", "https://example.org/net.safetensors")
+    other.path.parent.mkdir(parents=True)
+    other.path.touch()
+    assert locate(parse_model("audio:net"), FILE, other) == other.path
+
+
+def test_hub_cache_is_found(tmp_path, monkeypatch):
+    snapshot = tmp_path / "hub" / "models--timm--net" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    reference = tmp_path / "hub" / "models--timm--net" / "refs" / "main"
+    reference.parent.mkdir()
+    reference.write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    file = WeightFile("net.safetensors", "hf://timm/net/model.safetensors")
+    assert locate(parse_model("image:net"), file) == snapshot / "model.safetensors"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"model": s, "epoch": 3}, lambda s: {"state_dict": s}]
+)
+def test_pth_in_every_usual_form(tmp_path, zipped, wrap):
+    path = tmp_path / "net.pth"
+    torch.save(wrap(STATE), path, _use_new_zipfile_serialization=zipped)
+    assert same(load_state(path))
+
+
+def test_safetensors_are_read_where_they_are(tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_file(STATE, path)
+    assert as_safetensors(path) == path
+    assert same(load_state(path))
+
+
+def test_data_parallel_prefix_and_parameters_and_tied_tensors(tmp_path):
+    path = tmp_path / "net.bin"
+    tied = torch.nn.Parameter(torch.ones(3))
+    torch.save({"module.a": tied, "module.b": tied, "module.c": torch.ones(2, 3).T}, path)
+    state = load_state(path)
+    assert {name: tuple(value.shape) for name, value in state.items()} == {"a": (3,), "b": (3,), "c": (3, 2)}
+    assert not any(value.requires_grad for value in state.values())
+
+
+def test_converted_once_and_again_when_the_source_changes(tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save(STATE, path)
+    first = as_safetensors(path)
+    written = first.stat().st_mtime_ns
+    assert as_safetensors(path) == first
+    assert first.stat().st_mtime_ns == written
+    assert first.name == f"{hashlib.sha256(path.read_bytes()).hexdigest()}.safetensors"
+    torch.save({"a.weight": torch.zeros(1)}, path)
+    assert as_safetensors(path) != first
+    assert load_state(path)["a.weight"].item() == 0
+    assert not list(first.parent.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, zipped):
+    target = tmp_path / "owned.txt"
+    path = tmp_path / "net.pth"
+    torch.save(
+        {"model": {"a": torch.ones(1)}, "x": Payload(target)}, path, _use_new_zipfile_serialization=zipped
+    )
+    with pytest.raises(WeightsError, match="more than tensors"):
+        load_state(path)
+    assert not target.exists()
+    assert not (tmp_path / "cache" / "converted").exists()
+    torch.load(path, weights_only=False)
+    assert target.read_text() == "owned"  # the payload works: what kept it from running is the loader
+
+
+def test_a_raw_pickle_is_refused_and_not_run(tmp_path):
+    target = tmp_path / "owned.txt"
+    path = tmp_path / "net.pt"
+    for protocol in range(2, 6):
+        path.write_bytes(pickle.dumps(Payload(target), protocol=protocol))
+        with pytest.raises(WeightsError):
+            load_state(path)
+    assert not target.exists()
+
+
+def cut_pth(path: Path) -> None:
+    torch.save(STATE, path)
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def cut_old_pth(path: Path) -> None:
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"<html>not found</html>" * 50),
+        lambda path: path.write_bytes(b"\0" * 1000),
+        cut_pth,
+        cut_old_pth,
+    ],
+)
+def test_damaged_files_are_a_sentence(tmp_path, suffix, damage):
+    path = tmp_path / f"net{suffix}"
+    damage(path)
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        load_state(path)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.ones(2)])
+def test_a_pickle_without_named_tensors_is_a_sentence(tmp_path, content):
+    path = tmp_path / "net.pth"
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match="holds no tensors"):
+        load_state(path)
+
+
+def test_other_files_are_no_weights(tmp_path):
+    path = tmp_path / "net.zip"
+    path.touch()
+    with pytest.raises(WeightsError, match=r"\.safetensors, \.pth"):
+        load_state(path)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_state(tmp_path / "gone.pth")
