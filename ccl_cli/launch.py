@@ -106,10 +106,12 @@ def _environment(count: int, *, cpu: bool) -> dict[str, str]:
 
 
 def _on_cpu(count: int) -> bool:
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return True
     import torch
 
     gpus = torch.cuda.device_count()
-    if not gpus or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+    if not gpus:
         return True
     if count > gpus:
         raise EnvironmentError_(
