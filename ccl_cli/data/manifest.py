@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ccl_cli.errors import DataError
+from ccl_cli.files import atomic_path
 
 SPLITS = ("train", "val", "test")
 _FORMAT = "ccl-manifest-1"
@@ -110,18 +110,13 @@ class Manifest:
             DataError: the file cannot be written.
         """
         header = {"format": _FORMAT, "name": self.name, "classes": self.classes, "videos": len(self.videos)}
-        temporary = None
+        rows = (json.dumps(_to_row(video)) + "\n" for video in self.videos)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-                temporary = Path(file.name)
+            with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
                 file.write(json.dumps(header) + "\n")
-                file.writelines(json.dumps(_to_row(video)) + "\n" for video in self.videos)
-            temporary.replace(path)
+                file.writelines(rows)
         except OSError as error:
-            if temporary:
-                temporary.unlink(missing_ok=True)
-            raise DataError(f"Cannot write the manifest '{path}': {error.strerror}.") from error
+            raise DataError(f"The manifest '{path}' cannot be written: {error.strerror}.") from error
 
     @classmethod
     def load(cls, path: Path) -> Manifest:

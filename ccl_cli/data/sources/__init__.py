@@ -1,0 +1,76 @@
+"""Data sources: one file each, registered under ``ccl.datasets``, turning a location into a manifest."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from ccl_cli.data.manifest import DataSource, Manifest
+from ccl_cli.errors import RecipeError
+
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in "mp4 avi mkv webm mov mpg mpeg m4v wmv flv 3gp".split()  # noqa: SIM905
+)
+# The names under which people keep their splits.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def load_source(name: str, source: DataSource, location: str, options: Mapping[str, Any]) -> Manifest:
+    """Call a data source with options checked against its signature.
+
+    Raises:
+        RecipeError: an option that the source does not take, or a value of the wrong type or range.
+        DataError: what the source itself finds wrong.
+    """
+    checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(source)
+    try:
+        manifest: Manifest = checked(location, **options)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        option = str(wrong["loc"][0]) if wrong["loc"] else "?"
+        if wrong["type"] in ("unexpected_keyword_argument", "multiple_argument_values"):
+            raise RecipeError(f"Data source '{name}' has no option '{option}'.", _accepted(source)) from error
+        raise RecipeError(f"Data source '{name}': {option}={options.get(option)}: {wrong['msg']}.") from error
+    return manifest
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Every file below a folder, sorted, except hidden ones; a linked folder is entered once."""
+    entered: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        stat = Path(folder).stat()
+        if (stat.st_dev, stat.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((stat.st_dev, stat.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+
+
+def unique_ids(paths: Sequence[str]) -> list[str]:
+    """Relative posix paths without suffix; it stays where two files differ in nothing else."""
+    stems = [posixpath.splitext(path)[0] for path in paths]
+    counts = Counter(stems)
+    return [stem if counts[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]
+
+
+def _accepted(source: DataSource) -> str:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    names = [p.name for p in inspect.signature(source).parameters.values() if p.kind == keyword]
+    return f"Options: {', '.join(names)}." if names else "It takes no options."

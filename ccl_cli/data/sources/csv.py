@@ -1,0 +1,141 @@
+"""A table of videos: one row each, with a header ``path,label[,split][,start][,end]``."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import SPLIT_NAMES, unique_ids
+from ccl_cli.errors import DataError
+
+_COLUMNS = ("path", "label", "split", "start", "end")
+_LAYOUT = "The first line names the columns: path,label and optionally split,start,end (seconds)."
+_log = logging.getLogger("ccl")
+
+
+class _Row(NamedTuple):
+    line: int
+    path: str
+    label: str
+    split: str
+    start: float | None
+    end: float | None
+
+
+def load(location: str, *, root: str | None = None, delimiter: str | None = None) -> Manifest:
+    """Read a table. Classes are its labels, sorted: as numbers where all are, else as text.
+
+    Rows of one file with different start and end are different videos.
+
+    Args:
+        location: The file, UTF-8.
+        root: Folder that relative paths start from; the table's own folder when None.
+        delimiter: Between columns; a tab in ``.tsv`` files and a comma elsewhere when None.
+
+    Raises:
+        DataError: no such file, or a line that makes no sense; the sentence names the line.
+    """
+    table = Path(location).expanduser().absolute()
+    base = Path(root).expanduser().absolute() if root is not None else table.parent
+    mark = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter) or (
+        "\t" if table.suffix.lower() == ".tsv" else ","
+    )
+    rows = _read(table, mark) if location else []
+    if not rows:
+        raise DataError(f"'{location}' lists no video." if location else "No table is named.", _LAYOUT)
+    classes = _classes({row.label for row in rows})
+    labels = {name: label for label, name in enumerate(classes)}
+    videos = [
+        Video(key, base / row.path, labels[row.label], row.split, row.start, row.end)
+        for key, row in zip(_ids(table, base, rows), rows, strict=True)
+    ]
+    return Manifest(table.stem, classes, tuple(videos))
+
+
+def _read(table: Path, delimiter: str) -> list[_Row]:
+    if len(delimiter) != 1:
+        raise DataError(
+            f"'{delimiter}' is not one character.", "Write for example delimiter=; or delimiter=tab."
+        )
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
+            _check_header(table, reader.fieldnames or ())
+            return [_row(f"'{table}', line {reader.line_num}", reader.line_num, cells) for cells in reader]
+    except OSError as error:
+        raise DataError(f"'{table}' cannot be read: {error.strerror}.", _LAYOUT) from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"'{table}' is not a table of UTF-8 text: {error}.", _LAYOUT) from error
+
+
+def _check_header(table: Path, names: Sequence[str]) -> None:
+    missing = [name for name in _COLUMNS[:2] if name not in names]
+    if missing:
+        raise DataError(f"'{table}' has no column '{missing[0]}' (columns: {', '.join(names)}).", _LAYOUT)
+    if len(set(names)) < len(names):
+        raise DataError(f"'{table}' names a column twice.", _LAYOUT)
+    unknown = [name for name in names if name not in _COLUMNS]
+    if unknown:
+        _log.info("'%s': columns not used: %s.", table, ", ".join(unknown))
+
+
+def _row(where: str, line: int, cells: dict[str | None, str | None]) -> _Row:
+    if None in cells or None in cells.values():
+        raise DataError(f"{where}: {'more' if None in cells else 'fewer'} cells than the header.")
+    texts = {name: (cells.get(name) or "").strip() for name in _COLUMNS}
+    for name in _COLUMNS[:2]:
+        if not texts[name]:
+            raise DataError(f"{where}: the {name} is empty.")
+    split = SPLIT_NAMES.get(texts["split"].lower() or "train")
+    if split is None:
+        raise DataError(f"{where}: '{texts['split']}' is not a split.", "Splits are train, val and test.")
+    start, end = (_seconds(where, name, texts[name]) for name in ("start", "end"))
+    if end is not None and end <= (start or 0):
+        raise DataError(f"{where}: the stretch ends at {end:g} s, before it begins.")
+    return _Row(line, texts["path"], texts["label"], split, start, end)
+
+
+def _seconds(where: str, name: str, text: str) -> float | None:
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        value = math.nan
+    if value is not None and not 0 <= value < math.inf:
+        raise DataError(f"{where}: {name} '{text}' is not a number of seconds.")
+    return value
+
+
+def _classes(labels: set[str]) -> tuple[str, ...]:
+    numbers = all(label.isascii() and label.isdigit() for label in labels)
+    return tuple(sorted(labels, key=(lambda label: (int(label), label)) if numbers else None))
+
+
+def _ids(table: Path, base: Path, rows: Sequence[_Row]) -> list[str]:
+    """Ids from the paths; a file listed for several stretches gets them as a suffix."""
+    seen: dict[tuple[str, float | None, float | None], int] = {}
+    names = [_relative(base, row.path) for row in rows]
+    for name, row in zip(names, rows, strict=True):
+        first = seen.setdefault((name, row.start, row.end), row.line)
+        if first != row.line:
+            raise DataError(f"'{table}', line {row.line}: the same video as in line {first}.")
+    stems = dict(zip(dict.fromkeys(names), unique_ids(list(dict.fromkeys(names))), strict=True))
+    uses = Counter(names)
+    return [
+        stems[name]
+        + (f"@{row.start or 0:g}-{'' if row.end is None else f'{row.end:g}'}" if uses[name] > 1 else "")
+        for name, row in zip(names, rows, strict=True)
+    ]
+
+
+def _relative(base: Path, path: str) -> str:
+    if posixpath.isabs(path) or ".." in path:
+        path = os.path.relpath(base / path, base)
+    return posixpath.normpath(path.replace(os.sep, "/"))
