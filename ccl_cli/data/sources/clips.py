@@ -12,12 +12,13 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import folder
@@ -48,39 +49,41 @@ _MOTIONS: dict[str, Motion] = {
 }
 
 
-class Options(BaseModel, extra="forbid", frozen=True):
-    """What decides every byte of the clips."""
-
-    classes: int = Field(4, ge=2, le=len(_MOTIONS))
-    per_class: int = Field(12, ge=1, description="Training clips of each class; half as many for testing.")
-    size: int = Field(
-        96, ge=36, le=1080, multiple_of=6, description="Height in pixels; the width is 4/3 of it."
-    )
-    seconds: float = Field(1.5, ge=0.1, le=600)
-    seed: int = Field(0, ge=0)
-
-
-def load(location: str, **options: Any) -> Manifest:
+def load(
+    location: str,
+    *,
+    classes: Annotated[int, Field(ge=2, le=len(_MOTIONS))] = 4,
+    per_class: Annotated[int, Field(ge=1)] = 12,
+    size: Annotated[int, Field(ge=36, le=1080, multiple_of=6)] = 96,
+    seconds: Annotated[float, Field(ge=0.1, le=600)] = 1.5,
+    seed: Annotated[int, Field(ge=0)] = 0,
+) -> Manifest:
     """Write the clips that are not there yet, and list them all.
 
     Args:
         location: Folder for the clips; "" for one in the cache, named after the options.
-        options: See :class:`Options`.
+        classes: Number of classes.
+        per_class: Training clips of each class; half as many are for testing.
+        size: Height in pixels; the width is 4/3 of it.
+        seconds: Length of a clip.
+        seed: Of everything random.
 
     Raises:
-        DataError: an impossible option, a folder with other content, or no room on the disk.
+        DataError: a folder with other content, or no room on the disk.
     """
-    try:
-        wanted = Options(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"clips: {first['loc'][0]}: {first['msg']}.") from error
-    stamp = json.dumps({"format": "ccl-clips-1", **wanted.model_dump()})
+    options = {"classes": classes, "per_class": per_class, "size": size, "seconds": seconds, "seed": seed}
+    stamp = json.dumps({"format": "ccl-clips-1", **options})
     key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
     root = Path(location).expanduser() if location else cache_dir() / "clips" / key
     try:
         _claim(root, stamp)
-        _write_missing(root, wanted)
+        for part, count in ("train", per_class), ("test", max(1, per_class // 2)):
+            for label, index in product(range(classes), range(count)):
+                name = list(_MOTIONS)[label]
+                path = root / part / name / f"{name}_{index:03}.mp4"
+                if not path.is_file():  # one that is there is whole
+                    rng = np.random.default_rng([seed, label, index, part == "test"])
+                    _write(path, label, _SOUNDS[(label + index) % len(_SOUNDS)], size, seconds, rng)
     except OSError as error:
         raise DataError(f"Cannot write clips to '{root}': {error.strerror or error}.") from error
     return replace(folder.load(str(root)), name="clips")
@@ -88,7 +91,7 @@ def load(location: str, **options: Any) -> Manifest:
 
 def _claim(root: Path, stamp: str) -> None:
     """Make the folder ours, unless it holds anything else; unfinished files begin with a dot."""
-    mark = root / "clips.json"
+    mark = root / ".clips.json"
     if mark.is_file():
         if mark.read_text(encoding="utf-8") != stamp:
             raise DataError(f"'{root}' holds clips of other options.", "Delete it or name another folder.")
@@ -99,16 +102,9 @@ def _claim(root: Path, stamp: str) -> None:
         write_text(mark, stamp)
 
 
-def _write_missing(root: Path, options: Options) -> None:
-    for part, count in ("train", options.per_class), ("test", max(1, options.per_class // 2)):
-        for label, (name, motion) in enumerate(list(_MOTIONS.items())[: options.classes]):
-            for index in range(count):
-                path = root / part / name / f"{name}_{index:03}.mp4"
-                if not path.is_file():  # one that is there is whole
-                    rng = np.random.default_rng([options.seed, label, index, part == "test"])
-                    frames = _render(motion, round(options.seconds * FPS), options.size, rng)
-                    sound = _sound(_SOUNDS[(label + index) % len(_SOUNDS)], label, len(frames) / FPS, rng)
-                    write_clip(path, frames, FPS, sound, RATE)
+def _write(path: Path, label: int, kind: str, size: int, seconds: float, rng: np.random.Generator) -> None:
+    frames = _render(list(_MOTIONS.values())[label], round(seconds * FPS), size, rng)
+    write_clip(path, frames, FPS, _sound(kind, label, len(frames) / FPS, rng), RATE)
 
 
 def _sound(kind: str, label: int, seconds: float, rng: np.random.Generator) -> Floats | None:
