@@ -52,7 +52,8 @@ def reason(error: Exception) -> str:
     """What went wrong, in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answers {error.code} {error.reason}"
-    said = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+    cause = getattr(error, "reason", None) or error
+    said = getattr(cause, "strerror", None) or cause
     return " ".join(str(said).split()).rstrip(".") or type(error).__name__
 
 

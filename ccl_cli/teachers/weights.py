@@ -170,7 +170,7 @@ def _published_checksum(file: WeightFile) -> str | None:
         entries = {entry["key"]: entry["checksum"] for entry in read_json(record)["files"]}
         return str(entries[file.filename])
     except (*FAILURES, ValueError, LookupError, TypeError) as error:
-        raise _not_downloaded(file, f"its checksum cannot be had from {record}") from error
+        raise _not_downloaded(file, f"its checksum cannot be had from {record} ({reason(error)})") from error
 
 
 def _check_cached(file: WeightFile) -> None:
@@ -227,9 +227,15 @@ def _pull_from_hub(file: WeightFile) -> Path:
 
     _refuse_offline(file)
     try:
-        return Path(hf_hub_download(*_hub_file(file)))
+        path = Path(hf_hub_download(*_hub_file(file)))
     except Exception as error:  # the client lets the errors of whatever HTTP library it uses through
         raise _not_downloaded(file, " ".join(reason(error).split()[:30])) from error
+    stored = path.resolve()  # the client names it after its sha256, but does not check that
+    checksum = f"sha256:{stored.name}" if len(stored.name) == 64 else file.checksum
+    if fault := _fault(stored, file, checksum):
+        stored.unlink()
+        raise WeightsError(f"What {file.address} sends is not {file.filename}: {fault}; it was thrown away.")
+    return path
 
 
 # -- reading

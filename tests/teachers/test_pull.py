@@ -235,3 +235,27 @@ def test_without_its_checksum_nothing_is_downloaded(server, monkeypatch, page):
         pull(file)
     assert ("/net.pth", None) not in server.asked
     assert left(file) == []
+
+
+@pytest.mark.parametrize("arrives", [CONTENT, CONTENT[:-1]])
+def test_what_the_hub_sends_is_checked(tmp_path, monkeypatch, arrives):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    stored = tmp_path / "blobs" / SHA
+    link = tmp_path / "snapshots" / "model.safetensors"
+
+    def client(repository, name):
+        assert (repository, name) == ("timm/net", "model.safetensors")
+        stored.parent.mkdir()
+        stored.write_bytes(arrives)
+        link.parent.mkdir()
+        link.symlink_to(stored)
+        return str(link)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", client)
+    file = WeightFile("net.safetensors", "hf://timm/net/model.safetensors")
+    if arrives == CONTENT:
+        assert pull(file) == link
+    else:
+        with pytest.raises(WeightsError, match=r"is not net\.safetensors"):
+            pull(file)
+        assert not stored.exists()
