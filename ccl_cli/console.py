@@ -35,9 +35,14 @@ def configure(quiet: bool = False, verbose: bool = False, debug: bool = False) -
     if verbose or debug:
         _asked.level = logging.DEBUG
     _asked.debug = _asked.debug or debug
-    _log.setLevel(_asked.level if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    _log.setLevel(_asked.level if first_process() else logging.ERROR)
     _log.propagate = False
     _log.handlers = [_handler()]
+
+
+def first_process() -> bool:
+    """Whether this process writes results: the launchers number them, before and after they are connected."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def plain(stream: TextIO) -> bool:

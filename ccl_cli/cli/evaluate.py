@@ -64,7 +64,6 @@ def evaluate(
 
     if wanted(num_processes):
         raise typer.Exit(launch(num_processes, sys.argv[1:]))
-    from ccl_cli.distributed import is_main
     from ccl_cli.engine.evaluate import evaluate_run
 
     named = {"recognition": recognition, "retrieval": retrieval}
@@ -77,9 +76,11 @@ def evaluate(
         precision=precision,
         workers=workers,
     )
-    if is_main() and as_json:
+    if not console.first_process():
+        return
+    if as_json:
         print(json.dumps(result))
-    elif is_main():
+    else:
         _show(result, per_class)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import examples, with_verbosity
 
@@ -68,9 +69,8 @@ def train(
     check_recipe(experiment)
     if wanted(num_processes):
         raise typer.Exit(launch(num_processes, sys.argv[1:]))
-    from ccl_cli.distributed import is_main
     from ccl_cli.engine.trainer import train as run
 
     folder = run(experiment, resume=resumed or resume, output=output, dry_run=dry_run)
-    if is_main() and not dry_run:
+    if console.first_process() and not dry_run:
         print(folder)

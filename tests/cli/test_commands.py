@@ -186,6 +186,16 @@ def test_the_table(ccl, evaluated):
     assert ["a", "50.00", "2"] in [line.split() for line in ccl("eval", "--per-class").out.splitlines()]
 
 
+@pytest.mark.parametrize(
+    "command", [["train", "--recipe", "smoke"], ["eval"], ["eval", "--json"]], ids=" ".join
+)
+def test_only_the_first_of_several_processes_writes_results(ccl, monkeypatch, trained, evaluated, command):
+    monkeypatch.setenv("RANK", "1")
+    assert ccl(*command).out == ""
+    monkeypatch.setenv("RANK", "0")
+    assert ccl(*command).out != ""
+
+
 # ---- recipes
 
 
