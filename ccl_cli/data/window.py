@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from ccl_cli.data.decode import read_audio
 from ccl_cli.data.manifest import Video
+from ccl_cli.data.sound import read_audio
 
 
 @dataclass

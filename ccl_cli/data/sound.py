@@ -1,0 +1,140 @@
+"""Mono sound from video and sound files, on the same clock as the frames."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccl_cli.data.media import AudioTrack, best_stream, decoded, index_media, opened, packets_of
+from ccl_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from numpy.typing import NDArray
+
+SILENCE = 1e-4
+MAX_SAMPLES = 2**29  # three hours at 48 kHz; a damaged timestamp can claim any length
+_PREROLL = 1.0  # seconds decoded before the stretch, so that overlapping packets have settled
+_WORTH_SEEKING = 10.0  # seconds
+_JITTER = 0.05  # seconds that a packet's timestamp may be off before it counts as a gap
+
+
+class Sound(NamedTuple):
+    """A stretch of mono sound.
+
+    Attributes:
+        samples: [n] float32 in [-1, 1], or None where there is no track.
+        state: "silent" when no sample reaches 1e-4.
+    """
+
+    samples: Tensor | None
+    state: Literal["present", "silent", "no track"]
+
+
+def read_audio(
+    path: Path,
+    *,
+    centre: float,
+    seconds: float,
+    rate: int,
+    start: float | None = None,
+    end: float | None = None,
+) -> Sound:
+    """Read mono sound around a time, clamped to the track: a shorter track is returned whole.
+
+    Args:
+        path: A video or sound file.
+        centre: Middle of the stretch, seconds on the file's clock.
+        seconds: Length of the stretch.
+        rate: Samples per second of the result, Hz.
+        start: Seconds where the track is taken to begin; None: its own start.
+        end: Seconds where it is taken to end; None: its own end.
+
+    Raises:
+        DataError: unreadable, or there is a track that cannot be decoded.
+    """
+    info = index_media(path)
+    if info.audio is None:
+        return Sound(None, "no track")
+    low = info.audio.start if start is None else max(info.audio.start, start)
+    high = info.audio.end if end is None else min(info.audio.end, end)
+    if high - low > seconds:
+        low = min(max(centre - seconds / 2, low), high - seconds)
+        high = low + seconds
+    if high <= low:
+        return Sound(torch.zeros(0), "silent")
+    mono, native = _mono_between(path, info.audio, info.origin, low, high)
+    samples = _resampler(native, rate)(torch.from_numpy(mono))
+    samples = samples[: math.ceil((high - low) * rate - 1e-3)].nan_to_num_(0.0).clamp_(-1, 1)
+    return Sound(samples, "present" if bool((samples.abs() >= SILENCE).any()) else "silent")
+
+
+def _mono_between(
+    path: Path, track: AudioTrack, origin: float, low: float, high: float
+) -> tuple[NDArray[np.float32], int]:
+    """Samples of [low, high) seconds at the track's own rate, each packet placed by its timestamp."""
+    with opened(path) as container:
+        audio = best_stream(container, "audio")
+        if low - track.start > _WORTH_SEEKING and _seeks_exactly(container):
+            container.seek(int((low - _PREROLL + origin) / audio.time_base), stream=audio)
+        native, mono, cursor = 0, np.zeros(0, np.float32), None
+        for frame in decoded(audio, packets_of(container, audio)):
+            if not native:
+                native = frame.sample_rate
+                mono = _silence(path, (high - low) * native)
+            at = _place(frame, native, origin + low, cursor)
+            if at >= len(mono):
+                break
+            part = _mono(frame)
+            cursor = at + len(part)
+            begin = max(at, 0)
+            part = part[begin - at : len(mono) - at]
+            mono[begin : begin + len(part)] = part
+    if not native:
+        raise DataError(f"The sound track of '{path}' cannot be decoded.")
+    return mono, native
+
+
+def _silence(path: Path, samples: float) -> NDArray[np.float32]:
+    if samples > MAX_SAMPLES:
+        raise DataError(f"'{path}' claims a sound track of {samples:.0f} samples, more than can be decoded.")
+    return np.zeros(math.ceil(samples), np.float32)
+
+
+def _place(frame: Any, rate: int, zero: float, cursor: int | None) -> int:
+    """Index of a frame's first sample: where the one before it ended, unless the timestamps tell of a gap."""
+    if frame.pts is None:
+        return cursor or 0
+    stamped = round((frame.time - zero) * rate)
+    return cursor if cursor is not None and abs(stamped - cursor) < _JITTER * rate else stamped
+
+
+def _seeks_exactly(container: InputContainer) -> bool:
+    """Containers with an index; in a bare MP3 or MPEG stream a seek lands at an estimate."""
+    return not {"mp4", "matroska", "wav", "ogg"}.isdisjoint(container.format.name.split(","))
+
+
+def _mono(frame: Any) -> NDArray[np.float32]:
+    """[n] float32, the mean of all channels."""
+    samples = frame.to_ndarray()
+    if frame.format.is_packed:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind == "u":
+        samples = samples.astype(np.float32) / 128 - 1
+    elif samples.dtype.kind == "i":
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    mono: NDArray[np.float32] = samples.mean(axis=0, dtype=np.float32)
+    return mono
+
+
+@lru_cache(maxsize=16)
+def _resampler(native: int, rate: int) -> Any:
+    from torchaudio.transforms import Resample
+
+    return Resample(native, rate)
