@@ -1,45 +1,70 @@
-"""The application: its commands, and what stands before them."""
+"""The application: which commands there are, and what stands before them. A command is imported when it runs."""
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ccl_cli import __version__, registry
-from ccl_cli.cli import evaluate, train
 from ccl_cli.cli.common import examples, show_help, with_verbosity
-from ccl_cli.cli.plugins import plugins
-from ccl_cli.cli.recipes import recipes
-from ccl_cli.cli.teachers import teachers
 
 EXPERIMENTS, CATALOGUE, ADDED = "Experiments", "Catalogue", "From plugins"
 
+# Name: module and attribute, panel, one line of help.
+OWN = {
+    "train": ("train:app", EXPERIMENTS, "Train a video student with any number of frozen teachers."),
+    "eval": (
+        "evaluate:app",
+        EXPERIMENTS,
+        "Evaluate a trained student: recognition and retrieval, in percent.",
+    ),
+    "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
+    "teachers": ("teachers:app", CATALOGUE, "List teachers, describe one, download its weights."),
+    "plugins": ("plugins:app", CATALOGUE, "List what is installed: teachers, students, methods, data sets."),
+}
+
 
 class Commands(TyperGroup):
-    """Our commands, and those that other packages add under ``ccl.commands``, imported when they are run."""
+    """Our commands, then those that other packages add under ``ccl.commands``.
+
+    Until one of them runs, a stand-in shows its line in the help.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: _stand_in(name, text, panel) for name, (_, panel, text) in OWN.items()}
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Ours first."""
-        added = [name for name in registry.names(registry.COMMANDS) if name not in self.commands]
-        return [*super().list_commands(ctx), *added]
+        return [*OWN, *(name for name in registry.names(registry.COMMANDS) if name not in OWN)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Ours, or a stand-in that is enough for the list."""
-        own = super().get_command(ctx, cmd_name)
-        if own or cmd_name not in registry.names(registry.COMMANDS):
-            return own
+        """A stand-in, or None."""
+        if cmd_name in OWN or cmd_name not in registry.names(registry.COMMANDS):
+            return super().get_command(ctx, cmd_name)
         plugin = registry.find(registry.COMMANDS, cmd_name)
-        return TyperCommand(cmd_name, help=f"Added by {plugin.origin}.", rich_help_panel=ADDED)
+        return _stand_in(cmd_name, f"Added by {plugin.origin}.", ADDED)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is about to run: the real one, in place of its stand-in."""
-        name, command, rest = super().resolve_command(ctx, args)
-        if name in self.commands or name is None:
-            return name, command, rest
-        added = registry.load(registry.find(registry.COMMANDS, name))
-        return name, typer.main.get_command(added) if isinstance(added, typer.Typer) else added, rest
+        """The command that is about to run: the real one."""
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        return name, stand_in and _real(name or ""), rest
+
+
+def _stand_in(name: str, text: str, panel: str) -> TyperCommand:
+    return TyperCommand(name, help=text, rich_help_panel=panel)
+
+
+def _real(name: str) -> Any:
+    if name in OWN:
+        module, _, attribute = OWN[name][0].partition(":")
+        command = getattr(importlib.import_module(f"ccl_cli.cli.{module}"), attribute)
+    else:
+        command = registry.load(registry.find(registry.COMMANDS, name))
+    return typer.main.get_command(command) if isinstance(command, typer.Typer) else command
 
 
 app = typer.Typer(
@@ -71,10 +96,3 @@ def _before(
     ] = False,
 ) -> None:
     show_help(ctx)
-
-
-app.command("train", epilog=train.EXAMPLES, rich_help_panel=EXPERIMENTS)(train.train)
-app.command("eval", epilog=evaluate.EXAMPLES, rich_help_panel=EXPERIMENTS)(evaluate.evaluate)
-app.add_typer(recipes, name="recipes", rich_help_panel=CATALOGUE)
-app.add_typer(teachers, name="teachers", rich_help_panel=CATALOGUE)
-app.add_typer(plugins, name="plugins", rich_help_panel=CATALOGUE)

@@ -54,6 +54,7 @@ def group(help: str, *lines: str) -> typer.Typer:
     """A group of commands with its examples."""
     return typer.Typer(
         help=help,
+        add_completion=False,
         epilog=examples(*lines),
         callback=show_help,
         invoke_without_command=True,

@@ -14,12 +14,7 @@ from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, examples, with_verbosity
 
-EXAMPLES = examples(
-    "ccl eval                             newest run, both tasks",
-    "ccl eval --retrieval",
-    "ccl eval runs/mine/20260101-120000-1a2b3c4d --per-class",
-    "ccl eval --json > result.json",
-)
+app = typer.Typer(add_completion=False)
 
 _LABELS = {
     "top1": "top-1",
@@ -32,6 +27,14 @@ _LABELS = {
 }
 
 
+@app.command(
+    epilog=examples(
+        "ccl eval                             newest run, both tasks",
+        "ccl eval --retrieval",
+        "ccl eval runs/mine/20260101-120000-1a2b3c4d --per-class",
+        "ccl eval --json > result.json",
+    )
+)
 @with_verbosity
 def evaluate(
     run: Annotated[

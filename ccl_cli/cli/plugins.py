@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 Kind = Literal["teachers", "students", "methods", "datasets", "commands"]
 
-plugins = group(
+app = group(
     "List what is installed: teachers, students, methods, data sets.",
     "ccl plugins ls",
     "ccl plugins ls methods",
 )
 
 
-@plugins.command("ls", epilog=examples("ccl plugins ls", "ccl plugins ls students", "ccl plugins ls --load"))
+@app.command("ls", epilog=examples("ccl plugins ls", "ccl plugins ls students", "ccl plugins ls --load"))
 def list_plugins(
     kind: Annotated[Kind | None, typer.Argument(help="Only these.", show_default=False)] = None,
     load: Annotated[bool, typer.Option("--load", help="Import each one to see whether it works.")] = False,

@@ -11,7 +11,7 @@ from ccl_cli.cli import options
 from ccl_cli.cli.common import complete_recipes, examples, group
 from ccl_cli.errors import CclError, Several
 
-recipes = group(
+app = group(
     "List, show and check recipes: experiments as YAML files.",
     "ccl recipes ls",
     "ccl recipes show ucf51-ccl-ai > mine.yaml",
@@ -19,7 +19,7 @@ recipes = group(
 )
 
 
-@recipes.command("ls", epilog=examples("ccl recipes ls"))
+@app.command("ls", epilog=examples("ccl recipes ls"))
 def list_recipes() -> None:
     """List the built-in recipes."""
     from ccl_cli.recipe_files import builtin_recipes, load_recipe
@@ -34,7 +34,7 @@ def list_recipes() -> None:
     )
 
 
-@recipes.command(
+@app.command(
     "show",
     epilog=examples("ccl recipes show smoke", "ccl recipes show smoke --set train.epochs=1 > mine.yaml"),
 )
@@ -50,7 +50,7 @@ def show(
     print(to_yaml(load_recipe(name, overrides=set_ or ())), end="")
 
 
-@recipes.command("check", epilog=examples("ccl recipes check", "ccl recipes check mine.yaml other.yaml"))
+@app.command("check", epilog=examples("ccl recipes check", "ccl recipes check mine.yaml other.yaml"))
 def check(
     names: Annotated[
         list[str] | None,

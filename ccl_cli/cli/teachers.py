@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ccl")
 
-teachers = group(
+app = group(
     "List teachers, describe one, download its weights.",
     "ccl teachers ls",
     "ccl teachers info audio:cnn14",
@@ -41,7 +41,7 @@ Name = Annotated[
 ]
 
 
-@teachers.command("ls", epilog=examples("ccl teachers ls", "ccl teachers ls --load"))
+@app.command("ls", epilog=examples("ccl teachers ls", "ccl teachers ls --load"))
 def list_teachers(
     load: Annotated[bool, typer.Option("--load", help="Import each one to see whether it works.")] = False,
 ) -> None:
@@ -49,7 +49,7 @@ def list_teachers(
     plugins.show(["teachers"], load)
 
 
-@teachers.command(
+@app.command(
     "info", epilog=examples("ccl teachers info audio:cnn14", "ccl teachers info 'audio:cnn14?dim=2048'")
 )
 def info(name: Name) -> None:
@@ -69,7 +69,7 @@ def info(name: Name) -> None:
     print(f"\n{inspect.getdoc(cls)}")
 
 
-@teachers.command("pull", epilog=examples("ccl teachers pull audio:cnn14"))
+@app.command("pull", epilog=examples("ccl teachers pull audio:cnn14"))
 def pull(name: Name) -> None:
     """Download a teacher's published weights into the cache, with a checksum."""
     from ccl_cli.teachers import weights

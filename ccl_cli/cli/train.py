@@ -11,15 +11,18 @@ from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import examples, with_verbosity
 
-EXAMPLES = examples(
-    "ccl train --teacher audio:cnn14 --teacher image:resnet34 --data ucf51",
-    "ccl train --recipe smoke",
-    "ccl train --recipe ucf51-ccl-ai --set method.ccl.gradient=joint",
-    "ccl train --recipe mine.yaml --num-processes 4 --precision bf16",
-    "ccl train --resume runs/mine/20260101-120000-1a2b3c4d",
+app = typer.Typer(add_completion=False)
+
+
+@app.command(
+    epilog=examples(
+        "ccl train --teacher audio:cnn14 --teacher image:resnet34 --data ucf51",
+        "ccl train --recipe smoke",
+        "ccl train --recipe ucf51-ccl-ai --set method.ccl.gradient=joint",
+        "ccl train --recipe mine.yaml --num-processes 4 --precision bf16",
+        "ccl train --resume runs/mine/20260101-120000-1a2b3c4d",
+    )
 )
-
-
 @with_verbosity
 def train(
     recipe: options.RecipeName = None,

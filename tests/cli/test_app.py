@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ccl_cli import __version__
-from ccl_cli.cli.app import app
+from ccl_cli.cli.app import OWN, app
 from ccl_cli.errors import DataError, RecipeError, Several
 from tests.cli.conftest import spawn
 from tests.plugin_folder import install, install_broken
@@ -51,6 +51,11 @@ def test_a_bare_group_shows_its_help(ccl, command):
 
 def test_version(ccl):
     assert ccl("--version").out == f"ccl {__version__}\n"
+
+
+def test_the_list_of_commands_says_what_each_command_says(ccl):
+    for name, (_, _, text) in OWN.items():
+        assert " ".join(ccl(name, "--help").out.split("╭")[0].split()).find(text) > 0
 
 
 def test_panels_of_train(ccl):
