@@ -1,4 +1,4 @@
-"""The application: which commands there are, and what stands before them. A command is imported when it runs."""
+"""The application: its commands, each imported when it runs, and what stands before them."""
 
 from __future__ import annotations
 
