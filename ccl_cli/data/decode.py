@@ -19,7 +19,16 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Interpolation, VideoReformatter
 from torch import Tensor
 
-from ccl_cli.data.media import VideoInfo, best_stream, decoded, frame_range, index_video, opened, packets_of
+from ccl_cli.data.media import (
+    THREADS,
+    VideoInfo,
+    best_stream,
+    decoded,
+    frame_range,
+    index_video,
+    opened,
+    packets_of,
+)
 from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Clip", "VideoInfo", "frame_range", "index_video", "iter_windows", "read_frames"]
 
+# Left to itself, scaling takes every core from PyAV 17 on, and only from there on has a choice.
+_SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
 # Decoders that heed a change of skip_frame between packets; AV1's keeps the first value.
 _SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}
 
@@ -169,7 +180,9 @@ class _ToImage:
         if self.size is None:  # the first frame decides, should the size change within the file
             scale = min(1.0, self.short_side / min(frame.width, frame.height))
             self.size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
-        rgb = self.reformatter.reformat(frame, *self.size, format="rgb24", interpolation=Interpolation.AREA)
+        rgb = self.reformatter.reformat(
+            frame, *self.size, format="rgb24", interpolation=Interpolation.AREA, **_SCALING
+        )
         return _upright(np.asarray(rgb.to_ndarray(), np.uint8), frame)
 
 

@@ -39,12 +39,10 @@ class AudioTrack:
     Attributes:
         start: Seconds on the file's clock.
         end: Seconds on the file's clock.
-        rate: Samples per second, Hz.
     """
 
     start: float
     end: float
-    rate: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -174,7 +172,7 @@ def best_stream(container: InputContainer, kind: Literal["video", "audio"]) -> A
     Raises:
         DataError: there is no decoder for it.
     """
-    stream = container.streams.best(kind)
+    stream: Any = container.streams.best(kind)
     if stream is None or (kind == "video" and stream.disposition & Disposition.attached_pic):
         return None
     if stream.codec_context is None:
@@ -205,10 +203,11 @@ def decoded(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
 @lru_cache(maxsize=1024)
 def _index(path: Path, mtime: int, size: int) -> VideoInfo:
     with opened(path) as container:
-        video, audio = best_stream(container, "video"), best_stream(container, "audio")
+        # Sound that cannot be decoded is the trouble of those who want to hear it.
+        video, audio = best_stream(container, "video"), container.streams.best("audio")
         if video is None and audio is None:
             raise DataError(f"'{path}' holds neither picture nor sound.")
-        streams = [stream for stream in (video, audio) if stream]
+        streams: list[Any] = [stream for stream in (video, audio) if stream]
         starts = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None]
         origin = min(starts, default=0.0)
         rows: dict[int, list[_Packet]] = {stream.index: [] for stream in streams}
@@ -264,12 +263,11 @@ def _decoded_pts(path: Path, period: int) -> NDArray[np.int64]:
         video = best_stream(container, "video")
         start = video.start_time or 0
         stamps = [frame.pts for frame in decoded(video, packets_of(container, video))]
-        count, ordered = len(stamps), sorted({stamp for stamp in stamps if stamp is not None})
-        if len(ordered) < count:
-            return start + period * np.arange(count, dtype=np.int64)
-        pts = np.array(ordered, np.int64)
-        # The decoder of an AVI stamps a frame when it hands it out, some frames after it is due.
-        return pts - pts[0] + start if count and container.format.name == "avi" else pts
+        ordered = sorted({stamp for stamp in stamps if stamp is not None})
+        # An AVI has one frame rate; its frames are stamped with the packet that set them free.
+        if len(ordered) < len(stamps) or container.format.name == "avi":
+            return start + period * np.arange(len(stamps), dtype=np.int64)
+        return np.array(ordered, np.int64)
 
 
 def _period(video: Any) -> int:
@@ -288,4 +286,4 @@ def _audio_track(audio: Any, packets: list[_Packet], origin: float) -> AudioTrac
     # What lies before 0 primes the decoder and is never heard.
     start = max(0.0, float(min(begin for begin, _ in heard) * audio.time_base) - origin)
     end = float(max(end for _, end in heard) * audio.time_base) - origin
-    return AudioTrack(start, end, audio.codec_context.sample_rate)
+    return AudioTrack(start, end)
