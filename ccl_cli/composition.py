@@ -25,14 +25,15 @@ class Composed(NamedTuple):
 class CompositionHead(nn.Module):
     """Residual composition of a teacher's and a student's embedding, with a classifier of its own.
 
-    ``x_mv = x_m + W [unit(x_m); unit(x_v)] + b`` and ``z_mv = C x_mv + c`` (Eq. 1). The embedding that the residual
-    is added to is not normalised. A teacher of another width is first projected to the student's width D.
+    ``x_mv = x_m + W [unit(x_m); unit(x_v)] + b`` and ``z_mv = C x_mv + c`` (Eq. 1). The embedding that the
+    residual is added to is not normalised. A teacher of another width is first projected to width D.
 
     Args:
         teacher_dim: Width D_m of the teacher's embedding.
         student_dim: Width D of the student's feature.
         num_classes: K.
-        normalize_inputs: Whether the residual's inputs are scaled to unit length (paper and official code: yes).
+        normalize_inputs: Whether the residual's inputs are scaled to unit length (paper and official code:
+            yes).
     """
 
     def __init__(

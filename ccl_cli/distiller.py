@@ -68,7 +68,9 @@ class Distiller(nn.Module):
         with torch.autocast(video.device.type, enabled=False):
             parts = self._parts(_full_precision(student), teachers, batch)
         loss = torch.stack([part.to(parts["ce"].dtype) for part in parts.values()]).sum()
-        return StepOutput(loss, {name: part.detach() for name, part in parts.items()}, student.logits.detach())
+        return StepOutput(
+            loss, {name: part.detach() for name, part in parts.items()}, student.logits.detach()
+        )
 
     def _parts(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch

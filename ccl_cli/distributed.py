@@ -1,8 +1,8 @@
 """What several processes share: their number, gathered rows with gradients, and means over all of them.
 
 Every loss here is written so that N processes give the gradients of one. Anchors are local, candidates are
-gathered, and means divide by the global count. DistributedDataParallel then averages gradients over processes,
-which is why :func:`masked_mean` multiplies by their number.
+gathered, and means divide by the global count. DistributedDataParallel then averages gradients over
+processes, which is why :func:`masked_mean` multiplies by their number.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def on_main(make: Callable[[], T]) -> T:
             outcome = (make(), None)
         except Exception as error:
             outcome = (None, error)
-    value, error = from_main(outcome)
-    if error is not None:
-        raise error
+    value, failure = from_main(outcome)
+    if failure is not None:
+        raise failure
     return cast(T, value)

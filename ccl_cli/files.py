@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; its content takes the place of ``path`` once it is complete and on disk.
+    """A temporary path beside ``path``, which takes its place once it is complete and on disk.
 
     The folder is made if need be. On any error the temporary file is removed and ``path`` stays as it was.
     """

@@ -1,7 +1,7 @@
 """Loss terms as pure tensor functions: no configuration, no input or output, no communication.
 
-Each returns one value per row (anchor); the caller masks and averages. Inputs below single precision are computed
-in float32, float64 stays float64.
+Each returns one value per row (anchor); the caller masks and averages. Inputs below single precision are
+computed in float32, float64 stays float64.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
     positive = positive & present
     negative = ~positive & present
     scores = scores.masked_fill(~present, _EXCLUDED)
-    # At most one entry of a row can exceed one half. For that entry 1 - p is computed from the others' sum, which
-    # is exact however small; for the rest log1p is accurate. The guard log(1 - p + 1e-10) is neither: its gradient
-    # vanishes for exactly the worst negatives.
+    # At most one entry of a row can exceed one half. For that entry 1 - p is computed from the others' sum,
+    # which is exact however small; for the rest log1p is accurate. The guard log(1 - p + 1e-10) is neither:
+    # its gradient vanishes for exactly the worst negatives.
     best = scores.detach().argmax(dim=1, keepdim=True)
     is_best = torch.zeros_like(positive).scatter(1, best, True)
     log_sum_others = scores.masked_fill(is_best, _EXCLUDED).logsumexp(dim=1, keepdim=True)  # [A, 1]

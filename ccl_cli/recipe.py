@@ -127,8 +127,10 @@ class Recipe(_Section):
         return "+".join(self.method)
 
     def hash(self) -> str:
-        """Eight hex digits over everything that decides the experiment."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"description"}), sort_keys=True)
+        """Eight hex digits over everything that decides the experiment's result."""
+        aside = {"workers", "log_every", "checkpoint_every", "tracker"}
+        values = self.model_dump(mode="json", exclude={"description": True, "train": aside})
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

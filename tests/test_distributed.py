@@ -17,7 +17,7 @@ from ccl_cli.data.batch import Batch
 from ccl_cli.distributed import any_process, gather_objects, masked_mean, on_main
 from ccl_cli.losses import cross_entropy
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.methods.ccl import CCL, Options
+from ccl_cli.methods.ccl import CCL, CCLOptions
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
@@ -45,7 +45,7 @@ class Step(nn.Module):
         infos = (TeacherInfo("audio:t", "audio", DIM), TeacherInfo("image:t", "image", 7))
         self.trunk = nn.Linear(4, DIM).double()
         self.classifier = nn.Linear(DIM, CLASSES).double()
-        self.method = CCL(Options(**options), Setting(DIM, CLASSES, ROWS, infos)).double()
+        self.method = CCL(CCLOptions(**options), Setting(DIM, CLASSES, ROWS, infos)).double()
 
     def forward(self, x, embeddings, labels):
         feature = self.trunk(x).relu()

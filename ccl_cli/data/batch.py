@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -25,11 +26,23 @@ class Batch(NamedTuple):
     Shapes:
         video: [B, 3, T, S, S] uint8, not normalised.
         labels: [B] int64.
-        index: [B] int64, rows of the training split.
+        rows: [B] int64, places in the training split.
     """
 
     video: Tensor
     labels: Tensor
-    index: Tensor
+    rows: Tensor
     inputs: dict[str, TeacherInput]
     epoch: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        return self._replace(
+            video=self.video.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            rows=self.rows.to(device, non_blocking=True),
+            inputs={
+                name: TeacherInput(*(tensor.to(device, non_blocking=True) for tensor in given))
+                for name, given in self.inputs.items()
+            },
+        )

@@ -17,6 +17,7 @@ from ccl_cli.data.manifest import Video
 from ccl_cli.data.sampler import Draw, EpochSampler
 from ccl_cli.data.transforms import train_view
 from ccl_cli.data.window import Window
+from ccl_cli.data.workers import worker_options
 from ccl_cli.errors import CclError, DataError, PluginError
 from ccl_cli.recipe import Clip
 from ccl_cli.teachers import Preprocess
@@ -55,8 +56,8 @@ class Loaded:
 class TrainingSet(Dataset[Sample | CclError]):
     """Reads one window per draw; every random number depends on (seed, epoch, index) alone.
 
-    A video that cannot be read is replaced by its neighbour in the list and reported, so that a batch never changes
-    its shape. Errors are returned, not raised: a loader would turn a raised one into a traceback.
+    A video that cannot be read is replaced by its neighbour in the list and reported, so that a batch never
+    changes its shape. Errors are returned, not raised: a loader would turn a raised one into a traceback.
 
     Args:
         videos: The training split.
@@ -77,7 +78,7 @@ class TrainingSet(Dataset[Sample | CclError]):
         """The draw's sample, or the error that must end the run."""
         unreadable: dict[int, str] = {}
         for attempt in range(min(_ATTEMPTS, len(self.videos))):
-            index = (draw.index + attempt) % len(self.videos)
+            index = (draw.row + attempt) % len(self.videos)
             try:
                 return self._read(draw, index, unreadable)
             except DataError as error:
@@ -105,9 +106,7 @@ class TrainingSet(Dataset[Sample | CclError]):
             batch_rng=np.random.default_rng([self.seed, draw.step, 2]),
         )
         inputs = {name: _run(name, preprocess, window) for name, preprocess in self.preprocess.items()}
-        return Sample(
-            window.student_view, video.label, index, inputs, window.states, draw.epoch, unreadable
-        )
+        return Sample(window.student_view, video.label, index, inputs, window.states, draw.epoch, unreadable)
 
 
 def _run(name: str, preprocess: Preprocess, window: Window) -> Tensor | None:
@@ -137,7 +136,7 @@ def collate(samples: Sequence[Sample | CclError], preprocess: Mapping[str, Prepr
     batch = Batch(
         video=torch.stack([sample.video for sample in good]),
         labels=torch.tensor([sample.label for sample in good]),
-        index=torch.tensor([sample.index for sample in good]),
+        rows=torch.tensor([sample.index for sample in good]),
         inputs={
             name: _collate_teacher([sample.inputs[name] for sample in good], preprocess[name])
             for name in preprocess
@@ -162,11 +161,8 @@ def training_loader(
     """All the remaining micro-batches of a run in one stream: workers never stop between epochs."""
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         collate_fn=partial(collate, preprocess=dataset.preprocess),
-        num_workers=workers,
         pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
-        # A forked worker would inherit the threads' locks of torch and FFmpeg in an undefined state.
-        multiprocessing_context="forkserver" if workers else None,
+        **worker_options(workers, {type(each).__module__ for each in dataset.preprocess.values()}),
     )

@@ -1,4 +1,4 @@
-"""Which videos make up which batch: a function of (seed, epoch, step), so that a run can go on where it stopped."""
+"""Which videos make up which batch: a function of (seed, epoch, step), so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Draw(NamedTuple):
 
     epoch: int
     step: int
-    index: int
+    row: int
 
 
 @dataclass(frozen=True)
 class EpochSampler:
     """Batches of one process, for the rest of a run.
 
-    Every step takes the next ``batch_size`` videos of the epoch's permutation; the last step of an epoch is filled
-    up from the permutation's start, so that each video is seen and each batch is full. A step's videos are split
-    into micro-batches and then over the processes: the rows that are contrasted with each other do not depend on
-    the number of processes.
+    Every step takes the next ``batch_size`` videos of the epoch's permutation; the last step of an epoch is
+    filled up from the permutation's start, so that each video is seen and each batch is full. A step's videos
+    are split into micro-batches and then over the processes: the rows that are contrasted with each other do
+    not depend on the number of processes.
 
     Attributes:
         videos: Length of the training split.
@@ -81,4 +81,4 @@ class EpochSampler:
                 rows = order[places].reshape(self.accumulation, self.processes, -1)
                 number = epoch * self.steps_per_epoch + step
                 for micro in rows[:, self.rank]:
-                    yield [Draw(epoch, number, int(index)) for index in micro]
+                    yield [Draw(epoch, number, int(row)) for row in micro]

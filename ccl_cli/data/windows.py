@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ccl_cli.data.decode import iter_windows
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.transforms import eval_view
+from ccl_cli.data.workers import worker_options
 from ccl_cli.errors import DataError
 from ccl_cli.recipe import Clip
 
@@ -21,11 +22,11 @@ class Chunk(NamedTuple):
 
     Shapes:
         windows: [n, 3, T, S, S] uint8, not normalised.
-        index: [n] int64, each window's video.
+        rows: [n] int64, each window's video.
     """
 
     windows: Tensor
-    index: Tensor
+    rows: Tensor
     unreadable: dict[int, str]
 
 
@@ -99,10 +100,4 @@ class SlidingWindows(IterableDataset[Chunk]):
 
 def window_loader(dataset: SlidingWindows, *, workers: int, pin_memory: bool) -> DataLoader[Chunk]:
     """Chunks from several workers; a video's windows all come from one worker, in order."""
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        multiprocessing_context="forkserver" if workers else None,
-    )
+    return DataLoader(dataset, batch_size=None, pin_memory=pin_memory, **worker_options(workers))

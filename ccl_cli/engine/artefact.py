@@ -31,10 +31,18 @@ class Artefact:
     header: dict[str, Any]
 
 
-def save_model(path: Path, student: Student, recipe: Recipe, classes: tuple[str, ...], **records: Any) -> None:
-    """Write ``model.safetensors`` atomically; the header is JSON under one key, so that equal models are equal bytes.
+def save_model(
+    path: Path, student: Student, recipe: Recipe, classes: tuple[str, ...], **records: Any
+) -> None:
+    """Write ``model.safetensors`` atomically.
+
+    The header is JSON under one key, so that equal models are equal bytes.
 
     Args:
+        path: The file.
+        student: The network.
+        recipe: How it was trained.
+        classes: Names, in the order of its scores.
         records: Further entries of the header, such as the manifest's hash.
     """
     header = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from ccl_cli import registry
 from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import load_source
 from ccl_cli.errors import CclError, DataError, RecipeError, Several
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.recipe import Recipe
@@ -55,7 +57,7 @@ def build(recipe: Recipe) -> Parts:
         raise bundled(errors)
     torch.manual_seed(recipe.train.seed)
     manifest = _attempt(errors, lambda: load_data(recipe.data))
-    teachers = [_attempt(errors, lambda spec=spec: load_teacher(parse_model(spec))) for spec in recipe.teachers]
+    teachers = [_attempt(errors, partial(load_teacher, parse_model(text))) for text in recipe.teachers]
     if errors or manifest is None:
         raise bundled(errors)
     named = _by_name(recipe, [teacher for teacher in teachers if teacher is not None])
@@ -63,6 +65,12 @@ def build(recipe: Recipe) -> Parts:
     check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing)
     absent = set(missing)
     videos = tuple(video for video in manifest.split("train") if video not in absent)
+    for name, teacher in named.items():
+        if not teacher.coverage([video.id for video in videos]):
+            raise DataError(
+                f"{name} has no embedding for any of the {len(videos)} training videos.",
+                f"Its names must be video ids such as '{videos[0].id}'.",
+            )
     student = load_student(recipe.student, len(manifest.classes))
     infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in named.items())
     setting = Setting(student.feature_dim, len(manifest.classes), len(videos), infos)
@@ -73,10 +81,12 @@ def build(recipe: Recipe) -> Parts:
 def load_data(text: str | None) -> Manifest:
     """List the data set a recipe names."""
     if text is None:
-        raise RecipeError("No data set is named.", "Give one with --data, for example --data folder:my_videos.")
+        raise RecipeError(
+            "No data set is named.", "Give one with --data, for example --data folder:my_videos."
+        )
     spec = parse_data(text)
     source = registry.load(registry.find(registry.DATASETS, spec.kind))
-    manifest: Manifest = source(spec.name, **spec.options)
+    manifest = load_source(spec.kind, source, spec.name, spec.options)
     manifest.validate()
     return manifest
 

@@ -20,6 +20,8 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write the state of one step, then remove all but the newest two.
 
     Args:
+        folder: The run's state folder.
+        step: Steps taken.
         state: Tensors and plain Python values only, so that it can be read back without executing anything.
     """
     path = folder / f"step-{step:09d}.pt"

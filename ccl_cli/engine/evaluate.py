@@ -19,6 +19,7 @@ from ccl_cli.data.windows import Chunk, SlidingWindows, window_loader
 from ccl_cli.distributed import gather_objects, is_main, rank, total, world_size
 from ccl_cli.engine.artefact import Artefact, load_model
 from ccl_cli.engine.build import check_unreadable, load_data
+from ccl_cli.engine.device import set_up
 from ccl_cli.engine.metrics import recognition, retrieval
 from ccl_cli.engine.progress import Reporter
 from ccl_cli.engine.runs import MANIFEST, RunFolder, find_run
@@ -58,8 +59,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run's student, or a ``model.safetensors`` alone.
 
-    Recognition scores the videos of ``split``; retrieval asks with them and searches the training split. A video
-    that is missing or cannot be read counts as an error.
+    Recognition scores the videos of ``split``; retrieval asks with them and searches the training split. A
+    video that is missing or cannot be read counts as an error.
 
     Args:
         run: A run folder, a model file, or None for the newest run.
@@ -76,7 +77,7 @@ def evaluate_run(
     folder, path = _locate(run)
     artefact = load_model(path)
     manifest = _manifest(artefact, folder, data)
-    accelerator = Accelerator(mixed_precision={"fp32": "no", "auto": "no"}.get(precision, precision))
+    accelerator = set_up(precision)
     recipe = artefact.recipe
     settings = {
         "batch_size": batch_size or recipe.eval.batch_size,
@@ -127,8 +128,10 @@ def describe(
     with Reporter(title, share, unit="video") as reporter, torch.inference_mode(), accelerator.autocast():
         for chunk in window_loader(dataset, workers=workers, pin_memory=device.type == "cuda"):
             unreadable |= chunk.unreadable
-            if len(chunk.index):
-                video = normalize(chunk.windows.to(device, non_blocking=True), recipe.clip.mean, recipe.clip.std)
+            if len(chunk.rows):
+                video = normalize(
+                    chunk.windows.to(device, non_blocking=True), recipe.clip.mean, recipe.clip.std
+                )
                 output = student(video)
                 sums.add(chunk, output.logits.float().softmax(dim=1).cpu(), output.feature.float().cpu())
             reporter.advance(sums.finished(chunk))
@@ -152,14 +155,14 @@ class _Sums:
         return cls(torch.zeros(videos, classes), torch.zeros(videos, width), torch.zeros(videos))
 
     def add(self, chunk: Chunk, scores: Tensor, features: Tensor) -> None:
-        self.scores.index_add_(0, chunk.index, scores)
-        self.features.index_add_(0, chunk.index, features)
+        self.scores.index_add_(0, chunk.rows, scores)
+        self.features.index_add_(0, chunk.rows, features)
 
     def finished(self, chunk: Chunk) -> int:
         """How many videos this chunk is the first to touch, or to report as unreadable."""
-        new = int((self.windows[chunk.index.unique()] == 0).sum()) if len(chunk.index) else 0
-        self.windows.index_add_(0, chunk.index, torch.ones(len(chunk.index)))
-        return new + len(chunk.unreadable)
+        new = sum(self.windows[index] == 0 for index in set(chunk.rows.tolist()))
+        self.windows.index_add_(0, chunk.rows, torch.ones(len(chunk.rows)))
+        return int(new) + len(chunk.unreadable)
 
     def means(self) -> tuple[Tensor, Tensor]:
         """Means over all processes; a video without a window becomes NaN (zero divided by zero)."""
@@ -207,7 +210,7 @@ def _with_classes_of(artefact: Artefact, manifest: Manifest) -> Manifest:
     unknown = sorted(set(manifest.classes) - set(artefact.classes))
     if unknown:
         raise DataError(
-            f"The model does not know {len(unknown)} class(es) of '{manifest.name}', for example '{unknown[0]}'.",
+            f"The model does not know {len(unknown)} class(es) of '{manifest.name}', such as '{unknown[0]}'.",
             f"It was trained on {len(artefact.classes)} classes: {', '.join(artefact.classes[:5])}, ...",
         )
     place = {name: label for label, name in enumerate(artefact.classes)}

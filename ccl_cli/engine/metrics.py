@@ -1,4 +1,4 @@
-"""Recognition and retrieval figures from per-video scores and features; nothing here knows a model or a file."""
+"""Recognition and retrieval figures from per-video scores and features."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def recognition(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[
 def retrieval(
     queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor
 ) -> dict[str, float]:
-    """Cosine retrieval, in percent: is an item of the query's class among the first K, and mean average precision.
+    """Cosine retrieval, in percent: an item of the query's class among the first K; mean average precision.
 
-    A query without a feature (a row that is not finite) counts as an error in every figure; a gallery item without
-    one cannot be found, so it is left out.
+    A query without a feature (a row that is not finite) counts as an error in every figure; a gallery item
+    without one cannot be found, so it is left out.
 
     Shapes:
         queries: [Q, D] features of the test videos.
@@ -56,7 +56,7 @@ def retrieval(
     read = torch.isfinite(queries).all(dim=1)
     sums = torch.zeros(4, dtype=torch.float64)
     if len(gallery):
-        for rows in torch.arange(len(queries))[read].split(_QUERIES_AT_ONCE):
+        for rows in torch.split(torch.arange(len(queries))[read], _QUERIES_AT_ONCE):
             scores = F.normalize(queries[rows], dim=1) @ gallery.T
             order = scores.argsort(dim=1, descending=True, stable=True)
             sums += _retrieval_sums(gallery_labels[order] == query_labels[rows, None])
@@ -65,7 +65,7 @@ def retrieval(
 
 
 def _retrieval_sums(relevant: Tensor) -> Tensor:
-    """Sums over queries of hits in the first 1, 5, 10 and of average precision; ``relevant`` is [Q, G], ranked."""
+    """Sums over queries: hits in the first 1, 5, 10; average precision. ``relevant`` is [Q, G], ranked."""
     hits = [relevant[:, :k].any(dim=1).sum().double() for k in (1, 5, 10)]
     ranks = torch.arange(1, relevant.shape[1] + 1, dtype=torch.float64)
     precision = relevant.cumsum(dim=1).double() / ranks

@@ -14,7 +14,14 @@ from typing import Any, Self, TypeVar
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 
 from ccl_cli.distributed import is_main, total, world_size
@@ -87,7 +94,7 @@ class Clock:
             yield item
 
     def read(self) -> dict[str, float]:
-        """``clips_per_s`` over all processes and ``data_wait``, the share of time spent waiting; starts anew."""
+        """``clips_per_s`` of all processes; ``data_wait``, the share of time spent waiting; starts anew."""
         seconds = time.perf_counter() - self.begin
         figures = {
             "clips_per_s": round(self.clips * world_size() / seconds, 3),
@@ -98,7 +105,7 @@ class Clock:
 
 
 class Reporter:
-    """Shows a run's progress on the main process: a live bar, or a line now and then when there is no terminal."""
+    """Shows progress on the main process: a live bar, or a line now and then when there is no terminal."""
 
     def __init__(self, title: str, steps: int, done: int = 0, unit: str = "step") -> None:
         self._title, self._steps, self._done, self._unit = title, steps, done, unit
@@ -167,7 +174,7 @@ def figures_text(figures: Mapping[str, float]) -> str:
 
 
 def by_teacher(states: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, int]]:
-    """How many different videos had each state of each modality, e.g. {"audio": {"present": 9, "silent": 1}}."""
+    """How many videos had each state of each modality, e.g. {"audio": {"present": 9, "silent": 1}}."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for modalities in states.values():
         for modality, state in modalities.items():

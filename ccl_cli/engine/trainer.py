@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from ccl_cli.console import first_process
 from ccl_cli.data.batch import Batch
 from ccl_cli.data.dataset import Loaded, TrainingSet, training_loader
-from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sampler import EpochSampler
 from ccl_cli.distiller import Distiller, StepOutput
 from ccl_cli.distributed import any_process, barrier, gather_objects, is_main, on_main, world_size
 from ccl_cli.engine import checkpoint
 from ccl_cli.engine.artefact import save_model
 from ccl_cli.engine.build import Parts, build, check_unreadable, parameter_count
+from ccl_cli.engine.device import set_up, start_tracker
+from ccl_cli.engine.dry_run import describe
+from ccl_cli.engine.optim import lr_factor, parameter_groups, sgd
 from ccl_cli.engine.progress import Clock, Meter, Reporter, by_teacher, figures_text, jsonl_writer
-from ccl_cli.engine.runs import MANIFEST, METRICS, RECIPE, RunFolder, newest_unfinished, versions
-from ccl_cli.errors import CclError, EnvironmentError_, Interrupted, RecipeError, UsageError
-from ccl_cli.recipe import Optim, Recipe
-from ccl_cli.recipe_files import load_recipe, to_yaml
+from ccl_cli.engine.runs import METRICS, RunFolder, open_run, versions
+from ccl_cli.engine.stop import StopRequest, stop_on_signal
+from ccl_cli.errors import CclError, Interrupted
+from ccl_cli.recipe import Recipe
 from ccl_cli.teachers import Embedding, Teacher
 
 _log = logging.getLogger("ccl")
-
-# What a resumed run may change: nothing that decides the result of the steps already taken.
-RESUMABLE = {"train": {"workers", "log_every", "checkpoint_every", "max_steps", "tracker"}}
 
 
 def train(
@@ -59,12 +56,13 @@ def train(
         Interrupted: told to stop; the state was saved.
         CclError: anything the user can mend.
     """
-    accelerator = _accelerator(recipe)
     parts = build(recipe)
     if dry_run:
-        _describe(recipe, parts)
+        if first_process():
+            print(describe(recipe, parts))
         return Path()
-    run, resumed = on_main(lambda: _open_run(recipe, resume, output, parts))
+    accelerator = set_up(recipe.train.precision, recipe.train.tracker)
+    run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
     trainer = Trainer(recipe, parts, run, accelerator)
     if resumed:
         trainer.load_state_dict(checkpoint.load_state(run.state))
@@ -98,8 +96,8 @@ class Trainer:
         memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
         student = parts.student
         if recipe.train.sync_batchnorm:
-            student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
-        student.to(memory_format=memory_format)
+            student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
+        student.to(memory_format=memory_format)  # type: ignore[call-overload]
         if recipe.train.compile:
             student.compile()
         self.bare = Distiller(
@@ -135,7 +133,10 @@ class Trainer:
         sampler = self.sampler
         limit = self.recipe.train.max_steps
         last = min(sampler.total_steps, limit) if limit else sampler.total_steps
-        self._init_tracker()
+        if self.recipe.train.tracker != "none":
+            start_tracker(self.accelerator, self.run.path)
+        if is_main():
+            self.run.truncate_metrics(self.step)
         with (
             stop_on_signal() as stop,
             Reporter("train", last, self.step) as reporter,
@@ -181,7 +182,8 @@ class Trainer:
             self._stop(stop)
 
     def _train_step(self, micro_batches: Sequence[Loaded]) -> None:
-        # All randomness inside the networks is a function of (seed, step, rank): resuming needs no generator state.
+        # All randomness inside the networks is a function of (seed, step, rank): resuming needs no generator
+        # state.
         seeds = np.random.SeedSequence([self.recipe.train.seed, self.step, self.accelerator.process_index])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         self._set_lr()
@@ -189,7 +191,7 @@ class Trainer:
             self.seen.add(loaded)
             sync = number == len(micro_batches) - 1
             with nullcontext() if sync else self.accelerator.no_sync(self.distiller):
-                self._micro_step(to_device(loaded.batch, self.device), 1 / len(micro_batches))
+                self._micro_step(loaded.batch.to(self.device), 1 / len(micro_batches))
         if self.recipe.optim.clip_norm:
             self.accelerator.clip_grad_norm_(self.bare.parameters(), self.recipe.optim.clip_norm)
         self.optimizer.step()
@@ -198,7 +200,9 @@ class Trainer:
 
     def _micro_step(self, batch: Batch, share: float) -> None:
         with self.accelerator.autocast():
-            embeddings = {name: embed(teacher, *batch.inputs[name]) for name, teacher in self.teachers.items()}
+            embeddings = {
+                name: embed(teacher, *batch.inputs[name]) for name, teacher in self.teachers.items()
+            }
         output: StepOutput = self.distiller(batch, embeddings)
         self.accelerator.backward(output.loss * share)
         accuracy = (output.logits.argmax(dim=1) == batch.labels).float().mean()
@@ -262,11 +266,6 @@ class Trainer:
             seen.unreadable.update(unreadable)
         return seen
 
-    def _init_tracker(self) -> None:
-        if self.recipe.train.tracker != "none":
-            self.accelerator.project_configuration.set_directories(str(self.run.path))
-            self.accelerator.init_trackers("log")
-
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
@@ -293,8 +292,6 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.meter.load_state_dict(state["meter"], self.device)
         self.seen = Seen(state["states"], state["unreadable"])
-        if is_main():
-            self.run.truncate_metrics(self.step)
 
     def _save(self) -> Path:
         state = self.state_dict()
@@ -319,8 +316,8 @@ class Trainer:
                 selection="last",
             )
             self.run.update_summary(self._summary(seen) | {"finished": done})
+        barrier()  # no process may leave the group while another still talks
         self.accelerator.end_training()
-        barrier()
 
     def _summary(self, seen: Seen) -> dict[str, Any]:
         parts, videos = self.parts, self.parts.videos
@@ -362,163 +359,10 @@ def embed(teacher: Teacher, value: Tensor, present: Tensor) -> Embedding:
     return Embedding(torch.where(present[:, None], embedding.clone(), 0.0), present)
 
 
-def parameter_groups(distiller: Distiller, optim: Optim) -> list[dict[str, Any]]:
-    """The student's parameters, and the methods' own, which may keep their learning rate."""
-    groups = [
-        {"params": _trainable(distiller.student), "decays": True},
-        {"params": _trainable(distiller.methods), "decays": optim.head_lr_decay},
-    ]
-    return [group for group in groups if group["params"]]
-
-
-def sgd(groups: list[dict[str, Any]], optim: Optim) -> torch.optim.Optimizer:
-    """Stochastic gradient descent as the recipe says."""
-    return torch.optim.SGD(
-        groups,
-        lr=optim.lr,
-        momentum=optim.momentum,
-        weight_decay=optim.weight_decay,
-        nesterov=optim.nesterov,
-    )
-
-
-def lr_factor(epoch: int, epochs: int, optim: Optim) -> float:
-    """Factor on the learning rate in an epoch (from 0): gamma for each milestone that has passed."""
-    passed = sum(epoch >= (m * epochs if m < 1 else m) for m in optim.milestones)
-    return float(optim.gamma**passed)
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch."""
-    return batch._replace(
-        video=batch.video.to(device, non_blocking=True),
-        labels=batch.labels.to(device, non_blocking=True),
-        index=batch.index.to(device, non_blocking=True),
-        inputs={
-            name: type(given)(*(tensor.to(device, non_blocking=True) for tensor in given))
-            for name, given in batch.inputs.items()
-        },
-    )
-
-
-class StopRequest:
-    """Set by a signal, looked at between steps."""
-
-    def __init__(self) -> None:
-        self.name = ""
-
-    @property
-    def requested(self) -> bool:
-        """Whether a signal came."""
-        return bool(self.name)
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler; a second Ctrl-C does not wait any more."""
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
-        _log.warning("%s: stopping after this step.", self.name)
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn SIGTERM, SIGINT and SIGUSR1 (what schedulers send) into a request to stop."""
-    stop = StopRequest()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _accelerator(recipe: Recipe) -> Accelerator:
-    tracker = recipe.train.tracker
-    precision = recipe.train.precision
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise EnvironmentError_("fp16 needs a GPU.", "Use --precision bf16 or fp32.")
-    if tracker == "tensorboard":
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError as error:
-            raise EnvironmentError_(
-                "TensorBoard is not installed.", "Install it with `pip install 'ccl-cli[trackers]'`."
-            ) from error
-    return Accelerator(
-        mixed_precision=precision.replace("fp32", "no"),
-        log_with=None if tracker == "none" else tracker,
-        # Buffers are equal on all processes by construction; broadcasting them would undo updates.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
-    )
-
-
-def _open_run(
-    recipe: Recipe, resume: Path | str | None, output: Path | None, parts: Parts
-) -> tuple[RunFolder, bool]:
-    if resume == "auto":
-        run = newest_unfinished(recipe)
-        resume = run.path if run else None
-    if resume is None:
-        run = RunFolder.create(recipe, output)
-        parts.manifest.save(run.path / MANIFEST)
-        return run, False
-    run = RunFolder(Path(resume))
-    if not (run.path / RECIPE).is_file():
-        raise UsageError(f"'{run.path}' is not a run folder.", "Name one that `ccl train` made.")
-    if run.finished:
-        raise UsageError(f"'{run.path}' has finished.", f"Evaluate it with `ccl eval {run.path}`.")
-    _check_same(recipe, load_recipe(str(run.path / RECIPE), {}, []), run)
-    before = Manifest.load(run.path / MANIFEST)
-    if [video.id for video in before.videos] != [video.id for video in parts.manifest.videos]:
-        raise UsageError(f"The data set has changed since '{run.path}' began.", "Start a new run.")
-    return run, any(run.state.glob("step-*.pt"))
-
-
-def _check_same(recipe: Recipe, before: Recipe, run: RunFolder) -> None:
-    now, then = (each.model_dump(mode="json", exclude={"train": RESUMABLE["train"]}) for each in (recipe, before))
-    changed = sorted(key for key in now if now[key] != then[key])
-    if changed:
-        raise RecipeError(
-            f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
-            "Only " + ", ".join(f"train.{key}" for key in sorted(RESUMABLE["train"])) + " may change.",
-        )
-
-
-def _describe(recipe: Recipe, parts: Parts) -> None:
-    """What a run would do, with one batch really read (dry run)."""
-    train = recipe.train
-    sampler = EpochSampler(len(parts.videos), train.batch_size, train.epochs, train.seed, train.accumulation)
-    preprocess = {name: teacher.preprocess for name, teacher in parts.teachers.items()}
-    loader = training_loader(
-        TrainingSet(parts.videos, recipe.clip, preprocess, train.seed), sampler, workers=0, pin_memory=False
-    )
-    loaded = next(iter(loader))
-    if isinstance(loaded, CclError):
-        raise loaded
-    methods = sum(parameter_count(method) for method in parts.methods.values())
-    teachers = sum(parameter_count(teacher) for teacher in parts.teachers.values())
-    lines = [
-        to_yaml(recipe).rstrip(),
-        "---",
-        f"data: {parts.manifest.name}, {len(parts.videos)} training videos ({len(parts.missing)} missing), "
-        f"{len(parts.manifest.classes)} classes, manifest {parts.manifest.hash}",
-        f"parameters: student {parameter_count(parts.student):,}, methods {methods:,}, frozen {teachers:,}",
-        f"steps: {sampler.steps_per_epoch} per epoch, {sampler.total_steps} in all",
-        f"batch: video {tuple(loaded.batch.video.shape)}",
-        *(
-            f"  {name}: {tuple(given.value.shape)}, present in {int(given.present.sum())} of {len(given.present)}"
-            f"{', RANDOM WEIGHTS' if parts.teachers[name].random_weights else ''}"
-            for name, given in loaded.batch.inputs.items()
-        ),
-    ]
-    print("\n".join(lines))
-
-
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-
 def _teacher_record(teacher: Teacher) -> dict[str, Any]:
-    return {"fingerprint": teacher.fingerprint, "dim": teacher.dim, "random_weights": teacher.random_weights}
+    return {
+        "variant": teacher.variant,
+        "dim": teacher.dim,
+        "fingerprint": teacher.fingerprint,
+        "random_weights": teacher.random_weights,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -44,9 +45,9 @@ class Method(nn.Module):
     A method owns its layers and buffers; they are saved in checkpoints and dropped from the published model.
     """
 
-    Options: type[MethodOptions] = MethodOptions
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
 
-    def __init__(self, options: MethodOptions, setting: Setting) -> None:
+    def __init__(self, options: Any, setting: Setting) -> None:
         super().__init__()
 
     def forward(
@@ -54,7 +55,7 @@ class Method(nn.Module):
     ) -> dict[str, Tensor]:
         """Named scalar terms, already weighted; their sum is added to the student's cross-entropy.
 
-        A teacher's rows that are not present must contribute nothing; a term without any row is zero and still
-        part of the graph.
+        A teacher's rows that are not present must contribute nothing; a term without any row is zero and
+        still part of the graph.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Compositional contrastive learning (Chen et al., CVPR 2021, Eq. 1-8), the official code's variant, ablations."""
+"""Compositional contrastive learning (Chen et al., CVPR 2021, Eq. 1-8), official variant, ablations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from ccl_cli.teachers import Embedding
 
 Weight = Annotated[float, Field(ge=0)]
 
-# Where the official code departs from the paper. Its two contrasts carry weight 1 each, not lambda and 1 - lambda.
+# Where the official code departs from the paper. Its two contrasts carry weight 1 each, not lambda and 1 -
+# lambda.
 OFFICIAL: dict[str, Any] = {
     "symmetric": "sum",
     "nce_scale": 2.0,
@@ -28,28 +29,35 @@ OFFICIAL: dict[str, Any] = {
 }
 
 
-class Options(MethodOptions):
+class CCLOptions(MethodOptions):
     """Options of ``ccl``; the defaults are the paper's."""
 
-    preset: Literal["paper", "official"] = Field("paper", description="official: as the published code trains.")
+    preset: Literal["paper", "official"] = Field(
+        "paper", description="official: as the published code trains."
+    )
     temperature: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {"audio": 0.5, "image": 0.1, "other": 0.1},
         description="Temperature by modality (or by teacher, as modality:name).",
     )
     nce_lambda: float = Field(
-        0.5, ge=0, le=1, description="Share of the contrast with the teacher; the rest is with the composition (Eq. 5-6)."
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the contrast with the teacher; the rest: with the composition (Eq. 5-6).",
     )
     nce_scale: Weight = Field(1.0, description="Weight of the whole contrast.")
     jsd_weight: Weight = Field(1.0, description="Weight of the divergence between predictions (Eq. 7).")
     cls_weight: Weight = Field(1.0, description="Weight of the compositions' cross-entropy (Eq. 2, 8).")
     teacher_weight: Weight | None = Field(
-        None, description="Weight of each teacher's contrast and divergence; default 1 (official, two teachers: 0.5)."
+        None,
+        description="Weight of a teacher's contrast and divergence; default 1 (official, if several: 0.5).",
     )
     symmetric: Literal["none", "mean", "sum"] = Field(
         "none", description="Anchors: the video only, or both sides (mean or sum of the directions)."
     )
     gradient: Literal["split", "joint", "official"] = Field(
-        "split", description="Whether the compositions' cross-entropy trains the student: split no, joint yes."
+        "split",
+        description="Whether the compositions' cross-entropy trains the student: split no, joint yes.",
     )
     contrast: Literal["multiclass", "infonce"] = Field("multiclass", description="Eq. 4 or Eq. 3.")
     divergence: Literal["half_jeffreys", "js"] = Field("half_jeffreys", description="Eq. 7, or true JS.")
@@ -57,7 +65,8 @@ class Options(MethodOptions):
     nce: bool = Field(True, description="Ablation: off drops the contrast.")
     jsd: bool = Field(True, description="Ablation: off drops the divergence.")
     head_teacher_nce: bool = Field(
-        False, description="Contrast each composition with its teacher too (official code; trains the head only)."
+        False,
+        description="Contrast each composition with its teacher too (official code; trains the head only).",
     )
     normalize_inputs: bool = Field(True, description="Unit-length inputs of the composition's residual.")
 
@@ -72,9 +81,9 @@ class Options(MethodOptions):
 class CCL(Method):
     """One composition head per teacher; contrast in feature space, divergence in prediction space."""
 
-    Options = Options
+    Options = CCLOptions
 
-    def __init__(self, options: Options, setting: Setting) -> None:
+    def __init__(self, options: CCLOptions, setting: Setting) -> None:
         super().__init__(options, setting)
         self.options = options
         self.teachers = setting.teachers
@@ -90,7 +99,7 @@ class CCL(Method):
         if not options.composition:
             for head in self.heads:  # only the projection to the student's width is left to train
                 head.requires_grad_(False)
-                head.project.requires_grad_(True)
+                head.get_submodule("project").requires_grad_(True)
         several = len(setting.teachers) > 1
         default_weight = 0.5 if options.preset == "official" and several else 1.0
         self.teacher_weight = default_weight if options.teacher_weight is None else options.teacher_weight
@@ -98,9 +107,10 @@ class CCL(Method):
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
     ) -> dict[str, Tensor]:
-        """Terms ``nce``, ``jsd`` and ``ce`` of each teacher (Eq. 8 without the student's own cross-entropy)."""
+        """``nce``, ``jsd`` and ``ce`` of each teacher (Eq. 8 without the student's own cross-entropy)."""
         terms: dict[str, Tensor] = {}
         for info, head in zip(self.teachers, self.heads, strict=True):
+            assert isinstance(head, CompositionHead)
             pair = _Pair(self.options, self._temperature(info.name, info.modality), student, batch.labels)
             embedding = teachers[info.name]
             for term, value in self._teacher_terms(pair, head, embedding).items():
@@ -111,7 +121,7 @@ class CCL(Method):
         by_name = self.options.temperature
         return by_name.get(name, by_name.get(modality, by_name.get("other", 0.1)))
 
-    def _teacher_terms(self, pair: _Pair, head: nn.Module, embedding: Embedding) -> dict[str, Tensor]:
+    def _teacher_terms(self, pair: _Pair, head: CompositionHead, embedding: Embedding) -> dict[str, Tensor]:
         options, weight, present = self.options, self.teacher_weight, embedding.present
         feature, logits = losses.full_precision(pair.student.feature), pair.student.logits
         teacher = head.project(embedding.value.to(feature.dtype))
@@ -122,7 +132,8 @@ class CCL(Method):
         # The compositions' cross-entropy is imposed on the heads: seen from there the student is a constant.
         apart = head(teacher, feature.detach())
         terms = {
-            "ce": options.cls_weight * pair.classify(composed if options.gradient == "joint" else apart, present)
+            "ce": options.cls_weight
+            * pair.classify(composed if options.gradient == "joint" else apart, present)
         }
         if options.nce:
             terms["nce"] = (weight * options.nce_scale) * (
@@ -132,7 +143,8 @@ class CCL(Method):
         if options.jsd:
             terms["jsd"] = (weight * options.jsd_weight) * pair.diverge(logits, composed.logits, present)
         if options.gradient == "official":
-            # The official loop's first pass trains the heads on the same terms once more, the student held fixed.
+            # The official loop's first pass trains the heads on the same terms once more, the student held
+            # fixed.
             if options.nce:
                 terms["nce_head"] = (options.nce_scale * (1 - share)) * pair.contrast(
                     feature.detach(), apart.feature, present
@@ -145,9 +157,11 @@ class CCL(Method):
 
 
 class _Pair:
-    """The three comparisons of one batch between a student and one teacher, averaged over the rows present."""
+    """Comparisons of a student with one teacher on one batch, averaged over the rows present."""
 
-    def __init__(self, options: Options, temperature: float, student: StudentOutput, labels: Tensor) -> None:
+    def __init__(
+        self, options: CCLOptions, temperature: float, student: StudentOutput, labels: Tensor
+    ) -> None:
         self.options, self.temperature = options, temperature
         self.student, self.labels = student, labels
 

@@ -91,6 +91,10 @@ class Teacher(nn.Module):
         """Embed ``x``, ``[B, *preprocess.shape]`` to ``[B, dim]``."""
         raise NotImplementedError
 
+    def coverage(self, ids: Sequence[str]) -> int:
+        """How many of these videos it may have an embedding for, as far as can be said without reading them."""
+        return len(ids)
+
     def class_probabilities(self, x: Tensor) -> Tensor:
         """What the teacher's own classifier says of ``x``: ``[B, len(classes)]``, each in [0, 1].
 

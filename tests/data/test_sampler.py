@@ -27,7 +27,7 @@ def test_every_video_is_seen_each_epoch_and_every_batch_is_full(
     assert {len(micro) for micros in draws for micro in micros} == {per_process}
     assert all(len(micros) == len(sampler) for micros, sampler in zip(draws, samplers, strict=True))
     for epoch in range(epochs):
-        seen = [d.index for micros in draws for micro in micros for d in micro if d.epoch == epoch]
+        seen = [d.row for micros in draws for micro in micros for d in micro if d.epoch == epoch]
         assert set(seen) == set(range(videos))
         assert len(seen) < videos + batch
 
@@ -47,12 +47,12 @@ def test_two_processes_together_take_the_rows_of_one():
 
 def test_seed_and_epoch_decide_the_order():
     def first_epoch(seed):
-        return [d.index for micro in EpochSampler(50, 10, 1, seed=seed) for d in micro]
+        return [d.row for micro in EpochSampler(50, 10, 1, seed=seed) for d in micro]
 
     assert first_epoch(1) == first_epoch(1)
     assert first_epoch(1) != first_epoch(2)
     epochs = [d for micro in EpochSampler(50, 10, 2, seed=1) for d in micro]
-    assert [d.index for d in epochs[:50]] != [d.index for d in epochs[50:]]
+    assert [d.row for d in epochs[:50]] != [d.row for d in epochs[50:]]
 
 
 def test_a_batch_that_cannot_be_split_is_refused():

@@ -19,8 +19,12 @@ def test_recognition_equals_scikit_learn(seed, classes):
     names = [f"c{k}" for k in range(classes)]
     ours = recognition(torch.from_numpy(scores), torch.from_numpy(labels), names)
     every = np.arange(classes)
-    assert ours["top1"] == pytest.approx(100 * top_k_accuracy_score(labels, scores, k=1, labels=every), abs=1e-9)
-    assert ours["top5"] == pytest.approx(100 * top_k_accuracy_score(labels, scores, k=5, labels=every), abs=1e-9)
+    assert ours["top1"] == pytest.approx(
+        100 * top_k_accuracy_score(labels, scores, k=1, labels=every), abs=1e-9
+    )
+    assert ours["top5"] == pytest.approx(
+        100 * top_k_accuracy_score(labels, scores, k=5, labels=every), abs=1e-9
+    )
     expected = 100 * balanced_accuracy_score(labels, scores.argmax(1))
     assert ours["mean_class"] == pytest.approx(expected, abs=1e-9)
 

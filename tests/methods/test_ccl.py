@@ -9,7 +9,7 @@ from ccl_cli.composition import CompositionHead
 from ccl_cli.data.batch import Batch
 from ccl_cli.losses import cross_entropy
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.methods.ccl import CCL, Options
+from ccl_cli.methods.ccl import CCL, CCLOptions
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
@@ -23,7 +23,7 @@ class Step:
     def __init__(self, golden, setup, **options):
         self.teachers = [TEACHERS[letter] for letter in SETUPS[setup]]
         self.letters = SETUPS[setup]
-        self.method = CCL(Options(**options), Setting(6, 4, 8, tuple(self.teachers))).double()
+        self.method = CCL(CCLOptions(**options), Setting(6, 4, 8, tuple(self.teachers))).double()
         self.feature = nn.Parameter(golden["param_x_v"].clone())
         self.classifier = nn.Linear(6, 4).double()
         self.labels = golden["labels"]
@@ -108,7 +108,7 @@ def example(rows=7, dims=(5, 9), absent=(2,), dtype=torch.float64, classes=3, se
     """A method on random numbers; row ``absent`` of the first teacher is missing."""
     torch.manual_seed(seed)
     infos = tuple(TeacherInfo(f"m{k}:t", f"m{k}", dim) for k, dim in enumerate(dims))
-    method = CCL(Options(**options), Setting(6, classes, rows, infos)).to(
+    method = CCL(CCLOptions(**options), Setting(6, classes, rows, infos)).to(
         torch.float64 if dtype == torch.float64 else torch.float32
     )
     feature = torch.rand(rows, 6, dtype=torch.float64).to(dtype).requires_grad_()
@@ -206,9 +206,10 @@ def test_infonce_is_the_multiclass_contrast_of_distinct_labels_without_its_secon
     one, student, embeddings, batch = example(contrast="infonce", absent=())
     batch = batch._replace(labels=torch.zeros(7, dtype=torch.long))
     value = one(student, embeddings, batch)["nce/m0:t"]
-    scores = torch.nn.functional.normalize(student.feature) @ torch.nn.functional.normalize(
-        one.heads[0].project(embeddings["m0:t"].value)
-    ).mT
+    scores = (
+        torch.nn.functional.normalize(student.feature)
+        @ torch.nn.functional.normalize(one.heads[0].project(embeddings["m0:t"].value)).mT
+    )
     expected = torch.nn.functional.cross_entropy(scores / 0.1, torch.arange(7))
     composed = one.heads[0](one.heads[0].project(embeddings["m0:t"].value), student.feature).feature
     scores = torch.nn.functional.normalize(student.feature) @ torch.nn.functional.normalize(composed).mT
@@ -229,7 +230,9 @@ def test_infonce_is_the_multiclass_contrast_of_distinct_labels_without_its_secon
     ],
     ids=["B=1", "B=1 absent", "B=2", "nobody", "one class", "one present"],
 )
-@pytest.mark.parametrize("options", [{}, dict(preset="official"), dict(contrast="infonce"), dict(divergence="js")])
+@pytest.mark.parametrize(
+    "options", [{}, dict(preset="official"), dict(contrast="infonce"), dict(divergence="js")]
+)
 def test_degenerate_batches_are_finite(case, dtype, options):
     method, student, embeddings, batch = example(dtype=dtype, **case, **options)
     loss = sum(method(student, embeddings, batch).values())

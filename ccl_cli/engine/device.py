@@ -1,0 +1,56 @@
+"""Where a run computes, and in which precision: the one place that sets Accelerate up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+
+from ccl_cli.errors import EnvironmentError_
+
+
+def set_up(precision: str, tracker: str = "none") -> Accelerator:
+    """Set up this process, and its part of the group when there are several.
+
+    Args:
+        precision: "auto" (bf16 on a GPU that has it, else fp32), "fp32", "bf16" or "fp16".
+        tracker: "none" or "tensorboard"; :func:`start_tracker` says where it writes.
+
+    Raises:
+        EnvironmentError_: the machine lacks what was asked for.
+    """
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise EnvironmentError_("fp16 needs a GPU.", "Use --precision bf16 or fp32.")
+    if tracker == "tensorboard":
+        _need_tensorboard()
+    # A second run in one process may have another precision; the processes' group stays.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    return Accelerator(
+        mixed_precision=precision.replace("fp32", "no"),
+        log_with=None if tracker == "none" else tracker,
+        project_config=ProjectConfiguration(logging_dir="."),
+        # Buffers are equal on all processes by construction; broadcasting them would undo updates.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+        ],
+    )
+
+
+def start_tracker(accelerator: Accelerator, folder: Any) -> None:
+    """Let the tracker, if there is one, write into a folder."""
+    accelerator.project_configuration.logging_dir = str(folder)
+    accelerator.init_trackers("log")
+
+
+def _need_tensorboard() -> None:
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError as error:
+        raise EnvironmentError_(
+            "TensorBoard is not installed.", "Install it with `pip install 'ccl-cli[trackers]'`."
+        ) from error

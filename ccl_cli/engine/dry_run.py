@@ -1,0 +1,40 @@
+"""What a run would do, with one batch really read."""
+
+from __future__ import annotations
+
+from ccl_cli.data.dataset import TrainingSet, training_loader
+from ccl_cli.data.sampler import EpochSampler
+from ccl_cli.engine.build import Parts, parameter_count
+from ccl_cli.errors import CclError
+from ccl_cli.recipe import Recipe
+from ccl_cli.recipe_files import to_yaml
+
+
+def describe(recipe: Recipe, parts: Parts) -> str:
+    """The resolved recipe, sizes, steps and the shapes of the first batch."""
+    train = recipe.train
+    sampler = EpochSampler(len(parts.videos), train.batch_size, train.epochs, train.seed, train.accumulation)
+    preprocess = {name: teacher.preprocess for name, teacher in parts.teachers.items()}
+    loader = training_loader(
+        TrainingSet(parts.videos, recipe.clip, preprocess, train.seed), sampler, workers=0, pin_memory=False
+    )
+    loaded = next(iter(loader))
+    if isinstance(loaded, CclError):
+        raise loaded
+    methods = sum(parameter_count(method) for method in parts.methods.values())
+    teachers = sum(parameter_count(teacher) for teacher in parts.teachers.values())
+    lines = [
+        to_yaml(recipe).rstrip(),
+        "---",
+        f"data: {parts.manifest.name}, {len(parts.videos)} training videos ({len(parts.missing)} missing), "
+        f"{len(parts.manifest.classes)} classes, manifest {parts.manifest.hash}",
+        f"parameters: student {parameter_count(parts.student):,}, methods {methods:,}, frozen {teachers:,}",
+        f"steps: {sampler.steps_per_epoch} per epoch, {sampler.total_steps} in all",
+        f"batch: video {tuple(loaded.batch.video.shape)}",
+        *(
+            f"  {name}: {tuple(value.shape)}, present in {int(present.sum())} of {len(present)}"
+            f"{', RANDOM WEIGHTS' if parts.teachers[name].random_weights else ''}"
+            for name, (value, present) in loaded.batch.inputs.items()
+        ),
+    ]
+    return "\n".join(lines)
