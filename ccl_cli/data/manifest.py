@@ -133,7 +133,7 @@ class Manifest:
                 raise ValueError("unknown format or missing rows")
             return cls(header["name"], tuple(header["classes"]), tuple(map(_from_row, rows)))
         except OSError as error:
-            raise DataError(f"Cannot read the manifest '{path}': {error.strerror}.") from error
+            raise DataError(f"The manifest '{path}' cannot be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"'{path}' is not a complete manifest.", "Write it again.") from error
 
