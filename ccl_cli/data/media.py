@@ -154,8 +154,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
     """
     try:
         # Only this file: a playlist that poses as a video must not make the machine open anything else.
-        options = {"protocol_whitelist": "file"}
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        options = {"protocol_whitelist": "file"}  # of the container alone: PyAV 15 crashes on stream options
+        container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"'{path}' is not a complete media file: {reason}.") from error

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from ccl_cli.data.decode import index_video, read_audio
+from ccl_cli.data.decode import index_video
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import clips, load_source
 from ccl_cli.errors import DataError, RecipeError

@@ -39,7 +39,7 @@ def test_odd_files_are_read_like_a_sequential_decode(shared, name):
     assert reference.shape[:3] == (frames, height, width)
     info = index_video(path)
     assert info.frames == frames
-    assert info.time(0) == pytest.approx(0, abs=1e-6)
+    assert info.time(0) == pytest.approx(0, abs=0.01)  # some FFmpegs count from where Opus is primed
     for first in sorted({0, frames // 3, frames // 2, frames - 1}):
         clip = read_frames(path, first, 16, short_side=10_000)
         np.testing.assert_array_equal(clip.frames, looped(reference, first, 16))
@@ -101,7 +101,7 @@ def test_a_cover_picture_is_no_video(tmp_path):
         audio = file.add_stream("libmp3lame", rate=32000, layout="mono")
         cover = file.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 96, 64, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         file.mux(cover.encode(av.VideoFrame.from_ndarray(pictures(1)[0], "rgb24")))
         frame = av.AudioFrame.from_ndarray(tone(1.0)[None], "fltp", "mono")
         frame.sample_rate = 32000
