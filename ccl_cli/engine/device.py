@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
 from ccl_cli.errors import EnvironmentError_
+
+_log = logging.getLogger("ccl")
 
 
 def set_up(precision: str, tracker: str = "none") -> Accelerator:
@@ -26,6 +29,8 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and not torch.cuda.is_available():
         raise EnvironmentError_("fp16 needs a GPU.", "Use --precision bf16 or fp32.")
+    if precision == "bf16" and not torch.cuda.is_available() and not _cpu_has_bf16():
+        _log.warning("This CPU has no fast bf16 arithmetic: fp32 will be many times faster.")
     if tracker == "tensorboard":
         _need_tensorboard()
     # A second run in one process may have another precision; the processes' group stays.
@@ -45,6 +50,10 @@ def start_tracker(accelerator: Accelerator, folder: Any) -> None:
     """Let the tracker, if there is one, write into a folder."""
     accelerator.project_configuration.logging_dir = str(folder)
     accelerator.init_trackers("log")
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _need_tensorboard() -> None:

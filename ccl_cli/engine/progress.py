@@ -82,10 +82,11 @@ class Clock:
 
     def waiting(self, items: Iterable[T]) -> Iterator[T]:
         """The items, while the time to get each one is counted."""
-        source = iter(items)
+        source: Iterator[T] | None = None
         while True:
             begin = time.perf_counter()
             try:
+                source = source or iter(items)  # starting the workers is waiting too
                 item = next(source)
             except StopIteration:
                 return
