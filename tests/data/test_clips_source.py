@@ -10,6 +10,7 @@ import pytest
 
 from ccl_cli.data.decode import index_video
 from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sound import read_audio
 from ccl_cli.data.sources import clips, load_source
 from ccl_cli.errors import DataError, RecipeError
 

@@ -35,16 +35,17 @@ READABLE = {
 def test_odd_files_are_read_like_a_sequential_decode(shared, name):
     path = shared / "data/odd" / name
     frames, height, width, sound = READABLE[name]
-    reference = sequential(path)
-    assert reference.shape[:3] == (frames, height, width)
+    assert read_frames(path, 0, 1, short_side=10_000).frames.shape == (1, height, width, 3)
+    reference = sequential(path, 60)
     info = index_video(path)
-    assert info.frames == frames
+    assert info.frames == len(reference) == frames
     assert info.time(0) == pytest.approx(0, abs=0.01)  # some FFmpegs count from where Opus is primed
     for first in sorted({0, frames // 3, frames // 2, frames - 1}):
-        clip = read_frames(path, first, 16, short_side=10_000)
+        clip = read_frames(path, first, 16, short_side=60)
         np.testing.assert_array_equal(clip.frames, looped(reference, first, 16))
     covered = sum(
-        round((clip.end - clip.start) * frames / info.duration) for clip in iter_windows(path, 16, 16)
+        round((clip.end - clip.start) * frames / info.duration)
+        for clip in iter_windows(path, 16, 16, short_side=60)
     )
     assert covered == frames
     assert read_audio(path, centre=0.5, seconds=5, rate=16000).state == sound

@@ -194,6 +194,7 @@ def test_a_track_of_absurd_length_is_refused_before_memory_is_taken(tmp_path, mo
         read_audio(path, centre=0.5, seconds=1, rate=RATE)
 
 
+@pytest.mark.slow
 def test_real_tracks_are_counted_as_their_makers_count_them(shared):
     paths = sorted((shared / "data/fightsurv").glob("*/*.mp4"))
     states = Counter(read_audio(path, centre=1, seconds=10, rate=RATE).state for path in paths)

@@ -34,15 +34,16 @@ def write_videos(root: Path, names=EVERY, *, flat=False, suffix=".avi") -> None:
         path.write_bytes(b"x")
 
 
-@pytest.fixture
-def official(tmp_path, shared) -> Path:
-    """The official lists beside an empty file for every listed video."""
+@pytest.fixture(scope="module")
+def official(tmp_path_factory, shared) -> Path:
+    """The official lists beside a small file for every listed video."""
+    root = tmp_path_factory.mktemp("official")
     lists = shared / "data/splits/ucfTrainTestlist"
     for part in ("train", "test"):
         names = [line.split()[0][:-4] for line in (lists / f"{part}list01.txt").read_text().splitlines()]
-        write_videos(tmp_path / "UCF-101", names)
-    (tmp_path / "ucfTrainTestlist").symlink_to(lists)
-    return tmp_path
+        write_videos(root / "UCF-101", names)
+    (root / "ucfTrainTestlist").symlink_to(lists)
+    return root
 
 
 def test_the_official_numbers(official, shared):
