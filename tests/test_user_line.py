@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 
-LINE = "train --teacher audio:cnn14 --teacher image:resnet34 --data ucf51".split()
+LINE = ["train", "--teacher", "audio:cnn14", "--teacher", "image:resnet34", "--data", "ucf51"]
 CLASSES = ["ApplyEyeMakeup", "BandMarching", "PlayingCello", "WritingOnBoard"]
 
 
@@ -103,7 +103,12 @@ def test_without_the_allowance_missing_videos_end_the_run(tmp_path):
 def test_with_nothing_prepared_each_missing_thing_is_named_with_its_command():
     done = ccl(*LINE)
     assert done.returncode == 4
-    for expected in ("UCF101.rar", "UCF101TrainTestSplits", "teachers pull audio:cnn14", "teachers pull image:resnet34"):
+    for expected in (
+        "UCF101.rar",
+        "UCF101TrainTestSplits",
+        "teachers pull audio:cnn14",
+        "teachers pull image:resnet34",
+    ):
         assert expected in done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr

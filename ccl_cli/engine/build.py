@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -23,6 +24,7 @@ from ccl_cli.students import Student
 from ccl_cli.teachers import Teacher
 
 T = TypeVar("T")
+_log = logging.getLogger("ccl")
 
 
 @dataclass(frozen=True)
@@ -51,31 +53,25 @@ def build(recipe: Recipe) -> Parts:
     Raises:
         Several: more than one thing is missing or wrong; a single one is raised as itself.
     """
+    check_recipe(recipe)
     errors: list[CclError] = []
-    _attempt(errors, lambda: check_recipe(recipe))
-    if errors:
-        raise bundled(errors)
-    torch.manual_seed(recipe.train.seed)
     manifest = _attempt(errors, lambda: load_data(recipe.data))
-    teachers = [_attempt(errors, partial(load_teacher, parse_model(text))) for text in recipe.teachers]
+    specs = recipe.teachers if _uses_teachers(recipe) else ()
+    loaded = [_attempt(errors, partial(load_teacher, parse_model(text))) for text in specs]
     if errors or manifest is None:
         raise bundled(errors)
-    named = _by_name(recipe, [teacher for teacher in teachers if teacher is not None])
+    teachers = _by_name(specs, [teacher for teacher in loaded if teacher is not None])
     missing = manifest.missing("train")
     check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing)
     absent = set(missing)
     videos = tuple(video for video in manifest.split("train") if video not in absent)
-    for name, teacher in named.items():
-        if not teacher.coverage([video.id for video in videos]):
-            raise DataError(
-                f"{name} has no embedding for any of the {len(videos)} training videos.",
-                f"Its names must be video ids such as '{videos[0].id}'.",
-            )
+    _check_coverage(teachers, videos)
+    torch.manual_seed(recipe.train.seed)
     student = load_student(recipe.student, len(manifest.classes))
-    infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in named.items())
+    infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in teachers.items())
     setting = Setting(student.feature_dim, len(manifest.classes), len(videos), infos)
     methods = {name: load_method(name, options, setting) for name, options in recipe.method.items()}
-    return Parts(manifest, videos, tuple(missing), named, student, methods)
+    return Parts(manifest, videos, tuple(missing), teachers, student, methods)
 
 
 def load_data(text: str | None) -> Manifest:
@@ -136,9 +132,31 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _by_name(recipe: Recipe, teachers: list[Teacher]) -> dict[str, Teacher]:
+def _uses_teachers(recipe: Recipe) -> bool:
+    methods = [registry.load(registry.find(registry.METHODS, name)) for name in recipe.method]
+    needed = any(method.uses_teachers for method in methods)
+    if recipe.teachers and not needed:
+        _log.info("%s needs no teacher; the ones named are left aside.", recipe.method_label)
+    if needed and not recipe.teachers:
+        raise RecipeError(
+            f"{recipe.method_label} needs at least one teacher.",
+            "Name one with --teacher, for example --teacher image:resnet34, or train with --method baseline.",
+        )
+    return needed
+
+
+def _check_coverage(teachers: Mapping[str, Teacher], videos: Sequence[Video]) -> None:
+    for name, teacher in teachers.items():
+        if not teacher.coverage([video.id for video in videos]):
+            raise DataError(
+                f"{name} has no embedding for any of the {len(videos)} training videos.",
+                f"Its names must be video ids such as '{videos[0].id}'.",
+            )
+
+
+def _by_name(specs: Sequence[str], teachers: list[Teacher]) -> dict[str, Teacher]:
     named: dict[str, Teacher] = {}
-    for text, teacher in zip(recipe.teachers, teachers, strict=True):
+    for text, teacher in zip(specs, teachers, strict=True):
         label = parse_model(text).label
         repeats = sum(name.split("#")[0] == label for name in named)
         named[f"{label}#{repeats + 1}" if repeats else label] = teacher

@@ -43,9 +43,14 @@ class Method(nn.Module):
     """A distillation method. Subclass it, name the class under ``ccl.methods``, and it works.
 
     A method owns its layers and buffers; they are saved in checkpoints and dropped from the published model.
+
+    Attributes:
+        Options: What the recipe may set.
+        uses_teachers: Whether it looks at embeddings; if no method of a run does, teachers are not built.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
+    uses_teachers: ClassVar[bool] = True
 
     def __init__(self, options: Any, setting: Setting) -> None:
         super().__init__()

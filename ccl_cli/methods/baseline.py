@@ -15,6 +15,8 @@ from ccl_cli.teachers import Embedding
 class Baseline(Method):
     """No distillation. Teachers, if any are given, are ignored."""
 
+    uses_teachers = False
+
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
     ) -> dict[str, Tensor]:

@@ -92,7 +92,7 @@ class Teacher(nn.Module):
         raise NotImplementedError
 
     def coverage(self, ids: Sequence[str]) -> int:
-        """How many of these videos it may have an embedding for, as far as can be said without reading them."""
+        """How many of these videos it may have an embedding for, without reading them."""
         return len(ids)
 
     def class_probabilities(self, x: Tensor) -> Tensor:

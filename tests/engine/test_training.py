@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -366,6 +367,29 @@ def test_evaluation_says_what_is_missing(clips_folder, tmp_path):
             (other / split / name / "0.mp4").write_bytes(source.read_bytes())
     with pytest.raises(DataError, match="does not know 2 class"):
         evaluate_run(run, data=f"folder:{other}")
+
+
+def test_teachers_and_methods_must_fit_each_other(clips_folder, tmp_path, caplog):
+    with pytest.raises(RecipeError, match="ccl needs at least one teacher"):
+        train(recipe(clips_folder, teachers=[]))
+    run = train(recipe(clips_folder, method="baseline", train={"max_steps": 1}))
+    assert json.loads((run / "summary.json").read_text())["teachers"] == {}
+    strange = tmp_path / "strange.npz"
+    np.savez(strange, names=["nobody"], embedding=np.ones((1, 4), np.float32))
+    with pytest.raises(DataError, match="no embedding for any of the 12"):
+        train(recipe(clips_folder, teachers=[f"audio:precomputed@{strange}"]))
+
+
+def test_two_teachers_of_one_modality_and_one_of_a_new_one(clips_folder):
+    table = clips_folder / "image.npz"
+    names = [
+        f"image:precomputed@{table}",
+        f"image:precomputed@{table}?zero_is_missing=true",
+        f"text:precomputed@{table}",
+    ]
+    run = train(recipe(clips_folder, teachers=names, train={"max_steps": 1}))
+    terms = {name.split("/")[1] for name in lines(run)[0] if name.startswith("nce/")}
+    assert terms == {"image:precomputed", "image:precomputed#2", "text:precomputed"}
 
 
 def test_everything_missing_is_named_at_once(clips_folder):
