@@ -23,7 +23,7 @@ OWN = {
     ),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List teachers, describe one, download its weights."),
-    "plugins": ("plugins:app", CATALOGUE, "List what is installed: teachers, students, methods, data sets."),
+    "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),
 }
 
 

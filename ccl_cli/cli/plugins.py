@@ -1,9 +1,10 @@
-"""``ccl plugins``: what is installed."""
+"""``ccl plugins``: what is installed, and its options."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 Kind = Literal["teachers", "students", "methods", "datasets", "commands"]
 
 app = group(
-    "List what is installed: teachers, students, methods, data sets.",
+    "List and describe teachers, students, methods, data sets.",
     "ccl plugins ls",
     "ccl plugins ls methods",
+    "ccl plugins info methods ccl",
 )
 
 
@@ -30,6 +32,35 @@ def list_plugins(
 ) -> None:
     """List plugins with the package each comes from; nothing is imported unless --load is given."""
     show([kind] if kind else get_args(Kind), load)
+
+
+@app.command("info", epilog=examples("ccl plugins info methods ccl", "ccl plugins info datasets folder"))
+def info(
+    kind: Annotated[Kind, typer.Argument(help="Which kind of plugin.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
+) -> None:
+    """Describe a plugin and its options, with their defaults."""
+    from ccl_cli import registry
+
+    plugin = registry.find(f"ccl.{kind}", name)
+    target = registry.load(plugin)
+    print(f"{plugin.label}, {plugin.origin}, {plugin.value}\n\n{inspect.getdoc(target) or ''}\n")
+    if options := _options(target):
+        console.print_table(["option", "default", "meaning"], options)
+
+
+def _options(target: Any) -> list[tuple[str, str, str]]:
+    """Of a method: the fields of its options; of anything else: its keyword arguments."""
+    if hasattr(target, "Options"):
+        fields = target.Options.model_fields.items()
+        return [(name, _text(field.default), field.description or "") for name, field in fields]
+    parameters = inspect.signature(target).parameters.values()
+    keywords = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
+    return [(each.name, _text(each.default), str(each.annotation)) for each in keywords]
+
+
+def _text(default: Any) -> str:
+    return "required" if default is inspect.Parameter.empty else f"{default}"
 
 
 def show(kinds: Sequence[Kind], load: bool) -> None:

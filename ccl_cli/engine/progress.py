@@ -110,7 +110,7 @@ class Reporter:
 
     def __init__(self, title: str, steps: int, done: int = 0, unit: str = "step") -> None:
         self._title, self._steps, self._done, self._unit = title, steps, done, unit
-        self._text = ""
+        self._text, self._logged = "", done
         self._last_line = time.monotonic()
         console = Console(stderr=True)
         self._live = is_main() and console.is_terminal and _log.isEnabledFor(logging.INFO)
@@ -146,9 +146,10 @@ class Reporter:
             self.line()
 
     def line(self) -> None:
-        """Log one plain line, unless the bar is shown."""
+        """Log one plain line, unless the bar is shown or nothing has happened since the last one."""
         self._last_line = time.monotonic()
-        if is_main() and not self._live:
+        if is_main() and not self._live and self._done != self._logged:
+            self._logged = self._done
             _log.info("%s: %s %d/%d  %s", self._title, self._unit, self._done, self._steps, self._text)
 
 

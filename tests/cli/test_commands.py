@@ -306,3 +306,11 @@ class Words(Teacher):
     assert "words 1.0" in done.stdout
     assert "dim       3" in done.stdout
     assert "Counts words." in done.stdout
+
+
+def test_plugins_info_lists_a_methods_options_with_their_defaults(ccl):
+    result = ccl("plugins", "info", "methods", "ccl")
+    assert result.code == 0
+    assert "nce_lambda" in result.out
+    assert "Eq. 5-6" in result.out
+    assert ccl("plugins", "info", "methods", "clc").code == 5
