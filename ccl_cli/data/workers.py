@@ -23,7 +23,7 @@ def worker_options(workers: int, modules: Iterable[str] = ()) -> dict[str, Any]:
     """
     if not workers:
         return {"num_workers": 0}
-    multiprocessing.set_forkserver_preload(["ccl_cli.data.dataset", "ccl_cli.data.windows", *modules])
+    multiprocessing.set_forkserver_preload(["ccl_cli.data.fork_server", *modules])
     return {
         "num_workers": workers,
         "multiprocessing_context": "forkserver",

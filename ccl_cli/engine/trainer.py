@@ -31,7 +31,7 @@ from ccl_cli.engine.optim import lr_factor, parameter_groups, sgd
 from ccl_cli.engine.progress import Clock, Meter, Reporter, by_teacher, figures_text, jsonl_writer
 from ccl_cli.engine.runs import METRICS, RunFolder, open_run, versions
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
-from ccl_cli.errors import CclError, Interrupted
+from ccl_cli.errors import CclError, EnvironmentError_, Interrupted
 from ccl_cli.recipe import Recipe
 from ccl_cli.teachers import Embedding, Teacher
 
@@ -142,7 +142,7 @@ class Trainer:
             Reporter("train", last, self.step) as reporter,
             jsonl_writer(self.run.path / METRICS) as write,
         ):
-            for micro_batches in self._steps(sampler, stop) if self.step < last else ():
+            for micro_batches in self._steps(sampler) if self.step < last else ():
                 self._train_step(micro_batches)
                 self._after_step(sampler, last, reporter, write)
                 if self.step >= last:
@@ -151,7 +151,7 @@ class Trainer:
                     self._stop(stop)
         self._publish(done=self.step >= sampler.total_steps)
 
-    def _steps(self, sampler: EpochSampler, stop: StopRequest) -> Iterator[list[Loaded]]:
+    def _steps(self, sampler: EpochSampler) -> Iterator[list[Loaded]]:
         """This process's micro-batches, a step's worth at a time."""
         dataset = TrainingSet(
             self.parts.videos,
@@ -175,11 +175,12 @@ class Trainer:
                 if len(step) == sampler.accumulation:
                     yield step
                     step = []
-        except RuntimeError:
-            # Told to stop as a group, the workers may be gone before this process reacts.
-            if not stop.requested:
-                raise
-            self._stop(stop)
+        except RuntimeError as error:
+            # Saving takes all processes at the same step, so alone this one can only leave.
+            raise EnvironmentError_(
+                f"The processes that read videos ended at step {self.step}: {str(error).splitlines()[0]}",
+                f"If memory ran out, lower --workers; go on with `ccl train --resume {self.run.path}`.",
+            ) from error
 
     def _train_step(self, micro_batches: Sequence[Loaded]) -> None:
         # All randomness inside the networks is a function of (seed, step, rank): resuming needs no generator

@@ -100,14 +100,15 @@ def test_the_seed_changes_the_result(clips_folder):
     assert first == same != other
 
 
-def start(arguments, **environment):
+def start(arguments, new_group=False):
     """A run in a process of its own; read it with ``ended``."""
     return subprocess.Popen(
         [sys.executable, "-m", "ccl_cli", "train", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=new_group,
     )
 
 
@@ -160,11 +161,13 @@ def test_ten_steps_equal_four_a_kill_and_six_more(recipe_file, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_says_where_and_exits_130(recipe_file, tmp_path, number):
+def test_a_signal_to_the_whole_group_saves_says_where_and_exits_130(recipe_file, tmp_path, number):
+    """As a terminal or a scheduler sends it: to the run, the processes that read videos, and their server."""
     run = tmp_path / "run"
-    process = start(["--recipe", recipe_file(train={"epochs": 500}), "--output", str(run)])
+    path = recipe_file(train={"epochs": 500, "workers": 2})
+    process = start(["--recipe", path, "--output", str(run)], new_group=True)
     wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size, process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     out, error = ended(process, 130)
     assert out == ""
     assert "--resume" in error
