@@ -10,6 +10,7 @@ import typer
 from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import examples, with_verbosity
+from ccl_cli.errors import UsageError
 
 app = typer.Typer(add_completion=False)
 
@@ -68,6 +69,8 @@ def train(
         "train.tracker": tracker,
     }
     resumed = Path(resume) if resume and resume != "auto" else None
+    if resumed and not (resumed / "recipe.yaml").is_file():
+        raise UsageError(f"'{resumed}' is not a run folder.", "Name one that `ccl train` made.")
     experiment = load_recipe(recipe or (str(resumed) if resumed else None), flags, set_ or ())
     check_recipe(experiment)
     if wanted(num_processes):

@@ -1,7 +1,7 @@
 """Imported by the server that workers are forked from, and by nothing else: what the workers need, at once.
 
-A scheduler's signal reaches the whole process group. The server ignores it as its workers do: the training process
-decides when to stop, and the server ends with it.
+A scheduler's signal reaches the whole process group. The server ignores it as its workers do: the training
+process decides when to stop, and the server ends with it.
 """
 
 import signal

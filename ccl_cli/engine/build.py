@@ -56,7 +56,7 @@ def build(recipe: Recipe) -> Parts:
     check_recipe(recipe)
     errors: list[CclError] = []
     manifest = _attempt(errors, lambda: load_data(recipe.data))
-    specs = recipe.teachers if _uses_teachers(recipe) else ()
+    specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()
     loaded = [_attempt(errors, partial(load_teacher, parse_model(text))) for text in specs]
     if errors or manifest is None:
         raise bundled(errors)

@@ -21,7 +21,7 @@ from ccl_cli.data.batch import Batch
 from ccl_cli.data.dataset import Loaded, TrainingSet, training_loader
 from ccl_cli.data.sampler import EpochSampler
 from ccl_cli.distiller import Distiller, StepOutput
-from ccl_cli.distributed import any_process, barrier, gather_objects, is_main, on_main, world_size
+from ccl_cli.distributed import any_process, barrier, gather_objects, is_main, on_main, rank, world_size
 from ccl_cli.engine import checkpoint
 from ccl_cli.engine.artefact import save_model
 from ccl_cli.engine.build import Parts, build, check_unreadable, parameter_count
@@ -62,6 +62,7 @@ def train(
             print(describe(recipe, parts))
         return Path()
     accelerator = set_up(recipe.train.precision, recipe.train.tracker)
+    _sampler(recipe, parts, 0)  # refuses a batch that cannot be split before anything is written
     run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
     trainer = Trainer(recipe, parts, run, accelerator)
     if resumed:
@@ -116,17 +117,7 @@ class Trainer:
     @property
     def sampler(self) -> EpochSampler:
         """The batches that are still to come."""
-        train = self.recipe.train
-        return EpochSampler(
-            videos=len(self.parts.videos),
-            batch_size=train.batch_size,
-            epochs=train.epochs,
-            seed=train.seed,
-            accumulation=train.accumulation,
-            rank=self.accelerator.process_index,
-            processes=world_size(),
-            start=self.step,
-        )
+        return _sampler(self.recipe, self.parts, self.step)
 
     def fit(self) -> None:
         """Train to the end, then publish the student."""
@@ -358,6 +349,20 @@ def embed(teacher: Teacher, value: Tensor, present: Tensor) -> Embedding:
         embedding = teacher(value).float()
     # The clone is an ordinary tensor: a head's backward pass may keep it.
     return Embedding(torch.where(present[:, None], embedding.clone(), 0.0), present)
+
+
+def _sampler(recipe: Recipe, parts: Parts, start: int) -> EpochSampler:
+    """This process's batches from a step on."""
+    return EpochSampler(
+        videos=len(parts.videos),
+        batch_size=recipe.train.batch_size,
+        epochs=recipe.train.epochs,
+        seed=recipe.train.seed,
+        accumulation=recipe.train.accumulation,
+        rank=rank(),
+        processes=world_size(),
+        start=start,
+    )
 
 
 def _teacher_record(teacher: Teacher) -> dict[str, Any]:
