@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -51,6 +51,10 @@ class Loaded:
     batch: Batch
     states: dict[int, dict[str, str]]
     unreadable: dict[int, str]
+
+    def pin_memory(self) -> Loaded:
+        """Called by a loader that was asked to pin memory."""
+        return replace(self, batch=self.batch.map(lambda tensor: tensor.pin_memory()))
 
 
 class TrainingSet(Dataset[Sample | CclError]):
