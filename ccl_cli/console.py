@@ -13,7 +13,22 @@ from typing import TextIO
 from ccl_cli.errors import CclError, EnvironmentError_, Several
 
 _log = logging.getLogger("ccl")
+LAUNCHED = "CCL_LAUNCHED"  # in the environment of processes that --num-processes has started
+LOST_PEER = 69  # exit code by which such a process tells the launcher that it is not the one to blame
+# What gloo, NCCL and torch's store say when the process at the other end of a connection is no more.
+_LOST = (
+    "connection closed by",
+    "connection reset by peer",
+    "connection was likely closed",
+    "remote process exited",
+    "broken pipe",
+)
 _RED, _YELLOW, _DIM, _END = "\033[1;31m", "\033[33m", "\033[2m", "\033[0m"
+
+
+class _LostPeer(EnvironmentError_):
+    def __init__(self) -> None:
+        super().__init__("Another process of this run ended; its own message says why.")
 
 
 @dataclass
@@ -61,9 +76,11 @@ def report(error: BaseException) -> int:
     known = error if isinstance(error, CclError) else _unexpected(error)
     several = known.errors if isinstance(known, Several) else [known]
     for each in several:
-        print(_coloured("Error: ", _RED) + each.message, file=sys.stderr)
+        print(_coloured(_begins(), _RED) + each.message, file=sys.stderr)
         if each.hint:
             print(_coloured(f"  {each.hint}", _DIM), file=sys.stderr)
+    if isinstance(known, _LostPeer) and LAUNCHED in os.environ:
+        return LOST_PEER
     return several[0].exit_code
 
 
@@ -86,11 +103,25 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     Console().print(table)
 
 
+def _begins() -> str:
+    # Other launchers show what every process says: the same mistake, once from each.
+    if first_process() or LAUNCHED in os.environ:
+        return "Error: "
+    return f"Error (process {os.environ['RANK']}): "
+
+
+def _lost_peer(error: BaseException, said: str) -> bool:
+    connected = isinstance(error, RuntimeError) and "RANK" in os.environ
+    return connected and any(words in said.lower() for words in _LOST)
+
+
 def _unexpected(error: BaseException) -> CclError:
     said = " ".join(str(error).split()) or "no message"
     if isinstance(error, OSError) and error.strerror:
         where = f": '{error.filename}'" if error.filename else ""
         return EnvironmentError_(f"{error.strerror}{where}.", "--debug shows where it happened.")
+    if _lost_peer(error, said):
+        return _LostPeer()
     if type(error).__name__ == "OutOfMemoryError":
         return EnvironmentError_("The GPU's memory is full.", "Lower --batch-size, or use --precision bf16.")
     return CclError(f"Internal error: {type(error).__name__}: {said}", "--debug shows the traceback.")

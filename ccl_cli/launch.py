@@ -17,9 +17,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from ccl_cli.console import LAUNCHED, LOST_PEER
 from ccl_cli.errors import EnvironmentError_
 
 _SETTLE, _SAVE, _GRACE, _POLL = 3.0, 60.0, 15.0, 0.05  # seconds
@@ -56,7 +58,8 @@ def wanted(count: int) -> bool:
 def launch(count: int, arguments: Sequence[str]) -> int:
     """Run ``python -m ccl_cli <arguments>`` as ``count`` processes that find each other.
 
-    SIGINT, SIGTERM and SIGUSR1 are passed on. When one process fails, the others are ended within seconds.
+    SIGINT, SIGTERM and SIGUSR1 are passed on; who has not ended a bounded time after that is killed. When
+    one process fails, the others are ended within seconds.
 
     Returns:
         0, or the exit code of the first process that failed.
@@ -72,15 +75,16 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         culprit = _watch(ranks, passed)
         if culprit is None:
             return 0
-        if not passed:
+        code = culprit.code or 1
+        if not passed or code < 128:
             _explain(culprit, ranks)
-        return culprit.code or 1
+        return EnvironmentError_.exit_code if code == LOST_PEER else code
 
 
 def _start(number: int, shared: dict[str, str], arguments: Sequence[str], stack: ExitStack) -> _Rank:
     said = stack.enter_context(tempfile.TemporaryFile()) if number else None  # noqa: SIM115
     process = subprocess.Popen(
-        [sys.executable, "-m", "ccl_cli", *arguments],
+        [sys.executable, *_safe_path(), "-m", "ccl_cli", *arguments],
         env=os.environ | shared | {"RANK": str(number), "LOCAL_RANK": str(number)},
         stdin=subprocess.DEVNULL,
         stdout=said,
@@ -93,9 +97,15 @@ def _start(number: int, shared: dict[str, str], arguments: Sequence[str], stack:
     return rank
 
 
+def _safe_path() -> list[str]:
+    # -m would put the current folder first on the path, where its queue.py hides the standard library's.
+    return [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
+
+
 def _environment(count: int, *, cpu: bool) -> dict[str, str]:
     threads = max(1, (os.cpu_count() or 1) // count)
     return {
+        LAUNCHED: "1",
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
@@ -152,26 +162,47 @@ def _passing_signals_on(ranks: Sequence[_Rank]) -> Iterator[list[int]]:
 
 
 def _watch(ranks: Sequence[_Rank], passed: Sequence[int]) -> _Rank | None:
-    """Wait for all; the first one that failed, or None. After a failure the others get a bounded time."""
-    while True:
-        running = any(rank.code is None for rank in ranks)
-        culprit = next((rank for rank in ranks if rank.code), None)
-        if culprit is None and running:
-            time.sleep(_POLL)
-            continue
-        if culprit and running:
-            _stop_the_rest(ranks, _SAVE if passed else _SETTLE)
-        return culprit
+    """Wait for all; the first one that failed, or None. After a failure or signal they get a bounded time."""
+    while _running(ranks) and not passed and _failed(ranks) is None:
+        time.sleep(_POLL)
+    culprit = _failed(ranks)
+    if passed:
+        _end_after_signal(ranks, passed)
+    elif culprit:
+        # First on their own: a mistake that all of them make ends all of them, the first with its sentence.
+        _wait(ranks, _SETTLE)
+        culprit = _failed(ranks, culprit)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for rank in ranks:
+                rank.send(number)
+            _wait(ranks, _GRACE)
+    return _failed(ranks, culprit)
 
 
-def _stop_the_rest(ranks: Sequence[_Rank], settle: float) -> None:
-    # First on their own: a mistake that all of them make ends all of them, the first one with its sentence.
-    for seconds, number in ((settle, signal.SIGTERM), (_GRACE, signal.SIGKILL)):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and any(rank.code is None for rank in ranks):
-            time.sleep(_POLL)
-        for rank in ranks:
-            rank.send(number)
+def _running(ranks: Sequence[_Rank]) -> list[_Rank]:
+    return [rank for rank in ranks if rank.code is None]
+
+
+def _failed(ranks: Sequence[_Rank], known: _Rank | None = None) -> _Rank | None:
+    """The one to blame: rather the known one than another, last of all one that only lost its peer."""
+    failed = [*filter(None, [known]), *(rank for rank in ranks if rank.code)]
+    return min(failed, key=lambda rank: rank.code == LOST_PEER, default=None)
+
+
+def _wait(ranks: Sequence[_Rank], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and _running(ranks):
+        time.sleep(_POLL)
+
+
+def _end_after_signal(ranks: Sequence[_Rank], passed: Sequence[int]) -> None:
+    _wait(ranks, _SAVE + _GRACE)
+    late = _running(ranks)
+    for rank in late:
+        _reap(rank)
+    if late:
+        name, numbers = signal.Signals(passed[0]).name, ", ".join(str(rank.number) for rank in late)
+        _log.error("Killed, still running %.0f s after %s: process %s.", _SAVE + _GRACE, name, numbers)
 
 
 def _explain(culprit: _Rank, ranks: Sequence[_Rank]) -> None:

@@ -32,6 +32,9 @@ def main(folder: Path, act: str) -> None:
     (folder / f"{rank}.done").touch()
 
 def nothing(folder): print("result of", rank)
+def uses_queue(folder):
+    import queue
+    if rank == 0: print(queue.Queue.__name__)
 def all_fail(folder): raise DataError("No videos.", "Get some.")
 def last_fails(folder):
     if rank == 1: raise DataError("Rank one sees no videos.")
@@ -46,6 +49,15 @@ def last_is_deaf(folder):
         time.sleep(60)
     while not (folder / "deaf").exists(): time.sleep(0.01)
     raise DataError("First fails.")
+def lost_first(folder):
+    if rank == 0: raise RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]")
+    time.sleep(0.5)
+    raise OSError(28, "No space left on device")
+def all_lost(folder): raise RuntimeError("Connection reset by peer")
+def all_deaf(folder):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1): signal.signal(number, signal.SIG_IGN)
+    (folder / f"{rank}.ready").touch()
+    time.sleep(60)
 def waits(folder):
     def leave(number, frame):
         (folder / f"{rank}.signal").write_text(signal.Signals(number).name)
@@ -55,6 +67,7 @@ def waits(folder):
     time.sleep(60)
 """
 
+ROOT = Path(launch.__file__).resolve().parents[1]
 START = "import sys; from ccl_cli import launch; sys.exit(launch.launch(2, sys.argv[1:]))"
 
 
@@ -68,8 +81,8 @@ def probe(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
-    def begin(act: str, start: str = START) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", start, "probe", str(tmp_path), act]
+    def begin(act: str, start: str = START, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, *options, "-c", start, "probe", str(tmp_path), act]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return begin
@@ -160,6 +173,50 @@ def test_a_launcher_that_is_killed_leaves_nothing_behind(probe, tmp_path):
     while not all(gone(pid) for pid in pids):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_those_deaf_to_a_passed_signal_are_killed_and_named(probe, tmp_path, name):
+    impatient = START.replace("launch;", "launch; launch._SAVE, launch._GRACE = 0.5, 0.5;")
+    process = probe("all_deaf", impatient)
+    wait_for(tmp_path / "0.ready", tmp_path / "1.ready")
+    process.send_signal(getattr(signal, name))
+    try:
+        code, _, err = finish(process, 20)
+    finally:
+        process.kill()
+    assert code == 137
+    assert err.splitlines() == [f"Killed, still running 1 s after {name}: process 0, 1."]
+
+
+def test_the_one_that_only_lost_its_peer_is_not_the_one_to_blame(probe):
+    code, _, err = finish(probe("lost_first"))
+    assert code == 6  # the code of a lost peer, too
+    assert err.splitlines() == [
+        "Error: Another process of this run ended; its own message says why.",
+        "Error: No space left on device.",
+        "  --debug shows where it happened.",
+        "Process 1 of 2 failed first, exit code 6.",
+    ]
+
+
+def test_when_all_lost_their_peers_the_exit_code_is_the_environments(probe):
+    assert finish(probe("all_lost"))[0] == 6
+
+
+def test_a_file_in_the_current_folder_hides_no_module_from_the_processes(probe, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path / "site")]))
+    (tmp_path / "queue.py").write_text("raise SystemExit('the wrong queue')")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = finish(probe("uses_queue", START, "-P"))  # as the script `ccl` sees its path
+    assert (code, out, err) == (0, "Queue\n", "")
+
+
+def test_the_processes_find_what_the_launcher_found_in_the_current_folder(probe, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path / "site")  # the plugin's, as with `python -m ccl_cli` from a checkout
+    code, out, _ = finish(probe("nothing"))
+    assert (code, out) == (0, "result of 0\n")
 
 
 def test_only_a_process_that_is_not_one_of_several_starts_others(monkeypatch):

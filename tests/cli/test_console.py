@@ -79,3 +79,48 @@ def test_only_the_first_process_logs_but_all_report_errors(monkeypatch, rank, li
     logging.getLogger("ccl").warning("one")
     logging.getLogger("ccl").error("two")
     assert len(stream.getvalue().splitlines()) == lines
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Read error: Connection reset by peer",
+        "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:60068",
+        "NCCL error in: ProcessGroupNCCL.cpp:2013, remote process exited or there was a network error",
+        "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown or crash?",
+    ],
+)
+def test_a_lost_peer_is_told_in_one_sentence(monkeypatch, capsys, said):
+    monkeypatch.setenv("RANK", "0")
+    assert console.report(RuntimeError(said)) == 6
+    assert capsys.readouterr().err == "Error: Another process of this run ended; its own message says why.\n"
+
+
+@pytest.mark.parametrize(
+    ("rank", "error"),
+    [
+        (None, RuntimeError("Connection closed by peer")),  # one process has no peers
+        ("0", RuntimeError("NCCL: Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 50")),
+        ("0", ValueError("Connection closed by peer")),
+    ],
+)
+def test_other_errors_of_connected_processes_keep_their_words(monkeypatch, capsys, rank, error):
+    monkeypatch.delenv("RANK", raising=False)
+    if rank:
+        monkeypatch.setenv("RANK", rank)
+    assert console.report(error) == 1
+    assert str(error) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rank", "launched", "begins"),
+    [("0", False, "Error: "), ("1", False, "Error (process 1): "), ("1", True, "Error: ")],
+)
+def test_the_other_processes_of_a_foreign_launcher_say_which_they_are(
+    monkeypatch, capsys, rank, launched, begins
+):
+    monkeypatch.setenv("RANK", rank)
+    if launched:
+        monkeypatch.setenv(console.LAUNCHED, "1")
+    console.report(DataError("No video."))
+    assert capsys.readouterr().err == f"{begins}No video.\n"
