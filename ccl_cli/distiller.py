@@ -43,6 +43,9 @@ class Distiller(nn.Module):
         memory_format: Of the student's input.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         student: Student,
@@ -55,14 +58,16 @@ class Distiller(nn.Module):
         super().__init__()
         self.student = student
         self.methods = nn.ModuleDict(methods)
-        self.clip = clip
         self.ce_weight = ce_weight
         self.memory_format = memory_format
+        # On the device from the start: a tensor made from Python numbers at each step would make a GPU wait.
+        self.register_buffer("mean", torch.tensor(clip.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(clip.std), persistent=False)
 
     def forward(self, batch: Batch, teachers: Mapping[str, Embedding]) -> StepOutput:
         """Run the student on the batch and every method on what it says."""
         dtype = next(self.student.parameters()).dtype
-        video = normalize(batch.video, self.clip.mean, self.clip.std, dtype)
+        video = normalize(batch.video, self.mean, self.std, dtype)
         student: StudentOutput = self.student(video.contiguous(memory_format=self.memory_format))
         # Losses in single precision: exp(1 / temperature) overflows half precision.
         with torch.autocast(video.device.type, enabled=False):

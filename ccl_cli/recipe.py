@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -17,9 +17,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 Triple = tuple[float, float, float]
 # A bare string for `teachers` in YAML means one teacher.
 Teachers = Annotated[
@@ -41,7 +43,16 @@ class Clip(_Section):
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="Aspect ratio of the random crop.")
     flip: Fraction = Field(0.5, description="Probability of a horizontal flip.")
     mean: Triple = Field((0.4345, 0.4051, 0.3775), description="Kinetics mean, RGB in [0, 1].")
-    std: Triple = Field((0.2768, 0.2713, 0.2737), description="Kinetics standard deviation.")
+    std: tuple[Positive, Positive, Positive] = Field(
+        (0.2768, 0.2713, 0.2737), description="Kinetics standard deviation."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be two numbers above 0, the smaller one first")
+        return self
 
 
 class Optim(_Section):
@@ -58,6 +69,12 @@ class Optim(_Section):
     gamma: float = Field(0.1, gt=0, description="Factor at each milestone (official code).")
     head_lr_decay: bool = Field(True, description="Whether the method's own layers follow the schedule.")
     clip_norm: float | None = Field(None, gt=0, description="Clip the gradient's norm.")
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
 
 class Train(_Section):

@@ -89,6 +89,10 @@ class TrainingSet(Dataset[Sample | CclError]):
                 unreadable[index] = error.message
             except CclError as error:
                 return error
+            except Exception as error:
+                return CclError(
+                    f"Reading '{self.videos[index].path}' failed: {type(error).__name__}: {error}."
+                )
         return DataError(
             f"{len(unreadable)} videos in a row cannot be read; the first: {next(iter(unreadable.values()))}"
         )
@@ -114,6 +118,7 @@ class TrainingSet(Dataset[Sample | CclError]):
 
 
 def _run(name: str, preprocess: Preprocess, window: Window) -> Tensor | None:
+    before = set(window.states)
     try:
         value = preprocess(window)
     except CclError:
@@ -122,6 +127,8 @@ def _run(name: str, preprocess: Preprocess, window: Window) -> Tensor | None:
         raise PluginError(
             f"The preprocessing of '{name}' failed on '{window.video.id}': {type(error).__name__}: {error}."
         ) from error
+    if before == set(window.states):  # it did not say itself what became of its modality
+        window.states[name] = "absent" if value is None else "present"
     if value is not None and tuple(value.shape) != tuple(preprocess.shape):
         raise PluginError(
             f"The preprocessing of '{name}' returned shape {tuple(value.shape)} for '{window.video.id}', "

@@ -44,7 +44,10 @@ def eval_view(frames: Tensor, clip: Clip) -> Tensor:
 
 
 def normalize(
-    video: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
+    video: Tensor,
+    mean: Sequence[float] | Tensor,
+    std: Sequence[float] | Tensor,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Scale bytes to [0, 1], subtract the mean and divide by the standard deviation, per channel.
 
@@ -54,7 +57,7 @@ def normalize(
     """
     exact = torch.promote_types(dtype, torch.float32)
     shift, scale = (
-        torch.tensor(values, dtype=exact, device=video.device).view(3, 1, 1, 1) * 255
+        torch.as_tensor(values, dtype=exact, device=video.device).view(3, 1, 1, 1) * 255
         for values in (mean, std)
     )
     return video.to(exact, copy=True).sub_(shift).div_(scale).to(dtype)

@@ -13,7 +13,6 @@ from ccl_cli.data.decode import iter_windows
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.transforms import eval_view
 from ccl_cli.data.workers import worker_options
-from ccl_cli.errors import DataError
 from ccl_cli.recipe import Clip
 
 
@@ -78,9 +77,9 @@ class SlidingWindows(IterableDataset[Chunk]):
                     if len(windows) == self.chunk:
                         yield Chunk(torch.stack(windows), torch.tensor(index), {})
                         windows, index = [], []
-            except DataError as error:
+            except Exception as error:  # whatever it is, the other videos can still be evaluated
                 if not read:
-                    unreadable[number] = error.message
+                    unreadable[number] = getattr(error, "message", f"{type(error).__name__}: {error}")
         if windows or unreadable:
             empty = torch.empty(0, 3, self.clip.frames, self.clip.size, self.clip.size, dtype=torch.uint8)
             yield Chunk(torch.stack(windows) if windows else empty, torch.tensor(index), unreadable)

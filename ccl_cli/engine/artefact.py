@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ccl_cli import __version__
 from ccl_cli.engine.build import load_student
-from ccl_cli.errors import CclError, WeightsError
+from ccl_cli.errors import WeightsError
 from ccl_cli.files import atomic_path
 from ccl_cli.recipe import Recipe
 from ccl_cli.students import Student
@@ -72,12 +73,20 @@ def load_model(path: Path) -> Artefact:
             if header.get("format") != _FORMAT:
                 raise WeightsError(f"'{path}' is not a model that ccl wrote.")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        recipe = Recipe.model_validate(header["recipe"])
+        recipe = _recipe(path, header)
         classes = tuple(header["classes"])
         student = load_student(recipe.student, len(classes), with_weights=False)
         student.load_state_dict(state)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise WeightsError(f"'{path}' is damaged: {str(error).splitlines()[0]}.", "Train again.") from error
-    except CclError:
-        raise
     return Artefact(student.eval(), recipe, classes, header)
+
+
+def _recipe(path: Path, header: dict[str, Any]) -> Recipe:
+    try:
+        return Recipe.model_validate(header["recipe"])
+    except ValidationError as error:
+        raise WeightsError(
+            f"'{path}' was written by ccl {header.get('version')}; {__version__} does not read its recipe.",
+            "Use that version.",
+        ) from error

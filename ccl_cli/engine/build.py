@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -74,8 +74,8 @@ def build(recipe: Recipe) -> Parts:
     return Parts(manifest, videos, tuple(missing), teachers, student, methods)
 
 
-def load_data(text: str | None) -> Manifest:
-    """List the data set a recipe names."""
+def load_data(text: str | None, need: Collection[str] = ("train",)) -> Manifest:
+    """List the data set a recipe names; ``need``: splits that must hold videos."""
     if text is None:
         raise RecipeError(
             "No data set is named.", "Give one with --data, for example --data folder:my_videos."
@@ -83,7 +83,7 @@ def load_data(text: str | None) -> Manifest:
     spec = parse_data(text)
     source = registry.load(registry.find(registry.DATASETS, spec.kind))
     manifest = load_source(spec.kind, source, spec.name, spec.options)
-    manifest.validate()
+    manifest.validate(need)
     return manifest
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ccl_cli.errors import DataError
+from ccl_cli.errors import DataError, EnvironmentError_
 from ccl_cli.files import atomic_path
 
 _KEEP = 2
@@ -25,8 +25,14 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
         state: Tensors and plain Python values only, so that it can be read back without executing anything.
     """
     path = folder / f"step-{step:09d}.pt"
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:
+        raise EnvironmentError_(
+            f"The checkpoint '{path}' cannot be written: {str(error).splitlines()[0]}.",
+            "Make room; the one before is untouched.",
+        ) from error
     for old in _states(folder)[:-_KEEP]:
         old.unlink(missing_ok=True)
     return path

@@ -39,7 +39,8 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
         mixed_precision=precision.replace("fp32", "no"),
         log_with=None if tracker == "none" else tracker,
         project_config=ProjectConfiguration(logging_dir="."),
-        # Buffers are equal on all processes by construction; broadcasting them would undo updates.
+        # A method's buffers are equal on all processes by construction, and broadcasting would undo updates;
+        # batch statistics stay each process's own, and the first one's are published.
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         ],

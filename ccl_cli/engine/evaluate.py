@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from ccl_cli.engine.build import check_unreadable, load_data
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.metrics import recognition, retrieval
 from ccl_cli.engine.progress import Reporter
-from ccl_cli.engine.runs import MANIFEST, RunFolder, find_run
+from ccl_cli.engine.runs import MANIFEST, RunFolder, find_run, read_json
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.files import write_text
 
@@ -74,9 +75,11 @@ def evaluate_run(
     Returns:
         Figures in percent and counts, also written to the run's folder.
     """
+    if split not in ("val", "test"):
+        raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
     folder, path = _locate(run)
     artefact = load_model(path)
-    manifest = _manifest(artefact, folder, data)
+    manifest = _manifest(artefact, folder, data, [split, "train"] if "retrieval" in tasks else [split])
     accelerator = set_up(precision)
     recipe = artefact.recipe
     settings = {
@@ -86,6 +89,7 @@ def evaluate_run(
     queries = _describe_split(artefact, manifest, split, accelerator, **settings)
     result: dict[str, Any] = {
         "model": str(path),
+        "step": artefact.header.get("step"),
         "recipe": recipe.hash(),
         "data": {"name": manifest.name, "manifest": manifest.hash, "split": split},
         "selection": artefact.header.get("selection", "last"),
@@ -135,7 +139,7 @@ def describe(
                 output = student(video)
                 sums.add(chunk, output.logits.float().softmax(dim=1).cpu(), output.feature.float().cpu())
             reporter.advance(sums.finished(chunk))
-    scores, features = sums.means()
+    scores, features = sums.means(device)
     for found in gather_objects(unreadable):
         unreadable |= found
     labels = torch.tensor([video.label for video in videos], dtype=torch.long)
@@ -164,10 +168,13 @@ class _Sums:
         self.windows.index_add_(0, chunk.rows, torch.ones(len(chunk.rows)))
         return int(new) + len(chunk.unreadable)
 
-    def means(self) -> tuple[Tensor, Tensor]:
+    def means(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Means over all processes; a video without a window becomes NaN (zero divided by zero)."""
-        windows = total(self.windows)[:, None]
-        return total(self.scores) / windows, total(self.features) / windows
+        # Summed on the device: processes with GPUs cannot send what lies elsewhere.
+        scores, features, windows = (
+            total(each.to(device)).cpu() for each in (self.scores, self.features, self.windows)
+        )
+        return scores / windows[:, None], features / windows[:, None]
 
 
 def _describe_split(
@@ -179,9 +186,12 @@ def _describe_split(
             f"The data set '{manifest.name}' has no {split} split.",
             "Give one with test videos, for example --data 'folder:my_videos?test=0.25'.",
         )
+    limit = artefact.recipe.max_unreadable
+    missing = manifest.missing(split)
+    check_unreadable(len(missing), manifest, split, limit, missing)
     described = describe(artefact, videos, accelerator, title=split, **settings)
     bad = [videos[index] for index in sorted(described.unreadable)]
-    check_unreadable(len(bad), manifest, split, artefact.recipe.max_unreadable, bad)
+    check_unreadable(len(bad), manifest, split, limit, bad)
     return described
 
 
@@ -196,13 +206,18 @@ def _locate(run: Path | None) -> tuple[RunFolder | None, Path]:
     return folder, folder.model
 
 
-def _manifest(artefact: Artefact, folder: RunFolder | None, data: str | None) -> Manifest:
+def _manifest(
+    artefact: Artefact, folder: RunFolder | None, data: str | None, need: Collection[str]
+) -> Manifest:
     if data is None and folder is not None and (folder.path / MANIFEST).is_file():
         return Manifest.load(folder.path / MANIFEST)
     text = data or artefact.recipe.data
     if text is None:
         raise UsageError("The model does not say which data to use.", "Name it with --data.")
-    return _with_classes_of(artefact, load_data(text))
+    manifest = _with_classes_of(artefact, load_data(text, need))
+    if data is None and manifest.hash != artefact.header.get("manifest"):
+        _log.warning("The data set is not as it was when the model was trained on it.")
+    return manifest
 
 
 def _with_classes_of(artefact: Artefact, manifest: Manifest) -> Manifest:
@@ -233,8 +248,18 @@ def _counts(manifest: Manifest, split: str, described: Described) -> dict[str, A
 
 
 def _record(folder: RunFolder, result: dict[str, Any]) -> None:
-    write_text(folder.path / "eval.json", json.dumps(result, indent=2) + "\n")
-    folder.update_summary({"evaluation": {task: _short(result[task]) for task in TASKS if task in result}})
+    """Write the figures, beside what was already known of the same model on the same videos."""
+    data = result["data"]
+    name = re.sub(r"[^\w.-]+", "_", f"{data['name']}-{data['split']}")
+    path = folder.path / f"eval-{name}.json"
+    before = read_json(path)
+    if (before.get("data"), before.get("step")) == (data, result["step"]):
+        counts = before["counts"] | result["counts"]
+        result = before | result | {"counts": counts}
+    write_text(path, json.dumps(result, indent=2) + "\n")
+    figures = {task: _short(result[task]) for task in TASKS if task in result}
+    evaluations = folder.summary.get("evaluation", {}) | {name: figures}
+    folder.update_summary({"evaluation": evaluations})
 
 
 def _short(figures: dict[str, Any]) -> dict[str, Any]:

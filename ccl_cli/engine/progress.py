@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -44,7 +45,7 @@ class Meter:
     def add(self, values: Mapping[str, Tensor], weight: float) -> None:
         """Add the values of one micro-batch, which is ``weight`` of a step."""
         for name, value in values.items():
-            value = weight * value.double()
+            value = weight * value.float()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.weight += weight
 
@@ -162,7 +163,8 @@ def jsonl_writer(path: Path) -> Iterator[Any]:
     with path.open("a", encoding="utf-8") as file:
 
         def write(entry: Mapping[str, Any]) -> None:
-            file.write(json.dumps(entry) + "\n")
+            finite = {key: value if math.isfinite(value) else None for key, value in entry.items()}
+            file.write(json.dumps(finite) + "\n")
             file.flush()
 
         yield write

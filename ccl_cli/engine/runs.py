@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ccl_cli import __version__
-from ccl_cli.data.manifest import Manifest
-from ccl_cli.errors import DataError, RecipeError, UsageError
+from ccl_cli.errors import DataError, UsageError
 from ccl_cli.files import write_text
 from ccl_cli.paths import runs_dir
 from ccl_cli.recipe import Recipe
-from ccl_cli.recipe_files import load_recipe, to_yaml
+from ccl_cli.recipe_files import to_yaml
 
 MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
     "model.safetensors",
@@ -84,50 +83,6 @@ class RunFolder:
             write_text(path, "".join(line + "\n" for line in lines))
 
 
-# What a resumed run may change: nothing that decides the result of the steps already taken.
-RESUMABLE = {"train": {"workers", "log_every", "checkpoint_every", "max_steps", "tracker"}}
-
-
-def open_run(
-    recipe: Recipe, manifest: Manifest, resume: Path | str | None, output: Path | None
-) -> tuple[RunFolder, bool]:
-    """A new run's folder, or the one to go on with, and whether it holds a checkpoint.
-
-    Raises:
-        UsageError: not a run folder, finished, or its data set has changed.
-        RecipeError: the recipe has changed.
-    """
-    if resume == "auto":
-        run = newest_unfinished(recipe)
-        resume = run.path if run else None
-    if resume is None:
-        run = RunFolder.create(recipe, output)
-        manifest.save(run.path / MANIFEST)
-        return run, False
-    run = RunFolder(Path(resume))
-    if not (run.path / RECIPE).is_file():
-        raise UsageError(f"'{run.path}' is not a run folder.", "Name one that `ccl train` made.")
-    if run.finished:
-        raise UsageError(f"'{run.path}' has finished.", f"Evaluate it with `ccl eval {run.path}`.")
-    _check_same(recipe, load_recipe(str(run.path / RECIPE), {}, []), run)
-    before = Manifest.load(run.path / MANIFEST)
-    if [video.id for video in before.videos] != [video.id for video in manifest.videos]:
-        raise UsageError(f"The data set has changed since '{run.path}' began.", "Start a new run.")
-    return run, any(run.state.glob("step-*.pt"))
-
-
-def _check_same(recipe: Recipe, before: Recipe, run: RunFolder) -> None:
-    now, then = (
-        each.model_dump(mode="json", exclude={"train": RESUMABLE["train"]}) for each in (recipe, before)
-    )
-    changed = sorted(key for key in now if now[key] != then[key])
-    if changed:
-        raise RecipeError(
-            f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
-            "Only " + ", ".join(f"train.{key}" for key in sorted(RESUMABLE["train"])) + " may change.",
-        )
-
-
 def find_run(name: Path | None) -> RunFolder:
     """The named run folder, or the newest one that holds a model.
 
@@ -142,14 +97,6 @@ def find_run(name: Path | None) -> RunFolder:
     if not runs:
         raise DataError(f"There is no finished run under '{runs_dir()}'.", "Train one with `ccl train`.")
     return max(runs, key=lambda run: run.model.stat().st_mtime_ns)
-
-
-def newest_unfinished(recipe: Recipe) -> RunFolder | None:
-    """The newest run of the same recipe that has not finished."""
-    runs = [
-        run for run in all_runs() if run.path.name.split("-")[2:3] == [recipe.hash()] and not run.finished
-    ]
-    return max(runs, key=lambda run: run.path.name, default=None)
 
 
 def all_runs() -> Iterator[RunFolder]:

@@ -27,11 +27,12 @@ from ccl_cli.engine.artefact import save_model
 from ccl_cli.engine.build import Parts, build, check_unreadable, parameter_count
 from ccl_cli.engine.device import set_up, start_tracker
 from ccl_cli.engine.dry_run import describe
+from ccl_cli.engine.opening import open_run, release
 from ccl_cli.engine.optim import lr_factor, parameter_groups, sgd
 from ccl_cli.engine.progress import Clock, Meter, Reporter, by_teacher, figures_text, jsonl_writer
-from ccl_cli.engine.runs import METRICS, RunFolder, open_run, versions
+from ccl_cli.engine.runs import METRICS, RunFolder, versions
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
-from ccl_cli.errors import CclError, EnvironmentError_, Interrupted
+from ccl_cli.errors import CclError, EnvironmentError_, Interrupted, UsageError
 from ccl_cli.recipe import Recipe
 from ccl_cli.teachers import Embedding, Teacher
 
@@ -64,13 +65,16 @@ def train(
     accelerator = set_up(recipe.train.precision, recipe.train.tracker)
     _sampler(recipe, parts, 0)  # refuses a batch that cannot be split before anything is written
     run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
-    trainer = Trainer(recipe, parts, run, accelerator)
-    if resumed:
-        trainer.load_state_dict(checkpoint.load_state(run.state))
-        _log.info("Going on with %s from step %d.", run.path, trainer.step)
-    else:
-        _log.info("Run %s", run.path)
-    trainer.fit()
+    try:
+        trainer = Trainer(recipe, parts, run, accelerator)
+        if resumed:
+            trainer.load_state_dict(checkpoint.load_state(run.state))
+            _log.info("Going on with %s from step %d.", run.path, trainer.step)
+        else:
+            _log.info("Run %s", run.path)
+        trainer.fit()
+    finally:
+        release(run)
     return run.path
 
 
@@ -96,6 +100,8 @@ class Trainer:
         self.teachers = {name: teacher.to(self.device) for name, teacher in parts.teachers.items()}
         memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
         student = parts.student
+        if recipe.train.sync_batchnorm and self.device.type != "cuda":
+            raise EnvironmentError_("sync_batchnorm needs GPUs.", "Set train.sync_batchnorm=false.")
         if recipe.train.sync_batchnorm:
             student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
         student.to(memory_format=memory_format)  # type: ignore[call-overload]
@@ -218,7 +224,9 @@ class Trainer:
             epoch = -(-self.step // sampler.steps_per_epoch)
             write({"step": self.step, "epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], **figures})
             self.accelerator.log(figures, step=self.step)
-            self._check(figures["loss"])
+            if not math.isfinite(figures["loss"]):
+                raise self._not_finite("loss is")
+            self._check_unreadable()
         reporter.advance(text=text)
         if epoch_ends or self.step == last:
             reporter.line()
@@ -226,12 +234,19 @@ class Trainer:
         if (every and self.step % every == 0) or (not every and epoch_ends) or self.step == last:
             self._save()
 
-    def _check(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise CclError(
-                f"The loss is not finite at step {self.step}.",
-                f"Lower optim.lr or use --precision fp32; the last good state is in '{self.run.state}'.",
-            )
+    def _check_finite(self) -> None:
+        """Refuse to save or publish numbers that nobody can use."""
+        weights = (parameter for parameter in self.bare.parameters() if parameter.requires_grad)
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in weights):
+            raise self._not_finite("weights are")
+
+    def _not_finite(self, what: str) -> CclError:
+        return CclError(
+            f"The {what} not finite any more at step {self.step}.",
+            f"Lower optim.lr or use --precision fp32; the last good state is in '{self.run.state}'.",
+        )
+
+    def _check_unreadable(self) -> None:
         unreadable: dict[int, str] = {}
         for found in gather_objects(self.seen.unreadable):
             unreadable |= found
@@ -266,6 +281,7 @@ class Trainer:
         seen = self._gathered_seen()
         return {
             "step": self.step,
+            "manifest": self.parts.manifest.hash,
             "seconds": self.seconds,
             "distiller": self.bare.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -276,7 +292,16 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Go on from :meth:`state_dict`.
+
+        Raises:
+            UsageError: files of the data set have changed, appeared or gone.
+        """
+        if state["manifest"] != self.parts.manifest.hash:
+            raise UsageError(
+                f"Files of the data set have changed since '{self.run.path}' began.",
+                "Restore them, or start a new run.",
+            )
         self.step, self._seconds_before = state["step"], state["seconds"]
         self.bare.load_state_dict(state["distiller"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -286,6 +311,7 @@ class Trainer:
         self.seen = Seen(state["states"], state["unreadable"])
 
     def _save(self) -> Path:
+        self._check_finite()
         state = self.state_dict()
         path = self.run.state
         if is_main():
@@ -294,6 +320,7 @@ class Trainer:
         return path
 
     def _publish(self, *, done: bool) -> None:
+        self._check_finite()
         seen = self._gathered_seen()
         if is_main():
             manifest = self.parts.manifest
@@ -307,7 +334,7 @@ class Trainer:
                 step=self.step,
                 selection="last",
             )
-            self.run.update_summary(self._summary(seen) | {"finished": done})
+            self.run.update_summary(self._summary(seen) | {"finished": done, "evaluation": {}})
         barrier()  # no process may leave the group while another still talks
         self.accelerator.end_training()
 

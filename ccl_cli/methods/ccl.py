@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from ccl_cli import losses
 from ccl_cli.composition import CompositionHead
 from ccl_cli.data.batch import Batch
 from ccl_cli.distributed import gather_mask, gather_rows, masked_mean, rank
+from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, MethodOptions, Setting
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
 Weight = Annotated[float, Field(ge=0)]
+
+TEMPERATURE = {"audio": 0.5, "image": 0.1, "other": 0.1}
 
 # Where the official code departs from the paper. Its two contrasts carry weight 1 each, not lambda and 1 -
 # lambda.
@@ -33,11 +36,11 @@ class CCLOptions(MethodOptions):
     """Options of ``ccl``; the defaults are the paper's."""
 
     preset: Literal["paper", "official"] = Field(
-        "paper", description="official: as the published code trains."
+        "paper", description="official: the published code's losses (recipe ucf51-official-ai has the rest)."
     )
     temperature: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        {"audio": 0.5, "image": 0.1, "other": 0.1},
-        description="Temperature by modality (or by teacher, as modality:name).",
+        TEMPERATURE,
+        description="By modality, or by teacher as modality:name; others keep their default.",
     )
     nce_lambda: float = Field(
         0.5,
@@ -70,6 +73,11 @@ class CCLOptions(MethodOptions):
     )
     normalize_inputs: bool = Field(True, description="Unit-length inputs of the composition's residual.")
 
+    @field_validator("temperature")
+    @classmethod
+    def _keep_other_temperatures(cls, values: dict[str, float]) -> dict[str, float]:
+        return TEMPERATURE | values
+
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, values: Any) -> Any:
@@ -87,6 +95,7 @@ class CCL(Method):
         super().__init__(options, setting)
         self.options = options
         self.teachers = setting.teachers
+        self._check_temperatures()
         self.heads = nn.ModuleList(
             CompositionHead(
                 teacher.dim,
@@ -111,48 +120,54 @@ class CCL(Method):
         terms: dict[str, Tensor] = {}
         for info, head in zip(self.teachers, self.heads, strict=True):
             assert isinstance(head, CompositionHead)
-            pair = _Pair(self.options, self._temperature(info.name, info.modality), student, batch.labels)
             embedding = teachers[info.name]
+            temperature = self._temperature(info.name, info.modality)
+            pair = _Pair(self.options, temperature, student, batch.labels, embedding.present)
             for term, value in self._teacher_terms(pair, head, embedding).items():
                 terms[f"{term}/{info.name}"] = value
         return terms
+
+    def _check_temperatures(self) -> None:
+        known = {*TEMPERATURE, *(t.name for t in self.teachers), *(t.modality for t in self.teachers)}
+        if unknown := sorted(set(self.options.temperature) - known):
+            raise RecipeError(
+                f"method.ccl.temperature: there is no teacher or modality '{unknown[0]}'.",
+                f"This run has {', '.join(sorted(known))}.",
+            )
 
     def _temperature(self, name: str, modality: str) -> float:
         by_name = self.options.temperature
         return by_name.get(name, by_name.get(modality, by_name.get("other", 0.1)))
 
     def _teacher_terms(self, pair: _Pair, head: CompositionHead, embedding: Embedding) -> dict[str, Tensor]:
-        options, weight, present = self.options, self.teacher_weight, embedding.present
+        options, weight = self.options, self.teacher_weight
         feature, logits = losses.full_precision(pair.student.feature), pair.student.logits
         teacher = head.project(embedding.value.to(feature.dtype))
         if not options.composition:
-            return {"nce": weight * options.nce_scale * pair.contrast(feature, teacher, present)}
+            return {"nce": weight * options.nce_scale * pair.contrast(feature, teacher)}
         share = options.nce_lambda
         composed = head(teacher, feature)
         # The compositions' cross-entropy is imposed on the heads: seen from there the student is a constant.
         apart = head(teacher, feature.detach())
-        terms = {
-            "ce": options.cls_weight
-            * pair.classify(composed if options.gradient == "joint" else apart, present)
-        }
+        terms = {"ce": options.cls_weight * pair.classify(composed if options.gradient == "joint" else apart)}
         if options.nce:
             terms["nce"] = (weight * options.nce_scale) * (
-                share * pair.contrast(feature, teacher, present)
-                + (1 - share) * pair.contrast(feature, composed.feature, present)
+                share * pair.contrast(feature, teacher)
+                + (1 - share) * pair.contrast(feature, composed.feature)
             )
         if options.jsd:
-            terms["jsd"] = (weight * options.jsd_weight) * pair.diverge(logits, composed.logits, present)
+            terms["jsd"] = (weight * options.jsd_weight) * pair.diverge(logits, composed.logits)
         if options.gradient == "official":
             # The official loop's first pass trains the heads on the same terms once more, the student held
             # fixed.
             if options.nce:
                 terms["nce_head"] = (options.nce_scale * (1 - share)) * pair.contrast(
-                    feature.detach(), apart.feature, present
+                    feature.detach(), apart.feature
                 )
             if options.jsd:
-                terms["jsd_head"] = options.jsd_weight * pair.diverge(logits.detach(), apart.logits, present)
+                terms["jsd_head"] = options.jsd_weight * pair.diverge(logits.detach(), apart.logits)
         if options.head_teacher_nce:
-            terms["nce_teacher"] = pair.contrast(apart.feature, teacher, present)
+            terms["nce_teacher"] = pair.contrast(apart.feature, teacher)
         return terms
 
 
@@ -160,34 +175,40 @@ class _Pair:
     """Comparisons of a student with one teacher on one batch, averaged over the rows present."""
 
     def __init__(
-        self, options: CCLOptions, temperature: float, student: StudentOutput, labels: Tensor
+        self,
+        options: CCLOptions,
+        temperature: float,
+        student: StudentOutput,
+        labels: Tensor,
+        present: Tensor,
     ) -> None:
         self.options, self.temperature = options, temperature
-        self.student, self.labels = student, labels
+        self.student, self.labels, self.present = student, labels, present
+        # What every contrast of this teacher shares, gathered once.
+        self.everywhere = gather_mask(present)  # [C]
+        self.same_class = labels[:, None] == gather_rows(labels)[None, :]  # [A, C]
 
-    def contrast(self, first: Tensor, second: Tensor, present: Tensor) -> Tensor:
+    def contrast(self, first: Tensor, second: Tensor) -> Tensor:
         """``first`` as anchors against ``second``, or both ways."""
-        one_way = self._contrast_one_way(first, second, present)
+        one_way = self._contrast_one_way(first, second)
         if self.options.symmetric == "none":
             return one_way
-        both = one_way + self._contrast_one_way(second, first, present)
+        both = one_way + self._contrast_one_way(second, first)
         return both if self.options.symmetric == "sum" else both / 2
 
-    def _contrast_one_way(self, anchor: Tensor, candidate: Tensor, present: Tensor) -> Tensor:
-        everywhere = gather_mask(present)
+    def _contrast_one_way(self, anchor: Tensor, candidate: Tensor) -> Tensor:
         scores = losses.cosine_scores(anchor, gather_rows(candidate), self.temperature)
         if self.options.contrast == "infonce":
             own = torch.arange(len(anchor), device=anchor.device) + rank() * len(anchor)
-            return masked_mean(losses.info_nce(scores, own, everywhere), present)
-        same_class = self.labels[:, None] == gather_rows(self.labels)[None, :]
-        return masked_mean(losses.multiclass_nce(scores, same_class, everywhere), present)
+            return masked_mean(losses.info_nce(scores, own, self.everywhere), self.present)
+        return masked_mean(losses.multiclass_nce(scores, self.same_class, self.everywhere), self.present)
 
-    def diverge(self, logits_p: Tensor, logits_q: Tensor, present: Tensor) -> Tensor:
+    def diverge(self, logits_p: Tensor, logits_q: Tensor) -> Tensor:
         """Divergence between two predictions."""
         half_jeffreys = self.options.divergence == "half_jeffreys"
         divergence = losses.half_jeffreys if half_jeffreys else losses.jensen_shannon
-        return masked_mean(divergence(logits_p, logits_q), present)
+        return masked_mean(divergence(logits_p, logits_q), self.present)
 
-    def classify(self, composed: tuple[Tensor, Tensor], present: Tensor) -> Tensor:
+    def classify(self, composed: tuple[Tensor, Tensor]) -> Tensor:
         """Cross-entropy of a composition's class scores."""
-        return masked_mean(losses.cross_entropy(composed[1], self.labels), present)
+        return masked_mean(losses.cross_entropy(composed[1], self.labels), self.present)

@@ -55,6 +55,7 @@ def test_a_run_leaves_what_it_promises(clips_folder):
         "model.safetensors",
         "summary.json",
         "state",
+        ".lock",
     }
     summary = json.loads((run / "summary.json").read_text())
     assert summary["finished"] is True
@@ -79,7 +80,11 @@ def test_training_learns_and_evaluation_reads_only_the_model(clips_folder, tmp_p
     result = evaluate_run(run)
     assert result["counts"]["test"] == {"videos": 6, "read": 6, "missing": 0, "corrupt": 0, "unreadable": {}}
     assert result["recognition"]["top1"] > 50
-    assert json.loads((run / "eval.json").read_text()) == json.loads(json.dumps(result))
+    assert json.loads((run / "eval-set-test.json").read_text()) == json.loads(json.dumps(result))
+    evaluate_run(run, tasks=["retrieval"])
+    kept = json.loads((run / "eval-set-test.json").read_text())
+    assert kept["recognition"] == result["recognition"]
+    assert kept["counts"].keys() == {"test", "train"}
     alone = tmp_path / "elsewhere.safetensors"
     alone.write_bytes((run / "model.safetensors").read_bytes())
     again = evaluate_run(alone, data=f"folder:{clips_folder / 'set'}", workers=2)
@@ -251,6 +256,57 @@ def test_a_video_that_vanishes_during_a_run_counts_as_missing_in_evaluation(clip
     (damaged / "test" / "right" / "1.mp4").unlink()
     counts = evaluate_run(run, tasks=["recognition"])["counts"]["test"]
     assert (counts["read"], counts["missing"], counts["corrupt"]) == (4, 1, 1)
+
+
+def test_a_test_set_alone_can_be_recognised(clips_folder, tmp_path):
+    run = train(recipe(clips_folder, train={"max_steps": 1}))
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "test").symlink_to(clips_folder / "set" / "test")
+    result = evaluate_run(run, tasks=["recognition"], data=f"folder:{tmp_path / 'only'}")
+    assert result["counts"]["test"]["read"] == 6
+    assert set(json.loads((run / "summary.json").read_text())["evaluation"]) == {"only-test"}
+    with pytest.raises(UsageError, match="'train' cannot be evaluated"):
+        evaluate_run(run, split="train")
+
+
+def test_a_folder_is_held_by_one_training_at_a_time(clips_folder):
+    from ccl_cli.engine import opening
+
+    run = RunFolder(train(recipe(clips_folder, train={"max_steps": 1})))
+    opening._hold(run)
+    try:
+        with pytest.raises(UsageError, match="Another process is training"):
+            train(recipe(clips_folder), resume=run.path)
+    finally:
+        opening.release(run)
+    train(recipe(clips_folder), resume=run.path)
+
+
+def test_resume_refuses_data_that_has_changed(clips_folder, damaged):
+    changes = {"data": f"folder:{damaged}", "max_unreadable": 0.5}
+    run = train(recipe(clips_folder, **changes, train={"max_steps": 1}))
+    last = damaged / "train" / "down" / "5.mp4"
+    last.write_bytes(last.read_bytes() + b"more")
+    with pytest.raises(UsageError, match="Files of the data set have changed"):
+        train(recipe(clips_folder, **changes), resume=run)
+    last.rename(damaged / "train" / "right" / "9.mp4")
+    with pytest.raises(UsageError, match="The data set has changed"):
+        train(recipe(clips_folder, **changes), resume=run)
+
+
+def test_resume_auto_with_an_output_folder_starts_there_and_goes_on_there(clips_folder, tmp_path):
+    where = tmp_path / "mine"
+    for _ in range(2):
+        assert train(recipe(clips_folder, train={"max_steps": 2}), resume="auto", output=where) == where
+    assert [line["step"] for line in lines(where)] == [1, 2]
+    with pytest.raises(UsageError, match="own folder"):
+        train(recipe(clips_folder), resume=where, output=tmp_path / "other")
+
+
+def test_modalities_are_counted_whatever_the_teacher(clips_folder):
+    run = train(recipe(clips_folder, train={"epochs": 1}))
+    counted = json.loads((run / "summary.json").read_text())["data"]["modalities"]
+    assert counted == {"audio:precomputed": {"present": 8, "absent": 4}, "image:precomputed": {"present": 12}}
 
 
 def test_an_existing_folder_is_never_reused_silently(clips_folder, tmp_path):

@@ -7,6 +7,7 @@ from torch import nn
 
 from ccl_cli.composition import CompositionHead
 from ccl_cli.data.batch import Batch
+from ccl_cli.errors import RecipeError
 from ccl_cli.losses import cross_entropy
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.ccl import CCL, CCLOptions
@@ -263,3 +264,10 @@ def test_any_number_of_teachers_of_any_width():
     for dims in ((6,), (6, 6, 6), (512, 2, 7, 31)):
         method, student, embeddings, batch = example(dims=dims)
         assert len(method(student, embeddings, batch)) == 3 * len(dims)
+
+
+def test_a_temperature_that_fits_no_teacher_is_refused_and_the_others_keep_their_default():
+    method, *_ = example(temperature={"m1": 0.2})
+    assert method._temperature("m0:t", "audio") == 0.5
+    with pytest.raises(RecipeError, match="no teacher or modality 'adio'"):
+        example(temperature={"adio": 0.5})
