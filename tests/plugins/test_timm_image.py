@@ -8,6 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 
+from ccl_cli.data.decode import read_frames
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.recipe import Clip
 from ccl_cli.spec import parse_model
@@ -99,11 +100,10 @@ def test_real_weights_with_timms_own_options(shared):
 
 def test_real_weights_recognise_a_real_clip(shared):
     """A person juggling a football on a real clip: the network must say something of that kind."""
-    decode = pytest.importorskip("ccl_cli.data.decode")
     clip = shared / "data" / "clips" / "soccer_juggling" / "v_SoccerJuggling_g23_c01.avi"
     weights = shared / "data" / "weights" / "timm_mobilenetv2_100_imagenet.safetensors"
     teacher = from_spec(f"image:mobilenetv2_100@{weights}?pad_type=same&mean=0.5&std=0.5")
-    frames = decode.read_frames(clip, 0, 8, short_side=256).frames
+    frames = read_frames(clip, 0, 8, short_side=256).frames
     picture = teacher.preprocess(make_window(frames=frames, training=False))
     with torch.inference_mode():
         (likely,) = teacher.class_probabilities(picture[None])
