@@ -77,10 +77,5 @@ class Several(CclError):
         super().__init__(f"{len(errors)} things are missing.")
         self.errors = errors
 
-    @property
-    def first_exit_code(self) -> int:
-        """Exit code of the first error."""
-        return self.errors[0].exit_code
-
     def __reduce__(self) -> tuple[type[CclError], tuple[list[CclError]]]:  # type: ignore[override]
         return Several, (self.errors,)

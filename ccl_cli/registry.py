@@ -14,6 +14,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 
 from entrypoints import BadEntryPoint, CaseSensitiveConfigParser, Distribution, EntryPoint, iter_files_distros
 
-from ccl_cli.errors import PluginError
+from ccl_cli.errors import CclError, PluginError
 
 TEACHERS = "ccl.teachers"
 STUDENTS = "ccl.students"
@@ -140,6 +141,25 @@ def load(plugin: Plugin) -> Any:
             f"Update or uninstall {plugin.distribution}.",
         )
     return target
+
+
+@contextmanager
+def blaming(plugin: Plugin) -> Iterator[None]:
+    """Run a plugin's code: what it raises besides our own errors is reported as the plugin's failure.
+
+    Raises:
+        PluginError: naming the plugin and its distribution.
+    """
+    try:
+        yield
+    except (CclError, OSError):
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} failed: "
+            f"{type(error).__name__}: {_one_line(error) or 'no message'}.",
+            "--debug shows the traceback, for whoever wrote it.",
+        ) from error
 
 
 @cache

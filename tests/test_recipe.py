@@ -306,7 +306,7 @@ def test_check_names_everything_that_is_not_installed():
     with pytest.raises(Several) as caught:
         check_recipe(recipe)
     told = [str(error) for error in caught.value.errors]
-    assert caught.value.first_exit_code == PluginError.exit_code
+    assert caught.value.errors[0].exit_code == PluginError.exit_code
     for line, part in zip(told, ["'audio:cnn15'", "'r2'", "'ucf52'", "'cll'"], strict=False):
         assert part in line
     assert told[-2:] == [

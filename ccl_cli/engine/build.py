@@ -20,7 +20,7 @@ from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import check_recipe, method_options
 from ccl_cli.sentences import bundled
 from ccl_cli.spec import Spec, parse_data, parse_model
-from ccl_cli.students import Student
+from ccl_cli.students import Student, StudentFactory
 from ccl_cli.teachers import Teacher
 
 T = TypeVar("T")
@@ -81,35 +81,41 @@ def load_data(text: str | None, need: Collection[str] = ("train",)) -> Manifest:
             "No data set is named.", "Give one with --data, for example --data folder:my_videos."
         )
     spec = parse_data(text)
-    source = registry.load(registry.find(registry.DATASETS, spec.kind))
-    manifest = load_source(spec.kind, source, spec.name, spec.options)
+    plugin = registry.find(registry.DATASETS, spec.kind)
+    source = registry.load(plugin)
+    with registry.blaming(plugin):
+        manifest = load_source(spec.kind, source, spec.name, spec.options)
     manifest.validate(need)
     return manifest
 
 
 def load_teacher(spec: Spec) -> Teacher:
     """Build one frozen teacher with its weights."""
-    cls: type[Teacher] = registry.load(registry.find(registry.TEACHERS, spec.label))
-    return cls.from_spec(spec).freeze()
+    plugin = registry.find(registry.TEACHERS, spec.label)
+    cls: type[Teacher] = registry.load(plugin)
+    with registry.blaming(plugin):
+        return cls.from_spec(spec).freeze()
 
 
 def load_student(text: str, num_classes: int, *, with_weights: bool = True) -> Student:
     """Build a student; ``with_weights=False`` ignores the initial weights its spec names."""
     spec = parse_model(text)
-    factory = registry.load(registry.find(registry.STUDENTS, spec.name))
-    try:
-        student: Student = factory(
-            num_classes, weights=spec.weights if with_weights else None, **spec.options
-        )
-    except TypeError as error:
-        raise RecipeError(f"Student '{spec}' does not take these options: {error}.") from error
-    return student
+    plugin = registry.find(registry.STUDENTS, spec.name)
+    factory: StudentFactory = registry.load(plugin)
+    weights = spec.weights if with_weights else None
+    with registry.blaming(plugin):
+        try:
+            return factory(num_classes, weights=weights, **spec.options)
+        except TypeError as error:
+            raise RecipeError(f"Student '{spec}' does not take these options: {error}.") from error
 
 
 def load_method(name: str, options: dict[str, object], setting: Setting) -> Method:
     """Build one method."""
-    cls: type[Method] = registry.load(registry.find(registry.METHODS, name))
-    return cls(method_options(cls, name, options), setting)
+    plugin = registry.find(registry.METHODS, name)
+    cls: type[Method] = registry.load(plugin)
+    with registry.blaming(plugin):
+        return cls(method_options(cls, name, options), setting)
 
 
 def check_unreadable(

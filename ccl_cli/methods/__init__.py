@@ -63,4 +63,4 @@ class Method(nn.Module):
         A teacher's rows that are not present must contribute nothing; a term without any row is zero and
         still part of the graph.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -76,6 +76,6 @@ class StudentFactory(Protocol):
     Further keyword arguments are the options after ``?`` in the student's spec.
     """
 
-    def __call__(self, num_classes: int, *, weights: str | None = None) -> Student:
+    def __call__(self, num_classes: int, *, weights: str | None = None, **options: Any) -> Student:
         """Build the student."""
         ...

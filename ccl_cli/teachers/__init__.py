@@ -80,7 +80,7 @@ class Teacher(nn.Module):
             WeightsError: no weights (the sentence says which file to put where).
             PluginError: unknown name or option.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} does not define from_spec")
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
@@ -89,7 +89,7 @@ class Teacher(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``x``, ``[B, *preprocess.shape]`` to ``[B, dim]``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def coverage(self, ids: Sequence[str]) -> int:
         """How many of these videos it may have an embedding for, without reading them."""
@@ -100,7 +100,7 @@ class Teacher(nn.Module):
 
         Only teachers with ``classes`` have it.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define class_probabilities")
 
     @property
     def fingerprint(self) -> str:

@@ -19,7 +19,15 @@ from ccl_cli.engine.evaluate import evaluate_run
 from ccl_cli.engine.optim import lr_factor
 from ccl_cli.engine.runs import RunFolder, find_run
 from ccl_cli.engine.trainer import Trainer, train
-from ccl_cli.errors import CclError, DataError, EnvironmentError_, RecipeError, UsageError, WeightsError
+from ccl_cli.errors import (
+    CclError,
+    DataError,
+    EnvironmentError_,
+    PluginError,
+    RecipeError,
+    UsageError,
+    WeightsError,
+)
 from ccl_cli.recipe import Optim, Recipe
 
 
@@ -367,9 +375,8 @@ def test_bf16_runs_and_stays_near_fp32(clips_folder):
     assert half != full
 
 
-def test_fp16_without_a_gpu_says_what_to_do(clips_folder):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
+def test_fp16_without_a_gpu_says_what_to_do(clips_folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EnvironmentError_, match="fp16 needs a GPU"):
         train(recipe(clips_folder, train={"precision": "fp16"}))
 
@@ -449,6 +456,30 @@ def test_two_teachers_of_one_modality_and_one_of_a_new_one(clips_folder):
     run = train(recipe(clips_folder, teachers=names, train={"max_steps": 1}))
     terms = {name.split("/")[1] for name in lines(run)[0] if name.startswith("nce/")}
     assert terms == {"image:precomputed", "image:precomputed#2", "text:precomputed"}
+
+
+@pytest.mark.parametrize("what", ["teacher", "student", "method", "dataset"])
+def test_a_plugin_that_fails_is_blamed_by_name(clips_folder, monkeypatch, what):
+    from ccl_cli import registry
+    from ccl_cli.methods.ccl import CCL
+    from ccl_cli.teachers import Teacher
+
+    def fails(*given, **options):
+        raise ZeroDivisionError("oops")
+
+    class Unfinished(Teacher):  # lacks from_spec
+        pass
+
+    class Method(CCL):
+        __init__ = fails
+
+    broken = {"teacher": Unfinished, "student": fails, "method": Method, "dataset": fails}[what]
+    real = registry.load
+    monkeypatch.setattr(
+        registry, "load", lambda plugin: broken if plugin.group == f"ccl.{what}s" else real(plugin)
+    )
+    with pytest.raises(PluginError, match=f"{what.capitalize()} .* of ccl-cli .* failed: .*(oops|from_spec)"):
+        train(recipe(clips_folder, teachers=[f"image:precomputed@{clips_folder / 'image.npz'}"]))
 
 
 def test_everything_missing_is_named_at_once(clips_folder):
