@@ -45,7 +45,7 @@ class Step(nn.Module):
         infos = (TeacherInfo("audio:t", "audio", DIM), TeacherInfo("image:t", "image", 7))
         self.trunk = nn.Linear(4, DIM).double()
         self.classifier = nn.Linear(DIM, CLASSES).double()
-        self.method = CCL(CCLOptions(**options), Setting(DIM, CLASSES, ROWS, infos)).double()
+        self.method = CCL(CCLOptions(**options), Setting(DIM, CLASSES, torch.zeros(ROWS, dtype=torch.long), infos)).double()
 
     def forward(self, x, embeddings, labels):
         feature = self.trunk(x).relu()

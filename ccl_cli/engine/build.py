@@ -69,7 +69,8 @@ def build(recipe: Recipe) -> Parts:
     torch.manual_seed(recipe.train.seed)
     student = load_student(recipe.student, len(manifest.classes))
     infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in teachers.items())
-    setting = Setting(student.feature_dim, len(manifest.classes), len(videos), infos)
+    labels = torch.tensor([video.label for video in videos])
+    setting = Setting(student.feature_dim, len(manifest.classes), labels, infos, recipe.train.epochs)
     methods = {name: load_method(name, options, setting) for name, options in recipe.method.items()}
     return Parts(manifest, videos, tuple(missing), teachers, student, methods)
 

@@ -98,6 +98,7 @@ class Trainer:
         self.recipe, self.parts, self.run, self.accelerator = recipe, parts, run, accelerator
         self.device = accelerator.device
         self.teachers = {name: teacher.to(self.device) for name, teacher in parts.teachers.items()}
+        self.uses_stages = any(method.uses_stages for method in parts.methods.values())
         memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
         student = parts.student
         if recipe.train.sync_batchnorm and self.device.type != "cuda":
@@ -199,7 +200,8 @@ class Trainer:
     def _micro_step(self, batch: Batch, share: float) -> None:
         with self.accelerator.autocast():
             embeddings = {
-                name: embed(teacher, *batch.inputs[name]) for name, teacher in self.teachers.items()
+                name: embed(teacher, *batch.inputs[name], stages=self.uses_stages)
+                for name, teacher in self.teachers.items()
             }
         output: StepOutput = self.distiller(batch, embeddings)
         self.accelerator.backward(output.loss * share)
@@ -365,7 +367,7 @@ class Trainer:
         }
 
 
-def embed(teacher: Teacher, value: Tensor, present: Tensor) -> Embedding:
+def embed(teacher: Teacher, value: Tensor, present: Tensor, *, stages: bool = False) -> Embedding:
     """A frozen teacher's embeddings; rows that are not present are zero.
 
     Shapes:
@@ -373,9 +375,13 @@ def embed(teacher: Teacher, value: Tensor, present: Tensor) -> Embedding:
         present: [B] bool.
     """
     with torch.inference_mode():
-        embedding = teacher(value).float()
-    # The clone is an ordinary tensor: a head's backward pass may keep it.
-    return Embedding(torch.where(present[:, None], embedding.clone(), 0.0), present)
+        embedding, inner = teacher.forward_stages(value) if stages else (teacher(value), ())
+    # The clones are ordinary tensors: a head's backward pass may keep them.
+    return Embedding(
+        torch.where(present[:, None], embedding.float().clone(), 0.0),
+        present,
+        tuple(stage.float().clone() for stage in inner),
+    )
 
 
 def _sampler(recipe: Recipe, parts: Parts, start: int) -> EpochSampler:

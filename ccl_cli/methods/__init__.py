@@ -25,12 +25,26 @@ class TeacherInfo:
 
 @dataclass(frozen=True)
 class Setting:
-    """The sizes a method is built for."""
+    """What a method is built for.
+
+    Attributes:
+        student_dim: Width D of the student's feature.
+        num_classes: K.
+        labels: [N] int64, the class of each training row.
+        teachers: In the order in which they were named.
+        epochs: Passes over the training list.
+    """
 
     student_dim: int
     num_classes: int
-    num_videos: int
+    labels: Tensor
     teachers: tuple[TeacherInfo, ...]
+    epochs: int = 1
+
+    @property
+    def num_videos(self) -> int:
+        """Rows of the training split, N."""
+        return len(self.labels)
 
 
 class MethodOptions(BaseModel):
@@ -46,11 +60,15 @@ class Method(nn.Module):
 
     Attributes:
         Options: What the recipe may set.
+        tuned: The option that scales what it adds to the student's cross-entropy.
         uses_teachers: Whether it looks at embeddings; if no method of a run does, teachers are not built.
+        uses_stages: Whether it also wants what the teachers' inner stages say.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
+    tuned: ClassVar[str] = "weight"
     uses_teachers: ClassVar[bool] = True
+    uses_stages: bool = False
 
     def __init__(self, options: Any, setting: Setting) -> None:
         super().__init__()

@@ -90,6 +90,7 @@ class CCL(Method):
     """One composition head per teacher; contrast in feature space, divergence in prediction space."""
 
     Options = CCLOptions
+    tuned = "teacher_weight"
 
     def __init__(self, options: CCLOptions, setting: Setting) -> None:
         super().__init__(options, setting)

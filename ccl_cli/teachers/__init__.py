@@ -21,10 +21,13 @@ class Embedding(NamedTuple):
     Shapes:
         value: [B, D_m]; a row that is not present is zero.
         present: [B] bool; False where the sample lacks this modality.
+        stages: outputs of the teacher's inner stages, each [B, C, ...], first to last; empty unless a method
+            wants them and the teacher has them.
     """
 
     value: Tensor
     present: Tensor
+    stages: tuple[Tensor, ...] = ()
 
 
 class Preprocess(Protocol):
@@ -90,6 +93,10 @@ class Teacher(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``x``, ``[B, *preprocess.shape]`` to ``[B, dim]``."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def forward_stages(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The embedding and the outputs of the inner stages, each ``[B, C, ...]``; none unless overridden."""
+        return self(x), ()
 
     def coverage(self, ids: Sequence[str]) -> int:
         """How many of these videos it may have an embedding for, without reading them."""

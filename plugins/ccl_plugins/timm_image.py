@@ -169,6 +169,13 @@ class TimmImage(Teacher):
         embedding: Tensor = self.network.forward_head(features, pre_logits=True).float()
         return embedding
 
+    def forward_stages(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The embedding, and the outputs of the network's stages where timm can tell them apart."""
+        if not hasattr(self.network, "forward_intermediates"):
+            return self(x), ()
+        features, stages = self.network.forward_intermediates(self._normalised(x))
+        return self.network.forward_head(features, pre_logits=True).float(), tuple(stages)
+
     def class_probabilities(self, x: Tensor) -> Tensor:
         """Probability of each of ``classes``, ``[B, len(classes)]``; rows sum to 1."""
         scores: Tensor = self.network(self._normalised(x)).float()
