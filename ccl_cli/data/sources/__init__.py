@@ -63,6 +63,21 @@ def files_below(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
 
 
+def videos_by_stem(root: Path) -> dict[str, Path]:
+    """Every video below a folder by its name without suffix; of several, the first in sorted order."""
+    # Strings: over 200,000 files a Path for each is most of the time.
+    paths = [str(path) for path in files_below(root.absolute())]
+    split = [(path, *posixpath.splitext(os.path.basename(path))) for path in paths]  # noqa: PTH119
+    return {stem: Path(path) for path, stem, suffix in reversed(split) if suffix.lower() in SUFFIXES}
+
+
+def list_file(root: Path, name: str, given: str | None) -> Path | None:
+    """The list a user named, itself or in a folder, else the one inside or beside the videos."""
+    folders = [Path(given).expanduser()] if given else [root, root.parent]
+    places = [place for folder in folders for place in (folder, folder / name)]
+    return next((place for place in places if place.is_file()), None)
+
+
 def unique_ids(paths: Sequence[str]) -> list[str]:
     """Relative posix paths without suffix; it stays where two files differ in nothing else."""
     stems = [posixpath.splitext(path)[0] for path in paths]

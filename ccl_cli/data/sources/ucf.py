@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sources import SUFFIXES, files_below
+from ccl_cli.data.sources import videos_by_stem
 from ccl_cli.errors import DataError
 from ccl_cli.paths import data_dir
 
@@ -64,7 +64,7 @@ def _load(
     if root is None or listed_in is None:
         raise _absent(base, root, listed_in, lists)
     listed = [row for row in _read_lists(listed_in, split) if classes is None or row.name in classes]
-    found = _videos(root)
+    found = videos_by_stem(root)
     if not any(_stem(row) in found for row in listed):
         raise _absent(root, None, listed_in, lists)
     # classInd.txt is in the order of letters, whatever their case.
@@ -77,12 +77,6 @@ def _load(
         expected = root.absolute() / ((_stem(row) if flat else row.id) + row.suffix)
         videos.append(Video(row.id, found.get(_stem(row), expected), labels[row.name], row.split))
     return Manifest(f"{name}-split{split}", tuple(names), tuple(videos))
-
-
-def _videos(root: Path) -> dict[str, Path]:
-    """Files by name without suffix; an original .avi goes before its copies in other formats."""
-    paths = [path.absolute() for path in files_below(root) if path.suffix.lower() in SUFFIXES]
-    return {path.stem: path for path in reversed(paths)}
 
 
 def _stem(row: _Listed) -> str:

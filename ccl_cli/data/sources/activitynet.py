@@ -1,0 +1,140 @@
+"""ActivityNet v1.3: videos of 200 activities; the official validation subset is the test split.
+
+The annotations of the testing subset were never published, so it is left aside.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import list_file, videos_by_stem
+from ccl_cli.errors import DataError
+from ccl_cli.paths import data_dir
+
+_LIST = "activity_net.v1-3.min.json"
+_PAGE = "http://activity-net.org/download.html"
+_LIST_URL = f"https://raw.githubusercontent.com/activitynet/ActivityNet/master/Evaluation/data/{_LIST}"
+_SPLITS = {"training": "train", "validation": "test"}
+# A few stretches of the official file have no length, or a hundredth of a second.
+_SHORTEST = 0.1  # seconds
+_log = logging.getLogger("ccl")
+
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Annotation(BaseModel):
+    label: Annotated[str, Field(min_length=1)]
+    segment: tuple[Seconds, Seconds]
+
+    @property
+    def length(self) -> float:
+        return self.segment[1] - self.segment[0]
+
+
+class _Entry(BaseModel):
+    subset: Literal["training", "validation", "testing"]
+    annotations: list[_Annotation] = []
+
+
+class _File(BaseModel):
+    database: dict[Key, _Entry]
+
+
+def load(
+    location: str, *, segments: Literal["trimmed", "whole"] = "whole", lists: str | None = None
+) -> Manifest:
+    """List ActivityNet; a class's index is its place in the sorted class names.
+
+    Args:
+        location: Folder of the videos, ``v_<id>.mp4`` or ``<id>.mp4``, in subfolders or not; "" for
+            ``activitynet`` in the data folder.
+        segments: ``whole``: one row per video, labelled with what is shown longest, as the paper counts;
+            ``trimmed``: one row per annotated stretch.
+        lists: The annotations' file; None: ``activity_net.v1-3.min.json`` inside or beside the videos.
+
+    Raises:
+        DataError: no videos or no annotations (the sentence says what to fetch and where to put it), or
+            annotations that make no sense.
+    """
+    root = Path(location).expanduser() if location else data_dir() / "activitynet"
+    path = list_file(root, _LIST, lists)
+    entries = _read(path) if path else {}
+    found = videos_by_stem(root) if root.is_dir() else {}
+    listed = {f"v_{key}": entry for key, entry in entries.items() if entry.subset in _SPLITS}
+    files = {name: found.get(name) or found.get(name[2:]) for name in listed}
+    if path is None or not any(files.values()):
+        raise _absent(root, path, lists, bool(found))
+    classes = sorted({each.label for entry in listed.values() for each in entry.annotations})
+    labels = {name: label for label, name in enumerate(classes)}
+    rows = _stretches if segments == "trimmed" else _whole
+    videos = []
+    for name, entry in listed.items():
+        # A listed video that is not there keeps its place, so that it counts as missing.
+        file = files[name] or root.absolute() / f"{name}.mp4"
+        for key, label, start, end in rows(name, entry.annotations):
+            videos.append(Video(key, file, labels[label], _SPLITS[entry.subset], start, end))
+    _tell_left_out(listed, len(videos), segments)
+    name = "activitynet" if segments == "whole" else f"activitynet-{segments}"
+    return Manifest(name, tuple(classes), tuple(videos))
+
+
+_Row = tuple[str, str, float | None, float | None]  # id, label, start, end
+
+
+def _whole(name: str, annotations: list[_Annotation]) -> Iterator[_Row]:
+    shown: dict[str, float] = defaultdict(float)
+    for each in annotations:
+        shown[each.label] += each.length
+    if shown:
+        yield name, max(shown, key=lambda label: shown[label]), None, None
+
+
+def _stretches(name: str, annotations: list[_Annotation]) -> Iterator[_Row]:
+    for number, each in enumerate(annotations):
+        if each.length >= _SHORTEST:
+            yield f"{name}_{number}", each.label, *each.segment
+
+
+def _tell_left_out(listed: dict[str, _Entry], rows: int, segments: str) -> None:
+    if segments == "whole":
+        left, what = len(listed) - rows, "videos without annotation"
+    else:
+        left = sum(len(entry.annotations) for entry in listed.values()) - rows
+        what = f"stretches shorter than {_SHORTEST:g} s"
+    if left:
+        _log.info("ActivityNet: %d %s are left out.", left, what)
+
+
+def _read(path: Path) -> dict[str, _Entry]:
+    try:
+        return _File.model_validate_json(path.read_bytes()).database
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(str(part) for part in wrong["loc"] if part != "[key]")
+        raise DataError(
+            f"'{path}'{', ' if where else ''}{where}: {wrong['msg']}.", f"The official file: {_LIST_URL}"
+        ) from error
+
+
+def _absent(root: Path, found: Path | None, asked: str | None, other_videos: bool) -> DataError:
+    """What is missing and where to get it."""
+    folder = shlex.quote(str(root))
+    missing, steps = [], []
+    if found is None:
+        missing.append(f"its annotations (no '{asked or root / _LIST}')")
+        steps.append(f"mkdir -p {folder} && curl -L -o {folder}/{_LIST} {_LIST_URL}")
+    if found is not None or not other_videos:
+        missing.append(f"its videos (no listed v_<id>.mp4 in '{root}')")
+        steps.append(f"Ask for the videos on {_PAGE} and unpack them in {folder}.")
+    return DataError(f"ActivityNet lacks {' and '.join(missing)}.", "\n  ".join(steps))

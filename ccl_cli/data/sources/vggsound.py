@@ -1,0 +1,119 @@
+"""VGGSound: 200,000 clips of ten seconds in 309 classes of what is seen and heard.
+
+The list comes from https://www.robots.ox.ac.uk/~vgg/data/vggsound/.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import list_file, videos_by_stem
+from ccl_cli.errors import DataError
+from ccl_cli.paths import data_dir
+
+_LIST = "vggsound.csv"
+_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/vggsound/"
+_LIST_URL = "https://raw.githubusercontent.com/hche11/VGGSound/master/data/vggsound.csv"
+_COLUMNS = "Its columns are YouTube id, start in seconds, label, train or test; there is no header."
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_START = re.compile(r"[0-9]{1,6}")
+_SECONDS = 10
+
+
+class _Row(NamedTuple):
+    key: str
+    start: int
+    label: str
+    split: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.key}_{self.start:06}"
+
+    def file(self, found: Mapping[str, Path]) -> Path | None:
+        """The clip under any of the names that tools in use give it."""
+        end = self.start + _SECONDS
+        clock = f"{self.start}_{end}", f"{1000 * self.start}_{1000 * end}", f"{self.start}"
+        names = self.id, *(f"{self.key}_{times}" for times in clock)
+        return next((found[name] for name in names if name in found), None)
+
+
+def load(location: str, *, lists: str | None = None) -> Manifest:
+    """List VGGSound; a class's index is its place in the sorted class names.
+
+    Args:
+        location: Folder of the clips, each cut to its ten seconds and named ``<id>_<start, 6 digits>.mp4``,
+            in subfolders or not; "" for ``vggsound`` in the data folder. ``<id>_<start>``,
+            ``<id>_<start>_<end>`` and the same in milliseconds are understood too.
+        lists: The list's file; None: ``vggsound.csv`` inside or beside the clips.
+
+    Raises:
+        DataError: no clips or no list (the sentence says what to fetch and where to put it), or a line of the
+            list that makes no sense.
+    """
+    root = Path(location).expanduser() if location else data_dir() / "vggsound"
+    path = list_file(root, _LIST, lists)
+    rows = _read(path) if path else []
+    found = videos_by_stem(root) if root.is_dir() else {}
+    files = [row.file(found) for row in rows]
+    if path is None or not any(files):
+        raise _absent(root, path, lists, bool(found))
+    classes = sorted({row.label for row in rows})
+    labels = {name: label for label, name in enumerate(classes)}
+    home = root.absolute()
+    videos = [
+        # A listed clip that is not there keeps its place, so that it counts as missing.
+        Video(row.id, file or home / f"{row.id}.mp4", labels[row.label], row.split)
+        for row, file in zip(rows, files, strict=True)
+    ]
+    return Manifest("vggsound", tuple(classes), tuple(videos))
+
+
+def _read(path: Path) -> list[_Row]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            return [
+                _row(path, reader.line_num, cells)
+                for cells in reader
+                if cells and not cells[0].startswith("#")
+            ]
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"'{path}' is not a table of UTF-8 text: {error}.", _COLUMNS) from error
+
+
+def _row(path: Path, line: int, cells: list[str]) -> _Row:
+    where = f"'{path}', line {line}"
+    if len(cells) != 4:
+        raise DataError(f"{where}: {len(cells)} cells in place of 4.", _COLUMNS)
+    key, start, label, split = (cell.strip() for cell in cells)
+    if not _KEY.fullmatch(key):
+        raise DataError(f"{where}: '{key}' is not a YouTube id.", _COLUMNS)
+    if not _START.fullmatch(start):
+        raise DataError(f"{where}: the start '{start}' is not a whole number of seconds.", _COLUMNS)
+    if not label:
+        raise DataError(f"{where}: the label is empty.", _COLUMNS)
+    if split not in ("train", "test"):
+        raise DataError(f"{where}: '{split}' is neither train nor test.", _COLUMNS)
+    return _Row(key, int(start), label, split)
+
+
+def _absent(root: Path, found: Path | None, asked: str | None, other_videos: bool) -> DataError:
+    """What is missing and where to get it."""
+    folder = shlex.quote(str(root))
+    missing, steps = [], []
+    if found is None:
+        missing.append(f"its list (no '{asked or root / _LIST}')")
+        steps.append(f"mkdir -p {folder} && curl -L -o {folder}/{_LIST} {_LIST_URL}")
+    if found is not None or not other_videos:
+        missing.append(f"its clips (no listed <id>_<start>.mp4 in '{root}')")
+        steps.append(f"What its publisher offers is on {_PAGE}; put the clips into {folder}.")
+    return DataError(f"VGGSound lacks {' and '.join(missing)}.", "\n  ".join(steps))
