@@ -34,6 +34,7 @@ from ccl_cli.engine.runs import METRICS, RunFolder, versions
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
 from ccl_cli.errors import CclError, EnvironmentError_, Interrupted, UsageError
 from ccl_cli.recipe import Recipe
+from ccl_cli.recipe_files import method_options
 from ccl_cli.teachers import Embedding, Teacher
 
 _log = logging.getLogger("ccl")
@@ -345,6 +346,7 @@ class Trainer:
         return {
             "recipe": self.recipe.hash(),
             "method": self.recipe.method_label,
+            "options": {name: self._changed_options(name) for name in parts.methods},
             "seed": self.recipe.train.seed,
             "steps": self.step,
             "seconds": round(self.seconds, 1),
@@ -365,6 +367,11 @@ class Trainer:
             "student": {"spec": self.recipe.student, "parameters": parameter_count(parts.student)},
             "versions": versions(),
         }
+
+    def _changed_options(self, name: str) -> dict[str, Any]:
+        # Beside the recipe, so that a reader of the run can tell a default that was written out.
+        options = method_options(type(self.parts.methods[name]), name, self.recipe.method[name])
+        return options.model_dump(mode="json", exclude_defaults=True)
 
 
 def embed(teacher: Teacher, value: Tensor, present: Tensor, *, stages: bool = False) -> Embedding:
