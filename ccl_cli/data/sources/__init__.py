@@ -52,6 +52,22 @@ def load_source(name: str, source: DataSource, location: str, options: Mapping[s
 
 def files_below(root: Path) -> Iterator[Path]:
     """Every file below a folder, sorted, except hidden ones; a linked folder is entered once."""
+    return (Path(folder, name) for folder, names in _walk(root) for name in names)
+
+
+def videos_by_stem(root: Path) -> dict[str, str]:
+    """The path of every video below a folder by its name without suffix; of several, the first as sorted."""
+    # Over 200,000 files, making a Path of each would take most of the time.
+    found: dict[str, str] = {}
+    for folder, names in _walk(root.absolute()):
+        for name in names:
+            stem, suffix = posixpath.splitext(name)
+            if suffix.lower() in SUFFIXES:
+                found.setdefault(stem, f"{folder}{os.sep}{name}")
+    return found
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
     entered: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         stat = Path(folder).stat()
@@ -60,15 +76,7 @@ def files_below(root: Path) -> Iterator[Path]:
             continue
         entered.add((stat.st_dev, stat.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
-
-
-def videos_by_stem(root: Path) -> dict[str, Path]:
-    """Every video below a folder by its name without suffix; of several, the first in sorted order."""
-    # Strings: over 200,000 files a Path for each is most of the time.
-    paths = [str(path) for path in files_below(root.absolute())]
-    split = [(path, *posixpath.splitext(os.path.basename(path))) for path in paths]  # noqa: PTH119
-    return {stem: Path(path) for path, stem, suffix in reversed(split) if suffix.lower() in SUFFIXES}
+        yield folder, sorted(name for name in files if not name.startswith("."))
 
 
 def list_file(root: Path, name: str, given: str | None) -> Path | None:

@@ -76,10 +76,10 @@ def load(
     classes = sorted({each.label for entry in listed.values() for each in entry.annotations})
     labels = {name: label for label, name in enumerate(classes)}
     rows = _stretches if segments == "trimmed" else _whole
-    videos = []
+    home, videos = root.absolute(), []
     for name, entry in listed.items():
         # A listed video that is not there keeps its place, so that it counts as missing.
-        file = files[name] or root.absolute() / f"{name}.mp4"
+        file = Path(files[name] or home / f"{name}.mp4")
         for key, label, start, end in rows(name, entry.annotations):
             videos.append(Video(key, file, labels[label], _SPLITS[entry.subset], start, end))
     _tell_left_out(listed, len(videos), segments)

@@ -70,12 +70,13 @@ def _load(
     # classInd.txt is in the order of letters, whatever their case.
     names = sorted({row.name for row in listed}, key=str.lower)
     labels = {name: label for label, name in enumerate(names)}
-    flat = any(path.parent == root.absolute() for path in found.values())
+    flat = any(Path(path).parent == root.absolute() for path in found.values())
     videos = []
     for row in listed:
         # A listed video that is not there keeps its place, so that it counts as missing.
         expected = root.absolute() / ((_stem(row) if flat else row.id) + row.suffix)
-        videos.append(Video(row.id, found.get(_stem(row), expected), labels[row.name], row.split))
+        path = Path(found.get(_stem(row), expected))
+        videos.append(Video(row.id, path, labels[row.name], row.split))
     return Manifest(f"{name}-split{split}", tuple(names), tuple(videos))
 
 

@@ -36,12 +36,11 @@ class _Row(NamedTuple):
     def id(self) -> str:
         return f"{self.key}_{self.start:06}"
 
-    def file(self, found: Mapping[str, Path]) -> Path | None:
+    def file(self, found: Mapping[str, str]) -> str | None:
         """The clip under any of the names that tools in use give it."""
-        end = self.start + _SECONDS
-        clock = f"{self.start}_{end}", f"{1000 * self.start}_{1000 * end}", f"{self.start}"
-        names = self.id, *(f"{self.key}_{times}" for times in clock)
-        return next((found[name] for name in names if name in found), None)
+        start, end = self.start, self.start + _SECONDS
+        times = f"{start:06}", f"{start}", f"{start}_{end}", f"{1000 * start}_{1000 * end}"
+        return next(filter(None, (found.get(f"{self.key}_{time}") for time in times)), None)
 
 
 def load(location: str, *, lists: str | None = None) -> Manifest:
@@ -66,10 +65,10 @@ def load(location: str, *, lists: str | None = None) -> Manifest:
         raise _absent(root, path, lists, bool(found))
     classes = sorted({row.label for row in rows})
     labels = {name: label for label, name in enumerate(classes)}
-    home = root.absolute()
+    home = str(root.absolute())
     videos = [
         # A listed clip that is not there keeps its place, so that it counts as missing.
-        Video(row.id, file or home / f"{row.id}.mp4", labels[row.label], row.split)
+        Video(row.id, Path(file or f"{home}/{row.id}.mp4"), labels[row.label], row.split)
         for row, file in zip(rows, files, strict=True)
     ]
     return Manifest("vggsound", tuple(classes), tuple(videos))

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccl_cli.data.dataset import TrainingSet
+from ccl_cli.data.sampler import Draw
+from ccl_cli.data.sources import load_source
+from ccl_cli.data.sources.activitynet import load
+from ccl_cli.data.write import write_clip
+from ccl_cli.errors import DataError, RecipeError
+from ccl_cli.recipe import Clip
+
+LIST = "activity_net.v1-3.min.json"
+
+
+def entry(subset: str, *stretches: tuple[str, float, float]) -> dict:
+    """In the published form, with the keys that are not used."""
+    return {
+        "duration": 82.75,
+        "subset": subset,
+        "resolution": "320x180",
+        "url": "https://example.org/watch",
+        "annotations": [{"segment": [start, end], "label": label} for label, start, end in stretches],
+    }
+
+
+DATABASE = {
+    "ZNVhz7ctTq0": entry(
+        "training", ("Surfing", 0.2, 0.5), ("Ironing clothes", 0.5, 1.0), ("Surfing", 1, 1.5)
+    ),
+    "-GSY1Qvo_90": entry("validation", ("Archery", 0.0, 0.8)),
+    "sJEeRPhBhtU": entry("training", ("Archery", 0, 0), ("Archery", 0.01, 0.02), ("Archery", 0.1, 0.9)),
+    "nobodyKnows": entry("testing"),
+}
+
+
+def write_list(folder: Path, database=DATABASE) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LIST
+    path.write_text(json.dumps({"version": "VERSION 1.3", "taxonomy": [], "database": database}))
+    return path
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    write_list(tmp_path)
+    for name in DATABASE:
+        touch(tmp_path / f"v_{name}.mp4")
+    return tmp_path
+
+
+def test_whole_videos_have_the_label_shown_longest_and_validation_is_the_test_split(root):
+    manifest = load(str(root))
+    manifest.validate(["train", "test"])
+    assert manifest.name == "activitynet"
+    assert manifest.classes == ("Archery", "Ironing clothes", "Surfing")
+    rows = [(v.id, v.label, v.split, v.start, v.end) for v in manifest.videos]
+    assert rows == [
+        ("v_ZNVhz7ctTq0", 2, "train", None, None),  # 0.8 s of surfing, 0.5 s of ironing
+        ("v_-GSY1Qvo_90", 0, "test", None, None),
+        ("v_sJEeRPhBhtU", 0, "train", None, None),
+    ]
+
+
+def test_trimmed_lists_every_stretch_that_has_a_length(root, caplog):
+    with caplog.at_level("INFO", "ccl"):
+        manifest = load(str(root), segments="trimmed")
+    manifest.validate(["train", "test"])
+    assert manifest.name == "activitynet-trimmed"
+    rows = [(v.id, v.label, v.split, v.start, v.end) for v in manifest.videos]
+    assert rows == [
+        ("v_ZNVhz7ctTq0_0", 2, "train", 0.2, 0.5),
+        ("v_ZNVhz7ctTq0_1", 1, "train", 0.5, 1.0),
+        ("v_ZNVhz7ctTq0_2", 2, "train", 1.0, 1.5),
+        ("v_-GSY1Qvo_90_0", 0, "test", 0.0, 0.8),
+        ("v_sJEeRPhBhtU_2", 0, "train", 0.1, 0.9),
+    ]
+    assert "2 stretches shorter than 0.1 s are left out" in caplog.text
+
+
+def test_training_sees_nothing_outside_a_stretch(tmp_path):
+    """Brightness is the time: 25 frames a second from black, 5 levels each."""
+    levels = np.arange(40, dtype=np.uint8) * 5
+    frames = np.broadcast_to(levels[:, None, None, None], (40, 36, 48, 3))
+    write_clip(tmp_path / "v_ZNVhz7ctTq0.mp4", frames, 25)
+    write_list(tmp_path, {"ZNVhz7ctTq0": entry("training", ("Surfing", 0.4, 0.8))})
+    (video,) = load(str(tmp_path), segments="trimmed").videos
+    samples = TrainingSet((video,), Clip(frames=6, size=32, short_side=36), {}, 0)
+    read = [samples[Draw(epoch, epoch, 0)] for epoch in range(8)]
+    seen = {round(float(frame.float().mean()) / 5) for sample in read for frame in sample.video.unbind(1)}
+    assert min(seen) >= 9  # frames 10 to 19, up to the codec's error
+    assert max(seen) <= 20
+    assert len(seen) > 6
+
+
+@pytest.mark.parametrize("prefix", ["v_", ""])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+@pytest.mark.parametrize("folder", ["", "train", "v1-2/val"])
+def test_layouts_and_formats(tmp_path, prefix, suffix, folder):
+    write_list(tmp_path)
+    paths = [tmp_path / folder / f"{prefix}{name}{suffix}" for name in DATABASE]
+    touch(*paths)
+    assert [video.path for video in load(str(tmp_path)).videos] == paths[:3]
+
+
+def test_a_listed_video_that_is_not_there_counts_as_missing(tmp_path):
+    write_list(tmp_path)
+    touch(tmp_path / "v_ZNVhz7ctTq0.mp4", tmp_path / "v_unlisted.mp4")
+    manifest = load(str(tmp_path))
+    assert [video.id for video in manifest.missing("train")] == ["v_sJEeRPhBhtU"]
+    assert [video.path for video in manifest.missing("test")] == [tmp_path / "v_-GSY1Qvo_90.mp4"]
+
+
+def test_the_list_inside_beside_or_elsewhere_and_the_data_folder(tmp_path, monkeypatch):
+    home = tmp_path / "d" / "activitynet"
+    touch(home / "v_ZNVhz7ctTq0.mp4")
+    monkeypatch.setenv("CCL_DATA", str(tmp_path / "d"))
+    for folder in (home, home.parent):
+        path = write_list(folder)
+        assert len(load("").videos) == 3
+        path.unlink()
+    elsewhere = write_list(tmp_path / "lists")
+    assert (
+        len(load("", lists=str(elsewhere)).videos) == len(load("", lists=str(elsewhere.parent)).videos) == 3
+    )
+
+
+def test_each_absent_thing_is_named_with_where_to_get_it_and_put_it(tmp_path, monkeypatch):
+    home = tmp_path / "my data" / "activitynet"
+    monkeypatch.setenv("CCL_DATA", str(tmp_path / "my data"))
+    page, command = "http://activity-net.org/download.html", f"curl -L -o '{home}'/{LIST} https://raw."
+
+    def text() -> str:
+        with pytest.raises(DataError) as caught:
+            load("")
+        return str(caught.value)
+
+    nothing = text()
+    assert "its annotations" in nothing
+    assert "its videos" in nothing
+    assert command in nothing
+    assert page in nothing
+    touch(home / "v_ZNVhz7ctTq0.mp4")
+    assert command in text()
+    assert page not in text()
+    (home / "v_ZNVhz7ctTq0.mp4").rename(home / "v_unlisted.mp4")
+    write_list(home)
+    assert command not in text()
+    assert page in text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", r"Invalid JSON"),
+        ("[]", r"should be an object"),
+        ('{"database": []}', r"', database: "),
+        ('{"videos": {}}', r"', database: Field required"),
+        ('{"database": {"../x": {"subset": "training"}}}', r"', database\.\.\./x: String should match"),
+        ('{"database": {"/etc/x": {"subset": "training"}}}', r"', database\./etc/x: String should match"),
+        ('{"database": {"x": {"subset": "train"}}}', r"database\.x\.subset: Input should be 'training'"),
+        ('{"database": {"x": {}}}', r"database\.x\.subset: Field required"),
+        (b"\xff\xfe", r"Invalid JSON|UTF-8"),
+        ("[" * 5000, r"Invalid JSON"),
+    ],
+)
+def test_what_is_not_the_published_file(tmp_path, text, said):
+    (tmp_path / LIST).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=said) as caught:
+        load(str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / LIST) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("segment", "said"),
+    [
+        ([-1, 2], r"segment\.0: Input should be greater than or equal to 0"),
+        ([1, -2], r"segment\.1: Input should be greater than or equal to 0"),
+        ([float("nan"), 2], r"segment\.0: "),
+        ([0, float("inf")], r"segment\.1: Input should be a finite number"),
+        ([1], r"segment\.1: Field required"),
+        ([1, 2, 3], r"segment: "),
+        (["a", 2], r"segment\.0: Input should be a valid number"),
+    ],
+)
+def test_times_that_make_no_sense_are_named(tmp_path, segment, said):
+    bad = {**entry("training"), "annotations": [{"label": "Surfing", "segment": segment}]}
+    write_list(tmp_path, {"x": bad})
+    touch(tmp_path / "v_x.mp4")
+    with pytest.raises(DataError, match=rf"database\.x\.annotations\.0\.{said}"):
+        load(str(tmp_path))
+
+
+def test_options_are_checked(root):
+    assert len(load_source("activitynet", load, str(root), {"segments": "trimmed"}).videos) == 5
+    with pytest.raises(RecipeError, match="segments=half"):
+        load_source("activitynet", load, str(root), {"segments": "half"})
+
+
+def test_real_clips_under_their_own_names(shared, tmp_path):
+    clips = shared / "data/clips/activitynet"
+    names = ["ZNVhz7ctTq0", "GGSY1Qvo990"]
+    path = write_list(tmp_path, {name: entry("training", ("Surfing", 0, 5)) for name in names})
+    manifest = load(str(clips), lists=str(path))
+    assert not manifest.missing("train")
+    assert {video.path.parent for video in manifest.videos} == {clips}
