@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from ccl_cli.errors import UsageError
 
 
 @contextmanager
@@ -29,3 +33,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def hold(path: Path, refusal: str, hint: str) -> IO[str]:
+    """Open a lock file that one process may hold at a time; closing it, or any end of the process, frees it.
+
+    Raises:
+        UsageError: another process holds it; says ``refusal`` and ``hint``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise UsageError(refusal, hint) from error
+    return file

@@ -106,6 +106,38 @@ class Evaluation(_Section):
     stride: PositiveInt = Field(16, description="Frames between window starts.")
 
 
+class Tune(_Section):
+    """How a benchmark chooses each method's weight: on videos held out of the training list."""
+
+    grid: tuple[Positive, ...] = Field(
+        (0.01, 0.1, 1.0, 10.0), min_length=1, description="Factors on a method's own weight."
+    )
+    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="Share of the training list to choose on, if the data set has no val split."
+    )
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1, description="Seeds of each choice.")
+    epochs: PositiveInt | None = Field(None, description="Shorter runs for the choice; default: full ones.")
+
+
+class Bench(_Section):
+    """A benchmark: what `ccl bench` trains besides the recipe itself.
+
+    A method is a name (``ccl+pkt``), or a section of recipe keys laid over the recipe.
+    """
+
+    setups: dict[str, Teachers] = Field(min_length=1, description="Columns: teachers by name, e.g. AI.")
+    methods: dict[str, str | dict[str, Any]] = Field(min_length=1, description="Rows of the main tables.")
+    ablations: dict[str, str | dict[str, Any]] = Field({}, description="Rows of the ablation table.")
+    seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1, description="Runs of each cell.")
+    tune: Tune | None = Field(None, description="Choose one weight per method; default: published weights.")
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        if repeated := sorted(set(self.methods) & set(self.ablations)):
+            raise ValueError(f"'{repeated[0]}' is a method and an ablation")
+        return self
+
+
 class Recipe(_Section):
     """One experiment."""
 
@@ -121,10 +153,14 @@ class Recipe(_Section):
     max_unreadable: Fraction = Field(
         0.05, description="Share of a split's videos that may be missing or corrupt before the run stops."
     )
+    holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the training list set aside as the val split."
+    )
     clip: Clip = Clip()
     optim: Optim = Optim()
     train: Train = Train()
     eval: Evaluation = Evaluation()
+    bench: Bench | None = Field(None, description="Rows and columns of `ccl bench`.")
 
     @field_validator("method", mode="before")
     @classmethod
@@ -146,7 +182,7 @@ class Recipe(_Section):
     def hash(self) -> str:
         """Eight hex digits over everything that decides the experiment's result."""
         aside = {"workers", "log_every", "checkpoint_every", "tracker"}
-        values = self.model_dump(mode="json", exclude={"description": True, "train": aside})
+        values = self.model_dump(mode="json", exclude={"description": True, "bench": True, "train": aside})
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -1,7 +1,7 @@
 """Recipes by name: the built-in ones, the user's own files, and what is laid over them.
 
-Precedence, lowest first: defaults < recipe file < flag typed < ``--set a.b=c``. Where no recipe is named,
-``$CCL_RECIPE`` names one.
+Precedence, lowest first: defaults < the recipe a file extends < the file < flag typed < ``--set a.b=c``. Where
+no recipe is named, ``$CCL_RECIPE`` names one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def load_recipe(
 
 def to_yaml(recipe: Recipe) -> str:
     """The recipe with every default written out; reads back equal."""
-    return yaml_text.dump(recipe.model_dump(mode="json"))
+    left_out = {"bench"} if recipe.bench is None else set()
+    return yaml_text.dump(recipe.model_dump(mode="json", exclude=left_out))
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -105,11 +106,22 @@ class Layers:
         self.values: dict[str, Any] = {}
         self.origins: dict[Keys, str] = {}
 
-    def read(self, path: Path) -> None:
-        """Start from a YAML file."""
+    def read(self, path: Path, children: tuple[Path, ...] = ()) -> None:
+        """Lay a YAML file over the one that it extends, which is laid over what is there.
+
+        Args:
+            path: The file.
+            children: The files that extend this one, the one that was asked for first.
+        """
         values, lines = yaml_text.read(path)
-        self.values = _expanded(values)
-        self.origins = {keys: f"{path.name}:{line}" for keys, line in lines.items()}
+        origins = {keys: f"{path.name}:{line}" for keys, line in lines.items()}
+        if "extends" in values:
+            family = (*children, path.resolve())
+            self.read(_parent(values.pop("extends"), family, origins.pop(("extends",))), family)
+        if "method" in values:  # a child's methods replace the parent's, or it could not drop one
+            self.values.pop("method", None)
+        self.values = _merged(self.values, _expanded(values))
+        self.origins |= origins
 
     def assign(self, keys: Keys, value: Any, origin: str) -> None:
         """Put a value at dotted keys, making the sections on the way."""
@@ -125,28 +137,48 @@ class Layers:
         self.values = _expanded(self.values)
 
 
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Sections are merged by key; anything else, a list too, is replaced."""
+    both = {
+        key: _merged(below[key], value)
+        for key, value in above.items()
+        if isinstance(value, dict) and isinstance(below.get(key), dict)
+    }
+    return {**below, **above, **both}
+
+
 def _expanded(values: dict[str, Any]) -> dict[str, Any]:
     # `method: ccl` must be a section before `--set method.ccl.x=1` can reach into it.
     return {**values, "method": methods_section(values["method"])} if "method" in values else values
 
 
-def _locate(name: str) -> Path:
-    """A built-in name, a file, or a run's folder."""
+def _locate(name: str, folder: Path = Path(), origin: str = "") -> Path:
+    """A built-in name, a file, or a run's folder; a relative one starts from ``folder``."""
     builtin = builtin_recipes()
     if name in builtin:
         return builtin[name]
-    path = Path(name).expanduser()
-    if path.is_dir():
-        path = path / "recipe.yaml"
+    named = Path(name).expanduser()
+    path = folder / named / "recipe.yaml" if (folder / named).is_dir() else folder / named
     if path.is_file():
         return path
-    if path.suffix in (".yaml", ".yml") or path.parent != Path():
+    if named.suffix in (".yaml", ".yml") or named.parent != Path():
         raise RecipeError(
-            f"There is no recipe file '{path}'.", "`ccl recipes ls` lists the built-in recipes."
+            f"There is no recipe file '{path}'{origin}.", "`ccl recipes ls` lists the built-in recipes."
         )
     near = difflib.get_close_matches(name, builtin, n=1)
     suggestion = f"Did you mean '{near[0]}'? " if near else ""
-    raise RecipeError(f"No recipe '{name}'.", f"{suggestion}`ccl recipes ls` lists them.")
+    raise RecipeError(f"No recipe '{name}'{origin}.", f"{suggestion}`ccl recipes ls` lists them.")
+
+
+def _parent(name: Any, family: tuple[Path, ...], origin: str) -> Path:
+    """The recipe that the last of ``family`` extends; none may extend itself, however many lie between."""
+    if not isinstance(name, str):
+        raise RecipeError(f"extends: must be one recipe's name or file, got {name!r} ({origin}).")
+    path = _locate(name, family[-1].parent, f" ({origin})")
+    if path.resolve() in family:
+        circle = [each.name for each in family[family.index(path.resolve()) :]]
+        raise RecipeError(f"extends: {' extends '.join([*circle, circle[0]])} ({origin}).", "Cut the circle.")
+    return path
 
 
 def _override(text: str) -> tuple[Keys, Any]:

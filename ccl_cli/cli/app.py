@@ -21,6 +21,7 @@ OWN = {
         EXPERIMENTS,
         "Evaluate a trained student: recognition and retrieval, in percent.",
     ),
+    "bench": ("bench:app", EXPERIMENTS, "Methods by teacher setups by seeds, and their tables."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List teachers, describe one, download its weights."),
     "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),

@@ -62,12 +62,16 @@ def check(
     ] = None,
 ) -> None:
     """Validate recipes: keys, values, methods' options, and that every plugin they name is installed."""
+    from ccl_cli.bench import matrix
     from ccl_cli.recipe_files import builtin_recipes, check_recipe, load_recipe
 
     errors: list[CclError] = []
     for name in names or builtin_recipes():
         try:
-            check_recipe(load_recipe(name))
+            recipe = load_recipe(name)
+            check_recipe(recipe)
+            if recipe.bench:
+                matrix.check(recipe)
             print(f"{name}: ok")
         except CclError as error:
             found = error.errors if isinstance(error, Several) else [error]

@@ -6,10 +6,12 @@ import hashlib
 import json
 import logging
 import os
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +20,7 @@ from ccl_cli.files import atomic_path
 
 SPLITS = ("train", "val", "test")
 _FORMAT = "ccl-manifest-1"
+_GROUPED = re.compile(r"(.*_g\d+)_c\d+")  # UCF101: clips of one group were cut from one video
 _log = logging.getLogger("ccl")
 
 
@@ -83,6 +86,25 @@ class Manifest:
         """The rows of one split whose file is not on disk."""
         rows = zip(self.videos, self._sizes, strict=True)
         return [video for video, size in rows if size is None and video.split == split]
+
+    def hold_out(self, share: float, seed: int = 0) -> Manifest:
+        """Set a share of each class's training videos aside as the val split.
+
+        What belongs together stays together: stretches of one file, and videos of one group where ids tell
+        (``v_Biking_g07_c03``). The same share and seed set the same videos aside.
+
+        Raises:
+            DataError: there is a val split already.
+        """
+        if self.split("val"):
+            raise DataError(f"The data set '{self.name}' has a val split already.", "Leave holdout at 0.")
+        by_class: defaultdict[int, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for video in self.split("train"):
+            by_class[video.label][_group(video)].append(video.id)
+        chosen = (_share_of(list(groups.values()), share, seed) for groups in by_class.values())
+        aside = set(chain.from_iterable(chosen))
+        videos = (replace(video, split="val") if video.id in aside else video for video in self.videos)
+        return Manifest(self.name, self.classes, tuple(videos))
 
     def validate(self, need: Collection[str] = ("train",)) -> None:
         """Check that the rows fit together.
@@ -164,6 +186,24 @@ class DataSource(Protocol):
             DataError: it is not there or does not have the expected layout.
         """
         ...
+
+
+def _group(video: Video) -> str:
+    numbered = _GROUPED.fullmatch(video.id)
+    return numbered[1] if numbered else str(video.path)
+
+
+def _share_of(groups: list[list[str]], share: float, seed: int) -> list[str]:
+    """Ids of whole groups, about that share of all; never all of them, and never none of several."""
+    # Ordered by a hash: the choice depends neither on the source's order nor on where the files lie.
+    groups = sorted(groups, key=lambda ids: hashlib.sha256(f"{seed}:{min(ids)}".encode()).digest())
+    wanted = share * sum(map(len, groups))
+    chosen: list[str] = []
+    for ids in groups[:-1]:
+        if chosen and len(chosen) + len(ids) / 2 > wanted:
+            break
+        chosen += ids
+    return chosen
 
 
 def _file_size(path: Path) -> int | None:

@@ -36,11 +36,18 @@ def _begin(worker: int) -> None:
     # Whoever stops the run decides when: a Ctrl-C or a scheduler's signal reaches the whole group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """Leave when the training process is gone, killed or not; the loader only watches the fork server."""
+def end_with_parent() -> None:
+    """Let this process leave when the one that started it is gone, killed or not.
+
+    Processes of a fork server are otherwise only watched by the server.
+    """
+    threading.Thread(target=_watch_parent, daemon=True).start()
+
+
+def _watch_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -55,7 +55,7 @@ def build(recipe: Recipe) -> Parts:
     """
     check_recipe(recipe)
     errors: list[CclError] = []
-    manifest = _attempt(errors, lambda: load_data(recipe.data))
+    manifest = _attempt(errors, lambda: training_data(recipe))
     specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()
     loaded = [_attempt(errors, partial(load_teacher, parse_model(text))) for text in specs]
     if errors or manifest is None:
@@ -73,6 +73,12 @@ def build(recipe: Recipe) -> Parts:
     setting = Setting(student.feature_dim, len(manifest.classes), labels, infos, recipe.train.epochs)
     methods = {name: load_method(name, options, setting) for name, options in recipe.method.items()}
     return Parts(manifest, videos, tuple(missing), teachers, student, methods)
+
+
+def training_data(recipe: Recipe) -> Manifest:
+    """The recipe's data set, with the videos set aside that it wants to choose on."""
+    manifest = load_data(recipe.data)
+    return manifest.hold_out(recipe.holdout) if recipe.holdout else manifest
 
 
 def load_data(text: str | None, need: Collection[str] = ("train",)) -> Manifest:

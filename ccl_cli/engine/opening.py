@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -10,7 +9,7 @@ from typing import IO
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.engine.runs import MANIFEST, RECIPE, RunFolder, all_runs
 from ccl_cli.errors import CclError, RecipeError, UsageError
-from ccl_cli.files import write_text
+from ccl_cli.files import hold, write_text
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import load_recipe, to_yaml
 
@@ -67,15 +66,8 @@ def release(run: RunFolder) -> None:
 
 
 def _hold(run: RunFolder) -> None:
-    file = (run.path / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
-    except OSError as error:
-        file.close()
-        raise UsageError(
-            f"Another process is training in '{run.path}'.", "Wait for it, or start a run of its own."
-        ) from error
-    _held[run.path.resolve()] = file
+    refusal = f"Another process is training in '{run.path}'."
+    _held[run.path.resolve()] = hold(run.path / ".lock", refusal, "Wait for it, or start a run of its own.")
 
 
 def _unfinished(recipe: Recipe, output: Path | None) -> Path | None:
@@ -100,6 +92,8 @@ def _check_same(recipe: Recipe, manifest: Manifest, run: RunFolder) -> None:
             f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
             f"Only {', '.join(f'train.{key}' for key in sorted(RESUMABLE))} may change.",
         )
+    if not (run.path / MANIFEST).exists():  # ended before it had taken a step
+        manifest.save(run.path / MANIFEST)
     before = Manifest.load(run.path / MANIFEST)
     if before.classes != manifest.classes or _rows(before) != _rows(manifest):
         raise UsageError(f"The data set has changed since '{run.path}' began.", "Start a new run.")

@@ -25,6 +25,8 @@ MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
     "recipe.yaml",
     "manifest.jsonl",
 )
+# Beside a run that belongs to a benchmark: its place in the tables, why it failed, and what it said.
+CELL, ERROR, LOG = "cell.json", "error.json", "log.txt"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class RunFolder:
         path = output or runs_dir() / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.hash()}"
         if output is None and path.exists():  # two runs of one recipe within a second
             path = path.with_name(f"{path.name}-{time.time_ns() % 1_000_000}")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (
+            not path.is_dir() or {file.name for file in path.iterdir()} - {CELL, ERROR, LOG}
+        ):
             raise UsageError(
                 f"'{path}' is not empty.", f"Continue it with --resume {path}, or name another folder."
             )

@@ -244,9 +244,10 @@ class Trainer:
             raise self._not_finite("weights are")
 
     def _not_finite(self, what: str) -> CclError:
+        saved = f"; the last good state is in '{self.run.state}'" if self.run.state.is_dir() else ""
         return CclError(
             f"The {what} not finite any more at step {self.step}.",
-            f"Lower optim.lr or use --precision fp32; the last good state is in '{self.run.state}'.",
+            f"Lower optim.lr or use --precision fp32{saved}.",
         )
 
     def _check_unreadable(self) -> None:

@@ -1,0 +1,107 @@
+"""One cell of a benchmark, in a process of its own: train, evaluate, and leave figures or a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ccl_cli import console
+from ccl_cli.bench.matrix import Cell
+from ccl_cli.data.workers import end_with_parent
+from ccl_cli.engine.runs import CELL, ERROR, LOG, RunFolder, read_json
+from ccl_cli.errors import CclError, Interrupted, Several
+from ccl_cli.files import write_text
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell computes.
+
+    Attributes:
+        name: "cpu" or "gpu 0".
+        environment: What makes a process see that device only.
+        threads: Threads of a process without a GPU; None: torch's default.
+    """
+
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+
+
+def run_cell(cell: Cell, folder: Path, place: Place) -> None:
+    """Train what is left of a cell and evaluate it; the target of a process.
+
+    The exit code is 0, or that of the error, which is also left in the folder.
+    """
+    os.setsid()  # a Ctrl-C in the terminal reaches the benchmark, which passes it on
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    end_with_parent()
+    _say_into(folder / LOG)
+    os.environ.update(place.environment)
+    console.configure()
+    code = 0
+    try:
+        _finish(cell, folder, place.threads)
+    except BaseException as error:
+        code = console.report(error)
+        if not isinstance(error, Interrupted | KeyboardInterrupt):
+            leave_error(folder, error, code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    raise SystemExit(code)
+
+
+def figures(cell: Cell, folder: Path) -> dict[str, Any] | None:
+    """A finished cell's evaluation: ``recognition`` and ``retrieval``, in percent; else None."""
+    run = RunFolder(folder)
+    if not run.finished:
+        return None
+    evaluations: dict[str, dict[str, Any]] = run.summary.get("evaluation", {})
+    return next((found for name, found in evaluations.items() if name.endswith(f"-{_split(cell)}")), None)
+
+
+def leave_error(folder: Path, error: BaseException, code: int) -> None:
+    """Write why a cell failed, for the tables and for whoever looks into the folder."""
+    known = error.errors[0] if isinstance(error, Several) else error
+    message = known.message if isinstance(known, CclError) else f"{type(error).__name__}: {error}"
+    hint = known.hint if isinstance(known, CclError) else None
+    write_text(folder / ERROR, json.dumps({"message": message, "hint": hint, "exit_code": code}) + "\n")
+
+
+def reason(folder: Path) -> str:
+    """Why a cell failed, in one sentence; "" when nothing is known."""
+    return str(read_json(folder / ERROR).get("message", ""))
+
+
+def _finish(cell: Cell, folder: Path, threads: int | None) -> None:
+    import torch
+
+    from ccl_cli.engine.evaluate import evaluate_run
+    from ccl_cli.engine.trainer import train
+
+    if threads:
+        torch.set_num_threads(threads)
+    (folder / ERROR).unlink(missing_ok=True)
+    write_text(folder / CELL, json.dumps(cell.record) + "\n")
+    if not RunFolder(folder).finished:
+        train(cell.recipe, resume="auto", output=folder)
+    evaluate_run(folder, split=_split(cell))
+
+
+def _split(cell: Cell) -> str:
+    return "val" if cell.phase == "tune" else "test"
+
+
+def _say_into(path: Path) -> None:
+    """Everything this process and its children print goes to a file."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)

@@ -1,0 +1,217 @@
+"""The cells of a benchmark: which recipe each one trains, and under which name it is filed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from ccl_cli import registry
+from ccl_cli.errors import RecipeError, UsageError
+from ccl_cli.recipe import Bench, Recipe, methods_section
+from ccl_cli.recipe_files import check_recipe, method_options
+from ccl_cli.sentences import invalid
+
+Table = Literal["main", "ablation"]
+Phase = Literal["tune", "final"]
+Factors = Mapping[tuple[str, str], float]
+_NO_TEACHERS: dict[str, tuple[str, ...]] = {"": ()}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a benchmark.
+
+    Attributes:
+        method: Label of its row.
+        setup: Label of its column; "" for a method without teachers, which has no columns.
+        seed: Its seed.
+        table: Whether the row belongs to the main tables or to the ablations.
+        phase: "tune" for a run that only serves to choose a weight.
+        factor: On the method's own weight.
+        recipe: What it trains.
+    """
+
+    method: str
+    setup: str
+    seed: int
+    table: Table
+    phase: Phase
+    factor: float
+    recipe: Recipe
+
+    @property
+    def label(self) -> str:
+        """``ccl AI seed 1``, ``pkt A x0.1 seed 0``."""
+        factor = f"x{self.factor:g}" if self.phase == "tune" else ""
+        return " ".join(filter(None, [self.method, self.setup, factor, f"seed {self.seed}"]))
+
+    @property
+    def folder(self) -> str:
+        """Name of the run's folder; another recipe has another name."""
+        words = re.sub(r"[^\w.]+", "-", self.label.replace("seed ", "s"))
+        return f"{'tune-' * (self.phase == 'tune')}{words}-{self.recipe.hash()}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is written beside the run, for the tables."""
+        entries = {key: value for key, value in asdict(self).items() if key != "recipe"}
+        return {"bench": self.recipe.name} | entries
+
+
+def final_cells(recipe: Recipe, factors: Factors) -> list[Cell]:
+    """Every cell of the tables; an ablation takes the factor of the row with the same methods.
+
+    Raises:
+        RecipeError: no benchmark in the recipe, or a row that is no valid recipe.
+    """
+    bench = section(recipe)
+    return [
+        _cell(recipe, row, setup, teachers, seed, factors.get((row.tuned_as, setup), 1.0), "final")
+        for row in rows(recipe)
+        for setup, teachers in (bench.setups if row.uses_teachers else _NO_TEACHERS).items()
+        for seed in bench.seeds
+    ]
+
+
+def tune_cells(recipe: Recipe, *, hold_out: bool) -> list[Cell]:
+    """The runs that choose weights, none of which sees the test list.
+
+    Args:
+        recipe: With a benchmark whose ``tune`` is set.
+        hold_out: Whether videos must be set aside, because the data set has no val split.
+    """
+    bench = section(recipe)
+    if bench.tune is None:
+        return []
+    changes: dict[str, Any] = {"holdout": bench.tune.holdout if hold_out else 0.0}
+    if bench.tune.epochs:
+        changes["train"] = {"epochs": bench.tune.epochs}
+    shorter = recipe_with(recipe, changes, "bench.tune")
+    return [
+        _cell(shorter, row, setup, teachers, seed, factor, "tune")
+        for row in rows(recipe)
+        if row.uses_teachers and row.table == "main"
+        for setup, teachers in bench.setups.items()
+        for factor in bench.tune.grid
+        for seed in bench.tune.seeds
+    ]
+
+
+def section(recipe: Recipe) -> Bench:
+    """The recipe's benchmark."""
+    if recipe.bench is None:
+        raise RecipeError(
+            f"The recipe '{recipe.name}' has no benchmark.",
+            "Add a section `bench` with setups, methods and seeds; `ccl recipes show ucf51-bench` has one.",
+        )
+    return recipe.bench
+
+
+def only(recipe: Recipe, methods: Collection[str], setups: Collection[str]) -> Recipe:
+    """The recipe with the named rows and columns of its benchmark only; none named: all.
+
+    Raises:
+        UsageError: there is no such row or column.
+    """
+    bench = section(recipe)
+    entries = {*bench.methods, *bench.ablations}
+    for what, wanted, known in (("row", methods, entries), ("setup", setups, bench.setups)):
+        if unknown := [name for name in wanted if name not in known]:
+            raise UsageError(
+                f"The benchmark has no {what} '{unknown[0]}'.", f"It has {', '.join(sorted(known))}."
+            )
+    chosen = bench.model_copy(
+        update={
+            "setups": {name: bench.setups[name] for name in setups or bench.setups},
+            "methods": {n: entry for n, entry in bench.methods.items() if not methods or n in methods},
+            "ablations": {n: entry for n, entry in bench.ablations.items() if not methods or n in methods},
+        }
+    )
+    return recipe.model_copy(update={"bench": chosen})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        tuned_as: Label of the main row whose weight it takes.
+    """
+
+    method: str
+    table: Table
+    changes: dict[str, Any]
+    uses_teachers: bool
+    tuned_as: str
+
+
+def rows(recipe: Recipe) -> Iterator[Row]:
+    """The rows, the main ones first."""
+    bench = section(recipe)
+    tuned_as: dict[tuple[str, ...], str] = {}
+    tables: tuple[tuple[Table, Any], ...] = (("main", bench.methods), ("ablation", bench.ablations))
+    for table, entries in tables:
+        for label, entry in entries.items():
+            changes = {"method": entry} if isinstance(entry, str) else entry
+            methods = methods_section(changes.get("method", recipe.method))
+            classes = [registry.load(registry.find(registry.METHODS, name)) for name in methods]
+            if table == "main":
+                tuned_as.setdefault(tuple(methods), label)
+            uses = any(cls.uses_teachers for cls in classes)
+            yield Row(label, table, changes, uses, tuned_as.get(tuple(methods), label))
+
+
+def recipe_with(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe with other values laid over it: sections by key, methods and lists as a whole.
+
+    Raises:
+        RecipeError: an unknown key or a bad value; names ``where``.
+    """
+    values = recipe.model_dump(mode="json", exclude={"bench"})
+    for key, value in changes.items():
+        merges = isinstance(value, Mapping) and isinstance(values.get(key), dict) and key != "method"
+        values[key] = values[key] | dict(value) if merges else value
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise invalid(error, Recipe, tuple(where.split("."))) from None
+
+
+def _cell(
+    recipe: Recipe, row: Row, setup: str, teachers: Sequence[str], seed: int, factor: float, phase: Phase
+) -> Cell:
+    entries = "methods" if row.table == "main" else "ablations"
+    changed = recipe_with(recipe, row.changes, f"bench.{entries}.{row.method}")
+    changes = {
+        "teachers": teachers,
+        "method": _weighted(changed, factor),
+        "train": {"seed": seed},
+        "description": "",
+    }
+    return Cell(row.method, setup, seed, row.table, phase, factor, recipe_with(changed, changes, "bench"))
+
+
+def _weighted(recipe: Recipe, factor: float) -> dict[str, dict[str, Any]]:
+    """The methods with their weight multiplied."""
+    if factor == 1.0:
+        return recipe.method
+    weighted = {}
+    for name, given in recipe.method.items():
+        cls = registry.load(registry.find(registry.METHODS, name))
+        weight = getattr(method_options(cls, name, given), cls.tuned, None)
+        weighted[name] = given | {cls.tuned: factor * (1.0 if weight is None else weight)}
+    return weighted
+
+
+def check(recipe: Recipe) -> None:
+    """Resolve every plugin and validate every cell's options.
+
+    Raises:
+        CclError: what is wrong.
+    """
+    for cell in {(cell.method, cell.setup): cell for cell in final_cells(recipe, {})}.values():
+        check_recipe(cell.recipe)

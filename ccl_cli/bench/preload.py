@@ -1,0 +1,13 @@
+"""Imported by the server that cells are forked from: what every cell needs, once instead of in each."""
+
+import contextlib
+import importlib
+import os
+
+import ccl_cli.data.fork_server
+import ccl_cli.engine.evaluate
+import ccl_cli.engine.trainer  # noqa: F401
+
+for _module in filter(None, os.environ.get("CCL_PRELOAD", "").split(",")):
+    with contextlib.suppress(Exception):  # a plugin that cannot be imported is its cells' own trouble
+        importlib.import_module(_module)

@@ -1,0 +1,142 @@
+"""``ccl bench``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ccl_cli import console
+from ccl_cli.cli import options
+from ccl_cli.cli.common import OPTIMISATION, RUNTIME, complete_recipes, examples, with_verbosity
+from ccl_cli.errors import CclError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ccl_cli.recipe import Recipe
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(
+    epilog=examples(
+        "ccl bench synthetic-bench --dry-run",
+        "ccl bench synthetic-bench --seeds 5",
+        "ccl bench ucf51-bench --method ccl --method baseline --setup AI",
+        "ccl bench ucf51-bench --tune",
+    )
+)
+@with_verbosity
+def bench(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Built-in recipe or YAML file with a section `bench`.",
+            autocompletion=complete_recipes,
+        ),
+    ],
+    data: options.Data = None,
+    method: Annotated[
+        list[str] | None, typer.Option(metavar="ROW", help="Only these rows; repeat it for more.")
+    ] = None,
+    setup: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Only these setups, e.g. AI; repeat for more.")
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="N|A,B,C", help="How many seeds, or which.", rich_help_panel=OPTIMISATION),
+    ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="First choose each method's weight on videos held out of the training list.",
+            rich_help_panel=OPTIMISATION,
+        ),
+    ] = False,
+    epochs: options.Epochs = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Runs at once; default one per GPU, or one on a CPU.", rich_help_panel=RUNTIME
+        ),
+    ] = None,
+    precision: options.Precision = None,
+    workers: options.Workers = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and which are finished.", rich_help_panel=RUNTIME)
+    ] = False,
+    name: options.Name = None,
+    set_: options.Overrides = None,
+) -> None:
+    """Train and evaluate methods by teacher setups by seeds, and print the tables.
+
+    Give the same command again to go on: finished runs are kept, broken ones tried again.
+    """
+    from ccl_cli.bench import matrix
+    from ccl_cli.recipe_files import load_recipe
+
+    flags: dict[str, Any] = {
+        "name": name,
+        "data": data,
+        "train.epochs": epochs,
+        "train.precision": precision,
+        "train.workers": workers,
+        "bench.seeds": None if seeds is None else parse_seeds(seeds),
+        "bench.tune": {} if tune else None,
+    }
+    experiment = load_recipe(recipe, flags, set_ or ())
+    experiment = matrix.only(experiment, method or (), setup or ())
+    matrix.check(experiment)
+    if dry_run:
+        _list(experiment)
+        return
+    from ccl_cli.bench.run import run_bench
+
+    root, failed = run_bench(experiment, jobs=jobs)
+    show_tables(root)
+    if failed:
+        raise CclError(
+            f"{len(failed)} runs failed, among them {failed[0].label}.",
+            f"`{root / failed[0].folder / 'log.txt'}` says why; the same command tries them again.",
+        )
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``5`` stands for the seeds 0 to 4; ``3,`` for seed 3 alone.
+
+    Raises:
+        UsageError: not numbers.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    seeds = numbers if "," in text else list(range(*numbers))
+    if not seeds or min(seeds) < 0:
+        raise UsageError(
+            f"--seeds {text}: neither a number of seeds nor a list.", "For example 5, or 0,1,2."
+        )
+    return seeds
+
+
+def show_tables(root: Path) -> None:
+    """Print the benchmark's tables."""
+
+
+def _list(experiment: Recipe) -> None:
+    from ccl_cli.bench import matrix
+    from ccl_cli.bench.run import folder_of, unfinished
+    from ccl_cli.engine.build import load_data
+
+    root = folder_of(experiment)
+    cells = matrix.final_cells(experiment, {})
+    if matrix.section(experiment).tune:
+        hold_out = not load_data(experiment.data).split("val")
+        cells = matrix.tune_cells(experiment, hold_out=hold_out) + cells
+    todo = {cell.folder for cell in unfinished(root, cells)}
+    rows = [(cell.label, "to do" if cell.folder in todo else "finished", cell.folder) for cell in cells]
+    console.print_table(["run", "state", f"folder in {root}"], rows)
+    print(f"{len(cells)} runs, {len(todo)} to do")
