@@ -1,0 +1,127 @@
+"""Correlation congruence (Peng et al., ICCV 2019), and the other loss that goes by its name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ccl_cli.distributed import rank
+from ccl_cli.losses import unit_rows
+from ccl_cli.methods import MethodOptions, Setting
+from ccl_cli.methods.relational import RelationalMethod, Rows
+
+NEIGHBOUR_WEIGHT = 0.02
+
+
+def taylor_kernel(rows: Rows, gamma: float = 0.4, order: int = 2) -> Tensor:
+    """Gaussian kernel of unit vectors by its Taylor series, [A, C].
+
+    ``exp(-gamma |x - y|^2) = exp(-2 gamma) exp(2 gamma cos)``, the second factor up to the power ``order``.
+    """
+    cosine = 2 * gamma * unit_rows(rows.anchor) @ unit_rows(rows.candidate).mT
+    series = torch.ones_like(cosine)
+    for power in range(1, order + 1):
+        series = series + cosine**power / math.factorial(power)
+    return math.exp(-2 * gamma) * series
+
+
+def bilinear_kernel(rows: Rows) -> Tensor:
+    """Inner products of the rows as they are, [A, C]."""
+    return rows.anchor @ rows.candidate.mT
+
+
+def congruence(student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
+    """Mean squared difference of two kernels over the candidates present.
+
+    Shapes:
+        student: [A, C].
+        teacher: [A, C].
+        present: [C] bool.
+        returns: [A].
+    """
+    difference = torch.where(present, student - teacher, 0.0)
+    return difference.square().sum(dim=1) / present.sum().clamp(min=1)
+
+
+def neighbour(student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
+    """Products of the errors of rows that follow each other in the batch (RepDistiller's "CC").
+
+    Scaled so that the mean over the rows present is the sum over successive pairs by the number of pairs. It
+    depends on the order of the batch.
+
+    Shapes:
+        student: [C, D].
+        teacher: [C, D].
+        present: [C] bool.
+        returns: [C].
+    """
+    count, rows = present.sum(), torch.arange(len(present), device=present.device)
+    error = (student - teacher).abs()
+    # The next row that is present: the running minimum, from the end, of the places of those present.
+    place = torch.where(present, rows, len(rows))
+    following = place.flip(0).cummin(0).values.flip(0).roll(-1)
+    exists = (rows < len(rows) - 1) & (following < len(rows))
+    products = (error * error[following.clamp(max=len(rows) - 1)]).sum(dim=1)
+    return torch.where(exists, products, 0.0) * count / (count - 1).clamp(min=1)
+
+
+class CCKDOptions(MethodOptions):
+    """Options of ``cckd``."""
+
+    weight: float = Field(
+        100.0, ge=0, description="Weight of the term; of variant neighbour the default is 0.02."
+    )
+    variant: Literal["taylor", "bilinear", "neighbour"] = Field(
+        "taylor",
+        description="Kernel of the correlations; neighbour: products of successive rows' errors instead.",
+    )
+    gamma: float = Field(0.4, gt=0, description="Of taylor: inverse width of the Gaussian.")
+    order: int = Field(2, ge=1, description="Of taylor: the last power of the series.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_weight(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("variant") == "neighbour":
+            return {"weight": NEIGHBOUR_WEIGHT, **values}
+        return values
+
+
+class CCKD(RelationalMethod):
+    """The student's correlations between rows become the teachers'.
+
+    Variant ``neighbour`` compares entry by entry: the student is mapped to a teacher's width by a trained
+    linear layer where they differ. The teacher's side is never trained, which would let both collapse.
+    """
+
+    Options = CCKDOptions
+
+    def __init__(self, options: CCKDOptions, setting: Setting) -> None:
+        super().__init__(options, setting)
+        self.embeds = nn.ModuleDict()
+        if options.variant == "neighbour":
+            for number, teacher in enumerate(setting.teachers):
+                if teacher.dim != setting.student_dim:
+                    self.embeds[str(number)] = nn.Linear(setting.student_dim, teacher.dim)
+
+    def compare(self, name: str, student: Rows, teacher: Rows, present: Tensor) -> dict[str, Tensor]:
+        """``cckd``."""
+        if self.options.variant == "neighbour":
+            values = self._neighbour(name, student, teacher, present)
+        else:
+            values = congruence(self._kernel(student), self._kernel(teacher), present)
+        return {"cckd": self.options.weight * values}
+
+    def _kernel(self, rows: Rows) -> Tensor:
+        if self.options.variant == "bilinear":
+            return bilinear_kernel(rows)
+        return taylor_kernel(rows, self.options.gamma, self.options.order)
+
+    def _neighbour(self, name: str, student: Rows, teacher: Rows, present: Tensor) -> Tensor:
+        number = str([info.name for info in self.teachers].index(name))
+        embed = self.embeds[number] if number in self.embeds else nn.Identity()
+        values = neighbour(embed(student.candidate), teacher.candidate, present)
+        return values.narrow(0, rank() * len(student.anchor), len(student.anchor))

@@ -1,0 +1,114 @@
+"""Hints (Romero et al., FitNets, ICLR 2015) between embeddings: the student regresses the teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ccl_cli.data.batch import Batch
+from ccl_cli.distributed import gather_mask, gather_rows, masked_mean
+from ccl_cli.errors import RecipeError
+from ccl_cli.losses import full_precision
+from ccl_cli.methods import Method, MethodOptions, Setting, TeacherInfo
+from ccl_cli.students import StudentOutput
+from ccl_cli.teachers import Embedding
+
+Regressor = Literal["auto", "identity", "linear", "linear_bn_relu"]
+
+
+def hint(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of each row.
+
+    Shapes:
+        prediction: [B, D_m].
+        target: [B, D_m].
+        returns: [B].
+    """
+    return (prediction - target).square().mean(dim=1)
+
+
+class FitNetOptions(MethodOptions):
+    """Options of ``fitnet``."""
+
+    weight: float = Field(
+        100.0, ge=0, description="Weight of the squared error, which is a mean over rows and dimensions."
+    )
+    regressor: Regressor = Field(
+        "auto",
+        description="Maps the student's feature to the teacher's; auto: identity if as wide, else linear.",
+    )
+
+
+class FitNet(Method):
+    """One regressor per teacher, one stage, beside the cross-entropy."""
+
+    Options = FitNetOptions
+
+    def __init__(self, options: FitNetOptions, setting: Setting) -> None:
+        super().__init__(options, setting)
+        self.options = options
+        self.teachers = setting.teachers
+        self.regressors = nn.ModuleList(
+            _regressor(options.regressor, setting.student_dim, teacher) for teacher in setting.teachers
+        )
+
+    def forward(
+        self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
+    ) -> dict[str, Tensor]:
+        """``fitnet`` of each teacher."""
+        feature = full_precision(student.feature)
+        terms: dict[str, Tensor] = {}
+        for info, regressor in zip(self.teachers, self.regressors, strict=True):
+            value, present, _ = teachers[info.name]
+            prediction = regressor(feature, present)
+            target = torch.where(present[:, None], value, 0.0).to(feature.dtype)
+            error = masked_mean(hint(prediction, target), present)
+            terms[f"fitnet/{info.name}"] = self.options.weight * error
+        return terms
+
+
+class _Identity(nn.Module):
+    def forward(self, x: Tensor, present: Tensor) -> Tensor:
+        return x
+
+
+class _Linear(nn.Linear):
+    def forward(self, x: Tensor, present: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x)
+
+
+class _LinearNormRelu(nn.Module):
+    """Linear, batch norm over the rows present on all processes, ReLU; keeps no running statistics."""
+
+    def __init__(self, dim_in: int, dim_out: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim_in, dim_out)
+        self.scale = nn.Parameter(torch.ones(dim_out))
+        self.shift = nn.Parameter(torch.zeros(dim_out))
+        self.eps = eps
+
+    def forward(self, x: Tensor, present: Tensor) -> Tensor:
+        x = self.linear(x)
+        everywhere, keep = gather_rows(x), gather_mask(present)[:, None]
+        count = keep.sum().clamp(min=1)
+        mean = torch.where(keep, everywhere, 0.0).sum(dim=0) / count
+        variance = torch.where(keep, everywhere - mean, 0.0).square().sum(dim=0) / count
+        return (self.scale * (x - mean) * (variance + self.eps).rsqrt() + self.shift).relu()
+
+
+def _regressor(kind: Regressor, student_dim: int, teacher: TeacherInfo) -> nn.Module:
+    equal = student_dim == teacher.dim
+    if kind == "identity" and not equal:
+        raise RecipeError(
+            f"method.fitnet.regressor: identity needs a teacher as wide as the student ({student_dim}), but "
+            f"'{teacher.name}' has {teacher.dim} dimensions.",
+            "Use auto, linear or linear_bn_relu.",
+        )
+    if kind == "identity" or (kind == "auto" and equal):
+        return _Identity()
+    regressor = _LinearNormRelu if kind == "linear_bn_relu" else _Linear
+    return regressor(student_dim, teacher.dim)

@@ -1,0 +1,187 @@
+"""Information-flow modelling (Passalis et al., CVPR 2020), as its author's code computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from ccl_cli.data.batch import Batch
+from ccl_cli.errors import RecipeError
+from ccl_cli.losses import full_precision
+from ccl_cli.methods import MethodOptions, Setting
+from ccl_cli.methods.relational import (
+    Reduction,
+    RelationalMethod,
+    Rows,
+    distances,
+    distribution,
+    gather,
+    half_cosine,
+    reduce,
+)
+from ccl_cli.students import StudentOutput
+from ccl_cli.teachers import Embedding
+
+Kernel = Literal["combined", "cosine", "student_t"]
+
+# Keeps roots and norms apart from zero, and opposite rows at a finite divergence.
+EPS = 1e-6
+
+# The decay of the stages' weight was chosen for a run of this many epochs.
+PUBLISHED_EPOCHS = 50
+
+
+def cosine_kernel(rows: Rows) -> Tensor:
+    """``(1 + cos) / 2``, [A, C], at least 1e-6."""
+    return half_cosine(rows, EPS).clamp(min=EPS)
+
+
+def student_t_kernel(rows: Rows, degree: float = 1.0) -> Tensor:
+    """``1 / (1 + distance ** degree)``, [A, C]: sensitive to scale."""
+    distance = (distances(rows.anchor, rows.candidate).square() + EPS).sqrt()
+    return 1 / (1 + distance**degree)
+
+
+def jeffreys(teacher: Tensor, student: Tensor, present: Tensor) -> Tensor:
+    """Sum of both divergences between the neighbourhoods that two kernels describe.
+
+    Shapes:
+        teacher: [A, C], positive.
+        student: [A, C], positive.
+        present: [C] bool.
+        returns: [A].
+    """
+    p, q = distribution(teacher, present), distribution(student, present)
+    log_p, log_q = (torch.where(x > 0, x, 1.0).log() for x in (p, q))
+    return ((p - q) * (log_p - log_q)).sum(dim=1)
+
+
+def ifd(
+    student: Rows, teacher: Rows, present: Tensor, kernel: Kernel = "combined", degree: float = 1.0
+) -> Tensor:
+    """Divergence of one layer: by cosines, by distances, or the sum of both (published).
+
+    Shapes:
+        student: [A, D], [C, D].
+        teacher: [A, D_m], [C, D_m].
+        present: [C] bool.
+        returns: [A].
+    """
+    total = student.anchor.new_zeros(len(student.anchor))
+    if kernel != "student_t":
+        total = total + jeffreys(cosine_kernel(teacher), cosine_kernel(student), present)
+    if kernel != "cosine":
+        total = total + jeffreys(
+            student_t_kernel(teacher, degree), student_t_kernel(student, degree), present
+        )
+    return total
+
+
+class IFDOptions(MethodOptions):
+    """Options of ``ifd``."""
+
+    weight: float = Field(
+        1.0,
+        ge=0,
+        description="Weight of every term; the published 1 does little beside a cross-entropy.",
+    )
+    reduction: Reduction = Field(
+        "mean",
+        description="mean: over all pairs, so the term shrinks as batches grow; batchmean: sums, over rows.",
+    )
+    kernel: Kernel = Field("combined", description="Similarity of rows: by cosine, by distance, or both.")
+    degree: float = Field(1.0, gt=0, description="Power of the distance in the Student-t kernel.")
+    stages: Literal["off", "auto", "broadcast_last"] = Field(
+        "off",
+        description="auto: the student's inner stages follow those of teachers that show as many; "
+        "broadcast_last: and the other teachers' embedding.",
+    )
+    alpha: float = Field(100.0, ge=0, description="Weight of an inner stage in the first epoch.")
+    decay: float = Field(0.7, gt=0, le=1, description="Factor of that weight from epoch to epoch.")
+    stretch: bool = Field(
+        False, description="Let the decay take its share of the run's epochs, as it did of the published 50."
+    )
+    pool: tuple[int, int, int] = Field(
+        (1, 1, 1), description="Cells (time, height, width) that an inner stage is averaged to."
+    )
+
+
+class IFD(RelationalMethod):
+    """Neighbourhoods of the last layer and, in the first epochs, of the inner stages."""
+
+    Options = IFDOptions
+
+    def __init__(self, options: IFDOptions, setting: Setting) -> None:
+        super().__init__(options, setting)
+        self.uses_stages = options.stages != "off"
+        self.pace = PUBLISHED_EPOCHS / setting.epochs if options.stretch else 1.0
+
+    def forward(
+        self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
+    ) -> dict[str, Tensor]:
+        """``ifd`` of each teacher, and ``stage1``, ``stage2``, ... where its stages are followed.
+
+        Raises:
+            RecipeError: stages are asked for, and no teacher shows as many as the student.
+        """
+        terms = super().forward(student, teachers, batch)
+        if self.uses_stages:
+            terms |= self._stage_terms(student.stages, teachers, self.stage_weight(batch.epoch))
+        return terms
+
+    def stage_weight(self, epoch: int) -> float:
+        """Weight of an inner stage against the last layer's, for an epoch counted from 0."""
+        return float(self.options.alpha * self.options.decay ** (epoch * self.pace))
+
+    def compare(self, name: str, student: Rows, teacher: Rows, present: Tensor) -> dict[str, Tensor]:
+        """``ifd``."""
+        options = self.options
+        values = ifd(student, teacher, present, options.kernel, options.degree)
+        return {"ifd": options.weight * reduce(values, present, options.reduction)}
+
+    def _stage_terms(
+        self, stages: Sequence[Tensor], teachers: Mapping[str, Embedding], weight: float
+    ) -> dict[str, Tensor]:
+        # The last stage is what the embedding is pooled from: it has its term already.
+        inner = [gather(pool_stage(stage, self.options.pool)) for stage in stages[:-1]]
+        terms: dict[str, Tensor] = {}
+        for name, embedding in self.views(teachers):
+            partners = self._partners(embedding, len(stages))
+            for number, (rows, partner) in enumerate(zip(inner, partners, strict=False), start=1):
+                (value,) = self.terms(name, rows, partner, embedding.present).values()
+                terms[f"stage{number}/{name}"] = weight * value
+        if not terms:
+            raise RecipeError(
+                f"method.ifd.stages: no teacher shows as many stages as the student ({len(stages)}).",
+                "Use broadcast_last or off.",
+            )
+        return terms
+
+    def _partners(self, embedding: Embedding, count: int) -> list[Tensor]:
+        """What each inner stage of the student follows."""
+        if len(embedding.stages) == count:
+            return [pool_stage(stage, self.options.pool) for stage in embedding.stages[:-1]]
+        return [embedding.value] * (count - 1) if self.options.stages == "broadcast_last" else []
+
+
+def pool_stage(stage: Tensor, cells: tuple[int, int, int]) -> Tensor:
+    """Average a stage to ``cells`` (time, height, width) and flatten it.
+
+    Shapes:
+        stage: [B, C, T, H, W], [B, C, H, W] (a picture), [B, C, T] (a sound) or [B, C].
+        returns: [B, C times cells].
+    """
+    time, height, width = cells
+    stage = full_precision(stage)
+    if stage.dim() == 5:
+        stage = F.adaptive_avg_pool3d(stage, cells)
+    elif stage.dim() == 4:
+        stage = F.adaptive_avg_pool2d(stage, (height, width))
+    elif stage.dim() == 3:
+        stage = F.adaptive_avg_pool1d(stage, time)
+    return stage.flatten(1)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from distilling import Example, build, everyone, rows, run
+from golden import assert_close, load
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccl_cli.methods.cckd import CCKDOptions, bilinear_kernel, congruence, neighbour, taylor_kernel
+
+TAGS = {"same": ("f_s", "f_t_same"), "diff": ("f_s", "f_t_diff"), "relu": ("f_s_relu", "f_t_relu")}
+
+
+def value(student, teacher, kernel=taylor_kernel):
+    return congruence(kernel(rows(student)), kernel(rows(teacher)), everyone(student)).mean()
+
+
+def successive(student, teacher):
+    return neighbour(student, teacher, everyone(student)).mean()
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_taylor_equals_the_reference(shared, tag):
+    golden = load(shared, "distillers")
+    student, teacher = (golden[name] for name in TAGS[tag])
+    student.requires_grad_()
+    loss = value(student, teacher)
+    loss.backward()
+    assert_close(loss.detach(), golden[f"cckd_zoo_g0.4_P2_{tag}_loss"], 1e-9)
+    assert_close(student.grad, golden[f"cckd_zoo_g0.4_P2_{tag}_grad"], 1e-9)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_bilinear_equals_the_reference_but_for_its_square(shared, tag):
+    """The reference divides the norm, not its square, by the number of pairs."""
+    golden = load(shared, "distillers")
+    student, teacher = (golden[name] for name in TAGS[tag])
+    student.requires_grad_()
+    loss = value(student, teacher, bilinear_kernel).sqrt() / len(student)
+    loss.backward()
+    assert_close(loss.detach(), golden[f"cckd_torchdistill_bilinear_{tag}_loss"], 1e-9)
+    assert_close(student.grad, golden[f"cckd_torchdistill_bilinear_{tag}_grad"], 1e-9)
+
+
+def test_neighbour_equals_the_reference(shared):
+    golden = load(shared, "distillers")
+    student = golden["f_s"].requires_grad_()
+    loss = successive(student, golden["f_t_same"])
+    loss.backward()
+    assert_close(loss.detach(), golden["cc_repdistiller_same_loss"], 1e-9)
+    assert_close(student.grad, golden["cc_repdistiller_same_grad"], 1e-9)
+
+
+def test_closed_forms():
+    expected = (1.12 * math.exp(-0.8)) ** 2 / 2
+    assert value(torch.eye(2).double(), torch.ones(2, 3).double()).item() == pytest.approx(
+        expected, rel=1e-12
+    )
+    assert successive(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 2)).item() == 11
+
+
+def test_taylor_tends_to_the_gaussian():
+    x = torch.nn.functional.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).double())
+    gaussian = (-0.4 * torch.cdist(x, x).square()).exp()
+    assert_close(taylor_kernel(rows(x), order=12), gaussian, 1e-9)
+
+
+@given(seed=st.integers(0, 10_000))
+def test_invariances(seed):
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
+    lengths = 0.5 + torch.rand(6, 1, generator=generator, dtype=torch.float64)
+    order = torch.randperm(6, generator=generator)
+    expected = value(student, teacher).item()
+    for one, other in (
+        (student @ rotation, teacher),
+        (student @ rotation, teacher @ rotation),
+        (7 * student, teacher),
+        (lengths * student, teacher),
+        (student[order], teacher[order]),
+        (teacher, student),
+    ):
+        assert value(one, other).item() == pytest.approx(expected, rel=1e-9)
+    assert value(student, student).item() == 0
+    expected = successive(student, teacher).item()
+    assert successive(student + 1, teacher + 1).item() == pytest.approx(expected, rel=1e-9)
+    assert successive(teacher, student).item() == expected
+    assert successive(student, student).item() == 0
+
+
+def test_what_they_are_not_invariant_to():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
+    expected = value(student, teacher).item()
+    for one, other in ((student + 1, teacher), (student + 1, teacher + 1)):
+        assert value(one, other).item() != pytest.approx(expected, rel=1e-3)
+    expected, order = successive(student, teacher).item(), torch.tensor([0, 3, 1, 5, 2, 4])
+    for one, other in (
+        (student @ rotation, teacher),
+        (student @ rotation, teacher @ rotation),
+        (2 * student, teacher),
+        (student + 1, teacher),
+        (student[order], teacher[order]),
+    ):
+        assert successive(one, other).item() != pytest.approx(expected, rel=1e-3)
+
+
+def test_neighbour_maps_the_student_only_where_widths_differ():
+    method = build("cckd neighbour", Example(dims=(6, 9)))
+    assert {name: tuple(p.shape) for name, p in method.named_parameters()} == {
+        "embeds.1.weight": (9, 6),
+        "embeds.1.bias": (9,),
+    }
+
+
+def test_default_weights_follow_the_variant():
+    assert CCKDOptions().weight == 100
+    assert CCKDOptions(variant="neighbour").weight == 0.02
+    assert CCKDOptions(variant="neighbour", weight=3).weight == 3
+    example = Example(dims=(6,), absent=())
+    terms, _ = run(build("cckd neighbour", example), example)
+    expected = 0.02 * successive(example.feature, example.teachers[0]).item()
+    assert terms["cckd/t0"].item() == pytest.approx(expected, rel=1e-12)

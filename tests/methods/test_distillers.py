@@ -1,0 +1,270 @@
+"""What holds for every method that compares a student with teachers row by row or row to row."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from distilling import VARIANTS, Example, build, run
+from golden import assert_close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ccl_cli.data.batch import Batch
+from ccl_cli.registry import METHODS, find, load
+from ccl_cli.students import StudentOutput
+from ccl_cli.teachers import Embedding
+
+each_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def total(terms):
+    return torch.stack(list(terms.values())).sum()
+
+
+@each_variant
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), absent=st.sets(st.integers(0, 6), min_size=1, max_size=5))
+def test_absent_rows_are_as_if_they_were_not_there(variant, seed, absent):
+    example = Example(dims=(6,), absent=(absent,), seed=seed)
+    method = build(variant, example)
+    kept = [row for row in range(7) if row not in absent]
+    terms, gradients = run(method, example)
+    expected, smaller = run(method, example.select(kept))
+    assert terms.keys() == expected.keys()
+    for name, value in terms.items():
+        assert value.item() == pytest.approx(expected[name].item(), rel=1e-9, abs=1e-9)
+    for gradient, other in zip(gradients, smaller, strict=True):
+        assert gradient[list(absent)].abs().max() == 0
+        torch.testing.assert_close(gradient[kept], other, rtol=1e-8, atol=1e-9)
+
+
+@each_variant
+@pytest.mark.parametrize("junk", [1e6, torch.nan])
+def test_absent_rows_may_hold_anything(variant, junk):
+    example = Example()
+    method = build(variant, example)
+    expected, gradients = run(method, example)
+    example.teachers[0][[2, 5]] = junk
+    terms, others = run(method, example, zero_absent=False)
+    assert total(terms).item() == total(expected).item()
+    for gradient, other in zip(gradients, others, strict=True):
+        assert torch.equal(gradient, other)
+
+
+@each_variant
+def test_two_teachers_of_any_width_add_up(variant):
+    example = Example(absent=())
+    terms, _ = run(build(variant, example), example)
+    if "concat" in variant:
+        assert set(terms) == {"pkt/t0+t1"}
+        return
+    names = {name.split("/")[0] for name in terms}
+    expected = {f"{name}/t{k}" for name in names for k in (0, 1)}
+    assert set(terms) == (expected - {"kd/t0", "kd/t1"} | {"kd/t0+t1"} if "average" in variant else expected)
+    if variant in ("pkt", "cckd", "rkd", "ifd"):
+        for number, dim in enumerate((6, 9)):
+            alone = Example(dims=(6, 9), absent=())
+            alone.teachers, alone.present = [example.teachers[number]], alone.present[:1]
+            assert alone.teachers[0].shape[1] == dim
+            for name, value in run(build(variant, alone), alone)[0].items():
+                assert value.item() == terms[name.replace("t0", f"t{number}")].item()
+
+
+@each_variant
+def test_the_batch_may_come_in_any_order(variant):
+    example = Example()
+    method = build(variant, example)
+    order = torch.tensor([4, 2, 6, 0, 5, 1, 3])
+    value = total(run(method, example)[0]).item()
+    moved = total(run(method, example.select(order))[0]).item()
+    if variant == "cckd neighbour":
+        assert moved != pytest.approx(value, rel=1e-3)
+    else:
+        assert moved == pytest.approx(value, rel=1e-12)
+
+
+@each_variant
+def test_the_weight_scales_every_term_for_the_student(variant):
+    example = Example()
+    cls, _ = VARIANTS[variant]
+    weight = build(variant, example).options.weight
+    assert cls.tuned == "weight"
+    once, gradients = run(build(variant, example), example)
+    twice, others = run(build(variant, example, weight=2 * weight), example)
+    for name in once:
+        factor = 1 if name.startswith("probe/") else 2
+        assert twice[name].item() == pytest.approx(factor * once[name].item(), rel=1e-12)
+    for gradient, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(other, 2 * gradient, rtol=1e-12, atol=0)
+
+
+def degenerate(case: str, dtype: torch.dtype) -> Example:
+    """A batch of 8 rows (fewer where the case says so) whose features are as long as real ones."""
+    count = {"one row": 1, "two rows": 2}.get(case, 8)
+    absent = {"nobody": range(8), "one present": range(1, 8), "two present": range(2, 8)}.get(case, ())
+    example = Example(count, (64, 40), (absent, ()), 64, torch.float64)
+    feature, (first, second) = 4 * example.feature, example.teachers
+    noise = torch.randn(count, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    if case == "one class":
+        example.labels = torch.zeros_like(example.labels)
+    elif case == "zero student row":
+        feature[3] = 0
+    elif case == "zero student":
+        feature = torch.zeros_like(feature)
+    elif case == "zero teacher rows":
+        first[[1, 4]] = 0
+        second[:] = 0
+    elif case == "equal student rows":
+        feature[5] = feature[2]
+    elif case == "one student row repeated":
+        feature[:] = feature[0].clone()
+    elif case == "nearly equal student rows":
+        feature[5] = feature[2] + 1e-5 * noise[5]
+    elif case == "nearly one student row":
+        feature = feature[0] + 1e-3 * noise
+    elif case == "opposite student rows":
+        feature[5] = -feature[2]
+    elif case == "opposite teacher rows":
+        first[5] = -first[2]
+    example.feature, example.logits = feature.to(dtype), example.logits.to(dtype)
+    example.stage, example.teachers = example.stage.to(dtype), [first.to(dtype), second.to(dtype)]
+    return example
+
+
+CASES = [
+    "one row", "two rows", "nobody", "one present", "two present", "one class", "zero student row", "zero student",
+    "zero teacher rows", "equal student rows", "one student row repeated", "nearly equal student rows",
+    "nearly one student row", "opposite student rows", "opposite teacher rows",
+]  # fmt: skip
+
+
+@each_variant
+@pytest.mark.parametrize("case", CASES)
+def test_degenerate_batches_have_a_finite_value_and_a_gradient_of_ordinary_size(variant, case):
+    example = degenerate("ordinary", torch.float64)
+    ordinary = max(gradient.abs().max() for gradient in run(build(variant, example), example)[1])
+    # The gradient of an angle is of order 1 / distance: larger by what the rows are closer.
+    close = variant == "rkd" and case.startswith("nearly")
+    for dtype in (torch.float32, torch.float64):
+        example = degenerate(case, dtype)
+        terms, gradients = run(build(variant, example), example)
+        assert torch.isfinite(total(terms))
+        for gradient in gradients:
+            assert torch.isfinite(gradient).all()
+            assert gradient.abs().max() <= (5e4 if close else 500) * ordinary
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single(variant, dtype):
+    example = Example(dtype=dtype)
+    terms, gradients = run(build(variant, example), example)
+    assert torch.isfinite(total(terms))
+    assert total(terms).dtype == torch.float32
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@each_variant
+def test_single_precision_agrees_with_double(variant):
+    """On rows that are nearly parallel, as an untrained student's are."""
+    example = degenerate("ordinary", torch.float64)
+    example.feature = 20 + example.feature
+    expected, gradients = run(build(variant, example), example)
+    narrow = degenerate("ordinary", torch.float32)
+    narrow.feature = example.feature.float()
+    terms, others = run(build(variant, narrow), narrow)
+    assert total(terms).item() == pytest.approx(total(expected).item(), rel=2e-3)
+    for gradient, other in zip(gradients, others, strict=True):
+        if gradient.abs().max() > 0:
+            assert_close(other.double(), gradient, 1e-2)
+
+
+def test_the_student_learns_nothing_from_what_only_trains_the_methods_layers():
+    example = Example()
+    off, gradients = run(build("kd", example, weight=0), example)
+    assert total(off) > 0
+    assert all(gradient.abs().max() == 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ["fitnet", "pkt", "cckd", "rkd", "ifd", "kd"])
+def test_methods_are_installed_and_say_what_each_option_is(name):
+    cls = load(find(METHODS, name))
+    assert cls in {variant for variant, _ in VARIANTS.values()}
+    assert all(field.description for field in cls.Options.model_fields.values())
+
+
+PRESENT = {
+    "unequal": [1, 1, 0, 1, 0, 1, 0, 0],
+    "one process has none": [1, 1, 0, 1, 0, 0, 0, 0],
+    "nobody": [0] * 8,
+}
+
+
+class Step(nn.Module):
+    """A linear student and a method, as one module to be wrapped."""
+
+    def __init__(self, variant):
+        super().__init__()
+        torch.manual_seed(1)
+        self.trunk, self.classifier = nn.Linear(4, 6).double(), nn.Linear(6, 4).double()
+        self.method = build(variant, Example(8))
+
+    def forward(self, x, embeddings, labels):
+        feature = self.trunk(x).relu()
+        stages = (feature[:, :3, None, None, None], feature[:, :, None, None, None])
+        student = StudentOutput(feature, self.classifier(feature), stages)
+        batch = Batch(torch.empty(0), labels, torch.arange(len(labels)), {}, 0)
+        return sum(self.method(student, embeddings, batch).values()) + 0 * student.logits.sum()
+
+
+def step_gradients(module, present, share=slice(None)):
+    example = Example(8, absent=())
+    mask = torch.tensor(PRESENT[present]).bool()
+    first = torch.where(mask[:, None], example.teachers[0], 0.0)
+    embeddings = {
+        "t0": Embedding(first[share], mask[share]),
+        "t1": Embedding(example.teachers[1][share], torch.ones(8, dtype=torch.bool)[share]),
+    }
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    module(x[share], embeddings, example.labels[share]).backward()
+    return {name.removeprefix("module."): p.grad for name, p in module.named_parameters()}
+
+
+def worker(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+    try:
+        found = {}
+        for variant in VARIANTS:
+            for present in PRESENT:
+                step = DistributedDataParallel(Step(variant), broadcast_buffers=False)
+                found[f"{variant}/{present}"] = step_gradients(step, present, slice(4 * rank, 4 * rank + 4))
+        torch.save(found, f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes():
+    """Gradients that each of two processes found."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(worker, (folder,), nprocs=2)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("present", PRESENT)
+@each_variant
+def test_two_processes_give_the_gradients_of_one(two_processes, variant, present):
+    expected = step_gradients(Step(variant), present)
+    assert any(gradient.abs().max() > 0 for gradient in expected.values()) or "concat" in variant
+    for found in two_processes:
+        actual = found[f"{variant}/{present}"]
+        assert actual.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(actual[name], gradient, rtol=1e-10, atol=1e-12)

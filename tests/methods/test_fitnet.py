@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from distilling import Example, build, everyone, run
+from golden import assert_close, load
+from torch import nn
+
+from ccl_cli.errors import RecipeError
+from ccl_cli.methods.fitnet import hint
+
+
+def test_equals_the_reference(shared):
+    golden = load(shared, "distillers")
+    student = golden["f_s"].requires_grad_()
+    loss = hint(student, golden["f_t_same"]).mean()
+    loss.backward()
+    assert_close(loss.detach(), golden["fitnet_same_loss"], 1e-9)
+    assert_close(student.grad, golden["fitnet_same_grad"], 1e-9)
+
+
+def test_closed_form():
+    assert hint(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2)).tolist() == [2.5]
+
+
+def test_the_term_is_the_published_weight_times_the_mean_over_rows_and_dimensions():
+    example = Example(dims=(6,), absent=())
+    terms, _ = run(build("fitnet", example), example)
+    expected = 100 * (example.feature - example.teachers[0]).square().mean()
+    assert terms["fitnet/t0"].item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_two_teachers_without_a_regressor_are_their_average():
+    example = Example(dims=(6, 6), absent=())
+    _, (gradient, *_) = run(build("fitnet", example, weight=1), example)
+    middle = (example.teachers[0] + example.teachers[1]) / 2
+    assert_close(gradient, 4 * (example.feature - middle) / example.feature.numel(), 1e-12)
+
+
+def test_invariances():
+    student, teacher = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0)).double()
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)).double()).Q
+    value = hint(student, teacher).mean().item()
+    assert hint(student @ rotation, teacher @ rotation).mean().item() == pytest.approx(value)
+    assert hint(student + 3, teacher + 3).mean().item() == pytest.approx(value)
+    assert hint(teacher, student).mean().item() == value
+    assert hint(student, student).mean().item() == 0
+    for changed in (student @ rotation, 2 * student, student + 3):
+        assert hint(changed, teacher).mean().item() != pytest.approx(value, rel=1e-3)
+
+
+def test_identity_cannot_bridge_widths():
+    with pytest.raises(
+        RecipeError, match="identity needs a teacher as wide as the student \\(6\\), but 't1' has 9"
+    ):
+        build("fitnet", Example(), regressor="identity")
+
+
+@pytest.mark.parametrize(
+    ("regressor", "trained"), [("auto", 9 * 6 + 9), ("linear", 6 * 6 + 6 + 9 * 6 + 9), ("identity", None)]
+)
+def test_a_regressor_is_learned_only_where_it_is_needed(regressor, trained):
+    if trained is None:
+        trained, example = 0, Example(dims=(6, 6))
+    else:
+        example = Example(dims=(6, 9))
+    method = build("fitnet", example, regressor=regressor)
+    assert sum(parameter.numel() for parameter in method.parameters()) == trained
+
+
+def test_the_normalised_regressor_is_batch_norm_over_the_rows_present():
+    example = Example(dims=(9,), absent=((2, 5),))
+    method = build("fitnet norm", example)
+    (ours,) = method.regressors
+    norm = nn.BatchNorm1d(9, track_running_stats=False).double()
+    present = example.present[0]
+    expected = norm(ours.linear(example.feature[present])).relu()
+    assert_close(ours(example.feature, present)[present].detach(), expected.detach(), 1e-12)
+    assert everyone(example.feature).sum() > present.sum()

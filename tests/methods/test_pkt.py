@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from distilling import Example, build, everyone, rows, run
+from golden import assert_close, load
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccl_cli.losses import unit_rows
+from ccl_cli.methods.pkt import PKTOptions, pkt
+
+TAGS = {"same": ("f_s", "f_t_same"), "diff": ("f_s", "f_t_diff"), "relu": ("f_s_relu", "f_t_relu")}
+
+
+def value(student, teacher):
+    """The published mean over all pairs."""
+    return pkt(rows(student), rows(teacher), everyone(student)).mean() / len(student)
+
+
+@pytest.mark.parametrize("code", ["pkt", "pkt_author"])
+@pytest.mark.parametrize("tag", TAGS)
+def test_equals_the_reference(shared, tag, code):
+    golden = load(shared, "distillers")
+    student, teacher = (golden[name] for name in TAGS[tag])
+    student.requires_grad_()
+    loss = value(student, teacher)
+    loss.backward()
+    assert_close(loss.detach(), golden[f"{code}_{tag}_loss"], 1e-9)
+    assert_close(student.grad, golden[f"{code}_{tag}_grad"], 1e-9)
+
+
+def test_closed_form():
+    student, teacher = torch.eye(2).double(), torch.ones(2, 3).double()
+    assert value(student, teacher).item() == pytest.approx(math.log(9 / 8) / 4, abs=3e-8)
+
+
+@given(seed=st.integers(0, 10_000))
+def test_invariances(seed):
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
+    expected = value(student, teacher).item()
+    lengths = 0.5 + torch.rand(6, 1, generator=generator, dtype=torch.float64)
+    order = torch.randperm(6, generator=generator)
+    for one, other in (
+        (student @ rotation, teacher),
+        (student @ rotation, teacher @ rotation),
+        (7 * student, teacher),
+        (lengths * student, teacher),
+        (student[order], teacher[order]),
+    ):
+        # The constant that is added to norms breaks the scaling by its own size.
+        assert value(one, other).item() == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    assert value(student, student).item() == 0
+
+
+def test_what_it_is_not_invariant_to():
+    student, teacher = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)).double()
+    expected = value(student, teacher).item()
+    for one, other in ((student + 1, teacher), (student + 1, teacher + 1), (teacher, student)):
+        assert value(one, other).item() != pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [5, 64])
+def test_the_weights_of_both_reductions_agree_at_64_rows(count):
+    example = Example(count, (6,), ((),))
+    mean, _ = run(build("pkt", example), example)
+    batchmean, _ = run(build("pkt batchmean", example), example)
+    assert (PKTOptions().weight, PKTOptions(reduction="batchmean").weight) == (30000, 468.75)
+    assert PKTOptions(reduction="batchmean", weight=2).weight == 2
+    ratio = mean["pkt/t0"].item() / batchmean["pkt/t0"].item()
+    assert ratio == pytest.approx(64 / count, rel=1e-12)
+
+
+def test_joined_teachers_have_the_average_cosine_and_the_rows_that_both_have():
+    example = Example(7, (6, 9), ((2,), (5,)))
+    terms, (gradient, *_) = run(build("pkt concat", example, weight=1), example)
+    kept = example.present.all(dim=0)
+    cosines = [(u := unit_rows(x[kept])) @ u.mT for x in example.teachers]
+    kernel = (1 + sum(cosines) / 2) / 2
+    p = kernel / kernel.sum(dim=1, keepdim=True)
+    kernel = (1 + (u := unit_rows(example.feature[kept])) @ u.mT) / 2
+    q = kernel / kernel.sum(dim=1, keepdim=True)
+    expected = (p * (p / q).log()).mean().item()
+    assert terms["pkt/t0+t1"].item() == pytest.approx(expected, rel=1e-5)
+    assert gradient[~kept].abs().max() == 0

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from distilling import Example, build, everyone, rows, run
+from golden import assert_close, load
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccl_cli.methods.rkd import angle_loss, comparable, distance_loss, geometry
+
+TAGS = {"same": ("f_s", "f_t_same"), "diff": ("f_s", "f_t_diff"), "relu": ("f_s_relu", "f_t_relu")}
+LOSSES = {"dist": distance_loss, "angle": angle_loss}
+
+
+def value(loss, student, teacher):
+    everywhere = everyone(student)
+    pair = geometry(rows(student), everywhere), geometry(rows(teacher), everywhere)
+    return loss(*pair, comparable(*pair, everywhere)).mean()
+
+
+@pytest.mark.parametrize("code", ["rkd", "rkd_author"])
+@pytest.mark.parametrize("term", LOSSES)
+@pytest.mark.parametrize("tag", TAGS)
+def test_equals_the_reference(shared, tag, term, code):
+    golden = load(shared, "distillers")
+    student, teacher = (golden[name] for name in TAGS[tag])
+    student.requires_grad_()
+    loss = value(LOSSES[term], student, teacher)
+    loss.backward()
+    assert_close(loss.detach(), golden[f"{code}_{term}_{tag}_loss"], 1e-9)
+    assert_close(student.grad, golden[f"{code}_{term}_{tag}_grad"], 1e-9)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_the_method_equals_the_reference_by_its_published_shares(shared, tag):
+    golden = load(shared, "distillers")
+    student, teacher = (golden[name] for name in TAGS[tag])
+    example = Example(8, (teacher.shape[1],), ((),), student.shape[1])
+    example.feature, example.teachers = student, [teacher]
+    terms, (gradient, *_) = run(build("rkd", example), example)
+    assert_close(sum(terms.values()), golden[f"rkd_total_{tag}_loss"], 1e-9)
+    assert_close(gradient, golden[f"rkd_total_{tag}_grad"], 1e-9)
+
+
+def test_closed_forms():
+    line = torch.tensor([[0.0], [1.0], [3.0]])
+    equilateral = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]], dtype=torch.float64)
+    assert value(distance_loss, line, equilateral).item() == pytest.approx(1 / 18, rel=1e-12)
+    assert value(angle_loss, line, equilateral).item() == pytest.approx(2.5 / 27, rel=1e-12)
+
+
+@given(seed=st.integers(0, 10_000))
+def test_invariances(seed):
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
+    order = torch.randperm(6, generator=generator)
+    for loss in LOSSES.values():
+        expected = value(loss, student, teacher).item()
+        for one, other in (
+            (student @ rotation, teacher),
+            (student @ rotation, teacher @ rotation),
+            (7 * student, teacher),
+            (student + 100, teacher),
+            (student + 100, teacher - 100),
+            (student[order], teacher[order]),
+            (teacher, student),
+        ):
+            assert value(loss, one, other).item() == pytest.approx(expected, rel=1e-8)
+        assert value(loss, student, 3 * student @ rotation + 1).item() == pytest.approx(0, abs=1e-20)
+
+
+def test_lengths_of_rows_matter():
+    student, teacher = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)).double()
+    lengths = torch.linspace(0.5, 2, 6)[:, None]
+    for loss in LOSSES.values():
+        expected = value(loss, student, teacher).item()
+        assert value(loss, lengths * student, teacher).item() != pytest.approx(expected, rel=1e-3)
+
+
+def test_angles_from_inner_products_are_those_of_differences():
+    student, teacher = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)).double()
+
+    def cosines(x):
+        direction = torch.nn.functional.normalize(x[None, :] - x[:, None], dim=2)
+        return direction @ direction.mT
+
+    expected = torch.nn.functional.smooth_l1_loss(cosines(student), cosines(teacher))
+    assert value(angle_loss, student, teacher).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["student", "teacher"])
+def test_equal_rows_are_left_out_of_pairs_and_angles_on_both_sides(side):
+    pair = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+    pair[side, 3] = pair[side, 1]
+    pair.requires_grad_()
+    everywhere = everyone(pair[0])
+    sides = [geometry(rows(x), everywhere) for x in pair]
+    apart = comparable(*sides, everywhere)
+    assert (~apart).nonzero().tolist() == sorted([[i, i] for i in range(5)] + [[1, 3], [3, 1]])
+    phi = [side.distance / side.mean for side in sides]
+    expected = torch.nn.functional.smooth_l1_loss(phi[0], phi[1], reduction="none")
+    per_anchor = (expected * apart).sum(dim=1) / torch.tensor([5, 4, 5, 4, 5])
+    assert_close(distance_loss(*sides, apart), per_anchor, 1e-12)
+    assert torch.isfinite(torch.autograd.grad(angle_loss(*sides, apart).sum(), pair)[0]).all()
+
+
+def test_close_rows_keep_their_angles_in_single_precision():
+    """A copy of one point set shrunk to 1e-3, far from the origin, is still the same point set."""
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(8, 512, generator=generator)
+    student = (1 + 1e-3 * teacher.double()).float()
+    for loss in LOSSES.values():
+        assert value(loss, student, teacher).item() < 1e-8
+        assert value(loss, student, torch.randn(8, 512, generator=generator)).item() > 1e-4
+
+
+def test_a_share_of_zero_drops_its_term():
+    example = Example()
+    terms, _ = run(build("rkd", example, angle=0), example)
+    assert set(terms) == {"distance/t0", "distance/t1"}
