@@ -1,7 +1,7 @@
 """Recipes by name: the built-in ones, the user's own files, and what is laid over them.
 
-Precedence, lowest first: defaults < the recipe a file extends < the file < flag typed < ``--set a.b=c``. Where
-no recipe is named, ``$CCL_RECIPE`` names one.
+Precedence, lowest first: defaults < recipe file < flag typed < ``--set a.b=c``; a file lies over the one it
+extends. Where no recipe is named, ``$CCL_RECIPE`` names one.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -218,6 +220,136 @@ def test_an_unknown_name_is_refused_with_the_nearest(name):
 def test_an_absent_file_is_named(name):
     (problem,) = problems(name)
     assert f"'{name.removeprefix('./')}'" in problem
+
+
+# ---- extends
+
+
+@pytest.fixture
+def family(tmp_path):
+    """Write recipes by name, each in the folder of its name."""
+
+    def write(**texts: str) -> Path:
+        for name, text in texts.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / f"{name}.yaml").write_text(text)
+        return tmp_path / name / f"{name}.yaml"
+
+    return write
+
+
+PARENT = """name: parent
+teachers: [audio:cnn14, image:resnet34]
+method: {ccl: {jsd: false}}
+optim: {lr: 0.5, milestones: [0.5, 0.75]}
+train:
+  epochs: 7
+  seed: 3
+"""
+
+
+def test_sections_are_merged_by_key_and_all_else_is_replaced(family):
+    child = family(
+        parent=PARENT,
+        child="extends: ../parent/parent.yaml\nteachers: [a:b]\noptim: {milestones: [1]}\ntrain:\n  epochs: 9\n",
+    )
+    recipe = load_recipe(str(child))
+    assert recipe == Recipe.model_validate(
+        {
+            "name": "parent",
+            "teachers": ["a:b"],
+            "method": {"ccl": {"jsd": False}},
+            "optim": {"lr": 0.5, "milestones": [1]},
+            "train": {"epochs": 9, "seed": 3},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "method"),
+    [
+        ("method: fitnet", {"fitnet": {}}),
+        ("method: {ccl: {nce: false}}", {"ccl": {"nce": False}}),
+        ("method: ccl+pkt", {"ccl": {}, "pkt": {}}),
+    ],
+)
+def test_the_methods_of_a_child_replace_the_parents(family, text, method):
+    assert (
+        load_recipe(str(family(parent=PARENT, child=f"extends: ../parent/parent.yaml\n{text}\n"))).method
+        == method
+    )
+
+
+def test_a_chain_through_a_built_in_recipe_with_flags_and_overrides_on_top(family):
+    youngest = family(
+        middle="extends: ucf51-baseline\ntrain: {epochs: 5, workers: 1, seed: 1}\n",
+        child="extends: ../middle/middle.yaml\nname: mine\ntrain: {epochs: 6}\n",
+    )
+    recipe = load_recipe(str(youngest), {"train.workers": 4}, ["train.seed=2"])
+    base = load_recipe("ucf51-baseline")
+    train = base.train.model_copy(update={"epochs": 6, "workers": 4, "seed": 2})
+    assert recipe == base.model_copy(update={"name": "mine", "train": train})
+
+
+def test_what_is_written_out_stands_alone(family, tmp_path):
+    recipe = load_recipe(str(family(parent=PARENT, child="extends: ../parent/parent.yaml\nname: mine\n")))
+    assert "extends" not in to_yaml(recipe)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    assert load_recipe(str(tmp_path)) == recipe
+
+
+def test_a_runs_folder_can_be_extended(family, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("train: {epochs: 4}\n")
+    assert load_recipe(str(family(child="extends: ../run\n"))).train.epochs == 4
+
+
+def test_each_value_is_blamed_on_the_file_it_was_written_in(family):
+    child = family(
+        parent="name: parent\noptim:\n  lr: fast\ntrain:\n  epochs: 0\n  seed: -1\n",
+        child="extends: ../parent/parent.yaml\ntrain:\n  seed: -2\n  batchsize: 1\n",
+    )
+    told = problems(str(child))
+    places = {line.partition(":")[0]: line.partition("(")[2].partition(")")[0] for line in told}
+    assert places == {
+        "optim.lr": "parent.yaml:3",
+        "train.epochs": "parent.yaml:5",
+        "train.seed": "child.yaml:3",
+        "train.batchsize": "child.yaml:4",
+    }
+
+
+@pytest.mark.parametrize(
+    ("extends", "said"),
+    [
+        ("ucf51-ccl-ia", "No recipe 'ucf51-ccl-ia' (child.yaml:2). Did you mean 'ucf51-ccl-"),
+        ("../absent.yaml", "/../absent.yaml' (child.yaml:2)."),
+        (
+            "[smoke, ucf51-baseline]",
+            "extends: must be one recipe's name or file, got ['smoke', 'ucf51-baseline'] (",
+        ),
+        ("null", "extends: must be one recipe's name or file, got None (child.yaml:2)."),
+        ("child.yaml", "extends: child.yaml extends child.yaml (child.yaml:2)."),
+    ],
+)
+def test_a_parent_that_is_none(family, extends, said):
+    (problem,) = problems(str(family(child=f"name: x\nextends: {extends}\n")))
+    assert said in problem
+
+
+def test_no_recipe_extends_itself_over_others(family, tmp_path):
+    family(
+        a="extends: ../b/b.yaml\n",
+        b="extends: ../c/c.yaml\n",
+        c="\nextends: ../a/../b/b.yaml\n",
+    )
+    (problem,) = problems(str(tmp_path / "a" / "a.yaml"))
+    assert problem.startswith("extends: b.yaml extends c.yaml extends b.yaml (c.yaml:2).")
+
+
+def test_extends_is_for_files_only():
+    (problem,) = problems(overrides=["extends=smoke"])
+    assert problem.startswith("extends: there is no such key (--set extends=smoke).")
 
 
 # ---- to_yaml and hash
