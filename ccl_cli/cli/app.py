@@ -22,6 +22,7 @@ OWN = {
         "Evaluate a trained student: recognition and retrieval, in percent.",
     ),
     "bench": ("bench:app", EXPERIMENTS, "Methods by teacher setups by seeds, and their tables."),
+    "report": ("report:app", EXPERIMENTS, "Tables and comparisons of what runs have reached."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List teachers, describe one, download its weights."),
     "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),

@@ -1,0 +1,176 @@
+"""``ccl report``: what runs have reached, as tables and comparisons."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ccl_cli import console
+from ccl_cli.cli.common import DATA, OUTPUT, complete_plugins, examples, group, with_verbosity
+from ccl_cli.errors import UsageError
+from ccl_cli.files import write_text
+
+app = group(
+    "Tables and comparisons of what runs have reached.",
+    "ccl report table",
+    "ccl report table runs/ucf51-bench --paper",
+    "ccl report compare ccl crd --setup AI",
+)
+_log = logging.getLogger("ccl")
+_BY_SUFFIX = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json"}
+
+Runs = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="RUN|FOLDER", help="Runs, or folders of them; the newest folder if none is named."
+    ),
+]
+_METRICS = "top1, top5, mean_class, r1, r5, r10 or map"
+Split = Annotated[
+    Literal["test", "val"], typer.Option(help="Whose evaluation to read.", rich_help_panel=DATA)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.", rich_help_panel=OUTPUT)]
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write to a file instead of the terminal.", rich_help_panel=OUTPUT),
+]
+MethodRow = Annotated[
+    str,
+    typer.Argument(
+        metavar="METHOD", help="A row of the tables.", autocompletion=complete_plugins("ccl.methods")
+    ),
+]
+
+
+@app.command(
+    "table",
+    epilog=examples(
+        "ccl report table",
+        "ccl report table runs/ucf51-bench --table 2 --paper",
+        "ccl report table runs/mine/a runs/mine/b --runs",
+        "ccl report table --format latex --output tables.tex",
+    ),
+)
+@with_verbosity
+def table(
+    runs: Runs = None,
+    number: Annotated[
+        Literal["1", "2", "3", "all"],
+        typer.Option(
+            "--table", help="1 recognition, 2 retrieval, 3 ablations; all: those there are runs for."
+        ),
+    ] = "all",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIGURE", help=f"{_METRICS}, instead of the paper's; repeat it for more."),
+    ] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Put the paper's figures beside.")] = False,
+    show_runs: Annotated[bool, typer.Option("--runs", help="List the runs behind every figure.")] = False,
+    split: Split = "test",
+    style: Annotated[
+        Literal["terminal", "markdown", "csv", "latex", "json"] | None,
+        typer.Option(
+            "--format", help="Default: as the output file's name ends, else terminal.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show runs as the paper's tables: methods by teachers, mean and deviation over seeds.
+
+    Runs of one method and setup are averaged if their recipes differ in the seed only.
+    """
+    from ccl_cli.report import latex, markdown, records, terminal
+    from ccl_cli.report.collect import collect
+    from ccl_cli.report.table import summarise, tables
+
+    chosen = "json" if as_json else _format(style, output)
+    summary = summarise(collect(runs or (), split))
+    numbers = () if number == "all" else (int(number),)
+    found = tables(summary, numbers, metric or (), printed=paper)
+    if chosen == "terminal":
+        text = terminal.table(found, summary, plain=_plain(output), runs=show_runs)
+    else:
+        writers = {
+            "markdown": markdown.table,
+            "csv": records.table_csv,
+            "latex": latex.table,
+            "json": records.table_json,
+        }
+        text = writers[chosen](found, summary)
+    _deliver(text, output, summary.notes if chosen in ("csv", "latex") else ())
+
+
+@app.command(
+    "compare",
+    epilog=examples(
+        "ccl report compare ccl baseline",
+        "ccl report compare ccl crd runs/ucf51-bench --setup AI --metric r1",
+    ),
+)
+@with_verbosity
+def compare(
+    first: MethodRow,
+    second: MethodRow,
+    runs: Runs = None,
+    metric: Annotated[str, typer.Option(metavar="FIGURE", help=f"{_METRICS}.")] = "top1",
+    setup: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Only this setup, e.g. AI; repeat it for more.")
+    ] = None,
+    split: Split = "test",
+    style: Annotated[
+        Literal["terminal", "markdown", "json"] | None,
+        typer.Option(
+            "--format", help="Default: as the output file's name ends, else terminal.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two methods seed by seed: mean difference, confidence interval, wins.
+
+    Student's t on the differences between runs of the same seed; a method without teachers is compared in
+    every column.
+    """
+    from ccl_cli.report import markdown, paired, records, terminal
+    from ccl_cli.report.collect import collect
+    from ccl_cli.report.table import summarise
+
+    chosen = "json" if as_json else _format(style, output)
+    summary = summarise(paired.only(collect(runs or (), split), first, second))
+    found = paired.compare(summary, first, second, metric, setup or ())
+    if chosen == "terminal":
+        text = terminal.comparison(found, summary, plain=_plain(output))
+    elif chosen == "markdown":
+        text = markdown.comparison(found, summary)
+    elif chosen == "json":
+        text = records.comparison_json(found, summary)
+    else:
+        raise UsageError(f"A comparison is not written as {chosen}.", "Use terminal, markdown or json.")
+    _deliver(text, output)
+
+
+def _format(style: str | None, output: Path | None) -> str:
+    return style or _BY_SUFFIX.get(output.suffix if output else "", "terminal")
+
+
+def _plain(output: Path | None) -> bool:
+    return output is not None or console.plain(sys.stdout)
+
+
+def _deliver(text: str, output: Path | None, warnings: Sequence[str] = ()) -> None:
+    """Print or write; the warnings are those that the text itself does not hold."""
+    for warning in warnings:
+        _log.warning(warning)
+    if output is None:
+        print(text, end="")
+        return
+    if output.is_dir():
+        raise UsageError(f"'{output}' is a folder.", "Name a file.")
+    write_text(output, text)
+    _log.info("Written to %s.", output)
