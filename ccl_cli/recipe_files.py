@@ -27,7 +27,7 @@ def builtin_recipes() -> dict[str, Path]:
     here = Path(__file__).parent
     installed = here / "recipes"
     folder = installed if installed.is_dir() else here.parent / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def load_recipe(

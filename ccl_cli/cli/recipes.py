@@ -9,7 +9,7 @@ import typer
 from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import complete_recipes, examples, group
-from ccl_cli.errors import CclError, Several
+from ccl_cli.errors import CclError, Several, UsageError
 
 app = group(
     "List, show and check recipes: experiments as YAML files.",
@@ -19,19 +19,28 @@ app = group(
 )
 
 
-@app.command("ls", epilog=examples("ccl recipes ls"))
-def list_recipes() -> None:
-    """List the built-in recipes."""
-    from ccl_cli.recipe_files import builtin_recipes, load_recipe
+@app.command("ls", epilog=examples("ccl recipes ls", "ccl recipes ls ucf51-ccl", "ccl recipes ls '*-crd'"))
+def list_recipes(
+    pattern: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATTERN", help="Part of a name, or a whole one with * and ?.", show_default=False
+        ),
+    ] = "",
+) -> None:
+    """List the built-in recipes; their names begin with the data set."""
+    from fnmatch import fnmatchcase
 
-    loaded = {name: load_recipe(name) for name in builtin_recipes()}
-    console.print_table(
-        ["name", "data", "method", "description"],
-        [
-            (name, recipe.data or "-", recipe.method_label, recipe.description)
-            for name, recipe in loaded.items()
-        ],
-    )
+    from ccl_cli import yaml_text
+    from ccl_cli.recipe_files import builtin_recipes
+
+    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    files = {name: path for name, path in builtin_recipes().items() if fnmatchcase(name, wanted)}
+    if not files:
+        raise UsageError(f"No built-in recipe is named like '{pattern}'.", "`ccl recipes ls` lists them all.")
+    # Each file describes itself: what it extends need not be read.
+    rows = [(name, str(yaml_text.read(path)[0].get("description", ""))) for name, path in files.items()]
+    console.print_table(["name", "description"], rows)
 
 
 @app.command(

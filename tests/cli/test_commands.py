@@ -202,6 +202,36 @@ def test_only_the_first_of_several_processes_writes_results(ccl, monkeypatch, tr
 def test_recipes_ls(ccl):
     lines = ccl("recipes", "ls").out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(builtin_recipes())
+    for line in lines[1:]:
+        name, description = line.split(maxsplit=1)
+        assert description == load_recipe(name).description
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("smoke", ["smoke"]),
+        ("ccl-a", [f"{d}-ccl-{k}" for d in ("activitynet", "ucf51", "vggsound") for k in ("a", "ai")]),
+        ("*-crd", ["activitynet-crd", "ucf51-crd", "vggsound-crd"]),
+        ("ucf51-ccl-?", ["ucf51-ccl-a", "ucf51-ccl-i"]),
+    ],
+)
+def test_recipes_ls_of_a_pattern(ccl, pattern, names):
+    listed = [line.split()[0] for line in ccl("recipes", "ls", pattern).out.splitlines()[1:]]
+    assert [name for name in listed if "-ccl-ai-" not in name] == names
+
+
+def test_recipes_ls_of_nothing(ccl):
+    result = ccl("recipes", "ls", "hmdb")
+    assert result.code == 2
+    assert "No built-in recipe is named like 'hmdb'." in result.err
+
+
+def test_recipes_ls_fits_a_narrow_terminal():
+    """The table needs five columns beside the cells; descriptions that wrap would double the list."""
+    descriptions = {name: load_recipe(name).description for name in builtin_recipes()}
+    longest = max(map(len, descriptions))
+    assert [name for name, text in descriptions.items() if longest + len(text) + 5 > 80] == []
 
 
 def test_recipes_show_is_a_recipe_again(ccl, tmp_path):
