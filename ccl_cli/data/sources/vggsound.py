@@ -114,5 +114,5 @@ def _absent(root: Path, found: Path | None, asked: str | None, other_videos: boo
         steps.append(f"mkdir -p {folder} && curl -L -o {folder}/{_LIST} {_LIST_URL}")
     if found is not None or not other_videos:
         missing.append(f"its clips (no listed <id>_<start>.mp4 in '{root}')")
-        steps.append(f"What its publisher offers is on {_PAGE}; put the clips into {folder}.")
+        steps.append(f"Its page says how to get the clips: {_PAGE}. Put them into {folder}.")
     return DataError(f"VGGSound lacks {' and '.join(missing)}.", "\n  ".join(steps))
