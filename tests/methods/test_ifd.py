@@ -125,8 +125,14 @@ def test_opposite_rows_diverge_by_a_finite_amount():
     student, teacher = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True), torch.ones(2, 2)
     loss = value(student, teacher)
     loss.backward()
-    assert torch.isfinite(loss)
     assert torch.isfinite(student.grad).all()
+    # The teacher's rows coincide, p = 1/2; the student's cosine counts as 1e-6 in place of 0.
+    q = 1 / (1 + 1e-6)
+    cosine = (0.5 - q) * (math.log(0.5) - math.log(q)) + (q - 0.5) * (math.log(0.5) - math.log(1 - q))
+    near, far = 1 / 1.001, 1 / (1 + math.sqrt(4 + 1e-6))
+    q = near / (near + far)
+    distance = (0.5 - q) * (math.log(0.5) - math.log(q)) + (q - 0.5) * (math.log(0.5) - math.log(1 - q))
+    assert loss.item() == pytest.approx((cosine + distance) / 2, rel=1e-3)
 
 
 def test_a_teacher_without_stages_gives_its_embedding_to_every_stage_if_asked():

@@ -62,7 +62,7 @@ def test_invariances(seed):
             (student @ rotation, teacher),
             (student @ rotation, teacher @ rotation),
             (7 * student, teacher),
-            (student + 100, teacher),
+            (student + 1e5, teacher),
             (student + 100, teacher - 100),
             (student[order], teacher[order]),
             (teacher, student),
@@ -90,10 +90,11 @@ def test_angles_from_inner_products_are_those_of_differences():
     assert value(angle_loss, student, teacher).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("gap", [0, 1e-7])
 @pytest.mark.parametrize("side", [0, 1], ids=["student", "teacher"])
-def test_equal_rows_are_left_out_of_pairs_and_angles_on_both_sides(side):
+def test_equal_rows_are_left_out_of_pairs_and_angles_on_both_sides(side, gap):
     pair = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).double()
-    pair[side, 3] = pair[side, 1]
+    pair[side, 3] = pair[side, 1] + gap
     pair.requires_grad_()
     everywhere = everyone(pair[0])
     sides = [geometry(rows(x), everywhere) for x in pair]
@@ -103,7 +104,7 @@ def test_equal_rows_are_left_out_of_pairs_and_angles_on_both_sides(side):
     expected = torch.nn.functional.smooth_l1_loss(phi[0], phi[1], reduction="none")
     per_anchor = (expected * apart).sum(dim=1) / torch.tensor([5, 4, 5, 4, 5])
     assert_close(distance_loss(*sides, apart), per_anchor, 1e-12)
-    assert torch.isfinite(torch.autograd.grad(angle_loss(*sides, apart).sum(), pair)[0]).all()
+    assert torch.autograd.grad(angle_loss(*sides, apart).sum(), pair)[0].abs().max() < 10
 
 
 def test_close_rows_keep_their_angles_in_single_precision():
