@@ -134,8 +134,7 @@ def compare(
 ) -> None:
     """Compare two methods seed by seed: mean difference, confidence interval, wins.
 
-    Student's t on the differences between runs of the same seed; a method without teachers is compared in
-    every column.
+    Student's t on the differences between runs of the same seed.
     """
     from ccl_cli.report import markdown, paired, records, terminal
     from ccl_cli.report.collect import collect
@@ -153,6 +152,16 @@ def compare(
     else:
         raise UsageError(f"A comparison is not written as {chosen}.", "Use terminal, markdown or json.")
     _deliver(text, output)
+
+
+def show_tables(runs: Sequence[Path]) -> None:
+    """Print the tables that some runs fill."""
+    from ccl_cli.report import terminal
+    from ccl_cli.report.collect import collect
+    from ccl_cli.report.table import summarise, tables
+
+    summary = summarise(collect(runs))
+    _deliver(terminal.table(tables(summary), summary, plain=_plain(None)), None)
 
 
 def _format(style: str | None, output: Path | None) -> str:

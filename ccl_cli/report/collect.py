@@ -100,7 +100,10 @@ def collect(paths: Sequence[Path] = (), split: str = "test") -> Collected:
     """
     found: list[Run] = []
     left_out: dict[str, list[str]] = defaultdict(list)
-    folders = {folder.resolve(): folder for path in paths or [_newest()] for folder in _expand(path)}
+    folders: dict[Path, Path] = {}
+    for path in paths or [_newest()]:
+        for folder in _expand(path):
+            folders.setdefault(folder.resolve(), folder)
     for folder in folders.values():
         if read_json(folder / CELL).get("phase") == "tune":
             continue

@@ -28,15 +28,12 @@ def table(found: Sequence[Table], summary: Summary) -> str:
 
 def comparison(pairs: Sequence[paired.Paired], summary: Summary) -> str:
     """Comparisons, one row each, and what may be said."""
-    header, *rows = paired.rows(pairs)
-    sentences = _list([pair.sentence for pair in pairs])
-    body = _rows([escaped(text) for text in header], [[escaped(text) for text in row] for row in rows])
-    return (
-        "\n\n".join(
-            [f"**{escaped(paired.title(pairs))}**", body, sentences, paired.CAUTION, *_notes(summary)]
-        )
-        + "\n"
-    )
+    parts = []
+    for same in paired.by_data(pairs):
+        header, *rows = [[escaped(text) for text in row] for row in paired.rows(same)]
+        parts += [f"**{escaped(paired.title(same))}**", _rows(header, rows)]
+        parts.append(_list([pair.sentence for pair in same]))
+    return "\n\n".join([*parts, paired.CAUTION, *_notes(summary)]) + "\n"
 
 
 def escaped(text: str) -> str:

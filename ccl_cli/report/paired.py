@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 from ccl_cli.errors import UsageError
 from ccl_cli.report.collect import METRICS, Collected, check_known
@@ -168,15 +169,20 @@ def compare(
     ]
 
 
+def by_data(pairs: Sequence[Paired]) -> list[list[Paired]]:
+    """Comparisons of each data set."""
+    return [list(same) for _, same in groupby(pairs, key=lambda pair: pair.data)]
+
+
 def title(pairs: Sequence[Paired]) -> str:
-    """What is compared."""
+    """What is compared on one data set."""
     pair = pairs[0]
-    return f"{pair.first} minus {pair.second}, {METRICS[pair.metric][1]} (percentage points)"
+    return f"{pair.first} minus {pair.second} on {pair.data}, {METRICS[pair.metric][1]} (percentage points)"
 
 
 def rows(pairs: Sequence[Paired]) -> list[list[str]]:
     """A header, and one row of texts for each column compared."""
-    header = ["", "difference", "95 % interval", "p", "seeds", "won", "tied", "lost"]
+    header = ["setup", "difference", "95 % interval", "p", "seeds", "won/tied/lost"]
     return [header, *map(_row, pairs)]
 
 
@@ -206,8 +212,7 @@ def _row(pair: Paired) -> list[str]:
     mean = "" if pair.mean is None else f"{pair.mean:+.2f}"
     interval = "" if pair.interval is None else "{:+.2f} to {:+.2f}".format(*pair.interval)
     p = "" if pair.p is None else f"{pair.p:.3f}" if pair.p >= 0.0005 else "< 0.001"
-    place = f"{pair.data} {pair.setup}".rstrip()
-    return [place, mean, interval, p, str(pair.n), *map(str, pair.wins_ties_losses)]
+    return [pair.setup or "-", mean, interval, p, str(pair.n), "/".join(map(str, pair.wins_ties_losses))]
 
 
 def _values(cell: Cell | None) -> dict[int, float]:

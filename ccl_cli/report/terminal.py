@@ -30,10 +30,12 @@ def table(found: Sequence[Table], summary: Summary, *, plain: bool, runs: bool =
 
 def comparison(pairs: Sequence[paired.Paired], summary: Summary, *, plain: bool) -> str:
     """Comparisons, one row each, and what may be said."""
-    header, *rows = paired.rows(pairs)
-    figures = _sheet(paired.title(pairs), [header], rows, plain=plain)
-    sentences = "\n".join(_wrapped(pair.sentence) for pair in pairs)
-    return "\n\n".join([figures, sentences, _wrapped(paired.CAUTION), *_notes(summary)]) + "\n"
+    parts = []
+    for same in paired.by_data(pairs):
+        header, *rows = paired.rows(same)
+        parts.append(_sheet(paired.title(same), [header], rows, plain=plain))
+        parts.append("\n".join(_wrapped(pair.sentence) for pair in same))
+    return "\n\n".join([*parts, _wrapped(paired.CAUTION), *_notes(summary)]) + "\n"
 
 
 def _block(block: Block, plain: bool) -> str:
