@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ccl_cli.data.batch import Batch
@@ -106,7 +106,7 @@ class IFDOptions(MethodOptions):
     stretch: bool = Field(
         False, description="Let the decay take its share of the run's epochs, as it did of the published 50."
     )
-    pool: tuple[int, int, int] = Field(
+    pool: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         (1, 1, 1), description="Cells (time, height, width) that an inner stage is averaged to."
     )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from distilling import Example, build, everyone, rows, run
 from golden import assert_close, load
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccl_cli.methods.cckd import CCKDOptions, bilinear_kernel, congruence, neighbour, taylor_kernel
@@ -68,6 +68,7 @@ def test_taylor_tends_to_the_gaussian():
     assert_close(taylor_kernel(rows(x), order=12), gaussian, 1e-9)
 
 
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_invariances(seed):
     generator = torch.Generator().manual_seed(seed)

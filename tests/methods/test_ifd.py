@@ -6,7 +6,7 @@ import pytest
 import torch
 from distilling import Example, build, everyone, rows, run
 from golden import assert_close, load
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccl_cli.data.batch import Batch
@@ -83,6 +83,7 @@ def test_closed_forms():
     assert value(student, teacher, kernel="student_t").item() == pytest.approx(0.091075, abs=1e-6)
 
 
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_invariances(seed):
     generator = torch.Generator().manual_seed(seed)
