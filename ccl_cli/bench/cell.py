@@ -61,7 +61,7 @@ def run_cell(cell: Cell, folder: Path, place: Place) -> None:
 def figures(cell: Cell, folder: Path) -> dict[str, Any] | None:
     """A finished cell's evaluation: ``recognition`` and ``retrieval``, in percent; else None."""
     run = RunFolder(folder)
-    if not run.finished:
+    if not _trained(cell, run):
         return None
     evaluations: dict[str, dict[str, Any]] = run.summary.get("evaluation", {})
     return next((found for name, found in evaluations.items() if name.endswith(f"-{_split(cell)}")), None)
@@ -90,9 +90,14 @@ def _finish(cell: Cell, folder: Path, threads: int | None) -> None:
         torch.set_num_threads(threads)
     (folder / ERROR).unlink(missing_ok=True)
     write_text(folder / CELL, json.dumps(cell.record) + "\n")
-    if not RunFolder(folder).finished:
+    if not _trained(cell, RunFolder(folder)):
         train(cell.recipe, resume="auto", output=folder)
     evaluate_run(folder, split=_split(cell))
+
+
+def _trained(cell: Cell, run: RunFolder) -> bool:
+    limit = cell.recipe.train.max_steps
+    return run.finished or 0 < limit <= run.summary.get("steps", 0)
 
 
 def _split(cell: Cell) -> str:

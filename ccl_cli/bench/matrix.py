@@ -159,10 +159,10 @@ def rows(recipe: Recipe) -> Iterator[Row]:
             changes = {"method": entry} if isinstance(entry, str) else entry
             methods = methods_section(changes.get("method", recipe.method))
             classes = [registry.load(registry.find(registry.METHODS, name)) for name in methods]
-            if table == "main":
-                tuned_as.setdefault(tuple(methods), label)
+            same = label if table == "main" else tuned_as.get(tuple(methods), label)
+            tuned_as.setdefault(tuple(methods), label)
             uses = any(cls.uses_teachers for cls in classes)
-            yield Row(label, table, changes, uses, tuned_as.get(tuple(methods), label))
+            yield Row(label, table, changes, uses, same)
 
 
 def recipe_with(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:

@@ -114,7 +114,7 @@ def parse_seeds(text: str) -> list[int]:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         numbers = []
-    seeds = numbers if "," in text else list(range(*numbers))
+    seeds = numbers if "," in text or not numbers else list(range(numbers[0]))
     if not seeds or min(seeds) < 0:
         raise UsageError(
             f"--seeds {text}: neither a number of seeds nor a list.", "For example 5, or 0,1,2."

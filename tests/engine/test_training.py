@@ -173,6 +173,22 @@ def test_ten_steps_equal_four_a_kill_and_six_more(recipe_file, tmp_path):
     assert all(torch.equal(x, y) for x, y in zip(*momenta, strict=True))
 
 
+@pytest.mark.parametrize("method", ["crd", "cmc", "ccl+kd", "fitnet+pkt+cckd+rkd+ifd"])
+def test_ten_steps_equal_four_and_six_with_every_method(clips_folder, tmp_path, method):
+    whole = train(recipe(clips_folder, method=method), output=tmp_path / "whole")
+    parts = train(recipe(clips_folder, method=method, train={"max_steps": 4}), output=tmp_path / "parts")
+    train(recipe(clips_folder, method=method), resume=parts)
+    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    a, b = (torch.load(run / "state" / "step-000000010.pt", weights_only=True) for run in (whole, parts))
+    assert a["distiller"].keys() == b["distiller"].keys()
+    for name, value in a["distiller"].items():
+        assert torch.equal(value, b["distiller"][name]) if torch.is_tensor(value) else value == b["distiller"][name]
+    if method in ("crd", "cmc"):
+        banks = {name for name in a["distiller"] if name.endswith("bank.entries") or ".banks." in name}
+        assert banks
+        assert any(name.endswith("_extra_state") for name in a["distiller"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_saves_says_where_and_exits_130(recipe_file, tmp_path, number):
     """As a terminal or a scheduler sends it: to the run, the processes that read videos, and their server."""

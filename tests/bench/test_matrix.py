@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from ccl_cli.bench import matrix
+from ccl_cli.cli.bench import parse_seeds
+from ccl_cli.errors import PluginError, RecipeError, UsageError
+from ccl_cli.recipe import Recipe
+
+BENCH = {
+    "setups": {"A": "audio:precomputed@a", "AI": ["audio:precomputed@a", "image:precomputed@i"]},
+    "methods": {"baseline": "baseline", "ccl": "ccl", "hot": {"method": {"ccl": {"teacher_weight": 3.0}}}},
+    "ablations": {"ccl w/o jsd": {"method": {"ccl": {"jsd": False}}, "optim": {"lr": 0.5}}},
+    "seeds": [0, 7],
+}
+
+
+def recipe(**changes):
+    return Recipe.model_validate(
+        {"name": "b", "data": "clips", "optim": {"momentum": 0.1}, "bench": BENCH | changes}
+    )
+
+
+def test_every_row_by_every_setup_by_every_seed():
+    cells = matrix.final_cells(recipe(), {})
+    assert [cell.label for cell in cells[:4]] == [
+        "baseline seed 0",
+        "baseline seed 7",
+        "ccl A seed 0",
+        "ccl A seed 7",
+    ]
+    assert len(cells) == 2 + 3 * 2 * 2
+    assert len({cell.folder for cell in cells}) == len(cells)
+    assert all(cell.phase == "final" and cell.recipe.holdout == 0 for cell in cells)
+    last = cells[-1]
+    assert (last.table, last.setup, last.recipe.train.seed) == ("ablation", "AI", 7)
+    assert last.recipe.method == {"ccl": {"jsd": False}}
+    assert last.recipe.teachers == ("audio:precomputed@a", "image:precomputed@i")
+    assert (last.recipe.optim.lr, last.recipe.optim.momentum) == (0.5, 0.1)
+    assert last.recipe.bench is None
+    assert cells[0].recipe.teachers == ()
+
+
+def test_a_change_of_the_recipe_changes_the_folder_and_a_name_of_a_worker_does_not():
+    folders = {cell.folder for cell in matrix.final_cells(recipe(), {})}
+    values = recipe().model_dump()
+    other = Recipe.model_validate(values | {"ce_weight": 0.5})
+    assert not folders & {cell.folder for cell in matrix.final_cells(other, {})}
+    same = Recipe.model_validate(values | {"train": values["train"] | {"workers": 7}})
+    assert folders == {cell.folder for cell in matrix.final_cells(same, {})}
+
+
+def test_a_factor_scales_the_method_s_weight_and_its_ablations():
+    cells = matrix.final_cells(recipe(), {("ccl", "A"): 10.0, ("hot", "AI"): 0.1})
+    weights = {(c.method, c.setup): c.recipe.method["ccl"].get("teacher_weight") for c in cells[2:]}
+    assert weights == {
+        ("ccl", "A"): 10.0,
+        ("ccl", "AI"): None,
+        ("hot", "A"): 3.0,
+        ("hot", "AI"): pytest.approx(0.3),
+        ("ccl w/o jsd", "A"): 10.0,
+        ("ccl w/o jsd", "AI"): None,
+    }
+
+
+def test_tuning_holds_videos_out_and_leaves_the_test_list_alone():
+    tuned = recipe(tune={"grid": [0.1, 1], "seeds": [5], "epochs": 2, "holdout": 0.3})
+    cells = matrix.tune_cells(tuned, hold_out=True)
+    assert len(cells) == 2 * 2 * 2  # two methods with teachers, two setups, two factors; no ablation
+    assert {cell.recipe.holdout for cell in cells} == {0.3}
+    assert {cell.recipe.train.epochs for cell in cells} == {2}
+    assert {cell.recipe.train.seed for cell in cells} == {5}
+    assert {cell.phase for cell in cells} == {"tune"}
+    assert {cell.recipe.holdout for cell in matrix.tune_cells(tuned, hold_out=False)} == {0.0}
+    assert matrix.tune_cells(recipe(), hold_out=True) == []
+
+
+def test_rows_and_columns_can_be_chosen():
+    chosen = matrix.only(recipe(), ["ccl", "ccl w/o jsd"], ["A"])
+    assert [cell.label for cell in matrix.final_cells(chosen, {})][::2] == ["ccl A seed 0", "ccl w/o jsd A seed 0"]
+    with pytest.raises(UsageError, match="no row 'pkd'"):
+        matrix.only(recipe(), ["pkd"], [])
+    with pytest.raises(UsageError, match="no setup 'X'"):
+        matrix.only(recipe(), [], ["X"])
+
+
+@pytest.mark.parametrize(
+    ("methods", "kind", "said"),
+    [
+        ({"x": "cll"}, PluginError, "cll"),
+        ({"x": {"method": "ccl", "optim": {"lr": -1}}}, RecipeError, "bench.methods.x.optim.lr"),
+        ({"x": {"methd": "ccl"}}, RecipeError, "bench.methods.x.methd"),
+        ({"x": {"method": {"ccl": {"jsd": 7}}}}, RecipeError, "jsd"),
+    ],
+)
+def test_a_row_that_cannot_be_trained_is_found_before_anything_runs(methods, kind, said):
+    with pytest.raises(kind, match=said):
+        matrix.check(recipe(methods=methods))
+
+
+def test_a_recipe_without_a_benchmark_says_so():
+    with pytest.raises(RecipeError, match="has no benchmark"):
+        matrix.final_cells(Recipe(), {})
+    with pytest.raises(ValidationError, match="'ccl' is a method and an ablation"):
+        Recipe.model_validate({"bench": BENCH | {"ablations": {"ccl": "ccl"}}})
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", [0, 1, 2]), ("0,5", [0, 5]), ("4,", [4]), ("1", [0])]
+)
+def test_seeds_are_a_number_or_a_list(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["0", "x", "", "-1,2", "1;2", ","])
+def test_seeds_that_are_neither(text):
+    with pytest.raises(UsageError, match="--seeds"):
+        parse_seeds(text)

@@ -1,0 +1,190 @@
+"""Small benchmarks on real files, in the processes that a user's would run in."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from ccl_cli.bench.matrix import final_cells, tune_cells
+from ccl_cli.bench.run import choose, folder_of, run_bench, unfinished
+from ccl_cli.errors import UsageError
+from ccl_cli.recipe import Recipe
+
+
+def values(clips_folder, **changes):
+    return {
+        "name": "small",
+        "data": f"folder:{clips_folder / 'set'}",
+        "student": "r2plus1d_tiny",
+        "clip": {"frames": 4, "size": 32, "short_side": 48, "flip": 0.0},
+        "train": {"epochs": 2, "batch_size": 6, "workers": 0, "log_every": 1, "precision": "fp32"},
+        "bench": {
+            "setups": {"A": f"audio:precomputed@{clips_folder / 'audio.npz'}"},
+            "methods": {"baseline": "baseline", "fitnet": "fitnet"},
+            "seeds": [0],
+            **changes,
+        },
+    }
+
+
+def recipe(clips_folder, **changes):
+    return Recipe.model_validate(values(clips_folder, **changes))
+
+
+def stamps(root):
+    return {path.parent.name: path.stat().st_mtime_ns for path in root.glob("*/model.safetensors")}
+
+
+def test_finished_cells_are_kept_and_a_broken_one_does_not_stop_the_rest(clips_folder):
+    methods = {
+        "diverges": {"method": "fitnet", "optim": {"lr": 1e30}},
+        "baseline": "baseline",
+        "fitnet": "fitnet",
+    }
+    experiment = recipe(clips_folder, methods=methods)
+    root, failed = run_bench(experiment, jobs=2)
+    assert [cell.method for cell in failed] == ["diverges"]
+    folder = root / failed[0].folder
+    error = json.loads((folder / "error.json").read_text())
+    assert "not finite" in error["message"]
+    assert error["exit_code"] == 1
+    assert "Error:" in (folder / "log.txt").read_text()
+    good = {cell.method: root / cell.folder for cell in final_cells(experiment, {}) if cell not in failed}
+    for method, path in good.items():
+        assert json.loads((path / "cell.json").read_text())["method"] == method
+        evaluation = json.loads((path / "summary.json").read_text())["evaluation"]
+        (found,) = evaluation.values()
+        assert {"recognition", "retrieval"} == set(found)
+    before = stamps(root)
+    wider = recipe(clips_folder, methods=methods | {"pkt": "pkt"})
+    assert [cell.method for cell in unfinished(root, final_cells(wider, {}))] == ["diverges", "pkt"]
+    _, failed = run_bench(wider)
+    assert [cell.method for cell in failed] == ["diverges"]
+    assert before.items() <= stamps(root).items()
+    assert len(stamps(root)) == 3
+
+
+def test_a_weight_is_chosen_on_videos_of_the_training_list(clips_folder):
+    experiment = recipe(
+        clips_folder, methods={"fitnet": "fitnet"}, tune={"grid": [0.001, 1.0], "holdout": 0.34, "epochs": 1}
+    )
+    root, failed = run_bench(experiment)
+    assert failed == []
+    cells = tune_cells(experiment, hold_out=True)
+    for cell in cells:
+        summary = json.loads((root / cell.folder / "summary.json").read_text())
+        assert [name.rpartition("-")[2] for name in summary["evaluation"]] == ["val"]
+        assert summary["data"]["train"] == 8  # of 12
+    (record,) = json.loads((root / "tuned.json").read_text())
+    best = max(record["val_top1"].values())
+    assert record["val_top1"][str(record["factor"])] == best
+    (final,) = final_cells(experiment, choose(root, cells))
+    assert final.recipe.method["fitnet"].get("weight", 100.0) == pytest.approx(100.0 * record["factor"])
+    summary = json.loads((root / final.folder / "summary.json").read_text())
+    assert summary["data"]["train"] == 12
+    assert [name.rpartition("-")[2] for name in summary["evaluation"]] == ["test"]
+
+
+def test_other_data_needs_another_name(clips_folder, tmp_path):
+    experiment = recipe(clips_folder, methods={"baseline": "baseline"})
+    root, _ = run_bench(experiment)
+    (cell,) = final_cells(experiment, {})
+    path = root / cell.folder / "summary.json"
+    path.write_text(path.read_text().replace(json.loads(path.read_text())["data"]["manifest"], "0" * 16))
+    with pytest.raises(UsageError, match="data set has changed"):
+        run_bench(experiment)
+
+
+def start(recipe_path, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ccl_cli", "bench", str(recipe_path), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def processes(root):
+    """Processes that have a file under this folder open."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            links = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        if int(pid) != os.getpid() and any(link.startswith(str(root)) for link in links):
+            found.append(int(pid))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_at_any_point_it_goes_on_to_the_same_figures(clips_folder, tmp_path, number):
+    content = values(clips_folder)
+    content["train"] |= {"epochs": 40, "checkpoint_every": 3}
+    path = tmp_path / "bench.yaml"
+    path.write_text(yaml.safe_dump(content))
+    experiment = Recipe.model_validate(content)
+    root = folder_of(experiment).resolve()
+    process = start(path, "-q")
+    wait_for(lambda: any(root.glob("*/state/*.pt")))
+    wait_for(lambda: len(list(root.glob("*/state/*.pt"))) > 0 and processes(root))
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 130
+        assert "The same command goes on." in said
+    wait_for(lambda: not processes(root), 20)
+    assert not all(RunFinished(root / cell.folder) for cell in final_cells(experiment, {}))
+    interrupted = {cell.method: root / cell.folder for cell in final_cells(experiment, {})}
+    process = start(path)
+    said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    again = Recipe.model_validate(content | {"name": "whole"})
+    whole_root, failed = run_bench(again)
+    assert failed == []
+    for cell in final_cells(again, {}):
+        summaries = [
+            json.loads((folder / "summary.json").read_text())
+            for folder in (interrupted[cell.method], whole_root / cell.folder)
+        ]
+        assert summaries[0]["evaluation"] == summaries[1]["evaluation"]
+        assert summaries[0]["steps"] == summaries[1]["steps"]
+
+
+def RunFinished(folder):
+    path = folder / "summary.json"
+    return path.is_file() and json.loads(path.read_text()).get("finished", False)
+
+
+@pytest.mark.slow
+def test_a_cell_that_is_killed_is_a_broken_cell(clips_folder, tmp_path):
+    content = values(clips_folder)
+    content["train"] |= {"epochs": 60}
+    path = tmp_path / "bench.yaml"
+    path.write_text(yaml.safe_dump(content))
+    root = folder_of(Recipe.model_validate(content)).resolve()
+    process = start(path)
+    wait_for(lambda: any(root.glob("baseline*/state/*.pt")) and processes(root / next(root.glob("baseline*")).name))
+    (victim,) = processes(root / next(root.glob("baseline*")).name)
+    os.kill(victim, signal.SIGKILL)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "SIGKILL" in said
+    assert len(stamps(root)) == 1  # the other one went on
