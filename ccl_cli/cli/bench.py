@@ -12,8 +12,6 @@ from ccl_cli.cli.common import OPTIMISATION, RUNTIME, complete_recipes, examples
 from ccl_cli.errors import CclError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ccl_cli.recipe import Recipe
 
 app = typer.Typer(add_completion=False)
@@ -94,9 +92,10 @@ def bench(
         _list(experiment)
         return
     from ccl_cli.bench.run import run_bench
+    from ccl_cli.cli.report import show_tables
 
     root, failed = run_bench(experiment, jobs=jobs)
-    show_tables(root)
+    show_tables([root])
     if failed:
         raise CclError(
             f"{len(failed)} runs failed, among them {failed[0].label}.",
@@ -120,10 +119,6 @@ def parse_seeds(text: str) -> list[int]:
             f"--seeds {text}: neither a number of seeds nor a list.", "For example 5, or 0,1,2."
         )
     return seeds
-
-
-def show_tables(root: Path) -> None:
-    """Print the benchmark's tables."""
 
 
 def _list(experiment: Recipe) -> None:
