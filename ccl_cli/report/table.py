@@ -1,8 +1,7 @@
-"""The paper's tables from runs: means over seeds, and what must not be averaged."""
+"""The paper's tables from runs: means over seeds, in rows and columns."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ccl_cli.errors import DataError, UsageError
-from ccl_cli.recipe import Recipe
 from ccl_cli.report import paper
+from ccl_cli.report.cautions import check_one_recipe, differences, failures
 from ccl_cli.report.collect import (
     ABLATION,
     METRICS,
@@ -19,25 +18,12 @@ from ccl_cli.report.collect import (
     Run,
     check_known,
     clean,
-    flat,
     listed,
-    seedless,
 )
 
 TITLES = {1: "Video recognition", 2: "Video retrieval", 3: "Ablation of ccl"}
 _USUAL = {1: ("top1",), 2: ("r1", "r5", "r10"), 3: ("top1",)}
 _TASKS = {1: "recognition", 2: "retrieval", 3: "recognition"}
-# Rows may differ in these; in anything else they should not.
-_OF_THE_ROW = ("name", "description", "data", "teachers", "method", "train.seed")
-_NO_MATTER = (
-    "bench",
-    "max_unreadable",
-    "eval.batch_size",
-    "train.workers",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.tracker",
-)
 
 
 @dataclass(frozen=True)
@@ -160,7 +146,7 @@ def summarise(collected: Collected) -> Summary:
         for data in run.manifests:
             groups[data, run.method, run.setup].append(run)
     for (data, _, _), runs in groups.items():
-        _check_one_recipe(data, runs)
+        check_one_recipe(data, runs)
     failed = _failed(collected)
     cells = {}
     for key in [*groups, *(key for key in failed if key not in groups)]:
@@ -170,7 +156,7 @@ def summarise(collected: Collected) -> Summary:
             if having or failed.get(key):
                 cells[(*key, metric)] = Cell(*key, metric, having, tuple(failed.get(key, ())))
     everything = [*collected.runs, *collected.failed]
-    notes = [*collected.notes, *_failures(collected.failed), *_differences(groups)]
+    notes = [*collected.notes, *failures(collected.failed), *differences(groups)]
     return Summary(
         cells,
         frozenset(run.method for run in everything if run.table == ABLATION),
@@ -282,83 +268,3 @@ def _failed(collected: Collected) -> dict[tuple[str, str, str], list[Run]]:
         for data in sorted({data for other in beside or collected.runs for data in other.manifests}):
             failed[data, run.method, run.setup].append(run)
     return failed
-
-
-def _failures(failed: Iterable[Run]) -> list[str]:
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for run in failed:
-        by_reason[run.error or ""].append(f"{run.label} seed {run.seed} ({run.folder})")
-    return [f"Failed ({reason.rstrip('.')}): {listed(names)}." for reason, names in by_reason.items()]
-
-
-def _check_one_recipe(data: str, runs: Sequence[Run]) -> None:
-    recipes: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        recipes[seedless(run.recipe)].append(run)
-    if len(recipes) < 2:
-        return
-    known = [(same[0].recipe, same) for same in recipes.values() if same[0].recipe]
-    aside = ("name", "description", "train.seed", *_NO_MATTER)
-    raise UsageError(
-        f"'{runs[0].label}' on {data} comes from {len(recipes)} different recipes, which are not averaged: "
-        f"{'; '.join(_told_apart(known, aside))}.",
-        f"Name the runs that belong together, for example `ccl report table {runs[0].folder} ...`.",
-    )
-
-
-def _told_apart(recipes: Sequence[tuple[Recipe, Sequence[Run]]], aside: Sequence[str]) -> list[str]:
-    """Each recipe by the values in which it differs from the others, and its runs."""
-    flats = [flat(recipe.model_dump(mode="json")) for recipe, _ in recipes]
-    keys = [key for key in dict.fromkeys(key for values in flats for key in values) if not _under(key, aside)]
-    differ = [key for key in keys if len({json.dumps(values.get(key)) for values in flats}) > 1]
-    return [
-        f"{', '.join(f'{key}={_word(values.get(key))}' for key in differ[:4])} in "
-        f"{listed([run.folder for run in runs], 4)}"
-        for values, (_, runs) in zip(flats, recipes, strict=True)
-    ]
-
-
-def _under(key: str, sections: Sequence[str]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)
-
-
-def _word(value: object) -> str:
-    return "default" if value is None else str(value)
-
-
-def _differences(groups: Mapping[tuple[str, str, str], Sequence[Run]]) -> list[str]:
-    """What makes the rows of one data set hard to compare."""
-    notes = []
-    for data in sorted({data for data, _, _ in groups}):
-        own = {(method, setup): runs for (of, method, setup), runs in groups.items() if of == data}
-        everyone = [run for runs in own.values() for run in runs]
-        manifests: dict[str, list[Run]] = defaultdict(list)
-        for run in everyone:
-            manifests[run.manifests[data]].append(run)
-        if len(manifests) > 1:
-            parts = (f"{key[:8]}: {listed([r.folder for r in runs], 4)}" for key, runs in manifests.items())
-            notes.append(f"The videos of {data} were not the same in all runs: {'; '.join(parts)}.")
-        notes += _uneven_seeds(data, own) + _other_settings(data, everyone)
-    return notes
-
-
-def _uneven_seeds(data: str, groups: Mapping[tuple[str, str], Sequence[Run]]) -> list[str]:
-    usual = max(len(runs) for runs in groups.values())
-    fewer = [f"{runs[0].label} {len(runs)}" for runs in groups.values() if len(runs) < usual]
-    return [f"Numbers of seeds differ on {data}: {usual}, but {listed(fewer, 20)}."] if fewer else []
-
-
-def _other_settings(data: str, runs: Sequence[Run]) -> list[str]:
-    settings: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        if run.recipe:
-            values = flat(run.recipe.model_dump(mode="json"))
-            shared = {k: v for k, v in values.items() if not _under(k, (*_OF_THE_ROW, *_NO_MATTER))}
-            settings[json.dumps(shared, sort_keys=True)].append(run)
-    if len(settings) < 2:
-        return []
-    known = [(same[0].recipe, same) for same in settings.values() if same[0].recipe]
-    return [
-        f"Rows of {data} differ in more than their method: "
-        f"{'; '.join(_told_apart(known, (*_OF_THE_ROW, *_NO_MATTER)))}."
-    ]

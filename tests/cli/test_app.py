@@ -16,6 +16,9 @@ COMMANDS = [
     (),
     ("train",),
     ("eval",),
+    ("report",),
+    ("report", "table"),
+    ("report", "compare"),
     ("recipes",),
     ("recipes", "ls"),
     ("recipes", "show"),
@@ -44,7 +47,9 @@ def test_every_command_has_help_with_examples_that_fits(ccl, monkeypatch, comman
     assert all(line.startswith("ccl ") for line in shown)  # no example is broken over two lines
 
 
-@pytest.mark.parametrize("command", [(), ("recipes",), ("teachers",), ("plugins",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [(), ("report",), ("recipes",), ("teachers",), ("plugins",)], ids=" ".join
+)
 def test_a_bare_group_shows_its_help(ccl, command):
     assert ccl(*command) == ccl(*command, "--help")
 

@@ -183,6 +183,13 @@ def test_different_recipes_are_refused():
     assert summary(RUNS / "x" / "final-ccl-AI-s1").cells  # naming them helps
 
 
+def test_a_refusal_names_even_what_hardly_matters():
+    write_cell(RUNS / "x", "ccl", "AI", 0, top1=50.0)
+    write_cell(RUNS / "x", "ccl", "AI", 1, top1=50.0, eval={"batch_size": 8})
+    with pytest.raises(UsageError, match=r"eval.batch_size=32 in .*; eval.batch_size=8 in"):
+        summary()
+
+
 def test_the_same_label_on_two_data_sets_may_have_two_recipes():
     write_cell(RUNS / "x", "ccl", "AI", data="d1", top1=50.0, train={"batch_size": 16})
     write_cell(RUNS / "y", "ccl", "AI", data="d2", top1=50.0, train={"batch_size": 64})
