@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from ccl_cli import registry
 from ccl_cli.bench.cell import Place, figures, reason
@@ -27,15 +28,19 @@ TUNED = "tuned.json"
 _log = logging.getLogger("ccl")
 
 
-def run_bench(recipe: Recipe, *, jobs: int | None = None) -> tuple[Path, list[Cell]]:
+class Outcome(NamedTuple):
+    """Folders of all cells of the tables, and of those that failed."""
+
+    folders: list[Path]
+    failed: list[Path]
+
+
+def run_bench(recipe: Recipe, *, jobs: int | None = None) -> Outcome:
     """Run every cell that is not finished; choose weights first if the recipe says so.
 
     Args:
         recipe: With a benchmark.
         jobs: Cells at once; default one per GPU, or one.
-
-    Returns:
-        The benchmark's folder, and the cells that failed.
 
     Raises:
         Interrupted: told to stop.
@@ -51,7 +56,7 @@ def run_bench(recipe: Recipe, *, jobs: int | None = None) -> tuple[Path, list[Ce
             factors = choose(root, to_tune)
         cells = final_cells(recipe, factors)
         failed = bench.run("bench", cells, manifest)
-    return root, failed
+    return Outcome([root / cell.folder for cell in cells], [root / cell.folder for cell in failed])
 
 
 def folder_of(recipe: Recipe) -> Path:

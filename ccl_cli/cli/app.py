@@ -21,7 +21,7 @@ OWN = {
         EXPERIMENTS,
         "Evaluate a trained student: recognition and retrieval, in percent.",
     ),
-    "bench": ("bench:app", EXPERIMENTS, "Methods by teacher setups by seeds, and their tables."),
+    "bench": ("bench:app", EXPERIMENTS, "Train methods by teacher setups by seeds, and print the tables."),
     "report": ("report:app", EXPERIMENTS, "Tables and comparisons of what runs have reached."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List teachers, describe one, download its weights."),

@@ -69,7 +69,7 @@ def bench(
     name: options.Name = None,
     set_: options.Overrides = None,
 ) -> None:
-    """Train and evaluate methods by teacher setups by seeds, and print the tables.
+    """Train methods by teacher setups by seeds, and print the tables.
 
     Give the same command again to go on: finished runs are kept, broken ones tried again.
     """
@@ -94,12 +94,12 @@ def bench(
     from ccl_cli.bench.run import run_bench
     from ccl_cli.cli.report import show_tables
 
-    root, failed = run_bench(experiment, jobs=jobs)
-    show_tables([root])
-    if failed:
+    outcome = run_bench(experiment, jobs=jobs)
+    show_tables(outcome.folders)
+    if outcome.failed:
         raise CclError(
-            f"{len(failed)} runs failed, among them {failed[0].label}.",
-            f"`{root / failed[0].folder / 'log.txt'}` says why; the same command tries them again.",
+            f"{len(outcome.failed)} of {len(outcome.folders)} runs failed.",
+            f"Why is in 'log.txt' there, as in '{outcome.failed[0]}'; the same command tries them again.",
         )
 
 
@@ -115,9 +115,7 @@ def parse_seeds(text: str) -> list[int]:
         numbers = []
     seeds = numbers if "," in text or not numbers else list(range(numbers[0]))
     if not seeds or min(seeds) < 0:
-        raise UsageError(
-            f"--seeds {text}: neither a number of seeds nor a list.", "For example 5, or 0,1,2."
-        )
+        raise UsageError(f"--seeds {text}: neither a number of seeds nor a list.", "For example 5, or 0,1,2.")
     return seeds
 
 

@@ -78,7 +78,10 @@ def test_tuning_holds_videos_out_and_leaves_the_test_list_alone():
 
 def test_rows_and_columns_can_be_chosen():
     chosen = matrix.only(recipe(), ["ccl", "ccl w/o jsd"], ["A"])
-    assert [cell.label for cell in matrix.final_cells(chosen, {})][::2] == ["ccl A seed 0", "ccl w/o jsd A seed 0"]
+    assert [cell.label for cell in matrix.final_cells(chosen, {})][::2] == [
+        "ccl A seed 0",
+        "ccl w/o jsd A seed 0",
+    ]
     with pytest.raises(UsageError, match="no row 'pkd'"):
         matrix.only(recipe(), ["pkd"], [])
     with pytest.raises(UsageError, match="no setup 'X'"):
@@ -106,9 +109,7 @@ def test_a_recipe_without_a_benchmark_says_so():
         Recipe.model_validate({"bench": BENCH | {"ablations": {"ccl": "ccl"}}})
 
 
-@pytest.mark.parametrize(
-    ("text", "seeds"), [("3", [0, 1, 2]), ("0,5", [0, 5]), ("4,", [4]), ("1", [0])]
-)
+@pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("0,5", [0, 5]), ("4,", [4]), ("1", [0])])
 def test_seeds_are_a_number_or_a_list(text, seeds):
     assert parse_seeds(text) == seeds
 
