@@ -164,8 +164,8 @@ class IFD(RelationalMethod):
 
     def _partners(self, embedding: Embedding, count: int) -> list[Tensor]:
         """What each inner stage of the student follows."""
-        if len(embedding.stages) == count:
-            return [pool_stage(stage, self.options.pool) for stage in embedding.stages[:-1]]
+        if len(embedding.stages) >= count:  # the deepest ones: many networks show their stem too
+            return [pool_stage(stage, self.options.pool) for stage in embedding.stages[-count:-1]]
         return [embedding.value] * (count - 1) if self.options.stages == "broadcast_last" else []
 
 

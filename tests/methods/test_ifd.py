@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -187,3 +188,23 @@ def test_reductions_differ_by_the_number_of_rows_present():
     mean, _ = run(build("ifd", example), example)
     batchmean, _ = run(build("ifd batchmean", example), example)
     assert batchmean["ifd/t0"].item() == pytest.approx(5 * mean["ifd/t0"].item(), rel=1e-12)
+
+
+def test_a_real_image_network_shows_stages_that_a_real_student_follows(clips_folder):
+    from ccl_cli.engine.runs import RunFolder
+    from ccl_cli.engine.trainer import train
+    from ccl_cli.recipe import Recipe
+
+    values = {
+        "data": f"folder:{clips_folder / 'set'}",
+        "teachers": ["image:resnet18?weights=random&size=32"],
+        "student": "r2plus1d_tiny",
+        "method": {"ifd": {"stages": "auto"}},
+        "clip": {"frames": 4, "size": 32},
+        "train": {"epochs": 2, "batch_size": 6, "workers": 0, "log_every": 1, "precision": "fp32"},
+    }
+    run = RunFolder(train(Recipe.model_validate(values)))
+    entries = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    for number in (1, 2, 3):
+        assert entries[0][f"stage{number}/image:resnet18"] > 0
+    assert "stage4/image:resnet18" not in entries[0]
