@@ -1,4 +1,4 @@
-"""``ccl teachers``: list, describe, and get their weights."""
+"""``ccl teachers``: list, describe, get their weights, and train them for a domain."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ccl_cli import console
 from ccl_cli.cli import plugins
-from ccl_cli.cli.common import complete_plugins, examples, group
-from ccl_cli.errors import CclError
+from ccl_cli.cli.common import (
+    DATA,
+    OPTIMISATION,
+    OUTPUT,
+    RUNTIME,
+    complete_plugins,
+    examples,
+    group,
+    with_verbosity,
+)
+from ccl_cli.errors import CclError, UsageError
 
 if TYPE_CHECKING:
     from ccl_cli.registry import Plugin
@@ -25,10 +35,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ccl")
 
 app = group(
-    "List teachers, describe one, download its weights.",
+    "List teachers, describe one, download its weights, train one for a domain.",
     "ccl teachers ls",
     "ccl teachers info audio:cnn14",
     "ccl teachers pull image:resnet34",
+    "ccl teachers fit audio:cnn14 --data folder:my_sounds --output mine.safetensors",
 )
 
 Name = Annotated[
@@ -83,6 +94,76 @@ def pull(name: Name) -> None:
         with _bar(file.filename) as progress:
             path = weights.pull(file, progress)
         print(path)
+
+
+@app.command(
+    "fit",
+    epilog=examples(
+        "ccl teachers fit audio:small --data 'synthetic?labels=sounds'",
+        "ccl teachers fit image:resnet34 --data folder:my_objects --output mine.safetensors",
+        "ccl train --teacher image:resnet34@mine.safetensors --data folder:my_videos",
+    ),
+)
+@with_verbosity
+def fit(
+    name: Name,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE[:PATH]",
+            help="Data set with the teacher's own labels; its test split (else val) is held out.",
+            rich_help_panel=DATA,
+            autocompletion=complete_plugins("ccl.datasets"),
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The weights, .safetensors; default in the cache, as MODALITY-NAME-DATA.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the training list.", rich_help_panel=OPTIMISATION)
+    ] = 30,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate; default 0.003, or 0.0001 where weights are there.",
+            rich_help_panel=OPTIMISATION,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=2, help="Videos per step.", rich_help_panel=OPTIMISATION)
+    ] = 32,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=OPTIMISATION)
+    ] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Decoding processes.", rich_help_panel=RUNTIME)] = 2,
+) -> None:
+    """Train a teacher on its own modality and labels, and save weights for --teacher NAME@FILE.
+
+    It starts from its weights; from nothing with '?weights=random', or where nobody publishes any.
+    """
+    from ccl_cli.spec import parse_model
+    from ccl_cli.teachers.fit import FitOptions
+    from ccl_cli.teachers.fit import fit as run
+
+    if lr is not None and not lr > 0:
+        raise UsageError(f"--lr must be above 0, not {lr}.")
+    spec = parse_model(name)
+    report = run(spec, data, output, FitOptions(epochs, lr, batch_size, seed, workers))
+    for score in filter(None, [report.train, report.held_out]):
+        _log.info("%s: %.1f %% of %d videos right", score.split, 100 * score.accuracy, score.videos)
+    _log.info(
+        "%d classes, %.1f s; use it with --teacher %s@%s",
+        len(report.classes),
+        report.seconds,
+        spec.label,
+        report.path,
+    )
+    print(report.path)
 
 
 def _resolve(name: str) -> tuple[Plugin, type[Teacher], Spec]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from itertools import dropwhile, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,6 +40,7 @@ __all__ = ["Clip", "VideoInfo", "frame_range", "index_video", "iter_windows", "r
 
 # Left to itself, scaling takes every core from PyAV 17 on, and only from there on has a choice.
 _SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
+_SMALL = 2**17  # bytes of a video that stays decoded: opening such a file again takes longer than reading it
 # Decoders that heed a change of skip_frame between packets; AV1's keeps the first value.
 _SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}
 
@@ -73,7 +75,10 @@ def read_frames(path: Path, first: int, count: int, *, short_side: int = 256) ->
     wanted = info.pts[first : first + count].tolist()
     if first < 0 or not wanted:
         raise DataError(f"'{path}' has {info.frames} frames, so there is no frame {first}.")
-    read = list(islice(_frames_from(info, first, short_side), len(wanted)))
+    if info.frames * info.height * info.width * 3 <= _SMALL:
+        read = _small_video(info, short_side)[first : first + count]
+    else:
+        read = list(islice(_frames_from(info, first, short_side), len(wanted)))
     if info.seekable and [pts for pts, _ in read] != wanted:
         read = list(islice(_frames_from(info, first, short_side, seek=False), len(wanted)))
     if not read:
@@ -121,6 +126,11 @@ def iter_windows(
         raise DataError(f"No frame of '{path}' can be decoded.")
     if fresh:
         yield _clip(info, images, begin, length)
+
+
+@lru_cache(maxsize=1024)
+def _small_video(info: VideoInfo, short_side: int) -> list[tuple[int | None, NDArray[np.uint8]]]:
+    return list(_frames_from(info, 0, short_side))
 
 
 def _frames_from(

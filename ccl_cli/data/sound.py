@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccl_cli.data.media import AudioTrack, best_stream, decoded, index_media, opened, packets_of
+from ccl_cli.data.media import AudioTrack, VideoInfo, best_stream, decoded, index_media, opened, packets_of
 from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ SILENCE = 1e-4
 MAX_SAMPLES = 2**29  # three hours at 48 kHz; a damaged timestamp can claim any length
 _PREROLL = 1.0  # seconds decoded before the stretch, so that overlapping packets have settled
 _WORTH_SEEKING = 10.0  # seconds
+_SHORT = 1.5  # seconds of sound that stay decoded: opening a file again takes longer than decoding these
 _JITTER = 0.05  # seconds that a packet's timestamp may be off before it counts as a gap
 
 
@@ -69,10 +70,21 @@ def read_audio(
         high = low + seconds
     if high <= low:
         return Sound(torch.zeros(0), "silent")
-    mono, native = _mono_between(path, info.audio, info.origin, low, high)
-    samples = _resampler(native, rate)(torch.from_numpy(mono))
-    samples = samples[: math.ceil((high - low) * rate - 1e-3)].nan_to_num_(0.0).clamp_(-1, 1)
+    short = high - low <= _SHORT
+    samples = _short(info, low, high, rate).clone() if short else _resampled(info, low, high, rate)
     return Sound(samples, "present" if bool((samples.abs() >= SILENCE).any()) else "silent")
+
+
+@lru_cache(maxsize=512)
+def _short(info: VideoInfo, low: float, high: float, rate: int) -> Tensor:
+    return _resampled(info, low, high, rate)
+
+
+def _resampled(info: VideoInfo, low: float, high: float, rate: int) -> Tensor:
+    assert info.audio
+    mono, native = _mono_between(info.path, info.audio, info.origin, low, high)
+    samples: Tensor = _resampler(native, rate)(torch.from_numpy(mono))
+    return samples[: math.ceil((high - low) * rate - 1e-3)].nan_to_num_(0.0).clamp_(-1, 1)
 
 
 def _mono_between(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,32 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from ccl_cli.files import atomic_path
+from ccl_cli.errors import DataError
+from ccl_cli.files import atomic_path, write_text
 
 Array = np.ndarray[Any, np.dtype[Any]]
+_log = logging.getLogger("ccl")
+
+
+def claim_folder(root: Path, stamp: str) -> None:
+    """Make a folder of clips ours, unless it holds anything else; unfinished files begin with a dot.
+
+    Args:
+        root: The folder; made if need be.
+        stamp: Names everything that decides the clips.
+
+    Raises:
+        DataError: it holds clips of another stamp, or other files.
+    """
+    mark = root / ".clips.json"
+    if mark.is_file():
+        if mark.read_text(encoding="utf-8") != stamp:
+            raise DataError(f"'{root}' holds clips of other options.", "Delete it or name another folder.")
+    elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+        raise DataError(f"'{root}' is not empty.", "Name another folder; your own clips: --data folder:PATH.")
+    else:
+        _log.info("Writing clips to '%s'.", root)
+        write_text(mark, stamp)
 
 
 def write_clip(path: Path, frames: Array, fps: float, sound: Array | None = None, rate: int = 32000) -> None:

@@ -7,7 +7,7 @@ The paper's audio teacher is the variant with a 512-d embedding. The published w
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher
+from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.options import read_options
 from ccl_cli.teachers.weights import WeightFile, load_state, locate
 
@@ -94,11 +95,11 @@ class Cnn14(Teacher):
     window: Tensor
     filters: Tensor
 
-    def __init__(self, dim: int = 512, seconds: float = 10.0) -> None:
+    def __init__(self, dim: int = 512, seconds: float = 10.0, classes: Sequence[str] | None = None) -> None:
         super().__init__()
         self.dim = dim
         self.variant = _PUBLISHED[dim].filename.removesuffix(".pth")
-        self.classes = audioset_classes()
+        self.classes = audioset_classes() if classes is None else tuple(classes)
         self.preprocess = Waveform(seconds=seconds)
         with torch.device("cpu"):  # real numbers even where the network is built without storage
             # Not in the state dict: the published files hold them under other names.
@@ -113,13 +114,16 @@ class Cnn14(Teacher):
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
         """``audio:cnn14[@weights][?dim=512|2048&seconds=10&weights=random]``."""
+        spec, classes = as_fitted(spec)
         options = _options(spec)
         dim, seconds = options["dim"], float(options["seconds"])
         if options["weights"] == "random":
             return cls._random(dim, seconds)
         path = locate(spec, _PUBLISHED[dim])
         with torch.device("meta"):
-            teacher = cls(dim, seconds)
+            teacher = cls(dim, seconds, classes)
+        if classes is not None:
+            teacher.variant = f"Cnn14_emb{dim}@{path.name}"
         state = _state(path, teacher, spec)
         _check(teacher.state_dict(), state, path)
         teacher.load_state_dict(state, assign=True)
@@ -130,6 +134,14 @@ class Cnn14(Teacher):
         """The published file of the variant that ``spec`` asks for."""
         options = _options(spec)
         return () if spec.weights or options["weights"] == "random" else (_PUBLISHED[options["dim"]],)
+
+    @classmethod
+    def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
+        """From its weights, with a new classifier."""
+        teacher = cls.from_spec(spec)
+        teacher.classes = tuple(classes)
+        teacher.fc_audioset = nn.Linear(teacher.dim, len(classes))
+        return teacher
 
     @classmethod
     def _random(cls, dim: int, seconds: float) -> Self:
@@ -166,9 +178,18 @@ class Cnn14(Teacher):
             decibel: Tensor = 10 * (power.transpose(1, 2) @ self.filters).clamp(min=1e-10).log10()
             return decibel
 
+    def class_scores(self, x: Tensor) -> Tensor:
+        """Scores of the classes, ``[B, len(classes)]``."""
+        return self.fc_audioset(self(x)).float()  # type: ignore[no-any-return]
+
     def class_probabilities(self, x: Tensor) -> Tensor:
-        """Probability of each of the 527 AudioSet classes, ``[B, 527]``; a sound may belong to several."""
-        return self.fc_audioset(self(x)).sigmoid().float()  # type: ignore[no-any-return]
+        """Probability of each class, ``[B, len(classes)]``: AudioSet's 527 may hold together."""
+        scores = self.class_scores(x)
+        return scores.sigmoid() if self.classes == audioset_classes() else scores.softmax(dim=1)
+
+    def own_weights(self) -> Mapping[str, Tensor]:
+        """All, by the published names."""
+        return self.state_dict()
 
 
 class _Block(nn.Module):

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import difflib
 import functools
-import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Self
 
 import timm
 import torch
@@ -21,94 +19,19 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.recipe import Clip
 from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher
+from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.weights import WeightFile, as_safetensors, locate
-
-if TYPE_CHECKING:
-    from ccl_cli.data.window import Window
-
-Triple = tuple[float, float, float]
+from ccl_plugins.picture import Picture, Triple
 
 # timm's own default for the bare name has other weights than the paper.
 _PAPER = {"resnet34": "resnet34.tv_in1k"}
 _HASHED = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt|bin|safetensors)$")
 _OURS = ("weights", "input", "frame", "mean", "std", "size", "crop_pct", "interpolation")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One frame of the window, resized and cropped as the network's authors did for testing.
-
-    In training the frame is random; in evaluation it is the middle one.
-
-    Attributes:
-        size: Height and width, pixels.
-        crop_pct: Share of the resized frame's side that the centre crop keeps.
-        interpolation: As timm names it.
-        squash: Resize without keeping the aspect ratio.
-        mean: Subtracted from RGB in [0, 1], on the teacher's device.
-        std: Divided by, on the teacher's device.
-        source: "frames": the decoded frames; "student_clip": what the student sees, cropped and flipped alike
-            (official code).
-        frame: "random": drawn for each sample; "shared": one index for the whole batch (official code).
-    """
-
-    size: tuple[int, int]
-    crop_pct: float
-    interpolation: str
-    squash: bool
-    mean: Triple
-    std: Triple
-    source: Literal["frames", "student_clip"] = "frames"
-    frame: Literal["random", "shared"] = "random"
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """[3, height, width]."""
-        return (3, *self.size)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """uint8 RGB; it is normalised on the teacher's device."""
-        return torch.uint8
-
-    def __call__(self, window: Window) -> Tensor:
-        """A picture ``[3, height, width]``; a window always has one."""
-        if self.source == "student_clip":
-            picture = window.student_view[:, self._index(window, window.student_view.shape[1])]
-            return self._resize(picture, self.size).contiguous()
-        picture = window.frames[self._index(window, len(window.frames))].permute(2, 0, 1)
-        resized = self._resize(picture, self._enlarged(picture))
-        cropped: Tensor = TF.center_crop(resized, list(self.size))
-        return cropped.contiguous()
-
-    def _index(self, window: Window, frames: int) -> int:
-        if not window.training:
-            return frames // 2
-        rng = window.batch_rng if self.frame == "shared" else window.rng
-        return int(rng.integers(frames))
-
-    def _enlarged(self, picture: Tensor) -> tuple[int, int]:
-        """Size before the centre crop."""
-        height, width = (math.floor(side / self.crop_pct) for side in self.size)
-        tall, wide = picture.shape[-2:]
-        if self.squash:
-            return height, width
-        if height * wide >= width * tall:  # the height decides
-            return height, max(width, height * wide // tall)
-        return max(height, width * tall // wide), width
-
-    def _resize(self, picture: Tensor, size: tuple[int, int]) -> Tensor:
-        if tuple(picture.shape[-2:]) == size:
-            return picture
-        mode = InterpolationMode(self.interpolation)
-        resized: Tensor = TF.resize(picture, list(size), interpolation=mode, antialias=True)
-        return resized
 
 
 class TimmImage(Teacher):
@@ -139,6 +62,7 @@ class TimmImage(Teacher):
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
         """``image:<timm model>[.<tag>][@weights][?option=value&...]``."""
+        spec, classes = as_fitted(spec)
         name, published = _published(spec)
         preprocess = _picture(spec, published)
         random = _is_random(spec)
@@ -150,7 +74,16 @@ class TimmImage(Teacher):
             network = _network(spec, name, published, path, size | options)
         teacher = cls(network, preprocess, _variant(spec, name, options))
         teacher.random_weights = random
+        teacher.classes = classes or teacher.classes
         return teacher.freeze()
+
+    @classmethod
+    def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
+        """From its weights, with a new classifier."""
+        teacher = cls.from_spec(spec)
+        teacher.network.reset_classifier(len(classes))
+        teacher.classes = tuple(classes)
+        return teacher
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
@@ -176,10 +109,19 @@ class TimmImage(Teacher):
         features, stages = self.network.forward_intermediates(self._normalised(x))
         return self.network.forward_head(features, pre_logits=True).float(), tuple(stages)
 
+    def class_scores(self, x: Tensor) -> Tensor:
+        """Scores of ``classes``, ``[B, len(classes)]``."""
+        scores: Tensor = self.network(self._normalised(x)).float()
+        return scores
+
     def class_probabilities(self, x: Tensor) -> Tensor:
         """Probability of each of ``classes``, ``[B, len(classes)]``; rows sum to 1."""
-        scores: Tensor = self.network(self._normalised(x)).float()
-        return scores.softmax(dim=1)
+        return self.class_scores(x).softmax(dim=1)
+
+    def own_weights(self) -> Mapping[str, Tensor]:
+        """The network's, by timm's names."""
+        weights: Mapping[str, Tensor] = self.network.state_dict()
+        return weights
 
     def _normalised(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from ccl_cli.data import decode
 from ccl_cli.data.decode import frame_range, index_video, iter_windows, read_frames
+from ccl_cli.data.write import write_clip
 from ccl_cli.errors import DataError
 
 from .media import display_matrix, looped, pictures, sequential, write
@@ -265,3 +267,24 @@ def test_a_file_that_changes_is_indexed_anew(tmp_path):
     assert index_video(path) is index_video(path)
     write(path, pictures(9))
     assert index_video(path).frames == 9
+
+
+def test_small_videos_stay_decoded_until_the_file_changes(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 256, (2, 6, 32, 48, 3), dtype=np.uint8)
+    path = tmp_path / "small.mp4"
+    write_clip(path, first, 25)
+    real, opened = decode._frames_from, []
+    monkeypatch.setattr(
+        decode, "_frames_from", lambda *args, **rest: opened.append(args) or real(*args, **rest)
+    )
+    whole = read_frames(path, 0, 6).frames
+    part = read_frames(path, 2, 3)
+    assert torch.equal(part.frames, whole[2:5])
+    assert part.start == pytest.approx(2 / 25)
+    part.frames.zero_()  # what is handed out is the caller's
+    assert torch.equal(read_frames(path, 2, 3).frames, whole[2:5])
+    assert len(opened) == 1
+    write_clip(path, second, 25)
+    os.utime(path, ns=(1, 1))
+    assert not torch.equal(read_frames(path, 0, 6).frames, whole)

@@ -12,6 +12,7 @@ import torch
 from ccl_cli.spec import parse_model
 from ccl_plugins.cnn14 import Cnn14
 from ccl_plugins.precomputed import Precomputed
+from ccl_plugins.small import SmallAudio, SmallImage
 from ccl_plugins.timm_image import TimmImage
 from tests.plugins.windows import make_window
 
@@ -26,11 +27,13 @@ def teachers(tmp_path_factory):
     return {
         "audio": Cnn14.from_spec(parse_model("audio:cnn14?weights=random&seconds=0.31")),
         "image": TimmImage.from_spec(parse_model("image:mobilenetv3_small_050?weights=random")),
+        "small audio": SmallAudio.from_spec(parse_model("audio:small?weights=random")),
+        "small image": SmallImage.from_spec(parse_model("image:small?weights=random")),
         "text": Precomputed.from_spec(parse_model(f"text:precomputed@{table}")),
     }
 
 
-@pytest.fixture(params=["audio", "image", "text"])
+@pytest.fixture(params=["audio", "image", "small audio", "small image", "text"])
 def teacher(request, teachers):
     return teachers[request.param]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,15 +21,13 @@ from pydantic import Field
 
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import folder
-from ccl_cli.data.write import write_clip
+from ccl_cli.data.write import claim_folder, write_clip
 from ccl_cli.errors import DataError
-from ccl_cli.files import write_text
 from ccl_cli.paths import cache_dir
 
 Floats = NDArray[np.floating[Any]]
 Motion = Callable[[Floats], tuple[Any, Any, Any]]
 FPS, RATE = 24, 32000  # frames and samples per second
-_log = logging.getLogger("ccl")
 _SOUNDS = ("tone", "tone", "tone", "tone", "silent", "no track")
 _SHAPES: tuple[Callable[[Floats, Floats], Floats], ...] = (
     np.maximum,
@@ -76,7 +73,7 @@ def load(
     key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
     root = Path(location).expanduser() if location else cache_dir() / "clips" / key
     try:
-        _claim(root, stamp)
+        claim_folder(root, stamp)
         for part, count in ("train", per_class), ("test", max(1, per_class // 2)):
             for label, index in product(range(classes), range(count)):
                 name = list(_MOTIONS)[label]
@@ -87,19 +84,6 @@ def load(
     except OSError as error:
         raise DataError(f"Cannot write clips to '{root}': {error.strerror or error}.") from error
     return replace(folder.load(str(root)), name="clips")
-
-
-def _claim(root: Path, stamp: str) -> None:
-    """Make the folder ours, unless it holds anything else; unfinished files begin with a dot."""
-    mark = root / ".clips.json"
-    if mark.is_file():
-        if mark.read_text(encoding="utf-8") != stamp:
-            raise DataError(f"'{root}' holds clips of other options.", "Delete it or name another folder.")
-    elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
-        raise DataError(f"'{root}' is not empty.", "Name another folder; your own clips: --data folder:PATH.")
-    else:
-        _log.info("Writing clips to '%s'.", root)
-        write_text(mark, stamp)
 
 
 def _write(path: Path, label: int, kind: str, size: int, seconds: float, rng: np.random.Generator) -> None:

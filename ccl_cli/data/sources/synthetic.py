@@ -1,0 +1,277 @@
+"""A small audio-visual world that ccl draws itself, where the gap between sound and picture is a dial.
+
+An action is a handwritten digit and the direction in which it moves, so that neither a single frame nor the
+motion alone tells it; mirrored it is another one, which is why training must not flip (``clip.flip: 0``).
+Each action has a sound event of its own, shared with the actions 12, 24, … places further on. How often a
+clip plays the event of its action depends on the third to which the action belongs, by ``correspondence`` c:
+
+============  ==========================  =============  ===========
+action        own event with probability  at c = 0.5     at c = 1
+============  ==========================  =============  ===========
+1st, 4th, …   c + min(c, 1 - c)           always         always
+2nd, 5th, …   c                           half the time  always
+3rd, 6th, …   c - min(c, 1 - c)           never          always
+============  ==========================  =============  ===========
+
+Else it plays any of the 12 events, each as likely as the others. So c is the mean over the thirds, and at
+0.5 they are highly, weakly and not correlated with their sound, as in Figure 6 of Chen et al. 2021. A clip
+looks the same whatever the correspondence.
+
+For teachers there are two more label spaces, drawn apart:
+``labels=objects`` (which digit, in pictures that follow each other without connection) and
+``labels=sounds`` (which sound event). Their digits are other images than those of the actions, and so are
+those of each split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ccl_cli.data import world
+from ccl_cli.data.manifest import SPLITS, Manifest
+from ccl_cli.data.sources import folder
+from ccl_cli.data.write import claim_folder, write_clip
+from ccl_cli.errors import DataError, RecipeError
+from ccl_cli.paths import cache_dir
+
+Labels = Literal["actions", "objects", "sounds"]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+FPS = 16
+_LABELS: tuple[Labels, ...] = ("actions", "objects", "sounds")
+_FEW = 32  # files that are written before other processes would have started
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that decides the clips; the fields are the options of :func:`load`."""
+
+    labels: Labels
+    classes: int
+    motions: int
+    clips: int
+    val_clips: int
+    test_clips: int
+    correspondence: float
+    silent: float
+    trackless: float
+    noise: float
+    size: int
+    frames: int
+    seed: int
+
+    def own_event_probability(self, action: int) -> float:
+        """How likely a clip of this action is meant to play the action's own event."""
+        slack = min(self.correspondence, 1 - self.correspondence)
+        return self.correspondence + (1 - action % 3) * slack
+
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, in the order in which they are numbered here."""
+        if self.labels == "actions":
+            pairs = (divmod(action, self.motions) for action in range(self.classes))
+            return tuple(f"{digit}-{list(world.MOTIONS)[motion]}" for digit, motion in pairs)
+        return tuple(str(digit) for digit in range(10)) if self.labels == "objects" else tuple(world.EVENTS)
+
+    def clip_names(self) -> Iterator[ClipName]:
+        """Every clip."""
+        counts = {"train": self.clips, "val": self.val_clips, "test": self.test_clips}
+        for split, count in counts.items():
+            for label in range(len(self.names())):
+                yield from (ClipName(split, label, number) for number in range(count))
+
+
+@dataclass(frozen=True)
+class ClipName:
+    """One clip: its split, its class and its number in both."""
+
+    split: str
+    label: int
+    number: int
+
+
+def load(
+    location: str,
+    *,
+    labels: Labels = "actions",
+    classes: Annotated[int, Field(ge=2, le=40)] = 20,
+    motions: Annotated[int, Field(ge=2, le=4)] = 2,
+    clips: Count | None = None,
+    val_clips: Annotated[int, Field(ge=0)] = 0,
+    test_clips: Count = 10,
+    correspondence: Share = 0.5,
+    silent: Share = 0.05,
+    trackless: Share = 0.05,
+    noise: Annotated[float, Field(ge=0, le=2)] = 1.0,
+    size: Annotated[int, Field(ge=24, le=512, multiple_of=2)] = 40,
+    frames: Annotated[int, Field(ge=2, le=1000)] = 16,
+    seed: Annotated[int, Field(ge=0)] = 0,
+) -> Manifest:
+    """Write the clips that are not there yet, and list them all.
+
+    Args:
+        location: Folder for the clips; "" for one in the cache, named after the options.
+        labels: What the classes are: actions, or for teachers: objects (without sound) or sounds.
+        classes: Number of actions; there are 10 objects and 12 sounds.
+        motions: Directions in which digits move: right, left, down, up.
+        clips: Training clips of each class; None: 10 of an action, 40 of an object, 20 of a sound.
+        val_clips: Validation clips of each class.
+        test_clips: Test clips of each class.
+        correspondence: Mean probability that an action plays its own sound event.
+        silent: Share of the actions' clips whose track holds only silence.
+        trackless: Share of the actions' clips without a track.
+        noise: Strength of distractors, clutter, shaking and background noise.
+        size: Height and width, pixels.
+        frames: Length of a clip; 16 are a second.
+        seed: Of everything random.
+
+    Raises:
+        RecipeError: options that contradict each other.
+        DataError: a folder with other content, or no room on the disk.
+    """
+    if classes > 10 * motions:
+        raise RecipeError(f"There are {10 * motions} actions in {motions} motions, not {classes}.")
+    if silent + trackless > 1:
+        raise RecipeError(f"silent={silent:g} and trackless={trackless:g} are more than all clips.")
+    settings = World(
+        labels=labels,
+        classes=classes,
+        motions=motions,
+        clips=clips or {"actions": 10, "objects": 40, "sounds": 20}[labels],
+        val_clips=val_clips,
+        test_clips=test_clips,
+        correspondence=correspondence,
+        silent=silent,
+        trackless=trackless,
+        noise=noise,
+        size=size,
+        frames=frames,
+        seed=seed,
+    )
+    stamp = json.dumps({"format": "ccl-synthetic-1", **asdict(settings)})
+    key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
+    root = Path(location).expanduser() if location else cache_dir() / "synthetic" / f"{labels}-{key}"
+    try:
+        claim_folder(root, stamp)
+        _write_missing(root, settings)
+    except OSError as error:
+        raise DataError(f"Cannot write clips to '{root}': {error.strerror or error}.") from error
+    return replace(folder.load(str(root)), name="synthetic")
+
+
+# -- writing
+
+
+def _write_missing(root: Path, settings: World) -> None:
+    # A file that is there is whole.
+    missing = [name for name in settings.clip_names() if not _path(root, settings, name).is_file()]
+    if not missing:
+        return
+    images = {part: world.digits(part) for part in world.PARTS}
+    write = partial(_write, root, settings)
+    processes = min(_cores(), len(missing) // _FEW)
+    if processes < 2:
+        _begin(images)
+        for name in missing:
+            write(name)
+        return
+    # Spawned: a server to fork from would lack what the readers of the clips want of it later on.
+    pool = ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), initializer=_begin_process, initargs=(images,)
+    )
+    try:
+        for _ in pool.map(write, missing, chunksize=8):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_images: dict[str, tuple[world.Floats, ...]] = {}
+
+
+def _begin(images: Mapping[str, tuple[world.Floats, ...]]) -> None:
+    # Handed over once: importing scikit-learn takes each process longer than writing a hundred clips.
+    _images.update(images)
+
+
+def _begin_process(images: Mapping[str, tuple[world.Floats, ...]]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the process that asked
+    _begin(images)
+
+
+def _path(root: Path, settings: World, name: ClipName) -> Path:
+    label = settings.names()[name.label]
+    return root / name.split / label / f"{label}_{name.number:03}.mp4"
+
+
+def _write(root: Path, settings: World, name: ClipName) -> None:
+    for_teachers = settings.labels != "actions"
+    part = f"teacher-{name.split}".replace("-val", "-train") if for_teachers else name.split
+    looks, sounds = (_generator(settings, name, stream) for stream in (0, 1))
+    # An object's clip is a slide show: other pictures of it, in other places.
+    slides, frames = (settings.frames, 1) if settings.labels == "objects" else (1, settings.frames)
+    shown = [
+        world.render(
+            *_subject(settings, name, looks),
+            _images[part],
+            frames=frames,
+            size=settings.size,
+            noise=settings.noise,
+            rng=looks,
+        )
+        for _ in range(slides)
+    ]
+    pictures = np.concatenate(shown)
+    write_clip(_path(root, settings, name), pictures, FPS, _sound(settings, name, sounds), world.RATE)
+
+
+def _generator(settings: World, name: ClipName, stream: int) -> np.random.Generator:
+    """Random numbers of one clip's looks or sounds, whatever other clips there are."""
+    digit, motion = divmod(name.label, settings.motions) if settings.labels == "actions" else (name.label, 0)
+    labels, split = _LABELS.index(settings.labels), SPLITS.index(name.split)
+    return np.random.default_rng([settings.seed, stream, labels, split, digit, motion, name.number])
+
+
+def _subject(settings: World, name: ClipName, rng: np.random.Generator) -> tuple[int, str]:
+    """What moves, and how."""
+    motions = list(world.MOTIONS)
+    if settings.labels == "actions":
+        digit, motion = divmod(name.label, settings.motions)
+        return digit, motions[motion]
+    drawn = int(rng.integers(10))
+    return name.label if settings.labels == "objects" else drawn, motions[rng.integers(4)]
+
+
+def _sound(settings: World, name: ClipName, rng: np.random.Generator) -> world.Floats | None:
+    """The sound track, or None for none."""
+    events: Sequence[str] = list(world.EVENTS)
+    seconds = settings.frames / FPS
+    if settings.labels == "objects":
+        return None
+    if settings.labels == "sounds":
+        return world.play(events[name.label], seconds=seconds, noise=settings.noise, rng=rng)
+    # All are drawn before any is used: another correspondence changes no more than it has to.
+    state, own, other = rng.random(), rng.random(), int(rng.integers(len(events)))
+    if state < settings.trackless:
+        return None
+    related = own < settings.own_event_probability(name.label)
+    event = events[name.label % len(events) if related else other]
+    silent = state < settings.trackless + settings.silent
+    return world.play(None if silent else event, seconds=seconds, noise=settings.noise, rng=rng)

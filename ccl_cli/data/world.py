@@ -1,0 +1,206 @@
+"""What the synthetic data set shows and plays: handwritten digits that move over clutter, and sound events.
+
+Pictures and sounds are drawn from generators of their own, so that a clip looks the same whatever it plays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]  # float32 wherever it matters
+Event = Callable[[Floats, Floats, np.random.Generator], Any]
+
+RATE = 16_000  # samples per second
+_SHUFFLE = 4  # seed of the partition of the digits: the same in every data set, or nothing would be disjoint
+# Shares of each digit's images, in tenths: no image is in two parts.
+PARTS = {"teacher-train": (0, 4), "teacher-test": (4, 5), "train": (5, 7), "val": (7, 8), "test": (8, 10)}
+# Steps to the right and down.
+MOTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+
+
+@cache
+def digits(part: str) -> tuple[Floats, ...]:
+    """One part of the handwritten digits that ship with scikit-learn (UCI optical recognition of digits).
+
+    Args:
+        part: One of ``PARTS``.
+
+    Returns:
+        For each of 0 to 9 its images, [n, 8, 8] in [0, 1].
+    """
+    from sklearn.datasets import load_digits
+
+    data: Any = load_digits()
+    low, high = PARTS[part]
+    images = (data.images / 16).astype(np.float32)
+    order = np.random.default_rng(_SHUFFLE).permutation(len(images))
+    of_digit = (order[data.target[order] == digit] for digit in range(10))
+    return tuple(images[rows[len(rows) * low // 10 : len(rows) * high // 10]] for rows in of_digit)
+
+
+def render(
+    digit: int,
+    motion: str,
+    images: Sequence[Floats],
+    *,
+    frames: int,
+    size: int,
+    noise: float,
+    rng: np.random.Generator,
+) -> NDArray[np.uint8]:
+    """Draw one clip: a digit that moves, fainter other digits, and clutter behind, seen by a shaky camera.
+
+    Args:
+        digit: What moves.
+        motion: One of ``MOTIONS``.
+        images: Of each digit, see :func:`digits`.
+        frames: Number of frames T.
+        size: Height and width S, pixels.
+        noise: Strength of the other digits, the clutter, the shaking and the grain; 0: none of them.
+        rng: Decides everything else.
+
+    Shapes:
+        returns: [T, S, S, 3].
+    """
+    shake = (0.025 * noise * rng.standard_normal((2, frames, 1))).astype(np.float32)
+    grid = (np.arange(size, dtype=np.float32) + 0.5) / size + shake  # [2, T, S] rows and columns, in frames
+    picture = _clutter(grid, noise, rng)
+    others = [other for other in range(10) if other != digit]
+    for _ in range(2):
+        other = int(rng.choice(others))
+        path = _path(str(rng.choice(list(MOTIONS))), frames, rng, still=rng.random() < 0.5)
+        opacity = 0.45 * noise * rng.uniform(0.6, 1.0)
+        _paint(picture, grid, images[other], path, min(opacity, 1.0), rng)
+    _paint(picture, grid, images[digit], _path(motion, frames, rng), rng.uniform(0.75, 1.0), rng)
+    picture += 0.03 * noise * rng.standard_normal(picture.shape, np.float32)
+    pixels: NDArray[np.uint8] = (255 * picture.clip(0, 1)).round().astype(np.uint8)
+    return pixels
+
+
+def play(event: str | None, *, seconds: float, noise: float, rng: np.random.Generator) -> Floats:
+    """Mono sound at ``RATE``: one event of random pitch, time and loudness in a noisy room; None: silence.
+
+    Args:
+        event: One of ``EVENTS``, or None.
+        seconds: Length.
+        noise: Strength of the background; 0: none.
+        rng: Decides everything else.
+    """
+    time = np.arange(round(seconds * RATE), dtype=np.float32) / RATE
+    if event is None:
+        return np.zeros_like(time)
+    begin, length = seconds * rng.uniform(0, 0.4), seconds * rng.uniform(0.4, 0.6)
+    since = time - np.float32(begin)
+    pitch = np.full_like(time, 300 * 4 ** rng.random())
+    sound = EVENTS[event](since / np.float32(length), pitch, rng)
+    heard = (since >= 0) & (since < length)
+    loudness = rng.uniform(0.1, 0.4) / max(float(np.abs(sound[heard]).max()), 1e-6)
+    room = noise * rng.uniform(0.02, 0.06) * rng.standard_normal(len(time), np.float32)
+    samples: Floats = (loudness * sound * heard + room).clip(-1, 1).astype(np.float32)
+    return samples
+
+
+# -- pictures
+
+
+def _clutter(grid: Floats, noise: float, rng: np.random.Generator) -> Floats:
+    """[T, S, S, 3]: coarse and fine random colours around a grey of random brightness."""
+    colours = np.full((1, 1, 3), rng.uniform(0.25, 0.5), np.float32)
+    picture = np.broadcast_to(colours, (grid.shape[1], grid.shape[2], grid.shape[2], 3)).copy()
+    for cells, contrast in ((5, 0.12), (14, 0.12)):
+        texture = rng.standard_normal((3, cells + 4, cells + 4), np.float32)
+        drawn = _sample(texture, 2 + grid * cells)
+        picture += noise * contrast * drawn.transpose(1, 2, 3, 0)
+    return picture
+
+
+def _path(motion: str, frames: int, rng: np.random.Generator, *, still: bool = False) -> Floats:
+    """[2, T] rows and columns of a digit's centre, in shares of the frame, which it never leaves."""
+    right, down = MOTIONS[motion]
+    along = rng.uniform(0.3, 0.5) * (not still) * np.linspace(-0.5, 0.5, frames)
+    across = rng.uniform(-0.1, 0.1) * (not still) * np.linspace(-0.5, 0.5, frames)
+    rows = along * down + across * abs(right)
+    columns = along * right + across * abs(down)
+    path = np.stack([rows, columns])
+    slack = 0.28 - np.abs(path).max(axis=1, keepdims=True)  # 0.28: half a frame less half a digit
+    middle = 0.5 + slack * rng.uniform(-1, 1, (2, 1))
+    centre: Floats = (middle + path).astype(np.float32)
+    return centre
+
+
+def _paint(
+    picture: Floats, grid: Floats, images: Floats, path: Floats, opacity: float, rng: np.random.Generator
+) -> None:
+    """Lay one of a digit's images over the picture, in a random bright colour."""
+    image = images[rng.integers(len(images))]
+    side = np.float32(rng.uniform(0.36, 0.46))
+    cells = 3.5 + (grid - path[:, :, None]) * 8 / side
+    ink = (opacity * _sample(image[None], cells))[0, ..., None].clip(0, 1)
+    colour = rng.uniform(0.65, 1.0, 3).astype(np.float32)
+    picture += ink * (colour - picture)
+
+
+def _sample(texture: Floats, places: Floats) -> Floats:
+    """Bilinear: ``[C, h, w]`` at rows and columns ``[2, T, S]`` to ``[C, T, S, S]``; nothing outside."""
+    rows, columns = (_weights(at, side) for at, side in zip(places, texture.shape[1:], strict=True))
+    sampled: Floats = rows @ texture[:, None] @ columns.swapaxes(1, 2)
+    return sampled
+
+
+def _weights(places: Floats, cells: int) -> Floats:
+    """[T, S, cells]: how much of each cell is seen at each place."""
+    weights: Floats = (1 - np.abs(places[..., None] - np.arange(cells, dtype=np.float32))).clip(0)
+    return weights
+
+
+# -- sounds: each takes the time since its beginning in shares of its length, [n] Hz, and random numbers
+
+
+def _tone(hertz: Floats) -> Floats:
+    phase = np.cumsum(hertz, dtype=np.float64) / RATE
+    wave: Floats = np.sin(2 * np.pi * phase).astype(np.float32)
+    return wave
+
+
+def _buzz(hertz: Floats) -> Floats:
+    phase = np.cumsum(hertz / 4, dtype=np.float64) / RATE
+    wave: Floats = (2 * (phase % 1) - 1).astype(np.float32)
+    return wave
+
+
+def _hiss(time: Floats, rng: np.random.Generator) -> Floats:
+    return rng.standard_normal(len(time), np.float32)
+
+
+def _rumble(time: Floats, rng: np.random.Generator) -> Floats:
+    sums = np.cumsum(rng.standard_normal(len(time), np.float32))
+    wave: Floats = (sums[64:] - sums[:-64]).astype(np.float32)
+    return np.pad(wave, (32, 32))
+
+
+def _pulse(time: Floats, beats: float, duty: float) -> Floats:
+    on: Floats = ((time * beats) % 1 < duty).astype(np.float32)
+    return on
+
+
+EVENTS: Mapping[str, Event] = {
+    "tone": lambda time, hertz, rng: _tone(hertz),
+    "rise": lambda time, hertz, rng: _tone(hertz * 3 ** time.clip(0, 1)),
+    "fall": lambda time, hertz, rng: _tone(hertz * 3 ** (1 - time.clip(0, 1))),
+    "siren": lambda time, hertz, rng: _tone(hertz * (1 + 0.4 * np.sin(2 * np.pi * 4 * time))),
+    "trill": lambda time, hertz, rng: _tone(hertz * (1 + 0.5 * _pulse(time, 5, 0.5))),
+    "beeps": lambda time, hertz, rng: _tone(hertz) * _pulse(time, 5, 0.5),
+    "bell": lambda time, hertz, rng: (
+        np.exp(-6 * time.clip(0)) * sum(_tone(hertz * ratio) for ratio in (1, 2.76, 5.4))
+    ),
+    "buzz": lambda time, hertz, rng: _buzz(hertz),
+    "hiss": lambda time, hertz, rng: _hiss(time, rng),
+    "bursts": lambda time, hertz, rng: _hiss(time, rng) * _pulse(time, 5, 0.4),
+    "ticks": lambda time, hertz, rng: _hiss(time, rng) * _pulse(time, 12, 0.04),
+    "rumble": lambda time, hertz, rng: _rumble(time, rng),
+}

@@ -1,0 +1,276 @@
+"""Training a teacher on its own modality and its own labels, before anything is distilled from it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ccl_cli import registry
+from ccl_cli.data.dataset import TrainingSet, training_loader
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sampler import EpochSampler
+from ccl_cli.engine.build import check_unreadable, load_data
+from ccl_cli.engine.progress import Reporter
+from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError
+from ccl_cli.recipe import Clip, Recipe
+from ccl_cli.spec import Spec
+from ccl_cli.teachers import Preprocess, Teacher
+from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, save_fitted
+
+_log = logging.getLogger("ccl")
+_HOOKS = ("to_fit", "class_scores", "own_weights")
+_SCRATCH_LR, _ADAPT_LR = 3e-3, 1e-4  # from random weights, and from trained ones
+
+
+class Fittable(Protocol):
+    """What a teacher's class has, besides the teacher's contract, if it can be fitted."""
+
+    @classmethod
+    def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
+        """The teacher that ``spec`` names, with a new classifier for ``classes``.
+
+        It starts from its weights; with ``weights=random``, or where nobody publishes any, from nothing.
+        """
+        ...
+
+    def class_scores(self, x: Tensor) -> Tensor:
+        """Scores of the classes before any softmax: ``[B, *preprocess.shape]`` to ``[B, len(classes)]``."""
+        ...
+
+    def own_weights(self) -> Mapping[str, Tensor]:
+        """The tensors that ``from_spec`` takes back from a file."""
+        ...
+
+
+class _Trainee(Teacher, Fittable):
+    """For the type checker: a teacher that is also fittable."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to train.
+
+    Attributes:
+        epochs: Passes over the training list.
+        lr: Highest learning rate; None: 0.003 from random weights, 0.0001 from trained ones.
+        batch_size: Videos per step.
+        seed: Of everything random.
+        workers: Decoding processes.
+    """
+
+    epochs: int = 30
+    lr: float | None = None
+    batch_size: int = 32
+    seed: int = 0
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Score:
+    """How often a teacher is right.
+
+    Attributes:
+        split: Of the data set.
+        accuracy: In [0, 1].
+        videos: How many were looked at; those without the modality are left out.
+    """
+
+    split: str
+    accuracy: float
+    videos: int
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What came of it.
+
+    Attributes:
+        path: The file of weights.
+        classes: What the teacher now tells apart.
+        train: On the last pass, in training mode.
+        held_out: On the test split, else the validation split; None where there is neither.
+        seconds: From the first step to the file.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    train: Score
+    held_out: Score | None
+    seconds: float
+
+
+def fit(spec: Spec, data: str, output: Path | None = None, options: FitOptions | None = None) -> FitReport:
+    """Train a teacher to tell the classes of a data set by its own modality, and save it.
+
+    The teacher sees one random window of each video per pass, as the students' training would show it.
+
+    Args:
+        spec: The teacher, with the options of its network and its preprocessing.
+        data: The data set, as after ``--data``.
+        output: The file to write; None: in the cache, named after teacher and data set.
+        options: How to train.
+
+    Raises:
+        PluginError: a teacher that cannot be trained.
+        DataError: no video has what the teacher looks at.
+        CclError: anything else the user can mend; then no file is written.
+    """
+    options = options or FitOptions()
+    plugin = registry.find(registry.TEACHERS, spec.label)
+    cls = registry.load(plugin)
+    if not all(hasattr(cls, hook) for hook in _HOOKS):
+        raise PluginError(
+            f"{spec.label} cannot be fitted: it has nothing to train.",
+            "A teacher's class needs to_fit, class_scores and own_weights for that.",
+        )
+    spec, _ = as_fitted(spec)  # what was fitted before keeps its options
+    manifest = load_data(data)
+    path = output or default_path(spec.kind, spec.name, manifest.name)
+    _check_output(path)
+    torch.manual_seed(options.seed)
+    with registry.blaming(plugin):
+        teacher = cast(_Trainee, cls.to_fit(spec, manifest.classes)).requires_grad_(True)
+    session = _Session(spec, teacher, manifest, options)
+    began = time.perf_counter()
+    train = session.train()
+    report = FitReport(path, manifest.classes, train, session.held_out(), time.perf_counter() - began)
+    _save(report, spec, teacher, manifest)
+    return report
+
+
+class _Session:
+    """One teacher, one data set, one pass after the other."""
+
+    def __init__(self, spec: Spec, teacher: _Trainee, manifest: Manifest, options: FitOptions) -> None:
+        self.label, self.manifest, self.options = spec.label, manifest, options
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.teacher = teacher.to(self.device)
+        # One frame: sound does not depend on it, and a picture is one frame anyway.
+        self.clip = Clip(frames=1)
+
+    def train(self) -> Score:
+        """All passes; the score is the last one's."""
+        options = self.options
+        videos = self._present("train")
+        sampler = EpochSampler(len(videos), options.batch_size, options.epochs, options.seed)
+        steps, per_epoch = sampler.total_steps, sampler.steps_per_epoch
+        lr = options.lr or (_SCRATCH_LR if self.teacher.random_weights else _ADAPT_LR)
+        optimizer = torch.optim.AdamW(self.teacher.parameters(), lr)
+        nn.Module.train(self.teacher)  # the contract's own `train` never leaves evaluation mode
+        right = seen = 0
+        with Reporter("fit", steps) as reporter:
+            for step, (inputs, labels) in enumerate(self._batches(videos, sampler), start=1):
+                if (step - 1) % per_epoch == 0:
+                    right = seen = 0
+                optimizer.param_groups[0]["lr"] = lr * _one_cycle(step / steps)
+                if len(labels) > 1:  # batch norm has nothing to say about a single one
+                    right += self._step(inputs, labels, optimizer)
+                    seen += len(labels)
+                reporter.advance(text=f"acc {right / max(seen, 1):.0%}")
+                if step % per_epoch == 0:
+                    reporter.line()
+        if not seen:
+            raise DataError(f"No training video of '{self.manifest.name}' has what {self.label} looks at.")
+        self.teacher.freeze()
+        return Score("train", right / seen, seen)
+
+    def held_out(self) -> Score | None:
+        """One window of each video that was kept from training."""
+        split = next((name for name in ("test", "val") if self.manifest.split(name)), None)
+        if split is None:
+            return None
+        videos = self._present(split)
+        right = seen = 0
+        with torch.inference_mode():
+            for inputs, labels in self._batches(videos, _once(len(videos), self.options)):
+                if len(labels):
+                    right += _right(self.teacher.class_scores(inputs), labels)
+                    seen += len(labels)
+        return Score(split, right / max(seen, 1), min(seen, len(videos)))
+
+    def _step(self, inputs: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> int:
+        scores = self.teacher.class_scores(inputs)
+        loss = F.cross_entropy(scores.float(), labels)
+        if not math.isfinite(loss.item()):
+            raise CclError(f"The loss of {self.label} is not finite any more.", "Lower --lr.")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return _right(scores, labels)
+
+    def _present(self, split: str) -> tuple[Video, ...]:
+        missing = self.manifest.missing(split)
+        limit = Recipe.model_fields["max_unreadable"].default
+        check_unreadable(len(missing), self.manifest, split, limit, missing)
+        absent = set(missing)
+        return tuple(video for video in self.manifest.split(split) if video not in absent)
+
+    def _batches(self, videos: tuple[Video, ...], sampler: EpochSampler) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and labels of the samples that have the teacher's modality."""
+        preprocess: dict[str, Preprocess] = {self.label: self.teacher.preprocess}
+        dataset = TrainingSet(videos, self.clip, preprocess, self.options.seed)
+        pin = self.device.type == "cuda"
+        try:
+            for loaded in training_loader(dataset, sampler, workers=self.options.workers, pin_memory=pin):
+                if isinstance(loaded, CclError):
+                    raise loaded
+                batch = loaded.batch.to(self.device)
+                value, present = batch.inputs[self.label]
+                yield value[present], batch.labels[present]
+        except RuntimeError as error:
+            if "worker" not in str(error):
+                raise
+            raise EnvironmentError_(
+                f"The processes that read videos ended: {str(error).splitlines()[0]}",
+                "If memory ran out, lower --workers.",
+            ) from error
+
+
+def _one_cycle(done: float) -> float:
+    """Share of the highest rate: up in the first tenth, then down along a cosine."""
+    if done < 0.1:
+        return 0.1 + 9 * done
+    return max(0.5 * (1 + math.cos(math.pi * (done - 0.1) / 0.9)), 1e-3)
+
+
+def _once(videos: int, options: FitOptions) -> EpochSampler:
+    """Each video once: the largest batch that leaves no remainder to be filled up."""
+    fitting = (size for size in range(min(options.batch_size, videos), 0, -1) if videos % size == 0)
+    return EpochSampler(videos, next(fitting), 1, options.seed)
+
+
+def _right(scores: Tensor, labels: Tensor) -> int:
+    return int((scores.argmax(dim=1) == labels).sum())
+
+
+def _check_output(path: Path) -> None:
+    """Say what is wrong with the place before the training, not after it."""
+    if path.suffix != ".safetensors":
+        raise UsageError(f"'{path}' cannot be: weights are saved as .safetensors.", "Correct --output.")
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder.", "Name a file with --output.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentError_(f"Cannot write to '{path.parent}': {error.strerror}.") from error
+
+
+def _save(report: FitReport, spec: Spec, teacher: _Trainee, manifest: Manifest) -> None:
+    options = {name: value for name, value in spec.options.items() if name != "weights"}
+    fitted = Fitted(spec.label, manifest.classes, options, teacher.dim, repr(teacher.preprocess))
+    records: dict[str, Any] = {"data": manifest.name, "manifest": manifest.hash}
+    if report.held_out:
+        records["accuracy"] = {report.held_out.split: report.held_out.accuracy}
+    try:
+        save_fitted(report.path, fitted, teacher.own_weights(), **records)
+    except OSError as error:
+        raise EnvironmentError_(f"Cannot write '{report.path}': {error.strerror or error}.") from error

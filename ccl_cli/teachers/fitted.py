@@ -1,0 +1,99 @@
+"""What ``ccl teachers fit`` writes: weights in one file, whose header says what they were trained for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ccl_cli import __version__
+from ccl_cli.errors import WeightsError
+from ccl_cli.files import atomic_path
+from ccl_cli.paths import cache_dir
+from ccl_cli.spec import Spec
+from ccl_cli.teachers.download import reason
+
+_FORMAT = "ccl-teacher-1"
+_KEY = "ccl"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The part of a header that is needed to build the teacher again.
+
+    Attributes:
+        teacher: ``modality:name``.
+        classes: What its classifier predicts.
+        options: Of its spec, ``weights`` left out.
+        dim: Width of the embedding.
+        preprocess: Its ``repr``, for whoever reads the file.
+    """
+
+    teacher: str
+    classes: tuple[str, ...]
+    options: dict[str, Any]
+    dim: int
+    preprocess: str
+
+
+def default_path(modality: str, name: str, data: str) -> Path:
+    """Where the weights of a teacher that was fitted to a data set lie unless somebody says otherwise."""
+    return cache_dir() / "weights" / f"{modality}-{name}-{data}.safetensors"
+
+
+def save_fitted(path: Path, fitted: Fitted, tensors: Mapping[str, Tensor], **records: Any) -> None:
+    """Write the file atomically; further ``records`` go into its header.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    header = {"format": _FORMAT, "version": __version__, **asdict(fitted), **records}
+    whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(whole, temporary, metadata={_KEY: json.dumps(header)})
+
+
+def read_fitted(path: Path) -> Fitted | None:
+    """The header of what :func:`save_fitted` wrote; None for anybody else's file.
+
+    Raises:
+        WeightsError: damaged.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+        if header.get("format") != _FORMAT:
+            return None
+        fields = {name: header[name] for name in ("teacher", "options", "dim", "preprocess")}
+        return Fitted(classes=tuple(header["classes"]), **fields)
+    except (SafetensorError, OSError, ValueError, LookupError) as error:
+        raise WeightsError(f"'{path}' cannot be read as weights: {reason(error)[:200]}.") from error
+
+
+def as_fitted(spec: Spec) -> tuple[Spec, tuple[str, ...] | None]:
+    """A spec with the options that the file it names was fitted with, and the file's classes.
+
+    Options that were typed stay; a file that ``ccl teachers fit`` did not write adds nothing.
+
+    Raises:
+        WeightsError: the file was fitted for another teacher.
+    """
+    path = Path(spec.weights).expanduser() if spec.weights else None
+    fitted = read_fitted(path) if path and path.is_file() else None
+    if fitted is None:
+        return spec, None
+    # What follows a dot names published weights, which are not in use any more.
+    if fitted.teacher.partition(".")[0] != spec.label.partition(".")[0]:
+        raise WeightsError(
+            f"'{path}' was fitted as {fitted.teacher}, not as {spec.label}.",
+            f"Write {fitted.teacher}@{spec.weights}.",
+        )
+    return replace(spec, options=fitted.options | spec.options), fitted.classes

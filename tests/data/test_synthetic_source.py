@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from ccl_cli.data import world
+from ccl_cli.data.decode import index_video
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sound import read_audio
+from ccl_cli.data.sources import load_source, synthetic
+from ccl_cli.errors import DataError, RecipeError
+
+FEW = {"classes": 4, "clips": 2, "test_clips": 1, "size": 24, "frames": 4}
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def pictures(path: Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]).astype(int)
+
+
+def settings(**changes) -> synthetic.World:
+    default = dict(
+        labels="actions",
+        classes=20,
+        motions=2,
+        clips=10,
+        val_clips=0,
+        test_clips=10,
+        correspondence=0.5,
+        silent=0.05,
+        trackless=0.05,
+        noise=1.0,
+        size=40,
+        frames=16,
+        seed=0,
+    )
+    return synthetic.World(**default | changes)
+
+
+def played(monkeypatch, count=400, **changes) -> dict[int, Counter]:
+    """The events that clips of each action play."""
+    monkeypatch.setattr(world, "play", lambda event, **_: event or "silence")
+    chosen = settings(**changes)
+    tally: dict[int, Counter] = {}
+    for label in range(chosen.classes):
+        names = [synthetic.ClipName("train", label, number) for number in range(count)]
+        sounds = [synthetic._sound(chosen, name, synthetic._generator(chosen, name, 1)) for name in names]
+        tally[label] = Counter("no track" if sound is None else sound for sound in sounds)
+    return tally
+
+
+# ---- the world
+
+
+def test_no_digit_is_in_two_parts():
+    parts = {part: np.concatenate(world.digits(part)) for part in world.PARTS}
+    assert sum(map(len, parts.values())) == 1797
+    seen = {part: {image.tobytes() for image in images} for part, images in parts.items()}
+    assert all(one.isdisjoint(other) for one, other in combinations(seen.values(), 2))
+    assert min(len(images) for part in world.PARTS for images in world.digits(part)) >= 17
+
+
+@pytest.mark.parametrize("motion", world.MOTIONS)
+def test_the_digit_goes_where_its_motion_says(motion):
+    rng = np.random.default_rng(0)
+    clip = world.render(8, motion, world.digits("train"), frames=12, size=64, noise=0.0, rng=rng)
+    bright = clip.max(axis=3).astype(float)
+    ink = (bright - bright.min()) > 60
+    rows, columns = np.mgrid[:64, :64]
+    path = np.array([[(plane * frame).sum() / frame.sum() for plane in (columns, rows)] for frame in ink])
+    moved = (path[-1] - path[0]) / 64
+    along = moved @ world.MOTIONS[motion]
+    assert 0.25 < along < 0.55
+    assert abs(moved).min() < 0.15
+
+
+def test_noise_makes_frames_differ_and_hides_nothing_at_zero():
+    images = world.digits("test")
+    quiet, noisy = (
+        world.render(3, "up", images, frames=2, size=40, noise=noise, rng=np.random.default_rng(1)).astype(
+            float
+        )
+        for noise in (0.0, 1.0)
+    )
+    assert len(np.unique(quiet[0].reshape(-1, 3), axis=0)) < 0.3 * 40 * 40  # flat but for the digit's edge
+    assert noisy.std() > quiet.std()
+
+
+@pytest.mark.parametrize("event", world.EVENTS)
+def test_events_sound_and_vary(event):
+    one, other = (
+        world.play(event, seconds=0.5, noise=0.5, rng=np.random.default_rng(seed)) for seed in (1, 2)
+    )
+    for sound in (one, other):
+        assert sound.dtype == np.float32
+        assert len(sound) == world.RATE // 2
+        assert np.isfinite(sound).all()
+        assert 0.09 < np.abs(sound).max() <= 1
+    assert np.abs(one - other).max() > 0.05
+
+
+def test_no_event_is_silence():
+    assert not world.play(None, seconds=0.5, noise=1.0, rng=np.random.default_rng(0)).any()
+
+
+# ---- correspondence
+
+
+@pytest.mark.parametrize(
+    ("correspondence", "thirds"),
+    [(0.0, (0, 0, 0)), (0.25, (0.5, 0.25, 0)), (0.5, (1, 0.5, 0)), (0.6, (1, 0.6, 0.2)), (1.0, (1, 1, 1))],
+)
+def test_thirds_of_the_actions_go_with_their_sound_as_documented(correspondence, thirds):
+    chosen = settings(correspondence=correspondence)
+    assert [chosen.own_event_probability(action) for action in range(3)] == pytest.approx(thirds)
+    assert np.mean(thirds) == pytest.approx(correspondence)
+
+
+def test_actions_play_their_own_event_as_often_as_said(monkeypatch):
+    events = list(world.EVENTS)
+    for label, tally in played(monkeypatch, silent=0.0, trackless=0.0).items():
+        own = tally[events[label % 12]] / 400
+        expected = (1.0, 0.5 + 0.5 / 12, 1 / 12)[label % 3]
+        assert own == pytest.approx(expected, abs=0.11)
+        assert sum(tally.values()) == 400
+        if label % 3:
+            assert len(tally) == 12  # else it plays any event
+
+
+def test_some_clips_are_silent_and_some_have_no_track(monkeypatch):
+    total = sum(played(monkeypatch, silent=0.1, trackless=0.2).values(), Counter())
+    assert total["no track"] / total.total() == pytest.approx(0.2, abs=0.02)
+    assert total["silence"] / total.total() == pytest.approx(0.1, abs=0.02)
+
+
+def test_correspondence_changes_sounds_and_no_pictures(tmp_path):
+    sets = [
+        synthetic.load(str(tmp_path / str(c)), **FEW, correspondence=c, silent=0, trackless=0)
+        for c in (0.0, 1.0)
+    ]
+    heard = []
+    for one, other in zip(*(manifest.videos for manifest in sets), strict=True):
+        assert one.id == other.id
+        assert np.array_equal(pictures(one.path), pictures(other.path))
+        tracks = [read_audio(v.path, centre=0, seconds=1, rate=world.RATE).samples for v in (one, other)]
+        heard.append(float((tracks[0] - tracks[1]).abs().max()))
+    assert max(heard) > 0.05
+
+
+# ---- the files
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Manifest:
+    root = tmp_path_factory.mktemp("set") / "clips"
+    return synthetic.load(str(root), **FEW, val_clips=1, silent=0.5, trackless=0.5)
+
+
+def test_actions_are_a_digit_and_a_motion_in_three_splits(written):
+    written.validate(["train", "val", "test"])
+    assert written.name == "synthetic"
+    assert written.classes == ("0-left", "0-right", "1-left", "1-right")
+    counts = written.counts()
+    assert {split: set(row.values()) for split, row in counts.items()} == {
+        "train": {2},
+        "val": {1},
+        "test": {1},
+    }
+    info = index_video(written.videos[0].path)
+    assert (info.frames, info.height, info.width) == (4, 24, 24)
+
+
+def test_silent_and_trackless_clips_are_real(written):
+    states = {read_audio(v.path, centre=0, seconds=1, rate=16000).state for v in written.videos}
+    assert states == {"silent", "no track"}
+
+
+def test_label_spaces_of_the_teachers(tmp_path):
+    few = {"clips": 1, "test_clips": 1, "size": 24, "frames": 3}
+    objects = synthetic.load(str(tmp_path / "o"), labels="objects", **few)
+    sounds = synthetic.load(str(tmp_path / "s"), labels="sounds", **few)
+    assert objects.classes == tuple("0123456789")
+    assert set(sounds.classes) == set(world.EVENTS)
+    assert index_video(objects.videos[0].path).audio is None
+    states = {read_audio(v.path, centre=0, seconds=1, rate=16000).state for v in sounds.videos}
+    assert states == {"present"}
+    slides = pictures(objects.videos[0].path)
+    assert np.abs(slides[0] - slides[1]).mean() > 5  # a slide show: nothing goes on from frame to frame
+
+
+def test_same_seed_same_bytes_whatever_else_there_is(tmp_path):
+    for name, changes in (("a", {}), ("b", {}), ("more", {"clips": 3, "classes": 5}), ("c", {"seed": 1})):
+        synthetic.load(str(tmp_path / name), **FEW | changes)
+    a, b, more, c = (content(tmp_path / name) for name in ("a", "b", "more", "c"))
+    assert a == b
+    clips = {name: data for name, data in a.items() if name.endswith(".mp4")}
+    assert all(more[name] == data for name, data in clips.items())
+    assert all(c[name] != data for name, data in clips.items())
+    assert len({*clips.values()}) == len(clips) == 12
+
+
+def test_interrupted_writing_is_completed_and_the_rest_left_alone(tmp_path, monkeypatch):
+    whole = synthetic.load(str(tmp_path / "whole"), **FEW)
+    real, calls = synthetic.write_clip, []
+
+    def interrupted(path, *args):
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(path, *args)
+
+    monkeypatch.setattr(synthetic, "write_clip", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        synthetic.load(str(tmp_path / "part"), **FEW)
+    again = synthetic.load(str(tmp_path / "part"), **FEW)
+    assert content(tmp_path / "part") == content(tmp_path / "whole")
+    assert again.hash == whole.hash
+    done = len(calls)
+    synthetic.load(str(tmp_path / "part"), **FEW)
+    assert len(calls) == done
+
+
+def test_several_processes_write_the_same_files(tmp_path, monkeypatch):
+    synthetic.load(str(tmp_path / "one"), **FEW)
+    monkeypatch.setattr(synthetic, "_FEW", 4)
+    monkeypatch.setattr(synthetic, "_cores", lambda: 2)
+    monkeypatch.setattr(synthetic, "_begin", None)  # the other processes have their own
+    synthetic.load(str(tmp_path / "two"), **FEW)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_folder_of_other_options_is_not_mixed(tmp_path):
+    synthetic.load(str(tmp_path / "x"), **FEW)
+    with pytest.raises(DataError, match="other options"):
+        synthetic.load(str(tmp_path / "x"), **FEW, correspondence=0.1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"classes": 1},
+        {"classes": 21},
+        {"classes": 31, "motions": 3},
+        {"size": 33},
+        {"correspondence": 1.5},
+        {"silent": 0.6, "trackless": 0.6},
+        {"labels": "smells"},
+    ],
+)
+def test_impossible_options_are_sentences(tmp_path, options):
+    with pytest.raises(RecipeError):
+        load_source("synthetic", synthetic.load, str(tmp_path / "x"), options)
+    assert not (tmp_path / "x").exists()
+
+
+def test_unwritable_place_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="Cannot write"):
+        synthetic.load(str(tmp_path / "file" / "clips"), **FEW)
