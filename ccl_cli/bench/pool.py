@@ -77,7 +77,7 @@ def run_cells(
             for sentinel in wait(list(running), _LOOK_SECONDS):
                 process, cell, folder, place = running.pop(cast(int, sentinel))
                 free.append(place)
-                ended(cell, folder, _code(process, folder))
+                ended(cell, folder, _code(process, folder, bool(stopped)))
     if stopped:
         raise Interrupted(
             f"Stopped by {signal.Signals(stopped[0]).name}; what is finished is kept, the rest was saved.",
@@ -85,16 +85,17 @@ def run_cells(
         )
 
 
-def _code(process: ForkServerProcess, folder: Path) -> int:
+def _code(process: ForkServerProcess, folder: Path, stopped: bool) -> int:
     """The exit code; a process that could not say why it ended gets its reason written for it."""
     process.join()
     code = process.exitcode or 0
-    if code < 0:
-        name = signal.Signals(-code).name
-        leave_error(
-            folder, CclError(f"The process was ended by {name}; memory may have run out."), 128 - code
-        )
-    return code if code >= 0 else 128 - code
+    if code >= 0:
+        return code
+    if stopped:  # our own signal met it before training began or while it was evaluated
+        return Interrupted.exit_code
+    name = signal.Signals(-code).name
+    leave_error(folder, CclError(f"The process was ended by {name}; memory may have run out."), 128 - code)
+    return 128 - code
 
 
 def _visible(number: int) -> str:

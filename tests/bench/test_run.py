@@ -142,7 +142,7 @@ def finished(folder):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_at_any_point_it_goes_on_to_the_same_figures(clips_folder, tmp_path, number):
     content = values(clips_folder)
-    content["train"] |= {"epochs": 40, "checkpoint_every": 3}
+    content["train"] |= {"epochs": 25, "checkpoint_every": 3}
     path = tmp_path / "bench.yaml"
     path.write_text(yaml.safe_dump(content))
     experiment = Recipe.model_validate(content)
