@@ -16,6 +16,10 @@ Floats = NDArray[np.floating[Any]]  # float32 wherever it matters
 Event = Callable[[Floats, Floats, np.random.Generator], Any]
 
 RATE = 16_000  # samples per second
+# Strengths at noise 1: of the camera's shaking, in shares of the frame; of the clutter's two scales; of the
+# other digits; of the grain.
+_SHAKE, _CLUTTER, _OTHERS, _GRAIN = 0.0125, 0.04, 0.35, 0.015
+_SPEED = 0.2  # least way of a digit in a clip, in shares of the frame; the most is 1.7 times that
 _SHUFFLE = 4  # seed of the partition of the digits: the same in every data set, or nothing would be disjoint
 # Shares of each digit's images, in tenths: no image is in two parts.
 PARTS = {"teacher-train": (0, 4), "teacher-test": (4, 5), "train": (5, 7), "val": (7, 8), "test": (8, 10)}
@@ -67,17 +71,17 @@ def render(
     Shapes:
         returns: [T, S, S, 3].
     """
-    shake = (0.025 * noise * rng.standard_normal((2, frames, 1))).astype(np.float32)
+    shake = (_SHAKE * noise * rng.standard_normal((2, frames, 1))).astype(np.float32)
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size + shake  # [2, T, S] rows and columns, in frames
     picture = _clutter(grid, noise, rng)
     others = [other for other in range(10) if other != digit]
     for _ in range(2):
         other = int(rng.choice(others))
         path = _path(str(rng.choice(list(MOTIONS))), frames, rng, still=rng.random() < 0.5)
-        opacity = 0.45 * noise * rng.uniform(0.6, 1.0)
+        opacity = _OTHERS * noise * rng.uniform(0.6, 1.0)
         _paint(picture, grid, images[other], path, min(opacity, 1.0), rng)
     _paint(picture, grid, images[digit], _path(motion, frames, rng), rng.uniform(0.75, 1.0), rng)
-    picture += 0.03 * noise * rng.standard_normal(picture.shape, np.float32)
+    picture += _GRAIN * noise * rng.standard_normal(picture.shape, np.float32)
     pixels: NDArray[np.uint8] = (255 * picture.clip(0, 1)).round().astype(np.uint8)
     return pixels
 
@@ -112,17 +116,17 @@ def _clutter(grid: Floats, noise: float, rng: np.random.Generator) -> Floats:
     """[T, S, S, 3]: coarse and fine random colours around a grey of random brightness."""
     colours = np.full((1, 1, 3), rng.uniform(0.25, 0.5), np.float32)
     picture = np.broadcast_to(colours, (grid.shape[1], grid.shape[2], grid.shape[2], 3)).copy()
-    for cells, contrast in ((5, 0.12), (14, 0.12)):
+    for cells in (5, 14):
         texture = rng.standard_normal((3, cells + 4, cells + 4), np.float32)
         drawn = _sample(texture, 2 + grid * cells)
-        picture += noise * contrast * drawn.transpose(1, 2, 3, 0)
+        picture += noise * _CLUTTER * drawn.transpose(1, 2, 3, 0)
     return picture
 
 
 def _path(motion: str, frames: int, rng: np.random.Generator, *, still: bool = False) -> Floats:
     """[2, T] rows and columns of a digit's centre, in shares of the frame, which it never leaves."""
     right, down = MOTIONS[motion]
-    along = rng.uniform(0.3, 0.5) * (not still) * np.linspace(-0.5, 0.5, frames)
+    along = _SPEED * rng.uniform(1.0, 1.7) * (not still) * np.linspace(-0.5, 0.5, frames)
     across = rng.uniform(-0.1, 0.1) * (not still) * np.linspace(-0.5, 0.5, frames)
     rows = along * down + across * abs(right)
     columns = along * right + across * abs(down)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections import Counter
 from fractions import Fraction
 
@@ -11,6 +12,7 @@ import torch
 from ccl_cli.data import sound as module
 from ccl_cli.data.decode import index_video, read_frames
 from ccl_cli.data.sound import read_audio
+from ccl_cli.data.write import write_clip
 from ccl_cli.errors import DataError
 
 from .media import pictures, write
@@ -199,3 +201,23 @@ def test_real_tracks_are_counted_as_their_makers_count_them(shared):
     paths = sorted((shared / "data/fightsurv").glob("*/*.mp4"))
     states = Counter(read_audio(path, centre=1, seconds=10, rate=RATE).state for path in paths)
     assert states == {"present": 155, "silent": 96, "no track": 49}
+
+
+def test_short_sound_stays_decoded_and_is_the_callers_own(tmp_path, monkeypatch):
+    from ccl_cli.data import sound
+
+    path = tmp_path / "short.mp4"
+    wave = np.sin(np.arange(16000) / 9).astype(np.float32) / 2
+    write_clip(path, np.zeros((8, 32, 32, 3), np.uint8), 8, wave, 16000)
+    real, opened = sound._mono_between, []
+    monkeypatch.setattr(sound, "_mono_between", lambda *args: opened.append(args) or real(*args))
+    first = read_audio(path, centre=0.5, seconds=2, rate=16000)
+    kept = first.samples.clone()
+    first.samples.zero_()
+    assert torch.equal(read_audio(path, centre=0.2, seconds=2, rate=16000).samples, kept)
+    assert len(opened) == 1
+    assert len(read_audio(path, centre=0.5, seconds=2, rate=32000).samples) == 2 * len(kept)
+    write_clip(path, np.zeros((8, 32, 32, 3), np.uint8), 8, wave / 2, 16000)
+    os.utime(path, ns=(1, 1))
+    quieter = read_audio(path, centre=0.5, seconds=2, rate=16000).samples
+    assert quieter.abs().max() < 0.7 * kept.abs().max()

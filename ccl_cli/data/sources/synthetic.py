@@ -107,7 +107,7 @@ def load(
     *,
     labels: Labels = "actions",
     classes: Annotated[int, Field(ge=2, le=40)] = 20,
-    motions: Annotated[int, Field(ge=2, le=4)] = 2,
+    motions: Annotated[int, Field(ge=2, le=4)] = 4,
     clips: Count | None = None,
     val_clips: Annotated[int, Field(ge=0)] = 0,
     test_clips: Count = 10,
@@ -115,7 +115,7 @@ def load(
     silent: Share = 0.05,
     trackless: Share = 0.05,
     noise: Annotated[float, Field(ge=0, le=2)] = 1.0,
-    size: Annotated[int, Field(ge=24, le=512, multiple_of=2)] = 40,
+    size: Annotated[int, Field(ge=24, le=512, multiple_of=2)] = 32,
     frames: Annotated[int, Field(ge=2, le=1000)] = 16,
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Manifest:
@@ -125,8 +125,8 @@ def load(
         location: Folder for the clips; "" for one in the cache, named after the options.
         labels: What the classes are: actions, or for teachers: objects (without sound) or sounds.
         classes: Number of actions; there are 10 objects and 12 sounds.
-        motions: Directions in which digits move: right, left, down, up.
-        clips: Training clips of each class; None: 10 of an action, 40 of an object, 20 of a sound.
+        motions: Directions in which digits move: right, left, down, up (with 4, 20 actions are of 5 digits).
+        clips: Training clips of each class; None: 10 of an action, 30 of an object, 15 of a sound.
         val_clips: Validation clips of each class.
         test_clips: Test clips of each class.
         correspondence: Mean probability that an action plays its own sound event.
@@ -149,7 +149,7 @@ def load(
         labels=labels,
         classes=classes,
         motions=motions,
-        clips=clips or {"actions": 10, "objects": 40, "sounds": 20}[labels],
+        clips=clips or {"actions": 10, "objects": 30, "sounds": 15}[labels],
         val_clips=val_clips,
         test_clips=test_clips,
         correspondence=correspondence,
