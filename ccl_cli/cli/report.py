@@ -1,4 +1,4 @@
-"""``ccl report``: what runs have reached, as tables and comparisons."""
+"""``ccl report``: what runs have reached, as tables, comparisons, pictures and a page."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ccl_cli.errors import UsageError
 from ccl_cli.files import write_text
 
 app = group(
-    "Tables and comparisons of what runs have reached.",
+    "Tables, comparisons and pictures of what runs have reached.",
     "ccl report table",
     "ccl report table runs/ucf51-bench --paper",
     "ccl report compare ccl crd --setup AI",
+    "ccl report html runs/ucf51-bench --output report.html",
 )
 _log = logging.getLogger("ccl")
 _BY_SUFFIX = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json"}
@@ -154,6 +155,64 @@ def compare(
     _deliver(text, output)
 
 
+@app.command(
+    "html",
+    epilog=examples(
+        "ccl report html",
+        "ccl report html runs/ucf51-bench --output ucf51.html",
+        "ccl report html runs/mine/a runs/mine/b --split val",
+    ),
+)
+@with_verbosity
+def html(
+    runs: Runs = None,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The page.", rich_help_panel=OUTPUT)] = Path(
+        "report.html"
+    ),
+    split: Split = "test",
+) -> None:
+    """Write one page with tables, pictures and where they come from; it needs no other file and no network.
+
+    The best method's first run is looked at closely: its videos are scored once, and that is kept beside it.
+    """
+    from ccl_cli.report.page import page
+    from ccl_cli.report.study import study
+
+    _check_file(output)
+    _deliver(page(study(runs or (), split)), output)
+
+
+@app.command(
+    "figure",
+    epilog=examples(
+        "ccl report figure classes runs/ucf51-bench --output classes.svg",
+        "ccl report figure tsne runs/mine/20260101-120000-1a2b3c4d --output tsne.png",
+    ),
+)
+@with_verbosity
+def figure(
+    name: Annotated[
+        Literal["curves", "classes", "confusion", "gallery", "tsne"],
+        typer.Argument(metavar="NAME", help="curves, classes, confusion, gallery or tsne."),
+    ],
+    runs: Runs = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ends in .png or .svg; default NAME.png.", rich_help_panel=OUTPUT),
+    ] = None,
+    split: Split = "test",
+) -> None:
+    """Write one picture of the page as PNG or SVG."""
+    from ccl_cli.report.figures import check_suffix, write_figure
+    from ccl_cli.report.study import study
+
+    path = output or Path(f"{name}.png")
+    _check_file(path)
+    check_suffix(path)
+    write_figure(study(runs or (), split), name, path)
+    _log.info("Written to %s.", path)
+
+
 def show_tables(runs: Sequence[Path]) -> None:
     """Print the tables that some runs fill."""
     from ccl_cli.report import terminal
@@ -179,7 +238,11 @@ def _deliver(text: str, output: Path | None, warnings: Sequence[str] = ()) -> No
     if output is None:
         print(text, end="")
         return
-    if output.is_dir():
-        raise UsageError(f"'{output}' is a folder.", "Name a file.")
+    _check_file(output)
     write_text(output, text)
     _log.info("Written to %s.", output)
+
+
+def _check_file(output: Path) -> None:
+    if output.is_dir():
+        raise UsageError(f"'{output}' is a folder.", "Name a file.")

@@ -1,0 +1,255 @@
+"""One page that needs nothing else: figures, pictures and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import groupby
+from string import Template
+
+from ccl_cli import __version__
+from ccl_cli.errors import CclError
+from ccl_cli.report import classes, confusion, curves, gallery, paired, provenance, tsne
+from ccl_cli.report.collect import METRICS, clean
+from ccl_cli.report.drawing import Drawing
+from ccl_cli.report.layout import Block, Entry, blocks, footer
+from ccl_cli.report.markup import Html, folded, joined, listing, sheet, table, tag
+from ccl_cli.report.study import BASELINE, Study
+from ccl_cli.report.svg import FONT, data_uri, inline, page_colours
+from ccl_cli.report.table import tables
+
+_WIDEST = 9  # columns of figures
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        key: Its address within the page.
+        title: Its heading.
+        body: Writes it; an error of ours is shown in its place.
+    """
+
+    key: str
+    title: str
+    body: Callable[[Study], Html]
+
+
+def page(study: Study) -> str:
+    """The page; a section that cannot be written says why.
+
+    Args:
+        study: The runs.
+    """
+    title = f"{study.best.method} on {study.data}"
+    names = tag("ul", *(tag("li", tag("a", part.title, href=f"#{part.key}")) for part in SECTIONS))
+    template = Template(_resource("page.html"))
+    return template.substitute(
+        title=joined([title]),
+        style=f"{page_colours()}:root{{--font:{FONT}}}\n{_resource('page.css')}",
+        verdict=_verdict(study),
+        contents=tag("nav", tag("h2", "Contents"), names, aria_label="Contents"),
+        sections=joined(_section(part, study) for part in SECTIONS),
+        footer=joined([f"Written by ccl {__version__}. Everything on this page is in this one file."]),
+    )
+
+
+def _section(part: Section, study: Study) -> Html:
+    try:
+        body = part.body(study)
+    except CclError as error:
+        body = tag("p", clean(f"{error.message} {error.hint or ''}"), class_="absent")
+    return tag("section", tag("h2", part.title, id=f"{part.key}-title"), body, id=part.key)
+
+
+def _verdict(study: Study) -> Html:
+    """The best method's figure, and what may be said about it."""
+    best, base = study.best, study.baseline
+    name = METRICS[study.metric][1]
+    words = [f"{best.method} {best.setup}".rstrip(), f"reaches {_figure(best.mean, best.sd)} % {name}"]
+    words.append(f"on {study.data}")
+    if base:
+        words.append(f"and the baseline {_figure(base.mean, base.sd)} %")
+    lines = [tag("p", f"{' '.join(words)}.", class_="verdict")]
+    if base:
+        setups = [best.setup] if best.setup else []
+        pair = paired.compare(study.summary, best.method, BASELINE, study.metric, setups)[0]
+        lines.append(tag("p", pair.sentence))
+    return joined(lines)
+
+
+def _headline(study: Study) -> Html:
+    parts: list[str] = []
+    for each in tables(study.summary):
+        parts += [
+            _block(block) for block in blocks(each, lambda block: len(block.header) <= _WIDEST, named=True)
+        ]
+        parts.append(tag("p", f"Bold: best of its column. {footer(each, study.summary)}", class_="note"))
+    notes = [tag("h3", "What to know"), listing(study.summary.notes)] if study.summary.notes else []
+    return joined([*parts, *notes])
+
+
+def _block(block: Block) -> Html:
+    depths = len(block.header[0])
+    head = []
+    for depth in range(1, depths + 1):
+        first = tag("th", "method", scope="col", rowspan=str(depths) if depths > 1 else None)
+        cells = [first] if depth == 1 else []
+        for path, same in groupby(block.header, key=lambda header: header[:depth]):
+            width = len(list(same))
+            span = str(width) if width > 1 and depth < depths else None
+            repeats = 1 if span or depth < depths else width
+            cells += [tag("th", path[-1], scope="col" if not span else "colgroup", colspan=span)] * repeats
+        head.append(tag("tr", *cells))
+    rows = [[label, *map(_entry, row)] for label, row in zip(block.labels, block.entries, strict=True)]
+    return sheet(head, rows, block.title)
+
+
+def _entry(each: Entry) -> Html:
+    mean = tag("strong", each.mean) if each.best else Html(joined([each.mean]))
+    return joined([mean, " ", tag("span", each.spread, class_="spread")] if each.spread else [mean])
+
+
+def _paired(study: Study) -> Html:
+    if study.baseline is None:
+        return tag("p", "There is no baseline among these runs to compare with.", class_="absent")
+    summary, parts = study.summary, []
+    for metric in ("top1", "r1"):
+        if any(cell.metric == metric and cell.data == study.data for cell in summary.cells.values()):
+            pairs = [
+                pair
+                for pair in paired.compare(summary, study.best.method, BASELINE, metric)
+                if pair.data == study.data
+            ]
+            header, *rows = paired.rows(pairs)
+            parts += [table(header, rows, paired.title(pairs)), listing([pair.sentence for pair in pairs])]
+    chosen = f"{study.best.method} is compared because it is the best on these very {study.split} videos."
+    return joined([*parts, tag("p", f"{chosen} {paired.CAUTION}", class_="note")])
+
+
+def _curves(study: Study) -> Html:
+    curves.figure(study)  # says so where there is nothing
+    said = (
+        "Means over seeds; the bands are one standard deviation to either side. The thick line is "
+        f"{study.best.method}, the dashed one the baseline."
+    )
+    parts = [tag("p", said, class_="note"), _figures([curves.methods(study)])]
+    for setup in study.setups:
+        parts.append(_figures([*curves.panels(study, setup)]))
+    return joined(parts)
+
+
+def _classes(study: Study) -> Html:
+    best = study.best.setup
+    parts: list[str] = [
+        tag(
+            "p",
+            "Top-1 of each class minus the baseline's, mean over seeds, in percentage points.",
+            class_="note",
+        )
+    ]
+    for setup in sorted(study.setups, key=lambda setup: setup != best):
+        found = classes.changes(study, setup)
+        inner = [listing([change.sentence for change in found]), _figures(classes.panels(found))]
+        parts.append(folded(f"Setup {setup}" if setup else "Classes", *inner, open_=setup == best))
+    return joined(parts)
+
+
+def _confusion(study: Study) -> Html:
+    said = "Rows: the true class; columns: what the student says. Full colour: all videos of the class."
+    drawing = confusion.figure(study)
+    wrong = [tag("h3", "Most frequent mistakes"), listing(confusion.mistakes(study))]
+    return joined([_of_run(study, said), _figures([drawing]), *wrong])
+
+
+def _gallery(study: Study) -> Html:
+    said = (
+        f"Left: a {study.split} video; then the training videos nearest to it by cosine. A tick and green: "
+        "of the query's class; a cross and orange: of another. The queries are evenly spread over the "
+        "classes, not chosen by outcome."
+    )
+    rows = [
+        tag(
+            "li", *(_tile(item, query=place == 0) for place, item in enumerate((search.query, *search.found)))
+        )
+        for search in gallery.find(study)
+    ]
+    return joined([_of_run(study, said), tag("ol", *rows, class_="gallery")])
+
+
+def _tile(item: gallery.Item, query: bool) -> Html:
+    mark = "" if query else "✓ " if item.right else "✗ "
+    kind = "query" if query else "right" if item.right else "wrong"
+    said = {"query": "query", "right": "same class", "wrong": "another class"}[kind]
+    alt = f"{item.label} ({said}): {item.id}"
+    picture = (
+        tag("img", src=data_uri(item.jpeg), alt=alt, title=item.id)
+        if item.jpeg
+        else tag("span", "no picture", class_="none", title=item.id)
+    )
+    return tag("figure", picture, tag("figcaption", f"{mark}{item.label}"), class_=kind)
+
+
+def _tsne(study: Study) -> Html:
+    said = "Near points have similar features; distances between groups and their sizes mean little."
+    return joined([_of_run(study, said), _figures([tsne.figure(study)])])
+
+
+def _data(study: Study) -> Html:
+    parts: list[str] = []
+    for rows, caption in (
+        (provenance.evaluated(study), f"Videos evaluated of {study.data}"),
+        (provenance.heard(study), "What the teachers got from the training videos"),
+    ):
+        if rows[1:]:
+            parts.append(table(rows[0], rows[1:], caption))
+    if bad := provenance.unreadable(study):
+        parts.append(folded(f"{len(bad)} videos that could not be read", listing(bad)))
+    return joined(parts)
+
+
+def _origin(study: Study) -> Html:
+    packages, everyone = provenance.versions(study), provenance.runs(study)
+    return joined(
+        [
+            folded(f"{len(everyone) - 1} runs and their seeds", table(everyone[0], everyone[1:])),
+            folded(
+                f"Recipe of {study.shown.label}, seed {study.shown.seed}",
+                tag("pre", provenance.recipe(study)),
+            ),
+            folded("Versions", table(packages[0], packages[1:])),
+        ]
+    )
+
+
+def _of_run(study: Study, said: str) -> Html:
+    run = study.shown
+    return tag("p", f"{said} From {run.label}, seed {run.seed}.", class_="note")
+
+
+def _figures(drawings: list[Drawing]) -> Html:
+    return tag("div", *(tag("figure", inline(drawing)) for drawing in drawings), class_="figures")
+
+
+def _figure(mean: float | None, sd: float | None) -> str:
+    spread = "" if sd is None else f" ± {sd:.1f}"
+    return f"{mean or 0.0:.1f}{spread}"
+
+
+def _resource(name: str) -> str:
+    return (files("ccl_cli.report") / name).read_text(encoding="utf-8")
+
+
+SECTIONS = (
+    Section("results", "Results", _headline),
+    Section("comparison", "Best method against the baseline", _paired),
+    Section("curves", "Training curves", _curves),
+    Section("classes", "Accuracy by class", _classes),
+    Section("confusion", "Confusion matrix", _confusion),
+    Section("gallery", "Retrieval gallery", _gallery),
+    Section("tsne", "Features in the plane", _tsne),
+    Section("data", "Data", _data),
+    Section("origin", "Recipe, versions and runs", _origin),
+)

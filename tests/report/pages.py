@@ -1,0 +1,96 @@
+"""Runs with a model, videos and metrics, as pages need them; and what a reader's browser would see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.engine.artefact import save_model
+from ccl_cli.engine.build import load_student
+from ccl_cli.engine.runs import MANIFEST, METRICS, MODEL, SUMMARY, read_json
+from ccl_cli.recipe import Clip, Recipe
+from tests.report.folders import write_cell
+
+DATA = "clips"
+CLIP = {"frames": 4, "size": 16, "short_side": 16}
+
+
+def clips_manifest(root: Path, classes: Sequence[str]) -> Manifest:
+    """The two classes of the fixture `clips_folder`, under names of one's own."""
+    found = [
+        Video(f"{split}/{name}/{path.stem}", path, label, split)
+        for split in ("train", "test")
+        for label, name in enumerate(("right", "down"))
+        for path in sorted((root / "set" / split / name).glob("*.mp4"))
+    ]
+    return Manifest(DATA, tuple(classes), tuple(found))
+
+
+def write_study(root: Path, clips: Path, classes: Sequence[str] = ("right", "down")) -> Path:
+    """Baseline, FitNet and CCL over two seeds with all that a page shows; the models are untrained."""
+    manifest = clips_manifest(clips, classes)
+    for seed in (0, 1):
+        for label, setup, top1 in (("baseline", "", 50.0), ("fitnet", "AI", 40.0), ("ccl", "AI", 70.0)):
+            figures = {"top1": top1 + 5 * seed, "retrieval": (top1, 80.0, 90.0)}
+            run = write_cell(root, label, setup, seed, data=DATA, clip=CLIP, **figures)
+            _complete(run, manifest, top1 + 5 * seed)
+    return root
+
+
+def _complete(run: Path, manifest: Manifest, top1: float) -> None:
+    manifest.save(run / MANIFEST)
+    recipe = Recipe(data="clips", student="r2plus1d_tiny", clip=Clip(**CLIP), train={"workers": 0})
+    torch.manual_seed(0)
+    save_model(run / MODEL, load_student(recipe.student, 2), recipe, manifest.classes)
+    first, second = manifest.classes
+    per_class = {first: {"top1": top1 - 10, "videos": 3}, second: {"top1": top1 + 10, "videos": 3}}
+    counts = {"videos": 6, "read": 5, "missing": 0, "corrupt": 1, "unreadable": {"test/x": "damaged"}}
+    evaluation = {"recognition": {"top1": top1, "per_class": per_class}, "counts": {"test": counts}}
+    (run / f"eval-{DATA}-test.json").write_text(json.dumps(evaluation))
+    lines = [{"step": s, "epoch": 1, "loss": 100 / s, "ce": 3 / s, "accuracy": s / 40} for s in (10, 20, 30)]
+    (run / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4')
+    summary = read_json(run / SUMMARY)
+    summary["data"] |= {"modalities": {"audio:cnn14": {"present": 8, "silent": 2, "no track": 2}}}
+    summary["versions"] = {"ccl": "0.1.0", "torch": "2.11.0"}
+    (run / SUMMARY).write_text(json.dumps(summary))
+
+
+class Reading(HTMLParser):
+    """Tags must be balanced; collects texts, addresses and ids."""
+
+    void = frozenset({"meta", "img", "br", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.cells: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+        self.references += [values[key] for key in ("src", "href", "xlink:href", "action") if key in values]
+        assert not any(key.startswith("on") for key in values)
+        if tag in ("td", "th"):
+            self.cells.append("")
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.cells[-1] += data

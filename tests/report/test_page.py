@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from ccl_cli.errors import DataError, UsageError
+from ccl_cli.report.figures import FIGURES, write_figure
+from ccl_cli.report.layout import blocks
+from ccl_cli.report.page import SECTIONS, page
+from ccl_cli.report.study import study
+from ccl_cli.report.table import tables
+from tests.report.folders import write_cell
+from tests.report.pages import Reading, write_study
+
+HOSTILE = ("<script>alert('1')</script>", '"><img src=x onerror=y>&amp;')
+
+
+@pytest.fixture(scope="module")
+def runs(clips_folder, tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("runs") / "b", clips_folder)
+
+
+@pytest.fixture(scope="module")
+def text(runs):
+    return page(study([runs]))
+
+
+def test_all_sections_are_there_and_in_the_contents(text):
+    read = Reading(text)
+    for section in SECTIONS:
+        assert section.key in read.ids
+        assert f"#{section.key}" in read.references
+    assert len(read.ids) == len(set(read.ids))
+    assert 'class="absent"' not in text
+    assert read.tags.count("h1") == 1
+    assert {"main", "nav", "header", "footer"} <= set(read.tags)
+
+
+def test_nothing_leaves_the_page(text):
+    read = Reading(text)
+    assert all(re.match(r"#|data:image/jpeg;base64,", reference) for reference in read.references)
+    assert len([reference for reference in read.references if reference.startswith("data:")]) == 10
+    assert not {"script", "link", "iframe", "object"} & set(read.tags)
+    assert "http" not in re.sub(r"data:[^\"]*", "", text.replace("http-equiv", ""))
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_the_figures_are_those_of_the_tables(runs, text):
+    summary = study([runs]).summary
+    cells = Reading(text).cells
+    shown = [
+        f"{entry.mean} {entry.spread}".strip()
+        for table in tables(summary)
+        for block in blocks(table, lambda block: True)
+        for row in block.entries
+        for entry in row
+    ]
+    assert "72.5 ± 3.5" in shown
+    assert shown == [cell for cell in cells if cell in shown][: len(shown)]
+    assert "ccl AI reaches 72.5 ± 3.5 % top-1 on clips and the baseline 52.5 ± 3.5 %." in text
+
+
+def test_hostile_names_stay_text(clips_folder, tmp_path):
+    for extra in ("<b>bold</b>", "a&b"):
+        write_cell(tmp_path / "r", extra, "AI", 0, method="ccl", data="clips", top1=1.0)
+    write_study(tmp_path / "r", clips_folder, HOSTILE)
+    there = study([tmp_path / "r"])
+    text = page(there)
+    read = Reading(text)  # asserts that tags are balanced and that none has a handler
+    assert "script" not in read.tags
+    assert "b" not in read.tags
+    assert "&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;" in text
+    assert "&lt;b&gt;bold&lt;/b&gt;" in text
+    for name in FIGURES:
+        write_figure(there, name, tmp_path / "f.svg")
+        root = ET.parse(tmp_path / "f.svg").getroot()
+        assert not [each for each in root.iter() if each.tag.endswith("script")]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_real_files(runs, tmp_path, name):
+    there = study([runs])
+    write_figure(there, name, tmp_path / "f.svg")
+    write_figure(there, name, tmp_path / "f.PNG")
+    root = ET.parse(tmp_path / "f.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    data = (tmp_path / "f.PNG").read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    # Two pixels of the PNG stand for one of the SVG.
+    width, height = struct.unpack(">II", data[16:24])
+    assert (width, height) == pytest.approx(
+        (2 * float(root.get("width")), 2 * float(root.get("height"))), abs=1
+    )
+    from PIL import Image
+
+    assert len(Image.open(tmp_path / "f.PNG").getcolors(10**7)) > 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.PNG", "f.svg"]
+
+
+def test_other_kinds_of_file_are_refused(runs, tmp_path):
+    with pytest.raises(UsageError, match="no kind of picture"):
+        write_figure(study([runs]), "curves", tmp_path / "f.jpg")
+
+
+def test_without_videos_the_page_says_so(clips_folder, tmp_path):
+    clips = shutil.copytree(clips_folder, tmp_path / "clips")
+    runs = write_study(tmp_path / "r", clips)
+    shutil.rmtree(clips)
+    text = page(study([runs]))
+    Reading(text)
+    assert text.count("The test videos of &#x27;clips&#x27; are gone") == 3
+    with pytest.raises(DataError, match="are gone"):
+        write_figure(study([runs]), "tsne", tmp_path / "f.png")
+
+
+def test_videos_that_went_later_lack_only_their_pictures(clips_folder, tmp_path):
+    clips = shutil.copytree(clips_folder, tmp_path / "clips")
+    runs = write_study(tmp_path / "r", clips)
+    page(study([runs]))
+    shutil.rmtree(clips / "set" / "test")
+    text = page(study([runs]))
+    assert text.count('class="none"') == 2  # the queries
+    assert text.count('class="absent"') == 0
+    shutil.rmtree(clips)
+    text = page(study([runs]))
+    assert text.count('class="absent"') == 1
+    assert "No pictures to show" in text
+
+
+def test_without_a_baseline(clips_folder, tmp_path):
+    runs = write_study(tmp_path / "r", clips_folder)
+    for folder in runs.glob("*baseline*"):
+        shutil.rmtree(folder)
+    text = page(study([runs]))
+    assert text.count("There is no baseline among these runs to compare with.") == 2
+
+
+def test_a_run_with_nothing_but_its_figures(tmp_path):
+    write_cell(tmp_path / "r", "ccl", top1=50.0)
+    text = page(study([tmp_path / "r"]))
+    Reading(text)
+    assert "None of these runs has a readable metrics.jsonl." in text
+    assert "holds no manifest.jsonl" in text
+
+
+def test_the_runs_own_videos_and_reasons_are_counted(text):
+    cells = Reading(text).cells
+    assert cells[cells.index("test") :][:6] == ["test", "6", "5", "0", "1", "6"]
+    assert cells[cells.index("audio:cnn14") :][:5] == ["audio:cnn14", "8", "2", "2", "6"]
+    assert "test/x: damaged" in text
+
+
+def _chromium():
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.slow
+def test_a_browser_shows_it_without_a_word_of_complaint(text, tmp_path):
+    browser = _chromium()
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    (tmp_path / "p.html").write_text(text)
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    picture = tmp_path / "p.png"
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0", profile]
+    done = subprocess.run(
+        [
+            browser,
+            *words,
+            "--window-size=1280,900",
+            f"--screenshot={picture}",
+            (tmp_path / "p.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    from PIL import Image
+
+    assert len(Image.open(picture).getcolors(10**7)) > 50
+
+
+def test_same_page_twice(runs, text):
+    assert page(study([Path(runs)])) == text
