@@ -11,6 +11,7 @@ from ccl_cli.report.markup import Html, tag
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 _MARGIN = 12
+_PHONE = 440
 
 
 def inline(drawing: Drawing) -> Html:
@@ -22,6 +23,8 @@ def inline(drawing: Drawing) -> Html:
         viewBox=f"0 0 {_number(drawing.width)} {_number(drawing.height)}",
         role="img",
         width=_number(drawing.width),
+        # On a phone a wide picture scrolls rather than shrink until nobody can read it.
+        style=f"min-width:{_number(0.8 * drawing.width)}px" if drawing.width > _PHONE else None,
     )
 
 

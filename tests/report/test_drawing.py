@@ -120,3 +120,8 @@ def test_axes():
     assert Axis.over([3, 3], 0, 10)(3) == 0
     assert Axis.over([], 0, 1).ticks()
     assert Axis.over([float("nan"), 1, 2], 0, 1).high == 2
+
+
+def test_wide_pictures_are_not_squeezed_on_a_phone():
+    assert "min-width" not in inline(Drawing(400, 10, "t"))
+    assert 'style="min-width:640px"' in inline(Drawing(800, 10, "t"))
