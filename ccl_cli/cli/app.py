@@ -24,7 +24,7 @@ OWN = {
     "bench": ("bench:app", EXPERIMENTS, "Train methods by teacher setups by seeds, and print the tables."),
     "report": ("report:app", EXPERIMENTS, "Tables and comparisons of what runs have reached."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
-    "teachers": ("teachers:app", CATALOGUE, "List teachers, describe one, download its weights."),
+    "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
     "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),
 }
 

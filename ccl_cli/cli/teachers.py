@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ccl")
 
 app = group(
-    "List teachers, describe one, download its weights, train one for a domain.",
+    "List, describe, download and fit teachers.",
     "ccl teachers ls",
     "ccl teachers info audio:cnn14",
     "ccl teachers pull image:resnet34",

@@ -220,13 +220,13 @@ def test_a_broken_command_fails_alone(tmp_path):
     ("words", "offered"),
     [
         ("ccl t", {"train", "teachers"}),
-        ("ccl train --teacher ", {"audio:cnn14", "image:resnet34"}),
-        ("ccl train --teacher im", {"image:resnet34"}),
+        ("ccl train --teacher ", {"audio:cnn14", "audio:small", "image:resnet34", "image:small"}),
+        ("ccl train --teacher im", {"image:resnet34", "image:small"}),
         ("ccl train --student r2plus1d_t", {"r2plus1d_tiny"}),
         ("ccl train --recipe sm", {"smoke"}),
         ("ccl train --data uc", {"ucf51", "ucf101"}),
-        ("ccl recipes show ucf51-b", {"ucf51-baseline"}),
-        ("ccl teachers info au", {"audio:cnn14"}),
+        ("ccl recipes show ucf51-ba", {"ucf51-baseline"}),
+        ("ccl teachers info au", {"audio:cnn14", "audio:small"}),
         ("ccl train --precision ", {"auto", "fp32", "bf16", "fp16"}),
     ],
 )

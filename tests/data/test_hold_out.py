@@ -49,7 +49,7 @@ def test_the_choice_depends_on_nothing_but_ids_share_and_seed():
 
 
 def test_clips_of_one_group_stay_together():
-    names = ["v_Biking_g{:02}_c{:02}".format(group, clip) for group in range(1, 9) for clip in range(1, 5)]
+    names = [f"v_Biking_g{group:02}_c{clip:02}" for group in range(1, 9) for clip in range(1, 5)]
     videos = tuple(Video(name, Path(f"/{name}.avi"), 0, "train") for name in names)
     held = Manifest("ucf", ("Biking",), videos).hold_out(0.25)
     groups = Counter(video.id.split("_")[2] for video in held.split("val"))

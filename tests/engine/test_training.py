@@ -182,7 +182,11 @@ def test_ten_steps_equal_four_and_six_with_every_method(clips_folder, tmp_path, 
     a, b = (torch.load(run / "state" / "step-000000010.pt", weights_only=True) for run in (whole, parts))
     assert a["distiller"].keys() == b["distiller"].keys()
     for name, value in a["distiller"].items():
-        assert torch.equal(value, b["distiller"][name]) if torch.is_tensor(value) else value == b["distiller"][name]
+        assert (
+            torch.equal(value, b["distiller"][name])
+            if torch.is_tensor(value)
+            else value == b["distiller"][name]
+        )
     if method in ("crd", "cmc"):
         banks = {name for name in a["distiller"] if name.endswith("bank.entries") or ".banks." in name}
         assert banks

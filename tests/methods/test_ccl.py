@@ -24,7 +24,9 @@ class Step:
     def __init__(self, golden, setup, **options):
         self.teachers = [TEACHERS[letter] for letter in SETUPS[setup]]
         self.letters = SETUPS[setup]
-        self.method = CCL(CCLOptions(**options), Setting(6, 4, torch.zeros(8, dtype=torch.long), tuple(self.teachers))).double()
+        self.method = CCL(
+            CCLOptions(**options), Setting(6, 4, torch.zeros(8, dtype=torch.long), tuple(self.teachers))
+        ).double()
         self.feature = nn.Parameter(golden["param_x_v"].clone())
         self.classifier = nn.Linear(6, 4).double()
         self.labels = golden["labels"]
