@@ -4,6 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing on a machine that is shared.
+settings.register_profile("ccl", deadline=None)
+settings.load_profile("ccl")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -22,7 +22,7 @@ OWN = {
         "Evaluate a trained student: recognition and retrieval, in percent.",
     ),
     "bench": ("bench:app", EXPERIMENTS, "Train methods by teacher setups by seeds, and print the tables."),
-    "report": ("report:app", EXPERIMENTS, "Tables and comparisons of what runs have reached."),
+    "report": ("report:app", EXPERIMENTS, "Tables, comparisons and pictures of what runs have reached."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
     "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),
