@@ -93,7 +93,7 @@ def test_rows_and_columns_can_be_chosen():
     [
         ({"x": "cll"}, PluginError, "cll"),
         ({"x": {"method": "ccl", "optim": {"lr": -1}}}, RecipeError, "bench.methods.x.optim.lr"),
-        ({"x": {"methd": "ccl"}}, RecipeError, "bench.methods.x.methd"),
+        ({"x": {"meth": "ccl"}}, RecipeError, "bench.methods.x.meth"),
         ({"x": {"method": {"ccl": {"jsd": 7}}}}, RecipeError, "jsd"),
     ],
 )
