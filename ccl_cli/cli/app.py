@@ -15,6 +15,11 @@ EXPERIMENTS, CATALOGUE, ADDED = "Experiments", "Catalogue", "From plugins"
 
 # Name: module and attribute, panel, one line of help.
 OWN = {
+    "probe": (
+        "probe:app",
+        EXPERIMENTS,
+        "Tell which teachers know a data set's classes, before any training.",
+    ),
     "train": ("train:app", EXPERIMENTS, "Train a video student with any number of frozen teachers."),
     "eval": (
         "evaluate:app",

@@ -113,11 +113,17 @@ class TrainingSet(Dataset[Sample | CclError]):
             rng=rng,
             batch_rng=np.random.default_rng([self.seed, draw.step, 2]),
         )
-        inputs = {name: _run(name, preprocess, window) for name, preprocess in self.preprocess.items()}
+        inputs = {name: run_preprocess(name, each, window) for name, each in self.preprocess.items()}
         return Sample(window.student_view, video.label, index, inputs, window.states, draw.epoch, unreadable)
 
 
-def _run(name: str, preprocess: Preprocess, window: Window) -> Tensor | None:
+def run_preprocess(name: str, preprocess: Preprocess, window: Window) -> Tensor | None:
+    """One teacher's input, checked; the window's states tell what became of its modality.
+
+    Raises:
+        DataError: the window cannot be read.
+        PluginError: the preprocessing fails, or returns another shape than it declares.
+    """
     before = set(window.states)
     try:
         value = preprocess(window)
@@ -149,7 +155,7 @@ def collate(samples: Sequence[Sample | CclError], preprocess: Mapping[str, Prepr
         labels=torch.tensor([sample.label for sample in good]),
         rows=torch.tensor([sample.index for sample in good]),
         inputs={
-            name: _collate_teacher([sample.inputs[name] for sample in good], preprocess[name])
+            name: collate_inputs([sample.inputs[name] for sample in good], preprocess[name])
             for name in preprocess
         },
         epoch=good[0].epoch,
@@ -158,7 +164,8 @@ def collate(samples: Sequence[Sample | CclError], preprocess: Mapping[str, Prepr
     return Loaded(batch, {sample.index: sample.states for sample in good}, unreadable)
 
 
-def _collate_teacher(values: Sequence[Tensor | None], preprocess: Preprocess) -> TeacherInput:
+def collate_inputs(values: Sequence[Tensor | None], preprocess: Preprocess) -> TeacherInput:
+    """One teacher's inputs of several samples; a zero row where there is none."""
     value = torch.zeros(len(values), *preprocess.shape, dtype=preprocess.dtype)
     for row, item in enumerate(values):
         if item is not None:

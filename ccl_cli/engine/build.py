@@ -57,10 +57,9 @@ def build(recipe: Recipe) -> Parts:
     errors: list[CclError] = []
     manifest = _attempt(errors, lambda: training_data(recipe))
     specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()
-    loaded = [_attempt(errors, partial(load_teacher, parse_model(text))) for text in specs]
-    if errors or manifest is None:
+    teachers = _attempt(errors, lambda: load_teachers(specs))
+    if errors or manifest is None or teachers is None:
         raise bundled(errors)
-    teachers = _by_name(specs, [teacher for teacher in loaded if teacher is not None])
     missing = manifest.missing("train")
     check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing)
     absent = set(missing)
@@ -94,6 +93,19 @@ def load_data(text: str | None, need: Collection[str] = ("train",)) -> Manifest:
         manifest = load_source(spec.kind, source, spec.name, spec.options)
     manifest.validate(need)
     return manifest
+
+
+def load_teachers(specs: Sequence[str]) -> dict[str, Teacher]:
+    """Build several teachers, by the names under which results show them.
+
+    Raises:
+        Several: more than one cannot be built; a single error is raised as itself.
+    """
+    errors: list[CclError] = []
+    loaded = [_attempt(errors, partial(load_teacher, parse_model(text))) for text in specs]
+    if errors:
+        raise bundled(errors)
+    return _by_name(specs, [teacher for teacher in loaded if teacher is not None])
 
 
 def load_teacher(spec: Spec) -> Teacher:

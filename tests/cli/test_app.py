@@ -14,6 +14,7 @@ from tests.plugin_folder import install, install_broken
 
 COMMANDS = [
     (),
+    ("probe",),
     ("train",),
     ("eval",),
     ("report",),

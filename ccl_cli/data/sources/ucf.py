@@ -34,38 +34,45 @@ class _Listed(NamedTuple):
         return self.id.partition("/")[0]
 
 
-def load_ucf101(location: str, *, split: Number = 1, lists: str | None = None) -> Manifest:
+def load_ucf101(
+    location: str, *, split: Number = 1, lists: str | None = None, videos: bool = True
+) -> Manifest:
     """List UCF101; a class's index is its number in the official ``classInd.txt`` less one.
 
     Args:
         location: Folder of the videos, ``<class>/v_*.avi`` or flat; "" for ``UCF-101`` in the data folder.
         split: Official split, 1 to 3.
         lists: Folder of the split lists; None: ``ucfTrainTestlist`` inside or beside the videos.
+        videos: False: the lists alone will do, as for teachers whose embeddings are precomputed.
 
     Raises:
         DataError: no videos or no lists; the sentence says what to fetch and where to put it.
     """
-    return _load("ucf101", location, split, lists, None)
+    return _load("ucf101", location, split, lists, videos, None)
 
 
-def load_ucf51(location: str, *, split: Number = 1, lists: str | None = None) -> Manifest:
+def load_ucf51(
+    location: str, *, split: Number = 1, lists: str | None = None, videos: bool = True
+) -> Manifest:
     """List the 51 classes with sound, as :func:`load_ucf101` does; an index is the place among the 51."""
     names = (Path(__file__).parents[1] / "ucf51_classes.txt").read_text(encoding="utf-8").split()
-    return _load("ucf51", location, split, lists, frozenset(names))
+    return _load("ucf51", location, split, lists, videos, frozenset(names))
 
 
 def _load(
-    name: str, location: str, split: int, lists: str | None, classes: Collection[str] | None
+    name: str, location: str, split: int, lists: str | None, wanted: bool, classes: Collection[str] | None
 ) -> Manifest:
     base = Path(location).expanduser() if location else data_dir()
     root = _first_folder([*(base / folder for folder in _FOLDERS), *([base] if location else [])])
     near = [root, root.parent, base] if root else [base]
     listed_in = _first_folder([Path(lists).expanduser()] if lists else [at / _LISTS for at in near])
+    if root is None and not wanted:
+        root = base / _FOLDERS[0]
     if root is None or listed_in is None:
         raise _absent(base, root, listed_in, lists)
     listed = [row for row in _read_lists(listed_in, split) if classes is None or row.name in classes]
     found = videos_by_stem(root)
-    if not any(_stem(row) in found for row in listed):
+    if wanted and not any(_stem(row) in found for row in listed):
         raise _absent(root, None, listed_in, lists)
     # classInd.txt is in the order of letters, whatever their case.
     names = sorted({row.name for row in listed}, key=str.lower)

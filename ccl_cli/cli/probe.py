@@ -1,0 +1,109 @@
+"""``ccl probe``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ccl_cli import console
+from ccl_cli.cli import options
+from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, examples, with_verbosity
+
+app = typer.Typer(add_completion=False)
+
+_NAMES = 6  # of classes for each verdict, where not all are asked for
+
+
+@app.command(
+    epilog=examples(
+        "ccl probe --data ucf51 --teacher audio:cnn14 --teacher image:resnet34",
+        "ccl probe --data folder:my_videos --teacher audio:cnn14 --per-class",
+        "ccl probe --data 'ucf51?videos=false' --teacher audio:precomputed@e.npz",
+        "ccl probe --data synthetic --teacher audio:small --json > probe.json",
+    )
+)
+@with_verbosity
+def probe(
+    data: options.Data = None,
+    teacher: options.Teachers = None,
+    split: Annotated[
+        Literal["test", "val"] | None,
+        typer.Option(
+            help="Whose videos to tell apart; default test, else val, else held-out ones.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Nearest neighbours that vote.")] = 10,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Videos per forward pass.", rich_help_panel=RUNTIME)
+    ] = None,
+    workers: options.Workers = None,
+    num_processes: options.NumProcesses = 1,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show each class.", rich_help_panel=OUTPUT)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Tell which teachers know a data set's classes, before any training.
+
+    From each teacher's embeddings alone, and each pair's: kNN and linear accuracy, and a verdict per class.
+    """
+    from ccl_cli.launch import launch, wanted
+
+    if wanted(num_processes):
+        raise typer.Exit(launch(num_processes, sys.argv[1:]))
+    from ccl_cli.engine.probing import probe_teachers
+
+    result = probe_teachers(data, teacher or (), split=split, k=k, batch_size=batch_size, workers=workers)
+    if not console.first_process():
+        return
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show(result, per_class)
+
+
+def _show(result: Mapping[str, Any], per_class: bool) -> None:
+    data, probes = result["data"], result["probes"]
+    console.print_table(
+        ["teacher", "kNN %", "linear %", "chance %", f"{data['split']} videos"],
+        [_row(each) for each in probes],
+    )
+    single = [each for each in probes if len(each["teachers"]) == 1]
+    print()
+    if per_class:
+        columns = [column for each in single for column in (each["teachers"][0], "verdict")]
+        names = single[0]["per_class"]
+        console.print_table(["class", *columns], [_class_row(name, single) for name in names])
+    else:
+        rows = [row for each in single for row in _verdict_rows(each)]
+        console.print_table(["teacher", "correlated", "classes", "best kNN recall first, %"], rows)
+    print(f"\n{result['rule']}")
+
+
+def _row(each: Mapping[str, Any]) -> tuple[str, ...]:
+    figures = (f"{each[key]:.1f}" if key in each else "-" for key in ("knn", "linear", "chance"))
+    return " + ".join(each["teachers"]), *figures, f"{each['test']['present']}/{each['test']['videos']}"
+
+
+def _verdict_rows(each: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for verdict, names in each["verdicts"].items():
+        shown = [f"{name} {each['per_class'][name]['recall']:.0f}" for name in names[:_NAMES]]
+        more = ["..."] if len(names) > _NAMES else []
+        rows.append((each["teachers"][0], verdict, str(len(names)), ", ".join([*shown, *more])))
+    return rows
+
+
+def _class_row(name: str, single: Sequence[Mapping[str, Any]]) -> list[str]:
+    row = [name]
+    for each in single:
+        found = each["per_class"][name]
+        row += ["-" if found["recall"] is None else f"{found['recall']:.0f} %", found["verdict"] or "-"]
+    return row
