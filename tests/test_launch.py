@@ -75,14 +75,14 @@ START = "import sys; from ccl_cli import launch; sys.exit(launch.launch(2, sys.a
 def probe(tmp_path, monkeypatch):
     """Launch two processes that do one thing; returns what the launcher's own process did."""
     site = tmp_path / "site"
-    install(site, "probe", "[ccl.commands]\nprobe = probe_mod:app\n", modules={"probe_mod": PROBE})
+    install(site, "probe", "[ccl.commands]\nact = probe_mod:app\n", modules={"probe_mod": PROBE})
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     )
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
     def begin(act: str, start: str = START, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, *options, "-c", start, "probe", str(tmp_path), act]
+        command = [sys.executable, *options, "-c", start, "act", str(tmp_path), act]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return begin
@@ -118,7 +118,7 @@ def test_each_process_finds_the_others(probe, tmp_path):
         assert environment["MASTER_ADDR"] == "127.0.0.1"
         assert environment["ACCELERATE_USE_CPU"] == "true"
     assert first["MASTER_PORT"] == second["MASTER_PORT"] != "0"
-    assert first["argv"] == ["probe", str(tmp_path), "nothing"]
+    assert first["argv"] == ["act", str(tmp_path), "nothing"]
 
 
 def test_a_mistake_that_all_make_is_told_once_with_its_exit_code(probe):
