@@ -5,6 +5,7 @@ Nobody publishes weights for them; without ``@FILE`` they take what was fitted t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Self
@@ -27,7 +28,7 @@ _FFT, _HOP, _MELS, _LOW, _HIGH = 512, 250, 32, 50.0, 8_000.0
 _UNNAMED = ("?", "?")  # classes of a network that nobody has fitted
 
 
-class _Small(Teacher):
+class _Small(Teacher, ABC):
     """Four blocks of convolution, batch norm and ReLU; then mean plus maximum over what is left.
 
     So the embedding is not negative. One linear classifier follows.
@@ -45,9 +46,9 @@ class _Small(Teacher):
         self.classifier = nn.Linear(dim, len(self.classes))
 
     @classmethod
+    @abstractmethod
     def build(cls, options: Mapping[str, Any], classes: Sequence[str]) -> Self:
         """With random weights."""
-        raise NotImplementedError
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
@@ -119,9 +120,9 @@ class _Small(Teacher):
         x = x.flatten(2).float()
         return x.mean(dim=2) + x.amax(dim=2), tuple(stages)
 
+    @abstractmethod
     def front_end(self, x: Tensor) -> Tensor:
         """Input to what the first block takes: ``[B, channels, height, width]`` around zero."""
-        raise NotImplementedError
 
     def class_scores(self, x: Tensor) -> Tensor:
         """Scores of the classes, ``[B, len(classes)]``."""
