@@ -23,10 +23,10 @@ from typing import IO
 
 from ccl_cli.console import LAUNCHED, LOST_PEER
 from ccl_cli.errors import EnvironmentError_
+from ccl_cli.signals import handled_by
 
 _SETTLE, _SAVE, _GRACE, _POLL = 3.0, 60.0, 15.0, 0.05  # seconds
 _TAIL = 4000  # characters
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger("ccl.launch")
 
@@ -153,12 +153,8 @@ def _passing_signals_on(ranks: Sequence[_Rank]) -> Iterator[list[int]]:
         for rank in ranks:
             rank.send(signal.SIGKILL if impatient else number)
 
-    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
-    try:
+    with handled_by(pass_on):
         yield passed
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _watch(ranks: Sequence[_Rank], passed: Sequence[int]) -> _Rank | None:

@@ -17,11 +17,11 @@ from typing import cast
 from ccl_cli.bench.cell import Place, leave_error, run_cell
 from ccl_cli.bench.matrix import Cell
 from ccl_cli.errors import CclError, Interrupted
+from ccl_cli.signals import handled_by
 
 # By the sentinel that tells that a process has ended.
 Running = dict[int, tuple[ForkServerProcess, Cell, Path, Place]]
 _LOOK_SECONDS = 0.5
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def places(jobs: int | None) -> list[Place]:
@@ -116,9 +116,5 @@ def _passing_signals_on(
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
-    try:
+    with handled_by(pass_on):
         yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
+
+from ccl_cli.errors import EnvironmentError_
 
 
 def worker_options(workers: int, modules: Iterable[str] = ()) -> dict[str, Any]:
@@ -37,6 +40,27 @@ def _begin(worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
+
+
+@contextmanager
+def naming_lost_workers(advice: str = "") -> Iterator[None]:
+    """Around reading a loader: that its processes have ended becomes a sentence.
+
+    Args:
+        advice: A further step.
+
+    Raises:
+        EnvironmentError_: a process of the loader has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "worker" not in str(error):
+            raise
+        raise EnvironmentError_(
+            f"The processes that read videos ended: {str(error).splitlines()[0]}",
+            f"If memory ran out, lower --workers{'; ' if advice else ''}{advice}.",
+        ) from error
 
 
 def end_with_parent() -> None:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.middle import UNREADABLE, Looked, MiddleWindows, middle_loader
+from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.distributed import gather_objects, rank, total, world_size
 from ccl_cli.engine.progress import Reporter
 from ccl_cli.engine.trainer import embed
-from ccl_cli.errors import CclError, EnvironmentError_
+from ccl_cli.errors import CclError
 from ccl_cli.recipe import Clip
 from ccl_cli.teachers import Teacher
 
@@ -81,18 +82,11 @@ def embed_videos(
 
 
 def _batches(dataset: MiddleWindows, size: int, workers: int, *, pin: bool) -> Iterator[Looked]:
-    try:
+    with naming_lost_workers():
         for looked in middle_loader(dataset, batch_size=size, workers=workers, pin_memory=pin):
             if isinstance(looked, CclError):
                 raise looked
             yield looked
-    except RuntimeError as error:
-        if "worker" not in str(error):
-            raise
-        raise EnvironmentError_(
-            f"The processes that read videos ended: {str(error).splitlines()[0]}",
-            "If memory ran out, lower --workers.",
-        ) from error
 
 
 def _add(into: Embedded, name: str, teacher: Teacher, looked: Looked, device: torch.device) -> None:

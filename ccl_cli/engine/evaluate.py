@@ -17,6 +17,7 @@ from torch import Tensor
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.transforms import normalize
 from ccl_cli.data.windows import Chunk, SlidingWindows, window_loader
+from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.distributed import gather_objects, is_main, rank, total, world_size
 from ccl_cli.engine.artefact import Artefact, load_model
 from ccl_cli.engine.build import check_unreadable, load_data
@@ -129,7 +130,12 @@ def describe(
     sums = _Sums.zeros(len(videos), student.num_classes, student.feature_dim)
     unreadable: dict[int, str] = {}
     share = len(range(rank(), len(videos), world_size()))
-    with Reporter(title, share, unit="video") as reporter, torch.inference_mode(), accelerator.autocast():
+    with (
+        Reporter(title, share, unit="video") as reporter,
+        naming_lost_workers(),
+        torch.inference_mode(),
+        accelerator.autocast(),
+    ):
         for chunk in window_loader(dataset, workers=workers, pin_memory=device.type == "cuda"):
             unreadable |= chunk.unreadable
             if len(chunk.rows):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ccl_cli.signals import handled_by
+
 _log = logging.getLogger("ccl")
 
 
@@ -34,11 +36,5 @@ class StopRequest:
 def stop_on_signal() -> Iterator[StopRequest]:
     """Turn SIGTERM, SIGINT and SIGUSR1 (what schedulers send) into a request to stop."""
     stop = StopRequest()
-    before = {
-        number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    }
-    try:
+    with handled_by(stop):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

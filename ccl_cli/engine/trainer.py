@@ -20,6 +20,7 @@ from ccl_cli.console import first_process
 from ccl_cli.data.batch import Batch
 from ccl_cli.data.dataset import Loaded, TrainingSet, training_loader
 from ccl_cli.data.sampler import EpochSampler
+from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.distiller import Distiller, StepOutput
 from ccl_cli.distributed import any_process, barrier, gather_objects, is_main, on_main, rank, world_size
 from ccl_cli.engine import checkpoint
@@ -166,7 +167,8 @@ class Trainer:
         )
         self.clock.restart()
         step: list[Loaded] = []
-        try:
+        # Saving takes all processes at the same step, so alone this one can only leave.
+        with naming_lost_workers(f"go on with `ccl train --resume {self.run.path}`"):
             for loaded in self.clock.waiting(loader):
                 if isinstance(loaded, CclError):
                     raise loaded
@@ -174,12 +176,6 @@ class Trainer:
                 if len(step) == sampler.accumulation:
                     yield step
                     step = []
-        except RuntimeError as error:
-            # Saving takes all processes at the same step, so alone this one can only leave.
-            raise EnvironmentError_(
-                f"The processes that read videos ended at step {self.step}: {str(error).splitlines()[0]}",
-                f"If memory ran out, lower --workers; go on with `ccl train --resume {self.run.path}`.",
-            ) from error
 
     def _train_step(self, micro_batches: Sequence[Loaded]) -> None:
         # All randomness inside the networks is a function of (seed, step, rank): resuming needs no generator

@@ -18,6 +18,7 @@ from ccl_cli import registry
 from ccl_cli.data.dataset import TrainingSet, training_loader
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sampler import EpochSampler
+from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.engine.build import check_unreadable, load_data
 from ccl_cli.engine.progress import Reporter
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError
@@ -219,20 +220,13 @@ class _Session:
         preprocess: dict[str, Preprocess] = {self.label: self.teacher.preprocess}
         dataset = TrainingSet(videos, self.clip, preprocess, self.options.seed)
         pin = self.device.type == "cuda"
-        try:
+        with naming_lost_workers():
             for loaded in training_loader(dataset, sampler, workers=self.options.workers, pin_memory=pin):
                 if isinstance(loaded, CclError):
                     raise loaded
                 batch = loaded.batch.to(self.device)
                 value, present = batch.inputs[self.label]
                 yield value[present], batch.labels[present]
-        except RuntimeError as error:
-            if "worker" not in str(error):
-                raise
-            raise EnvironmentError_(
-                f"The processes that read videos ended: {str(error).splitlines()[0]}",
-                "If memory ran out, lower --workers.",
-            ) from error
 
 
 def _one_cycle(done: float) -> float:
