@@ -41,6 +41,7 @@ __all__ = ["Clip", "VideoInfo", "frame_range", "index_video", "iter_windows", "r
 # Left to itself, scaling takes every core from PyAV 17 on, and only from there on has a choice.
 _SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
 _SMALL = 2**17  # bytes of a video that stays decoded: opening such a file again takes longer than reading it
+_KEPT = 256
 # Decoders that heed a change of skip_frame between packets; AV1's keeps the first value.
 _SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}
 
@@ -61,6 +62,8 @@ class Clip(NamedTuple):
 
 def read_frames(path: Path, first: int, count: int, *, short_side: int = 256) -> Clip:
     """Read frames ``first`` to ``first + count``; where the video ends earlier they repeat from the first.
+
+    Videos of at most 128 KiB of pixels stay decoded, the latest 256 in each process: at most 34 MB.
 
     Args:
         path: The file.
@@ -128,7 +131,7 @@ def iter_windows(
         yield _clip(info, images, begin, length)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_KEPT)
 def _small_video(info: VideoInfo, short_side: int) -> list[tuple[int | None, NDArray[np.uint8]]]:
     return list(_frames_from(info, 0, short_side))
 

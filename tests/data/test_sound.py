@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ccl_cli.data import decode
 from ccl_cli.data import sound as module
 from ccl_cli.data.decode import index_video, read_frames
 from ccl_cli.data.sound import read_audio
@@ -221,3 +222,23 @@ def test_short_sound_stays_decoded_and_is_the_callers_own(tmp_path, monkeypatch)
     os.utime(path, ns=(1, 1))
     quieter = read_audio(path, centre=0.5, seconds=2, rate=16000).samples
     assert quieter.abs().max() < 0.7 * kept.abs().max()
+
+
+def test_long_tracks_do_not_stay_decoded(tmp_path, monkeypatch):
+    path = write(tmp_path / "long.wav", sound=tone(3.0), sound_codec="pcm_s16le")
+    real, opened = module._mono_between, []
+    monkeypatch.setattr(module, "_mono_between", lambda *args: opened.append(args) or real(*args))
+    kept = module._short.cache_info().currsize
+    for _ in range(2):
+        read_audio(path, centre=1.5, seconds=1.0, rate=RATE)
+        read_audio(path, centre=1.5, seconds=9.0, rate=RATE, start=1.0, end=2.0)
+    assert len(opened) == 4
+    assert module._short.cache_info().currsize == kept
+
+
+def test_what_stays_decoded_takes_no_more_memory_than_documented(tmp_path):
+    longest = module._SHORT * RATE * 4
+    assert longest * module._short.cache_parameters()["maxsize"] <= 49.2e6
+    assert decode._SMALL * decode._small_video.cache_parameters()["maxsize"] <= 34e6
+    path = write(tmp_path / "a.wav", sound=tone(module._SHORT), sound_codec="pcm_s16le")
+    assert read_audio(path, centre=0, seconds=9, rate=RATE).samples.nbytes <= longest
