@@ -17,6 +17,7 @@ from ccl_cli.data.workers import end_with_parent
 from ccl_cli.engine.runs import CELL, ERROR, LOG, RunFolder, read_json
 from ccl_cli.errors import CclError, Interrupted, Several
 from ccl_cli.files import write_text
+from ccl_cli.signals import STOPPING
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ def run_cell(cell: Cell, folder: Path, place: Place) -> None:
     console.configure()
     code = 0
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # one that came since the start is raised here
         _finish(cell, folder, place.threads)
+    except KeyboardInterrupt:
+        code = Interrupted.exit_code
     except BaseException as error:
         code = console.report(error)
-        if not isinstance(error, Interrupted | KeyboardInterrupt):
+        if not isinstance(error, Interrupted):
             leave_error(folder, error, code)
     sys.stdout.flush()
     sys.stderr.flush()

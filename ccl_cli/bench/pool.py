@@ -7,17 +7,17 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from types import FrameType
 from typing import cast
 
 from ccl_cli.bench.cell import Place, leave_error, run_cell
 from ccl_cli.bench.matrix import Cell
 from ccl_cli.errors import CclError, Interrupted
-from ccl_cli.signals import handled_by
+from ccl_cli.signals import STOPPING, handled_by
 
 # By the sentinel that tells that a process has ended.
 Running = dict[int, tuple[ForkServerProcess, Cell, Path, Place]]
@@ -55,44 +55,77 @@ def run_cells(
         where: Places; each takes one cell at a time.
         modules: What the cells' processes should have imported before they begin.
         began: Called when a cell begins.
-        ended: Called with the exit code when it has ended.
+        ended: Called with the exit code when it has ended, unless it was told to stop by us.
 
     Raises:
         Interrupted: told to stop; the cells that ran have saved their state.
     """
     os.environ["CCL_PRELOAD"] = ",".join(modules)
     multiprocessing.set_forkserver_preload(["ccl_cli.bench.preload"])
-    context = multiprocessing.get_context("forkserver")
     waiting, free = deque(cells), list(where)
     running: Running = {}
-    with _passing_signals_on(running) as stopped:
-        while running or (waiting and not stopped):
-            while waiting and free and not stopped:
+    came: list[int] = []
+    passed = 0
+    with handled_by(lambda number, frame: came.append(number)):
+        while running or (waiting and not came):
+            while waiting and free and not came:
                 (cell, folder), place = waiting.popleft(), free.pop(0)
-                folder.mkdir(parents=True, exist_ok=True)
-                process = context.Process(target=run_cell, args=(cell, folder, place))
-                process.start()
+                process = _start(cell, folder, place)
                 running[process.sentinel] = process, cell, folder, place
                 began(cell, place)
+            # Not from the handler: a signal that came while a cell was being started is for that cell too.
+            for number in came[passed:]:
+                passed += 1
+                _pass_on(number, running)
             for sentinel in wait(list(running), _LOOK_SECONDS):
                 process, cell, folder, place = running.pop(cast(int, sentinel))
                 free.append(place)
-                ended(cell, folder, _code(process, folder, bool(stopped)))
-    if stopped:
+                process.join()
+                if not came:
+                    ended(cell, folder, _code(process, folder))
+    if came:
         raise Interrupted(
-            f"Stopped by {signal.Signals(stopped[0]).name}; what is finished is kept, the rest was saved.",
+            f"Stopped by {signal.Signals(came[0]).name}; what is finished is kept, the rest was saved.",
             "The same command goes on.",
         )
 
 
-def _code(process: ForkServerProcess, folder: Path, stopped: bool) -> int:
+def _start(cell: Cell, folder: Path, place: Place) -> ForkServerProcess:
+    folder.mkdir(parents=True, exist_ok=True)
+    process = multiprocessing.get_context("forkserver").Process(target=run_cell, args=(cell, folder, place))
+    with _held_signals():
+        process.start()
+    return process
+
+
+@contextmanager
+def _held_signals() -> Iterator[None]:
+    """Let signals that ask to stop wait; in a process started meanwhile too, until it lets them in.
+
+    The server that cells are forked from never does: a Ctrl-C in the terminal is not for it.
+    """
+    resource_tracker.ensure_running()  # started with the server, it would let them in
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _pass_on(number: int, running: Running) -> None:
+    for process, *_ in running.values():
+        if process.pid is not None and process.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
+
+def _code(process: ForkServerProcess, folder: Path) -> int:
     """The exit code; a process that could not say why it ended gets its reason written for it."""
-    process.join()
     code = process.exitcode or 0
+    if code == Interrupted.exit_code:
+        leave_error(folder, CclError("The process was told to stop, and not by the benchmark."), code)
     if code >= 0:
         return code
-    if stopped:  # our own signal met it before training began or while it was evaluated
-        return Interrupted.exit_code
     name = signal.Signals(-code).name
     leave_error(folder, CclError(f"The process was ended by {name}; memory may have run out."), 128 - code)
     return 128 - code
@@ -101,20 +134,3 @@ def _code(process: ForkServerProcess, folder: Path, stopped: bool) -> int:
 def _visible(number: int) -> str:
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     return listed.split(",")[number] if listed else str(number)
-
-
-@contextmanager
-def _passing_signals_on(
-    running: dict[int, tuple[ForkServerProcess, Cell, Path, Place]],
-) -> Iterator[list[int]]:
-    """Pass signals on to all cells; yields those that came."""
-    came: list[int] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        for process, *_ in list(running.values()):
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, number)
-
-    with handled_by(pass_on):
-        yield came

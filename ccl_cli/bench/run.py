@@ -18,7 +18,7 @@ from ccl_cli.data.manifest import Manifest
 from ccl_cli.engine.build import load_data, training_data
 from ccl_cli.engine.progress import Reporter
 from ccl_cli.engine.runs import RunFolder
-from ccl_cli.errors import Interrupted, UsageError
+from ccl_cli.errors import UsageError
 from ccl_cli.files import hold, write_text
 from ccl_cli.paths import runs_dir
 from ccl_cli.recipe import Recipe
@@ -128,8 +128,6 @@ class Runner:
     def _end(self, cell: Cell, folder: Path, code: int) -> None:
         seconds = time.monotonic() - self.began[cell.folder]
         found = figures(cell, folder)
-        if code == Interrupted.exit_code:  # not broken
-            return
         if code or found is None:
             self.failed.append(cell)
             _log.warning("%s failed after %.0f s: %s", cell.label, seconds, reason(folder))

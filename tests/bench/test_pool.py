@@ -2,12 +2,30 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 
+from ccl_cli.bench import pool
 from ccl_cli.bench.cell import Place
 from ccl_cli.bench.pool import places, run_cells
+from ccl_cli.errors import Interrupted
+
+
+def python(folder, program, **environment):
+    """A process of its own that runs a program and finds modules in a folder."""
+    paths = {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)])}
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=os.environ | paths | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_every_gpu_takes_one_cell_and_further_ones_share(monkeypatch):
@@ -57,11 +75,111 @@ def test_a_process_sees_its_place_only_and_leaves_a_reason(tmp_path):
         assert "Internal error" in (tmp_path / str(number) / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("text", ["", "0"])
-def test_preloading_never_fails(text, monkeypatch):
-    import importlib
+def test_preloading_never_fails(tmp_path):
+    # In a process of its own: it ignores signals from then on.
+    modules = ",0,no.such.module,ccl_cli.nothing"
+    process = python(tmp_path, "import ccl_cli.bench.preload", CCL_PRELOAD=modules)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
 
-    from ccl_cli.bench import preload
 
-    monkeypatch.setenv("CCL_PRELOAD", text + ",no.such.module,ccl_cli.nothing")
-    importlib.reload(preload)
+class Stub:
+    """In place of a cell's process: a program, and what happens while it starts."""
+
+    def __init__(self, command, meanwhile=lambda: None):
+        self.process, self.start = subprocess.Popen(command), meanwhile
+        self.pid, self.sentinel = self.process.pid, os.pidfd_open(self.process.pid)
+
+    def is_alive(self):
+        return self.process.poll() is None
+
+    def join(self):
+        self.exitcode = self.process.wait()
+
+
+def run_stub(monkeypatch, folder, stub):
+    """Exit codes that were told of."""
+    ended = []
+    context = type("Context", (), {"Process": staticmethod(lambda target, args: stub)})
+    monkeypatch.setattr(pool.multiprocessing, "get_context", lambda name: context)
+    run_cells(
+        [(Cell(), folder)],
+        [Place("cpu")],
+        [],
+        began=lambda cell, place: None,
+        ended=lambda cell, folder, code: ended.append(code),
+    )
+    return ended
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_that_comes_while_a_cell_is_started_is_for_that_cell_too(monkeypatch, tmp_path, number):
+    stub = Stub(["sleep", "10"], lambda: os.kill(os.getpid(), number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with pytest.raises(Interrupted, match=f"Stopped by {number.name}"):
+        run_stub(monkeypatch, tmp_path, stub)
+    assert stub.exitcode == -number
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+    assert not list(tmp_path.iterdir())  # no reason: it did not fail
+
+
+def test_a_cell_that_somebody_else_stops_has_failed(monkeypatch, tmp_path):
+    assert run_stub(monkeypatch, tmp_path, Stub(["sh", "-c", "exit 130"])) == [130]
+    assert "told to stop" in json.loads((tmp_path / "error.json").read_text())["message"]
+
+
+STOPPED = """
+import multiprocessing
+import os
+from pathlib import Path
+
+from ccl_cli.bench.cell import Place
+from ccl_cli.bench.pool import run_cells
+
+os.setpgrp()  # with its server, as a shell starts it
+preload = multiprocessing.set_forkserver_preload
+multiprocessing.set_forkserver_preload = lambda names: preload(["slowly_imported"])
+run_cells(
+    [(None, Path("cell"))], [Place("cpu")], [], began=lambda *_: None, ended=lambda *_: print("ended")
+)
+"""
+
+
+def test_a_ctrl_c_while_the_cells_server_starts_ends_without_a_traceback(tmp_path):
+    """The terminal sends it to the server too, and the cell is born with it."""
+    (tmp_path / "slowly_imported.py").write_text("import time\nopen('begun', 'w')\ntime.sleep(1)\n")
+    process = python(tmp_path, STOPPED)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert out == ""
+    assert said.splitlines()[-1].startswith("ccl_cli.errors.Interrupted: Stopped by SIGINT")
+    assert "KeyboardInterrupt" not in said
+    assert "EOFError" not in said
+    assert [path.name for path in (tmp_path / "cell").iterdir()] == ["log.txt"]
+    assert (tmp_path / "cell" / "log.txt").read_text() == ""
+
+
+INTERRUPTED = """
+from pathlib import Path
+
+from ccl_cli.bench import cell
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+cell._finish = interrupt
+cell.run_cell(None, Path(), cell.Place("cpu"))
+"""
+
+
+def test_an_interrupted_cell_says_so_by_its_code_alone(tmp_path):
+    process = python(tmp_path, INTERRUPTED)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (tmp_path / "log.txt").read_text() == ""
+    assert not (tmp_path / "error.json").exists()
