@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 import os
 import posixpath
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from ccl_cli.data.manifest import DataSource, Manifest
-from ccl_cli.errors import RecipeError
+from ccl_cli.errors import DataError, RecipeError
 
 SUFFIXES = frozenset(
     f".{suffix}"
@@ -79,11 +81,51 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
         yield folder, sorted(name for name in files if not name.startswith("."))
 
 
-def list_file(root: Path, name: str, given: str | None) -> Path | None:
-    """The list a user named, itself or in a folder, else the one inside or beside the videos."""
-    folders = [Path(given).expanduser()] if given else [root, root.parent]
-    places = [place for folder in folders for place in (folder, folder / name)]
-    return next((place for place in places if place.is_file()), None)
+@dataclass(frozen=True)
+class Published:
+    """Where a data set comes from that is published as a list, with its videos to be had elsewhere.
+
+    Attributes:
+        title: Of the data set.
+        list_title: What its list is called.
+        list_name: File name of the list.
+        list_url: Where it can be downloaded.
+        videos: What its videos are called, and their files.
+        advice: How to get these; ``{folder}`` is where they belong.
+    """
+
+    title: str
+    list_title: str
+    list_name: str
+    list_url: str
+    videos: tuple[str, str]
+    advice: str
+
+    def list_file(self, root: Path, given: str | None) -> Path | None:
+        """The list a user named, itself or in a folder, else the one inside or beside the videos."""
+        folders = [Path(given).expanduser()] if given else [root, root.parent]
+        places = [place for folder in folders for place in (folder, folder / self.list_name)]
+        return next((place for place in places if place.is_file()), None)
+
+    def absent(self, root: Path, found: Path | None, given: str | None, other_videos: bool) -> DataError:
+        """What is missing in ``root`` and where to get it.
+
+        Args:
+            root: Where the videos belong.
+            found: The list, if it is there.
+            given: Where the user said it is.
+            other_videos: Whether ``root`` holds videos, of which we do not know whether they are listed.
+        """
+        folder = shlex.quote(str(root))
+        missing, steps = [], []
+        if found is None:
+            missing.append(f"its {self.list_title} (no '{given or root / self.list_name}')")
+            steps.append(f"mkdir -p {folder} && curl -L -o {folder}/{self.list_name} {self.list_url}")
+        if found is not None or not other_videos:
+            name, files = self.videos
+            missing.append(f"its {name} (no listed {files} in '{root}')")
+            steps.append(self.advice.format(folder=folder))
+        return DataError(f"{self.title} lacks {' and '.join(missing)}.", "\n  ".join(steps))
 
 
 def unique_ids(paths: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ The annotations of the testing subset were never published, so it is left aside.
 from __future__ import annotations
 
 import logging
-import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +14,20 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sources import list_file, videos_by_stem
+from ccl_cli.data.sources import Published, videos_by_stem
 from ccl_cli.errors import DataError
 from ccl_cli.paths import data_dir
 
 _LIST = "activity_net.v1-3.min.json"
-_PAGE = "http://activity-net.org/download.html"
 _LIST_URL = f"https://raw.githubusercontent.com/activitynet/ActivityNet/master/Evaluation/data/{_LIST}"
+_PUBLISHED = Published(
+    "ActivityNet",
+    "annotations",
+    _LIST,
+    _LIST_URL,
+    ("videos", "v_<id>.mp4"),
+    "Ask for the videos on http://activity-net.org/download.html and unpack them in {folder}.",
+)
 _SPLITS = {"training": "train", "validation": "test"}
 # A few stretches of the official file have no length, or a hundredth of a second.
 _SHORTEST = 0.1  # seconds
@@ -66,13 +72,13 @@ def load(
             annotations that make no sense.
     """
     root = Path(location).expanduser() if location else data_dir() / "activitynet"
-    path = list_file(root, _LIST, lists)
+    path = _PUBLISHED.list_file(root, lists)
     entries = _read(path) if path else {}
     found = videos_by_stem(root) if root.is_dir() else {}
     listed = {f"v_{key}": entry for key, entry in entries.items() if entry.subset in _SPLITS}
     files = {name: found.get(name) or found.get(name[2:]) for name in listed}
     if path is None or not any(files.values()):
-        raise _absent(root, path, lists, bool(found))
+        raise _PUBLISHED.absent(root, path, lists, bool(found))
     classes = sorted({each.label for entry in listed.values() for each in entry.annotations})
     labels = {name: label for label, name in enumerate(classes)}
     rows = _stretches if segments == "trimmed" else _whole
@@ -123,18 +129,6 @@ def _read(path: Path) -> dict[str, _Entry]:
         wrong = error.errors()[0]
         where = ".".join(str(part) for part in wrong["loc"] if part != "[key]")
         raise DataError(
-            f"'{path}'{', ' if where else ''}{where}: {wrong['msg']}.", f"The official file: {_LIST_URL}"
+            f"'{path}'{', ' if where else ''}{where}: {wrong['msg']}.",
+            f"The official file: {_LIST_URL}",
         ) from error
-
-
-def _absent(root: Path, found: Path | None, asked: str | None, other_videos: bool) -> DataError:
-    """What is missing and where to get it."""
-    folder = shlex.quote(str(root))
-    missing, steps = [], []
-    if found is None:
-        missing.append(f"its annotations (no '{asked or root / _LIST}')")
-        steps.append(f"mkdir -p {folder} && curl -L -o {folder}/{_LIST} {_LIST_URL}")
-    if found is not None or not other_videos:
-        missing.append(f"its videos (no listed v_<id>.mp4 in '{root}')")
-        steps.append(f"Ask for the videos on {_PAGE} and unpack them in {folder}.")
-    return DataError(f"ActivityNet lacks {' and '.join(missing)}.", "\n  ".join(steps))

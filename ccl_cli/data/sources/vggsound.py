@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import csv
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sources import list_file, videos_by_stem
+from ccl_cli.data.sources import Published, videos_by_stem
 from ccl_cli.errors import DataError
 from ccl_cli.paths import data_dir
 
-_LIST = "vggsound.csv"
-_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/vggsound/"
-_LIST_URL = "https://raw.githubusercontent.com/hche11/VGGSound/master/data/vggsound.csv"
+_PUBLISHED = Published(
+    "VGGSound",
+    "list",
+    "vggsound.csv",
+    "https://raw.githubusercontent.com/hche11/VGGSound/master/data/vggsound.csv",
+    ("clips", "<id>_<start>.mp4"),
+    "Its page says how to get the clips: https://www.robots.ox.ac.uk/~vgg/data/vggsound/. "
+    "Put them into {folder}.",
+)
 _COLUMNS = "Its columns are YouTube id, start in seconds, label, train or test; there is no header."
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _START = re.compile(r"[0-9]{1,6}")
@@ -57,12 +62,12 @@ def load(location: str, *, lists: str | None = None) -> Manifest:
             list that makes no sense.
     """
     root = Path(location).expanduser() if location else data_dir() / "vggsound"
-    path = list_file(root, _LIST, lists)
+    path = _PUBLISHED.list_file(root, lists)
     rows = _read(path) if path else []
     found = videos_by_stem(root) if root.is_dir() else {}
     files = [row.file(found) for row in rows]
     if path is None or not any(files):
-        raise _absent(root, path, lists, bool(found))
+        raise _PUBLISHED.absent(root, path, lists, bool(found))
     classes = sorted({row.label for row in rows})
     labels = {name: label for label, name in enumerate(classes)}
     home = str(root.absolute())
@@ -103,16 +108,3 @@ def _row(path: Path, line: int, cells: list[str]) -> _Row:
     if split not in ("train", "test"):
         raise DataError(f"{where}: '{split}' is neither train nor test.", _COLUMNS)
     return _Row(key, int(start), label, split)
-
-
-def _absent(root: Path, found: Path | None, asked: str | None, other_videos: bool) -> DataError:
-    """What is missing and where to get it."""
-    folder = shlex.quote(str(root))
-    missing, steps = [], []
-    if found is None:
-        missing.append(f"its list (no '{asked or root / _LIST}')")
-        steps.append(f"mkdir -p {folder} && curl -L -o {folder}/{_LIST} {_LIST_URL}")
-    if found is not None or not other_videos:
-        missing.append(f"its clips (no listed <id>_<start>.mp4 in '{root}')")
-        steps.append(f"Its page says how to get the clips: {_PAGE}. Put them into {folder}.")
-    return DataError(f"VGGSound lacks {' and '.join(missing)}.", "\n  ".join(steps))

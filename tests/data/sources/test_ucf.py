@@ -8,6 +8,7 @@ import pytest
 
 from ccl_cli.data.sources.ucf import load_ucf51, load_ucf101
 from ccl_cli.errors import DataError
+from tests.data.sources.refusals import refusal
 
 LISTED = {
     "train": [
@@ -139,12 +140,7 @@ def test_each_absent_thing_is_named_with_the_commands_that_fetch_it(tmp_path, mo
     monkeypatch.setenv("CCL_DATA", str(home))
     videos, lists = "UCF101.rar && unrar x UCF101.rar", "UCF101TrainTestSplits-RecognitionTask.zip && unzip"
 
-    def text() -> str:
-        with pytest.raises(DataError) as caught:
-            load_ucf51("")
-        return str(caught.value)
-
-    nothing = text()
+    nothing = refusal(load_ucf51)
     assert "https://www.crcv.ucf.edu/data/UCF101.php" in nothing
     assert f"cd {shlex.quote(str(home))}" in nothing
     assert videos in nothing
@@ -152,14 +148,14 @@ def test_each_absent_thing_is_named_with_the_commands_that_fetch_it(tmp_path, mo
     assert str(home / "UCF-101") in nothing
     assert str(home / "ucfTrainTestlist") in nothing
     write_videos(home / "UCF-101")
-    assert videos not in text()
-    assert lists in text()
+    assert videos not in refusal(load_ucf51)
+    assert lists in refusal(load_ucf51)
     (home / "UCF-101").rename(home / "away")
     write_lists(home / "ucfTrainTestlist")
-    assert videos in text()
-    assert lists not in text()
+    assert videos in refusal(load_ucf51)
+    assert lists not in refusal(load_ucf51)
     (home / "UCF-101").mkdir()
-    assert videos in text()  # a folder without a single listed video is as good as none
+    assert videos in refusal(load_ucf51)  # a folder without a single listed video is as good as none
     (home / "UCF-101").rmdir()
     (home / "away").rename(home / "UCF-101")
     assert len(load_ucf51("").videos) == 4

@@ -9,6 +9,7 @@ import pytest
 
 from ccl_cli.data.sources.vggsound import load
 from ccl_cli.errors import DataError
+from tests.data.sources.refusals import refusal
 
 LIST = "vggsound.csv"
 ROWS = [
@@ -89,22 +90,17 @@ def test_each_absent_thing_is_named_with_where_to_get_it_and_put_it(tmp_path, mo
     monkeypatch.setenv("CCL_DATA", str(tmp_path / "my data"))
     page, command = "robots.ox.ac.uk/~vgg/data/vggsound/", f"curl -L -o '{home}'/{LIST} https://raw."
 
-    def text() -> str:
-        with pytest.raises(DataError) as caught:
-            load("")
-        return str(caught.value)
-
-    nothing = text()
+    nothing = refusal(load)
     assert "its list" in nothing
     assert "its clips" in nothing
     assert command in nothing
     assert page in nothing
     touch(home / "x.mp4")
-    assert command in text()
-    assert page not in text()
+    assert command in refusal(load)
+    assert page not in refusal(load)
     (home / LIST).write_text(TEXT)
-    assert command not in text()
-    assert page in text()
+    assert command not in refusal(load)
+    assert page in refusal(load)
 
 
 @pytest.mark.parametrize(
