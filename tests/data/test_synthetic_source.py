@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -233,9 +236,27 @@ def test_several_processes_write_the_same_files(tmp_path, monkeypatch):
     synthetic.load(str(tmp_path / "one"), **FEW)
     monkeypatch.setattr(synthetic, "_FEW", 4)
     monkeypatch.setattr(synthetic, "_cores", lambda: 2)
-    monkeypatch.setattr(synthetic, "_begin", None)  # the other processes have their own
+    monkeypatch.setattr(synthetic, "write_clip", None)  # the other processes have their own
     synthetic.load(str(tmp_path / "two"), **FEW)
     assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+@pytest.mark.parametrize("source", ["stdin", "file"])
+def test_scripts_that_new_processes_cannot_import_do_not_hang(tmp_path, source):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from ccl_cli.data.sources import synthetic\n"
+        "synthetic._FEW, synthetic._cores = 4, lambda: 2\n"
+        f"print(len(synthetic.load({str(tmp_path / 'two')!r}, **{FEW!r}).videos))\n"  # whoever imports it
+    )
+    command = [sys.executable, *([script] if source == "file" else ["-"])]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    given = script.read_text() if source == "stdin" else ""
+    done = subprocess.run(command, input=given, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "12\n"), done.stderr
+    assert ("goes on alone" in done.stderr) if source == "file" else not done.stderr
+    synthetic.load(str(tmp_path / "one"), **FEW)
+    assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
 def test_folder_of_other_options_is_not_mixed(tmp_path):

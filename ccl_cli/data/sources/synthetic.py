@@ -27,15 +27,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -53,6 +57,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 FPS = 16
 _LABELS: tuple[Labels, ...] = ("actions", "objects", "sounds")
 _FEW = 32  # files that are written before other processes would have started
+_log = logging.getLogger("ccl")
 
 
 @dataclass(frozen=True)
@@ -175,27 +180,48 @@ def load(
 
 
 def _write_missing(root: Path, settings: World) -> None:
-    # A file that is there is whole.
-    missing = [name for name in settings.clip_names() if not _path(root, settings, name).is_file()]
-    if not missing:
-        return
-    images = {part: world.digits(part) for part in world.PARTS}
-    write = partial(_write, root, settings)
+    missing = _missing(root, settings)
     processes = min(_cores(), len(missing) // _FEW)
-    if processes < 2:
-        _begin(images)
+    if processes > 1 and _spawnable():
+        try:
+            _write_together(root, settings, missing, processes)
+        except BrokenProcessPool:
+            _log.warning("The processes that write clips ended; this one goes on alone.")
+    if missing := _missing(root, settings):
+        _images.update({part: world.digits(part) for part in world.PARTS})
         for name in missing:
-            write(name)
-        return
-    # Spawned: a server to fork from would lack what the readers of the clips want of it later on.
-    pool = ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), initializer=_begin_process, initargs=(images,)
-    )
-    try:
-        for _ in pool.map(write, missing, chunksize=8):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
+            _write(root, settings, name)
+
+
+def _missing(root: Path, settings: World) -> list[ClipName]:
+    # A file that is there is whole.
+    return [name for name in settings.clip_names() if not _path(root, settings, name).is_file()]
+
+
+def _spawnable() -> bool:
+    """Whether new processes can import the main module, as multiprocessing has them do."""
+    main = sys.modules["__main__"]
+    named, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    return bool(named) or file is None or Path(file).is_file()  # a script from stdin is '<stdin>'
+
+
+def _write_together(root: Path, settings: World, names: Sequence[ClipName], processes: int) -> None:
+    with TemporaryDirectory() as folder:
+        # Importing scikit-learn takes each process longer than writing a hundred clips. The digits go through
+        # a file: more than a pipe holds would wait for ever for a process that failed to start.
+        path = Path(folder) / "digits.npz"
+        digits: dict[str, Any] = {
+            f"{part}/{digit}": each for part in world.PARTS for digit, each in enumerate(world.digits(part))
+        }
+        np.savez(path, **digits)
+        # Spawned: a server to fork from would lack what the readers of the clips want of it later on.
+        spawn = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=(path,))
+        try:
+            for _ in pool.map(partial(_write, root, settings), names, chunksize=8):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _cores() -> int:
@@ -203,17 +229,13 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_images: dict[str, tuple[world.Floats, ...]] = {}
+_images: dict[str, tuple[world.Floats, ...]] = {}  # of each part, by digit
 
 
-def _begin(images: Mapping[str, tuple[world.Floats, ...]]) -> None:
-    # Handed over once: importing scikit-learn takes each process longer than writing a hundred clips.
-    _images.update(images)
-
-
-def _begin_process(images: Mapping[str, tuple[world.Floats, ...]]) -> None:
+def _begin(digits: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the process that asked
-    _begin(images)
+    with np.load(digits) as file:
+        _images.update({part: tuple(file[f"{part}/{digit}"] for digit in range(10)) for part in world.PARTS})
 
 
 def _path(root: Path, settings: World, name: ClipName) -> Path:
