@@ -12,7 +12,7 @@ import typer
 
 from ccl_cli import console
 from ccl_cli.cli import options
-from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, examples, with_verbosity
+from ccl_cli.cli.common import DATA, RUNTIME, examples, with_verbosity
 
 app = typer.Typer(add_completion=False)
 
@@ -52,12 +52,8 @@ def evaluate(
     ] = "fp32",
     workers: options.Workers = None,
     num_processes: options.NumProcesses = 1,
-    per_class: Annotated[
-        bool, typer.Option("--per-class", help="Show each class too.", rich_help_panel=OUTPUT)
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)
-    ] = False,
+    per_class: options.PerClass = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Evaluate a trained student: recognition and retrieval, in percent.
 

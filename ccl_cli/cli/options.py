@@ -100,6 +100,8 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Build all, read one batch, train nothing.", rich_help_panel=RUNTIME),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
+PerClass = Annotated[bool, typer.Option("--per-class", help="Show each class too.", rich_help_panel=OUTPUT)]
 Name = Annotated[str | None, typer.Option(help="Name of the run.", rich_help_panel=OUTPUT)]
 Output = Annotated[
     Path | None,

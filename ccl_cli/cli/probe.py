@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -11,11 +13,12 @@ import typer
 
 from ccl_cli import console
 from ccl_cli.cli import options
-from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, examples, with_verbosity
+from ccl_cli.cli.common import DATA, RUNTIME, examples, with_verbosity
 
 app = typer.Typer(add_completion=False)
 
-_NAMES = 6  # of classes for each verdict, where not all are asked for
+_NAMES = 40  # of classes for each verdict, where not all are asked for
+_PIPE_WIDTH = 100
 
 
 @app.command(
@@ -43,12 +46,8 @@ def probe(
     ] = None,
     workers: options.Workers = None,
     num_processes: options.NumProcesses = 1,
-    per_class: Annotated[
-        bool, typer.Option("--per-class", help="Show each class.", rich_help_panel=OUTPUT)
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)
-    ] = False,
+    per_class: options.PerClass = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Tell which teachers know a data set's classes, before any training.
 
@@ -82,9 +81,8 @@ def _show(result: Mapping[str, Any], per_class: bool) -> None:
         names = single[0]["per_class"]
         console.print_table(["class", *columns], [_class_row(name, single) for name in names])
     else:
-        rows = [row for each in single for row in _verdict_rows(each)]
-        console.print_table(["teacher", "correlated", "classes", "best kNN recall first, %"], rows)
-    print(f"\n{result['rule']}")
+        print("\n\n".join(map(_verdicts, single)))
+    print(f"\n{_wrapped(result['rule'])}")
 
 
 def _row(each: Mapping[str, Any]) -> tuple[str, ...]:
@@ -92,13 +90,22 @@ def _row(each: Mapping[str, Any]) -> tuple[str, ...]:
     return " + ".join(each["teachers"]), *figures, f"{each['test']['present']}/{each['test']['videos']}"
 
 
-def _verdict_rows(each: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    rows = []
+def _verdicts(each: Mapping[str, Any]) -> str:
+    """The classes by verdict, with their recall; a name is not torn from its figure."""
+    lines = [_wrapped(f"Correlated with {each['teachers'][0]} (kNN recall in %, best first):")]
     for verdict, names in each["verdicts"].items():
         shown = [f"{name} {each['per_class'][name]['recall']:.0f}" for name in names[:_NAMES]]
-        more = ["..."] if len(names) > _NAMES else []
-        rows.append((each["teachers"][0], verdict, str(len(names)), ", ".join([*shown, *more])))
-    return rows
+        more = [f"and {len(names) - _NAMES} more"] if len(names) > _NAMES else []
+        text = ", ".join(part.replace(" ", "\0") for part in [*shown, *more]) or "none"
+        lines.append(_wrapped(f"{len(names):>4} {verdict:<7}{text}", " " * 12).replace("\0", " "))
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    columns = shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns
+    return textwrap.fill(
+        text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _class_row(name: str, single: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from ccl_cli import console
+from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, OUTPUT, complete_plugins, examples, group, with_verbosity
 from ccl_cli.errors import UsageError
 from ccl_cli.files import write_text
@@ -35,7 +36,9 @@ _METRICS = "top1, top5, mean_class, r1, r5, r10 or map"
 Split = Annotated[
     Literal["test", "val"], typer.Option(help="Whose evaluation to read.", rich_help_panel=DATA)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.", rich_help_panel=OUTPUT)]
+FORMAT = typer.Option(
+    "--format", help="Default: as the output file's name ends, else terminal.", rich_help_panel=OUTPUT
+)
 Output = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write to a file instead of the terminal.", rich_help_panel=OUTPUT),
@@ -73,14 +76,9 @@ def table(
     paper: Annotated[bool, typer.Option("--paper", help="Put the paper's figures beside.")] = False,
     show_runs: Annotated[bool, typer.Option("--runs", help="List the runs behind every figure.")] = False,
     split: Split = "test",
-    style: Annotated[
-        Literal["terminal", "markdown", "csv", "latex", "json"] | None,
-        typer.Option(
-            "--format", help="Default: as the output file's name ends, else terminal.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
+    style: Annotated[Literal["terminal", "markdown", "csv", "latex", "json"] | None, FORMAT] = None,
     output: Output = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show runs as the paper's tables: methods by teachers, mean and deviation over seeds.
 
@@ -124,14 +122,9 @@ def compare(
         list[str] | None, typer.Option(metavar="COLUMN", help="Only this setup, e.g. AI; repeat it for more.")
     ] = None,
     split: Split = "test",
-    style: Annotated[
-        Literal["terminal", "markdown", "json"] | None,
-        typer.Option(
-            "--format", help="Default: as the output file's name ends, else terminal.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
+    style: Annotated[Literal["terminal", "markdown", "json"] | None, FORMAT] = None,
     output: Output = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare two methods seed by seed: mean difference, confidence interval, wins.
 
@@ -232,7 +225,7 @@ def _plain(output: Path | None) -> bool:
 
 
 def _deliver(text: str, output: Path | None, warnings: Sequence[str] = ()) -> None:
-    """Print or write; the warnings are those that the text itself does not hold."""
+    """Print or write; the warnings are what the text does not hold, or only in comments."""
     for warning in warnings:
         _log.warning(warning)
     if output is None:

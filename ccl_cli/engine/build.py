@@ -64,7 +64,7 @@ def build(recipe: Recipe) -> Parts:
     check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing)
     absent = set(missing)
     videos = tuple(video for video in manifest.split("train") if video not in absent)
-    _check_coverage(teachers, videos)
+    check_coverage(teachers, videos, "training videos")
     torch.manual_seed(recipe.train.seed)
     student = load_student(recipe.student, len(manifest.classes))
     infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in teachers.items())
@@ -152,6 +152,20 @@ def check_unreadable(
     )
 
 
+def check_coverage(teachers: Mapping[str, Teacher], videos: Sequence[Video], what: str = "videos") -> None:
+    """Stop when a teacher cannot have an embedding of any of the videos; ``what`` they are.
+
+    Raises:
+        DataError: names the first such teacher.
+    """
+    for name, teacher in teachers.items():
+        if not teacher.coverage([video.id for video in videos]):
+            raise DataError(
+                f"{name} has no embedding for any of the {len(videos)} {what}.",
+                f"Its names must be video ids such as '{videos[0].id}'.",
+            )
+
+
 def parameter_count(module: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
@@ -168,15 +182,6 @@ def _uses_teachers(recipe: Recipe) -> bool:
             "Name one with --teacher, for example --teacher image:resnet34, or train with --method baseline.",
         )
     return needed
-
-
-def _check_coverage(teachers: Mapping[str, Teacher], videos: Sequence[Video]) -> None:
-    for name, teacher in teachers.items():
-        if not teacher.coverage([video.id for video in videos]):
-            raise DataError(
-                f"{name} has no embedding for any of the {len(videos)} training videos.",
-                f"Its names must be video ids such as '{videos[0].id}'.",
-            )
 
 
 def _by_name(specs: Sequence[str], teachers: list[Teacher]) -> dict[str, Teacher]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -21,8 +23,9 @@ RULE = (
     "to 100 %, else weakly. Chance is the class's share of the training videos, or of the test videos of "
     "other classes that are taken for it, if that is more."
 )
-PENALTIES = (1.0, 0.1, 0.01, 0.001)
+PENALTIES = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
 _USUAL = 0.01  # where no video can be set aside to choose on
+_PATIENCE = 2  # penalties in a row that do worse than the best: still weaker ones are not tried
 _CONSTANT = 1e-6  # standard deviation below which a coordinate of unit rows says nothing
 _QUERIES_AT_ONCE = 1024
 
@@ -62,44 +65,51 @@ class ClassProbe:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What one set of embeddings tells; accuracies in [0, 1], over the test videos that have one.
+class Neighbours:
+    """What nearest neighbours tell; accuracies in [0, 1], over the test videos that have an embedding.
 
     Attributes:
         knn: Of the nearest neighbours.
-        linear: Of the linear layer.
         chance: Of naming the largest class of the training videos every time.
-        penalty: The linear layer's, as chosen.
         classes: By label.
     """
 
     knn: float
-    linear: float
     chance: float
-    penalty: float
     classes: tuple[ClassProbe, ...]
 
 
-def probe(train: Labelled, test: Labelled, aside: Tensor, classes: int, k: int) -> Probe:
-    """Ask embeddings that :func:`comparable` has prepared.
+@dataclass(frozen=True)
+class Linear:
+    """What a linear layer tells.
 
-    Args:
-        train: Neighbours, and what the linear layer learns from.
-        test: Looked at once, at the end.
-        aside: [N] bool, the training videos on which the penalty is chosen.
-        classes: Number of classes.
-        k: Number of neighbours.
+    Attributes:
+        accuracy: In [0, 1], over the test videos that have an embedding.
+        penalty: As chosen.
     """
+
+    accuracy: float
+    penalty: float
+
+
+def ask_neighbours(train: Labelled, test: Labelled, classes: int, k: int) -> Neighbours:
+    """Ask the k nearest training videos; :func:`comparable` has prepared the embeddings."""
     guesses = nearest(train, test.value, classes, k)
-    predicted, penalty = linear(train, test.value, aside, classes)
     largest = int(train.labels.bincount(minlength=classes).argmax())
-    return Probe(
+    return Neighbours(
         _share(guesses == test.labels),
-        _share(predicted == test.labels),
         _share(test.labels == largest),
-        penalty,
         per_class(guesses, test.labels, train.labels, classes),
     )
+
+
+def ask_linear(train: Labelled, test: Labelled, asides: Tensor, classes: int) -> Linear:
+    """Ask a linear layer; see :func:`linear`.
+
+    The test videos decide nothing: they are looked at once, at the end.
+    """
+    predicted, penalty = linear(train, test.value, asides, classes)
+    return Linear(_share(predicted == test.labels), penalty)
 
 
 def comparable(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,26 +142,58 @@ def nearest(train: Labelled, queries: Tensor, classes: int, k: int) -> Tensor:
     return torch.cat(found) if found else torch.empty(0, dtype=torch.long)
 
 
-def linear(train: Labelled, queries: Tensor, aside: Tensor, classes: int) -> tuple[Tensor, float]:
-    """Multinomial logistic regression on standardised coordinates.
+def linear(train: Labelled, queries: Tensor, asides: Tensor, classes: int) -> tuple[Tensor, float]:
+    """Multinomial logistic regression on standardised coordinates, as is usual for linear probes.
 
-    Its penalty is chosen on a part of the training videos; then it learns from all of them.
+    The training videos alone decide everything: mean and deviation of the coordinates, and the penalty, as
+    :func:`choose_penalty` does. The layer is then fitted again, to all of them (Kornblith et al. 2019,
+    "Do Better ImageNet Models Transfer Better?": a logarithmic grid, L-BFGS, fitted again after choosing).
 
     Shapes:
         queries: [M, D].
-        aside: [N] bool.
+        asides: [R, N] bool, the training videos that each of R rounds sets aside to choose on.
 
     Returns:
         [M] int64 predictions, and the penalty.
     """
     mean, scale = train.value.mean(dim=0), train.value.std(dim=0, correction=0)
     scale = torch.where(scale > _CONSTANT, scale, 1.0)
-    value, labels = (train.value - mean) / scale, train.labels
-    penalty, layer = _USUAL, torch.zeros(value.shape[1] + 1, classes)
-    if aside.any() and not aside.all():
-        penalty, layer = _choose(value, labels, aside, classes)
-    layer = fit_linear(value, labels, layer, penalty)
+    value = (train.value - mean) / scale
+    penalty, layer = choose_penalty(Labelled(value, train.labels), asides, classes)
+    layer = fit_linear(value, train.labels, layer, penalty)
     return _scores((queries - mean) / scale, layer).argmax(dim=1), penalty
+
+
+def choose_penalty(train: Labelled, asides: Tensor, classes: int) -> tuple[float, Tensor]:
+    """The penalty with the highest accuracy on the videos set aside, mean over the rounds.
+
+    Tried are :data:`PENALTIES`, the strongest first; once two in a row do worse than the best, still weaker
+    ones are left out. Of equal ones the strongest counts. Rounds in which all videos or none are set aside do
+    not count; without any, the penalty is 0.01.
+
+    Shapes:
+        asides: [R, N] bool.
+
+    Returns:
+        The penalty, and a layer fitted with it, to start from: [D + 1, K].
+    """
+    rounds = [aside for aside in asides if aside.any() and not aside.all()]
+    start = torch.zeros(train.value.shape[1] + 1, classes)
+    if not rounds:
+        return _USUAL, start
+    layers, best, worse = [start] * len(rounds), (-1.0, _USUAL, start), 0
+    for penalty in PENALTIES:  # each fit starts where the one before ended
+        layers = [
+            fit_linear(train.value[~aside], train.labels[~aside], layer, penalty)
+            for aside, layer in zip(rounds, layers, strict=True)
+        ]
+        accuracy = statistics.fmean(map(partial(_accuracy, train), rounds, layers))
+        worse = worse + 1 if accuracy < best[0] else 0
+        if accuracy > best[0]:
+            best = accuracy, penalty, layers[0]
+        if worse == _PATIENCE:
+            break
+    return best[1:]
 
 
 def fit_linear(value: Tensor, labels: Tensor, start: Tensor, penalty: float) -> Tensor:
@@ -221,15 +263,8 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(tuple(parts), dim=1) / math.sqrt(len(parts))
 
 
-def _choose(value: Tensor, labels: Tensor, aside: Tensor, classes: int) -> tuple[float, Tensor]:
-    """The penalty that does best on the videos set aside, and the layer it gives without them."""
-    layer = torch.zeros(value.shape[1] + 1, classes)
-    tried: list[tuple[float, float, Tensor]] = []
-    for penalty in PENALTIES:  # from the strongest: each fit starts where the one before ended
-        layer = fit_linear(value[~aside], labels[~aside], layer, penalty)
-        tried.append((_share(_scores(value[aside], layer).argmax(dim=1) == labels[aside]), penalty, layer))
-    _, penalty, layer = max(tried, key=lambda each: each[:2])
-    return penalty, layer
+def _accuracy(train: Labelled, aside: Tensor, layer: Tensor) -> float:
+    return _share(_scores(train.value[aside], layer).argmax(dim=1) == train.labels[aside])
 
 
 def _scores(value: Tensor, layer: Tensor) -> Tensor:

@@ -13,16 +13,27 @@ from torch import Tensor
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.distributed import is_main
-from ccl_cli.engine.build import load_data, load_teachers
+from ccl_cli.engine.build import check_coverage, load_data, load_teachers
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.embeddings import Embedded, embed_videos
-from ccl_cli.engine.probe import RULE, VERDICTS, Labelled, Probe, comparable, joined, probe
+from ccl_cli.engine.probe import (
+    RULE,
+    VERDICTS,
+    Labelled,
+    Neighbours,
+    ask_linear,
+    ask_neighbours,
+    comparable,
+    joined,
+)
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.recipe import Clip, Recipe
 from ccl_cli.teachers import Teacher
 
 HELD_OUT = "held out"
+NEIGHBOURS = 10
 _TEST_SHARE, _CHOOSE_SHARE = 0.25, 0.2  # of the training videos
+_ROUNDS = 3  # of choosing, each on other videos
 _log = logging.getLogger("ccl")
 
 
@@ -32,13 +43,13 @@ class Parts:
 
     Attributes:
         split: What ``test`` is: a split, or "held out" of the training videos.
-        aside: [N] bool, the training videos to choose on.
+        asides: [R, N] bool, the training videos to choose on in each of R rounds; groups stay together.
     """
 
     split: str
     train: tuple[Video, ...]
     test: tuple[Video, ...]
-    aside: Tensor
+    asides: Tensor
 
 
 def probe_teachers(
@@ -46,7 +57,7 @@ def probe_teachers(
     specs: Sequence[str],
     *,
     split: str | None = None,
-    k: int = 10,
+    k: int = NEIGHBOURS,
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -73,17 +84,7 @@ def probe_teachers(
     manifest = load_data(data)
     parts = divide(manifest, split)
     teachers = load_teachers(specs)
-    defaults = Recipe()
-    videos = (*parts.train, *parts.test)
-    _check_coverage(teachers, videos)
-    embedded = embed_videos(
-        teachers,
-        videos,
-        set_up("fp32"),
-        clip=Clip(),
-        batch_size=batch_size or defaults.eval.batch_size,
-        workers=defaults.train.workers if workers is None else workers,
-    )
+    embedded = embed_parts(teachers, parts, batch_size=batch_size, workers=workers)
     return _result(manifest, parts, teachers, embedded, k) if is_main() else {}
 
 
@@ -107,17 +108,13 @@ def divide(manifest: Manifest, split: str | None) -> Parts:
     if not test:
         what = "is too small to hold videos out" if split == HELD_OUT else f"has no {split} split"
         raise DataError(f"The data set '{manifest.name}' {what}.", "Give one with --data or --split.")
-    chosen = {video.id for video in replace(manifest, videos=train).hold_out(_CHOOSE_SHARE).split("val")}
-    return Parts(split, train, test, torch.tensor([video.id in chosen for video in train]))
+    asides = [_set_aside(replace(manifest, videos=train), seed) for seed in range(_ROUNDS)]
+    return Parts(split, train, test, torch.tensor(asides))
 
 
-def _check_coverage(teachers: Mapping[str, Teacher], videos: Sequence[Video]) -> None:
-    for name, teacher in teachers.items():
-        if not teacher.coverage([video.id for video in videos]):
-            raise DataError(
-                f"{name} has no embedding for any of the {len(videos)} videos.",
-                f"Its names must be video ids such as '{videos[0].id}'.",
-            )
+def _set_aside(training: Manifest, seed: int) -> list[bool]:
+    chosen = {video.id for video in training.hold_out(_CHOOSE_SHARE, seed).split("val")}
+    return [video.id in chosen for video in training.videos]
 
 
 def _result(
@@ -129,7 +126,7 @@ def _result(
 ) -> dict[str, Any]:
     videos = (*parts.train, *parts.test)
     for name, each in embedded.items():
-        _check_present(name, each, parts)
+        check_present(name, each, parts)
         _warn_unreadable(name, each, videos)
     groups = [*((name,) for name in teachers), *combinations(teachers, 2)]
     return {
@@ -144,11 +141,46 @@ def _result(
         "k": k,
         "rule": RULE,
         "teachers": {name: _teacher(each, embedded[name], videos) for name, each in teachers.items()},
-        "probes": [_probe(group, manifest, parts, embedded, k) for group in groups],
+        "probes": [probe(group, manifest, parts, embedded, k) for group in groups],
     }
 
 
-def _check_present(name: str, embedded: Embedded, parts: Parts) -> None:
+def embed_parts(
+    teachers: Mapping[str, Teacher],
+    parts: Parts,
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> dict[str, Embedded]:
+    """Embeddings of the training videos and then of those to test on, by teacher.
+
+    Args:
+        teachers: By name.
+        parts: The videos.
+        batch_size: Videos per forward pass; default the recipes'.
+        workers: Decoding processes; default the recipes'.
+
+    Raises:
+        DataError: a teacher cannot have an embedding of any.
+    """
+    videos, defaults = (*parts.train, *parts.test), Recipe()
+    check_coverage(teachers, videos)
+    return embed_videos(
+        teachers,
+        videos,
+        set_up("fp32"),
+        clip=Clip(),
+        batch_size=batch_size or defaults.eval.batch_size,
+        workers=defaults.train.workers if workers is None else workers,
+    )
+
+
+def check_present(name: str, embedded: Embedded, parts: Parts) -> None:
+    """Stop when a teacher has found nothing in all the videos of one of the two parts.
+
+    Raises:
+        DataError: says why, as far as it is known.
+    """
     border = len(parts.train)
     for what, rows in (
         ("training", range(border)),
@@ -186,10 +218,28 @@ def _teacher(teacher: Teacher, embedded: Embedded, videos: Sequence[Video]) -> d
     }
 
 
-def _probe(
-    group: Sequence[str], manifest: Manifest, parts: Parts, embedded: Mapping[str, Embedded], k: int
+def probe(
+    group: Sequence[str],
+    manifest: Manifest,
+    parts: Parts,
+    embedded: Mapping[str, Embedded],
+    k: int = NEIGHBOURS,
+    *,
+    with_linear: bool = True,
 ) -> dict[str, Any]:
-    """One teacher's figures or, over the videos that all of them have, several teachers' together."""
+    """One teacher's figures or, over the videos that all of them have, several teachers' together.
+
+    Args:
+        group: Names of the teachers.
+        manifest: The data set.
+        parts: Its videos and what they are for.
+        embedded: By teacher, of the training videos and then of those to test on.
+        k: Neighbours.
+        with_linear: Whether to fit a linear layer too, which takes longest.
+
+    Returns:
+        Counts; unless no video is left, also figures in percent and verdicts.
+    """
     present = torch.stack([embedded[name].present for name in group]).all(dim=0)
     border = len(parts.train)
     in_train, in_test = present[:border], present[border:]
@@ -205,26 +255,24 @@ def _probe(
         comparable(embedded[name].value[:border][in_train], embedded[name].value[border:][in_test])
         for name in group
     ]
-    train, test = (joined(each) for each in zip(*values, strict=True))
     labels = torch.tensor([video.label for video in (*parts.train, *parts.test)])
-    found = probe(
-        Labelled(train, labels[:border][in_train]),
-        Labelled(test, labels[border:][in_test]),
-        parts.aside[in_train],
-        len(manifest.classes),
-        k,
+    own = (labels[:border][in_train], labels[border:][in_test])
+    train, test = (
+        Labelled(joined(each), label) for each, label in zip(zip(*values, strict=True), own, strict=True)
     )
-    return entry | _figures(found, manifest.classes)
+    entry |= _figures(ask_neighbours(train, test, len(manifest.classes), k), manifest.classes)
+    if with_linear:
+        found = ask_linear(train, test, parts.asides[:, in_train], len(manifest.classes))
+        entry |= {"linear": 100 * found.accuracy, "penalty": found.penalty}
+    return entry
 
 
-def _figures(found: Probe, classes: Sequence[str]) -> dict[str, Any]:
+def _figures(found: Neighbours, classes: Sequence[str]) -> dict[str, Any]:
     by_name = dict(zip(classes, found.classes, strict=True))
     ranked = sorted(by_name, key=lambda name: -(by_name[name].recall or 0))
     return {
         "knn": 100 * found.knn,
-        "linear": 100 * found.linear,
         "chance": 100 * found.chance,
-        "penalty": found.penalty,
         "verdicts": {
             given: [name for name in ranked if by_name[name].verdict == given] for given in VERDICTS
         },

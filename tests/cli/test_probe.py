@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ccl_cli.cli.probe import _verdicts
 from ccl_cli.engine.probe import RULE
 from tests.cli.conftest import spawn
 
@@ -53,9 +54,32 @@ def test_the_tables(ccl, words):
     assert [row[0] for row in rows] == ["audio:precomputed", "text:precomputed", "audio:precomputed"]
     assert rows[0][-2:] == ["33.3", "30/30"]
     assert rows[2][1:3] == ["+", "text:precomputed"]
-    assert ["audio:precomputed", "highly", "1", "b", "100"] in lines
-    assert ["text:precomputed", "highly", "0"] in lines
+    assert ["1", "highly", "b", "100"] in lines
+    assert ["0", "highly", "none"] in lines
+    assert [line[3] for line in lines if line[:1] == ["Classes"]] == [
+        "audio:precomputed,",
+        "text:precomputed,",
+    ]
     assert "".join(result.out.split()).endswith("".join(RULE.split()))
+
+
+def test_the_classes_fit_a_narrow_terminal_and_keep_their_figures(monkeypatch):
+    """Of more classes than fit, the first are shown; no line breaks between a name and its figure."""
+    monkeypatch.setenv("COLUMNS", "60")
+    names = [f"{'x' * (n % 17)} class{n}" for n in range(45)]
+    text = _verdicts(
+        {
+            "teachers": ["audio:t"],
+            "verdicts": {"highly": names, "weakly": [], "not": ["z"]},
+            "per_class": {name: {"recall": 99.6} for name in [*names, "z"]},
+        }
+    )
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[1].startswith("  45 highly ")
+    assert all(line.startswith(" " * 12) for line in lines[2:-2])
+    assert all(line.endswith((" 100,", "and 5 more")) for line in lines[1:-2])
+    assert lines[-2:] == ["   0 weakly none", "   1 not    z 100"]
 
 
 def test_each_class(ccl, words):
