@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from ccl_cli.errors import EnvironmentError_
+
+# What torch says of a loader's process that is no more.
+_LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)")
 
 
 def worker_options(workers: int, modules: Iterable[str] = ()) -> dict[str, Any]:
@@ -55,7 +59,7 @@ def naming_lost_workers(advice: str = "") -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "worker" not in str(error):
+        if not _LOST.search(str(error)):
             raise
         raise EnvironmentError_(
             f"The processes that read videos ended: {str(error).splitlines()[0]}",

@@ -22,8 +22,18 @@ class Deadly(Dataset):
         return index
 
 
-def test_a_reading_process_that_is_killed_ends_with_a_sentence():
-    loader = DataLoader(Deadly(), batch_size=1, **worker_options(1, ["tests.data.test_workers"]))
+# Of its own child torch hears at once; of one that a server has forked it asks after seconds.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_workers": 1, "multiprocessing_context": "fork"},
+        pytest.param(worker_options(1, ["tests.data.test_workers"]), marks=pytest.mark.slow),
+    ],
+    ids=["own", "server's"],
+)
+def test_a_reading_process_that_is_killed_ends_with_a_sentence(options):
+    loader = DataLoader(Deadly(), batch_size=1, **options)
     with (
         pytest.raises(EnvironmentError_, match="processes that read videos ended") as caught,
         naming_lost_workers("go on"),
@@ -32,6 +42,9 @@ def test_a_reading_process_that_is_killed_ends_with_a_sentence():
     assert caught.value.hint == "If memory ran out, lower --workers; go on."
 
 
-def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), naming_lost_workers():
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+@pytest.mark.parametrize(
+    "said", ["mat1 and mat2 shapes cannot be multiplied", "Caught ValueError in DataLoader worker process 0."]
+)
+def test_other_errors_pass(said):
+    with pytest.raises(RuntimeError, match=said), naming_lost_workers():
+        raise RuntimeError(said)
