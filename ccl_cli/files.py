@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from ccl_cli.errors import UsageError
+
+_log = logging.getLogger("ccl")
 
 
 @contextmanager
@@ -38,6 +41,8 @@ def write_text(path: Path, text: str) -> None:
 def hold(path: Path, refusal: str, hint: str) -> IO[str]:
     """Open a lock file that one process may hold at a time; closing it, or any end of the process, frees it.
 
+    On a file system without locks it is open to everyone, with a warning.
+
     Raises:
         UsageError: another process holds it; says ``refusal`` and ``hint``.
     """
@@ -45,7 +50,9 @@ def hold(path: Path, refusal: str, hint: str) -> IO[str]:
     file = path.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         file.close()
         raise UsageError(refusal, hint) from error
+    except OSError as error:
+        _log.warning("'%s' cannot be locked: %s. Let one process at a time work there.", path, error.strerror)
     return file
