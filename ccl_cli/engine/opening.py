@@ -73,8 +73,15 @@ def _hold(run: RunFolder) -> None:
 def _unfinished(recipe: Recipe, output: Path | None) -> Path | None:
     if output is not None:
         return output if (output / RECIPE).is_file() else None
-    runs = [run for run in all_runs() if not run.finished and not _changes(recipe, run)]
+    runs = [run for run in all_runs() if not run.finished and _began_with(recipe, run)]
     return max((run.path for run in runs), key=lambda path: path.name, default=None)
+
+
+def _began_with(recipe: Recipe, run: RunFolder) -> bool:
+    try:
+        return not _changes(recipe, run)
+    except CclError:  # another version's recipe, or no recipe at all
+        return False
 
 
 def _changes(recipe: Recipe, run: RunFolder) -> list[str]:

@@ -37,7 +37,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, recipe: Recipe, output: Path | None) -> RunFolder:
-        """A new folder; one that holds anything already is refused.
+        """A new folder; one that holds a run or anything of the user's is refused.
 
         Raises:
             UsageError: ``output`` is not empty.
@@ -45,9 +45,7 @@ class RunFolder:
         path = output or runs_dir() / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.hash()}"
         if output is None and path.exists():  # two runs of one recipe within a second
             path = path.with_name(f"{path.name}-{time.time_ns() % 1_000_000}")
-        if path.exists() and (
-            not path.is_dir() or {file.name for file in path.iterdir()} - {CELL, ERROR, LOG}
-        ):
+        if path.exists() and (not path.is_dir() or any(map(_counts, path.iterdir()))):
             raise UsageError(
                 f"'{path}' is not empty.", f"Continue it with --resume {path}, or name another folder."
             )
@@ -128,6 +126,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _counts(file: Path) -> bool:
+    """Whether a file makes its folder a used one: not a benchmark's, nor what a kill leaves of a write."""
+    left_over = file.match(".*.tmp") or file.name == ".lock"
+    return not left_over and file.name not in (CELL, ERROR, LOG)
 
 
 def _step_of(line: str) -> int:
