@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +21,15 @@ from pydantic import (
     model_validator,
 )
 
+T = TypeVar("T")
+
+
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    if repeated := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{repeated[0]} is named twice")
+    return values
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Triple = tuple[float, float, float]
@@ -27,6 +37,7 @@ Triple = tuple[float, float, float]
 Teachers = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
+Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class _Section(BaseModel):
@@ -109,13 +120,13 @@ class Evaluation(_Section):
 class Tune(_Section):
     """How a benchmark chooses each method's weight: on videos held out of the training list."""
 
-    grid: tuple[Positive, ...] = Field(
+    grid: Annotated[tuple[Positive, ...], AfterValidator(_distinct)] = Field(
         (0.01, 0.1, 1.0, 10.0), min_length=1, description="Factors on a method's own weight."
     )
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="Share of the training list to choose on, if the data set has no val split."
     )
-    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1, description="Seeds of each choice.")
+    seeds: Seeds = Field((0,), description="Seeds of each choice.")
     epochs: PositiveInt | None = Field(None, description="Shorter runs for the choice; default: full ones.")
 
 
@@ -128,13 +139,16 @@ class Bench(_Section):
     setups: dict[str, Teachers] = Field(min_length=1, description="Columns: teachers by name, e.g. AI.")
     methods: dict[str, str | dict[str, Any]] = Field(min_length=1, description="Rows of the main tables.")
     ablations: dict[str, str | dict[str, Any]] = Field({}, description="Rows of the ablation table.")
-    seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1, description="Runs of each cell.")
+    rows: tuple[str, ...] = Field((), description="Labels of the rows to run; default: all.")
+    seeds: Seeds = Field((0, 1, 2), description="Runs of each cell.")
     tune: Tune | None = Field(None, description="Choose one weight per method; default: published weights.")
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Self:
+    def _labels(self) -> Self:
         if repeated := sorted(set(self.methods) & set(self.ablations)):
             raise ValueError(f"'{repeated[0]}' is a method and an ablation")
+        if unknown := [row for row in self.rows if row not in {*self.methods, *self.ablations}]:
+            raise ValueError(f"there is no row '{unknown[0]}'")
         return self
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from ccl_cli import registry
 from ccl_cli.errors import RecipeError, UsageError
-from ccl_cli.recipe import Bench, Recipe, methods_section
+from ccl_cli.recipe import Bench, Recipe, Tune
 from ccl_cli.recipe_files import check_recipe, method_options
 from ccl_cli.sentences import invalid
 
@@ -70,15 +70,15 @@ def final_cells(recipe: Recipe, factors: Factors) -> list[Cell]:
     """
     bench = section(recipe)
     return [
-        _cell(recipe, row, setup, teachers, seed, factors.get((row.tuned_as, setup), 1.0), "final")
-        for row in rows(recipe)
+        _cell(row, setup, teachers, seed, factors.get((row.tuned_as, setup), 1.0), "final")
+        for row in _chosen(recipe)
         for setup, teachers in (bench.setups if row.uses_teachers else _NO_TEACHERS).items()
         for seed in bench.seeds
     ]
 
 
 def tune_cells(recipe: Recipe, *, hold_out: bool) -> list[Cell]:
-    """The runs that choose weights, none of which sees the test list.
+    """The runs that choose the weights of the rows to run, none of which sees the test list.
 
     Args:
         recipe: With a benchmark whose ``tune`` is set.
@@ -87,18 +87,19 @@ def tune_cells(recipe: Recipe, *, hold_out: bool) -> list[Cell]:
     bench = section(recipe)
     if bench.tune is None:
         return []
-    changes: dict[str, Any] = {"holdout": bench.tune.holdout if hold_out else 0.0}
-    if bench.tune.epochs:
-        changes["train"] = {"epochs": bench.tune.epochs}
-    shorter = recipe_with(recipe, changes, "bench.tune")
-    return [
-        _cell(shorter, row, setup, teachers, seed, factor, "tune")
-        for row in rows(recipe)
-        if row.uses_teachers and row.table == "main"
+    tuned = {row.tuned_as for row in _chosen(recipe)}
+    cells = [
+        _cell(row, setup, teachers, seed, factor, "tune")
+        for row in _rows(recipe)
+        if row.table == "main" and row.method in tuned and row.uses_teachers
         for setup, teachers in bench.setups.items()
         for factor in bench.tune.grid
         for seed in bench.tune.seeds
     ]
+    changes: dict[str, Any] = {"holdout": bench.tune.holdout if hold_out else 0.0}
+    if bench.tune.epochs:
+        changes["train"] = {"epochs": bench.tune.epochs}
+    return [replace(cell, recipe=recipe_with(cell.recipe, changes, "bench.tune")) for cell in cells]
 
 
 def section(recipe: Recipe) -> Bench:
@@ -124,14 +125,13 @@ def only(recipe: Recipe, methods: Collection[str], setups: Collection[str]) -> R
             raise UsageError(
                 f"The benchmark has no {what} '{unknown[0]}'.", f"It has {', '.join(sorted(known))}."
             )
-    chosen = bench.model_copy(
-        update={
-            "setups": {name: bench.setups[name] for name in setups or bench.setups},
-            "methods": {n: entry for n, entry in bench.methods.items() if not methods or n in methods},
-            "ablations": {n: entry for n, entry in bench.ablations.items() if not methods or n in methods},
-        }
-    )
-    return recipe.model_copy(update={"bench": chosen})
+    columns = {name: bench.setups[name] for name in setups or bench.setups}
+    return _with_bench(recipe, setups=columns, rows=tuple(methods) or bench.rows)
+
+
+def with_tuning(recipe: Recipe) -> Recipe:
+    """The recipe with a benchmark that chooses weights: as it says itself, or else by default."""
+    return _with_bench(recipe, tune=section(recipe).tune or Tune())
 
 
 @dataclass(frozen=True)
@@ -139,30 +139,44 @@ class Row:
     """One row of a table.
 
     Attributes:
+        recipe: Without a benchmark, the row's changes laid over it.
         tuned_as: Label of the main row whose weight it takes.
     """
 
     method: str
     table: Table
-    changes: dict[str, Any]
-    uses_teachers: bool
+    recipe: Recipe
     tuned_as: str
 
+    @property
+    def uses_teachers(self) -> bool:
+        """Whether the row has a cell for each setup."""
+        found = (registry.find(registry.METHODS, name) for name in self.recipe.method)
+        return any(registry.load(plugin).uses_teachers for plugin in found)
 
-def rows(recipe: Recipe) -> Iterator[Row]:
-    """The rows, the main ones first."""
+
+def _rows(recipe: Recipe) -> Iterator[Row]:
+    """All rows, the main ones first."""
     bench = section(recipe)
     tuned_as: dict[tuple[str, ...], str] = {}
-    tables: tuple[tuple[Table, Any], ...] = (("main", bench.methods), ("ablation", bench.ablations))
-    for table, entries in tables:
-        for label, entry in entries.items():
+    tables: tuple[tuple[Table, str, Any], ...] = (
+        ("main", "methods", bench.methods),
+        ("ablation", "ablations", bench.ablations),
+    )
+    for table, entries, of_label in tables:
+        for label, entry in of_label.items():
             changes = {"method": entry} if isinstance(entry, str) else entry
-            methods = methods_section(changes.get("method", recipe.method))
-            classes = [registry.load(registry.find(registry.METHODS, name)) for name in methods]
-            same = label if table == "main" else tuned_as.get(tuple(methods), label)
-            tuned_as.setdefault(tuple(methods), label)
-            uses = any(cls.uses_teachers for cls in classes)
-            yield Row(label, table, changes, uses, same)
+            changed = recipe_with(recipe, changes, f"bench.{entries}.{label}")
+            methods = tuple(changed.method)
+            same = label if table == "main" else tuned_as.get(methods, label)
+            tuned_as.setdefault(methods, label)
+            yield Row(label, table, changed, same)
+
+
+def _chosen(recipe: Recipe) -> list[Row]:
+    """The rows to run."""
+    wanted = section(recipe).rows
+    return [row for row in _rows(recipe) if not wanted or row.method in wanted]
 
 
 def recipe_with(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
@@ -181,18 +195,19 @@ def recipe_with(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recip
         raise invalid(error, Recipe, tuple(where.split("."))) from None
 
 
-def _cell(
-    recipe: Recipe, row: Row, setup: str, teachers: Sequence[str], seed: int, factor: float, phase: Phase
-) -> Cell:
-    entries = "methods" if row.table == "main" else "ablations"
-    changed = recipe_with(recipe, row.changes, f"bench.{entries}.{row.method}")
+def _with_bench(recipe: Recipe, **changes: Any) -> Recipe:
+    return recipe.model_copy(update={"bench": section(recipe).model_copy(update=changes)})
+
+
+def _cell(row: Row, setup: str, teachers: Sequence[str], seed: int, factor: float, phase: Phase) -> Cell:
     changes = {
         "teachers": teachers,
-        "method": _weighted(changed, factor),
+        "method": _weighted(row.recipe, factor),
         "train": {"seed": seed},
         "description": "",
     }
-    return Cell(row.method, setup, seed, row.table, phase, factor, recipe_with(changed, changes, "bench"))
+    trained = recipe_with(row.recipe, changes, "bench")
+    return Cell(row.method, setup, seed, row.table, phase, factor, trained)
 
 
 def _weighted(recipe: Recipe, factor: float) -> dict[str, dict[str, Any]]:
@@ -213,5 +228,6 @@ def check(recipe: Recipe) -> None:
     Raises:
         CclError: what is wrong.
     """
-    for cell in {(cell.method, cell.setup): cell for cell in final_cells(recipe, {})}.values():
+    cells = [*tune_cells(recipe, hold_out=True), *final_cells(recipe, {})]
+    for cell in {(cell.method, cell.setup): cell for cell in cells}.values():
         check_recipe(cell.recipe)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ccl_cli import registry
 from ccl_cli.bench.cell import Place, figures, reason
 from ccl_cli.bench.matrix import Cell, Factors, final_cells, section, tune_cells
 from ccl_cli.bench.pool import places, run_cells
-from ccl_cli.data.manifest import Manifest
 from ccl_cli.engine.build import load_data, training_data
 from ccl_cli.engine.progress import Reporter
 from ccl_cli.engine.runs import RunFolder
@@ -25,11 +26,13 @@ from ccl_cli.recipe import Recipe
 from ccl_cli.spec import parse_model
 
 TUNED = "tuned.json"
+# Mean top-1 by factor, by row and column.
+Scores = Mapping[tuple[str, str], Mapping[float, float]]
 _log = logging.getLogger("ccl")
 
 
 class Outcome(NamedTuple):
-    """Folders of all cells of the tables, and of those that failed."""
+    """Folders of all cells of the tables, and of the runs that failed, those that choose weights too."""
 
     folders: list[Path]
     failed: list[Path]
@@ -47,16 +50,23 @@ def run_bench(recipe: Recipe, *, jobs: int | None = None) -> Outcome:
         UsageError: another benchmark runs in this folder, or the data has changed since cells finished.
     """
     root = folder_of(recipe)
-    manifest = load_data(recipe.data)
     bench = Runner(root, places(jobs))
+    failed: list[Cell] = []
+    factors: Factors = {}
     with hold(root / ".lock", f"A benchmark is running in '{root}' already.", "Wait for it, or use --name."):
-        factors: Factors = {}
-        if to_tune := tune_cells(recipe, hold_out=not manifest.split("val")):
-            bench.run("tune", to_tune, training_data(to_tune[0].recipe))
-            factors = choose(root, to_tune)
+        if tuning := tuning_cells(recipe):
+            failed += bench.run("tune", tuning)
+            factors = choose(root, tuning)
         cells = final_cells(recipe, factors)
-        failed = bench.run("bench", cells, manifest)
+        failed += bench.run("bench", cells)
     return Outcome([root / cell.folder for cell in cells], [root / cell.folder for cell in failed])
+
+
+def tuning_cells(recipe: Recipe) -> list[Cell]:
+    """The runs that choose weights on this data set; none if the recipe's benchmark does not ask for it."""
+    if section(recipe).tune is None:
+        return []
+    return tune_cells(recipe, hold_out=not load_data(recipe.data).split("val"))
 
 
 def folder_of(recipe: Recipe) -> Path:
@@ -71,29 +81,53 @@ def unfinished(root: Path, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def choose(root: Path, cells: Sequence[Cell]) -> Factors:
-    """The factor with the best mean top-1 on the videos set aside; of equals, the one nearest to 1.
+    """The best factor of each row and column, which is also written to ``tuned.json``.
 
-    What was tried is written to ``tuned.json``. A method none of whose runs has figures keeps its weight.
+    A row of which no factor has the figures of all its seeds keeps its weight.
     """
+    found = scores(root, cells)
+    chosen = best(found)
+    for (method, setup), row in found.items():
+        if factor := chosen.get((method, setup)):
+            _log.info("%s %s: weight x%g (val top-1 %.1f)", method, setup, factor, row[factor])
+        else:
+            _log.warning("%s %s: no factor has all its figures; the weight stays as it is.", method, setup)
+    _record(root / TUNED, found, chosen)
+    return chosen
+
+
+def scores(root: Path, cells: Sequence[Cell]) -> Scores:
+    """Mean top-1 on the videos set aside, of the factors that have the figures of all their seeds."""
     tried: dict[tuple[str, str], dict[float, list[float]]] = {}
     for cell in cells:
         found = figures(cell, root / cell.folder)
-        if found is not None:
-            of_factor = tried.setdefault((cell.method, cell.setup), {})
-            of_factor.setdefault(cell.factor, []).append(found["recognition"]["top1"])
-    means = {key: {factor: fmean(values) for factor, values in row.items()} for key, row in tried.items()}
-    chosen = {
-        key: max(row, key=lambda factor: (row[factor], -max(factor, 1 / factor)))
-        for key, row in means.items()
+        of_factor = tried.setdefault((cell.method, cell.setup), {}).setdefault(cell.factor, [])
+        of_factor.append(found["recognition"]["top1"] if found else math.nan)
+    return {
+        key: {factor: mean for factor, values in row.items() if not math.isnan(mean := fmean(values))}
+        for key, row in tried.items()
     }
-    record = [
-        {"method": method, "setup": setup, "factor": chosen[method, setup], "val_top1": row}
-        for (method, setup), row in means.items()
-    ]
-    write_text(root / TUNED, json.dumps(record, indent=2) + "\n")
+
+
+def best(found: Scores) -> Factors:
+    """The factor with the best score; of equals, the one nearest to 1."""
+    return {
+        key: max(row, key=lambda factor: (row[factor], -max(factor, 1 / factor)))
+        for key, row in found.items()
+        if row
+    }
+
+
+def _record(path: Path, found: Scores, chosen: Factors) -> None:
+    """Lay what was chosen over what an earlier call chose for other rows and columns."""
+    entries: list[dict[str, Any]] = []
+    with suppress(OSError, ValueError):
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    record = {(entry["method"], entry["setup"]): entry for entry in entries}
     for (method, setup), factor in chosen.items():
-        _log.info("%s %s: weight x%g (val top-1 %.1f)", method, setup, factor, means[method, setup][factor])
-    return chosen
+        row = found[method, setup]
+        record[method, setup] = {"method": method, "setup": setup, "factor": factor, "val_top1": row}
+    write_text(path, json.dumps(list(record.values()), indent=2) + "\n")
 
 
 class Runner:
@@ -104,9 +138,9 @@ class Runner:
         self.failed: list[Cell] = []
         self.began: dict[str, float] = {}
 
-    def run(self, title: str, cells: Sequence[Cell], manifest: Manifest) -> list[Cell]:
+    def run(self, title: str, cells: Sequence[Cell]) -> list[Cell]:
         """Run what is not finished; the cells that failed."""
-        self._check_data(cells, manifest)
+        _check_data(self.root, cells)
         todo = unfinished(self.root, cells)
         done = len(cells) - len(todo)
         _log.info("%s: %d cells, %d of them finished before.", title, len(cells), done)
@@ -136,14 +170,20 @@ class Runner:
             _log.info("%s: top-1 %.1f, R@1 %.1f (%.0f s)", cell.label, top1, r1, seconds)
         self.reporter.advance()
 
-    def _check_data(self, cells: Sequence[Cell], manifest: Manifest) -> None:
-        for cell in cells:
-            known = RunFolder(self.root / cell.folder).summary.get("data", {}).get("manifest")
-            if known is not None and known != manifest.hash:
-                raise UsageError(
-                    f"The data set has changed since '{self.root / cell.folder}' was trained.",
-                    "Give this benchmark another name with --name.",
-                )
+
+def _check_data(root: Path, cells: Sequence[Cell]) -> None:
+    """Refuse to lay runs on data that has changed beside those that finished before."""
+    hashes: dict[tuple[str | None, float], str] = {}
+    for cell in cells:
+        key = cell.recipe.data, cell.recipe.holdout
+        if key not in hashes:
+            hashes[key] = training_data(cell.recipe).hash
+        known = RunFolder(root / cell.folder).summary.get("data", {}).get("manifest")
+        if known not in (None, hashes[key]):
+            raise UsageError(
+                f"The data set has changed since '{root / cell.folder}' was trained.",
+                "Give this benchmark another name with --name.",
+            )
 
 
 def modules_of(cells: Sequence[Cell]) -> list[str]:

@@ -83,10 +83,11 @@ def bench(
         "train.precision": precision,
         "train.workers": workers,
         "bench.seeds": None if seeds is None else parse_seeds(seeds),
-        "bench.tune": {} if tune else None,
     }
     experiment = load_recipe(recipe, flags, set_ or ())
     experiment = matrix.only(experiment, method or (), setup or ())
+    if tune:
+        experiment = matrix.with_tuning(experiment)
     matrix.check(experiment)
     if dry_run:
         _list(experiment)
@@ -98,7 +99,7 @@ def bench(
     show_tables(outcome.folders)
     if outcome.failed:
         raise CclError(
-            f"{len(outcome.failed)} of {len(outcome.folders)} runs failed.",
+            f"{len(outcome.failed)} of the runs failed.",
             f"Why is in 'log.txt' there, as in '{outcome.failed[0]}'; the same command tries them again.",
         )
 
@@ -107,7 +108,7 @@ def parse_seeds(text: str) -> list[int]:
     """``5`` stands for the seeds 0 to 4; ``3,`` for seed 3 alone.
 
     Raises:
-        UsageError: not numbers.
+        UsageError: not numbers, or one of them twice.
     """
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
@@ -116,20 +117,23 @@ def parse_seeds(text: str) -> list[int]:
     seeds = numbers if "," in text or not numbers else list(range(numbers[0]))
     if not seeds or min(seeds) < 0:
         raise UsageError(f"--seeds {text}: neither a number of seeds nor a list.", "For example 5, or 0,1,2.")
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds {text}: a seed is named twice.", "Name each once.")
     return seeds
 
 
 def _list(experiment: Recipe) -> None:
     from ccl_cli.bench import matrix
-    from ccl_cli.bench.run import folder_of, unfinished
-    from ccl_cli.engine.build import load_data
+    from ccl_cli.bench.run import best, folder_of, scores, tuning_cells, unfinished
 
     root = folder_of(experiment)
-    cells = matrix.final_cells(experiment, {})
-    if matrix.section(experiment).tune:
-        hold_out = not load_data(experiment.data).split("val")
-        cells = matrix.tune_cells(experiment, hold_out=hold_out) + cells
+    tuning = tuning_cells(experiment)
+    to_tune = unfinished(root, tuning)
+    factors = {} if to_tune else best(scores(root, tuning))
+    cells = tuning + matrix.final_cells(experiment, factors)
     todo = {cell.folder for cell in unfinished(root, cells)}
     rows = [(cell.label, "to do" if cell.folder in todo else "finished", cell.folder) for cell in cells]
     console.print_table(["run", "state", f"folder in {root}"], rows)
     print(f"{len(cells)} runs, {len(todo)} to do")
+    if to_tune:
+        print("The weights are not chosen yet: the runs of the tables are listed with those of the recipe.")

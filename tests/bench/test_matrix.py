@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from ccl_cli.bench import matrix
 from ccl_cli.cli.bench import parse_seeds
 from ccl_cli.errors import PluginError, RecipeError, UsageError
-from ccl_cli.recipe import Recipe
+from ccl_cli.recipe import Recipe, Tune
 
 BENCH = {
     "setups": {"A": "audio:precomputed@a", "AI": ["audio:precomputed@a", "image:precomputed@i"]},
@@ -76,6 +76,36 @@ def test_tuning_holds_videos_out_and_leaves_the_test_list_alone():
     assert matrix.tune_cells(recipe(), hold_out=True) == []
 
 
+def test_what_tuning_says_lies_over_what_a_row_says():
+    row = {"method": "ccl", "holdout": 0.5, "train": {"epochs": 9, "batch_size": 4}}
+    tuned = recipe(methods={"long": row}, ablations={}, tune={"epochs": 2, "holdout": 0.3})
+    for hold_out, share in ((True, 0.3), (False, 0.0)):
+        for cell in matrix.tune_cells(tuned, hold_out=hold_out):
+            assert (cell.recipe.train.epochs, cell.recipe.train.batch_size) == (2, 4)
+            assert cell.recipe.holdout == share
+    assert {cell.recipe.train.epochs for cell in matrix.final_cells(tuned, {})} == {9}
+
+
+def test_an_ablation_alone_is_tuned_by_its_main_row():
+    chosen = matrix.only(recipe(tune={"grid": [0.1], "seeds": [5]}), ["ccl w/o jsd"], ["A"])
+    assert [cell.label for cell in matrix.tune_cells(chosen, hold_out=True)] == ["ccl A x0.1 seed 5"]
+    cells = matrix.final_cells(chosen, {("ccl", "A"): 10.0})
+    assert [cell.label for cell in cells] == ["ccl w/o jsd A seed 0", "ccl w/o jsd A seed 7"]
+    assert {cell.recipe.method["ccl"]["teacher_weight"] for cell in cells} == {10.0}
+
+
+def test_rows_that_are_not_run_may_need_what_is_not_installed():
+    part = matrix.only(recipe(methods={"x": "not_installed", "ccl": "ccl"}), ["ccl"], [])
+    matrix.check(part)
+    assert {cell.method for cell in matrix.final_cells(part, {})} == {"ccl"}
+
+
+def test_a_recipe_keeps_its_own_way_of_tuning():
+    own = recipe(tune={"grid": [0.1], "epochs": 2})
+    assert matrix.with_tuning(own) == own
+    assert matrix.with_tuning(recipe()).bench.tune == Tune()
+
+
 def test_rows_and_columns_can_be_chosen():
     chosen = matrix.only(recipe(), ["ccl", "ccl w/o jsd"], ["A"])
     assert [cell.label for cell in matrix.final_cells(chosen, {})][::2] == [
@@ -95,6 +125,8 @@ def test_rows_and_columns_can_be_chosen():
         ({"x": {"method": "ccl", "optim": {"lr": -1}}}, RecipeError, "bench.methods.x.optim.lr"),
         ({"x": {"meth": "ccl"}}, RecipeError, "bench.methods.x.meth"),
         ({"x": {"method": {"ccl": {"jsd": 7}}}}, RecipeError, "jsd"),
+        ({"x": {"method": 5}}, RecipeError, "bench.methods.x.method: must be a section .*, got 5"),
+        ({"x": {"method": ["ccl"]}}, RecipeError, "bench.methods.x.method: must be a section"),
     ],
 )
 def test_a_row_that_cannot_be_trained_is_found_before_anything_runs(methods, kind, said):
@@ -109,12 +141,26 @@ def test_a_recipe_without_a_benchmark_says_so():
         Recipe.model_validate({"bench": BENCH | {"ablations": {"ccl": "ccl"}}})
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": [0, 1, 0]}, "0 is named twice"),
+        ({"tune": {"seeds": [3, 3]}}, "3 is named twice"),
+        ({"tune": {"grid": [0.1, 1, 1.0]}}, r"1\.0 is named twice"),
+        ({"rows": ["ccl", "pkd"]}, "there is no row 'pkd'"),
+    ],
+)
+def test_what_a_benchmark_must_not_say(changes, said):
+    with pytest.raises(ValidationError, match=said):
+        recipe(**changes)
+
+
 @pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("0,5", [0, 5]), ("4,", [4]), ("1", [0])])
 def test_seeds_are_a_number_or_a_list(text, seeds):
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["0", "x", "", "-1,2", "1;2", ","])
+@pytest.mark.parametrize("text", ["0", "x", "", "-1,2", "1;2", ",", "1,2,1"])
 def test_seeds_that_are_neither(text):
     with pytest.raises(UsageError, match="--seeds"):
         parse_seeds(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,8 +13,9 @@ import time
 import pytest
 import yaml
 
+from ccl_cli.__main__ import main
 from ccl_cli.bench.matrix import final_cells, tune_cells
-from ccl_cli.bench.run import choose, folder_of, run_bench, unfinished
+from ccl_cli.bench.run import best, choose, folder_of, run_bench, scores, unfinished
 from ccl_cli.errors import UsageError
 from ccl_cli.recipe import Recipe
 
@@ -102,6 +104,93 @@ def test_other_data_needs_another_name(clips_folder, tmp_path):
     path.write_text(path.read_text().replace(json.loads(path.read_text())["data"]["manifest"], "0" * 16))
     with pytest.raises(UsageError, match="data set has changed"):
         run_bench(experiment)
+
+
+def test_each_run_is_compared_with_its_own_data(clips_folder):
+    """A row may train on other data, or set videos aside."""
+    rows = {"baseline": "baseline", "less": {"method": "baseline", "holdout": 0.34}}
+    experiment = recipe(clips_folder, methods=rows)
+    before = run_bench(experiment)
+    assert before.failed == []
+    assert run_bench(experiment) == before
+
+
+def evaluated(root, cell, top1):
+    """What a cell leaves."""
+    folder = root / cell.folder
+    folder.mkdir(parents=True)
+    found = {"recognition": {"top1": top1}, "retrieval": {"r1": 0.0}}
+    summary = {"finished": True, "evaluation": {"x-val": found, "x-test": found}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def tuned(clips_folder, tops, method="fitnet", **changes):
+    """A benchmark that chooses, and its folder, where factors have these figures, one of each seed."""
+    seeds = range(len(next(iter(tops.values()))))
+    tune = {"grid": list(tops), "seeds": list(seeds)}
+    experiment = recipe(clips_folder, methods={method: method}, tune=tune, **changes)
+    root, cells = folder_of(experiment), tune_cells(experiment, hold_out=True)
+    for cell in cells:
+        if (top1 := tops[cell.factor][cell.seed]) is not None:
+            evaluated(root, cell, top1)
+    return experiment, root, cells
+
+
+def test_a_factor_counts_when_all_its_seeds_do(clips_folder):
+    _, root, cells = tuned(clips_folder, {0.1: [90, None], 1.0: [0, 20], 10.0: [None, None]})
+    assert scores(root, cells) == {("fitnet", "A"): {1.0: 10.0}}
+    assert choose(root, cells) == {("fitnet", "A"): 1.0}
+
+
+def test_of_equal_factors_the_nearest_to_one_is_best():
+    assert best({("m", "A"): {0.01: 5.0, 0.1: 5.0, 10.0: 4.0}, ("n", "A"): {}}) == {("m", "A"): 0.1}
+
+
+def test_a_row_without_figures_keeps_its_weight_with_a_warning(clips_folder, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ccl"), "propagate", True)
+    _, root, cells = tuned(clips_folder, {0.1: [90, None], 1.0: [None, 20]})
+    with caplog.at_level("WARNING", "ccl"):
+        assert choose(root, cells) == {}
+    assert "fitnet A: no factor has all its figures" in caplog.text
+
+
+def test_what_was_chosen_is_kept_beside_what_is_chosen_later(clips_folder):
+    for method, tops in (("fitnet", {0.1: [10], 1.0: [20]}), ("pkt", {0.1: [30]}), ("fitnet", {2.0: [20]})):
+        _, root, cells = tuned(clips_folder, tops, method)
+        choose(root, cells)
+    record = json.loads((root / "tuned.json").read_text())
+    assert {(each["method"], each["setup"]): each["factor"] for each in record} == {
+        ("fitnet", "A"): 2.0,
+        ("pkt", "A"): 0.1,
+    }
+
+
+def test_runs_that_choose_and_fail_are_failures_too(clips_folder, monkeypatch):
+    experiment, root, cells = tuned(clips_folder, {0.1: [None], 1.0: [20]})
+    (final,) = final_cells(experiment, {})
+    evaluated(root, final, 50)
+    monkeypatch.setattr("ccl_cli.bench.run._check_data", lambda *_: None)
+
+    def fail(todo, where, modules, *, began, ended):
+        for cell, folder in todo:
+            began(cell, where[0])
+            ended(cell, folder, 1)
+
+    monkeypatch.setattr("ccl_cli.bench.run.run_cells", fail)
+    assert run_bench(experiment) == ([root / final.folder], [root / cells[0].folder])
+
+
+@pytest.mark.parametrize(("tops", "factor"), [({0.1: [30], 1.0: [20]}, 0.1), ({0.1: [30], 1.0: [None]}, 1.0)])
+def test_the_list_shows_the_runs_that_the_chosen_weights_make(clips_folder, tmp_path, capsys, tops, factor):
+    content = values(clips_folder, methods={"fitnet": "fitnet"}, tune={"grid": [0.1, 1.0], "seeds": [0]})
+    (tmp_path / "bench.yaml").write_text(yaml.safe_dump(content))
+    tuned(clips_folder, tops)
+    assert main(["bench", str(tmp_path / "bench.yaml"), "--dry-run", "--tune"]) == 0
+    (final,) = final_cells(Recipe.model_validate(content), {("fitnet", "A"): factor})
+    out = capsys.readouterr().out
+    assert final.folder in out
+    assert ("weights are not chosen yet" in out) == (None in tops[1.0])
+    assert "x10" not in out  # the recipe's own grid, not the default one
 
 
 def start(recipe_path, *arguments):
