@@ -118,8 +118,6 @@ class Layers:
         if "extends" in values:
             family = (*children, path.resolve())
             self.read(_parent(values.pop("extends"), family, origins.pop(("extends",))), family)
-        if "method" in values:  # a child's methods replace the parent's, or it could not drop one
-            self.values.pop("method", None)
         self.values = _merged(self.values, _expanded(values))
         self.origins |= origins
 
@@ -137,14 +135,19 @@ class Layers:
         self.values = _expanded(self.values)
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Sections are merged by key; anything else, a list too, is replaced."""
+def _merged(below: dict[str, Any], above: dict[str, Any], at: Keys = ()) -> dict[str, Any]:
+    """Sections are merged by key; methods, a benchmark's rows and anything else, a list too, are replaced."""
     both = {
-        key: _merged(below[key], value)
+        key: _merged(below[key], value, (*at, key))
         for key, value in above.items()
-        if isinstance(value, dict) and isinstance(below.get(key), dict)
+        if isinstance(value, dict) and isinstance(below.get(key), dict) and not _whole(*at, key)
     }
     return {**below, **above, **both}
+
+
+def _whole(*keys: str) -> bool:
+    # Merged with its parent's, a child's could not drop an option or a method.
+    return keys == ("method",) or keys[:-1] in (("bench", "methods"), ("bench", "ablations"))
 
 
 def _expanded(values: dict[str, Any]) -> dict[str, Any]:

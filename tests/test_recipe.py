@@ -280,6 +280,29 @@ def test_the_methods_of_a_child_replace_the_parents(family, text, method):
     )
 
 
+def test_a_benchmarks_row_replaces_the_parents_row_of_that_name(family):
+    bench = """
+bench:
+  setups: {A: audio:cnn14}
+  methods: {kd: {method: kd, ce_weight: 0.1}, ccl: ccl, pkt: {method: {pkt: {weight: 2}}}}
+  ablations: {no jsd: {method: {ccl: {jsd: false}}}}
+"""
+    mine = """
+bench:
+  methods: {kd: {method: {kd: {temperature: 2}}}, ccl: {method: {ccl: {nce: false}}}}
+  ablations: {no jsd: {optim: {lr: 0.5}}}
+"""
+    child = family(parent=PARENT + bench, child="extends: ../parent/parent.yaml\n" + mine)
+    found = load_recipe(str(child)).bench
+    assert found.setups == {"A": ("audio:cnn14",)}
+    assert found.methods == {
+        "kd": {"method": {"kd": {"temperature": 2}}},
+        "ccl": {"method": {"ccl": {"nce": False}}},
+        "pkt": {"method": {"pkt": {"weight": 2}}},
+    }
+    assert found.ablations == {"no jsd": {"optim": {"lr": 0.5}}}
+
+
 def test_a_chain_through_a_built_in_recipe_with_flags_and_overrides_on_top(family):
     youngest = family(
         middle="extends: ucf51-baseline\ntrain: {epochs: 5, workers: 1, seed: 1}\n",
