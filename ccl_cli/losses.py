@@ -74,7 +74,7 @@ def info_nce(scores: Tensor, target: Tensor, present: Tensor) -> Tensor:
     Shapes:
         scores: [A, C] similarities over temperature.
         target: [A] int64, column of each anchor's own candidate.
-        present: [C] bool, candidates that exist.
+        present: [C] bool, candidates that exist; or [A, C], those of each anchor.
         returns: [A].
     """
     return F.cross_entropy(scores.masked_fill(~present, _EXCLUDED), target, reduction="none")

@@ -31,7 +31,8 @@ class CMCOptions(MethodOptions):
         "linear", description="How each view enters the contrast; identity needs equal widths."
     )
     dim: int = Field(128, ge=1, description="Width of the linear heads.")
-    temperature: float = Field(0.07, gt=0, description="Divides the similarities.")
+    # Far below, the exponentials that the normalising constant sums overflow.
+    temperature: float = Field(0.07, ge=0.005, description="Divides the similarities.")
     loss: Literal["softmax", "nce"] = Field(
         "softmax", description="softmax: advised for small data sets; nce: as in the paper."
     )

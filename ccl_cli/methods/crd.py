@@ -24,7 +24,8 @@ class CRDOptions(MethodOptions):
 
     weight: float = Field(0.8, ge=0, description="Weight of the loss.")
     dim: int = Field(128, ge=1, description="Width of the space the contrast takes place in.")
-    temperature: float = Field(0.07, gt=0, description="Divides the similarities.")
+    # Far below, the exponentials that the normalising constant sums overflow.
+    temperature: float = Field(0.07, ge=0.005, description="Divides the similarities.")
     num_negatives: int = Field(
         16384, ge=1, description="Negatives per anchor; at most as many as there are candidates."
     )

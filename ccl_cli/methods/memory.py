@@ -11,15 +11,14 @@ import math
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccl_cli.distributed import gather_mask, gather_rows, rank, total, world_size
-from ccl_cli.losses import unit_rows
+from ccl_cli.losses import info_nce, unit_rows
 
 Negatives = Literal["other_class", "other_instance", "uniform"]
 Positive = Literal["own", "same_class"]
-# Stands for minus infinity, but stays finite where a gradient multiplies it by zero.
-_EXCLUDED = -1e30
 # The reference's guard inside the logarithms, which moves values by less than it.
 _EPSILON = 1e-7
 
@@ -205,9 +204,9 @@ def softmax_contrast(scores: Tensor, contrast: Contrast) -> Tensor:
         scores: [A, N] similarities over temperature.
         returns: [A].
     """
-    positive, negative = _chosen(scores, contrast)
-    negative = negative.masked_fill(~contrast.drawn, _EXCLUDED)
-    return torch.cat([positive[:, None], negative], dim=1).logsumexp(dim=1) - positive
+    candidates = torch.cat([contrast.positive[:, None], contrast.negative], dim=1)
+    present = F.pad(contrast.drawn, (1, 0), value=True)
+    return info_nce(scores.gather(1, candidates), torch.zeros_like(contrast.positive), present)
 
 
 def _chosen(scores: Tensor, contrast: Contrast) -> tuple[Tensor, Tensor]:

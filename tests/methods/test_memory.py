@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from golden import assert_close, load
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import nn
 
 from ccl_cli.data.batch import Batch
@@ -275,6 +277,18 @@ def test_terms_and_gradients_are_finite(name, labels, present):
             assert torch.isfinite(parameter.grad).all()
     if not present.any():
         assert terms["student/audio:a"] == 0
+
+
+@pytest.mark.parametrize("options", [CRDOptions, partial(CMCOptions, loss="nce")])
+def test_the_lowest_temperature_is_finite_and_a_lower_one_is_refused(options):
+    labels, present = torch.tensor([0, 1, 2, 0]), torch.ones(4, dtype=torch.bool)
+    lowest = options(temperature=0.005)
+    method = (CRD if isinstance(lowest, CRDOptions) else CMC)(lowest, Setting(6, 3, labels, (AUDIO,)))
+    for _ in range(2):
+        _, grad = step(method, labels, present)
+        assert torch.isfinite(grad).all()
+    with pytest.raises(ValidationError, match=r"greater than or equal to 0\.005"):
+        options(temperature=0.001)
 
 
 @pytest.mark.parametrize("name", METHODS)
