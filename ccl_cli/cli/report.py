@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 import typer
 
@@ -93,7 +93,7 @@ def table(
     numbers = () if number == "all" else (int(number),)
     found = tables(summary, numbers, metric or (), printed=paper)
     if chosen == "terminal":
-        text = terminal.table(found, summary, plain=_plain(output), runs=show_runs)
+        text = terminal.table(found, summary, runs=show_runs, **_looks(output))
     else:
         writers = {
             "markdown": markdown.table,
@@ -138,7 +138,7 @@ def compare(
     summary = summarise(paired.only(collect(runs or (), split), first, second))
     found = paired.compare(summary, first, second, metric, setup or ())
     if chosen == "terminal":
-        text = terminal.comparison(found, summary, plain=_plain(output))
+        text = terminal.comparison(found, summary, **_looks(output))
     elif chosen == "markdown":
         text = markdown.comparison(found, summary)
     elif chosen == "json":
@@ -213,15 +213,25 @@ def show_tables(runs: Sequence[Path]) -> None:
     from ccl_cli.report.table import summarise, tables
 
     summary = summarise(collect(runs))
-    _deliver(terminal.table(tables(summary), summary, plain=_plain(None)), None)
+    _deliver(terminal.table(tables(summary), summary, **_looks(None)), None)
 
 
 def _format(style: str | None, output: Path | None) -> str:
     return style or _BY_SUFFIX.get(output.suffix if output else "", "terminal")
 
 
-def _plain(output: Path | None) -> bool:
-    return output is not None or console.plain(sys.stdout)
+class _Looks(TypedDict):
+    plain: bool
+    width: int | None
+
+
+def _looks(output: Path | None) -> _Looks:
+    """A file is plain and looks the same whatever the terminal."""
+    from ccl_cli.report.terminal import FILE_WIDTH
+
+    if output is not None:
+        return {"plain": True, "width": FILE_WIDTH}
+    return {"plain": console.plain(sys.stdout), "width": None}
 
 
 def _deliver(text: str, output: Path | None, warnings: Sequence[str] = ()) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Run:
         modalities: The teachers' modalities.
         figures: In percent, by data set and metric.
         manifests: Hash of the videos evaluated, by data set.
+        own: Hash of the videos it was trained on and whose splits it knows; "" if it does not say.
         error: Why it failed, or None.
         written: When its summary was last written, in nanoseconds.
     """
@@ -70,6 +71,7 @@ class Run:
     modalities: tuple[str, ...] = ()
     figures: Mapping[tuple[str, str], float] = field(default_factory=dict)
     manifests: Mapping[str, str] = field(default_factory=dict)
+    own: str = ""
     error: str | None = None
     written: int = 0
 
@@ -220,6 +222,7 @@ def _read(folder: Path, split: str) -> Run | str:
         modalities=_modalities(summary),
         figures=figures,
         manifests=manifests,
+        own=str(summary.get("data", {}).get("manifest", "")),
         error=None if figures else clean(error.get("message", "it failed")),
         written=(folder / SUMMARY).stat().st_mtime_ns if figures else 0,
     )
@@ -278,14 +281,25 @@ def _modalities(summary: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _newest_of_each_seed(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
-    same: dict[object, list[Run]] = defaultdict(list)
+    """Of runs that repeat each other only the newest keeps its figures, data set by data set."""
+    same: dict[tuple[str, object], list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.written):
-        data = tuple(sorted({data for data, _ in run.figures}))
-        same[run.method, run.setup, run.seed, seedless(run.recipe), data].append(run)
+        for data in sorted({data for data, _ in run.figures}):
+            same[data, (run.method, run.setup, run.seed, seedless(run.recipe))].append(run)
+    counting: dict[Path, tuple[Run, set[str]]] = {}
+    for (data, _), again in same.items():
+        counting.setdefault(again[-1].folder, (again[-1], set()))[1].add(data)
     notes = [
-        f"{again[-1].label}, seed {again[-1].seed}, was run {len(again)} times with one recipe: the newest "
-        f"counts, {again[-1].folder}; not {listed([run.folder for run in again[:-1]])}."
-        for again in same.values()
+        f"{again[-1].label}, seed {again[-1].seed}, was run {len(again)} times with one recipe: on {data} "
+        f"the newest counts, {again[-1].folder}; not {listed([run.folder for run in again[:-1]])}."
+        for (data, _), again in same.items()
         if len(again) > 1
     ]
-    return [again[-1] for again in same.values()], notes
+    return [_on(run, datasets) for run, datasets in counting.values()], notes
+
+
+def _on(run: Run, datasets: Collection[str]) -> Run:
+    """The run as if it had been evaluated on these alone."""
+    figures = {key: value for key, value in run.figures.items() if key[0] in datasets}
+    manifests = {data: value for data, value in run.manifests.items() if data in datasets}
+    return replace(run, figures=figures, manifests=manifests)

@@ -82,20 +82,20 @@ def _curves(study: Study, setup: str, name: str) -> Iterator[Curve]:
 
 
 def _read(path: Path, name: str) -> dict[int, float]:
-    """A figure by step; lines that a kill cut off, and values that were not finite, are left out."""
+    """A figure by step; lines that a kill cut off or damaged, and values not finite, are left out."""
     found: dict[int, float] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return found
     for line in lines:
         try:
             entry = json.loads(line)
-            value = FIGURES[name][1] * float(entry[name])
-        except (ValueError, KeyError, TypeError):
+            step, value = int(entry["step"]), FIGURES[name][1] * float(entry[name])
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
         if math.isfinite(value):
-            found[int(entry["step"])] = value
+            found[step] = value
     return found
 
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from string import Template
 
 from ccl_cli import __version__
-from ccl_cli.errors import CclError
+from ccl_cli.errors import CclError, DataError
 from ccl_cli.report import classes, confusion, curves, gallery, paired, provenance, tsne
 from ccl_cli.report.collect import METRICS, clean
 from ccl_cli.report.drawing import Drawing
@@ -60,12 +60,16 @@ def _section(part: Section, study: Study) -> Html:
     try:
         body = part.body(study)
     except CclError as error:
-        body = tag("p", clean(f"{error.message} {error.hint or ''}"), class_="absent")
+        body = _absent(error)
     return tag("section", tag("h2", part.title, id=f"{part.key}-title"), body, id=part.key)
 
 
+def _absent(error: CclError) -> Html:
+    return tag("p", clean(f"{error.message} {error.hint or ''}"), class_="absent")
+
+
 def _verdict(study: Study) -> Html:
-    """The best method's figure, and what may be said about it."""
+    """The best method's figure, what may be said about it, and what it was chosen on."""
     best, base = study.best, study.baseline
     name = METRICS[study.metric][1]
     words = [f"{best.method} {best.setup}".rstrip(), f"reaches {_figure(best.mean, best.sd)} % {name}"]
@@ -73,11 +77,34 @@ def _verdict(study: Study) -> Html:
     if base:
         words.append(f"and the baseline {_figure(base.mean, base.sd)} %")
     lines = [tag("p", f"{' '.join(words)}.", class_="verdict")]
-    if base:
-        setups = [best.setup] if best.setup else []
-        pair = paired.compare(study.summary, best.method, BASELINE, study.metric, setups)[0]
-        lines.append(tag("p", pair.sentence))
-    return joined(lines)
+    lines += [tag("p", pair.sentence) for pair in _pairs(study, study.metric) if pair.setup == best.setup]
+    return joined([*lines, *(tag("p", line, class_="note") for line in cautions(study))])
+
+
+def cautions(study: Study) -> list[str]:
+    """What was chosen, and on which videos."""
+    found = []
+    if len([cell for cell in study.cells() if cell.mean is not None]) > 1:
+        found.append(
+            f"{study.best.label} is named because it is the best on these very {study.split} videos, which "
+            "flatters it."
+        )
+    for chosen, count in provenance.selections(study).items():
+        if chosen != "last":
+            found.append(
+                f"In {count} of {len(study.runs)} runs the checkpoint is not the last one: it was chosen "
+                f"({chosen}), and if that was on these videos, the figures flatter it."
+            )
+    return found
+
+
+def _pairs(study: Study, metric: str) -> list[paired.Paired]:
+    """The best method against the baseline, on the study's data; none without a baseline or the figure."""
+    there = any((cell.data, cell.metric) == (study.data, metric) for cell in study.summary.cells.values())
+    if study.baseline is None or not there:
+        return []
+    found = paired.compare(study.summary, study.best.method, BASELINE, metric)
+    return [pair for pair in found if pair.data == study.data]
 
 
 def _headline(study: Study) -> Html:
@@ -115,18 +142,11 @@ def _entry(each: Entry) -> Html:
 def _paired(study: Study) -> Html:
     if study.baseline is None:
         return tag("p", "There is no baseline among these runs to compare with.", class_="absent")
-    summary, parts = study.summary, []
-    for metric in ("top1", "r1"):
-        if any(cell.metric == metric and cell.data == study.data for cell in summary.cells.values()):
-            pairs = [
-                pair
-                for pair in paired.compare(summary, study.best.method, BASELINE, metric)
-                if pair.data == study.data
-            ]
-            header, *rows = paired.rows(pairs)
-            parts += [table(header, rows, paired.title(pairs)), listing([pair.sentence for pair in pairs])]
-    chosen = f"{study.best.method} is compared because it is the best on these very {study.split} videos."
-    return joined([*parts, tag("p", f"{chosen} {paired.CAUTION}", class_="note")])
+    parts = []
+    for pairs in filter(None, (_pairs(study, metric) for metric in ("top1", "r1"))):
+        header, *rows = paired.rows(pairs)
+        parts += [table(header, rows, paired.title(pairs)), listing([pair.sentence for pair in pairs])]
+    return joined([*parts, tag("p", paired.CAUTION, class_="note")])
 
 
 def _curves(study: Study) -> Html:
@@ -150,10 +170,19 @@ def _classes(study: Study) -> Html:
             class_="note",
         )
     ]
+    lacking: list[DataError] = []
     for setup in sorted(study.setups, key=lambda setup: setup != best):
-        found = classes.changes(study, setup)
+        title = f"Setup {setup}" if setup else "Classes"
+        try:
+            found = classes.changes(study, setup)
+        except DataError as error:  # the other setups can still be shown
+            lacking.append(error)
+            parts.append(folded(title, _absent(error), open_=setup == best))
+            continue
         inner = [listing([change.sentence for change in found]), _figures(classes.panels(found))]
-        parts.append(folded(f"Setup {setup}" if setup else "Classes", *inner, open_=setup == best))
+        parts.append(folded(title, *inner, open_=setup == best))
+    if len(lacking) == len(study.setups):
+        raise lacking[0]
     return joined(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,14 +53,21 @@ def versions(study: Study) -> Rows:
 
 
 def runs(study: Study) -> Rows:
-    """A header; every run behind the figures, failed ones last."""
-    header = ("method", "setup", "seed", "recipe", "device", "seconds", "folder")
-    rows = [_run(run) for run in study.runs]
+    """A header; every run that was read, compared here or not, failed ones last."""
+    header = ("method", "setup", "seed", "evaluated on", "recipe", "device", "seconds", "folder")
+    place = {run.folder: number for number, run in enumerate(study.runs)}
+    found = sorted(study.collected.runs, key=lambda run: place.get(run.folder, len(place)))
     failed = [
-        (run.method, run.setup or "-", str(run.seed), "failed", "", "", clean(run.folder))
+        (run.method, run.setup or "-", str(run.seed), "failed", "", "", "", clean(run.folder))
         for run in study.collected.failed
     ]
-    return [header, *rows, *failed]
+    return [header, *map(_run, found), *failed]
+
+
+def selections(study: Study) -> dict[str, int]:
+    """How many runs published which checkpoint, in the words of their evaluation; "last": nothing chosen."""
+    records = (read_json(run.folder / f"eval-{study.data}-{study.split}.json") for run in study.runs)
+    return dict(Counter(clean(record.get("selection", "last")) for record in records))
 
 
 def recipe(study: Study) -> str:
@@ -75,7 +83,8 @@ def _run(run: Run) -> tuple[str, ...]:
     seconds = summary.get("seconds")
     took = f"{seconds:.0f}" if isinstance(seconds, int | float) else ""
     device = clean(summary.get("device", ""))
-    return (run.method, run.setup or "-", str(run.seed), run.hash, device, took, clean(run.folder))
+    data = clean(", ".join(run.manifests))
+    return (run.method, run.setup or "-", str(run.seed), data, run.hash, device, took, clean(run.folder))
 
 
 def _evaluated(study: Study, run: Run) -> Iterator[tuple[str, ...]]:

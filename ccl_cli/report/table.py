@@ -42,6 +42,11 @@ class Cell:
     runs: tuple[Run, ...]
     failed: tuple[Run, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """Row and column, for sentences."""
+        return f"{self.method} {self.setup}".rstrip()
+
     @cached_property
     def values(self) -> dict[int, float]:
         """Figures in percent, by seed."""

@@ -10,32 +10,56 @@ from ccl_cli.report import paired
 from ccl_cli.report.layout import Block, blocks, footer, run_lines
 from ccl_cli.report.table import Summary, Table
 
-_PIPE_WIDTH = 100  # of what goes to a file or a pipe
+FILE_WIDTH = 100
 _Lines = Sequence[Sequence[str]]
 
 
-def table(found: Sequence[Table], summary: Summary, *, plain: bool, runs: bool = False) -> str:
-    """Tables, how to read them, and what a reader has to know; ``runs``: also what is behind each figure."""
+def columns() -> int:
+    """Width of the terminal; of a pipe, unless ``COLUMNS`` says otherwise, that of a file."""
+    return shutil.get_terminal_size((FILE_WIDTH, 24)).columns
+
+
+def table(
+    found: Sequence[Table],
+    summary: Summary,
+    *,
+    plain: bool,
+    runs: bool = False,
+    width: int | None = None,
+) -> str:
+    """Tables, how to read them, and what a reader has to know.
+
+    Args:
+        found: The tables.
+        summary: What they were made of.
+        plain: Neither rules nor colours.
+        runs: Whether to list what is behind each figure.
+        width: Letters in a line; default the terminal's.
+    """
+    width = width or columns()
     parts = []
     for each in found:
-        for block in blocks(each, lambda block: _width(block) <= _columns(), named=True):
+        for block in blocks(each, lambda block: _width(block) <= width, named=True):
             parts.append(_block(block, plain))
         best = ("*" if plain else "Bold") + ": best of its column. " if each.best else ""
-        parts.append(_wrapped(f"{best}{footer(each, summary)}"))
-    parts += _notes(summary)
+        parts.append(_wrapped(f"{best}{footer(each, summary)}", width))
+    parts += _notes(summary, width)
     if runs:
         parts.append("\n".join(["Runs:", *run_lines(found)]))
     return "\n\n".join(parts) + "\n"
 
 
-def comparison(pairs: Sequence[paired.Paired], summary: Summary, *, plain: bool) -> str:
-    """Comparisons, one row each, and what may be said."""
+def comparison(
+    pairs: Sequence[paired.Paired], summary: Summary, *, plain: bool, width: int | None = None
+) -> str:
+    """Comparisons, one row each, and what may be said; ``width`` as of :func:`table`."""
+    width = width or columns()
     parts = []
     for same in paired.by_data(pairs):
         header, *rows = paired.rows(same)
         parts.append(_sheet(paired.title(same), [header], rows, plain=plain))
-        parts.append("\n".join(_wrapped(pair.sentence) for pair in same))
-    return "\n\n".join([*parts, _wrapped(paired.CAUTION), *_notes(summary)]) + "\n"
+        parts.append("\n".join(_wrapped(pair.sentence, width) for pair in same))
+    return "\n\n".join([*parts, _wrapped(paired.CAUTION, width), *_notes(summary, width)]) + "\n"
 
 
 def _block(block: Block, plain: bool) -> str:
@@ -106,13 +130,10 @@ def _sheet(
     return captured.get().rstrip()
 
 
-def _notes(summary: Summary) -> list[str]:
-    return ["\n".join(_wrapped(f"Note: {note}") for note in summary.notes)] if summary.notes else []
+def _notes(summary: Summary, width: int) -> list[str]:
+    notes = [_wrapped(f"Note: {note}", width) for note in summary.notes]
+    return ["\n".join(notes)] if notes else []
 
 
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, _columns(), break_long_words=False, break_on_hyphens=False)
-
-
-def _columns() -> int:
-    return shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns
+def _wrapped(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)

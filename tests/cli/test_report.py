@@ -138,3 +138,14 @@ def test_reports_import_no_torch(words):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == ""
+
+
+def test_a_file_is_the_same_whatever_the_terminal(ccl, bench, monkeypatch):
+    texts = set()
+    for columns in ("40", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        for words in (["table"], ["compare", "ccl", "baseline"]):
+            assert ccl("report", *words, "--output", f"{words[0]}.txt").code == 0
+        texts.add(Path("table.txt").read_text() + Path("compare.txt").read_text())
+    (text,) = texts
+    assert 80 < max(map(len, text.splitlines())) <= 100

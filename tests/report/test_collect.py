@@ -8,6 +8,7 @@ import pytest
 
 from ccl_cli.errors import DataError
 from ccl_cli.report.collect import clean, collect, seedless
+from ccl_cli.report.table import summarise
 from tests.report.folders import mark, write_bench, write_cell, write_failed, write_run
 
 RUNS = Path("runs")
@@ -123,10 +124,30 @@ def test_of_one_seed_run_twice_the_newest_counts():
     (run,), notes = collect().runs, collect().notes
     assert run.figures["ucf51-split1", "top1"] == 20.0
     assert notes == (
-        "ccl AI, seed 0, was run 2 times with one recipe: the newest counts, runs/x/a; not runs/x/newer-by-name.",
+        "ccl AI, seed 0, was run 2 times with one recipe: on ucf51-split1 the newest counts, runs/x/a; not "
+        "runs/x/newer-by-name.",
     )
     os.utime(RUNS / "x" / "newer-by-name" / "summary.json", (2e9, 2e9))
     assert collect().runs[0].figures["ucf51-split1", "top1"] == 10.0
+
+
+def test_the_newest_counts_data_set_by_data_set():
+    """The older run was evaluated on one more data set: there it still counts, and nowhere twice."""
+    older = write_run(RUNS / "x" / "older", top1=10.0, data="d1")
+    summary = json.loads((older / "summary.json").read_text())
+    summary["evaluation"]["d2-test"] = {"recognition": {"top1": 11.0}}
+    (older / "summary.json").write_text(json.dumps(summary))
+    os.utime(older / "summary.json", (1e9, 1e9))
+    write_run(RUNS / "x" / "newer", top1=20.0, data="d1")
+    found = {run.folder.name: run for run in collect().runs}
+    assert found["older"].figures == {("d2", "top1"): 11.0}
+    assert found["older"].manifests.keys() == {"d2"}
+    assert found["newer"].figures["d1", "top1"] == 20.0
+    cells = summarise(collect()).cells
+    assert [run.folder.name for run in cells["d1", "ccl", "AI", "top1"].runs] == ["newer"]
+    assert collect().notes == (
+        "ccl AI, seed 0, was run 2 times with one recipe: on d1 the newest counts, runs/x/newer; not runs/x/older.",
+    )
 
 
 def test_a_failed_run_that_was_repeated_is_forgotten():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import struct
@@ -29,6 +30,12 @@ def runs(clips_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def text(runs):
     return page(study([runs]))
+
+
+@pytest.fixture
+def copied(runs, text, tmp_path):
+    """The runs with what the page has left beside them, to be changed."""
+    return shutil.copytree(runs, tmp_path / "r")
 
 
 def test_all_sections_are_there_and_in_the_contents(text):
@@ -140,6 +147,76 @@ def test_without_a_baseline(clips_folder, tmp_path):
         shutil.rmtree(folder)
     text = page(study([runs]))
     assert text.count("There is no baseline among these runs to compare with.") == 2
+
+
+def first_lines(text):
+    return text.partition("<header>")[2].partition("</header>")[0]
+
+
+def test_the_verdict_is_about_the_data_the_page_is_about(copied, tmp_path):
+    """Two runs on a data set that comes first in the tables, with a difference of the other sign."""
+    for seed, gap in ((0, 9.0), (1, 8.0)):
+        write_cell(copied / "u", "ccl", "AI", seed, top1=20.0)
+        write_cell(copied / "u", "baseline", "", seed, top1=20.0 + gap)
+    there = study([copied])
+    assert (there.data, there.summary.datasets) == ("clips", ["ucf51-split1", "clips"])
+    said = first_lines(page(there))
+    assert "All 2 seeds give the same difference in AI, +20.0 points" in said
+    assert "baseline is better" not in said
+
+
+def test_what_was_chosen_on_the_test_videos_is_among_the_first_lines(copied, tmp_path):
+    said = first_lines(page(study([copied])))
+    assert "ccl AI is named because it is the best on these very test videos, which flatters it." in said
+    assert "checkpoint" not in said
+    file = next(copied.glob("*ccl-AI-s0")) / "eval-clips-test.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "selection": "best on <test>"}))
+    said = first_lines(page(study([copied])))
+    assert "In 1 of 6 runs the checkpoint is not the last one: it was chosen (best on &lt;test&gt;)" in said
+
+
+def test_other_videos_than_the_runs_own_are_not_shown_as_its_own(copied, tmp_path):
+    file = next(copied.glob("*ccl-AI-s0")) / "eval-clips-test.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "data": {"manifest": "0" * 16}}))
+    text = page(study([copied]))
+    assert text.count("was evaluated on other videos of clips than those it was trained with") == 3
+    with pytest.raises(DataError, match="evaluated on other videos"):
+        write_figure(study([copied]), "confusion", tmp_path / "f.png")
+
+
+def test_one_setup_without_classes_leaves_the_others_their_section(copied, tmp_path):
+    write_cell(copied, "ccl", "A", 0, data="clips", top1=60.0)  # no evaluation by class
+    text = page(study([copied]))
+    section = text.partition('id="classes"')[2].partition("</section>")[0]
+    assert "ccl AI: better in 2 classes" in section
+    assert section.count("These runs have no accuracies by class.") == 1
+    for file in copied.glob("*/eval-*.json"):
+        file.unlink()
+    section = page(study([copied])).partition('id="classes"')[2].partition("</section>")[0]
+    assert "<details" not in section
+    assert section.count("These runs have no accuracies by class.") == 1
+
+
+def test_damaged_lines_of_metrics_cost_only_themselves(copied, tmp_path):
+    whole = write_figure_text(copied, tmp_path)
+    damaged = (b'{"loss": 1, "ce": 1, "accuracy": 1}', b'{"step": null, "loss": 1, "ce": 1, "accuracy": 1}')
+    damaged += (b'{"step": Infinity, "loss": 1, "ce": 1, "accuracy": 1}', b"\xff\xfe\x00", b"[1]", b"null")
+    damaged += (b'{"step": 5, "loss": 1%s, "ce": 1%s, "accuracy": 1%s}' % ((b"0" * 400,) * 3),)
+    for file in copied.glob("*/metrics.jsonl"):
+        file.write_bytes(b"\n".join([*damaged, file.read_bytes()]))
+    assert write_figure_text(copied, tmp_path) == whole
+
+
+def write_figure_text(runs, folder):
+    write_figure(study([runs]), "curves", folder / "curves.svg")
+    return (folder / "curves.svg").read_text()
+
+
+def test_every_run_that_was_read_is_listed(copied, tmp_path):
+    write_cell(copied / "more", "ccl", "AI", 0, data="elsewhere", top1=10.0, train={"epochs": 7})
+    section = page(study([copied])).partition('id="origin"')[2]
+    assert "7 runs and their seeds" in section
+    assert Reading(section.partition("</section>")[0].partition(">")[2]).cells.count("elsewhere") == 1
 
 
 def test_a_run_with_nothing_but_its_figures(tmp_path):

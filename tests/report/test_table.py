@@ -237,6 +237,14 @@ def test_no_line_is_wider_than_the_terminal(bench, monkeypatch, columns):
         assert max(map(len, terminal.table(*bench, plain=plain).splitlines())) <= columns
 
 
+def test_a_width_of_ones_own_counts_whatever_the_terminal(bench, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    wide = terminal.table(*bench, plain=True, width=140)
+    assert 100 < max(map(len, wide.splitlines())) <= 140
+    monkeypatch.setenv("COLUMNS", "200")
+    assert terminal.table(*bench, plain=True, width=140) == wide
+
+
 def test_plain_text(bench, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     found, known = bench
