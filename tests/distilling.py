@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,6 +99,32 @@ def run(method: Method, example: Example, *, zero_absent: bool = True, epoch: in
     terms = method(student, embeddings, batch)
     loss = sum(terms.values()) + 0 * sum(leaf.sum() for leaf in leaves)
     return {name: value.detach() for name, value in terms.items()}, torch.autograd.grad(loss, leaves)
+
+
+class Points(NamedTuple):
+    """Random rows and what to do to them, in float64.
+
+    Shapes:
+        student: [6, 5].
+        teacher: [6, 5].
+        rotation: [5, 5] orthogonal.
+        lengths: [6, 1] in [0.5, 1.5).
+        order: [6] int64.
+    """
+
+    student: Tensor
+    teacher: Tensor
+    rotation: Tensor
+    lengths: Tensor
+    order: Tensor
+
+
+def points(seed: int = 0) -> Points:
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
+    lengths = 0.5 + torch.rand(6, 1, generator=generator, dtype=torch.float64)
+    return Points(student, teacher, rotation, lengths, torch.randperm(6, generator=generator))
 
 
 def rows(x: Tensor) -> Rows:

@@ -34,15 +34,20 @@ VARIANTS = {
     "ccl infonce": ("ccl", dict(contrast="infonce")),
     "ccl no composition": ("ccl", dict(composition=False)),
     "fitnet": ("fitnet", {}),
+    "fitnet linear": ("fitnet", dict(regressor="linear")),
     "fitnet bn": ("fitnet", dict(regressor="linear_bn_relu")),
     "pkt": ("pkt", {}),
+    "pkt batchmean": ("pkt", dict(reduction="batchmean")),
     "pkt concat": ("pkt", dict(combine="concat")),
     "cckd": ("cckd", {}),
     "cckd bilinear": ("cckd", dict(variant="bilinear")),
+    "cckd neighbour": ("cckd", dict(variant="neighbour")),
     "rkd": ("rkd", {}),
     "crd": ("crd", dict(num_negatives=5, dim=4)),
     "crd relaxed": ("crd", dict(num_negatives=5, dim=4, positive="same_class", z_momentum=0.9)),
     "ifd": ("ifd", {}),
+    "ifd batchmean": ("ifd", dict(reduction="batchmean")),
+    "ifd stages": ("ifd", dict(stages="broadcast_last", alpha=3.0)),
     "cmc": ("cmc", dict(num_negatives=5, dim=4)),
     "cmc nce": ("cmc", dict(num_negatives=5, dim=4, loss="nce", graph="full")),
     "kd": ("kd", {}),
@@ -66,7 +71,8 @@ class Step(nn.Module):
 
     def forward(self, x, embeddings, rows):
         feature = self.trunk(x).relu()
-        student = StudentOutput(feature, self.classifier(feature))
+        stages = tuple(value[:, :, None, None, None] for value in (feature[:, :3], feature))
+        student = StudentOutput(feature, self.classifier(feature), stages)
         labels = LABELS[rows]
         batch = Batch(torch.empty(0), labels, rows, {}, 0)
         everyone = torch.ones_like(labels, dtype=torch.bool)

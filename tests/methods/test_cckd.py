@@ -4,14 +4,12 @@ import math
 
 import pytest
 import torch
-from distilling import Example, build, everyone, rows, run
-from golden import assert_close, load
+from distilling import Example, build, everyone, points, rows, run
+from golden import TAGS, assert_close, assert_reference, load, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccl_cli.methods.cckd import CCKDOptions, bilinear_kernel, congruence, neighbour, taylor_kernel
-
-TAGS = {"same": ("f_s", "f_t_same"), "diff": ("f_s", "f_t_diff"), "relu": ("f_s_relu", "f_t_relu")}
 
 
 def value(student, teacher, kernel=taylor_kernel):
@@ -25,33 +23,23 @@ def successive(student, teacher):
 @pytest.mark.parametrize("tag", TAGS)
 def test_taylor_equals_the_reference(shared, tag):
     golden = load(shared, "distillers")
-    student, teacher = (golden[name] for name in TAGS[tag])
-    student.requires_grad_()
-    loss = value(student, teacher)
-    loss.backward()
-    assert_close(loss.detach(), golden[f"cckd_zoo_g0.4_P2_{tag}_loss"], 1e-9)
-    assert_close(student.grad, golden[f"cckd_zoo_g0.4_P2_{tag}_grad"], 1e-9)
+    student, teacher = pair(golden, tag)
+    assert_reference(value(student, teacher), student, golden, f"cckd_zoo_g0.4_P2_{tag}")
 
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_bilinear_equals_the_reference_but_for_its_square(shared, tag):
     """The reference divides the norm, not its square, by the number of pairs."""
     golden = load(shared, "distillers")
-    student, teacher = (golden[name] for name in TAGS[tag])
-    student.requires_grad_()
+    student, teacher = pair(golden, tag)
     loss = value(student, teacher, bilinear_kernel).sqrt() / len(student)
-    loss.backward()
-    assert_close(loss.detach(), golden[f"cckd_torchdistill_bilinear_{tag}_loss"], 1e-9)
-    assert_close(student.grad, golden[f"cckd_torchdistill_bilinear_{tag}_grad"], 1e-9)
+    assert_reference(loss, student, golden, f"cckd_torchdistill_bilinear_{tag}")
 
 
 def test_neighbour_equals_the_reference(shared):
     golden = load(shared, "distillers")
-    student = golden["f_s"].requires_grad_()
-    loss = successive(student, golden["f_t_same"])
-    loss.backward()
-    assert_close(loss.detach(), golden["cc_repdistiller_same_loss"], 1e-9)
-    assert_close(student.grad, golden["cc_repdistiller_same_grad"], 1e-9)
+    student, teacher = pair(golden, "same")
+    assert_reference(successive(student, teacher), student, golden, "cc_repdistiller_same")
 
 
 def test_closed_forms():
@@ -71,11 +59,7 @@ def test_taylor_tends_to_the_gaussian():
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_invariances(seed):
-    generator = torch.Generator().manual_seed(seed)
-    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
-    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
-    lengths = 0.5 + torch.rand(6, 1, generator=generator, dtype=torch.float64)
-    order = torch.randperm(6, generator=generator)
+    student, teacher, rotation, lengths, order = points(seed)
     expected = value(student, teacher).item()
     for one, other in (
         (student @ rotation, teacher),
@@ -94,9 +78,7 @@ def test_invariances(seed):
 
 
 def test_what_they_are_not_invariant_to():
-    generator = torch.Generator().manual_seed(0)
-    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
-    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
+    student, teacher, rotation, *_ = points()
     expected = value(student, teacher).item()
     for one, other in ((student + 1, teacher), (student + 1, teacher + 1)):
         assert value(one, other).item() != pytest.approx(expected, rel=1e-3)

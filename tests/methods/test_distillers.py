@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from distilling import VARIANTS, Example, build, run
 from golden import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from ccl_cli.data.batch import Batch
 from ccl_cli.registry import METHODS, find, load
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -198,73 +188,3 @@ def test_methods_are_installed_and_say_what_each_option_is(name):
     cls = load(find(METHODS, name))
     assert cls in {variant for variant, _ in VARIANTS.values()}
     assert all(field.description for field in cls.Options.model_fields.values())
-
-
-PRESENT = {
-    "unequal": [1, 1, 0, 1, 0, 1, 0, 0],
-    "one process has none": [1, 1, 0, 1, 0, 0, 0, 0],
-    "nobody": [0] * 8,
-}
-
-
-class Step(nn.Module):
-    """A linear student and a method, as one module to be wrapped."""
-
-    def __init__(self, variant):
-        super().__init__()
-        torch.manual_seed(1)
-        self.trunk, self.classifier = nn.Linear(4, 6).double(), nn.Linear(6, 4).double()
-        self.method = build(variant, Example(8))
-
-    def forward(self, x, embeddings, labels):
-        feature = self.trunk(x).relu()
-        stages = (feature[:, :3, None, None, None], feature[:, :, None, None, None])
-        student = StudentOutput(feature, self.classifier(feature), stages)
-        batch = Batch(torch.empty(0), labels, torch.arange(len(labels)), {}, 0)
-        return sum(self.method(student, embeddings, batch).values()) + 0 * student.logits.sum()
-
-
-def step_gradients(module, present, share=slice(None)):
-    example = Example(8, absent=())
-    mask = torch.tensor(PRESENT[present]).bool()
-    first = torch.where(mask[:, None], example.teachers[0], 0.0)
-    embeddings = {
-        "t0": Embedding(first[share], mask[share]),
-        "t1": Embedding(example.teachers[1][share], torch.ones(8, dtype=torch.bool)[share]),
-    }
-    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    module(x[share], embeddings, example.labels[share]).backward()
-    return {name.removeprefix("module."): p.grad for name, p in module.named_parameters()}
-
-
-def worker(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
-    try:
-        found = {}
-        for variant in VARIANTS:
-            for present in PRESENT:
-                step = DistributedDataParallel(Step(variant), broadcast_buffers=False)
-                found[f"{variant}/{present}"] = step_gradients(step, present, slice(4 * rank, 4 * rank + 4))
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def two_processes():
-    """Gradients that each of two processes found."""
-    with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(worker, (folder,), nprocs=2)
-        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
-
-
-@pytest.mark.parametrize("present", PRESENT)
-@each_variant
-def test_two_processes_give_the_gradients_of_one(two_processes, variant, present):
-    expected = step_gradients(Step(variant), present)
-    assert any(gradient.abs().max() > 0 for gradient in expected.values()) or "concat" in variant
-    for found in two_processes:
-        actual = found[f"{variant}/{present}"]
-        assert actual.keys() == expected.keys()
-        for name, gradient in expected.items():
-            torch.testing.assert_close(actual[name], gradient, rtol=1e-10, atol=1e-12)

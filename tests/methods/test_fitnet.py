@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from distilling import Example, build, run
-from golden import assert_close, load
+from distilling import Example, build, points, run
+from golden import assert_close, assert_reference, load, pair
 from torch import nn
 
 from ccl_cli.errors import RecipeError
@@ -12,11 +12,8 @@ from ccl_cli.methods.fitnet import hint
 
 def test_equals_the_reference(shared):
     golden = load(shared, "distillers")
-    student = golden["f_s"].requires_grad_()
-    loss = hint(student, golden["f_t_same"]).mean()
-    loss.backward()
-    assert_close(loss.detach(), golden["fitnet_same_loss"], 1e-9)
-    assert_close(student.grad, golden["fitnet_same_grad"], 1e-9)
+    student, teacher = pair(golden, "same")
+    assert_reference(hint(student, teacher).mean(), student, golden, "fitnet_same")
 
 
 def test_closed_form():
@@ -38,8 +35,7 @@ def test_two_teachers_without_a_regressor_are_their_average():
 
 
 def test_invariances():
-    student, teacher = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0)).double()
-    rotation = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)).double()).Q
+    student, teacher, rotation, *_ = points()
     value = hint(student, teacher).mean().item()
     assert hint(student @ rotation, teacher @ rotation).mean().item() == pytest.approx(value)
     assert hint(student + 3, teacher + 3).mean().item() == pytest.approx(value)

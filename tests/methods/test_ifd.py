@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from distilling import Example, build, everyone, rows, run
-from golden import assert_close, load
+from distilling import Example, build, everyone, points, rows, run
+from golden import TAGS, assert_close, assert_reference, load, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ from ccl_cli.methods.ifd import IFD, IFDOptions, ifd, pool_stage
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
-TAGS = {"same": ("f_s", "f_t_same"), "diff": ("f_s", "f_t_diff"), "relu": ("f_s_relu", "f_t_relu")}
 KERNELS = {
     "combined": {},
     "cosine_jeffreys": dict(kernel="cosine"),
@@ -35,12 +34,8 @@ def value(student, teacher, **options):
 @pytest.mark.parametrize("tag", TAGS)
 def test_equals_the_reference(shared, tag, name):
     golden = load(shared, "ifd")
-    student, teacher = (golden[name] for name in TAGS[tag])
-    student.requires_grad_()
-    loss = value(student, teacher, **KERNELS[name])
-    loss.backward()
-    assert_close(loss.detach(), golden[f"ifd_{name}_{tag}_loss"], 1e-9)
-    assert_close(student.grad, golden[f"ifd_{name}_{tag}_grad"], 1e-9)
+    student, teacher = pair(golden, tag)
+    assert_reference(value(student, teacher, **KERNELS[name]), student, golden, f"ifd_{name}_{tag}")
 
 
 def flow(feature, inner, teacher, shown, epoch, *, present=None, epochs=50, **options):
@@ -71,10 +66,7 @@ def test_the_flow_of_two_layers_equals_the_reference(shared, epoch):
     method, terms = flow(feature, spread, golden["f_t_relu"], stages, epoch, stages="auto")
     assert method.uses_stages
     assert set(terms) == {"ifd/image:t", "stage1/image:t"}
-    loss = sum(terms.values())
-    loss.backward()
-    assert_close(loss.detach(), golden[f"ifd_flow_epoch{epoch}_loss"], 1e-9)
-    assert_close(feature.grad, golden[f"ifd_flow_epoch{epoch}_grad"], 1e-9)
+    assert_reference(sum(terms.values()), feature, golden, f"ifd_flow_epoch{epoch}")
     assert_close(inner.grad, golden[f"ifd_flow_epoch{epoch}_grad_mid"], 1e-9)
 
 
@@ -87,11 +79,7 @@ def test_closed_forms():
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_invariances(seed):
-    generator = torch.Generator().manual_seed(seed)
-    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
-    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
-    lengths = 0.5 + torch.rand(6, 1, generator=generator, dtype=torch.float64)
-    order = torch.randperm(6, generator=generator)
+    student, teacher, rotation, lengths, order = points(seed)
     both = [
         (student @ rotation, teacher),
         (student @ rotation, teacher @ rotation),
@@ -111,7 +99,7 @@ def test_invariances(seed):
 
 
 def test_what_it_is_not_invariant_to():
-    student, teacher = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)).double()
+    student, teacher, *_ = points()
     lengths = torch.linspace(0.5, 2, 6)[:, None]
     others = {
         "cosine": [(student + 1, teacher), (student + 1, teacher + 1)],

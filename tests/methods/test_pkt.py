@@ -4,15 +4,13 @@ import math
 
 import pytest
 import torch
-from distilling import Example, build, everyone, rows, run
-from golden import assert_close, load
+from distilling import Example, build, everyone, points, rows, run
+from golden import TAGS, assert_reference, load, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccl_cli.losses import unit_rows
 from ccl_cli.methods.pkt import PKTOptions, pkt
-
-TAGS = {"same": ("f_s", "f_t_same"), "diff": ("f_s", "f_t_diff"), "relu": ("f_s_relu", "f_t_relu")}
 
 
 def value(student, teacher):
@@ -24,12 +22,8 @@ def value(student, teacher):
 @pytest.mark.parametrize("tag", TAGS)
 def test_equals_the_reference(shared, tag, code):
     golden = load(shared, "distillers")
-    student, teacher = (golden[name] for name in TAGS[tag])
-    student.requires_grad_()
-    loss = value(student, teacher)
-    loss.backward()
-    assert_close(loss.detach(), golden[f"{code}_{tag}_loss"], 1e-9)
-    assert_close(student.grad, golden[f"{code}_{tag}_grad"], 1e-9)
+    student, teacher = pair(golden, tag)
+    assert_reference(value(student, teacher), student, golden, f"{code}_{tag}")
 
 
 def test_closed_form():
@@ -40,12 +34,8 @@ def test_closed_form():
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_invariances(seed):
-    generator = torch.Generator().manual_seed(seed)
-    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
-    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
+    student, teacher, rotation, lengths, order = points(seed)
     expected = value(student, teacher).item()
-    lengths = 0.5 + torch.rand(6, 1, generator=generator, dtype=torch.float64)
-    order = torch.randperm(6, generator=generator)
     for one, other in (
         (student @ rotation, teacher),
         (student @ rotation, teacher @ rotation),
@@ -59,7 +49,7 @@ def test_invariances(seed):
 
 
 def test_what_it_is_not_invariant_to():
-    student, teacher = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)).double()
+    student, teacher, *_ = points()
     expected = value(student, teacher).item()
     for one, other in ((student + 1, teacher), (student + 1, teacher + 1), (teacher, student)):
         assert value(one, other).item() != pytest.approx(expected, rel=1e-3)

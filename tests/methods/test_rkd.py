@@ -2,21 +2,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from distilling import Example, build, everyone, rows, run
-from golden import assert_close, load
+from distilling import Example, build, everyone, points, rows, run
+from golden import TAGS, assert_close, assert_reference, load, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccl_cli.methods.rkd import angle_loss, comparable, distance_loss, geometry
 
-TAGS = {"same": ("f_s", "f_t_same"), "diff": ("f_s", "f_t_diff"), "relu": ("f_s_relu", "f_t_relu")}
 LOSSES = {"dist": distance_loss, "angle": angle_loss}
 
 
 def value(loss, student, teacher):
     everywhere = everyone(student)
-    pair = geometry(rows(student), everywhere), geometry(rows(teacher), everywhere)
-    return loss(*pair, comparable(*pair, everywhere)).mean()
+    sides = geometry(rows(student), everywhere), geometry(rows(teacher), everywhere)
+    return loss(*sides, comparable(*sides, everywhere)).mean()
 
 
 @pytest.mark.parametrize("code", ["rkd", "rkd_author"])
@@ -24,18 +23,14 @@ def value(loss, student, teacher):
 @pytest.mark.parametrize("tag", TAGS)
 def test_equals_the_reference(shared, tag, term, code):
     golden = load(shared, "distillers")
-    student, teacher = (golden[name] for name in TAGS[tag])
-    student.requires_grad_()
-    loss = value(LOSSES[term], student, teacher)
-    loss.backward()
-    assert_close(loss.detach(), golden[f"{code}_{term}_{tag}_loss"], 1e-9)
-    assert_close(student.grad, golden[f"{code}_{term}_{tag}_grad"], 1e-9)
+    student, teacher = pair(golden, tag)
+    assert_reference(value(LOSSES[term], student, teacher), student, golden, f"{code}_{term}_{tag}")
 
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_the_method_equals_the_reference_by_its_published_shares(shared, tag):
     golden = load(shared, "distillers")
-    student, teacher = (golden[name] for name in TAGS[tag])
+    student, teacher = pair(golden, tag)
     example = Example(8, (teacher.shape[1],), ((),), student.shape[1])
     example.feature, example.teachers = student, [teacher]
     terms, (gradient, *_) = run(build("rkd", example), example)
@@ -53,10 +48,7 @@ def test_closed_forms():
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_invariances(seed):
-    generator = torch.Generator().manual_seed(seed)
-    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
-    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
-    order = torch.randperm(6, generator=generator)
+    student, teacher, rotation, _, order = points(seed)
     for loss in LOSSES.values():
         expected = value(loss, student, teacher).item()
         for one, other in (
@@ -73,7 +65,7 @@ def test_invariances(seed):
 
 
 def test_lengths_of_rows_matter():
-    student, teacher = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)).double()
+    student, teacher, *_ = points()
     lengths = torch.linspace(0.5, 2, 6)[:, None]
     for loss in LOSSES.values():
         expected = value(loss, student, teacher).item()
@@ -81,7 +73,7 @@ def test_lengths_of_rows_matter():
 
 
 def test_angles_from_inner_products_are_those_of_differences():
-    student, teacher = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)).double()
+    student, teacher, *_ = points()
 
     def cosines(x):
         direction = torch.nn.functional.normalize(x[None, :] - x[:, None], dim=2)
@@ -94,18 +86,18 @@ def test_angles_from_inner_products_are_those_of_differences():
 @pytest.mark.parametrize("gap", [0, 1e-7])
 @pytest.mark.parametrize("side", [0, 1], ids=["student", "teacher"])
 def test_equal_rows_are_left_out_of_pairs_and_angles_on_both_sides(side, gap):
-    pair = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).double()
-    pair[side, 3] = pair[side, 1] + gap
-    pair.requires_grad_()
-    everywhere = everyone(pair[0])
-    sides = [geometry(rows(x), everywhere) for x in pair]
+    both = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+    both[side, 3] = both[side, 1] + gap
+    both.requires_grad_()
+    everywhere = everyone(both[0])
+    sides = [geometry(rows(x), everywhere) for x in both]
     apart = comparable(*sides, everywhere)
     assert (~apart).nonzero().tolist() == sorted([[i, i] for i in range(5)] + [[1, 3], [3, 1]])
     phi = [side.distance / side.mean for side in sides]
     expected = torch.nn.functional.smooth_l1_loss(phi[0], phi[1], reduction="none")
     per_anchor = (expected * apart).sum(dim=1) / torch.tensor([5, 4, 5, 4, 5])
     assert_close(distance_loss(*sides, apart), per_anchor, 1e-12)
-    assert torch.autograd.grad(angle_loss(*sides, apart).sum(), pair)[0].abs().max() < 10
+    assert torch.autograd.grad(angle_loss(*sides, apart).sum(), both)[0].abs().max() < 10
 
 
 def test_close_rows_keep_their_angles_in_single_precision():
