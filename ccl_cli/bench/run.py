@@ -28,6 +28,8 @@ from ccl_cli.spec import parse_model
 TUNED = "tuned.json"
 # Mean top-1 by factor, by row and column.
 Scores = Mapping[tuple[str, str], Mapping[float, float]]
+# Its name, and the share of the training list that is set aside.
+_Data = tuple[str | None, float]
 _log = logging.getLogger("ccl")
 
 
@@ -49,12 +51,12 @@ def run_bench(recipe: Recipe, *, jobs: int | None = None) -> Outcome:
         Interrupted: told to stop.
         UsageError: another benchmark runs in this folder, or the data has changed since cells finished.
     """
-    root = folder_of(recipe)
-    bench = Runner(root, places(jobs))
+    root, tuning = folder_of(recipe), tuning_cells(recipe)
+    bench = Runner(root, places(jobs), _data_hashes([*tuning, *final_cells(recipe, {})]))
     failed: list[Cell] = []
     factors: Factors = {}
     with hold(root / ".lock", f"A benchmark is running in '{root}' already.", "Wait for it, or use --name."):
-        if tuning := tuning_cells(recipe):
+        if tuning:
             failed += bench.run("tune", tuning)
             factors = choose(root, tuning)
         cells = final_cells(recipe, factors)
@@ -131,16 +133,22 @@ def _record(path: Path, found: Scores, chosen: Factors) -> None:
 
 
 class Runner:
-    """Runs lists of cells and tells how far they are."""
+    """Runs lists of cells and tells how far they are.
 
-    def __init__(self, root: Path, where: Sequence[Place]) -> None:
-        self.root, self.where = root, where
+    Args:
+        root: The benchmark's folder.
+        where: Places; each takes one cell at a time.
+        hashes: Of every data set that cells train on.
+    """
+
+    def __init__(self, root: Path, where: Sequence[Place], hashes: Mapping[_Data, str]) -> None:
+        self.root, self.where, self.hashes = root, where, hashes
         self.failed: list[Cell] = []
         self.began: dict[str, float] = {}
 
     def run(self, title: str, cells: Sequence[Cell]) -> list[Cell]:
         """Run what is not finished; the cells that failed."""
-        _check_data(self.root, cells)
+        self._check_data(cells)
         todo = unfinished(self.root, cells)
         done = len(cells) - len(todo)
         _log.info("%s: %d cells, %d of them finished before.", title, len(cells), done)
@@ -170,20 +178,25 @@ class Runner:
             _log.info("%s: top-1 %.1f, R@1 %.1f (%.0f s)", cell.label, top1, r1, seconds)
         self.reporter.advance()
 
+    def _check_data(self, cells: Sequence[Cell]) -> None:
+        """Refuse to lay runs on data that has changed beside those that finished before."""
+        for cell in cells:
+            known = RunFolder(self.root / cell.folder).summary.get("data", {}).get("manifest")
+            if known not in (None, self.hashes[_data_of(cell)]):
+                raise UsageError(
+                    f"The data set has changed since '{self.root / cell.folder}' was trained.",
+                    "Give this benchmark another name with --name.",
+                )
 
-def _check_data(root: Path, cells: Sequence[Cell]) -> None:
-    """Refuse to lay runs on data that has changed beside those that finished before."""
-    hashes: dict[tuple[str | None, float], str] = {}
-    for cell in cells:
-        key = cell.recipe.data, cell.recipe.holdout
-        if key not in hashes:
-            hashes[key] = training_data(cell.recipe).hash
-        known = RunFolder(root / cell.folder).summary.get("data", {}).get("manifest")
-        if known not in (None, hashes[key]):
-            raise UsageError(
-                f"The data set has changed since '{root / cell.folder}' was trained.",
-                "Give this benchmark another name with --name.",
-            )
+
+def _data_of(cell: Cell) -> _Data:
+    return cell.recipe.data, cell.recipe.holdout
+
+
+def _data_hashes(cells: Sequence[Cell]) -> dict[_Data, str]:
+    """The hash of each data set that the cells train on, which is listed once."""
+    recipes = {_data_of(cell): cell.recipe for cell in cells}
+    return {key: training_data(recipe).hash for key, recipe in recipes.items()}
 
 
 def modules_of(cells: Sequence[Cell]) -> list[str]:

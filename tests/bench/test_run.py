@@ -16,7 +16,7 @@ import yaml
 from ccl_cli.__main__ import main
 from ccl_cli.bench.matrix import final_cells, tune_cells
 from ccl_cli.bench.run import best, choose, folder_of, run_bench, scores, unfinished
-from ccl_cli.errors import UsageError
+from ccl_cli.errors import DataError, UsageError
 from ccl_cli.recipe import Recipe
 
 
@@ -74,13 +74,14 @@ def test_finished_cells_are_kept_and_a_broken_one_does_not_stop_the_rest(clips_f
     assert len(stamps(root)) == 3
 
 
-def test_a_weight_is_chosen_on_videos_of_the_training_list(clips_folder):
+def test_a_weight_is_chosen_on_videos_of_the_training_list(clips_folder, capfd):
     experiment = recipe(
         clips_folder, methods={"fitnet": "fitnet"}, tune={"grid": [0.001, 1.0], "holdout": 0.34, "epochs": 1}
     )
     root = folder_of(experiment)
     (folder,), failed = run_bench(experiment)
     assert failed == []
+    assert capfd.readouterr().out == ""  # for the caller's results
     cells = tune_cells(experiment, hold_out=True)
     for cell in cells:
         summary = json.loads((root / cell.folder / "summary.json").read_text())
@@ -113,6 +114,14 @@ def test_each_run_is_compared_with_its_own_data(clips_folder):
     before = run_bench(experiment)
     assert before.failed == []
     assert run_bench(experiment) == before
+
+
+def test_data_that_is_not_there_leaves_nothing(clips_folder):
+    rows = {"baseline": "baseline", "other": {"method": "baseline", "data": "folder:nowhere"}}
+    experiment = recipe(clips_folder, methods=rows)
+    with pytest.raises(DataError, match="nowhere"):
+        run_bench(experiment)
+    assert not folder_of(experiment).exists()
 
 
 def evaluated(root, cell, top1):
@@ -169,7 +178,6 @@ def test_runs_that_choose_and_fail_are_failures_too(clips_folder, monkeypatch):
     experiment, root, cells = tuned(clips_folder, {0.1: [None], 1.0: [20]})
     (final,) = final_cells(experiment, {})
     evaluated(root, final, 50)
-    monkeypatch.setattr("ccl_cli.bench.run._check_data", lambda *_: None)
 
     def fail(todo, where, modules, *, began, ended):
         for cell, folder in todo:
