@@ -39,7 +39,7 @@ app = group(
     "ccl teachers ls",
     "ccl teachers info audio:cnn14",
     "ccl teachers pull image:resnet34",
-    "ccl teachers fit audio:cnn14 --data folder:my_sounds --output mine.safetensors",
+    "ccl teachers fit audio:cnn14 --data folder:my_videos --output mine.safetensors",
 )
 
 Name = Annotated[
@@ -100,8 +100,8 @@ def pull(name: Name) -> None:
     "fit",
     epilog=examples(
         "ccl teachers fit audio:small --data 'synthetic?labels=sounds'",
-        "ccl teachers fit image:resnet34 --data folder:my_objects --output mine.safetensors",
-        "ccl train --teacher image:resnet34@mine.safetensors --data folder:my_videos",
+        "ccl teachers fit image:resnet34 --data folder:objects",
+        "ccl train --teacher 'image:resnet34?weights=objects' --data folder:my_videos",
     ),
 )
 @with_verbosity
@@ -111,7 +111,7 @@ def fit(
         str,
         typer.Option(
             metavar="SOURCE[:PATH]",
-            help="Data set with the teacher's own labels; its test split (else val) is held out.",
+            help="Videos with the teacher's own labels; the test split (else val) is held out.",
             rich_help_panel=DATA,
             autocompletion=complete_plugins("ccl.datasets"),
         ),
@@ -120,7 +120,7 @@ def fit(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The weights, .safetensors; default in the cache, as MODALITY-NAME-DATA.",
+            help="The weights, .safetensors; default in the cache, where '?weights=DATA' finds them.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,

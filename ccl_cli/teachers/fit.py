@@ -5,28 +5,32 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccl_cli import registry
+from ccl_cli.data.batch import TeacherInput
 from ccl_cli.data.dataset import TrainingSet, training_loader
-from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.middle import MiddleWindows, middle_loader
 from ccl_cli.data.sampler import EpochSampler
 from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.engine.build import check_unreadable, load_data
 from ccl_cli.engine.progress import Reporter
-from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError
+from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError, WeightsError
 from ccl_cli.recipe import Clip, Recipe
 from ccl_cli.spec import Spec
 from ccl_cli.teachers import Preprocess, Teacher
-from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, save_fitted
+from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, read_fitted, save_fitted
 
+T = TypeVar("T")
 _log = logging.getLogger("ccl")
 _HOOKS = ("to_fit", "class_scores", "own_weights")
 _SCRATCH_LR, _ADAPT_LR = 3e-3, 1e-4  # from random weights, and from trained ones
@@ -98,7 +102,8 @@ class FitReport:
         path: The file of weights.
         classes: What the teacher now tells apart.
         train: On the last pass, in training mode.
-        held_out: On the test split, else the validation split; None where there is neither.
+        held_out: On the test split, else the validation split; None where there is neither, or nothing in it
+            that the teacher looks at.
         seconds: From the first step to the file.
     """
 
@@ -112,7 +117,8 @@ class FitReport:
 def fit(spec: Spec, data: str, output: Path | None = None, options: FitOptions | None = None) -> FitReport:
     """Train a teacher to tell the classes of a data set by its own modality, and save it.
 
-    The teacher sees one random window of each video per pass, as the students' training would show it.
+    The teacher sees one random window of each video per pass, as the students' training would show it. Its
+    score on the videos held out is that on their middles.
 
     Args:
         spec: The teacher, with the options of its network and its preprocessing.
@@ -122,7 +128,7 @@ def fit(spec: Spec, data: str, output: Path | None = None, options: FitOptions |
 
     Raises:
         PluginError: a teacher that cannot be trained.
-        DataError: no video has what the teacher looks at.
+        DataError: no video has what the teacher looks at, or too many cannot be read.
         CclError: anything else the user can mend; then no file is written.
     """
     options = options or FitOptions()
@@ -136,7 +142,7 @@ def fit(spec: Spec, data: str, output: Path | None = None, options: FitOptions |
     spec, _ = as_fitted(spec)  # what was fitted before keeps its options
     manifest = load_data(data)
     path = output or default_path(spec.kind, spec.name, manifest.name)
-    _check_output(path)
+    _check_output(path, manifest)
     torch.manual_seed(options.seed)
     with registry.blaming(plugin):
         teacher = cast(_Trainee, cls.to_fit(spec, manifest.classes)).requires_grad_(True)
@@ -154,22 +160,28 @@ class _Session:
     def __init__(self, spec: Spec, teacher: _Trainee, manifest: Manifest, options: FitOptions) -> None:
         self.label, self.manifest, self.options = spec.label, manifest, options
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.pin_memory = self.device.type == "cuda"
         self.teacher = teacher.to(self.device)
         # One frame: sound does not depend on it, and a picture is one frame anyway.
         self.clip = Clip(frames=1)
+        self.preprocess: dict[str, Preprocess] = {self.label: teacher.preprocess}
 
     def train(self) -> Score:
         """All passes; the score is the last one's."""
         options = self.options
-        videos = self._present("train")
-        sampler = EpochSampler(len(videos), options.batch_size, options.epochs, options.seed)
+        part = _Part(self.manifest, "train")
+        sampler = EpochSampler(len(part.videos), options.batch_size, options.epochs, options.seed)
         steps, per_epoch = sampler.total_steps, sampler.steps_per_epoch
+        dataset = TrainingSet(part.videos, self.clip, self.preprocess, options.seed)
+        loader = training_loader(dataset, sampler, workers=options.workers, pin_memory=self.pin_memory)
         lr = options.lr or (_SCRATCH_LR if self.teacher.random_weights else _ADAPT_LR)
         optimizer = torch.optim.AdamW(self.teacher.parameters(), lr)
         nn.Module.train(self.teacher)  # the contract's own `train` never leaves evaluation mode
         right = seen = 0
         with Reporter("fit", steps) as reporter:
-            for step, (inputs, labels) in enumerate(self._batches(videos, sampler), start=1):
+            for step, loaded in enumerate(_read(loader), start=1):
+                part.add(loaded.unreadable)
+                inputs, labels = self._present(loaded.batch.inputs[self.label], loaded.batch.labels)
                 if (step - 1) % per_epoch == 0:
                     right = seen = 0
                 optimizer.param_groups[0]["lr"] = lr * _one_cycle(step / steps)
@@ -179,24 +191,39 @@ class _Session:
                 reporter.advance(text=f"acc {right / max(seen, 1):.0%}")
                 if step % per_epoch == 0:
                     reporter.line()
+        part.warn()
         if not seen:
             raise DataError(f"No training video of '{self.manifest.name}' has what {self.label} looks at.")
         self.teacher.freeze()
         return Score("train", right / seen, seen)
 
     def held_out(self) -> Score | None:
-        """One window of each video that was kept from training."""
+        """The middle of each video that was kept from training."""
         split = next((name for name in ("test", "val") if self.manifest.split(name)), None)
         if split is None:
             return None
-        videos = self._present(split)
+        part = _Part(self.manifest, split)
+        dataset = MiddleWindows(part.videos, self.clip, self.preprocess)
+        size, workers = self.options.batch_size, self.options.workers
+        loader = middle_loader(dataset, batch_size=size, workers=workers, pin_memory=self.pin_memory)
         right = seen = 0
         with torch.inference_mode():
-            for inputs, labels in self._batches(videos, _once(len(videos), self.options)):
+            for looked in _read(loader):
+                part.add({row: reasons[self.label] for row, reasons in looked.unreadable.items()})
+                shown = torch.tensor([part.videos[row].label for row in looked.rows.tolist()])
+                inputs, labels = self._present(looked.inputs[self.label], shown)
                 if len(labels):
                     right += _right(self.teacher.class_scores(inputs), labels)
                     seen += len(labels)
-        return Score(split, right / max(seen, 1), min(seen, len(videos)))
+        part.warn()
+        return Score(split, right / seen, seen) if seen else None
+
+    def _present(self, given: TeacherInput, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of the samples that have the teacher's modality, on the device."""
+        value, present, labels = (
+            each.to(self.device, non_blocking=True) for each in (given.value, given.present, labels)
+        )
+        return value[present], labels[present]
 
     def _step(self, inputs: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> int:
         scores = self.teacher.class_scores(inputs)
@@ -208,25 +235,51 @@ class _Session:
         optimizer.step()
         return _right(scores, labels)
 
-    def _present(self, split: str) -> tuple[Video, ...]:
-        missing = self.manifest.missing(split)
-        limit = Recipe.model_fields["max_unreadable"].default
-        check_unreadable(len(missing), self.manifest, split, limit, missing)
-        absent = set(missing)
-        return tuple(video for video in self.manifest.split(split) if video not in absent)
 
-    def _batches(self, videos: tuple[Video, ...], sampler: EpochSampler) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and labels of the samples that have the teacher's modality."""
-        preprocess: dict[str, Preprocess] = {self.label: self.teacher.preprocess}
-        dataset = TrainingSet(videos, self.clip, preprocess, self.options.seed)
-        pin = self.device.type == "cuda"
-        with naming_lost_workers():
-            for loaded in training_loader(dataset, sampler, workers=self.options.workers, pin_memory=pin):
-                if isinstance(loaded, CclError):
-                    raise loaded
-                batch = loaded.batch.to(self.device)
-                value, present = batch.inputs[self.label]
-                yield value[present], batch.labels[present]
+class _Part:
+    """One split of the data set: its videos that are on disk, and those of them that cannot be read."""
+
+    def __init__(self, manifest: Manifest, split: str) -> None:
+        self.manifest, self.split = manifest, split
+        self.missing = manifest.missing(split)
+        absent = set(self.missing)
+        self.videos = tuple(video for video in manifest.split(split) if video not in absent)
+        self.unreadable: dict[int, str] = {}
+        self._check()
+
+    def add(self, unreadable: Mapping[int, str]) -> None:
+        """Count videos that could not be read, by row with the reason; too many stop the run."""
+        if unreadable.keys() - self.unreadable.keys():
+            self.unreadable.update(unreadable)
+            self._check()
+
+    def warn(self) -> None:
+        """Tell what was left out."""
+        bad = [*(f"'{video.path}' is not there." for video in self.missing), *self.unreadable.values()]
+        if bad:
+            _log.warning(
+                "%d of %d %s videos are left out, because they cannot be read: %s",
+                len(bad),
+                len(self.manifest.split(self.split)),
+                self.split,
+                bad[0],
+            )
+
+    def _check(self) -> None:
+        bad = [*self.missing, *(self.videos[row] for row in self.unreadable)]
+        limit = Recipe.model_fields["max_unreadable"].default
+        try:
+            check_unreadable(len(bad), self.manifest, self.split, limit, bad)
+        except DataError as error:  # the limit is fixed here
+            raise DataError(error.message, "Mend them, or take them out of the data set.") from None
+
+
+def _read(loader: Iterable[T | CclError]) -> Iterator[T]:
+    with naming_lost_workers():
+        for item in loader:
+            if isinstance(item, CclError):
+                raise item
+            yield item
 
 
 def _one_cycle(done: float) -> float:
@@ -236,17 +289,11 @@ def _one_cycle(done: float) -> float:
     return max(0.5 * (1 + math.cos(math.pi * (done - 0.1) / 0.9)), 1e-3)
 
 
-def _once(videos: int, options: FitOptions) -> EpochSampler:
-    """Each video once: the largest batch that leaves no remainder to be filled up."""
-    fitting = (size for size in range(min(options.batch_size, videos), 0, -1) if videos % size == 0)
-    return EpochSampler(videos, next(fitting), 1, options.seed)
-
-
 def _right(scores: Tensor, labels: Tensor) -> int:
     return int((scores.argmax(dim=1) == labels).sum())
 
 
-def _check_output(path: Path) -> None:
+def _check_output(path: Path, manifest: Manifest) -> None:
     """Say what is wrong with the place before the training, not after it."""
     if path.suffix != ".safetensors":
         raise UsageError(f"'{path}' cannot be: weights are saved as .safetensors.", "Correct --output.")
@@ -256,14 +303,32 @@ def _check_output(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentError_(f"Cannot write to '{path.parent}': {error.strerror}.") from error
+    with suppress(WeightsError):  # a damaged file is no loss
+        before = read_fitted(path) if path.is_file() else None
+        if before and before.manifest != manifest.hash:
+            _log.warning(
+                "'%s' was fitted to other data (%s %s, now %s %s); it will be replaced.",
+                path,
+                before.data,
+                before.manifest,
+                manifest.name,
+                manifest.hash,
+            )
 
 
 def _save(report: FitReport, spec: Spec, teacher: _Trainee, manifest: Manifest) -> None:
     options = {name: value for name, value in spec.options.items() if name != "weights"}
-    fitted = Fitted(spec.label, manifest.classes, options, teacher.dim, repr(teacher.preprocess))
-    records: dict[str, Any] = {"data": manifest.name, "manifest": manifest.hash}
-    if report.held_out:
-        records["accuracy"] = {report.held_out.split: report.held_out.accuracy}
+    fitted = Fitted(
+        spec.label,
+        manifest.classes,
+        options,
+        teacher.dim,
+        repr(teacher.preprocess),
+        manifest.name,
+        manifest.hash,
+    )
+    score = report.held_out
+    records = {"accuracy": {score.split: score.accuracy}} if score else {}
     try:
         save_fitted(report.path, fitted, teacher.own_weights(), **records)
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ _KEY = "ccl"
 
 @dataclass(frozen=True)
 class Fitted:
-    """The part of a header that is needed to build the teacher again.
+    """What a header says: how to build the teacher again, and what it was fitted to.
 
     Attributes:
         teacher: ``modality:name``.
@@ -33,6 +33,8 @@ class Fitted:
         options: Of its spec, ``weights`` left out.
         dim: Width of the embedding.
         preprocess: Its ``repr``, for whoever reads the file.
+        data: Name of the data set it was fitted to.
+        manifest: Hash of that data set.
     """
 
     teacher: str
@@ -40,10 +42,15 @@ class Fitted:
     options: dict[str, Any]
     dim: int
     preprocess: str
+    data: str
+    manifest: str
 
 
 def default_path(modality: str, name: str, data: str) -> Path:
-    """Where the weights of a teacher that was fitted to a data set lie unless somebody says otherwise."""
+    """Where the weights of a teacher that was fitted to a data set lie unless somebody says otherwise.
+
+    ``weights=NAME`` of the data set finds them there.
+    """
     return cache_dir() / "weights" / f"{modality}-{name}-{data}.safetensors"
 
 
@@ -72,8 +79,10 @@ def read_fitted(path: Path) -> Fitted | None:
             header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
         if header.get("format") != _FORMAT:
             return None
-        fields = {name: header[name] for name in ("teacher", "options", "dim", "preprocess")}
-        return Fitted(classes=tuple(header["classes"]), **fields)
+        return Fitted(
+            **{each.name: header[each.name] for each in fields(Fitted)}
+            | {"classes": tuple(header["classes"])}
+        )
     except (SafetensorError, OSError, ValueError, LookupError) as error:
         raise WeightsError(f"'{path}' cannot be read as weights: {reason(error)[:200]}.") from error
 
@@ -81,11 +90,13 @@ def read_fitted(path: Path) -> Fitted | None:
 def as_fitted(spec: Spec) -> tuple[Spec, tuple[str, ...] | None]:
     """A spec with the options that the file it names was fitted with, and the file's classes.
 
-    Options that were typed stay; a file that ``ccl teachers fit`` did not write adds nothing.
+    A file is named by what follows ``@``, or in the cache by ``weights=NAME`` of the data set. Options that
+    were typed stay; a file that ``ccl teachers fit`` did not write adds nothing.
 
     Raises:
-        WeightsError: the file was fitted for another teacher.
+        WeightsError: no teacher of this name was fitted to that data set, or the file to another teacher.
     """
+    spec = _in_cache(spec)
     path = Path(spec.weights).expanduser() if spec.weights else None
     fitted = read_fitted(path) if path and path.is_file() else None
     if fitted is None:
@@ -97,3 +108,18 @@ def as_fitted(spec: Spec) -> tuple[Spec, tuple[str, ...] | None]:
             f"Write {fitted.teacher}@{spec.weights}.",
         )
     return replace(spec, options=fitted.options | spec.options), fitted.classes
+
+
+def _in_cache(spec: Spec) -> Spec:
+    """The file itself in place of ``weights=NAME``."""
+    data = spec.options.get("weights")
+    if spec.weights or not isinstance(data, str) or data in ("", "random"):
+        return spec
+    path = default_path(spec.kind, spec.name, data)
+    if not path.is_file():
+        raise WeightsError(
+            f"{spec.label} was not fitted to '{data}' on this machine: there is no '{path}'.",
+            f"Run `ccl teachers fit {spec.label} --data SOURCE` with it, or name a file after '@'.",
+        )
+    options = {name: value for name, value in spec.options.items() if name != "weights"}
+    return replace(spec, weights=str(path), options=options)

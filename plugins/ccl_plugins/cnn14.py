@@ -88,7 +88,8 @@ class Waveform:
 class Cnn14(Teacher):
     """Six blocks of two convolutions on a log-mel spectrogram, then mean plus maximum over time.
 
-    Options: ``dim`` (512 or 2048), ``seconds`` of sound per embedding, ``weights=random``.
+    Options: ``dim`` (512 or 2048), ``seconds`` of sound per embedding, ``weights`` (``random``, or the name
+    of the data set that ``ccl teachers fit`` fitted it to).
     """
 
     modality = "audio"
@@ -113,7 +114,7 @@ class Cnn14(Teacher):
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """``audio:cnn14[@weights][?dim=512|2048&seconds=10&weights=random]``."""
+        """``audio:cnn14[@weights][?dim=512|2048&seconds=10&weights=random|NAME]``."""
         spec, classes = as_fitted(spec)
         options = _options(spec)
         dim, seconds = options["dim"], float(options["seconds"])
@@ -132,6 +133,7 @@ class Cnn14(Teacher):
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
         """The published file of the variant that ``spec`` asks for."""
+        spec, _ = as_fitted(spec)
         options = _options(spec)
         return () if spec.weights or options["weights"] == "random" else (_PUBLISHED[options["dim"]],)
 

@@ -1,12 +1,14 @@
 """``audio:small`` and ``image:small``: networks that ``ccl teachers fit`` trains in seconds on a CPU.
 
-Nobody publishes weights for them; without ``@FILE`` they take what was fitted to the synthetic data set.
+Nobody publishes weights for them; where none are named, they take what was fitted to their label space of
+the synthetic data set.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -54,19 +56,16 @@ class _Small(Teacher, ABC):
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
         """``<modality>:small[@weights][?dim=64&…&weights=random|NAME of the data it was fitted to]``."""
-        options = _options(spec, cls.defaults)
-        if options["weights"] == "random":
+        if cls._options(spec)["weights"] == "random":
             with torch.random.fork_rng(devices=[]):  # a teacher does not change the student's initial weights
                 torch.manual_seed(0)
-                return cls._new(spec, options, _UNNAMED).freeze()
-        typed = {name: value for name, value in spec.options.items() if name != "weights"}
-        named = Spec(spec.kind, spec.name, spec.weights or cls._fitted(spec, options["weights"]), typed)
-        path = locate(named)
-        full, classes = as_fitted(named)
+                return cls._new(spec, _UNNAMED).freeze()
+        full, classes = as_fitted(cls._named(spec))
+        path = locate(full)
         if classes is None:
             raise WeightsError(f"`ccl teachers fit` did not write '{path}'.", cls._advice(spec))
         with torch.device("meta"):
-            teacher = cls._new(full, _options(full, cls.defaults), classes)
+            teacher = cls._new(full, classes)
         teacher.random_weights = False
         try:
             teacher.load_state_dict(load_state(path), assign=True)
@@ -77,16 +76,17 @@ class _Small(Teacher, ABC):
 
     @classmethod
     def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
-        """From a file, if one is named, else from random weights."""
-        if not spec.weights:
-            return cls._new(spec, _options(spec, cls.defaults), classes)
+        """From its weights, if any are named, else from random ones."""
+        if not spec.weights and cls._options(spec)["weights"] in ("", "random"):
+            return cls._new(spec, classes)
         teacher = cls.from_spec(spec)
         teacher.classes = tuple(classes)
         teacher.classifier = nn.Linear(teacher.dim, len(classes))
         return teacher
 
     @classmethod
-    def _new(cls, spec: Spec, options: Mapping[str, Any], classes: Sequence[str]) -> Self:
+    def _new(cls, spec: Spec, classes: Sequence[str]) -> Self:
+        options = cls._options(spec)
         teacher = cls.build(options, classes)
         settings = "&".join(f"{name}={options[name]}" for name in cls.defaults if name != "weights")
         teacher.variant = f"{spec.label}?{settings}"
@@ -94,18 +94,30 @@ class _Small(Teacher, ABC):
         return teacher
 
     @classmethod
-    def _fitted(cls, spec: Spec, data: str) -> str:
-        path = default_path(spec.kind, spec.name, data)
-        if not path.is_file():
-            raise WeightsError(
-                f"The weights of {spec.label} are not on this machine: {path.name}.", cls._advice(spec, data)
-            )
-        return str(path)
+    def _options(cls, spec: Spec) -> dict[str, Any]:
+        options = read_options(spec, **cls.defaults)
+        if options["dim"] < 1:
+            raise PluginError(f"{spec.label}: dim must be above 0, not {options['dim']}.")
+        if spec.weights and options["weights"]:
+            raise PluginError(f"{spec.label}: write either weights={options['weights']} or '@' and a file.")
+        return options
 
     @classmethod
-    def _advice(cls, spec: Spec, data: str = "synthetic") -> str:
-        source = f"'synthetic?labels={cls.labels}'" if data == "synthetic" else "your data"
-        return f"Run `ccl teachers fit {spec.label} --data {source}`, or name a file after '@'."
+    def _named(cls, spec: Spec) -> Spec:
+        """With the weights that are taken where none are named."""
+        if spec.weights or spec.options.get("weights"):
+            return spec
+        data = f"synthetic-{cls.labels}"
+        path = default_path(spec.kind, spec.name, data)
+        if not path.is_file():
+            said = f"The weights of {spec.label} are not on this machine: {path.name}."
+            raise WeightsError(said, cls._advice(spec))
+        return replace(spec, options=spec.options | {"weights": data})
+
+    @classmethod
+    def _advice(cls, spec: Spec) -> str:
+        data = f"'synthetic?labels={cls.labels}'"
+        return f"Run `ccl teachers fit {spec.label} --data {data}`, or name a file after '@'."
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``[B, *preprocess.shape]`` as ``[B, dim]`` float32, not negative."""
@@ -201,15 +213,6 @@ class SmallAudio(_Small):
             mel = (power.transpose(1, 2) @ self.filters).clamp(min=1e-8).log()
             normed: Tensor = self.norm(mel[:, None])
             return normed
-
-
-def _options(spec: Spec, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    options = read_options(spec, **defaults)
-    if options["dim"] < 1:
-        raise PluginError(f"{spec.label}: dim must be above 0, not {options['dim']}.")
-    if spec.weights and options["weights"]:
-        raise PluginError(f"{spec.label}: write either weights={options['weights']} or '@' and a file.")
-    return options | {"weights": options["weights"] or "synthetic"}
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:

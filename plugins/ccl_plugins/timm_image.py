@@ -38,8 +38,8 @@ class TimmImage(Teacher):
     """A timm network's pooled features before its classifier.
 
     Options: ``input=student_clip``, ``frame=shared``, ``size``, ``crop_pct``, ``interpolation``, ``mean`` and
-    ``std`` (a number or three), ``weights=random``; any other option goes to the network's constructor
-    (``pad_type=same``).
+    ``std`` (a number or three), ``weights`` (``random``, or the name of the data set it was fitted to); any
+    other option goes to the network's constructor (``pad_type=same``).
     """
 
     modality = "image"
@@ -88,6 +88,7 @@ class TimmImage(Teacher):
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
         """The file that ``spec`` needs: the address in timm's registry, else the Hugging Face hub."""
+        spec, _ = as_fitted(spec)
         name, published = _published(spec)
         return () if spec.weights or _is_random(spec) else _files(name, published)[:1]
 

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 
+import numpy as np
 import pytest
+import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ccl_cli import registry
 from ccl_cli.__main__ import main
+from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import synthetic
+from ccl_cli.data.write import write_clip
 from ccl_cli.engine.build import load_teacher
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError, WeightsError
 from ccl_cli.spec import parse_model
@@ -31,6 +37,27 @@ def data(tmp_path_factory):
     return {
         labels: f"synthetic:{root / labels}?labels={labels}&{options}" for labels in ("objects", "sounds")
     }
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before(monkeypatch):
+    """Commands that run in this process set it up for a terminal."""
+    logger = logging.getLogger("ccl")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "handlers", [])
+
+
+@pytest.fixture
+def folder(data, tmp_path):
+    """A copy of the objects, as anybody's folder of videos; 80 for training, 20 for testing."""
+    root = tmp_path / "things"
+    shutil.copytree(data["objects"].partition(":")[2].partition("?")[0], root)
+    return root
+
+
+def spoil(root, split, count):
+    for path in sorted((root / split).rglob("*.mp4"))[:count]:
+        path.write_bytes(b"no video")
 
 
 @pytest.fixture(autouse=True)
@@ -100,16 +127,40 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(data, t
 def test_without_output_the_cache_keeps_it_where_the_bare_name_finds_it(data):
     with pytest.raises(WeightsError) as missing:
         load_teacher(parse_model("image:small"))
-    assert "image-small-synthetic.safetensors" in str(missing.value)
+    assert "image-small-synthetic-objects.safetensors" in str(missing.value)
     assert "`ccl teachers fit image:small --data 'synthetic?labels=objects'`" in str(missing.value)
     report = fit(parse_model("image:small?dim=16"), data["objects"], None, BRIEF)
-    assert report.path == default_path("image", "small", "synthetic")
+    assert report.path == default_path("image", "small", "synthetic-objects")
     assert load_teacher(parse_model("image:small")).dim == 16
-    assert load_teacher(parse_model("image:small?weights=synthetic")).dim == 16
+    assert load_teacher(parse_model("image:small?weights=synthetic-objects")).dim == 16
     with pytest.raises(WeightsError, match="does not fit"):
         load_teacher(parse_model("image:small?dim=32"))
-    with pytest.raises(WeightsError, match="your data"):
+    with pytest.raises(WeightsError, match=r"not fitted to 'birds'.*Run `ccl teachers fit image:small"):
         load_teacher(parse_model("image:small?weights=birds"))
+
+
+def test_each_small_teacher_has_label_space_of_its_own(data):
+    """Fitted to what another teacher is for, it is not what the bare name means."""
+    fit(parse_model("image:small"), data["sounds"], None, BRIEF)
+    with pytest.raises(WeightsError, match="image-small-synthetic-objects"):
+        load_teacher(parse_model("image:small"))
+    assert load_teacher(parse_model("image:small?weights=synthetic-sounds")).classes[0] == "beeps"
+    path = fit(parse_model("audio:small"), data["sounds"], None, BRIEF).path
+    assert path == default_path("audio", "small", "synthetic-sounds")
+    assert load_teacher(parse_model("audio:small")).classes[0] == "beeps"
+
+
+def test_replacing_what_was_fitted_to_other_data_is_told(data, folder, tmp_path, caplog):
+    folder = folder.rename(tmp_path / "synthetic-objects")  # of the same name, as it happens
+    path = fit(parse_model("image:small"), data["objects"], None, BRIEF).path
+    fit(parse_model("image:small"), f"folder:{folder}", None, BRIEF)
+    assert not caplog.messages  # the same videos
+    next(folder.rglob("*.mp4")).unlink()
+    assert fit(parse_model("image:small"), f"folder:{folder}", None, BRIEF).path == path
+    assert f"'{path}' was fitted to other data" in caplog.messages[0]
+    path.write_bytes(b"damaged")
+    fit(parse_model("image:small"), data["objects"], None, BRIEF)
+    assert len(caplog.messages) == 1
 
 
 def test_going_on_from_a_file_keeps_its_network(data, tmp_path):
@@ -127,36 +178,154 @@ def test_going_on_from_a_file_keeps_its_network(data, tmp_path):
         torch.testing.assert_close(after.state_dict()[name], before.state_dict()[name], rtol=1e-4, atol=1e-6)
 
 
-def test_a_timm_network_is_adapted_to_a_domain(data, tmp_path):
-    name = "image:test_resnet?size=32&weights=random"
-    report = fit(parse_model(name), data["objects"], tmp_path / "t.safetensors", BRIEF)
-    teacher = load_teacher(parse_model(f"image:test_resnet@{report.path}"))
-    assert (teacher.classes, teacher.preprocess.size) == (tuple("0123456789"), (32, 32))
+def test_going_on_from_what_the_cache_holds(data):
+    """By the data set's name, as documented: with the options and the weights of that file."""
+    fit(parse_model("image:small?dim=8&size=24"), data["objects"], None, BRIEF)
+    spec = parse_model("image:small?weights=synthetic-objects")
+    before = load_teacher(spec)
+    start = fitting.registry.load(registry.find(registry.TEACHERS, "image:small")).to_fit(spec, ("a", "b"))
+    assert torch.equal(start(noise(start)), before(noise(before)))
+    tiny = FitOptions(epochs=1, lr=1e-9, batch_size=16, workers=0)
+    path = fit(spec, data["sounds"], None, tiny).path
+    assert read_fitted(path).options == {"dim": 8, "size": 24}
+    after = load_teacher(parse_model("image:small?weights=synthetic-sounds"))
+    assert (after.dim, after.preprocess.size) == (8, (24, 24))
+    name = "blocks.3.0.weight"
+    torch.testing.assert_close(after.state_dict()[name], before.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", ["test_resnet", "test_vit", "test_efficientnet"])
+def test_a_timm_network_is_adapted_to_a_domain(data, tmp_path, network):
+    """From trained weights with other classes: a file as timm publishes them."""
+    trained = timm.create_model(network, num_classes=7)
+    save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+    size = "" if network == "test_vit" else "?size=32"
+    spec = parse_model(f"image:{network}@{tmp_path / 'trained.safetensors'}{size}")
+    tiny = FitOptions(epochs=1, lr=1e-9, batch_size=40, workers=0)
+    path = fit(spec, data["objects"], tmp_path / "t.safetensors", tiny).path
+    teacher = load_teacher(parse_model(f"image:{network}@{path}"))
+    assert teacher.classes == tuple("0123456789")
+    assert teacher.preprocess == load_teacher(spec).preprocess
     assert not teacher.random_weights
+    own = dict(teacher.network.named_parameters())
+    for name, value in trained.named_parameters():
+        if own[name].shape == value.shape:  # not the classifier's
+            torch.testing.assert_close(own[name], value, rtol=1e-4, atol=1e-6)
     with torch.inference_mode():
         assert teacher.class_probabilities(noise(teacher)).shape == (3, 10)
-    again = fit(
-        parse_model(f"image:test_resnet@{report.path}"), data["objects"], tmp_path / "u.safetensors", BRIEF
-    )
-    assert read_fitted(again.path).options == {"size": 32}
 
 
-def test_cnn14_takes_new_classes_and_its_file_back(tmp_path, monkeypatch):
-    from ccl_cli.teachers.fitted import Fitted, save_fitted
+def test_a_timm_network_learns_its_domain(clips_folder):
+    data, options = f"folder:{clips_folder / 'set'}", FitOptions(epochs=25, batch_size=6, workers=0)
+    report = fit(parse_model("image:test_resnet?size=32&weights=random"), data, None, options)
+    assert (report.train.accuracy, report.held_out.accuracy) == (1, 1)
+    again = parse_model("image:test_resnet?weights=set")
+    teacher = load_teacher(again)
+    assert (teacher.classes, teacher.random_weights) == (("down", "right"), False)
+    assert not type(teacher).weight_files(again)  # nothing to download
+    assert read_fitted(fit(again, data, None, BRIEF).path).options == {"size": 32}
+
+
+@pytest.fixture
+def narrow_cnn14(monkeypatch):
+    """The whole of CNN14, but with few channels: the real one weighs 300 MB."""
     from ccl_plugins import cnn14
 
-    monkeypatch.setattr(cnn14, "_WIDTHS", (1, 4, 4, 4, 4, 4, 8))  # the real one weighs 300 MB
-    spec = parse_model("audio:cnn14?weights=random&seconds=0.31")
-    teacher = cnn14.Cnn14.to_fit(spec, ("bark", "purr"))
-    path = tmp_path / "c.safetensors"
-    fitted = Fitted("audio:cnn14", ("bark", "purr"), {"seconds": 0.31}, 512, repr(teacher.preprocess))
-    save_fitted(path, fitted, teacher.own_weights())
-    again = cnn14.Cnn14.from_spec(parse_model(f"audio:cnn14@{path}"))
-    assert (again.classes, again.preprocess) == (("bark", "purr"), teacher.preprocess)
-    x = noise(again)
+    monkeypatch.setattr(cnn14, "_WIDTHS", (1, 8, 8, 16, 16, 32, 64))
+    return cnn14.Cnn14
+
+
+def test_cnn14_learns_sounds_and_its_file_comes_back(clips_folder, narrow_cnn14):
+    data, options = f"folder:{clips_folder / 'set'}", FitOptions(epochs=25, batch_size=6, workers=0)
+    report = fit(parse_model("audio:cnn14?weights=random&seconds=0.5"), data, None, options)
+    assert (report.train.accuracy, report.held_out.accuracy) == (1, 1)
+    assert report.train.videos == 8  # of 12; the others are silent or have no track
+    fitted = parse_model("audio:cnn14?weights=set")
+    teacher = load_teacher(fitted)
+    assert teacher.classes == ("down", "right")
+    assert (teacher.preprocess.seconds, teacher.random_weights) == (0.5, False)
+    assert not narrow_cnn14.weight_files(fitted)  # nothing to download
     with torch.inference_mode():
-        assert torch.equal(again(x), teacher(x))
-        torch.testing.assert_close(again.class_probabilities(x).sum(dim=1), torch.ones(3))
+        torch.testing.assert_close(teacher.class_probabilities(noise(teacher)).sum(dim=1), torch.ones(3))
+
+
+def test_cnn14_starts_from_published_weights(data, tmp_path, narrow_cnn14):
+    published = narrow_cnn14.from_spec(parse_model("audio:cnn14?weights=random"))
+    path = tmp_path / "Cnn14_emb512_mAP=0.420.pth"
+    front_end = {"spectrogram_extractor.stft.conv_real.weight": torch.zeros(513, 1, 1024)}
+    torch.save({"iteration": 1, "model": published.state_dict() | front_end}, path)
+    tiny = FitOptions(epochs=1, lr=1e-9, batch_size=40, workers=0)
+    report = fit(
+        parse_model(f"audio:cnn14@{path}?seconds=0.31"), data["sounds"], tmp_path / "c.safetensors", tiny
+    )
+    teacher = load_teacher(parse_model(f"audio:cnn14@{report.path}"))
+    assert len(teacher.classes) == 12
+    own, old = dict(teacher.named_parameters()), dict(published.named_parameters())
+    assert all(torch.allclose(own[name], old[name], atol=1e-6) for name in own if "audioset" not in name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["audio:cnn14?seconds=0.31", "image:resnet34?size=32"])
+def test_the_papers_own_teachers_are_adapted_by_the_command(clips_folder, tmp_path, name):
+    path = tmp_path / "mine.safetensors"
+    data = f"folder:{clips_folder / 'set'}"
+    command = ["teachers", "fit", f"{name}&weights=random", "--data", data, "--output", str(path)]
+    try:
+        assert main([*command, "--epochs", "1", "--workers", "0"]) == 0
+        teacher = load_teacher(parse_model(f"{name.partition('?')[0]}@{path}"))
+        assert (teacher.dim, teacher.classes) == (512, ("down", "right"))
+        with torch.inference_mode():
+            assert teacher(noise(teacher)).isfinite().all()
+    finally:
+        path.unlink(missing_ok=True)  # of up to 300 MB
+
+
+# ---- which videos are looked at
+
+
+def test_the_held_out_score_is_that_on_the_middle_of_each_video(tmp_path, monkeypatch):
+    videos = []
+    for number in range(5):
+        frames = np.full((9, 32, 32, 3), 10, np.uint8) * np.arange(9, dtype=np.uint8)[:, None, None, None]
+        write_clip(tmp_path / f"{number}.mp4", 2 * frames, 8)
+        videos.append(Video(str(number), tmp_path / f"{number}.mp4", number % 2, "test"))
+    teacher = registry.load(registry.find(registry.TEACHERS, "image:small")).to_fit(
+        parse_model("image:small"), ("a", "b")
+    )
+    seen = []
+    monkeypatch.setattr(teacher, "class_scores", lambda x: seen.append(x) or torch.eye(2)[[0] * len(x)])
+    options = FitOptions(batch_size=2, workers=0)
+    score = fitting._Session(
+        parse_model("image:small"), teacher, Manifest("x", ("a", "b"), tuple(videos)), options
+    ).held_out()
+    assert score == fitting.Score("test", 3 / 5, 5)  # each of them once
+    for batch in seen:
+        assert (batch.float().mean(dim=(1, 2, 3)) - 80).abs().max() < 4
+
+
+def test_videos_that_cannot_be_read_are_counted_and_told(folder, tmp_path, caplog):
+    spoil(folder, "train", 3)
+    spoil(folder, "test", 1)
+    rows = [f"{path},{path.parent.name},{path.parents[1].name}" for path in sorted(folder.rglob("*.mp4"))]
+    table = folder / "table.csv"
+    table.write_text("\n".join(["path,label,split", *rows, "absent.mp4,9,train"]))
+    report = fit(parse_model("image:small"), f"csv:{table}", tmp_path / "a.safetensors", BRIEF)
+    train, test = (message for message in caplog.messages if "left out" in message)
+    assert train.startswith("4 of 81 train videos are left out, because they cannot be read: '")
+    assert train.endswith("absent.mp4' is not there.")
+    assert test.startswith("1 of 20 test videos are left out, because they cannot be read: '")
+    assert "is not a complete media file" in test
+    assert report.held_out.videos == 19
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 5), ("test", 2)])
+def test_too_many_videos_that_cannot_be_read_stop_it(folder, tmp_path, split, count):
+    spoil(folder, split, count)
+    with pytest.raises(DataError) as stopped:
+        fit(parse_model("image:small"), f"folder:{folder}", tmp_path / "a.safetensors", BRIEF)
+    assert f"{count} of {80 if split == 'train' else 20} videos of the {split} split" in str(stopped.value)
+    assert "--set" not in str(stopped.value)  # the command has no such option
+    assert not (tmp_path / "a.safetensors").exists()
 
 
 # ---- what is wrong is a sentence, and no file is left behind
@@ -178,7 +347,9 @@ def test_files_of_other_teachers_are_refused(data, tmp_path):
 def test_what_cannot_be_fitted(data, tmp_path, clips_folder):
     with pytest.raises(PluginError, match="nothing to train"):
         fit(parse_model(f"image:precomputed@{clips_folder / 'image.npz'}"), data["objects"])
-    with pytest.raises(DataError, match="No training video of 'synthetic' has what audio:small looks at"):
+    with pytest.raises(
+        DataError, match="No training video of 'synthetic-objects' has what audio:small looks at"
+    ):
         fit(parse_model("audio:small"), data["objects"], tmp_path / "a.safetensors", BRIEF)
     with pytest.raises(UsageError, match=r"saved as \.safetensors"):
         fit(parse_model("image:small"), data["objects"], tmp_path / "a.pth", BRIEF)

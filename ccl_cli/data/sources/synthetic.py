@@ -173,7 +173,9 @@ def load(
         _write_missing(root, settings)
     except OSError as error:
         raise DataError(f"Cannot write clips to '{root}': {error.strerror or error}.") from error
-    return replace(folder.load(str(root)), name="synthetic")
+    # What is fitted to a label space is filed under its name.
+    name = "synthetic" if labels == "actions" else f"synthetic-{labels}"
+    return replace(folder.load(str(root)), name=name)
 
 
 # -- writing
