@@ -187,6 +187,24 @@ def test_silent_and_trackless_clips_are_real(written):
     assert states == {"silent", "no track"}
 
 
+def test_noise_size_and_length_reach_the_files(tmp_path):
+    """Of a clip of 20 frames at 16 a second, without and with noise."""
+    changes = FEW | {"size": 40, "frames": 20, "correspondence": 1.0, "silent": 0, "trackless": 0}
+    grain, hush = {}, {}
+    for noise in (0.0, 2.0):
+        video = synthetic.load(str(tmp_path / str(noise)), **changes, noise=noise).videos[0]
+        shown = pictures(video.path)
+        assert shown.shape == (20, 40, 40, 3)
+        heard = read_audio(video.path, centre=0, seconds=9, rate=world.RATE).samples
+        assert len(heard) / world.RATE == pytest.approx(
+            20 / 16, abs=0.07
+        )  # the codec fills up its last packet
+        grain[noise] = float(np.median(np.abs(np.diff(shown, axis=2))))
+        hush[noise] = float(heard.abs().quantile(0.1))  # between and under the events
+    assert grain[0.0] <= 1 < 2 < grain[2.0]
+    assert hush[0.0] < 1e-3 < 3e-3 < hush[2.0]
+
+
 def test_label_spaces_of_the_teachers(tmp_path):
     few = {"clips": 1, "test_clips": 1, "size": 24, "frames": 3}
     objects = synthetic.load(str(tmp_path / "o"), labels="objects", **few)
