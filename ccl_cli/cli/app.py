@@ -15,6 +15,7 @@ EXPERIMENTS, CATALOGUE, ADDED = "Experiments", "Catalogue", "From plugins"
 
 # Name: module and attribute, panel, one line of help.
 OWN = {
+    "demo": ("demo:app", EXPERIMENTS, "See the paper's claim tested on this machine, offline."),
     "probe": (
         "probe:app",
         EXPERIMENTS,
@@ -78,6 +79,7 @@ app = typer.Typer(
     cls=Commands,
     help="Distil frozen teacher networks - audio, image, any - into one small video network.",
     epilog=examples(
+        "ccl demo",
         "ccl train --teacher audio:cnn14 --teacher image:resnet34 --data ucf51",
         "ccl eval --retrieval",
         "ccl recipes ls",

@@ -31,10 +31,11 @@ _UNNAMED = ("?", "?")  # classes of a network that nobody has fitted
 
 
 class _Small(Teacher, ABC):
-    """Four blocks of convolution, batch norm and ReLU; then the mean over what is left.
+    """Four blocks of convolution, batch norm and ReLU; then the mean over what is left, scaled.
 
-    So the embedding is not negative, and a few units long: composition heads add it as it is, and one of
-    length 30 upsets them at the learning rates that small students want. One linear classifier follows.
+    So the embedding is not negative, and about a unit long: composition heads add and classify it as it is,
+    and one of length 10 upsets them at the learning rates that small students want. One linear classifier
+    follows.
     """
 
     labels: ClassVar[str]  # the label space of the synthetic data set that it is for
@@ -120,7 +121,7 @@ class _Small(Teacher, ABC):
         return f"Run `ccl teachers fit {spec.label} --data {data}`, or name a file after '@'."
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed ``[B, *preprocess.shape]`` as ``[B, dim]`` float32, not negative."""
+        """Embed ``[B, *preprocess.shape]`` as ``[B, dim]`` float32, not negative, about a unit long."""
         return self.forward_stages(x)[0]
 
     def forward_stages(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -130,7 +131,7 @@ class _Small(Teacher, ABC):
         for block in self.blocks:
             x = block(x)
             stages.append(x)
-        return x.flatten(2).float().mean(dim=2), tuple(stages)
+        return x.flatten(2).float().mean(dim=2) / self.dim**0.5, tuple(stages)
 
     @abstractmethod
     def front_end(self, x: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ class _Small(Teacher, ABC):
 
     def class_scores(self, x: Tensor) -> Tensor:
         """Scores of the classes, ``[B, len(classes)]``."""
-        scores: Tensor = self.classifier(self(x)).float()
+        scores: Tensor = self.classifier(self(x) * self.dim**0.5).float()
         return scores
 
     def class_probabilities(self, x: Tensor) -> Tensor:

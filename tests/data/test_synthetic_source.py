@@ -188,7 +188,7 @@ def test_silent_and_trackless_clips_are_real(written):
 
 
 def test_noise_size_and_length_reach_the_files(tmp_path):
-    """Of a clip of 20 frames at 16 a second, without and with noise."""
+    """Of a clip of 20 frames at 8 a second, without and with noise."""
     changes = FEW | {"size": 40, "frames": 20, "correspondence": 1.0, "silent": 0, "trackless": 0}
     grain, hush = {}, {}
     for noise in (0.0, 2.0):
@@ -197,7 +197,7 @@ def test_noise_size_and_length_reach_the_files(tmp_path):
         assert shown.shape == (20, 40, 40, 3)
         heard = read_audio(video.path, centre=0, seconds=9, rate=world.RATE).samples
         assert len(heard) / world.RATE == pytest.approx(
-            20 / 16, abs=0.07
+            20 / 8, abs=0.07
         )  # the codec fills up its last packet
         grain[noise] = float(np.median(np.abs(np.diff(shown, axis=2))))
         hush[noise] = float(heard.abs().quantile(0.1))  # between and under the events

@@ -54,8 +54,14 @@ from ccl_cli.paths import cache_dir
 Labels = Literal["actions", "objects", "sounds"]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-FPS = 16
+FPS = 8
 _LABELS: tuple[Labels, ...] = ("actions", "objects", "sounds")
+# Clips of each class: to train, to choose and to test on.
+_USUAL: Mapping[Labels, tuple[int, int, int]] = {
+    "actions": (10, 10, 20),
+    "objects": (30, 0, 10),
+    "sounds": (15, 0, 10),
+}
 _FEW = 32  # files that are written before other processes would have started
 _log = logging.getLogger("ccl")
 
@@ -112,16 +118,16 @@ def load(
     *,
     labels: Labels = "actions",
     classes: Annotated[int, Field(ge=2, le=40)] = 20,
-    motions: Annotated[int, Field(ge=2, le=4)] = 4,
+    motions: Annotated[int, Field(ge=2, le=4)] = 2,
     clips: Count | None = None,
-    val_clips: Annotated[int, Field(ge=0)] = 0,
-    test_clips: Count = 10,
+    val_clips: Annotated[int, Field(ge=0)] | None = None,
+    test_clips: Count | None = None,
     correspondence: Share = 0.5,
     silent: Share = 0.05,
     trackless: Share = 0.05,
-    noise: Annotated[float, Field(ge=0, le=2)] = 1.0,
+    noise: Annotated[float, Field(ge=0, le=4)] = 1.0,
     size: Annotated[int, Field(ge=24, le=512, multiple_of=2)] = 32,
-    frames: Annotated[int, Field(ge=2, le=1000)] = 16,
+    frames: Annotated[int, Field(ge=2, le=1000)] = 8,
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Manifest:
     """Write the clips that are not there yet, and list them all.
@@ -130,16 +136,16 @@ def load(
         location: Folder for the clips; "" for one in the cache, named after the options.
         labels: What the classes are: actions, or for teachers: objects (without sound) or sounds.
         classes: Number of actions; there are 10 objects and 12 sounds.
-        motions: Directions in which digits move: right, left, down, up (with 4, 20 actions are of 5 digits).
+        motions: Directions in which digits move: right, left, down, up (with 2, 20 actions are of 10 digits).
         clips: Training clips of each class; None: 10 of an action, 30 of an object, 15 of a sound.
-        val_clips: Validation clips of each class.
-        test_clips: Test clips of each class.
+        val_clips: Validation clips of each class; None: 10 of an action, else none.
+        test_clips: Test clips of each class; None: 20 of an action, 10 of an object or a sound.
         correspondence: Mean probability that an action plays its own sound event.
         silent: Share of the actions' clips whose track holds only silence.
         trackless: Share of the actions' clips without a track.
         noise: Strength of distractors, clutter, shaking and background noise.
         size: Height and width, pixels.
-        frames: Length of a clip; 16 are a second.
+        frames: Length of a clip; 8 are a second.
         seed: Of everything random.
 
     Raises:
@@ -150,13 +156,14 @@ def load(
         raise RecipeError(f"There are {10 * motions} actions in {motions} motions, not {classes}.")
     if silent + trackless > 1:
         raise RecipeError(f"silent={silent:g} and trackless={trackless:g} are more than all clips.")
+    usual = _USUAL[labels]
     settings = World(
         labels=labels,
         classes=classes,
         motions=motions,
-        clips=clips or {"actions": 10, "objects": 30, "sounds": 15}[labels],
-        val_clips=val_clips,
-        test_clips=test_clips,
+        clips=clips or usual[0],
+        val_clips=usual[1] if val_clips is None else val_clips,
+        test_clips=test_clips or usual[2],
         correspondence=correspondence,
         silent=silent,
         trackless=trackless,
@@ -165,7 +172,7 @@ def load(
         frames=frames,
         seed=seed,
     )
-    stamp = json.dumps({"format": "ccl-synthetic-1", **asdict(settings)})
+    stamp = json.dumps({"format": "ccl-synthetic-2", **asdict(settings)})
     key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
     root = Path(location).expanduser() if location else cache_dir() / "synthetic" / f"{labels}-{key}"
     try:

@@ -1,0 +1,161 @@
+"""From nothing to a verdict on the paper's claim, offline: data, teachers, runs, and a page about them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ccl_cli.bench.run import folder_of, run_bench
+from ccl_cli.engine.build import load_data, load_teacher
+from ccl_cli.errors import RecipeError, WeightsError
+from ccl_cli.files import write_text
+from ccl_cli.recipe import Recipe
+from ccl_cli.report import paired
+from ccl_cli.report.page import page
+from ccl_cli.report.study import BASELINE, Study, study
+from ccl_cli.spec import parse_data, parse_model
+from ccl_cli.teachers.fit import fit
+
+METRICS = ("top1", "r1")
+# What each teacher of the demo was trained for: not the actions that the student learns.
+_OWN_TASKS = {"audio:small": "synthetic?labels=sounds", "image:small": "synthetic?labels=objects"}
+_STAGES = 4
+_MOST_JOBS = 8
+_log = logging.getLogger("ccl")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What came of it.
+
+    Attributes:
+        study: The runs that ended, and their figures.
+        failed: Folders of those that did not.
+        page: The report.
+        seconds: From the first stage to the page.
+    """
+
+    study: Study
+    failed: tuple[Path, ...]
+    page: Path
+    seconds: float
+
+
+def with_correspondence(recipe: Recipe, correspondence: float) -> Recipe:
+    """The recipe on a world where sounds go with actions as often as ``correspondence``, in [0, 1], says.
+
+    Raises:
+        RecipeError: the recipe's data set has no such dial.
+    """
+    spec = parse_data(recipe.data or "")
+    if spec.kind != "synthetic":
+        raise RecipeError(f"The dial is one of the data set 'synthetic', not of '{spec.kind}'.")
+    dialled = replace(spec, options=spec.options | {"correspondence": correspondence})
+    return recipe.model_copy(update={"data": str(dialled)})
+
+
+def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None) -> Demo:
+    """Make the data, fit the teachers that are not there, train and evaluate every run, write the page.
+
+    What is there from an earlier call is kept.
+
+    Args:
+        recipe: With a benchmark on the data set ``synthetic``.
+        output: The page; None: ``report.html`` beside the runs.
+        jobs: Runs at once; None: one per core, or per GPU.
+
+    Raises:
+        Interrupted: told to stop; the next call goes on.
+        CclError: anything the user can mend.
+    """
+    began = time.monotonic()
+    output = output or folder_of(recipe) / "report.html"
+    with _stage(1, "Videos with sound, drawn and encoded") as tell:
+        manifest = load_data(recipe.data)
+        counts = {name: len(manifest.split(name)) for name in ("train", "test")}
+        tell(f"{counts['train']} to train on, {counts['test']} to test on; {len(manifest.classes)} actions")
+    with _stage(2, "Teachers, each trained on its own task with other clips") as tell:
+        fitted = [_fit_unless_there(text) for text in _teachers(recipe)]
+        tell("; ".join(fitted))
+    with _stage(3, "Students, trained with and without teachers") as tell:
+        outcome = run_bench(recipe, jobs=jobs or _cores_unless_gpu())
+        tell(f"{len(outcome.folders) - len(outcome.failed)} of {len(outcome.folders)} runs")
+    with _stage(4, "Report") as tell:
+        found = study(outcome.folders)
+        write_text(output, page(found))
+        tell(str(output))
+    return Demo(found, tuple(outcome.failed), output, time.monotonic() - began)
+
+
+def summary(demo: Demo) -> dict[str, Any]:
+    """Everything as one JSON object: ``methods.<name>.<setup>.top1|r1`` in percent, and ``report``.
+
+    The baseline, which has no teachers, is repeated in every setup; ``over_baseline`` holds the mean
+    difference between runs of one seed and its 95 % interval, in percentage points.
+    """
+    found = demo.study
+    return {
+        "data": found.data,
+        "methods": {
+            method: {setup: _figures(found, method, setup) for setup in found.setups}
+            for method in found.summary.methods
+        },
+        "failed": [str(folder) for folder in demo.failed],
+        "report": str(demo.page),
+        "seconds": round(demo.seconds, 1),
+    }
+
+
+def _figures(found: Study, method: str, setup: str) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for metric in METRICS:
+        cell = found.summary.find(found.data, method, setup, metric)
+        if cell is None or cell.mean is None:
+            continue
+        figures[metric] = {"mean": cell.mean, "sd": cell.sd, "by_seed": cell.values}
+        if method != BASELINE and found.summary.find(found.data, BASELINE, setup, metric):
+            (pair,) = paired.compare(found.summary, method, BASELINE, metric, (setup,))
+            figures[metric]["over_baseline"] = {"mean": pair.mean, "interval": pair.interval}
+    return figures
+
+
+def _teachers(recipe: Recipe) -> list[str]:
+    assert recipe.bench
+    return list(dict.fromkeys(text for teachers in recipe.bench.setups.values() for text in teachers))
+
+
+def _fit_unless_there(text: str) -> str:
+    """One teacher made ready; what there is to say of it."""
+    spec = parse_model(text)
+    try:
+        load_teacher(spec)
+        return f"{spec.label} from an earlier call"
+    except WeightsError:
+        if spec.weights or spec.label not in _OWN_TASKS:
+            raise
+    report = fit(spec, _OWN_TASKS[spec.label])
+    assert report.held_out
+    right = f"{100 * report.held_out.accuracy:.0f} % of {report.held_out.videos} test clips right"
+    return f"{spec.label} tells {len(report.classes)} classes, {right}"
+
+
+def _cores_unless_gpu() -> int | None:
+    import torch
+
+    return None if torch.cuda.is_available() else min(os.cpu_count() or 1, _MOST_JOBS)
+
+
+@contextmanager
+def _stage(number: int, title: str) -> Iterator[Any]:
+    """Tell when a stage begins, and when it has ended what came of it and how long it took."""
+    began = time.monotonic()
+    said: list[str] = []
+    _log.info("[%d/%d] %s", number, _STAGES, title)
+    yield said.append
+    _log.info("[%d/%d] done in %.0f s: %s", number, _STAGES, time.monotonic() - began, " ".join(said))
