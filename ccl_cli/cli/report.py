@@ -166,7 +166,8 @@ def html(
 ) -> None:
     """Write one page with tables, pictures and where they come from; it needs no other file and no network.
 
-    The best method's first run is looked at closely: its videos are scored once, and that is kept beside it.
+    The best method's first run is looked at closely: its videos are scored once, and shown to its teachers
+    once; that is kept beside it.
     """
     from ccl_cli.report.page import page
     from ccl_cli.report.study import study
@@ -185,8 +186,8 @@ def html(
 @with_verbosity
 def figure(
     name: Annotated[
-        Literal["curves", "classes", "confusion", "gallery", "tsne"],
-        typer.Argument(metavar="NAME", help="curves, classes, confusion, gallery or tsne."),
+        Literal["curves", "classes", "confusion", "gallery", "tsne", "correspondence"],
+        typer.Argument(metavar="NAME", help="curves, classes, confusion, gallery, tsne or correspondence."),
     ],
     runs: Runs = None,
     output: Annotated[

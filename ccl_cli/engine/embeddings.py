@@ -81,6 +81,25 @@ def embed_videos(
     return {name: _over_processes(each, device) for name, each in own.items()}
 
 
+def classify_videos(
+    teacher: Teacher, videos: Sequence[Video], accelerator: Accelerator, *, clip: Clip
+) -> Tensor:
+    """What a teacher's own classifier says of the middle of a few videos that it has something from.
+
+    Shapes:
+        returns: [V, len(classes)], each in [0, 1].
+
+    Raises:
+        PluginError: its preprocessing fails.
+    """
+    teacher.to(accelerator.device)
+    found = []
+    with torch.inference_mode():
+        for looked in _batches(MiddleWindows(videos, clip, {"": teacher.preprocess}), 8, 0, pin=False):
+            found.append(teacher.class_probabilities(looked.inputs[""].value.to(accelerator.device)))
+    return torch.cat(found).float().cpu()
+
+
 def _batches(dataset: MiddleWindows, size: int, workers: int, *, pin: bool) -> Iterator[Looked]:
     with naming_lost_workers():
         for looked in middle_loader(dataset, batch_size=size, workers=workers, pin_memory=pin):

@@ -80,6 +80,23 @@ class Run:
         """Row and column, for sentences."""
         return f"{self.method} {self.setup}".rstrip()
 
+    def is_own(self, data: str) -> bool:
+        """Whether it was evaluated on the videos that it was trained with, as far as it says."""
+        return not self.own or self.manifests[data] in ("", self.own)
+
+    def check_own(self, data: str) -> None:
+        """Refuse to show videos that are not those of a figure.
+
+        Raises:
+            DataError: it was evaluated on other videos of the data set than it was trained with.
+        """
+        if not self.is_own(data):
+            raise DataError(
+                f"'{self.folder}' was evaluated on other videos of {data} than those it was trained with: "
+                "there is no picture of them.",
+                f"Evaluate it on its own with `ccl eval {self.folder}`.",
+            )
+
 
 @dataclass(frozen=True)
 class Collected:

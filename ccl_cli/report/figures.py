@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ccl_cli.errors import UsageError
 from ccl_cli.files import atomic_path
-from ccl_cli.report import classes, confusion, curves, gallery, tsne
+from ccl_cli.report import classes, confusion, correspondence, curves, gallery, tsne
 from ccl_cli.report.drawing import Drawing
 from ccl_cli.report.study import Study
 from ccl_cli.report.svg import document
@@ -18,6 +18,7 @@ FIGURES: dict[str, Callable[[Study], Drawing]] = {
     "confusion": confusion.figure,
     "gallery": gallery.figure,
     "tsne": tsne.figure,
+    "correspondence": correspondence.figure,
 }
 
 

@@ -95,12 +95,16 @@ def thumbnail(path: Path, start: float | None = None, end: float | None = None) 
     return file.getvalue()
 
 
-def _item(video: Video, names: Sequence[str], right: bool) -> Item:
+def picture_of(video: Video) -> bytes | None:
+    """Its middle frame as JPEG; None if it is gone or damaged: others can still be shown."""
     try:
-        jpeg: bytes | None = thumbnail(video.path, video.start, video.end)
-    except CclError:  # gone or damaged: the others can still be shown
-        jpeg = None
-    return Item(clean(video.id), names[video.label], right, jpeg)
+        return thumbnail(video.path, video.start, video.end)
+    except CclError:
+        return None
+
+
+def _item(video: Video, names: Sequence[str], right: bool) -> Item:
+    return Item(clean(video.id), names[video.label], right, picture_of(video))
 
 
 def _check_pictures(found: Sequence[Search]) -> None:

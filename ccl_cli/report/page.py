@@ -10,7 +10,7 @@ from string import Template
 
 from ccl_cli import __version__
 from ccl_cli.errors import CclError, DataError
-from ccl_cli.report import classes, confusion, curves, gallery, paired, provenance, tsne
+from ccl_cli.report import classes, confusion, correspondence, curves, gallery, paired, provenance, tsne
 from ccl_cli.report.collect import METRICS, clean
 from ccl_cli.report.drawing import Drawing
 from ccl_cli.report.layout import Block, Entry, blocks, footer
@@ -213,17 +213,55 @@ def _tile(item: gallery.Item, query: bool) -> Html:
     kind = "query" if query else "right" if item.right else "wrong"
     said = {"query": "query", "right": "same class", "wrong": "another class"}[kind]
     alt = f"{item.label} ({said}): {item.id}"
-    picture = (
-        tag("img", src=data_uri(item.jpeg), alt=alt, title=item.id)
-        if item.jpeg
-        else tag("span", "no picture", class_="none", title=item.id)
-    )
+    picture = _picture(item.jpeg, alt, item.id)
     return tag("figure", picture, tag("figcaption", f"{mark}{item.label}"), class_=kind)
 
 
 def _tsne(study: Study) -> Html:
     said = "Near points have similar features; distances between groups and their sizes mean little."
     return joined([_of_run(study, said), _figures([tsne.figure(study)])])
+
+
+def _correspondence(study: Study) -> Html:
+    from ccl_cli.engine.probe import RULE
+
+    said = (
+        "How far a teacher knows the classes before anything is distilled from it: for some videos, what its "
+        "own classifier says, in percent; for each class, how many of its videos the nearest training videos "
+        f"name rightly, by the teacher's embedding alone. {RULE}"
+    )
+    parts: list[str] = [tag("p", said, class_="note")]
+    for each in correspondence.find(study):
+        parts.append(tag("h3", each.teacher))
+        if isinstance(each, correspondence.Absent):
+            parts.append(tag("p", each.reason, class_="absent"))
+            continue
+        parts.append(tag("p", each.sentence))
+        if each.silent:
+            parts.append(tag("p", each.silent, class_="note"))
+        if each.cards:
+            parts.append(tag("ol", *map(_card, each.cards), class_="cards"))
+        header, *rows = each.rows
+        parts.append(folded("By class", _figures([correspondence.bars(each)]), open_=True))
+        parts.append(folded("By class, as a table", table(header, rows)))
+    return joined(parts)
+
+
+def _card(card: correspondence.Card) -> Html:
+    lines = [
+        tag("li", tag("span", name), tag("em", correspondence.percent(share)), style=f"--share:{share:.1f}%")
+        for name, share in card.top
+    ]
+    alt = f"{card.label}: {card.id}"
+    head = [tag("strong", card.label), tag("small", f"{card.verdict} correlated")]
+    inner = [_picture(card.jpeg, alt, card.id), tag("ol", *lines)]
+    return tag("li", tag("div", *head), *inner, class_=card.verdict)
+
+
+def _picture(jpeg: bytes | None, alt: str, title: str) -> Html:
+    if jpeg:
+        return tag("img", src=data_uri(jpeg), alt=alt, title=title)
+    return tag("span", "no picture", class_="none", title=title)
 
 
 def _data(study: Study) -> Html:
@@ -279,6 +317,7 @@ SECTIONS = (
     Section("confusion", "Confusion matrix", _confusion),
     Section("gallery", "Retrieval gallery", _gallery),
     Section("tsne", "Features in the plane", _tsne),
+    Section("correspondence", "Teachers and classes", _correspondence),
     Section("data", "Data", _data),
     Section("origin", "Recipe, versions and runs", _origin),
 )

@@ -40,20 +40,9 @@ def views(study: Study) -> tuple[View, View]:
     Raises:
         DataError: the videos are gone, or the run was evaluated on other videos than its own.
     """
-    _check_own(study)
+    study.shown.check_own(study.data)
     queries, gallery = (_view(study.shown.folder, split) for split in (study.split, "train"))
     return queries, gallery
-
-
-def _check_own(study: Study) -> None:
-    run = study.shown
-    evaluated = run.manifests[study.data]
-    if run.own and evaluated and run.own != evaluated:
-        raise DataError(
-            f"'{run.folder}' was evaluated on other videos of {study.data} than those it was trained with: "
-            "there is no picture of them.",
-            f"Evaluate it on its own with `ccl eval {run.folder}`.",
-        )
 
 
 @lru_cache(maxsize=4)

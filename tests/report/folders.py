@@ -32,13 +32,14 @@ def write_run(
     finished: bool = True,
     name: str = "mine",
     train: Mapping[str, Any] | None = None,
+    teachers: Sequence[str] | None = None,
     **rest: Any,
 ) -> Path:
     """A run made by hand; `changed`: the options that differ from the defaults, None as older runs leave it."""
     recipe = Recipe(
         name=name,
         data="clips",
-        teachers=TEACHERS[setup],
+        teachers=TEACHERS[setup] if teachers is None else teachers,
         method=method,
         train={**(train or {}), "seed": seed},
         **rest,

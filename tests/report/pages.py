@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,9 +13,12 @@ import torch
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.engine.artefact import save_model
-from ccl_cli.engine.build import load_student
+from ccl_cli.engine.build import load_student, load_teachers
 from ccl_cli.engine.runs import MANIFEST, METRICS, MODEL, SUMMARY, read_json
 from ccl_cli.recipe import Clip, Recipe
+from ccl_cli.spec import parse_model
+from ccl_cli.teachers.fitted import Fitted, save_fitted
+from ccl_plugins.small import SmallImage
 from tests.report.folders import write_cell
 
 DATA = "clips"
@@ -32,18 +36,51 @@ def clips_manifest(root: Path, classes: Sequence[str]) -> Manifest:
     return Manifest(DATA, tuple(classes), tuple(found))
 
 
-def write_study(root: Path, clips: Path, classes: Sequence[str] = ("right", "down")) -> Path:
-    """Baseline, FitNet and CCL over two seeds with all that a page shows; the models are untrained."""
+def write_teachers(root: Path, clips: Path, classes: Sequence[str]) -> list[str]:
+    """A table of embeddings, which has no classes of its own, and an image network, untrained, that has some."""
+    spec = parse_model("image:small")
+    torch.manual_seed(1)
+    teacher = SmallImage.to_fit(spec, classes)
+    fitted = Fitted(
+        teacher=spec.label,
+        classes=tuple(classes),
+        options={},
+        dim=teacher.dim,
+        preprocess=repr(teacher.preprocess),
+        data="made",
+        manifest="0" * 16,
+    )
+    save_fitted(root / "image.safetensors", fitted, teacher.own_weights())
+    return [f"audio:precomputed@{clips / 'audio.npz'}", f"image:small@{root / 'image.safetensors'}"]
+
+
+def write_study(
+    root: Path,
+    clips: Path,
+    classes: Sequence[str] = ("right", "down"),
+    own: Sequence[str] = tuple(f"thing {n}" for n in range(12)),
+) -> Path:
+    """Baseline, FitNet and CCL over two seeds with all that a page shows; the networks are untrained.
+
+    `classes` are the videos', `own` those of the image teacher.
+    """
     manifest = clips_manifest(clips, classes)
+    teachers = write_teachers(root, clips, own)
+    records = {
+        name: {"dim": each.dim, "fingerprint": each.fingerprint}
+        for name, each in load_teachers(teachers).items()
+    }
     for seed in (0, 1):
         for label, setup, top1 in (("baseline", "", 50.0), ("fitnet", "AI", 40.0), ("ccl", "AI", 70.0)):
             figures = {"top1": top1 + 5 * seed, "retrieval": (top1, 80.0, 90.0)}
+            taught = teachers if setup else []
+            figures |= {"teachers": taught, "train": {"workers": 0}}
             run = write_cell(root, label, setup, seed, data=DATA, clip=CLIP, **figures)
-            _complete(run, manifest, top1 + 5 * seed)
+            _complete(run, manifest, top1 + 5 * seed, records if setup else {})
     return root
 
 
-def _complete(run: Path, manifest: Manifest, top1: float) -> None:
+def _complete(run: Path, manifest: Manifest, top1: float, teachers: dict[str, Any]) -> None:
     manifest.save(run / MANIFEST)
     recipe = Recipe(data="clips", student="r2plus1d_tiny", clip=Clip(**CLIP), train={"workers": 0})
     torch.manual_seed(0)
@@ -56,9 +93,15 @@ def _complete(run: Path, manifest: Manifest, top1: float) -> None:
     lines = [{"step": s, "epoch": 1, "loss": 100 / s, "ce": 3 / s, "accuracy": s / 40} for s in (10, 20, 30)]
     (run / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4')
     summary = read_json(run / SUMMARY)
-    summary["data"] |= {"modalities": {"audio:cnn14": {"present": 8, "silent": 2, "no track": 2}}}
+    summary["teachers"] = teachers
+    summary["data"] |= {
+        "manifest": manifest.hash,
+        "modalities": {"audio:cnn14": {"present": 8, "silent": 2, "no track": 2}},
+    }
     summary["versions"] = {"ccl": "0.1.0", "torch": "2.11.0"}
+    moment = (run / SUMMARY).stat().st_mtime
     (run / SUMMARY).write_text(json.dumps(summary))
+    os.utime(run / SUMMARY, (moment, moment))
 
 
 class Reading(HTMLParser):

@@ -52,7 +52,8 @@ def test_all_sections_are_there_and_in_the_contents(text):
 def test_nothing_leaves_the_page(text):
     read = Reading(text)
     assert all(re.match(r"#|data:image/jpeg;base64,", reference) for reference in read.references)
-    assert len([reference for reference in read.references if reference.startswith("data:")]) == 10
+    pictures = [reference for reference in read.references if reference.startswith("data:")]
+    assert len(pictures) == 2 * 5 + 2  # two queries with neighbours, and a sample of each class
     assert not {"script", "link", "iframe", "object"} & set(read.tags)
     assert "http" not in re.sub(r"data:[^\"]*", "", text.replace("http-equiv", ""))
     assert "@import" not in text
@@ -77,13 +78,15 @@ def test_the_figures_are_those_of_the_tables(runs, text):
 def test_hostile_names_stay_text(clips_folder, tmp_path):
     for extra in ("<b>bold</b>", "a&b"):
         write_cell(tmp_path / "r", extra, "AI", 0, method="ccl", data="clips", top1=1.0)
-    write_study(tmp_path / "r", clips_folder, HOSTILE)
+    write_study(tmp_path / "r", clips_folder, HOSTILE, own=HOSTILE)
     there = study([tmp_path / "r"])
     text = page(there)
     read = Reading(text)  # asserts that tags are balanced and that none has a handler
     assert "script" not in read.tags
     assert "b" not in read.tags
     assert "&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;" in text
+    cards = text.partition('<ol class="cards">')[2].partition("<details")[0]
+    assert cards.count("<span>&lt;script&gt;") == cards.count("<strong>&lt;script&gt;") * 2 == 2
     assert "&lt;b&gt;bold&lt;/b&gt;" in text
     for name in FIGURES:
         write_figure(there, name, tmp_path / "f.svg")
@@ -133,7 +136,7 @@ def test_videos_that_went_later_lack_only_their_pictures(clips_folder, tmp_path)
     page(study([runs]))
     shutil.rmtree(clips / "set" / "test")
     text = page(study([runs]))
-    assert text.count('class="none"') == 2  # the queries
+    assert text.count('class="none"') == 4  # the queries and the samples
     assert text.count('class="absent"') == 0
     shutil.rmtree(clips)
     text = page(study([runs]))

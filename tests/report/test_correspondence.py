@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from ccl_cli.engine import correspondence as engine
+from ccl_cli.errors import DataError
+from ccl_cli.report import correspondence
+from ccl_cli.report.correspondence import Absent, Heard, find, percent
+from ccl_cli.report.figures import write_figure
+from ccl_cli.report.page import page
+from ccl_cli.report.study import study
+from tests.report.folders import write_cell
+from tests.report.pages import Reading, write_study
+
+
+@pytest.fixture(scope="module")
+def runs(clips_folder, tmp_path_factory):
+    """Written once, with what a page leaves beside them."""
+    root = tmp_path_factory.mktemp("correspondence")
+    clips = shutil.copytree(clips_folder, root / "clips")
+    runs = write_study(root / "r", clips)
+    page(study([runs]))
+    return runs
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    return shutil.copytree(runs, tmp_path / "r")
+
+
+def section(runs):
+    return page(study([runs])).partition('id="correspondence"')[2].partition("</section>")[0]
+
+
+def test_every_teacher_once_for_all_runs(runs):
+    table, image = find(study([runs]))
+    assert (table.teacher, image.teacher) == ("audio:precomputed", "image:small")
+    assert len(list(runs.glob("*/correspondence-*"))) == 2  # of four runs with these teachers
+    assert (len(table.cards), len(image.cards)) == (0, 2)
+    assert all(card.jpeg and len(card.top) == 10 for card in image.cards)
+    assert [row[0] for row in image.rows] == [
+        "class",
+        *(name for name, _ in correspondence.ranked(image.probe)),
+    ]
+
+
+def test_the_page_has_cards_and_every_class(runs):
+    text = section(runs)
+    assert "audio:precomputed has no classes of its own" in text
+    assert text.count('<ol class="cards">') == 1
+    said = find(study([runs]))[1]
+    for card in said.cards:
+        assert all(f"<span>{name}</span><em>{percent(share)}</em>" in text for name, share in card.top)
+    cells = Reading(text.partition(">")[2]).cells
+    for name, row in said.probe["per_class"].items():
+        at = [n for n, cell in enumerate(cells) if cell == name][1]  # the second teacher's
+        assert cells[at + 1 : at + 3] == [row["verdict"], f"{row['recall']:.0f}"]
+
+
+def test_nothing_is_computed_twice_and_any_run_may_hold_it(copied, monkeypatch):
+    monkeypatch.setattr(engine, "measure", lambda *a: pytest.fail("measured again"))
+    before = section(copied)
+    shown = study([copied]).shown.folder
+    other = next(run for run in copied.glob("*ccl*") if run != shown)
+    for file in shown.glob("correspondence-*"):
+        file.rename(other / file.name)
+    assert section(copied) == before
+
+
+def test_teachers_that_are_gone_leave_a_sentence(copied):
+    for file in copied.glob("*/correspondence-audio*"):
+        file.unlink()
+    for run in copied.glob("*AI*"):
+        recipe = (run / "recipe.yaml").read_text()
+        (run / "recipe.yaml").write_text(recipe.replace("audio.npz", "gone.npz"))
+    gone, there = find(study([copied]))
+    assert isinstance(gone, Absent)
+    assert isinstance(there, Heard)
+    text = section(copied)
+    assert text.count('class="absent"') == 1
+    assert "gone.npz" in text
+    for file in copied.glob("*/correspondence-*"):
+        file.unlink()
+    for run in copied.glob("*AI*"):
+        (run / "manifest.jsonl").unlink()
+    with pytest.raises(DataError, match="holds no manifest") as caught:
+        find(study([copied]))
+    assert caught.value.message.count("holds no manifest") == 1  # one reason for both
+
+
+def test_two_teachers_of_one_name_are_told_apart(copied):
+    run = next(copied.glob("*ccl-AI-s1"))
+    summary = json.loads((run / "summary.json").read_text())
+    summary["teachers"]["image:small"]["fingerprint"] = "0-abcdef"
+    (run / "summary.json").write_text(json.dumps(summary))
+    found = find(study([copied]))
+    assert [each.teacher for each in found][2] == "image:small (abcdef)"
+    assert "is not what it was" in found[2].reason
+
+
+def test_no_teacher_at_all_and_other_videos(tmp_path, copied):
+    write_cell(tmp_path / "b", "baseline", "", top1=50.0)
+    with pytest.raises(DataError, match="None of these runs has a teacher"):
+        find(study([tmp_path / "b"]))
+    for file in copied.glob("*/eval-*.json"):
+        file.write_text(json.dumps({"data": {"manifest": "0" * 16}}))
+    with pytest.raises(DataError, match="other videos of clips"):
+        find(study([copied]))
+
+
+def test_the_figure_shows_both_and_survives_lost_videos(copied, tmp_path):
+    write_figure(study([copied]), "correspondence", tmp_path / "whole.svg")
+    whole = (tmp_path / "whole.svg").read_text()
+    assert whole.count("<image") == 2
+    assert whole.count("Recall by nearest neighbours") == 2
+    for run in copied.glob("*"):
+        if (run / "manifest.jsonl").is_file():
+            text = (run / "manifest.jsonl").read_text()
+            (run / "manifest.jsonl").write_text(text.replace(".mp4", ".gone"))
+    write_figure(study([copied]), "correspondence", tmp_path / "without.svg")
+    assert (tmp_path / "without.svg").read_text().count("no picture") == 2
+
+
+def test_small_shares_are_not_called_nothing():
+    assert [percent(each) for each in (0.0, 0.049, 0.05, 12.34)] == ["< 0.1", "< 0.1", "0.1", "12.3"]
