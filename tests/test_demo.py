@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ccl_cli.demo import Demo, run_demo, summary, with_correspondence
+from ccl_cli.errors import RecipeError
+from ccl_cli.recipe import Recipe
+from ccl_cli.recipe_files import load_recipe
+from ccl_cli.report.study import study
+from tests.report.folders import write_cell
+
+
+@pytest.fixture
+def done():
+    """Made by hand: CCL two and four points above the baseline; FitNet with audio alone, and its seed 1 failed."""
+    root = Path("runs/demo")
+    for seed, baseline, gain in ((0, 40.0, 2.0), (1, 50.0, 4.0)):
+        write_cell(root, "baseline", "", seed, method="baseline", top1=baseline, retrieval=(30, 50, 60))
+        write_cell(root, "ccl", "AI", seed, top1=baseline + gain, retrieval=(31, 50, 60))
+    write_cell(root, "fitnet", "A", 0, method="fitnet", top1=10.0, retrieval=(9, 50, 60))
+    return Demo(study([root]), (root / "fitnet-A-s1",), root / "report.html", 12.34)
+
+
+def test_the_summary_holds_means_deviations_and_what_is_over_the_baseline(done):
+    found = json.loads(json.dumps(summary(done)))
+    assert set(found["methods"]) == {"baseline", "fitnet", "ccl"}
+    top1 = found["methods"]["ccl"]["AI"]["top1"]
+    assert top1["mean"] == 48.0
+    assert top1["sd"] == pytest.approx(2**0.5 * 6)
+    assert top1["by_seed"] == {"0": 42.0, "1": 54.0}
+    assert top1["over_baseline"]["mean"] == pytest.approx(3.0)
+    low, high = top1["over_baseline"]["interval"]
+    assert (low, high) == pytest.approx(
+        (3 - 12.706, 3 + 12.706), abs=1e-3
+    )  # Student's t, one degree of freedom
+    assert found["methods"]["ccl"]["AI"]["r1"]["mean"] == 31.0
+    assert found["methods"]["baseline"]["AI"]["top1"]["mean"] == 45.0  # it stands in every column
+    assert found["methods"]["fitnet"]["A"]["top1"]["sd"] is None
+    assert found["methods"]["fitnet"]["AI"] == {}
+    assert found["report"] == "runs/demo/report.html"
+    assert found["failed"] == ["runs/demo/fitnet-A-s1"]
+
+
+def test_the_dial_changes_the_data_and_nothing_else():
+    recipe = load_recipe("demo", {"data": "synthetic?noise=0.5"})
+    dialled = with_correspondence(recipe, 0.25)
+    assert dialled.data == "synthetic?noise=0.5&correspondence=0.25"
+    assert dialled.model_copy(update={"data": recipe.data}) == recipe
+    with pytest.raises(RecipeError, match="'synthetic', not of 'ucf51'"):
+        with_correspondence(Recipe(data="ucf51"), 0.25)
+
+
+def test_a_correspondence_out_of_range_is_refused():
+    command = [sys.executable, "-m", "ccl_cli", "demo", "--correspondence", "1.5"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 2
+    assert "Input should be less than or equal to 1" in ended.stderr
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_page_and_again(caplog):
+    """A small demo with its real teachers: the second call finds everything there."""
+    recipe = load_recipe(
+        "demo",
+        {
+            "data": "synthetic?classes=4&clips=4&val_clips=0&test_clips=3",
+            "train.epochs": 1,
+            "bench.seeds": [0, 1],
+        },
+    )
+    first = run_demo(recipe, jobs=2)
+    found = summary(first)
+    assert first.failed == ()
+    assert {name: set(row) for name, row in found["methods"].items()} == {
+        name: {"A", "I", "AI"} for name in ("baseline", "fitnet", "ccl")
+    }
+    assert all(row["AI"]["r1"]["sd"] is not None for row in found["methods"].values())
+    assert "Correspondence" in first.page.read_text() or "correspondence" in first.page.read_text()
+    stamps = {path: path.stat().st_mtime_ns for path in Path("runs").glob("*/*/model.safetensors")}
+    assert len(stamps) == 14
+    weights = sorted(Path("cache/weights").iterdir())
+    assert len(weights) == 2
+    again = run_demo(recipe, Path("elsewhere.html"), jobs=2)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert again.page.is_file()
+    assert summary(again)["methods"] == found["methods"]
