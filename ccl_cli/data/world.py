@@ -131,7 +131,7 @@ def _path(motion: str, frames: int, rng: np.random.Generator, *, still: bool = F
     rows = along * down + across * abs(right)
     columns = along * right + across * abs(down)
     path = np.stack([rows, columns])
-    slack = 0.22 - np.abs(path).max(axis=1, keepdims=True)  # 0.22: half a frame less half a digit
+    slack = 0.28 - np.abs(path).max(axis=1, keepdims=True)  # 0.28: half a frame less half a digit
     middle = 0.5 + slack * rng.uniform(-1, 1, (2, 1))
     centre: Floats = (middle + path).astype(np.float32)
     return centre
@@ -142,7 +142,7 @@ def _paint(
 ) -> None:
     """Lay one of a digit's images over the picture, in a random bright colour."""
     image = images[rng.integers(len(images))]
-    side = np.float32(rng.uniform(0.46, 0.56))
+    side = np.float32(rng.uniform(0.36, 0.46))
     cells = 3.5 + (grid - path[:, :, None]) * 8 / side
     ink = (opacity * _sample(image[None], cells))[0, ..., None].clip(0, 1)
     colour = rng.uniform(0.65, 1.0, 3).astype(np.float32)

@@ -317,7 +317,7 @@ SECTIONS = (
     Section("confusion", "Confusion matrix", _confusion),
     Section("gallery", "Retrieval gallery", _gallery),
     Section("tsne", "Features in the plane", _tsne),
-    Section("correspondence", "Teachers and classes", _correspondence),
+    Section("correspondence", "Audio-video correspondence", _correspondence),
     Section("data", "Data", _data),
     Section("origin", "Recipe, versions and runs", _origin),
 )
