@@ -429,7 +429,8 @@ def test_built_in_recipes_are_valid_and_named_after_their_files(name):
 def test_each_built_in_recipe_begins_with_its_command_line():
     for name, path in builtin_recipes().items():
         comment = path.read_text().partition("\nname:")[0]
-        assert f"ccl train --recipe {name}\n" in comment or f"ccl bench {name}\n" in comment
+        own = {"demo": "ccl demo", "demo-full": "ccl demo --full"}.get(name, f"ccl bench {name}")
+        assert f"ccl train --recipe {name}\n" in comment or f"{own}\n" in comment
 
 
 def test_ablations_differ_from_the_full_method_in_one_option():

@@ -54,10 +54,10 @@ def demo(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """See the paper's claim tested on this machine: data, teachers, students, tables, a page. No network.
+    """See the paper's claim tested on this machine, offline.
 
     Handwritten digits move over clutter, with sounds that go with some of the actions. Teachers are trained
-    on other tasks; students with and without them. Give it again to go on after an interruption.
+    on other tasks; students with and without them. Tables, and a page. Give it again to go on.
     """
     from ccl_cli.cli.bench import parse_seeds
     from ccl_cli.demo import run_demo, summary, with_correspondence
