@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -87,7 +88,9 @@ class Stub:
     """In place of a cell's process: a program, and what happens while it starts."""
 
     def __init__(self, command, meanwhile=lambda: None):
-        self.process, self.start = subprocess.Popen(command), meanwhile
+        # Whoever started the tests in the background may have them ignore Ctrl-C.
+        heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        self.process, self.start = subprocess.Popen(command, preexec_fn=heeding), meanwhile
         self.pid, self.sentinel = self.process.pid, os.pidfd_open(self.process.pid)
 
     def is_alive(self):
