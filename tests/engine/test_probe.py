@@ -422,8 +422,8 @@ def test_the_dial_of_the_synthetic_world_is_read_off(tmp_path):
 
     Twelve actions, so that each has a sound event of its own.
     """
-    size = "size=24&frames=8&noise=0.5"
-    spec = parse_model("audio:small?seconds=0.5")
+    size = "size=24&noise=1"
+    spec = parse_model("audio:small")
     sounds = f"synthetic:{tmp_path / 'sounds'}?labels=sounds&clips=24&test_clips=6&{size}"
     report = fit(spec, sounds, tmp_path / "audio.safetensors", FitOptions(epochs=20, workers=0))
     assert report.held_out.accuracy > 0.8
@@ -431,7 +431,7 @@ def test_the_dial_of_the_synthetic_world_is_read_off(tmp_path):
     names = [f"{digit}-{motion}" for digit in range(3) for motion in MOTIONS]
 
     def verdicts(correspondence):
-        options = f"classes=12&clips=20&test_clips=15&correspondence={correspondence}&{size}"
+        options = f"classes=12&motions=4&clips=20&val_clips=0&test_clips=15&correspondence={correspondence}&{size}"
         data = f"synthetic:{tmp_path / str(correspondence)}?{options}"
         result = probe_teachers(data, [f"audio:small@{report.path}"], workers=0)
         classes = result["probes"][0]["per_class"]
