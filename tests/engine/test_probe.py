@@ -431,7 +431,9 @@ def test_the_dial_of_the_synthetic_world_is_read_off(tmp_path):
     names = [f"{digit}-{motion}" for digit in range(3) for motion in MOTIONS]
 
     def verdicts(correspondence):
-        options = f"classes=12&motions=4&clips=20&val_clips=0&test_clips=15&correspondence={correspondence}&{size}"
+        options = (
+            f"classes=12&motions=4&clips=20&val_clips=0&test_clips=15&correspondence={correspondence}&{size}"
+        )
         data = f"synthetic:{tmp_path / str(correspondence)}?{options}"
         result = probe_teachers(data, [f"audio:small@{report.path}"], workers=0)
         classes = result["probes"][0]["per_class"]
