@@ -72,9 +72,10 @@ def rows(by_dial: dict[float, Figures], metric: str) -> list[list[str]]:
 def over(found: Figures, method: str, setup: str, metric: str) -> list[str]:
     """Mean difference from the baseline and its interval, as texts."""
     pair = difference(found, method, setup, metric)
-    if method == "baseline" or pair.mean is None or pair.interval is None:
+    if method == "baseline" or pair.mean is None:
         return ["", ""]
-    return [f"{pair.mean:+.1f}", "{:+.1f} to {:+.1f}".format(*pair.interval)]
+    interval = "{:+.1f} to {:+.1f}".format(*pair.interval) if pair.interval else "no spread"
+    return [f"{pair.mean:+.1f}", interval]
 
 
 def spread(values: Values) -> str:
@@ -112,10 +113,13 @@ def panel(by_dial: dict[float, Figures], setup: str) -> Drawing:
     marks: list[Mark] = [Text(0, 14, f"{setup}: top-1 (%)", 13), *grid(across, down, "correspondence")]
     for method, key in keys.items():
         points = {dial: found[key] for dial, found in sorted(by_dial.items()) if key in found}
+        if not points:
+            continue
         line = [(across(dial), down(statistics.fmean(values.values()))) for dial, values in points.items()]
         marks.append(Line(line, COLOURS[method], 2, dashed=method == "baseline"))
         for dial, values in points.items():
-            mean, sd = statistics.fmean(values.values()), statistics.stdev(values.values())
+            mean = statistics.fmean(values.values())
+            sd = statistics.stdev(values.values()) if len(values) > 1 else 0.0
             bar = [(across(dial), down(mean - sd)), (across(dial), down(mean + sd))]
             marks.append(Line(bar, COLOURS[method]))
     return Drawing(310, 236, f"Top-1 with {setup} by correspondence", marks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,7 +152,7 @@ def _cores_unless_gpu() -> int | None:
 
 
 @contextmanager
-def _stage(number: int, title: str) -> Iterator[Any]:
+def _stage(number: int, title: str) -> Iterator[Callable[[str], None]]:
     """Tell when a stage begins, and when it has ended what came of it and how long it took."""
     began = time.monotonic()
     said: list[str] = []
