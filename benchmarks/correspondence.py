@@ -80,8 +80,12 @@ def over(found: Figures, method: str, setup: str, metric: str) -> list[str]:
 
 def spread(values: Values) -> str:
     """Mean and standard deviation."""
-    sd = statistics.stdev(values.values()) if len(values) > 1 else float("nan")
-    return f"{statistics.fmean(values.values()):.1f} ± {sd:.1f}"
+    return f"{statistics.fmean(values.values()):.1f} ± {deviation(values):.1f}"
+
+
+def deviation(values: Values) -> float:
+    """Over seeds; 0 for a single one."""
+    return statistics.stdev(values.values()) if len(values) > 1 else 0.0
 
 
 def markdown(by_dial: dict[float, Figures]) -> str:
@@ -96,20 +100,19 @@ def markdown(by_dial: dict[float, Figures]) -> str:
 
 def plot(by_dial: dict[float, Figures]) -> Drawing:
     """Means and standard deviations over the correspondence, one panel for each setup."""
-    panels = [panel(by_dial, setup) for setup in SETUPS]
+    shown = [values for found in by_dial.values() for key, values in found.items() if key[2] == "top1"]
+    reach = [statistics.fmean(values.values()) + deviation(values) for values in shown]
+    scale = Axis.over(reach, 200, 28, zero=True)
+    panels = [panel(by_dial, setup, scale) for setup in SETUPS]
     there = {method for found in by_dial.values() for method, _, _ in found}
     names = [(name, colour) for name, colour in COLOURS.items() if name in there]
     return in_rows([legend(names, 480, 4), in_rows(panels, 3, "Setups")], 1, "Top-1 by correspondence")
 
 
-def panel(by_dial: dict[float, Figures], setup: str) -> Drawing:
-    """One setup."""
+def panel(by_dial: dict[float, Figures], setup: str, down: Axis) -> Drawing:
+    """One setup; all have one scale."""
     keys = {method: (method, "" if method == "baseline" else setup, "top1") for method in COLOURS}
-    shown = [found[key] for found in by_dial.values() for key in keys.values() if key in found]
-    across, down = (
-        Axis(0, 1, 46, 300),
-        Axis.over([v for each in shown for v in each.values()], 200, 28, zero=True),
-    )
+    across = Axis(0, 1, 46, 300)
     marks: list[Mark] = [Text(0, 14, f"{setup}: top-1 (%)", 13), *grid(across, down, "correspondence")]
     for method, key in keys.items():
         points = {dial: found[key] for dial, found in sorted(by_dial.items()) if key in found}
@@ -118,8 +121,7 @@ def panel(by_dial: dict[float, Figures], setup: str) -> Drawing:
         line = [(across(dial), down(statistics.fmean(values.values()))) for dial, values in points.items()]
         marks.append(Line(line, COLOURS[method], 2, dashed=method == "baseline"))
         for dial, values in points.items():
-            mean = statistics.fmean(values.values())
-            sd = statistics.stdev(values.values()) if len(values) > 1 else 0.0
+            mean, sd = statistics.fmean(values.values()), deviation(values)
             bar = [(across(dial), down(mean - sd)), (across(dial), down(mean + sd))]
             marks.append(Line(bar, COLOURS[method]))
     return Drawing(310, 236, f"Top-1 with {setup} by correspondence", marks)
