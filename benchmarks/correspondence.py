@@ -79,8 +79,9 @@ def over(found: Figures, method: str, setup: str, metric: str) -> list[str]:
 
 
 def spread(values: Values) -> str:
-    """Mean and standard deviation."""
-    return f"{statistics.fmean(values.values()):.1f} ± {deviation(values):.1f}"
+    """Mean, and standard deviation if there is one."""
+    sd = f" ± {deviation(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values.values()):.1f}{sd}"
 
 
 def deviation(values: Values) -> float:
