@@ -152,6 +152,7 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.002)
 
 
+@pytest.mark.slow  # three whole processes; four and six steps without a kill are compared in the quick set
 def test_ten_steps_equal_four_a_kill_and_six_more(recipe_file, tmp_path):
     path = recipe_file(train={"checkpoint_every": 2, "workers": 1})
     ended(start(["--recipe", path, "--output", str(tmp_path / "whole")]))
