@@ -22,7 +22,7 @@ from ccl_cli.report.png import png
 
 SETUPS = ("A", "I", "AI")
 METRICS = {"top1": "top-1", "r1": "R@1"}
-COLOURS = {"baseline": "ink", "fitnet": "s1", "ccl": "s0", "ccl split": "s3"}
+COLOURS = {"baseline": "ink", "fitnet": "s1", "ccl": "s0", "ccl joint": "s3"}
 
 Values = dict[int, float]  # by seed
 Figures = dict[tuple[str, str, str], Values]  # by method, setup, metric

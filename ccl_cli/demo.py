@@ -103,7 +103,7 @@ def summary(demo: Demo) -> dict[str, Any]:
     return {
         "data": found.data,
         "methods": {
-            method: {setup: _figures(found, method, setup) for setup in found.setups}
+            method: {name: cell for name in found.setups if (cell := _figures(found, method, name))}
             for method in found.summary.methods
         },
         "failed": [str(folder) for folder in demo.failed],

@@ -133,7 +133,8 @@ class Tune(_Section):
 class Bench(_Section):
     """A benchmark: what `ccl bench` trains besides the recipe itself.
 
-    A method is a name (``ccl+pkt``), or a section of recipe keys laid over the recipe.
+    A method is a name (``ccl+pkt``), or a section of recipe keys laid over the recipe; ``setups`` in it lists
+    the columns that the row is run in, if not all.
     """
 
     setups: dict[str, Teachers] = Field(min_length=1, description="Columns: teachers by name, e.g. AI.")
@@ -149,7 +150,16 @@ class Bench(_Section):
             raise ValueError(f"'{repeated[0]}' is a method and an ablation")
         if unknown := [row for row in self.rows if row not in {*self.methods, *self.ablations}]:
             raise ValueError(f"there is no row '{unknown[0]}'")
+        for row in (self.methods | self.ablations).values():
+            if unknown := [name for name in columns(row) or () if name not in self.setups]:
+                raise ValueError(f"there is no setup '{unknown[0]}'")
         return self
+
+
+def columns(row: str | dict[str, Any]) -> tuple[str, ...] | None:
+    """The setups that a benchmark's row names; None: it names none, so all."""
+    named = row.get("setups") if isinstance(row, dict) else None
+    return (named,) if isinstance(named, str) else None if named is None else tuple(map(str, named))
 
 
 class Recipe(_Section):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ccl_cli import registry
 from ccl_cli.errors import RecipeError, UsageError
-from ccl_cli.recipe import Bench, Recipe, Tune
+from ccl_cli.recipe import Bench, Recipe, Tune, columns
 from ccl_cli.recipe_files import check_recipe, method_options
 from ccl_cli.sentences import invalid
 
@@ -72,7 +72,7 @@ def final_cells(recipe: Recipe, factors: Factors) -> list[Cell]:
     return [
         _cell(row, setup, teachers, seed, factors.get((row.tuned_as, setup), 1.0), "final")
         for row in _chosen(recipe)
-        for setup, teachers in (bench.setups if row.uses_teachers else _NO_TEACHERS).items()
+        for setup, teachers in row.cells_of(bench.setups).items()
         for seed in bench.seeds
     ]
 
@@ -92,7 +92,7 @@ def tune_cells(recipe: Recipe, *, hold_out: bool) -> list[Cell]:
         _cell(row, setup, teachers, seed, factor, "tune")
         for row in _rows(recipe)
         if row.table == "main" and row.method in tuned and row.uses_teachers
-        for setup, teachers in bench.setups.items()
+        for setup, teachers in row.cells_of(bench.setups).items()
         for factor in bench.tune.grid
         for seed in bench.tune.seeds
     ]
@@ -141,18 +141,27 @@ class Row:
     Attributes:
         recipe: Without a benchmark, the row's changes laid over it.
         tuned_as: Label of the main row whose weight it takes.
+        setups: Its columns; None: all.
     """
 
     method: str
     table: Table
     recipe: Recipe
     tuned_as: str
+    setups: tuple[str, ...] | None
 
     @property
     def uses_teachers(self) -> bool:
         """Whether the row has a cell for each setup."""
         found = (registry.find(registry.METHODS, name) for name in self.recipe.method)
         return any(registry.load(plugin).uses_teachers for plugin in found)
+
+    def cells_of(self, setups: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+        """The columns, of these, in which it has cells."""
+        if not self.uses_teachers:
+            return _NO_TEACHERS
+        wanted = setups if self.setups is None else self.setups
+        return {name: teachers for name, teachers in setups.items() if name in wanted}
 
 
 def _rows(recipe: Recipe) -> Iterator[Row]:
@@ -165,12 +174,13 @@ def _rows(recipe: Recipe) -> Iterator[Row]:
     )
     for table, entries, of_label in tables:
         for label, entry in of_label.items():
-            changes = {"method": entry} if isinstance(entry, str) else entry
+            changes = {"method": entry} if isinstance(entry, str) else dict(entry)
+            changes.pop("setups", None)
             changed = recipe_with(recipe, changes, f"bench.{entries}.{label}")
             methods = tuple(changed.method)
             same = label if table == "main" else tuned_as.get(methods, label)
             tuned_as.setdefault(methods, label)
-            yield Row(label, table, changed, same)
+            yield Row(label, table, changed, same, columns(entry))
 
 
 def _chosen(recipe: Recipe) -> list[Row]:

@@ -18,7 +18,8 @@ Event = Callable[[Floats, Floats, np.random.Generator], Any]
 RATE = 16_000  # samples per second
 # Strengths at noise 1: of the camera's shaking, in shares of the frame; of the clutter's two scales; of the
 # other digits; of the grain.
-_SHAKE, _CLUTTER, _OTHERS, _GRAIN = 0.00625, 0.02, 0.175, 0.0075
+_SHAKE, _CLUTTER, _OTHERS, _GRAIN = 0.003, 0.01, 0.0875, 0.00375
+_SIDE = (0.5, 0.62)  # of a digit's square, in shares of the frame
 _SPEED = 0.2  # least way of a digit in a clip, in shares of the frame; the most is 1.7 times that
 _SHUFFLE = 4  # seed of the partition of the digits: the same in every data set, or nothing would be disjoint
 # Shares of each digit's images, in tenths: no image is in two parts.
@@ -131,7 +132,7 @@ def _path(motion: str, frames: int, rng: np.random.Generator, *, still: bool = F
     rows = along * down + across * abs(right)
     columns = along * right + across * abs(down)
     path = np.stack([rows, columns])
-    slack = 0.28 - np.abs(path).max(axis=1, keepdims=True)  # 0.28: half a frame less half a digit
+    slack = 0.21 - np.abs(path).max(axis=1, keepdims=True)  # 0.21: half a frame less half a digit
     middle = 0.5 + slack * rng.uniform(-1, 1, (2, 1))
     centre: Floats = (middle + path).astype(np.float32)
     return centre
@@ -142,7 +143,7 @@ def _paint(
 ) -> None:
     """Lay one of a digit's images over the picture, in a random bright colour."""
     image = images[rng.integers(len(images))]
-    side = np.float32(rng.uniform(0.36, 0.46))
+    side = np.float32(rng.uniform(*_SIDE))
     cells = 3.5 + (grid - path[:, :, None]) * 8 / side
     ink = (opacity * _sample(image[None], cells))[0, ..., None].clip(0, 1)
     colour = rng.uniform(0.65, 1.0, 3).astype(np.float32)

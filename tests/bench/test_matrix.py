@@ -118,6 +118,15 @@ def test_rows_and_columns_can_be_chosen():
         matrix.only(recipe(), [], ["X"])
 
 
+@pytest.mark.parametrize("named", ["AI", ["AI"]])
+def test_a_row_may_name_its_columns(named):
+    changed = recipe(methods={"ccl": {"method": "ccl", "setups": named}, "pkt": "pkt"}, tune={"grid": [1]})
+    cells = [*matrix.final_cells(changed, {}), *matrix.tune_cells(changed, hold_out=True)]
+    assert {cell.setup for cell in cells if cell.method == "ccl"} == {"AI"}
+    assert {cell.setup for cell in cells if cell.method == "pkt"} == {"A", "AI"}
+    assert not matrix.final_cells(matrix.only(changed, ["ccl"], ["A"]), {})
+
+
 @pytest.mark.parametrize(
     ("methods", "kind", "said"),
     [
@@ -148,6 +157,7 @@ def test_a_recipe_without_a_benchmark_says_so():
         ({"tune": {"seeds": [3, 3]}}, "3 is named twice"),
         ({"tune": {"grid": [0.1, 1, 1.0]}}, r"1\.0 is named twice"),
         ({"rows": ["ccl", "pkd"]}, "there is no row 'pkd'"),
+        ({"methods": {"ccl": {"method": "ccl", "setups": ["I"]}}}, "there is no setup 'I'"),
     ],
 )
 def test_what_a_benchmark_must_not_say(changes, said):

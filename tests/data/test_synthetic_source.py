@@ -34,7 +34,8 @@ def settings(**changes) -> synthetic.World:
     default = dict(
         labels="actions",
         classes=20,
-        motions=2,
+        motions=4,
+        digits=2,
         clips=10,
         val_clips=0,
         test_clips=10,
@@ -128,12 +129,13 @@ def test_thirds_of_the_actions_go_with_their_sound_as_documented(correspondence,
     assert np.mean(thirds) == pytest.approx(correspondence)
 
 
-def test_actions_play_their_own_event_as_often_as_said(monkeypatch):
+def test_actions_play_the_events_of_their_digits_as_often_as_said(monkeypatch):
     events = list(world.EVENTS)
     for label, tally in played(monkeypatch, silent=0.0, trackless=0.0).items():
-        own = tally[events[label % 12]] / 400
-        expected = (1.0, 0.5 + 0.5 / 12, 1 / 12)[label % 3]
-        assert own == pytest.approx(expected, abs=0.11)
+        digits = (label // 4 * 2, label // 4 * 2 + 1)
+        own = [tally[events[digit]] / 200 for digit in digits]  # of the half of the clips that show it
+        expected = (1.0, 0.5 + 1 / 12, 2 / 12)[label % 3]  # now and then the other half play it
+        assert own == pytest.approx([expected, expected], abs=0.14)
         assert sum(tally.values()) == 400
         if label % 3:
             assert len(tally) == 12  # else it plays any event
@@ -168,10 +170,23 @@ def written(tmp_path_factory) -> Manifest:
     return synthetic.load(str(root), **FEW | {"val_clips": 1, "silent": 0.5, "trackless": 0.5})
 
 
-def test_actions_are_a_digit_and_a_motion_in_three_splits(written):
+def test_an_action_shows_each_of_its_digits_equally_often():
+    chosen, rng = settings(digits=3, classes=12), np.random.default_rng(0)
+    shown = {
+        label: Counter(
+            synthetic._subject(chosen, synthetic.ClipName("train", label, number), rng) for number in range(6)
+        )
+        for label in range(12)
+    }
+    assert chosen.names()[5] == "345-left"
+    assert shown[5] == {(digit, "left"): 2 for digit in (3, 4, 5)}
+    assert len(set().union(*shown.values())) == 3 * 12
+
+
+def test_actions_are_a_kind_of_digits_and_a_motion_in_three_splits(written):
     written.validate(["train", "val", "test"])
     assert written.name == "synthetic"
-    assert written.classes == ("0-left", "0-right", "1-left", "1-right")
+    assert written.classes == ("01-left", "01-right", "23-left", "23-right")
     counts = written.counts()
     assert {split: set(row.values()) for split, row in counts.items()} == {
         "train": {2},
@@ -191,7 +206,7 @@ def test_noise_size_and_length_reach_the_files(tmp_path):
     """Of a clip of 20 frames, without and with noise."""
     changes = FEW | {"size": 40, "frames": 20, "correspondence": 1.0, "silent": 0, "trackless": 0}
     grain, hush = {}, {}
-    for noise in (0.0, 2.0):
+    for noise in (0.0, 4.0):
         video = synthetic.load(str(tmp_path / str(noise)), **changes, noise=noise).videos[0]
         shown = pictures(video.path)
         assert shown.shape == (20, 40, 40, 3)
@@ -200,8 +215,8 @@ def test_noise_size_and_length_reach_the_files(tmp_path):
         assert len(heard) / world.RATE == pytest.approx(20 / synthetic.FPS, abs=0.07)
         grain[noise] = float(np.median(np.abs(np.diff(shown, axis=2))))
         hush[noise] = float(heard.abs().quantile(0.1))  # between and under the events
-    assert grain[0.0] <= 1 < 2 < grain[2.0]
-    assert hush[0.0] < 1e-3 < 3e-3 < hush[2.0]
+    assert grain[0.0] <= 1 < 2 < grain[4.0]
+    assert hush[0.0] < 1e-3 < 3e-3 < hush[4.0]
 
 
 def test_label_spaces_of_the_teachers(tmp_path):
@@ -286,8 +301,10 @@ def test_folder_of_other_options_is_not_mixed(tmp_path):
     "options",
     [
         {"classes": 1},
-        {"classes": 21, "motions": 2},
-        {"classes": 31, "motions": 3},
+        {"classes": 11, "motions": 2},
+        {"classes": 31, "motions": 3, "digits": 1},
+        {"classes": 9, "motions": 4, "digits": 4},
+        {"digits": 6},
         {"size": 33},
         {"correspondence": 1.5},
         {"silent": 0.6, "trackless": 0.6},

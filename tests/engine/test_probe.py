@@ -13,7 +13,6 @@ from sklearn.preprocessing import StandardScaler
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources.ucf import load_ucf51
-from ccl_cli.data.world import MOTIONS
 from ccl_cli.engine import probe as module
 from ccl_cli.engine import probing as probing
 from ccl_cli.engine.build import load_data, load_teachers
@@ -420,7 +419,7 @@ def test_the_official_lists_are_enough_only_if_asked(shared):
 def test_the_dial_of_the_synthetic_world_is_read_off(tmp_path):
     """slow: writes a thousand clips and fits an audio teacher.
 
-    Twelve actions, so that each has a sound event of its own.
+    Ten actions of one digit and one motion, so that each has a sound event of its own.
     """
     size = "size=24&noise=1"
     spec = parse_model("audio:small")
@@ -428,22 +427,20 @@ def test_the_dial_of_the_synthetic_world_is_read_off(tmp_path):
     report = fit(spec, sounds, tmp_path / "audio.safetensors", FitOptions(epochs=20, workers=0))
     assert report.held_out.accuracy > 0.8
 
-    names = [f"{digit}-{motion}" for digit in range(3) for motion in MOTIONS]
+    names = [f"{digit}-right" for digit in range(10)]
 
     def verdicts(correspondence):
-        options = (
-            f"classes=12&motions=4&clips=20&val_clips=0&test_clips=15&correspondence={correspondence}&{size}"
-        )
+        options = f"classes=10&motions=1&digits=1&clips=20&val_clips=0&test_clips=15&correspondence={correspondence}&{size}"
         data = f"synthetic:{tmp_path / str(correspondence)}?{options}"
         result = probe_teachers(data, [f"audio:small@{report.path}"], workers=0)
         classes = result["probes"][0]["per_class"]
         return [classes[name]["verdict"] for name in names]
 
     always = verdicts(1)
-    assert always.count("highly") >= 10
+    assert always.count("highly") >= 8
     never = verdicts(0)
-    assert never.count("not") >= 10
+    assert never.count("not") >= 8
     thirds = verdicts(0.5)
     assert thirds[0::3].count("highly") >= 3
-    assert thirds[1::3].count("not") <= 2
-    assert thirds[2::3].count("not") >= 3
+    assert thirds[1::3].count("not") <= 1
+    assert thirds[2::3].count("not") >= 2

@@ -1,17 +1,21 @@
 """A small audio-visual world that ccl draws itself, where the gap between sound and picture is a dial.
 
-An action is a handwritten digit and the direction in which it moves, so that neither a single frame nor the
-motion alone tells it; mirrored it is another one, which is why training must not flip (``clip.flip: 0``).
-Each action has a sound event of its own, shared with the actions 12, 24, … places further on. How often a
-clip plays the event of its action depends on the third to which the action belongs, by ``correspondence`` c:
+An action is a kind of handwritten digits and the direction in which one of them moves, so that neither a
+single frame nor the motion alone tells it; mirrored it is another one, which is why training must not flip
+(``clip.flip: 0``). As an action of real videos is done with things that look different, so is one of these:
+half of the clips of ``01-right`` show a 0 and half a 1, and its label does not say which. A teacher that
+knows digits, or their sounds, does.
 
-============  ==========================  =============  ===========
-action        own event with probability  at c = 0.5     at c = 1
-============  ==========================  =============  ===========
-1st, 4th, …   c + min(c, 1 - c)           always         always
-2nd, 5th, …   c                           half the time  always
-3rd, 6th, …   c - min(c, 1 - c)           never          always
-============  ==========================  =============  ===========
+Each digit has a sound event of its own. How often a clip plays the event of its digit depends on the third
+to which its action belongs, by ``correspondence`` c:
+
+============  ============================  =============  ===========
+action        digit's event, probability    at c = 0.5     at c = 1
+============  ============================  =============  ===========
+1st, 4th, …   c + min(c, 1 - c)             always         always
+2nd, 5th, …   c                             half the time  always
+3rd, 6th, …   c - min(c, 1 - c)             never          always
+============  ============================  =============  ===========
 
 Else it plays any of the 12 events, each as likely as the others. So c is the mean over the thirds, and at
 0.5 they are highly, weakly and not correlated with their sound, as in Figure 6 of Chen et al. 2021. A clip
@@ -73,6 +77,7 @@ class World:
     labels: Labels
     classes: int
     motions: int
+    digits: int
     clips: int
     val_clips: int
     test_clips: int
@@ -85,7 +90,7 @@ class World:
     seed: int
 
     def own_event_probability(self, action: int) -> float:
-        """How likely a clip of this action is meant to play the action's own event."""
+        """How likely a clip of this action is meant to play the event of its digit."""
         slack = min(self.correspondence, 1 - self.correspondence)
         return self.correspondence + (1 - action % 3) * slack
 
@@ -93,8 +98,17 @@ class World:
         """Of the classes, in the order in which they are numbered here."""
         if self.labels == "actions":
             pairs = (divmod(action, self.motions) for action in range(self.classes))
-            return tuple(f"{digit}-{list(world.MOTIONS)[motion]}" for digit, motion in pairs)
+            return tuple(f"{self._kind(kind)}-{list(world.MOTIONS)[motion]}" for kind, motion in pairs)
         return tuple(str(digit) for digit in range(10)) if self.labels == "objects" else tuple(world.EVENTS)
+
+    def _kind(self, number: int) -> str:
+        """The digits of one kind, such as 01."""
+        return "".join(str(digit) for digit in range(number * self.digits, (number + 1) * self.digits))
+
+    def subject(self, name: ClipName) -> tuple[int, int]:
+        """The digit that an action's clip shows, and the number of its motion."""
+        kind, motion = divmod(name.label, self.motions)
+        return kind * self.digits + name.number % self.digits, motion  # each digit as often as the others
 
     def clip_names(self) -> Iterator[ClipName]:
         """Every clip."""
@@ -118,7 +132,8 @@ def load(
     *,
     labels: Labels = "actions",
     classes: Annotated[int, Field(ge=2, le=40)] = 20,
-    motions: Annotated[int, Field(ge=2, le=4)] = 2,
+    motions: Annotated[int, Field(ge=1, le=4)] = 4,
+    digits: Annotated[int, Field(ge=1, le=5)] = 2,
     clips: Count | None = None,
     val_clips: Annotated[int, Field(ge=0)] | None = None,
     test_clips: Count | None = None,
@@ -136,11 +151,12 @@ def load(
         location: Folder for the clips; "" for one in the cache, named after the options.
         labels: What the classes are: actions, or for teachers: objects (without sound) or sounds.
         classes: Number of actions; there are 10 objects and 12 sounds.
-        motions: Directions in which digits move: right, left, down, up (with 2, 20 actions are of 10 digits).
+        motions: Directions in which digits move: right, left, down, up.
+        digits: How many digits an action may show; 1: its label tells which.
         clips: Training clips of each class; None: 10 of an action, 30 of an object, 15 of a sound.
         val_clips: Validation clips of each class; None: 10 of an action, else none.
         test_clips: Test clips of each class; None: 20 of an action, 10 of an object or a sound.
-        correspondence: Mean probability that an action plays its own sound event.
+        correspondence: Mean probability that an action's clip plays the sound event of its digit.
         silent: Share of the actions' clips whose track holds only silence.
         trackless: Share of the actions' clips without a track.
         noise: Strength of distractors, clutter, shaking and background noise.
@@ -152,8 +168,12 @@ def load(
         RecipeError: options that contradict each other.
         DataError: a folder with other content, or no room on the disk.
     """
-    if classes > 10 * motions:
-        raise RecipeError(f"There are {10 * motions} actions in {motions} motions, not {classes}.")
+    most = 10 // digits * motions
+    if labels == "actions" and classes > most:
+        raise RecipeError(
+            f"There are {most} actions of {digits} digits each in {motions} motions, not {classes}.",
+            "Lower 'classes' or 'digits', or raise 'motions'.",
+        )
     if silent + trackless > 1:
         raise RecipeError(f"silent={silent:g} and trackless={trackless:g} are more than all clips.")
     usual = _USUAL[labels]
@@ -161,6 +181,7 @@ def load(
         labels=labels,
         classes=classes,
         motions=motions,
+        digits=digits,
         clips=clips or usual[0],
         val_clips=usual[1] if val_clips is None else val_clips,
         test_clips=test_clips or usual[2],
@@ -172,7 +193,7 @@ def load(
         frames=frames,
         seed=seed,
     )
-    stamp = json.dumps({"format": "ccl-synthetic-2", **asdict(settings)})
+    stamp = json.dumps({"format": "ccl-synthetic-3", **asdict(settings)})
     key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
     root = Path(location).expanduser() if location else cache_dir() / "synthetic" / f"{labels}-{key}"
     try:
@@ -275,7 +296,7 @@ def _write(root: Path, settings: World, name: ClipName) -> None:
 
 def _generator(settings: World, name: ClipName, stream: int) -> np.random.Generator:
     """Random numbers of one clip's looks or sounds, whatever other clips there are."""
-    digit, motion = divmod(name.label, settings.motions) if settings.labels == "actions" else (name.label, 0)
+    digit, motion = settings.subject(name) if settings.labels == "actions" else (name.label, 0)
     labels, split = _LABELS.index(settings.labels), SPLITS.index(name.split)
     return np.random.default_rng([settings.seed, stream, labels, split, digit, motion, name.number])
 
@@ -284,7 +305,7 @@ def _subject(settings: World, name: ClipName, rng: np.random.Generator) -> tuple
     """What moves, and how."""
     motions = list(world.MOTIONS)
     if settings.labels == "actions":
-        digit, motion = divmod(name.label, settings.motions)
+        digit, motion = settings.subject(name)
         return digit, motions[motion]
     drawn = int(rng.integers(10))
     return name.label if settings.labels == "objects" else drawn, motions[rng.integers(4)]
@@ -303,6 +324,6 @@ def _sound(settings: World, name: ClipName, rng: np.random.Generator) -> world.F
     if state < settings.trackless:
         return None
     related = own < settings.own_event_probability(name.label)
-    event = events[name.label % len(events) if related else other]
+    event = events[settings.subject(name)[0] if related else other]
     silent = state < settings.trackless + settings.silent
     return world.play(None if silent else event, seconds=seconds, noise=settings.noise, rng=rng)
