@@ -1,8 +1,9 @@
-"""Table and plot of the runs of recipes/correspondence.yaml: the figures as sound and picture drift apart.
+"""Table and plot of the study in docs/claim.md: the figures as sound and picture drift apart.
 
     cd runs
-    python ../benchmarks/correspondence.py 1=correspondence-1 0.5=correspondence 0=correspondence-0
+    python ../benchmarks/correspondence.py 1=correspondence-1 0.5=correspondence,correspondence-0.5 0=correspondence-0
 
+Of several folders at one correspondence the last that has a cell gives its figures.
 A clip looks the same whatever the correspondence, so the baseline and the students of an image teacher alone
 are those of one folder, the first that has them. A difference is between runs of one seed; its interval is
 Student's t at 95 %.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ccl_cli.report.axes import Axis, grid
@@ -35,6 +37,14 @@ def figures(folder: Path) -> Figures:
         for (_, metric), value in run.figures.items():
             if metric in METRICS:
                 found.setdefault((run.method, run.setup, metric), {})[run.seed] = value
+    return found
+
+
+def merged(folders: Sequence[str]) -> Figures:
+    """Those of several folders; later ones take the place of earlier ones."""
+    found: Figures = {}
+    for folder in folders:
+        found |= figures(Path(folder))
     return found
 
 
@@ -130,6 +140,6 @@ def panel(by_dial: dict[float, Figures], setup: str, down: Axis) -> Drawing:
 
 if __name__ == "__main__":
     named = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    everything = filled({float(dial): figures(Path(folder)) for dial, folder in named.items()})
+    everything = filled({float(dial): merged(folders.split(",")) for dial, folders in named.items()})
     print(markdown(everything))
     Path("correspondence.png").write_bytes(png(plot(everything)))
