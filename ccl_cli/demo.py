@@ -20,12 +20,11 @@ from ccl_cli.report import paired
 from ccl_cli.report.page import page
 from ccl_cli.report.study import BASELINE, Study, study
 from ccl_cli.spec import parse_data, parse_model
-from ccl_cli.teachers.fit import FitOptions, fit
+from ccl_cli.teachers.fit import fit
 
 METRICS = ("top1", "r1")
 # What each teacher of the demo was trained for: not the actions that the student learns.
 _OWN_TASKS = {"audio:small": "synthetic?labels=sounds", "image:small": "synthetic?labels=objects"}
-_FIT = FitOptions(epochs=15)  # enough: the network knows its training clips by heart after ten
 _STAGES = 4
 _MOST_JOBS = 8
 _log = logging.getLogger("ccl")
@@ -140,7 +139,7 @@ def _fit_unless_there(text: str) -> str:
     except WeightsError:
         if spec.weights or spec.label not in _OWN_TASKS:
             raise
-    report = fit(spec, _OWN_TASKS[spec.label], options=_FIT)
+    report = fit(spec, _OWN_TASKS[spec.label])
     assert report.held_out
     right = f"{100 * report.held_out.accuracy:.0f} % of {report.held_out.videos} test clips right"
     return f"{spec.label} tells {len(report.classes)} classes, {right}"
