@@ -159,7 +159,9 @@ class Bench(_Section):
 def columns(row: str | dict[str, Any]) -> tuple[str, ...] | None:
     """The setups that a benchmark's row names; None: it names none, so all."""
     named = row.get("setups") if isinstance(row, dict) else None
-    return (named,) if isinstance(named, str) else None if named is None else tuple(map(str, named))
+    if named is None:
+        return None
+    return tuple(map(str, named)) if isinstance(named, list | tuple) else (str(named),)
 
 
 class Recipe(_Section):

@@ -158,6 +158,7 @@ def test_a_recipe_without_a_benchmark_says_so():
         ({"tune": {"grid": [0.1, 1, 1.0]}}, r"1\.0 is named twice"),
         ({"rows": ["ccl", "pkd"]}, "there is no row 'pkd'"),
         ({"methods": {"ccl": {"method": "ccl", "setups": ["I"]}}}, "there is no setup 'I'"),
+        ({"methods": {"ccl": {"method": "ccl", "setups": 5}}}, "there is no setup '5'"),
     ],
 )
 def test_what_a_benchmark_must_not_say(changes, said):
