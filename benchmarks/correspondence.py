@@ -1,8 +1,8 @@
 """Table and plot of the study in docs/claim.md: the figures as sound and picture drift apart.
 
     cd runs
-    python ../benchmarks/correspondence.py 1=correspondence-1 0=correspondence-0 \\
-        0.5=correspondence,correspondence-0.5
+    python ../benchmarks/correspondence.py 1=correspondence-1 \\
+        0.5=correspondence,correspondence-0.5 0=correspondence-0
 
 Of several folders at one correspondence the last that has a cell gives its figures.
 A clip looks the same whatever the correspondence, so the baseline and the students of an image teacher alone
