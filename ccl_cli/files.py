@@ -38,21 +38,30 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def hold(path: Path, refusal: str, hint: str) -> IO[str]:
+def hold(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[str]:
     """Open a lock file that one process may hold at a time; closing it, or any end of the process, frees it.
 
     On a file system without locks it is open to everyone, with a warning.
 
+    Args:
+        path: The file; its folder is made.
+        refusal: What to say when another process holds it.
+        hint: What to do about that.
+        wait: Say so and wait for the other process instead.
+
     Raises:
-        UsageError: another process holds it; says ``refusal`` and ``hint``.
+        UsageError: another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        file.close()
-        raise UsageError(refusal, hint) from error
+        if not wait:
+            file.close()
+            raise UsageError(refusal, hint) from error
+        _log.info("%s %s", refusal, hint)
+        fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         _log.warning("'%s' cannot be locked: %s. Let one process at a time work there.", path, error.strerror)
     return file

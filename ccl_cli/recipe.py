@@ -110,6 +110,17 @@ class Train(_Section):
     sync_batchnorm: bool = Field(False, description="Share batch-norm statistics between GPUs.")
 
 
+class Cache(_Section):
+    """Embeddings of the frozen teachers, computed once and read in training instead of run anew."""
+
+    use: Literal["auto", "off", "build"] = Field(
+        "auto", description="auto: where `ccl cache build` has made one; build: make what is lacking."
+    )
+    views: PositiveInt = Field(
+        8, description="Frames of each video that a teacher of single frames is shown; one is drawn per step."
+    )
+
+
 class Evaluation(_Section):
     """Sliding windows over every test video (and, for retrieval, every training video)."""
 
@@ -185,6 +196,7 @@ class Recipe(_Section):
     clip: Clip = Clip()
     optim: Optim = Optim()
     train: Train = Train()
+    cache: Cache = Cache()
     eval: Evaluation = Evaluation()
     bench: Bench | None = Field(None, description="Rows and columns of `ccl bench`.")
 

@@ -31,6 +31,7 @@ OWN = {
     "report": ("report:app", EXPERIMENTS, "Tables, comparisons and pictures of what runs have reached."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
+    "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once, for faster training."),
     "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),
 }
 

@@ -74,6 +74,20 @@ class Manifest:
             digest.update(repr(row).encode())
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def learnt_from(self) -> tuple[Video, ...]:
+        """The rows that one may learn from or choose on, by id: the same whatever is held out."""
+        return tuple(sorted((v for v in self.videos if v.split != "test"), key=lambda video: video.id))
+
+    @cached_property
+    def files_hash(self) -> str:
+        """Sixteen hex digits over ids, stretches and file sizes of :attr:`learnt_from`, not over labels."""
+        sizes = dict(zip((video.id for video in self.videos), self._sizes, strict=True))
+        digest = hashlib.sha256()
+        for video in self.learnt_from:
+            digest.update(repr((video.id, video.start, video.end, sizes[video.id])).encode())
+        return digest.hexdigest()[:16]
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Videos per split and class name; every split and every class appears, if only with 0."""
         counter = Counter((video.split, video.label) for video in self.videos)

@@ -64,10 +64,15 @@ class MiddleWindow(Window):
     def _info(self) -> VideoInfo:
         return index_video(self.video.path)
 
+    @property
+    def _span(self) -> tuple[int, int]:
+        """First frame and number of frames of the whole video."""
+        return frame_range(self._info, self.video.start, self.video.end)
+
     @cached_property
     def _stretch(self) -> tuple[int, int]:
         """First frame and number of frames."""
-        first, available = frame_range(self._info, self.video.start, self.video.end)
+        first, available = self._span
         count = min(self.clip.frames, available)
         return first + (available - count) // 2, count
 

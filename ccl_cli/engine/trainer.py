@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from ccl_cli.console import first_process
 from ccl_cli.data.batch import Batch
@@ -26,6 +26,7 @@ from ccl_cli.distributed import any_process, barrier, gather_objects, is_main, o
 from ccl_cli.engine import checkpoint
 from ccl_cli.engine.artefact import save_model
 from ccl_cli.engine.build import Parts, build, check_unreadable, parameter_count
+from ccl_cli.engine.caching import CachedRows, open_caches
 from ccl_cli.engine.device import set_up, start_tracker
 from ccl_cli.engine.dry_run import describe
 from ccl_cli.engine.opening import open_run, release
@@ -36,7 +37,8 @@ from ccl_cli.engine.stop import StopRequest, stop_on_signal
 from ccl_cli.errors import CclError, EnvironmentError_, Interrupted, UsageError
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import method_options
-from ccl_cli.teachers import Embedding, Teacher
+from ccl_cli.teachers import Teacher, embed
+from ccl_cli.teachers.cache import Cached
 
 _log = logging.getLogger("ccl")
 
@@ -68,7 +70,8 @@ def train(
     _sampler(recipe, parts, 0)  # refuses a batch that cannot be split before anything is written
     run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
     try:
-        trainer = Trainer(recipe, parts, run, accelerator)
+        cached = open_caches(recipe, parts.manifest, _cacheable(parts), accelerator)
+        trainer = Trainer(recipe, parts, run, accelerator, cached)
         if resumed:
             trainer.load_state_dict(checkpoint.load_state(run.state))
             _log.info("Going on with %s from step %d.", run.path, trainer.step)
@@ -96,10 +99,17 @@ class Seen:
 class Trainer:
     """One run's moving parts: distiller, optimiser, teachers, position."""
 
-    def __init__(self, recipe: Recipe, parts: Parts, run: RunFolder, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        parts: Parts,
+        run: RunFolder,
+        accelerator: Accelerator,
+        cached: Mapping[str, Cached] | None = None,
+    ) -> None:
         self.recipe, self.parts, self.run, self.accelerator = recipe, parts, run, accelerator
         self.device = accelerator.device
-        self.teachers = {name: teacher.to(self.device) for name, teacher in parts.teachers.items()}
+        self.use_caches(cached or {})
         self.uses_stages = any(method.uses_stages for method in parts.methods.values())
         memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
         student = parts.student
@@ -117,6 +127,16 @@ class Trainer:
         self.distiller, self.optimizer = accelerator.prepare(self.bare, sgd(groups, recipe.optim))
         self.step, self._seconds_before, self._began = 0, 0.0, time.perf_counter()
         self.meter, self.clock, self.seen = Meter(), Clock(), Seen()
+
+    def use_caches(self, cached: Mapping[str, Cached]) -> None:
+        """Read these teachers' embeddings; run the others."""
+        manifest, videos, seed = self.parts.manifest, self.parts.videos, self.recipe.train.seed
+        self.cached = {name: CachedRows(each, manifest, videos, seed) for name, each in cached.items()}
+        self.live = {
+            name: teacher.to(self.device)
+            for name, teacher in self.parts.teachers.items()
+            if name not in cached
+        }
 
     @property
     def seconds(self) -> float:
@@ -156,7 +176,7 @@ class Trainer:
         dataset = TrainingSet(
             self.parts.videos,
             self.recipe.clip,
-            {name: teacher.preprocess for name, teacher in self.teachers.items()},
+            {name: teacher.preprocess for name, teacher in self.live.items()},
             self.recipe.train.seed,
         )
         loader = training_loader(
@@ -198,8 +218,10 @@ class Trainer:
         with self.accelerator.autocast():
             embeddings = {
                 name: embed(teacher, *batch.inputs[name], stages=self.uses_stages)
-                for name, teacher in self.teachers.items()
+                for name, teacher in self.live.items()
             }
+        for name, rows in self.cached.items():
+            embeddings[name] = rows.embedding(batch.rows, batch.epoch, self.device)
         output: StepOutput = self.distiller(batch, embeddings)
         self.accelerator.backward(output.loss * share)
         accuracy = (output.logits.argmax(dim=1) == batch.labels).float().mean()
@@ -286,6 +308,7 @@ class Trainer:
             "distiller": self.bare.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
+            "cached": {name: rows.cached.folder.name for name, rows in self.cached.items()},
             "meter": self.meter.state_dict(),
             "states": seen.states,
             "unreadable": seen.unreadable,
@@ -302,6 +325,7 @@ class Trainer:
                 f"Files of the data set have changed since '{self.run.path}' began.",
                 "Restore them, or start a new run.",
             )
+        self._keep_to(state["cached"])
         self.step, self._seconds_before = state["step"], state["seconds"]
         self.bare.load_state_dict(state["distiller"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -309,6 +333,17 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.meter.load_state_dict(state["meter"], self.device)
         self.seen = Seen(state["states"], state["unreadable"])
+
+    def _keep_to(self, before: Mapping[str, str]) -> None:
+        """Read the caches that the run began with, and no others."""
+        now = {name: rows.cached for name, rows in self.cached.items()}
+        for name, folder in before.items():
+            if name not in now or now[name].folder.name != folder:
+                raise UsageError(
+                    f"The run began with embeddings of {name} from the cache '{folder}', which is gone.",
+                    "Build it again with `ccl cache build`, or start a new run.",
+                )
+        self.use_caches({name: now[name] for name in before})
 
     def _save(self) -> Path:
         self._check_finite()
@@ -358,34 +393,27 @@ class Trainer:
                 "seen": len(seen.states),
                 "missing": [video.id for video in parts.missing],
                 "unreadable": {videos[index].id: reason for index, reason in sorted(seen.unreadable.items())},
-                "modalities": by_teacher(seen.states),
+                "modalities": by_teacher(self._with_cached_states(seen)),
             },
-            "teachers": {name: _teacher_record(teacher) for name, teacher in self.teachers.items()},
+            "teachers": {
+                name: _teacher_record(teacher, self.cached.get(name))
+                for name, teacher in parts.teachers.items()
+            },
             "student": {"spec": self.recipe.student, "parameters": parameter_count(parts.student)},
             "versions": versions(),
+        }
+
+    def _with_cached_states(self, seen: Seen) -> dict[int, dict[str, str]]:
+        """What became of each modality of the videos seen, those too that were not opened for it."""
+        return {
+            row: states | {rows.cached.header.kind: rows.state(row) for rows in self.cached.values()}
+            for row, states in seen.states.items()
         }
 
     def _changed_options(self, name: str) -> dict[str, Any]:
         # Beside the recipe, so that a reader of the run can tell a default that was written out.
         options = method_options(type(self.parts.methods[name]), name, self.recipe.method[name])
         return options.model_dump(mode="json", exclude_defaults=True)
-
-
-def embed(teacher: Teacher, value: Tensor, present: Tensor, *, stages: bool = False) -> Embedding:
-    """A frozen teacher's embeddings; rows that are not present are zero.
-
-    Shapes:
-        value: [B, *preprocess.shape].
-        present: [B] bool.
-    """
-    with torch.inference_mode():
-        embedding, inner = teacher.forward_stages(value) if stages else (teacher(value), ())
-    # The clones are ordinary tensors: a head's backward pass may keep them.
-    return Embedding(
-        torch.where(present[:, None], embedding.float().clone(), 0.0),
-        present,
-        tuple(stage.float().clone() for stage in inner),
-    )
 
 
 def _sampler(recipe: Recipe, parts: Parts, start: int) -> EpochSampler:
@@ -402,10 +430,16 @@ def _sampler(recipe: Recipe, parts: Parts, start: int) -> EpochSampler:
     )
 
 
-def _teacher_record(teacher: Teacher) -> dict[str, Any]:
+def _cacheable(parts: Parts) -> dict[str, Teacher]:
+    """The teachers whose embeddings alone are wanted: a cache holds no inner stages."""
+    return {} if any(method.uses_stages for method in parts.methods.values()) else parts.teachers
+
+
+def _teacher_record(teacher: Teacher, rows: CachedRows | None) -> dict[str, Any]:
     return {
         "variant": teacher.variant,
         "dim": teacher.dim,
         "fingerprint": teacher.fingerprint,
         "random_weights": teacher.random_weights,
+        "cached": rows.cached.header.key.views if rows else None,
     }

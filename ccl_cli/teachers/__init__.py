@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+
+Views = Literal["track", "frame"]
 
 if TYPE_CHECKING:
     from ccl_cli.data.window import Window
@@ -35,6 +37,10 @@ class Preprocess(Protocol):
 
     It must be picklable, hold no weights, and have a ``repr`` that names every setting: the teacher's
     fingerprint is made of it.
+
+    One that may be cached (``ccl cache``) says what it looks at in an attribute ``views``: "track", where one
+    embedding serves the whole video whatever the window, or "frame", where it looks at a single frame of the
+    window. Without it, or where it is None, its teacher always runs.
     """
 
     @property
@@ -123,6 +129,23 @@ class Teacher(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """A teacher never leaves evaluation mode."""
         return super().train(False)
+
+
+def embed(teacher: Teacher, value: Tensor, present: Tensor, *, stages: bool = False) -> Embedding:
+    """A frozen teacher's embeddings; rows that are not present are zero.
+
+    Shapes:
+        value: [B, *preprocess.shape].
+        present: [B] bool.
+    """
+    with torch.inference_mode():
+        embedding, inner = teacher.forward_stages(value) if stages else (teacher(value), ())
+    # The clones are ordinary tensors: a head's backward pass may keep them.
+    return Embedding(
+        torch.where(present[:, None], embedding.float().clone(), 0.0),
+        present,
+        tuple(stage.float().clone() for stage in inner),
+    )
 
 
 def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:

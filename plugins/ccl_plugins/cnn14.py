@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 import torchaudio.functional as audio
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.spec import Spec
-from ccl_cli.teachers import Teacher
+from ccl_cli.teachers import Teacher, Views
 from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.options import read_options
 from ccl_cli.teachers.weights import WeightFile, load_state, locate
@@ -65,6 +65,8 @@ class Waveform:
 
     rate: int = RATE
     seconds: float = 10.0
+    # Exact where no track is longer than ``seconds``; of a longer one its middle stands for the whole.
+    views: ClassVar[Views] = "track"
 
     @property
     def shape(self) -> tuple[int]:

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as TF
 
 if TYPE_CHECKING:
     from ccl_cli.data.window import Window
+    from ccl_cli.teachers import Views
 
 Triple = tuple[float, float, float]
 
@@ -53,6 +54,11 @@ class Picture:
     def dtype(self) -> torch.dtype:
         """uint8 RGB; it is normalised on the teacher's device."""
         return torch.uint8
+
+    @property
+    def views(self) -> Views | None:
+        """A single frame; what depends on the student's crop or on the batch cannot be cached."""
+        return "frame" if (self.source, self.frame) == ("frames", "random") else None
 
     def __call__(self, window: Window) -> Tensor:
         """A picture ``[3, height, width]``; a window always has one."""

@@ -1,0 +1,331 @@
+"""Caches of frozen teachers' embeddings: built part by part, over processes, and read in training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.views import VideoViews, Viewed, views_loader
+from ccl_cli.data.workers import naming_lost_workers
+from ccl_cli.distributed import barrier, is_main, on_main, rank, world_size
+from ccl_cli.engine.progress import Reporter
+from ccl_cli.engine.stop import StopRequest, stop_on_signal
+from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
+from ccl_cli.files import atomic_path, hold, write_text
+from ccl_cli.recipe import Cache, Clip, Recipe
+from ccl_cli.teachers import Embedding, Teacher, embed
+from ccl_cli.teachers.cache import (
+    EMBEDDING,
+    HEADER,
+    STATE,
+    STATES,
+    Cached,
+    Header,
+    Key,
+    caches,
+    checksum,
+)
+
+PART = 256  # videos that are kept together: what a kill can cost
+_UNREADABLE = STATES.index("unreadable")
+_log = logging.getLogger("ccl")
+
+
+class CachedRows:
+    """A cache as training reads it: by rows of the training split, one view drawn per video and epoch.
+
+    Args:
+        cached: The embeddings.
+        manifest: The data set, whatever is held out of it.
+        videos: The training split, in order.
+        seed: Of the draws.
+    """
+
+    def __init__(self, cached: Cached, manifest: Manifest, videos: Sequence[Video], seed: int) -> None:
+        self.cached, self.seed = cached, seed
+        place = {video.id: number for number, video in enumerate(manifest.learnt_from)}
+        self._places = np.array([place[video.id] for video in videos], np.int64)
+        self._drawn = lru_cache(maxsize=1)(self._draw)
+
+    def embedding(self, rows: Tensor, epoch: int, device: torch.device) -> Embedding:
+        """Embeddings of some rows ([B] int64) of the training split."""
+        places = self._places[rows.cpu().numpy()]
+        value, present = self.cached.rows(places, self._drawn(epoch)[rows.cpu().numpy()])
+        return Embedding(value.to(device, non_blocking=True), present.to(device, non_blocking=True))
+
+    def state(self, row: int) -> str:
+        """What became of a video's modality."""
+        return self.cached.state(self._places[row])
+
+    def _draw(self, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([self.seed, epoch, 3])
+        return rng.integers(self.cached.header.count, size=len(self._places))
+
+
+def key_of(name: str, teacher: Teacher, manifest: Manifest, cache: Cache, clip: Clip) -> Key | None:
+    """Which cache would serve a teacher; None: none can, it depends on the student's view or on the draw."""
+    views = getattr(teacher.preprocess, "views", None)
+    if views is None:
+        return None
+    text = "track" if views == "track" else f"{cache.views} frames at {clip.short_side} px"
+    return Key(name.partition("#")[0], teacher.fingerprint, manifest.name, manifest.files_hash, text)
+
+
+def open_caches(
+    recipe: Recipe, manifest: Manifest, teachers: Mapping[str, Teacher], accelerator: Accelerator
+) -> dict[str, Cached]:
+    """The caches that training will read instead of running a teacher, built first if the recipe says so.
+
+    Raises:
+        DataError: one is damaged.
+        Interrupted: told to stop while building.
+    """
+    found: dict[str, Cached] = {}
+    for name, teacher in teachers.items() if recipe.cache.use != "off" else ():
+        key = key_of(name, teacher, manifest, recipe.cache, recipe.clip)
+        if key is None:
+            continue
+        if recipe.cache.use == "build":
+            found[name] = build_cache(name, teacher, manifest, recipe, accelerator)
+        elif on_main((key.folder / HEADER).is_file):
+            found[name] = Cached.open(key.folder)
+        else:
+            _tell_stale(key)
+    return found
+
+
+def build_cache(
+    name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe, accelerator: Accelerator
+) -> Cached:
+    """Embed every video that one may learn from, shared among the processes; what is there is kept.
+
+    Args:
+        name: The teacher's, as results show it.
+        teacher: Frozen.
+        manifest: Its rows of the train and val splits are embedded.
+        recipe: For ``cache``, ``clip``, ``eval.batch_size`` and ``train.workers``.
+        accelerator: Where to compute; always in single precision.
+
+    Raises:
+        DataError: it cannot be cached, or a part on disk is damaged.
+        EnvironmentError_: the disk refuses.
+        Interrupted: told to stop; what is done is kept.
+    """
+    key = key_of(name, teacher, manifest, recipe.cache, recipe.clip)
+    if key is None:
+        raise DataError(
+            f"{name} cannot be cached: its preprocessing does not declare what it looks at.",
+            "Leave it live; it may depend on the student's crop, or need no network anyway.",
+        )
+    if on_main((key.folder / HEADER).is_file):
+        return Cached.open(key.folder)
+    says = f"Another process is building '{key.folder.name}'."
+    try:
+        lock = hold(_lock_path(key), says, "Waiting for it.", wait=True) if is_main() else nullcontext()
+        with lock:
+            if not on_main((key.folder / HEADER).is_file):
+                _embed_parts(name, teacher, manifest, key, recipe, accelerator)
+                barrier()
+                on_main(lambda: _put_together(key, teacher, manifest))
+    except (OSError, SafetensorError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise EnvironmentError_(
+            f"The cache '{key.folder}' cannot be written: {said}.",
+            "Make room, or move it with CCL_HOME; what is done is kept.",
+        ) from error
+    return Cached.open(key.folder)
+
+
+def _lock_path(key: Key) -> Path:
+    return key.folder.with_name(f".{key.folder.name}.lock")
+
+
+class _Part:
+    """Embeddings of consecutive videos, filled batch by batch."""
+
+    def __init__(self, number: int, videos: int, shape: tuple[int, int]) -> None:
+        self.number = number
+        self.first = number * PART
+        self.rows = min(PART, videos - self.first)
+        self.value = torch.zeros(self.rows, *shape)
+        self.state = torch.full((self.rows,), _UNREADABLE, dtype=torch.uint8)
+        self.unreadable: dict[int, str] = {}
+        self.kind = ""
+
+    def add(self, viewed: Viewed, made: Tensor) -> None:
+        finite = made.isfinite().flatten(1).all(dim=1)
+        at = torch.tensor(viewed.rows) - self.first
+        self.value[at] = torch.where(finite[:, None, None], made, 0.0)
+        self.kind = self.kind or viewed.kind
+        self.unreadable |= viewed.unreadable
+        for row, good in zip(viewed.rows, finite.tolist(), strict=True):
+            state = viewed.states[row] if good else "unreadable"
+            self.state[row - self.first] = STATES.index(state)
+            if not good:
+                self.unreadable[row] = "The teacher makes numbers of it that are not finite."
+
+    def save(self, folder: Path) -> None:
+        said = {"unreadable": json.dumps(self.unreadable), "kind": self.kind}
+        with atomic_path(_part_path(folder, self.number)) as temporary:
+            save_file({"value": self.value, "state": self.state}, temporary, metadata=said)
+
+
+def _embed_parts(
+    name: str, teacher: Teacher, manifest: Manifest, key: Key, recipe: Recipe, accelerator: Accelerator
+) -> None:
+    videos, views = manifest.learnt_from, _views_of(key, recipe.cache)
+    numbers = range(-(-len(videos) // PART))[rank() :: world_size()]
+    missing = [number for number in numbers if not _part_path(key.building, number).is_file()]
+    parts = [_Part(number, len(videos), (views, teacher.dim)) for number in missing]
+    size = max(1, recipe.eval.batch_size // views)
+    batches = [rows for part in parts for rows in _batches(part, size)]
+    dataset = VideoViews(videos, recipe.clip, name, teacher.preprocess, views)
+    loader = views_loader(
+        dataset, batches, workers=recipe.train.workers, pin_memory=accelerator.device.type == "cuda"
+    )
+    teacher.to(accelerator.device)
+    pending = iter(parts)
+    part = next(pending, None)
+    with stop_on_signal() as stop, Reporter(f"cache {name}", len(videos), unit="video") as reporter:
+        reporter.advance(len(videos) - sum(map(len, batches)) * world_size())
+        for viewed in _checked(loader):
+            assert part
+            part.add(viewed, _embed_views(teacher, viewed, views, accelerator.device))
+            reporter.advance(len(viewed.rows) * world_size())
+            if viewed.rows[-1] == part.first + part.rows - 1:
+                part.save(key.building)
+                part = next(pending, None)
+            _heed(stop, key)
+
+
+def _embed_views(teacher: Teacher, viewed: Viewed, views: int, device: torch.device) -> Tensor:
+    """[n, K, D]."""
+    present = viewed.present.repeat_interleave(views).to(device)
+    made = embed(teacher, viewed.inputs.to(device, non_blocking=True), present).value
+    return made.cpu().view(len(viewed.rows), views, -1)
+
+
+def _views_of(key: Key, cache: Cache) -> int:
+    return 1 if key.views == "track" else cache.views
+
+
+def _batches(part: _Part, size: int) -> Iterator[list[int]]:
+    rows = range(part.first, part.first + part.rows)
+    return (list(rows[begin : begin + size]) for begin in range(0, len(rows), size))
+
+
+def _checked(loader: object) -> Iterator[Viewed]:
+    with naming_lost_workers("go on with the same command"):
+        for viewed in loader:  # type: ignore[attr-defined]
+            if isinstance(viewed, CclError):
+                raise viewed
+            yield viewed
+
+
+def _heed(stop: StopRequest, key: Key) -> None:
+    if stop.requested:
+        raise Interrupted(
+            f"Stopped by {stop.name} while caching {key.teacher}; what is done is in '{key.building}'.",
+            "Go on with the same command.",
+        )
+
+
+def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
+    """All parts as one cache, which is there at once or not at all."""
+    folder, videos = key.building, len(manifest.learnt_from)
+    paths = [_part_path(folder, number) for number in range(-(-videos // PART))]
+    shape = (videos, _read_part(paths[0])[0].shape[1], teacher.dim)
+    embedding = np.lib.format.open_memmap(folder / EMBEDDING, "w+", np.float32, shape)
+    state, kind = np.zeros(videos, np.uint8), ""
+    unreadable: dict[int, str] = {}
+    for number, path in enumerate(paths):
+        value, states, said = _read_part(path)
+        rows = slice(number * PART, number * PART + len(value))
+        embedding[rows], state[rows] = value, states
+        unreadable |= {int(row): reason for row, reason in json.loads(said["unreadable"]).items()}
+        kind = kind or said["kind"]
+    embedding.flush()
+    np.save(folder / STATE, state)
+    built, sums = datetime.now(UTC).isoformat(timespec="seconds"), checksum(embedding, state)
+    header = Header(key, *shape, kind=kind, sha256=sums, built=built, unreadable=unreadable)
+    write_text(folder / HEADER, header.to_json())
+    if key.folder.exists():  # what somebody had begun to remove
+        shutil.rmtree(key.folder)
+    folder.rename(key.folder)
+    for path in paths:
+        (key.folder / path.name).unlink()
+
+
+def _part_path(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:06}.safetensors"
+
+
+def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[str, str]]:
+    try:
+        with safe_open(path, "np") as file:
+            return file.get_tensor("value"), file.get_tensor("state"), file.metadata()
+    except (SafetensorError, OSError) as error:
+        path.unlink(missing_ok=True)
+        raise DataError(
+            f"'{path}' was damaged and has been removed.", "Run the same command again."
+        ) from error
+
+
+def _tell_stale(key: Key) -> None:
+    """Say so when there is a cache of this teacher and data set that does not serve."""
+    for folder in caches():
+        other = Header.from_json((folder / HEADER).read_text(encoding="utf-8")).key
+        if (other.teacher, other.data) != (key.teacher, key.data):
+            continue
+        changed = [
+            name for name in ("fingerprint", "files", "views") if getattr(other, name) != getattr(key, name)
+        ]
+        words = {"fingerprint": "weights or settings of the teacher", "files": "files", "views": "views"}
+        _log.warning(
+            "The cache '%s' is not used: it is of other %s. `ccl cache build` makes one that fits.",
+            folder.name,
+            " and ".join(words[name] for name in changed),
+        )
+
+
+def check_cache(
+    cached: Cached, teacher: Teacher, manifest: Manifest, recipe: Recipe, samples: int = 16
+) -> list[str]:
+    """What is wrong with a cache: its bytes, and some videos embedded anew; nothing if all is well.
+
+    Args:
+        cached: Of this teacher and these files.
+        teacher: Frozen.
+        manifest: The data set.
+        recipe: As for :func:`build_cache`.
+        samples: How many videos to embed again, evenly spaced.
+    """
+    header, videos = cached.header, manifest.learnt_from
+    faults = [] if cached.checksum() == header.sha256 else ["its bytes are not those that were written"]
+    rows = sorted({len(videos) * number // samples for number in range(samples)})
+    name, views = header.key.teacher, _views_of(header.key, recipe.cache)
+    dataset = VideoViews(videos, recipe.clip, name, teacher.preprocess, views)
+    for viewed in _checked(views_loader(dataset, [[row] for row in rows], workers=0, pin_memory=False)):
+        (row,) = viewed.rows
+        made = _embed_views(teacher, viewed, views, torch.device("cpu"))[0]
+        kept = torch.stack([cached.rows(np.array([row]), np.array([view]))[0][0] for view in range(views)])
+        if viewed.states[row] != cached.state(row):
+            faults.append(f"'{videos[row].id}' is {viewed.states[row]} now, it was {cached.state(row)}")
+        elif not torch.allclose(made, kept, rtol=1e-3, atol=1e-3 * float(kept.abs().max())):
+            faults.append(f"'{videos[row].id}' has another embedding now")
+    return faults

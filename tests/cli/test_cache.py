@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+TEACHERS = ["--teacher", "audio:small?weights=random", "--teacher", "image:small?weights=random"]
+
+
+@pytest.fixture
+def words(clips_folder):
+    return ["--data", f"folder:{clips_folder / 'set'}", *TEACHERS, "--views", "2"]
+
+
+def test_build_list_verify_and_prune(ccl, words, tmp_path):
+    made = ccl("cache", "build", *words, "--workers", "0")
+    assert made.code == 0, made.err
+    folders = made.out.split()
+    assert [folder.rpartition("/")[2].rpartition("-")[0] for folder in folders] == [
+        "audio-small",
+        "image-small",
+    ]
+    assert ccl("cache", "build", *words).out.split() == folders  # what is there is kept
+    rows = json.loads(ccl("cache", "ls", "--json").out)
+    assert [(row["views"], row["videos"], row["states"]["present"]) for row in rows] == [
+        ("track", 12, 8),
+        ("2 frames at 256 px", 12, 12),
+    ]
+    header, first, _ = ccl("cache", "ls").out.splitlines()
+    assert header.split()[:4] == ["cache", "data", "views", "videos"]
+    assert first.split()[:4] == [folders[0].rpartition("/")[2], "set", "track", "12"]
+    assert ccl("cache", "verify").out.splitlines() == [f"{row['name']}: ok" for row in rows]
+    assert ccl("cache", "verify", *words).out == ccl("cache", "verify").out
+    path = tmp_path / "cache" / "embeddings" / rows[1]["name"] / "embedding.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x77")
+    result = ccl("cache", "verify")
+    assert result.code == 4
+    assert f"{rows[1]['name']}: its bytes are not those that were written" in result.out
+    assert "ccl cache prune NAME" in result.err
+    gone = ccl("cache", "prune", rows[1]["name"], "--yes")
+    assert (gone.code, gone.out.splitlines()[0]) == (0, rows[1]["name"])
+    assert [row["name"] for row in json.loads(ccl("cache", "ls", "--json").out)] == [rows[0]["name"]]
+
+
+def test_stale_ones_alone_are_pruned(ccl, words, clips_folder, tmp_path):
+    shutil.copytree(clips_folder / "set", tmp_path / "set")
+    words[1] = f"folder:{tmp_path / 'set'}"
+    before = ccl("cache", "build", *words, "--workers", "0").out.split()
+    with (tmp_path / "set" / "train" / "down" / "4.mp4").open("ab") as file:
+        file.write(b"more")
+    after = ccl("cache", "build", *words, "--workers", "0").out.split()
+    assert not set(before) & set(after)
+    gone = ccl("cache", "prune", "--stale", "--yes", *words)
+    assert gone.out.splitlines()[:2] == sorted(folder.rpartition("/")[2] for folder in before)
+    assert sorted(row["path"] for row in json.loads(ccl("cache", "ls", "--json").out)) == sorted(after)
+    assert ccl("cache", "prune", "--stale", "--yes", *words).out == "Nothing to delete.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["build", "--data", "folder:nowhere"], 2, "No teacher is named"),
+        (["build", "--teacher", "image:small?weights=random"], 3, "No data set is named"),
+        (["prune"], 2, "Say which caches to delete"),
+        (["prune", "--all", "--stale"], 2, "Say which caches to delete"),
+        (["prune", "image-small-0", "--yes"], 2, "There is no cache 'image-small-0'"),
+        (["build", "--views", "0"], 2, "views"),
+    ],
+)
+def test_what_makes_no_sense_is_a_sentence(ccl, arguments, code, said):
+    result = ccl("cache", *arguments)
+    assert result.code == code
+    assert said in result.err
+    assert "Traceback" not in result.err
+
+
+def test_nothing_is_deleted_without_a_yes(ccl, words):
+    ccl("cache", "build", *words, "--workers", "0")
+    result = ccl("cache", "prune", "--all")
+    assert result.code == 2
+    assert "Nothing was deleted" in result.err
+    assert len(json.loads(ccl("cache", "ls", "--json").out)) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(ccl, words, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CCL_HOME", str(tmp_path / "file"))
+    result = ccl("cache", "build", *words, "--workers", "0")
+    assert result.code == 6
+    assert "cannot be written: Not a directory" in result.err
+    assert "CCL_HOME" in result.err
