@@ -27,7 +27,7 @@ from ccl_cli.engine import checkpoint
 from ccl_cli.engine.artefact import save_model
 from ccl_cli.engine.build import Parts, build, check_unreadable, parameter_count
 from ccl_cli.engine.caching import CachedRows, open_caches
-from ccl_cli.engine.device import set_up, start_tracker
+from ccl_cli.engine.device import pad_time_apart, set_up, start_tracker
 from ccl_cli.engine.dry_run import describe
 from ccl_cli.engine.opening import open_run, release
 from ccl_cli.engine.optim import lr_factor, parameter_groups, sgd
@@ -117,6 +117,8 @@ class Trainer:
             raise EnvironmentError_("sync_batchnorm needs GPUs.", "Set train.sync_batchnorm=false.")
         if recipe.train.sync_batchnorm:
             student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
+        if self.device.type == "cpu" and accelerator.mixed_precision == "bf16":
+            pad_time_apart(student)
         student.to(memory_format=memory_format)  # type: ignore[call-overload]
         if recipe.train.compile:
             student.compile()
