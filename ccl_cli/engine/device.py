@@ -51,10 +51,11 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
 
 
 def pad_time_apart(network: nn.Module) -> None:
-    """Let a network pad its clips in time before each convolution instead of within it; the values are the same.
+    """Let a network pad its clips in time before each convolution instead of within it.
 
-    On CPUs with AVX-512 bf16, oneDNN as of torch 2.11 fills the weights' gradient of a convolution in bf16 with
-    garbage where time is padded and shorter than the kernel, as in the last stage of R(2+1)D.
+    The values are the same. On CPUs with AVX-512 bf16, oneDNN as of torch 2.11 fills the weights' gradient of
+    a convolution in bf16 with garbage where time is padded and shorter than the kernel, as in the last stage
+    of R(2+1)D.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv3d) and isinstance(module.padding, tuple) and module.padding[0]:

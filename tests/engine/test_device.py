@@ -14,11 +14,13 @@ def test_padding_time_apart_changes_nothing(spec):
     student = load_student(spec, 3).double()
     clip = torch.rand(2, 3, 8, 32, 32, dtype=torch.float64)
     names = list(student.state_dict())
+    torch.manual_seed(1)  # of dropout
     before = student.train()(clip)
     before.logits.sum().backward()
     gradients = [parameter.grad.clone() for parameter in student.parameters()]
     student.zero_grad()
     pad_time_apart(student)
+    torch.manual_seed(1)
     after = student(clip)
     after.logits.sum().backward()
     assert list(student.state_dict()) == names
