@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ccl_cli.bench.run import folder_of, run_bench
-from ccl_cli.engine.build import load_data, load_teacher
+from ccl_cli.data.sources import load_data
+from ccl_cli.engine.build import load_teacher
 from ccl_cli.errors import RecipeError, WeightsError
 from ccl_cli.files import write_text
 from ccl_cli.recipe import Recipe

@@ -51,6 +51,7 @@ from pydantic import Field
 from ccl_cli.data import world
 from ccl_cli.data.manifest import SPLITS, Manifest
 from ccl_cli.data.sources import folder
+from ccl_cli.data.sources.about import described
 from ccl_cli.data.write import claim_folder, write_clip
 from ccl_cli.errors import DataError, RecipeError
 from ccl_cli.paths import cache_dir
@@ -127,6 +128,10 @@ class ClipName:
     number: int
 
 
+@described(
+    "A small audio-visual world that ccl draws itself; the gap between sound and picture is a dial.",
+    "synthetic?correspondence=0.5",
+)
 def load(
     location: str,
     *,
