@@ -174,7 +174,7 @@ def test_a_redirect_on_the_web_is_followed(server):
 @pytest.mark.parametrize("target", ["ftp://127.0.0.1/net.pth", "file:///etc/hostname"])
 def test_a_redirect_off_the_web_is_refused(server, target):
     server.redirects["/net.pth"] = target
-    with pytest.raises(EnvironmentError_, match="http and https only"):
+    with pytest.raises(EnvironmentError_):
         pull(server.file())
     assert left(server.file()) == []
 
