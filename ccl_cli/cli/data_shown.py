@@ -49,7 +49,7 @@ def sources(found: Sequence[tuple[Plugin, About]]) -> None:
             lines.append(("type", f"--data {shlex.quote(said.example)}"))
         if "list" in source:
             listed = source["list"]
-            lines.append((listed["title"], f"{listed['url']} belongs at {listed['place']}"))
+            lines += [(listed["title"], listed["url"]), ("", f"(they belong at {listed['place']})")]
             lines.append(("videos", source["videos"]))
         print("\n" * bool(number) + _bold(plugin.label))
         for key, text in lines:
@@ -66,15 +66,15 @@ def prepared(done: Prepared, per_class: bool) -> None:
             for split, classes in done.counts.items()
             for name, row in classes.items()
         ]
-        console.print_table(["class", "split", *COLUMNS], rows)
+        _table(["class", "split", *COLUMNS], rows)
     totals = done.totals()
-    console.print_table(
+    _table(
         ["split", *COLUMNS],
         [[split, *(str(row[column]) for column in COLUMNS)] for split, row in totals.items()],
     )
     bad = list(done.unreadable.items())
     if bad:
-        console.print_table(["unreadable", "reason"], bad[:_REASONS])
+        _table(["unreadable", "reason"], bad[:_REASONS])
     if len(bad) > _REASONS:
         print(f"{len(bad) - _REASONS} more: `ccl data verify manifest:{done.path}` lists them")
     print(f"{done.path}: {len(done.manifest.videos)} videos, hash {done.manifest.hash}")
@@ -87,11 +87,11 @@ def report(found: Report, show: int) -> None:
 
     columns = ("videos", *PROBLEMS)
     rows = [[split, *(str(row[column]) for column in columns)] for split, row in found.counts().items()]
-    console.print_table(["split", *columns], rows)
+    _table(["split", *columns], rows)
     listed = found.problems[:show]
     if listed:
         rows = [[each.problem, each.path, each.reason] for each in listed]
-        console.print_table(["problem", "file", "reason"], rows)
+        _table(["problem", "file", "reason"], rows)
     if more := len(found.problems) - len(listed):
         print(f"{more} more; --show {len(found.problems)} prints all, --output report.json writes them")
 
@@ -107,12 +107,12 @@ def statistics(found: Statistics, per_class: bool) -> None:
             for split in found.splits()
             for label, name in enumerate(names)
         ]
-        console.print_table(["class", "split", *STATES], rows)
+        _table(["class", "split", *STATES], rows)
     rows = []
     for split in found.splits():
         states, hours = found.of_split(split), sum(found.values[split, "seconds"]) / 3600
         rows.append([split, str(sum(states.values())), *map(str, states.values()), f"{hours:.2f}"])
-    console.print_table(["split", "videos", *STATES, "hours"], rows)
+    _table(["split", "videos", *STATES, "hours"], rows)
     _percentiles(found)
     print(f"{len(names)} classes, hash {found.manifest.hash}")
 
@@ -128,12 +128,18 @@ def _percentiles(found: Statistics) -> None:
     ]
     if rows:
         heads_shown = [heads.get(percent, f"{percent} %") for percent in PERCENTILES]
-        console.print_table(["of a video", "split", *heads_shown], rows)
+        _table(["of a video", "split", *heads_shown], rows)
     sizes = found.sizes.most_common(_SIZES)
     if sizes:
         shown = ", ".join(f"{width}x{height} ({count})" for (width, height), count in sizes)
         others = len(found.sizes) - len(sizes)
         print(_wrapped("", f"Frame sizes: {shown}{f' and {others} others' if others else ''}").strip())
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    console.print_table(columns, rows)
+    if console.plain(sys.stdout):
+        print()
 
 
 def _bold(text: str) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ccl_cli.data.findings import ABSENT, LOOK, Effort, Lost, examine
+from ccl_cli.data.crash_proof import Lost
+from ccl_cli.data.findings import ABSENT, LOOK, Effort, examine
 from ccl_cli.data.look import Finding, Subject
 from ccl_cli.data.manifest import SPLITS, Manifest
 from ccl_cli.data.sources.about import ListFile
@@ -22,9 +23,11 @@ from ccl_cli.data.sources.manifest import header
 from ccl_cli.download import FAILURES, Progress, download, fault, forbidden, reason
 from ccl_cli.errors import DataError, EnvironmentError_, UsageError
 
-# What is counted. Listed = found + missing; found = readable + unreadable; readable = the three states of sound.
+# Listed = found + missing; found = readable + unreadable; readable = those of the three states of sound.
 COLUMNS = ("listed", "found", "readable", "with sound", "silent", "no track", "unreadable", "missing")
-_SOUND = {"present": "with sound", "silent": "silent", "no track": "no track"}
+SOUND = {"present": "with sound", "silent": "silent", "no track": "no track"}
+
+_OTHER = "Name another file with --output."
 
 Counts = dict[str, dict[str, dict[str, int]]]
 
@@ -113,7 +116,7 @@ def _columns(found: Finding | Lost) -> tuple[str, ...]:
         return ("missing",)
     if isinstance(found, Lost) or found.fault:
         return "found", "unreadable"
-    return "found", "readable", _SOUND[found.sound]
+    return "found", "readable", SOUND[found.sound]
 
 
 def _by_split(manifest: Manifest, tally: Mapping[tuple[str, int, str], int]) -> Counts:
@@ -127,8 +130,8 @@ def _by_split(manifest: Manifest, tally: Mapping[tuple[str, int, str], int]) -> 
 
 def _root(manifest: Manifest) -> Path:
     """The deepest folder above all videos."""
-    paths = [str(video.path) for video in manifest.videos]
-    return Path(os.path.commonprefix([min(paths), max(paths)]).rpartition(os.sep)[0] or os.sep)
+    folders = {f"{video.path.parent}{os.sep}" for video in manifest.videos}
+    return Path(os.path.commonpath([min(folders), max(folders)]))  # what these two share, all of them do
 
 
 def _check_output(manifest: Manifest, path: Path) -> None:
@@ -138,13 +141,11 @@ def _check_output(manifest: Manifest, path: Path) -> None:
     try:
         there = header(path).get("name")
     except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"'{path}' is there, and is no manifest.", "Name another file with --output."
-        ) from error
+        raise UsageError(f"'{path}' is there, and is no manifest.", _OTHER) from error
     if there != manifest.name:
         raise UsageError(
             f"'{path}' is the manifest of '{there}', not of '{manifest.name}'.",
-            "Name another file with --output.",
+            _OTHER,
         )
 
 

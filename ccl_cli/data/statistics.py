@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ccl_cli.data.findings import ABSENT, LOOK, Effort, Lost, examine
+from ccl_cli.data.crash_proof import Lost
+from ccl_cli.data.findings import ABSENT, LOOK, Effort, examine
 from ccl_cli.data.look import Finding
 from ccl_cli.data.manifest import SPLITS, Manifest
-from ccl_cli.data.prepare import subjects
+from ccl_cli.data.prepare import SOUND, subjects
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
-STATES = ("present", "silent", "no track", "unreadable", "missing")
+STATES = ("with sound", "silent", "no track", "unreadable", "missing")
 # Of a video, and how it is shown.
 MEASURES = {
     "seconds": "seconds",
@@ -108,4 +109,4 @@ def measure(manifest: Manifest, effort: Effort) -> Statistics:
 def _state(found: Finding | Lost) -> str:
     if found is ABSENT:
         return "missing"
-    return "unreadable" if isinstance(found, Lost) or found.fault else found.sound
+    return "unreadable" if isinstance(found, Lost) or found.fault else SOUND[found.sound]

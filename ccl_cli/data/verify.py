@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ccl_cli.data.findings import ABSENT, DECODE, DIGEST, LOOK, Effort, Kind, Lost, examine
+from ccl_cli.data.crash_proof import Lost
+from ccl_cli.data.findings import ABSENT, DECODE, DIGEST, LOOK, Effort, Kind, examine
 from ccl_cli.data.look import Finding, Subject
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.prepare import subjects
@@ -15,6 +16,8 @@ from ccl_cli.data.prepare import subjects
 # What breaks training, then what is worth knowing.
 BREAKING = ("missing", "corrupt")
 PROBLEMS = (*BREAKING, "silent", "no track", "short", "duplicate")
+
+_WHY = {"silent": "no sample reaches 1e-4", "no track": "only a picture"}
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,7 @@ def _problems(found: Finding | Lost, frames: int) -> Iterator[tuple[str, str]]:
         if found.damage:
             yield "corrupt", found.damage
         if found.sound != "present":
-            yield (
-                found.sound,
-                "no sample is louder than 1e-4" if found.sound == "silent" else "no sound track",
-            )
+            yield found.sound, _WHY[found.sound]
         if found.frames < frames:
             yield "short", f"{found.frames} frames, a window has {frames}"
 
