@@ -5,12 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from ccl_cli.data.workers import end_with_parent
 from ccl_cli.errors import CclError, EnvironmentError_
@@ -18,7 +17,6 @@ from ccl_cli.signals import STOPPING
 
 J = TypeVar("J")
 R = TypeVar("R")
-_AHEAD = 2  # jobs handed to a process: it never waits for the next one
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 120.0
 
@@ -30,7 +28,7 @@ class Lost(NamedTuple):
 
 
 class _Process:
-    """One process, the jobs it was handed, and since when it has been at the first of them."""
+    """One process, the job it is at, and since when."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -38,36 +36,30 @@ class _Process:
         self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, work), daemon=True)
         self.process.start()
         theirs.close()
-        self.jobs: deque[Any] = deque()
-        self.ready, self.since = False, time.monotonic()
+        self.ready = False
+        self.job: Any = None
+        self.since = time.monotonic()
 
-    def hand(self, job: Any) -> None:
-        if not self.jobs and self.ready:
-            self.since = time.monotonic()
-        self.jobs.append(job)
-        with suppress(OSError):  # it is no more, which reading from it will tell
+    def begin(self, job: Any) -> None:
+        self.job, self.since = job, time.monotonic()
+        with suppress(OSError):  # it is no more, as reading from it will tell
             self.pipe.send(job)
 
-    def receive(self) -> Any:
-        """A result, or None when the process has only said that it is there."""
+    def result(self) -> Any:
+        """What it sends for its job; None, first of all, when it has started."""
         answer = self.pipe.recv()
-        self.since = time.monotonic()
-        if self.ready:
-            return answer
-        self.ready = True
-        return None
+        self.ready, self.since = True, time.monotonic()
+        return answer
+
+    def overdue(self, seconds: float) -> bool:
+        return time.monotonic() - self.since > (seconds if self.ready else _START_SECONDS)
 
     def end(self) -> str:
         """End it, in whatever state it is; how it ended."""
-        ended = not self.process.is_alive()
         self.process.kill()
         self.process.join()
         self.pipe.close()
         code = self.process.exitcode or 0
-        if not self.ready and ended:
-            raise EnvironmentError_(
-                "The processes that read videos cannot start.", "Try --workers 1; --debug shows more."
-            )
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
@@ -92,65 +84,51 @@ def run_each(
         EnvironmentError_: a process cannot even start.
     """
     multiprocessing.set_forkserver_preload(["ccl_cli.data.look"])
-    waiting, again = iter(jobs), deque[J]()
-    processes: list[_Process] = []
+    waiting = iter(jobs)
+    free: list[_Process] = []
+    busy: dict[Connection, _Process] = {}
     try:
         while not stopped():
-            _hand_out(waiting, again, processes, work, workers)
-            busy = {each.pipe: each for each in processes if each.jobs}
+            while len(busy) < workers:
+                try:
+                    job = next(waiting)
+                except StopIteration:
+                    break
+                each = free.pop() if free else _Process(work)
+                busy[each.pipe] = each
+                each.begin(job)
             if not busy:
                 return
             for pipe in wait(list(busy), _LOOK_SECONDS):
-                yield from _answer(busy[pipe], processes, again)  # type: ignore[index]
-            for each in [each for each in processes if _overdue(each, seconds)]:
+                yield from _finished(busy, free, cast(Connection, pipe))
+            for each in [each for each in busy.values() if each.overdue(seconds)]:
+                del busy[each.pipe]
                 each.end()
-                yield each.jobs.popleft(), Lost(f"it was not read within {seconds:g} s")
-                _replace(each, processes, again)
+                yield each.job, Lost(f"it was not read within {seconds:g} s")
     finally:
-        for each in processes:
-            each.process.kill()
-            each.process.join()
-            each.pipe.close()
+        for each in [*free, *busy.values()]:
+            each.end()
 
 
-def _hand_out(
-    jobs: Iterator[J], again: deque[J], processes: list[_Process], work: Callable[[J], R], workers: int
-) -> None:
-    """Keep every process supplied; one is started only when there is a job for it."""
-    for ahead in range(_AHEAD):
-        for number in range(workers):
-            if number < len(processes) and len(processes[number].jobs) > ahead:
-                continue
-            try:
-                job = again.popleft() if again else next(jobs)
-            except StopIteration:
-                return
-            if number >= len(processes):
-                processes.append(_Process(work))
-            processes[number].hand(job)
-
-
-def _answer(each: _Process, processes: list[_Process], again: deque[J]) -> Iterator[tuple[J, Any]]:
+def _finished(
+    busy: dict[Connection, _Process], free: list[_Process], pipe: Connection
+) -> Iterator[tuple[Any, Any]]:
+    each = busy[pipe]
+    started = each.ready
     try:
-        while each.jobs and each.pipe.poll():
-            was_ready = each.ready
-            answer = each.receive()
-            if was_ready:
-                yield each.jobs.popleft(), answer
-    except (EOFError, OSError):
+        result = each.result()
+    except (EOFError, OSError) as error:
+        del busy[pipe]
         how = each.end()
-        yield each.jobs.popleft(), Lost(f"the process that read it ended ({how})")
-        _replace(each, processes, again)
-
-
-def _replace(each: _Process, processes: list[_Process], again: deque[Any]) -> None:
-    processes.remove(each)
-    again.extend(each.jobs)
-
-
-def _overdue(each: _Process, seconds: float) -> bool:
-    limit = seconds if each.ready else max(seconds, _START_SECONDS)
-    return bool(each.jobs) and time.monotonic() - each.since > limit
+        if not started:
+            raise EnvironmentError_(
+                f"The processes that read videos cannot start ({how}).", "Try it with --workers 1."
+            ) from error
+        yield each.job, Lost(f"the process that read it ended ({how})")
+        return
+    if started:
+        free.append(busy.pop(pipe))
+        yield each.job, result
 
 
 def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
