@@ -144,7 +144,9 @@ def verify(
         int | None,
         typer.Option(min=1, help="Frames of a window; default the recipe's clip.", rich_help_panel=DATA),
     ] = None,
-    show: Annotated[int, typer.Option(min=0, help="Files to print.", rich_help_panel=OUTPUT)] = 20,
+    show: Annotated[
+        int, typer.Option(min=0, help="Files to print of each problem.", rich_help_panel=OUTPUT)
+    ] = 5,
     output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write all of it as JSON.", rich_help_panel=OUTPUT),

@@ -49,8 +49,9 @@ def sources(found: Sequence[tuple[Plugin, About]]) -> None:
             lines.append(("type", f"--data {shlex.quote(said.example)}"))
         if "list" in source:
             listed = source["list"]
-            lines += [(listed["title"], listed["url"]), ("", f"(they belong at {listed['place']})")]
+            lines += [(listed["title"], listed["url"]), (" ", f"goes to {listed['place']}")]
             lines.append(("videos", source["videos"]))
+            lines.append(("then", f"ccl data prepare {plugin.label} --videos DIR"))
         print("\n" * bool(number) + _bold(plugin.label))
         for key, text in lines:
             print(_wrapped(key, text))
@@ -68,10 +69,7 @@ def prepared(done: Prepared, per_class: bool) -> None:
         ]
         _table(["class", "split", *COLUMNS], rows)
     totals = done.totals()
-    _table(
-        ["split", *COLUMNS],
-        [[split, *(str(row[column]) for column in COLUMNS)] for split, row in totals.items()],
-    )
+    _table(["videos", *totals], [[name, *(str(row[name]) for row in totals.values())] for name in COLUMNS])
     bad = list(done.unreadable.items())
     if bad:
         _table(["unreadable", "reason"], bad[:_REASONS])
@@ -82,18 +80,19 @@ def prepared(done: Prepared, per_class: bool) -> None:
 
 
 def report(found: Report, show: int) -> None:
-    """How many videos have which problem, then the first files."""
+    """How many videos have which problem, then the first files of each."""
     from ccl_cli.data.verify import PROBLEMS
 
     columns = ("videos", *PROBLEMS)
     rows = [[split, *(str(row[column]) for column in columns)] for split, row in found.counts().items()]
     _table(["split", *columns], rows)
-    listed = found.problems[:show]
-    if listed:
-        rows = [[each.problem, each.path, each.reason] for each in listed]
-        _table(["problem", "file", "reason"], rows)
-    if more := len(found.problems) - len(listed):
-        print(f"{more} more; --show {len(found.problems)} prints all, --output report.json writes them")
+    gap = ": " if console.plain(sys.stdout) else f"\n{'':<11}"
+    for problem in PROBLEMS:
+        having = [each for each in found.problems if each.problem == problem]
+        for each in having[:show]:
+            print(f"{problem:<10} {each.path}{gap}{each.reason}")
+        if show and len(having) > show:
+            print(f"{problem:<10} and {len(having) - show} more")
 
 
 def statistics(found: Statistics, per_class: bool) -> None:

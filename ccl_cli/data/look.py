@@ -107,8 +107,8 @@ def decode(subject: Subject) -> str | None:
             if packet is None:
                 break
             damaged[packet.stream.type] += _damaged(packet)
-    said = [f"{count} damaged {kind} packets" for kind, count in damaged.items() if count]
-    return " and ".join(said) or None
+    said = [f"damaged {kind} packets: {count}" for kind, count in damaged.items() if count]
+    return ", ".join(said) or None
 
 
 def digest(subject: Subject) -> str:

@@ -265,6 +265,8 @@ def _video_info(
 def _promised(container: InputContainer, streams: list[Any]) -> float:
     """Seconds that the header says the longest stream lasts, or 0."""
     said = [float(s.duration * s.time_base) for s in streams if s.duration is not None]
+    if container.format.name == "avi":  # of one that is cut off, the duration is made up
+        said += [float(s.frames / s.average_rate) for s in streams if s.type == "video" and s.average_rate]
     return max(said, default=(container.duration or 0) / av.time_base)
 
 

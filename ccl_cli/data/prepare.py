@@ -24,7 +24,7 @@ from ccl_cli.download import FAILURES, Progress, download, fault, forbidden, rea
 from ccl_cli.errors import DataError, EnvironmentError_, UsageError
 
 # Listed = found + missing; found = readable + unreadable; readable = those of the three states of sound.
-COLUMNS = ("listed", "found", "readable", "with sound", "silent", "no track", "unreadable", "missing")
+COLUMNS = ("listed", "missing", "found", "unreadable", "readable", "with sound", "silent", "no track")
 SOUND = {"present": "with sound", "silent": "silent", "no track": "no track"}
 
 _OTHER = "Name another file with --output."
