@@ -18,7 +18,7 @@ from ccl_cli.signals import STOPPING
 J = TypeVar("J")
 R = TypeVar("R")
 _LOOK_SECONDS = 0.5
-_START_SECONDS = 120.0
+_START_SECONDS = 600.0
 
 
 class Lost(NamedTuple):
@@ -102,6 +102,8 @@ def run_each(
             for pipe in wait(list(busy), _LOOK_SECONDS):
                 yield from _finished(busy, free, cast(Connection, pipe))
             for each in [each for each in busy.values() if each.overdue(seconds)]:
+                if not each.ready:
+                    raise _cannot_start(f"not within {_START_SECONDS:g} s")
                 del busy[each.pipe]
                 each.end()
                 yield each.job, Lost(f"it was not read within {seconds:g} s")
@@ -121,14 +123,16 @@ def _finished(
         del busy[pipe]
         how = each.end()
         if not started:
-            raise EnvironmentError_(
-                f"The processes that read videos cannot start ({how}).", "Try it with --workers 1."
-            ) from error
+            raise _cannot_start(how) from error
         yield each.job, Lost(f"the process that read it ended ({how})")
         return
     if started:
         free.append(busy.pop(pipe))
         yield each.job, result
+
+
+def _cannot_start(how: str) -> EnvironmentError_:
+    return EnvironmentError_(f"The processes that read videos cannot start ({how}).", "Try --workers 1.")
 
 
 def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:

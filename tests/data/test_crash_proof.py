@@ -43,15 +43,13 @@ def test_only_the_job_that_breaks_its_process_is_lost(workers):
     jobs = [("ok", number) for number in range(30)]
     for place, what in (3, "crash"), (4, "crash"), (9, "leave"), (12, "hang"), (20, "raise"), (25, "bug"):
         jobs[place] = (what, place)
-    begin = time.monotonic()
-    results = dict(run_each(jobs, work, workers=workers, seconds=1.0))
-    assert time.monotonic() - begin < 30
+    results = dict(run_each(jobs, work, workers=workers, seconds=2.0))
     assert len(results) == len(jobs)
     lost = {job[0]: result.reason for job, result in results.items() if isinstance(result, Lost)}
     assert lost == {
         "crash": "the process that read it ended (SIGSEGV)",
         "leave": "the process that read it ended (exit code 3)",
-        "hang": "it was not read within 1 s",
+        "hang": "it was not read within 2 s",
         "raise": "The disk refuses",
         "bug": "ValueError: no",
     }
