@@ -19,10 +19,10 @@ EFFORT = Effort(2, 60.0)
 TONE = np.sin(np.arange(64000) / 8).astype(np.float32) / 2
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
     """Two classes with one video of every kind."""
-    root = tmp_path / "set"
+    root = tmp_path_factory.mktemp("verify") / "set"
     for label in ("a", "b"):
         (root / "train" / label).mkdir(parents=True)
         (root / "test" / label).mkdir(parents=True)
@@ -39,6 +39,12 @@ def folder(tmp_path) -> Path:
         content[at] ^= 255
     flipped.write_bytes(content)
     return root
+
+
+@pytest.fixture
+def folder(made, tmp_path) -> Path:
+    """A copy."""
+    return Path(shutil.copytree(made, tmp_path / "set"))
 
 
 def found(report) -> set[tuple[str, str]]:
@@ -103,11 +109,11 @@ def _treacherous(subject):
 
 def test_a_file_that_crashes_or_hangs_the_decoder_is_corrupt(folder, monkeypatch):
     monkeypatch.setattr("ccl_cli.data.verify.LOOK", findings.LOOK._replace(work=_treacherous))
-    report = verify(load_data(f"folder:{folder}"), Effort(1, 4.0), frames=16)
+    report = verify(load_data(f"folder:{folder}"), Effort(1, 2.5), frames=16)
     reasons = {each.id: each.reason for each in report.problems if each.problem == "corrupt"}
     assert reasons == {
         "train/a/short": "the process that read it ended (SIGSEGV)",
-        "train/b/trackless": "it was not read within 4 s",
+        "train/b/trackless": "it was not read within 2.5 s",
         "train/b/empty": "it is empty (0 bytes)",
     }
     assert ("silent", "train/a/silent") in found(report)
