@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ccl_cli.bench.run import folder_of, run_bench
-from ccl_cli.engine.build import load_data, load_teacher, load_teachers
+from ccl_cli.data.sources import load_data
+from ccl_cli.engine.build import load_teacher, load_teachers
 from ccl_cli.engine.caching import open_caches
 from ccl_cli.engine.device import set_up
 from ccl_cli.errors import RecipeError, WeightsError

@@ -62,7 +62,7 @@ class WeightsError(EnvironmentError_):
 
 
 class Interrupted(CclError):
-    """Training was told to stop and has saved its state."""
+    """Told to stop; what was done so far is kept."""
 
     exit_code = 130
 

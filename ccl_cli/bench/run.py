@@ -16,12 +16,13 @@ from ccl_cli import registry
 from ccl_cli.bench.cell import Place, figures, reason
 from ccl_cli.bench.matrix import Cell, Factors, final_cells, section, tune_cells
 from ccl_cli.bench.pool import places, run_cells
-from ccl_cli.engine.build import load_data, training_data
-from ccl_cli.engine.progress import Reporter
+from ccl_cli.data.sources import load_data
+from ccl_cli.engine.build import training_data
 from ccl_cli.engine.runs import RunFolder
 from ccl_cli.errors import UsageError
 from ccl_cli.files import hold, write_text
 from ccl_cli.paths import runs_dir
+from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Recipe
 from ccl_cli.spec import parse_model
 

@@ -58,7 +58,8 @@ def build(
     experiment = _experiment(recipe, data, teacher, views, workers, set_)
     if wanted(num_processes):
         raise typer.Exit(launch(num_processes, sys.argv[1:]))
-    from ccl_cli.engine.build import load_data, load_teachers
+    from ccl_cli.data.sources import load_data
+    from ccl_cli.engine.build import load_teachers
     from ccl_cli.engine.caching import build_cache
     from ccl_cli.engine.device import set_up
 
@@ -223,7 +224,8 @@ def _by_bytes() -> Iterator[tuple[str, list[str]]]:
 
 def _keys(experiment: Recipe) -> Iterator[tuple[str, Any, Any, Key]]:
     """Of each teacher that can be cached: its name, itself, the data set, and which cache serves it."""
-    from ccl_cli.engine.build import load_data, load_teachers
+    from ccl_cli.data.sources import load_data
+    from ccl_cli.engine.build import load_teachers
     from ccl_cli.engine.caching import key_of
 
     manifest, teachers = load_data(experiment.data), load_teachers(experiment.teachers)

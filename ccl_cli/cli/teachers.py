@@ -91,7 +91,7 @@ def pull(name: Name) -> None:
         _log.info("%s needs no published weights.", spec.label)
     for file in files:
         _log.info("%s from %s (%s)", file.filename, file.address, file.licence or "no licence stated")
-        with _bar(file.filename) as progress:
+        with bar(file.filename) as progress:
             path = weights.pull(file, progress)
         print(path)
 
@@ -205,7 +205,8 @@ def _file_rows(file: WeightFile, spec: Spec) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int | None], None] | None]:
+def bar(title: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    """A bar for what is being downloaded, on a terminal."""
     if console.plain(sys.stderr):
         yield None
         return

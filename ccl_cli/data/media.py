@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
@@ -28,6 +28,7 @@ THREADS = 1
 MAX_SIDE = 16_384
 MAX_PIXELS = 2**26
 MAX_PACKETS = 20_000_000
+SILENCE = 1e-4  # a track without a sample of this size holds no sound
 
 av.logging.set_level(None)  # FFmpeg's own lines say nothing that the errors below do not
 
@@ -60,6 +61,7 @@ class VideoInfo:
         height: Pixels, as stored.
         seekable: Whether timestamps identify frames, so that a seek can be checked.
         audio: The sound track, if any.
+        promised: Seconds that the file's header says there are; less where it does not say.
     """
 
     path: Path
@@ -72,6 +74,7 @@ class VideoInfo:
     height: int
     seekable: bool
     audio: AudioTrack | None
+    promised: float = 0.0
 
     @property
     def frames(self) -> int:
@@ -200,6 +203,19 @@ def decoded(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
         yield from stream.decode(None)
 
 
+def mono(frame: Any) -> NDArray[np.float32]:
+    """[n] float32, the mean of a sound frame's channels."""
+    samples = frame.to_ndarray()
+    if frame.format.is_packed:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind == "u":
+        samples = samples.astype(np.float32) / 128 - 1
+    elif samples.dtype.kind == "i":
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    mean: NDArray[np.float32] = samples.mean(axis=0, dtype=np.float32)
+    return mean
+
+
 @lru_cache(maxsize=1024)
 def _index(path: Path, mtime: int, size: int) -> VideoInfo:
     with opened(path) as container:
@@ -217,7 +233,8 @@ def _index(path: Path, mtime: int, size: int) -> VideoInfo:
         if video is None:
             none = np.zeros((0, 2), np.int64)
             return VideoInfo(path, none[:, 0], none, 0, Fraction(1), origin, 0, 0, False, track)
-        return _video_info(path, container.format.name, video, rows[video.index], origin, track)
+        info = _video_info(path, container.format.name, video, rows[video.index], origin, track)
+        return replace(info, promised=_promised(container, streams))
 
 
 def _video_info(
@@ -243,6 +260,14 @@ def _video_info(
         seekable=seekable,
         audio=audio,
     )
+
+
+def _promised(container: InputContainer, streams: list[Any]) -> float:
+    """Seconds that the header says the longest stream lasts, or 0."""
+    said = [float(s.duration * s.time_base) for s in streams if s.duration is not None]
+    if container.format.name == "avi":  # of one that is cut off, the duration is made up
+        said += [float(s.frames / s.average_rate) for s in streams if s.type == "video" and s.average_rate]
+    return max(said, default=(container.duration or 0) / av.time_base)
 
 
 def _trustworthy(container: str, video: Any, pts: list[int | None]) -> bool:

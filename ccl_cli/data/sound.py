@@ -11,14 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccl_cli.data.media import AudioTrack, VideoInfo, best_stream, decoded, index_media, opened, packets_of
+from ccl_cli.data.media import (
+    SILENCE,
+    AudioTrack,
+    VideoInfo,
+    best_stream,
+    decoded,
+    index_media,
+    mono,
+    opened,
+    packets_of,
+)
 from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from numpy.typing import NDArray
 
-SILENCE = 1e-4
 MAX_SAMPLES = 2**29  # three hours at 48 kHz; a damaged timestamp can claim any length
 _PREROLL = 1.0  # seconds decoded before the stretch, so that overlapping packets have settled
 _WORTH_SEEKING = 10.0  # seconds
@@ -86,8 +95,8 @@ def _short(info: VideoInfo, low: float, high: float, rate: int) -> Tensor:
 
 def _resampled(info: VideoInfo, low: float, high: float, rate: int) -> Tensor:
     assert info.audio
-    mono, native = _mono_between(info.path, info.audio, info.origin, low, high)
-    samples: Tensor = _resampler(native, rate)(torch.from_numpy(mono))
+    heard, native = _mono_between(info.path, info.audio, info.origin, low, high)
+    samples: Tensor = _resampler(native, rate)(torch.from_numpy(heard))
     return samples[: math.ceil((high - low) * rate - 1e-3)].nan_to_num_(0.0).clamp_(-1, 1)
 
 
@@ -99,22 +108,22 @@ def _mono_between(
         audio = best_stream(container, "audio")
         if low - track.start > _WORTH_SEEKING and _seeks_exactly(container):
             container.seek(int((low - _PREROLL + origin) / audio.time_base), stream=audio)
-        native, mono, cursor = 0, np.zeros(0, np.float32), None
+        native, samples, cursor = 0, np.zeros(0, np.float32), None
         for frame in decoded(audio, packets_of(container, audio)):
             if not native:
                 native = frame.sample_rate
-                mono = _silence(path, (high - low) * native)
+                samples = _silence(path, (high - low) * native)
             at = _place(frame, native, origin + low, cursor)
-            if at >= len(mono):
+            if at >= len(samples):
                 break
-            part = _mono(frame)
+            part = mono(frame)
             cursor = at + len(part)
             begin = max(at, 0)
-            part = part[begin - at : len(mono) - at]
-            mono[begin : begin + len(part)] = part
+            part = part[begin - at : len(samples) - at]
+            samples[begin : begin + len(part)] = part
     if not native:
         raise DataError(f"The sound track of '{path}' cannot be decoded.")
-    return mono, native
+    return samples, native
 
 
 def _silence(path: Path, samples: float) -> NDArray[np.float32]:
@@ -134,19 +143,6 @@ def _place(frame: Any, rate: int, zero: float, cursor: int | None) -> int:
 def _seeks_exactly(container: InputContainer) -> bool:
     """Containers with an index; in a bare MP3 or MPEG stream a seek lands at an estimate."""
     return not {"mp4", "matroska", "wav", "ogg"}.isdisjoint(container.format.name.split(","))
-
-
-def _mono(frame: Any) -> NDArray[np.float32]:
-    """[n] float32, the mean of all channels."""
-    samples = frame.to_ndarray()
-    if frame.format.is_packed:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype.kind == "u":
-        samples = samples.astype(np.float32) / 128 - 1
-    elif samples.dtype.kind == "i":
-        samples = samples / -float(np.iinfo(samples.dtype).min)
-    mono: NDArray[np.float32] = samples.mean(axis=0, dtype=np.float32)
-    return mono
 
 
 @lru_cache(maxsize=16)

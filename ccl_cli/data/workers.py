@@ -18,6 +18,11 @@ from ccl_cli.errors import EnvironmentError_
 _LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)")
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def worker_options(workers: int, modules: Iterable[str] = ()) -> dict[str, Any]:
     """Arguments of a data loader for its processes.
 

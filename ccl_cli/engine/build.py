@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -13,13 +13,13 @@ from torch import nn
 
 from ccl_cli import registry
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sources import load_source
+from ccl_cli.data.sources import load_data
 from ccl_cli.errors import CclError, DataError, RecipeError, Several
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import check_recipe, method_options
 from ccl_cli.sentences import bundled
-from ccl_cli.spec import Spec, parse_data, parse_model
+from ccl_cli.spec import Spec, parse_model
 from ccl_cli.students import Student, StudentFactory
 from ccl_cli.teachers import Teacher
 
@@ -78,21 +78,6 @@ def training_data(recipe: Recipe) -> Manifest:
     """The recipe's data set, with the videos set aside that it wants to choose on."""
     manifest = load_data(recipe.data)
     return manifest.hold_out(recipe.holdout) if recipe.holdout else manifest
-
-
-def load_data(text: str | None, need: Collection[str] = ("train",)) -> Manifest:
-    """List the data set a recipe names; ``need``: splits that must hold videos."""
-    if text is None:
-        raise RecipeError(
-            "No data set is named.", "Give one with --data, for example --data folder:my_videos."
-        )
-    spec = parse_data(text)
-    plugin = registry.find(registry.DATASETS, spec.kind)
-    source = registry.load(plugin)
-    with registry.blaming(plugin):
-        manifest = load_source(spec.kind, source, spec.name, spec.options)
-    manifest.validate(need)
-    return manifest
 
 
 def load_teachers(specs: Sequence[str]) -> dict[str, Teacher]:

@@ -23,10 +23,10 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.views import VideoViews, Viewed, views_loader
 from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.distributed import barrier, is_main, on_main, rank, world_size
-from ccl_cli.engine.progress import Reporter
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
 from ccl_cli.files import atomic_path, hold, write_text
+from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Cache, Clip, Recipe
 from ccl_cli.teachers import Embedding, Teacher, embed
 from ccl_cli.teachers.cache import (

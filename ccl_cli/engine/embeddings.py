@@ -14,8 +14,8 @@ from ccl_cli.data.manifest import Video
 from ccl_cli.data.middle import UNREADABLE, Looked, MiddleWindows, middle_loader
 from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.distributed import gather_objects, rank, total, world_size
-from ccl_cli.engine.progress import Reporter
 from ccl_cli.errors import CclError
+from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Clip
 from ccl_cli.teachers import Teacher, embed
 

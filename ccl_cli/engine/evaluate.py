@@ -15,18 +15,19 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import load_data
 from ccl_cli.data.transforms import normalize
 from ccl_cli.data.windows import Chunk, SlidingWindows, window_loader
 from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.distributed import gather_objects, is_main, rank, total, world_size
 from ccl_cli.engine.artefact import Artefact, load_model
-from ccl_cli.engine.build import check_unreadable, load_data
+from ccl_cli.engine.build import check_unreadable
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.metrics import recognition, retrieval
-from ccl_cli.engine.progress import Reporter
 from ccl_cli.engine.runs import MANIFEST, RunFolder, find_run, read_json
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.files import write_text
+from ccl_cli.progress import Reporter
 
 TASKS = ("recognition", "retrieval")
 _log = logging.getLogger("ccl")

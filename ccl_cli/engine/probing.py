@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import load_data
 from ccl_cli.distributed import is_main
-from ccl_cli.engine.build import check_coverage, load_data, load_teachers
+from ccl_cli.engine.build import check_coverage, load_teachers
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.embeddings import Embedded, embed_videos
 from ccl_cli.engine.probe import (

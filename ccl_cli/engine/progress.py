@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from ccl_cli.distributed import is_main, total, world_size
 
 T = TypeVar("T")
-_LINE_SECONDS = 30.0
-_log = logging.getLogger("ccl")
 
 
 class Meter:
@@ -104,54 +91,6 @@ class Clock:
         }
         self.restart()
         return figures
-
-
-class Reporter:
-    """Shows progress on the main process: a live bar, or a line now and then when there is no terminal."""
-
-    def __init__(self, title: str, steps: int, done: int = 0, unit: str = "step") -> None:
-        self._title, self._steps, self._done, self._unit = title, steps, done, unit
-        self._text, self._logged = "", done
-        self._last_line = time.monotonic()
-        console = Console(stderr=True)
-        self._live = is_main() and console.is_terminal and _log.isEnabledFor(logging.INFO)
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=console,
-            disable=not self._live,
-            transient=True,
-            expand=True,
-        )
-        self._task = self._bar.add_task(title, total=steps, completed=done, text="")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def advance(self, count: int = 1, text: str | None = None) -> None:
-        """Count finished steps; ``text`` replaces what stands behind the bar."""
-        self._done += count
-        self._text = self._text if text is None else text
-        self._bar.update(self._task, completed=self._done, text=self._text)
-        if not self._live and time.monotonic() - self._last_line > _LINE_SECONDS:
-            self.line()
-
-    def line(self) -> None:
-        """Log one plain line, unless the bar is shown or nothing has happened since the last one."""
-        self._last_line = time.monotonic()
-        if is_main() and not self._live and self._done != self._logged:
-            self._logged = self._done
-            _log.info("%s: %s %d/%d  %s", self._title, self._unit, self._done, self._steps, self._text)
 
 
 @contextmanager

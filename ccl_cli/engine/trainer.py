@@ -31,10 +31,11 @@ from ccl_cli.engine.device import pad_time_apart, set_up, start_tracker
 from ccl_cli.engine.dry_run import describe
 from ccl_cli.engine.opening import open_run, release
 from ccl_cli.engine.optim import lr_factor, parameter_groups, sgd
-from ccl_cli.engine.progress import Clock, Meter, Reporter, by_teacher, figures_text, jsonl_writer
+from ccl_cli.engine.progress import Clock, Meter, by_teacher, figures_text, jsonl_writer
 from ccl_cli.engine.runs import METRICS, RunFolder, versions
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
 from ccl_cli.errors import CclError, EnvironmentError_, Interrupted, UsageError
+from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import method_options
 from ccl_cli.teachers import Teacher, embed

@@ -21,10 +21,11 @@ from ccl_cli.data.dataset import TrainingSet, training_loader
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.middle import MiddleWindows, middle_loader
 from ccl_cli.data.sampler import EpochSampler
+from ccl_cli.data.sources import load_data
 from ccl_cli.data.workers import naming_lost_workers
-from ccl_cli.engine.build import check_unreadable, load_data
-from ccl_cli.engine.progress import Reporter
+from ccl_cli.engine.build import check_unreadable
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError, WeightsError
+from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Clip, Recipe
 from ccl_cli.spec import Spec
 from ccl_cli.teachers import Preprocess, Teacher

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ccl_cli import __version__
+from ccl_cli.download import reason
 from ccl_cli.errors import WeightsError
 from ccl_cli.files import atomic_path
 from ccl_cli.paths import cache_dir
 from ccl_cli.spec import Spec
-from ccl_cli.teachers.download import reason
 
 _FORMAT = "ccl-teacher-1"
 _KEY = "ccl"

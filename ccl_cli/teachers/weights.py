@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ccl_cli.download import FAILURES, Progress, download, fault, forbidden, read_json, reason
 from ccl_cli.errors import WeightsError
 from ccl_cli.paths import cache_dir
 from ccl_cli.spec import Spec
-from ccl_cli.teachers.download import FAILURES, Progress, download, read_json, reason, size
 
 ZENODO = "https://zenodo.org/api/records/"
 _HUB = "hf://"
@@ -104,9 +104,9 @@ def pull(file: WeightFile, progress: Progress | None = None) -> Path:
     part = file.path.with_name(file.filename + ".part")
     try:
         download(file.url, part, progress)
-        if fault := _fault(part, file, checksum):
+        if wrong := fault(part, checksum, file.size):
             part.unlink()
-            raise WeightsError(f"What {file.url} sends is not {file.filename}: {fault}; it was thrown away.")
+            raise WeightsError(f"What {file.url} sends is not {file.filename}: {wrong}; it was thrown away.")
         return part.replace(file.path)
     except FAILURES as error:
         raise _not_downloaded(file, reason(error)) from error
@@ -175,30 +175,15 @@ def _published_checksum(file: WeightFile) -> str | None:
 
 def _check_cached(file: WeightFile) -> None:
     known = None if (file.checksum or "").startswith("zenodo:") else file.checksum
-    if fault := _fault(file.path, file, known):
+    if wrong := fault(file.path, known, file.size):
         raise WeightsError(
-            f"'{file.path}' is not the published file: {fault}.", "Delete it and run the command again."
+            f"'{file.path}' is not the published file: {wrong}.", "Delete it and run the command again."
         )
 
 
-def _fault(path: Path, file: WeightFile, checksum: str | None) -> str | None:
-    """What differs from the published bytes, or None."""
-    if file.size is not None and size(path) != file.size:
-        return f"it has {size(path):,} bytes instead of {file.size:,}"
-    if not checksum:
-        return None
-    algorithm, _, expected = checksum.partition(":")
-    with path.open("rb") as source:
-        actual = hashlib.file_digest(
-            source, lambda: hashlib.new(algorithm, usedforsecurity=False)
-        ).hexdigest()
-    return None if actual.startswith(expected) else f"its {algorithm} is {actual} instead of {expected}"
-
-
 def _refuse_offline(file: WeightFile) -> None:
-    for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
-        if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
-            raise _not_downloaded(file, f"{variable} is set")
+    if variable := forbidden():
+        raise _not_downloaded(file, f"{variable} is set")
 
 
 def _not_downloaded(file: WeightFile, why: str) -> WeightsError:
@@ -232,9 +217,9 @@ def _pull_from_hub(file: WeightFile) -> Path:
         raise _not_downloaded(file, " ".join(reason(error).split()[:30])) from error
     stored = path.resolve()  # the client names it after its sha256, but does not check that
     checksum = f"sha256:{stored.name}" if len(stored.name) == 64 else file.checksum
-    if fault := _fault(stored, file, checksum):
+    if wrong := fault(stored, checksum, file.size):
         stored.unlink()
-        raise WeightsError(f"What {file.address} sends is not {file.filename}: {fault}; it was thrown away.")
+        raise WeightsError(f"What {file.address} sends is not {file.filename}: {wrong}; it was thrown away.")
     return path
 
 

@@ -267,7 +267,7 @@ def test_interrupted_writing_is_completed_and_the_rest_left_alone(tmp_path, monk
 def test_several_processes_write_the_same_files(tmp_path, monkeypatch):
     synthetic.load(str(tmp_path / "one"), **FEW)
     monkeypatch.setattr(synthetic, "_FEW", 4)
-    monkeypatch.setattr(synthetic, "_cores", lambda: 2)
+    monkeypatch.setattr(synthetic, "cores", lambda: 2)
     monkeypatch.setattr(synthetic, "write_clip", None)  # the other processes have their own
     synthetic.load(str(tmp_path / "two"), **FEW)
     assert content(tmp_path / "one") == content(tmp_path / "two")
@@ -278,7 +278,7 @@ def test_scripts_that_new_processes_cannot_import_do_not_hang(tmp_path, source):
     script = tmp_path / "script.py"
     script.write_text(
         "from ccl_cli.data.sources import synthetic\n"
-        "synthetic._FEW, synthetic._cores = 4, lambda: 2\n"
+        "synthetic._FEW, synthetic.cores = 4, lambda: 2\n"
         f"print(len(synthetic.load({str(tmp_path / 'two')!r}, **{FEW!r}).videos))\n"  # whoever imports it
     )
     command = [sys.executable, *([script] if source == "file" else ["-"])]

@@ -18,7 +18,8 @@ import torch
 
 from ccl_cli.data.decode import read_frames
 from ccl_cli.data.middle import MiddleWindow
-from ccl_cli.engine.build import load_data, load_teachers
+from ccl_cli.data.sources import load_data
+from ccl_cli.engine.build import load_teachers
 from ccl_cli.engine.caching import CachedRows, build_cache, check_cache, key_of
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.runs import RunFolder

@@ -12,10 +12,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.ucf import load_ucf51
 from ccl_cli.engine import probe as module
 from ccl_cli.engine import probing as probing
-from ccl_cli.engine.build import load_data, load_teachers
+from ccl_cli.engine.build import load_teachers
 from ccl_cli.engine.probe import (
     PENALTIES,
     Labelled,

@@ -1,31 +1,25 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
-import threading
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from ccl_cli.errors import WeightsError
+from ccl_cli.errors import EnvironmentError_, WeightsError
 from ccl_cli.teachers.weights import WeightFile, pull
+from tests.web import Server, serving
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
 @dataclass
-class Server:
-    """What the web server does with each request, and what it was asked."""
+class Weights(Server):
+    """A web server that has a file of weights."""
 
-    address: str = ""
     pages: dict[str, bytes] = field(default_factory=lambda: {"/net.pth": CONTENT})
-    redirects: dict[str, str] = field(default_factory=dict)
-    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers end
-    ranges: bool = True
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     def file(self, checksum: str | None = f"sha256:{SHA}", **others) -> WeightFile:
         return WeightFile("net.pth", f"{self.address}/net.pth", checksum, **others)
@@ -33,51 +27,11 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    state = Server()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-        def do_GET(self):
-            state.asked.append((self.path, self.headers["Range"]))
-            if self.path in state.redirects:
-                self.send_response(302)
-                self.send_header("Location", state.redirects[self.path])
-                self.end_headers()
-            elif self.path in state.pages:
-                self.answer(state.pages[self.path])
-            else:
-                self.send_error(404)
-
-        def answer(self, page: bytes):
-            first = 0
-            if state.ranges and self.headers["Range"]:
-                first = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            if first >= len(page):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(page)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206 if first else 200)
-            if first:
-                self.send_header("Content-Range", f"bytes {first}-{len(page) - 1}/{len(page)}")
-            self.send_header("Content-Length", str(len(page) - first))
-            self.end_headers()
-            stop = first + state.cuts.pop(0) if state.cuts else len(page)
-            self.wfile.write(page[first:stop])
-
     for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
-        state.address = f"http://127.0.0.1:{web.server_port}"
-        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(Weights()) as state:
         yield state
-        web.shutdown()
-        thread.join()
 
 
 def left(file: WeightFile) -> list[str]:
@@ -174,7 +128,7 @@ def test_a_redirect_on_the_web_is_followed(server):
 @pytest.mark.parametrize("target", ["ftp://127.0.0.1/net.pth", "file:///etc/hostname"])
 def test_a_redirect_off_the_web_is_refused(server, target):
     server.redirects["/net.pth"] = target
-    with pytest.raises(WeightsError):
+    with pytest.raises(EnvironmentError_):
         pull(server.file())
     assert left(server.file()) == []
 
@@ -184,7 +138,7 @@ def test_other_schemes_are_refused(tmp_path):
     local.write_text("secret")
     for url in (local.as_uri(), "ftp://example.org/net.pth", "data:,abc"):
         file = WeightFile("net.pth", url)
-        with pytest.raises(WeightsError, match="http and https only"):
+        with pytest.raises(EnvironmentError_, match="http and https only"):
             pull(file)
         assert left(file) == []
 

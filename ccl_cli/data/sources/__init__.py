@@ -5,17 +5,17 @@ from __future__ import annotations
 import inspect
 import os
 import posixpath
-import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, validate_call
 
+from ccl_cli import registry
 from ccl_cli.data.manifest import DataSource, Manifest
-from ccl_cli.errors import DataError, RecipeError
+from ccl_cli.errors import RecipeError
+from ccl_cli.spec import Spec, parse_data
 
 SUFFIXES = frozenset(
     f".{suffix}"
@@ -31,6 +31,21 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+
+
+def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> Manifest:
+    """List the data set a user names; ``need``: splits that must hold videos."""
+    if wanted is None:
+        raise RecipeError(
+            "No data set is named.", "Give one with --data, for example --data folder:my_videos."
+        )
+    spec = wanted if isinstance(wanted, Spec) else parse_data(wanted)
+    plugin = registry.find(registry.DATASETS, spec.kind)
+    source = registry.load(plugin)
+    with registry.blaming(plugin):
+        manifest = load_source(spec.kind, source, spec.name, spec.options)
+    manifest.validate(need)
+    return manifest
 
 
 def load_source(name: str, source: DataSource, location: str, options: Mapping[str, Any]) -> Manifest:
@@ -79,53 +94,6 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
         entered.add((stat.st_dev, stat.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield folder, sorted(name for name in files if not name.startswith("."))
-
-
-@dataclass(frozen=True)
-class Published:
-    """Where a data set comes from that is published as a list, with its videos to be had elsewhere.
-
-    Attributes:
-        title: Of the data set.
-        list_title: What its list is called.
-        list_name: File name of the list.
-        list_url: Where it can be downloaded.
-        videos: What its videos are called, and their files.
-        advice: How to get these; ``{folder}`` is where they belong.
-    """
-
-    title: str
-    list_title: str
-    list_name: str
-    list_url: str
-    videos: tuple[str, str]
-    advice: str
-
-    def list_file(self, root: Path, given: str | None) -> Path | None:
-        """The list a user named, itself or in a folder, else the one inside or beside the videos."""
-        folders = [Path(given).expanduser()] if given else [root, root.parent]
-        places = [place for folder in folders for place in (folder, folder / self.list_name)]
-        return next((place for place in places if place.is_file()), None)
-
-    def absent(self, root: Path, found: Path | None, given: str | None, other_videos: bool) -> DataError:
-        """What is missing in ``root`` and where to get it.
-
-        Args:
-            root: Where the videos belong.
-            found: The list, if it is there.
-            given: Where the user said it is.
-            other_videos: Whether ``root`` holds videos, of which we do not know whether they are listed.
-        """
-        folder = shlex.quote(str(root))
-        missing, steps = [], []
-        if found is None:
-            missing.append(f"its {self.list_title} (no '{given or root / self.list_name}')")
-            steps.append(f"mkdir -p {folder} && curl -L -o {folder}/{self.list_name} {self.list_url}")
-        if found is not None or not other_videos:
-            name, files = self.videos
-            missing.append(f"its {name} (no listed {files} in '{root}')")
-            steps.append(self.advice.format(folder=folder))
-        return DataError(f"{self.title} lacks {' and '.join(missing)}.", "\n  ".join(steps))
 
 
 def unique_ids(paths: Sequence[str]) -> list[str]:

@@ -14,19 +14,19 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sources import Published, videos_by_stem
+from ccl_cli.data.sources import videos_by_stem
+from ccl_cli.data.sources.about import ListFile, Published, described
 from ccl_cli.errors import DataError
-from ccl_cli.paths import data_dir
 
 _LIST = "activity_net.v1-3.min.json"
 _LIST_URL = f"https://raw.githubusercontent.com/activitynet/ActivityNet/master/Evaluation/data/{_LIST}"
 _PUBLISHED = Published(
     "ActivityNet",
-    "annotations",
-    _LIST,
-    _LIST_URL,
+    ListFile("annotations", _LIST, _LIST_URL, "git:b0a5a827f7931156dacf1cfe223aa535e8fe673c"),
     ("videos", "v_<id>.mp4"),
     "Ask for the videos on http://activity-net.org/download.html and unpack them in {folder}.",
+    folder="activitynet",
+    list_folder="activitynet",
 )
 _SPLITS = {"training": "train", "validation": "test"}
 # A few stretches of the official file have no length, or a hundredth of a second.
@@ -55,6 +55,7 @@ class _File(BaseModel):
     database: dict[Key, _Entry]
 
 
+@described("ActivityNet v1.3: untrimmed videos of 200 activities.", "activitynet", _PUBLISHED)
 def load(
     location: str, *, segments: Literal["trimmed", "whole"] = "whole", lists: str | None = None
 ) -> Manifest:
@@ -71,8 +72,8 @@ def load(
         DataError: no videos or no annotations (the sentence says what to fetch and where to put it), or
             annotations that make no sense.
     """
-    root = Path(location).expanduser() if location else data_dir() / "activitynet"
-    path = _PUBLISHED.list_file(root, lists)
+    root = Path(location).expanduser() if location else _PUBLISHED.home
+    path = _PUBLISHED.find_list(root, lists)
     entries = _read(path) if path else {}
     found = videos_by_stem(root) if root.is_dir() else {}
     listed = {f"v_{key}": entry for key, entry in entries.items() if entry.subset in _SPLITS}

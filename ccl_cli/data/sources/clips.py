@@ -21,6 +21,7 @@ from pydantic import Field
 
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import folder
+from ccl_cli.data.sources.about import described
 from ccl_cli.data.write import claim_folder, write_clip
 from ccl_cli.errors import DataError
 from ccl_cli.paths import cache_dir
@@ -46,6 +47,7 @@ _MOTIONS: dict[str, Motion] = {
 }
 
 
+@described("A few clips that ccl draws itself, for a first run without any data.", "clips")
 def load(
     location: str,
     *,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import SPLIT_NAMES, unique_ids
+from ccl_cli.data.sources.about import described
 from ccl_cli.errors import DataError
 
 _COLUMNS = ("path", "label", "split", "start", "end")
@@ -30,6 +31,7 @@ class _Row(NamedTuple):
     end: float | None
 
 
+@described("A table of your videos: path,label[,split][,start][,end].", "csv:my_videos.csv")
 def load(location: str, *, root: str | None = None, delimiter: str | None = None) -> Manifest:
     """Read a table. Classes are its labels, sorted: as numbers where all are, else as text.
 

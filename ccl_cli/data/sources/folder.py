@@ -15,6 +15,7 @@ from pydantic import Field
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import SPLIT_NAMES, SUFFIXES, files_below, unique_ids
+from ccl_cli.data.sources.about import described
 from ccl_cli.errors import DataError, RecipeError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -29,6 +30,10 @@ class _Row:
     split: str
 
 
+@described(
+    "Class folders: ROOT/<class>/*.mp4, with train, val and test above them if you have a split.",
+    "folder:my_videos?test=0.25",
+)
 def load(
     location: str,
     *,

@@ -33,7 +33,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,6 +50,8 @@ from pydantic import Field
 from ccl_cli.data import world
 from ccl_cli.data.manifest import SPLITS, Manifest
 from ccl_cli.data.sources import folder
+from ccl_cli.data.sources.about import described
+from ccl_cli.data.workers import cores
 from ccl_cli.data.write import claim_folder, write_clip
 from ccl_cli.errors import DataError, RecipeError
 from ccl_cli.paths import cache_dir
@@ -127,6 +128,10 @@ class ClipName:
     number: int
 
 
+@described(
+    "A small audio-visual world that ccl draws itself; the gap between sound and picture is a dial.",
+    "synthetic?correspondence=0.5",
+)
 def load(
     location: str,
     *,
@@ -211,7 +216,7 @@ def load(
 
 def _write_missing(root: Path, settings: World) -> None:
     missing = _missing(root, settings)
-    processes = min(_cores(), len(missing) // _FEW)
+    processes = min(cores(), len(missing) // _FEW)
     if processes > 1 and _spawnable():
         try:
             _write_together(root, settings, missing, processes)
@@ -252,11 +257,6 @@ def _write_together(root: Path, settings: World, names: Sequence[ClipName], proc
                 pass
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _images: dict[str, tuple[world.Floats, ...]] = {}  # of each part, by digit

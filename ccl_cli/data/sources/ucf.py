@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import videos_by_stem
+from ccl_cli.data.sources.about import ListFile, ListMissing, Published, described
 from ccl_cli.errors import DataError
 from ccl_cli.paths import data_dir
 
@@ -22,6 +23,15 @@ _FOLDERS = ("UCF-101", "UCF101", "ucf101")
 _LISTS = "ucfTrainTestlist"
 _PAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
 _FILES = "https://www.crcv.ucf.edu/data/UCF101"
+_ARCHIVE = "UCF101TrainTestSplits-RecognitionTask.zip"
+_PUBLISHED = Published(
+    "UCF101",
+    ListFile("split lists", _LISTS, f"{_FILES}/{_ARCHIVE}"),
+    ("videos", "v_*.avi"),
+    f"Download {_FILES}/UCF101.rar and unpack it, so that the videos are in {{folder}}.",
+    folder=_FOLDERS[0],
+    list_folder="",
+)
 
 
 class _Listed(NamedTuple):
@@ -34,6 +44,7 @@ class _Listed(NamedTuple):
         return self.id.partition("/")[0]
 
 
+@described("UCF101: 13,320 videos of 101 human actions.", "ucf101", _PUBLISHED)
 def load_ucf101(
     location: str, *, split: Number = 1, lists: str | None = None, videos: bool = True
 ) -> Manifest:
@@ -51,6 +62,7 @@ def load_ucf101(
     return _load("ucf101", location, split, lists, videos, None)
 
 
+@described("UCF51: the 51 classes of UCF101 whose videos have sound.", "ucf51", _PUBLISHED)
 def load_ucf51(
     location: str, *, split: Number = 1, lists: str | None = None, videos: bool = True
 ) -> Manifest:
@@ -120,7 +132,10 @@ def _absent(base: Path, root: Path | None, lists: Path | None, asked: str | None
         commands.append(f"curl -LO {_FILES}/UCF101.rar && unrar x UCF101.rar")
     if lists is None:
         missing.append(f"its split lists (no folder '{asked or base / _LISTS}')")
-        archive = "UCF101TrainTestSplits-RecognitionTask.zip"
-        commands.append(f"curl -LO {_FILES}/{archive} && unzip {archive}")
+        commands.append(f"curl -LO {_FILES}/{_ARCHIVE} && unzip {_ARCHIVE}")
     steps = "\n  ".join(commands)
-    return DataError(f"UCF101 lacks {' and '.join(missing)}.", f"Get them from {_PAGE}:\n  {steps}")
+    message, hint = f"UCF101 lacks {' and '.join(missing)}.", f"Get them from {_PAGE}:\n  {steps}"
+    if root is None or lists is not None:
+        return DataError(message, hint)
+    place = Path(asked).expanduser() if asked else base / _LISTS
+    return ListMissing(message, hint, _PUBLISHED.list_file, place)

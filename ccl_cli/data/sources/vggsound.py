@@ -12,18 +12,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sources import Published, videos_by_stem
+from ccl_cli.data.sources import videos_by_stem
+from ccl_cli.data.sources.about import ListFile, Published, described
 from ccl_cli.errors import DataError
-from ccl_cli.paths import data_dir
 
 _PUBLISHED = Published(
     "VGGSound",
-    "list",
-    "vggsound.csv",
-    "https://raw.githubusercontent.com/hche11/VGGSound/master/data/vggsound.csv",
+    ListFile(
+        "list",
+        "vggsound.csv",
+        "https://raw.githubusercontent.com/hche11/VGGSound/master/data/vggsound.csv",
+        "git:53da0dc492b8a3fadf770f0f175cef1e652c0447",
+    ),
     ("clips", "<id>_<start>.mp4"),
     "Its page says how to get the clips: https://www.robots.ox.ac.uk/~vgg/data/vggsound/. "
     "Put them into {folder}.",
+    folder="vggsound",
+    list_folder="vggsound",
 )
 _COLUMNS = "Its columns are YouTube id, start in seconds, label, train or test; there is no header."
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -48,6 +53,7 @@ class _Row(NamedTuple):
         return next(filter(None, (found.get(f"{self.key}_{time}") for time in times)), None)
 
 
+@described("VGGSound: 200,000 clips of 309 classes of what is seen and heard.", "vggsound", _PUBLISHED)
 def load(location: str, *, lists: str | None = None) -> Manifest:
     """List VGGSound; a class's index is its place in the sorted class names.
 
@@ -61,8 +67,8 @@ def load(location: str, *, lists: str | None = None) -> Manifest:
         DataError: no clips or no list (the sentence says what to fetch and where to put it), or a line of the
             list that makes no sense.
     """
-    root = Path(location).expanduser() if location else data_dir() / "vggsound"
-    path = _PUBLISHED.list_file(root, lists)
+    root = Path(location).expanduser() if location else _PUBLISHED.home
+    path = _PUBLISHED.find_list(root, lists)
     rows = _read(path) if path else []
     found = videos_by_stem(root) if root.is_dir() else {}
     files = [row.file(found) for row in rows]

@@ -1,9 +1,11 @@
-"""One file over http or https, going on where an earlier download stopped."""
+"""One file over http or https, going on where an earlier download stopped, and checks on what came."""
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -11,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
-from ccl_cli.errors import WeightsError
+from ccl_cli.errors import EnvironmentError_
 
 # Called with the bytes that are there and the bytes there will be (None where the server does not say).
 Progress = Callable[[int, int | None], None]
@@ -19,6 +21,7 @@ Progress = Callable[[int, int | None], None]
 FAILURES = (OSError, http.client.HTTPException)
 _TIMEOUT = 30.0  # seconds without a byte
 _ATTEMPTS = 5
+_YES = ("1", "true", "yes", "on")
 
 
 def download(url: str, path: Path, progress: Progress | None = None) -> None:
@@ -26,7 +29,7 @@ def download(url: str, path: Path, progress: Progress | None = None) -> None:
 
     Raises:
         OSError, http.client.HTTPException: see ``FAILURES``; what arrived stays for the next attempt.
-        WeightsError: the address, or one it redirects to, is neither http nor https.
+        EnvironmentError_: the address, or one it redirects to, is neither http nor https.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(_ATTEMPTS):
@@ -55,6 +58,38 @@ def reason(error: Exception) -> str:
     cause = getattr(error, "reason", None) or error
     said = getattr(cause, "strerror", None) or cause
     return " ".join(str(said).split()).rstrip(".") or type(error).__name__
+
+
+def forbidden() -> str | None:
+    """The environment variable that forbids downloads, or None."""
+    variables = "CCL_OFFLINE", "HF_HUB_OFFLINE"
+    return next((name for name in variables if os.environ.get(name, "").lower() in _YES), None)
+
+
+def fault(path: Path, checksum: str | None, bytes_: int | None = None) -> str | None:
+    """What differs from the published bytes, or None.
+
+    Args:
+        path: What was downloaded.
+        checksum: ``<algorithm>:<hex>``, of which the first digits are enough; the algorithm is hashlib's or
+            ``git``, by which a repository names what is in a file.
+        bytes_: Size of the published file.
+    """
+    if bytes_ is not None and size(path) != bytes_:
+        return f"it has {size(path):,} bytes instead of {bytes_:,}"
+    if not checksum:
+        return None
+    algorithm, _, expected = checksum.partition(":")
+    actual = _digest(path, algorithm)
+    return None if actual.startswith(expected) else f"its {algorithm} is {actual} instead of {expected}"
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    digest = hashlib.new("sha1" if algorithm == "git" else algorithm, usedforsecurity=False)
+    if algorithm == "git":
+        digest.update(b"blob %d\0" % size(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 def size(path: Path) -> int:
@@ -117,4 +152,4 @@ def _open(url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
 
 def _refuse_other_schemes(url: str) -> None:
     if not url.startswith(("https://", "http://")):
-        raise WeightsError(f"'{url}' is refused: weights are downloaded over http and https only.")
+        raise EnvironmentError_(f"'{url}' is refused: files are downloaded over http and https only.")

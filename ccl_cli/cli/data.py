@@ -1,0 +1,249 @@
+"""``ccl data``: what there is, what you have of it, what is wrong with it, and what it is like."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ccl_cli.cli import data_shown as shown
+from ccl_cli.cli import options
+from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins, examples, group, with_verbosity
+from ccl_cli.errors import DataError, PluginError, UsageError
+
+if TYPE_CHECKING:
+    from ccl_cli.data.findings import Effort
+    from ccl_cli.data.manifest import Manifest
+    from ccl_cli.data.sources.about import ListMissing
+    from ccl_cli.spec import Spec
+
+_log = logging.getLogger("ccl")
+
+app = group(
+    "List, prepare, check and describe data sets.",
+    "ccl data ls",
+    "ccl data prepare ucf51 --videos /data/UCF-101",
+    "ccl data verify folder:my_videos",
+    "ccl data stats manifest:ucf51.jsonl",
+)
+
+Set = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Data set, e.g. ucf51, folder:my_videos or manifest:ucf51.jsonl.",
+        autocompletion=complete_plugins("ccl.datasets"),
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that look; default one per core.", rich_help_panel=RUNTIME),
+]
+Limit = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        metavar="SECONDS",
+        help="Time for one file, after which it counts as unreadable; default 60, decoding whole files 600.",
+        rich_help_panel=RUNTIME,
+    ),
+]
+
+
+@app.command("ls", epilog=examples("ccl data ls", "ccl data ls --json"))
+@with_verbosity
+def list_sources(as_json: options.AsJson = False) -> None:
+    """List data sources: what each is, what to type, and where published sets are to be had."""
+    from ccl_cli import registry
+    from ccl_cli.data.sources.about import about
+
+    found = []
+    for plugin in registry.plugins(registry.DATASETS):
+        try:
+            found.append((plugin, about(registry.load(plugin))))
+        except PluginError as error:
+            _log.warning("%s", error.message)
+    if as_json:
+        print(json.dumps([shown.as_json(plugin, said) for plugin, said in found]))
+    else:
+        shown.sources(found)
+
+
+@app.command(
+    "prepare",
+    epilog=examples(
+        "ccl data prepare ucf51 --videos /data/UCF-101",
+        "ccl data prepare 'activitynet?segments=trimmed' --videos /data/anet --output anet.jsonl",
+        "ccl data prepare vggsound --videos /data/vggsound --yes",
+        "ccl train --data manifest:ucf51.jsonl",
+    ),
+)
+@with_verbosity
+def prepare(
+    name: Set,
+    videos: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the videos are, in folders or not.", rich_help_panel=DATA),
+    ] = None,
+    lists: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="The official lists; default inside or beside the videos.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Download missing lists without asking.", rich_help_panel=DATA)
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The manifest; default NAME.jsonl here.", rich_help_panel=OUTPUT),
+    ] = None,
+    workers: Workers = None,
+    limit: Limit = None,
+    per_class: options.PerClass = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Look into every listed video that you have, count, and write a manifest.
+
+    Give the same command again to go on after an interruption. Videos are never downloaded.
+    """
+    from ccl_cli.data.prepare import prepare as run
+    from ccl_cli.spec import parse_data
+
+    spec = _located(parse_data(name), videos, lists)
+    manifest = _listed(spec, yes)
+    path = output or Path(f"{_short_name(spec.kind, manifest.name)}.jsonl")
+    prepared = run(manifest, path, _effort(workers, limit))
+    if as_json:
+        print(json.dumps(prepared.as_json()))
+    else:
+        shown.prepared(prepared, per_class)
+
+
+@app.command(
+    "verify",
+    epilog=examples(
+        "ccl data verify ucf51",
+        "ccl data verify folder:my_videos --deep",
+        "ccl data verify manifest:ucf51.jsonl --output report.json",
+    ),
+)
+@with_verbosity
+def verify(
+    data: Set,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode all frames and all sound.")] = False,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames of a window; default the recipe's clip.", rich_help_panel=DATA),
+    ] = None,
+    show: Annotated[
+        int, typer.Option(min=0, help="Files to print of each problem.", rich_help_panel=OUTPUT)
+    ] = 5,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write all of it as JSON.", rich_help_panel=OUTPUT),
+    ] = None,
+    workers: Workers = None,
+    limit: Limit = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Find videos that are missing, corrupt, silent, without sound track, too short or there twice.
+
+    Exit code 4 if any is missing or corrupt. Give the same command again to go on after an interruption.
+    """
+    from ccl_cli.data.sources import load_data
+    from ccl_cli.data.verify import verify as run
+    from ccl_cli.files import write_text
+    from ccl_cli.recipe_files import load_recipe
+
+    window = frames or load_recipe().clip.frames
+    report = run(load_data(data, ()), _effort(workers, limit, deep), frames=window, deep=deep)
+    if output:
+        write_text(output, json.dumps(report.as_json(), indent=1) + "\n")
+    if as_json:
+        print(json.dumps(report.as_json()))
+    else:
+        shown.report(report, show)
+    if report.broken:
+        raise DataError(
+            f"{report.broken} of {len(report.manifest.videos)} videos are missing or corrupt.",
+            f"All are in '{output}'." if output else "--output report.json writes all of them to a file.",
+        )
+
+
+@app.command("stats", epilog=examples("ccl data stats folder:my_videos", "ccl data stats ucf51 --per-class"))
+@with_verbosity
+def stats(
+    data: Set,
+    workers: Workers = None,
+    limit: Limit = None,
+    per_class: options.PerClass = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Count videos by split and class, and tell their lengths, sizes, frame rates and sound."""
+    from ccl_cli.data.sources import load_data
+    from ccl_cli.data.statistics import measure
+
+    statistics = measure(load_data(data, ()), _effort(workers, limit))
+    if as_json:
+        print(json.dumps(statistics.as_json()))
+    else:
+        shown.statistics(statistics, per_class)
+
+
+def _effort(workers: int | None, limit: float | None, deep: bool = False) -> Effort:
+    from ccl_cli.data.findings import Effort
+    from ccl_cli.data.workers import cores
+
+    return Effort(workers or cores(), limit or (600.0 if deep else 60.0))
+
+
+def _located(spec: Spec, videos: Path | None, lists: Path | None) -> Spec:
+    """The data set at the places that flags name."""
+    if videos is not None:
+        if spec.name:
+            raise UsageError(
+                f"'{spec}' names a place, and --videos another one.", "Name it once: either will do."
+            )
+        spec = replace(spec, name=str(videos))
+    return spec if lists is None else replace(spec, options=spec.options | {"lists": str(lists)})
+
+
+def _listed(spec: Spec, yes: bool) -> Manifest:
+    """The data set; a list that is missing is fetched first, where the user agrees."""
+    from ccl_cli.data.sources import load_data
+    from ccl_cli.data.sources.about import ListMissing
+
+    try:
+        return load_data(spec, ())
+    except ListMissing as missing:
+        if missing.list_file is None or missing.place is None or not (yes or _agreed(missing)):
+            hint = f"{missing.hint}\n  or add --yes, which downloads it"
+            raise DataError(missing.message, hint) from missing
+        from ccl_cli.cli.teachers import bar
+        from ccl_cli.data.prepare import fetch_list
+
+        _log.info("%s from %s", missing.list_file.title, missing.list_file.url)
+        with bar(missing.list_file.name) as progress:
+            fetch_list(missing.list_file, missing.place, progress)
+        return load_data(spec, ())
+
+
+def _agreed(missing: ListMissing) -> bool:
+    file = missing.list_file
+    if file is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return typer.confirm(f"Download the {file.title} from {file.url} to '{missing.place}'?", err=True)
+
+
+def _short_name(source: str, manifest: str) -> str:
+    """``ucf51`` of ``ucf51-split1``; a folder's own name."""
+    return source if manifest.startswith(source) else manifest.replace("/", "-")

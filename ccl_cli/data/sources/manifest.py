@@ -1,0 +1,47 @@
+"""A manifest that ``ccl data prepare`` wrote, or a run, or you."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sources.about import described
+from ccl_cli.errors import DataError
+
+_log = logging.getLogger("ccl")
+
+
+@described("A list that `ccl data prepare` wrote.", "manifest:ucf51.jsonl")
+def load(location: str, *, root: str | None = None) -> Manifest:
+    """Read a manifest; its videos, classes and hash are those of the source it was made from.
+
+    Args:
+        location: The file.
+        root: Folder of the videos, where they have been moved since; None: the one the manifest names.
+
+    Raises:
+        DataError: no such file, or one that is not a whole and sound manifest.
+    """
+    if not location:
+        raise DataError("No manifest is named.", "Write for example manifest:ucf51.jsonl.")
+    path = Path(location).expanduser()
+    manifest = Manifest.load(path, Path(root).expanduser().absolute() if root else None)
+    then = header(path).get("hash")
+    if then and then != manifest.hash:
+        _log.warning(
+            "'%s': the videos are not what they were (hash %s, now %s); `ccl data prepare` looks again.",
+            path,
+            then,
+            manifest.hash,
+        )
+    return manifest
+
+
+def header(path: Path) -> dict[str, Any]:
+    """The first line of a manifest."""
+    with path.open(encoding="utf-8") as file:
+        first: dict[str, Any] = json.loads(file.readline())
+    return first

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ccl_cli import registry
+from ccl_cli.data.sources import load_data, ucf
+from tests.cli.conftest import spawn
+from tests.plugin_folder import install
+from tests.web import Server, serving
+
+OWN = ["activitynet", "clips", "csv", "folder", "manifest", "synthetic", "ucf101", "ucf51", "vggsound"]
+
+
+@pytest.fixture
+def videos(clips_folder, tmp_path) -> Path:
+    """18 videos in a folder of the test's own."""
+    return Path(shutil.copytree(clips_folder / "set", tmp_path / "set"))
+
+
+# ---- ls
+
+
+def test_every_source_says_what_to_type(ccl):
+    result = ccl("data", "ls", "--json")
+    sources = {each["name"]: each for each in json.loads(result.out)}
+    assert [name for name in sources if name in OWN] == OWN
+    for name in OWN:
+        assert sources[name]["example"].partition(":")[0].partition("?")[0] == name
+        assert sources[name]["about"].endswith(".")
+    assert sources["ucf51"]["list"]["place"] == "data/ucfTrainTestlist"
+    assert sources["vggsound"]["list"]["url"].startswith("https://")
+    for name in ("activitynet", "ucf101", "ucf51", "vggsound"):
+        assert "http" in sources[name]["videos"]
+    text = ccl("data", "ls").out
+    assert "--data 'folder:my_videos?test=0.25'" in text
+    assert "ccl data prepare ucf51 --videos DIR" in text
+
+
+def test_listing_imports_no_torch():
+    code = (
+        "import sys; from ccl_cli.__main__ import main; code = main(['data', 'ls', '-q']); "
+        "sys.exit(code or ('torch' in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_other_packages_sources_show_and_a_broken_one_costs_a_line(ccl, tmp_path, monkeypatch):
+    folder = tmp_path / "site"
+    install(
+        folder,
+        "acme_data",
+        "[ccl.datasets]\nacme = acme_source:load\nbroken = acme_broken:load\n",
+        modules={
+            "acme_source": 'def load(location):\n    """Films of ACME.\n\n    More.\n    """\n',
+            "acme_broken": "raise RuntimeError('half installed')\n",
+        },
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    registry._scan.cache_clear()
+    result = ccl("data", "ls")
+    assert result.code == 0
+    assert "acme\n  Films of ACME.\n  package     acme-data 1.0\n" in result.out
+    assert "ucf51\n" in result.out
+    assert len(result.err.splitlines()) == 1
+    assert "broken" in result.err
+    assert "acme-data" in result.err
+
+
+# ---- prepare
+
+
+def test_prepare_and_use(ccl, videos):
+    result = ccl("data", "prepare", "folder", "--videos", str(videos))
+    assert result.code == 0
+    lines = [line.split() for line in result.out.splitlines()]
+    assert ["videos", "train", "test"] in lines
+    assert ["listed", "12", "6"] in lines
+    assert ["no", "track", "2", "0"] in lines
+    source = load_data(f"folder:{videos}")
+    assert f"set.jsonl: 18 videos, hash {source.hash}" in result.out
+    assert load_data("manifest:set.jsonl").hash == source.hash
+    again = ccl("data", "prepare", f"folder:{videos}", "--json", "--output", "other/m.jsonl")
+    plain = json.loads(again.out)
+    assert plain["totals"]["train"]["with sound"] == 8
+    assert plain["counts"]["train"]["right"]["silent"] == 1
+    assert Path("other/m.jsonl").read_bytes() == Path("set.jsonl").read_bytes()
+
+
+def test_a_place_named_twice_and_an_option_that_is_unknown(ccl, videos):
+    assert ccl("data", "prepare", f"folder:{videos}", "--videos", "other").code == 2
+    assert ccl("data", "prepare", "folder", "--videos", str(videos), "--lists", "x").code == 3
+    assert ccl("data", "prepare", "folder", "--videos", "absent").code == 4
+    assert ccl("data", "verify", "manifest:absent.jsonl").code == 4
+
+
+@pytest.fixture
+def official(clips_folder, tmp_path, monkeypatch):
+    """Two videos with UCF101's names, and a server that has the lists."""
+    source = clips_folder / "set/train/right/3.mp4"
+    for name in ("Biking/v_Biking_g08_c01", "Biking/v_Biking_g01_c01"):
+        path = tmp_path / f"videos/{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, path)
+    for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    archive = tmp_path / "lists.zip"
+
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("ucfTrainTestlist/trainlist01.txt", "Biking/v_Biking_g08_c01.avi 1\n")
+        file.writestr("ucfTrainTestlist/testlist01.txt", "Biking/v_Biking_g01_c01.avi\n")
+    with serving(Server(pages={"/lists.zip": archive.read_bytes()})) as server:
+        where = replace(ucf._PUBLISHED.list_file, url=f"{server.address}/lists.zip")
+        monkeypatch.setattr(ucf, "_PUBLISHED", replace(ucf._PUBLISHED, list_file=where))
+        yield server
+
+
+def test_a_missing_list_is_fetched_only_when_the_user_says_so(ccl, official):
+    result = ccl("data", "prepare", "ucf101", "--videos", "videos")
+    assert result.code == 4
+    assert "lacks its split lists" in result.err
+    assert "--yes" in result.err
+    assert official.asked == []
+    result = ccl("data", "prepare", "ucf101", "--videos", "videos", "--yes")
+    assert result.code == 0, result.err
+    assert Path("ucf101.jsonl").is_file()
+    assert sorted(path.name for path in Path("videos/ucfTrainTestlist").iterdir()) == [
+        "testlist01.txt",
+        "trainlist01.txt",
+    ]
+    assert [video.split for video in load_data("manifest:ucf101.jsonl").videos] == ["train", "test"]
+    assert ccl("data", "prepare", "ucf101?split=2", "--videos", "videos").code == 4
+
+
+def _many(videos: Path, count: int) -> Path:
+    root = videos.parent / "many"
+    sources = sorted(videos.rglob("*.mp4"))
+    for number in range(count):
+        path = root / f"c{number % 2}" / f"{number:04}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(sources[number % len(sources)], path)
+    return root
+
+
+def _known() -> int:
+    stores = list(Path(os.environ["CCL_HOME"]).glob("findings-*.sqlite"))
+    if not stores:
+        return 0
+    with sqlite3.connect(stores[0], timeout=60) as store:
+        try:
+            return store.execute("SELECT count(*) FROM found").fetchone()[0]
+        except sqlite3.OperationalError:
+            return 0
+        finally:
+            store.rollback()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_prepare_goes_on_and_ends_the_same(videos, monkeypatch, tmp_path, number):
+    root = _many(videos, 400)
+    command = [sys.executable, "-m", "ccl_cli", "data", "prepare", f"folder:{root}", "--workers", "1"]
+    process = subprocess.Popen([*command, "--output", "a.jsonl"], stderr=subprocess.PIPE, text=True)
+    while _known() < 30:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert not list(tmp_path.glob("*.jsonl*"))
+    assert not list(tmp_path.glob(".*jsonl*"))
+    if number == signal.SIGTERM:
+        assert "Stopped by SIGTERM" in said
+        assert "The same command goes on." in said
+    kept = _known()
+    assert 30 <= kept < 400
+    result = spawn("data", "prepare", f"folder:{root}", "--output", "a.jsonl")
+    assert result.returncode == 0, result.stderr
+    assert _known() == 400
+    monkeypatch.setenv("CCL_HOME", str(tmp_path / "fresh"))
+    assert spawn("data", "prepare", f"folder:{root}", "--output", "b.jsonl").returncode == 0
+    assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
+
+
+# ---- verify and stats
+
+
+def test_verify_tells_notes_from_what_breaks_training(ccl, videos):
+    result = ccl("data", "verify", f"folder:{videos}", "--frames", "16", "--output", "r.json", "--show", "1")
+    assert result.code == 0
+    assert "silent     " in result.out
+    assert "silent     and 1 more" in result.out
+    assert {each["problem"] for each in json.loads(Path("r.json").read_text())["files"]} == {
+        "silent",
+        "no track",
+    }
+    assert (
+        ccl("data", "verify", f"folder:{videos}", "--frames", "21").out.count("frames, a window has 21") == 5
+    )
+    (videos / "train/right/4.mp4").write_bytes(b"x" * 999)
+    result = ccl("data", "verify", f"folder:{videos}", "--json")
+    assert result.code == 4
+    assert "1 of 18 videos are missing or corrupt" in result.err
+    assert json.loads(result.out)["counts"]["train"]["corrupt"] == 1
+
+
+def test_the_window_is_the_recipes(ccl, videos, monkeypatch, tmp_path):
+    (tmp_path / "long.yaml").write_text("clip: {frames: 21}\n")
+    monkeypatch.setenv("CCL_RECIPE", "long.yaml")
+    assert json.loads(ccl("data", "verify", f"folder:{videos}", "--json").out)["counts"]["test"]["short"] == 6
+
+
+def test_stats(ccl, videos):
+    plain = json.loads(ccl("data", "stats", f"folder:{videos}", "--json").out)
+    assert plain["splits"]["test"]["states"]["with sound"] == 6
+    assert plain["splits"]["train"]["percentiles"]["frames"]["50"] == 20
+    text = ccl("data", "stats", f"folder:{videos}", "--per-class").out
+    assert "48x48 (18)" in text
+    assert ["right", "train", "4", "1", "1", "0", "0"] in [line.split() for line in text.splitlines()]
