@@ -22,7 +22,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
     """Rows of ``x`` ([..., D]) scaled to unit length; a zero row stays zero and receives no gradient."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x * norm.masked_fill(norm <= eps, torch.inf).reciprocal()
 
 
@@ -107,4 +107,5 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of each row's masked entries, all of them finite; 0 for a row without any."""
-    return torch.linalg.vecdot(values, mask.to(values.dtype)) / mask.sum(dim=1).clamp(min=1)
+    total: Tensor = torch.linalg.vecdot(values, mask.to(values.dtype))
+    return total / mask.sum(dim=1).clamp(min=1)
