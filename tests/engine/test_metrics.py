@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, top_k_accuracy_score
@@ -80,11 +81,11 @@ def test_a_row_with_one_infinite_value_is_no_feature():
 @pytest.mark.parametrize("scores_at_once", [1, 700, 701, 50_000, 10**9])
 def test_how_many_scores_are_held_at_once_changes_nothing(scores_at_once):
     rng = torch.Generator().manual_seed(0)
-    queries, gallery = torch.randn(300, 8, generator=rng), torch.randn(700, 8, generator=rng)
+    queries, gallery = torch.randn(1000, 8, generator=rng, dtype=torch.float64).split([300, 700])
     queries[::7], gallery[::5] = float("nan"), float("nan")
     labels = torch.randint(0, 5, (700,), generator=rng)
     figures = retrieval(queries, labels[:300], gallery, labels, scores_at_once=scores_at_once)
-    expected = _by_sorting(queries.double(), labels[:300], gallery.double(), labels)
+    expected = _by_sorting(queries, labels[:300], gallery, labels)
     assert figures == pytest.approx(expected, abs=1e-9)
 
 
@@ -138,9 +139,7 @@ def test_memory_is_that_of_the_scores_held_at_once():
 
 def _by_sorting(queries, query_labels, gallery, gallery_labels):
     found = torch.isfinite(gallery).all(dim=1)
-    scores = (
-        torch.nn.functional.normalize(queries, dim=1) @ torch.nn.functional.normalize(gallery[found], dim=1).T
-    )
+    scores = F.normalize(queries, dim=1) @ F.normalize(gallery[found], dim=1).T
     sums = torch.zeros(4, dtype=torch.float64)
     for row, label in zip(scores, query_labels, strict=True):
         if row.isfinite().all():
