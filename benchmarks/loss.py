@@ -92,7 +92,7 @@ def growth(form: str, batch: int, width: int) -> dict[str, int]:
     """Bytes by which this process grows, at most, in one step."""
     work = step(FORMS[form], example(batch, width))
     step(FORMS[form], example(2, 2))()  # what is loaded with the first step is not the form's
-    before = peak_memory()
+    before = peak_memory(anew=True)
     work()
     return {"bytes": peak_memory() - before}
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 _SCORES_AT_ONCE = 2**25
 _CELLS = 2**16
+_STRETCH = 64
 _TINY = np.float32(1e-30)
 
 
@@ -71,12 +72,52 @@ def retrieval(
     labels, wanted = gallery_labels[found].numpy(), query_labels[read].numpy()
     sums = np.zeros(4)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for rows, scores in _blocks(asked, gallery, scores_at_once):
+        for rows, scores in score_blocks(asked, gallery, scores_at_once):
             sums += sum(
                 pool.map(lambda row, label: _figures(row, labels == label), scores.numpy(), wanted[rows])
             )
     r1, r5, r10, average_precision = (100 * sums / max(len(queries), 1)).tolist()
     return {"r1": r1, "r5": r5, "r10": r10, "map": average_precision}
+
+
+def score_blocks(
+    queries: Tensor, gallery: Tensor, scores_at_once: int = _SCORES_AT_ONCE
+) -> Iterator[tuple[slice, Tensor]]:
+    """Which queries, and their products with the whole gallery, some at a time.
+
+    Each block overwrites the one before it: fresh memory would take about as long to come by as the scores.
+
+    Shapes:
+        queries: [Q, D].
+        gallery: [G, D].
+        yields: [q, G], of at most ``scores_at_once`` scores, or of one query.
+    """
+    count = max(1, scores_at_once // max(1, len(gallery)))
+    memory = gallery.new_empty(min(count, len(queries)), len(gallery))
+    for first in range(0, len(queries) if len(gallery) else 0, count):
+        rows = slice(first, min(first + count, len(queries)))
+        yield rows, torch.mm(queries[rows], gallery.T, out=memory[: rows.stop - first])
+
+
+def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest scores of each row, the highest first, and their places; all of them if there are fewer.
+
+    It looks only into the k stretches of a row with the highest maxima: no other can hold one of the k.
+
+    Shapes:
+        scores: [q, G].
+        returns: [q, k] each.
+    """
+    width = scores.shape[1]
+    whole = width - width % _STRETCH
+    if whole // _STRETCH <= k:
+        values, places = scores.topk(min(k, width), dim=1)
+        return values, places
+    best = scores[:, :whole].reshape(len(scores), -1, _STRETCH).amax(dim=2).topk(k, dim=1).indices
+    inside = (best[:, :, None] * _STRETCH + torch.arange(_STRETCH)).flatten(1)
+    inside = torch.cat([inside, torch.arange(whole, width).expand(len(scores), -1)], dim=1)
+    values, places = scores.gather(1, inside).topk(k, dim=1)
+    return values, inside.gather(1, places)
 
 
 def ranks(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -111,16 +152,6 @@ def _figures(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.fl
         return np.zeros(4)
     precision = np.arange(1, len(places) + 1) / places
     return np.array([*(places[0] <= k for k in (1, 5, 10)), precision.mean()])
-
-
-def _blocks(queries: Tensor, gallery: Tensor, scores_at_once: int) -> Iterator[tuple[slice, Tensor]]:
-    """Scores of some queries at a time, and which ones they are; each block overwrites the one before it."""
-    count = max(1, scores_at_once // max(1, len(gallery)))
-    # Fresh memory for each block would take about as long to come by as the scores.
-    memory = gallery.new_empty(min(count, len(queries)), len(gallery))
-    for first in range(0, len(queries) if len(gallery) else 0, count):
-        rows = slice(first, min(first + count, len(queries)))
-        yield rows, torch.mm(queries[rows], gallery.T, out=memory[: rows.stop - first])
 
 
 def _directions(features: Tensor) -> tuple[Tensor, Tensor]:
