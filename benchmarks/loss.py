@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from measuring import (
+    add_clock,
     alternately,
     available_memory,
     figure,
@@ -27,6 +28,7 @@ from measuring import (
     megabytes,
     peak_memory,
     table,
+    unit,
 )
 from torch import Tensor
 
@@ -138,6 +140,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--growth", choices=FORMS, help=argparse.SUPPRESS)
+    add_clock(parser)
     options = parser.parse_args()
     if options.growth:
         print(json.dumps(growth(options.growth, options.batches[0], options.width)))
@@ -146,7 +149,7 @@ def main() -> None:
     print(
         f"Multi-class contrast (Eq. 4), forward and backward, float32, width {options.width}, "
         f"{CLASSES} classes;\nmedian of {options.rounds} rounds in turns "
-        f"({max(3, options.rounds // 3)} from batch 1024 on). Times in ms, memory in MB.\n"
+        f"({max(3, options.rounds // 3)} from batch 1024 on). Times in 1/1000 {unit()}, memory in MB.\n"
     )
     columns = ["batch", "published", "ours", "ratio"]
     columns += ["kept, published", "kept, ours", "grown, published", "grown, ours"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -31,21 +32,41 @@ def heading(title: str, *packages: str) -> None:
     print(f"Python {platform.python_version()}, {versions}.\n", flush=True)
 
 
+def add_clock(parser: argparse.ArgumentParser) -> None:
+    """Let the caller choose the clock; :func:`clock` obeys."""
+    parser.add_argument(
+        "--processor",
+        action="store_true",
+        help="Processor time instead of the time that passes: for a busy machine, with OMP_NUM_THREADS=1.",
+    )
+
+
+def clock() -> float:
+    """Seconds that have passed, or with ``--processor`` those that this process has computed."""
+    return time.process_time() if "--processor" in sys.argv else time.perf_counter()
+
+
+def unit() -> str:
+    """What :func:`clock` counts."""
+    return "processor seconds" if "--processor" in sys.argv else "seconds"
+
+
 def alternately(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each work in each round, A B A B: what disturbs the machine disturbs all. One warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for round_ in range(rounds + 1):
         for name, work in works.items():
-            begin = time.perf_counter()
+            begin = clock()
             work()
             if round_:
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append(clock() - begin)
     return seconds
 
 
 def in_process(*arguments: object) -> dict[str, Any]:
     """Run this script again with other arguments; what it prints last, as JSON."""
     command = [sys.executable, sys.argv[0], *map(str, arguments)]
+    command += ["--processor"] if "--processor" in sys.argv else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

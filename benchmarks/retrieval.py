@@ -12,12 +12,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
-from measuring import figure, heading, in_process, median, megabytes, peak_memory, table
+from measuring import (
+    add_clock,
+    clock,
+    figure,
+    heading,
+    in_process,
+    median,
+    megabytes,
+    peak_memory,
+    table,
+    unit,
+)
 from torch import Tensor
 
 from ccl_cli.engine import metrics
@@ -80,9 +90,9 @@ def once(name: str, options: argparse.Namespace) -> dict[str, object]:
     work = WORKS[name]
     features = made_up(options.queries, options.gallery, options.width)
     work(tuple(each[:20].clone() for each in features))  # loads and starts what is loaded and started once
-    before, begin = peak_memory(anew=True), time.perf_counter()
+    before, begin = peak_memory(anew=True), clock()
     figures = work(features)
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     return {"seconds": seconds, "bytes": peak_memory() - before, "figures": figures}
 
 
@@ -96,6 +106,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--paper", action="store_true", help="15,000 queries and 184,000 gallery videos.")
     parser.add_argument("--once", choices=WORKS, help=argparse.SUPPRESS)
+    add_clock(parser)
     options = parser.parse_args()
     if options.paper:
         options.queries, options.gallery = 15_000, 184_000
@@ -131,7 +142,7 @@ def report(results: dict[str, list[dict[str, object]]], options: argparse.Namesp
         figures = ", ".join(f"{key} {value:.4f}" for key, value in rounds[0]["figures"].items())
         rows.append([name, figure(seconds), figure(flop / seconds / 1e9), f"{seconds / floor:.2f}"])
         rows[-1] += [megabytes(grown), figures]
-    table(["work", "s", "GFLOP/s", "times the product", "grown, MB", "figures, percent"], rows)
+    table(["work", unit(), "GFLOP/s", "times the product", "grown, MB", "figures, percent"], rows)
 
 
 if __name__ == "__main__":

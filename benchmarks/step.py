@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +26,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from loss import published
-from measuring import figure, heading, in_process, median, megabytes, peak_memory, table
+from measuring import (
+    add_clock,
+    clock,
+    figure,
+    heading,
+    in_process,
+    median,
+    megabytes,
+    peak_memory,
+    table,
+    unit,
+)
 from torch import Tensor, nn
 
 from ccl_cli.data.batch import Batch, TeacherInput
@@ -213,9 +223,9 @@ def once(name: str, options: argparse.Namespace) -> dict[str, object]:
     step = published_step(options) if name == OFFICIAL else our_step(options, **OURS[name])
     seconds = []
     for _ in range(options.steps + 1):
-        begin = time.perf_counter()
+        begin = clock()
         step()
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(clock() - begin)
     return {"first": seconds[0], "seconds": seconds[1:], "bytes": peak_memory()}
 
 
@@ -235,7 +245,7 @@ def report(results: dict[str, list[dict[str, object]]], options: argparse.Namesp
         ]
         for name, value in seconds.items()
     ]
-    table(["step", "s", "speed-up", "peak memory, MB", "of the published"], rows)
+    table(["step", unit(), "speed-up", "peak memory, MB", "of the published"], rows)
     rows = []
     for precision in ("fp32", "bf16"):
         alone = seconds[f"cross-entropy alone, {precision}"]
@@ -255,6 +265,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="Also torch.compile (minutes).")
     parser.add_argument("--check", action="store_true", help="Only compare the gradients.")
     parser.add_argument("--once", choices=[OFFICIAL, *OURS], help=argparse.SUPPRESS)
+    add_clock(parser)
     options = parser.parse_args()
     if options.small:
         options.batch, options.frames, options.size = 4, 8, 56
