@@ -22,9 +22,8 @@ def full_precision(x: Tensor) -> Tensor:
 
 def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
     """Rows of ``x`` ([..., D]) scaled to unit length; a zero row stays zero and receives no gradient."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    long_enough = norm > eps
-    return torch.where(long_enough, x, 0.0) / torch.where(long_enough, norm, 1.0)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * norm.masked_fill(norm <= eps, torch.inf).reciprocal()
 
 
 def cosine_scores(anchor: Tensor, candidate: Tensor, temperature: float) -> Tensor:
@@ -51,21 +50,18 @@ def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
         present: [C] bool, candidates that exist.
         returns: [A].
     """
-    positive = positive & present
-    negative = ~positive & present
-    scores = scores.masked_fill(~present, _EXCLUDED)
+    # Where nobody is present nothing is excluded: the scores stay finite, and none of them is counted.
+    scores = scores + torch.where(present | ~present.any(), 0.0, _EXCLUDED)
     # At most one entry of a row can exceed one half. For that entry 1 - p is computed from the others' sum,
     # which is exact however small; for the rest log1p is accurate. The guard log(1 - p + 1e-10) is neither:
     # its gradient vanishes for exactly the worst negatives.
-    best = scores.detach().argmax(dim=1, keepdim=True)
-    is_best = torch.zeros_like(positive).scatter(1, best, True)
-    log_sum_others = scores.masked_fill(is_best, _EXCLUDED).logsumexp(dim=1, keepdim=True)  # [A, 1]
+    best = scores.detach().max(dim=1, keepdim=True).indices  # faster than argmax
+    log_sum_others = scores.scatter(1, best, _EXCLUDED).logsumexp(dim=1, keepdim=True)  # [A, 1]
     log_sum = torch.logaddexp(scores.gather(1, best), log_sum_others)  # [A, 1]
     log_p = scores - log_sum
-    log_not_p = torch.where(
-        is_best, log_sum_others - log_sum, torch.log1p(-log_p.masked_fill(is_best, -1.0).exp())
-    )
-    return -_mean_where(log_p, positive) - _mean_where(log_not_p, negative)
+    log_not_p = torch.log1p(-log_p.scatter(1, best, _EXCLUDED).exp())
+    log_not_p = log_not_p.scatter(1, best, log_sum_others - log_sum)
+    return -_mean_where(log_p, positive & present) - _mean_where(log_not_p, ~positive & present)
 
 
 def info_nce(scores: Tensor, target: Tensor, present: Tensor) -> Tensor:
@@ -110,5 +106,6 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of each row's masked entries; 0 for a row without any."""
-    return torch.where(mask, values, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    """Mean of each row's masked entries, all of them finite; 0 for a row without any."""
+    total: Tensor = torch.linalg.vecdot(values, mask.to(values.dtype))
+    return total / mask.sum(dim=1).clamp(min=1)

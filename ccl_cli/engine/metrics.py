@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-_QUERIES_AT_ONCE = 256
+_SCORES_AT_ONCE = 2**25
+_CELLS = 2**16
+_STRETCH = 64
+_TINY = np.float32(1e-30)
 
 
 def recognition(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, object]:
@@ -40,37 +46,119 @@ def recognition(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[
 
 
 def retrieval(
-    queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor
+    queries: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor,
+    gallery_labels: Tensor,
+    *,
+    scores_at_once: int = _SCORES_AT_ONCE,
 ) -> dict[str, float]:
     """Cosine retrieval, in percent: an item of the query's class among the first K; mean average precision.
 
     A query without a feature (a row that is not finite) counts as an error in every figure; a gallery item
-    without one cannot be found, so it is left out.
+    without one cannot be found, so it is left out. Of items with equal scores the earlier one comes first.
+
+    Besides its arguments it holds a copy of the features and ``scores_at_once`` scores, or those of one
+    query.
 
     Shapes:
         queries: [Q, D] features of the test videos.
+        query_labels: [Q] int64.
         gallery: [G, D] features of the training videos.
+        gallery_labels: [G] int64.
     """
-    found = torch.isfinite(gallery).all(dim=1)
-    gallery, gallery_labels = F.normalize(gallery[found], dim=1), gallery_labels[found]
-    read = torch.isfinite(queries).all(dim=1)
-    sums = torch.zeros(4, dtype=torch.float64)
-    if len(gallery):
-        for rows in torch.split(torch.arange(len(queries))[read], _QUERIES_AT_ONCE):
-            scores = F.normalize(queries[rows], dim=1) @ gallery.T
-            order = scores.argsort(dim=1, descending=True, stable=True)
-            sums += _retrieval_sums(gallery_labels[order] == query_labels[rows, None])
+    asked, read = _directions(queries)
+    gallery, found = _directions(gallery)
+    labels, wanted = gallery_labels[found].numpy(), query_labels[read].numpy()
+    sums = np.zeros(4)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for rows, scores in score_blocks(asked, gallery, scores_at_once):
+            sums += sum(
+                pool.map(lambda row, label: _figures(row, labels == label), scores.numpy(), wanted[rows])
+            )
     r1, r5, r10, average_precision = (100 * sums / max(len(queries), 1)).tolist()
     return {"r1": r1, "r5": r5, "r10": r10, "map": average_precision}
 
 
-def _retrieval_sums(relevant: Tensor) -> Tensor:
-    """Sums over queries: hits in the first 1, 5, 10; average precision. ``relevant`` is [Q, G], ranked."""
-    hits = [relevant[:, :k].any(dim=1).sum().double() for k in (1, 5, 10)]
-    ranks = torch.arange(1, relevant.shape[1] + 1, dtype=torch.float64)
-    precision = relevant.cumsum(dim=1).double() / ranks
-    average = (precision * relevant).sum(dim=1) / relevant.sum(dim=1).clamp(min=1)
-    return torch.stack([*hits, average.sum()])
+def score_blocks(
+    queries: Tensor, gallery: Tensor, scores_at_once: int = _SCORES_AT_ONCE
+) -> Iterator[tuple[slice, Tensor]]:
+    """Which queries, and their products with the whole gallery, some at a time.
+
+    Each block overwrites the one before it: fresh memory would take about as long to come by as the scores.
+
+    Shapes:
+        queries: [Q, D].
+        gallery: [G, D].
+        yields: [q, G], of at most ``scores_at_once`` scores, or of one query.
+    """
+    count = max(1, scores_at_once // max(1, len(gallery)))
+    memory = gallery.new_empty(min(count, len(queries)), len(gallery))
+    for first in range(0, len(queries) if len(gallery) else 0, count):
+        rows = slice(first, min(first + count, len(queries)))
+        yield rows, torch.mm(queries[rows], gallery.T, out=memory[: rows.stop - first])
+
+
+def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest scores of each row, the highest first, and their places; all of them if there are fewer.
+
+    It looks only into the k stretches of a row with the highest maxima: no other can hold one of the k.
+
+    Shapes:
+        scores: [q, G].
+        returns: [q, k] each.
+    """
+    width = scores.shape[1]
+    whole = width - width % _STRETCH
+    if whole // _STRETCH <= k:
+        values, places = scores.topk(min(k, width), dim=1)
+        return values, places
+    best = scores[:, :whole].reshape(len(scores), -1, _STRETCH).amax(dim=2).topk(k, dim=1).indices
+    inside = (best[:, :, None] * _STRETCH + torch.arange(_STRETCH)).flatten(1)
+    inside = torch.cat([inside, torch.arange(whole, width).expand(len(scores), -1)], dim=1)
+    values, places = scores.gather(1, inside).topk(k, dim=1)
+    return values, inside.gather(1, places)
+
+
+def ranks(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Places of the relevant items in the order of falling scores, equal ones as they stand, from 1.
+
+    The range of the scores is cut into cells, whose items are counted. Only those are sorted that share a
+    cell with a relevant item.
+
+    Shapes:
+        scores: [G] floating point, finite; G is at least 1.
+        relevant: [G], R of them.
+        returns: [R], ascending.
+    """
+    count = min(len(scores), _CELLS)
+    depth = scores.max() - scores
+    depth *= (count - 1) / max(depth.max(), _TINY)
+    cells = depth.astype(np.intp)  # rounding keeps the order: what is in an earlier cell has a higher score
+    inside = np.bincount(cells, minlength=count)
+    crowded = np.zeros(count, dtype=bool)
+    crowded[cells[relevant]] = True
+    near = np.flatnonzero(crowded.take(cells, mode="clip"))
+    near = near[np.argsort(-scores[near], kind="stable")]
+    inside[crowded] = 0
+    places: NDArray[np.intp] = np.arange(1, len(near) + 1) + inside.cumsum()[cells[near]]
+    return places[relevant[near]]
+
+
+def _figures(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """One query's hits in the first 1, 5, 10, and average precision; nothing relevant: zeros."""
+    places = ranks(scores, relevant)
+    if not len(places):
+        return np.zeros(4)
+    precision = np.arange(1, len(places) + 1) / places
+    return np.array([*(places[0] <= k for k in (1, 5, 10)), precision.mean()])
+
+
+def _directions(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows that are finite, scaled to unit length, and [N] bool, which ones they are."""
+    length = torch.linalg.vector_norm(features, dim=1)
+    finite = length.isfinite()
+    return features[finite].div_(length[finite, None].clamp(min=1e-12)), finite
 
 
 def _percent(value: Tensor) -> float:

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from scipy.stats import beta
 from torch import Tensor
 
+from ccl_cli.engine.metrics import highest, score_blocks
+
 Verdict = Literal["highly", "weakly", "not"]
 VERDICTS: tuple[Verdict, ...] = ("highly", "weakly", "not")
 CONFIDENCE, HIGH = 0.95, 0.25
@@ -27,7 +29,6 @@ PENALTIES = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
 _USUAL = 0.01  # where no video can be set aside to choose on
 _PATIENCE = 2  # penalties in a row that do worse than the best: still weaker ones are not tried
 _CONSTANT = 1e-6  # standard deviation below which a coordinate of unit rows says nothing
-_QUERIES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,12 @@ def nearest(train: Labelled, queries: Tensor, classes: int, k: int) -> Tensor:
         returns: [M] int64.
     """
     found = []
-    for some in torch.split(queries, _QUERIES_AT_ONCE):
-        cosine, places = (some @ train.value.T).topk(min(k, len(train.value)), dim=1)
+    for _, scores in score_blocks(queries, train.value):
+        cosine, places = highest(scores, k)
         # A vote counts one and a little for its cosine: all of these together stay below one vote.
         votes = 1 + (cosine + 1) / (4 * k)
-        scores = torch.zeros(len(some), classes).scatter_add_(1, train.labels[places], votes)
-        found.append(scores.argmax(dim=1))
+        counted = torch.zeros(len(scores), classes).scatter_add_(1, train.labels[places], votes)
+        found.append(counted.argmax(dim=1))
     return torch.cat(found) if found else torch.empty(0, dtype=torch.long)
 
 

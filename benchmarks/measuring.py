@@ -1,0 +1,125 @@
+"""What the benchmark scripts share: time in turns, memory in processes of their own, Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_BUSY = 0.5  # other work on the machine, in cores, from which on a figure is called taken on a busy machine
+
+
+def heading(title: str, *packages: str) -> None:
+    """Begin a section: what was run, where, when, on which versions, and what else the machine was doing."""
+    from importlib.metadata import version
+
+    load = os.getloadavg()[0]
+    busy = f"busy: load {load:.1f} before the start" if load > _BUSY else f"idle: load {load:.1f}"
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    script = Path(sys.argv[0]).resolve()
+    command = shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
+    print(f"## {title}\n\n    {command}\n")
+    print(f"{time.strftime('%d %B %Y').lstrip('0')}. {_cpu()}; {busy}.")
+    print(f"Python {platform.python_version()}, {versions}.\n", flush=True)
+
+
+def add_clock(parser: argparse.ArgumentParser) -> None:
+    """Let the caller choose the clock; :func:`clock` obeys."""
+    parser.add_argument(
+        "--processor",
+        action="store_true",
+        help="Processor time instead of the time that passes: for a busy machine, with OMP_NUM_THREADS=1.",
+    )
+
+
+def clock() -> float:
+    """Seconds that have passed, or with ``--processor`` those that this process has computed."""
+    return time.process_time() if "--processor" in sys.argv else time.perf_counter()
+
+
+def unit() -> str:
+    """What :func:`clock` counts."""
+    return "processor seconds" if "--processor" in sys.argv else "seconds"
+
+
+def alternately(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each work in each round, A B A B: what disturbs the machine disturbs all. One warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for round_ in range(rounds + 1):
+        for name, work in works.items():
+            begin = clock()
+            work()
+            if round_:
+                seconds[name].append(clock() - begin)
+    return seconds
+
+
+def in_process(*arguments: object) -> dict[str, Any]:
+    """Run this script again with other arguments; what it prints last, as JSON."""
+    command = [sys.executable, sys.argv[0], *map(str, arguments)]
+    command += ["--processor"] if "--processor" in sys.argv else []
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_memory(anew: bool = False) -> int:
+    """The most memory that this process has held so far, in bytes (Linux); ``anew``: from now on."""
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    # Not getrusage: its figure starts with that of the process which started this one.
+    return _field("/proc/self/status", "VmHWM")
+
+
+def available_memory() -> int:
+    """Memory that could be used now without swapping, in bytes (Linux)."""
+    return _field("/proc/meminfo", "MemAvailable")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A Markdown table; the first column to the left, numbers to the right."""
+    text = [list(map(str, row)) for row in [columns, *rows]]
+    widths = [max(len(row[i]) for row in text) for i in range(len(columns))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    for row in [text[0], rule, *text[1:]]:
+        first, *rest = zip(row, widths, strict=True)
+        print("|", " | ".join([first[0].ljust(first[1]), *(cell.rjust(w) for cell, w in rest)]), "|")
+    print(flush=True)
+
+
+def figure(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def megabytes(size: float) -> str:
+    """Bytes as MB."""
+    return figure(size / 1e6)
+
+
+def median(values: Sequence[float]) -> float:
+    """Of the rounds."""
+    return statistics.median(values)
+
+
+def _field(file: str, name: str) -> int:
+    lines = Path(file).read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in reversed(info) if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = set(fields.get("flags", "").split())
+    has = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    return f"{os.cpu_count()} cores of {fields['model name']} ({', '.join(has)}), OMP_NUM_THREADS {threads}"

@@ -1,0 +1,296 @@
+"""One training step: the published code's against ours, and distillation against plain cross-entropy.
+
+    python benchmarks/step.py [--batch 16] [--size 112] [--rounds 3] [--steps 2] [--compile]
+    python benchmarks/step.py --small       # a quick try that says little
+
+The student has one block per stage (`r2plus1d_10`), the image teacher is a ResNet34 at the student's size
+with random weights, audio comes as vectors that were computed before. The published step is written here
+from its description, as a reference only: three backward passes through one graph, gradients on in the image
+teacher, contrast in both directions by way of (B, B, D) differences. Ours are steps of the product's trainer.
+All take the losses of the published code (`preset: official`), so the gradients are the same: --check
+compares them in float64.
+
+Each variant runs in processes of its own, in turns: one step to warm up, then --steps timed ones. Memory is
+the most that the process held, libraries included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from loss import published
+from measuring import (
+    add_clock,
+    clock,
+    figure,
+    heading,
+    in_process,
+    median,
+    megabytes,
+    peak_memory,
+    table,
+    unit,
+)
+from torch import Tensor, nn
+
+from ccl_cli.data.batch import Batch, TeacherInput
+from ccl_cli.data.dataset import Loaded
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.transforms import normalize
+from ccl_cli.distiller import Distiller
+from ccl_cli.engine.build import Parts, load_method, load_student, load_teacher
+from ccl_cli.engine.device import set_up
+from ccl_cli.engine.runs import RunFolder
+from ccl_cli.engine.trainer import Trainer
+from ccl_cli.methods import Setting, TeacherInfo
+from ccl_cli.recipe import Clip, Recipe
+from ccl_cli.spec import parse_model
+from ccl_cli.teachers import Embedding, Teacher
+from ccl_plugins.precomputed import Precomputed, Table
+
+CLASSES, WIDTH, AUDIO, IMAGE = 51, 512, "audio:precomputed", "image:resnet34"
+TEMPERATURE = {AUDIO: 0.5, IMAGE: 0.1}
+TRAINED = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
+
+OFFICIAL = "published step"
+OURS: dict[str, dict[str, object]] = {
+    "ours, fp32, contiguous": {"precision": "fp32", "channels_last": False},
+    "ours, fp32": {"precision": "fp32"},
+    "ours, fp32, image embedding cached": {"precision": "fp32", "cached": True},
+    "cross-entropy alone, fp32": {"precision": "fp32", "method": "baseline"},
+    "ours, bf16": {"precision": "bf16"},
+    "ours, bf16, image embedding cached": {"precision": "bf16", "cached": True},
+    "cross-entropy alone, bf16": {"precision": "bf16", "method": "baseline"},
+    "ours, bf16, compiled": {"precision": "bf16", "compile": True},
+}
+
+
+# ---- the published step, as methods describe it
+
+
+class Head(nn.Module):
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.residual, self.classifier = nn.Linear(2 * width, width), nn.Linear(width, classes)
+
+    def forward(self, teacher: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+        pair = torch.cat([F.normalize(teacher, dim=1), F.normalize(video, dim=1)], dim=1)
+        composed = teacher + self.residual(pair)
+        return composed, self.classifier(composed)
+
+
+def divergence(logits_p: Tensor, logits_q: Tensor) -> Tensor:
+    p, q = logits_p.softmax(dim=1), logits_q.softmax(dim=1)
+    both = p * torch.log(p / q + 1e-10) + q * torch.log(q / p + 1e-10)
+    return both.sum(dim=1).mean() / 2
+
+
+def published_losses(
+    feature: Tensor, logits: Tensor, heads: dict[str, Head], teachers: dict[str, Tensor], labels: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Each head's loss, and the student's."""
+    head_losses, student_loss = [], F.cross_entropy(logits, labels)
+    for name, teacher in teachers.items():
+
+        def both_ways(first: Tensor, second: Tensor, temperature: float = TEMPERATURE[name]) -> Tensor:
+            return published(first, second, labels, temperature) + published(
+                second, first, labels, temperature
+            )
+
+        composed, scores = heads[name](teacher, feature)
+        near = both_ways(feature, composed) + divergence(logits, scores)
+        head_losses.append(F.cross_entropy(scores, labels) + near + both_ways(composed, teacher))
+        student_loss = student_loss + 0.5 * (both_ways(feature, teacher) + near)
+    return head_losses, student_loss
+
+
+def published_step(options: argparse.Namespace) -> Callable[[], None]:
+    batch, clip = example(options, cached=False)
+    student, image = load_student("r2plus1d_10", CLASSES), image_teacher(options.size).requires_grad_(True)
+    heads = {name: Head(WIDTH, CLASSES) for name in (AUDIO, IMAGE)}
+    of_heads = [torch.optim.SGD(head.parameters(), **TRAINED) for head in heads.values()]
+    of_student = torch.optim.SGD(student.parameters(), **TRAINED)
+
+    def step() -> None:
+        output = student(normalize(batch.video, clip.mean, clip.std))
+        teachers = {AUDIO: batch.inputs[AUDIO].value, IMAGE: image(batch.inputs[IMAGE].value)}
+        losses, student_loss = published_losses(output.feature, output.logits, heads, teachers, batch.labels)
+        for optimizer, loss in zip(of_heads, losses, strict=True):
+            optimizer.zero_grad()
+            loss.backward(retain_graph=True)
+        of_student.zero_grad()  # what the heads' losses said to the student is thrown away
+        student_loss.backward()
+        for optimizer in (*of_heads, of_student):
+            optimizer.step()
+
+    return step
+
+
+# ---- ours
+
+
+def our_step(
+    options: argparse.Namespace,
+    *,
+    method: str = "ccl",
+    cached: bool = False,
+    precision: str = "fp32",
+    channels_last: bool = True,
+    compile: bool = False,
+) -> Callable[[], None]:
+    batch, clip = example(options, cached)
+    audio, image = precomputed("audio"), precomputed("image") if cached else image_teacher(options.size)
+    teachers: dict[str, Teacher] = {AUDIO: audio, IMAGE: image} if method == "ccl" else {}
+    recipe = Recipe(
+        student="r2plus1d_10",
+        method={method: {"preset": "official"} if method == "ccl" else {}},
+        clip=clip,
+        train={"batch_size": options.batch, "channels_last": channels_last, "compile": compile},
+    )
+    student = load_student(recipe.student, CLASSES)
+    methods = {name: load_method(name, given, setting(batch)) for name, given in recipe.method.items()}
+    videos = tuple(Video(str(row), Path("none"), 0, "train") for row in range(options.batch))
+    parts = Parts(Manifest("none", ("none",), ()), videos, (), teachers, student, methods)
+    trainer = Trainer(recipe, parts, RunFolder(Path("none")), set_up(precision))
+    return lambda: trainer._train_step([Loaded(batch, {}, {})])
+
+
+def setting(batch: Batch) -> Setting:
+    infos = (TeacherInfo(AUDIO, "audio", WIDTH), TeacherInfo(IMAGE, "image", WIDTH))
+    return Setting(WIDTH, CLASSES, batch.labels, infos)
+
+
+def image_teacher(size: int) -> Teacher:
+    return load_teacher(parse_model(f"{IMAGE}?weights=random&input=student_clip&size={size}"))
+
+
+def precomputed(modality: str) -> Teacher:
+    table = Table(Path("vectors"), {"one": np.zeros(WIDTH, np.float32)})
+    return Precomputed(modality, table).freeze()
+
+
+def example(options: argparse.Namespace, cached: bool) -> tuple[Batch, Clip]:
+    """A batch of noise; what it shows does not change how long it takes."""
+    torch.manual_seed(0)
+    rows, size, frames = options.batch, options.size, options.frames
+    video = torch.randint(256, (rows, 3, frames, size, size), dtype=torch.uint8)
+    everyone = torch.ones(rows, dtype=torch.bool)
+    picture = torch.randn(rows, WIDTH).relu() if cached else video[:, :, 0].contiguous()
+    inputs = {
+        AUDIO: TeacherInput(torch.randn(rows, WIDTH).relu(), everyone),
+        IMAGE: TeacherInput(picture, everyone),
+    }
+    batch = Batch(video, torch.randint(CLASSES, (rows,)), torch.arange(rows), inputs, 0)
+    return batch, Clip(frames=frames, size=size)
+
+
+def check() -> None:
+    """Both steps' gradients in float64, with a small student and both embeddings as vectors."""
+    options = argparse.Namespace(batch=6, frames=4, size=16)
+    batch, clip = example(options, cached=True)
+    student = load_student("r2plus1d_tiny?width=64", CLASSES).double()
+    method = load_method("ccl", {"preset": "official"}, setting(batch)).double()
+    heads = {name: Head(WIDTH, CLASSES).double() for name in (AUDIO, IMAGE)}
+    for head, own in zip(heads.values(), method.heads, strict=True):
+        head.load_state_dict(own.state_dict())
+    values = {name: given.value.double() for name, given in batch.inputs.items()}
+    everyone = torch.ones(options.batch, dtype=torch.bool)
+    distiller = Distiller(student, {"ccl": method}, clip)
+    output = distiller(batch, {name: Embedding(value, everyone) for name, value in values.items()})
+    ours = torch.autograd.grad(output.loss, [*student.parameters(), *method.parameters()])
+    said = student(normalize(batch.video, clip.mean, clip.std, torch.float64))
+    losses, loss = published_losses(said.feature, said.logits, heads, values, batch.labels)
+    parameters = [parameter for head in heads.values() for parameter in head.parameters()]
+    theirs = list(torch.autograd.grad(loss, list(student.parameters()), retain_graph=True))
+    # The heads keep what both backward passes say, the student only what the second does.
+    theirs += torch.autograd.grad(loss + sum(losses), parameters)
+    apart = max(float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True))
+    print(f"Gradients of both steps, in float64: at most {apart:.1e} apart (relative, any tensor).\n")
+
+
+# ---- measuring
+
+
+def once(name: str, options: argparse.Namespace) -> dict[str, object]:
+    logging.getLogger("ccl").setLevel(logging.ERROR)
+    step = published_step(options) if name == OFFICIAL else our_step(options, **OURS[name])
+    seconds = []
+    for _ in range(options.steps + 1):
+        begin = clock()
+        step()
+        seconds.append(clock() - begin)
+    return {"first": seconds[0], "seconds": seconds[1:], "bytes": peak_memory()}
+
+
+def report(results: dict[str, list[dict[str, object]]], options: argparse.Namespace) -> None:
+    seconds = {
+        name: median([second for each in rounds for second in each["seconds"]])
+        for name, rounds in results.items()
+    }
+    size = {name: max(each["bytes"] for each in rounds) for name, rounds in results.items()}
+    rows = [
+        [
+            name,
+            figure(value),
+            f"{seconds[OFFICIAL] / value:.2f}",
+            megabytes(size[name]),
+            f"{size[name] / size[OFFICIAL]:.2f}",
+        ]
+        for name, value in seconds.items()
+    ]
+    table(["step", unit(), "speed-up", "peak memory, MB", "of the published"], rows)
+    rows = []
+    for precision in ("fp32", "bf16"):
+        alone = seconds[f"cross-entropy alone, {precision}"]
+        cached, live = seconds[f"ours, {precision}, image embedding cached"], seconds[f"ours, {precision}"]
+        rows.append([precision, f"{cached / alone:.3f}", f"{live / alone:.3f}"])
+    print("CCL with both teachers, in multiples of the step with cross-entropy alone:\n")
+    table(["precision", "both cached", "image teacher live"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, value in {"batch": 16, "frames": 16, "size": 112, "rounds": 3, "steps": 2}.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--small", action="store_true", help="Batch 4 of 8 frames at 56 pixels.")
+    parser.add_argument("--compile", action="store_true", help="Also torch.compile (minutes).")
+    parser.add_argument("--check", action="store_true", help="Only compare the gradients.")
+    parser.add_argument("--once", choices=[OFFICIAL, *OURS], help=argparse.SUPPRESS)
+    add_clock(parser)
+    options = parser.parse_args()
+    if options.small:
+        options.batch, options.frames, options.size = 4, 8, 56
+    if options.once:
+        print(json.dumps(once(options.once, options)))
+        return
+    if options.check:
+        check()
+        return
+    heading("Step", "torch", "timm", "accelerate")
+    sizes = ("batch", "frames", "size", "steps")
+    arguments = [item for name in sizes for item in (f"--{name}", getattr(options, name))]
+    names = [OFFICIAL, *(name for name in OURS if options.compile or "compiled" not in name)]
+    results: dict[str, list[dict[str, object]]] = {name: [] for name in names}
+    for _ in range(options.rounds):
+        for name in names:
+            results[name].append(in_process("--once", name, *arguments))
+    print(
+        f"Batch {options.batch} of {options.frames}x{options.size}x{options.size}, both teachers; ours in "
+        f"channels_last_3d unless it says contiguous;\n{torch.get_num_threads()} threads; median of "
+        f"{options.rounds} x {options.steps} steps in turns.\n"
+    )
+    check()
+    report(results, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Run the speed benchmarks and write their tables, one after the other, to docs/speed.md.
+
+    python benchmarks/table.py                  # all of them; half an hour on two cores
+    python benchmarks/table.py loss start       # some; the others stay as they were
+    python benchmarks/table.py --collect        # none: only write the document again
+
+What each benchmark printed, its command, date, machine and versions among it, is kept under
+benchmarks/results/ and copied from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from ccl_cli.files import write_text
+
+HERE = Path(__file__).resolve().parent
+RESULTS, DOCUMENT = HERE / "results", HERE.parent / "docs" / "speed.md"
+# In the order of the document. A script that is not there is left out.
+BENCHMARKS = {
+    "step": ["step.py"],
+    "loss": ["loss.py"],
+    "input": ["input.py"],
+    "retrieval": ["retrieval.py", "--paper", "--rounds", "2"],
+    "start": ["start.py", "--imports"],
+}
+INTRODUCTION = """\
+# How fast ccl is
+
+Written by `python benchmarks/table.py` from what the benchmarks printed; each section names its own command.
+A ratio says more than a time. Where a section calls the machine busy, other programs ran beside it, and even
+ratios are rough.
+"""
+
+
+def main() -> None:
+    present = [name for name, (script, *_) in BENCHMARKS.items() if (HERE / script).is_file()]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"Of {', '.join(present)}; default: all.")
+    parser.add_argument("--collect", action="store_true", help="Run nothing.")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.names) - set(present)):
+        parser.error(f"there is no benchmark '{unknown[0]}'")
+    for name in [] if options.collect else options.names or present:
+        script, *arguments = BENCHMARKS[name]
+        command = [sys.executable, str(HERE / script), *arguments]
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        write_text(result(name), said.rstrip() + "\n")
+        print(said, flush=True)
+    sections = [result(name).read_text() for name in BENCHMARKS if result(name).is_file()]
+    write_text(DOCUMENT, "\n".join([INTRODUCTION, *sections]))
+
+
+def result(name: str) -> Path:
+    return RESULTS / f"speed_{name}.md"
+
+
+if __name__ == "__main__":
+    main()
