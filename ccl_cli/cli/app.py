@@ -32,7 +32,7 @@ OWN = {
     "data": ("data:app", CATALOGUE, "List, prepare, check and describe data sets."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
-    "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once, for faster training."),
+    "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once; ccl train reads what fits."),
     "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),
 }
 

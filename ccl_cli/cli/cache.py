@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ccl_cli.teachers.cache import Cached, Key
 
 app = group(
-    "Compute frozen teachers' embeddings once; `ccl train` reads what fits.",
+    "Compute frozen teachers' embeddings once; ccl train reads what fits.",
     "ccl cache build --data ucf51 --teacher audio:cnn14 --teacher image:resnet34",
     "ccl cache build --recipe ucf51-ccl-ai --num-processes 4",
     "ccl cache ls",
