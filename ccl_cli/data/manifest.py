@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection
@@ -15,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
+from ccl_cli.data.location import Location, from_plain, size_of, to_plain
 from ccl_cli.errors import DataError
 from ccl_cli.files import atomic_path
 
@@ -30,7 +30,7 @@ class Video:
 
     Attributes:
         id: Unique within the data set: posix path without suffix, relative to the set's root.
-        path: Absolute path of the file, which may be absent.
+        path: Absolute path of the file, which may be absent, or its place in a shard.
         label: Index into the manifest's classes.
         split: "train", "val" or "test".
         start: Seconds from the start of the file where the stretch begins; None: the file's start.
@@ -38,7 +38,7 @@ class Video:
     """
 
     id: str
-    path: Path
+    path: Location
     label: int
     split: str
     start: float | None = None
@@ -161,7 +161,7 @@ class Manifest:
 
     @cached_property
     def _sizes(self) -> tuple[int | None, ...]:
-        return tuple(_file_size(video.path) for video in self.videos)
+        return tuple(size_of(video.path) for video in self.videos)
 
     def _check_rows(self) -> None:
         repeated = [name for name, count in Counter(video.id for video in self.videos).items() if count > 1]
@@ -206,17 +206,10 @@ def _share_of(groups: list[list[str]], share: float, seed: int) -> list[str]:
     return chosen
 
 
-def _file_size(path: Path) -> int | None:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
-    except OSError:
-        return None
-
-
 def _to_row(video: Video) -> dict[str, Any]:
-    row = {"id": video.id, "path": str(video.path), "label": video.label, "split": video.split}
+    row = {"id": video.id, "path": to_plain(video.path), "label": video.label, "split": video.split}
     return row | {key: at for key, at in (("start", video.start), ("end", video.end)) if at is not None}
 
 
 def _from_row(row: dict[str, Any]) -> Video:
-    return Video(**row | {"path": Path(row["path"])})
+    return Video(**row | {"path": from_plain(row["path"])})
