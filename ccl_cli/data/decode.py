@@ -144,7 +144,7 @@ def _small_video(info: VideoInfo, short_side: int) -> list[Frame]:
 def frames_from(
     info: VideoInfo, first: int, count: int, short_side: int, *, seek: bool = True
 ) -> Iterator[Frame]:
-    """Timestamps and upright pictures [H, W, 3] of at most ``count`` frames from ``first`` on, as they decode.
+    """Timestamps and upright pictures [H, W, 3] of at most ``count`` frames from ``first`` on.
 
     Args:
         info: The video.

@@ -119,7 +119,8 @@ def _kept(info: VideoInfo, first: int, count: int, fps: float | None) -> NDArray
         return np.ones(count, bool)
     seconds = (info.pts[first : first + count] - info.pts[first]) * float(info.time_base)
     period = np.floor(seconds * fps + 1e-6)
-    return np.diff(period, prepend=-1) > 0
+    kept: NDArray[np.bool_] = np.diff(period, prepend=-1) > 0
+    return kept
 
 
 # -- pictures: what the record tells of them, and their bytes
@@ -171,9 +172,7 @@ def _mp4(
 
 def _h264(container: Any, shape: Sequence[int], unit: Fraction, quality: int) -> Any:
     if "libx264" not in av.codecs_available:
-        raise EnvironmentError_(
-            "This PyAV cannot encode H.264.", "Use --format jpeg, or install PyAV's own wheel."
-        )
+        raise EnvironmentError_("This PyAV cannot encode H.264.", "Use --format jpeg.")
     options = {"crf": str(quality), "preset": "medium", "tune": "fastdecode", "x264-params": "scenecut=0"}
     stream = container.add_stream("libx264", options=options)
     codec = stream.codec_context

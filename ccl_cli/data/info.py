@@ -1,4 +1,4 @@
-"""What is known of a video before any of it is decoded: when each frame is shown, and where its sound lies."""
+"""What is known of a video before it is decoded: when each frame is shown, and where its sound lies."""
 
 from __future__ import annotations
 

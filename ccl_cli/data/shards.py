@@ -1,4 +1,4 @@
-"""Shards: tar files of packed videos as WebDataset has them, and one index that says where everything lies."""
+"""Shards: tar files of packed videos as WebDataset has them, and an index of where everything lies."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def write_index(
     """
     samples: list[dict[str, Any]] = []
     of_row: dict[str, int] = {}
-    for number, (name, held) in enumerate(shards.items()):
+    for number, held in enumerate(shards.values()):
         for sample in held:
             of_row.update(dict.fromkeys(sample.rows, len(samples)))
             entry = {"shard": number, "key": sample.key, "members": sample.members, "sha256": sample.sha256}

@@ -1,4 +1,4 @@
-"""Parts of files over http and https, through connections that stay open: a handshake takes longer than a read."""
+"""Parts of files over http and https, through connections that stay open."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def length(url: str) -> int:
 
 
 def _ask(url: str, offset: int, size: int) -> tuple[bytes, int]:
-    """The bytes and the whole file's size; a connection that breaks or a server that is busy is asked again."""
+    """The bytes and the whole file's size; what may work in a moment is tried again."""
     for pause in (*_PAUSES, None):
         try:
             return _taken(url, _answer(url, f"bytes={offset}-{offset + size - 1}"), size)

@@ -19,7 +19,7 @@ _log = logging.getLogger("ccl")
 
 
 def claim_folder(root: Path, stamp: str, what: str = "clips") -> None:
-    """Make a folder of clips or shards ours, unless it holds anything else; unfinished files begin with a dot.
+    """Make a folder ours, unless it holds anything else; unfinished files begin with a dot.
 
     Args:
         root: The folder; made if need be.

@@ -1,4 +1,4 @@
-"""A data set re-encoded into shards: in several processes, in order, and from where it stopped the last time."""
+"""A data set re-encoded into shards: in several processes, in order, from where it stopped before."""
 
 from __future__ import annotations
 
@@ -114,12 +114,15 @@ class _Packing:
         ):
             encoded = self._encoded(todo, settings, workers, reporter)
             for split, samples in groupby(encoded, key=lambda sample: sample.split):
-                free = (name for name in shard_names(split) if name not in self.shards)
-                for first, name in zip(samples, free, strict=False):
-                    path = self.output / name
-                    write_shard(path, chain([first], samples), self.shard_size)
-                    self.shards[name] = read_shard(path)
+                self._write(split, samples)
             reporter.line()
+
+    def _write(self, split: str, samples: Iterator[Encoded]) -> None:
+        free = (name for name in shard_names(split) if name not in self.shards)
+        for first, name in zip(samples, free, strict=False):
+            path = self.output / name
+            write_shard(path, chain([first], samples), self.shard_size)
+            self.shards[name] = read_shard(path)
 
     def report(self) -> dict[str, Any]:
         """Counts and sizes by split, and the videos that could not be read."""
