@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Clip", "VideoInfo", "frame_range", "frames_from", "index_video", "iter_windows", "read_frames"]
 
 # Left to itself, scaling takes every core from PyAV 17 on, and only from there on has a choice.
-_SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
+SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
 _SMALL = 2**17  # bytes of a video that stays decoded: opening such a file again takes longer than reading it
 _KEPT = 256
 # Decoders that heed a change of skip_frame between packets; AV1's keeps the first value.
@@ -232,7 +232,7 @@ class _ToImage:
             scale = min(1.0, self.short_side / min(frame.width, frame.height))
             self.size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
         rgb = self.reformatter.reformat(
-            frame, *self.size, format="rgb24", interpolation=Interpolation.AREA, **_SCALING
+            frame, *self.size, format="rgb24", interpolation=Interpolation.AREA, **SCALING
         )
         return _upright(np.asarray(rgb.to_ndarray(), np.uint8), frame)
 

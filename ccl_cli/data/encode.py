@@ -16,7 +16,7 @@ import av
 import numpy as np
 from torch import Tensor
 
-from ccl_cli.data.decode import frame_range, frames_from, index_video
+from ccl_cli.data.decode import SCALING, frame_range, frames_from, index_video
 from ccl_cli.data.info import VideoInfo
 from ccl_cli.data.location import JPEGS, MP4, RECORD, SOUND, Location
 from ccl_cli.data.media import index_media
@@ -104,6 +104,7 @@ def encode(source: Source, settings: Settings) -> Encoded:
         "key": source.key,
         "split": source.split,
         "rows": source.rows,
+        "short_side": settings.short_side if min(info.width, info.height) > settings.short_side else None,
         "picture": picture,
         "sound": sound,
         "sha256": digest,
@@ -173,7 +174,13 @@ def _mp4(
 def _h264(container: Any, shape: Sequence[int], unit: Fraction, quality: int) -> Any:
     if "libx264" not in av.codecs_available:
         raise EnvironmentError_("This PyAV cannot encode H.264.", "Use --format jpeg.")
-    options = {"crf": str(quality), "preset": "medium", "tune": "fastdecode", "x264-params": "scenecut=0"}
+    # mbtree: x264's AVX-512 code for it gives other bytes from run to run.
+    options = {
+        "crf": str(quality),
+        "preset": "medium",
+        "tune": "fastdecode",
+        "x264-params": "scenecut=0:mbtree=0",
+    }
     stream = container.add_stream("libx264", options=options)
     codec = stream.codec_context
     codec.height, codec.width = (side + side % 2 for side in shape[:2])
@@ -188,7 +195,8 @@ def _even(image: NDArray[np.uint8], stamp: int, unit: Fraction) -> av.VideoFrame
     """The frame with its last row and column repeated where a side is odd."""
     height, width = image.shape[:2]
     padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), "rgb24")
+    whole = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), "rgb24")
+    frame = whole.reformat(format="yuv420p", **SCALING)  # left to the encoder, it would take every core
     frame.pts, frame.time_base = stamp, unit
     return frame
 

@@ -3,6 +3,7 @@
 The record is JSON::
 
     {"format": "ccl-packed-1", "key": ..., "split": ..., "rows": [{"id", "class", "label", "start"?, "end"?}],
+     "short_side": pixels that its frames were scaled down to, or null,
      "picture": {"width", "height", "time_base": [1, 25], "origin", "pts": [...], "end_pts",
                  "sizes": [...] (bytes of each JPEG), or "keys": [[pts, dts], ...] (of an mp4)},
      "sound": null (no track) or {"start", "end", "rate", "state"}, "sha256": ...}
@@ -41,18 +42,7 @@ def index(location: Packed) -> VideoInfo:
     Raises:
         DataError: it was not packed, its shard is gone, or holds something else at its place.
     """
-    try:
-        record = json.loads(location.read(RECORD))
-        if record["format"] != FORMAT or record["key"] != location.key:
-            raise ValueError("another record")
-        return _info(location, record)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"'{location}' is not where its index says: the shard has changed.", "Copy or pack the set again."
-        ) from error
-
-
-def _info(location: Packed, record: dict[str, Any]) -> VideoInfo:
+    record = _record(location)
     picture, sound = record["picture"], record["sound"]
     sizes = picture.get("sizes")
     keys = np.array(picture.get("keys", []), np.int64).reshape(-1, 2)
@@ -68,6 +58,28 @@ def _info(location: Packed, record: dict[str, Any]) -> VideoInfo:
         seekable=True,
         audio=sound and AudioTrack(sound["start"], sound["end"], sound["rate"]),
         jpegs=None if sizes is None else np.cumsum([0, *sizes], dtype=np.int64),
+    )
+
+
+def scaled_to(location: Packed) -> int | None:
+    """The short side that packing scaled a video's frames down to, pixels; None if they were not larger.
+
+    Raises:
+        DataError: as :func:`index`.
+    """
+    side: int | None = _record(location)["short_side"]
+    return side
+
+
+def _record(location: Packed) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(location.read(RECORD))
+        if (record["format"], record["key"]) == (FORMAT, location.key):
+            return record
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise DataError(
+        f"'{location}' is not where its index says: the shard has changed.", "Copy or pack the set again."
     )
 
 

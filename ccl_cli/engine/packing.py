@@ -116,6 +116,8 @@ class _Packing:
             for split, samples in groupby(encoded, key=lambda sample: sample.split):
                 self._write(split, samples)
             reporter.line()
+        in_order = sorted(self.shards, key=lambda name: (SPLITS.index(name.partition("-")[0]), name))
+        self.shards = {name: self.shards[name] for name in in_order}
 
     def _write(self, split: str, samples: Iterator[Encoded]) -> None:
         free = (name for name in shard_names(split) if name not in self.shards)
