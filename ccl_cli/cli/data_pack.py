@@ -51,7 +51,7 @@ def pack(
     quality: Annotated[
         int | None,
         typer.Option(
-            help="JPEG quality (1 to 95, default 85), or H.264 rate factor (0 to 51, default 20; less: finer).",
+            help="JPEG quality (1 to 95, default 85), or H.264 rate factor (0 to 51, default 20).",
             rich_help_panel=DATA,
         ),
     ] = None,

@@ -154,7 +154,7 @@ def test_a_packed_mp4_is_read_by_seeking(tmp_path, monkeypatch):
     from ccl_cli.data import decode
 
     sought = decode._sought
-    monkeypatch.setattr(to_image, lambda *args: map(lambda f: decoded.append(f) or f, sought(*args)))
+    monkeypatch.setattr(to_image, lambda *args: (decoded.append(f) or f for f in sought(*args)))
     read_frames(location, 190, 8)
     assert len(decoded) == 8
 

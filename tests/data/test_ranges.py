@@ -114,7 +114,7 @@ def test_a_server_that_ignores_ranges_is_named_and_its_file_not_read(file, serve
 
 
 def test_what_a_server_does_not_have(file, server):
-    with pytest.raises(DataError, match="b.tar' is not there: the server answers 404"):
+    with pytest.raises(DataError, match=r"b\.tar' is not there: the server answers 404"):
         read_range(f"{server.url}/b.tar", 0, 1)
 
 
