@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ccl_cli.cli import data_pack, options
 from ccl_cli.cli import data_shown as shown
-from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins, examples, group, with_verbosity
 from ccl_cli.errors import DataError, PluginError, UsageError
 
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ccl")
 
 app = group(
-    "List, prepare, check and describe data sets.",
+    "List, prepare, check, describe and pack data sets.",
     "ccl data ls",
     "ccl data prepare ucf51 --videos /data/UCF-101",
     "ccl data verify folder:my_videos",
     "ccl data stats manifest:ucf51.jsonl",
+    "ccl data pack ucf51 --output packed",
 )
+
+app.command("pack", epilog=examples(*data_pack.EXAMPLES))(with_verbosity(data_pack.pack))
 
 Set = Annotated[
     str,

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import dropwhile, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
@@ -20,9 +19,12 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Interpolation, VideoReformatter
 from torch import Tensor
 
+from ccl_cli.data import packed
+from ccl_cli.data.info import VideoInfo
+from ccl_cli.data.location import Location, Packed
 from ccl_cli.data.media import (
+    MAX_SIDE,
     THREADS,
-    VideoInfo,
     best_stream,
     decoded,
     frame_range,
@@ -36,14 +38,17 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from numpy.typing import NDArray
 
-__all__ = ["Clip", "VideoInfo", "frame_range", "index_video", "iter_windows", "read_frames"]
+__all__ = ["Clip", "VideoInfo", "frame_range", "frames_from", "index_video", "iter_windows", "read_frames"]
 
 # Left to itself, scaling takes every core from PyAV 17 on, and only from there on has a choice.
-_SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
+SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
 _SMALL = 2**17  # bytes of a video that stays decoded: opening such a file again takes longer than reading it
 _KEPT = 256
 # Decoders that heed a change of skip_frame between packets; AV1's keeps the first value.
 _SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}
+
+
+Frame = tuple[int | None, "NDArray[np.uint8]"]
 
 
 class Clip(NamedTuple):
@@ -60,7 +65,7 @@ class Clip(NamedTuple):
     end: float
 
 
-def read_frames(path: Path, first: int, count: int, *, short_side: int = 256) -> Clip:
+def read_frames(path: Location, first: int, count: int, *, short_side: int = 256) -> Clip:
     """Read frames ``first`` to ``first + count``; where the video ends earlier they repeat from the first.
 
     Videos of at most 128 KiB of pixels stay decoded, the latest 256 in each process: at most 34 MB.
@@ -81,16 +86,16 @@ def read_frames(path: Path, first: int, count: int, *, short_side: int = 256) ->
     if info.frames * info.height * info.width * 3 <= _SMALL:
         read = _small_video(info, short_side)[first : first + count]
     else:
-        read = list(islice(_frames_from(info, first, short_side), len(wanted)))
+        read = list(frames_from(info, first, len(wanted), short_side))
     if info.seekable and [pts for pts, _ in read] != wanted:
-        read = list(islice(_frames_from(info, first, short_side, seek=False), len(wanted)))
+        read = list(frames_from(info, first, len(wanted), short_side, seek=False))
     if not read:
         raise DataError(f"No frame of '{path}' from {info.time(first):.2f} s on can be decoded.")
     return _clip(info, [image for _, image in read], first, count)
 
 
 def iter_windows(
-    path: Path,
+    path: Location,
     length: int,
     stride: int,
     *,
@@ -117,7 +122,7 @@ def iter_windows(
     first, count = frame_range(info, start, end)
     images: list[NDArray[np.uint8]] = []
     begin, fresh, seen = first, 0, 0
-    for seen, (_, image) in enumerate(islice(_frames_from(info, first, short_side), count), 1):
+    for seen, (_, image) in enumerate(frames_from(info, first, count, short_side), 1):
         if first + seen <= begin:
             continue  # between two windows, when the stride is longer than a window
         images.append(image)
@@ -132,14 +137,47 @@ def iter_windows(
 
 
 @lru_cache(maxsize=_KEPT)
-def _small_video(info: VideoInfo, short_side: int) -> list[tuple[int | None, NDArray[np.uint8]]]:
-    return list(_frames_from(info, 0, short_side))
+def _small_video(info: VideoInfo, short_side: int) -> list[Frame]:
+    return list(frames_from(info, 0, info.frames, short_side))
 
 
-def _frames_from(
-    info: VideoInfo, first: int, short_side: int, *, seek: bool = True
-) -> Iterator[tuple[int | None, NDArray[np.uint8]]]:
-    """Timestamps and upright pictures of the frames from ``first`` on."""
+def frames_from(
+    info: VideoInfo, first: int, count: int, short_side: int, *, seek: bool = True
+) -> Iterator[Frame]:
+    """Timestamps and upright pictures [H, W, 3] of at most ``count`` frames from ``first`` on.
+
+    Args:
+        info: The video.
+        first: Index of the first frame.
+        count: Number of frames.
+        short_side: As in :func:`read_frames`.
+        seek: Whether to seek to them where that can be checked.
+
+    Raises:
+        DataError: the file cannot be opened, or a packed frame is damaged.
+    """
+    if isinstance(info.path, Packed):
+        yield from _packed_from(info, first, count, short_side, seek)
+    else:
+        yield from islice(_decoded_from(info, first, short_side, seek), count)
+
+
+def _packed_from(info: VideoInfo, first: int, count: int, short_side: int, seek: bool) -> Iterator[Frame]:
+    """Frames that may be as large as they were packed, or must be made smaller."""
+    if info.jpegs is not None:
+        frames: Iterator[Frame] = packed.jpegs_from(info, info.jpegs, first, count)
+    else:
+        frames = islice(_decoded_from(info, first, MAX_SIDE, seek), count)
+    to_image = _ToImage(short_side)
+    for pts, image in frames:
+        image = image[: info.height, : info.width]  # H.264 has even sides only: an odd one was padded
+        if min(info.height, info.width) > short_side:
+            image = to_image(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24"))
+        yield pts, image
+
+
+def _decoded_from(info: VideoInfo, first: int, short_side: int, seek: bool) -> Iterator[Frame]:
+    """All frames from ``first`` on."""
     key = int(np.searchsorted(info.keys[:, 0], info.pts[first], side="right")) - 1
     to_image = _ToImage(short_side)
     if seek and info.seekable and key >= 0:
@@ -194,7 +232,7 @@ class _ToImage:
             scale = min(1.0, self.short_side / min(frame.width, frame.height))
             self.size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
         rgb = self.reformatter.reformat(
-            frame, *self.size, format="rgb24", interpolation=Interpolation.AREA, **_SCALING
+            frame, *self.size, format="rgb24", interpolation=Interpolation.AREA, **SCALING
         )
         return _upright(np.asarray(rgb.to_ndarray(), np.uint8), frame)
 

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 import av
 
+from ccl_cli.data.info import VideoInfo
 from ccl_cli.data.media import (
     SILENCE,
-    VideoInfo,
     best_stream,
     decoded,
     frame_range,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
@@ -16,6 +16,9 @@ import av.logging
 import numpy as np
 from av.stream import Disposition
 
+from ccl_cli.data import packed
+from ccl_cli.data.info import AudioTrack, VideoInfo
+from ccl_cli.data.location import Location, Packed
 from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,65 +36,6 @@ SILENCE = 1e-4  # a track without a sample of this size holds no sound
 av.logging.set_level(None)  # FFmpeg's own lines say nothing that the errors below do not
 
 
-@dataclass(frozen=True, slots=True)
-class AudioTrack:
-    """Where a file's sound lies.
-
-    Attributes:
-        start: Seconds on the file's clock.
-        end: Seconds on the file's clock.
-    """
-
-    start: float
-    end: float
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class VideoInfo:
-    """What a pass over a file's packets tells.
-
-    Attributes:
-        path: The file.
-        pts: [N] int64 presentation timestamps of the displayed frames, ascending.
-        keys: [K, 2] int64 presentation and decoding timestamps of the key frames, ascending.
-        end_pts: Where the last frame ends.
-        time_base: Seconds per timestamp unit.
-        origin: Seconds by the file's timestamps that count as 0: where picture or sound starts.
-        width: Pixels, as stored; 0 in a file without a picture.
-        height: Pixels, as stored.
-        seekable: Whether timestamps identify frames, so that a seek can be checked.
-        audio: The sound track, if any.
-        promised: Seconds that the file's header says there are; less where it does not say.
-    """
-
-    path: Path
-    pts: NDArray[np.int64]
-    keys: NDArray[np.int64]
-    end_pts: int
-    time_base: Fraction
-    origin: float
-    width: int
-    height: int
-    seekable: bool
-    audio: AudioTrack | None
-    promised: float = 0.0
-
-    @property
-    def frames(self) -> int:
-        """Number of displayed frames, N."""
-        return len(self.pts)
-
-    @property
-    def duration(self) -> float:
-        """Seconds from the first frame's start to the last frame's end."""
-        return self.time(self.frames) - self.time(0)
-
-    def time(self, frame: int) -> float:
-        """Presentation time of a frame in seconds; of frame N: the end of the last one."""
-        pts = self.end_pts if frame >= self.frames else int(self.pts[frame])
-        return float(pts * self.time_base) - self.origin
-
-
 class _Packet(NamedTuple):
     pts: int | None
     dts: int | None
@@ -100,7 +44,7 @@ class _Packet(NamedTuple):
     discard: bool
 
 
-def index_video(path: Path) -> VideoInfo:
+def index_video(path: Location) -> VideoInfo:
     """Index a video's frames; cached per process until the file changes.
 
     Raises:
@@ -114,12 +58,14 @@ def index_video(path: Path) -> VideoInfo:
     return info
 
 
-def index_media(path: Path) -> VideoInfo:
+def index_media(path: Location) -> VideoInfo:
     """Index a file that may hold sound alone; cached like :func:`index_video`.
 
     Raises:
         DataError: not found, empty, or not a media file.
     """
+    if isinstance(path, Packed):
+        return packed.index(path)
     try:
         stat = path.stat()
     except OSError as error:
@@ -149,16 +95,22 @@ def frame_range(info: VideoInfo, start: float | None = None, end: float | None =
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
-    """Open a file for reading.
+def opened(path: Location) -> Iterator[InputContainer]:
+    """Open a file, or a packed video's mp4, for reading.
 
     Raises:
         DataError: it is not a media file; also in place of any FFmpeg error inside the block.
     """
     try:
         # Only this file: a playlist that poses as a video must not make the machine open anything else.
-        options = {"protocol_whitelist": "file"}  # of the container alone: PyAV 15 crashes on stream options
-        container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
+        file: Any
+        file, form, may_open = f"file:{path}", None, "file"
+        if isinstance(path, Packed):
+            file, form, may_open = packed.mp4(path), "mp4", "none"
+        options = {
+            "protocol_whitelist": may_open
+        }  # of the container alone: PyAV 15 crashes on stream options
+        container = av.open(file, format=form, container_options=options, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"'{path}' is not a complete media file: {reason}.") from error

@@ -16,6 +16,7 @@ from typing import Any
 
 from ccl_cli.data.crash_proof import Lost
 from ccl_cli.data.findings import ABSENT, LOOK, Effort, examine
+from ccl_cli.data.location import Packed
 from ccl_cli.data.look import Finding, Subject
 from ccl_cli.data.manifest import SPLITS, Manifest
 from ccl_cli.data.sources.about import ListFile
@@ -102,7 +103,16 @@ def prepare(manifest: Manifest, path: Path, effort: Effort) -> Prepared:
 
 
 def subjects(manifest: Manifest) -> list[Subject]:
-    """What there is to look at, in the order of the videos."""
+    """What there is to look at, in the order of the videos.
+
+    Raises:
+        DataError: they are packed.
+    """
+    if any(isinstance(video.path, Packed) for video in manifest.videos):
+        raise DataError(
+            f"'{manifest.name}' is packed: its videos were looked into when that was done.",
+            "Name the data set that it was packed from.",
+        )
     return [Subject(str(video.path), video.start, video.end) for video in manifest.videos]
 
 
@@ -130,7 +140,7 @@ def _by_split(manifest: Manifest, tally: Mapping[tuple[str, int, str], int]) -> 
 
 def _root(manifest: Manifest) -> Path:
     """The deepest folder above all videos."""
-    folders = {f"{video.path.parent}{os.sep}" for video in manifest.videos}
+    folders = {f"{video.path.parent}{os.sep}" for video in manifest.videos if isinstance(video.path, Path)}
     return Path(os.path.commonpath([min(folders), max(folders)]))  # what these two share, all of them do
 
 

@@ -11,17 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccl_cli.data.media import (
-    SILENCE,
-    AudioTrack,
-    VideoInfo,
-    best_stream,
-    decoded,
-    index_media,
-    mono,
-    opened,
-    packets_of,
-)
+from ccl_cli.data import packed
+from ccl_cli.data.info import AudioTrack, VideoInfo
+from ccl_cli.data.location import Location, Packed
+from ccl_cli.data.media import SILENCE, best_stream, decoded, index_media, mono, opened, packets_of
 from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,7 +42,7 @@ class Sound(NamedTuple):
 
 
 def read_audio(
-    path: Path,
+    path: Location,
     *,
     centre: float,
     seconds: float,
@@ -95,7 +88,10 @@ def _short(info: VideoInfo, low: float, high: float, rate: int) -> Tensor:
 
 def _resampled(info: VideoInfo, low: float, high: float, rate: int) -> Tensor:
     assert info.audio
-    heard, native = _mono_between(info.path, info.audio, info.origin, low, high)
+    if isinstance(info.path, Packed):
+        heard, native = packed.mono_between(info.path, info.audio, low, high)
+    else:
+        heard, native = _mono_between(info.path, info.audio, info.origin, low, high)
     samples: Tensor = _resampler(native, rate)(torch.from_numpy(heard))
     return samples[: math.ceil((high - low) * rate - 1e-3)].nan_to_num_(0.0).clamp_(-1, 1)
 

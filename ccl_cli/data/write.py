@@ -18,24 +18,26 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _log = logging.getLogger("ccl")
 
 
-def claim_folder(root: Path, stamp: str) -> None:
-    """Make a folder of clips ours, unless it holds anything else; unfinished files begin with a dot.
+def claim_folder(root: Path, stamp: str, what: str = "clips") -> None:
+    """Make a folder ours, unless it holds anything else; unfinished files begin with a dot.
 
     Args:
         root: The folder; made if need be.
-        stamp: Names everything that decides the clips.
+        stamp: Names everything that decides the files.
+        what: They are called.
 
     Raises:
-        DataError: it holds clips of another stamp, or other files.
+        DataError: it holds files of another stamp, or other files.
     """
-    mark = root / ".clips.json"
+    mark = root / f".{what}.json"
     if mark.is_file():
         if mark.read_text(encoding="utf-8") != stamp:
-            raise DataError(f"'{root}' holds clips of other options.", "Delete it or name another folder.")
+            raise DataError(f"'{root}' holds {what} of other options.", "Delete it or name another folder.")
     elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
-        raise DataError(f"'{root}' is not empty.", "Name another folder; your own clips: --data folder:PATH.")
+        own = "; your own clips: --data folder:PATH" if what == "clips" else ""
+        raise DataError(f"'{root}' is not empty.", f"Name another folder{own}.")
     else:
-        _log.info("Writing clips to '%s'.", root)
+        _log.info("Writing %s to '%s'.", what, root)
         write_text(mark, stamp)
 
 

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from ccl_cli import registry
+from ccl_cli.data.location import Packed
 from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.packed import scaled_to
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import CclError, DataError, RecipeError, Several
 from ccl_cli.methods import Method, Setting, TeacherInfo
@@ -65,6 +67,7 @@ def build(recipe: Recipe) -> Parts:
     absent = set(missing)
     videos = tuple(video for video in manifest.split("train") if video not in absent)
     check_coverage(teachers, videos, "training videos")
+    warn_if_packed_smaller(videos, recipe.clip.short_side)
     torch.manual_seed(recipe.train.seed)
     student = load_student(recipe.student, len(manifest.classes))
     infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in teachers.items())
@@ -135,6 +138,19 @@ def check_unreadable(
         f"more than the limit of {limit:.0%}{f'; for example {names}' if names else ''}.",
         "Mend them, or raise the limit with --set max_unreadable=SHARE; they count as errors in evaluation.",
     )
+
+
+def warn_if_packed_smaller(videos: Sequence[Video], short_side: int) -> None:
+    """Say so when packing has made frames smaller than a recipe wants them."""
+    first = next((video.path for video in videos if isinstance(video.path, Packed)), None)
+    side = scaled_to(first) if first else None
+    if side is not None and side < short_side:
+        _log.warning(
+            "The videos were packed at %d pixels, the recipe reads them at %d (clip.short_side): "
+            "crops will be coarser than from the files.",
+            side,
+            short_side,
+        )
 
 
 def check_coverage(teachers: Mapping[str, Teacher], videos: Sequence[Video], what: str = "videos") -> None:

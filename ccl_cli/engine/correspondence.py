@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ccl_cli import registry
+from ccl_cli.data.location import size_of
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.engine.build import check_coverage, load_teachers
 from ccl_cli.engine.device import set_up
@@ -135,7 +136,7 @@ def _own_manifest(run: RunFolder) -> Manifest:
     manifest = Manifest.load(run.path / MANIFEST)
     if manifest.hash == run.summary.get("data", {}).get("manifest"):
         return manifest
-    if not any(video.path.exists() for video in manifest.videos):
+    if all(size_of(video.path) is None for video in manifest.videos):
         raise DataError(
             f"The videos of '{manifest.name}' are gone, for example '{manifest.videos[0].path}'.",
             "Put them back, or name a run whose videos are there.",

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ccl_cli.data.location import size_of
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.engine.artefact import load_model
 from ccl_cli.engine.device import set_up
@@ -51,7 +52,8 @@ def described(folder: Path, split: str) -> Videos:
     videos = manifest.split(split)
     if not videos:
         raise DataError(f"The data set '{manifest.name}' has no {split} split.")
-    sizes = [video.path.stat().st_size if video.path.is_file() else _GONE for video in videos]
+    found_sizes = (size_of(video.path) for video in videos)
+    sizes = [_GONE if size is None else size for size in found_sizes]
     key = {"model": _hash_of(run.model), "videos": _hash_of_rows(manifest, videos)}
     name = re.sub(r"[^\w.-]+", "_", manifest.name)
     path = folder / f"described-{name}-{split}.safetensors"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ from ccl_cli.report.study import Study
 from ccl_cli.report.views import views
 
 if TYPE_CHECKING:
+    from ccl_cli.data.location import Location
     from ccl_cli.data.manifest import Video
 
 QUERIES, NEIGHBOURS = 8, 4
@@ -75,7 +75,7 @@ def find(study: Study) -> list[Search]:
     return found
 
 
-def thumbnail(path: Path, start: float | None = None, end: float | None = None) -> bytes:
+def thumbnail(path: Location, start: float | None = None, end: float | None = None) -> bytes:
     """The middle frame of a video, or of a stretch of it, as JPEG.
 
     Raises:

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from ccl_cli.data.decode import _SCALING  # several threads overwrite each other's edges at odd widths
+from ccl_cli.data.decode import SCALING  # several threads overwrite each other's edges at odd widths
 
 RATE = 25
 
@@ -46,7 +46,7 @@ def write(
                 video.codec_context.time_base = Fraction(1, 1000)
             for index, image in enumerate(images):
                 frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(
-                    format=pix_fmt, dst_color_range=colour_range, **_SCALING
+                    format=pix_fmt, dst_color_range=colour_range, **SCALING
                 )
                 frame.time_base = Fraction(1, RATE if times is None else 1000)
                 frame.pts = index if times is None else times[index]
@@ -93,7 +93,7 @@ def sequential(path: Path, short_side: int = 10_000) -> np.ndarray:
 def _image(frame, short_side: int) -> np.ndarray:
     scale = min(1.0, short_side / min(frame.width, frame.height))
     size = round(frame.width * scale), round(frame.height * scale)
-    rgb = frame.reformat(*size, format="rgb24", interpolation=Interpolation.AREA, **_SCALING)
+    rgb = frame.reformat(*size, format="rgb24", interpolation=Interpolation.AREA, **SCALING)
     return np.rot90(rgb.to_ndarray(), frame.rotation // 90)
 
 

@@ -274,9 +274,9 @@ def test_small_videos_stay_decoded_until_the_file_changes(tmp_path, monkeypatch)
     first, second = rng.integers(0, 256, (2, 6, 32, 48, 3), dtype=np.uint8)
     path = tmp_path / "small.mp4"
     write_clip(path, first, 25)
-    real, opened = decode._frames_from, []
+    real, opened = decode.frames_from, []
     monkeypatch.setattr(
-        decode, "_frames_from", lambda *args, **rest: opened.append(args) or real(*args, **rest)
+        decode, "frames_from", lambda *args, **rest: opened.append(args) or real(*args, **rest)
     )
     whole = read_frames(path, 0, 6).frames
     part = read_frames(path, 2, 3)

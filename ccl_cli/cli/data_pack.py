@@ -1,0 +1,125 @@
+"""``ccl data pack``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ccl_cli import console
+from ccl_cli.cli import options
+from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins
+from ccl_cli.errors import UsageError
+
+EXAMPLES = (
+    "ccl data pack ucf51 --output packed",
+    "ccl data pack folder:my_videos --output packed --format mp4 --quality 23",
+    "ccl data pack kinetics.csv --output packed --short-side 256 --fps 15 --no-audio",
+    "ccl train --recipe mine.yaml --data shards:packed",
+)
+_LARGEST = {"jpeg": (1, 95), "mp4": (0, 51)}
+
+
+def pack(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE[:PATH]",
+            help="Data set, e.g. ucf51 or folder:my_videos.",
+            autocompletion=complete_plugins("ccl.datasets"),
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the shards.", rich_help_panel=OUTPUT)
+    ],
+    short_side: Annotated[
+        int, typer.Option(min=16, help="Larger frames are scaled down to it, pixels.", rich_help_panel=DATA)
+    ] = 128,
+    fps: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Frames per second at most; default all.", rich_help_panel=DATA),
+    ] = None,
+    form: Annotated[
+        Literal["jpeg", "mp4"],
+        typer.Option("--format", help="jpeg: fastest to read. mp4: smallest.", rich_help_panel=DATA),
+    ] = "jpeg",
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            help="JPEG quality (1 to 95, default 85), or H.264 rate factor (0 to 51, default 20).",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    audio: Annotated[
+        bool, typer.Option("--audio/--no-audio", help="Whether sound is packed too.", rich_help_panel=DATA)
+    ] = True,
+    audio_rate: Annotated[
+        int, typer.Option(min=1000, help="Of packed sound, Hz.", rich_help_panel=DATA)
+    ] = 32_000,
+    max_unreadable: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of a split that may be unreadable; default 0.05.", rich_help_panel=DATA
+        ),
+    ] = None,
+    shard_size: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="At which a shard is closed.", rich_help_panel=OUTPUT)
+    ] = 256,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that encode; default one per core.", rich_help_panel=RUNTIME),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Re-encode a data set once, so that training reads it many times faster: --data shards:DIR.
+
+    Run the same command again after an interruption: finished shards are kept.
+    """
+    from ccl_cli.data.encode import QUALITY, Settings
+    from ccl_cli.engine.packing import pack as run
+    from ccl_cli.recipe import Recipe
+
+    quality = QUALITY[form] if quality is None else quality
+    low, high = _LARGEST[form]
+    if not low <= quality <= high:
+        raise UsageError(f"--quality must be {low} to {high} for --format {form}, not {quality}.")
+    result = run(
+        data,
+        output,
+        Settings(short_side, fps, form, quality, audio_rate if audio else None),
+        workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+        shard_size=shard_size * 10**6,
+        max_unreadable=Recipe().max_unreadable if max_unreadable is None else max_unreadable,
+    )
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show(result)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    columns = ["split", "videos", "packed", "shards", "MB", "minutes", "kB/s", "sound", "silent", "no track"]
+    console.print_table(columns, [_row(name, each) for name, each in result["splits"].items()])
+    for name, reason in list(result["unreadable"].items())[:10]:
+        print(f"left out: {name}: {reason}")
+    if len(result["unreadable"]) > 10:
+        print(f"left out: {len(result['unreadable']) - 10} more; index.json names them")
+    print(f"\nTrain with it: ccl train --data {shlex.quote('shards:' + result['folder'])}")
+
+
+def _row(name: str, each: Mapping[str, Any]) -> tuple[str, ...]:
+    rate = each["bytes"] / 1000 / each["seconds"] if each["seconds"] else 0.0
+    sound = each["sound"]
+    return (
+        name,
+        *(str(each[key]) for key in ("videos", "packed", "shards")),
+        f"{each['bytes'] / 1e6:.1f}",
+        f"{each['seconds'] / 60:.1f}",
+        f"{rate:.0f}",
+        *(str(sound.get(state, 0)) for state in ("present", "silent", "no track")),
+    )
