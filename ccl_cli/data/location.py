@@ -89,11 +89,18 @@ def from_plain(plain: str | dict[str, Any]) -> Location:
     """What :func:`to_plain` made.
 
     Raises:
-        KeyError, TypeError: it is something else.
+        ValueError, TypeError: it is something else.
     """
     if isinstance(plain, str):
         return Path(plain)
-    return Packed(**plain | {"members": tuple(Member(*member) for member in plain["members"])})
+    location = Packed(**plain | {"members": tuple(Member(*member) for member in plain.get("members", ()))})
+    numbers = [number for member in location.members for number in member[1:]]
+    texts = [location.shard, location.key, location.reason, *(member.suffix for member in location.members)]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("places in a shard must be whole numbers")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("the shard and the names in it must be texts")
+    return location
 
 
 def _file_size(path: Path | str) -> int | None:

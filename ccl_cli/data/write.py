@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
+from ccl_cli.data.decode import SCALING
 from ccl_cli.errors import DataError
 from ccl_cli.files import atomic_path, write_text
 
@@ -64,7 +65,8 @@ def write_clip(path: Path, frames: Array, fps: float, sound: Array | None = None
         video = _video_stream(container, fps, frames.shape[2], frames.shape[1])
         audio = None if sound is None else container.add_stream("aac", rate=rate, layout="mono")
         for index, image in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            drawn = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            picture = drawn.reformat(format="yuv420p", **SCALING)  # left to the encoder, it takes every core
             picture.pts = index
             container.mux(video.encode(picture))
         container.mux(video.encode(None))
@@ -83,7 +85,9 @@ def _check(frames: Array, sound: Array | None) -> None:
 
 def _video_stream(container: OutputContainer, fps: float, width: int, height: int) -> Any:
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+    # mbtree: x264's AVX-512 code for it gives other bytes from run to run.
+    options = {"x264-params": "mbtree=0"} if codec == "libx264" else {}
+    stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.thread_count = 1  # the bytes must not depend on the number of cores
     stream.codec_context.flags |= av.codec.context.Flags.bitexact

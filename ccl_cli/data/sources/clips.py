@@ -71,7 +71,7 @@ def load(
         DataError: a folder with other content, or no room on the disk.
     """
     options = {"classes": classes, "per_class": per_class, "size": size, "seconds": seconds, "seed": seed}
-    stamp = json.dumps({"format": "ccl-clips-1", **options})
+    stamp = json.dumps({"format": "ccl-clips-2", **options})
     key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
     root = Path(location).expanduser() if location else cache_dir() / "clips" / key
     try:

@@ -198,7 +198,7 @@ def load(
         frames=frames,
         seed=seed,
     )
-    stamp = json.dumps({"format": "ccl-synthetic-3", **asdict(settings)})
+    stamp = json.dumps({"format": "ccl-synthetic-4", **asdict(settings)})
     key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
     root = Path(location).expanduser() if location else cache_dir() / "synthetic" / f"{labels}-{key}"
     try:
