@@ -26,6 +26,7 @@ BENCHMARKS = {
     "input": ["input.py"],
     "retrieval": ["retrieval.py", "--paper", "--rounds", "2"],
     "start": ["start.py", "--imports"],
+    "growth": ["growth.py", "--plot", str(HERE.parent / "docs" / "images" / "growth.png")],
 }
 INTRODUCTION = """\
 # How fast ccl is
