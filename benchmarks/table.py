@@ -2,6 +2,7 @@
 
     python benchmarks/table.py                  # all of them; half an hour on two cores
     python benchmarks/table.py loss start       # some; the others stay as they were
+    python benchmarks/table.py loss --rounds=3  # what is no option of its own goes to the benchmarks named
     python benchmarks/table.py --collect        # none: only write the document again
 
 What each benchmark printed, its command, date, machine and versions among it, is kept under
@@ -44,12 +45,12 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"Of {', '.join(present)}; default: all.")
     parser.add_argument("--collect", action="store_true", help="Run nothing.")
-    options = parser.parse_args()
+    options, passed = parser.parse_known_args()
     if unknown := sorted(set(options.names) - set(present)):
         parser.error(f"there is no benchmark '{unknown[0]}'")
     for name in [] if options.collect else options.names or present:
         script, *arguments = BENCHMARKS[name]
-        command = [sys.executable, str(HERE / script), *arguments]
+        command = [sys.executable, str(HERE / script), *arguments, *passed]
         said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         write_text(result(name), said.rstrip() + "\n")
         print(said, flush=True)
