@@ -1,11 +1,10 @@
 """Table and plot of the study in docs/claim.md: the figures as sound and picture drift apart.
 
     cd runs
-    python ../benchmarks/correspondence.py 1=correspondence-1 \\
-        0.5=correspondence,correspondence-0.5 0=correspondence-0
+    python ../benchmarks/correspondence.py 1=correspondence-1 0.5=correspondence 0=correspondence-0
 
-Of several folders at one correspondence the last that has a cell gives its figures.
-A clip looks the same whatever the correspondence, so the baseline and the students of an image teacher alone
+Of several folders at one correspondence the last that has a cell gives its figures. A row "ccl x0.1" repeats the
+weight that was chosen at 0.5, so it is the same method. A clip looks the same whatever the correspondence, so the baseline and the students of an image teacher alone
 are those of one folder, the first that has them. A difference is between runs of one seed; its interval is
 Student's t at 95 %.
 """
@@ -25,7 +24,8 @@ from ccl_cli.report.png import png
 
 SETUPS = ("A", "I", "AI")
 METRICS = {"top1": "top-1", "r1": "R@1"}
-COLOURS = {"baseline": "ink", "fitnet": "s1", "ccl": "s0", "ccl joint": "s3"}
+COLOURS = {"baseline": "ink", "fitnet": "s1", "ccl": "s0", "ccl sharp sound": "s2"}
+ALONE = ("ccl joint", "ccl official", "ccl w/o composition")  # at one correspondence only: not drawn
 
 Values = dict[int, float]  # by seed
 Figures = dict[tuple[str, str, str], Values]  # by method, setup, metric
@@ -37,7 +37,8 @@ def figures(folder: Path) -> Figures:
     for run in collect([folder]).runs:
         for (_, metric), value in run.figures.items():
             if metric in METRICS:
-                found.setdefault((run.method, run.setup, metric), {})[run.seed] = value
+                method = run.method.removesuffix(" x0.1")
+                found.setdefault((method, run.setup, metric), {})[run.seed] = value
     return found
 
 
@@ -69,7 +70,7 @@ def difference(found: Figures, method: str, setup: str, metric: str) -> Paired:
 def rows(by_dial: dict[float, Figures], metric: str) -> list[list[str]]:
     """One row for each method, setup and correspondence; what does not depend on sound stands once."""
     table = []
-    for method, setup in [("baseline", ""), *((m, s) for s in SETUPS for m in COLOURS)]:
+    for method, setup in [("baseline", ""), *((m, s) for s in SETUPS for m in (*COLOURS, *ALONE))]:
         dials = [dial for dial, found in by_dial.items() if (method, setup, metric) in found]
         deaf = setup in ("", "I")
         for dial in dials[:1] if deaf else dials:
