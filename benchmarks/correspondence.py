@@ -3,10 +3,10 @@
     cd runs
     python ../benchmarks/correspondence.py 1=correspondence-1 0.5=correspondence 0=correspondence-0
 
-Of several folders at one correspondence the last that has a cell gives its figures. A row "ccl x0.1" repeats the
-weight that was chosen at 0.5, so it is the same method. A clip looks the same whatever the correspondence, so the baseline and the students of an image teacher alone
-are those of one folder, the first that has them. A difference is between runs of one seed; its interval is
-Student's t at 95 %.
+Of several folders at one correspondence the last that has a cell gives its figures. A row "ccl x0.1" repeats
+the weight that was chosen at 0.5, so it is the same method. A clip looks the same whatever the correspondence,
+so the baseline and the students of an image teacher alone are those of one folder, the first that has them. A
+difference is between runs of one seed; its interval is Student's t at 95 %.
 """
 
 from __future__ import annotations
