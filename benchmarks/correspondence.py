@@ -3,10 +3,9 @@
     cd runs
     python ../benchmarks/correspondence.py 1=correspondence-1 0.5=correspondence 0=correspondence-0
 
-Of several folders at one correspondence the last that has a cell gives its figures. A row "ccl x0.1" repeats
-the weight that was chosen at 0.5, so it is the same method. A clip looks the same whatever the correspondence,
-so the baseline and the students of an image teacher alone are those of one folder, the first that has them. A
-difference is between runs of one seed; its interval is Student's t at 95 %.
+Of several folders at one correspondence the last that has a cell gives its figures. A clip looks the same
+whatever the correspondence, so the baseline and the students of an image teacher alone are those of one
+folder, the first that has them. A difference is between runs of one seed; its interval is Student's t, 95 %.
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ def figures(folder: Path) -> Figures:
     for run in collect([folder]).runs:
         for (_, metric), value in run.figures.items():
             if metric in METRICS:
-                method = run.method.removesuffix(" x0.1")
-                found.setdefault((method, run.setup, metric), {})[run.seed] = value
+                found.setdefault((run.method, run.setup, metric), {})[run.seed] = value
     return found
 
 

@@ -152,6 +152,9 @@ class Bench(_Section):
     methods: dict[str, str | dict[str, Any]] = Field(min_length=1, description="Rows of the main tables.")
     ablations: dict[str, str | dict[str, Any]] = Field({}, description="Rows of the ablation table.")
     rows: tuple[str, ...] = Field((), description="Labels of the rows to run; default: all.")
+    weights: dict[str, dict[str, Positive]] = Field(
+        {}, description="Factor on a row's own weight by setup, e.g. as an earlier `--tune` chose it."
+    )
     seeds: Seeds = Field((0, 1, 2), description="Runs of each cell.")
     tune: Tune | None = Field(None, description="Choose one weight per method; default: published weights.")
 
@@ -161,6 +164,10 @@ class Bench(_Section):
             raise ValueError(f"'{repeated[0]}' is a method and an ablation")
         if unknown := [row for row in self.rows if row not in {*self.methods, *self.ablations}]:
             raise ValueError(f"there is no row '{unknown[0]}'")
+        if unknown := [row for row in self.weights if row not in self.methods]:
+            raise ValueError(f"weights: there is no method '{unknown[0]}'")
+        if unknown := [name for by in self.weights.values() for name in by if name not in self.setups]:
+            raise ValueError(f"weights: there is no setup '{unknown[0]}'")
         for row in (self.methods | self.ablations).values():
             if unknown := [name for name in columns(row) or () if name not in self.setups]:
                 raise ValueError(f"there is no setup '{unknown[0]}'")

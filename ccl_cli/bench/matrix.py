@@ -65,12 +65,18 @@ class Cell:
 def final_cells(recipe: Recipe, factors: Factors) -> list[Cell]:
     """Every cell of the tables; an ablation takes the factor of the row with the same methods.
 
+    Args:
+        recipe: With a benchmark; its own weights hold where none has been chosen.
+        factors: What tuning chose, by row and column.
+
     Raises:
         RecipeError: no benchmark in the recipe, or a row that is no valid recipe.
     """
     bench = section(recipe)
+    known = {(row, setup): factor for row, by in bench.weights.items() for setup, factor in by.items()}
+    known |= factors
     return [
-        _cell(row, setup, teachers, seed, factors.get((row.tuned_as, setup), 1.0), "final")
+        _cell(row, setup, teachers, seed, known.get((row.tuned_as, setup), 1.0), "final")
         for row in _chosen(recipe)
         for setup, teachers in row.cells_of(bench.setups).items()
         for seed in bench.seeds

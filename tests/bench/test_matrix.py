@@ -64,6 +64,14 @@ def test_a_factor_scales_the_method_s_weight_and_its_ablations():
     }
 
 
+def test_weights_in_the_recipe_hold_where_none_has_been_chosen():
+    known = recipe(weights={"ccl": {"A": 0.5, "AI": 2.0}})
+    weights = {(c.method, c.setup): c.factor for c in matrix.final_cells(known, {("ccl", "AI"): 4.0})}
+    assert weights["ccl", "A"] == weights["ccl w/o jsd", "A"] == 0.5
+    assert weights["ccl", "AI"] == weights["ccl w/o jsd", "AI"] == 4.0
+    assert weights["hot", "A"] == 1.0
+
+
 def test_tuning_holds_videos_out_and_leaves_the_test_list_alone():
     tuned = recipe(tune={"grid": [0.1, 1], "seeds": [5], "epochs": 2, "holdout": 0.3})
     cells = matrix.tune_cells(tuned, hold_out=True)
@@ -157,6 +165,9 @@ def test_a_recipe_without_a_benchmark_says_so():
         ({"tune": {"seeds": [3, 3]}}, "3 is named twice"),
         ({"tune": {"grid": [0.1, 1, 1.0]}}, r"1\.0 is named twice"),
         ({"rows": ["ccl", "pkd"]}, "there is no row 'pkd'"),
+        ({"weights": {"ccl w/o jsd": {"A": 2}}}, "weights: there is no method 'ccl w/o jsd'"),
+        ({"weights": {"ccl": {"V": 2}}}, "weights: there is no setup 'V'"),
+        ({"weights": {"ccl": {"A": 0}}}, "greater than 0"),
         ({"methods": {"ccl": {"method": "ccl", "setups": ["I"]}}}, "there is no setup 'I'"),
         ({"methods": {"ccl": {"method": "ccl", "setups": 5}}}, "there is no setup '5'"),
     ],
