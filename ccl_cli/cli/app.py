@@ -29,7 +29,7 @@ OWN = {
     ),
     "bench": ("bench:app", EXPERIMENTS, "Train methods by teacher setups by seeds, and print the tables."),
     "report": ("report:app", EXPERIMENTS, "Tables, comparisons and pictures of what runs have reached."),
-    "data": ("data:app", CATALOGUE, "Pack data sets for fast reading."),
+    "data": ("data:app", CATALOGUE, "Pack data sets for fast reading, and measure it."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
     "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),
