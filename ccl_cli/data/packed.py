@@ -107,7 +107,7 @@ def jpegs_from(
         sizes = np.diff(places[begin : end + 1]).tolist()
         try:
             # All in one call: what stands around the decoding would take a tenth of the time.
-            parts = list(torch.frombuffer(block, dtype=torch.uint8).split(sizes))
+            parts = list(torch.frombuffer(block, dtype=torch.uint8).split_with_sizes(sizes))
             images = decode_jpeg(parts, ImageReadMode.RGB)
         except RuntimeError as error:
             raise DataError(f"A frame of '{info.path}' from {begin} to {end - 1} is damaged.") from error
