@@ -2,11 +2,12 @@
 
     python benchmarks/input.py VIDEO... [--frames 16] [--short-side 128] [--reads 15] [--rounds 3]
 
-All ways read the same windows in turns, one thread each; medians. Seconds are of the processor, so that others on
-the machine do not count; files are in the page cache. Nothing is kept between two reads: in an epoch each video
-comes once. The first video is also made into a 720p file. "wrong" counts reads whose first frame is not the one
-that was asked for. Of other packages those that are installed take part: torchcodec, decord, pytorchvideo, and h5py
-for the way of the published code, JPEG frames of 240 pixels in an HDF5 file, read with PIL.
+All ways read the same windows in turns, one thread each; medians. Seconds are of the processor, so that
+others on the machine do not count; files are in the page cache. Nothing is kept between two reads: in an
+epoch each video comes once. The first video is also made into a 720p file. "wrong" counts reads whose first
+frame is not the one that was asked for. Of other packages those that are installed take part: torchcodec,
+decord, pytorchvideo, and h5py for the way of the published code: JPEG frames of 240 pixels in an HDF5 file, read
+with PIL.
 """
 
 from __future__ import annotations
@@ -183,13 +184,13 @@ def ways(path: Path, folder: Path, side: int) -> Iterator[tuple[str, Way, int]]:
 
 def is_first(image: np.ndarray, reference: np.ndarray, first: int) -> bool:
     """Whether a picture is the reference's frame ``first`` rather than one within three of it."""
-    small = [
-        tv.resize(torch.tensor(each).permute(2, 0, 1), [32, 32]).float() for each in (image, reference[first])
-    ]
-    near = range(max(0, first - 3), min(len(reference), first + 4))
-    others = [tv.resize(torch.tensor(reference[n]).permute(2, 0, 1), [32, 32]).float() for n in near]
-    apart = [float((small[0] - other).abs().mean()) for other in others]
-    return apart[first - near[0]] <= min(apart) + 0.25  # still pictures are all alike
+    low = max(0, first - 3)
+    small, *near = (
+        tv.resize(torch.tensor(each).permute(2, 0, 1), [32, 32]).float()
+        for each in (image, *reference[low : first + 4])
+    )
+    apart = [float((small - other).abs().mean()) for other in near]
+    return apart[first - low] <= min(apart) + 0.25  # still pictures are all alike
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

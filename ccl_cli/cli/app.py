@@ -29,7 +29,7 @@ OWN = {
     ),
     "bench": ("bench:app", EXPERIMENTS, "Train methods by teacher setups by seeds, and print the tables."),
     "report": ("report:app", EXPERIMENTS, "Tables, comparisons and pictures of what runs have reached."),
-    "data": ("data:app", CATALOGUE, "List, prepare, check, describe and pack data sets."),
+    "data": ("data:app", CATALOGUE, "List, prepare, check, pack and measure data sets."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
     "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once; ccl train reads what fits."),

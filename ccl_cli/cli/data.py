@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccl_cli.cli import data_pack, options
+from ccl_cli.cli import data_bench, data_pack, options
 from ccl_cli.cli import data_shown as shown
 from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins, examples, group, with_verbosity
 from ccl_cli.errors import DataError, PluginError, UsageError
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ccl")
 
 app = group(
-    "List, prepare, check, describe and pack data sets.",
+    "List, prepare, check, pack and measure data sets.",
     "ccl data ls",
     "ccl data prepare ucf51 --videos /data/UCF-101",
     "ccl data verify folder:my_videos",
     "ccl data stats manifest:ucf51.jsonl",
     "ccl data pack ucf51 --output packed",
+    "ccl data bench shards:packed",
 )
-
-app.command("pack", epilog=examples(*data_pack.EXAMPLES))(with_verbosity(data_pack.pack))
 
 Set = Annotated[
     str,
@@ -200,6 +199,10 @@ def stats(
         print(json.dumps(statistics.as_json()))
     else:
         shown.statistics(statistics, per_class)
+
+
+app.command("pack", epilog=examples(*data_pack.EXAMPLES))(with_verbosity(data_pack.pack))
+app.command("bench", epilog=examples(*data_bench.EXAMPLES))(with_verbosity(data_bench.bench))
 
 
 def _effort(workers: int | None, limit: float | None, deep: bool = False) -> Effort:

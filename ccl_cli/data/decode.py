@@ -168,10 +168,11 @@ def _packed_from(info: VideoInfo, first: int, count: int, short_side: int, seek:
         frames: Iterator[Frame] = packed.jpegs_from(info, info.jpegs, first, count)
     else:
         frames = islice(_decoded_from(info, first, MAX_SIDE, seek), count)
+    larger = min(info.height, info.width) > short_side
     to_image = _ToImage(short_side)
     for pts, image in frames:
         image = image[: info.height, : info.width]  # H.264 has even sides only: an odd one was padded
-        if min(info.height, info.width) > short_side:
+        if larger:
             image = to_image(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24"))
         yield pts, image
 

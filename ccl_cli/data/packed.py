@@ -103,16 +103,16 @@ def jpegs_from(
     last = min(first + count, info.frames)
     for begin in range(first, last, _BLOCK):
         end = min(begin + _BLOCK, last)
-        data = torch.frombuffer(
-            bytearray(info.path.read(JPEGS, *places[[begin, end]].tolist())), dtype=torch.uint8
-        )
-        cuts = (places[begin : end + 1] - places[begin]).tolist()
-        for frame in range(begin, end):
-            try:
-                image = decode_jpeg(data[cuts[frame - begin] : cuts[frame - begin + 1]], ImageReadMode.RGB)
-            except RuntimeError as error:
-                raise DataError(f"Frame {frame} of '{info.path}' is damaged.") from error
-            yield int(info.pts[frame]), image.permute(1, 2, 0).numpy()
+        block = bytearray(info.path.read(JPEGS, *places[[begin, end]].tolist()))
+        sizes = np.diff(places[begin : end + 1]).tolist()
+        try:
+            # All in one call: what stands around the decoding would take a tenth of the time.
+            parts = list(torch.frombuffer(block, dtype=torch.uint8).split_with_sizes(sizes))
+            images = decode_jpeg(parts, ImageReadMode.RGB)
+        except RuntimeError as error:
+            raise DataError(f"A frame of '{info.path}' from {begin} to {end - 1} is damaged.") from error
+        for pts, image in zip(info.pts[begin:end].tolist(), images, strict=True):
+            yield pts, image.permute(1, 2, 0).numpy()
 
 
 def mono_between(

@@ -286,7 +286,7 @@ def test_a_damaged_frame_is_named(tmp_path):
     content[begin : begin + 200] = bytes(200)
     shard.write_bytes(content)
     assert read_frames(location, 0, 16).frames.shape[0] == 16
-    with pytest.raises(DataError, match=r"Frame 20 of '.*\.tar/a/b' is damaged"):
+    with pytest.raises(DataError, match=r"A frame of '.*\.tar/a/b' from 10 to 25 is damaged"):
         read_frames(location, 10, 16)
 
 

@@ -1,0 +1,79 @@
+"""``ccl data bench``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from ccl_cli import console
+from ccl_cli.cli import options
+from ccl_cli.cli.common import RUNTIME, complete_plugins
+
+EXAMPLES = (
+    "ccl data bench folder:my_videos",
+    "ccl data bench shards:packed --recipe mine.yaml --workers 8",
+    "ccl data bench ucf51 --teacher audio:cnn14 --clips-per-second 300",
+)
+
+
+def bench(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SOURCE[:PATH]]",
+            help="Data set; default the recipe's.",
+            autocompletion=complete_plugins("ccl.datasets"),
+        ),
+    ] = None,
+    recipe: options.RecipeName = None,
+    teacher: options.Teachers = None,
+    workers: options.Workers = None,
+    clips_per_second: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="What your accelerator trains; default: a few steps are timed on this machine.",
+            rich_help_panel=RUNTIME,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Of each measurement of reading.", rich_help_panel=RUNTIME)
+    ] = 10.0,
+    set_: options.Overrides = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Tell how fast a data set is read for a recipe, and whether training would wait for it."""
+    from ccl_cli.engine.input_bench import bench_input
+    from ccl_cli.recipe_files import check_recipe, load_recipe
+
+    flags = {"data": data, "teachers": teacher, "train.workers": workers}
+    if not (recipe or teacher or os.environ.get("CCL_RECIPE")):
+        flags["method"] = "baseline"  # nothing but the videos
+    experiment = load_recipe(recipe, flags, set_ or ())
+    check_recipe(experiment)
+    result = bench_input(experiment, seconds=seconds, clips_per_second=clips_per_second)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show(result)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    one, every, step = result["worker"], result["workers"], result["step"]
+    read = "" if one["mb_per_s"] is None else f"{one['mb_per_s']:.1f}"
+    how = f"{step['device']}, {step['precision']}" if step["measured"] else "as you say"
+    rows = [
+        ("one worker", f"{one['clips_per_s']:.1f}", read),
+        (f"{every['number']} workers", f"{every['clips_per_s']:.1f}", ""),
+        (f"training ({how})", f"{step['clips_per_s']:.1f}", ""),
+    ]
+    console.print_table(["", "clips/s", "MB/s read"], rows)
+    if not result["data_wait"]:
+        print("\nReading keeps up with training.")
+        return
+    print(f"\nTraining would wait for data {result['data_wait']:.0%} of the time. To read faster:")
+    print("\n".join(f"  {advice}" for advice in result["advice"]))
