@@ -23,8 +23,15 @@ from ccl_cli.report.png import png
 
 SETUPS = ("A", "I", "AI")
 METRICS = {"top1": "top-1", "r1": "R@1"}
-COLOURS = {"baseline": "ink", "fitnet": "s1", "ccl": "s0", "ccl sharp sound": "s2"}
-ALONE = ("ccl joint", "ccl official", "ccl w/o composition")  # at one correspondence only: not drawn
+COLOURS = {"baseline": "ink", "fitnet": "s1", "ccl": "s0"}
+ALONE = (  # at one correspondence only: in the table, not drawn
+    "ccl sharp sound",
+    "ccl x1",
+    "ccl x1 sharp sound",
+    "ccl joint",
+    "ccl official",
+    "ccl w/o composition",
+)
 
 Values = dict[int, float]  # by seed
 Figures = dict[tuple[str, str, str], Values]  # by method, setup, metric
