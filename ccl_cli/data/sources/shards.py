@@ -7,9 +7,11 @@ from pathlib import Path
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.ranges import is_url
 from ccl_cli.data.shards import read_manifest
+from ccl_cli.data.sources.about import described
 from ccl_cli.errors import DataError
 
 
+@described("What `ccl data pack` wrote, in a folder or on a server.", "shards:packed")
 def load(location: str) -> Manifest:
     """List packed videos, in the order of the set they were packed from.
 
