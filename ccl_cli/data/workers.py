@@ -63,11 +63,13 @@ def naming_lost_workers(advice: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not _LOST.search(str(error)):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        # A connection breaks off where a process is killed while it hands over a batch.
+        if isinstance(error, RuntimeError) and not _LOST.search(said):
             raise
         raise EnvironmentError_(
-            f"The processes that read videos ended: {str(error).splitlines()[0]}",
+            f"The processes that read videos ended: {said}",
             f"If memory ran out, lower --workers{'; ' if advice else ''}{advice}.",
         ) from error
 

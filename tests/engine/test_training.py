@@ -176,9 +176,10 @@ def test_ten_steps_equal_four_a_kill_and_six_more(recipe_file, tmp_path):
 
 @pytest.mark.parametrize("method", ["crd", "cmc", "ccl+kd", "fitnet+pkt+cckd+rkd+ifd"])
 def test_ten_steps_equal_four_and_six_with_every_method(clips_folder, tmp_path, method):
-    whole = train(recipe(clips_folder, method=method), output=tmp_path / "whole")
-    parts = train(recipe(clips_folder, method=method, train={"max_steps": 4}), output=tmp_path / "parts")
-    train(recipe(clips_folder, method=method), resume=parts)
+    changes = {"method": method, "optim": {"lr": 1e-4}}  # at more, fitnet's published weight makes it diverge
+    whole = train(recipe(clips_folder, **changes), output=tmp_path / "whole")
+    parts = train(recipe(clips_folder, **changes, train={"max_steps": 4}), output=tmp_path / "parts")
+    train(recipe(clips_folder, **changes), resume=parts)
     assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     a, b = (torch.load(run / "state" / "step-000000010.pt", weights_only=True) for run in (whole, parts))
     assert a["distiller"].keys() == b["distiller"].keys()
