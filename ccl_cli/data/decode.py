@@ -24,7 +24,7 @@ from ccl_cli.data.info import VideoInfo
 from ccl_cli.data.location import Location, Packed
 from ccl_cli.data.media import (
     MAX_SIDE,
-    THREADS,
+    SCALING,
     best_stream,
     decoded,
     frame_range,
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Clip", "VideoInfo", "frame_range", "frames_from", "index_video", "iter_windows", "read_frames"]
 
-# Left to itself, scaling takes every core from PyAV 17 on, and only from there on has a choice.
-SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
 _SMALL = 2**17  # bytes of a video that stays decoded: opening such a file again takes longer than reading it
 _KEPT = 256
 # Decoders that heed a change of skip_frame between packets; AV1's keeps the first value.

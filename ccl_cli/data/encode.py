@@ -16,7 +16,7 @@ import av
 import numpy as np
 from torch import Tensor
 
-from ccl_cli.data.decode import SCALING, frame_range, frames_from, index_video
+from ccl_cli.data.decode import frame_range, frames_from, index_video
 from ccl_cli.data.info import VideoInfo
 from ccl_cli.data.location import JPEGS, MP4, RECORD, SOUND, Location
 from ccl_cli.data.media import SILENCE, index_media

@@ -31,6 +31,8 @@ THREADS = 1
 MAX_SIDE = 16_384
 MAX_PIXELS = 2**26
 MAX_PACKETS = 20_000_000
+# Left to itself, scaling takes every core from PyAV 17 on, and only from there on has a choice.
+SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
 SILENCE = 1e-4  # a track without a sample of this size holds no sound
 
 av.logging.set_level(None)  # FFmpeg's own lines say nothing that the errors below do not

@@ -20,7 +20,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ccl_cli.data.info import AudioTrack, VideoInfo
 from ccl_cli.data.location import JPEGS, MP4, RECORD, SOUND, Packed
@@ -97,6 +96,7 @@ def jpegs_from(
     Raises:
         DataError: a frame is damaged.
     """
+    import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
     assert isinstance(info.path, Packed)
