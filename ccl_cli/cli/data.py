@@ -6,7 +6,7 @@ from ccl_cli.cli import data_bench, data_pack
 from ccl_cli.cli.common import examples, group, with_verbosity
 
 app = group(
-    "Pack data sets for fast reading, and measure how fast they are read.",
+    "Pack data sets for fast reading, and measure it.",
     "ccl data pack ucf51 --output packed",
     "ccl data bench shards:packed",
 )
