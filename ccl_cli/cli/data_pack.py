@@ -19,7 +19,7 @@ from ccl_cli.errors import UsageError
 EXAMPLES = (
     "ccl data pack ucf51 --output packed",
     "ccl data pack folder:my_videos --output packed --format mp4 --quality 23",
-    "ccl data pack kinetics.csv --output packed --short-side 256 --fps 15 --no-audio",
+    "ccl data pack csv:kinetics.csv --output packed --short-side 256 --fps 15 --no-audio",
     "ccl train --recipe mine.yaml --data shards:packed",
 )
 _LARGEST = {"jpeg": (1, 95), "mp4": (0, 51)}

@@ -19,7 +19,7 @@ from torch import Tensor
 from ccl_cli.data.decode import frame_range, frames_from, index_video
 from ccl_cli.data.info import VideoInfo
 from ccl_cli.data.location import JPEGS, MP4, RECORD, SOUND, Location
-from ccl_cli.data.media import SILENCE, index_media
+from ccl_cli.data.media import SCALING, SILENCE, index_media
 from ccl_cli.data.packed import FORMAT
 from ccl_cli.data.sound import read_audio
 from ccl_cli.errors import DataError, EnvironmentError_

@@ -99,6 +99,7 @@ class _Packing:
         self.manifest, self.output, self.shard_size, self.limit = manifest, output, shard_size, limit
         self.sources = _sources(manifest)
         self.unreadable: dict[str, str] = {}
+        self.failed: dict[str, list[Video]] = {split: [] for split in SPLITS}
         for left in output.glob(".*.tmp"):
             left.unlink()  # of a process that was killed: we hold the folder's lock
         self.shards: dict[str, list[Sample]] = {
@@ -152,7 +153,7 @@ class _Packing:
     ) -> Iterator[Encoded]:
         """What can be read of the sources, in their order."""
         # Long videos are large: few wait to be written.
-        options = worker_options(workers) | ({"prefetch_factor": 2} if workers else {})
+        options = worker_options(workers, [__name__]) | ({"prefetch_factor": 2} if workers else {})
         loader: DataLoader[Encoded | CclError] = DataLoader(
             _Sources(todo, settings), batch_size=None, **options
         )
@@ -169,16 +170,20 @@ class _Packing:
 
     def _leave_out(self, source: Source, error: DataError) -> None:
         self.unreadable |= {row["id"]: error.message for row in source.rows}
-        videos = [video for video in self.manifest.split(source.split) if video.id in self.unreadable]
+        failed = self.failed[source.split]
+        failed += [Video(row["id"], source.path, row["label"], source.split) for row in source.rows]
         try:
-            check_unreadable(len(videos), self.manifest, source.split, self.limit, videos)
+            check_unreadable(len(failed), self.manifest, source.split, self.limit, failed)
         except DataError as too_many:
             advice = "Mend them, or raise the limit with --max-unreadable; they will count as missing."
             raise DataError(f"{too_many.message} The last: {error.message}", advice) from error
 
 
 class _Sources(Dataset[Encoded | CclError]):
-    """Encodes in the workers; errors are returned, not raised: a loader would turn them into tracebacks."""
+    """Encodes in the workers; errors are returned, not raised: a loader would turn them into tracebacks.
+
+    Whatever an odd file makes a library say, it costs that file alone: the others can still be packed.
+    """
 
     def __init__(self, sources: Sequence[Source], settings: Settings) -> None:
         self.sources, self.settings = sources, settings
@@ -193,7 +198,7 @@ class _Sources(Dataset[Encoded | CclError]):
         except CclError as error:
             return error
         except Exception as error:
-            return CclError(f"Packing '{source.path}' failed: {type(error).__name__}: {error}.")
+            return DataError(f"'{source.path}' cannot be packed: {type(error).__name__}: {error}.")
 
 
 def _sources(manifest: Manifest) -> list[Source]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import io
 import json
 import subprocess
 import tarfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +128,10 @@ def test_plain_tar_unpacks_them(shards, tmp_path):
 def test_webdataset_reads_them(shards):
     webdataset = pytest.importorskip("webdataset")
     names = sorted(map(str, shards.glob("train-*.tar")))
-    found = list(webdataset.WebDataset(names, shardshuffle=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files open
+        found = list(webdataset.WebDataset(names, shardshuffle=False))
+        gc.collect()
     assert len(found) == 12
     for sample in found:
         record = json.loads(sample["json"])
