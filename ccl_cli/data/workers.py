@@ -7,13 +7,15 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from typing import Any
 
 from ccl_cli.errors import EnvironmentError_
 
+_LATER = 0.2  # seconds
 # What torch says of a loader's process that is no more.
 _LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)")
 
@@ -63,15 +65,22 @@ def naming_lost_workers(advice: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        # A connection breaks off where a process is killed while it hands over a batch.
-        if isinstance(error, RuntimeError) and not _LOST.search(said):
+    except (ConnectionError, EOFError) as error:
+        # Killed while it handed over a batch. What torch says of its own child comes by a signal, a bit later.
+        with suppress(RuntimeError):
+            time.sleep(_LATER)
+        raise _lost(type(error).__name__, advice) from error
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
             raise
-        raise EnvironmentError_(
-            f"The processes that read videos ended: {said}",
-            f"If memory ran out, lower --workers{'; ' if advice else ''}{advice}.",
-        ) from error
+        raise _lost(str(error).splitlines()[0], advice) from error
+
+
+def _lost(said: str, advice: str) -> EnvironmentError_:
+    return EnvironmentError_(
+        f"The processes that read videos ended: {said}",
+        f"If memory ran out, lower --workers{'; ' if advice else ''}{advice}.",
+    )
 
 
 def end_with_parent() -> None:
