@@ -66,7 +66,7 @@ def naming_lost_workers(advice: str = "") -> Iterator[None]:
     try:
         yield
     except (ConnectionError, EOFError) as error:
-        # Killed while it handed over a batch. What torch says of its own child comes by a signal, a bit later.
+        # Killed while it handed over a batch. What torch says of its own child comes later, by a signal.
         with suppress(RuntimeError):
             time.sleep(_LATER)
         raise _lost(type(error).__name__, advice) from error
