@@ -24,7 +24,6 @@ RESULTS, DOCUMENT = HERE / "results", HERE.parent / "docs" / "speed.md"
 BENCHMARKS = {
     "step": ["step.py"],
     "loss": ["loss.py"],
-    "input": ["input.py"],
     "retrieval": ["retrieval.py", "--paper", "--rounds", "2"],
     "start": ["start.py", "--imports"],
     "growth": ["growth.py", "--plot", str(HERE.parent / "docs" / "images" / "growth.png")],
@@ -34,7 +33,8 @@ INTRODUCTION = """\
 
 Written by `python benchmarks/table.py` from what the benchmarks printed; each section names its own command.
 A ratio says more than a time. Where a section calls the machine busy, other programs ran beside it, and even
-ratios are rough.
+ratios are rough. Reading videos has a page of its own, since it needs some:
+`python benchmarks/input.py VIDEO...`, [results](../benchmarks/results/input.md).
 """
 
 

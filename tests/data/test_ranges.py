@@ -138,7 +138,8 @@ def test_the_proxy_of_the_environment_is_used(file, server, monkeypatch):
 
 
 def test_other_addresses_go_through_fsspec():
-    fsspec = pytest.importorskip("fsspec")
+    import fsspec
+
     fsspec.filesystem("memory").pipe("/shards/a.tar", CONTENT)
     assert length("memory://shards/a.tar") == len(CONTENT)
     assert read_range("memory://shards/a.tar", 1000, 10) == CONTENT[1000:1010]
@@ -156,6 +157,5 @@ def test_without_fsspec_one_sentence_says_what_to_install(monkeypatch):
 
 
 def test_a_store_that_fsspec_does_not_know_is_named():
-    pytest.importorskip("fsspec")
     with pytest.raises(EnvironmentError_, match=r"'nosuch://' .*Protocol not known: nosuch"):
         read_range("nosuch://bucket/a.tar", 0, 1)

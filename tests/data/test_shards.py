@@ -126,7 +126,8 @@ def test_plain_tar_unpacks_them(shards, tmp_path):
 
 
 def test_webdataset_reads_them(shards):
-    webdataset = pytest.importorskip("webdataset")
+    import webdataset
+
     names = sorted(map(str, shards.glob("train-*.tar")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files open
