@@ -23,7 +23,7 @@ from ccl_cli.report import paired
 from ccl_cli.report.page import page
 from ccl_cli.report.study import BASELINE, Study, study
 from ccl_cli.spec import parse_data, parse_model
-from ccl_cli.teachers.fit import fit
+from ccl_cli.teachers.fit import FitOptions, fit
 
 METRICS = ("top1", "r1")
 # What each teacher of the demo was trained for: not the actions that the student learns.
@@ -144,7 +144,8 @@ def _fit_unless_there(text: str) -> str:
     except WeightsError:
         if spec.weights or spec.label not in _OWN_TASKS:
             raise
-    report = fit(spec, _OWN_TASKS[spec.label])
+    # Processes that decode would take longer to start than these files to decode.
+    report = fit(spec, _OWN_TASKS[spec.label], options=FitOptions(workers=0))
     assert report.held_out
     right = f"{100 * report.held_out.accuracy:.0f} % of {report.held_out.videos} test clips right"
     return f"{spec.label} tells {len(report.classes)} classes, {right}"

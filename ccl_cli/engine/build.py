@@ -48,6 +48,11 @@ class Parts:
     student: Student
     methods: dict[str, Method]
 
+    @property
+    def uses_stages(self) -> bool:
+        """Whether a method wants the teachers' inner stages, which no cache holds."""
+        return any(method.uses_stages for method in self.methods.values())
+
 
 def build(recipe: Recipe) -> Parts:
     """Build every part; the same seed gives the same initial weights.

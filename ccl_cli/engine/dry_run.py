@@ -5,9 +5,11 @@ from __future__ import annotations
 from ccl_cli.data.dataset import TrainingSet, training_loader
 from ccl_cli.data.sampler import EpochSampler
 from ccl_cli.engine.build import Parts, parameter_count
+from ccl_cli.engine.caching import key_of
 from ccl_cli.errors import CclError
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import to_yaml
+from ccl_cli.teachers.cache import HEADER
 
 
 def describe(recipe: Recipe, parts: Parts) -> str:
@@ -34,7 +36,19 @@ def describe(recipe: Recipe, parts: Parts) -> str:
         *(
             f"  {name}: {tuple(value.shape)}, present in {int(present.sum())} of {len(present)}"
             f"{', RANDOM WEIGHTS' if parts.teachers[name].random_weights else ''}"
+            f"{_from_cache(recipe, parts, name)}"
             for name, (value, present) in loaded.batch.inputs.items()
         ),
     ]
     return "\n".join(lines)
+
+
+def _from_cache(recipe: Recipe, parts: Parts, name: str) -> str:
+    """What a run would do instead of running this teacher."""
+    use = recipe.cache.use
+    key = key_of(name, parts.teachers[name], parts.manifest, recipe.cache, recipe.clip)
+    if use == "off" or parts.uses_stages or key is None:
+        return ""
+    if (key.folder / HEADER).is_file():
+        return f", read from the cache ({key.views})"
+    return f", cached first ({key.views})" if use == "build" else ""

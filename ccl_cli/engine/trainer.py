@@ -71,7 +71,8 @@ def train(
     _sampler(recipe, parts, 0)  # refuses a batch that cannot be split before anything is written
     run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
     try:
-        cached = open_caches(recipe, parts.manifest, _cacheable(parts), accelerator)
+        cacheable = {} if parts.uses_stages else parts.teachers
+        cached = open_caches(recipe, parts.manifest, cacheable, accelerator)
         trainer = Trainer(recipe, parts, run, accelerator, cached)
         if resumed:
             trainer.load_state_dict(checkpoint.load_state(run.state))
@@ -111,7 +112,6 @@ class Trainer:
         self.recipe, self.parts, self.run, self.accelerator = recipe, parts, run, accelerator
         self.device = accelerator.device
         self.use_caches(cached or {})
-        self.uses_stages = any(method.uses_stages for method in parts.methods.values())
         memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
         student = parts.student
         if recipe.train.sync_batchnorm and self.device.type != "cuda":
@@ -220,7 +220,7 @@ class Trainer:
     def _micro_step(self, batch: Batch, share: float) -> None:
         with self.accelerator.autocast():
             embeddings = {
-                name: embed(teacher, *batch.inputs[name], stages=self.uses_stages)
+                name: embed(teacher, *batch.inputs[name], stages=self.parts.uses_stages)
                 for name, teacher in self.live.items()
             }
         for name, rows in self.cached.items():
@@ -328,7 +328,7 @@ class Trainer:
                 f"Files of the data set have changed since '{self.run.path}' began.",
                 "Restore them, or start a new run.",
             )
-        self._keep_to(state["cached"])
+        self._keep_to(state.get("cached", {}))  # before there were caches, nothing was read from one
         self.step, self._seconds_before = state["step"], state["seconds"]
         self.bare.load_state_dict(state["distiller"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -431,11 +431,6 @@ def _sampler(recipe: Recipe, parts: Parts, start: int) -> EpochSampler:
         processes=world_size(),
         start=start,
     )
-
-
-def _cacheable(parts: Parts) -> dict[str, Teacher]:
-    """The teachers whose embeddings alone are wanted: a cache holds no inner stages."""
-    return {} if any(method.uses_stages for method in parts.methods.values()) else parts.teachers
 
 
 def _teacher_record(teacher: Teacher, rows: CachedRows | None) -> dict[str, Any]:

@@ -152,6 +152,20 @@ def test_a_resumed_run_keeps_to_what_it_began_with(clips_folder):
     assert model(train(recipe(clips_folder), resume=begun_cached)) == model(cached)
 
 
+def test_a_dry_run_says_what_would_be_read(clips_folder, capsys):
+    train(recipe(clips_folder), dry_run=True)
+    assert "cache" not in capsys.readouterr().out.partition("---")[2]
+    train(recipe(clips_folder, cache={"use": "build"}), dry_run=True)
+    assert "RANDOM WEIGHTS, cached first (track)" in capsys.readouterr().out
+    built(recipe(clips_folder, teachers=IMAGE))
+    train(recipe(clips_folder), dry_run=True)
+    out = capsys.readouterr().out
+    assert "RANDOM WEIGHTS, read from the cache (4 frames at 256 px)" in out
+    assert "cached first" not in out
+    train(recipe(clips_folder, cache={"use": "off"}), dry_run=True)
+    assert "read from the cache" not in capsys.readouterr().out
+
+
 def test_methods_that_want_inner_stages_run_the_teacher(clips_folder):
     method = {"ifd": {"stages": "auto"}}
     run = train(recipe(clips_folder, teachers=IMAGE, method=method, cache={"use": "build"}))
