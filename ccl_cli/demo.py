@@ -14,7 +14,7 @@ from typing import Any
 from ccl_cli.bench.run import folder_of, run_bench
 from ccl_cli.data.sources import load_data
 from ccl_cli.engine.build import load_teacher, load_teachers
-from ccl_cli.engine.caching import open_caches
+from ccl_cli.engine.caching import build_cache
 from ccl_cli.engine.device import set_up
 from ccl_cli.errors import RecipeError, WeightsError
 from ccl_cli.files import write_text
@@ -87,7 +87,9 @@ def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None
         fitted = [_fit_unless_there(text) for text in _teachers(recipe)]
         tell("; ".join(fitted))
         # Once for all runs, which would otherwise wait for the one that does it.
-        open_caches(recipe, manifest, load_teachers(_teachers(recipe)), set_up("fp32"))
+        wanted = _teachers(recipe) if recipe.cache.use == "build" else ()
+        for name, teacher in load_teachers(wanted).items():
+            build_cache(name, teacher, manifest, recipe, set_up("fp32"))
     with _stage(3, "Students, trained with and without teachers") as tell:
         outcome = run_bench(recipe, jobs=jobs or _cores_unless_gpu())
         tell(f"{len(outcome.folders) - len(outcome.failed)} of {len(outcome.folders)} runs")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +80,7 @@ def pack(
     Run the same command again after an interruption: finished shards are kept.
     """
     from ccl_cli.data.encode import QUALITY, Settings
+    from ccl_cli.data.workers import cores
     from ccl_cli.engine.packing import pack as run
     from ccl_cli.recipe import Recipe
 
@@ -92,7 +92,7 @@ def pack(
         data,
         output,
         Settings(short_side, fps, form, quality, audio_rate if audio else None),
-        workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+        workers=cores() if workers is None else workers,
         shard_size=shard_size * 10**6,
         max_unreadable=Recipe().max_unreadable if max_unreadable is None else max_unreadable,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -23,6 +23,7 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.views import VideoViews, Viewed, views_loader
 from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.distributed import barrier, is_main, on_main, rank, world_size
+from ccl_cli.engine.build import Parts
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
 from ccl_cli.files import atomic_path, hold, write_text
@@ -86,17 +87,18 @@ def key_of(name: str, teacher: Teacher, manifest: Manifest, cache: Cache, clip: 
     return Key(name.partition("#")[0], teacher.fingerprint, manifest.name, manifest.files_hash, text)
 
 
-def open_caches(
-    recipe: Recipe, manifest: Manifest, teachers: Mapping[str, Teacher], accelerator: Accelerator
-) -> dict[str, Cached]:
+def open_caches(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> dict[str, Cached]:
     """The caches that training will read instead of running a teacher, built first if the recipe says so.
+
+    None where a method wants the teachers' inner stages, which no cache holds.
 
     Raises:
         DataError: one is damaged.
         Interrupted: told to stop while building.
     """
     found: dict[str, Cached] = {}
-    for name, teacher in teachers.items() if recipe.cache.use != "off" else ():
+    manifest, wanted = parts.manifest, recipe.cache.use != "off" and not parts.uses_stages
+    for name, teacher in parts.teachers.items() if wanted else ():
         key = key_of(name, teacher, manifest, recipe.cache, recipe.clip)
         if key is None:
             continue

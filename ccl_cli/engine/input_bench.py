@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shlex
 import time
 from collections.abc import Generator, Sequence
@@ -18,8 +17,9 @@ import torch
 from ccl_cli.data.dataset import Loaded, Sample, TrainingSet, training_loader
 from ccl_cli.data.location import Packed
 from ccl_cli.data.sampler import EpochSampler
-from ccl_cli.data.workers import naming_lost_workers
+from ccl_cli.data.workers import cores, naming_lost_workers
 from ccl_cli.engine.build import Parts, build
+from ccl_cli.engine.caching import open_caches
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.runs import RunFolder
 from ccl_cli.engine.trainer import Trainer
@@ -60,10 +60,11 @@ def bench_input(recipe: Recipe, *, seconds: float, clips_per_second: float | Non
         CclError: as training would.
     """
     parts = build(recipe)
+    trainer = _trainer(recipe, parts)
     dataset = TrainingSet(
         parts.videos,
         recipe.clip,
-        {name: teacher.preprocess for name, teacher in parts.teachers.items()},
+        {name: teacher.preprocess for name, teacher in trainer.live.items()},
         recipe.train.seed,
     )
     one = _alone(dataset, recipe, seconds)
@@ -71,7 +72,7 @@ def bench_input(recipe: Recipe, *, seconds: float, clips_per_second: float | Non
     every, batches = _together(dataset, recipe, seconds) if workers else (one.clips, [])
     step: dict[str, Any] = {"clips_per_s": clips_per_second, "measured": False}
     if clips_per_second is None:
-        step = _step(recipe, parts, batches or _batches(dataset, recipe, 1))
+        step = _step(recipe, trainer, batches or _batches(dataset, recipe, 1))
     wait = max(0.0, 1 - every / step["clips_per_s"])
     return {
         "data": {"name": parts.manifest.name, "videos": len(parts.videos)},
@@ -79,7 +80,7 @@ def bench_input(recipe: Recipe, *, seconds: float, clips_per_second: float | Non
         "workers": {"number": workers, "clips_per_s": every},
         "step": step,
         "data_wait": wait,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "advice": _advice(recipe, parts, one.clips, step["clips_per_s"]) if wait > 0 else [],
     }
 
@@ -137,9 +138,16 @@ def _sample(sample: Sample | CclError) -> None:
         raise sample
 
 
-def _step(recipe: Recipe, parts: Parts, batches: Sequence[Loaded]) -> dict[str, Any]:
+def _trainer(recipe: Recipe, parts: Parts) -> Trainer:
+    """One that reads the caches that are there, as training would, and builds none."""
+    accelerator = set_up(recipe.train.precision)
+    there = recipe.cache.model_copy(update={"use": "off" if recipe.cache.use == "off" else "auto"})
+    cached = open_caches(recipe.model_copy(update={"cache": there}), parts, accelerator)
+    return Trainer(recipe, parts, RunFolder(Path()), accelerator, cached)
+
+
+def _step(recipe: Recipe, trainer: Trainer, batches: Sequence[Loaded]) -> dict[str, Any]:
     """A few training steps on what was read, teachers and optimiser included."""
-    trainer = Trainer(recipe, parts, RunFolder(Path()), set_up(recipe.train.precision))
     _log.info("Timing training steps of %d clips on %s.", recipe.train.batch_size, trainer.device)
     micro_batches = [batches[n % len(batches)] for n in range(recipe.train.accumulation)]
     times: list[float] = []
@@ -167,11 +175,11 @@ def _timed_step(trainer: Trainer, micro_batches: Sequence[Loaded]) -> float:
 
 def _advice(recipe: Recipe, parts: Parts, one: float, wanted: float) -> list[str]:
     """What makes reading faster, most useful first: commands and flags to type."""
-    cores, needed = len(os.sched_getaffinity(0)), math.ceil(wanted / one)
+    there, needed = cores(), math.ceil(wanted / one)
     steps = []
-    if recipe.train.workers < min(needed, cores):
-        enough = "" if needed <= cores else f"; {needed} would be needed and there are {cores} cores"
-        steps.append(f"--workers {min(needed, cores)}{enough}")
+    if recipe.train.workers < min(needed, there):
+        enough = "" if needed <= there else f"; {needed} would be needed and there are {there} cores"
+        steps.append(f"--workers {min(needed, there)}{enough}")
     if not any(isinstance(video.path, Packed) for video in parts.videos):
         side, data = recipe.clip.short_side, shlex.quote(recipe.data or "")
         steps.append(f"ccl data pack {data} --output packed --short-side {side}; then --data shards:packed")

@@ -71,8 +71,7 @@ def train(
     _sampler(recipe, parts, 0)  # refuses a batch that cannot be split before anything is written
     run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
     try:
-        cacheable = {} if parts.uses_stages else parts.teachers
-        cached = open_caches(recipe, parts.manifest, cacheable, accelerator)
+        cached = open_caches(recipe, parts, accelerator)
         trainer = Trainer(recipe, parts, run, accelerator, cached)
         if resumed:
             trainer.load_state_dict(checkpoint.load_state(run.state))

@@ -30,7 +30,7 @@ def source(clips_folder) -> str:
 
 
 def test_an_accelerator_that_would_wait_and_what_to_do(source, monkeypatch):
-    monkeypatch.setattr(input_bench.os, "sched_getaffinity", lambda process: set(range(64)))
+    monkeypatch.setattr(input_bench, "cores", lambda: 64)
     result = bench_input(recipe(source), seconds=0.3, clips_per_second=20.5 * 1000)
     one = result["worker"]["clips_per_s"]
     assert 1 < one < 20_000
@@ -77,3 +77,21 @@ def test_workers_are_measured_together_and_end(source):
     result = bench_input(recipe(source, workers=2), seconds=1, clips_per_second=1)
     assert result["workers"]["number"] == 2
     assert result["workers"]["clips_per_s"] > 1
+
+
+def test_what_a_cache_holds_is_not_read(source):
+    from accelerate import Accelerator
+
+    from ccl_cli.engine.build import build
+    from ccl_cli.engine.caching import open_caches
+
+    teacher = {"teachers": ("audio:small?weights=random&seconds=2.0",), "method": {"ccl": {}}}
+    experiment = recipe(source).model_copy(update=teacher)
+    read = input_bench._trainer(experiment, build(experiment))
+    assert list(read.live) == ["audio:small"]
+    wanted = experiment.cache.model_copy(update={"use": "build"})
+    experiment = experiment.model_copy(update={"cache": wanted})
+    assert list(input_bench._trainer(experiment, build(experiment)).live) == ["audio:small"]  # it builds none
+    open_caches(experiment, build(experiment), Accelerator(cpu=True))
+    assert not input_bench._trainer(experiment, build(experiment)).live
+    assert bench_input(experiment, seconds=0.1)["worker"]["clips_per_s"] > 0
