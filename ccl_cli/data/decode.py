@@ -225,13 +225,16 @@ class _ToImage:
         self.short_side = short_side
         self.reformatter = VideoReformatter()  # one for all frames: setting it up costs more than using it
         self.size: tuple[int, int] | None = None
+        self.form = "rgb24"
 
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
         if self.size is None:  # the first frame decides, should the size change within the file
             scale = min(1.0, self.short_side / min(frame.width, frame.height))
             self.size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+            # Scaling to planes is nearly twice as fast as to pixels, and keeps more of the colour.
+            self.form = "rgb24" if self.size == (frame.width, frame.height) else "gbrp"
         rgb = self.reformatter.reformat(
-            frame, *self.size, format="rgb24", interpolation=Interpolation.AREA, **SCALING
+            frame, *self.size, format=self.form, interpolation=Interpolation.AREA, **SCALING
         )
         return _upright(np.asarray(rgb.to_ndarray(), np.uint8), frame)
 

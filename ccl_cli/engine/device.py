@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,20 +50,26 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
 
 
 def pad_time_apart(network: nn.Module) -> None:
-    """Let a network pad its clips in time before each convolution instead of within it.
+    """Let convolutions that see fewer frames than their kernel has pad time before them, not within them.
 
-    The values are the same. On CPUs with AVX-512 bf16, oneDNN as of torch 2.11 fills the weights' gradient of
-    a convolution in bf16 with garbage where time is padded and shorter than the kernel, as in the last stage
-    of R(2+1)D.
+    The values are the same. On CPUs with AVX-512 bf16, oneDNN as of torch 2.11 fills such a convolution's
+    gradient of the weights in bf16 with garbage: in the last stage of R(2+1)D, for one.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv3d) and isinstance(module.padding, tuple) and module.padding[0]:
-            module.register_forward_pre_hook(_padded(module.padding[0]))
-            module.padding = (0, *module.padding[1:])
+            module.register_forward_pre_hook(_PadTime(module.padding))
 
 
-def _padded(frames: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    return lambda module, inputs: (F.pad(inputs[0], (0, 0, 0, 0, frames, frames)),)
+class _PadTime:
+    def __init__(self, padding: tuple[int, ...]) -> None:
+        self.padding = padding
+
+    def __call__(self, module: nn.Conv3d, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        frames, *sides = self.padding
+        short = inputs[0].shape[2] < module.kernel_size[0]
+        module.padding = (0 if short else frames, *sides)
+        # Only where it must be: the padded copy is kept for the backward pass beside the tensor itself.
+        return (F.pad(inputs[0], (0, 0, 0, 0, frames, frames)),) if short else inputs
 
 
 def start_tracker(accelerator: Accelerator, folder: Any) -> None:

@@ -93,7 +93,8 @@ def sequential(path: Path, short_side: int = 10_000) -> np.ndarray:
 def _image(frame, short_side: int) -> np.ndarray:
     scale = min(1.0, short_side / min(frame.width, frame.height))
     size = round(frame.width * scale), round(frame.height * scale)
-    rgb = frame.reformat(*size, format="rgb24", interpolation=Interpolation.AREA, **SCALING)
+    form = "rgb24" if size == (frame.width, frame.height) else "gbrp"
+    rgb = frame.reformat(*size, format=form, interpolation=Interpolation.AREA, **SCALING)
     return np.rot90(rgb.to_ndarray(), frame.rotation // 90)
 
 

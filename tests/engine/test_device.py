@@ -8,11 +8,12 @@ from ccl_cli.engine.build import load_student
 from ccl_cli.engine.device import pad_time_apart
 
 
+@pytest.mark.parametrize("frames", [8, 16])
 @pytest.mark.parametrize("spec", ["r2plus1d_tiny", "r2plus1d_10", "x3d_xs"])
-def test_padding_time_apart_changes_nothing(spec):
+def test_padding_time_apart_changes_nothing(spec, frames):
     torch.manual_seed(0)
     student = load_student(spec, 3).double()
-    clip = torch.rand(2, 3, 8, 32, 32, dtype=torch.float64)
+    clip = torch.rand(2, 3, frames, 32, 32, dtype=torch.float64)
     names = list(student.state_dict())
     torch.manual_seed(1)  # of dropout
     before = student.train()(clip)
@@ -44,3 +45,12 @@ def test_gradients_in_bf16_on_a_cpu_are_those_of_single_precision(layout):
             loss = network(clip).float().square().sum()
         (rounded,) = torch.autograd.grad(loss, network[0].weight)
         assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_time_is_padded_apart_by_what_each_clip_is_like():
+    network = nn.Sequential(nn.Conv3d(2, 3, (3, 1, 1), padding=(1, 0, 0))).double()
+    clips = [torch.randn(1, 2, frames, 5, 5, dtype=torch.float64) for frames in (2, 6, 1, 3, 2)]
+    before = [network(clip) for clip in clips]
+    pad_time_apart(network)
+    for clip, expected in zip(clips, before, strict=True):
+        assert torch.allclose(network(clip), expected, rtol=1e-12)
