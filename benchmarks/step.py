@@ -144,27 +144,31 @@ def our_step(
     precision: str = "fp32",
     channels_last: bool = True,
     compile: bool = False,
+    student: str = "r2plus1d_10",
 ) -> Callable[[], None]:
     batch, clip = example(options, cached)
     audio, image = precomputed("audio"), precomputed("image") if cached else image_teacher(options.size)
     teachers: dict[str, Teacher] = {AUDIO: audio, IMAGE: image} if method == "ccl" else {}
     recipe = Recipe(
-        student="r2plus1d_10",
+        student=student,
         method={method: {"preset": "official"} if method == "ccl" else {}},
         clip=clip,
         train={"batch_size": options.batch, "channels_last": channels_last, "compile": compile},
     )
-    student = load_student(recipe.student, CLASSES)
-    methods = {name: load_method(name, given, setting(batch)) for name, given in recipe.method.items()}
+    network = load_student(recipe.student, CLASSES, with_weights=False)
+    methods = {
+        name: load_method(name, given, setting(batch, network.feature_dim))
+        for name, given in recipe.method.items()
+    }
     videos = tuple(Video(str(row), Path("none"), 0, "train") for row in range(options.batch))
-    parts = Parts(Manifest("none", ("none",), ()), videos, (), teachers, student, methods)
+    parts = Parts(Manifest("none", ("none",), ()), videos, (), teachers, network, methods)
     trainer = Trainer(recipe, parts, RunFolder(Path("none")), set_up(precision))
     return lambda: trainer._train_step([Loaded(batch, {}, {})])
 
 
-def setting(batch: Batch) -> Setting:
+def setting(batch: Batch, width: int = WIDTH) -> Setting:
     infos = (TeacherInfo(AUDIO, "audio", WIDTH), TeacherInfo(IMAGE, "image", WIDTH))
-    return Setting(WIDTH, CLASSES, batch.labels, infos)
+    return Setting(width, CLASSES, batch.labels, infos)
 
 
 def image_teacher(size: int) -> Teacher:
