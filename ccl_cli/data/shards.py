@@ -171,15 +171,13 @@ def read_manifest(location: str) -> Manifest:
     """
     index = read_index(location)
     try:
-        addresses = [_join(location, shard["name"]) for shard in index["shards"]]
-        _check_sizes(addresses, [shard["size"] for shard in index["shards"]])
-        samples = [
-            Packed(addresses[each["shard"]], each["key"], tuple(Member(*one) for one in each["members"]))
-            for each in index["samples"]
-        ]
+        addresses = [_join(location, _plain(shard["name"])) for shard in index["shards"]]
+        sizes = [shard["size"] for shard in index["shards"]]
+        _check_sizes(addresses, sizes)
+        samples = [_sample(each, addresses, sizes) for each in index["samples"]]
         videos = tuple(_video(row, samples, location) for row in index["videos"])
         return Manifest(index["name"], tuple(index["classes"]), videos)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise _unknown(location) from error
 
 
@@ -217,6 +215,21 @@ def _check_sizes(addresses: Sequence[str], sizes: Sequence[int]) -> None:
 
 def _join(location: str, name: str) -> str:
     return f"{location.rstrip('/')}/{name}" if is_url(location) else str(Path(location) / name)
+
+
+def _plain(name: str) -> str:
+    """The name itself, if it is that of a file in the index's own folder."""
+    if name != Path(name).name:
+        raise ValueError(name)
+    return name
+
+
+def _sample(each: dict[str, Any], addresses: Sequence[str], sizes: Sequence[int]) -> Packed:
+    shard, members = int(each["shard"]), tuple(Member(*one) for one in each["members"])
+    within = all(0 <= one.offset <= one.offset + one.size <= sizes[shard] for one in members)
+    if shard < 0 or not within:
+        raise ValueError(f"outside of the shard: {each['key']}")
+    return Packed(addresses[shard], each["key"], members)
 
 
 def _row(video: Video, of_row: Mapping[str, int], unreadable: Mapping[str, str]) -> dict[str, Any]:

@@ -95,11 +95,11 @@ def score_blocks(
     """
     count = max(1, scores_at_once // max(1, len(gallery)))
     memory = gallery.new_empty(min(count, len(queries)), len(gallery))
-    stretches = gallery.split(_COLUMNS_AT_ONCE)
+    stretches = torch.split(gallery, _COLUMNS_AT_ONCE)
     for first in range(0, len(queries) if len(gallery) else 0, count):
         rows = slice(first, min(first + count, len(queries)))
         scores = memory[: rows.stop - first]
-        for part, items in zip(scores.split(_COLUMNS_AT_ONCE, dim=1), stretches, strict=True):
+        for part, items in zip(torch.split(scores, _COLUMNS_AT_ONCE, dim=1), stretches, strict=True):
             torch.mm(queries[rows], items.T, out=part)
         yield rows, scores
 

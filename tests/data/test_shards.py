@@ -244,6 +244,30 @@ def test_what_is_no_folder_of_shards(tmp_path):
             load(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda index: index["shards"][0].update(name="../train-000000.tar"),
+        lambda index: index["shards"][0].update(name="/etc/passwd"),
+        lambda index: index["samples"][0].update(shard=-1),
+        lambda index: index["samples"][0].update(shard=10**6),
+        lambda index: index["samples"][0]["members"].append(["wav", -5, 10]),
+        lambda index: index["samples"][0]["members"].append(["wav", 0, 10**18]),
+        lambda index: index["samples"][0]["members"].append(["wav", 10, -5]),
+        lambda index: index["samples"][0]["members"].append(["wav", "x", 1]),
+        lambda index: index["videos"][0].update(sample=10**6),
+    ],
+)
+def test_an_index_that_points_elsewhere(shards, tmp_path, lie):
+    index = json.loads((shards / "index.json").read_text())
+    lie(index)
+    for shard in shards.glob("*.tar"):
+        (tmp_path / shard.name).symlink_to(shard)
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match=r"index\.json of '.*' is not one of 'ccl-shards-1'"):
+        load(str(tmp_path))
+
+
 def test_it_takes_no_options(shards):
     with pytest.raises(Exception, match="has no option 'val'"):
         load_source("shards", load, str(shards), {"val": 0.1})
