@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _SCORES_AT_ONCE = 2**26  # with fewer the product is slower
-_COLUMNS_AT_ONCE = 2048  # a stretch of the gallery that stays in the processor's cache
 _CELLS = 2**16
 _STRETCH = 64
 _TINY = np.float32(1e-30)
@@ -95,13 +94,12 @@ def score_blocks(
     """
     count = max(1, scores_at_once // max(1, len(gallery)))
     memory = gallery.new_empty(min(count, len(queries)), len(gallery))
-    stretches = torch.split(gallery, _COLUMNS_AT_ONCE)
+    # NumPy's own product: on processors that are not Intel's, that of torch is up to a third slower.
+    left, right, scores = queries.numpy(), gallery.numpy().T, memory.numpy()
     for first in range(0, len(queries) if len(gallery) else 0, count):
         rows = slice(first, min(first + count, len(queries)))
-        scores = memory[: rows.stop - first]
-        for part, items in zip(torch.split(scores, _COLUMNS_AT_ONCE, dim=1), stretches, strict=True):
-            torch.mm(queries[rows], items.T, out=part)
-        yield rows, scores
+        np.matmul(left[rows], right, out=scores[: rows.stop - first])
+        yield rows, memory[: rows.stop - first]
 
 
 def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
