@@ -115,10 +115,10 @@ def processes(folder: Path) -> dict[int, float]:
 
 
 def panel(name: str, points: Mapping[int, float], unit_: str) -> Drawing:
-    across = Axis.over(points, 52, 250, log=min(points) > 0)
+    across = Axis.over(points, 52, 240, log=min(points) > 0)
     down = Axis.over(points.values(), 150, 26, log=True, zero=True)
     line = [(across(at), down(value)) for at, value in points.items()]
-    marks = [Text(0, 13, f"{unit_} by {name}", 13), *grid(across, down, name), Line(line, "s0", 2)]
+    marks = [Text(0, 13, f"{unit_} by {name}", 13), *grid(across, down, name, points), Line(line, "s0", 2)]
     return Drawing(260, 186, f"{unit_} by {name}", marks)
 
 

@@ -33,9 +33,13 @@ def bench(precision: str, options: argparse.Namespace) -> Path:
     arguments = ["demo", "--method", "baseline", "--method", "ccl", "--setup", "AI", "--name", name]
     arguments += ["--seeds", options.seeds, "--epochs", options.epochs, "--jobs", options.jobs]
     arguments += ["--precision", precision, "--set", f"student={options.student}", "--quiet"]
-    command = [sys.executable, "-m", "ccl_cli", "bench", *map(str, arguments)]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    ccl("bench", *arguments)
     return runs_dir() / name
+
+
+def ccl(*arguments: object) -> None:
+    command = [sys.executable, "-m", "ccl_cli", *map(str, arguments)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
 def figures(folder: Path) -> dict[tuple[str, str], Values]:
@@ -61,6 +65,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     heading(f"Accuracy in bf16: {options.student}", "torch", "accelerate")
+    for teacher, labels in {"audio:small": "sounds", "image:small": "objects"}.items():
+        ccl("teachers", "fit", teacher, "--data", f"synthetic?labels={labels}", "--quiet")
     full, half = (figures(bench(precision, options)) for precision in PRECISIONS)
     rows = []
     for method, metric in full:

@@ -56,14 +56,21 @@ def round_step(rough: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
 
 
-def grid(across: Axis, down: Axis, x_name: str) -> list[Mark]:
-    """Lines and numbers of both axes; ``down`` runs from its lower pixel to its upper one."""
+def grid(across: Axis, down: Axis, x_name: str, at: Iterable[float] | None = None) -> list[Mark]:
+    """Lines and numbers of both axes; ``down`` runs from its lower pixel to its upper one.
+
+    Args:
+        across: Horizontal axis.
+        down: Vertical axis.
+        x_name: What stands below.
+        at: Values to name on the horizontal axis; None: round ones.
+    """
     marks: list[Mark] = []
     for value in down.ticks():
         y = down(value)
         marks.append(Line([(across.start, y), (across.end, y)], "grid"))
-        marks.append(Text(across.start - 6, y + 4, f"{value:g}", 11, "muted", "end"))
-    for value in across.ticks(4):
-        marks.append(Text(across(value), down.start + 16, f"{value:g}", 11, "muted", "middle"))
+        marks.append(Text(across.start - 6, y + 4, f"{value:,.9g}", 11, "muted", "end"))
+    for value in across.ticks(4) if at is None else at:
+        marks.append(Text(across(value), down.start + 16, f"{value:,.9g}", 11, "muted", "middle"))
     middle = (across.start + across.end) / 2
     return [*marks, Text(middle, down.start + 32, x_name, 11, "muted", "middle")]
