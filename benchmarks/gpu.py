@@ -19,44 +19,9 @@ from typing import Any
 
 import torch
 from measuring import figure, heading, in_process, median, table
-from step import CLASSES, our_step
-from torch.utils.flop_counter import FlopCounterMode
+from step import ceiling, flops_of_a_clip, our_step, synchronized
 
-from ccl_cli.engine.build import load_student
-
-SIDE, SMALL_SIDE = 8192, 1024
 WARM_UP = 3
-
-
-def synchronized() -> float:
-    """Seconds on the clock, once all that was asked of the device is done."""
-    import time
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def ceiling() -> float:
-    """The most bf16 FLOP per second of a plain product here."""
-    gpu = torch.cuda.is_available()
-    side, device = (SIDE, "cuda") if gpu else (SMALL_SIDE, "cpu")
-    first, second = (torch.randn(side, side, dtype=torch.bfloat16, device=device) for _ in range(2))
-    seconds = []
-    for _ in range(20):
-        begin = synchronized()
-        first @ second
-        seconds.append(synchronized() - begin)
-    return 2 * side**3 / min(seconds)
-
-
-def flops_of_a_clip(student: str, frames: int, size: int) -> float:
-    """Forward and backward, one clip; products and additions count as one each."""
-    network = load_student(student, CLASSES, with_weights=False)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        network(torch.zeros(2, 3, frames, size, size)).logits.sum().backward()
-    return counter.get_total_flops() / 2
 
 
 def once(options: argparse.Namespace) -> dict[str, Any]:
@@ -140,7 +105,7 @@ def main() -> None:
         print(json.dumps(once(options)))
         return
     heading("Training on one GPU", "torch", "accelerate")
-    most = ceiling()
+    most = ceiling(torch.bfloat16)
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU, the CPU instead"
     print(f"{name}. Product of bf16 matrices: {most / 1e12:.3g} TFLOP/s.")
     for student in options.student:

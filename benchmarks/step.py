@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from measuring import (
     unit,
 )
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ccl_cli.data.batch import Batch, TeacherInput
 from ccl_cli.data.dataset import Loaded
@@ -233,6 +235,35 @@ def once(name: str, options: argparse.Namespace) -> dict[str, object]:
     return {"first": seconds[0], "seconds": seconds[1:], "bytes": peak_memory()}
 
 
+def flops_of_a_clip(student: str, frames: int, size: int) -> float:
+    """Forward and backward, one clip; products and additions count as one each."""
+    network = load_student(student, CLASSES, with_weights=False)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        network(torch.zeros(2, 3, frames, size, size)).logits.sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def ceiling(dtype: torch.dtype) -> float:
+    """The most FLOP per second of a plain product here, on the GPU if there is one."""
+    gpu = torch.cuda.is_available()
+    side, device = (8192, "cuda") if gpu else (2048, "cpu")
+    first, second = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
+    seconds = []
+    for _ in range(10):
+        begin = synchronized()
+        first @ second
+        seconds.append(synchronized() - begin)
+    return 2 * side**3 / min(seconds)
+
+
+def synchronized() -> float:
+    """Seconds on the clock, once all that was asked of the device is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def report(results: dict[str, list[dict[str, object]]], options: argparse.Namespace) -> None:
     seconds = {
         name: median([second for each in rounds for second in each["seconds"]])
@@ -255,6 +286,18 @@ def report(results: dict[str, list[dict[str, object]]], options: argparse.Namesp
         alone = seconds[f"cross-entropy alone, {precision}"]
         cached, live = seconds[f"ours, {precision}, image embedding cached"], seconds[f"ours, {precision}"]
         rows.append([precision, f"{cached / alone:.3f}", f"{live / alone:.3f}"])
+    cost = options.batch * flops_of_a_clip("r2plus1d_10", options.frames, options.size)
+    rows = []
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        most, taken = ceiling(dtype), seconds[f"ours, {precision}, image embedding cached"]
+        rows.append(
+            [precision, figure(most / 1e9), figure(cost / most), f"{100 * cost / most / taken:.0f} %"]
+        )
+    print(
+        f"The student alone takes {cost / 1e9:,.0f} GFLOP, forward and backward. At the rate of a product of\n"
+        "two large matrices that is the floor of a step; the last column: how near ours comes, both cached.\n"
+    )
+    table(["precision", "product, GFLOP/s", "floor, seconds", "reached"], rows)
     print("CCL with both teachers, in multiples of the step with cross-entropy alone:\n")
     table(["precision", "both cached", "image teacher live"], rows)
 
