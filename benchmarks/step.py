@@ -294,8 +294,8 @@ def report(results: dict[str, list[dict[str, object]]], options: argparse.Namesp
             [precision, figure(most / 1e9), figure(cost / most), f"{100 * cost / most / taken:.0f} %"]
         )
     print(
-        f"The student alone takes {cost / 1e9:,.0f} GFLOP, forward and backward. At the rate of a product of\n"
-        "two large matrices that is the floor of a step; the last column: how near ours comes, both cached.\n"
+        f"The student alone takes {cost / 1e9:,.0f} GFLOP, forward and backward. At the rate of a product\n"
+        "of two large matrices that is the floor of a step; the last column: how near ours comes, both cached.\n"
     )
     table(["precision", "product, GFLOP/s", "floor, seconds", "reached"], rows)
     print("CCL with both teachers, in multiples of the step with cross-entropy alone:\n")
