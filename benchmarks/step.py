@@ -295,7 +295,7 @@ def report(results: dict[str, list[dict[str, object]]], options: argparse.Namesp
         )
     print(
         f"The student alone takes {cost / 1e9:,.0f} GFLOP, forward and backward. At the rate of a product\n"
-        "of two large matrices that is the floor of a step; the last column: how near ours comes, both cached.\n"
+        "of two large matrices that is the floor of a step; last column: how near ours comes, all cached.\n"
     )
     table(["precision", "product, GFLOP/s", "floor, seconds", "reached"], rows)
     print("CCL with both teachers, in multiples of the step with cross-entropy alone:\n")
