@@ -1,6 +1,6 @@
 """Run the speed benchmarks and write their tables, one after the other, to docs/speed.md.
 
-    python benchmarks/table.py                  # all of them; half an hour on two cores
+    python benchmarks/table.py                  # all of them; an hour on two cores
     python benchmarks/table.py loss start       # some; the others stay as they were
     python benchmarks/table.py loss --rounds=3  # what is no option of its own goes to the benchmarks named
     python benchmarks/table.py --collect        # none: only write the document again
@@ -23,11 +23,14 @@ RESULTS, DOCUMENT = HERE / "results", HERE.parent / "docs" / "speed.md"
 # In the order of the document. A script that is not there is left out.
 BENCHMARKS = {
     "step": ["step.py"],
+    "precision": ["precision.py"],
+    "wait": ["wait.py"],
     "loss": ["loss.py"],
     "retrieval": ["retrieval.py", "--paper", "--rounds", "2"],
     "start": ["start.py", "--imports"],
-    "growth": ["growth.py", "--plot", str(HERE.parent / "docs" / "images" / "growth.png")],
+    "growth": ["growth.py", "--plot", "docs/images/growth.png"],
 }
+PICTURES = {"growth": "![How cost grows with each of them](images/growth.png)\n"}
 INTRODUCTION = """\
 # How fast ccl is
 
@@ -51,10 +54,12 @@ def main() -> None:
     for name in [] if options.collect else options.names or present:
         script, *arguments = BENCHMARKS[name]
         command = [sys.executable, str(HERE / script), *arguments, *passed]
-        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        said = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True).stdout
         write_text(result(name), said.rstrip() + "\n")
         print(said, flush=True)
-    sections = [result(name).read_text() for name in BENCHMARKS if result(name).is_file()]
+    sections = [
+        result(name).read_text() + PICTURES.get(name, "") for name in BENCHMARKS if result(name).is_file()
+    ]
     write_text(DOCUMENT, "\n".join([INTRODUCTION, *sections]))
 
 
