@@ -33,6 +33,7 @@ OWN = {
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
     "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once; ccl train reads what fits."),
+    "doctor": ("doctor:app", CATALOGUE, "Check this machine and its installation, and say what to do."),
     "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),
 }
 
