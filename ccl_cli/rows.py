@@ -43,8 +43,8 @@ _ARRAY = Form(json.dumps, "[\n", ",\n", "\n]\n")
 def csv_form(columns: Sequence[str], rows: Callable[[Record], Iterable[Sequence[object]]]) -> Form:
     """Records as rows of CSV, with a header.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe before it, and what cannot be printed is
-    written as an escape.
+    Text that a spreadsheet would take for a formula gets an apostrophe before it, and what cannot be printed
+    is written as an escape.
 
     Args:
         columns: Names.

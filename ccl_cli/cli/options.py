@@ -115,9 +115,7 @@ Tracker = Annotated[
 ]
 Videos = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="PATH", help="Video files, and folders of them at any depth.", show_default=False
-    ),
+    typer.Argument(metavar="PATH", help="Video files, and folders of them at any depth.", show_default=False),
 ]
 Model = Annotated[
     Path | None,

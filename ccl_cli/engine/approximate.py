@@ -71,6 +71,15 @@ def search(
     return cosines, numbers
 
 
+def check_installed() -> None:
+    """Check that there is faiss.
+
+    Raises:
+        EnvironmentError_: it is not installed.
+    """
+    _faiss()
+
+
 def forget(folder: Path) -> None:
     """Remove the index, as it is of a library that is going to be another one."""
     (folder / FILE).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccl_cli.data.raw import Raw, list_raw
-from ccl_cli.engine.approximate import build, forget
+from ccl_cli.engine.approximate import build, check_installed, forget
 from ccl_cli.engine.describing import Model, fingerprint, open_model, see
 from ccl_cli.engine.library import FILE, Library, Stamp, create, open_library, stamp_of
 from ccl_cli.engine.metrics import directions
@@ -40,6 +40,16 @@ class Updated:
     removed: int = 0
     kept: int = 0
     unreadable: int = 0
+
+
+class _Lazy:
+    """A model that is opened when it is needed: often nothing has changed."""
+
+    def __init__(self, path: Path, opened: Model | None = None) -> None:
+        self.path, self._opened = path, opened
+
+    def open(self) -> Model:
+        return self._opened or open_model(self.path)
 
 
 def update(
@@ -75,6 +85,8 @@ def update(
         Interrupted: told to stop.
     """
     _check_folder(folder)
+    if approximate:
+        check_installed()
     raw, roots = _listed(folder, paths, bool(forget_paths))
     refusal = f"Another process brings '{folder}' up to date."
     try:
@@ -161,16 +173,6 @@ def own_model(folder: Path, model: Path | None) -> Path:
             "Name its own with --model, or make the library anew with ccl index --rebuild.",
         )
     return path
-
-
-class _Lazy:
-    """A model that is opened when it is needed: often nothing has changed."""
-
-    def __init__(self, path: Path, opened: Model | None = None) -> None:
-        self.path, self._opened = path, opened
-
-    def open(self) -> Model:
-        return self._opened or open_model(self.path)
 
 
 class _Update:

@@ -136,14 +136,21 @@ class Library:
 
 
 def create(folder: Path, *, model: Path, fingerprint: str, dim: int) -> None:
-    """Make an empty library, which takes the place of one that is there."""
+    """Make an empty library, which takes the place of one that is there.
+
+    Raises:
+        EnvironmentError_: the disk refuses.
+    """
     temporary = folder / f".{FILE}.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
-    base = sqlite3.connect(temporary, isolation_level=None)
-    base.executescript(_TABLES)
     about = {"format": _FORMAT, "model": str(model), "fingerprint": fingerprint, "dim": dim, "roots": []}
-    base.executemany("INSERT INTO about VALUES (?, ?)", [(key, json.dumps(v)) for key, v in about.items()])
-    base.close()
+    try:
+        with closing(sqlite3.connect(temporary, isolation_level=None)) as base:
+            base.executescript(_TABLES)
+            rows = [(key, json.dumps(value)) for key, value in about.items()]
+            base.executemany("INSERT INTO about VALUES (?, ?)", rows)
+    except sqlite3.Error as error:
+        raise _unusable(folder, error) from error
     # What a killed process left beside the old one would be taken for changes of the new one.
     for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal"):
         (folder / name).unlink(missing_ok=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from ccl_cli.console import visible
 from ccl_cli.engine.searching import Answer
 from ccl_cli.errors import CclError
 from ccl_cli.progress import Reporter
-from ccl_cli.report.collect import clean
 from ccl_cli.report.document import document, picture
 from ccl_cli.report.gallery import thumbnail
 from ccl_cli.report.markup import Html, joined, tag
@@ -28,16 +28,17 @@ def page(answers: Sequence[Answer], folder: Path) -> str:
     lost = [answer for answer in answers if answer.fault]
     with Reporter("pictures", sum(1 + len(each.hits) for each in asked), unit="picture") as reporter:
         rows = [_row(answer, reporter) for answer in asked]
+    asking = "one video" if len(asked) == 1 else f"each of {len(asked)} videos"
     said = [
-        tag("p", f"{_counted(len(asked), 'query', 'queries')} to the library '{clean(folder.name)}'."),
+        tag("p", f"The videos of the library '{visible(folder.name)}' that are nearest to {asking}."),
         tag(
             "p",
-            "Left: the query; then the videos nearest to it, with the cosine of their features.",
+            "First the query, then what it found, the nearest first, with the cosine of their features.",
             class_="note",
         ),
     ]
     parts: list[Html] = [tag("section", tag("ol", *rows, class_="searches"))] if rows else []
-    parts += [tag("p", clean(f"{each.query}: {each.fault}"), class_="absent") for each in lost]
+    parts += [tag("p", visible(f"{each.query}: {each.fault}"), class_="absent") for each in lost]
     return document("Videos found", joined(said), Html(""), joined(parts))
 
 
@@ -49,9 +50,9 @@ def _row(answer: Answer, reporter: Reporter) -> Html:
 
 def _tile(path: str, said: str, reporter: Reporter) -> Html:
     reporter.advance()
-    name = clean(Path(path).name)
+    name = visible("/".join(Path(path).parts[-2:]))
     caption = tag("figcaption", tag("strong", said), " ", name)
-    shown = picture(_picture(path), f"{said}: {name}", clean(path))
+    shown = picture(_picture(path), f"{said}: {name}", visible(path))
     return tag("figure", shown, caption, class_="query" if said == "query" else None)
 
 
@@ -61,7 +62,3 @@ def _picture(path: str) -> bytes | None:
         return thumbnail(Path(path))
     except CclError:  # gone or damaged since: the others can still be shown
         return None
-
-
-def _counted(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"
