@@ -49,7 +49,7 @@ def made_up(queries: int, gallery: int, width: int) -> Features:
 
 def product(features: Features) -> dict[str, float]:
     """The scores alone, block by block."""
-    queries, gallery = (metrics._directions(each)[0] for each in features[::2])
+    queries, gallery = (metrics.directions(each)[0] for each in features[::2])
     for _ in metrics.score_blocks(queries, gallery):
         pass
     return {}
@@ -57,7 +57,7 @@ def product(features: Features) -> dict[str, float]:
 
 def neighbours(features: Features) -> dict[str, float]:
     """The ten nearest, as `ccl probe` finds them, and recall from them."""
-    queries, gallery = (metrics._directions(each)[0] for each in features[::2])
+    queries, gallery = (metrics.directions(each)[0] for each in features[::2])
     blocks = metrics.score_blocks(queries, gallery)
     return recall(torch.cat([metrics.highest(scores, 10)[1] for _, scores in blocks]), features)
 
@@ -66,7 +66,7 @@ def faiss_search(features: Features) -> dict[str, float]:
     """The ten nearest, and recall from them."""
     import faiss
 
-    queries, gallery = (metrics._directions(each)[0] for each in features[::2])
+    queries, gallery = (metrics.directions(each)[0] for each in features[::2])
     index = faiss.IndexFlatIP(gallery.shape[1])
     index.add(gallery.numpy())
     _, places = index.search(queries.numpy(), 10)

@@ -23,7 +23,7 @@ _LOST = (
     "remote process exited",
     "broken pipe",
 )
-_RED, _YELLOW, _DIM, _END = "\033[1;31m", "\033[33m", "\033[2m", "\033[0m"
+_RED, _YELLOW, _DIM, _BOLD, _END = "\033[1;31m", "\033[33m", "\033[2m", "\033[1m", "\033[0m"
 
 
 class _LostPeer(EnvironmentError_):
@@ -101,6 +101,73 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     for row in rows:
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
     Console().print(table)
+
+
+def visible(text: str) -> str:
+    """The text on one line, without anything that a terminal would obey: such letters as escapes."""
+    escape = "unicode_escape"
+    return "".join(each if each.isprintable() else each.encode(escape).decode() for each in text)
+
+
+def bold(text: str) -> str:
+    """The text, in bold letters on a terminal."""
+    return text if plain(sys.stdout) else f"{_BOLD}{text}{_END}"
+
+
+class Stdout:
+    """Results that are written while a progress bar is shown.
+
+    The bar stands in for stdout, so that lines on a terminal make room for it; but what it is given goes to
+    stderr, where no results belong that are kept in a file.
+    """
+
+    def __init__(self) -> None:
+        self._file = sys.stdout
+
+    def write(self, text: str) -> None:
+        """Write, and do not keep readers waiting."""
+        file = sys.stdout if self._file.isatty() else self._file
+        file.write(text)
+        file.flush()
+
+
+class Lines:
+    """A table on stdout whose rows come one by one; its widths are known beforehand.
+
+    On a terminal the first column is cut from the left until a row fits: paths differ at their ends.
+
+    Args:
+        columns: Their names.
+        widths: Of what comes into each.
+    """
+
+    def __init__(self, columns: Sequence[str], widths: Sequence[int]) -> None:
+        from rich.console import Console
+
+        self._widths = [max(width, len(name)) for name, width in zip(columns, widths, strict=True)]
+        self._plain, self._out = plain(sys.stdout), Stdout()
+        if not self._plain:
+            room = Console().width - sum(self._widths[1:]) - 2 * (len(columns) - 1)
+            self._widths[0] = max(min(self._widths[0], room), 8)
+        self._row(columns, _DIM)
+
+    def row(self, *cells: str) -> None:
+        """Print one row."""
+        self._row([visible(cell) for cell in cells], "")
+
+    def _row(self, cells: Sequence[str], style: str) -> None:
+        padded = [self._fitted(cell, width) for cell, width in zip(cells, self._widths, strict=True)]
+        line = "  ".join(padded).rstrip()
+        self._out.write((f"{style}{line}{_END}" if style and not self._plain else line) + "\n")
+
+    def _fitted(self, cell: str, width: int) -> str:
+        from rich.cells import cell_len
+
+        if not self._plain and cell_len(cell) > width:
+            while cell_len(cell) > width - 1:
+                cell = cell[1:]
+            cell = f"…{cell}"
+        return cell + " " * (width - cell_len(cell))
 
 
 def _begins() -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ccl_cli.errors import UsageError
+from ccl_cli.errors import Interrupted, UsageError
 
 _log = logging.getLogger("ccl")
 
@@ -30,6 +30,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def growing_path(path: Path) -> Iterator[Path]:
+    """:func:`atomic_path` for what grows row by row: told to stop, what was finished is kept beside ``path``.
+
+    Raises:
+        UsageError: ``path`` is a folder.
+        Interrupted: as it came, saying that the rows are in ``NAME.partial.SUFFIX``.
+    """
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder.", "Name a file.")
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    stopped: Interrupted | None = None
+    with atomic_path(partial) as temporary:
+        try:
+            yield temporary
+        except Interrupted as error:
+            stopped = error
+    if stopped:
+        raise Interrupted(stopped.message, f"What was finished is in '{partial}'.") from stopped
+    partial.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:

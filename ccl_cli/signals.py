@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ccl_cli.errors import Interrupted
+
 # A terminal's Ctrl-C, and what schedulers send.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -20,3 +22,12 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """A handler that stops there and then: for work that is safe at any moment.
+
+    Raises:
+        Interrupted: always.
+    """
+    raise Interrupted(f"Stopped by {signal.Signals(number).name}.")

@@ -113,3 +113,31 @@ Tracker = Annotated[
     Literal["none", "tensorboard"] | None,
     typer.Option(help="A further log besides metrics.jsonl.", rich_help_panel=OUTPUT),
 ]
+Videos = Annotated[
+    list[Path],
+    typer.Argument(metavar="PATH", help="Video files, and folders of them at any depth.", show_default=False),
+]
+Model = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN|FILE", help="A run's folder or a model file; default the newest run."),
+]
+WindowsAtOnce = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Windows per forward pass.", rich_help_panel=RUNTIME),
+]
+ForwardPrecision = Annotated[
+    Literal["fp32", "bf16", "fp16"],
+    typer.Option("--precision", help="Arithmetic.", rich_help_panel=RUNTIME),
+]
+RowFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        metavar="FILE",
+        help="Write to a file, as its name ends: .csv, .json or .jsonl.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per video, a line each.", rich_help_panel=OUTPUT)
+]

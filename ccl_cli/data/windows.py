@@ -17,15 +17,20 @@ from ccl_cli.recipe import Clip
 
 
 class Chunk(NamedTuple):
-    """Some windows of one or several videos, and the videos that turned out to be unreadable.
+    """Some windows of one or several videos, and the videos that end with them.
 
     Shapes:
         windows: [n, 3, T, S, S] uint8, not normalised.
         rows: [n] int64, each window's video.
+
+    Attributes:
+        finished: Videos of which no further window comes, unreadable ones among them.
+        unreadable: Why, by video.
     """
 
     windows: Tensor
     rows: Tensor
+    finished: list[int]
     unreadable: dict[int, str]
 
 
@@ -64,9 +69,7 @@ class SlidingWindows(IterableDataset[Chunk]):
         """This worker's share of this process's share."""
         worker = get_worker_info()
         part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
-        windows: list[Tensor] = []
-        index: list[int] = []
-        unreadable: dict[int, str] = {}
+        windows, index, finished, unreadable = _nothing()
         for number in range(self.rank + part * self.processes, len(self.videos), self.processes * parts):
             read = 0
             try:
@@ -75,14 +78,16 @@ class SlidingWindows(IterableDataset[Chunk]):
                     windows.append(view)
                     index.append(number)
                     if len(windows) == self.chunk:
-                        yield Chunk(torch.stack(windows), torch.tensor(index), {})
-                        windows, index = [], []
+                        yield Chunk(torch.stack(windows), torch.tensor(index), finished, unreadable)
+                        windows, index, finished, unreadable = _nothing()
             except Exception as error:  # whatever it is, the other videos can still be evaluated
                 if not read:
                     unreadable[number] = getattr(error, "message", f"{type(error).__name__}: {error}")
-        if windows or unreadable:
+            finished.append(number)
+        if finished:
             empty = torch.empty(0, 3, self.clip.frames, self.clip.size, self.clip.size, dtype=torch.uint8)
-            yield Chunk(torch.stack(windows) if windows else empty, torch.tensor(index), unreadable)
+            stacked = torch.stack(windows) if windows else empty
+            yield Chunk(stacked, torch.tensor(index, dtype=torch.long), finished, unreadable)
 
     def _views(self, video: Video) -> Iterator[Tensor]:
         clip = self.clip
@@ -95,6 +100,10 @@ class SlidingWindows(IterableDataset[Chunk]):
             end=video.end,
         ):
             yield eval_view(read.frames, clip)
+
+
+def _nothing() -> tuple[list[Tensor], list[int], list[int], dict[int, str]]:
+    return [], [], [], {}
 
 
 def window_loader(dataset: SlidingWindows, *, workers: int, pin_memory: bool) -> DataLoader[Chunk]:

@@ -16,18 +16,15 @@ from torch import Tensor
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
-from ccl_cli.data.transforms import normalize
-from ccl_cli.data.windows import Chunk, SlidingWindows, window_loader
-from ccl_cli.data.workers import naming_lost_workers
-from ccl_cli.distributed import gather_objects, is_main, rank, total, world_size
+from ccl_cli.distributed import gather_objects, is_main, total
 from ccl_cli.engine.artefact import Artefact, load_model
 from ccl_cli.engine.build import check_unreadable
 from ccl_cli.engine.device import set_up
+from ccl_cli.engine.inference import watch
 from ccl_cli.engine.metrics import recognition, retrieval
-from ccl_cli.engine.runs import MANIFEST, RunFolder, find_run, read_json
+from ccl_cli.engine.runs import MANIFEST, RunFolder, locate_model, read_json
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.files import write_text
-from ccl_cli.progress import Reporter
 
 TASKS = ("recognition", "retrieval")
 _log = logging.getLogger("ccl")
@@ -79,7 +76,7 @@ def evaluate_run(
     """
     if split not in ("val", "test"):
         raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
-    folder, path = _locate(run)
+    folder, path = locate_model(run)
     artefact = load_model(path)
     manifest = _manifest(artefact, folder, data, [split, "train"] if "retrieval" in tasks else [split])
     accelerator = set_up(precision)
@@ -118,70 +115,19 @@ def describe(
     title: str = "eval",
 ) -> Described:
     """Run the student over all windows of all videos, shared among the processes."""
-    recipe, device = artefact.recipe, accelerator.device
-    student = artefact.student.to(device)
-    dataset = SlidingWindows(
-        videos,
-        recipe.clip,
-        stride=recipe.eval.stride,
-        chunk=batch_size,
-        rank=rank(),
-        processes=world_size(),
-    )
-    sums = _Sums.zeros(len(videos), student.num_classes, student.feature_dim)
+    scores = torch.zeros(len(videos), artefact.student.num_classes)
+    features = torch.zeros(len(videos), artefact.student.feature_dim)
     unreadable: dict[int, str] = {}
-    share = len(range(rank(), len(videos), world_size()))
-    with (
-        Reporter(title, share, unit="video") as reporter,
-        naming_lost_workers(),
-        torch.inference_mode(),
-        accelerator.autocast(),
-    ):
-        for chunk in window_loader(dataset, workers=workers, pin_memory=device.type == "cuda"):
-            unreadable |= chunk.unreadable
-            if len(chunk.rows):
-                video = normalize(
-                    chunk.windows.to(device, non_blocking=True), recipe.clip.mean, recipe.clip.std
-                )
-                output = student(video)
-                sums.add(chunk, output.logits.float().softmax(dim=1).cpu(), output.feature.float().cpu())
-            reporter.advance(sums.finished(chunk))
-    scores, features = sums.means(device)
+    for seen in watch(artefact, videos, accelerator, batch_size=batch_size, workers=workers, title=title):
+        scores[seen.row], features[seen.row] = seen.scores, seen.feature
+        if seen.fault is not None:
+            unreadable[seen.row] = seen.fault
+    # Other processes' rows are zero. Summed on the device: those with GPUs cannot send what lies elsewhere.
+    scores, features = (total(each.to(accelerator.device)).cpu() for each in (scores, features))
     for found in gather_objects(unreadable):
         unreadable |= found
     labels = torch.tensor([video.label for video in videos], dtype=torch.long)
     return Described(scores, features, labels, unreadable)
-
-
-@dataclass
-class _Sums:
-    """Sums over windows, per video; rows of other processes stay zero until the end."""
-
-    scores: Tensor
-    features: Tensor
-    windows: Tensor
-
-    @classmethod
-    def zeros(cls, videos: int, classes: int, width: int) -> _Sums:
-        return cls(torch.zeros(videos, classes), torch.zeros(videos, width), torch.zeros(videos))
-
-    def add(self, chunk: Chunk, scores: Tensor, features: Tensor) -> None:
-        self.scores.index_add_(0, chunk.rows, scores)
-        self.features.index_add_(0, chunk.rows, features)
-
-    def finished(self, chunk: Chunk) -> int:
-        """How many videos this chunk is the first to touch, or to report as unreadable."""
-        new = sum(self.windows[index] == 0 for index in set(chunk.rows.tolist()))
-        self.windows.index_add_(0, chunk.rows, torch.ones(len(chunk.rows)))
-        return int(new) + len(chunk.unreadable)
-
-    def means(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Means over all processes; a video without a window becomes NaN (zero divided by zero)."""
-        # Summed on the device: processes with GPUs cannot send what lies elsewhere.
-        scores, features, windows = (
-            total(each.to(device)).cpu() for each in (self.scores, self.features, self.windows)
-        )
-        return scores / windows[:, None], features / windows[:, None]
 
 
 def _describe_split(
@@ -200,17 +146,6 @@ def _describe_split(
     bad = [videos[index] for index in sorted(described.unreadable)]
     check_unreadable(len(bad), manifest, split, limit, bad)
     return described
-
-
-def _locate(run: Path | None) -> tuple[RunFolder | None, Path]:
-    if run is not None and run.is_file():
-        return None, run
-    folder = find_run(run)
-    if not folder.model.is_file():
-        raise DataError(
-            f"'{folder.path}' holds no model yet.", f"Finish it with `ccl train --resume {folder.path}`."
-        )
-    return folder, folder.model
 
 
 def _manifest(

@@ -67,8 +67,8 @@ def retrieval(
         gallery: [G, D] features of the training videos.
         gallery_labels: [G] int64.
     """
-    asked, read = _directions(queries)
-    gallery, found = _directions(gallery)
+    asked, read = directions(queries)
+    gallery, found = directions(gallery)
     labels, wanted = gallery_labels[found].numpy(), query_labels[read].numpy()
     sums = np.zeros(4)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -78,6 +78,18 @@ def retrieval(
             )
     r1, r5, r10, average_precision = (100 * sums / max(len(queries), 1)).tolist()
     return {"r1": r1, "r5": r5, "r10": r10, "map": average_precision}
+
+
+def directions(features: Tensor) -> tuple[Tensor, Tensor]:
+    """What retrieval compares: the rows that are finite, scaled to unit length; and which ones they are.
+
+    Shapes:
+        features: [N, D].
+        returns: [n, D]; [N] bool.
+    """
+    length = torch.linalg.vector_norm(features, dim=1)
+    finite = length.isfinite()
+    return features[finite].div_(length[finite, None].clamp(min=1e-12)), finite
 
 
 def score_blocks(
@@ -155,13 +167,6 @@ def _figures(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.fl
         return np.zeros(4)
     precision = np.arange(1, len(places) + 1) / places
     return np.array([*(places[0] <= k for k in (1, 5, 10)), precision.mean()])
-
-
-def _directions(features: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows that are finite, scaled to unit length, and [N] bool, which ones they are."""
-    length = torch.linalg.vector_norm(features, dim=1)
-    finite = length.isfinite()
-    return features[finite].div_(length[finite, None].clamp(min=1e-12)), finite
 
 
 def _percent(value: Tensor) -> float:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import groupby
-from string import Template
 
-from ccl_cli import __version__
 from ccl_cli.errors import CclError, DataError
 from ccl_cli.report import classes, confusion, correspondence, curves, gallery, paired, provenance, tsne
 from ccl_cli.report.collect import METRICS, clean
+from ccl_cli.report.document import document, picture
 from ccl_cli.report.drawing import Drawing
 from ccl_cli.report.layout import Block, Entry, blocks, footer
 from ccl_cli.report.markup import Html, folded, joined, listing, sheet, table, tag
 from ccl_cli.report.study import BASELINE, Study
-from ccl_cli.report.svg import FONT, data_uri, inline, page_colours
+from ccl_cli.report.svg import inline
 from ccl_cli.report.table import tables
 
 _WIDEST = 9  # columns of figures
@@ -45,14 +43,11 @@ def page(study: Study) -> str:
     """
     title = f"{study.best.method} on {study.data}"
     names = tag("ul", *(tag("li", tag("a", part.title, href=f"#{part.key}")) for part in SECTIONS))
-    template = Template(_resource("page.html"))
-    return template.substitute(
-        title=joined([title]),
-        style=f"{page_colours()}:root{{--font:{FONT}}}\n{_resource('page.css')}",
-        verdict=_verdict(study),
-        contents=tag("nav", tag("h2", "Contents"), names, aria_label="Contents"),
-        sections=joined(_section(part, study) for part in SECTIONS),
-        footer=joined([f"Written by ccl {__version__}. Everything on this page is in this one file."]),
+    return document(
+        title,
+        _verdict(study),
+        tag("nav", tag("h2", "Contents"), names, aria_label="Contents"),
+        joined(_section(part, study) for part in SECTIONS),
     )
 
 
@@ -213,8 +208,8 @@ def _tile(item: gallery.Item, query: bool) -> Html:
     kind = "query" if query else "right" if item.right else "wrong"
     said = {"query": "query", "right": "same class", "wrong": "another class"}[kind]
     alt = f"{item.label} ({said}): {item.id}"
-    picture = _picture(item.jpeg, alt, item.id)
-    return tag("figure", picture, tag("figcaption", f"{mark}{item.label}"), class_=kind)
+    shown = picture(item.jpeg, alt, item.id)
+    return tag("figure", shown, tag("figcaption", f"{mark}{item.label}"), class_=kind)
 
 
 def _tsne(study: Study) -> Html:
@@ -254,14 +249,8 @@ def _card(card: correspondence.Card) -> Html:
     ]
     alt = f"{card.label}: {card.id}"
     head = [tag("strong", card.label), tag("small", f"{card.verdict} correlated")]
-    inner = [_picture(card.jpeg, alt, card.id), tag("ol", *lines)]
+    inner = [picture(card.jpeg, alt, card.id), tag("ol", *lines)]
     return tag("li", tag("div", *head), *inner, class_=card.verdict)
-
-
-def _picture(jpeg: bytes | None, alt: str, title: str) -> Html:
-    if jpeg:
-        return tag("img", src=data_uri(jpeg), alt=alt, title=title)
-    return tag("span", "no picture", class_="none", title=title)
 
 
 def _data(study: Study) -> Html:
@@ -303,10 +292,6 @@ def _figures(drawings: list[Drawing]) -> Html:
 def _figure(mean: float | None, sd: float | None) -> str:
     spread = "" if sd is None else f" ± {sd:.1f}"
     return f"{mean or 0.0:.1f}{spread}"
-
-
-def _resource(name: str) -> str:
-    return (files("ccl_cli.report") / name).read_text(encoding="utf-8")
 
 
 SECTIONS = (

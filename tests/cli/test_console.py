@@ -8,6 +8,7 @@ import pytest
 
 from ccl_cli import console
 from ccl_cli.errors import DataError
+from ccl_cli.progress import Reporter
 
 
 class Terminal(io.StringIO):
@@ -124,3 +125,40 @@ def test_the_other_processes_of_a_foreign_launcher_say_which_they_are(
         monkeypatch.setenv(console.LAUNCHED, "1")
     console.report(DataError("No video."))
     assert capsys.readouterr().err == f"{begins}No video.\n"
+
+
+def test_rows_that_come_one_by_one_fit_the_terminal(monkeypatch):
+    terminal = use_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = console.Lines(["video", "class"], [60, 5])
+    lines.row("a/" * 30 + "end.mp4", "right")
+    lines.row("\x1b[31m日本", "down")
+    head, first, second = terminal.getvalue().splitlines()
+    assert "video" in head
+    assert first.startswith("…")
+    assert first.endswith("/end.mp4  right")
+    assert len(first) == 40
+    assert second.startswith("\\x1b[31m日本 ")
+    assert second.endswith("  down")
+
+
+def test_rows_in_a_file_are_whole(capsys):
+    lines = console.Lines(["video", "class"], [300, 5])
+    lines.row("a" * 300, "right")
+    lines.row("b", "down")
+    rows = [f"video{' ' * 295}  class", f"{'a' * 300}  right", f"b{' ' * 299}  down"]
+    assert capsys.readouterr().out.splitlines() == rows
+
+
+def test_results_do_not_go_where_the_progress_bar_goes(monkeypatch):
+    """While a bar is shown on stderr, what is written to a file must not be taken for its output."""
+    file, terminal = io.StringIO(), use_terminal(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setattr(console.logging.getLogger("ccl"), "level", logging.INFO)
+    out = console.Stdout()
+    with Reporter("t", 2) as reporter:
+        assert sys.stdout is not file
+        out.write("a row\n")
+        reporter.advance()
+    assert file.getvalue() == "a row\n"
+    assert "a row" not in terminal.getvalue()

@@ -67,9 +67,14 @@ def load_source(name: str, source: DataSource, location: str, options: Mapping[s
     return manifest
 
 
-def files_below(root: Path) -> Iterator[Path]:
-    """Every file below a folder, sorted, except hidden ones; a linked folder is entered once."""
-    return (Path(folder, name) for folder, names in _walk(root) for name in names)
+def files_below(root: Path, closed: dict[str, str] | None = None) -> Iterator[Path]:
+    """Every file below a folder, sorted, except hidden ones; a linked folder is entered once.
+
+    Args:
+        root: The folder.
+        closed: Takes the folders that cannot be looked into, with the reason.
+    """
+    return (Path(folder, name) for folder, names in _walk(root, closed) for name in names)
 
 
 def videos_by_stem(root: Path) -> dict[str, str]:
@@ -84,9 +89,14 @@ def videos_by_stem(root: Path) -> dict[str, str]:
     return found
 
 
-def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+def _walk(root: Path, closed: dict[str, str] | None = None) -> Iterator[tuple[str, list[str]]]:
     entered: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+
+    def refused(error: OSError) -> None:
+        if closed is not None:
+            closed[str(error.filename)] = f"it cannot be looked into: {error.strerror}"
+
+    for folder, folders, files in os.walk(root, onerror=refused, followlinks=True):
         stat = Path(folder).stat()
         if (stat.st_dev, stat.st_ino) in entered:
             folders.clear()

@@ -1,0 +1,71 @@
+"""``ccl embed``."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ccl_cli.cli import options
+from ccl_cli.cli.common import OUTPUT, examples, with_verbosity
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(
+    epilog=examples(
+        "ccl embed my_videos --output features.npz",
+        "ccl embed my_videos --output features.parquet",
+        "ccl embed a.mp4 b.mp4 --output features.safetensors --model runs/mine/20260101-120000-1a2b3c4d",
+    )
+)
+@with_verbosity
+def embed(
+    paths: options.Videos,
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="As its name ends: .npz, .safetensors or .parquet.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    model: options.Model = None,
+    batch_size: options.WindowsAtOnce = None,
+    precision: options.ForwardPrecision = "fp32",
+    workers: options.Workers = None,
+) -> None:
+    """Write a trained student's features of video files to a file.
+
+    One vector per video, the mean over its windows, not scaled; ccl eval compares them by cosine. What cannot
+    be read is named and passed over: exit code 4.
+    """
+    from ccl_cli.cli.unreadable import Unreadable
+    from ccl_cli.data.raw import list_raw
+    from ccl_cli.signals import handled_by, interrupt
+
+    raw = list_raw(paths)
+    unreadable = Unreadable(len(raw.videos), raw.closed)
+    with handled_by(interrupt):
+        from ccl_cli.engine.describing import in_order, open_model, see
+        from ccl_cli.engine.features import check_features, feature_file
+
+        check_features(output)
+        opened = open_model(model)
+        found = see(
+            opened,
+            raw.videos,
+            title="embed",
+            precision=precision,
+            batch_size=batch_size,
+            workers=workers,
+        )
+        with feature_file(output, opened, precision) as features, closing(in_order(found)) as each:
+            for seen, video in zip(each, raw.videos, strict=True):
+                if seen.fault:
+                    unreadable.tell(str(video.path), seen.fault)
+                features.add(video, seen)
+    print(output)
+    unreadable.check()

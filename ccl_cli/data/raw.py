@@ -1,0 +1,73 @@
+"""Video files that a user names, without labels: any number of them, and folders of them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ccl_cli.data.manifest import Video
+from ccl_cli.data.sources import SUFFIXES, files_below, unique_ids
+from ccl_cli.errors import DataError
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What is to be looked at.
+
+    Attributes:
+        videos: Each file once, as the user names it: a relative path stays relative.
+        closed: Folders that cannot be looked into, with the reason.
+    """
+
+    videos: tuple[Video, ...]
+    closed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The paths of the videos."""
+        return [str(video.path) for video in self.videos]
+
+
+def list_raw(paths: Sequence[Path]) -> Raw:
+    """List files, and the videos below folders in a stable order.
+
+    A file that is named by itself is taken whatever its name ends in, and whether it is there or not: reading
+    it will tell. An id is the path below the named folder, without suffix where that is unique, as in the
+    data source ``folder``.
+
+    Raises:
+        DataError: a folder without any video.
+    """
+    closed: dict[str, str] = {}
+    found: dict[str, tuple[Path, str]] = {}  # by absolute path
+    for named in paths:
+        for path, below in _of(named, closed):
+            found.setdefault(os.path.abspath(path), (path, below))  # noqa: PTH100  (links stay as they are)
+    ids = unique_ids([below for _, below in found.values()])
+    counts = Counter(ids)
+    rows = zip(found.values(), ids, strict=True)
+    return Raw(
+        tuple(Video(key if counts[key] == 1 else str(path), path, 0, "test") for (path, _), key in rows),
+        closed,
+    )
+
+
+def _of(named: Path, closed: dict[str, str]) -> Iterator[tuple[Path, str]]:
+    """The videos that one path stands for, each with what it is called there."""
+    if not os.path.isdir(named):  # noqa: PTH112  (False too where the path is too long or closed)
+        yield named, named.name
+        return
+    before = len(closed)
+    empty = True
+    for path in files_below(named, closed):
+        if path.suffix.lower() in SUFFIXES:
+            empty = False
+            yield path, path.relative_to(named).as_posix()
+    if empty and len(closed) == before:
+        raise DataError(
+            f"The folder '{named}' holds no videos.",
+            f"Looked for: {' '.join(sorted(SUFFIXES))}. Name a file of another kind by itself.",
+        )

@@ -1,0 +1,125 @@
+"""What a published student makes of video files that have no labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ccl_cli.data.manifest import Video
+from ccl_cli.data.workers import cores
+from ccl_cli.engine.artefact import Artefact, load_model
+from ccl_cli.engine.device import set_up
+from ccl_cli.engine.inference import Seen, watch
+from ccl_cli.engine.runs import locate_model
+from ccl_cli.errors import WeightsError
+
+_FEW = 2  # files that are read sooner than a process to read them has started
+_NOT_FINITE = "the model makes numbers of it that are not finite"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A published student and where it came from.
+
+    Attributes:
+        path: Its file.
+        fingerprint: SHA-256 of the file.
+        artefact: What is in it.
+    """
+
+    path: Path
+    fingerprint: str
+    artefact: Artefact
+
+    def about(self) -> dict[str, Any]:
+        """What identifies it, as plain values."""
+        header = self.artefact.header
+        student = str(self.artefact.recipe.student)
+        return {
+            "path": str(self.path),
+            "sha256": self.fingerprint,
+            "student": student,
+            "step": header.get("step"),
+        }
+
+
+def open_model(model: Path | None) -> Model:
+    """The student of a run, a model file, or of the newest run if none is named.
+
+    Raises:
+        DataError: there is no such run.
+        WeightsError: it has no model, or a damaged one.
+    """
+    _, path = locate_model(model)
+    return Model(path.absolute(), fingerprint(path), load_model(path))
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a model file.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"The model '{path}' cannot be read: {error.strerror}.") from error
+
+
+def see(
+    model: Model,
+    videos: Sequence[Video],
+    *,
+    title: str,
+    precision: str = "fp32",
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> Generator[Seen, None, None]:
+    """Look at files as ``ccl eval`` does.
+
+    Args:
+        model: The student.
+        videos: From :func:`ccl_cli.data.raw.list_raw`.
+        title: Of the progress bar.
+        precision: "fp32", "bf16" or "fp16".
+        batch_size: Windows per forward pass; default the recipe's.
+        workers: Decoding processes; default the recipe's, at most one per core, and none for a file or two.
+
+    Yields:
+        Each once, in the order in which they end. A fault says of "it" what is wrong.
+    """
+    recipe = model.artefact.recipe
+    if workers is None:
+        workers = 0 if len(videos) <= _FEW else min(recipe.train.workers, cores())
+    found = watch(
+        model.artefact,
+        videos,
+        set_up(precision),
+        batch_size=batch_size or recipe.eval.batch_size,
+        workers=workers,
+        title=title,
+    )
+    for seen in found:
+        yield seen._replace(fault=_fault(seen, videos[seen.row]))
+
+
+def in_order(found: Iterable[Seen]) -> Generator[Seen, None, None]:
+    """The same in the order of the list; the ones that end before their turn wait."""
+    waiting: dict[int, Seen] = {}
+    turn = 0
+    for seen in found:
+        waiting[seen.row] = seen
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
+
+
+def _fault(seen: Seen, video: Video) -> str | None:
+    if seen.fault is not None:
+        return seen.fault.replace(f"'{video.path}'", "it").rstrip(".")
+    finite = seen.scores.isfinite().all() and seen.feature.isfinite().all()
+    return None if finite else _NOT_FINITE

@@ -1,0 +1,267 @@
+"""`ccl predict` and `ccl embed`, on real files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccl_cli.engine import describing
+from ccl_cli.engine.evaluate import evaluate_run
+from tests.models import write_run
+
+
+@pytest.fixture
+def run(clips_folder, tmp_path):
+    return write_run(tmp_path / "runs" / "mine" / "a", clips_folder / "set")
+
+
+@pytest.fixture
+def videos(clips_folder, tmp_path):
+    """Six videos in folders named after their classes."""
+    return shutil.copytree(clips_folder / "set" / "test", tmp_path / "videos")
+
+
+def records(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_accuracy_computed_from_the_json_is_that_of_evaluation(ccl, run, videos):
+    result = ccl("predict", "videos", "--json", "--top", "2")
+    assert result.code == 0
+    evaluated = evaluate_run(run, tasks=["recognition"])["recognition"]
+    first = [(each["classes"][0]["class"], Path(each["video"]).parent.name) for each in records(result.out)]
+    assert len({said for said, _ in first}) == 2  # otherwise the figures would say little
+    assert 100 * np.mean([said == true for said, true in first]) == evaluated["top1"]
+    for name, row in evaluated["per_class"].items():
+        assert 100 * np.mean([said == true for said, true in first if true == name]) == row["top1"]
+
+
+def test_a_file_of_one_and_of_several(ccl, run, videos):
+    one = ccl("predict", "videos/down/0.mp4").out.splitlines()
+    assert one[0].split() == ["video", "class", "%"]
+    rows = [line.split() for line in one[1:]]
+    assert [row[0] for row in rows] == ["videos/down/0.mp4"] * 2
+    assert {row[1] for row in rows} == {"down", "right"}
+    assert sum(float(row[2]) for row in rows) == pytest.approx(100, abs=0.02)
+    assert float(rows[0][2]) >= float(rows[1][2])
+    several = ccl("predict", "videos/down", "videos/right/0.mp4").out.splitlines()
+    assert [line.split()[0] for line in several[1:]] == [
+        *(f"videos/down/{n}.mp4" for n in range(3)),
+        "videos/right/0.mp4",
+    ]
+    assert len(ccl("predict", "videos", "--top", "2").out.splitlines()) == 13
+
+
+def test_json_csv_and_files_say_the_same(ccl, run, videos):
+    lines = ccl("predict", "videos", "--json").out
+    for name in ("o.json", "o.jsonl", "sub/o.csv"):
+        assert ccl("predict", "videos", "--output", name).out == f"{name}\n"
+    assert json.loads(Path("o.json").read_text()) == records(lines)
+    assert Path("o.jsonl").read_text() == lines
+    assert Path("sub/o.csv").read_text() == ccl("predict", "videos", "--csv").out
+    rows = list(csv.DictReader(Path("sub/o.csv").read_text().splitlines()))
+    flat = [
+        (each["video"], str(each["windows"]), str(rank), row["class"], str(row["probability"]))
+        for each in records(lines)
+        for rank, row in enumerate(each["classes"], 1)
+    ]
+    assert [tuple(row.values())[:5] for row in rows] == flat
+    assert [each["windows"] for each in records(lines)] == [5] * 6
+
+
+def test_what_cannot_be_read_is_named_and_the_others_are_done(ccl, run, videos):
+    (videos / "cut.mp4").write_bytes((videos / "down/0.mp4").read_bytes()[:100])
+    result = ccl("predict", "videos", "gone.mp4", "--json")
+    assert result.code == 4
+    found = records(result.out)
+    assert [each["video"] for each in found if "error" in each] == ["videos/cut.mp4", "gone.mp4"]
+    assert len(found) == 8
+    assert "videos/cut.mp4: it is not a complete media file" in result.err
+    assert "gone.mp4: it cannot be read: No such file or directory" in result.err
+    assert result.err.splitlines()[-1] == "Error: 2 of 8 cannot be read; the others are done."
+    alone = ccl("predict", "gone.mp4")
+    assert (alone.code, alone.err) == (4, "Error: gone.mp4: it cannot be read: No such file or directory.\n")
+    ccl("predict", "videos", "--output", "o.csv")
+    (row,) = [row for row in csv.DictReader(Path("o.csv").read_text().splitlines()) if row["error"]]
+    assert row["video"] == "videos/cut.mp4"
+
+
+def test_names_that_are_not_harmless(ccl, run, videos):
+    for name in ("=cmd.mp4", "a\x1b[31m\n.mp4", "<b>.mp4", os.fsdecode(b"\xff.mp4")):
+        shutil.copy(videos / "down/0.mp4", name)
+    files = ["=cmd.mp4", "a\x1b[31m\n.mp4", "<b>.mp4", os.fsdecode(b"\xff.mp4"), "\x1b.mp4"]
+    result = ccl("predict", *files)
+    assert result.code == 4
+    assert "\x1b" not in result.out + result.err
+    assert [line.split()[0] for line in result.out.splitlines()[1:]] == [
+        "=cmd.mp4",
+        "a\\x1b[31m\\n.mp4",
+        "<b>.mp4",
+        "\\udcff.mp4",
+    ]
+    assert "\\x1b.mp4: it cannot be read" in result.err
+    table = ccl("predict", *files, "--csv", "--top", "1").out.splitlines()
+    assert [line.split(",")[0] for line in table[1:5]] == [
+        "'=cmd.mp4",
+        "a\\x1b[31m\\n.mp4",
+        "<b>.mp4",
+        "\\udcff.mp4",
+    ]
+    assert [each["video"] for each in records(ccl("predict", *files, "--json").out)] == files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "Missing argument"),
+        (["empty"], 4, "The folder 'empty' holds no videos."),
+        (["videos", "--output", "o.txt"], 2, "does not say in which format"),
+        (["videos", "--output", "o.csv", "--json"], 2, "exclude each other"),
+        (["videos", "--top", "0"], 2, "'--top'"),
+        (["videos", "--model", "nowhere"], 4, "'nowhere' is not a run folder"),
+        (["videos", "--model", "videos/down/0.mp4"], 6, "is damaged"),
+    ],
+)
+def test_errors_are_sentences(ccl, run, videos, arguments, code, said):
+    Path("empty").mkdir()
+    result = ccl("predict", *arguments)
+    assert (result.code, result.out) == (code, "")
+    assert said in result.err
+    assert "Traceback" not in result.err
+
+
+def test_without_a_model(ccl, videos):
+    result = ccl("predict", "videos")
+    assert result.code == 4
+    assert "Train one with `ccl train`." in result.err
+
+
+def test_the_model_may_be_a_run_or_its_file(ccl, run, videos, clips_folder, tmp_path):
+    write_run(tmp_path / "runs" / "mine" / "b", clips_folder / "set", seed=1)
+    newest, run_, file = (
+        ccl("predict", "videos", "--json", *model).out
+        for model in ([], ["--model", str(run)], ["--model", str(run / "model.safetensors")])
+    )
+    assert run_ == file != newest
+
+
+@pytest.mark.parametrize(
+    ("command", "output"), [("predict", "o.csv"), ("predict", "o.jsonl"), ("embed", "o.npz")]
+)
+def test_stopped_it_keeps_what_was_finished(ccl, run, videos, monkeypatch, command, output):
+    real = describing.watch
+
+    def interrupted(*arguments, **settings):
+        for number, seen in enumerate(real(*arguments, **settings)):
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield seen
+
+    monkeypatch.setattr(describing, "watch", interrupted)
+    result = ccl(command, "videos", "--output", output)
+    partial = Path(output).with_suffix(f".partial{Path(output).suffix}")
+    assert (result.code, result.out) == (130, "")
+    assert result.err.splitlines() == ["Error: Stopped by SIGINT.", f"  What was finished is in '{partial}'."]
+    assert not Path(output).exists()
+    if command == "predict":
+        assert sum(f"{n}.mp4" in partial.read_text() for n in range(3)) == 3
+        assert "right" not in partial.read_text().replace('"class": "right"', "").replace(",right,", "")
+    else:
+        assert len(np.load(partial)["names"]) == 3
+    if command == "predict":
+        result = ccl(command, "videos", "--json")
+        assert (result.code, len(records(result.out))) == (130, 3)
+
+
+@pytest.mark.slow  # two processes that import torch
+def test_rows_come_one_by_one_and_a_closed_pipe_is_quiet(run, videos):
+    """With an endless pipe at the end of the list the rows before it are there already."""
+    for copy in range(30):
+        shutil.copytree(videos / "down", videos / f"more{copy}")
+    command = f"{sys.executable} -m ccl_cli predict videos --json --batch-size 1 | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=100)
+    assert (len(records(done.stdout)), done.stderr) == (1, "")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "ccl_cli",
+            "predict",
+            "videos",
+            "--json",
+            "--batch-size",
+            "1",
+            "--workers",
+            "1",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "Error: Stopped by SIGINT.\n"
+    assert 1 <= len(records(first + rest)) < 96
+
+
+# ---- embed
+
+
+def test_embed(ccl, run, videos):
+    result = ccl("embed", "videos", "--output", "f.npz")
+    assert (result.code, result.out) == (0, "f.npz\n")
+    with np.load("f.npz") as file:
+        assert file["names"].tolist() == [f"{name}/{n}" for name in ("down", "right") for n in range(3)]
+        assert file["paths"].tolist()[0] == "videos/down/0.mp4"
+        assert file["embedding"].shape == (6, json.loads(str(file["about"]))["dim"])
+        norms = np.linalg.norm(file["embedding"], axis=1)
+    assert not np.allclose(norms, 1)
+    from ccl_cli.engine.described import described
+
+    kept = described(run, "test").described.features.numpy()
+    np.testing.assert_array_equal(np.load("f.npz")["embedding"], kept)  # what retrieval evaluation compares
+
+
+def test_embed_of_what_cannot_be_read_and_of_nothing_to_write_to(ccl, run, videos):
+    (videos / "bad.mp4").touch()
+    result = ccl("embed", "videos", "--output", "f.safetensors")
+    assert (result.code, result.out) == (4, "f.safetensors\n")
+    assert "videos/bad.mp4: it is empty (0 bytes)" in result.err
+    assert ccl("embed", "videos", "--output", "f.txt").code == 2
+    assert ccl("embed", "videos").code == 2
+
+
+def test_embedded_videos_teach(ccl, run, videos, clips_folder):
+    """The file is a teacher of a later student: ids are those of the data source `folder`."""
+    assert ccl("embed", str(clips_folder / "set"), "--output", "f.npz").code == 0
+    told = ccl(
+        "train",
+        "--data",
+        f"folder:{clips_folder / 'set'}",
+        "--teacher",
+        "video:precomputed@f.npz",
+        "--dry-run",
+        "--student",
+        "r2plus1d_tiny",
+        "--workers",
+        "0",
+        "--set",
+        "clip.frames=4",
+        "--set",
+        "clip.size=16",
+        "--batch-size",
+        "4",
+    )
+    assert told.code == 0, told.err
+    assert "video:precomputed" in told.out + told.err

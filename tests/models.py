@@ -1,0 +1,44 @@
+"""Runs whose student is not trained, but tells videos apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ccl_cli.data.sources import load_data
+from ccl_cli.engine.artefact import Artefact, save_model
+from ccl_cli.engine.build import load_student
+from ccl_cli.engine.device import set_up
+from ccl_cli.engine.evaluate import describe
+from ccl_cli.engine.runs import MANIFEST, MODEL, RunFolder
+from ccl_cli.recipe import Recipe
+
+CLIP = {"frames": 4, "size": 16, "short_side": 16}
+
+
+def write_run(folder: Path, data: Path, seed: int = 0, **train: Any) -> Path:
+    """A run folder as `ccl train` leaves it: about half of the videos fall to the first of two classes."""
+    manifest = load_data(f"folder:{data}")
+    recipe = Recipe(
+        data=f"folder:{data}",
+        student="r2plus1d_tiny",
+        clip=CLIP,
+        train={"workers": 0, **train},
+        eval={"batch_size": 4, "stride": 4},
+    )
+    torch.manual_seed(seed)
+    student = load_student(recipe.student, len(manifest.classes))
+    artefact = Artefact(student.eval(), recipe, manifest.classes, {})
+    seen = describe(artefact, manifest.videos, set_up("fp32"), batch_size=4, workers=0)
+    with torch.no_grad():
+        features = seen.features
+        direction = torch.randn(2, features.shape[1])
+        student.classifier.weight.copy_(direction * 100)
+        student.classifier.bias.copy_(-(features @ (direction * 100).T).median(dim=0).values)
+    run = RunFolder.create(recipe, folder)
+    manifest.save(run.path / MANIFEST)
+    save_model(run.model, student, recipe, manifest.classes, manifest=manifest.hash, step=0)
+    assert (folder / MODEL).is_file()
+    return folder
