@@ -34,13 +34,13 @@ OWN = {
     "index": ("search:index_app", USE, "Keep the features of your videos in a library, for ccl search."),
     "search": ("search:search_app", USE, "Find the videos of a library that are nearest to some."),
     "card": ("share:card_app", USE, "Write a model's card: data, teachers, figures, limits."),
-    "push": ("share:push_app", USE, "Upload a model to the Hugging Face Hub."),
-    "pull": ("share:pull_app", USE, "Download a model from the Hugging Face Hub."),
+    "push": ("share:push_app", USE, "Upload a model and its card to the Hugging Face Hub."),
+    "pull": ("share:pull_app", USE, "Download a model from the Hugging Face Hub, and check it."),
     "data": ("data:app", CATALOGUE, "List, prepare, check, pack and measure data sets."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
     "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once; ccl train reads what fits."),
-    "doctor": ("doctor:app", CATALOGUE, "Check this machine and its installation, and say what to do."),
+    "doctor": ("doctor:app", CATALOGUE, "Tell what this machine and its installation can do, and what to mend."),
     "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),
 }
 

@@ -42,7 +42,11 @@ def card(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a card that is there.")] = False,
 ) -> None:
-    """Write a model card: data, recipe, teachers and their licences, figures with their spread, limits."""
+    """Write a model's card: data, teachers, figures, limits.
+
+    Figures of a benchmark's run come with the spread over its seeds, teachers with the licence of their
+    weights. What nobody recorded is said to be unknown.
+    """
     from ccl_cli.files import write_text
     from ccl_cli.report.card import CARD
     from ccl_cli.report.card import card as describe
@@ -76,7 +80,10 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be uploaded.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Upload a model and its card to the Hugging Face Hub, in one commit."""
+    """Upload a model and its card to the Hugging Face Hub.
+
+    All files go in one commit. A card that is there is taken as it is, else one is written.
+    """
     from ccl_cli.engine import hub
 
     if dry_run:
@@ -107,7 +114,10 @@ def pull(
         ),
     ] = None,
 ) -> None:
-    """Download a model from the Hugging Face Hub, and check that it is one that ccl can use."""
+    """Download a model from the Hugging Face Hub, and check it.
+
+    Nothing that is downloaded is run: weights are read from safetensors.
+    """
     import logging
     import shlex
 
