@@ -149,10 +149,13 @@ class Lines:
         if not self._plain:
             room = Console().width - sum(self._widths[1:]) - 2 * (len(columns) - 1)
             self._widths[0] = max(min(self._widths[0], room), 8)
-        self._row(columns, _DIM)
+        self._columns: Sequence[str] = columns
 
     def row(self, *cells: str) -> None:
-        """Print one row."""
+        """Print one row, the first one below the names of the columns."""
+        if self._columns:
+            self._row(self._columns, _DIM)
+            self._columns = ()
         self._row([visible(cell) for cell in cells], "")
 
     def _row(self, cells: Sequence[str], style: str) -> None:

@@ -33,10 +33,10 @@ def write_run(folder: Path, data: Path, seed: int = 0, **train: Any) -> Path:
     artefact = Artefact(student.eval(), recipe, manifest.classes, {})
     seen = describe(artefact, manifest.videos, set_up("fp32"), batch_size=4, workers=0)
     with torch.no_grad():
-        features = seen.features
-        direction = torch.randn(2, features.shape[1])
-        student.classifier.weight.copy_(direction * 100)
-        student.classifier.bias.copy_(-(features @ (direction * 100).T).median(dim=0).values)
+        direction = 100 * torch.randn(seen.features.shape[1])
+        middle = (seen.features @ direction).median()
+        student.classifier.weight.copy_(torch.stack([direction, -direction]))
+        student.classifier.bias.copy_(torch.stack([-middle, middle]))
     run = RunFolder.create(recipe, folder)
     manifest.save(run.path / MANIFEST)
     save_model(run.model, student, recipe, manifest.classes, manifest=manifest.hash, step=0)

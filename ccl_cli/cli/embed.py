@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False)
     epilog=examples(
         "ccl embed my_videos --output features.npz",
         "ccl embed my_videos --output features.parquet",
-        "ccl embed a.mp4 b.mp4 --output features.safetensors --model runs/mine/20260101-120000-1a2b3c4d",
+        "ccl embed a.mp4 b.mp4 --output features.safetensors --model model.safetensors",
     )
 )
 @with_verbosity

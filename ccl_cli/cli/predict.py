@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -128,11 +128,11 @@ def _csv_rows(record: Record) -> Iterator[Sequence[object]]:
 
 def _table(names: Sequence[str], classes: Sequence[str]) -> Callable[[Record], None]:
     """A row for each class of each video; on a terminal a video is named once."""
-    widths = [max(map(len, map(console.visible, texts))) for texts in (names, classes)]
+    widths = [max(map(len, map(console.visible, texts)), default=0) for texts in (names, classes)]
     lines = console.Lines(["video", "class", f"{'%':>6}"], [widths[0], min(widths[1], _WIDEST), 6])
     repeat = console.plain(sys.stdout)
 
-    def add(record: dict[str, Any] | Record) -> None:
+    def add(record: Record) -> None:
         for rank, each in enumerate(record.get("classes", ())):
             name = record["video"] if repeat or not rank else ""
             lines.row(name, each["class"], f"{100 * each['probability']:6.2f}")

@@ -29,8 +29,8 @@ _TOP = 10
     epilog=examples(
         "ccl index my_videos --output library",
         "ccl index more_videos --output library",
-        "ccl index --output library              again, all of it: only what has changed is read",
-        "ccl index my_videos --output library --rebuild --model runs/mine/20260101-120000-1a2b3c4d",
+        "ccl index --output library                reads only what is new or has changed",
+        "ccl index --output library --rebuild --model runs/mine/a",
     ),
 )
 @with_verbosity

@@ -6,11 +6,14 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import wait
+from types import TracebackType
 from typing import Any
 
 from ccl_cli.errors import EnvironmentError_
@@ -50,7 +53,15 @@ def _begin(worker: int) -> None:
     # Whoever stops the run decides when: a Ctrl-C or a scheduler's signal reaches the whole group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _tell
     end_with_parent()
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # What fails while videos are read travels another way. This comes from the thread that hands batches over:
+    # that whoever reads them has gone, stopped or killed in the middle, is no news to anybody.
+    if not issubclass(kind, (OSError, EOFError, AuthenticationError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 @contextmanager

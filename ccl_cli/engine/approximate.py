@@ -16,7 +16,7 @@ from ccl_cli.files import atomic_path
 FILE = "library.faiss"
 PROBES = 32  # lists of nearby vectors that a question looks into
 _NOTE = "faiss"
-_PER_LIST = 39  # vectors of the sample for each list: with fewer faiss warns that they do not suffice
+_PER_LIST = 39  # vectors of the sample for each list, as many as faiss recommends
 
 
 def build(library: Library, folder: Path) -> None:
@@ -34,6 +34,7 @@ def build(library: Library, folder: Path) -> None:
         return
     lists = max(1, min(round(4 * math.sqrt(videos)), videos // _PER_LIST))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(library.dim), library.dim, lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.min_points_per_centroid = 1  # a library of a few videos is one list, without a warning
     index.train(_sample(library, _PER_LIST * lists))
     for numbers, vectors in library.blocks():
         index.add_with_ids(vectors, numbers)
