@@ -33,7 +33,7 @@ OWN = {
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
     "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once; ccl train reads what fits."),
-    "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),
+    "plugins": ("plugins:app", CATALOGUE, "List, describe, write and check plugins."),
 }
 
 
