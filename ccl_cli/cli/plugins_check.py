@@ -93,9 +93,7 @@ def _kind(name: str) -> Kind:
         return found[0]
     if found:
         raise UsageError(f"'{name}' is a {' and a '.join(found)}.", "Say which one with --kind.")
-    raise PluginError(
-        f"No plugin is named '{name}'.", "`ccl plugins ls` lists them; --kind looks in one list."
-    )
+    raise PluginError(f"No plugin is named '{name}'.", "`ccl plugins ls` lists them.")
 
 
 def _verdicts(kind: Kind, name: str, data: str | None) -> Iterator[Verdict]:
