@@ -141,7 +141,18 @@ def _any_number_of_teachers(trial: Trial) -> None:
         expect(bool(total.isfinite()), wanted, str(float(total)), "Look at its divisions.")
 
 
-@check("absent rows", needs=("terms",))
+@check("seed", needs=("terms",))
+def _seed(trial: Trial) -> None:
+    one, again = (trial.terms(trial.build(), example()) for _ in range(2))
+    expect(
+        _equal(one, again),
+        "the same terms from the same seed",
+        "other ones",
+        "Draw random numbers with torch's own generator.",
+    )
+
+
+@check("absent rows", needs=("seed",))
 def _absent_rows(trial: Trial) -> None:
     plain, noisy = example(), example()
     for name, (value, present, stages) in noisy.teachers.items():
@@ -192,17 +203,6 @@ def _parameters(trial: Trial) -> None:
             f"none for {', '.join(without[:3])}",
             "Run every layer at every step: several processes would wait for its gradient.",
         )
-
-
-@check("seed", needs=("terms",))
-def _seed(trial: Trial) -> None:
-    one, again = (trial.terms(trial.build(), example()) for _ in range(2))
-    expect(
-        _equal(one, again),
-        "the same terms from the same seed",
-        "other ones",
-        "Draw random numbers with torch's own generator.",
-    )
 
 
 @check("resume", needs=("seed",))
