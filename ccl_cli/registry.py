@@ -89,9 +89,34 @@ class Scan(NamedTuple):
     problems: tuple[str, ...]
 
 
+class Broken(PluginError):
+    """A plugin that cannot be used.
+
+    Attributes:
+        reason: What is wrong, without the plugin's name and package.
+    """
+
+    reason: str = ""
+
+
+_told: set[str] = set()  # problems that the user has read
+
+
 def scan() -> Scan:
     """Everything on ``sys.path``; read once per process, and each problem logged once."""
-    return _scan(tuple(sys.path))
+    found = _scan(tuple(sys.path))
+    for problem in found.problems:
+        if problem not in _told:
+            _told.add(problem)
+            _log.warning(problem)
+    return found
+
+
+def problems() -> tuple[str, ...]:
+    """What :func:`scan` has left out, for a caller that shows it: it is not logged any more."""
+    found = _scan(tuple(sys.path)).problems
+    _told.update(found)
+    return found
 
 
 def plugins(group: str) -> tuple[Plugin, ...]:
@@ -128,19 +153,21 @@ def load(plugin: Plugin) -> Any:
     try:
         target = EntryPoint.from_string(plugin.value, plugin.name).load()
     except (Exception, SystemExit) as error:
-        raise PluginError(
-            f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} cannot be loaded from "
-            f"'{plugin.value}': {type(error).__name__}: {_one_line(error)}.",
-            f"Update or uninstall {plugin.distribution}; --debug shows the traceback.",
-        ) from error
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        hint = f"Update or uninstall {plugin.distribution}; --debug shows the traceback."
+        raise _broken(plugin, f"cannot be loaded from '{plugin.value}'", reason, hint) from error
     missing = [name for name in _CONTRACT.get(plugin.group, ()) if not hasattr(target, name)]
     if missing or not callable(target):
-        raise PluginError(
-            f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} breaks its contract: "
-            f"'{plugin.value}' {'has no ' + missing[0] if missing else 'cannot be called'}.",
-            f"Update or uninstall {plugin.distribution}.",
-        )
+        reason = f"'{plugin.value}' {'has no ' + missing[0] if missing else 'cannot be called'}"
+        raise _broken(plugin, "breaks its contract", reason, f"Update or uninstall {plugin.distribution}.")
     return target
+
+
+def _broken(plugin: Plugin, what: str, reason: str, hint: str) -> Broken:
+    subject = f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin}"
+    error = Broken(f"{subject} {what}: {reason}.", hint)
+    error.reason = reason
+    return error
 
 
 @contextmanager
@@ -174,8 +201,6 @@ def _scan(folders: tuple[str, ...]) -> Scan:
                 f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} is ignored: "
                 f"{first.origin} already provides that name."
             )
-    for problem in problems:
-        _log.warning(problem)
     return Scan(tuple(found.values()), tuple(problems))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,3 +45,22 @@ def install_broken(folder: Path) -> None:
     package.mkdir()
     for source in (BROKEN / "ccl_broken").glob("*.py"):
         (package / source.name).write_text(source.read_text())
+
+
+def own_python(folder: Path) -> Path:
+    """A virtual environment that sees this one's packages and can be installed into; its interpreter.
+
+    Its commands ``ccl``, ``pip`` and ``pytest`` are those of the packages it sees.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=120)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    seen = [
+        path for path in sys.path if path and Path(path).is_dir() and not path.startswith(sys.base_prefix)
+    ]
+    (site / "seen.pth").write_text("\n".join(seen) + "\n")
+    python = folder / "bin" / "python"
+    for name, module in {"ccl": "ccl_cli", "pip": "pip"}.items():
+        command = folder / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec "{python}" -m {module} "$@"\n')
+        command.chmod(0o755)
+    return python

@@ -1,4 +1,4 @@
-"""``ccl plugins``: what is installed, and its options."""
+"""``ccl plugins``: what is installed, its options, whether it keeps its contract, and one of your own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from ccl_cli import console
-from ccl_cli.cli.common import examples, group
-from ccl_cli.errors import PluginError
+from ccl_cli.cli import plugins_check, plugins_new
+from ccl_cli.cli.common import examples, group, with_verbosity
 
 if TYPE_CHECKING:
     from ccl_cli.registry import Plugin
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 Kind = Literal["teachers", "students", "methods", "datasets", "commands"]
 
 app = group(
-    "List and describe teachers, students, methods, data sets.",
+    "List, describe, write and check plugins.",
     "ccl plugins ls",
     "ccl plugins ls methods",
     "ccl plugins info methods ccl",
+    "ccl plugins new teacher image:mine",
+    "ccl plugins check image:mine",
 )
 
 
@@ -30,7 +32,10 @@ def list_plugins(
     kind: Annotated[Kind | None, typer.Argument(help="Only these.", show_default=False)] = None,
     load: Annotated[bool, typer.Option("--load", help="Import each one to see whether it works.")] = False,
 ) -> None:
-    """List plugins with the package each comes from; nothing is imported unless --load is given."""
+    """List plugins, the package and version each comes from, and what is broken.
+
+    Nothing is imported unless --load is given.
+    """
     show([kind] if kind else get_args(Kind), load)
 
 
@@ -49,6 +54,10 @@ def info(
         console.print_table(["option", "default", "meaning"], options)
 
 
+app.command("new", epilog=examples(*plugins_new.EXAMPLES))(plugins_new.new)
+app.command("check", epilog=examples(*plugins_check.EXAMPLES))(with_verbosity(plugins_check.check))
+
+
 def _options(target: Any) -> list[tuple[str, str, str]]:
     """Of a method: the fields of its options; of anything else: its keyword arguments."""
     if hasattr(target, "Options"):
@@ -64,21 +73,30 @@ def _text(default: Any) -> str:
 
 
 def show(kinds: Sequence[Kind], load: bool) -> None:
-    """Print the plugins of some groups."""
+    """Print the plugins of some groups, and what was left out of the list."""
     from ccl_cli import registry
 
+    left_out = registry.problems()
     found = [(kind, plugin) for kind in kinds for plugin in registry.plugins(f"ccl.{kind}")]
-    rows = [(kind[:-1], plugin.label, plugin.origin, _state(plugin, load)) for kind, plugin in found]
-    console.print_table(["kind", "name", "package", "state"], rows)
+    rows = [
+        (kind[:-1], plugin.label, plugin.distribution, plugin.version or "-", _state(plugin, load))
+        for kind, plugin in found
+    ]
+    console.print_table(["kind", "name", "package", "version", "state"], rows)
+    if left_out:
+        print("\nBroken, and not in the list:")
+        print("\n".join(f"  {problem}" for problem in left_out))
 
 
 def _state(plugin: Plugin, load: bool) -> str:
-    if not load:
-        return "installed" if plugin.importable else "module missing"
     from ccl_cli import registry
 
+    if not plugin.importable:
+        return f"broken: there is no module '{plugin.value.partition(':')[0]}'"
+    if not load:
+        return "installed"
     try:
         registry.load(plugin)
-    except PluginError as error:
-        return error.message
+    except registry.Broken as error:
+        return f"broken: {error.reason}"
     return "loads"

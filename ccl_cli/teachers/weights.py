@@ -78,6 +78,8 @@ def locate(spec: Spec, *files: WeightFile) -> Path:
         if found:
             return found
     plain = Spec(spec.kind, spec.name, None, spec.options)
+    if not files:
+        raise WeightsError(f"{plain} needs a file of weights.", f"Write {spec.label}@FILE.")
     raise WeightsError(
         f"The weights of {plain} are not on this machine: {files[0].filename}.",
         f"Run `ccl teachers pull {shlex.quote(str(plain))}`, or put {files[0].address} at {files[0].path}.",

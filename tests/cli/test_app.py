@@ -34,6 +34,9 @@ COMMANDS = [
     ("teachers", "pull"),
     ("plugins",),
     ("plugins", "ls"),
+    ("plugins", "info"),
+    ("plugins", "new"),
+    ("plugins", "check"),
 ]
 
 
@@ -183,20 +186,8 @@ def test_broken_plugins_leave_every_command_working(tmp_path):
     for arguments in (["--help"], ["plugins", "ls"], ["recipes", "check", "smoke"]):
         done = spawn(*arguments, PYTHONPATH=str(tmp_path))
         assert done.returncode == 0
-        assert done.stderr.count("\n") == 1, done.stderr  # the malformed one, once
-        assert "bad 1.0" in done.stderr
-    shown = spawn("plugins", "ls", "methods", "--load", PYTHONPATH=str(tmp_path)).stdout.splitlines()
-    assert any("no_method" in line and line.endswith("has no Options.") for line in shown)
-    assert any("ccl-cli" in line and line.endswith("loads") for line in shown)
-
-
-def test_plugins_ls_says_where_each_comes_from(tmp_path):
-    install_broken(tmp_path)
-    lines = spawn("plugins", "ls", PYTHONPATH=str(tmp_path)).stdout.splitlines()
-    (gone,) = [line.split() for line in lines if "text:gone" in line]
-    assert gone == ["teacher", "text:gone", "ccl-broken", "0.0.1", "module", "missing"]
-    (own,) = [line.split() for line in lines if "r2plus1d_tiny" in line]
-    assert own == ["student", "r2plus1d_tiny", "ccl-cli", __version__, "installed"]
+        said = done.stdout + done.stderr
+        assert said.count("bad 1.0") == 1, said  # the malformed one, once
 
 
 def test_a_package_can_add_a_command(tmp_path):

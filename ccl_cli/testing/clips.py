@@ -1,0 +1,120 @@
+"""Small real videos, and windows of them, for trying teachers on."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ccl_cli.data.crash_proof import Lost
+from ccl_cli.data.decode import frame_range, index_video, read_frames
+from ccl_cli.data.manifest import Video
+from ccl_cli.data.transforms import eval_view, train_view
+from ccl_cli.data.window import Window
+from ccl_cli.data.write import write_clip
+from ccl_cli.errors import CclError
+from ccl_cli.recipe import Clip
+from ccl_cli.teachers import Preprocess
+
+CLIP = Clip(frames=4, size=64)
+_FPS, _RATE, _HEIGHT, _WIDTH = 25, 32_000, 72, 96
+
+
+class Clips(NamedTuple):
+    """Real mp4 files.
+
+    Attributes:
+        one: Moving shades and a tone, half a second long.
+        other: Other shades and another tone.
+        silent: A sound track without a sound.
+        mute: No sound track.
+        brief: Four frames, 0.16 s: no teacher hears less than all of it.
+    """
+
+    one: Video
+    other: Video
+    silent: Video
+    mute: Video
+    brief: Video
+
+
+@contextmanager
+def made_clips() -> Iterator[Clips]:
+    """The clips, in a folder that is removed afterwards."""
+    with TemporaryDirectory(prefix="ccl-clips-") as folder:
+        frames = {"brief": 4}
+        loudness = {"silent": 0.0, "mute": None}
+        yield Clips(
+            *(
+                _made(Path(folder), name, number, frames.get(name, 12), loudness.get(name, 0.4))
+                for number, name in enumerate(Clips._fields)
+            )
+        )
+
+
+def draw(video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames) -> Window:
+    """A window as training draws it, from the video's frame ``at`` on."""
+    first, available = frame_range(index_video(video.path), video.start, video.end)
+    read = read_frames(video.path, first + min(at, available - 1), frames, short_side=CLIP.short_side)
+    rng = np.random.default_rng([seed, 1])
+    batch_rng = np.random.default_rng([seed, 2])
+    return Window(
+        video, read.frames, train_view(read.frames, rng, CLIP), read.start, read.end, rng, batch_rng
+    )
+
+
+def evaluated(video: Video, seed: int = 0) -> Window:
+    """The same stretch as evaluation shows it: nothing may depend on the seed."""
+    window = draw(video, seed)
+    window.student_view, window.training = eval_view(window.frames, CLIP), False
+    return window
+
+
+def single_frame(window: Window, number: int) -> Window:
+    """A window of one of another window's frames, as a cache shows it."""
+    frames = window.frames[number, None]
+    seconds = (window.end - window.start) / len(window.frames)
+    start = window.start + number * seconds
+    rng = np.random.default_rng(0)
+    return Window(
+        window.video, frames, eval_view(frames, CLIP), start, start + seconds, rng, rng, window.training
+    )
+
+
+def preprocessed(job: tuple[bytes, Video]) -> Tensor | Lost | None:
+    """The input that a pickled preprocessing makes of a video; runs in another process."""
+    packed, video = job
+    try:
+        preprocess: Preprocess = pickle.loads(packed)
+        return preprocess(evaluated(video))
+    except CclError:
+        raise
+    except Exception as error:
+        return Lost(f"{type(error).__name__}: {error}")
+
+
+def _made(folder: Path, name: str, number: int, frames: int, loudness: float | None) -> Video:
+    path = folder / f"{name}.mp4"
+    rng = np.random.default_rng(number)
+    time = np.arange(round(frames / _FPS * _RATE)) / _RATE
+    tone = np.sin(2 * np.pi * 330 * (1 + number) * time) + rng.normal(0, 0.1, len(time))
+    sound = None if loudness is None else (loudness * tone).clip(-1, 1).astype(np.float32)
+    write_clip(path, _shades(rng, frames), _FPS, sound, _RATE)
+    return Video(name, path, number % 2, "train")
+
+
+def _shades(rng: np.random.Generator, frames: int) -> NDArray[np.uint8]:
+    """[T, H, W, 3]: coloured waves that move, so that no two frames and no two parts of one are alike."""
+    down, across = np.mgrid[:_HEIGHT, :_WIDTH] / _HEIGHT
+    phase = 2 * np.pi * np.arange(frames)[:, None, None, None] / 12
+    turns, tilt, shift = rng.uniform(2, 9, (3, 3))
+    waves = np.sin(turns * across[..., None] + tilt * down[..., None] + shift + phase)
+    pixels: NDArray[np.uint8] = (128 + 100 * waves).astype(np.uint8)
+    return pixels

@@ -1,0 +1,265 @@
+"""What ccl relies on in a distillation method, tried on random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from ccl_cli import registry
+from ccl_cli.data.batch import Batch
+from ccl_cli.errors import RecipeError
+from ccl_cli.methods import Method, Setting, TeacherInfo
+from ccl_cli.recipe_files import method_options
+from ccl_cli.students import StudentOutput
+from ccl_cli.teachers import Embedding
+from ccl_cli.testing.verdicts import Checks, Skip, Verdict, expect, expect_movable
+
+_ROWS, _VIDEOS, _CLASSES, _DIM = 8, 24, 3, 6
+# Two of one modality, and no two of one width; the first is as wide as the student.
+_TEACHERS = (TeacherInfo("a:one", "a", 6), TeacherInfo("a:two", "a", 9), TeacherInfo("b:one", "b", 4))
+
+
+class Example(NamedTuple):
+    """One batch: what the student and the teachers say of it.
+
+    Attributes:
+        leaves: The student's feature ``[B, 6]``, logits ``[B, 3]`` and inner stage, which want a gradient.
+        teachers: By name; rows that are not present are zero.
+        batch: Labels and rows.
+    """
+
+    leaves: tuple[Tensor, Tensor, Tensor]
+    teachers: dict[str, Embedding]
+    batch: Batch
+
+    @property
+    def student(self) -> StudentOutput:
+        """As a student's forward pass gives it."""
+        feature, logits, stage = self.leaves
+        return StudentOutput(feature, logits, (stage, feature[:, :, None, None, None]))
+
+
+@dataclass
+class Trial:
+    """A method's class, and how to try it."""
+
+    name: str
+    cls: type[Method]
+
+    def build(self, teachers: int = 2) -> Method:
+        """With its default options, and layers drawn from a fixed seed."""
+        torch.manual_seed(0)
+        labels = torch.arange(_VIDEOS) % _CLASSES
+        setting = Setting(_DIM, _CLASSES, labels, _TEACHERS[:teachers], 5)
+        return self.cls(method_options(self.cls, self.name, {}), setting)
+
+    def terms(self, method: Method, example: Example) -> dict[str, Tensor]:
+        """One forward pass; the networks' own randomness is a function of the step."""
+        torch.manual_seed(1)
+        return method(example.student, example.teachers, example.batch)  # type: ignore[no-any-return]
+
+    def gradients(self, method: Method, example: Example) -> list[Tensor]:
+        """At the student's feature, logits and stage; skips a method without terms."""
+        terms = self.terms(method, example)
+        if not terms:
+            raise Skip("it adds no terms")
+        loss = _total(terms) + 0 * sum(leaf.sum() for leaf in example.leaves)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return [leaf.grad for leaf in example.leaves if leaf.grad is not None]
+
+
+check = Checks[Trial]()
+
+
+def verdicts(method: type[Method] | str) -> Iterator[Verdict]:
+    """Try a method, by its name or its class."""
+    if isinstance(method, str):
+        plugin = registry.find(registry.METHODS, method)
+        trial = Trial(method, registry.load(plugin))
+        with registry.blaming(plugin):
+            trial.build()
+    else:
+        trial = Trial(method.__name__, method)
+    with torch.random.fork_rng(devices=[]):
+        yield from check.verdicts(trial)
+
+
+@check("options")
+def _options(trial: Trial) -> None:
+    options = trial.cls.Options
+    expect(
+        isinstance(options, type) and issubclass(options, BaseModel),
+        "Options to be a class made from MethodOptions",
+        repr(options),
+        "Derive it from ccl_cli.methods.MethodOptions.",
+    )
+    try:
+        method_options(trial.cls, trial.name, {"no_such_option": 1})
+    except RecipeError:
+        pass
+    else:
+        expect(
+            False,
+            "an unknown option to be refused",
+            "it was taken",
+            "Derive Options from ccl_cli.methods.MethodOptions, which forbids them.",
+        )
+    if trial.cls.uses_teachers:
+        expect(
+            trial.cls.tuned in options.model_fields,
+            f"'{trial.cls.tuned}', which `ccl bench --tune` scales, among its options",
+            ", ".join(options.model_fields) or "none",
+            "Name the option that weighs its terms in the class attribute tuned.",
+        )
+
+
+@check("terms", needs=("options",))
+def _terms(trial: Trial) -> None:
+    terms = trial.terms(trial.build(), example())
+    named = isinstance(terms, dict) and all(isinstance(name, str) for name in terms)
+    expect(named, "a dict of named terms", type(terms).__name__, "Return {'name': term}.")
+    for name, term in terms.items():
+        term = term.detach() if isinstance(term, Tensor) else term
+        found = f"{list(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
+        scalar = isinstance(term, Tensor) and term.dim() == 0 and term.is_floating_point()
+        expect(scalar, f"'{name}' to be one number", found, "Take the mean: ccl_cli.distributed.masked_mean.")
+        expect(bool(term.isfinite()), f"'{name}' to be finite", str(float(term)), "Look at its divisions.")
+
+
+@check("teachers", needs=("terms",))
+def _any_number_of_teachers(trial: Trial) -> None:
+    if not trial.cls.uses_teachers:
+        raise Skip("it uses none")
+    for count in range(1, len(_TEACHERS) + 1):
+        total = _total(trial.terms(trial.build(count), example(count))).detach()
+        wanted = f"finite terms with {count} teachers"
+        expect(bool(total.isfinite()), wanted, str(float(total)), "Look at its divisions.")
+
+
+@check("seed", needs=("terms",))
+def _seed(trial: Trial) -> None:
+    one, again = (trial.terms(trial.build(), example()) for _ in range(2))
+    expect(
+        _equal(one, again),
+        "the same terms from the same seed",
+        "other ones",
+        "Draw random numbers with torch's own generator.",
+    )
+
+
+@check("absent rows", needs=("seed",))
+def _absent_rows(trial: Trial) -> None:
+    plain, noisy = example(), example()
+    for name, (value, present, stages) in noisy.teachers.items():
+        noisy.teachers[name] = Embedding(torch.where(present[:, None], value, 7.0), present, stages)
+    before, after = (trial.gradients(trial.build(), each) for each in (plain, noisy))
+    expect(
+        all(
+            torch.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in zip(before, after, strict=True)
+        ),
+        "rows whose teacher is absent to teach nothing",
+        "a gradient that depends on them",
+        "Average with ccl_cli.distributed.masked_mean(values, present).",
+    )
+
+
+@check("nobody present", needs=("terms",))
+def _nobody_present(trial: Trial) -> None:
+    _expect_sound(trial, example(present=()), "without any row of a teacher")
+
+
+@check("small batches", needs=("terms",))
+def _small_batches(trial: Trial) -> None:
+    _expect_sound(trial, example(rows=1), "for a batch of one row")
+    _expect_sound(trial, example(labels=[0] * _ROWS), "for a batch of one class")
+
+
+@check("gradient", needs=("terms",))
+def _gradient(trial: Trial) -> None:
+    gradients = trial.gradients(trial.build(), example())
+    expect(
+        any(bool(gradient.any()) for gradient in gradients),
+        "a gradient at the student's feature, logits or stages",
+        "none",
+        "Do not detach what the student says.",
+    )
+
+
+@check("parameters", needs=("terms",))
+def _parameters(trial: Trial) -> None:
+    for present, when in ((range(_ROWS), "for every parameter"), ((), "also where nobody is present")):
+        method = trial.build()
+        trial.gradients(method, example(present=present))
+        learning = ((name, each) for name, each in method.named_parameters() if each.requires_grad)
+        without = [name for name, each in learning if each.grad is None]
+        expect(
+            not without,
+            f"a gradient, if only zero, {when}",
+            f"none for {', '.join(without[:3])}",
+            "Run every layer at every step: several processes would wait for its gradient.",
+        )
+
+
+@check("resume", needs=("seed",))
+def _resume(trial: Trial) -> None:
+    method, resumed = trial.build(), trial.build()
+    trial.terms(method, example())
+    resumed.load_state_dict(method.state_dict())
+    one, other = (trial.terms(each, example(seed=1)) for each in (method, resumed))
+    expect(
+        _equal(one, other),
+        "the same second step after saving and loading",
+        "another one",
+        "Keep what it remembers in buffers: self.register_buffer(name, tensor).",
+    )
+
+
+@check("device")
+def _device(trial: Trial) -> None:
+    expect_movable(trial.build())
+
+
+def example(
+    teachers: int = 2,
+    *,
+    rows: int = _ROWS,
+    labels: Sequence[int] | None = None,
+    present: Sequence[int] = (0, 1, 3, 4, 6, 7),
+    seed: int = 0,
+) -> Example:
+    """Random numbers; ``present``: the rows that the first teacher has, the others have all if it has any."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    leaves = random(rows, _DIM), random(rows, _CLASSES), random(rows, 4, 2, 4, 4)
+    said = {}
+    for number, info in enumerate(_TEACHERS[:teachers]):
+        there = torch.tensor([bool(present) and (number > 0 or row in present) for row in range(rows)])
+        stages = random(rows, 5, 8, 8), random(rows, info.dim, 4, 4)
+        said[info.name] = Embedding(torch.where(there[:, None], random(rows, info.dim), 0.0), there, stages)
+    classes = torch.tensor(labels if labels is not None else [row % _CLASSES for row in range(rows)])
+    batch = Batch(torch.empty(0), classes, torch.arange(rows), {}, 0)
+    first, second, third = (leaf.requires_grad_() for leaf in leaves)
+    return Example((first, second, third), said, batch)
+
+
+def _expect_sound(trial: Trial, given: Example, when: str) -> None:
+    method = trial.build()
+    gradients = [*trial.gradients(method, given), *(each.grad for each in method.parameters())]
+    finite = all(bool(each.isfinite().all()) for each in gradients if each is not None)
+    expect(finite, f"finite gradients {when}", "NaN or infinity", "Divide by a count that is at least 1.")
+
+
+def _total(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack([term.float() for term in terms.values()]).sum() if terms else torch.zeros(())
+
+
+def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -1,0 +1,60 @@
+"""The pages about plugins, as a reader goes through them: their files are written, their commands run in order."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.plugin_folder import own_python
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+_BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+
+
+def follow(page: str, folder: Path, python: Path) -> str:
+    """Write the files that a page names and run its commands; what they print."""
+    shown = []
+    for language, title, text in _BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
+        if title:
+            (folder / title).write_text(text, encoding="utf-8")
+        elif language == "bash":
+            shown += [run(line, folder, python) for line in text.splitlines()]
+    return "".join(shown)
+
+
+def run(line: str, folder: Path, python: Path) -> str:
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    # Nothing is fetched: what a package needs to be built is in the development environment.
+    pip = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_QUIET": "1"}
+    done = subprocess.run(
+        line,
+        shell=True,
+        cwd=folder,
+        env={**os.environ, **pip, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PATH": path, "CCL_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("write_a_teacher.md", ["image:mine", "ccl-teacher-mine", "ok      another process", "1 passed"]),
+        ("write_a_method.md", ["Weight of the cosine distance.", "ok      absent rows"]),
+        ("add_a_data_set.md", ["ok      round trip", "--data stems:my_videos"]),
+    ],
+)
+def test_a_reader_who_copies_the_page_has_a_working_plugin(tmp_path, page, shown):
+    out = follow(page, tmp_path, own_python(tmp_path / "venv"))
+    for text in shown:
+        assert text in out
+    assert "failed  " not in out

@@ -1,0 +1,158 @@
+"""Every check of a data source, with sources that are wrong in just that."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import load_data
+from ccl_cli.errors import DataError
+from ccl_cli.testing import check_dataset
+from ccl_cli.testing import dataset as kit
+from tests.data.sources.test_ucf import write_lists, write_videos
+
+
+def good(location: str) -> Manifest:
+    root = Path(location).absolute()
+    paths = sorted(root.rglob("*.mp4")) if root.is_dir() else []
+    if not paths:
+        raise DataError(f"There is no video in '{root}'.")
+    videos = (
+        Video(path.relative_to(root).as_posix(), path, ("right", "down").index(path.parent.name), "train")
+        for path in paths
+    )
+    return Manifest("good", ("right", "down"), tuple(videos))
+
+
+def each(**change):
+    """The good source with some values of each row changed."""
+
+    def source(location: str) -> Manifest:
+        found = good(location)
+        return replace(
+            found, videos=tuple(replace(v, **{k: f(v) for k, f in change.items()}) for v in found.videos)
+        )
+
+    return source
+
+
+def changed(**change):
+    """The good source with other attributes of the manifest."""
+    return lambda location: replace(good(location), **change)
+
+
+def bare(location: str):
+    return list(good(location).videos)
+
+
+COUNT = itertools.count()
+
+
+def restless(location: str) -> Manifest:
+    found = good(location)
+    turn = next(COUNT) % len(found.videos)
+    return replace(found, videos=found.videos[turn:] + found.videos[:turn])
+
+
+def takes_all(location: str, **options: object) -> Manifest:
+    return good(location)
+
+
+def trusting(location: str) -> Manifest:
+    """A place that is not there is an empty list."""
+    try:
+        return good(location)
+    except DataError:
+        return Manifest("good", ("right", "down"), ())
+
+
+def careless(location: str) -> Manifest:
+    (Path(location) / "train").stat()
+    return good(location)
+
+
+WRONG = [
+    ("manifest", bare),
+    ("manifest", changed(name="")),
+    ("classes", changed(classes=("right", ""))),
+    ("classes", changed(classes=("right", "right"))),
+    ("rows", each(id=lambda video: "same")),
+    ("rows", each(id=lambda video: str(video.path))),
+    ("rows", each(label=lambda video: 7)),
+    ("rows", each(split=lambda video: "holdout")),
+    ("rows", each(path=lambda video: Path("relative") / video.path.name)),
+    ("rows", each(path=lambda video: str(video.path))),
+    ("order", restless),
+    ("round trip", each(label=lambda video: np.int64(video.label))),
+    ("videos", each(start=lambda video: 100.0)),
+    ("videos", each(path=lambda video: Path(__file__))),
+    ("unknown option", takes_all),
+    ("wrong place", trusting),
+    ("wrong place", careless),
+]
+
+
+@pytest.mark.parametrize(("check", "wrong"), WRONG)
+def test_a_source_that_is_wrong_in_one_thing_fails_that_check_alone(clips_folder, check, wrong):
+    (verdict,) = check_dataset(wrong, str(clips_folder / "set")).failures
+    assert verdict.check == check
+    assert len(verdict.said) > 20
+    assert "\n" not in verdict.said
+
+
+def test_every_check_has_a_source_that_fails_it():
+    assert {check for check, _ in WRONG} == set(kit.check.names)
+
+
+def test_a_good_source_passes_everything(clips_folder):
+    report = check_dataset(good, str(clips_folder / "set"))
+    assert [verdict.state for verdict in report.verdicts] == ["ok"] * len(kit.check.names)
+
+
+def test_without_any_video_on_this_machine_reading_is_not_tried(tmp_path):
+    write_lists(tmp_path / "ucfTrainTestlist")
+    write_videos(tmp_path / "UCF-101", ["Biking/v_Biking_g08_c01"])
+    manifest = replace(load_data(f"ucf101:{tmp_path}"), videos=())
+    trial = kit.Trial("x", good, "", {}, manifest)
+    found = {verdict.check: verdict for verdict in kit.check.verdicts(trial)}
+    assert found["rows"].state == "failed"
+    absent = each(path=lambda video: video.path.with_suffix(".gone"))
+    (tmp_path / "right").mkdir()
+    (tmp_path / "right" / "a.mp4").touch()
+    found = {verdict.check: verdict for verdict in check_dataset(absent, str(tmp_path)).verdicts}
+    assert (found["videos"].state, found["videos"].said) == (
+        "skipped",
+        "none of its videos is on this machine",
+    )
+
+
+def test_a_location_that_cannot_be_listed_says_so(tmp_path):
+    with pytest.raises(DataError, match="There is no folder"):
+        check_dataset(f"folder:{tmp_path / 'absent'}")
+
+
+@pytest.fixture
+def places(tmp_path, clips_folder):
+    """A real location for each source that comes with ccl, of as few real clips as it takes."""
+    (tmp_path / "list.csv").write_text(
+        f"path,label\n{clips_folder}/set/train/right/2.mp4,right\n{clips_folder}/set/train/down/2.mp4,down\n"
+    )
+    load_data(f"folder:{clips_folder / 'set'}").save(tmp_path / "set.jsonl")
+    return {
+        "folder": f"folder:{clips_folder / 'set'}",
+        "folder with options": f"folder:{clips_folder / 'set' / 'train'}?test=0.25&val=0.25",
+        "csv": f"csv:{tmp_path / 'list.csv'}",
+        "manifest": f"manifest:{tmp_path / 'set.jsonl'}",
+        "clips": "clips?classes=2&per_class=1&size=36&seconds=0.2",
+    }
+
+
+@pytest.mark.parametrize("name", ["folder", "folder with options", "csv", "manifest", "clips"])
+def test_built_in_sources_keep_it(places, name):
+    report = check_dataset(places[name])
+    assert [verdict.state for verdict in report.verdicts] == ["ok"] * len(kit.check.names), str(report)

@@ -1,0 +1,441 @@
+"""Every check of a teacher, with teachers that are wrong in just that."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ccl_cli.data.sources import load_data
+from ccl_cli.errors import PluginError, WeightsError
+from ccl_cli.teachers import Teacher, embed
+from ccl_cli.testing import check_teacher
+from ccl_cli.testing import teacher as kit
+from ccl_cli.testing.clips import draw, evaluated, made_clips
+from tests.plugin_folder import install
+
+_SET_UP: dict[str, int] = {}  # what this process knows, and no worker
+
+
+@dataclass(frozen=True)
+class Pixels:
+    size: int = 8
+    views: ClassVar[str | None] = "frame"
+
+    @property
+    def shape(self):
+        return (3, self.size, self.size)
+
+    @property
+    def dtype(self):
+        return torch.float32
+
+    def __call__(self, window):
+        number = int(window.rng.integers(len(window.frames))) if window.training else len(window.frames) // 2
+        return self.small(window.frames[number].permute(2, 0, 1))
+
+    def small(self, picture):
+        return F.adaptive_avg_pool2d(picture[None].float() / 255, self.size)[0]
+
+
+@dataclass(frozen=True)
+class Sound:
+    length: int = 1600
+    views: ClassVar[str | None] = "track"
+
+    @property
+    def shape(self):
+        return (self.length,)
+
+    @property
+    def dtype(self):
+        return torch.float32
+
+    def __call__(self, window):
+        samples = window.audio(rate=16_000, seconds=1.0)
+        return None if samples is None else samples.repeat(-(-self.length // len(samples)))[: self.length]
+
+
+class Good(Teacher):
+    modality = "image"
+    dim = 5
+
+    def __init__(self, preprocess=None):
+        super().__init__()
+        self.preprocess = preprocess or Pixels()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.network = nn.Linear(torch.Size(self.preprocess.shape).numel(), 5)
+            self.norm = nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        return self.norm(self.network(x.flatten(1)))
+
+
+# ---- inputs
+
+
+class NoModality(Good):
+    modality = ""
+
+
+class OtherType(Pixels):
+    def __call__(self, window):
+        return super().__call__(window).double()
+
+
+class NeverThere(Pixels):
+    def __call__(self, window):
+        return None
+
+
+class OwnDice(Pixels):
+    def __call__(self, window):
+        value = super().__call__(window)
+        return value + torch.rand(()) if window.training else value
+
+
+class AlwaysRandom(Pixels):
+    def __call__(self, window):
+        number = int(window.rng.integers(1000))
+        return super().__call__(window) + number / 1000
+
+
+class HoldsFunction(Pixels):
+    def __init__(self):
+        object.__setattr__(self, "size", 8)
+        object.__setattr__(self, "scale", lambda value: value)
+
+
+@dataclass(frozen=True)
+class HoldsTable(Pixels):
+    table: bytes = bytes(2_000_000)
+
+
+class Nameless:
+    """No dataclass: its repr is an address."""
+
+    shape, dtype = (3, 8, 8), torch.float32
+
+    def __call__(self, window):
+        return Pixels()(window)
+
+
+class Reticent(Nameless):
+    def __init__(self):
+        self.size = 8
+
+    def __repr__(self):
+        return "Reticent()"
+
+
+class LooksAround(Pixels):
+    """Works in the process that has set it up."""
+
+    def __call__(self, window):
+        return super().__call__(window) * _SET_UP.get("scale", 1)
+
+
+class StudentsView(Pixels):
+    def __call__(self, window):
+        return self.small(window.student_view[:, 0])
+
+
+class AllFrames(Pixels):
+    def __call__(self, window):
+        return self.small(window.frames.float().mean(dim=0).permute(2, 0, 1))
+
+
+class WindowAsTrack(Pixels):
+    views = "track"
+
+
+class MadeUpViews(Pixels):
+    views = "video"
+
+
+class Zeros(Sound):
+    def __call__(self, window):
+        value = super().__call__(window)
+        return torch.zeros(self.length) if value is None else value
+
+
+# ---- networks
+
+
+class Wider(Good):
+    dim = 6
+
+
+class Infinite(Good):
+    def forward(self, x):
+        return super().forward(x) / 0
+
+
+class Constant(Good):
+    def forward(self, x):
+        return torch.ones(len(x), 5) * self.network.bias
+
+
+class Noisy(Good):
+    def forward(self, x):
+        return F.dropout(super().forward(x), 0.5)
+
+
+class Centred(Good):
+    def forward(self, x):
+        made = super().forward(x)
+        return made - made.mean(dim=0)
+
+
+class Lively(Good):
+    def train(self, mode=True):
+        return nn.Module.train(self, mode)
+
+
+class Learning(Good):
+    def freeze(self):
+        return self.eval()
+
+
+class FixedFingerprint(Good):
+    fingerprint = "1234"
+
+
+class HalfFingerprint(Good):
+    @property
+    def fingerprint(self):
+        return str(self.network.weight.sum().item())
+
+
+class OtherStages(Good):
+    def forward_stages(self, x):
+        return 2 * self(x), ()
+
+
+class FlatStages(Good):
+    def forward_stages(self, x):
+        return self(x), (self(x).flatten(),)
+
+
+class Scores(Good):
+    classes = ("one", "two", "three")
+
+    def class_probabilities(self, x):
+        return 10 * self(x)[:, :3]
+
+
+class LeftBehind(Good):
+    def __init__(self):
+        super().__init__()
+        self.mean = torch.zeros(5)
+
+
+WRONG = [
+    ("attributes", NoModality),
+    ("input", lambda: Good(OtherType())),
+    ("input", lambda: Good(NeverThere())),
+    ("draws", lambda: Good(OwnDice())),
+    ("evaluation", lambda: Good(AlwaysRandom())),
+    ("pickling", lambda: Good(HoldsFunction())),
+    ("pickling", lambda: Good(HoldsTable())),
+    ("repr", lambda: Good(Nameless())),
+    ("repr", lambda: Good(Reticent())),
+    ("views", lambda: Good(StudentsView())),
+    ("views", lambda: Good(AllFrames())),
+    ("views", lambda: Good(WindowAsTrack())),
+    ("views", lambda: Good(MadeUpViews())),
+    ("missing modality", lambda: Good(Zeros())),
+    ("embedding", Wider),
+    ("embedding", Infinite),
+    ("tells apart", Constant),
+    ("determinism", Noisy),
+    ("batch", Centred),
+    ("evaluation mode", Lively),
+    ("no gradient", Learning),
+    ("fingerprint", FixedFingerprint),
+    ("fingerprint", HalfFingerprint),
+    ("stages", OtherStages),
+    ("stages", FlatStages),
+    ("classes", Scores),
+    ("device", LeftBehind),
+]
+ELSEWHERE = {"another process", "built twice"}  # have tests of their own
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """No further process: starting one takes seconds."""
+    monkeypatch.setattr(kit, "run_each", lambda jobs, work, **_: ((job, work(job)) for job in jobs))
+
+
+def failed(teacher, *rest) -> list[str]:
+    return [verdict.check for verdict in check_teacher(teacher, *rest).failures]
+
+
+def states(report) -> dict[str, str]:
+    return {verdict.check: verdict.state for verdict in report.verdicts}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("check", "wrong"), WRONG, ids=lambda value: getattr(value, "__name__", value))
+def test_a_teacher_that_is_wrong_in_one_thing_fails_that_check_alone(check, wrong):
+    (verdict,) = check_teacher(wrong()).failures
+    assert verdict.check == check
+    assert "\n" not in verdict.said
+    assert len(verdict.said) > 20
+
+
+def test_every_check_has_a_teacher_that_fails_it():
+    assert {check for check, _ in WRONG} | ELSEWHERE == set(kit.check.names)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_good_teacher_passes_what_concerns_it():
+    found = states(check_teacher(Good()))
+    assert set(found) == set(kit.check.names)
+    skipped = {check for check, state in found.items() if state == "skipped"}
+    assert skipped == {"missing modality", "classes", "built twice"}
+    listening = states(check_teacher(Good(Sound())))
+    assert {check for check, state in listening.items() if state == "skipped"} == {"classes", "built twice"}
+    assert set(listening.values()) == {"ok", "skipped"}
+
+
+def test_what_only_works_in_the_process_that_set_it_up(monkeypatch):
+    monkeypatch.setitem(_SET_UP, "scale", 2)
+    assert failed(Good(LooksAround())) == ["another process"]
+    monkeypatch.delitem(_SET_UP, "scale")
+    assert failed(Good(LooksAround())) == []
+
+
+@pytest.mark.usefixtures("here")
+def test_a_teacher_that_is_another_one_whenever_it_is_built(tmp_path, monkeypatch):
+    source = (
+        "import torch\nfrom tests.testing.test_teacher import Good\n"
+        "class Unseeded(Good):\n    @classmethod\n    def from_spec(cls, spec):\n        made = cls()\n"
+        "        torch.nn.init.normal_(made.network.weight)\n        return made.freeze()\n"
+    )
+    install(tmp_path, "u", "[ccl.teachers]\nimage.unseeded = u_mod:Unseeded\n", modules={"u_mod": source})
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert failed("image:unseeded") == ["built twice"]
+    monkeypatch.delitem(sys.modules, "u_mod")
+
+
+@pytest.mark.usefixtures("here")
+def test_the_modality_is_that_of_the_name(tmp_path, monkeypatch):
+    source = (
+        "from tests.testing.test_teacher import Good\n"
+        "class T(Good):\n    @classmethod\n    def from_spec(cls, spec): return cls().freeze()\n"
+    )
+    install(tmp_path, "m", "[ccl.teachers]\nflow.mine = m_mod:T\n", modules={"m_mod": source})
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (verdict,) = check_teacher("flow:mine").failures
+    assert verdict.said.startswith("expected modality = 'flow', as in its name; found 'image'.")
+    monkeypatch.delitem(sys.modules, "m_mod")
+
+
+@pytest.mark.usefixtures("here")
+def test_what_needs_a_failed_check_is_skipped_and_says_so():
+    found = {verdict.check: verdict for verdict in check_teacher(Wider()).verdicts}
+    assert found["batch"].said == "needs 'determinism'"
+    assert found["determinism"].said == "needs 'embedding'"
+    assert found["fingerprint"].state == "ok"
+
+
+@pytest.mark.usefixtures("here")
+def test_an_exception_of_the_plugin_is_a_failure_in_one_line():
+    class Raises(Good):
+        def forward(self, x):
+            raise ValueError("two\nlines")
+
+    found = {verdict.check: verdict for verdict in check_teacher(Raises()).verdicts}
+    assert str(found["embedding"]) == "failed  embedding         it raised ValueError: two lines"
+    assert found["batch"].state == "skipped"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_check_leaves_the_teacher_as_it_was():
+    teacher = Good().freeze()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    assert list(kit.verdicts(teacher))
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert not any(module.training for module in teacher.modules())
+
+
+def test_what_cannot_be_built_says_why():
+    with pytest.raises(PluginError, match="Did you mean 'audio:small'"):
+        check_teacher("audio:smal")
+    with pytest.raises(WeightsError, match="not on this machine"):
+        check_teacher("audio:cnn14")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "audio:small?weights=random",
+        pytest.param("image:small?weights=random", marks=pytest.mark.slow),
+        pytest.param("audio:cnn14?weights=random&seconds=1", marks=pytest.mark.slow),
+        pytest.param("audio:cnn14?weights=random&dim=2048&seconds=10", marks=pytest.mark.slow),
+        pytest.param("image:resnet34?weights=random&size=64", marks=pytest.mark.slow),
+        pytest.param("image:resnet34?weights=random&size=64&input=student_clip", marks=pytest.mark.slow),
+        pytest.param("image:resnet34?weights=random&size=64&frame=shared", marks=pytest.mark.slow),
+        pytest.param("image:mobilenetv3_small_050?weights=random", marks=pytest.mark.slow),
+        pytest.param("image:vit_tiny_patch16_224?weights=random", marks=pytest.mark.slow),
+    ],
+)
+def test_built_in_teachers_keep_it(name):
+    found = check_teacher(name)
+    assert found.failures == []
+    assert states(found)["another process"] == states(found)["built twice"] == "ok"
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("modality", ["audio", "image"])
+def test_a_teacher_that_only_knows_some_videos_is_tried_on_those(clips_folder, modality):
+    name = f"{modality}:precomputed@{clips_folder / f'{modality}.npz'}"
+    assert failed(name) == ["input"]
+    videos = load_data(f"folder:{clips_folder / 'set'}").split("train")[2:6]
+    found = states(check_teacher(name, videos))
+    assert "failed" not in found.values()
+    assert found["tells apart"] == "ok"
+
+
+# ---- the clips
+
+
+def test_the_clips_are_what_they_are_called():
+    with made_clips() as clips:
+        heard = {}
+        for name, video in clips._asdict().items():
+            window = evaluated(video)
+            window.audio(16_000, 1.0)
+            heard[name] = window.states["audio"]
+            assert window.frames.shape == (4, 72, 96, 3)
+        assert heard == {
+            "one": "present",
+            "other": "present",
+            "silent": "silent",
+            "mute": "no track",
+            "brief": "present",
+        }
+        one, other = draw(clips.one, 1), draw(clips.other, 1)
+        assert not torch.equal(one.frames, other.frames)
+        assert len({frame.numpy().tobytes() for frame in one.frames}) == 4
+        assert torch.equal(draw(clips.one, 1).student_view, one.student_view)
+        assert not torch.equal(draw(clips.one, 2).student_view, one.student_view)
+        folder = clips.one.path.parent
+    assert not folder.exists()
+
+
+def test_the_kits_embeddings_are_those_of_the_loop():
+    teacher = Good().freeze()
+    with made_clips() as clips:
+        trial = kit.Trial("image:good", teacher, clips[:2], clips)
+        present = torch.tensor([True, True, False])
+        expected = embed(teacher, trial.batch, present).value
+        assert torch.equal(trial.embedding[:2], expected[:2])
