@@ -40,7 +40,7 @@ OWN = {
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
     "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once; ccl train reads what fits."),
-    "doctor": ("doctor:app", CATALOGUE, "Tell what this machine and its installation can do, and what to mend."),
+    "doctor": ("doctor:app", CATALOGUE, "Tell what this machine and its installation can do."),
     "plugins": ("plugins:app", CATALOGUE, "List, describe, write and check plugins."),
 }
 

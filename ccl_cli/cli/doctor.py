@@ -26,7 +26,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 @app.command(epilog=examples("ccl doctor", "ccl doctor --json > doctor.json        for a bug report"))
 @with_verbosity
 def doctor(as_json: options.AsJson = False) -> None:
-    """Tell what this machine and its installation can do, and what to mend.
+    """Tell what this machine and its installation can do.
 
     The exit code is 6 if something failed.
     """
