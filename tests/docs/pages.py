@@ -64,8 +64,9 @@ def every_command(page: Path) -> list[str]:
 
 
 def calls(command: str) -> list[list[str]]:
-    """The arguments of every ``ccl`` in a shell line, whoever starts it."""
-    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    """The arguments of every ``ccl`` in a shell line, whoever starts it; a variable stands for a 1."""
+    filled_in = re.sub(r"\$\{[^}]*\}|\$\w+", "1", command)
+    lexer = shlex.shlex(filled_in, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     simple: list[list[str]] = [[]]
     words = iter(lexer)
