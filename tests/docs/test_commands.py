@@ -64,6 +64,40 @@ TABLE: dict[str, Instead] = {
 }
 
 
+BOTH = "ccl train --teacher audio:cnn14 --teacher image:resnet34"
+CLIPS = "--workers 0 --epochs 1 --data 'clips?per_class=3&size=36&seconds=0.5'"
+TABLE |= {
+    "ccl train --recipe smoke && ccl eval": Instead("takes a minute", f"ccl train --recipe smoke {CLIPS} && ccl eval"),
+    "ccl train --recipe smoke": Instead("takes a minute", f"{{}} {CLIPS}"),
+    # CNN14 hears ten seconds of every clip in every epoch.
+    f"{BOTH} --data 'folder:my_videos?test=0.25' --epochs 30": Instead(LONG, "{} --epochs 1"),
+    f"{BOTH} --data ucf51": Instead(LONG, "{} --batch-size 4 --max-steps 1"),
+    f"{BOTH} --data 'folder:my_videos?test=0.25'": Instead(LONG, "{} --dry-run"),
+    "ccl train --recipe mine.yaml --epochs 50 --set method.ccl.temperature.audio=0.3": Instead(LONG, f"{{}} {SMALL}"),
+    "ccl bench ucf51-bench": Instead(LONG, f"{{}} {CELL}"),
+    "ccl bench ucf51-bench --tune": Instead(LONG, "{} --dry-run"),
+    "ccl bench ucf51-bench --method ccl --method baseline --setup AI --seeds 5": Instead(LONG, "{} --dry-run"),
+    "ccl bench ucf51-bench --jobs 8": Instead("eight GPUs", "{} --dry-run"),
+    "ccl data bench folder:my_videos": Instead("measures for half a minute", "{} --seconds 0.2"),
+    "CCL_RECIPE=mine.yaml ccl data bench": Instead("measures for half a minute", "{} --seconds 0.2"),
+    # Servers
+    "ccl train --recipe mine.yaml --data shards:https://example.org/packed": Instead(
+        "there is no such server", "ccl train --recipe mine.yaml --data shards:$CCL_PAGE_SERVER/packed"
+    ),
+    "ccl train --recipe mine.yaml --data shards:s3://bucket/packed": Instead(
+        "there is no such bucket", "{}", 6, "pip install 'ccl-cli[remote]'"
+    ),
+    # Several processes import everything anew; tests/test_launch.py and tests/test_distributed.py have them train.
+    "torchrun --nproc_per_node 2 -m ccl_cli train --recipe mine.yaml": Instead("starts two processes"),
+    "accelerate launch --num_processes 2 -m ccl_cli train --recipe mine.yaml": Instead("two GPUs"),
+    "ccl train --recipe mine.yaml --num-processes 2": Instead("two GPUs", "ccl train --recipe mine.yaml"),
+    "ccl eval --num-processes 2": Instead("two GPUs", "ccl eval"),
+    "sbatch nodes.sh": Instead(
+        "two machines", "SLURM_JOB_NODELIST=localhost SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1 {}"
+    ),
+}
+
+
 # ---- read
 
 
@@ -74,8 +108,9 @@ def test_every_command_is_one_that_ccl_knows(page):
             read(arguments, command)
     for block in blocks(page):
         if block.language == "bash" and block.title:
-            for arguments in calls(_in_one_line(block.text)):
-                read(arguments, block.text)
+            for line in _started(block.text):
+                for arguments in calls(line):
+                    read(arguments, block.text)
 
 
 def read(arguments: list[str], command: str) -> None:
@@ -171,7 +206,7 @@ def _run(command: str, sandbox: Path, environment: dict[str, str]) -> None:
     assert "Traceback" not in done.stderr, said
 
 
-def _in_one_line(script: str) -> str:
-    """A script's calls of ccl, each as the parser sees a line; quotes around whole commands are taken off."""
-    lines = [line.strip().strip("'") for line in script.splitlines() if not line.startswith("#")]
-    return " ; ".join(line for line in lines if re.search(r"\bccl\b", line) and line.count('"') % 2 == 0)
+def _started(script: str) -> list[str]:
+    """A script's lines that start ccl, without a quote that began or ends on another line."""
+    lines = [line.strip().strip("'") for line in script.splitlines()]
+    return [line for line in lines if re.search(r"\bccl (train|eval)\b", line)]

@@ -10,6 +10,7 @@ import numpy as np
 
 from tests.conftest import moving_stripes
 from tests.data import media
+from tests.report.folders import write_run
 
 # As a user's own default: a small student and one short epoch; everything else is what is typed.
 SHORT = """\
@@ -34,9 +35,25 @@ def make(root: Path) -> None:
     (root / "mine.yaml").write_text(SHORT.replace("short", "mine") + "data: folder:my_videos?test=0.25\nmethod: baseline\n")
     videos = [path.relative_to(root / "my_videos").with_suffix("") for path in (root / "my_videos").rglob("*.mp4")]
     (root / "list.csv").write_text("path,label\n" + "".join(f"my_videos/{each}.mp4,{each.parent}\n" for each in videos))
+    _bench(root / "runs" / "ucf51-bench")
     for name, width in (("audio", 8), ("image", 12)):
         rows = rng.random((len(videos), width), dtype=np.float32)
         np.savez(root / f"{name}.npz", names=[each.as_posix() for each in videos], embedding=rows)
+
+
+def _bench(folder: Path) -> None:
+    """What an evaluated benchmark's runs leave, without their models."""
+    for row, first in (("baseline", 40.0), ("crd", 42.0), ("ccl", 45.0)):
+        for seed in (0, 1):
+            top1 = first + seed
+            write_run(
+                folder / f"{row}-{seed}",
+                row,
+                "" if row == "baseline" else "AI",
+                seed,
+                top1=top1,
+                retrieval=(top1, top1 + 10, top1 + 15),
+            )
 
 
 def weights(home: Path) -> None:
