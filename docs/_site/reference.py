@@ -43,7 +43,12 @@ def _command(command: Any, path: str, level: str) -> Iterator[str]:
     yield from ("", f"{level} {path}", "", command.help or "", "")
     if not subcommands:
         records = [record for each in command.params if (record := each.get_help_record(context))]
-        yield from ("| | |", "|---|---|", *(f"| {_code(name)} | {_text(says)} |" for name, says in records), "")
+        yield from (
+            "| | |",
+            "|---|---|",
+            *(f"| {_code(name)} | {_text(says)} |" for name, says in records),
+            "",
+        )
     if not subcommands and command.epilog:
         yield from ("```text", *(line.strip() for line in command.epilog.splitlines()[1:]), "```")
     for name, each in subcommands.items():

@@ -38,7 +38,9 @@ def blocks(page: Path) -> Iterator[Block]:
     for number, line in lines:
         opened = _FENCE.fullmatch(line)
         if not opened:
-            assert "```" not in line or "````" in line, f"{name(page)}:{number}: a fence that tests cannot read: {line}"
+            assert "```" not in line or "````" in line, (
+                f"{name(page)}:{number}: a fence that tests cannot read: {line}"
+            )
             continue
         text = []
         for _, inner in lines:

@@ -53,11 +53,15 @@ def nav_pages() -> list[str]:
 
 def test_every_page_is_in_the_navigation_once():
     listed = [page for page in nav_pages() if not page.startswith("benchmarks/")]
-    assert sorted(listed) == sorted([path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")] + [*GENERATED])
+    assert sorted(listed) == sorted(
+        [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")] + [*GENERATED]
+    )
 
 
 def test_the_results_in_the_navigation_exist():
-    assert [page for page in nav_pages() if page.startswith("benchmarks/") and not (ROOT / page).is_file()] == []
+    assert [
+        page for page in nav_pages() if page.startswith("benchmarks/") and not (ROOT / page).is_file()
+    ] == []
 
 
 # ---- pages that the program writes
@@ -87,7 +91,11 @@ def test_every_command_and_option_is_in_the_reference(reference):
 
 
 def test_the_examples_of_the_help_are_commands(reference):
-    lines = [line for block in re.findall(r"```text\n(.*?)```", reference.commands(), re.DOTALL) for line in block.splitlines()]
+    lines = [
+        line
+        for block in re.findall(r"```text\n(.*?)```", reference.commands(), re.DOTALL)
+        for line in block.splitlines()
+    ]
     assert len(lines) > 60
     for line in lines:
         command = re.split(r"\s{3,}", line)[0]
@@ -127,7 +135,18 @@ class _Page(HTMLParser):
 def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(CONFIG), "-d", str(folder)],
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--quiet",
+            "-f",
+            str(CONFIG),
+            "-d",
+            str(folder),
+        ],
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
@@ -147,7 +166,11 @@ def test_the_site_has_no_dead_link_and_loads_nothing_from_elsewhere(site):
     for path, page in pages.items():
         foreign += [f"{path}: {target}" for target in page.loads if urlsplit(target).netloc]
         inner = [target for target in [*page.links, *page.loads] if not urlsplit(target).scheme]
-        dead += [f"{path}: {target}" for target in inner if path.name != "404.html" and not _leads(site, path, target, pages)]
+        dead += [
+            f"{path}: {target}"
+            for target in inner
+            if path.name != "404.html" and not _leads(site, path, target, pages)
+        ]
     assert (dead, foreign) == ([], [])
     assert len(pages) > 15
 
@@ -156,7 +179,9 @@ def _leads(site: Path, path: Path, target: str, pages: dict[Path, _Page]) -> boo
     parts = urlsplit(target)
     to = (path.parent / unquote(parts.path)).resolve() if parts.path else path
     to = to / "index.html" if to.is_dir() else to
-    return to.is_file() and (not parts.fragment or to not in pages or unquote(parts.fragment) in pages[to].ids)
+    return to.is_file() and (
+        not parts.fragment or to not in pages or unquote(parts.fragment) in pages[to].ids
+    )
 
 
 @pytest.mark.slow

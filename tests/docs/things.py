@@ -32,9 +32,15 @@ def make(root: Path) -> None:
     _activitynet(root / "data" / "activitynet", rng)
     _vggsound(root / "data" / "vggsound", rng)
     (root / "short.yaml").write_text(SHORT)
-    (root / "mine.yaml").write_text(SHORT.replace("short", "mine") + "data: folder:my_videos?test=0.25\nmethod: baseline\n")
-    videos = [path.relative_to(root / "my_videos").with_suffix("") for path in (root / "my_videos").rglob("*.mp4")]
-    (root / "list.csv").write_text("path,label\n" + "".join(f"my_videos/{each}.mp4,{each.parent}\n" for each in videos))
+    (root / "mine.yaml").write_text(
+        SHORT.replace("short", "mine") + "data: folder:my_videos?test=0.25\nmethod: baseline\n"
+    )
+    videos = [
+        path.relative_to(root / "my_videos").with_suffix("") for path in (root / "my_videos").rglob("*.mp4")
+    ]
+    (root / "list.csv").write_text(
+        "path,label\n" + "".join(f"my_videos/{each}.mp4,{each.parent}\n" for each in videos)
+    )
     _bench(root / "runs" / "ucf51-bench")
     for name, width in (("audio", 8), ("image", 12)):
         rows = rng.random((len(videos), width), dtype=np.float32)
@@ -119,14 +125,18 @@ def _activitynet(folder: Path, rng: np.random.Generator) -> None:
         subset = "training" if number < 4 else "validation"
         stretch = {"segment": [0.1, 0.7], "label": ("Archery", "Surfing")[label]}
         database[name] = {"duration": 0.8, "subset": subset, "annotations": [stretch]}
-    (folder / "activity_net.v1-3.min.json").write_text(json.dumps({"version": "VERSION 1.3", "database": database}))
+    (folder / "activity_net.v1-3.min.json").write_text(
+        json.dumps({"version": "VERSION 1.3", "database": database})
+    )
 
 
 def _vggsound(folder: Path, rng: np.random.Generator) -> None:
     rows = []
     for number in range(6):
         _clip(folder / f"key{number:08}_000030.mp4", rng, number % 2, "libx264", "aac")
-        rows.append(f"key{number:08},30,{('rain', 'horn, car horn')[number % 2]!r},{'train' if number < 4 else 'test'}\n")
+        rows.append(
+            f"key{number:08},30,{('rain', 'horn, car horn')[number % 2]!r},{'train' if number < 4 else 'test'}\n"
+        )
     (folder / "vggsound.csv").write_text("".join(rows).replace("'", '"'))
 
 
