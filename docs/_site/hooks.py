@@ -1,0 +1,29 @@
+"""What MkDocs cannot do by itself: pages written by the program, and results that lie outside ``docs/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import reference  # beside this file
+from mkdocs.structure.files import File, Files
+
+_RESULTS = "benchmarks/results"
+_SHOWN = ("gradient_share.md", "input.md")  # those that no page of docs/ holds already
+_PAGES = {"commands.md": reference.commands, "keys.md": reference.keys}
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages about commands and keys, and the benchmarks' results."""
+    for name, write in _PAGES.items():
+        files.append(File.generated(config, name, content=write()))
+    root = Path(config.config_file_path).parent
+    for name in _SHOWN:
+        address = f"{_RESULTS}/{name}"
+        files.append(File.generated(config, address, abs_src_path=str(root / address)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """A link that leaves ``docs/`` for the results stays within the site."""
+    return markdown.replace(f"](../{_RESULTS}/", f"]({_RESULTS}/")

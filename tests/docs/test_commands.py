@@ -1,0 +1,243 @@
+"""Every command of the documentation, in the order of its page: read by the real parser, and run.
+
+A page's commands are run in a folder of its own with small files under the names that the page uses. What cannot
+be run there as it stands is in one table, with the reason and what is run in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer
+
+from ccl_cli.cli.app import app
+from tests.data.server import serving
+from tests.docs import things
+from tests.docs.pages import PAGES, blocks, calls, commands, every_command, name
+from tests.docs.warm import warm_ccl
+
+LONG = "takes minutes or hours"
+FETCH = "fetches published weights"
+SMALL = "--set student=r2plus1d_tiny --set clip.frames=4 --set clip.size=32 --set train.workers=0 --set train.max_steps=1"
+CELL = f"--method baseline --setup AI --seeds 1 --epochs 1 {SMALL}"
+
+
+class Instead(NamedTuple):
+    """What is run in place of a command.
+
+    Attributes:
+        why: The command is not run as it stands.
+        run: The command with ``{}`` for what is written; nothing: its words are read by the parser only.
+        code: How it ends.
+        says: What it prints on its way there.
+    """
+
+    why: str
+    run: str = ""
+    code: int = 0
+    says: str = ""
+
+
+TABLE: dict[str, Instead] = {
+    # Setting up
+    "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt . && .venv/bin/ccl demo": Instead(
+        LONG
+    ),
+    "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[dev]' && .venv/bin/python -m pytest -n 2 -m \"not slow\"": Instead(
+        "these are the tests"
+    ),
+    "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt .": Instead(LONG),
+    "source .venv/bin/activate": Instead("the environment is there already"),
+    # Weights
+    "ccl teachers pull audio:cnn14": Instead(FETCH, "CCL_HOME=none {}", 6, "zenodo.org"),
+    "ccl teachers pull 'audio:cnn14?dim=2048'": Instead(
+        FETCH, "CCL_HOME=none {}", 6, "Cnn14_mAP=0.431.pth was not downloaded"
+    ),
+    "ccl teachers pull image:resnet34": Instead(
+        FETCH, "CCL_HOME=none {}", 6, "resnet34-b627a593.pth was not downloaded"
+    ),
+    # The demo and the study
+    "ccl demo": Instead(LONG),
+    "ccl demo --seeds 8": Instead(LONG),
+    "ccl demo --correspondence 0": Instead(LONG),
+    "ccl demo --full": Instead(LONG),
+}
+
+
+BOTH = "ccl train --teacher audio:cnn14 --teacher image:resnet34"
+CLIPS = "--workers 0 --epochs 1 --data 'clips?per_class=3&size=36&seconds=0.5'"
+TABLE |= {
+    "ccl train --recipe smoke && ccl eval": Instead(
+        "takes a minute", f"ccl train --recipe smoke {CLIPS} && ccl eval"
+    ),
+    "ccl train --recipe smoke": Instead("takes a minute", f"{{}} {CLIPS}"),
+    # CNN14 hears ten seconds of every clip in every epoch.
+    f"{BOTH} --data 'folder:my_videos?test=0.25' --epochs 30": Instead(LONG, "{} --epochs 1"),
+    f"{BOTH} --data ucf51": Instead(LONG, "{} --batch-size 4 --max-steps 1"),
+    f"{BOTH} --data 'folder:my_videos?test=0.25'": Instead(LONG, "{} --epochs 1"),
+    "ccl train --data manifest:ucf51.jsonl --teacher audio:cnn14": Instead(
+        LONG, "{} --batch-size 4 --max-steps 1"
+    ),
+    # R(2+1)D-18 at the paper's size, for hours.
+    "ccl train --recipe mine.yaml": Instead(LONG, f"{{}} {SMALL}"),
+    "ccl train --recipe mine.yaml --epochs 60 --set method.ccl.temperature.audio=0.5": Instead(
+        LONG, f"{{}} {SMALL}"
+    ),
+    "CCL_RECIPE=mine.yaml ccl train --seed 1": Instead(LONG, f"{{}} {SMALL}"),
+    "ccl train --recipe mine.yaml --epochs 50 --set method.ccl.temperature.audio=0.3": Instead(
+        LONG, f"{{}} {SMALL}"
+    ),
+    "ccl bench ucf51-bench": Instead(LONG, f"{{}} {CELL}"),
+    "ccl bench ucf51-bench --tune": Instead(LONG, "{} --dry-run"),
+    "ccl bench ucf51-bench --method ccl --method baseline --setup AI --seeds 5": Instead(
+        LONG, "{} --dry-run"
+    ),
+    "ccl bench ucf51-bench --jobs 8": Instead("eight GPUs", "{} --dry-run"),
+    "ccl data bench folder:my_videos": Instead("measures for half a minute", "{} --seconds 0.2"),
+    "CCL_RECIPE=mine.yaml ccl data bench": Instead(
+        "measures for half a minute", f"{{}} --seconds 0.2 {SMALL}"
+    ),
+    # Servers
+    "ccl train --recipe mine.yaml --data shards:https://example.org/packed": Instead(
+        "there is no such server", "ccl train --recipe mine.yaml --data shards:$CCL_PAGE_SERVER/packed"
+    ),
+    "ccl train --recipe mine.yaml --data shards:s3://bucket/packed": Instead(
+        "there is no such bucket", "{}", 6, "pip install 'ccl-cli[remote]'"
+    ),
+    # Several processes import everything anew; tests/test_launch.py and tests/test_distributed.py have them train.
+    "torchrun --nproc_per_node 2 -m ccl_cli train --recipe mine.yaml": Instead("starts two processes"),
+    "accelerate launch --num_processes 2 -m ccl_cli train --recipe mine.yaml": Instead("two GPUs"),
+    "ccl train --recipe mine.yaml --num-processes 2": Instead("two GPUs", "ccl train --recipe mine.yaml"),
+    "ccl eval --num-processes 2": Instead("two GPUs", "ccl eval"),
+    "sbatch nodes.sh": Instead(
+        "two machines", "SLURM_JOB_NODELIST=localhost SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1 {}"
+    ),
+}
+
+
+# ---- read
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_is_one_that_ccl_knows(page):
+    for command in every_command(page):
+        for arguments in calls(command):
+            read(arguments, command)
+    for block in blocks(page):
+        if block.language == "bash" and block.title:
+            for line in _started(block.text):
+                for arguments in calls(line):
+                    read(arguments, block.text)
+
+
+def read(arguments: list[str], command: str) -> None:
+    """Let the real parser read what follows ``ccl``; nothing is run."""
+    parser, path, context = typer.main.get_command(app), "ccl", None
+    while True:
+        try:
+            context = parser.make_context(path, list(arguments), parent=context)
+            rest = [*context._protected_args, *context.args]
+            if not hasattr(parser, "resolve_command") or not rest:
+                return
+            path, parser, arguments = parser.resolve_command(context, rest)
+        except typer.Exit:  # --help, --version
+            return
+        except typer.TyperException as error:
+            pytest.fail(f"{command}\n{error.format_message()}")
+
+
+@pytest.mark.parametrize(
+    "words", [["trian"], ["train", "--epoch"], ["data", "pack", "x"], ["data", "pakc"], ["eval", "--k", "1"]]
+)
+def test_the_reader_refuses_what_ccl_refuses(words):
+    with pytest.raises(pytest.fail.Exception):
+        read(words, "")
+
+
+def test_the_reader_finds_every_call():
+    line = "A=1 ccl train --data 'x?a=1&b=2' > f && srun torchrun -n 2 -m ccl_cli eval | head # ccl x"
+    assert calls(line) == [["train", "--data", "x?a=1&b=2"], ["eval"]]
+
+
+def test_the_table_lists_only_what_the_pages_say():
+    said = {command for page in PAGES for command in every_command(page)}
+    assert sorted(set(TABLE) - said) == []
+
+
+# ---- run
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Iterator[Path]:
+    """A folder with ``things`` for every page, ``weights``, and the programs in ``warm/bin``."""
+    root = tmp_path_factory.mktemp("docs")
+    (root / "things").mkdir()
+    things.make(root / "things")
+    things.weights(root / "home" / "weights")
+    (root / "home" / "converted").mkdir()
+    with warm_ccl(root / "warm") as programs:
+        things.programs(programs)
+        yield root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if every_command(page)], ids=name)
+def test_every_command_runs(page, world, tmp_path):
+    sandbox = tmp_path / "here"
+    things.copy(world / "things", sandbox)
+    with serving(sandbox) as server:
+        environment = _environment(world, tmp_path / "home", server.url)
+        for block in blocks(page):
+            if block.title:
+                (sandbox / block.title).write_text(block.text)
+            else:
+                for command in commands(block):
+                    _run(command, sandbox, environment)
+
+
+def _environment(world: Path, home: Path, url: str) -> dict[str, str]:
+    home.mkdir()
+    for folder in ("weights", "converted"):
+        (home / folder).symlink_to(world / "home" / folder)
+    return {
+        **os.environ,
+        "PATH": f"{world / 'warm' / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CCL_HOME": str(home),
+        "CCL_RECIPE": "short.yaml",
+        "CCL_OFFLINE": "1",
+        "CCL_PAGE_SERVER": url,
+        "COLUMNS": "100",
+    }
+
+
+def _run(command: str, sandbox: Path, environment: dict[str, str]) -> None:
+    instead = TABLE.get(command, Instead("", "{}"))
+    if not instead.run:
+        return
+    # A reader's /data is the sandbox's.
+    line = re.sub(r"(?<=[\s:])/data/", f"{sandbox}/data/", instead.run.replace("{}", command))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", line],
+        cwd=sandbox,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    said = f"{line}\nexit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == instead.code, said
+    assert instead.says in done.stdout + done.stderr, said
+    assert "Traceback" not in done.stderr, said
+
+
+def _started(script: str) -> list[str]:
+    """A script's lines that start ccl, without a quote that began or ends on another line."""
+    lines = [line.strip().strip("'") for line in script.splitlines()]
+    return [line for line in lines if re.search(r"\bccl (train|eval)\b", line)]

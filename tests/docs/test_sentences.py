@@ -1,0 +1,41 @@
+"""What the troubleshooting page quotes is what ccl prints."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS, ROOT, blocks
+
+PAGE = DOCS / "trouble.md"
+QUOTED = [line for block in blocks(PAGE) for line in block.text.splitlines() if line.startswith("Error: ")]
+
+
+def templates(path: Path) -> set[str]:
+    """Every text in a module, with … for what is filled in."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            parts = (str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+            found.add("".join(parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return {re.sub("…+", "…", text) for text in found}
+
+
+@pytest.fixture(scope="module")
+def sentences() -> set[str]:
+    paths = [*(ROOT / "ccl_cli").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]
+    return set().union(*map(templates, paths))
+
+
+@pytest.mark.parametrize("line", QUOTED)
+def test_ccl_says_so(line, sentences):
+    assert line.removeprefix("Error: ") in sentences
+
+
+def test_there_is_something_to_check():
+    assert len(QUOTED) > 15

@@ -1,0 +1,99 @@
+"""A ``ccl`` that starts at once: a server has imported everything, and each command is a process forked from it.
+
+The command gets the caller's arguments, folder, environment and streams, and leaves its own exit code. Processes
+that it starts itself are ordinary ones.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CLIENT = """\
+#!{python} -SE
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({place!r})
+    request = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)])
+    socket.send_fds(server, [request.encode()], [0, 1, 2])
+    answer = server.recv(8)
+sys.exit(int(answer) if answer else 99)
+"""
+
+
+@contextmanager
+def warm_ccl(folder: Path) -> Iterator[Path]:
+    """Yields a folder with the program ``ccl`` in it."""
+    place, programs = folder / "server", folder / "bin"
+    programs.mkdir(parents=True)
+    client = programs / "ccl"
+    client.write_text(_CLIENT.format(python=sys.executable, place=str(place)))
+    client.chmod(0o755)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    server = subprocess.Popen([sys.executable, __file__, str(place)], stdout=subprocess.PIPE, env=environment)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield programs
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
+
+
+def _serve(place: str) -> None:
+    import ccl_cli.bench.preload
+    import ccl_cli.report.page  # noqa: F401
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # the preload ignores them
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        listener.listen()
+        print("ready", flush=True)
+        while True:
+            connection, _ = listener.accept()
+            if not os.fork():
+                _command(connection)
+            connection.close()
+
+
+def _command(connection: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    request, streams, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    code = 99
+    try:
+        code = _run(*json.loads(request))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        connection.send(str(code).encode())
+        os._exit(0)
+
+
+def _run(arguments: list[str], folder: str, environment: dict[str, str]) -> int:
+    from ccl_cli.__main__ import main
+
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["ccl", *arguments]
+    return main(arguments)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
