@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ccl_cli import registry
 from ccl_cli.data.batch import Batch
-from ccl_cli.engine.build import load_method, load_student
+from ccl_cli.engine.build import load_method, make_student
 from ccl_cli.losses import cross_entropy
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.students import StudentOutput
@@ -78,7 +78,7 @@ def training_videos(path: Path) -> Videos:
 
 
 def untrained(videos: Videos, rows: Tensor) -> Draw:
-    student = load_student(STUDENT, int(videos.labels.max()) + 1).train()
+    student = make_student(STUDENT, int(videos.labels.max()) + 1).train()
     coarse = torch.randn(len(rows), 3, 4, 7, 7)
     clips = F.interpolate(coarse, CLIP[1:], mode="trilinear", align_corners=False)
     with torch.no_grad():

@@ -26,7 +26,7 @@ from ccl_cli.data.batch import Batch, TeacherInput
 from ccl_cli.data.dataset import Loaded
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sampler import EpochSampler
-from ccl_cli.engine.build import Parts, load_method, load_student
+from ccl_cli.engine.build import Parts, load_method, make_student
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.runs import RunFolder
 from ccl_cli.engine.trainer import Trainer
@@ -54,7 +54,7 @@ def step(batch: int, teachers: int, classes: int) -> Callable[[], None]:
     loaded = Loaded(Batch(video, labels, torch.arange(batch), inputs, 0), {}, {})
     method = "ccl" if teachers else "baseline"
     recipe = Recipe(student="r2plus1d_tiny", method=method, clip=CLIP, train={"batch_size": batch})
-    student = load_student(recipe.student, classes)
+    student = make_student(recipe.student, classes)
     infos = tuple(TeacherInfo(name, name.partition(":")[0], WIDTH) for name in names)
     setting = Setting(student.feature_dim, classes, labels, infos)
     videos = tuple(Video(str(row), Path("none"), 0, "train") for row in range(batch))

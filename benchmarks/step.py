@@ -47,7 +47,7 @@ from ccl_cli.data.dataset import Loaded
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.transforms import normalize
 from ccl_cli.distiller import Distiller
-from ccl_cli.engine.build import Parts, load_method, load_student, load_teacher
+from ccl_cli.engine.build import Parts, load_method, load_teacher, make_student
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.runs import RunFolder
 from ccl_cli.engine.trainer import Trainer
@@ -115,7 +115,7 @@ def published_losses(
 
 def published_step(options: argparse.Namespace) -> Callable[[], None]:
     batch, clip = example(options, cached=False)
-    student, image = load_student("r2plus1d_10", CLASSES), image_teacher(options.size).requires_grad_(True)
+    student, image = make_student("r2plus1d_10", CLASSES), image_teacher(options.size).requires_grad_(True)
     heads = {name: Head(WIDTH, CLASSES) for name in (AUDIO, IMAGE)}
     of_heads = [torch.optim.SGD(head.parameters(), **TRAINED) for head in heads.values()]
     of_student = torch.optim.SGD(student.parameters(), **TRAINED)
@@ -157,7 +157,7 @@ def our_step(
         clip=clip,
         train={"batch_size": options.batch, "channels_last": channels_last, "compile": compile},
     )
-    network = load_student(recipe.student, CLASSES, with_weights=False)
+    network = make_student(recipe.student, CLASSES, with_weights=False)
     methods = {
         name: load_method(name, given, setting(batch, network.feature_dim))
         for name, given in recipe.method.items()
@@ -201,7 +201,7 @@ def check() -> None:
     """Both steps' gradients in float64, with a small student and both embeddings as vectors."""
     options = argparse.Namespace(batch=6, frames=4, size=16)
     batch, clip = example(options, cached=True)
-    student = load_student("r2plus1d_tiny?width=64", CLASSES).double()
+    student = make_student("r2plus1d_tiny?width=64", CLASSES).double()
     method = load_method("ccl", {"preset": "official"}, setting(batch)).double()
     heads = {name: Head(WIDTH, CLASSES).double() for name in (AUDIO, IMAGE)}
     for head, own in zip(heads.values(), method.heads, strict=True):
@@ -237,7 +237,7 @@ def once(name: str, options: argparse.Namespace) -> dict[str, object]:
 
 def flops_of_a_clip(student: str, frames: int, size: int) -> float:
     """Forward and backward, one clip; products and additions count as one each."""
-    network = load_student(student, CLASSES, with_weights=False)
+    network = make_student(student, CLASSES, with_weights=False)
     counter = FlopCounterMode(display=False)
     with counter:
         network(torch.zeros(2, 3, frames, size, size)).logits.sum().backward()

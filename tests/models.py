@@ -9,7 +9,7 @@ import torch
 
 from ccl_cli.data.sources import load_data
 from ccl_cli.engine.artefact import Artefact, save_model
-from ccl_cli.engine.build import load_student
+from ccl_cli.engine.build import make_student
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.evaluate import describe
 from ccl_cli.engine.runs import MANIFEST, MODEL, RunFolder
@@ -29,7 +29,7 @@ def write_run(folder: Path, data: Path, seed: int = 0, **train: Any) -> Path:
         eval={"batch_size": 4, "stride": 4},
     )
     torch.manual_seed(seed)
-    student = load_student(recipe.student, len(manifest.classes))
+    student = make_student(recipe.student, len(manifest.classes))
     artefact = Artefact(student.eval(), recipe, manifest.classes, {})
     seen = describe(artefact, manifest.videos, set_up("fp32"), batch_size=4, workers=0)
     with torch.no_grad():

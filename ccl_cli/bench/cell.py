@@ -87,7 +87,7 @@ def reason(folder: Path) -> str:
 def _finish(cell: Cell, folder: Path, threads: int | None) -> None:
     import torch
 
-    from ccl_cli.engine.evaluate import evaluate_run
+    from ccl_cli.engine.evaluate import evaluate
     from ccl_cli.engine.trainer import train
 
     if threads:
@@ -96,7 +96,7 @@ def _finish(cell: Cell, folder: Path, threads: int | None) -> None:
     write_text(folder / CELL, json.dumps(cell.record) + "\n")
     if not _trained(cell, RunFolder(folder)):
         train(cell.recipe, resume="auto", output=folder)
-    evaluate_run(folder, split=_split(cell))
+    evaluate(folder, split=_split(cell))
 
 
 def _trained(cell: Cell, run: RunFolder) -> bool:

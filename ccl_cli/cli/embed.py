@@ -43,29 +43,23 @@ def embed(
     be read is named and passed over: exit code 4.
     """
     from ccl_cli.cli.unreadable import Unreadable
-    from ccl_cli.data.raw import list_raw
+    from ccl_cli.data.raw import list_videos
     from ccl_cli.signals import handled_by, interrupt
 
-    raw = list_raw(paths)
+    raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
     with handled_by(interrupt):
-        from ccl_cli.engine.describing import in_order, open_model, see
+        from ccl_cli.engine.describing import embed as look
+        from ccl_cli.engine.describing import load_student
         from ccl_cli.engine.features import check_features, feature_file
 
         check_features(output)
-        opened = open_model(model)
-        found = see(
-            opened,
-            raw.videos,
-            title="embed",
-            precision=precision,
-            batch_size=batch_size,
-            workers=workers,
-        )
-        with feature_file(output, opened, precision) as features, closing(in_order(found)) as each:
-            for seen, video in zip(each, raw.videos, strict=True):
-                if seen.fault:
-                    unreadable.tell(str(video.path), seen.fault)
-                features.add(video, seen)
+        opened = load_student(model)
+        found = look(opened, raw, precision=precision, batch_size=batch_size, workers=workers)
+        with feature_file(output, opened, precision) as features, closing(found) as each:
+            for feature in each:
+                if feature.fault:
+                    unreadable.tell(str(feature.video.path), feature.fault)
+                features.add(feature)
     print(output)
     unreadable.check()

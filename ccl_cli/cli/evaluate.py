@@ -63,10 +63,10 @@ def evaluate(
 
     if wanted(num_processes):
         raise typer.Exit(launch(num_processes, sys.argv[1:]))
-    from ccl_cli.engine.evaluate import evaluate_run
+    from ccl_cli.engine.evaluate import evaluate as run_evaluation
 
     named = {"recognition": recognition, "retrieval": retrieval}
-    result = evaluate_run(
+    result = run_evaluation(
         run,
         tasks={task for task, wanted in named.items() if wanted} or set(named),
         data=data,

@@ -16,7 +16,7 @@ from ccl_cli.cli.common import OUTPUT, examples, with_verbosity
 from ccl_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from ccl_cli.engine.inference import Seen
+    from ccl_cli.engine.describing import Prediction
     from ccl_cli.rows import Record
 
 app = typer.Typer(add_completion=False)
@@ -61,32 +61,27 @@ def predict(
     if as_json + as_csv + (output is not None) > 1:
         raise UsageError("--json, --csv and --output exclude each other.", "Name one of them.")
     from ccl_cli.cli.unreadable import Unreadable
-    from ccl_cli.data.raw import list_raw
+    from ccl_cli.data.raw import list_videos
     from ccl_cli.signals import handled_by, interrupt
 
-    raw = list_raw(paths)
+    raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
     tabular = not (as_json or as_csv or output)
     shown = top or (1 if tabular and len(raw.videos) > 1 else _TOP)
     with handled_by(interrupt), _place(output, as_json, as_csv) as add:
-        from ccl_cli.engine.describing import in_order, open_model, see
+        from ccl_cli.engine.describing import load_student
+        from ccl_cli.engine.describing import predict as name_classes
 
-        opened = open_model(model)
-        classes = opened.artefact.classes
-        add = add or _table(raw.names, classes)
-        found = see(
-            opened,
-            raw.videos,
-            title="predict",
-            precision=precision,
-            batch_size=batch_size,
-            workers=workers,
+        opened = load_student(model)
+        add = add or _table(raw.names, opened.artefact.classes)
+        found = name_classes(
+            opened, raw, top=shown, precision=precision, batch_size=batch_size, workers=workers
         )
-        with closing(in_order(found)) as each:
-            for seen, name in zip(each, raw.names, strict=True):
-                if seen.fault:
-                    unreadable.tell(name, seen.fault)
-                add(_record(name, seen, classes, shown))
+        with closing(found) as each:
+            for prediction in each:
+                if prediction.fault:
+                    unreadable.tell(prediction.path, prediction.fault)
+                add(_record(prediction))
         for name, reason in raw.closed.items():
             add({"video": name, "error": reason})
     if output:
@@ -94,14 +89,12 @@ def predict(
     unreadable.check()
 
 
-def _record(name: str, seen: Seen, classes: Sequence[str], top: int) -> Record:
+def _record(prediction: Prediction) -> Record:
     """A video's most probable classes, the most probable first, or why there are none."""
-    if seen.fault:
-        return {"video": name, "error": seen.fault}
-    # The order of ``ccl eval``: of equal ones the first in the list of classes.
-    order = seen.scores.argsort(descending=True, stable=True)[:top].tolist()
-    found = [{"class": classes[n], "probability": round(float(seen.scores[n]), 6)} for n in order]
-    return {"video": name, "windows": seen.windows, "classes": found}
+    if prediction.fault:
+        return {"video": prediction.path, "error": prediction.fault}
+    found = [{"class": name, "probability": round(value, 6)} for name, value in prediction.classes]
+    return {"video": prediction.path, "windows": prediction.windows, "classes": found}
 
 
 @contextmanager

@@ -74,10 +74,10 @@ def index(
     same command goes on.
     """
     from ccl_cli.cli.unreadable import Unreadable
-    from ccl_cli.engine.indexing import update
+    from ccl_cli.engine.indexing import index as bring_up_to_date
 
     unreadable = Unreadable()
-    done = update(
+    done = bring_up_to_date(
         paths or (),
         output,
         model=model,
@@ -140,10 +140,10 @@ def search(
     Nearest by the cosine of their features, and exactly those, unless --faiss is given.
     """
     from ccl_cli.cli.unreadable import Unreadable
-    from ccl_cli.data.raw import list_raw
+    from ccl_cli.data.raw import list_videos
     from ccl_cli.signals import handled_by, interrupt
 
-    raw = list_raw(paths)
+    raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
     with handled_by(interrupt):
         from ccl_cli.engine.searching import search as find

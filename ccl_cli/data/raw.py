@@ -31,7 +31,7 @@ class Raw:
         return [str(video.path) for video in self.videos]
 
 
-def list_raw(paths: Sequence[Path]) -> Raw:
+def list_videos(paths: str | Path | Sequence[str | Path]) -> Raw:
     """List files, and the videos below folders in a stable order.
 
     A file that is named by itself is taken whatever its name ends in, and whether it is there or not: reading
@@ -43,7 +43,7 @@ def list_raw(paths: Sequence[Path]) -> Raw:
     """
     closed: dict[str, str] = {}
     found: dict[str, tuple[Path, str]] = {}  # by absolute path
-    for named in paths:
+    for named in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         for path, below in _of(named, closed):
             found.setdefault(os.path.abspath(path), (path, below))  # noqa: PTH100  (links stay as they are)
     ids = unique_ids([below for _, below in found.values()])

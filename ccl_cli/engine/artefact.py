@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ccl_cli import __version__
-from ccl_cli.engine.build import load_student
+from ccl_cli.engine.build import make_student
 from ccl_cli.errors import WeightsError
 from ccl_cli.files import atomic_path
 from ccl_cli.recipe import Recipe
@@ -75,7 +75,7 @@ def load_model(path: Path) -> Artefact:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         recipe = _recipe(path, header)
         classes = tuple(header["classes"])
-        student = load_student(recipe.student, len(classes), with_weights=False)
+        student = make_student(recipe.student, len(classes), with_weights=False)
         student.load_state_dict(state)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise WeightsError(f"'{path}' is damaged: {str(error).splitlines()[0]}.", "Train again.") from error

@@ -74,7 +74,7 @@ def build(recipe: Recipe) -> Parts:
     check_coverage(teachers, videos, "training videos")
     warn_if_packed_smaller(videos, recipe.clip.short_side)
     torch.manual_seed(recipe.train.seed)
-    student = load_student(recipe.student, len(manifest.classes))
+    student = make_student(recipe.student, len(manifest.classes))
     infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in teachers.items())
     labels = torch.tensor([video.label for video in videos])
     setting = Setting(student.feature_dim, len(manifest.classes), labels, infos, recipe.train.epochs)
@@ -95,21 +95,27 @@ def load_teachers(specs: Sequence[str]) -> dict[str, Teacher]:
         Several: more than one cannot be built; a single error is raised as itself.
     """
     errors: list[CclError] = []
-    loaded = [_attempt(errors, partial(load_teacher, parse_model(text))) for text in specs]
+    loaded = [_attempt(errors, partial(load_teacher, text)) for text in specs]
     if errors:
         raise bundled(errors)
     return _by_name(specs, [teacher for teacher in loaded if teacher is not None])
 
 
-def load_teacher(spec: Spec) -> Teacher:
-    """Build one frozen teacher with its weights."""
+def load_teacher(wanted: str | Spec) -> Teacher:
+    """Build one frozen teacher with its weights, e.g. ``image:resnet34``.
+
+    Raises:
+        PluginError: no such teacher, or it is broken.
+        WeightsError: its weights are not there.
+    """
+    spec = wanted if isinstance(wanted, Spec) else parse_model(wanted)
     plugin = registry.find(registry.TEACHERS, spec.label)
     cls: type[Teacher] = registry.load(plugin)
     with registry.blaming(plugin):
         return cls.from_spec(spec).freeze()
 
 
-def load_student(text: str, num_classes: int, *, with_weights: bool = True) -> Student:
+def make_student(text: str, num_classes: int, *, with_weights: bool = True) -> Student:
     """Build a student; ``with_weights=False`` ignores the initial weights its spec names."""
     spec = parse_model(text)
     plugin = registry.find(registry.STUDENTS, spec.name)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ccl_cli.data.manifest import Video
+from ccl_cli.data.raw import Raw
 from ccl_cli.data.workers import cores
 from ccl_cli.engine.artefact import Artefact, load_model
 from ccl_cli.engine.device import set_up
@@ -46,7 +50,43 @@ class Model:
         }
 
 
-def open_model(model: Path | None) -> Model:
+@dataclass(frozen=True)
+class Prediction:
+    """A video's most probable classes.
+
+    Attributes:
+        path: The file, as it was named.
+        classes: Names and probabilities, the most probable first; empty where it could not be read.
+        windows: How many the probabilities are the mean of.
+        fault: Why it could not be read; None where it could.
+    """
+
+    path: str
+    classes: tuple[tuple[str, float], ...]
+    windows: int
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A video's feature.
+
+    Shapes:
+        vector: [D] mean over windows, not scaled (retrieval compares by cosine); None with a ``fault``.
+
+    Attributes:
+        video: The file and its id.
+        windows: How many it is the mean of.
+        fault: Why it could not be read; None where it could.
+    """
+
+    video: Video
+    vector: Tensor | None
+    windows: int
+    fault: str | None
+
+
+def load_student(model: str | Path | None = None) -> Model:
     """The student of a run, a model file, or of the newest run if none is named.
 
     Raises:
@@ -83,7 +123,7 @@ def see(
 
     Args:
         model: The student.
-        videos: From :func:`ccl_cli.data.raw.list_raw`.
+        videos: From :func:`ccl_cli.data.raw.list_videos`.
         title: Of the progress bar.
         precision: "fp32", "bf16" or "fp16".
         batch_size: Windows per forward pass; default the recipe's.
@@ -105,6 +145,36 @@ def see(
     )
     for seen in found:
         yield seen._replace(fault=_fault(seen, videos[seen.row]))
+
+
+def predict(model: Model, videos: Raw, *, top: int = 5, **settings: Any) -> Generator[Prediction, None, None]:
+    """Name the classes of video files, as ``ccl predict`` does.
+
+    Args:
+        model: The student.
+        videos: From :func:`ccl_cli.data.raw.list_videos`.
+        top: How many classes of each.
+        settings: As for :func:`see`.
+
+    Yields:
+        One for each video, in their order.
+    """
+    settings = {"title": "predict"} | settings
+    classes = model.artefact.classes
+    with closing(in_order(see(model, videos.videos, **settings))) as found:
+        for seen, name in zip(found, videos.names, strict=True):
+            # The order of ``ccl eval``: of equal ones the first in the list of classes.
+            order = [] if seen.fault else seen.scores.argsort(descending=True, stable=True)[:top].tolist()
+            named = tuple((classes[place], float(seen.scores[place])) for place in order)
+            yield Prediction(name, named, seen.windows, seen.fault)
+
+
+def embed(model: Model, videos: Raw, **settings: Any) -> Generator[Feature, None, None]:
+    """Features of video files, as ``ccl embed`` writes them; arguments and order as for :func:`predict`."""
+    settings = {"title": "embed"} | settings
+    with closing(in_order(see(model, videos.videos, **settings))) as found:
+        for seen, video in zip(found, videos.videos, strict=True):
+            yield Feature(video, None if seen.fault else seen.feature, seen.windows, seen.fault)
 
 
 def in_order(found: Iterable[Seen]) -> Generator[Seen, None, None]:

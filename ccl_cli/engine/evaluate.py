@@ -47,8 +47,8 @@ class Described:
     unreadable: dict[int, str]
 
 
-def evaluate_run(
-    run: Path | None,
+def evaluate(
+    run: str | Path | None = None,
     *,
     tasks: Collection[str] = TASKS,
     data: str | None = None,

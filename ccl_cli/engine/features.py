@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from ccl_cli import __version__
-from ccl_cli.data.manifest import Video
-from ccl_cli.engine.describing import Model
-from ccl_cli.engine.inference import Seen
+from ccl_cli.engine.describing import Feature, Model
 from ccl_cli.errors import EnvironmentError_, Interrupted, UsageError
 from ccl_cli.files import growing_path
 
@@ -43,15 +41,15 @@ class _Features(ABC):
         self._about: dict[str, Any] = {"format": FORMAT, "ccl": __version__, "model": model.about()}
         self._about |= {"precision": precision, "vector": _VECTOR, "scaled": False}
 
-    def add(self, video: Video, seen: Seen) -> None:
+    def add(self, feature: Feature) -> None:
         """Take a video's vector, or why there is none."""
-        if seen.fault is not None:
-            self._unreadable[_text(video.path)] = seen.fault
+        if feature.vector is None:
+            self._unreadable[_text(feature.video.path)] = feature.fault or ""
             return
-        self.names.append(_text(video.id))
-        self.paths.append(_text(video.path))
-        self.windows.append(seen.windows)
-        self.vectors.append(seen.feature.numpy())
+        self.names.append(_text(feature.video.id))
+        self.paths.append(_text(feature.video.path))
+        self.windows.append(feature.windows)
+        self.vectors.append(feature.vector.numpy())
 
     def embedding(self) -> NDArray[np.float32]:
         """[V, D] float32."""
@@ -97,8 +95,8 @@ class _Parquet(_Features):
         self._schema = arrow.schema([*fields.items(), ("embedding", vector)])
         self._writer = parquet.ParquetWriter(file, self._schema)
 
-    def add(self, video: Video, seen: Seen) -> None:
-        super().add(video, seen)
+    def add(self, feature: Feature) -> None:
+        super().add(feature)
         if len(self.names) == _ROWS:
             self._flush()
 

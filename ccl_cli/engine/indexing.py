@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccl_cli.data.raw import Raw, list_raw
+from ccl_cli.data.raw import Raw, list_videos
 from ccl_cli.engine.approximate import build, check_installed, forget
-from ccl_cli.engine.describing import Model, fingerprint, open_model, see
+from ccl_cli.engine.describing import Model, fingerprint, load_student, see
 from ccl_cli.engine.library import FILE, Library, Stamp, create, open_library, stamp_of
 from ccl_cli.engine.metrics import directions
 from ccl_cli.engine.runs import locate_model
@@ -49,14 +49,14 @@ class _Lazy:
         self.path, self._opened = path, opened
 
     def open(self) -> Model:
-        return self._opened or open_model(self.path)
+        return self._opened or load_student(self.path)
 
 
-def update(
-    paths: Sequence[Path],
-    folder: Path,
+def index(
+    paths: Sequence[str | Path],
+    folder: str | Path,
     *,
-    model: Path | None = None,
+    model: str | Path | None = None,
     forget_paths: Sequence[Path] = (),
     rebuild: bool = False,
     approximate: bool = False,
@@ -84,10 +84,11 @@ def update(
         DataError: a path that is not there, or a damaged library.
         Interrupted: told to stop.
     """
+    folder, model = Path(folder), Path(model) if model else None
     _check_folder(folder)
     if approximate:
         check_installed()
-    raw, roots = _listed(folder, paths, bool(forget_paths))
+    raw, roots = _listed(folder, [Path(path) for path in paths], bool(forget_paths))
     refusal = f"Another process brings '{folder}' up to date."
     try:
         with hold(folder / ".lock", refusal, "Wait for it to end."), handled_by(interrupt):
@@ -136,13 +137,13 @@ def _listed(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[Raw,
                 f"There is no '{root}'.",
                 "Is its disk there? --forget takes out of a library what it holds of a path.",
             )
-    return list_raw([Path(root) for root in roots]), roots
+    return list_videos([Path(root) for root in roots]), roots
 
 
 def _made(folder: Path, model: Path | None, rebuild: bool) -> _Lazy:
     """The library's model, once there is a library of that model."""
     if rebuild or not (folder / FILE).is_file():
-        opened = open_model(model)
+        opened = load_student(model)
         dim = opened.artefact.student.feature_dim
         forget(folder)
         create(folder, model=opened.path, fingerprint=opened.fingerprint, dim=dim)

@@ -101,7 +101,7 @@ def find_run(name: Path | None) -> RunFolder:
     return max(runs, key=lambda run: run.model.stat().st_mtime_ns)
 
 
-def locate_model(run: Path | None) -> tuple[RunFolder | None, Path]:
+def locate_model(run: str | Path | None) -> tuple[RunFolder | None, Path]:
     """A run and its model; a model file belongs to no run.
 
     Args:
@@ -110,6 +110,7 @@ def locate_model(run: Path | None) -> tuple[RunFolder | None, Path]:
     Raises:
         DataError: there is no such run, or it holds no model.
     """
+    run = None if run is None else Path(run)
     if run is not None and run.is_file():
         return None, run
     folder = find_run(run)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ccl_cli.data.raw import Raw
 from ccl_cli.engine import approximate
-from ccl_cli.engine.describing import open_model, see
+from ccl_cli.engine.describing import load_student, see
 from ccl_cli.engine.indexing import own_model
 from ccl_cli.engine.library import Library, open_library, stamp_of
 from ccl_cli.engine.metrics import directions, highest, score_blocks
@@ -57,11 +57,11 @@ class Answer:
 
 def search(
     raw: Raw,
-    folder: Path,
+    folder: str | Path,
     *,
     top: int,
     keep_self: bool = False,
-    model: Path | None = None,
+    model: str | Path | None = None,
     probes: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -88,7 +88,8 @@ def search(
         DataError: there is no library, it is empty or damaged, or its model is gone.
         UsageError: another model than the library's is named.
     """
-    path = own_model(folder, model) if model else None
+    folder = Path(folder)
+    path = own_model(folder, Path(model)) if model else None
     found = _in_library(raw, folder)
     faults = _look(raw, folder, path, found, batch_size, workers)
     with open_library(folder) as library:
@@ -156,7 +157,7 @@ def _look(
     faults: dict[int, str] = {}
     if not unknown:
         return faults
-    opened = open_model(model or own_model(folder, None))
+    opened = load_student(model or own_model(folder, None))
     videos = [raw.videos[place] for place in unknown]
     with closing(see(opened, videos, title="look", batch_size=batch_size, workers=workers)) as seen:
         for each in seen:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ccl_cli.engine.build import load_student
+from ccl_cli.engine.build import make_student
 from ccl_cli.students import Student, StudentFactory, StudentOutput
 from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect, expect_movable
 
@@ -49,7 +49,7 @@ check = Checks[Trial]()
 def verdicts(student: StudentFactory | str) -> Iterator[Verdict]:
     """Try a student, by its spec or by the function that builds it."""
     if isinstance(student, str):
-        yield from check.verdicts(Trial(partial(load_student, student, _CLASSES)))
+        yield from check.verdicts(Trial(partial(make_student, student, _CLASSES)))
     else:
         yield from check.verdicts(Trial(partial(student, _CLASSES)))
 

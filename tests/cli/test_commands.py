@@ -142,7 +142,7 @@ def evaluated(monkeypatch):
         calls.append((run, set(tasks), rest))
         return {key: value for key, value in RESULT.items() if key in tasks or key == "counts"}
 
-    monkeypatch.setattr("ccl_cli.engine.evaluate.evaluate_run", evaluate)
+    monkeypatch.setattr("ccl_cli.engine.evaluate.evaluate", evaluate)
     return calls
 
 

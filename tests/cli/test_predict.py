@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ccl_cli.engine import describing
-from ccl_cli.engine.evaluate import evaluate_run
+from ccl_cli.engine.evaluate import evaluate
 from tests.models import write_run
 
 
@@ -37,7 +37,7 @@ def records(text):
 def test_accuracy_computed_from_the_json_is_that_of_evaluation(ccl, run, videos):
     result = ccl("predict", "videos", "--json", "--top", "2")
     assert result.code == 0
-    evaluated = evaluate_run(run, tasks=["recognition"])["recognition"]
+    evaluated = evaluate(run, tasks=["recognition"])["recognition"]
     first = [(each["classes"][0]["class"], Path(each["video"]).parent.name) for each in records(result.out)]
     assert len({said for said, _ in first}) == 2  # otherwise the figures would say little
     assert 100 * np.mean([said == true for said, true in first]) == evaluated["top1"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ccl_cli.engine.build import load_student
+from ccl_cli.engine.build import make_student
 from ccl_cli.engine.device import pad_time_apart
 
 
@@ -12,7 +12,7 @@ from ccl_cli.engine.device import pad_time_apart
 @pytest.mark.parametrize("spec", ["r2plus1d_tiny", "r2plus1d_10", "x3d_xs"])
 def test_padding_time_apart_changes_nothing(spec, frames):
     torch.manual_seed(0)
-    student = load_student(spec, 3).double()
+    student = make_student(spec, 3).double()
     clip = torch.rand(2, 3, frames, 32, 32, dtype=torch.float64)
     names = list(student.state_dict())
     torch.manual_seed(1)  # of dropout

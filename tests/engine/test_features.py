@@ -9,9 +9,8 @@ import torch
 from safetensors import safe_open
 
 from ccl_cli.data.manifest import Video
-from ccl_cli.engine.describing import open_model
+from ccl_cli.engine.describing import Feature, load_student
 from ccl_cli.engine.features import check_features, feature_file
-from ccl_cli.engine.inference import Seen
 from ccl_cli.errors import EnvironmentError_, Interrupted, UsageError
 from ccl_plugins.precomputed import open_table
 from tests.models import write_run
@@ -22,12 +21,17 @@ SUFFIXES = [".npz", ".safetensors", ".parquet"]
 
 @pytest.fixture(scope="module")
 def model(clips_folder, tmp_path_factory):
-    return open_model(write_run(tmp_path_factory.mktemp("run") / "r", clips_folder / "set"))
+    return load_student(write_run(tmp_path_factory.mktemp("run") / "r", clips_folder / "set"))
 
 
-def seen(model, row: int) -> Seen:
-    feature = torch.arange(model.artefact.student.feature_dim) + row
-    return Seen(row, torch.ones(2) / 2, feature.float(), windows=row + 1)
+def vector(model, row: int) -> torch.Tensor:
+    return (torch.arange(model.artefact.student.feature_dim) + row).float()
+
+
+def feature(model, row: int, name: str) -> Feature:
+    from pathlib import Path
+
+    return Feature(Video(name, Path(f"x/{name}.mp4"), 0, "test"), vector(model, row), row + 1, None)
 
 
 def write(path, model, names, stop=False):
@@ -35,11 +39,8 @@ def write(path, model, names, stop=False):
 
     with feature_file(path, model, "fp32") as features:
         for row, name in enumerate(names):
-            features.add(Video(name, Path(f"x/{name}.mp4"), 0, "test"), seen(model, row))
-        nothing = torch.full((model.artefact.student.feature_dim,), torch.nan)
-        features.add(
-            Video("bad", Path("x/bad.mp4"), 0, "test"), Seen(9, torch.zeros(2), nothing, 0, "it is bad")
-        )
+            features.add(feature(model, row, name))
+        features.add(Feature(Video("bad", Path("x/bad.mp4"), 0, "test"), None, 0, "it is bad"))
         if stop:
             raise Interrupted("Stopped.")
     return path
@@ -73,7 +74,7 @@ def test_a_file_holds_the_vectors_as_they_are_and_says_what_they_are(model, tmp_
     assert paths == ["x/a/b.mp4", "x/=x\n.mp4", "x/\\udcff.mp4"]
     assert windows == [1, 2, 3]
     assert embedding.dtype == np.float32
-    assert np.array_equal(embedding, np.stack([seen(model, row).feature for row in range(3)]))
+    assert np.array_equal(embedding, np.stack([vector(model, row) for row in range(3)]))
     assert about["format"] == "ccl-features-1"
     assert about["scaled"] is False
     assert about["model"]["sha256"] == model.fingerprint
@@ -104,13 +105,13 @@ def test_the_file_is_a_teacher(model, tmp_path, suffix):
     table = open_table(str(write(tmp_path / f"f{suffix}", model, NAMES)))
     assert len(table) == 3
     assert table.find("train/a/b") == "a/b"
-    assert np.array_equal(table.rows("a/b")[0], seen(model, 0).feature)
+    assert np.array_equal(table.rows("a/b")[0], vector(model, 0))
 
 
 def test_parquet_is_written_as_it_comes(model, tmp_path):
     with feature_file(tmp_path / "f.parquet", model, "fp32") as features:
         for row in range(2500):
-            features.add(Video(str(row), tmp_path / str(row), 0, "test"), seen(model, row))
+            features.add(feature(model, row, str(row)))
             assert len(features.vectors) < 1024
     names, _, windows, embedding, _ = read(tmp_path / "f.parquet")
     assert names == [str(row) for row in range(2500)]

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from ccl_cli.data.decode import iter_windows
-from ccl_cli.data.raw import list_raw
+from ccl_cli.data.raw import list_videos
 from ccl_cli.data.transforms import eval_view, normalize
 from ccl_cli.data.windows import SlidingWindows
 from ccl_cli.engine.artefact import load_model
-from ccl_cli.engine.describing import in_order, open_model, see
+from ccl_cli.engine.describing import in_order, load_student, see
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.evaluate import describe
 from ccl_cli.engine.inference import Seen
@@ -49,7 +49,7 @@ def alone(artefact, path: Path):
     [(1, 0), (4, 0), (100, 0), pytest.param(3, 2, marks=pytest.mark.slow)],  # slow: two processes
 )
 def test_every_video_is_the_mean_over_its_windows_in_order(run, folder, batch_size, workers):
-    model, raw = open_model(run), list_raw([folder])
+    model, raw = load_student(run), list_videos([folder])
     found = list(in_order(see(model, raw.videos, title="t", batch_size=batch_size, workers=workers)))
     assert [seen.row for seen in found] == list(range(20))
     for seen, video in zip(found, raw.videos, strict=True):
@@ -64,7 +64,7 @@ def test_every_video_is_the_mean_over_its_windows_in_order(run, folder, batch_si
 
 
 def test_evaluation_has_the_same_digits(run, folder):
-    model, raw = open_model(run), list_raw([folder])
+    model, raw = load_student(run), list_videos([folder])
     found = list(in_order(see(model, raw.videos, title="t", workers=0)))
     described = describe(
         load_model(run / "model.safetensors"), raw.videos, set_up("fp32"), batch_size=4, workers=0
@@ -80,7 +80,7 @@ def test_evaluation_has_the_same_digits(run, folder):
 
 def test_a_video_comes_as_soon_as_it_has_ended(run, folder):
     """Of twenty videos the first is there when four windows have been looked at, not at the end."""
-    model, raw = open_model(run), list_raw([folder])
+    model, raw = load_student(run), list_videos([folder])
     calls = []
     forward = model.artefact.student.forward
     model.artefact.student.forward = lambda video: calls.append(len(video)) or forward(video)
@@ -94,7 +94,7 @@ def test_a_video_comes_as_soon_as_it_has_ended(run, folder):
 
 
 def test_chunks_say_which_videos_end_and_why(run, folder):
-    recipe, raw = open_model(run).artefact.recipe, list_raw([folder])
+    recipe, raw = load_student(run).artefact.recipe, list_videos([folder])
     chunks = list(SlidingWindows(raw.videos, recipe.clip, stride=recipe.eval.stride, chunk=7))
     assert [row for chunk in chunks for row in chunk.finished] == list(range(20))
     assert {row for chunk in chunks for row in chunk.unreadable} == {0, 8}
@@ -103,10 +103,10 @@ def test_chunks_say_which_videos_end_and_why(run, folder):
 
 
 def test_numbers_that_are_not_finite_are_a_fault(run, clips_folder):
-    model = open_model(run)
+    model = load_student(run)
     with torch.no_grad():
         model.artefact.student.classifier.weight.fill_(torch.nan)
-    (seen,) = see(model, list_raw([clips_folder / "set/test/down/0.mp4"]).videos, title="t", workers=0)
+    (seen,) = see(model, list_videos([clips_folder / "set/test/down/0.mp4"]).videos, title="t", workers=0)
     assert seen.fault == "the model makes numbers of it that are not finite"
 
 

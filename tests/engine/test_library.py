@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from ccl_cli.data.raw import list_raw
+from ccl_cli.data.raw import list_videos
 from ccl_cli.engine import describing, indexing, searching
 from ccl_cli.engine.approximate import search as search_approximately
-from ccl_cli.engine.evaluate import evaluate_run
-from ccl_cli.engine.indexing import update
+from ccl_cli.engine.evaluate import evaluate
+from ccl_cli.engine.indexing import index as update
 from ccl_cli.engine.library import FILE, Stamp, create, open_library
 from ccl_cli.engine.searching import nearest, search
 from ccl_cli.errors import DataError, EnvironmentError_, Interrupted, UsageError
@@ -90,7 +90,7 @@ def test_only_what_is_new_or_has_changed_is_read(run, videos, looked):
 
 def test_vectors_have_length_one_and_the_direction_of_the_feature(run, videos):
     update([videos], LIBRARY)
-    model, raw = describing.open_model(run), list_raw([videos])
+    model, raw = describing.load_student(run), list_videos([videos])
     with open_library(LIBRARY) as library:
         for seen in describing.see(model, raw.videos, title="t", workers=0):
             _, vector = library.find(raw.names[seen.row])
@@ -218,7 +218,7 @@ def test_a_damaged_library_is_a_sentence_and_can_be_made_anew(run, videos, conte
         base.close()
     else:
         (LIBRARY / FILE).write_bytes(content)
-    for call in (lambda: update([videos], LIBRARY), lambda: search(list_raw([videos]), LIBRARY, top=1)):
+    for call in (lambda: update([videos], LIBRARY), lambda: search(list_videos([videos]), LIBRARY, top=1)):
         with pytest.raises((DataError, EnvironmentError_), match="'library'"):
             call()
     assert update([videos], LIBRARY, rebuild=True).videos == 18
@@ -310,11 +310,11 @@ def test_exact_search_finds_what_sorting_finds(tmp_path, monkeypatch, videos, to
 def test_retrieval_by_search_is_that_of_evaluation(run, videos):
     """The share of test videos whose nearest training video has their class: R@1, R@5 and R@10."""
     update([videos / "train"], LIBRARY)
-    raw = list_raw([videos / "test"])
+    raw = list_videos([videos / "test"])
     answers = search(raw, LIBRARY, top=10)
     hits = [[Path(hit.path).parent.name == Path(a.query).parent.name for hit in a.hits] for a in answers]
     assert len(hits) == 6
-    figures = evaluate_run(run)["retrieval"]
+    figures = evaluate(run)["retrieval"]
     for k in (1, 5, 10):
         assert 100 * np.mean([any(row[:k]) for row in hits]) == pytest.approx(figures[f"r{k}"])
 
@@ -324,13 +324,13 @@ def test_a_query_in_the_library_is_not_read_again_and_does_not_find_itself(run, 
     looked.clear()
     link = videos.parent / "link.mp4"
     link.symlink_to(videos / "test/down/1.mp4")
-    (own, by_link) = search(list_raw([videos / "test/down/1.mp4", link]), LIBRARY, top=17)
+    (own, by_link) = search(list_videos([videos / "test/down/1.mp4", link]), LIBRARY, top=17)
     assert looked == ["link.mp4"]
     for answer in (own, by_link):
         assert len(answer.hits) == 17
         assert str(videos / "test/down/1.mp4") not in [hit.path for hit in answer.hits]
         assert list(answer.hits) == sorted(answer.hits, key=lambda hit: -hit.cosine)
-    (kept,) = search(list_raw([videos / "test/down/1.mp4"]), LIBRARY, top=3, keep_self=True)
+    (kept,) = search(list_videos([videos / "test/down/1.mp4"]), LIBRARY, top=3, keep_self=True)
     assert kept.hits[0].path == str(videos / "test/down/1.mp4")
     assert kept.hits[0].cosine == pytest.approx(1, abs=1e-6)
     assert len(kept.hits) == 3
@@ -340,7 +340,7 @@ def test_a_query_that_has_changed_since_is_read(run, videos, looked):
     update([videos], LIBRARY)
     looked.clear()
     shutil.copy(videos / "test/right/0.mp4", videos / "test/down/0.mp4")
-    (answer,) = search(list_raw([videos / "test/down/0.mp4"]), LIBRARY, top=1)
+    (answer,) = search(list_videos([videos / "test/down/0.mp4"]), LIBRARY, top=1)
     assert looked == ["0.mp4"]
     assert answer.hits[0].path == str(videos / "test/right/0.mp4")
 
@@ -349,19 +349,19 @@ def test_what_cannot_be_read_and_too_small_a_library(run, videos):
     update([videos / "test/down"], LIBRARY)
     bad = videos / "bad.mp4"
     bad.write_text("no video")
-    first, second = search(list_raw([bad, videos / "test/right/0.mp4"]), LIBRARY, top=10)
+    first, second = search(list_videos([bad, videos / "test/right/0.mp4"]), LIBRARY, top=10)
     assert first.fault.startswith("it is not a complete media file")
     assert (first.hits, second.fault, len(second.hits)) == ((), None, 3)
     with pytest.raises(DataError, match="There is no library at 'nowhere'"):
-        search(list_raw([bad]), Path("nowhere"), top=1)
+        search(list_videos([bad]), Path("nowhere"), top=1)
     update([], LIBRARY, forget_paths=[videos])
     with pytest.raises(DataError, match="holds no videos"):
-        search(list_raw([videos / "test/right/0.mp4"]), LIBRARY, top=1)
+        search(list_videos([videos / "test/right/0.mp4"]), LIBRARY, top=1)
 
 
 def test_search_while_it_is_written_and_where_nothing_can_be_written(run, videos):
     update([videos / "test"], LIBRARY)
-    raw = list_raw([videos / "train/down/3.mp4"])
+    raw = list_videos([videos / "train/down/3.mp4"])
     with open_library(LIBRARY, write=True) as library:
         library.put("/x.mp4", Stamp(1, 1), 1, np.ones(library.dim, np.float32))
         assert len(search(raw, LIBRARY, top=10)[0].hits) == 7
@@ -406,7 +406,7 @@ def test_approximate_search(tmp_path, run, videos, monkeypatch):
 
 def test_approximate_search_of_real_videos(run, videos):
     update([videos], LIBRARY, approximate=True)
-    raw = list_raw([videos / "test"])
+    raw = list_videos([videos / "test"])
     about, exactly = search(raw, LIBRARY, top=17, probes=1), search(raw, LIBRARY, top=17)
     for one, other in zip(about, exactly, strict=True):  # so few videos are one list: nothing is overlooked
         assert one.query == other.query
@@ -415,4 +415,4 @@ def test_approximate_search_of_real_videos(run, videos):
     (videos / "test/down/0.mp4").unlink()
     update([], LIBRARY)
     with pytest.raises(DataError, match="has changed since"):
-        search(list_raw([videos / "test"]), LIBRARY, top=5, probes=1)
+        search(list_videos([videos / "test"]), LIBRARY, top=5, probes=1)

@@ -15,7 +15,7 @@ from ccl_cli.data.encode import Settings
 from ccl_cli.data.sampler import Draw, EpochSampler
 from ccl_cli.data.sources import load_data
 from ccl_cli.engine.build import build
-from ccl_cli.engine.evaluate import evaluate_run
+from ccl_cli.engine.evaluate import evaluate
 from ccl_cli.engine.packing import pack
 from ccl_cli.engine.trainer import train
 from ccl_cli.errors import Interrupted
@@ -121,13 +121,13 @@ def test_a_student_learns_from_shards_what_it_learns_from_files(sets):
     for data in sets:
         runs = [train(recipe(data, train={"epochs": 20, "seed": seed})) for seed in range(2)]
         # Both are tested on the files: what is compared is what was learned.
-        reached.append([evaluate_run(run, tasks=["recognition"], data=sets[0]) for run in runs])
+        reached.append([evaluate(run, tasks=["recognition"], data=sets[0]) for run in runs])
     files, shards = (
         sum(each["recognition"]["top1"] for each in results) / len(results) for results in reached
     )
     assert files > 80
     assert shards > 80
     assert abs(files - shards) <= 17  # two of twelve videos
-    again = evaluate_run(runs[0], tasks=["recognition"], data=sets[1])
+    again = evaluate(runs[0], tasks=["recognition"], data=sets[1])
     assert again["counts"]["test"]["read"] == 6
     assert abs(again["recognition"]["top1"] - reached[1][0]["recognition"]["top1"]) <= 17

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from ccl_cli.engine.artefact import load_model
-from ccl_cli.engine.evaluate import evaluate_run
+from ccl_cli.engine.evaluate import evaluate
 from ccl_cli.engine.optim import lr_factor
 from ccl_cli.engine.runs import RunFolder, find_run
 from ccl_cli.engine.trainer import Trainer, train
@@ -85,17 +85,17 @@ def test_training_learns_and_evaluation_reads_only_the_model(clips_folder, tmp_p
     run = train(recipe(clips_folder, train={"epochs": 20}, optim={"lr": 0.03}))
     losses = [line["ce"] for line in lines(run)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
-    result = evaluate_run(run)
+    result = evaluate(run)
     assert result["counts"]["test"] == {"videos": 6, "read": 6, "missing": 0, "corrupt": 0, "unreadable": {}}
     assert result["recognition"]["top1"] > 50
     assert json.loads((run / "eval-set-test.json").read_text()) == json.loads(json.dumps(result))
-    evaluate_run(run, tasks=["retrieval"])
+    evaluate(run, tasks=["retrieval"])
     kept = json.loads((run / "eval-set-test.json").read_text())
     assert kept["recognition"] == result["recognition"]
     assert kept["counts"].keys() == {"test", "train"}
     alone = tmp_path / "elsewhere.safetensors"
     alone.write_bytes((run / "model.safetensors").read_bytes())
-    again = evaluate_run(alone, data=f"folder:{clips_folder / 'set'}", workers=2)
+    again = evaluate(alone, data=f"folder:{clips_folder / 'set'}", workers=2)
     assert again["recognition"] == result["recognition"]
     assert again["retrieval"] == result["retrieval"]
 
@@ -268,7 +268,7 @@ def test_unreadable_videos_are_counted_named_and_bounded(clips_folder, damaged):
     data = json.loads((run / "summary.json").read_text())["data"]
     assert list(data["unreadable"]) == ["train/right/2"]
     assert data["seen"] == 11
-    result = evaluate_run(run)
+    result = evaluate(run)
     assert result["counts"]["test"]["videos"] == 6
     assert result["counts"]["test"]["read"] == 5
     assert list(result["counts"]["test"]["unreadable"]) == ["test/down/0"]
@@ -284,7 +284,7 @@ def test_a_video_that_vanishes_during_a_run_counts_as_missing_in_evaluation(clip
     changes = {"data": f"folder:{damaged}", "teachers": [], "method": "baseline", "max_unreadable": 0.4}
     run = train(recipe(clips_folder, **changes, train={"max_steps": 1}))
     (damaged / "test" / "right" / "1.mp4").unlink()
-    counts = evaluate_run(run, tasks=["recognition"])["counts"]["test"]
+    counts = evaluate(run, tasks=["recognition"])["counts"]["test"]
     assert (counts["read"], counts["missing"], counts["corrupt"]) == (4, 1, 1)
 
 
@@ -292,11 +292,11 @@ def test_a_test_set_alone_can_be_recognised(clips_folder, tmp_path):
     run = train(recipe(clips_folder, train={"max_steps": 1}))
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "test").symlink_to(clips_folder / "set" / "test")
-    result = evaluate_run(run, tasks=["recognition"], data=f"folder:{tmp_path / 'only'}")
+    result = evaluate(run, tasks=["recognition"], data=f"folder:{tmp_path / 'only'}")
     assert result["counts"]["test"]["read"] == 6
     assert set(json.loads((run / "summary.json").read_text())["evaluation"]) == {"only-test"}
     with pytest.raises(UsageError, match="'train' cannot be evaluated"):
-        evaluate_run(run, split="train")
+        evaluate(run, split="train")
 
 
 def test_a_folder_is_held_by_one_training_at_a_time(clips_folder):
@@ -438,14 +438,14 @@ def test_evaluation_says_what_is_missing(clips_folder, tmp_path):
     with pytest.raises(DataError, match="no finished run"):
         find_run(None)
     with pytest.raises(DataError, match="not a run folder"):
-        evaluate_run(tmp_path / "nowhere")
+        evaluate(tmp_path / "nowhere")
     wrong = tmp_path / "model.safetensors"
     wrong.write_bytes(b"\x00" * 100)
     with pytest.raises(WeightsError, match="damaged"):
-        evaluate_run(wrong)
+        evaluate(wrong)
     run = train(recipe(clips_folder, train={"max_steps": 1}))
     with pytest.raises(DataError, match="no val split"):
-        evaluate_run(run, split="val")
+        evaluate(run, split="val")
     other = tmp_path / "other"
     for name in ("left", "up"):
         (other / "test" / name).mkdir(parents=True)
@@ -454,7 +454,7 @@ def test_evaluation_says_what_is_missing(clips_folder, tmp_path):
             source = clips_folder / "set" / "test" / "down" / "0.mp4"
             (other / split / name / "0.mp4").write_bytes(source.read_bytes())
     with pytest.raises(DataError, match="does not know 2 class"):
-        evaluate_run(run, data=f"folder:{other}")
+        evaluate(run, data=f"folder:{other}")
 
 
 def test_teachers_and_methods_must_fit_each_other(clips_folder, tmp_path, caplog):

@@ -13,7 +13,7 @@ import torch
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.engine.artefact import save_model
-from ccl_cli.engine.build import load_student, load_teachers
+from ccl_cli.engine.build import load_teachers, make_student
 from ccl_cli.engine.runs import MANIFEST, METRICS, MODEL, SUMMARY, read_json
 from ccl_cli.recipe import Clip, Recipe
 from ccl_cli.spec import parse_model
@@ -84,7 +84,7 @@ def _complete(run: Path, manifest: Manifest, top1: float, teachers: dict[str, An
     manifest.save(run / MANIFEST)
     recipe = Recipe(data="clips", student="r2plus1d_tiny", clip=Clip(**CLIP), train={"workers": 0})
     torch.manual_seed(0)
-    save_model(run / MODEL, load_student(recipe.student, 2), recipe, manifest.classes)
+    save_model(run / MODEL, make_student(recipe.student, 2), recipe, manifest.classes)
     first, second = manifest.classes
     per_class = {first: {"top1": top1 - 10, "videos": 3}, second: {"top1": top1 + 10, "videos": 3}}
     counts = {"videos": 6, "read": 5, "missing": 0, "corrupt": 1, "unreadable": {"test/x": "damaged"}}
