@@ -58,7 +58,7 @@ def _begin(worker: int) -> None:
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    # What fails while videos are read travels another way. This comes from the one that hands batches over:
+    # What fails while videos are read travels another way. This comes from the thread that hands batches on:
     # that whoever reads them has gone, stopped or killed in the middle, is no news to anybody.
     if not issubclass(kind, (OSError, EOFError, AuthenticationError)):
         sys.__excepthook__(kind, error, trace)
