@@ -82,7 +82,7 @@ class LogMel(nn.Module):
 
 
 def mel_filters() -> Tensor:
-    """Kaldi's triangular filters, straight in mel, ``[128, 513]``; the bin at half the rate belongs to none."""
+    """Kaldi's triangular filters, straight in mel, ``[128, 513]``; the last bin belongs to none."""
     mel = _MEL * (1.0 + torch.arange(_FFT // 2 + 1) * (RATE / _FFT) / _CORNER).log()
     step = _MEL * math.log(1.0 + _HIGHEST / _CORNER) / (MELS + 1)
     left, centre, right = (torch.arange(at, at + MELS)[:, None] * step for at in range(3))

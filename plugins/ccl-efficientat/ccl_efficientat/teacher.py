@@ -49,9 +49,7 @@ class _Variant(NamedTuple):
 
 
 _VARIANTS = {
-    "mn04": _Variant(
-        0.4, 432, "22fcb407c1dd1f48c31d64b06c0756092b0444bf43ccb04a4c56cc0f017da846", 4_074_343
-    ),
+    "mn04": _Variant(0.4, 432, "22fcb407c1dd1f48c31d64b06c0756092b0444bf43ccb04a4c56cc0f017da846", 4_074_343),
     "mn05": _Variant(0.5, 443),
     "mn10": _Variant(1.0, 471),
     "mn20": _Variant(2.0, 478),
@@ -96,8 +94,8 @@ class EfficientAT(Teacher):
         state = from_published(load_state(path))
         if wrong := _different(teacher.network.state_dict(), state):
             raise WeightsError(
-                f"'{path}' does not hold EfficientAT {variant}: {len(wrong)} tensors are missing, unknown or of "
-                f"another shape, {min(wrong)} for one."
+                f"'{path}' does not hold EfficientAT {variant}: {len(wrong)} tensors are missing, unknown or "
+                f"of another shape, {min(wrong)} for one."
             )
         teacher.network.load_state_dict(state, assign=True)
         return teacher.freeze()
@@ -150,7 +148,8 @@ class EfficientAT(Teacher):
 
     def own_weights(self) -> Mapping[str, Tensor]:
         """All, by torchvision's names."""
-        return self.network.state_dict()
+        weights: Mapping[str, Tensor] = self.network.state_dict()
+        return weights
 
 
 @functools.cache
@@ -163,7 +162,9 @@ def audioset_classes() -> tuple[str, ...]:
 def _variant(spec: Spec) -> str:
     name = spec.name.removeprefix(_PREFIX)
     if name not in _VARIANTS:
-        raise PluginError(f"There is no {spec.label}.", f"There are {', '.join(map(_PREFIX.__add__, _VARIANTS))}.")
+        raise PluginError(
+            f"There is no {spec.label}.", f"There are {', '.join(map(_PREFIX.__add__, _VARIANTS))}."
+        )
     return name
 
 
