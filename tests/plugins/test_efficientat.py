@@ -84,6 +84,7 @@ def heard(teacher, path):
     return teacher.preprocess(window)
 
 
+@pytest.mark.slow
 def test_it_names_real_sounds_without_having_been_trained_on_them(teacher, shared):
     """Zero-shot: one of a class's names in AudioSet is among the three that score highest, of all 527."""
     names, right, best = teacher.classes, [], []

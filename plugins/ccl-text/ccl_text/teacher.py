@@ -36,7 +36,7 @@ _FILES = (
     "1_Pooling/config.json",
     "model.safetensors",
 )
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _NAMES_PROMPT, _CAPTIONS_PROMPT = "a video of {}", "{}"
 
 
