@@ -88,7 +88,7 @@ def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None
         tell("; ".join(fitted))
         # Once for all runs, which would otherwise wait for the one that does it.
         wanted = _teachers(recipe) if recipe.cache.use == "build" else ()
-        for name, teacher in load_teachers(wanted).items():
+        for name, teacher in load_teachers(wanted, manifest.classes).items():
             build_cache(name, teacher, manifest, recipe, set_up("fp32"))
     with _stage(3, "Students, trained with and without teachers") as tell:
         outcome = run_bench(recipe, jobs=jobs or _cores_unless_gpu())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-BROKEN = Path(__file__).resolve().parents[1] / "plugins" / "ccl-broken"
+PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
+BROKEN = PLUGINS / "ccl-broken"
 
 
 def install(
@@ -34,17 +36,20 @@ def install(
 
 
 def install_broken(folder: Path) -> None:
-    """What `pip install plugins/ccl-broken` would write, from its own pyproject.toml."""
-    project = tomllib.loads((BROKEN / "pyproject.toml").read_text())["project"]
+    """What `pip install plugins/ccl-broken` would write."""
+    install_project(folder, BROKEN)
+
+
+def install_project(folder: Path, source: Path) -> None:
+    """What `pip install` of a folder of `plugins/` would write, from its own pyproject.toml."""
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
     sections = [
         f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
         for group, entries in project["entry-points"].items()
     ]
-    install(folder, project["name"].replace("-", "_"), "\n".join(sections), version=project["version"])
-    package = folder / "ccl_broken"
-    package.mkdir()
-    for source in (BROKEN / "ccl_broken").glob("*.py"):
-        (package / source.name).write_text(source.read_text())
+    name = project["name"].replace("-", "_")
+    install(folder, name, "\n".join(sections), version=project["version"])
+    shutil.copytree(source / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def own_python(folder: Path) -> Path:

@@ -63,7 +63,8 @@ def build(
     from ccl_cli.engine.caching import build_cache
     from ccl_cli.engine.device import set_up
 
-    manifest, teachers = load_data(experiment.data), load_teachers(experiment.teachers)
+    manifest = load_data(experiment.data)
+    teachers = load_teachers(experiment.teachers, manifest.classes)
     accelerator = set_up("fp32")
     for name, each in teachers.items():
         cached = build_cache(name, each, manifest, experiment, accelerator)
@@ -228,7 +229,8 @@ def _keys(experiment: Recipe) -> Iterator[tuple[str, Any, Any, Key]]:
     from ccl_cli.engine.build import load_teachers
     from ccl_cli.engine.caching import key_of
 
-    manifest, teachers = load_data(experiment.data), load_teachers(experiment.teachers)
+    manifest = load_data(experiment.data)
+    teachers = load_teachers(experiment.teachers, manifest.classes)
     for name, each in teachers.items():
         key = key_of(name, each, manifest, experiment.cache, experiment.clip)
         if key is not None:

@@ -124,7 +124,7 @@ def run_preprocess(name: str, preprocess: Preprocess, window: Window) -> Tensor 
         DataError: the window cannot be read.
         PluginError: the preprocessing fails, or returns another shape than it declares.
     """
-    before = set(window.states)
+    before, window.states = window.states, {}
     try:
         value = preprocess(window)
     except CclError:
@@ -133,8 +133,8 @@ def run_preprocess(name: str, preprocess: Preprocess, window: Window) -> Tensor 
         raise PluginError(
             f"The preprocessing of '{name}' failed on '{window.video.id}': {type(error).__name__}: {error}."
         ) from error
-    if before == set(window.states):  # it did not say itself what became of its modality
-        window.states[name] = "absent" if value is None else "present"
+    own = window.states or {name: "absent" if value is None else "present"}  # of what it did not say itself
+    window.states = before | own
     if value is not None and tuple(value.shape) != tuple(preprocess.shape):
         raise PluginError(
             f"The preprocessing of '{name}' returned shape {tuple(value.shape)} for '{window.video.id}', "

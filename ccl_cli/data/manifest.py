@@ -91,6 +91,13 @@ class Manifest:
             digest.update(repr((video.id, video.start, video.end, sizes[video.id])).encode())
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def labels_hash(self) -> str:
+        """As :attr:`files_hash`, over the names of the videos' classes too."""
+        digest = hashlib.sha256(self.files_hash.encode())
+        digest.update(json.dumps([self.classes[video.label] for video in self.learnt_from]).encode())
+        return digest.hexdigest()[:16]
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Videos per split and class name; every split and every class appears, if only with 0."""
         counter = Counter((video.split, video.label) for video in self.videos)

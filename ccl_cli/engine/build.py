@@ -64,7 +64,8 @@ def build(recipe: Recipe) -> Parts:
     errors: list[CclError] = []
     manifest = _attempt(errors, lambda: training_data(recipe))
     specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()
-    teachers = _attempt(errors, lambda: load_teachers(specs))
+    classes = manifest.classes if manifest else ()
+    teachers = _attempt(errors, lambda: load_teachers(specs, classes))
     if errors or manifest is None or teachers is None:
         raise bundled(errors)
     missing = manifest.missing("train")
@@ -88,21 +89,29 @@ def training_data(recipe: Recipe) -> Manifest:
     return manifest.hold_out(recipe.holdout) if recipe.holdout else manifest
 
 
-def load_teachers(specs: Sequence[str]) -> dict[str, Teacher]:
+def load_teachers(specs: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Teacher]:
     """Build several teachers, by the names under which results show them.
+
+    Args:
+        specs: As after ``--teacher``.
+        classes: Names of the data set's classes.
 
     Raises:
         Several: more than one cannot be built; a single error is raised as itself.
     """
     errors: list[CclError] = []
-    loaded = [_attempt(errors, partial(load_teacher, text)) for text in specs]
+    loaded = [_attempt(errors, partial(load_teacher, text, classes)) for text in specs]
     if errors:
         raise bundled(errors)
     return _by_name(specs, [teacher for teacher in loaded if teacher is not None])
 
 
-def load_teacher(wanted: str | Spec) -> Teacher:
+def load_teacher(wanted: str | Spec, classes: Sequence[str] = ()) -> Teacher:
     """Build one frozen teacher with its weights, e.g. ``image:resnet34``.
+
+    Args:
+        wanted: As it is typed.
+        classes: Names of the data set's classes, for a teacher that wants to know them.
 
     Raises:
         PluginError: no such teacher, or it is broken.
@@ -112,7 +121,9 @@ def load_teacher(wanted: str | Spec) -> Teacher:
     plugin = registry.find(registry.TEACHERS, spec.label)
     cls: type[Teacher] = registry.load(plugin)
     with registry.blaming(plugin):
-        return cls.from_spec(spec).freeze()
+        teacher = cls.from_spec(spec).freeze()
+        teacher.use_classes(classes)
+        return teacher
 
 
 def make_student(text: str, num_classes: int, *, with_weights: bool = True) -> Student:

@@ -84,7 +84,8 @@ def key_of(name: str, teacher: Teacher, manifest: Manifest, cache: Cache, clip: 
     if views is None:
         return None
     text = "track" if views == "track" else f"{cache.views} frames at {clip.short_side} px"
-    return Key(name.partition("#")[0], teacher.fingerprint, manifest.name, manifest.files_hash, text)
+    files = manifest.labels_hash if teacher.sees_label else manifest.files_hash
+    return Key(name.partition("#")[0], teacher.fingerprint, manifest.name, files, text)
 
 
 def open_caches(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> dict[str, Cached]:

@@ -18,7 +18,7 @@ from ccl_cli.engine.build import check_coverage, load_teachers
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.embeddings import Embedded, classify_videos
 from ccl_cli.engine.probe import RULE
-from ccl_cli.engine.probing import NEIGHBOURS, Parts, check_present, divide, embed_parts, probe
+from ccl_cli.engine.probing import NEIGHBOURS, Parts, check_blind, check_present, divide, embed_parts, probe
 from ccl_cli.engine.runs import MANIFEST, RECIPE, RunFolder, read_json
 from ccl_cli.errors import CclError, DataError, WeightsError
 from ccl_cli.files import write_text
@@ -110,7 +110,7 @@ def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Corr
     loaded: dict[str, Teacher] = {}
     for name in teachers:
         try:
-            loaded[name] = _own_teacher(run, name, specs.get(name), split)
+            loaded[name] = _own_teacher(run, name, specs.get(name), split, manifest)
             check_coverage({name: loaded[name]}, (*parts.train, *parts.test))
         except CclError as error:
             loaded.pop(name, None)
@@ -147,12 +147,13 @@ def _own_manifest(run: RunFolder) -> Manifest:
     )
 
 
-def _own_teacher(run: RunFolder, name: str, spec: str | None, split: str) -> Teacher:
+def _own_teacher(run: RunFolder, name: str, spec: str | None, split: str, manifest: Manifest) -> Teacher:
     """The teacher, if it still is the one that the run had."""
     then = _key(run, name, split)["teacher"]
     if spec is None:
         raise DataError(f"The recipe of '{run.path}' does not name {name}.")
-    (teacher,) = load_teachers([spec]).values()
+    (teacher,) = load_teachers([spec], manifest.classes).values()
+    check_blind({name: teacher})
     if teacher.fingerprint != then:
         raise WeightsError(
             f"{name} is not what it was when '{run.path}' was trained: its weights or settings have changed.",

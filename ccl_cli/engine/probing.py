@@ -84,7 +84,8 @@ def probe_teachers(
         )
     manifest = load_data(data)
     parts = divide(manifest, split)
-    teachers = load_teachers(specs)
+    teachers = load_teachers(specs, manifest.classes)
+    check_blind(teachers)
     embedded = embed_parts(teachers, parts, batch_size=batch_size, workers=workers)
     return _result(manifest, parts, teachers, embedded, k) if is_main() else {}
 
@@ -174,6 +175,20 @@ def embed_parts(
         batch_size=batch_size or defaults.eval.batch_size,
         workers=defaults.train.workers if workers is None else workers,
     )
+
+
+def check_blind(teachers: Mapping[str, Teacher]) -> None:
+    """Stop when a teacher is told what it would be asked.
+
+    Raises:
+        DataError: names the first such teacher.
+    """
+    for name, teacher in teachers.items():
+        if teacher.sees_label:
+            raise DataError(
+                f"{name} is told the class of each video: that it tells the classes apart says nothing.",
+                "Probe the other teachers.",
+            )
 
 
 def check_present(name: str, embedded: Embedded, parts: Parts) -> None:

@@ -438,5 +438,6 @@ def _teacher_record(teacher: Teacher, rows: CachedRows | None) -> dict[str, Any]
         "dim": teacher.dim,
         "fingerprint": teacher.fingerprint,
         "random_weights": teacher.random_weights,
+        "sees_label": teacher.sees_label,
         "cached": rows.cached.header.key.views if rows else None,
     }

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +124,11 @@ def collect(paths: Sequence[Path] = (), split: str = "test") -> Collected:
     for path in paths or [_newest()]:
         for folder in _expand(path):
             folders.setdefault(folder.resolve(), folder)
+    short = abbreviations(chain.from_iterable(_modalities(read_json(f / SUMMARY)) for f in folders.values()))
     for folder in folders.values():
         if read_json(folder / CELL).get("phase") == "tune":
             continue
-        run = _read(folder, split)
+        run = _read(folder, split, short)
         if isinstance(run, Run):
             found.append(run)
         else:
@@ -142,6 +144,17 @@ def collect(paths: Sequence[Path] = (), split: str = "test") -> Collected:
     done = {(run.method, run.setup, run.seed) for run in kept}
     failed = [run for run in found if run.error and (run.method, run.setup, run.seed) not in done]
     return Collected(tuple(kept), tuple(failed), (*notes, *repeated))
+
+
+def abbreviations(modalities: Iterable[str]) -> dict[str, str]:
+    """By modality as many of its first letters as tell it from the others: A, I; but Im and In."""
+    names = set(modalities)
+
+    def alone(start: str) -> bool:
+        return sum(name.startswith(start) for name in names) == 1
+
+    starts = {name: [name[:length] for length in range(1, len(name))] for name in names}
+    return {name: next(filter(alone, starts[name]), name).capitalize() for name in names}
 
 
 def seedless(recipe: Recipe | None) -> str:
@@ -212,7 +225,7 @@ def _runs_in(folder: Path, depth: int) -> Iterator[Path]:
             yield from _runs_in(below, depth - 1)
 
 
-def _read(folder: Path, split: str) -> Run | str:
+def _read(folder: Path, split: str, short: Mapping[str, str]) -> Run | str:
     """A run, or why it does not count."""
     summary, cell, error = (read_json(folder / name) for name in (SUMMARY, CELL, ERROR))
     figures, manifests = _figures(folder, summary, split)
@@ -226,7 +239,7 @@ def _read(folder: Path, split: str) -> Run | str:
         return "stopped before its end"
     if figures and recipe is None:
         return f"no {RECIPE} says how it was trained"
-    derived = _derived(recipe, summary) if recipe else {}
+    derived = _derived(recipe, summary, short) if recipe else {}
     labels = derived | {key: cell[key] for key in ("method", "setup", "table") if key in cell}
     return Run(
         folder=folder,
@@ -272,10 +285,10 @@ def _figures(
     return figures, manifests
 
 
-def _derived(recipe: Recipe, summary: Mapping[str, Any]) -> dict[str, str]:
+def _derived(recipe: Recipe, summary: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, str]:
     changed = summary.get("options", {})
     method = "+".join(_label(name, options, changed.get(name)) for name, options in recipe.method.items())
-    setup = "".join(sorted(modality[:1].upper() for modality in _modalities(summary)))
+    setup = "".join(sorted(short[modality] for modality in _modalities(summary)))
     table = ABLATION if method.startswith(("ccl w ", "ccl w/o ")) else MAIN
     return {"method": method, "setup": setup, "table": table}
 

@@ -79,8 +79,12 @@ def footer(table: Table, summary: Summary) -> str:
     seeds = f"{table.seeds} seeds" if table.seeds > 1 else "one seed"
     what = f"Mean ± standard deviation over {seeds}" if table.seeds > 1 else f"From {seeds}"
     where = " where no other n is given" if table.uneven else ""
-    letters = {letter for column in table.columns for letter in column.setup}
-    legend = [f"{letter}: {name}" for letter, name in sorted(summary.modalities.items()) if letter in letters]
+    setups = [column.setup for column in table.columns]
+    legend = [
+        f"{short}: {name}"
+        for short, name in sorted(summary.modalities.items())
+        if any(short in setup for setup in setups)
+    ]
     failed = ["-: no run of it succeeded"] if any(cell.mean is None for cell in table.distinct) else []
     return "; ".join([f"{what}{where}, in percent", *legend, *failed]) + "."
 

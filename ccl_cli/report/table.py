@@ -16,6 +16,7 @@ from ccl_cli.report.collect import (
     METRICS,
     Collected,
     Run,
+    abbreviations,
     check_known,
     clean,
     listed,
@@ -165,7 +166,10 @@ def summarise(collected: Collected) -> Summary:
     return Summary(
         cells,
         frozenset(run.method for run in everything if run.table == ABLATION),
-        {modality[:1].upper(): modality for run in everything for modality in run.modalities},
+        {
+            short: name
+            for name, short in abbreviations(m for run in everything for m in run.modalities).items()
+        },
         tuple(map(clean, notes)),
     )
 

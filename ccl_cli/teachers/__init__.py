@@ -71,6 +71,9 @@ class Teacher(nn.Module):
         preprocess: See :class:`Preprocess`.
         variant: Exact network and options behind the name (``resnet34.tv_in1k``), for the run's records.
         random_weights: True only when the user asked for ``weights=random``; the run's records say so.
+        sees_label: True where the preprocess looks at a video's label or the name of its class. Such a
+            teacher is of use in training only: records say so, it cannot be probed, and a cache of its
+            embeddings belongs to the labels too.
     """
 
     modality: str
@@ -79,6 +82,7 @@ class Teacher(nn.Module):
     preprocess: Preprocess
     variant: str = ""
     random_weights: bool = False
+    sees_label: bool = False
     preprocess_version: ClassVar[int] = 1
 
     @classmethod
@@ -95,6 +99,12 @@ class Teacher(nn.Module):
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
         """The published files this teacher needs, for ``ccl teachers pull``; empty when it needs none."""
         return ()
+
+    def use_classes(self, classes: Sequence[str]) -> None:
+        """The data set's class names by label, told once before any video is looked at.
+
+        Only a teacher that ``sees_label`` has a use for them; it keeps them in its preprocess.
+        """
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``x``, ``[B, *preprocess.shape]`` to ``[B, dim]``."""

@@ -41,7 +41,7 @@ class Key:
         teacher: ``modality:name``.
         fingerprint: The teacher's.
         data: Name of the data set, for people.
-        files: Hash of the files, see ``Manifest.files_hash``.
+        files: Hash of the files, see ``Manifest.files_hash``; of a teacher that sees labels, with them.
         views: "track", or for example "8 frames at 256 px".
     """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.errors import DataError
-from ccl_cli.report.collect import clean, collect, seedless
+from ccl_cli.report.collect import abbreviations, clean, collect, seedless
 from ccl_cli.report.table import summarise
 from tests.report.folders import mark, write_bench, write_cell, write_failed, write_run
 
@@ -45,6 +45,15 @@ def test_labels_of_runs_made_by_hand(method, changed, label, table):
 def test_setups_of_runs_made_by_hand(setup):
     write_run(RUNS / "mine" / "a", setup=setup, top1=50.0)
     assert collect().runs[0].setup == setup
+
+
+def test_modalities_that_begin_alike_are_told_apart():
+    for number, name in enumerate(("image:a", "imu:b", "text:c", "text2:d")):
+        folder = write_run(RUNS / "x" / str(number), setup="", top1=50.0, data="d")
+        summary = json.loads((folder / "summary.json").read_text()) | {"teachers": {name: {}}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    assert [run.setup for run in collect([RUNS / "x"]).runs] == ["Ima", "Imu", "Text", "Text2"]
+    assert abbreviations(["audio", "image", "audio"]) == {"audio": "A", "image": "I"}
 
 
 def test_what_a_bench_says_of_a_run_counts():

@@ -1,0 +1,1 @@
+"""EfficientAT's audio networks as frozen teachers for ccl."""

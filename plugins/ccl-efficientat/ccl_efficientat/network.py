@@ -1,0 +1,64 @@
+"""The network: torchvision's MobileNetV3 with one input channel and EfficientAT's gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from torch import Tensor, nn
+from torchvision.models.mobilenetv3 import InvertedResidual, InvertedResidualConfig, MobileNetV3
+from torchvision.ops import SqueezeExcitation
+
+# MobileNetV3-Large (Howard et al. 2019, https://arxiv.org/abs/1905.02244, table 1):
+# inputs, kernel, expanded, outputs, gated, activation, stride.
+_BLOCKS = (
+    (16, 3, 16, 16, False, "RE", 1),
+    (16, 3, 64, 24, False, "RE", 2),
+    (24, 3, 72, 24, False, "RE", 1),
+    (24, 5, 72, 40, True, "RE", 2),
+    (40, 5, 120, 40, True, "RE", 1),
+    (40, 5, 120, 40, True, "RE", 1),
+    (40, 3, 240, 80, False, "HS", 2),
+    (80, 3, 200, 80, False, "HS", 1),
+    (80, 3, 184, 80, False, "HS", 1),
+    (80, 3, 184, 80, False, "HS", 1),
+    (80, 3, 480, 112, True, "HS", 1),
+    (112, 3, 672, 112, True, "HS", 1),
+    (112, 5, 672, 160, True, "HS", 2),
+    (160, 5, 960, 160, True, "HS", 1),
+    (160, 5, 960, 160, True, "HS", 1),
+)
+_HIDDEN = 1280
+_GATE, _OWN_GATE = ".conc_se_layers.0.", "."
+_HEAD = {"classifier.2.": "classifier.0.", "classifier.5.": "classifier.3."}
+
+
+def mobilenet(width: float, classes: int) -> MobileNetV3:
+    """MobileNetV3-Large at a multiple of its width, for spectrograms ``[B, 1, mels, frames]``."""
+    blocks = [InvertedResidualConfig(*block, dilation=1, width_mult=width) for block in _BLOCKS]
+    # EfficientAT's gates end in a sigmoid, torchvision's own in a piecewise linear one.
+    block = partial(InvertedResidual, se_layer=SqueezeExcitation)
+    hidden = InvertedResidualConfig.adjust_channels(_HIDDEN, width)
+    network = MobileNetV3(blocks, hidden, classes, block)
+    first = network.features[0]
+    assert isinstance(first, nn.Sequential)
+    first[0] = nn.Conv2d(1, blocks[0].input_channels, 3, stride=2, padding=1, bias=False)
+    return network
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """EfficientAT's tensors by torchvision's names, in float32; those that have them already stay."""
+    return {_renamed(name): _shaped(name, value) for name, value in state.items()}
+
+
+def _renamed(name: str) -> str:
+    for theirs, ours in _HEAD.items():
+        name = name.replace(theirs, ours) if name.startswith(theirs) else name
+    return name.replace(_GATE, _OWN_GATE)
+
+
+def _shaped(name: str, value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    linear = _GATE in name and value.ndim == 2  # torchvision's gates are convolutions of one pixel
+    return (value[:, :, None, None] if linear else value).float()

@@ -1,0 +1,89 @@
+"""What the networks hear: ten seconds of sound, and its log-mel spectrogram."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ccl_cli.data.window import Window
+    from ccl_cli.teachers import Views
+
+RATE = 32_000  # Hz
+MELS = 128
+SHORTEST = 0.1  # seconds; reflecting a track at its ends takes more samples than half an FFT
+_WINDOW, _HOP, _FFT = 800, 320, 1024  # samples
+_HIGHEST = 15_000.0  # Hz, the end of the last filter; the first one begins at 0
+_EMPHASIS = 0.97
+_FLOOR, _SHIFT, _SCALE = 1e-5, 4.5, 5.0
+_MEL, _CORNER = 1127.0, 700.0  # mel(f) = 1127 log(1 + f / 700 Hz)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Mono sound around the window's centre, always ``seconds`` long.
+
+    A shorter track is repeated up to that length: the networks take the mean over time, which repetition
+    leaves almost as it is and silence would not.
+    """
+
+    seconds: float = 10.0
+    # Exact where no track is longer than ``seconds``; of a longer one its middle stands for the whole.
+    views: ClassVar[Views] = "track"
+
+    @property
+    def shape(self) -> tuple[int]:
+        """[samples]."""
+        return (round(RATE * self.seconds),)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32, in [-1, 1]."""
+        return torch.float32
+
+    def __call__(self, window: Window) -> Tensor | None:
+        """Samples ``[32000 * seconds]``, or None where there is no track or only silence."""
+        samples = window.audio(rate=RATE, seconds=self.seconds)
+        if samples is None or not len(samples):
+            return None
+        (length,) = self.shape
+        return samples.repeat(-(-length // len(samples)))[:length]
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram as EfficientAT computes it outside training.
+
+    High frequencies are raised, windows of 25 ms every 10 ms are transformed, 128 Kaldi filters from 0 to
+    15 kHz applied, and the logarithm is brought near zero by fixed numbers.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.device("cpu"):  # real numbers even where the network is built without storage
+            self.register_buffer("window", torch.hann_window(_WINDOW, periodic=False), persistent=False)
+            self.register_buffer("filters", mel_filters(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, samples]`` at 32 kHz to ``[B, 128, frames]``, always float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            x = x[:, 1:] - _EMPHASIS * x[:, :-1]
+            spectrum = torch.stft(x, _FFT, _HOP, _WINDOW, self.window, return_complex=True)
+            power = torch.view_as_real(spectrum).square().sum(dim=-1)  # [B, bins, frames]
+            mel: Tensor = ((self.filters @ power + _FLOOR).log() + _SHIFT) / _SCALE
+            return mel
+
+
+def mel_filters() -> Tensor:
+    """Kaldi's triangular filters, straight in mel, ``[128, 513]``; the last bin belongs to none."""
+    mel = _MEL * (1.0 + torch.arange(_FFT // 2 + 1) * (RATE / _FFT) / _CORNER).log()
+    step = _MEL * math.log(1.0 + _HIGHEST / _CORNER) / (MELS + 1)
+    left, centre, right = (torch.arange(at, at + MELS)[:, None] * step for at in range(3))
+    return torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre)).clamp(min=0.0)

@@ -1,0 +1,66 @@
+"""A table of captions: a CSV file with the columns ``id`` and ``text``."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from ccl_cli.errors import DataError
+
+Captions = Mapping[str, tuple[str, ...]]
+
+
+def read_captions(path: str, digest: str) -> Captions:
+    """The captions by video, read once in each process.
+
+    Args:
+        path: The file.
+        digest: Of its content, as :func:`digest_of` gave it.
+
+    Raises:
+        DataError: absent, no such table, or another file than it was.
+    """
+    if digest_of(path) != digest:
+        raise DataError(f"The captions '{path}' have changed since the run began.", "Start again.")
+    return _parsed(path, digest)
+
+
+def digest_of(path: str) -> str:
+    """Sixteen hex digits that change when the file's content does.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise DataError(
+            f"The captions '{path}' cannot be read: {error.strerror}.", "Correct captions=FILE."
+        ) from error
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(path: str, _digest: str) -> Captions:
+    found: dict[str, tuple[str, ...]] = {}
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            if missing := {"id", "text"} - set(reader.fieldnames or ()):
+                raise DataError(
+                    f"'{path}' has no column '{min(missing)}'.", "Its header must name id and text."
+                )
+            for row in reader:
+                text = " ".join((row["text"] or "").split())
+                if row["id"] and text:
+                    found[row["id"]] = (*found.get(row["id"], ()), text)
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DataError(
+            f"'{path}' cannot be read as captions: {error}.", "It must be CSV in UTF-8."
+        ) from error
+    if not found:
+        raise DataError(f"'{path}' holds no captions.", "Write lines of a video's id and a text.")
+    return found

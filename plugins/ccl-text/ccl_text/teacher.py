@@ -1,0 +1,206 @@
+"""``text:sentence``: any model of the sentence-transformers library, on class names or captions."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from ccl_cli.errors import EnvironmentError_, PluginError, WeightsError
+from ccl_cli.spec import Spec
+from ccl_cli.teachers import Teacher
+from ccl_cli.teachers.options import read_options
+from ccl_cli.teachers.weights import WeightFile
+from ccl_text.captions import digest_of, read_captions
+from ccl_text.sentences import Captioned, ClassNames, to_texts
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
+# What a repository of the library's own models holds.
+_FILES = (
+    "modules.json",
+    "config.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "1_Pooling/config.json",
+    "model.safetensors",
+)
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_NAMES_PROMPT, _CAPTIONS_PROMPT = "a video of {}", "{}"
+
+
+class SentenceTeacher(Teacher):
+    """A sentence encoder. What it reads of a video is the name of its class, or its caption.
+
+    Class names tell the student what its labels mean, in training only: the student needs no text, and a
+    teacher that is told the class cannot be probed. Captions tell nothing of the class by themselves; videos
+    without one are trained without these terms.
+
+    After ``@`` stands a folder that sentence-transformers wrote, or a name on the Hugging Face hub; default
+    sentence-transformers/all-MiniLM-L6-v2 (384-d, Apache-2.0). Nothing is downloaded in training.
+
+    Options: ``captions`` (a CSV file with the columns id and text), ``prompt`` with ``{}`` for the name or
+    the caption (``a video of {}`` for names, ``{}`` for captions).
+    """
+
+    modality = "text"
+
+    def __init__(
+        self, encoder: SentenceTransformer, variant: str, preprocess: ClassNames | Captioned
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dim = len(self._encoded(["a"])[0])
+        self.variant = variant
+        self.preprocess: ClassNames | Captioned = preprocess
+        self.sees_label = isinstance(preprocess, ClassNames)
+        self._of_classes: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Self:
+        """``text:sentence[@FOLDER|NAME][?prompt=a video of {}&captions=FILE]``."""
+        preprocess = _preprocess(spec)
+        folder = _folder(spec)
+        # Two tokenizers make different things of one sentence: their files belong to what the teacher is.
+        variant = f"{folder.resolve().name}#{_digest(folder)}"
+        return cls(_load(folder, spec), variant, preprocess).freeze()
+
+    @classmethod
+    def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
+        """The default encoder's files; of others it is not known which there are."""
+        if spec.weights and spec.weights != DEFAULT:
+            if Path(spec.weights).expanduser().is_dir():
+                return ()
+            raise WeightsError(f"Which files '{spec.weights}' has is not known here.", _advice(spec.weights))
+        return [
+            WeightFile(Path(name).name, f"hf://{DEFAULT}/{name}", licence="Apache-2.0") for name in _FILES
+        ]
+
+    def use_classes(self, classes: Sequence[str]) -> None:
+        """Keep the names, if they are what it reads."""
+        if isinstance(self.preprocess, ClassNames):
+            self.preprocess = ClassNames(self.preprocess.prompt, tuple(classes))
+            self._of_classes = {}
+
+    def coverage(self, ids: Sequence[str]) -> int:
+        """How many of these videos have a caption; all have a class."""
+        if isinstance(self.preprocess, ClassNames):
+            return len(ids)
+        captions = read_captions(self.preprocess.path, self.preprocess.digest)
+        return sum(video in captions for video in ids)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed sentences.
+
+        Shapes:
+            x: [B, 1024] uint8, UTF-8 filled up with zeros; a row of zeros gives zeros.
+            return: [B, dim] float32.
+        """
+        texts = to_texts(x)
+        known = self._known(texts) | {"": torch.zeros(self.dim, device=x.device)}
+        return torch.stack([known[text].to(x.device) for text in texts])
+
+    def _known(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Embeddings of at least these texts; each is encoded once."""
+        if isinstance(self.preprocess, ClassNames) and not self._of_classes:
+            # All at once: what is padded together differs in the last digit, and a resumed run must not.
+            self._of_classes = self._embedded(self.preprocess.sentences)
+        others = [text for text in dict.fromkeys(texts) if text and text not in self._of_classes]
+        return self._of_classes | self._embedded(others)
+
+    def _embedded(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        distinct = list(dict.fromkeys(texts))
+        return dict(zip(distinct, self._encoded(distinct), strict=True)) if distinct else {}
+
+    def _encoded(self, texts: list[str]) -> Tensor:
+        """``[N, dim]`` float32."""
+        made = self.encoder.encode(texts, convert_to_tensor=True, show_progress_bar=False)
+        assert isinstance(made, Tensor)
+        return made.float()
+
+
+def _preprocess(spec: Spec) -> ClassNames | Captioned:
+    options: dict[str, Any] = read_options(spec, prompt="", captions="")
+    prompt = options["prompt"] or (_CAPTIONS_PROMPT if options["captions"] else _NAMES_PROMPT)
+    if "{}" not in prompt:
+        raise PluginError(f"{spec.label}: the prompt '{prompt}' has no {{}} for the text to stand in.")
+    if not options["captions"]:
+        return ClassNames(prompt)
+    path = str(Path(options["captions"]).expanduser().resolve())
+    digest = digest_of(path)
+    single = all(len(texts) == 1 for texts in read_captions(path, digest).values())
+    return Captioned(prompt, digest, single, path)
+
+
+def _folder(spec: Spec) -> Path:
+    """Where the encoder lies on this machine; the network is never asked."""
+    wanted = spec.weights or DEFAULT
+    folder = Path(wanted).expanduser()
+    if not folder.is_dir():
+        found = _in_hub_cache(wanted)
+        if found is None:
+            raise WeightsError(f"The sentence encoder '{wanted}' is not on this machine.", _advice(wanted))
+        folder = found
+    # Without modules.json the library would make up a pooling of its own.
+    if not (folder / "modules.json").is_file():
+        raise WeightsError(
+            f"'{folder}' is no model of sentence-transformers: it has no modules.json.",
+            "Name the folder that SentenceTransformer.save wrote, or get the model again.",
+        )
+    return folder
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _advice(wanted: str) -> str:
+    if wanted == DEFAULT:
+        return "Run `ccl teachers pull text:sentence`, or name a folder that holds one: text:sentence@FOLDER."
+    if _HUB_NAME.fullmatch(wanted):
+        return f"Run `hf download {wanted}` where there is a network, or correct what follows '@'."
+    return "Name a folder, or owner/name of the Hugging Face hub, after '@'."
+
+
+def _load(folder: Path, spec: Spec) -> SentenceTransformer:
+    try:
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+    except ImportError as error:
+        raise EnvironmentError_(
+            f"{spec.label} needs the library sentence-transformers: {error}.",
+            "Install it with `pip install sentence-transformers`.",
+        ) from error
+    logging.disable_progress_bar()  # a file on disk is there at once
+    options = {"use_safetensors": True}  # no pickles
+    try:
+        return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs=options)
+    except Exception as error:  # the libraries below raise all kinds for damaged files
+        said = " ".join(str(error).split())[:200]
+        raise WeightsError(f"'{folder}' cannot be loaded as a sentence encoder: {said}.") from error
+
+
+def _digest(folder: Path) -> str:
+    """Eight hex digits over the files beside the weights: tokenizer, pooling, settings."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt", ".model")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]

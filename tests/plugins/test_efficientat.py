@@ -1,0 +1,250 @@
+"""EfficientAT on real sounds with its published weights, against what the published code makes of them."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+
+import av
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ccl_cli.data.manifest import Video
+from ccl_cli.data.middle import MiddleWindow
+from ccl_cli.errors import PluginError, WeightsError
+from ccl_cli.recipe import Clip
+from ccl_cli.spec import parse_model
+from ccl_cli.teachers import weights
+from ccl_cli.teachers.fit import FitOptions, fit
+from ccl_efficientat.network import mobilenet
+from ccl_efficientat.sound import LogMel, Sound, mel_filters
+from ccl_efficientat.teacher import EfficientAT, audioset_classes
+from ccl_plugins import cnn14
+from tests.golden import assert_close
+from tests.plugins.windows import make_window
+
+# What each of the ten classes of ESC-10 is called in AudioSet.
+ESC10 = {
+    "baby_cry": ("Baby cry, infant cry", "Crying, sobbing"),
+    "chainsaw": ("Chainsaw",),
+    "clock_tick": ("Clock", "Tick", "Tick-tock"),
+    "dog_bark": ("Dog", "Bark"),
+    "fire_crackling": ("Fire", "Crackle"),
+    "helicopter": ("Helicopter",),
+    "person_sneeze": ("Sneeze",),
+    "rain": ("Rain", "Raindrop", "Rain on surface"),
+    "rooster": ("Chicken, rooster", "Crowing, cock-a-doodle-doo"),
+    "sea_waves": ("Ocean", "Waves, surf"),
+}
+
+
+def from_spec(text):
+    return EfficientAT.from_spec(parse_model(text))
+
+
+@pytest.fixture(scope="module")
+def published(shared):
+    return shared / "data" / "weights" / "efficientat_mn04_as_mAP_432.pt"
+
+
+@pytest.fixture(scope="module")
+def teacher(published, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CCL_HOME", str(tmp_path_factory.mktemp("cache")))
+        return from_spec(f"audio:efficientat_mn04@{published}?seconds=5")
+
+
+def resampled_by_ffmpeg(path, seconds=5):
+    """Samples as those of the reference were made: ours come from another resampler."""
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=32_000)
+    with av.open(str(path)) as container:
+        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+    parts = [frame.to_ndarray()[0] for frame in (*frames, *resampler.resample(None))]
+    return torch.from_numpy(np.concatenate(parts)[: seconds * 32_000])
+
+
+def test_it_is_the_published_network_on_real_sounds(teacher, shared):
+    with np.load(shared / "golden" / "efficientat_mn04.npz") as file:
+        names, *golden = (file[key] for key in ("names", "logmel_first20", "embedding", "logits"))
+    assert len(names) == 10
+    for name, *expected in zip(names, *map(torch.from_numpy, golden), strict=True):
+        x = resampled_by_ffmpeg(shared / "data" / "sounds" / str(name))[None]
+        with torch.inference_mode():
+            made = teacher.log_mel(x)[0, :, :20], teacher(x)[0], teacher.class_scores(x)[0]
+        for one, other in zip(made, expected, strict=True):
+            assert_close(one, other, 2e-5)
+
+
+def heard(teacher, path):
+    """What the loader's workers would give it of a file."""
+    window = MiddleWindow(Video(path.stem, path, 0, "test"), Clip())
+    window.__dict__ |= {"start": 2.0, "end": 3.0}  # there is no picture to say so
+    return teacher.preprocess(window)
+
+
+@pytest.mark.slow
+def test_it_names_real_sounds_without_having_been_trained_on_them(teacher, shared):
+    """Zero-shot: one of a class's names in AudioSet is among the three that score highest, of all 527."""
+    names, right, best = teacher.classes, [], []
+    of_class = [[names.index(name) for name in own] for own in ESC10.values()]
+    for label, folder in enumerate(ESC10):
+        for path in sorted((shared / "data" / "sounds" / folder).glob("*.ogg")):
+            with torch.inference_mode():
+                (scores,) = teacher.class_probabilities(heard(teacher, path)[None])
+            right.append(not set(scores.topk(3).indices.tolist()).isdisjoint(of_class[label]))
+            best.append(max(range(10), key=lambda each: scores[of_class[each]].max()) == label)
+    assert len(right) == 40
+    assert np.mean(right) >= 0.8, np.mean(right)
+    assert np.mean(best) >= 0.95, np.mean(best)  # the most probable one of these ten
+
+
+def test_the_resampler_matters_little(teacher, shared):
+    path = shared / "data" / "sounds" / "rooster" / "1-26806-A.ogg"
+    with torch.inference_mode():
+        ours, theirs = (teacher(x[None]) for x in (heard(teacher, path), resampled_by_ffmpeg(path)))
+    assert torch.nn.functional.cosine_similarity(ours, theirs).item() > 0.99
+
+
+def test_the_filters_are_kaldis():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torchaudio.compliance import kaldi
+    expected, _ = kaldi.get_mel_banks(128, 1024, 32_000, 0.0, 15_000.0, 100.0, -500.0, 1.0)
+    assert torch.equal(mel_filters()[:, :-1], expected)
+    assert not mel_filters()[:, -1].any()
+
+
+def test_silence_and_loud_noise_have_finite_spectrograms():
+    mel = LogMel()
+    assert mel(torch.zeros(1, 3200)).shape == (1, 128, 10)
+    assert mel(torch.zeros(1, 3200)).isfinite().all()
+    assert mel(torch.ones(1, 3200).sign() * torch.tensor([1.0, -1.0]).repeat(1600)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "dim", "million"),
+    [
+        ("mn04", 0.4, 384, 0.983),
+        ("mn05", 0.5, 480, 1.43),
+        ("mn10", 1.0, 960, 4.88),
+        ("mn20", 2.0, 1920, 17.91),
+        ("mn30", 3.0, 2880, 39.09),
+        ("mn40", 4.0, 3840, 68.43),
+    ],
+)
+def test_each_width_has_as_many_parameters_as_are_published(name, width, dim, million):
+    with torch.device("meta"):
+        network = mobilenet(width, 527)
+        teacher = from_spec(f"audio:efficientat_{name}?weights=random")
+    assert sum(each.numel() for each in network.parameters()) / 1e6 == pytest.approx(million, rel=5e-3)
+    assert teacher.dim == dim
+    (file,) = EfficientAT.weight_files(parse_model(f"audio:efficientat_{name}"))
+    assert file.filename.startswith(f"{name}_as_mAP_")
+    assert file.url.startswith("https://github.com/fschmid56/EfficientAT/releases/download/")
+
+
+def test_the_published_file_in_the_cache_is_checked_and_found(published):
+    spec = parse_model("audio:efficientat_mn04")
+    (file,) = EfficientAT.weight_files(spec)
+    file.path.parent.mkdir(parents=True)
+    shutil.copy(published, file.path)
+    file.path.chmod(0o644)
+    assert weights.pull(file) == file.path  # its bytes are the published ones
+    teacher = EfficientAT.from_spec(spec)
+    assert (teacher.variant, teacher.dim, teacher.random_weights) == ("mn04_as", 384, False)
+    assert teacher.preprocess == Sound(10.0)
+    with file.path.open("ab") as damaged:
+        damaged.write(b"more")
+    with pytest.raises(WeightsError, match="is not the published file"):
+        weights.pull(file)
+
+
+def test_never_random_unasked(tmp_path):
+    with pytest.raises(WeightsError) as caught:
+        from_spec("audio:efficientat_mn10")
+    said = str(caught.value)
+    assert "`ccl teachers pull audio:efficientat_mn10`" in said
+    assert "/releases/download/v0.0.1/mn10_as_mAP_471.pt" in said
+    assert str(tmp_path / "cache" / "weights" / "mn10_as_mAP_471.pt") in said
+    assert from_spec("audio:efficientat_mn04?weights=random").random_weights
+    assert not EfficientAT.weight_files(parse_model("audio:efficientat_mn04?weights=random"))
+    assert not EfficientAT.weight_files(parse_model("audio:efficientat_mn04@own.pt"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"features.0.0.weight": torch.zeros(16, 1, 3, 3)}, r"features\.0\.0\.weight"),
+        ({"classifier.0.weight": None}, r"classifier\.0\.weight"),
+        ({"features.17.weight": torch.zeros(1)}, r"features\.17"),
+        ({"features.4.block.2.fc1.weight": torch.zeros(8, 32)}, r"fc1\.weight"),
+    ],
+)
+def test_other_networks_are_refused(teacher, tmp_path, change, said):
+    state = {name: value for name, value in (teacher.own_weights() | change).items() if value is not None}
+    save_file({name: value.clone() for name, value in state.items()}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match=rf"does not hold EfficientAT mn04.*{said}") as caught:
+        from_spec("audio:efficientat_mn04@other.safetensors")
+    assert caught.value.exit_code == 6
+
+
+def test_a_file_of_another_width_is_refused(published):
+    with pytest.raises(WeightsError, match="does not hold EfficientAT mn10"):
+        from_spec(f"audio:efficientat_mn10@{published}")
+
+
+def test_own_weights_come_back_in_half_precision_too(teacher, tmp_path):
+    state = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in teacher.own_weights().items()
+    }
+    save_file({name: value.clone() for name, value in state.items()}, tmp_path / "half.safetensors")
+    half = from_spec("audio:efficientat_mn04@half.safetensors?seconds=5")
+    first = half.network.features[0][0].weight
+    assert first.dtype == torch.float32
+    torch.testing.assert_close(first, teacher.network.features[0][0].weight, rtol=1e-3, atol=1e-4)
+    assert half.fingerprint != teacher.fingerprint
+
+
+@pytest.mark.parametrize(
+    "options", ["seconds=0.05", "seconds=-1", "seconds=1e9", "weights=no", "second=5", "weights=random@"]
+)
+def test_bad_options(options):
+    text = f"?{options}" if "@" not in options else "@x.pt?weights=random"
+    with pytest.raises((PluginError, WeightsError), match="audio:efficientat_mn04"):
+        from_spec(f"audio:efficientat_mn04{text}")
+
+
+def test_no_sound_is_missing_and_a_short_track_is_repeated():
+    preprocess = Sound(seconds=0.5)
+    assert preprocess(make_window(sound=None)) is None
+    assert preprocess(make_window(sound=torch.zeros(0))) is None
+    samples = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, 7000).astype(np.float32))
+    value = preprocess(make_window(sound=samples))
+    assert torch.equal(value, torch.cat([samples, samples, samples])[:16_000])
+
+
+def test_class_names_are_audiosets():
+    assert audioset_classes() == cnn14.audioset_classes()
+
+
+@pytest.mark.slow
+def test_it_can_be_fitted_to_the_sounds_of_a_data_set(published, tmp_path, monkeypatch):
+    """A new last layer and 30 passes: clips of ccl's own with four tones."""
+    from ccl_cli import registry
+    from tests.plugin_folder import PLUGINS, install_project
+
+    site = tmp_path / "site"
+    install_project(site, PLUGINS / "ccl-efficientat")
+    monkeypatch.syspath_prepend(str(site))
+    assert registry.find(registry.TEACHERS, "audio:efficientat_mn04").distribution == "ccl-efficientat"
+    spec = parse_model(f"audio:efficientat_mn04@{published}?seconds=1")
+    report = fit(spec, "clips:toy", tmp_path / "own.safetensors", FitOptions(epochs=8, workers=0))
+    assert report.held_out.accuracy > 2 / len(report.classes)
+    fitted = from_spec(f"audio:efficientat_mn04@{report.path}")
+    assert fitted.classes == report.classes
+    assert fitted.preprocess.seconds == 1
+    shares = fitted.class_probabilities(torch.rand(2, 32_000) - 0.5)
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(2))

@@ -1,0 +1,130 @@
+"""The packages of `plugins/` that are not part of ccl's own: built, installed and used as a third party's are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ccl_cli.data.sources import load_data
+from tests.plugin_folder import PLUGINS, install_project
+from tests.plugins.sentence_encoder import write_encoder
+
+ROOT = PLUGINS.parent
+SOUND, PICTURE = "audio:efficientat_mn04?weights=random&seconds=1", "image:small?weights=random"
+SMALL = """\
+student: r2plus1d_tiny
+clip: {frames: 8, size: 32}
+train: {epochs: 1, batch_size: 8, max_steps: 4, workers: 1}
+optim: {lr: 0.01}
+"""
+
+
+def pip(*arguments):
+    """Without any index: what is needed to build lies in this environment."""
+    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "pip", *arguments, *offline], check=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with both packages, and nothing else of them on the path."""
+    target = tmp_path_factory.mktemp("site")
+    for name in ("ccl-efficientat", "ccl-text"):
+        pip("install", "--target", str(target), str(PLUGINS / name))
+    return target
+
+
+def ccl(installed, *arguments, fails=False):
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(installed),
+        "COLUMNS": "200",
+        "PYTHONWARNINGS": "error::UserWarning",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "ccl_cli", *arguments], env=env, capture_output=True, text=True, timeout=600
+    )
+    assert fails or done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("name", ["ccl-efficientat", "ccl-text"])
+def test_they_are_found_by_their_entry_points(tmp_path, name):
+    install_project(tmp_path, PLUGINS / name)
+    code = (
+        "from ccl_cli import registry; print(*sorted(p.label for p in registry.plugins(registry.TEACHERS)))"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    expected = {"ccl-efficientat": "audio:efficientat_mn04", "ccl-text": "text:sentence"}[name]
+    assert expected in done.stdout.split()
+
+
+@pytest.mark.slow
+def test_they_are_listed_and_load(installed):
+    for arguments in (("teachers", "ls", "--load"), ("plugins", "ls", "--load")):
+        shown = [line.split() for line in ccl(installed, *arguments).stdout.splitlines()]
+        ours = {line[1]: (line[2], line[-1]) for line in shown if line[2] in ("ccl-efficientat", "ccl-text")}
+        assert ours["text:sentence"] == ("ccl-text", "loads")
+        assert ours["audio:efficientat_mn10"] == ("ccl-efficientat", "loads")
+        assert len(ours) == 7
+    said = ccl(installed, "teachers", "info", "audio:efficientat_mn10").stdout
+    assert "960" in said
+    assert "mn10_as_mAP_471.pt" in said
+    assert "sentence-transformers" in ccl(installed, "teachers", "info", "text:sentence").stdout
+
+
+@pytest.mark.slow
+def test_three_modalities_train_a_student_that_needs_none_of_them(installed, tmp_path):
+    encoder = write_encoder(tmp_path / "encoder")
+    names, captions = f"text:sentence@{encoder}", tmp_path / "captions.csv"
+    small = tmp_path / "small.yaml"
+    small.write_text(SMALL)
+    videos = load_data("clips:toy?classes=2").split("train")
+    rows = [f"{video.id},a cat moving {'left' if video.label else 'up'}" for video in videos[::2]]
+    captions.write_text("\n".join(["id,text", *rows]) + "\n")
+    told = ["--data", "clips:toy?classes=2", "--recipe", str(small)]
+    teachers = [SOUND, PICTURE, names, f"{names}?captions={captions}"]
+    flags = [*told, *(part for teacher in teachers for part in ("--teacher", teacher))]
+    ccl(installed, "cache", "build", *flags)
+    run = tmp_path / ccl(installed, "train", *flags).stdout.strip().splitlines()[-1]
+    summary = json.loads((run / "summary.json").read_text())
+    found = summary["teachers"]
+    assert found.keys() == {SOUND.partition("?")[0], "image:small", "text:sentence", "text:sentence#2"}
+    assert [found[name]["sees_label"] for name in found] == [False, False, True, False]
+    assert all(each["cached"] for each in found.values())
+    assert summary["steps"] >= 2
+    counts = summary["data"]["modalities"]
+    assert counts["text:sentence"] == {"present": len(videos)}
+    assert counts["text:sentence#2"] == {"present": len(rows), "absent": len(videos) - len(rows)}
+    live = (
+        tmp_path / ccl(installed, "train", *flags, "--set", "cache.use='off'").stdout.strip().splitlines()[-1]
+    )
+    assert json.loads((live / "summary.json").read_text())["finished"]
+    # Nothing of the teachers is there any more: a student is tested by what it sees.
+    captions.unlink()
+    done = ccl(tmp_path / "nowhere", "eval", str(run), "--json")
+    assert json.loads(done.stdout)["recognition"]["top1"] >= 0
+
+
+@pytest.mark.slow
+def test_the_wheel_of_ccl_holds_none_of_them(tmp_path):
+    pip("wheel", "--wheel-dir", str(tmp_path), str(ROOT))
+    (wheel,) = tmp_path.glob("ccl_cli-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (points,) = (archive.read(name).decode() for name in names if name.endswith("/entry_points.txt"))
+    assert {Path(name).parts[0] for name in names} <= {
+        "ccl_cli",
+        "ccl_plugins",
+        next(name for name in names if name.endswith("/METADATA")).partition("/")[0],
+    }
+    assert "efficientat" not in points
+    assert "ccl_text" not in points
