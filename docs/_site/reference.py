@@ -18,7 +18,8 @@ def commands() -> str:
     lines = [
         "# The command line",
         "",
-        "What `ccl COMMAND --help` shows, of all commands. `-q`, `-v` and `--debug` may also stand before the command.",
+        "What `ccl COMMAND --help` shows, of all commands. `-q`, `-v` and `--debug` may also stand before the"
+        " command.",
     ]
     for name in app.OWN:
         lines += _command(app._real(name), f"ccl {name}", "##")
