@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 from ccl_cli import __version__, registry
 from ccl_cli.cli.common import examples, show_help, with_verbosity
 
-EXPERIMENTS, CATALOGUE, ADDED = "Experiments", "Catalogue", "From plugins"
+EXPERIMENTS, USE, CATALOGUE, ADDED = "Experiments", "Use a model", "Catalogue", "From plugins"
 
 # Name: module and attribute, panel, one line of help.
 OWN = {
@@ -29,6 +29,7 @@ OWN = {
     ),
     "bench": ("bench:app", EXPERIMENTS, "Train methods by teacher setups by seeds, and print the tables."),
     "report": ("report:app", EXPERIMENTS, "Tables, comparisons and pictures of what runs have reached."),
+    "export": ("export:app", USE, "Write a trained student as ONNX and torch.export files, checked."),
     "data": ("data:app", CATALOGUE, "List, prepare, check, pack and measure data sets."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),

@@ -24,7 +24,7 @@ from ccl_cli.engine.artefact import Artefact, load_model
 from ccl_cli.engine.build import check_unreadable
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.metrics import recognition, retrieval
-from ccl_cli.engine.runs import MANIFEST, RunFolder, find_run, read_json
+from ccl_cli.engine.runs import MANIFEST, RunFolder, locate_model, read_json
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.files import write_text
 from ccl_cli.progress import Reporter
@@ -79,7 +79,7 @@ def evaluate_run(
     """
     if split not in ("val", "test"):
         raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
-    folder, path = _locate(run)
+    folder, path = locate_model(run)
     artefact = load_model(path)
     manifest = _manifest(artefact, folder, data, [split, "train"] if "retrieval" in tasks else [split])
     accelerator = set_up(precision)
@@ -200,17 +200,6 @@ def _describe_split(
     bad = [videos[index] for index in sorted(described.unreadable)]
     check_unreadable(len(bad), manifest, split, limit, bad)
     return described
-
-
-def _locate(run: Path | None) -> tuple[RunFolder | None, Path]:
-    if run is not None and run.is_file():
-        return None, run
-    folder = find_run(run)
-    if not folder.model.is_file():
-        raise DataError(
-            f"'{folder.path}' holds no model yet.", f"Finish it with `ccl train --resume {folder.path}`."
-        )
-    return folder, folder.model
 
 
 def _manifest(

@@ -101,6 +101,25 @@ def find_run(name: Path | None) -> RunFolder:
     return max(runs, key=lambda run: run.model.stat().st_mtime_ns)
 
 
+def locate_model(run: Path | None) -> tuple[RunFolder | None, Path]:
+    """A run and its model; a model file belongs to no run.
+
+    Args:
+        run: A run folder, a model file, or None for the newest run that holds a model.
+
+    Raises:
+        DataError: there is no such run, or it holds no model.
+    """
+    if run is not None and run.is_file():
+        return None, run
+    folder = find_run(run)
+    if not folder.model.is_file():
+        raise DataError(
+            f"'{folder.path}' holds no model yet.", f"Finish it with `ccl train --resume {folder.path}`."
+        )
+    return folder, folder.model
+
+
 def all_runs() -> Iterator[RunFolder]:
     """Every run folder, in no order."""
     return (RunFolder(path.parent) for path in runs_dir().glob(f"*/*/{RECIPE}"))
