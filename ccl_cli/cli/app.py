@@ -36,6 +36,7 @@ OWN = {
     "card": ("share:card_app", USE, "Write a model's card: data, teachers, figures, limits."),
     "push": ("share:push_app", USE, "Upload a model and its card to the Hugging Face Hub."),
     "pull": ("share:pull_app", USE, "Download a model from the Hugging Face Hub, and check it."),
+    "export": ("export:app", USE, "Write a trained student as ONNX and torch.export files, checked."),
     "data": ("data:app", CATALOGUE, "List, prepare, check, pack and measure data sets."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
