@@ -113,7 +113,8 @@ def write_onnx(program: ExportedProgram, path: Path, record: Mapping[str, Any], 
     if onnx is None:
         raise PluginError(f"The student '{name}' cannot be written as ONNX.", "Use --format torch.")
     model = onnx.model
-    onnx.rename_axes({model.graph.inputs[0].shape[0]: BATCH})  # type: ignore[index]
+    batch: Any = model.graph.inputs[0].shape
+    onnx.rename_axes({batch[0]: BATCH})
     for node in model.graph.all_nodes():
         node.metadata_props.clear()  # twice the size of the graph, with paths of this machine
     model.metadata_props.update({key: json.dumps(value) for key, value in record.items()})

@@ -188,7 +188,7 @@ def _compare(networks: Mapping[str, Network], clips: Tensor) -> dict[str, dict[s
 
 def _outputs(run: Network, clips: Tensor) -> dict[str, Tensor]:
     """All clips in batches of several sizes, each clip in one."""
-    batches = [run(batch) for batch in clips.split(list(_BATCHES))]
+    batches = [run(batch) for batch in torch.split(clips, list(_BATCHES))]
     return {key: torch.cat([batch[key] for batch in batches]) for key in OUTPUTS}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ccl_cli.download import forbidden, reason
 from ccl_cli.engine.artefact import load_model
 from ccl_cli.engine.runs import MODEL, RECIPE, locate_model
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, UsageError
+from ccl_cli.files import atomic_folder
 from ccl_cli.report.card import CARD, card
 
 # What of a folder is the model's: neither checkpoints nor lists of somebody's files.
@@ -116,9 +116,8 @@ def pull(repository: str, *, revision: str | None = None, output: Path | None = 
     load_model(folder / MODEL)
     if output is None:
         return folder / MODEL
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent) as scratch:
-        Path(shutil.copytree(folder, Path(scratch) / "model")).rename(output)  # the cache holds links
+    with atomic_folder(output) as temporary:
+        shutil.copytree(folder, temporary, dirs_exist_ok=True)  # the cache holds links
     return output / MODEL
 
 
