@@ -23,8 +23,8 @@ from ccl_cli.spec import Spec
 Kind = Literal["teacher", "student", "method", "dataset"]
 
 MARK = "EDIT HERE"
-_PART = re.compile(r"[a-z][a-z0-9_-]{0,39}")
-_RULE = "Write small letters, digits, - and _, a letter first, at most 40"
+_PART = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_RULE = "Write small letters, digits, - and _, a letter first, at most 32"
 
 _WHAT = {"teacher": "teacher", "student": "student", "method": "method", "dataset": "data source"}
 _BEGIN = {

@@ -180,7 +180,7 @@ def _repr(trial: Trial) -> None:
 def _another_process(trial: Trial) -> None:
     video = trial.videos[0]
     job = pickle.dumps(trial.preprocess), video
-    (_, there) = next(iter(run_each([job], preprocessed, workers=1, seconds=_SECONDS)))
+    [(_, there)] = run_each([job], preprocessed, workers=1, seconds=_SECONDS)
     here = trial.preprocess(evaluated(video))
     found = there.reason if isinstance(there, Lost) else "another one"
     expect(

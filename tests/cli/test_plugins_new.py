@@ -24,13 +24,13 @@ NAMES = [
 ]
 # Names that are as long, as odd or as misleading as they may be.
 ODD = [
-    ("teacher", "a:" + "b" * 40),
+    ("teacher", "a:" + "b" * 32),
     ("teacher", "class:var"),
     ("teacher", "tea:cher"),
     ("student", "student"),
     ("method", "method"),
     ("method", "x-y_z-1"),
-    ("dataset", "d" * 40),
+    ("dataset", "d" * 32),
 ]
 EDIT = re.compile(r"    raise PluginError\(\n.*?\n    \)\n", re.DOTALL)
 
@@ -118,7 +118,7 @@ def test_an_empty_folder_is_filled(tmp_path):
         ("method", "<b>x</b>", "cannot be"),
         ("method", "../x", "cannot be"),
         ("method", "ä", "cannot be"),
-        ("dataset", "x" * 41, "at most 40"),
+        ("dataset", "x" * 33, "at most 32"),
     ],
 )
 def test_a_name_that_cannot_be(tmp_path, kind, name, said):
