@@ -29,7 +29,7 @@ _TOP = 10
     epilog=examples(
         "ccl index my_videos --output library",
         "ccl index more_videos --output library",
-        "ccl index --output library           again: only what has changed",
+        "ccl index --output library      reads only what is new or has changed",
         "ccl index --output library --rebuild --model runs/mine/a",
     ),
 )
