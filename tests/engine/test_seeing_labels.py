@@ -6,12 +6,14 @@ import logging
 
 import pytest
 
+from ccl_cli.data.encode import Settings
 from ccl_cli.data.sources import load_data
 from ccl_cli.engine.build import load_teachers
 from ccl_cli.engine.caching import build_cache, key_of
 from ccl_cli.engine.correspondence import measure
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.evaluate import evaluate_run
+from ccl_cli.engine.packing import pack
 from ccl_cli.engine.probing import probe_teachers
 from ccl_cli.engine.runs import RunFolder
 from ccl_cli.engine.trainer import train
@@ -145,6 +147,20 @@ def test_its_cache_belongs_to_the_labels(clips_folder, caplog):
     with caplog.at_level(logging.WARNING, "ccl"):
         run = train(moved)
     assert RunFolder(run).summary["teachers"][TOLD]["cached"] is None
+
+
+def test_packed_videos_keep_the_names_of_their_classes(clips_folder, tmp_path):
+    pack(
+        f"folder:{clips_folder / 'set'}",
+        tmp_path / "packed",
+        Settings(),
+        workers=0,
+        shard_size=10**8,
+        max_unreadable=0,
+    )
+    runs = [train(recipe(clips_folder)), train(recipe(clips_folder, data=f"shards:{tmp_path / 'packed'}"))]
+    records = [RunFolder(run).summary["teachers"][TOLD]["fingerprint"] for run in runs]
+    assert records[0] == records[1]
 
 
 def test_two_teachers_of_one_modality_are_counted_once(clips_folder):

@@ -1,4 +1,4 @@
-"""What the training loop relies on, for every built-in teacher."""
+"""What the training loop relies on, for every teacher that lies in this repository."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from ccl_cli.spec import parse_model
+from ccl_efficientat.teacher import EfficientAT
 from ccl_plugins.cnn14 import Cnn14
 from ccl_plugins.precomputed import Precomputed
 from ccl_plugins.small import SmallAudio, SmallImage
 from ccl_plugins.timm_image import TimmImage
+from ccl_text.teacher import SentenceTeacher
+from tests.plugins.sentence_encoder import write_encoder
 from tests.plugins.windows import make_window
 
 SOUND = torch.from_numpy(np.random.default_rng(2).uniform(-1, 1, 20_000).astype(np.float32))
@@ -24,16 +27,23 @@ def teachers(tmp_path_factory):
     table = tmp_path_factory.mktemp("tables") / "text.npz"
     rows = np.random.default_rng(0).normal(size=(2, 7)).astype(np.float32)
     np.savez(table, names=["a/b", "a/c"], embedding=rows)
+    encoder = write_encoder(table.with_name("encoder"))
+    captions = table.with_name("captions.csv")
+    captions.write_text("id,text\na/b,a cat\na/c,somebody plays the cello in rain\n")
     return {
         "audio": Cnn14.from_spec(parse_model("audio:cnn14?weights=random&seconds=0.31")),
         "image": TimmImage.from_spec(parse_model("image:mobilenetv3_small_050?weights=random")),
         "small audio": SmallAudio.from_spec(parse_model("audio:small?weights=random")),
         "small image": SmallImage.from_spec(parse_model("image:small?weights=random")),
         "text": Precomputed.from_spec(parse_model(f"text:precomputed@{table}")),
+        "efficientat": EfficientAT.from_spec(
+            parse_model("audio:efficientat_mn04?weights=random&seconds=0.5")
+        ),
+        "captions": SentenceTeacher.from_spec(parse_model(f"text:sentence@{encoder}?captions={captions}")),
     }
 
 
-@pytest.fixture(params=["audio", "image", "small audio", "small image", "text"])
+@pytest.fixture(params=["audio", "image", "small audio", "small image", "text", "efficientat", "captions"])
 def teacher(request, teachers):
     return teachers[request.param]
 

@@ -230,6 +230,20 @@ def test_a_download_of_the_hub_is_found_in_its_cache(encoder, tmp_path, monkeypa
     assert from_spec(f"text:sentence@{DEFAULT}").fingerprint == from_spec("text:sentence").fingerprint
 
 
+def test_files_that_were_put_where_ccl_says_are_found(encoder):
+    files = SentenceTeacher.weight_files(parse_model("text:sentence"))
+    assert len({file.path for file in files}) == len(files)
+    for file in files:
+        source = encoder / file.url.removeprefix(f"hf://{DEFAULT}/")
+        if source.is_file():
+            file.path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, file.path)
+    shutil.copytree(
+        encoder / "2_Normalize", files[0].path.parent / "2_Normalize"
+    )  # the published one has none
+    assert from_spec("text:sentence").dim == 16
+
+
 def test_what_can_be_pulled():
     files = SentenceTeacher.weight_files(parse_model("text:sentence"))
     assert f"hf://{DEFAULT}/model.safetensors" in {file.url for file in files}

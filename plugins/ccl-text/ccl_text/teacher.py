@@ -83,9 +83,7 @@ class SentenceTeacher(Teacher):
             if Path(spec.weights).expanduser().is_dir():
                 return ()
             raise WeightsError(f"Which files '{spec.weights}' has is not known here.", _advice(spec.weights))
-        return [
-            WeightFile(Path(name).name, f"hf://{DEFAULT}/{name}", licence="Apache-2.0") for name in _FILES
-        ]
+        return [_published(name) for name in _FILES]
 
     def use_classes(self, classes: Sequence[str]) -> None:
         """Keep the names, if they are what it reads."""
@@ -148,7 +146,8 @@ def _folder(spec: Spec) -> Path:
     wanted = spec.weights or DEFAULT
     folder = Path(wanted).expanduser()
     if not folder.is_dir():
-        found = _in_hub_cache(wanted)
+        by_hand = _published("modules.json").path if wanted == DEFAULT else None
+        found = by_hand.parent if by_hand and by_hand.is_file() else _in_hub_cache(wanted)
         if found is None:
             raise WeightsError(f"The sentence encoder '{wanted}' is not on this machine.", _advice(wanted))
         folder = found
@@ -159,6 +158,11 @@ def _folder(spec: Spec) -> Path:
             "Name the folder that SentenceTransformer.save wrote, or get the model again.",
         )
     return folder
+
+
+def _published(name: str) -> WeightFile:
+    """A file of the default encoder; put by hand into ccl's cache, all of them make up a folder there."""
+    return WeightFile(f"{DEFAULT}/{name}", f"hf://{DEFAULT}/{name}", licence="Apache-2.0")
 
 
 def _in_hub_cache(name: str) -> Path | None:
