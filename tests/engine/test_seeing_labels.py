@@ -12,7 +12,7 @@ from ccl_cli.engine.build import load_teachers
 from ccl_cli.engine.caching import build_cache, key_of
 from ccl_cli.engine.correspondence import measure
 from ccl_cli.engine.device import set_up
-from ccl_cli.engine.evaluate import evaluate_run
+from ccl_cli.engine.evaluate import evaluate
 from ccl_cli.engine.packing import pack
 from ccl_cli.engine.probing import probe_teachers
 from ccl_cli.engine.runs import RunFolder
@@ -99,7 +99,7 @@ def test_records_say_so_and_evaluation_does_not_need_it(clips_folder, tmp_path):
     assert summary["teachers"][TOLD]["sees_label"] is True
     assert summary["data"]["modalities"] == {TOLD: {"present": 12}}
     (tmp_path / "site" / "told.py").unlink()
-    assert evaluate_run(run, workers=0)["recognition"]["top1"] >= 0
+    assert evaluate(run, workers=0)["recognition"]["top1"] >= 0
 
 
 def test_a_dry_run_says_so(clips_folder, capsys):
