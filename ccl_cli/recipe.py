@@ -113,9 +113,10 @@ class Train(_Section):
 class Cache(_Section):
     """Embeddings of the frozen teachers, computed once and read in training instead of run anew."""
 
-    use: Literal["auto", "off", "build"] = Field(
-        "auto", description="auto: where `ccl cache build` has made one; build: make what is lacking."
-    )
+    # YAML reads a bare `off` as false.
+    use: Annotated[
+        Literal["auto", "off", "build"], BeforeValidator(lambda value: "off" if value is False else value)
+    ] = Field("auto", description="auto: where `ccl cache build` has made one; build: make what is lacking.")
     views: PositiveInt = Field(
         8, description="Frames of each video that a teacher of single frames is shown; one is drawn per step."
     )

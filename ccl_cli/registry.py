@@ -96,7 +96,9 @@ class Broken(PluginError):
         reason: What is wrong, without the plugin's name and package.
     """
 
-    reason: str = ""
+    def __init__(self, message: str, hint: str | None = None, reason: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
 
 
 _told: set[str] = set()  # problems that the user has read
@@ -155,19 +157,18 @@ def load(plugin: Plugin) -> Any:
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {_one_line(error)}"
         hint = f"Update or uninstall {plugin.distribution}; --debug shows the traceback."
-        raise _broken(plugin, f"cannot be loaded from '{plugin.value}'", reason, hint) from error
+        message = f"{_subject(plugin)} cannot be loaded from '{plugin.value}': {reason}."
+        raise Broken(message, hint, reason) from error
     missing = [name for name in _CONTRACT.get(plugin.group, ()) if not hasattr(target, name)]
     if missing or not callable(target):
         reason = f"'{plugin.value}' {'has no ' + missing[0] if missing else 'cannot be called'}"
-        raise _broken(plugin, "breaks its contract", reason, f"Update or uninstall {plugin.distribution}.")
+        message = f"{_subject(plugin)} breaks its contract: {reason}."
+        raise Broken(message, f"Update or uninstall {plugin.distribution}.", reason)
     return target
 
 
-def _broken(plugin: Plugin, what: str, reason: str, hint: str) -> Broken:
-    subject = f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin}"
-    error = Broken(f"{subject} {what}: {reason}.", hint)
-    error.reason = reason
-    return error
+def _subject(plugin: Plugin) -> str:
+    return f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin}"
 
 
 @contextmanager

@@ -467,3 +467,9 @@ def test_check_names_everything_that_is_not_installed():
 def test_a_single_problem_is_raised_as_itself():
     with pytest.raises(RecipeError, match=r"method\.ccl\.jds"):
         check_recipe(load_recipe(overrides=["method.ccl.jds=false"]))
+
+
+@pytest.mark.parametrize("text", ["cache.use=off", "cache.use='off'", "cache={use: off}"])
+def test_a_bare_off_is_off(text):
+    """YAML reads it as false."""
+    assert load_recipe(overrides=[text]).cache.use == "off"

@@ -105,7 +105,7 @@ def test_three_modalities_train_a_student_that_needs_none_of_them(installed, tmp
     assert counts["text:sentence"] == {"present": len(videos)}
     assert counts["text:sentence#2"] == {"present": len(rows), "absent": len(videos) - len(rows)}
     live = (
-        tmp_path / ccl(installed, "train", *flags, "--set", "cache.use='off'").stdout.strip().splitlines()[-1]
+        tmp_path / ccl(installed, "train", *flags, "--set", "cache.use=off").stdout.strip().splitlines()[-1]
     )
     assert json.loads((live / "summary.json").read_text())["finished"]
     # Nothing of the teachers is there any more: a student is tested by what it sees.
