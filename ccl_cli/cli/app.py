@@ -40,7 +40,11 @@ OWN = {
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
     "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once; ccl train reads what fits."),
-    "doctor": ("doctor:app", CATALOGUE, "Tell what this machine and its installation can do, and what to mend."),
+    "doctor": (
+        "doctor:app",
+        CATALOGUE,
+        "Tell what this machine and its installation can do, and what to mend.",
+    ),
     "plugins": ("plugins:app", CATALOGUE, "List and describe teachers, students, methods, data sets."),
 }
 
