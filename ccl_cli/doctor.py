@@ -14,26 +14,51 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from ccl_cli import __version__
+from ccl_cli.download import forbidden
 from ccl_cli.paths import cache_dir, data_dir, runs_dir
 
 State = Literal["ok", "warning", "failed"]
 
 _GB = 1e9
 _TOGETHER = ("torch", "torchvision", "torchaudio")  # they import together only as one set
-_SHOWN = ("numpy", "av", "timm", "accelerate", "safetensors", "pytorchvideo", "typer", "pydantic")
+_SHOWN = (
+    "numpy",
+    "av",
+    "timm",
+    "accelerate",
+    "safetensors",
+    "pytorchvideo",
+    "huggingface_hub",
+    "typer",
+    "pydantic",
+)
 # Decoder, the encoder that makes something to decode, and what for.
 _VIDEO = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1", "mpeg4": "mpeg4"}
 _QUIET = {"libx265": {"x265-params": "log-level=none"}}
 _AUDIO = {"aac": "aac", "mp3": "libmp3lame", "opus": "libopus"}
 _MEMORY, _DISK, _SHARED, _FILES = 4 * _GB, 5 * _GB, 0.5 * _GB, 1024
+_VARIABLES = (
+    "CCL_OFFLINE",
+    "HF_HUB_OFFLINE",
+    "HF_HOME",
+    "HF_ENDPOINT",
+    "TORCH_HOME",
+    "OMP_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+)
+_GROUP = Path("/sys/fs/cgroup")
+_NVIDIA = Path("/proc/driver/nvidia")
+_COUNTING = 0.3  # seconds for adding up what is in one folder
 
 
 @dataclass(frozen=True)
@@ -56,15 +81,38 @@ class Finding:
 Check = Callable[[], Iterator[Finding]]
 
 
+class _NotThere(Exception):
+    """A package that a check looks at does not import; the package has a line of its own."""
+
+
 def examine() -> Iterator[Finding]:
     """All checks, as they end; a check that breaks is a finding of its own."""
     for check in _CHECKS:
+        part = check.__name__.strip("_")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield from check()
+        except _NotThere as error:
+            yield Finding(part, "warning", f"not looked at: {error} does not import", "See its own line.")
         except Exception as error:
-            yield Finding(check.__name__.strip("_"), "failed", _said(error), "Please report this.")
+            yield Finding(part, "failed", _said(error), "Please report this.")
+
+
+@cache
+def _broken(name: str) -> str | None:
+    """What is said when a package is imported; None where it imports."""
+    try:
+        importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        return _said(error)
+    return None
+
+
+def _need(*names: str) -> None:
+    """Leave a check whose packages do not import."""
+    if absent := [name for name in names if _broken(name) is not None]:
+        raise _NotThere(" and ".join(absent))
 
 
 def _versions() -> Iterator[Finding]:
@@ -83,30 +131,35 @@ def _package(name: str) -> Finding:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, "failed", "not installed", f"Install it: {install}")
-    try:
-        importlib.import_module(name)
-    except Exception as error:
-        advice = "Install the three as one set: pip install " if name in _TOGETHER else "Install it again: "
-        again = _set() if name in _TOGETHER else install
-        return Finding(name, "failed", f"{version} does not import: {_said(error)}", advice + again)
+    if said := _broken(name):
+        return Finding(name, "failed", f"{version} does not import: {said}", _remedy(name, install))
     if not _fits(version, wanted):
         return Finding(name, "failed", f"{version}, but ccl needs {wanted}", f"Install that: {install}")
     return Finding(name, "ok", version)
 
 
-def _requirements() -> dict[str, str]:
-    """By name, the versions that this ccl asks for; none where its metadata are not there."""
-    from packaging.requirements import Requirement
+def _remedy(name: str, install: str) -> str:
+    if name in _TOGETHER:
+        return f"Install the three as one set: pip install {_set()}"
+    if any(map(_broken, _TOGETHER)):
+        return "Mend torch, torchvision and torchaudio first."
+    return f"Install it again: {install}"
 
+
+def _requirements() -> dict[str, str]:
+    """By name, the versions that this ccl asks for; none where its metadata, or packaging, are not there."""
     try:
         texts = importlib.metadata.requires("ccl-cli") or []
-    except importlib.metadata.PackageNotFoundError:
+        from packaging.requirements import Requirement
+    except ImportError:
         return {}
     requirements = [Requirement(text) for text in texts]
     return {each.name: str(each.specifier) for each in requirements if each.marker is None}
 
 
 def _fits(version: str, wanted: str) -> bool:
+    if not wanted:
+        return True
     from packaging.specifiers import SpecifierSet
 
     return SpecifierSet(wanted).contains(version, prereleases=True)
@@ -117,6 +170,7 @@ def _set() -> str:
 
 
 def _processor() -> Iterator[Finding]:
+    _need("torch")
     import torch
 
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -139,27 +193,34 @@ def _flags() -> set[str]:
 
 
 def _gpus() -> Iterator[Finding]:
+    _need("torch")
     import torch
 
     if not torch.cuda.is_available():
-        other = "Apple's GPU is there, but ccl does not use it" if _apple() else "none that torch can use"
-        built = f"torch is built for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'the CPU'}"
-        yield Finding("gpu", "ok", f"{other}; {built}", "Everything runs on the CPU, only slower.")
+        yield _without_cuda(torch.version.cuda, torch.backends.mps.is_available())
         return
     for number in range(torch.cuda.device_count()):
         there = torch.cuda.get_device_properties(number)
-        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16, no bf16"
+        precision = "bf16 and fp16" if there.major >= 8 else "fp16, bf16 only emulated"
         found = f"{there.name}, {there.total_memory / _GB:.0f} GB, {precision}"
         yield Finding(f"gpu {number}", "ok", found)
 
 
-def _apple() -> bool:
-    import torch
-
-    return torch.backends.mps.is_available()
+def _without_cuda(built: str | None, apple: bool) -> Finding:
+    for_what = f"torch is built for {'CUDA ' + built if built else 'the CPU'}"
+    if apple:
+        return Finding("gpu", "ok", f"Apple's (mps); {for_what}", "ccl has not been tried on it.")
+    if _NVIDIA.exists():
+        found = f"an NVIDIA driver is there, but torch cannot use its GPU; {for_what}"
+        advice = "Look at nvidia-smi and CUDA_VISIBLE_DEVICES; the driver must be as new as torch's CUDA."
+        return Finding("gpu", "warning", found, advice)
+    return Finding(
+        "gpu", "ok", f"none that torch can use; {for_what}", "Everything runs on the CPU, only slower."
+    )
 
 
 def _codecs() -> Iterator[Finding]:
+    _need("av", "numpy")
     for decoder, encoder in (_VIDEO | _AUDIO).items():
         yield _codec(decoder, encoder)
     missing = [name for name in ("libx264", "aac") if not _can_encode(name)]
@@ -241,47 +302,55 @@ def _tone() -> Any:
 
 
 def _folders() -> Iterator[Finding]:
-    for part, folder, variable in (
-        ("cache", cache_dir(), "CCL_HOME"),
-        ("data", data_dir(), "CCL_DATA"),
-        ("runs", runs_dir(), "CCL_RUNS"),
-    ):
-        yield _folder(part, folder.absolute(), variable)
+    yield _folder("cache", cache_dir(), "CCL_HOME")
+    if not _broken("huggingface_hub"):
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        yield _folder("Hugging Face", Path(HF_HUB_CACHE), "HF_HOME")
+    yield _folder("data", data_dir(), "CCL_DATA")
+    yield _folder("runs", runs_dir(), "CCL_RUNS")
 
 
 def _folder(part: str, folder: Path, variable: str) -> Finding:
-    there = next(each for each in (folder, *folder.parents) if each.exists())
+    folder = folder.absolute()
     try:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
         with tempfile.TemporaryFile(dir=there):
             pass
+        free = shutil.disk_usage(there).free
     except OSError as error:
         found = f"{folder} cannot be written: {error.strerror}"
         return Finding(part, "failed", found, f"Name another folder in {variable}.")
-    free = shutil.disk_usage(there).free
-    held = f"holds {_bytes_below(folder) / _GB:.2f} GB" if folder.exists() else "not there yet"
+    held = _held(folder) if there == folder else "not there yet"
     found = f"{folder}: {held}, {free / _GB:.0f} GB free"
     if free < _DISK:
         return Finding(part, "warning", found, f"Make room, or name another folder in {variable}.")
     return Finding(part, "ok", found)
 
 
-def _bytes_below(folder: Path) -> int:
-    total = 0
-    for place, _, names in os.walk(folder, onerror=None):
+def _held(folder: Path) -> str:
+    """What all files below a folder take; of very many, those that can be counted in a moment."""
+    total, end = 0, time.monotonic() + _COUNTING
+    for place, _, names in os.walk(folder):
         for name in names:
             try:
                 total += os.lstat(Path(place) / name).st_size
-            except OSError:
+            except OSError:  # removed meanwhile
                 continue
-    return total
+            if time.monotonic() > end:
+                return f"holds more than {total / _GB:.2f} GB"
+    return f"holds {total / _GB:.2f} GB"
 
 
 def _memory() -> Iterator[Finding]:
     fields = _meminfo()
     if not fields:
         return
-    free = fields.get("MemAvailable", 0.0)
-    found = f"{free / _GB:.1f} of {fields.get('MemTotal', 0.0) / _GB:.1f} GB available"
+    free, total = fields.get("MemAvailable", 0.0), fields.get("MemTotal", 0.0)
+    limit, used = (_of_group(name) for name in ("memory.max", "memory.current"))
+    if limit is not None and limit < total:  # a container's, which the machine's own figures do not show
+        free, total = min(free, limit - (used or 0.0)), limit
+    found = f"{free / _GB:.1f} of {total / _GB:.1f} GB available"
     advice = "" if free >= _MEMORY else "Lower --batch-size and --workers."
     yield Finding("memory", "warning" if advice else "ok", found, advice)
     if Path("/dev/shm").is_dir():  # where the decoding processes hand their batches over
@@ -296,6 +365,14 @@ def _meminfo() -> dict[str, float]:
     except OSError:
         return {}
     return {name: float(rest.split()[0]) * 1024 for name, rest in (line.split(":", 1) for line in lines)}
+
+
+def _of_group(name: str) -> float | None:
+    """A figure of the control group that this process is in; None where there is none, or no limit."""
+    try:
+        return float((_GROUP / name).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _limits() -> Iterator[Finding]:
@@ -327,21 +404,14 @@ def _plugins() -> Iterator[Finding]:
 
 
 def _surroundings() -> Iterator[Finding]:
-    names = (
-        "HF_HUB_OFFLINE",
-        "HF_HOME",
-        "HF_ENDPOINT",
-        "TORCH_HOME",
-        "OMP_NUM_THREADS",
-        "CUDA_VISIBLE_DEVICES",
-    )
-    given = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    advice = "Weights from the Hugging Face Hub have to be in its cache already." if offline else ""
-    yield Finding("environment", "ok", ", ".join(given) or "nothing that concerns ccl", advice)
+    given = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
+    yield Finding("environment", "ok", ", ".join(given) or "nothing that concerns ccl")
+    if variable := forbidden():
+        advice = "Weights and models have to be here already; unset it to download."
+        yield Finding("downloads", "ok", f"switched off by {variable}", advice)
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     text = " ".join(str(getattr(error, "message", error)).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
 

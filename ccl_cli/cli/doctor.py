@@ -39,9 +39,7 @@ def doctor(as_json: options.AsJson = False) -> None:
         _show(findings)
     failed = sum(each.state == "failed" for each in findings)
     if failed:
-        raise EnvironmentError_(
-            f"{failed} of {len(findings)} checks failed.", "What to do stands below each."
-        )
+        raise EnvironmentError_(f"{failed} of {len(findings)} checks failed.", "What to do stands with each.")
 
 
 def _show(findings: Sequence[Finding]) -> None:

@@ -28,6 +28,7 @@ _Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repo
     "card",
     epilog=examples(
         "ccl card                             newest run: README.md beside its model",
+        "ccl card --license apache-2.0 --force",
         "ccl card runs/mine/20260101-120000-1a2b3c4d --output -",
     ),
 )
@@ -40,6 +41,10 @@ def card(
             metavar="FILE", help="Default README.md beside the model; - for stdout.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    licence: Annotated[
+        str,
+        typer.Option("--license", metavar="ID", help="The model's, by the Hub's name: apache-2.0, mit, ..."),
+    ] = "unknown",
     force: Annotated[bool, typer.Option("--force", help="Replace a card that is there.")] = False,
 ) -> None:
     """Write a model's card: data, teachers, figures, limits.
@@ -51,7 +56,7 @@ def card(
     from ccl_cli.report.card import CARD
     from ccl_cli.report.card import card as describe
 
-    folder, text = describe(run)
+    folder, text = describe(run, licence=licence)
     if output == "-":
         print(text, end="")
         return
@@ -87,7 +92,7 @@ def push(
     from ccl_cli.engine import hub
 
     if dry_run:
-        files = hub.uploads(run)
+        files = hub.uploads(run, repository)
         if as_json:
             print(json.dumps([{"name": each.name, "bytes": each.size} for each in files]))
         else:

@@ -70,11 +70,11 @@ def load_model(path: Path) -> Artefact:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            if header.get("format") != _FORMAT:
+            if not isinstance(header, dict) or header.get("format") != _FORMAT:
                 raise WeightsError(f"'{path}' is not a model that ccl wrote.")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         recipe = _recipe(path, header)
-        classes = tuple(header["classes"])
+        classes = _classes(header)
         student = make_student(recipe.student, len(classes), with_weights=False)
         student.load_state_dict(state)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
@@ -90,3 +90,10 @@ def _recipe(path: Path, header: dict[str, Any]) -> Recipe:
             f"'{path}' was written by ccl {header.get('version')}; {__version__} does not read its recipe.",
             "Use that version.",
         ) from error
+
+
+def _classes(header: dict[str, Any]) -> tuple[str, ...]:
+    names = header["classes"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("its classes are not a list of names")
+    return tuple(names)
