@@ -20,7 +20,7 @@ from ccl_cli.data.middle import MiddleWindow
 from ccl_cli.data.sources import load_data
 from ccl_cli.engine import example_clips, export
 from ccl_cli.engine.artefact import load_model, save_model
-from ccl_cli.engine.build import load_student
+from ccl_cli.engine.build import make_student
 from ccl_cli.engine.deployed import Deployed, open_onnx, open_torch, trace, write_onnx
 from ccl_cli.engine.example_clips import find_examples, some_clips
 from ccl_cli.engine.export import export_model
@@ -42,7 +42,7 @@ def run(clips_folder, tmp_path_factory) -> Path:
     manifest = replace(load_data(f"folder:{clips_folder / 'set'}"), classes=CLASSES)
     recipe = Recipe(student="r2plus1d_tiny", clip=CLIP)
     torch.manual_seed(0)
-    student = load_student(recipe.student, len(CLASSES)).eval()
+    student = make_student(recipe.student, len(CLASSES)).eval()
     clips = some_clips(manifest.videos, recipe.clip, len(manifest.videos))
     with torch.no_grad():
         student.classifier.weight.mul_(100)
@@ -327,7 +327,7 @@ def test_every_student_can_be_exported(run, tmp_path, name):
     folder.mkdir()
     recipe = Recipe(student=name, clip={**CLIP, "size": 48})
     torch.manual_seed(0)
-    save_model(folder / MODEL, load_student(name, len(CLASSES)).eval(), recipe, CLASSES)
+    save_model(folder / MODEL, make_student(name, len(CLASSES)).eval(), recipe, CLASSES)
     (folder / MANIFEST).write_bytes((run / MANIFEST).read_bytes())
     result = export_model(folder / MODEL, tmp_path / "exported")
     assert set(result["difference"]) == {"torch.export", "onnxruntime"}
