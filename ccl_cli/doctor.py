@@ -409,6 +409,10 @@ def _surroundings() -> Iterator[Finding]:
     if variable := forbidden():
         advice = "Weights and models have to be here already; unset it to download."
         yield Finding("downloads", "ok", f"switched off by {variable}", advice)
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    advice = "" if encoding == "utf8" else "Names with other letters may be shown wrong: set PYTHONUTF8=1."
+    told = f"{sys.stdout.encoding}, {'a terminal' if sys.stdout.isatty() else 'no terminal: plain lines'}"
+    yield Finding("output", "warning" if advice else "ok", told, advice)
 
 
 def _said(error: BaseException) -> str:
