@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ccl_cli.errors import UsageError
-from ccl_cli.files import hold
+from ccl_cli.files import atomic_folder, hold
 
 
 def test_a_lock_is_held_by_one_until_it_is_closed(tmp_path):
@@ -27,3 +27,29 @@ def test_a_file_system_without_locks_is_worked_on_with_a_warning(tmp_path, monke
     with caplog.at_level("WARNING", "ccl"), hold(tmp_path / ".lock", "Taken.", "Wait.") as file:
         assert not file.closed
     assert os.strerror(number) in caplog.text
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+    path = tmp_path / "new" / "out"
+
+    def stopped():
+        with atomic_folder(path) as folder:
+            (folder / "half.txt").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert list((tmp_path / "new").iterdir()) == []
+    path.mkdir()  # an empty one is nobody's
+    with atomic_folder(path) as folder:
+        (folder / "whole.txt").write_text("whole")
+        assert list(path.iterdir()) == []
+    assert [file.name for file in path.iterdir()] == ["whole.txt"]
+    assert list((tmp_path / "new").iterdir()) == [path]
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty"), atomic_folder(tmp_path):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]

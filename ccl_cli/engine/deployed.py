@@ -102,7 +102,7 @@ def write_onnx(program: ExportedProgram, path: Path, record: Mapping[str, Any], 
         with warnings.catch_warnings():
             # torch 2.11 calls a function of its own that it has deprecated.
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
-            onnx = torch.onnx.export(
+            onnx: Any = torch.onnx.export(
                 program, (), input_names=[INPUT], output_names=list(OUTPUTS), verbose=False
             )
     except Exception as error:  # the exporter wraps whatever its parts raise
@@ -110,13 +110,10 @@ def write_onnx(program: ExportedProgram, path: Path, record: Mapping[str, Any], 
         raise _refused(f"The student '{name}' cannot be written as ONNX", error, hint) from error
     finally:
         exporter.setLevel(level)
-    if onnx is None:
-        raise PluginError(f"The student '{name}' cannot be written as ONNX.", "Use --format torch.")
-    model = onnx.model
-    batch: Any = model.graph.inputs[0].shape
-    onnx.rename_axes({batch[0]: BATCH})
+    model: Any = onnx.model
+    onnx.rename_axes({model.graph.inputs[0].shape[0]: BATCH})
     for node in model.graph.all_nodes():
-        node.metadata_props.clear()  # twice the size of the graph, with paths of this machine
+        node.metadata_props.clear()  # as large as the graph, and with paths of this machine
     model.metadata_props.update({key: json.dumps(value) for key, value in record.items()})
     onnx.save(path)
 

@@ -36,6 +36,7 @@ from ccl_cli.engine.quantised import CALIBRATION, quantise, top1
 from ccl_cli.engine.runs import locate_model
 from ccl_cli.errors import EnvironmentError_, UsageError
 from ccl_cli.files import atomic_folder, write_text
+from ccl_cli.spec import parse_model
 
 TORCH, EXPORTED, ONNX, INT8 = "torch", "torch.export", "onnxruntime", "onnxruntime int8"
 FILES = {EXPORTED: "model.pt2", ONNX: "model.onnx", INT8: "model.int8.onnx"}
@@ -142,7 +143,7 @@ def describe_use(artefact: Artefact) -> dict[str, Any]:
             "video": "windows start every `stride` frames; mean of softmax(logits), mean of features",
         },
         "model": {
-            "student": artefact.recipe.student,
+            "student": parse_model(artefact.recipe.student).name,  # not the weights' path that it began with
             "recipe": artefact.recipe.hash(),
             "manifest": artefact.header.get("manifest"),
             "step": artefact.header.get("step"),
@@ -164,7 +165,7 @@ def _write(job: _Job, formats: Collection[str]) -> None:
         job.networks[EXPORTED] = open_torch(path)
     if "onnx" in formats:
         _log.info("Converting it to ONNX.")
-        job.record["versions"] |= {name: version(name) for name in ("onnx", "onnxscript", "onnxruntime")}
+        job.record["versions"] |= {each: version(each) for each in ("onnx", "onnxscript", "onnxruntime")}
         path = job.folder / FILES[ONNX]
         write_onnx(program, path, job.record, name)
         job.networks[ONNX] = open_onnx(path)

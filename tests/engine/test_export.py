@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -15,9 +16,11 @@ import torch
 from torch import nn
 
 from ccl_cli import registry
+from ccl_cli.data.decode import read_frames
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.middle import MiddleWindow
 from ccl_cli.data.sources import load_data
+from ccl_cli.data.transforms import eval_view
 from ccl_cli.engine import example_clips, export
 from ccl_cli.engine.artefact import load_model, save_model
 from ccl_cli.engine.build import make_student
@@ -40,9 +43,9 @@ def run(clips_folder, tmp_path_factory) -> Path:
     """A run folder whose student is not trained, but tells videos apart."""
     folder = tmp_path_factory.mktemp("a run")
     manifest = replace(load_data(f"folder:{clips_folder / 'set'}"), classes=CLASSES)
-    recipe = Recipe(student="r2plus1d_tiny", clip=CLIP)
+    recipe = Recipe(student="r2plus1d_tiny@/home/me/weights.pth", clip=CLIP)
     torch.manual_seed(0)
-    student = make_student(recipe.student, len(CLASSES)).eval()
+    student = make_student("r2plus1d_tiny", len(CLASSES)).eval()
     clips = some_clips(manifest.videos, recipe.clip, len(manifest.videos))
     with torch.no_grad():
         student.classifier.weight.mul_(100)
@@ -148,7 +151,7 @@ def test_a_torch_file_carries_the_same(exported):
 
 
 def test_files_do_not_tell_where_they_were_made(run, exported):
-    hidden = [str(Path(export.__file__).parents[2]), str(Path(torch.__file__).parent), str(run)]
+    hidden = [str(Path(export.__file__).parents[2]), str(Path(torch.__file__).parent), str(run), "/home/me"]
     for path in exported[0].iterdir():
         contents = [path.read_bytes()]
         if path.suffix == ".pt2":
@@ -186,6 +189,21 @@ def test_int8_is_smaller_and_its_accuracy_is_counted(run, exported):
     assert result["bytes"]["onnxruntime int8"] < 0.5 * result["bytes"]["onnxruntime"]
     kinds = {node.op_type for node in onnx.load(folder / "model.int8.onnx").graph.node}
     assert {"Conv", "QuantizeLinear", "DequantizeLinear"} <= kinds
+
+
+def test_the_documentation_reads_a_video_as_ccl_does(run, exported, clips_folder, tmp_path, capsys):
+    page = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "exported").symlink_to(exported[0])
+    video = clips_folder / "set" / "test" / "down" / "1.mp4"
+    (tmp_path / "video.mp4").symlink_to(video)
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    read = read_frames(video, 0, 4, short_side=16).frames
+    output = expected(run, eval_view(read, Clip(**CLIP))[None])
+    assert capsys.readouterr().out.strip() == CLASSES[int(output["logits"].argmax())].strip()
+    close = 0.1 * float(output["feature"].abs().max())
+    np.testing.assert_allclose(scope["feature"], output["feature"].numpy(), atol=close)
 
 
 # ---- refusals
