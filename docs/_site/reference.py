@@ -86,7 +86,7 @@ def _default(field: Any) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{text}`".replace("|", r"\|")
+    return f"`{text}`"  # a bar within it does not end the cell
 
 
 def _text(text: str) -> str:

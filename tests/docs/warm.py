@@ -7,6 +7,7 @@ that it starts itself are ordinary ones.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1
 _CLIENT = """\
 #!{python} -SE
 import json, os, socket, sys
@@ -51,6 +53,8 @@ def warm_ccl(folder: Path) -> Iterator[Path]:
 
 
 def _serve(place: str) -> None:
+    if sys.platform == "linux":  # not to outlive tests that are killed
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     import ccl_cli.bench.preload
     import ccl_cli.report.page  # noqa: F401
 
