@@ -9,7 +9,7 @@ import torch
 
 from ccl_cli.cli import export as command
 from ccl_cli.engine.artefact import save_model
-from ccl_cli.engine.build import load_student
+from ccl_cli.engine.build import make_student
 from ccl_cli.engine.runs import MODEL
 from ccl_cli.recipe import Recipe
 from tests.cli.conftest import spawn
@@ -23,7 +23,7 @@ def model(tmp_path):
     torch.manual_seed(0)
     recipe = Recipe(student="r2plus1d_tiny", clip=CLIP)
     path.parent.mkdir()
-    save_model(path, load_student(recipe.student, 3), recipe, ("a", "b", "c"))
+    save_model(path, make_student(recipe.student, 3), recipe, ("a", "b", "c"))
     return path
 
 
