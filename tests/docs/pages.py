@@ -51,8 +51,8 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """What a reader would type: one shell line each, without comments and prompts."""
-    if block.language not in ("bash", "console"):
+    """What a reader would type: one shell line each, without comments and prompts; a file is not typed."""
+    if block.title or block.language not in ("bash", "console"):
         return []
     lines = block.text.replace("\\\n", " ").splitlines()
     if block.language == "console":
