@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -58,13 +59,15 @@ def export(
 ) -> None:
     """Write a trained student as ONNX and torch.export files, checked.
 
-    Bytes in, scores and feature out, any number of clips. Each file is compared with torch on real clips;
-    one that differs is not written.
+    Each file takes bytes and is compared with torch on real clips; one that differs is not written.
     """
     from ccl_cli.engine.export import export_model
+    from ccl_cli.signals import handled_by
 
     formats = ("onnx", "torch") if format_ == "both" else (format_,)
-    result = export_model(run, output, formats=formats, int8=int8, tolerance=tolerance, clips=clips or ())
+    # What it raises is no Exception: torch, which wraps those in its own, lets it through.
+    with handled_by(signal.default_int_handler):
+        result = export_model(run, output, formats=formats, int8=int8, tolerance=tolerance, clips=clips or ())
     if as_json:
         print(json.dumps(result))
     else:
@@ -72,20 +75,22 @@ def export(
 
 
 def _show(result: Mapping[str, Any], output: Path) -> None:
-    from ccl_cli.engine.export import FILES, INT8, ONNX
+    from ccl_cli.engine.export import FILES, INT8, ONNX, TORCH
 
     speed = result["speed"]
     rows = []
     for name, milliseconds in speed["ms"].items():
-        file, size = FILES.get(name, ""), result["bytes"].get(name)
-        differs = [_difference(result["difference"].get(name, {}).get(key)) for key in ("logits", "feature")]
-        rows.append((name, file, f"{size / 1e6:.1f}" if size else "", f"{milliseconds:.1f}", *differs))
-    console.print_table(["", "file", "MB", "ms per clip", "logits differ", "feature differs"], rows)
-    sizes = " and ".join(map(str, result["batches"]))
+        size, differences = result["bytes"].get(name, 0), result["difference"].get(name, {})
+        differs = [_difference(differences.get(key)) for key in ("logits", "feature")]
+        rows.append(
+            (FILES.get(name, TORCH), f"{size / 1e6:.1f}" if size else "", f"{milliseconds:.1f}", *differs)
+        )
+    console.print_table(["", "MB", "ms per clip", "logits differ by", "feature differs by"], rows)
+    threads, batches = speed["threads"], " and ".join(map(str, result["batches"]))
     print(
-        f"\nLargest difference from torch (of torch's largest value), on {result['clips']}, in batches of "
-        f"{sizes}.\nTimes: one clip, {speed['threads']} thread{'s'[: speed['threads'] - 1]}, median of "
-        f"{speed['rounds']} in turns, on this machine."
+        f"\nLargest difference from torch, of torch's largest value, in batches of {batches}\n"
+        f"of {result['clips']}. Times: median of {speed['rounds']} in turns, {threads} "
+        f"thread{'s'[: threads - 1]}, on this machine."
     )
     if "int8" in result:
         print("\n".join(_about_int8(result["int8"], speed["ms"][ONNX], speed["ms"][INT8])))
@@ -100,17 +105,17 @@ def _about_int8(int8: Mapping[str, Any], float32_ms: float, int8_ms: float) -> l
     accuracy, clips = int8["accuracy"], int8["calibration_clips"]
     lines = [f"\nint8, its ranges set by {clips} clip{'s'[: clips - 1]}:"]
     if accuracy is None:
-        lines.append("  What it costs in accuracy is not known: the run's test videos are not here.")
+        lines.append("  what it costs in accuracy is not known: the run's test videos are not here")
     else:
         before, after = accuracy["top1"].values()
         whole = "" if accuracy["videos"] == accuracy["of"] else f" of {accuracy['of']:,}"
-        lines.append(
-            f"  top-1 {after:.1f} %, float32 {before:.1f} %, on {accuracy['videos']:,}{whole} test videos, "
-            f"one clip of each; the same class in {accuracy['agree']:.1f} %."
-        )
+        lines += [
+            f"  top-1 {after:.1f} %, float32 {before:.1f} %; the same class in {accuracy['agree']:.1f} %",
+            f"  (one clip of each of {accuracy['videos']:,}{whole} test videos)",
+        ]
     ratio = int8_ms / float32_ms
     if ratio > 1:
-        lines.append(f"  {ratio:.1f} times as slow as float32 on this machine: only its file is smaller.")
+        lines.append(f"  {ratio:.1f} times as slow as float32 on this machine: only its file is smaller")
     else:
-        lines.append(f"  {1 / ratio:.1f} times as fast as float32 on this machine.")
+        lines.append(f"  {1 / ratio:.1f} times as fast as float32 on this machine")
     return lines

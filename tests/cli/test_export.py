@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ from ccl_cli.engine.artefact import save_model
 from ccl_cli.engine.build import make_student
 from ccl_cli.engine.runs import MODEL
 from ccl_cli.recipe import Recipe
+from ccl_cli.signals import STOPPING
 from tests.cli.conftest import spawn
 
 CLIP = {"frames": 2, "size": 16, "short_side": 16}
@@ -33,8 +35,8 @@ def test_a_model_becomes_a_folder_of_files(ccl, model, clips_folder, tmp_path):
     assert result.code == 0, result.err
     assert sorted(os.listdir(tmp_path / "deep" / "er")) == ["export.json", "model.pt2"]
     first, *_, last = result.out.splitlines()
-    assert first.split() == ["file", "MB", "ms", "per", "clip", "logits", "differ", "feature", "differs"]
-    assert "on the named files, in batches of 1 and 3." in result.out
+    assert first.split() == ["MB", "ms", "per", "clip", "logits", "differ", "by", "feature", "differs", "by"]
+    assert "in batches of 1 and 3\nof the named files." in result.out
     assert last == "deep/er"
 
 
@@ -88,7 +90,7 @@ def test_without_the_packages(ccl, model, monkeypatch, package):
         (
             {"top1": {"f": 50.0, "i": 49.5}, "agree": 98.0, "videos": 1000, "of": 1944},
             0.25,
-            ["top-1 49.5 %, float32 50.0 %, on 1,000 of 1,944 test videos", "98.0 %", "4.0 times as fast"],
+            ["top-1 49.5 %, float32 50.0 %", "98.0 %", "1,000 of 1,944 test videos", "4.0 times as fast"],
         ),
     ],
 )
@@ -96,6 +98,7 @@ def test_int8_is_reported_as_it_is(accuracy, speed, said):
     lines = command._about_int8({"accuracy": accuracy, "calibration_clips": 32}, 10.0, 10.0 * speed)
     for words in said:
         assert words in "\n".join(lines)
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.slow
@@ -105,3 +108,19 @@ def test_in_a_process_of_its_own_it_is_quiet_where_others_are_loud(model, clips_
     assert done.returncode == 0
     assert done.stderr == ""
     assert {"model.int8.onnx", "model.onnx", "model.pt2", "export.json"} == set(os.listdir("out"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", STOPPING)
+def test_stopped_it_leaves_nothing(model, clips_folder, tmp_path, number):
+    clips = str(clips_folder / "set")
+    words = ["export", str(model), "--output", "new/out", "--clips", clips]
+    process = subprocess.Popen([sys.executable, "-m", "ccl_cli", *words], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "Tracing" in line:
+            process.send_signal(number)
+            break
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert list((tmp_path / "new").iterdir()) == []
