@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from ccl_cli.engine.artefact import Artefact, save_model
 from ccl_cli.engine.build import make_student
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.evaluate import describe
-from ccl_cli.engine.runs import MANIFEST, MODEL, RunFolder
+from ccl_cli.engine.runs import MANIFEST, MODEL, RECIPE, RunFolder
 from ccl_cli.recipe import Recipe
+from ccl_cli.recipe_files import load_recipe
 
 CLIP = {"frames": 4, "size": 16, "short_side": 16}
 
@@ -42,3 +44,11 @@ def write_run(folder: Path, data: Path, seed: int = 0, **train: Any) -> Path:
     save_model(run.model, student, recipe, manifest.classes, manifest=manifest.hash, step=0)
     assert (folder / MODEL).is_file()
     return folder
+
+
+def publish(folder: Path, classes: Sequence[str] = ("climb", "fall")) -> Path:
+    """Put an untrained student into a run folder that has a recipe but no model."""
+    recipe = load_recipe(str(folder / RECIPE))
+    student = load_student(recipe.student, len(classes), with_weights=False)
+    save_model(folder / MODEL, student, recipe, tuple(classes), step=1)
+    return folder / MODEL

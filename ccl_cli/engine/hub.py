@@ -213,12 +213,15 @@ def _asking(repository: str) -> Iterator[HfApi]:
         raise
     except HFValidationError as error:  # stricter than ours
         raise UsageError(f"'{repository}' is not the name of a repository.", "It is OWNER/NAME.") from error
-    except HfHubHTTPError as error:
-        raise _refused(repository, error) from error
     except Exception as error:  # the client lets the errors of whatever HTTP library it uses through
-        said = " ".join(reason(error).split()[:30])
+        # Of a large file's upload it tells no more than the name, and what happened as the cause of that.
+        cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error
+        if isinstance(cause, HfHubHTTPError):
+            raise _refused(repository, cause) from error
+        said = " ".join(reason(cause).split()[:30]) if isinstance(cause, Exception) else "no answer"
         raise EnvironmentError_(
-            f"The Hugging Face Hub cannot be asked: {said}.", "Try again later."
+            f"The Hugging Face Hub cannot be asked: {said}.",
+            "See that the network is there, or try again later.",
         ) from error
 
 

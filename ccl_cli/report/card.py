@@ -22,6 +22,7 @@ from ccl_cli.spec import parse_model
 
 CARD = "README.md"
 _UNKNOWN = "unknown"  # also the Hub's word for a licence that is not known
+_MORE_SIGNS = re.compile(r"([&~$])")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 # The Hub's kinds of tasks have none for retrieval among videos.
 _TASKS = {
@@ -135,8 +136,7 @@ def _front_matter(artefact: Artefact, found: Sequence[Figure], licence: str) -> 
     }
     if found:
         fields["model-index"] = [{"name": artefact.recipe.name, "results": list(_index(found))}]
-    # Signs beyond ASCII as escapes: YAML takes some of them for the end of a line.
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
 
 def _index(found: Sequence[Figure]) -> Iterator[dict[str, Any]]:
@@ -148,7 +148,8 @@ def _index(found: Sequence[Figure]) -> Iterator[dict[str, Any]]:
                 if each.data == data and METRICS[each.metric][0] == task
             ]
             if metrics:
-                dataset = {"name": data, "type": data, "split": "test"}
+                name = clean(data)
+                dataset = {"name": name, "type": name, "split": "test"}
                 yield {"task": described, "dataset": dataset, "metrics": metrics}
 
 
@@ -321,8 +322,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _text(value: object) -> str:
-    """On one line, and nothing of it means anything to Markdown."""
-    return escaped(clean(value))
+    """On one line, and nothing of it means anything to Markdown, nor to the Hub's pages (``$``)."""
+    return _MORE_SIGNS.sub(r"\\\1", escaped(clean(value)))
 
 
 def _code(value: object) -> str:

@@ -9,7 +9,7 @@ from ccl_cli.report import paired
 from ccl_cli.report.layout import Block, Entry, blocks, footer, run_lines
 from ccl_cli.report.table import Summary, Table
 
-_SIGNS = re.compile(r"([\\`*_\[\]<>|&~$])")
+_SIGNS = re.compile(r"([\\`*_\[\]<>|])")
 _WIDEST = 9  # columns of figures
 
 
