@@ -49,6 +49,6 @@ def write_run(folder: Path, data: Path, seed: int = 0, **train: Any) -> Path:
 def publish(folder: Path, classes: Sequence[str] = ("climb", "fall")) -> Path:
     """Put an untrained student into a run folder that has a recipe but no model."""
     recipe = load_recipe(str(folder / RECIPE))
-    student = load_student(recipe.student, len(classes), with_weights=False)
+    student = make_student(recipe.student, len(classes), with_weights=False)
     save_model(folder / MODEL, student, recipe, tuple(classes), step=1)
     return folder / MODEL
