@@ -90,7 +90,7 @@ def _show(result: Mapping[str, Any], output: Path) -> None:
     print(
         f"\nLargest difference from torch, of torch's largest value, in batches of {batches}\n"
         f"of {result['clips']}. Times: median of {speed['rounds']} in turns, {threads} "
-        f"thread{'s'[: threads - 1]}, on this machine."
+        f"thread{'s'[: threads - 1]}."
     )
     if "int8" in result:
         print("\n".join(_about_int8(result["int8"], speed["ms"][ONNX], speed["ms"][INT8])))
