@@ -148,10 +148,13 @@ def _remedy(name: str, install: str) -> str:
 
 def _requirements() -> dict[str, str]:
     """By name, the versions that this ccl asks for; none where its metadata, or packaging, are not there."""
+    if _broken("packaging"):
+        return {}
+    from packaging.requirements import Requirement
+
     try:
         texts = importlib.metadata.requires("ccl-cli") or []
-        from packaging.requirements import Requirement
-    except ImportError:
+    except importlib.metadata.PackageNotFoundError:
         return {}
     requirements = [Requirement(text) for text in texts]
     return {each.name: str(each.specifier) for each in requirements if each.marker is None}
