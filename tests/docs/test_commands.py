@@ -80,7 +80,9 @@ TABLE |= {
     ),
     "ccl train --recipe smoke": Instead("takes a minute", f"{{}} {CLIPS}"),
     "ccl train --recipe smoke --data clips:my_videos": Instead(
-        "my_videos is there already", f"ccl train --recipe smoke {CLIPS}"
+        "my_videos is there already, and a minute",
+        "rm -r my_videos && ccl train --recipe smoke --workers 0 --epochs 1 "
+        "--data 'clips:my_videos?per_class=3&size=36&seconds=0.5'",
     ),
     # tests/docs/test_plugin_pages.py follows the pages about plugins, with edit and installation.
     "ccl plugins check image:mine": Instead(
