@@ -27,6 +27,8 @@ LONG = "takes minutes or hours"
 FETCH = "fetches published weights"
 SMALL = "--set student=r2plus1d_tiny --set clip.frames=4 --set clip.size=32 --set train.workers=0"
 EMBEDDINGS = "--teacher audio:precomputed@audio.npz --teacher image:precomputed@image.npz"
+BOTH = "ccl train --teacher audio:cnn14 --teacher image:resnet34"
+CLIPS = "--workers 0 --epochs 1 --data 'clips?per_class=3&size=36&seconds=0.5'"
 CELL = f"--name small --method baseline --setup AI --seeds 1 --epochs 1 {SMALL}"
 
 
@@ -69,12 +71,6 @@ TABLE: dict[str, Instead] = {
     "ccl demo --seeds 8": Instead(LONG),
     "ccl demo --correspondence 0": Instead(LONG),
     "ccl demo --full": Instead(LONG),
-}
-
-
-BOTH = "ccl train --teacher audio:cnn14 --teacher image:resnet34"
-CLIPS = "--workers 0 --epochs 1 --data 'clips?per_class=3&size=36&seconds=0.5'"
-TABLE |= {
     "ccl train --recipe smoke && ccl eval": Instead(
         "takes a minute", f"ccl train --recipe smoke {CLIPS} && ccl eval"
     ),
