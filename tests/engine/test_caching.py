@@ -137,6 +137,7 @@ def test_what_does_not_fit_is_not_used(clips_folder, tmp_path, caplog):
     assert RunFolder(run).summary["teachers"]["image:small"]["cached"] is None
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_to_what_it_began_with(clips_folder):
     whole = train(recipe(clips_folder))
     begun_live = train(recipe(clips_folder, train={"max_steps": 3}))
