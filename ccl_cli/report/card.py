@@ -222,9 +222,9 @@ def _data(artefact: Artefact, summary: Mapping[str, Any], evaluated: Sequence[Se
     rows = [
         ["listed for training", _text(data.get("train", _UNKNOWN))],
         ["seen in training", _text(data.get("seen", _UNKNOWN))],
-        ["not on disk", str(len(data.get("missing", ())))],
-        ["unreadable", str(len(data.get("unreadable", ())))],
-        ["without sound", _without_sound(data.get("modalities", {}))],
+        ["not on disk", str(len(data["missing"])) if "missing" in data else _UNKNOWN],
+        ["unreadable", str(len(data["unreadable"])) if "unreadable" in data else _UNKNOWN],
+        ["without sound", _without_sound(data["modalities"]) if "modalities" in data else _UNKNOWN],
         *evaluated,
     ]
     manifest = _code(data.get("manifest", _UNKNOWN))

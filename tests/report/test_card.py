@@ -108,6 +108,13 @@ def test_without_a_teacher_of_sound_nobody_listened(run):
     assert "| without sound | unknown: no teacher of sound" in card(run)[1]
 
 
+def test_what_was_not_recorded_is_unknown(run):
+    change(run, data={"name": "ucf51-split1"})
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", section(card(run)[1], "Data"), re.M))
+    for label in ("listed for training", "seen in training", "not on disk", "unreadable", "without sound"):
+        assert rows[label] == "unknown"
+
+
 def test_one_run_says_that_it_is_one(run):
     said = section(card(run)[1], "Results")
     assert "| ucf51-split1 | 41.2 |" in said
