@@ -339,7 +339,13 @@ def test_damaged_videos_are_passed_over_and_few_are_repeated(run, tmp_path, capl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(registry.names(registry.STUDENTS)))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("r2plus1d_18", "x3d_s") else pytest.mark.long)
+        for name in sorted(registry.names(registry.STUDENTS))
+    ],
+)
 def test_every_student_can_be_exported(run, tmp_path, name):
     folder = tmp_path / "run"
     folder.mkdir()
