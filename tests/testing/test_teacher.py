@@ -369,7 +369,7 @@ def test_a_check_leaves_the_teacher_as_it_was():
 
 def test_what_cannot_be_built_says_why():
     with pytest.raises(PluginError, match="Did you mean 'audio:small'"):
-        check_teacher("audio:smll")
+        check_teacher("audio:smalls")
     with pytest.raises(WeightsError, match="not on this machine"):
         check_teacher("audio:cnn14")
 
