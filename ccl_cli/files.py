@@ -55,6 +55,18 @@ def growing_path(path: Path) -> Iterator[Path]:
     partial.replace(path)
 
 
+def refuse_used(folder: Path) -> None:
+    """See that a folder is there to be made, or empty.
+
+    Raises:
+        UsageError: there is something.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"'{folder}' is a file.", "Name a new folder.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"'{folder}' is not empty.", "Name another folder, or remove it.")
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path``, which takes its place once it is complete, or is removed.
@@ -62,8 +74,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         UsageError: there is something at ``path`` already.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"'{path}' is not empty.", "Name another folder, or remove it.")
+    refuse_used(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

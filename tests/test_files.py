@@ -52,4 +52,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty"), atomic_folder(tmp_path):
         pass
+    with pytest.raises(UsageError, match="is a file") as caught, atomic_folder(tmp_path / "mine.txt"):
+        pass
+    assert "remove" not in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]

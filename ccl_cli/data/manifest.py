@@ -142,7 +142,10 @@ class Manifest:
         self._check_rows()
         for name in need:
             if not self.split(name):
-                raise DataError(f"The data set '{self.name}' has no videos in its {name} split.")
+                raise DataError(
+                    f"The data set '{self.name}' has no videos in its {name} split.",
+                    "`ccl data stats` counts its splits; of a folder, ?test=0.25 holds some videos out.",
+                )
         seen = {video.label for video in self.split("train")}
         unseen = sorted({video.label for video in self.split("test")} - seen) if seen else []
         if unseen:

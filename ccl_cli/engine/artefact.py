@@ -20,6 +20,7 @@ from ccl_cli.students import Student
 
 _FORMAT = "ccl-model-1"
 _KEY = "ccl"
+_NAME_ONE = "Name a run's folder, or its model.safetensors."
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,17 @@ def load_model(path: Path) -> Artefact:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             if not isinstance(header, dict) or header.get("format") != _FORMAT:
-                raise WeightsError(f"'{path}' is not a model that ccl wrote.")
+                raise WeightsError(f"'{path}' is not a model that ccl wrote.", _NAME_ONE)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         recipe = _recipe(path, header)
         classes = _classes(header)
         student = make_student(recipe.student, len(classes), with_weights=False)
         student.load_state_dict(state)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise WeightsError(f"'{path}' is damaged: {str(error).splitlines()[0]}.", "Train again.") from error
+        raise WeightsError(
+            f"'{path}' is damaged, or no model: {str(error).splitlines()[0]}.",
+            f"{_NAME_ONE} If it is one, get it again, or train again.",
+        ) from error
     return Artefact(student.eval(), recipe, classes, header)
 
 

@@ -35,7 +35,7 @@ from ccl_cli.engine.example_clips import Examples, find_examples, some_clips
 from ccl_cli.engine.quantised import CALIBRATION, quantise, top1
 from ccl_cli.engine.runs import locate_model
 from ccl_cli.errors import EnvironmentError_, UsageError
-from ccl_cli.files import atomic_folder, write_text
+from ccl_cli.files import atomic_folder, refuse_used, write_text
 from ccl_cli.spec import parse_model
 
 TORCH, EXPORTED, ONNX, INT8 = "torch", "torch.export", "onnxruntime", "onnxruntime int8"
@@ -96,6 +96,7 @@ def export_model(
         raise UsageError("--int8 is a version of the ONNX file.", "Add --format onnx or --format both.")
     if "onnx" in formats:
         need_onnx()
+    refuse_used(output)
     _, path = locate_model(run)
     artefact = load_model(path)
     examples = find_examples(path, artefact.classes, clips)

@@ -90,9 +90,11 @@ def index(
         check_installed()
     raw, roots = _listed(folder, [Path(path) for path in paths], bool(forget_paths))
     refusal = f"Another process brings '{folder}' up to date."
+    # Opened first: without a model no folder is made.
+    fresh = load_student(model) if _begins_anew(folder, rebuild) else None
     try:
         with hold(folder / ".lock", refusal, "Wait for it to end."), handled_by(interrupt):
-            opened = _made(folder, model, rebuild)
+            opened = _made(folder, model, rebuild, fresh)
             with open_library(folder, write=True) as library:
                 work = _Update(library, folder, tell)
                 work.forget(forget_paths)
@@ -140,10 +142,14 @@ def _listed(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[Raw,
     return list_videos([Path(root) for root in roots]), roots
 
 
-def _made(folder: Path, model: Path | None, rebuild: bool) -> _Lazy:
+def _begins_anew(folder: Path, rebuild: bool) -> bool:
+    return rebuild or not (folder / FILE).is_file()
+
+
+def _made(folder: Path, model: Path | None, rebuild: bool, fresh: Model | None) -> _Lazy:
     """The library's model, once there is a library of that model."""
-    if rebuild or not (folder / FILE).is_file():
-        opened = load_student(model)
+    if _begins_anew(folder, rebuild):
+        opened = fresh or load_student(model)
         dim = opened.artefact.student.feature_dim
         forget(folder)
         create(folder, model=opened.path, fingerprint=opened.fingerprint, dim=dim)

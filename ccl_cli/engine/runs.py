@@ -97,7 +97,10 @@ def find_run(name: Path | None) -> RunFolder:
         return RunFolder(name)
     runs = [run for run in all_runs() if run.model.is_file()]
     if not runs:
-        raise DataError(f"There is no finished run under '{runs_dir()}'.", "Train one with `ccl train`.")
+        raise DataError(
+            f"There is no finished run under '{runs_dir()}'.",
+            "Train one with `ccl train`, or name a run's folder elsewhere.",
+        )
     return max(runs, key=lambda run: run.model.stat().st_mtime_ns)
 
 

@@ -90,7 +90,7 @@ def card(run: Path | None, *, licence: str = _UNKNOWN, repository: str = "OWNER/
         f"# {_text(artefact.recipe.name)}",
         _introduction(artefact, summary),
         *_section("Use", _use(artefact, repository)),
-        *_section("Results", _results(found, failed)),
+        *_section("Results", _results(found, failed, summary)),
         *_section("Data", _data(artefact, summary, _evaluated(folder, found))),
         *_section("Teachers", _teachers(artefact, summary)),
         *_section("Limits", _limits(artefact)),
@@ -179,14 +179,23 @@ def _use(artefact: Artefact, repository: str) -> list[str]:
     ]
 
 
-def _results(found: Sequence[Figure], failed: int) -> list[str]:
+def _results(found: Sequence[Figure], failed: int, summary: Mapping[str, Any]) -> list[str]:
     if not found:
-        return ["There are no figures of the finished run on a test split."]
+        return [_unfinished(summary) or "There are no figures of the finished run on a test split."]
     rows = [["data, test split", *(METRICS[name][1] for name in METRICS)]]
     for data in dict.fromkeys(each.data for each in found):
         texts = {each.metric: each.text for each in found if each.data == data}
         rows.append([_text(data), *(texts.get(name, "") for name in METRICS)])
     return [_table(rows), _spread(max(len(each.seeds) for each in found), failed)]
+
+
+def _unfinished(summary: Mapping[str, Any]) -> str:
+    if summary.get("finished", True):
+        return ""
+    return (
+        f"The run was stopped before its end, after step {summary.get('steps', _UNKNOWN)}: figures of it are "
+        "not those of its recipe, and are left out."
+    )
 
 
 def _spread(seeds: int, failed: int) -> str:

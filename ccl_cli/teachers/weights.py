@@ -25,6 +25,7 @@ from ccl_cli.spec import Spec
 
 ZENODO = "https://zenodo.org/api/records/"
 _HUB = "hf://"
+_SUFFIXES = (".safetensors", ".pth", ".pyth", ".pt", ".bin")
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state")
 
 
@@ -78,6 +79,11 @@ def locate(spec: Spec, *files: WeightFile) -> Path:
         if found:
             return found
     plain = Spec(spec.kind, spec.name, None, spec.options)
+    if turned := _turned_round(spec):
+        raise WeightsError(
+            f"{plain} names no file of weights: what follows '?' are options.",
+            f"The file comes first: {shlex.quote(str(turned))}.",
+        )
     if not files:
         raise WeightsError(f"{plain} needs a file of weights.", f"Write {spec.label}@FILE.")
     raise WeightsError(
@@ -136,7 +142,7 @@ def as_safetensors(path: Path) -> Path:
     """
     if path.suffix == ".safetensors":
         return path
-    if path.suffix not in (".pth", ".pyth", ".pt", ".bin"):
+    if path.suffix not in _SUFFIXES:
         raise WeightsError(
             f"'{path}' is no weights file.",
             "Weights are read from .safetensors, .pth, .pyth, .pt and .bin files.",
@@ -164,6 +170,15 @@ def _named(spec: Spec) -> Path:
     return path
 
 
+def _turned_round(spec: Spec) -> Spec | None:
+    """What was meant by ``name?key=value@weights``."""
+    for key, value in spec.options.items():
+        value, mark, weights = str(value).partition("@")
+        if mark and weights.endswith(_SUFFIXES):
+            return Spec(spec.kind, spec.name, weights, {**spec.options, key: value})
+    return None
+
+
 def _published_checksum(file: WeightFile) -> str | None:
     if not file.checksum or not file.checksum.startswith("zenodo:"):
         return file.checksum
@@ -185,13 +200,13 @@ def _check_cached(file: WeightFile) -> None:
 
 def _refuse_offline(file: WeightFile) -> None:
     if variable := forbidden():
-        raise _not_downloaded(file, f"{variable} is set")
+        raise _not_downloaded(file, f"{variable} is set", "Unset it and run the command again")
 
 
-def _not_downloaded(file: WeightFile, why: str) -> WeightsError:
+def _not_downloaded(file: WeightFile, why: str, step: str = "Run the command again") -> WeightsError:
     return WeightsError(
         f"{file.filename} was not downloaded: {why}.",
-        f"Run the command again, or download {file.address} elsewhere and put it at {file.path}.",
+        f"{step}, or download {file.address} elsewhere and put it at {file.path}.",
     )
 
 

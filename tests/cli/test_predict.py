@@ -89,7 +89,11 @@ def test_what_cannot_be_read_is_named_and_the_others_are_done(ccl, run, videos):
     assert "gone.mp4: it cannot be read: No such file or directory" in result.err
     assert result.err.splitlines()[-1] == "Error: 2 of 8 cannot be read; the others are done."
     alone = ccl("predict", "gone.mp4")
-    assert (alone.code, alone.err) == (4, "Error: gone.mp4: it cannot be read: No such file or directory.\n")
+    assert alone.code == 4
+    assert alone.err.splitlines() == [
+        "Error: gone.mp4: it cannot be read: No such file or directory.",
+        "  See that the path is right, and that it is a whole video.",
+    ]
     ccl("predict", "videos", "--output", "o.csv")
     (row,) = [row for row in csv.DictReader(Path("o.csv").read_text().splitlines()) if row["error"]]
     assert row["video"] == "videos/cut.mp4"
@@ -128,7 +132,7 @@ def test_names_that_are_not_harmless(ccl, run, videos):
         (["videos", "--output", "o.csv", "--json"], 2, "exclude each other"),
         (["videos", "--top", "0"], 2, "'--top'"),
         (["videos", "--model", "nowhere"], 4, "'nowhere' is not a run folder"),
-        (["videos", "--model", "videos/down/0.mp4"], 6, "is damaged"),
+        (["videos", "--model", "videos/down/0.mp4"], 6, "Name a run's folder, or its model.safetensors."),
     ],
 )
 def test_errors_are_sentences(ccl, run, videos, arguments, code, said):
@@ -142,7 +146,7 @@ def test_errors_are_sentences(ccl, run, videos, arguments, code, said):
 def test_without_a_model(ccl, videos):
     result = ccl("predict", "videos")
     assert result.code == 4
-    assert "Train one with `ccl train`." in result.err
+    assert "Train one with `ccl train`, or name a run's folder elsewhere." in result.err
 
 
 def test_the_model_may_be_a_run_or_its_file(ccl, run, videos, clips_folder, tmp_path):

@@ -131,6 +131,12 @@ def test_errors_are_sentences(ccl, library, arguments, code, said):
     assert not Path("new").exists()
 
 
+@pytest.mark.parametrize("model", [[], ["--model", "videos/down/0.mp4"]], ids=["none", "no model"])
+def test_without_a_model_no_folder_is_made(ccl, videos, model):
+    assert ccl("index", "videos", "--output", "new", *model).code in (4, 6)
+    assert not Path("new").exists()
+
+
 def test_faiss(ccl, library):
     words = ["search", "videos/down", "--index", "library", "--json"]
     exact = ccl(*words).out.splitlines()

@@ -125,10 +125,11 @@ def test_one_run_says_that_it_is_one(run):
 def test_a_run_without_figures(tmp_path, run):
     bare = write_run(tmp_path / "2", **TINY)
     publish(bare)
-    change(run, finished=False)  # evaluated, but stopped before its end
-    for folder in (bare, run):
+    change(run, finished=False, steps=6)  # evaluated, but stopped before its end
+    said = "There are no figures of the finished run", "stopped before its end, after step 6"
+    for folder, why in zip((bare, run), said, strict=True):
         text = card(folder)[1]
-        assert "There are no figures of the finished run" in text
+        assert why in section(text, "Results")
         assert "model-index" not in front(text)
 
 

@@ -152,6 +152,7 @@ def test_offline_nothing_is_asked(server, monkeypatch, variable, url):
         pull(file)
     assert str(file.path) in str(caught.value)
     assert file.address in str(caught.value)
+    assert "Unset it and run the command again" in str(caught.value)
     assert server.asked == []
 
 

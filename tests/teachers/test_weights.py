@@ -55,6 +55,16 @@ def test_absent_weights_say_what_to_put_where_and_which_command_gets_them(tmp_pa
     assert caught.value.exit_code == 6
 
 
+@pytest.mark.parametrize("files", [[FILE], []], ids=["published", "none"])
+def test_a_file_behind_the_options_is_put_before_them(files):
+    with pytest.raises(WeightsError, match="what follows '\\?' are options") as caught:
+        locate(parse_model("image:net?size=64&pad_type=same@mine.pth"), *files)
+    assert "'image:net@mine.pth?size=64&pad_type=same'" in str(caught.value)
+    with pytest.raises(WeightsError) as caught:  # an option may hold an @
+        locate(parse_model("image:net?list=a@b.csv"), *files)
+    assert "are options" not in str(caught.value)
+
+
 def test_any_published_file_will_do():
     other = WeightFile("net.safetensors", "https://example.org/net.safetensors")
     other.path.parent.mkdir(parents=True)
