@@ -20,8 +20,6 @@ from ccl_cli.errors import UsageError
 
 _OPTIONS = re.compile(r"[A-Za-z_][\w.-]*=[^&]*(?:&[A-Za-z_][\w.-]*=[^&]*)*")
 
-_MISPLACED = re.compile(r"@\S+\.(?:safetensors|pth|pt|pyth|bin)$")
-
 
 @dataclass(frozen=True)
 class Spec:
@@ -61,12 +59,6 @@ def parse_model(text: str) -> Spec:
         raise UsageError(
             f"'{text}' is not a model: write modality:name@weights?key=value.", "For example audio:cnn14."
         )
-    for key, value in options.items():
-        if _MISPLACED.search(str(value)):  # it would be taken for a part of the option, without a word
-            value, _, file = str(value).rpartition("@")
-            raise UsageError(
-                f"In '{text}' the weights stand behind the options.", f"Write {body}@{file}?{key}={value}."
-            )
     return Spec(kind, name, weights or None, options)
 
 

@@ -71,10 +71,3 @@ def test_what_is_no_data_set(text):
 def test_text_and_spec_are_one(kind, name, weights, options):
     spec = Spec(kind, name, weights, options)
     assert parse_model(str(spec)) == spec
-
-
-def test_weights_behind_the_options_are_not_taken_for_one_of_them():
-    with pytest.raises(UsageError, match="weights stand behind the options") as error:
-        parse_model("image:mobilenetv2_100?pad_type=same@my/w.safetensors")
-    assert "image:mobilenetv2_100@my/w.safetensors?pad_type=same" in error.value.hint
-    assert parse_model("text:sentence?prompt=me@home").options == {"prompt": "me@home"}
