@@ -147,7 +147,7 @@ def collect(paths: Sequence[Path] = (), split: str = "test") -> Collected:
 
 
 def abbreviations(modalities: Iterable[str]) -> dict[str, str]:
-    """By modality as many of its first letters as tell it from the others: A, I; but Im and In."""
+    """By modality as many of its first letters as tell it from the others: A and I, but Ima and Imu."""
     names = set(modalities)
 
     def alone(start: str) -> bool:

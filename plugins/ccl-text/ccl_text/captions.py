@@ -23,9 +23,10 @@ def read_captions(path: str, digest: str) -> Captions:
     Raises:
         DataError: absent, no such table, or another file than it was.
     """
-    if digest_of(path) != digest:
-        raise DataError(f"The captions '{path}' have changed since the run began.", "Start again.")
-    return _parsed(path, digest)
+    try:
+        return _parsed(path, digest, Path(path).stat().st_mtime_ns)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def digest_of(path: str) -> str:
@@ -38,13 +39,13 @@ def digest_of(path: str) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
-        raise DataError(
-            f"The captions '{path}' cannot be read: {error.strerror}.", "Correct captions=FILE."
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 @functools.lru_cache(maxsize=8)
-def _parsed(path: str, _digest: str) -> Captions:
+def _parsed(path: str, digest: str, _mtime: int) -> Captions:
+    if digest_of(path) != digest:
+        raise DataError(f"The captions '{path}' have changed since the run began.", "Start again.")
     found: dict[str, tuple[str, ...]] = {}
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
@@ -64,3 +65,7 @@ def _parsed(path: str, _digest: str) -> Captions:
     if not found:
         raise DataError(f"'{path}' holds no captions.", "Write lines of a video's id and a text.")
     return found
+
+
+def _unreadable(path: str, error: OSError) -> DataError:
+    return DataError(f"The captions '{path}' cannot be read: {error.strerror}.", "Correct captions=FILE.")
