@@ -200,7 +200,7 @@ def _scan(folders: tuple[str, ...]) -> Scan:
         if first is not plugin:
             problems.append(
                 f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} is ignored: "
-                f"{first.origin} already provides that name."
+                f"{first.origin} already provides that name; uninstall one of them."
             )
     return Scan(tuple(found.values()), tuple(problems))
 

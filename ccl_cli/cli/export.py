@@ -13,6 +13,7 @@ import typer
 from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, OUTPUT, examples, with_verbosity
+from ccl_cli.errors import Interrupted
 
 app = typer.Typer(add_completion=False)
 
@@ -66,8 +67,13 @@ def export(
 
     formats = ("onnx", "torch") if format_ == "both" else (format_,)
     # What it raises is no Exception: torch, which wraps those in its own, lets it through.
-    with handled_by(signal.default_int_handler):
-        result = export_model(run, output, formats=formats, int8=int8, tolerance=tolerance, clips=clips or ())
+    try:
+        with handled_by(signal.default_int_handler):
+            result = export_model(
+                run, output, formats=formats, int8=int8, tolerance=tolerance, clips=clips or ()
+            )
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped; nothing was written.", "The same command begins anew.") from None
     if as_json:
         print(json.dumps(result))
     else:

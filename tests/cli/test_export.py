@@ -125,3 +125,14 @@ def test_stopped_it_leaves_nothing(model, clips_folder, tmp_path, number):
     assert process.returncode == 130
     assert "Traceback" not in said
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_stopped_it_says_that_nothing_is_there(ccl, model, clips_folder, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ccl_cli.engine.export.export_model", stop)
+    result = ccl("export", str(model), "--output", "out", "--clips", str(clips_folder / "set" / "test"))
+    assert (result.code, result.out) == (130, "")
+    assert "nothing was written" in result.err
+    assert not (tmp_path / "out").exists()
