@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.middle import MiddleWindow
-from ccl_cli.data.sources import SUFFIXES, files_below, load_data
+from ccl_cli.data.raw import list_videos
+from ccl_cli.data.sources import load_data
 from ccl_cli.engine.runs import MANIFEST
 from ccl_cli.errors import DataError
 from ccl_cli.recipe import Clip
@@ -52,7 +53,7 @@ def find_examples(model: Path, classes: tuple[str, ...], named: Sequence[Path]) 
     manifest = _manifest_beside(model, classes)
     test, train = (_there(manifest, split) for split in ("test", "train"))
     if named:
-        videos = tuple(video for path in named for video in _videos_at(path))
+        videos = _named(named)
         return Examples("the named files", videos, train or videos, test)
     if test:
         return Examples("test videos of the run", test, train or test, test)
@@ -115,12 +116,11 @@ def _there(manifest: Manifest | None, split: str) -> tuple[Video, ...]:
     return tuple(video for video in manifest.split(split) if video not in missing)
 
 
-def _videos_at(path: Path) -> Iterator[Video]:
-    """A file, or all videos below a folder."""
-    files = [path]
-    if path.is_dir():
-        files = [file for file in files_below(path) if file.suffix.lower() in SUFFIXES]
-    if not files or not files[0].is_file():
-        said = f"There is no video below '{path}'." if path.is_dir() else f"There is no file '{path}'."
-        raise DataError(said, "Name video files, or folders of them, with --clips.")
-    yield from (Video(str(file), file.absolute(), 0, "test") for file in files)
+def _named(paths: Sequence[Path]) -> tuple[Video, ...]:
+    """Files, and all videos below folders."""
+    videos = list_videos(paths).videos
+    if absent := next((video.path for video in videos if not Path(str(video.path)).is_file()), None):
+        raise DataError(
+            f"There is no file '{absent}'.", "Name video files, or folders of them, with --clips."
+        )
+    return videos

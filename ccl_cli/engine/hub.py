@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 # What of a folder is the model's: neither checkpoints nor lists of somebody's files.
 _EVALUATIONS = "eval-*.json"
 _TAKEN = (MODEL, RECIPE, CARD, _EVALUATIONS)
-_GIVEN = (*_TAKEN, "*.onnx", "*.pt2", "export.json")  # exported models may hold code: they are not taken
+# What `ccl export` wrote into a folder of the run. It may hold code: it is not taken.
+_EXPORTED = ("*/model.onnx", "*/model.int8.onnx", "*/model.pt2", "*/export.json")
+_GIVEN = (*_TAKEN, *_EXPORTED)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _log = logging.getLogger("ccl")
 
@@ -68,7 +70,10 @@ def uploads(run: Path | None, repository: str) -> list[Upload]:
     if folder is None:
         return [Upload(MODEL, path), written]
     found = {
-        each.name: each for pattern in _GIVEN for each in sorted(folder.path.glob(pattern)) if each.is_file()
+        each.relative_to(folder.path).as_posix(): each
+        for pattern in _GIVEN
+        for each in sorted(folder.path.glob(pattern))
+        if each.is_file()
     }
     listed = [Upload(name, each) for name, each in found.items()]
     if CARD not in found:

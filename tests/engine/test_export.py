@@ -298,7 +298,7 @@ def test_files_that_are_named_are_compared_on(run, clips_folder, tmp_path):
     assert len(examples.labelled) == 6
 
 
-@pytest.mark.parametrize(("name", "said"), [("absent.mp4", "no file"), ("empty", "no video below")])
+@pytest.mark.parametrize(("name", "said"), [("absent.mp4", "no file"), ("empty", "holds no videos")])
 def test_paths_without_a_video(run, tmp_path, name, said):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=said):

@@ -54,10 +54,12 @@ def model_of(run) -> dict[str, bytes]:
 
 
 def test_what_belongs_to_the_model_and_nothing_else(run):
-    (run / "model.onnx").write_bytes(b"graph")
+    (run / "exported").mkdir()
+    (run / "exported" / "model.onnx").write_bytes(b"graph")
+    (run / "model.onnx").write_bytes(b"of somebody else")
     (run / "eval-x.json").mkdir()
     names = {each.name: each.size for each in hub.uploads(run, "me/mine")}
-    files = ("model.safetensors", "recipe.yaml", "eval-ucf51-split1-test.json", "model.onnx")
+    files = ("model.safetensors", "recipe.yaml", "eval-ucf51-split1-test.json", "exported/model.onnx")
     assert names.pop("README.md") > 1000
     assert names == {name: (run / name).stat().st_size for name in files}
     assert not (run / "README.md").exists()
