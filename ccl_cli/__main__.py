@@ -29,11 +29,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except typer.TyperException as error:
-        command = getattr(getattr(error, "ctx", None), "command_path", "ccl")
+        command = getattr(getattr(error, "ctx", None), "command_path", None) or _begun(argv)
         return console.report(UsageError(error.format_message(), f"`{command} --help` explains it."))
     except Exception as error:
         return console.report(error)
     return code if isinstance(code, int) else 0
+
+
+def _begun(argv: Sequence[str] | None) -> str:
+    """The command that was typed: an option without its value does not say whose it is."""
+    from ccl_cli.cli.app import OWN
+
+    words = sys.argv[1:] if argv is None else argv
+    return f"ccl {words[0]}" if words and words[0] in OWN else "ccl"
 
 
 def _pipe_closed() -> int:

@@ -42,4 +42,4 @@ class Unreadable:
             raise DataError(f"{self._told[0]}.", "See that the path is right, and that it is a whole video.")
         if self._told:
             count = f"{len(self._told)} of {self._files}" if self._files else str(len(self._told))
-            raise DataError(f"{count} cannot be read; the others are done.")
+            raise DataError(f"{count} cannot be read; the others are done.", "The reasons stand above.")

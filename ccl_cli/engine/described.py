@@ -51,7 +51,9 @@ def described(folder: Path, split: str) -> Videos:
     manifest = Manifest.load(folder / MANIFEST)
     videos = manifest.split(split)
     if not videos:
-        raise DataError(f"The data set '{manifest.name}' has no {split} split.")
+        raise DataError(
+            f"The data set '{manifest.name}' has no {split} split.", "`ccl data stats` counts its splits."
+        )
     found_sizes = (size_of(video.path) for video in videos)
     sizes = [_GONE if size is None else size for size in found_sizes]
     key = {"model": _hash_of(run.model), "videos": _hash_of_rows(manifest, videos)}

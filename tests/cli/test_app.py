@@ -282,3 +282,11 @@ def test_verbosity_before_or_after_the_command(ccl, monkeypatch, place, flags, l
     assert {line.split()[-1] for line in result.err.splitlines() if "a line of" in line} == levels
     assert "Error: Enough." in result.err
     assert result.out == ""
+
+
+@pytest.mark.parametrize("words", [["search", "a", "--index"], ["data", "pack", "x", "--output"]])
+def test_an_option_without_its_value_names_the_command(ccl, words):
+    result = ccl(*words)
+    assert result.code == 2
+    assert f"`ccl {words[0]}" in result.err
+    assert "--help` explains it" in result.err
