@@ -232,7 +232,7 @@ def _codecs() -> Iterator[Finding]:
             "encoders",
             "warning",
             f"no {' and no '.join(missing)}",
-            "ccl data pack --format mp4 needs libx264: install PyAV from its wheel, pip install --force av",
+            "ccl data pack --format mp4 needs libx264: install PyAV from its wheel, pip install --force-reinstall av",
         )
 
 
@@ -242,7 +242,7 @@ def _codec(decoder: str, encoder: str) -> Finding:
 
     part = f"codec {decoder}"
     if decoder not in av.codecs_available:
-        advice = "Such files cannot be read. Install PyAV from its wheel: pip install --force av"
+        advice = "Such files cannot be read. Install PyAV from its wheel: pip install --force-reinstall av"
         return Finding(part, "warning", "no decoder", advice)
     if not _can_encode(encoder):
         return Finding(part, "ok", "there is a decoder (not tried: no encoder)")
