@@ -232,7 +232,7 @@ def _codecs() -> Iterator[Finding]:
             "encoders",
             "warning",
             f"no {' and no '.join(missing)}",
-            "ccl data pack --format mp4 needs libx264: install PyAV from its wheel, pip install --force-reinstall av",
+            "ccl data pack --format mp4 needs libx264: pip install --force-reinstall av",
         )
 
 
