@@ -417,6 +417,7 @@ def test_the_official_lists_are_enough_only_if_asked(shared):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_dial_of_the_synthetic_world_is_read_off(tmp_path):
     """slow: writes a thousand clips and fits an audio teacher.
 
