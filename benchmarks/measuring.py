@@ -28,7 +28,7 @@ def heading(title: str, *packages: str) -> None:
     script = Path(sys.argv[0]).resolve()
     command = shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
     print(f"## {title}\n\n    {command}\n")
-    print(f"{time.strftime('%d %B %Y').lstrip('0')}. {_cpu()}; {busy}.")
+    print(f"{time.strftime('%d %B %Y').lstrip('0')}. {machine()}; {busy}.")
     print(f"Python {platform.python_version()}, {versions}.\n", flush=True)
 
 
@@ -85,14 +85,20 @@ def available_memory() -> int:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print :func:`table_text`."""
+    print(table_text(columns, rows), end="\n\n", flush=True)
+
+
+def table_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table; the first column to the left, numbers to the right."""
     text = [list(map(str, row)) for row in [columns, *rows]]
     widths = [max(len(row[i]) for row in text) for i in range(len(columns))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    for row in [text[0], rule, *text[1:]]:
-        first, *rest = zip(row, widths, strict=True)
-        print("|", " | ".join([first[0].ljust(first[1]), *(cell.rjust(w) for cell, w in rest)]), "|")
-    print(flush=True)
+    lines = []
+    for first, *rest in [text[0], rule, *text[1:]]:
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:], strict=True))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def figure(value: float) -> str:
@@ -110,12 +116,8 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def _field(file: str, name: str) -> int:
-    lines = Path(file).read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
-def _cpu() -> str:
+def machine() -> str:
+    """Its processor and how much of it this run uses (Linux)."""
     info = Path("/proc/cpuinfo").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in reversed(info) if ":" in line)
     fields = {key.strip(): value.strip() for key, value in fields.items()}
@@ -123,3 +125,8 @@ def _cpu() -> str:
     has = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     return f"{os.cpu_count()} cores of {fields['model name']} ({', '.join(has)}), OMP_NUM_THREADS {threads}"
+
+
+def _field(file: str, name: str) -> int:
+    lines = Path(file).read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
