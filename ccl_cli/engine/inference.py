@@ -60,6 +60,7 @@ def watch(
         recipe.clip,
         stride=recipe.eval.stride,
         chunk=batch_size,
+        mixed=device.type != "cpu",  # there large batches are hardly faster
         rank=rank(),
         processes=world_size(),
     )
