@@ -44,8 +44,8 @@ class SlidingWindows(IterableDataset[Chunk]):
         clip: The student's view.
         stride: Frames between window starts.
         chunk: Windows per chunk.
-        mixed: Whether a chunk may hold windows of several videos. If not, what a network makes of a video is the
-            same to the bit whatever else is looked at, by how many workers, and after which interruptions.
+        mixed: Whether a chunk may hold windows of several videos. If not, what a network makes of a video
+            does not depend on the others in its last bits.
         rank: This process.
         processes: Number of processes; each reads its share of the videos.
     """

@@ -224,7 +224,8 @@ class _Update:
         workers: int | None,
     ) -> None:
         names = raw.names
-        found = see(model, raw.videos, title="index", batch_size=batch_size, workers=workers)
+        # Else what is in the library would depend on when it was interrupted.
+        found = see(model, raw.videos, title="index", batch_size=batch_size, workers=workers, mixed=False)
         with closing(found):
             for seen in found:
                 name = names[seen.row]
