@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import mmap
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ _WRITES = {
     "shutil.rmtree",
     "sqlite3.connect",
 }
+_numbers = itertools.count()
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -53,10 +55,11 @@ class Command:
         small: Mapping[str, int] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._number = folder, folder.with_name(f"{folder.name}.writes")
-        self._number.write_bytes(bytes(8))
-        self.said_in = folder.with_name(f"{folder.name}.said")
+        self.folder = folder
+        beside = folder.with_name(f"{folder.name}.{next(_numbers)}")
+        self.said_in, self._number = beside.with_suffix(".said"), beside.with_suffix(".writes")
         self.said_in.write_bytes(b"")
+        self._number.write_bytes(bytes(16))
         environment = {**os.environ, "CCL_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
         multiprocessing.set_forkserver_preload(_PRELOAD)
         context = multiprocessing.get_context("forkserver")
@@ -71,6 +74,8 @@ class Command:
         )
         self.process = context.Process(target=_run, args=given)
         self.process.start()
+        while not struct.unpack("qq", self._number.read_bytes())[1] and self.wait(0.002) is None:
+            pass
         self.began = time.monotonic()
 
     @property
@@ -83,6 +88,11 @@ class Command:
         """Its exit code, -n if signal n ended it; None if it still runs after so many seconds."""
         self.process.join(seconds)
         return self.process.exitcode
+
+    @property
+    def ended(self) -> float:
+        """When its last word came, as far as it has ended: ``time.monotonic``."""
+        return time.monotonic() - (time.time() - self.said_in.stat().st_mtime)
 
     def end(self, seconds: float = 120) -> tuple[int, str]:
         """Wait for its end: exit code, and all that it said."""
@@ -110,7 +120,7 @@ class Command:
     @property
     def writes(self) -> int:
         """How often it and its processes have opened a file to write, renamed, removed or made one."""
-        return int(struct.unpack("q", self._number.read_bytes())[0])
+        return int(struct.unpack("qq", self._number.read_bytes())[0])
 
 
 def fresh_server() -> None:
@@ -174,7 +184,7 @@ def _run(
 def _count_writes(path: str, before: int) -> None:
     """Count the writes of this process and of those that it forks; before one of them kill them."""
     with open(path, "r+b") as file:
-        memory = mmap.mmap(file.fileno(), 8)
+        memory = mmap.mmap(file.fileno(), 16)
     first = os.getpid()
 
     def look(event: str, given: tuple[object, ...]) -> None:
@@ -193,6 +203,7 @@ def _count_writes(path: str, before: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(look)
+    memory[8:] = struct.pack("q", 1)  # it has begun
 
 
 def _fork_instead(path: str, arguments: Sequence[str], passed: Sequence[int]) -> int:

@@ -39,6 +39,11 @@ def result(folder: Path) -> dict[str, Any]:
     return {path.relative_to(folder).as_posix(): _read(path) for path in _files(folder)}
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are equal to the bit."""
+    return bool(_plain(one) == _plain(other))
+
+
 def left_over(folder: Path) -> list[str]:
     """Temporary files, and folders of unfinished work."""
     return sorted(
