@@ -53,6 +53,8 @@ def configure(quiet: bool = False, verbose: bool = False, debug: bool = False) -
     _log.setLevel(_asked.level if first_process() else logging.ERROR)
     _log.propagate = False
     _log.handlers = [_handler()]
+    if _asked.level > logging.DEBUG:  # each retry of the Hub's client is two lines, and the last is an error
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def first_process() -> bool:
