@@ -16,12 +16,12 @@ import json
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ccl_cli.data.info import AudioTrack, VideoInfo
+from ccl_cli.data.kept import KeptIndexes
 from ccl_cli.data.location import JPEGS, MP4, RECORD, SOUND, Packed
 from ccl_cli.errors import DataError
 
@@ -34,7 +34,7 @@ _BLOCK = 64  # JPEGs that are read at once
 _BUFFER = 2**20  # bytes of an mp4 that are read at once: most are smaller
 
 
-@lru_cache(maxsize=1024)
+@KeptIndexes
 def index(location: Packed) -> VideoInfo:
     """A packed video's index, read from its record; cached per process.
 
