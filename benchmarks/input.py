@@ -4,10 +4,10 @@
 
 All ways read the same windows in turns, one thread each; medians. Seconds are of the processor, so that
 others on the machine do not count; files are in the page cache. Nothing is kept between two reads, as in the
-first epoch; "later epochs" keeps the index of each file's frames, as training does. The first video is also made into a 720p file. "wrong" counts reads whose first
-frame is not the one that was asked for. Of other packages those that are installed take part: torchcodec,
-decord, pytorchvideo, and h5py for the way of the published code: JPEG frames of 240 pixels in an HDF5 file,
-read with PIL.
+first epoch; "later epochs" keeps the index of each file's frames, as training does. The first video is also
+made into a 720p file. "wrong" counts reads whose first frame is not the one that was asked for. Of other
+packages those that are installed take part: torchcodec, decord, pytorchvideo, and h5py for the way of the
+published code: JPEG frames of 240 pixels in an HDF5 file, read with PIL.
 """
 
 from __future__ import annotations
