@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any, NamedTuple, TypeVar, cast
 
-from ccl_cli.data.workers import end_with_parent
+from ccl_cli.data.workers import end_with_parent, start_server
 from ccl_cli.errors import CclError, EnvironmentError_
 from ccl_cli.signals import STOPPING
 
@@ -83,7 +83,7 @@ def run_each(
     Raises:
         EnvironmentError_: a process cannot even start.
     """
-    multiprocessing.set_forkserver_preload(["ccl_cli.data.look"])
+    start_server(["ccl_cli.data.look"])
     waiting = iter(jobs)
     free: list[_Process] = []
     busy: dict[Connection, _Process] = {}

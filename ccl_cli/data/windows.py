@@ -44,6 +44,8 @@ class SlidingWindows(IterableDataset[Chunk]):
         clip: The student's view.
         stride: Frames between window starts.
         chunk: Windows per chunk.
+        mixed: Whether a chunk may hold windows of several videos. If not, what a network makes of a video
+            does not depend on the others in its last bits.
         rank: This process.
         processes: Number of processes; each reads its share of the videos.
     """
@@ -55,6 +57,7 @@ class SlidingWindows(IterableDataset[Chunk]):
         *,
         stride: int,
         chunk: int,
+        mixed: bool = True,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
@@ -62,6 +65,7 @@ class SlidingWindows(IterableDataset[Chunk]):
         self.clip = clip
         self.stride = stride
         self.chunk = chunk
+        self.mixed = mixed
         self.rank = rank
         self.processes = processes
 
@@ -78,16 +82,25 @@ class SlidingWindows(IterableDataset[Chunk]):
                     windows.append(view)
                     index.append(number)
                     if len(windows) == self.chunk:
-                        yield Chunk(torch.stack(windows), torch.tensor(index), finished, unreadable)
+                        yield self._chunk(windows, index, finished, unreadable)
                         windows, index, finished, unreadable = _nothing()
             except Exception as error:  # whatever it is, the other videos can still be evaluated
                 if not read:
                     unreadable[number] = getattr(error, "message", f"{type(error).__name__}: {error}")
             finished.append(number)
+            if not self.mixed:
+                yield self._chunk(windows, index, finished, unreadable)
+                windows, index, finished, unreadable = _nothing()
         if finished:
-            empty = torch.empty(0, 3, self.clip.frames, self.clip.size, self.clip.size, dtype=torch.uint8)
-            stacked = torch.stack(windows) if windows else empty
-            yield Chunk(stacked, torch.tensor(index, dtype=torch.long), finished, unreadable)
+            yield self._chunk(windows, index, finished, unreadable)
+
+    def _chunk(
+        self, windows: list[Tensor], index: list[int], finished: list[int], unreadable: dict[int, str]
+    ) -> Chunk:
+        clip = self.clip
+        empty = torch.empty(0, 3, clip.frames, clip.size, clip.size, dtype=torch.uint8)
+        stacked = torch.stack(windows) if windows else empty
+        return Chunk(stacked, torch.tensor(index, dtype=torch.long), finished, unreadable)
 
     def _views(self, video: Video) -> Iterator[Tensor]:
         clip = self.clip

@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import AuthenticationError
+from multiprocessing import AuthenticationError, forkserver
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any
 
 from ccl_cli.errors import EnvironmentError_
+from ccl_cli.signals import held_signals
 
 _LATER = 0.2  # seconds
 # What torch says of a loader's process that is no more.
@@ -40,13 +41,24 @@ def worker_options(workers: int, modules: Iterable[str] = ()) -> dict[str, Any]:
     """
     if not workers:
         return {"num_workers": 0}
-    multiprocessing.set_forkserver_preload(["ccl_cli.data.fork_server", *modules])
+    start_server(["ccl_cli.data.fork_server", *modules])
     return {
         "num_workers": workers,
         "multiprocessing_context": "forkserver",
         "worker_init_fn": _begin,
         "prefetch_factor": 4,
     }
+
+
+def start_server(modules: Iterable[str]) -> None:
+    """Start the server that processes are forked from, unless it runs; they let signals in or ignore them.
+
+    Args:
+        modules: What it imports first.
+    """
+    multiprocessing.set_forkserver_preload(list(modules))
+    with held_signals():
+        forkserver.ensure_running()
 
 
 def _begin(worker: int) -> None:

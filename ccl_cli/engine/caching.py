@@ -26,7 +26,7 @@ from ccl_cli.distributed import barrier, is_main, on_main, rank, world_size
 from ccl_cli.engine.build import Parts
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
-from ccl_cli.files import atomic_path, hold, write_text
+from ccl_cli.files import atomic_path, hold, remove_leftovers, write_text
 from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Cache, Clip, Recipe
 from ccl_cli.teachers import Embedding, Teacher, embed
@@ -135,12 +135,13 @@ def build_cache(
             f"{name} cannot be cached: its preprocessing does not declare what it looks at.",
             "Leave it live; it may depend on the student's crop, or need no network anyway.",
         )
-    if on_main((key.folder / HEADER).is_file):
+    if on_main(lambda: _is_complete(key)):
         return Cached.open(key.folder)
     says = f"Another process is building '{key.folder.name}'."
     try:
         lock = hold(_lock_path(key), says, "Waiting for it.", wait=True) if is_main() else nullcontext()
         with lock:
+            on_main(lambda: _clear_up(key))
             if not on_main((key.folder / HEADER).is_file):
                 _embed_parts(name, teacher, manifest, key, recipe, accelerator)
                 barrier()
@@ -152,6 +153,17 @@ def build_cache(
             "Make room, or move it with CCL_HOME; what is done is kept.",
         ) from error
     return Cached.open(key.folder)
+
+
+def _is_complete(key: Key) -> bool:
+    return (key.folder / HEADER).is_file() and not any(_parts(key.folder))
+
+
+def _clear_up(key: Key) -> None:
+    """Remove what processes that were killed have left; the lock is ours."""
+    remove_leftovers(key.building)
+    for path in _parts(key.folder):
+        path.unlink()
 
 
 def _lock_path(key: Key) -> Path:
@@ -270,12 +282,15 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     if key.folder.exists():  # what somebody had begun to remove
         shutil.rmtree(key.folder)
     folder.rename(key.folder)
-    for path in paths:
-        (key.folder / path.name).unlink()
+    _clear_up(key)
 
 
 def _part_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06}.safetensors"
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.safetensors"))
 
 
 def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[str, str]]:

@@ -38,6 +38,7 @@ from ccl_cli.errors import CclError, EnvironmentError_, Interrupted, UsageError
 from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import method_options
+from ccl_cli.signals import Stopped
 from ccl_cli.teachers import Teacher, embed
 from ccl_cli.teachers.cache import Cached
 
@@ -79,6 +80,11 @@ def train(
         else:
             _log.info("Run %s", run.path)
         trainer.fit()
+    except Stopped as stopped:
+        raise Interrupted(
+            f"Stopped by {stopped.name} between steps; what was saved before is in '{run.path}'.",
+            f"Go on with `ccl train --resume {run.path}`.",
+        ) from stopped
     finally:
         release(run)
     return run.path
