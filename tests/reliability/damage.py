@@ -11,7 +11,21 @@ import av
 import numpy as np
 
 # What writers of headers get wrong, and attackers do not: big-endian (mp4, mkv) and little-endian (avi, wav).
-EXTREMES = (0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 20_000, 1_000_000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+EXTREMES = (
+    0,
+    1,
+    2,
+    0x7F,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    20_000,
+    1_000_000,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+)
 FORMS = {
     "mp4": ("mp4", "libx264", "aac", {}),
     "fast.mp4": ("mp4", "libx264", "aac", {"movflags": "faststart"}),
@@ -38,7 +52,9 @@ def small_copy(source: Path, target: Path, form: str, frames: int = 20) -> Path:
         context = audio.codec_context
         resampler = av.AudioResampler(context.format, "mono", context.sample_rate, context.frame_size or 1024)
         count = 0
-        for frame in given.decode(*[each for each in (given.streams.best("video"), given.streams.best("audio")) if each]):
+        for frame in given.decode(
+            *[each for each in (given.streams.best("video"), given.streams.best("audio")) if each]
+        ):
             if isinstance(frame, av.AudioFrame):
                 if frame.time < frames / 25:
                     frame.pts = None

@@ -17,7 +17,7 @@ from ccl_cli.data.sampler import Draw
 from ccl_cli.data.sound import read_audio
 from ccl_cli.data.window import Window
 from ccl_cli.data.windows import SlidingWindows
-from ccl_cli.errors import CclError, DataError
+from ccl_cli.errors import DataError
 from ccl_cli.recipe import Clip
 
 CLIP = Clip(frames=8, size=48, short_side=56)
@@ -49,7 +49,9 @@ class Listens:
         sound = window.audio(32000, 10.0)
         if sound is None:
             return None
-        assert sound.ndim == 1 and len(sound) <= 320_000 and bool((sound.abs() <= 1).all())
+        assert sound.ndim == 1
+        assert len(sound) <= 320_000
+        assert bool((sound.abs() <= 1).all())
         return sound.abs().max()[None]
 
 
@@ -77,11 +79,12 @@ def _every_way(path: Path) -> tuple[bool, str]:
     sample = TrainingSet([video], CLIP, {"audio": Listens()}, 0)[Draw(0, 0, 0)]
     chunks = list(SlidingWindows([video], CLIP, stride=8, chunk=4))
     unreadable = {row: why for chunk in chunks for row, why in chunk.unreadable.items()}
-    assert sum((chunk.finished for chunk in chunks), []) == [0], "counted other than once"
+    assert [row for chunk in chunks for row in chunk.finished] == [0], "counted other than once"
     assert bool(unreadable) == (not sum(len(chunk.windows) for chunk in chunks))
     assert not any("Error: " in why for why in unreadable.values()), unreadable
     if isinstance(sample, Sample):
-        assert sample.video.shape == (3, 8, 48, 48) and sample.video.dtype == torch.uint8
+        assert sample.video.shape == (3, 8, 48, 48)
+        assert sample.video.dtype == torch.uint8
         assert not sample.unreadable
         return True, ""
     assert isinstance(sample, DataError), sample.message
@@ -94,13 +97,16 @@ def _frames(path: Path) -> None:
     info = index_video(path)
     for first in {0, info.frames // 2, info.frames - 1}:
         clip = read_frames(path, first, 8, short_side=56)
-        assert clip.frames.dtype == torch.uint8 and clip.frames.shape[0] == 8
-        assert min(clip.frames.shape[1:3]) <= 56 and clip.frames.shape[3] == 3
+        assert clip.frames.dtype == torch.uint8
+        assert clip.frames.shape[0] == 8
+        assert min(clip.frames.shape[1:3]) <= 56
+        assert clip.frames.shape[3] == 3
 
 
 def _windows(path: Path) -> None:
     for clip in iter_windows(path, 8, 8, short_side=56):
-        assert clip.frames.shape[0] == 8 and clip.start == clip.start
+        assert clip.frames.shape[0] == 8
+        assert clip.start == clip.start
 
 
 def _sound(path: Path) -> None:
@@ -112,8 +118,7 @@ def _said(call: Callable[[], object]) -> str:
     """The sentence with which it is refused; "" where it is not."""
     try:
         call()
-    except CclError as error:
-        assert isinstance(error, DataError) and len(error.message) > 10
+    except DataError as error:
         return error.message
     return ""
 
