@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import save
 
 from ccl_cli import registry
+from ccl_cli.console import _unexpected
 from ccl_cli.errors import CclError, Several
 from tests.cli.conftest import ccl  # noqa: F401
 from tests.report.folders import write_cell, write_run
 from tests.reliability.mutations import as_json, damaged, twisted
 
-_SECOND = 1.0
 _LONGEST = 1_500  # letters of a sentence
 
 
@@ -32,7 +32,7 @@ class Lines(list):
     """A file of JSON lines."""
 
 
-Seed = bytes | dict | Lines
+Seed = bytes | dict | list  # text, a JSON value, or lines of JSON values
 Reading = tuple[Sequence[Seed], Callable[[bytes], object]]
 
 
@@ -42,13 +42,14 @@ class Reader:
     begin: Callable[[Path], Reading]  # valid texts, and what reads one; may write into the folder
     quick: int
     long: int
+    seconds: float
 
 
 READERS: list[Reader] = []
 
 
-def reader(what: str, long: int, quick: int = 20) -> Callable[[Callable[[Path], Reading]], object]:
-    return lambda begin: READERS.append(Reader(what, begin, quick, long))
+def reader(what: str, long: int, quick: int = 20, seconds: float = 1) -> Callable[[Callable[[Path], Reading]], object]:
+    return lambda begin: READERS.append(Reader(what, begin, quick, long, seconds))
 
 
 def odd(seeds: Sequence[Seed], rng: Random) -> bytes:
@@ -72,29 +73,34 @@ def plain(seed: Seed) -> bytes:
     return b"\n".join(json.dumps(each).encode() for each in seed) if isinstance(seed, Lines) else json.dumps(seed).encode()
 
 
-def check(read: Callable[[bytes], object], data: bytes) -> None:
+def check(read: Callable[[bytes], object], data: bytes, seconds: float = 1) -> None:
     """A result or a sentence, in time; on a busy machine the time counts from the second attempt."""
     took = _read(read, data)
-    if took > _SECOND:
-        took = _read(read, data)
-    assert took < _SECOND, f"{took:.1f} s"
+    if took > seconds:
+        took = min(_read(read, data) for _ in range(2))
+    assert took < seconds, f"{took:.1f} s"
 
 
 def _read(read: Callable[[bytes], object], data: bytes) -> float:
     begin = time.perf_counter()
     try:
         read(data)
-    except CclError as error:
-        check_sentences(error)
+    except (CclError, OSError) as error:
+        check_sentences(shown(error))
     return time.perf_counter() - begin
+
+
+def shown(error: CclError | OSError) -> CclError:
+    """What the command line says of it; of what the system refuses, its reason and the file."""
+    return error if isinstance(error, CclError) else _unexpected(error)
 
 
 def refused_or_not(read: Callable[..., object], *arguments: Any) -> object:
     """For what need not work even with the valid text."""
     try:
         return read(*arguments)
-    except CclError as error:
-        check_sentences(error)
+    except (CclError, OSError) as error:
+        check_sentences(shown(error))
         return None
 
 
@@ -128,7 +134,7 @@ name: mine
 data: folder:videos?test=0.25
 teachers: [audio:cnn14, "image:small@w.safetensors?dim=64"]
 student: r2plus1d_tiny
-method: {ccl: {nce: 0.1}, pkt: {}}
+method: {ccl: {temperature: {audio: 0.1}}, pkt: {}}
 clip: {frames: 8, size: 56, scale: [0.5, 1.0], flip: 0}
 optim: {lr: 1e-3, milestones: [0.5, 0.75], clip_norm: null}
 train: {epochs: 3, batch_size: 8, precision: fp32, seed: 1}
@@ -137,7 +143,7 @@ BENCH = b"""\
 extends: smoke
 bench:
   setups: {A: audio:cnn14, AI: [audio:cnn14, image:small]}
-  methods: {baseline: baseline, ccl: {method: ccl, setups: [AI], optim.lr: 0.1}}
+  methods: {baseline: baseline, ccl: {method: ccl, setups: [AI], optim: {lr: 0.1}}}
   seeds: [0, 1]
   tune: {grid: [0.1, 1.0], seeds: [0]}
 """
@@ -170,7 +176,7 @@ def _matrix(folder: Path) -> Reading:
         return matrix.tune_cells(recipe, hold_out=True), matrix.final_cells(recipe, {})
 
     values = {"name": "a", "bench": {"setups": {"A": ["audio:cnn14"], "AI": ["audio:cnn14", "image:small"]}}}
-    values["bench"] |= {"methods": {"b": "baseline", "c": {"method": {"ccl": {}}, "setups": ["A"], "optim.lr": 1}}}
+    values["bench"] |= {"methods": {"b": "baseline", "c": {"method": {"ccl": {}}, "setups": ["A"], "optim": {"lr": 1}}}}
     values["bench"] |= {"weights": {"c": {"A": 2.0}}, "tune": {"grid": [0.1, 1]}, "ablations": {"x": {"method": "ccl"}}}
     return [BENCH, values, values], to_file(folder / "r.yaml", load)
 
@@ -179,7 +185,7 @@ def _matrix(folder: Path) -> Reading:
 def _overrides(folder: Path) -> Reading:
     from ccl_cli.recipe_files import check_recipe, load_recipe
 
-    seeds = [b"train.epochs=3", b"method.ccl.nce=0.1", b"teachers=[audio:cnn14]", b"optim.lr=1e-3", b"bench.seeds=[1,2]"]
+    seeds = [b"train.epochs=3", b"method.ccl.temperature.audio=0.1", b"teachers=[audio:cnn14]", b"optim.lr=1e-3", b"clip={frames: 8}"]
     return seeds, typed(lambda text: refused_or_not(check_recipe, load_recipe(None, overrides=[text])))
 
 
@@ -372,7 +378,8 @@ def framed(whole: bytes) -> bytes:
     return struct.pack("<Q", len(whole)) + whole
 
 
-@reader("headers of models", 2_500, quick=6)
+# The network that a header names is built, whatever network that is.
+@reader("headers of models, networks built in 10 s", 1_500, quick=6, seconds=10)
 def _models(folder: Path) -> Reading:
     from ccl_cli.engine.artefact import load_model
     from ccl_cli.engine.build import make_student
@@ -437,7 +444,7 @@ def _precomputed(folder: Path) -> Reading:
         table = open_table(str(path))
         return table.dim, table.hash(), table.coverage(["a/1", "b/2"])
 
-    return [b'["a/1", "b/2"]', {"a/1": 1, "b/2": 2}], read
+    return [["a/1", "b/2"], b'["a/1", "b/2"]'], read
 
 
 @reader("features kept beside a run", 2_500)
@@ -626,4 +633,4 @@ def test_readers(each, tmp_path, tally, trials, monkeypatch):
     for number in trials(each.quick, each.long):
         data = odd(seeds, Random(number))
         with tally.trial(each.what, f"{number} {data[:0]!r}"):
-            check(read, data)
+            check(read, data, each.seconds)
