@@ -34,12 +34,13 @@ class Lines(list):
 
 Seed = bytes | dict | list  # text, a JSON value, or lines of JSON values
 Reading = tuple[Sequence[Seed], Callable[[bytes], object]]
+Begin = Callable[[Path], Reading]
 
 
 @dataclass(frozen=True)
 class Reader:
     what: str
-    begin: Callable[[Path], Reading]  # valid texts, and what reads one; may write into the folder
+    begin: Begin  # valid texts, and what reads one; may write into the folder
     quick: int
     long: int
     seconds: float
@@ -48,8 +49,12 @@ class Reader:
 READERS: list[Reader] = []
 
 
-def reader(what: str, long: int, quick: int = 20, seconds: float = 1) -> Callable[[Callable[[Path], Reading]], object]:
-    return lambda begin: READERS.append(Reader(what, begin, quick, long, seconds))
+def reader(what: str, long: int, quick: int = 20, seconds: float = 1) -> Callable[[Begin], Begin]:
+    def keep(begin: Begin) -> Begin:
+        READERS.append(Reader(what, begin, quick, long, seconds))
+        return begin
+
+    return keep
 
 
 def odd(seeds: Sequence[Seed], rng: Random) -> bytes:
@@ -625,12 +630,55 @@ def _entry_points(folder: Path) -> Reading:
 
 
 @pytest.mark.parametrize("each", READERS, ids=lambda each: each.begin.__name__.strip("_"))
-def test_readers(each, tmp_path, tally, trials, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
+def test_readers(each, tmp_path, tally, trials):
     seeds, read = each.begin(tmp_path)
     for seed in seeds:
         read(plain(seed))  # valid as it is, so that what is tried comes as far as it can
     for number in trials(each.quick, each.long):
         data = odd(seeds, Random(number))
-        with tally.trial(each.what, f"{number} {data[:0]!r}"):
+        with tally.trial(each.what, number):
             check(read, data, each.seconds)
+
+
+# ---- the same through the command line: what is read, the file below the folder ("" for what is typed), the words
+
+COMMANDS = [
+    (_recipes, "r.yaml", "recipes check {}/r.yaml"),
+    (_recipes, "r.yaml", "recipes show {}/r.yaml"),
+    (_overrides, "", "recipes show smoke --set TEXT"),
+    (_options, "", "data stats TEXT"),
+    (_manifests, "m.jsonl", "data stats manifest:{}/m.jsonl"),
+    (_tables, "v.csv", "data stats csv:{}/v.csv"),
+    (_vggsound, "vggsound.csv", "data stats vggsound:{}"),
+    (_ucf, "ucfTrainTestlist/trainlist01.txt", "data stats ucf101:{}"),
+    (_activitynet, "activity_net.v1-3.min.json", "data stats activitynet:{}"),
+    (_index, "index.json", "data stats shards:{}"),
+    (_caches, "cache.json", "cache ls"),
+    (_caches, "cache.json", "cache verify"),
+    (_summaries, "bench/final-ccl-AI-s0/summary.json", "report table {}/bench --runs"),
+    (_evaluations, "bench/final-ccl-AI-s0/eval-ucf51-split1-test.json", "report figure classes {}/bench --output {}/c.svg"),
+    (_cells, "bench/final-ccl-AI-s0/cell.json", "report compare ccl baseline {}/bench"),
+    (_metrics, "bench/final-ccl-AI-s0/metrics.jsonl", "report figure curves {}/bench --output {}/c.svg"),
+    (_run_recipes, "bench/final-ccl-AI-s0/recipe.yaml", "report table {}/bench --format markdown"),
+    (_entry_points, "broken-1.0.dist-info/entry_points.txt", "plugins ls"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("begin", "file", "words"), COMMANDS, ids=[f"{each[2][:12]} {each[0].__name__}" for each in COMMANDS])
+def test_commands(begin, file, words, tmp_path, tally, trials, ccl, monkeypatch):  # noqa: F811
+    folder = tmp_path / "cache" / "embeddings" / "one"
+    folder.mkdir(parents=True)
+    seeds, _ = begin(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    for number in trials(2, 100):
+        data = odd(seeds, Random(number))
+        text = data.replace(b"\0", b"").decode("utf-8", "surrogateescape")
+        if file:
+            (folder / file).write_bytes(data)
+        registry._scan.cache_clear()
+        with tally.trial("the same through commands, in this process", f"{words}, {number}"):
+            result = ccl(*(word.replace("{}", str(folder)).replace("TEXT", text) for word in words.split()))
+            assert result.code in (0, 2, 3, 4, 5, 6), f"exit code {result.code}: {result.err[-300:]}"
+            assert not re.search("Traceback|Internal error", result.out + result.err), result.err[-300:]
+            assert result.err or not result.code, "no sentence"
+    registry._scan.cache_clear()
