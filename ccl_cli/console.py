@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from ccl_cli.errors import CclError, EnvironmentError_, Several
+from ccl_cli.text import visible
 
 _log = logging.getLogger("ccl")
 LAUNCHED = "CCL_LAUNCHED"  # in the environment of processes that --num-processes has started
@@ -103,12 +104,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     for row in rows:
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
     Console().print(table)
-
-
-def visible(text: str) -> str:
-    """The text on one line, without anything that a terminal would obey: such letters as escapes."""
-    escape = "unicode_escape"
-    return "".join(each if each.isprintable() else each.encode(escape).decode() for each in text)
 
 
 def bold(text: str) -> str:

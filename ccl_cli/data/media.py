@@ -70,8 +70,8 @@ def index_media(path: Location) -> VideoInfo:
         return packed.index(path)
     try:
         stat = path.stat()
-    except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in it
+        raise DataError(f"'{path}' cannot be read: {getattr(error, 'strerror', error)}.") from error
     if not path.is_file():
         raise DataError(f"'{path}' is not a file.")
     if stat.st_size == 0:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -28,7 +27,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ccl_cli import json_text
 from ccl_cli.errors import DataError, PluginError
+from ccl_cli.json_text import fits
 from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.options import read_options
@@ -253,11 +254,13 @@ def _read_safetensors(path: Path) -> Mapping[str, NDArray[Any]]:
         arrays = {name: file.get_tensor(name).float().numpy() for name in file.keys()}  # noqa: SIM118
         header = file.metadata() or {}
     if "names" in header and arrays.keys() == {"embedding"}:
-        return _paired(path, json.loads(header["names"]), arrays["embedding"])
+        return _paired(path, json_text.parse(header["names"]), arrays["embedding"])
     return arrays
 
 
 def _paired(path: Path, names: list[str], embedding: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+    if not fits(names, [str]):
+        raise DataError(f"'{path}': its names are no list of texts.")
     if len(names) != len(embedding) or len(set(names)) != len(names):
         raise DataError(f"'{path}' has {len(set(names))} different names for {len(embedding)} embeddings.")
     return dict(zip(names, embedding, strict=True))
