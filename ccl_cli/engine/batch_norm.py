@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -9,6 +11,25 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ccl_cli.distributed import summed, world_size
+from ccl_cli.errors import RecipeError
+
+
+@contextmanager
+def naming_single_values() -> Iterator[None]:
+    """Around a training step: that a channel has one value only becomes a sentence.
+
+    Raises:
+        RecipeError: the batch and the clip are too small for a variance.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            "One clip of this size leaves one value per channel, too few for batch normalisation.",
+            "Raise train.batch_size above 1 for each process and micro-batch, or clip.size.",
+        ) from error
 
 
 def share_statistics(network: nn.Module, device: torch.device) -> None:

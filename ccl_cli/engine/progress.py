@@ -114,7 +114,8 @@ def figures_text(figures: Mapping[str, float]) -> str:
     terms = "  ".join(f"{name} {figures[name]:.3f}" for name in ("loss", "ce") if name in figures)
     speed = f"{figures['clips_per_s']:.1f} clips/s  data wait {figures['data_wait']:.0%}"
     skipped = f"  skipped {figures['skipped']:.0f}" if figures.get("skipped") else ""
-    return f"{terms}  acc {figures.get('accuracy', 0):.0%}  {speed}{skipped}"
+    accuracy = f"  acc {figures['accuracy']:.0%}" if "accuracy" in figures else ""
+    return f"{terms}{accuracy}  {speed}{skipped}".strip()
 
 
 def by_teacher(states: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, int]]:

@@ -24,7 +24,7 @@ from ccl_cli.distiller import Distiller, StepOutput
 from ccl_cli.distributed import any_process, barrier, gather_objects, is_main, on_main, rank, world_size
 from ccl_cli.engine import checkpoint
 from ccl_cli.engine.artefact import save_model
-from ccl_cli.engine.batch_norm import share_statistics
+from ccl_cli.engine.batch_norm import naming_single_values, share_statistics
 from ccl_cli.engine.build import Parts, build, check_unreadable, parameter_count
 from ccl_cli.engine.caching import CachedRows, open_caches
 from ccl_cli.engine.device import pad_time_apart, set_up, start_tracker
@@ -250,7 +250,8 @@ class Trainer:
         embeddings = {
             name: self.faults.without(name, embedding, batch.rows) for name, embedding in embeddings.items()
         }
-        output: StepOutput = self.distiller(batch, embeddings)
+        with naming_single_values():
+            output: StepOutput = self.distiller(batch, embeddings)
         self.accelerator.backward(output.loss * share)
         accuracy = (output.logits.argmax(dim=1) == batch.labels).float().mean()
         self.clock.clips += len(batch.labels)
