@@ -148,7 +148,7 @@ class Table:
         return digest.hexdigest()[:16]
 
     def _finite(self, name: str) -> Rows | None:
-        """The embeddings of one name, ``[N, D]``; None where values are no finite numbers of single precision."""
+        """The embeddings of one name, ``[N, D]``; None where values are not finite as float32."""
         entry = self._entries[name]
         array = _load_npy(entry) if isinstance(entry, Path) else entry
         if array.dtype.kind not in "fiu":
