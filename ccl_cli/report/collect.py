@@ -16,6 +16,7 @@ from ccl_cli.errors import CclError, DataError, RecipeError, UsageError
 from ccl_cli.paths import runs_dir
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import load_recipe
+from ccl_cli.sentences import listed
 
 MAIN, ABLATION = "main", "ablation"
 
@@ -182,12 +183,6 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
 def clean(text: object) -> str:
     """Free text on one line, without control characters."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
-
-
-def listed(names: Sequence[object], limit: int = 8) -> str:
-    """Names in a sentence, the first few of many."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(str, names[:limit])) + more
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,8 +22,8 @@ from ccl_cli import registry
 from ccl_cli.console import _unexpected
 from ccl_cli.errors import CclError, Several
 from tests.cli.conftest import ccl  # noqa: F401
-from tests.report.folders import write_cell, write_run
 from tests.reliability.mutations import as_json, damaged, twisted
+from tests.report.folders import write_cell, write_run
 
 _LONGEST = 1_500  # letters of a sentence
 
@@ -515,12 +515,12 @@ def run_of(folder: Path, **more: Any) -> Path:
 def everything(run: Path) -> Callable[[], object]:
     """All reports of the runs beside this one."""
     from ccl_cli.bench.cell import reason
+    from ccl_cli.engine.runs import RunFolder
     from ccl_cli.report import classes, curves, latex, markdown, paired, provenance, records, terminal
     from ccl_cli.report.card import figures
     from ccl_cli.report.collect import collect
     from ccl_cli.report.study import study
     from ccl_cli.report.table import summarise, tables
-    from ccl_cli.engine.runs import RunFolder
 
     def read() -> None:
         reason(run)
