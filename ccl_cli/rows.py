@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ccl_cli.console import visible
 from ccl_cli.errors import UsageError
 from ccl_cli.files import growing_path
 from ccl_cli.signals import Stopped
+from ccl_cli.text import visible
 
 Record = Mapping[str, Any]
 SUFFIXES = (".csv", ".json", ".jsonl")

@@ -12,18 +12,20 @@ The record is JSON::
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ccl_cli import json_text
 from ccl_cli.data.info import AudioTrack, VideoInfo
+from ccl_cli.data.kept import KeptIndexes
 from ccl_cli.data.location import JPEGS, MP4, RECORD, SOUND, Packed
 from ccl_cli.errors import DataError
+from ccl_cli.json_text import Shape, fits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,10 +33,26 @@ if TYPE_CHECKING:
 FORMAT = "ccl-packed-1"
 WAV_HEADER = 44  # bytes before the first sample
 _BLOCK = 64  # JPEGs that are read at once
+_SHAPE: Shape = {
+    "format": str,
+    "key": str,
+    "short_side": (int, NoneType),
+    "picture": {
+        "width": int,
+        "height": int,
+        "time_base": [int, int],
+        "origin": float,
+        "pts": [int],
+        "end_pts": int,
+        "sizes": ([int], NoneType),
+        "keys": ([[int, int]], NoneType),
+    },
+    "sound": ({"start": float, "end": float, "rate": (int, NoneType)}, NoneType),
+}
 _BUFFER = 2**20  # bytes of an mp4 that are read at once: most are smaller
 
 
-@lru_cache(maxsize=1024)
+@KeptIndexes
 def index(location: Packed) -> VideoInfo:
     """A packed video's index, read from its record; cached per process.
 
@@ -42,9 +60,9 @@ def index(location: Packed) -> VideoInfo:
         DataError: it was not packed, its shard is gone, or holds something else at its place.
     """
     record = _record(location)
-    picture, sound = record["picture"], record["sound"]
+    picture, sound = record["picture"], record.get("sound")
     sizes = picture.get("sizes")
-    keys = np.array(picture.get("keys", []), np.int64).reshape(-1, 2)
+    keys = np.array(picture.get("keys") or [], np.int64).reshape(-1, 2)
     return VideoInfo(
         path=location,
         pts=np.array(picture["pts"], np.int64),
@@ -66,16 +84,17 @@ def scaled_to(location: Packed) -> int | None:
     Raises:
         DataError: as :func:`index`.
     """
-    side: int | None = _record(location)["short_side"]
+    side: int | None = _record(location).get("short_side")
     return side
 
 
 def _record(location: Packed) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(location.read(RECORD))
-        if (record["format"], record["key"]) == (FORMAT, location.key):
+        record: dict[str, Any] = json_text.parse(location.read(RECORD))
+        if fits(record, _SHAPE) and (record["format"], record["key"]) == (FORMAT, location.key):
+            Fraction(*record["picture"]["time_base"])
             return record
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, TypeError, ZeroDivisionError):
         pass
     raise DataError(
         f"'{location}' is not where its index says: the shard has changed.", "Copy or pack the set again."

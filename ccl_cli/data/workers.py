@@ -45,7 +45,7 @@ def worker_options(workers: int, modules: Iterable[str] = ()) -> dict[str, Any]:
     return {
         "num_workers": workers,
         "multiprocessing_context": "forkserver",
-        "worker_init_fn": _begin,
+        "worker_init_fn": begin,
         "prefetch_factor": 4,
     }
 
@@ -61,7 +61,8 @@ def start_server(modules: Iterable[str]) -> None:
         forkserver.ensure_running()
 
 
-def _begin(worker: int) -> None:
+def begin(worker: int) -> None:
+    """What a process that decodes does first."""
     # Whoever stops the run decides when: a Ctrl-C or a scheduler's signal reaches the whole group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -88,22 +89,24 @@ def naming_lost_workers(advice: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (ConnectionError, EOFError) as error:
-        # Killed while it handed over a batch. What torch says of its own child comes later, by a signal.
-        with suppress(RuntimeError):
-            time.sleep(_LATER)
-        raise _lost(type(error).__name__, advice) from error
-    except RuntimeError as error:
-        if not _LOST.search(str(error)):
+    except (RuntimeError, OSError, EOFError) as error:
+        if not is_loss(error):
             raise
-        raise _lost(str(error).splitlines()[0], advice) from error
+        if not isinstance(error, RuntimeError):  # what torch says of its own child comes later, by a signal
+            with suppress(RuntimeError):
+                time.sleep(_LATER)
+        said = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
+        raise EnvironmentError_(
+            f"The processes that read videos ended: {said}",
+            f"If memory ran out, lower --workers{'; ' if advice else ''}{advice}.",
+        ) from error
 
 
-def _lost(said: str, advice: str) -> EnvironmentError_:
-    return EnvironmentError_(
-        f"The processes that read videos ended: {said}",
-        f"If memory ran out, lower --workers{'; ' if advice else ''}{advice}.",
-    )
+def is_loss(error: Exception) -> bool:
+    """Whether it tells that a process of a loader has ended, perhaps while it handed over a batch."""
+    if isinstance(error, RuntimeError):
+        return bool(_LOST.search(str(error)))
+    return isinstance(error, (ConnectionError, EOFError))
 
 
 def end_with_parent() -> None:

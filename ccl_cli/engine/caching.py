@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ccl_cli import json_text
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.views import VideoViews, Viewed, views_loader
 from ccl_cli.data.workers import naming_lost_workers
@@ -266,18 +267,20 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     paths = [_part_path(folder, number) for number in range(-(-videos // PART))]
     shape = (videos, _read_part(paths[0])[0].shape[1], teacher.dim)
     embedding = np.lib.format.open_memmap(folder / EMBEDDING, "w+", np.float32, shape)
-    state, kind = np.zeros(videos, np.uint8), ""
+    state, kinds = np.zeros(videos, np.uint8), list[str]()
     unreadable: dict[int, str] = {}
     for number, path in enumerate(paths):
-        value, states, said = _read_part(path)
+        value, states, kind, reasons = _read_part(path)
         rows = slice(number * PART, number * PART + len(value))
         embedding[rows], state[rows] = value, states
-        unreadable |= {int(row): reason for row, reason in json.loads(said["unreadable"]).items()}
-        kind = kind or said["kind"]
+        unreadable |= reasons
+        kinds.append(kind)
     embedding.flush()
     np.save(folder / STATE, state)
     built, sums = datetime.now(UTC).isoformat(timespec="seconds"), checksum(embedding, state)
-    header = Header(key, *shape, kind=kind, sha256=sums, built=built, unreadable=unreadable)
+    header = Header(
+        key, *shape, kind=next(filter(None, kinds), ""), sha256=sums, built=built, unreadable=unreadable
+    )
     write_text(folder / HEADER, header.to_json())
     if key.folder.exists():  # what somebody had begun to remove
         shutil.rmtree(key.folder)
@@ -293,11 +296,14 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.safetensors"))
 
 
-def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[str, str]]:
+def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], str, dict[int, str]]:
+    """Values and states of some videos, under which name these are counted, and why some are unreadable."""
     try:
         with safe_open(path, "np") as file:
-            return file.get_tensor("value"), file.get_tensor("state"), file.metadata()
-    except (SafetensorError, OSError) as error:
+            said = file.metadata()
+            reasons = {int(row): str(reason) for row, reason in json_text.parse(said["unreadable"]).items()}
+            return file.get_tensor("value"), file.get_tensor("state"), said["kind"], reasons
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         path.unlink(missing_ok=True)
         raise DataError(
             f"'{path}' was damaged and has been removed.", "Run the same command again."
@@ -307,7 +313,10 @@ def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict
 def _tell_stale(key: Key) -> None:
     """Say so when there is a cache of this teacher and data set that does not serve."""
     for folder in caches():
-        other = Header.from_json((folder / HEADER).read_text(encoding="utf-8")).key
+        try:
+            other = Cached.open(folder).header.key
+        except DataError:  # `ccl cache verify` tells
+            continue
         if (other.teacher, other.data) != (key.teacher, key.data):
             continue
         changed = [

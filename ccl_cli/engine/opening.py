@@ -14,7 +14,7 @@ from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import load_recipe, to_yaml
 
 # What a resumed run may change: nothing that decides the result of the steps already taken.
-RESUMABLE = {"workers", "log_every", "checkpoint_every", "max_steps", "tracker"}
+RESUMABLE = {"workers", "log_every", "checkpoint_every", "max_skipped", "max_steps", "tracker"}
 
 _held: dict[Path, IO[str]] = {}
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ccl_cli.data.encode import Encoded, Settings, Source, encode
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
+from ccl_cli.data.replacement import counted, reading
 from ccl_cli.data.shards import (
     FORMAT,
     Sample,
@@ -25,7 +26,7 @@ from ccl_cli.data.shards import (
     write_shard,
 )
 from ccl_cli.data.sources import load_data
-from ccl_cli.data.workers import naming_lost_workers, worker_options
+from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.data.write import claim_folder
 from ccl_cli.engine.build import check_unreadable
 from ccl_cli.errors import CclError, DataError, EnvironmentError_
@@ -143,12 +144,14 @@ class _Packing:
     ) -> Iterator[Encoded]:
         """What can be read of the sources, in their order."""
         # Long videos are large: few wait to be written.
-        options = worker_options(workers, [__name__]) | ({"prefetch_factor": 2} if workers else {})
-        loader: DataLoader[Encoded | CclError] = DataLoader(
-            _Sources(todo, settings), batch_size=None, **options
-        )
+        few = {"prefetch_factor": 2} if workers else {}
+
+        def rest(done: int, options: dict[str, Any]) -> DataLoader[Encoded | CclError]:
+            places = range(done, len(todo))
+            return DataLoader(_Sources(todo, settings), sampler=places, batch_size=None, **options | few)
+
         size = 0
-        for source, made in zip(todo, loader, strict=True):
+        for source, made in zip(todo, counted(rest, workers, [__name__]), strict=True):
             if isinstance(made, Encoded):
                 size += sum(map(len, made.members.values()))
                 yield made
@@ -184,7 +187,8 @@ class _Sources(Dataset[Encoded | CclError]):
     def __getitem__(self, index: int) -> Encoded | CclError:
         source = self.sources[index]
         try:
-            return encode(source, self.settings)
+            with reading(index, source.path):
+                return encode(source, self.settings)
         except CclError as error:
             return error
         except Exception as error:
