@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
 from typing import Any, NamedTuple, TypeVar, cast
 
-from ccl_cli.data.workers import end_with_parent, start_server
+from ccl_cli.data.workers import SERVER, end_with_parent
 from ccl_cli.errors import CclError, EnvironmentError_
 from ccl_cli.signals import STOPPING
 
@@ -31,9 +30,8 @@ class _Process:
     """One process, the job it is at, and since when."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        self.pipe, theirs = context.Pipe()
-        self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.pipe, theirs = SERVER.Pipe()
+        self.process = SERVER.Process(target=_serve, args=(theirs, work), daemon=True)
         self.process.start()
         theirs.close()
         self.ready = False
@@ -83,7 +81,7 @@ def run_each(
     Raises:
         EnvironmentError_: a process cannot even start.
     """
-    start_server(["ccl_cli.data.look"])
+    multiprocessing.set_forkserver_preload(["ccl_cli.data.look"])
     waiting = iter(jobs)
     free: list[_Process] = []
     busy: dict[Connection, _Process] = {}

@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import AuthenticationError, forkserver
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,22 @@ from ccl_cli.signals import held_signals
 _LATER = 0.2  # seconds
 # What torch says of a loader's process that is no more.
 _LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)")
+
+
+class _Process(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with held_signals():  # the server may be started now
+            return ForkServerProcess._Popen(process_obj)  # type: ignore[attr-defined]
+
+
+class _Server(ForkServerContext):
+    """Processes that are forked from a server; signals wait in it, and in them until they let them in."""
+
+    Process = _Process
+
+
+SERVER = _Server()
 
 
 def cores() -> int:
@@ -41,24 +58,13 @@ def worker_options(workers: int, modules: Iterable[str] = ()) -> dict[str, Any]:
     """
     if not workers:
         return {"num_workers": 0}
-    start_server(["ccl_cli.data.fork_server", *modules])
+    multiprocessing.set_forkserver_preload(["ccl_cli.data.fork_server", *modules])
     return {
         "num_workers": workers,
-        "multiprocessing_context": "forkserver",
+        "multiprocessing_context": SERVER,
         "worker_init_fn": begin,
         "prefetch_factor": 4,
     }
-
-
-def start_server(modules: Iterable[str]) -> None:
-    """Start the server that processes are forked from, unless it runs; they let signals in or ignore them.
-
-    Args:
-        modules: What it imports first.
-    """
-    multiprocessing.set_forkserver_preload(list(modules))
-    with held_signals():
-        forkserver.ensure_running()
 
 
 def begin(worker: int) -> None:
