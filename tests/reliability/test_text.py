@@ -119,7 +119,9 @@ def check_sentences(error: CclError) -> None:
         assert len(each.message) <= _LONGEST, f"{len(each.message)} letters"
         assert each.message.isprintable(), f"not to be printed: {each.message[:200]!r}"
         assert not re.search(r"Traceback|Internal error|Error\(", each.message), each.message[:200]
-        assert len(each.hint or "") <= 2 * _LONGEST, f"a hint of {len(each.hint)} letters"
+        assert all(len(line) <= _LONGEST for line in (each.hint or "").split("\n")), (
+            f"a hint of {len(each.hint)} letters"
+        )
         assert (each.hint or "").replace("\n", "").isprintable(), f"not to be printed: {each.hint[:200]!r}"
 
 
@@ -240,7 +242,7 @@ def _specs(folder: Path) -> Reading:
 def _options(folder: Path) -> Reading:
     from ccl_cli.data.sources import load_data
 
-    for name in ("a/1.mp4", "a/2.mp4", "a/3.mp4", "b/1.mp4", "b/2.mp4"):
+    for name in ("a/1.mp4", "a/2.mp4", "a/1²3.mp4", "b/1.mp4", "b/2.mp4"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     (folder / "v.csv").write_text("path;label\na/1.mp4;a\n")
@@ -738,9 +740,7 @@ def _entry_points(folder: Path) -> Reading:
     def scan() -> object:
         found = registry._scan.__wrapped__((str(folder),))
         assert any(plugin.name == "audio.good" for plugin in found.plugins), "the other plugin is gone"
-        text = (folder / "broken-1.0.dist-info" / "entry_points.txt").read_bytes()
         declared = [plugin for plugin in found.plugins if plugin.distribution == "broken"]
-        assert declared or found.problems or b"ccl." not in text or not declared
         for problem in found.problems:
             assert problem.isprintable(), problem[:200]
             assert len(problem) <= _LONGEST, f"{len(problem)} letters"
