@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -23,6 +25,17 @@ _LOST = (
     "remote process exited",
     "broken pipe",
 )
+_ROOM = "Make room, and give the same command again."
+_PERMIT = "Name a place where you may write, or have it opened to you."
+# The next step when the system refuses a file.
+_STEPS = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EACCES: _PERMIT,
+    errno.EPERM: _PERMIT,
+    errno.EROFS: _PERMIT,
+}
 _RED, _YELLOW, _DIM, _BOLD, _END = "\033[1;31m", "\033[33m", "\033[2m", "\033[1m", "\033[0m"
 
 
@@ -75,10 +88,11 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)
     known = error if isinstance(error, CclError) else _unexpected(error)
     several = known.errors if isinstance(known, Several) else [known]
-    for each in several:
-        print(_coloured(_begins(), _RED) + each.message, file=sys.stderr)
-        if each.hint:
-            print(_coloured(f"  {each.hint}", _DIM), file=sys.stderr)
+    with suppress(OSError):  # stderr may be a file on a full disk: the exit code still tells
+        for each in several:
+            print(_coloured(_begins(), _RED) + each.message, file=sys.stderr)
+            if each.hint:
+                print(_coloured(f"  {each.hint}", _DIM), file=sys.stderr)
     if isinstance(known, _LostPeer) and LAUNCHED in os.environ:
         return LOST_PEER
     return several[0].exit_code
@@ -189,7 +203,8 @@ def _unexpected(error: BaseException) -> CclError:
     said = " ".join(str(error).split()) or "no message"
     if isinstance(error, OSError) and error.strerror:
         where = f": '{error.filename}'" if error.filename else ""
-        return EnvironmentError_(f"{error.strerror}{where}.", "--debug shows where it happened.")
+        step = _STEPS.get(error.errno or 0, "--debug shows where it happened.")
+        return EnvironmentError_(f"{error.strerror}{where}.", step)
     if _lost_peer(error, said):
         return _LostPeer()
     if type(error).__name__ == "OutOfMemoryError":
@@ -213,7 +228,8 @@ class _Lines(logging.Formatter):
 class _Stderr(logging.Handler):
     # Looks sys.stderr up for each line: while a progress bar is shown, the bar stands in for it.
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        with suppress(OSError):  # a log on a full disk loses lines, not the run
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 def _handler() -> logging.Handler:

@@ -20,7 +20,8 @@ _log = logging.getLogger("ccl")
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, which takes its place once it is complete and on disk.
 
-    The folder is made if need be. On any error the temporary file is removed and ``path`` stays as it was.
+    The folder is made if need be. On any error the temporary file is removed and ``path`` stays as it was; an
+    OSError names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -29,6 +30,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a write that fails names no file
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
