@@ -90,9 +90,9 @@ def report(error: BaseException) -> int:
     several = known.errors if isinstance(known, Several) else [known]
     with suppress(OSError):  # stderr may be a file on a full disk: the exit code still tells
         for each in several:
-            print(_coloured(_begins(), _RED) + each.message, file=sys.stderr)
+            print(_coloured(_begins(), _RED) + printable(each.message), file=sys.stderr)
             if each.hint:
-                print(_coloured(f"  {each.hint}", _DIM), file=sys.stderr)
+                print(_coloured(f"  {printable(each.hint)}", _DIM), file=sys.stderr)
     if isinstance(known, _LostPeer) and LAUNCHED in os.environ:
         return LOST_PEER
     return several[0].exit_code
@@ -100,6 +100,7 @@ def report(error: BaseException) -> int:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """A table on stdout: ruled and wrapped on a terminal, aligned and whole in a file."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     if plain(sys.stdout):
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         for row in [columns, *rows]:
@@ -121,6 +122,11 @@ def visible(text: str) -> str:
     """The text on one line, without anything that a terminal would obey: such letters as escapes."""
     escape = "unicode_escape"
     return "".join(each if each.isprintable() else each.encode(escape).decode() for each in text)
+
+
+def printable(text: str) -> str:
+    """As :func:`visible`, over several lines."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def bold(text: str) -> str:
@@ -219,10 +225,11 @@ def _coloured(text: str, code: str) -> str:
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.capitalize()}: "
+        said = printable(record.getMessage())
         if plain(sys.stderr):
-            return f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()}"
+            return f"{self.formatTime(record, '%H:%M:%S')} {level}{said}"
         colour = _YELLOW if record.levelno >= logging.WARNING else _DIM
-        return (_coloured(level, colour) if level else "") + record.getMessage()
+        return (_coloured(level, colour) if level else "") + said
 
 
 class _Stderr(logging.Handler):

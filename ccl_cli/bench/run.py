@@ -21,6 +21,7 @@ from ccl_cli.engine.build import training_data
 from ccl_cli.engine.runs import RunFolder
 from ccl_cli.errors import UsageError
 from ccl_cli.files import hold, write_text
+from ccl_cli.json_text import parse
 from ccl_cli.paths import runs_dir
 from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Recipe
@@ -125,7 +126,7 @@ def _record(path: Path, found: Scores, chosen: Factors) -> None:
     """Lay what was chosen over what an earlier call chose for other rows and columns."""
     entries: list[dict[str, Any]] = []
     with suppress(OSError, ValueError):
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parse(path.read_text(encoding="utf-8"))
     record = {(entry["method"], entry["setup"]): entry for entry in entries}
     for (method, setup), factor in chosen.items():
         row = found[method, setup]

@@ -106,7 +106,7 @@ def _show(result: Mapping[str, Any]) -> None:
     columns = ["split", "videos", "packed", "shards", "MB", "minutes", "kB/s", "sound", "silent", "no track"]
     console.print_table(columns, [_row(name, each) for name, each in result["splits"].items()])
     for name, reason in list(result["unreadable"].items())[:10]:
-        print(f"left out: {name}: {reason}")
+        print(console.visible(f"left out: {name}: {reason}"))
     if len(result["unreadable"]) > 10:
         print(f"left out: {len(result['unreadable']) - 10} more; index.json names them")
     print(f"\nTrain with it: ccl train --data {shlex.quote('shards:' + result['folder'])}")

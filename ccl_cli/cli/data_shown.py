@@ -90,7 +90,7 @@ def report(found: Report, show: int) -> None:
     for problem in PROBLEMS:
         having = [each for each in found.problems if each.problem == problem]
         for each in having[:show]:
-            print(f"{problem:<10} {each.path}{gap}{each.reason}")
+            print(f"{problem:<10} {console.visible(each.path)}{gap}{console.visible(each.reason)}")
         if show and len(having) > show:
             print(f"{problem:<10} and {len(having) - show} more")
 

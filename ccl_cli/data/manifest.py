@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from ccl_cli.data.location import Location, from_plain, size_of, to_plain
 from ccl_cli.errors import DataError
 from ccl_cli.files import atomic_path
+from ccl_cli.json_text import parse
 
 SPLITS = ("train", "val", "test")
 _FORMAT = "ccl-manifest-1"
@@ -187,7 +188,7 @@ class Manifest:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
             # One array parses three times faster than 200,000 lines.
-            header, *rows = json.loads(f"[{','.join(lines)}]")
+            header, *rows = parse(f"[{','.join(lines)}]")
             if header["format"] != _FORMAT or header["videos"] != len(rows):
                 raise ValueError("unknown format or missing rows")
             name, classes = str(header["name"]), tuple(map(str, header["classes"]))

@@ -12,7 +12,6 @@ The record is JSON::
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -24,6 +23,7 @@ import numpy as np
 from ccl_cli.data.info import AudioTrack, VideoInfo
 from ccl_cli.data.location import JPEGS, MP4, RECORD, SOUND, Packed
 from ccl_cli.errors import DataError
+from ccl_cli.json_text import parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,13 @@ def index(location: Packed) -> VideoInfo:
         DataError: it was not packed, its shard is gone, or holds something else at its place.
     """
     record = _record(location)
-    picture, sound = record["picture"], record["sound"]
+    try:
+        return _info(location, record["picture"], record["sound"])
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise DataError(f"The record of '{location}' makes no sense.", "Pack the set again.") from error
+
+
+def _info(location: Packed, picture: dict[str, Any], sound: dict[str, Any] | None) -> VideoInfo:
     sizes = picture.get("sizes")
     keys = np.array(picture.get("keys", []), np.int64).reshape(-1, 2)
     return VideoInfo(
@@ -72,7 +78,7 @@ def scaled_to(location: Packed) -> int | None:
 
 def _record(location: Packed) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(location.read(RECORD))
+        record: dict[str, Any] = parse(location.read(RECORD))
         if (record["format"], record["key"]) == (FORMAT, location.key):
             return record
     except (ValueError, KeyError, TypeError):

@@ -20,9 +20,12 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.ranges import is_url, length, read_whole
 from ccl_cli.errors import DataError
 from ccl_cli.files import atomic_path, write_text
+from ccl_cli.json_text import parse
 
 INDEX = "index.json"
 FORMAT = "ccl-shards-1"
+# What a file of the right format and of senseless content makes Python say.
+_SENSELESS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 _AT_ONCE = 16  # questions to a server
 
 
@@ -74,14 +77,16 @@ def read_shard(path: Path) -> list[Sample]:
     members: dict[str, list[Member]] = {}
     records: dict[str, Any] = {}
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:
             for entry in tar:
+                if not entry.isreg() or entry.issparse():
+                    raise ValueError(f"'{entry.name}' is no plain file")
                 key, _, suffix = entry.name.rpartition(".")
                 members.setdefault(key, []).append(Member(suffix, entry.offset_data, entry.size))
                 if suffix == RECORD and (file := tar.extractfile(entry)):
-                    records[key] = _told(json.load(file))
+                    records[key] = _told(parse(file.read()))
         return [Sample(key, tuple(found), **records[key]) for key, found in members.items()]
-    except (tarfile.TarError, OSError, ValueError, KeyError) as error:
+    except (tarfile.TarError, *_SENSELESS) as error:
         raise DataError(f"The shard '{path}' is damaged.", "Delete it and pack again.") from error
 
 
@@ -189,7 +194,7 @@ def read_index(location: str) -> dict[str, Any]:
             "Make the shards with `ccl data pack`; if that was interrupted, run it again to finish.",
         )
     try:
-        index: dict[str, Any] = json.loads(read_whole(_join(location, INDEX)))
+        index: dict[str, Any] = parse(read_whole(_join(location, INDEX)))
         if index["format"] != FORMAT:
             raise ValueError("another format")
         return index

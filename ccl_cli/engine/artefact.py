@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from ccl_cli import __version__
 from ccl_cli.engine.build import make_student
 from ccl_cli.errors import WeightsError
+from ccl_cli.json_text import parse
 from ccl_cli.recipe import Recipe
 from ccl_cli.students import Student
 from ccl_cli.tensor_files import write_tensors
@@ -68,7 +69,7 @@ def load_model(path: Path) -> Artefact:
         raise WeightsError(f"There is no model at '{path}'.", "Train one with `ccl train`.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            header = parse((file.metadata() or {}).get(_KEY, "{}"))
             if not isinstance(header, dict) or header.get("format") != _FORMAT:
                 raise WeightsError(f"'{path}' is not a model that ccl wrote.", _NAME_ONE)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -27,6 +27,7 @@ from ccl_cli.engine.build import Parts
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
 from ccl_cli.files import hold, write_text
+from ccl_cli.json_text import parse
 from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Cache, Clip, Recipe
 from ccl_cli.teachers import Embedding, Teacher, embed
@@ -259,7 +260,7 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
             value, states, said = _read_part(path)
             file.write(value.tobytes())
             state[number * PART : number * PART + len(value)] = states
-            unreadable |= {int(row): reason for row, reason in json.loads(said["unreadable"]).items()}
+            unreadable |= {int(row): reason for row, reason in parse(said["unreadable"]).items()}
             kind = kind or said["kind"]
     with _array_file(folder / STATE, "|u1", state.shape) as file:
         file.write(state.tobytes())

@@ -48,8 +48,10 @@ def load_state(folder: Path) -> dict[str, Any]:
     for path in reversed(_states(folder)):
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or "step" not in state:
+                raise ValueError("it holds something else")
             return state
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        except (OSError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError) as error:
             _log.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
     raise DataError(f"'{folder}' holds no checkpoint that can be read.", "Start the run anew.")
 

@@ -19,6 +19,7 @@ from ccl_cli.engine.device import set_up
 from ccl_cli.engine.evaluate import Described, describe
 from ccl_cli.engine.runs import MANIFEST, RunFolder
 from ccl_cli.errors import DataError
+from ccl_cli.json_text import parse
 from ccl_cli.tensor_files import write_tensors
 
 _KEY, _GONE = "ccl", -1
@@ -86,7 +87,7 @@ def _compute(run: RunFolder, videos: Sequence[Video], split: str) -> Described:
 def _read(path: Path, key: dict[str, str], sizes: Sequence[int]) -> Described | None:
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            record = parse((file.metadata() or {}).get(_KEY, "{}"))
             names = ("scores", "features", "labels", "sizes")
             scores, features, labels, then = (file.get_tensor(name) for name in names)
     except (SafetensorError, OSError, ValueError):

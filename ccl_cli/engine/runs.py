@@ -14,6 +14,7 @@ from typing import Any
 from ccl_cli import __version__
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.files import write_text
+from ccl_cli.json_text import parse
 from ccl_cli.paths import runs_dir
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import to_yaml
@@ -145,7 +146,7 @@ def versions() -> dict[str, str]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one when the file is absent or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -159,6 +160,6 @@ def _counts(file: Path) -> bool:
 
 def _step_of(line: str) -> int:
     try:
-        return int(json.loads(line)["step"])
+        return int(parse(line)["step"])
     except (ValueError, KeyError, TypeError):
         return sys.maxsize  # a line cut off by a kill

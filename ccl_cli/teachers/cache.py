@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccl_cli.errors import DataError
+from ccl_cli.json_text import parse
 from ccl_cli.paths import cache_dir
 
 STATES = ("present", "absent", "silent", "no track", "unreadable")
@@ -103,7 +104,7 @@ class Header:
     @classmethod
     def from_json(cls, text: str) -> Header:
         """Of :meth:`to_json`; raises ValueError, KeyError or TypeError for anything else."""
-        values: dict[str, Any] = json.loads(text)
+        values: dict[str, Any] = parse(text)
         if (values.pop("format"), tuple(values.pop("states"))) != (_FORMAT, STATES):
             raise ValueError("another format")
         reasons = {int(row): str(reason) for row, reason in values.pop("unreadable").items()}

@@ -14,6 +14,7 @@ from torch import Tensor
 from ccl_cli import __version__
 from ccl_cli.download import reason
 from ccl_cli.errors import WeightsError
+from ccl_cli.json_text import parse
 from ccl_cli.paths import cache_dir
 from ccl_cli.spec import Spec
 from ccl_cli.tensor_files import write_tensors
@@ -74,7 +75,7 @@ def read_fitted(path: Path) -> Fitted | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            header = parse((file.metadata() or {}).get(_KEY, "{}"))
         if header.get("format") != _FORMAT:
             return None
         return Fitted(

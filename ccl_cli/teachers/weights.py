@@ -26,6 +26,7 @@ from ccl_cli.tensor_files import write_tensors
 ZENODO = "https://zenodo.org/api/records/"
 _HUB = "hf://"
 _SUFFIXES = (".safetensors", ".pth", ".pyth", ".pt", ".bin")
+_REPEATED = 8  # times that a file may hold each tensor
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state")
 
 
@@ -274,8 +275,17 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"'{path}' holds no tensors.", "Weights are a state dict: names and tensors.")
     if all(name.startswith("module.") for name in state):  # written from inside DataParallel
         state = {name.removeprefix("module."): value for name, value in state.items()}
+    if not all(map(_is_plain, state.values())):
+        raise WeightsError(f"'{path}' holds sparse or quantised tensors.", "Save it with plain ones.")
+    # A few bytes can pose as a tensor of any size.
+    if sum(value.nbytes for value in state.values()) > _REPEATED * path.stat().st_size:
+        raise _damaged(path, ValueError("its tensors claim to be larger than the file"))
     # Tied tensors share storage, which the format does not allow.
     return {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+
+def _is_plain(value: Tensor) -> bool:
+    return value.layout is torch.strided and not (value.is_quantized or value.is_meta)
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -29,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ccl_cli.errors import DataError, PluginError
+from ccl_cli.json_text import parse
 from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.options import read_options
@@ -143,7 +143,15 @@ def open_table(path: str) -> Table:
         return _open_table(path, os.stat(path).st_mtime_ns)  # noqa: PTH116
     except FileNotFoundError as error:
         raise DataError(f"There are no embeddings at '{path}'.", "Correct what follows '@'.") from error
-    except (OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        MemoryError,
+        SafetensorError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"'{path}' cannot be read as a table of embeddings: {error}.") from error
 
 
@@ -253,7 +261,7 @@ def _read_safetensors(path: Path) -> Mapping[str, NDArray[Any]]:
         arrays = {name: file.get_tensor(name).float().numpy() for name in file.keys()}  # noqa: SIM118
         header = file.metadata() or {}
     if "names" in header and arrays.keys() == {"embedding"}:
-        return _paired(path, json.loads(header["names"]), arrays["embedding"])
+        return _paired(path, parse(header["names"]), arrays["embedding"])
     return arrays
 
 
@@ -267,7 +275,7 @@ def _load_npy(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
         return array
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"'{path}' cannot be read as an array: {error}.") from error
 
 
@@ -278,7 +286,7 @@ def _npy_shape(path: Path) -> tuple[int, ...]:
             first = header.read_magic(file) == (1, 0)
             read = header.read_array_header_1_0 if first else header.read_array_header_2_0
             return read(file)[0]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"'{path}' cannot be read as an array: {error}.") from error
 
 

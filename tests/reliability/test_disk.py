@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -100,3 +101,83 @@ COMMANDS = {
         {},
     ),
 }
+
+
+def words(world: World, name: str, disk: Path) -> tuple[list[str], dict[str, str]]:
+    """A command's words and variables, for a disk that is mounted there."""
+    text, environment = COMMANDS[name]
+    places = {"recipe": world.recipe, "videos": world.videos, "run": world.run, "root": world.root}
+    return (
+        text.format(disk=disk, **places).split(),
+        {key: value.format(disk=disk) for key, value in environment.items()},
+    )
+
+
+def empty(world: World, disk: Disk) -> None:
+    """As the disk is before a command: somebody's file, and a run to evaluate."""
+    disk.clear()
+    for path in disk.folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(world.run, disk.folder / "run", ignore=shutil.ignore_patterns("state"))
+    (disk.folder / "precious.txt").write_text("somebody's")
+
+
+# What differs from one time to the next although nothing else does.
+_TOLD = {"summary.json", "metrics.jsonl", "log.txt", ".lock", "cache.json", "error.json", "cell.json"}
+
+
+def lasting(files: dict[str, str]) -> dict[str, str]:
+    """Those files that are the same whenever a command has come to its end."""
+    changing = ("findings-", "about", "library.sqlite")
+    return {
+        name: digest
+        for name, digest in files.items()
+        if Path(name).name not in _TOLD
+        and not Path(name).name.startswith(changing)
+        and "/state/" not in name
+        and not name.endswith((".pt2", "export.json", ".html"))
+    }
+
+
+def half_written(files: dict[str, str], whole: dict[str, str]) -> list[str]:
+    """Files that pass for a result and are none."""
+    kept = lasting(files)
+    parts = (".partial.", ".building/", "-wal", "-shm", "-journal", ".part")
+    return [
+        name
+        for name in kept
+        if not any(part in name for part in parts) and kept[name] != lasting(whole).get(name, kept[name])
+    ]
+
+
+QUICK = ["predict --output", "report table", "card"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in COMMANDS])
+def test_a_disk_that_fills_up_costs_no_more_than_the_command(world, tally, trials, name, tmp_path):
+    """At several sizes of what is left: refused in a sentence, what was there is there, and then it works."""
+    rng = random.Random(name)
+    with small_disk(tmp_path / "disk") as disk:
+        empty(world, disk)
+        arguments, environment = words(world, name, disk.folder)
+        before, used = contents(disk.folder), disk.used
+        world.ccl.right(*arguments, **environment)
+        need = max(disk.used - used, 4096)
+        whole = contents(disk.folder)
+        steps = trials(1, 4 if name in ("bench", "export") else 16)
+        for number in steps:
+            free = 4096 * int(need * (number + rng.random()) / len(steps) / 4096)
+            with tally.trial(f"disk full: `ccl {name.split(' .')[0]}`", f"{free} of {need} bytes free"):
+                empty(world, disk)
+                disk.leave(free)
+                ended = world.ccl(*arguments, **environment)
+                now = contents(disk.folder)
+                if ended.code:
+                    check_refusal(ended, 6, 1 if name == "bench" else 6)
+                    assert lasting(before).items() <= lasting(now).items() or name == "eval"
+                    assert not half_written(now, whole)
+                assert not [left for left in now if left.endswith(".tmp")]
+                disk.clear()
+                again = [*arguments, "--resume", "auto"] if name == "train" else arguments
+                world.ccl.right(*again, **environment)
+                assert lasting(contents(disk.folder)) == lasting(whole)
