@@ -93,6 +93,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def changed_at(stat: os.stat_result) -> int:
+    """When a file was changed, in nanoseconds, as 63 bits: all that a data base takes of a clock far off."""
+    return stat.st_mtime_ns & (2**63 - 1)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as temporary:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.files import changed_at
 
 FILE = "library.sqlite"
 _FORMAT = "ccl-library-1"
@@ -45,7 +46,7 @@ def stamp_of(path: str) -> Stamp | None:
         stat = os.stat(path)  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
     except OSError:
         return None
-    return Stamp(stat.st_size, stat.st_mtime_ns)
+    return Stamp(stat.st_size, changed_at(stat))
 
 
 class Library:

@@ -250,6 +250,8 @@ def _open_table(path: str, _mtime: int) -> Table:
 def _read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
+    if not all(isinstance(each, np.ndarray) for each in arrays.values()):
+        raise ValueError("it holds more than arrays")
     if arrays.keys() >= {"names", "embedding"}:
         return _paired(path, [str(name) for name in arrays["names"]], arrays["embedding"])
     return arrays

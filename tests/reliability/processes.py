@@ -9,12 +9,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import pytest
 
 from tests.docs.warm import FIRST
 
+# Python that lets even root obey the permissions of files: it gives its privileges up.
+OBEY = """
+import ctypes
+header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert ctypes.CDLL(None).capset(header, none) == 0
+"""
 _PAGE = 4096  # bytes that a file system gives out at once
 _KILLED = 99  # what the client of tests/docs/warm.py answers for a process that could not say how it ended
 
@@ -39,14 +45,21 @@ class Ccl:
     programs: Path
     environment: Mapping[str, str]
 
-    def start(self, *words: object, first: str = "", **environment: object) -> subprocess.Popen[str]:
+    def start(
+        self,
+        *words: object,
+        first: str = "",
+        stdout: int | IO[str] = subprocess.PIPE,
+        stderr: int | IO[str] = subprocess.PIPE,
+        **environment: object,
+    ) -> subprocess.Popen[str]:
         """Start a command; ``first`` is Python that its process runs before."""
         more = {name: str(value) for name, value in environment.items()}
         return subprocess.Popen(
             [str(self.programs / "ccl"), *map(str, words)],
             env={**os.environ, **self.environment, **more, FIRST: first},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
             stdin=subprocess.DEVNULL,
             text=True,
             errors="surrogateescape",
