@@ -536,7 +536,7 @@ def _precomputed(folder: Path) -> Reading:
         _open_table.cache_clear()
         path.write_bytes(save({"embedding": torch.zeros(2, 3)}, {"names": data.decode("utf-8", "replace")}))
         table = open_table(str(path))
-        return table.dim, table.hash(), table.coverage(["a/1", "b/2"])
+        return table.dim, table.hash, table.coverage(["a/1", "b/2"])
 
     return [["a/1", "b/2"], b'["a/1", "b/2"]'], read
 
