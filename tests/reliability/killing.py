@@ -56,8 +56,9 @@ class Command:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        beside = folder.with_name(f"{folder.name}.{next(_numbers)}")
-        self.said_in, self._number = beside.with_suffix(".said"), beside.with_suffix(".writes")
+        beside = f"{folder.name}-{next(_numbers)}"
+        self.said_in = folder.with_name(f"{beside}.said")
+        self._number = folder.with_name(f"{beside}.writes")
         self.said_in.write_bytes(b"")
         self._number.write_bytes(bytes(16))
         environment = {**os.environ, "CCL_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
