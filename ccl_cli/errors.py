@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ccl_cli.text import cut, visible
+from ccl_cli.text import in_short
 
-_LETTERS = 1000  # of a sentence; what is longer repeats a whole file that was no such thing
+# Of a sentence and of a hint: what is longer repeats a whole file that was no such thing.
+_LETTERS, _LINES = 1000, 100
 
 
 class CclError(Exception):
@@ -22,8 +23,8 @@ class CclError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        self.message = cut(visible(message), _LETTERS)
-        self.hint = hint and cut("\n".join(map(visible, hint.split("\n"))), 2 * _LETTERS)
+        self.message = in_short(message, _LETTERS)
+        self.hint = hint and "\n".join(in_short(line, _LETTERS) for line in hint.split("\n")[:_LINES])
         super().__init__(self.message)
 
     def __str__(self) -> str:

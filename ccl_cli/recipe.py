@@ -191,7 +191,7 @@ def columns(row: str | dict[str, Any]) -> tuple[str, ...] | None:
 class Recipe(_Section):
     """One experiment."""
 
-    name: str = Field("run", pattern=r"^[\w.-]+$", description="Names the run's folder.")
+    name: str = Field("run", pattern=r"^[\w.-]*[\w-][\w.-]*$", description="Names the run's folder.")
     description: str = Field("", description="One line for `ccl recipes ls`.")
     data: str | None = Field(None, description="Data set: source:location?key=value.")
     teachers: Teachers = Field((), description="modality:name@weights?key=value, any number.")

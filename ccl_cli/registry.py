@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from entrypoints import BadEntryPoint, CaseSensitiveConfigParser, Distribution, EntryPoint, iter_files_distros
 
 from ccl_cli.errors import CclError, PluginError
-from ccl_cli.text import cut, visible
+from ccl_cli.text import in_short
 
 TEACHERS = "ccl.teachers"
 STUDENTS = "ccl.students"
@@ -204,7 +204,7 @@ def _scan(folders: tuple[str, ...]) -> Scan:
                 f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} is ignored: "
                 f"{first.origin} already provides that name; uninstall one of them."
             )
-    return Scan(tuple(found.values()), tuple(cut(visible(problem), _LONGEST) for problem in problems))
+    return Scan(tuple(found.values()), tuple(in_short(problem, _LONGEST) for problem in problems))
 
 
 def _entries(folders: Iterable[str], problems: list[str]) -> Iterator[Plugin]:

@@ -44,14 +44,11 @@ _ARRAY = Form(json.dumps, "[\n", ",\n", "\n]\n")
 def csv_form(columns: Sequence[str], rows: Callable[[Record], Iterable[Sequence[object]]]) -> Form:
     """Records as rows of CSV, with a header.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe before it, and what cannot be printed
-    is written as an escape.
-
     Args:
         columns: Names.
         rows: One or more for each record.
     """
-    return Form(lambda record: _csv(rows(record)), _csv([columns]))
+    return Form(lambda record: csv_text(rows(record)), csv_text([columns]))
 
 
 class _Writes(Protocol):
@@ -101,7 +98,12 @@ def row_file(path: Path, csv: Form) -> Iterator[Rows]:
         rows.close()
 
 
-def _csv(rows: Iterable[Sequence[object]]) -> str:
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe before it, and what cannot be printed
+    is written as an escape.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerows([_harmless(cell) for cell in row] for row in rows)

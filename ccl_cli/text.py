@@ -9,8 +9,18 @@ def visible(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode(escape).decode() for each in text)
 
 
-def cut(text: str, letters: int) -> str:
-    """At most so many letters, the ends of a longer text: what is said of it stands there."""
+def printable(text: str) -> str:
+    """As :func:`visible`, over several lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def in_short(text: str, letters: int) -> str:
+    """The visible text, or both ends of one of more letters: what is said of it stands there."""
+    # Cut first, because escapes take time, and again, because they take room.
+    return _cut(visible(_cut(text, letters)), letters)
+
+
+def _cut(text: str, letters: int) -> str:
     if len(text) <= letters:
         return text
     tail = letters // 3

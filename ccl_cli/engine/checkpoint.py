@@ -28,9 +28,10 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
     try:
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # torch says of a full disk where in its file it stands
+        said = getattr(error, "strerror", None) or "the disk is full, or refuses"
         raise EnvironmentError_(
-            f"The checkpoint '{path}' cannot be written: {str(error).splitlines()[0]}.",
+            f"The checkpoint '{path}' cannot be written: {said}.",
             "Make room; the one before is untouched.",
         ) from error
     _keep_newest(folder, path)

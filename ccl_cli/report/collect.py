@@ -132,7 +132,7 @@ def collect(paths: Sequence[Path] = (), split: str = "test") -> Collected:
             found.append(run)
         else:
             left_out[run].append(str(folder))
-    notes = [f"Left out, {reason}: {listed(names)}." for reason, names in left_out.items()]
+    notes = [clean(f"Left out, {reason}: {listed(names)}.") for reason, names in left_out.items()]
     runs = [run for run in found if run.error is None]
     if not runs:
         where = ", ".join(f"'{path}'" for path in paths) or f"'{runs_dir()}'"
@@ -142,7 +142,7 @@ def collect(paths: Sequence[Path] = (), split: str = "test") -> Collected:
     kept, repeated = _newest_of_each_seed(runs)
     done = {(run.method, run.setup, run.seed) for run in kept}
     failed = [run for run in found if run.error and (run.method, run.setup, run.seed) not in done]
-    return Collected(tuple(kept), tuple(failed), (*notes, *repeated))
+    return Collected(tuple(kept), tuple(failed), (*notes, *map(clean, repeated)))
 
 
 def abbreviations(modalities: Iterable[str]) -> dict[str, str]:

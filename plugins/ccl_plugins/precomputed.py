@@ -174,7 +174,15 @@ def open_table(path: str) -> Table:
         return _open_table(path, os.stat(path).st_mtime_ns)  # noqa: PTH116
     except FileNotFoundError as error:
         raise DataError(f"There are no embeddings at '{path}'.", "Correct what follows '@'.") from error
-    except (OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        MemoryError,
+        SafetensorError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"'{path}' cannot be read as a table of embeddings: {error}.") from error
 
 
@@ -274,6 +282,8 @@ def _open_table(path: str, _mtime: int) -> Table:
 def _read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
+    if not all(isinstance(each, np.ndarray) for each in arrays.values()):
+        raise ValueError("it holds more than arrays")
     if arrays.keys() >= {"names", "embedding"}:
         return _paired(path, [str(name) for name in arrays["names"]], arrays["embedding"])
     return arrays
@@ -301,7 +311,7 @@ def _load_npy(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
         return array
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"'{path}' cannot be read as an array: {error}.") from error
 
 
@@ -312,7 +322,7 @@ def _npy_shape(path: Path) -> tuple[int, ...]:
             first = header.read_magic(file) == (1, 0)
             read = header.read_array_header_1_0 if first else header.read_array_header_2_0
             return read(file)[0]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"'{path}' cannot be read as an array: {error}.") from error
 
 

@@ -37,6 +37,7 @@ FORMS = {
     "ts": ("mpegts", "libx264", "aac", {}),
     "wav": ("wav", None, "pcm_s16le", {}),
     "ogg": ("ogg", None, "libopus", {}),
+    "h264": ("h264", "libx264", None, {}),
 }
 
 
@@ -48,15 +49,21 @@ def small_copy(source: Path, target: Path, form: str, frames: int = 20) -> Path:
         if video:
             video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
             video.codec_context.gop_size, video.codec_context.thread_count = 8, 1
-        audio = made.add_stream(audio_codec, rate=48000 if "opus" in audio_codec else 44100, layout="mono")
-        context = audio.codec_context
-        resampler = av.AudioResampler(context.format, "mono", context.sample_rate, context.frame_size or 1024)
+        audio = resampler = None
+        if audio_codec:
+            audio = made.add_stream(
+                audio_codec, rate=48000 if "opus" in audio_codec else 44100, layout="mono"
+            )
+            context = audio.codec_context
+            resampler = av.AudioResampler(
+                context.format, "mono", context.sample_rate, context.frame_size or 1024
+            )
         count = 0
         for frame in given.decode(
             *[each for each in (given.streams.best("video"), given.streams.best("audio")) if each]
         ):
             if isinstance(frame, av.AudioFrame):
-                if frame.time < frames / 25:
+                if resampler and frame.time < frames / 25:
                     frame.pts = None
                     for part in resampler.resample(frame):
                         made.mux(audio.encode(part))
@@ -68,7 +75,7 @@ def small_copy(source: Path, target: Path, form: str, frames: int = 20) -> Path:
                 count += 1
             elif frame.time > 2 * frames / 25:
                 break
-        for stream in (video, audio) if video else (audio,):
+        for stream in filter(None, (video, audio)):
             made.mux(stream.encode(None))
     return target
 
@@ -151,3 +158,22 @@ def with_field(content: bytes, after: bytes, offset: int, value: int, form: str 
     """A copy with one number set, counted from the end of the first ``after``."""
     at = content.index(after) + len(after) + offset
     return content[:at] + struct.pack(form, value) + content[at + struct.calcsize(form) :]
+
+
+def sequence_header(stream: bytes, width: int, height: int) -> bytes:
+    """A copy of a bare H.264 stream whose first sequence parameter set claims another size."""
+    golomb = "".join(
+        _golomb(value) for value in (0, 0, 2, 1)
+    )  # its number, frame numbers, their order, references
+    sides = _golomb(width // 16 - 1) + _golomb(height // 16 - 1)
+    bits = golomb + "0" + sides + "1100" + "1"  # no gaps; frames only, direct 8x8, no crop, no more; the end
+    bits += "0" * (-len(bits) % 8)
+    made = b"\x67\x42\xc0\x3e" + int(bits, 2).to_bytes(len(bits) // 8, "big")
+    begin = stream.index(b"\x00\x00\x01\x67") + 3
+    end = stream.index(b"\x00\x00\x01", begin)
+    return stream[:begin] + made + stream[end:]
+
+
+def _golomb(value: int) -> str:
+    bits = f"{value + 1:b}"
+    return "0" * (len(bits) - 1) + bits

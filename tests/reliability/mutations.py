@@ -143,7 +143,9 @@ def _end(data: bytes, rng: Random) -> bytes:
 
 def _encode(data: bytes, rng: Random) -> bytes:
     text = data.decode("utf-8", "replace")
-    return text.encode(rng.choice(["utf-16", "utf-16-le", "utf-32", "latin-1", "utf-8-sig", "cp037"]), "replace")
+    return text.encode(
+        rng.choice(["utf-16", "utf-16-le", "utf-32", "latin-1", "utf-8-sig", "cp037"]), "replace"
+    )
 
 
 def _ends(data: bytes, rng: Random) -> bytes:

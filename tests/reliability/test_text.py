@@ -75,7 +75,11 @@ def odd(seeds: Sequence[Seed], rng: Random) -> bytes:
 def plain(seed: Seed) -> bytes:
     if isinstance(seed, bytes):
         return seed
-    return b"\n".join(json.dumps(each).encode() for each in seed) if isinstance(seed, Lines) else json.dumps(seed).encode()
+    return (
+        b"\n".join(json.dumps(each).encode() for each in seed)
+        if isinstance(seed, Lines)
+        else json.dumps(seed).encode()
+    )
 
 
 def check(read: Callable[[bytes], object], data: bytes, seconds: float = 1) -> None:
@@ -115,7 +119,9 @@ def check_sentences(error: CclError) -> None:
         assert len(each.message) <= _LONGEST, f"{len(each.message)} letters"
         assert each.message.isprintable(), f"not to be printed: {each.message[:200]!r}"
         assert not re.search(r"Traceback|Internal error|Error\(", each.message), each.message[:200]
-        assert len(each.hint or "") <= 2 * _LONGEST, f"a hint of {len(each.hint)} letters"
+        assert all(len(line) <= _LONGEST for line in (each.hint or "").split("\n")), (
+            f"a hint of {len(each.hint)} letters"
+        )
         assert (each.hint or "").replace("\n", "").isprintable(), f"not to be printed: {each.hint[:200]!r}"
 
 
@@ -165,7 +171,12 @@ def _recipes(folder: Path) -> Reading:
         assert load_recipe(str(folder / "again.yaml")) == recipe
         return recipe.hash()
 
-    values = {"name": "a", "method": "ccl+pkt", "teachers": ["audio:cnn14"], "clip": {"mean": [0.4, 0.4, 0.4]}}
+    values = {
+        "name": "a",
+        "method": "ccl+pkt",
+        "teachers": ["audio:cnn14"],
+        "clip": {"mean": [0.4, 0.4, 0.4]},
+    }
     values |= {"train": {"epochs": 3}, "optim": {"lr": 0.1}, "cache": {"use": False}, "eval": {"stride": 2}}
     return [RECIPE, BENCH, RECIPE + b"extends: smoke\n", values], to_file(folder / "r.yaml", load)
 
@@ -181,8 +192,14 @@ def _matrix(folder: Path) -> Reading:
         return matrix.tune_cells(recipe, hold_out=True), matrix.final_cells(recipe, {})
 
     values = {"name": "a", "bench": {"setups": {"A": ["audio:cnn14"], "AI": ["audio:cnn14", "image:small"]}}}
-    values["bench"] |= {"methods": {"b": "baseline", "c": {"method": {"ccl": {}}, "setups": ["A"], "optim": {"lr": 1}}}}
-    values["bench"] |= {"weights": {"c": {"A": 2.0}}, "tune": {"grid": [0.1, 1]}, "ablations": {"x": {"method": "ccl"}}}
+    values["bench"] |= {
+        "methods": {"b": "baseline", "c": {"method": {"ccl": {}}, "setups": ["A"], "optim": {"lr": 1}}}
+    }
+    values["bench"] |= {
+        "weights": {"c": {"A": 2.0}},
+        "tune": {"grid": [0.1, 1]},
+        "ablations": {"x": {"method": "ccl"}},
+    }
     return [BENCH, values, values], to_file(folder / "r.yaml", load)
 
 
@@ -190,7 +207,13 @@ def _matrix(folder: Path) -> Reading:
 def _overrides(folder: Path) -> Reading:
     from ccl_cli.recipe_files import check_recipe, load_recipe
 
-    seeds = [b"train.epochs=3", b"method.ccl.temperature.audio=0.1", b"teachers=[audio:cnn14]", b"optim.lr=1e-3", b"clip={frames: 8}"]
+    seeds = [
+        b"train.epochs=3",
+        b"method.ccl.temperature.audio=0.1",
+        b"teachers=[audio:cnn14]",
+        b"optim.lr=1e-3",
+        b"clip={frames: 8}",
+    ]
     return seeds, typed(lambda text: refused_or_not(check_recipe, load_recipe(None, overrides=[text])))
 
 
@@ -208,14 +231,18 @@ def _specs(folder: Path) -> Reading:
         spec = parse(text)
         assert parse(str(spec)) == spec or "nan" in str(spec), f"{text[:100]!r} is not {str(spec)[:100]!r}"
 
-    return [b"audio:cnn14@w/a.pth?dim=2048&x=true", b"r2plus1d_18", b"folder:my videos?test=0.25&seed=1&val=.1"], typed(both)
+    return [
+        b"audio:cnn14@w/a.pth?dim=2048&x=true",
+        b"r2plus1d_18",
+        b"folder:my videos?test=0.25&seed=1&val=.1",
+    ], typed(both)
 
 
 @reader("options of data sets", 6_000)
 def _options(folder: Path) -> Reading:
     from ccl_cli.data.sources import load_data
 
-    for name in ("a/1.mp4", "a/2.mp4", "a/3.mp4", "b/1.mp4", "b/2.mp4"):
+    for name in ("a/1.mp4", "a/2.mp4", "a/1²3.mp4", "b/1.mp4", "b/2.mp4"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     (folder / "v.csv").write_text("path;label\na/1.mp4;a\n")
@@ -249,7 +276,14 @@ def _listed(manifest: Any) -> object:
 def _manifests(folder: Path) -> Reading:
     from ccl_cli.data.sources.manifest import load
 
-    header = {"format": "ccl-manifest-1", "name": "x", "classes": ["a", "b"], "videos": 3, "root": "v", "hash": "0" * 16}
+    header = {
+        "format": "ccl-manifest-1",
+        "name": "x",
+        "classes": ["a", "b"],
+        "videos": 3,
+        "root": "v",
+        "hash": "0" * 16,
+    }
     packed = {"shard": "/x/a.tar", "key": "k", "members": [["json", 0, 5], ["mp4", 5, 9]]}
     rows = [{"id": "a/1", "path": "a/1.mp4", "label": 0, "split": "train"}]
     rows += [{"id": "b/1", "path": packed, "label": 1, "split": "test"}]
@@ -262,8 +296,13 @@ def _manifests(folder: Path) -> Reading:
 def _tables(folder: Path) -> Reading:
     from ccl_cli.data.sources.csv import load
 
-    rows = b"path,label,split,start,end\na/1.mp4,run,train,,\na/1.mp4,run,test,3.5,9\n" + '"b,2.mp4","sörf ""x""",val,0,1\n'.encode()
-    return [rows, b"path,label\n1.mp4,1\n2.mp4,10\n3.mp4,2\n"], to_file(folder / "v.csv", lambda: _listed(load(str(folder / "v.csv"))))
+    rows = (
+        b"path,label,split,start,end\na/1.mp4,run,train,,\na/1.mp4,run,test,3.5,9\n"
+        + '"b,2.mp4","sörf ""x""",val,0,1\n'.encode()
+    )
+    return [rows, b"path,label\n1.mp4,1\n2.mp4,10\n3.mp4,2\n"], to_file(
+        folder / "v.csv", lambda: _listed(load(str(folder / "v.csv")))
+    )
 
 
 @reader("VGGSound's list", 6_000)
@@ -293,7 +332,10 @@ def _activitynet(folder: Path) -> Reading:
 
     (folder / "v_abc.mp4").touch()
     cut = [{"label": "Surf", "segment": [0.5, 9.0]}, {"label": "Dive", "segment": [9, 9.01]}]
-    entries = {"abc": {"subset": "training", "annotations": cut}, "d-e": {"subset": "validation", "annotations": cut[:1]}}
+    entries = {
+        "abc": {"subset": "training", "annotations": cut},
+        "d-e": {"subset": "validation", "annotations": cut[:1]},
+    }
     seed = {"version": "1.3", "database": entries | {"t": {"subset": "testing"}}}
 
     def both() -> object:
@@ -307,7 +349,9 @@ def _captions(folder: Path) -> Reading:
     from ccl_text.captions import digest_of, read_captions
 
     path = str(folder / "c.csv")
-    return [b'id,text\na/1,a dog\na/1,"a, cat"\nb/2,"x\ny"\n'], to_file(Path(path), lambda: read_captions(path, digest_of(path)))
+    return [b'id,text\na/1,a dog\na/1,"a, cat"\nb/2,"x\ny"\n'], to_file(
+        Path(path), lambda: read_captions(path, digest_of(path))
+    )
 
 
 # ---- files of ccl's own
@@ -319,9 +363,20 @@ def _index(folder: Path) -> Reading:
     from ccl_cli.data.sources.manifest import load
 
     (folder / "train-000000.tar").write_bytes(bytes(10_240))
-    samples = [{"shard": 0, "key": "k", "members": [["json", 512, 90], ["mp4", 1024, 500]], "sha256": "0" * 16}]
-    videos = [{"id": "a", "label": 0, "split": "train", "sample": 0}, {"id": "b", "label": 1, "split": "test", "unreadable": "cut", "end": 3}]
-    seed = {"format": "ccl-shards-1", "name": "x", "packed_from": "0" * 16, "settings": {"jpeg": 90}, "classes": ["a", "b"]}
+    samples = [
+        {"shard": 0, "key": "k", "members": [["json", 512, 90], ["mp4", 1024, 500]], "sha256": "0" * 16}
+    ]
+    videos = [
+        {"id": "a", "label": 0, "split": "train", "sample": 0},
+        {"id": "b", "label": 1, "split": "test", "unreadable": "cut", "end": 3},
+    ]
+    seed = {
+        "format": "ccl-shards-1",
+        "name": "x",
+        "packed_from": "0" * 16,
+        "settings": {"jpeg": 90},
+        "classes": ["a", "b"],
+    }
     seed |= {"shards": [{"name": "train-000000.tar", "size": 10_240}], "samples": samples, "videos": videos}
 
     def listed() -> object:
@@ -339,8 +394,23 @@ def _records(folder: Path) -> Reading:
     from ccl_cli.data.location import Member, Packed
     from ccl_cli.data.media import frame_range, index_video
 
-    picture = {"width": 8, "height": 6, "time_base": [1, 25], "origin": 0.0, "pts": [0, 1, 2], "end_pts": 3, "sizes": [9, 9, 9]}
-    seed = {"format": "ccl-packed-1", "key": "k", "split": "train", "rows": [], "short_side": None, "picture": picture}
+    picture = {
+        "width": 8,
+        "height": 6,
+        "time_base": [1, 25],
+        "origin": 0.0,
+        "pts": [0, 1, 2],
+        "end_pts": 3,
+        "sizes": [9, 9, 9],
+    }
+    seed = {
+        "format": "ccl-packed-1",
+        "key": "k",
+        "split": "train",
+        "rows": [],
+        "short_side": None,
+        "picture": picture,
+    }
     seed |= {"sound": {"start": 0.0, "end": 0.1, "rate": 16000, "state": "present"}, "sha256": "0"}
     mp4 = seed | {"picture": {**picture, "keys": [[0, 0]]}, "sound": None}
     del mp4["picture"]["sizes"]
@@ -350,7 +420,11 @@ def _records(folder: Path) -> Reading:
         packed.index.cache_clear()
         where = Packed(str(path), "k", (Member("json", 0, path.stat().st_size), Member("jpgs", 0, 27)))
         info = index_video(where)
-        return packed.scaled_to(where), frame_range(info), info.audio and packed.mono_between(where, info.audio, 0, 0.1)
+        return (
+            packed.scaled_to(where),
+            frame_range(info),
+            info.audio and packed.mono_between(where, info.audio, 0, 0.1),
+        )
 
     return [seed, mp4], to_file(path, look)
 
@@ -368,7 +442,11 @@ def _caches(folder: Path) -> Reading:
 
     def opened() -> object:
         cached = Cached.open(folder)
-        return json.dumps(_row(cached)), cached.header.key.folder, cached.header.key.differs_from(cached.header.key)
+        return (
+            json.dumps(_row(cached)),
+            cached.header.key.folder,
+            cached.header.key.differs_from(cached.header.key),
+        )
 
     return [seed], to_file(folder / "cache.json", opened)
 
@@ -391,7 +469,12 @@ def _models(folder: Path) -> Reading:
     from ccl_cli.recipe import Recipe
 
     recipe = Recipe(student="r2plus1d_tiny", method="baseline", clip={"frames": 4, "size": 32})
-    seed = {"format": "ccl-model-1", "version": "0.1.0", "recipe": recipe.model_dump(mode="json"), "classes": ["a", "b"]}
+    seed = {
+        "format": "ccl-model-1",
+        "version": "0.1.0",
+        "recipe": recipe.model_dump(mode="json"),
+        "classes": ["a", "b"],
+    }
     state = dict(make_student("r2plus1d_tiny", 2, with_weights=False).state_dict())
     path = folder / "model.safetensors"
 
@@ -425,7 +508,13 @@ def _fitted(folder: Path) -> Reading:
     from ccl_cli.spec import parse_model
     from ccl_cli.teachers.fitted import as_fitted
 
-    seed = {"format": "ccl-teacher-1", "version": "0.1.0", "teacher": "audio:small", "classes": ["a", "b"], "options": {"dim": 8}}
+    seed = {
+        "format": "ccl-teacher-1",
+        "version": "0.1.0",
+        "teacher": "audio:small",
+        "classes": ["a", "b"],
+        "options": {"dim": 8},
+    }
     seed |= {"dim": 8, "preprocess": "Log()", "data": "clips", "manifest": "0" * 16}
     path = folder / "t.safetensors"
 
@@ -457,7 +546,11 @@ def _described(folder: Path) -> Reading:
     from ccl_cli.engine.described import _read as read_described
 
     key, path = {"model": "m", "videos": "v"}, folder / "d.safetensors"
-    tensors = {"scores": torch.zeros(2, 3), "features": torch.zeros(2, 4), "labels": torch.zeros(2, dtype=torch.long)}
+    tensors = {
+        "scores": torch.zeros(2, 3),
+        "features": torch.zeros(2, 4),
+        "labels": torch.zeros(2, dtype=torch.long),
+    }
     tensors["sizes"] = torch.ones(2, dtype=torch.long)
 
     def read(data: bytes) -> object:
@@ -481,10 +574,19 @@ def _libraries(folder: Path) -> Reading:
     def read(data: bytes) -> object:
         key, _, text = data.decode("utf-8", "replace").partition("=")
         with closing(sqlite3.connect(folder / "library.sqlite", isolation_level=None)) as base:
-            base.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
+            base.executemany(
+                "INSERT OR REPLACE INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()]
+            )
             base.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, text))
         with open_library(folder) as library:
-            found = library.model, library.fingerprint, library.dim, library.roots, library.state, list(library.blocks())
+            found = (
+                library.model,
+                library.fingerprint,
+                library.dim,
+                library.roots,
+                library.state,
+                list(library.blocks()),
+            )
             library.noted("approximate")
             refused_or_not(own_model, folder, None)
         return found
@@ -498,7 +600,10 @@ EVALUATED = {
     "data": {"name": "ucf51-split1", "manifest": "f" * 16},
     "counts": {"test": {"videos": 9, "read": 8, "missing": 1, "corrupt": 0, "unreadable": {"v": "cut off"}}},
     "selection": "last",
-    "recognition": {"top1": 60.0, "per_class": {"a": {"top1": 50.0, "videos": 4}, "b": {"top1": 70.0, "videos": 5}}},
+    "recognition": {
+        "top1": 60.0,
+        "per_class": {"a": {"top1": 50.0, "videos": 4}, "b": {"top1": 70.0, "videos": 5}},
+    },
 }
 
 
@@ -534,12 +639,20 @@ def everything(run: Path) -> Callable[[], object]:
         for write in markdown.table, records.table_csv, records.table_json, latex.table:
             write(found, summary)
         studied = study([run.parent], "test")
-        for tell in (provenance.evaluated, provenance.heard, provenance.unreadable, provenance.versions, provenance.runs):
+        for tell in (
+            provenance.evaluated,
+            provenance.heard,
+            provenance.unreadable,
+            provenance.versions,
+            provenance.runs,
+        ):
             tell(studied)
         provenance.selections(studied)
         for draw in curves.figure, classes.figure:
             refused_or_not(draw, studied)
-        refused_or_not(lambda: paired.compare(summarise(paired.only(collected, "ccl", "baseline")), "ccl", "baseline"))
+        refused_or_not(
+            lambda: paired.compare(summarise(paired.only(collected, "ccl", "baseline")), "ccl", "baseline")
+        )
 
     return read
 
@@ -547,9 +660,20 @@ def everything(run: Path) -> Callable[[], object]:
 @reader("summaries of runs", 4_000, quick=10)
 def _summaries(folder: Path) -> Reading:
     run = run_of(folder)
-    data = {"name": "ucf51-split1", "manifest": "f" * 16, "train": 9, "seen": 8, "missing": ["a"], "unreadable": {"b": "cut off"}}
+    data = {
+        "name": "ucf51-split1",
+        "manifest": "f" * 16,
+        "train": 9,
+        "seen": 8,
+        "missing": ["a"],
+        "unreadable": {"b": "cut off"},
+    }
     data["modalities"] = {"audio:cnn14": {"present": 7, "silent": 1}}
-    seed = json.loads((run / "summary.json").read_text()) | {"data": data, "versions": {"torch": "2.11"}, "device": "cpu"}
+    seed = json.loads((run / "summary.json").read_text()) | {
+        "data": data,
+        "versions": {"torch": "2.11"},
+        "device": "cpu",
+    }
     seed["teachers"] = {"audio:cnn14": {"dim": 512, "fingerprint": "x", "variant": "v"}}
     return [seed], to_file(run / "summary.json", everything(run))
 
@@ -570,7 +694,9 @@ def _cells(folder: Path) -> Reading:
 def _errors(folder: Path) -> Reading:
     run = run_of(folder)
     (run / "summary.json").unlink()
-    return [{"message": "The loss is not finite.", "hint": None, "exit_code": 1}], to_file(run / "error.json", everything(run))
+    return [{"message": "The loss is not finite.", "hint": None, "exit_code": 1}], to_file(
+        run / "error.json", everything(run)
+    )
 
 
 @reader("metrics of runs", 1_500, quick=8)
@@ -606,15 +732,15 @@ def _entry_points(folder: Path) -> Reading:
     for name in ("broken-1.0", "sound-2.0"):
         (folder / f"{name}.dist-info").mkdir()
         (folder / f"{name}.dist-info" / "METADATA").write_text("Name: x\n")
-    (folder / "sound-2.0.dist-info" / "entry_points.txt").write_text("[ccl.teachers]\naudio.good = json:loads\n")
+    (folder / "sound-2.0.dist-info" / "entry_points.txt").write_text(
+        "[ccl.teachers]\naudio.good = json:loads\n"
+    )
     seed = b"[console_scripts]\nx = y:main\n[ccl.teachers]\naudio.bad = bad.mod:Teacher\nimage.bad=bad:T [extra]\n\n[ccl.methods]\nmine = json:loads\n"
 
     def scan() -> object:
         found = registry._scan.__wrapped__((str(folder),))
         assert any(plugin.name == "audio.good" for plugin in found.plugins), "the other plugin is gone"
-        text = (folder / "broken-1.0.dist-info" / "entry_points.txt").read_bytes()
         declared = [plugin for plugin in found.plugins if plugin.distribution == "broken"]
-        assert declared or found.problems or b"ccl." not in text or not declared
         for problem in found.problems:
             assert problem.isprintable(), problem[:200]
             assert len(problem) <= _LONGEST, f"{len(problem)} letters"
@@ -664,7 +790,9 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("begin", "file", "words"), COMMANDS, ids=[f"{each[2][:12]} {each[0].__name__}" for each in COMMANDS])
+@pytest.mark.parametrize(
+    ("begin", "file", "words"), COMMANDS, ids=[f"{each[2][:12]} {each[0].__name__}" for each in COMMANDS]
+)
 def test_commands(begin, file, words, tmp_path, tally, trials, ccl, monkeypatch):  # noqa: F811
     folder = tmp_path / "cache" / "embeddings" / "one"
     folder.mkdir(parents=True)
