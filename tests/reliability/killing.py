@@ -95,7 +95,7 @@ class Command:
         """When its last word came, as far as it has ended: ``time.monotonic``."""
         return time.monotonic() - (time.time() - self.said_in.stat().st_mtime)
 
-    def end(self, seconds: float = 120) -> tuple[int, str]:
+    def end(self, seconds: float = 900) -> tuple[int, str]:
         """Wait for its end: exit code, and all that it said."""
         code = self.wait(seconds)
         if code is None:

@@ -193,7 +193,7 @@ def test_killed_before_each_write(whole, trials, tally, tmp_path, name):
     for number in random.Random(name).sample(every, len(trials(1, len(every)))):
         with tally.trial(f"`{name}` killed before each of its writes", f"write {number}"):
             command = reference.job.start(emptied(folder), before=number)
-            assert command.wait(60) == -signal.SIGKILL, command.said
+            assert command.wait(900) == -signal.SIGKILL, command.said
             check_killed(reference.job, folder)
             reference.job.finish(folder)
             reference.compare(folder)
@@ -270,7 +270,7 @@ def test_resumed_from_before_a_damaged_checkpoint_it_is_the_same_run(whole, tria
             states: list[Path] = []
             while len(states) < 2:
                 number = chance.randrange(reference.writes // 2, reference.writes)
-                reference.job.start(emptied(folder), before=number).wait(60)
+                reference.job.start(emptied(folder), before=number).wait(900)
                 states = sorted(folder.glob("run/state/step-*.pt"))
             damage(states[-1], name, chance)
             said = reference.job.finish(folder)
@@ -323,7 +323,7 @@ def test_told_to_stop_while_everything_is_imported(whole, trials, tally, tmp_pat
             process = cold(folder, *reference.job.arguments)
             time.sleep(random.Random(seed).uniform(0.2, 6))
             process.send_signal(number)
-            _, said = process.communicate(timeout=120)
+            _, said = process.communicate(timeout=600)
             check_stopped(reference, folder, process.returncode, said, number.name)
 
 
@@ -408,7 +408,7 @@ def test_when_one_of_two_ranks_is_killed_the_other_ends(jobs, trials, tally, tmp
                 time.sleep(0.01)
             os.kill(ranks(folder)[str(seed % 2)], signal.SIGKILL)
             began = time.monotonic()
-            _, said = process.communicate(timeout=120)
+            _, said = process.communicate(timeout=600)
             times.append(time.monotonic() - began)
             assert process.returncode
             assert not ranks(folder)
