@@ -62,7 +62,11 @@ def test_only_the_job_that_breaks_its_process_is_lost(workers):
 
 def test_a_job_whose_process_is_killed_once_is_done_by_another(tmp_path):
     jobs = [(f"once {tmp_path}/{number}", number) for number in range(3)]
-    assert {job[1]: result for job, result in run_each(jobs, work, workers=2, seconds=60)} == {0: 0, 1: 1, 2: 4}
+    assert {job[1]: result for job, result in run_each(jobs, work, workers=2, seconds=60)} == {
+        0: 0,
+        1: 1,
+        2: 4,
+    }
     assert len(list(tmp_path.iterdir())) == 3
 
 
