@@ -103,11 +103,11 @@ def test_videos_through_loader_evaluator_and_verify(tiny, tmp_path, tally, trial
         assert {each.problem for each in report.problems} <= {"no track", "silent", "duplicate"}
     tell(watch, videos, "videos through `ccl data verify`", tally)
 
-    settings = [f"data=folder:{root}", *TRAIN, "train.batch_size=16", "train.max_steps=5", "eval.stride=8"]
+    settings = [f"data=folder:{root}", *TRAIN, "train.batch_size=50", "train.epochs=1", "eval.stride=8"]
     trained = ccl("train", *_set(settings), "--workers", "2", "--output", "runs/one")
     assert trained.code == 0, trained.err
     tally.figure(
-        f"`ccl train`, {classes:,} classes, five steps",
+        f"`ccl train`, {classes:,} classes, an epoch",
         f"{trained.seconds:.0f} s, {trained.megabytes:.0f} MB",
     )
     with Watch() as watch:
@@ -249,10 +249,9 @@ def test_a_large_gallery(tiny, tmp_path, tally, trials):
         "`ccl search --faiss`": [
             "search",
             paths[gallery // 2],
-            "--library",
+            "--index",
             "library",
-            "--probes",
-            "32",
+            "--faiss",
             "--json",
         ],
     }
