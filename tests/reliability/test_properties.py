@@ -124,7 +124,7 @@ def run(method, example: Example, rows: torch.Tensor | None = None):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_finite_whatever_the_scale(name, holds):
     def check(seed, rows, absent, student, teacher, equal, labels):
-        example = Example(rows, (6, 9), (absent, ()), dtype=torch.float32, seed=seed)
+        example = Example(rows, (6, 9), ([row % rows for row in absent], ()), dtype=torch.float32, seed=seed)
         if equal:  # rows that are the same, or zero
             example.feature[: rows // 2] = example.feature[0] * (equal == 1)
             example.teachers[0][rows // 2 :] = example.teachers[0][-1] * (equal == 1)
@@ -146,7 +146,7 @@ def test_every_method_is_finite_whatever_the_scale(name, holds):
         long=400,
         seed=st.integers(0, 2**20),
         rows=st.integers(1, 8),
-        absent=st.sets(st.integers(0, 0) | st.integers(0, 7)).map(lambda found: sorted(found)[:1]),
+        absent=st.lists(st.integers(0, 7), max_size=8),
         student=st.sampled_from([-30, -12, -6, -3, 0, 0, 3, 6, 9, 15]),
         teacher=st.sampled_from([-30, -12, -6, -3, 0, 0, 3, 6, 9, 15]),
         equal=st.sampled_from([0, 0, 1, 2]),
