@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TextIO
 
 from ccl_cli.errors import CclError, EnvironmentError_, Several
-from ccl_cli.text import visible
+from ccl_cli.text import printable, visible
 
 _log = logging.getLogger("ccl")
 LAUNCHED = "CCL_LAUNCHED"  # in the environment of processes that --num-processes has started
@@ -24,6 +26,17 @@ _LOST = (
     "remote process exited",
     "broken pipe",
 )
+_ROOM = "Make room, and give the same command again."
+_PERMIT = "Name a place where you may write, or have it opened to you."
+# The next step when the system refuses a file.
+_STEPS = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EACCES: _PERMIT,
+    errno.EPERM: _PERMIT,
+    errno.EROFS: _PERMIT,
+}
 _RED, _YELLOW, _DIM, _BOLD, _END = "\033[1;31m", "\033[33m", "\033[2m", "\033[1m", "\033[0m"
 
 
@@ -54,6 +67,8 @@ def configure(quiet: bool = False, verbose: bool = False, debug: bool = False) -
     _log.setLevel(_asked.level if first_process() else logging.ERROR)
     _log.propagate = False
     _log.handlers = [_handler()]
+    if _asked.level > logging.DEBUG:  # each retry of the Hub's client is two lines, and the last is an error
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def first_process() -> bool:
@@ -76,10 +91,11 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)
     known = error if isinstance(error, CclError) else _unexpected(error)
     several = known.errors if isinstance(known, Several) else [known]
-    for each in several:
-        print(_coloured(_begins(), _RED) + each.message, file=sys.stderr)
-        if each.hint:
-            print(_coloured(f"  {each.hint}", _DIM), file=sys.stderr)
+    with suppress(OSError):  # stderr may be a file on a full disk: the exit code still tells
+        for each in several:
+            print(_coloured(_begins(), _RED) + printable(each.message), file=sys.stderr)
+            if each.hint:
+                print(_coloured(f"  {printable(each.hint)}", _DIM), file=sys.stderr)
     if isinstance(known, _LostPeer) and LAUNCHED in os.environ:
         return LOST_PEER
     return several[0].exit_code
@@ -87,6 +103,7 @@ def report(error: BaseException) -> int:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """A table on stdout: ruled and wrapped on a terminal, aligned and whole in a file."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     if plain(sys.stdout):
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         for row in [columns, *rows]:
@@ -184,7 +201,8 @@ def _unexpected(error: BaseException) -> CclError:
     said = " ".join(str(error).split()) or "no message"
     if isinstance(error, OSError) and error.strerror:
         where = f": '{error.filename}'" if error.filename else ""
-        return EnvironmentError_(f"{error.strerror}{where}.", "--debug shows where it happened.")
+        step = _STEPS.get(error.errno or 0, "--debug shows where it happened.")
+        return EnvironmentError_(f"{error.strerror}{where}.", step)
     if _lost_peer(error, said):
         return _LostPeer()
     if type(error).__name__ == "OutOfMemoryError":
@@ -199,16 +217,18 @@ def _coloured(text: str, code: str) -> str:
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.capitalize()}: "
+        said = printable(record.getMessage())
         if plain(sys.stderr):
-            return f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()}"
+            return f"{self.formatTime(record, '%H:%M:%S')} {level}{said}"
         colour = _YELLOW if record.levelno >= logging.WARNING else _DIM
-        return (_coloured(level, colour) if level else "") + record.getMessage()
+        return (_coloured(level, colour) if level else "") + said
 
 
 class _Stderr(logging.Handler):
     # Looks sys.stderr up for each line: while a progress bar is shown, the bar stands in for it.
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        with suppress(OSError):  # a log on a full disk loses lines, not the run
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 def _handler() -> logging.Handler:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import os
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ccl_cli.errors import EnvironmentError_
+from ccl_cli.json_text import parse
 
 # Called with the bytes that are there and the bytes there will be (None where the server does not say).
 Progress = Callable[[int, int | None], None]
@@ -48,7 +48,7 @@ def read_json(url: str) -> Any:
         ValueError: it is something else; otherwise see :func:`download`.
     """
     with _open(url, {}) as response:
-        return json.load(response)
+        return parse(response.read())
 
 
 def reason(error: Exception) -> str:
@@ -114,8 +114,8 @@ def _fetch(url: str, path: Path, progress: Progress | None) -> bool:
 
 
 def _copy(response: http.client.HTTPResponse, out: IO[bytes], have: int, progress: Progress | None) -> bool:
-    length = response.headers.get("Content-Length")
-    total = have + int(length) if length else None
+    length = response.headers.get("Content-Length", "")
+    total = have + int(length) if length.isdecimal() else None
     try:
         while chunk := response.read(1 << 20):
             out.write(chunk)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from ccl_cli.errors import Interrupted, UsageError
+from ccl_cli.signals import Stopped
 
 _log = logging.getLogger("ccl")
 
@@ -20,7 +21,8 @@ _log = logging.getLogger("ccl")
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, which takes its place once it is complete and on disk.
 
-    The folder is made if need be. On any error the temporary file is removed and ``path`` stays as it was.
+    The folder is made if need be. On any error the temporary file is removed and ``path`` stays as it was; an
+    OSError names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -29,6 +31,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a write that fails names no file
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,20 +45,27 @@ def growing_path(path: Path) -> Iterator[Path]:
 
     Raises:
         UsageError: ``path`` is a folder.
-        Interrupted: as it came, saying that the rows are in ``NAME.partial.SUFFIX``.
+        Interrupted: stopped by a signal; says that the rows are in ``NAME.partial.SUFFIX``.
     """
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder.", "Name a file.")
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    stopped: Interrupted | None = None
+    stopped: Stopped | None = None
     with atomic_path(partial) as temporary:
         try:
             yield temporary
-        except Interrupted as error:
-            stopped = error
+        except Stopped as signalled:
+            stopped = signalled
     if stopped:
-        raise Interrupted(stopped.message, f"What was finished is in '{partial}'.") from stopped
+        said = f"Stopped by {stopped.name}."
+        raise Interrupted(said, f"What was finished is in '{partial}'.") from stopped
     partial.replace(path)
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove what processes that were killed had begun to write; only for who holds these folders."""
+    for left in (path for folder in folders for path in folder.glob(".*.tmp")):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def refuse_used(folder: Path) -> None:
@@ -86,6 +99,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def changed_at(stat: os.stat_result) -> int:
+    """When a file was changed, in nanoseconds, as 63 bits: all that a data base takes of a clock far off."""
+    return stat.st_mtime_ns & (2**63 - 1)
 
 
 def write_text(path: Path, text: str) -> None:

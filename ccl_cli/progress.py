@@ -34,11 +34,11 @@ class Reporter:
         self._live = console.first_process() and terminal.is_terminal and _log.isEnabledFor(logging.INFO)
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=terminal,
             disable=not self._live,
             transient=True,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ccl_cli.errors import Interrupted, UsageError
+from ccl_cli.errors import UsageError
 from ccl_cli.files import growing_path
+from ccl_cli.signals import Stopped
 from ccl_cli.text import visible
 
 Record = Mapping[str, Any]
@@ -43,14 +44,11 @@ _ARRAY = Form(json.dumps, "[\n", ",\n", "\n]\n")
 def csv_form(columns: Sequence[str], rows: Callable[[Record], Iterable[Sequence[object]]]) -> Form:
     """Records as rows of CSV, with a header.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe before it, and what cannot be printed
-    is written as an escape.
-
     Args:
         columns: Names.
         rows: One or more for each record.
     """
-    return Form(lambda record: _csv(rows(record)), _csv([columns]))
+    return Form(lambda record: csv_text(rows(record)), csv_text([columns]))
 
 
 class _Writes(Protocol):
@@ -94,13 +92,18 @@ def row_file(path: Path, csv: Form) -> Iterator[Rows]:
         rows = Rows(file, forms[path.suffix.lower()])
         try:
             yield rows
-        except Interrupted:
+        except Stopped:
             rows.close()
             raise
         rows.close()
 
 
-def _csv(rows: Iterable[Sequence[object]]) -> str:
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe before it, and what cannot be printed
+    is written as an escape.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerows([_harmless(cell) for cell in row] for row in rows)

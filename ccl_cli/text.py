@@ -9,6 +9,11 @@ def visible(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode(escape).decode() for each in text)
 
 
+def printable(text: str) -> str:
+    """As :func:`visible`, over several lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 def in_short(text: str, letters: int) -> str:
     """The visible text, or both ends of one of more letters: what is said of it stands there."""
     # Cut first, because escapes take time, and again, because they take room.

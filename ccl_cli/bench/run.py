@@ -20,7 +20,7 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.engine.build import training_data
 from ccl_cli.engine.runs import RunFolder
 from ccl_cli.errors import UsageError
-from ccl_cli.files import hold, write_text
+from ccl_cli.files import hold, remove_leftovers, write_text
 from ccl_cli.json_text import fits
 from ccl_cli.paths import runs_dir
 from ccl_cli.progress import Reporter
@@ -58,6 +58,7 @@ def run_bench(recipe: Recipe, *, jobs: int | None = None) -> Outcome:
     failed: list[Cell] = []
     factors: Factors = {}
     with hold(root / ".lock", f"A benchmark is running in '{root}' already.", "Wait for it, or use --name."):
+        remove_leftovers(root)
         if tuning:
             failed += bench.run("tune", tuning)
             factors = choose(root, tuning)

@@ -63,13 +63,12 @@ def predict(
         raise UsageError("--json, --csv and --output exclude each other.", "Name one of them.")
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.raw import list_videos
-    from ccl_cli.signals import handled_by, interrupt
 
     raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
     tabular = not (as_json or as_csv or output)
     shown = top or (1 if tabular and len(raw.videos) > 1 else _TOP)
-    with handled_by(interrupt), _place(output, as_json, as_csv) as add:
+    with _place(output, as_json, as_csv) as add:
         from ccl_cli.engine.describing import load_student
         from ccl_cli.engine.describing import predict as name_classes
 

@@ -142,28 +142,26 @@ def search(
     """
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.raw import list_videos
-    from ccl_cli.signals import handled_by, interrupt
 
     raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
-    with handled_by(interrupt):
-        from ccl_cli.engine.searching import search as find
+    from ccl_cli.engine.searching import search as find
 
-        answers = find(
-            raw,
-            index,
-            top=top,
-            keep_self=keep_self,
-            model=model,
-            probes=probes if approximate else None,
-            batch_size=batch_size,
-            workers=workers,
-        )
-        for answer in answers:
-            if answer.fault:
-                unreadable.tell(answer.query, answer.fault)
-        if html:
-            _write_page(answers, index, html)
+    answers = find(
+        raw,
+        index,
+        top=top,
+        keep_self=keep_self,
+        model=model,
+        probes=probes if approximate else None,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    for answer in answers:
+        if answer.fault:
+            unreadable.tell(answer.query, answer.fault)
+    if html:
+        _write_page(answers, index, html)
     if as_json:
         for answer in answers:
             print(json.dumps(_plain(answer)))

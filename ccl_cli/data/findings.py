@@ -17,6 +17,7 @@ from ccl_cli.data import look
 from ccl_cli.data.crash_proof import Lost, run_each
 from ccl_cli.data.look import Subject
 from ccl_cli.errors import EnvironmentError_, Interrupted
+from ccl_cli.files import changed_at
 from ccl_cli.paths import cache_dir
 from ccl_cli.progress import Reporter
 from ccl_cli.signals import handled_by
@@ -139,7 +140,7 @@ def _stamp(path: str) -> tuple[int, int] | None:
         stat = os.stat(path)  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
     except OSError:
         return None
-    return stat.st_size, stat.st_mtime_ns
+    return stat.st_size, changed_at(stat)
 
 
 class Store:

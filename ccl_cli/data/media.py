@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,6 +17,7 @@ from av.stream import Disposition
 
 from ccl_cli.data import packed
 from ccl_cli.data.info import AudioTrack, VideoInfo
+from ccl_cli.data.kept import KeptIndexes
 from ccl_cli.data.location import Location, Packed
 from ccl_cli.errors import DataError
 
@@ -170,7 +170,7 @@ def mono(frame: Any) -> NDArray[np.float32]:
     return mean
 
 
-@lru_cache(maxsize=1024)
+@KeptIndexes
 def _index(path: Path, mtime: int, size: int) -> VideoInfo:
     with opened(path) as container:
         # Sound that cannot be decoded is the trouble of those who want to hear it.

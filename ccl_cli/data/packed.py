@@ -15,7 +15,6 @@ import io
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ import numpy as np
 
 from ccl_cli import json_text
 from ccl_cli.data.info import AudioTrack, VideoInfo
+from ccl_cli.data.kept import KeptIndexes
 from ccl_cli.data.location import JPEGS, MP4, RECORD, SOUND, Packed
 from ccl_cli.errors import DataError
 from ccl_cli.json_text import Shape, fits
@@ -52,7 +52,7 @@ _SHAPE: Shape = {
 _BUFFER = 2**20  # bytes of an mp4 that are read at once: most are smaller
 
 
-@lru_cache(maxsize=1024)
+@KeptIndexes
 def index(location: Packed) -> VideoInfo:
     """A packed video's index, read from its record; cached per process.
 

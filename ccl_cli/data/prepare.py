@@ -28,6 +28,7 @@ from ccl_cli.errors import DataError, EnvironmentError_, UsageError
 COLUMNS = ("listed", "missing", "found", "unreadable", "readable", "with sound", "silent", "no track")
 SOUND = {"present": "with sound", "silent": "silent", "no track": "no track"}
 
+_LARGEST = 100_000_000  # bytes of a published list
 _OTHER = "Name another file with --output."
 
 Counts = dict[str, dict[str, dict[str, int]]]
@@ -201,6 +202,8 @@ def _unpack(archive: Path, file: ListFile, place: Path) -> None:
         try:
             with zipfile.ZipFile(archive) as packed:
                 for name in filter(re.compile(r"(.*/)?[\w-]+\.txt").fullmatch, packed.namelist()):
+                    if packed.getinfo(name).file_size > _LARGEST:
+                        raise ValueError(f"'{name}' is too large for a list")
                     (folder / Path(name).name).write_bytes(packed.read(name))
         except (zipfile.BadZipFile, ValueError, EOFError, zlib.error) as error:
             archive.unlink()

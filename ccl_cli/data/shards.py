@@ -25,6 +25,8 @@ from ccl_cli.json_text import fits
 
 INDEX = "index.json"
 FORMAT = "ccl-shards-1"
+# What a file of the right format and of senseless content makes Python say.
+_SENSELESS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 _AT_ONCE = 16  # questions to a server
 
 
@@ -76,14 +78,16 @@ def read_shard(path: Path) -> list[Sample]:
     members: dict[str, list[Member]] = {}
     records: dict[str, Any] = {}
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:
             for entry in tar:
+                if not entry.isreg() or entry.issparse():
+                    raise ValueError(f"'{entry.name}' is no plain file")
                 key, _, suffix = entry.name.rpartition(".")
                 members.setdefault(key, []).append(Member(suffix, entry.offset_data, entry.size))
                 if suffix == RECORD and (file := tar.extractfile(entry)):
                     records[key] = _told(json_text.parse(file.read()))
         return [Sample(key, tuple(found), **records[key]) for key, found in members.items()]
-    except (tarfile.TarError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (tarfile.TarError, *_SENSELESS) as error:
         raise DataError(f"The shard '{path}' is damaged.", "Delete it and pack again.") from error
 
 

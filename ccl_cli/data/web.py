@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.request
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ccl_cli.errors import DataError, EnvironmentError_
@@ -78,8 +78,12 @@ def _taken(url: str, response: HTTPResponse, size: int) -> tuple[bytes, int]:
     past_end = response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
     if total is None or not (past_end or response.status == HTTPStatus.PARTIAL_CONTENT):
         raise EnvironmentError_(f"'{url}' cannot be read: the server answers {said}.")
-    data = response.read()
-    return b"" if past_end else data[:size], int(total[1])
+    data = response.read(size)  # no more than was asked for, whatever is sent
+    if response.length and len(data) < size:
+        raise IncompleteRead(data, response.length)
+    if not response.isclosed():
+        _connections().clear()  # what is left would be taken for the next answer
+    return b"" if past_end else data, int(total[1])
 
 
 def _answer(url: str, wanted: str) -> HTTPResponse:

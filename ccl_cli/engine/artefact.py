@@ -9,15 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ccl_cli import __version__, json_text
 from ccl_cli.engine.build import make_student
 from ccl_cli.errors import WeightsError
-from ccl_cli.files import atomic_path
 from ccl_cli.recipe import Recipe
 from ccl_cli.students import Student
+from ccl_cli.tensor_files import write_tensors
 
 _FORMAT = "ccl-model-1"
 _KEY = "ccl"
@@ -57,8 +56,7 @@ def save_model(
         **records,
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+    write_tensors(path, tensors, {_KEY: json.dumps(header)})
 
 
 def load_model(path: Path) -> Artefact:

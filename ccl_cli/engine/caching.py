@@ -6,17 +6,17 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ccl_cli import json_text
@@ -27,7 +27,7 @@ from ccl_cli.distributed import barrier, is_main, on_main, rank, world_size
 from ccl_cli.engine.build import Parts
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
-from ccl_cli.files import atomic_path, hold, write_text
+from ccl_cli.files import hold, remove_leftovers, write_text
 from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Cache, Clip, Recipe
 from ccl_cli.teachers import Embedding, Teacher, embed
@@ -42,6 +42,7 @@ from ccl_cli.teachers.cache import (
     caches,
     checksum,
 )
+from ccl_cli.tensor_files import write_tensors
 
 PART = 256  # videos that are kept together: what a kill can cost
 _UNREADABLE = STATES.index("unreadable")
@@ -136,23 +137,34 @@ def build_cache(
             f"{name} cannot be cached: its preprocessing does not declare what it looks at.",
             "Leave it live; it may depend on the student's crop, or need no network anyway.",
         )
-    if on_main((key.folder / HEADER).is_file):
+    if on_main(lambda: _is_complete(key)):
         return Cached.open(key.folder)
     says = f"Another process is building '{key.folder.name}'."
     try:
         lock = hold(_lock_path(key), says, "Waiting for it.", wait=True) if is_main() else nullcontext()
         with lock:
+            on_main(lambda: _clear_up(key))
             if not on_main((key.folder / HEADER).is_file):
                 _embed_parts(name, teacher, manifest, key, recipe, accelerator)
                 barrier()
                 on_main(lambda: _put_together(key, teacher, manifest))
-    except (OSError, SafetensorError) as error:
-        said = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
         raise EnvironmentError_(
-            f"The cache '{key.folder}' cannot be written: {said}.",
+            f"The cache '{key.folder}' cannot be written: {error.strerror or error}.",
             "Make room, or move it with CCL_HOME; what is done is kept.",
         ) from error
     return Cached.open(key.folder)
+
+
+def _is_complete(key: Key) -> bool:
+    return (key.folder / HEADER).is_file() and not any(_parts(key.folder))
+
+
+def _clear_up(key: Key) -> None:
+    """Remove what processes that were killed have left; the lock is ours."""
+    remove_leftovers(key.building)
+    for path in _parts(key.folder):
+        path.unlink()
 
 
 def _lock_path(key: Key) -> Path:
@@ -185,8 +197,7 @@ class _Part:
 
     def save(self, folder: Path) -> None:
         said = {"unreadable": json.dumps(self.unreadable), "kind": self.kind}
-        with atomic_path(_part_path(folder, self.number)) as temporary:
-            save_file({"value": self.value, "state": self.state}, temporary, metadata=said)
+        write_tensors(_part_path(folder, self.number), {"value": self.value, "state": self.state}, said)
 
 
 def _embed_parts(
@@ -254,17 +265,18 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     folder, videos = key.building, len(manifest.learnt_from)
     paths = [_part_path(folder, number) for number in range(-(-videos // PART))]
     shape = (videos, _read_part(paths[0])[0].shape[1], teacher.dim)
-    embedding = np.lib.format.open_memmap(folder / EMBEDDING, "w+", np.float32, shape)
     state, kinds = np.zeros(videos, np.uint8), list[str]()
     unreadable: dict[int, str] = {}
-    for number, path in enumerate(paths):
-        value, states, kind, reasons = _read_part(path)
-        rows = slice(number * PART, number * PART + len(value))
-        embedding[rows], state[rows] = value, states
-        unreadable |= reasons
-        kinds.append(kind)
-    embedding.flush()
-    np.save(folder / STATE, state)
+    with _array_file(folder / EMBEDDING, "<f4", shape) as file:
+        for number, path in enumerate(paths):
+            value, states, kind, reasons = _read_part(path)
+            file.write(value.tobytes())
+            state[number * PART : number * PART + len(value)] = states
+            unreadable |= reasons
+            kinds.append(kind)
+    with _array_file(folder / STATE, "|u1", state.shape) as file:
+        file.write(state.tobytes())
+    embedding = np.load(folder / EMBEDDING, mmap_mode="r", allow_pickle=False)
     built, sums = datetime.now(UTC).isoformat(timespec="seconds"), checksum(embedding, state)
     header = Header(
         key, *shape, kind=next(filter(None, kinds), ""), sha256=sums, built=built, unreadable=unreadable
@@ -273,12 +285,26 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     if key.folder.exists():  # what somebody had begun to remove
         shutil.rmtree(key.folder)
     folder.rename(key.folder)
-    for path in paths:
-        (key.folder / path.name).unlink()
+    _clear_up(key)
+
+
+@contextmanager
+def _array_file(path: Path, kind: str, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+    """A .npy file whose bytes are written one after the other.
+
+    Where the disk is full, numpy's own writing does not say so, and a memory map would end the process.
+    """
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+        yield file
 
 
 def _part_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06}.safetensors"
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.safetensors"))
 
 
 def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], str, dict[int, str]]:

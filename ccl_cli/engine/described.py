@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ccl_cli import json_text
 from ccl_cli.data.location import size_of
@@ -21,8 +20,8 @@ from ccl_cli.engine.device import set_up
 from ccl_cli.engine.evaluate import Described, describe
 from ccl_cli.engine.runs import MANIFEST, RunFolder
 from ccl_cli.errors import DataError
-from ccl_cli.files import atomic_path
 from ccl_cli.json_text import Shape, fits
+from ccl_cli.tensor_files import write_tensors
 
 _KEY, _GONE = "ccl", -1
 _SHAPE: Shape = {"unreadable": {"*": str}}
@@ -110,8 +109,7 @@ def _write(path: Path, found: Described, key: dict[str, str], sizes: Sequence[in
         "sizes": torch.tensor(sizes, dtype=torch.int64),
     }
     record = json.dumps(key | {"unreadable": found.unreadable})
-    with atomic_path(path) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, {_KEY: record})
+    write_tensors(path, {name: value.contiguous() for name, value in tensors.items()}, {_KEY: record})
 
 
 def _hash_of(path: Path) -> str:

@@ -102,6 +102,8 @@ def evaluate(
         result["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
     if is_main() and folder is not None:
         _record(folder, result)
+        if folder.summary.get("finished") is False:
+            _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
     return result
 
 

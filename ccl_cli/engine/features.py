@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from ccl_cli import __version__
 from ccl_cli.engine.describing import Feature, Model
-from ccl_cli.errors import EnvironmentError_, Interrupted, UsageError
+from ccl_cli.errors import EnvironmentError_, UsageError
 from ccl_cli.files import growing_path
+from ccl_cli.signals import Stopped
+from ccl_cli.tensor_files import write_tensors
 
 FORMAT = "ccl-features-1"
 _VECTOR = "mean of the student's features over the video's windows, not scaled; compared by cosine"
@@ -81,7 +83,7 @@ class _Safetensors(_Features):
     def close(self) -> None:
         lists = {"names": self.names, "paths": self.paths, "windows": self.windows}
         header = {"ccl": self.about()} | {name: json.dumps(each) for name, each in lists.items()}
-        save_file({"embedding": self.embedding()}, self.file, header)
+        write_tensors(self.file, {"embedding": torch.from_numpy(self.embedding())}, header)
 
 
 class _Parquet(_Features):
@@ -146,7 +148,7 @@ def feature_file(path: Path, model: Model, precision: str) -> Iterator[_Features
         features = _FORMS[path.suffix.lower()](temporary, model, precision)
         try:
             yield features
-        except Interrupted:
+        except Stopped:
             features.close()
             raise
         features.close()

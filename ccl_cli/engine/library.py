@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ccl_cli import json_text
 from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.files import changed_at
 from ccl_cli.json_text import Shape, fits
 
 FILE = "library.sqlite"
@@ -48,7 +49,7 @@ def stamp_of(path: str) -> Stamp | None:
         stat = os.stat(path)  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
     except OSError:
         return None
-    return Stamp(stat.st_size, stat.st_mtime_ns)
+    return Stamp(stat.st_size, changed_at(stat))
 
 
 class Library:

@@ -17,7 +17,6 @@ from ccl_cli.files import write_text
 from ccl_cli.json_text import Shape, fitting
 from ccl_cli.paths import runs_dir
 from ccl_cli.recipe import Recipe
-from ccl_cli.recipe_files import to_yaml
 
 MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
     "model.safetensors",
@@ -59,22 +58,24 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, recipe: Recipe, output: Path | None) -> RunFolder:
-        """A new folder; one that holds a run or anything of the user's is refused.
+    def new(cls, recipe: Recipe) -> RunFolder:
+        """Named after the recipe and the time; not made yet."""
+        path = runs_dir() / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.hash()}"
+        if path.exists():  # two runs of one recipe within a second
+            path = path.with_name(f"{path.name}-{time.time_ns() % 1_000_000}")
+        return cls(path)
+
+    def refuse_used(self) -> None:
+        """See that there is no run and nothing of the user's.
 
         Raises:
-            UsageError: ``output`` is not empty.
+            UsageError: there is.
         """
-        path = output or runs_dir() / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.hash()}"
-        if output is None and path.exists():  # two runs of one recipe within a second
-            path = path.with_name(f"{path.name}-{time.time_ns() % 1_000_000}")
-        if path.exists() and (not path.is_dir() or any(map(_counts, path.iterdir()))):
+        if self.path.exists() and (not self.path.is_dir() or any(map(_counts, self.path.iterdir()))):
             raise UsageError(
-                f"'{path}' is not empty.", f"Continue it with --resume {path}, or name another folder."
+                f"'{self.path}' is not empty.",
+                f"Continue it with --resume {self.path}, or name another folder.",
             )
-        path.mkdir(parents=True, exist_ok=True)
-        write_text(path / RECIPE, to_yaml(recipe))
-        return cls(path)
 
     @property
     def model(self) -> Path:

@@ -16,6 +16,7 @@ from ccl_cli.errors import CclError, DataError, RecipeError, UsageError
 from ccl_cli.paths import runs_dir
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import load_recipe
+from ccl_cli.sentences import listed
 
 MAIN, ABLATION = "main", "ablation"
 
@@ -131,7 +132,7 @@ def collect(paths: Sequence[Path] = (), split: str = "test") -> Collected:
             found.append(run)
         else:
             left_out[run].append(str(folder))
-    notes = [f"Left out, {reason}: {listed(names)}." for reason, names in left_out.items()]
+    notes = [clean(f"Left out, {reason}: {listed(names)}.") for reason, names in left_out.items()]
     runs = [run for run in found if run.error is None]
     if not runs:
         where = ", ".join(f"'{path}'" for path in paths) or f"'{runs_dir()}'"
@@ -141,7 +142,7 @@ def collect(paths: Sequence[Path] = (), split: str = "test") -> Collected:
     kept, repeated = _newest_of_each_seed(runs)
     done = {(run.method, run.setup, run.seed) for run in kept}
     failed = [run for run in found if run.error and (run.method, run.setup, run.seed) not in done]
-    return Collected(tuple(kept), tuple(failed), (*notes, *repeated))
+    return Collected(tuple(kept), tuple(failed), (*notes, *map(clean, repeated)))
 
 
 def abbreviations(modalities: Iterable[str]) -> dict[str, str]:
@@ -182,12 +183,6 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
 def clean(text: object) -> str:
     """Free text on one line, without control characters."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
-
-
-def listed(names: Sequence[object], limit: int = 8) -> str:
-    """Names in a sentence, the first few of many."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(str, names[:limit])) + more
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

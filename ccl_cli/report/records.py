@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from ccl_cli.report import paper
 from ccl_cli.report.paired import Paired
 from ccl_cli.report.table import Cell, Summary, Table
+from ccl_cli.rows import csv_text
 
 _FIELDS = ("data", "method", "setup", "metric", "mean", "sd", "n", "failed", "paper")
 
@@ -52,19 +51,12 @@ def _cell(cell: Cell, setup: str) -> dict[str, Any]:
 
 def table_csv(found: Sequence[Table], summary: Summary) -> str:
     """One row for each data set, method, setup and metric; figures unrounded."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*_FIELDS, "seeds", "recipes", "folders"])
+    rows: list[Sequence[object]] = [[*_FIELDS, "seeds", "recipes", "folders"]]
     for record in records(found):
         runs = [[str(run[key]) for run in record["runs"]] for key in ("seed", "recipe", "folder")]
         values = [*(record[name] for name in _FIELDS), *(";".join(texts) for texts in runs)]
-        writer.writerow([inert(value) if isinstance(value, str) else value for value in values])
-    return file.getvalue()
-
-
-def inert(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+        rows.append(values)
+    return csv_text(rows)
 
 
 def table_json(found: Sequence[Table], summary: Summary) -> str:

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ccl_cli import __version__, json_text
 from ccl_cli.download import reason
 from ccl_cli.errors import WeightsError
-from ccl_cli.files import atomic_path
 from ccl_cli.json_text import Shape, fits
 from ccl_cli.paths import cache_dir
 from ccl_cli.spec import Spec
+from ccl_cli.tensor_files import write_tensors
 
 _FORMAT = "ccl-teacher-1"
 _KEY = "ccl"
@@ -72,8 +71,7 @@ def save_fitted(path: Path, fitted: Fitted, tensors: Mapping[str, Tensor], **rec
     """
     header = {"format": _FORMAT, "version": __version__, **asdict(fitted), **records}
     whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(whole, temporary, metadata={_KEY: json.dumps(header)})
+    write_tensors(path, whole, {_KEY: json.dumps(header)})
 
 
 def read_fitted(path: Path) -> Fitted | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import shlex
 import warnings
@@ -15,17 +14,19 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ccl_cli.download import FAILURES, Progress, download, fault, forbidden, read_json, reason
 from ccl_cli.errors import WeightsError
 from ccl_cli.paths import cache_dir
 from ccl_cli.spec import Spec
+from ccl_cli.tensor_files import write_tensors
 
 ZENODO = "https://zenodo.org/api/records/"
 _HUB = "hf://"
 _SUFFIXES = (".safetensors", ".pth", ".pyth", ".pt", ".bin")
+_REPEATED = 8  # times that a file may hold each tensor
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state")
 
 
@@ -126,8 +127,9 @@ def load_state(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: damaged, or a pickle that holds more than tensors.
     """
+    readable = as_safetensors(path)
     try:
-        return load_file(as_safetensors(path))
+        return load_file(readable)
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
 
@@ -139,6 +141,7 @@ def as_safetensors(path: Path) -> Path:
 
     Raises:
         WeightsError: see :func:`load_state`.
+        OSError: the disk refuses the copy.
     """
     if path.suffix == ".safetensors":
         return path
@@ -151,11 +154,13 @@ def as_safetensors(path: Path) -> Path:
         with path.open("rb") as source:
             digest = hashlib.file_digest(source, "sha256").hexdigest()
         target = cache_dir() / "converted" / f"{digest}.safetensors"
-        if not target.is_file():
-            _write(_tensors(_unpickle(path), path), target)
-        return target
+        if target.is_file():
+            return target
+        state = _tensors(_unpickle(path), path)
     except OSError as error:
         raise _damaged(path, error) from error
+    write_tensors(target, state)
+    return target
 
 
 # -- finding and downloading
@@ -270,18 +275,17 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"'{path}' holds no tensors.", "Weights are a state dict: names and tensors.")
     if all(name.startswith("module.") for name in state):  # written from inside DataParallel
         state = {name.removeprefix("module."): value for name, value in state.items()}
+    if not all(map(_is_plain, state.values())):
+        raise WeightsError(f"'{path}' holds sparse or quantised tensors.", "Save it with plain ones.")
+    # A few bytes can pose as a tensor of any size.
+    if sum(value.nbytes for value in state.values()) > _REPEATED * path.stat().st_size:
+        raise _damaged(path, ValueError("its tensors claim to be larger than the file"))
     # Tied tensors share storage, which the format does not allow.
     return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
 
-def _write(state: dict[str, Tensor], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        save_file(state, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _is_plain(value: Tensor) -> bool:
+    return value.layout is torch.strided and not (value.is_quantized or value.is_meta)
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:

@@ -30,6 +30,7 @@ from torch import Tensor
 from ccl_cli import json_text
 from ccl_cli.errors import DataError, PluginError
 from ccl_cli.json_text import fits
+from ccl_cli.sentences import listed
 from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.options import read_options
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ccl_cli.data.window import Window
 
 Rows = NDArray[np.float32]
+_NOT_FINITE = "Compute them again, or take them out: a video without an embedding counts as lacking it."
 
 
 class Table:
@@ -72,7 +74,7 @@ class Table:
         """
         widths: dict[int, str] = {}
         for name, entry in self._entries.items():
-            shape = _npy_shape(entry) if isinstance(entry, Path) else self.rows(name).shape
+            shape = _npy_shape(entry) if isinstance(entry, Path) else entry.shape
             widths.setdefault(_width(shape, self._label(name)), name)
         if len(widths) > 1:
             (one, first), (other, second) = sorted(widths.items())[:2]
@@ -99,11 +101,10 @@ class Table:
         Raises:
             DataError: damaged, not a vector or a matrix, or with values that are not finite numbers.
         """
-        entry, label = self._entries[name], self._label(name)
-        array = _load_npy(entry) if isinstance(entry, Path) else entry
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise DataError(f"{label} holds values that are not finite numbers.")
-        return array.reshape(-1, _width(array.shape, label)).astype(np.float32, copy=False)
+        rows = self._finite(name)
+        if rows is None:
+            raise DataError(f"{self._label(name)} holds values that are not finite numbers.", _NOT_FINITE)
+        return rows
 
     def coverage(self, videos: Iterable[str]) -> int:
         """How many of the videos are in the table.
@@ -121,14 +122,43 @@ class Table:
                 )
         return len(found)
 
+    @functools.cached_property
     def hash(self) -> str:
-        """Sixteen hex digits over all names and values."""
+        """Sixteen hex digits over all names and values, for which all are read.
+
+        Raises:
+            DataError: as :meth:`rows`; names all embeddings with values that are not finite numbers.
+        """
         digest = hashlib.sha256()
+        bad = []
         for name in sorted(self._entries):
-            rows = self.rows(name)
-            digest.update(f"{name}{rows.shape}".encode())
-            digest.update(rows.tobytes())
+            rows = self._finite(name)
+            if rows is None:
+                bad.append(name)
+            else:
+                digest.update(f"{name}{rows.shape}".encode())
+                digest.update(rows.tobytes())
+        if len(bad) == 1:
+            self.rows(bad[0])  # has the sentence
+        if bad:
+            raise DataError(
+                f"'{self.source}' has {len(bad)} embeddings with values that are not finite numbers: "
+                f"{listed(bad, 20)}.",
+                _NOT_FINITE,
+            )
         return digest.hexdigest()[:16]
+
+    def _finite(self, name: str) -> Rows | None:
+        """The embeddings of one name, ``[N, D]``; None where values are not finite as float32."""
+        entry = self._entries[name]
+        array = _load_npy(entry) if isinstance(entry, Path) else entry
+        if array.dtype.kind not in "fiu":
+            return None
+        with np.errstate(over="ignore"):
+            single = array.astype(np.float32, copy=False)
+        return (
+            single.reshape(-1, _width(array.shape, self._label(name))) if np.isfinite(single).all() else None
+        )
 
     def _label(self, name: str) -> str:
         return f"The embedding '{name}' in '{self.source}'"
@@ -144,7 +174,15 @@ def open_table(path: str) -> Table:
         return _open_table(path, os.stat(path).st_mtime_ns)  # noqa: PTH116
     except FileNotFoundError as error:
         raise DataError(f"There are no embeddings at '{path}'.", "Correct what follows '@'.") from error
-    except (OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        MemoryError,
+        SafetensorError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"'{path}' cannot be read as a table of embeddings: {error}.") from error
 
 
@@ -205,6 +243,7 @@ class Precomputed(Teacher):
         if not spec.weights:
             raise PluginError(f"{spec.label} needs a table of embeddings.", f"Write {spec.label}@PATH.")
         table = open_table(str(Path(spec.weights).expanduser().resolve()))
+        table.hash  # noqa: B018  reads it all: what is wrong with it is said now, not in the middle of a run
         return cls(spec.kind, table, options["zero_is_missing"]).freeze()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -220,7 +259,7 @@ class Precomputed(Teacher):
         """Hash of the names and values, wherever the table lies."""
         assert isinstance(self.preprocess, LookUp)
         name = f"{self.modality}:{self.preprocess_version}:{self.preprocess.zero_is_missing}"
-        return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{self.table.hash()}"
+        return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{self.table.hash}"
 
 
 @functools.lru_cache(maxsize=8)
@@ -243,6 +282,8 @@ def _open_table(path: str, _mtime: int) -> Table:
 def _read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
+    if not all(isinstance(each, np.ndarray) for each in arrays.values()):
+        raise ValueError("it holds more than arrays")
     if arrays.keys() >= {"names", "embedding"}:
         return _paired(path, [str(name) for name in arrays["names"]], arrays["embedding"])
     return arrays
@@ -270,7 +311,7 @@ def _load_npy(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
         return array
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"'{path}' cannot be read as an array: {error}.") from error
 
 
@@ -281,7 +322,7 @@ def _npy_shape(path: Path) -> tuple[int, ...]:
             first = header.read_magic(file) == (1, 0)
             read = header.read_array_header_1_0 if first else header.read_array_header_2_0
             return read(file)[0]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"'{path}' cannot be read as an array: {error}.") from error
 
 

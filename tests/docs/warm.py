@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+FIRST = "CCL_FIRST"  # in the environment of a command: Python that its process runs before
 _CLIENT = """\
 #!{python} -SE
 import json, os, socket, sys
@@ -95,6 +96,7 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str]) -> int:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    exec(os.environ.pop(FIRST, ""), {})
     sys.argv = ["ccl", *arguments]
     return main(arguments)
 
