@@ -160,7 +160,7 @@ bench:
 """
 
 
-@reader("recipes", 3_000)
+@reader("recipes", 2_500)
 def _recipes(folder: Path) -> Reading:
     from ccl_cli.recipe_files import check_recipe, load_recipe, to_yaml
 
@@ -181,7 +181,7 @@ def _recipes(folder: Path) -> Reading:
     return [RECIPE, BENCH, RECIPE + b"extends: smoke\n", values], to_file(folder / "r.yaml", load)
 
 
-@reader("benchmarks of a recipe, laid out", 800)
+@reader("benchmarks of a recipe, laid out", 500)
 def _matrix(folder: Path) -> Reading:
     from ccl_cli.bench import matrix
     from ccl_cli.recipe_files import load_recipe
@@ -357,7 +357,7 @@ def _captions(folder: Path) -> Reading:
 # ---- files of ccl's own
 
 
-@reader("the index of shards", 5_000)
+@reader("the index of shards", 3_000)
 def _index(folder: Path) -> Reading:
     from ccl_cli.data.shards import read_manifest
     from ccl_cli.data.sources.manifest import load
@@ -536,12 +536,12 @@ def _precomputed(folder: Path) -> Reading:
         _open_table.cache_clear()
         path.write_bytes(save({"embedding": torch.zeros(2, 3)}, {"names": data.decode("utf-8", "replace")}))
         table = open_table(str(path))
-        return table.dim, table.hash(), table.coverage(["a/1", "b/2"])
+        return table.dim, table.hash, table.coverage(["a/1", "b/2"])
 
     return [["a/1", "b/2"], b'["a/1", "b/2"]'], read
 
 
-@reader("features kept beside a run", 1_500)
+@reader("features kept beside a run", 1_200)
 def _described(folder: Path) -> Reading:
     from ccl_cli.engine.described import _read as read_described
 
@@ -560,7 +560,7 @@ def _described(folder: Path) -> Reading:
     return [{**key, "unreadable": {"0": "cut off"}}], read
 
 
-@reader("what a library notes", 500)
+@reader("what a library notes", 250)
 def _libraries(folder: Path) -> Reading:
     import sqlite3
     from contextlib import closing
@@ -657,7 +657,7 @@ def everything(run: Path) -> Callable[[], object]:
     return read
 
 
-@reader("summaries of runs", 500, quick=10)
+@reader("summaries of runs", 250, quick=10)
 def _summaries(folder: Path) -> Reading:
     run = run_of(folder)
     data = {
@@ -678,19 +678,19 @@ def _summaries(folder: Path) -> Reading:
     return [seed], to_file(run / "summary.json", everything(run))
 
 
-@reader("evaluations of runs", 400, quick=10)
+@reader("evaluations of runs", 200, quick=10)
 def _evaluations(folder: Path) -> Reading:
     run = run_of(folder)
     return [EVALUATED], to_file(run / "eval-ucf51-split1-test.json", everything(run))
 
 
-@reader("places of runs in a benchmark", 400, quick=8)
+@reader("places of runs in a benchmark", 200, quick=8)
 def _cells(folder: Path) -> Reading:
     run = run_of(folder)
     return [json.loads((run / "cell.json").read_text())], to_file(run / "cell.json", everything(run))
 
 
-@reader("reasons why runs failed", 200, quick=8)
+@reader("reasons why runs failed", 100, quick=8)
 def _errors(folder: Path) -> Reading:
     run = run_of(folder)
     (run / "summary.json").unlink()
@@ -699,20 +699,20 @@ def _errors(folder: Path) -> Reading:
     )
 
 
-@reader("metrics of runs", 200, quick=8)
+@reader("metrics of runs", 100, quick=8)
 def _metrics(folder: Path) -> Reading:
     run = run_of(folder)
     seed = Lines({"step": step, "loss": 2.5, "ce": 1.0 / step, "accuracy": 0.5} for step in (1, 2, 3))
     return [seed], to_file(run / "metrics.jsonl", everything(run))
 
 
-@reader("recipes of runs", 200, quick=8)
+@reader("recipes of runs", 100, quick=8)
 def _run_recipes(folder: Path) -> Reading:
     run = run_of(folder)
     return [RECIPE, (run / "recipe.yaml").read_bytes()], to_file(run / "recipe.yaml", everything(run))
 
 
-@reader("how teachers go with classes", 1_500)
+@reader("how teachers go with classes", 300)
 def _correspondences(folder: Path) -> Reading:
     from ccl_cli.engine import correspondence
 
@@ -798,7 +798,7 @@ def test_commands(begin, file, words, tmp_path, tally, trials, ccl, monkeypatch)
     folder.mkdir(parents=True)
     seeds, _ = begin(folder)
     monkeypatch.syspath_prepend(str(folder))
-    for number in trials(2, 100):
+    for number in trials(2, 25):
         data = odd(seeds, Random(number))
         text = data.replace(b"\0", b"").decode("utf-8", "surrogateescape")
         if file:
