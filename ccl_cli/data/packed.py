@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "ccl-packed-1"
+N = TypeVar("N", int, Fraction)
 WAV_HEADER = 44  # bytes before the first sample
 _BLOCK = 64  # JPEGs that are read at once
 _BUFFER = 2**20  # bytes of an mp4 that are read at once: most are smaller
@@ -55,15 +56,28 @@ def _info(location: Packed, picture: dict[str, Any], sound: dict[str, Any] | Non
         path=location,
         pts=np.array(picture["pts"], np.int64),
         keys=keys,
-        end_pts=picture["end_pts"],
-        time_base=Fraction(*picture["time_base"]),
-        origin=picture["origin"],
-        width=picture["width"],
-        height=picture["height"],
+        end_pts=int(picture["end_pts"]),
+        time_base=_above_zero(Fraction(*picture["time_base"])),
+        origin=float(picture["origin"]),
+        width=int(picture["width"]),
+        height=int(picture["height"]),
         seekable=True,
-        audio=sound and AudioTrack(sound["start"], sound["end"], sound["rate"]),
+        audio=_track(sound) if sound else None,
         jpegs=None if sizes is None else np.cumsum([0, *sizes], dtype=np.int64),
     )
+
+
+def _track(sound: dict[str, Any]) -> AudioTrack:
+    rate = sound["rate"]
+    return AudioTrack(
+        float(sound["start"]), float(sound["end"]), None if rate is None else _above_zero(int(rate))
+    )
+
+
+def _above_zero(value: N) -> N:
+    if not value > 0:
+        raise ValueError(f"{value} is not above 0")
+    return value
 
 
 def scaled_to(location: Packed) -> int | None:

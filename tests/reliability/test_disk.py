@@ -391,7 +391,6 @@ def test_links_that_lead_in_circles_or_nowhere(world, tally, tmp_path):
     videos, runs, home = tmp_path / "set", tmp_path / "runs", tmp_path / "home"
     shutil.copytree(world.videos, videos)
     shutil.copytree(world.run, runs / "small" / "a")
-    right = json.loads(world.ccl.right("data", "stats", f"folder:{videos}", "--json", CCL_HOME=home).out)
     for folder in (
         videos,
         videos / "train",
