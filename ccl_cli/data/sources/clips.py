@@ -68,7 +68,8 @@ def load(
         seed: Of everything random.
 
     Raises:
-        DataError: a folder with other content, or no room on the disk.
+        DataError: a folder with other content.
+        EnvironmentError_: no room on the disk.
     """
     options = {"classes": classes, "per_class": per_class, "size": size, "seconds": seconds, "seed": seed}
     stamp = json.dumps({"format": "ccl-clips-2", **options})

@@ -171,7 +171,8 @@ def load(
 
     Raises:
         RecipeError: options that contradict each other.
-        DataError: a folder with other content, or no room on the disk.
+        DataError: a folder with other content.
+        EnvironmentError_: no room on the disk.
     """
     most = 10 // digits * motions
     if labels == "actions" and classes > most:
