@@ -6,18 +6,40 @@ import os
 import sys
 from collections.abc import Sequence
 
-import typer
-
-from ccl_cli import console
-from ccl_cli.errors import UsageError
+from ccl_cli.errors import Interrupted, UsageError
+from ccl_cli.signals import Stopped, handled_by, ignore_from_here, stop_here
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command; from now on a signal that asks to stop ends it with a sentence.
+
+    Args:
+        argv: Its arguments; None: this process's, which has nothing to do afterwards.
 
     Returns:
         0, or the exit code of what went wrong (see :mod:`ccl_cli.errors`).
     """
+    stopped: Stopped | None = None
+    try:
+        with handled_by(stop_here):
+            code = _run(argv)
+    except Stopped as signalled:
+        stopped = signalled
+    if argv is None:
+        ignore_from_here()
+    if stopped:
+        from ccl_cli import console
+
+        said = f"Stopped by {stopped.name}; what was finished is kept."
+        return console.report(Interrupted(said, "Give the command again."))
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    # Imported here, where signals are heeded: it takes a while.
+    import typer
+
+    from ccl_cli import console
     from ccl_cli.cli.app import app
 
     console.configure(quiet="_CCL_COMPLETE" in os.environ)  # a warning would spoil the line being completed

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from ccl_cli.errors import CclError, EnvironmentError_, Several
+from ccl_cli.text import printable, visible
 
 _log = logging.getLogger("ccl")
 LAUNCHED = "CCL_LAUNCHED"  # in the environment of processes that --num-processes has started
@@ -66,6 +67,8 @@ def configure(quiet: bool = False, verbose: bool = False, debug: bool = False) -
     _log.setLevel(_asked.level if first_process() else logging.ERROR)
     _log.propagate = False
     _log.handlers = [_handler()]
+    if _asked.level > logging.DEBUG:  # each retry of the Hub's client is two lines, and the last is an error
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def first_process() -> bool:
@@ -116,17 +119,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     for row in rows:
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
     Console().print(table)
-
-
-def visible(text: str) -> str:
-    """The text on one line, without anything that a terminal would obey: such letters as escapes."""
-    escape = "unicode_escape"
-    return "".join(each if each.isprintable() else each.encode(escape).decode() for each in text)
-
-
-def printable(text: str) -> str:
-    """As :func:`visible`, over several lines."""
-    return "\n".join(map(visible, text.split("\n")))
 
 
 def bold(text: str) -> str:

@@ -81,6 +81,21 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return total(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return total(grads[0].contiguous())  # every process's loss depends on every process's share
+
+
+def summed(x: Tensor) -> Tensor:
+    """:func:`total` with gradient."""
+    return cast(Tensor, _Summed.apply(x)) if world_size() > 1 else x  # type: ignore[no-untyped-call]
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set on at least one process."""
     if world_size() == 1:

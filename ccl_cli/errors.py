@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ccl_cli.text import in_short
+
+# Of a sentence and of a hint: what is longer repeats a whole file that was no such thing.
+_LETTERS, _LINES = 1000, 100
+
 
 class CclError(Exception):
     """Base of every error that is shown as a sentence instead of a traceback.
 
+    What it repeats of others' files is made visible, and cut where it is long.
+
     Args:
         message: What is wrong, as one sentence.
-        hint: The next step, as one sentence or a command.
+        hint: The next step, as one sentence or a command; several on a line each.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = in_short(message, _LETTERS)
+        self.hint = hint and "\n".join(in_short(line, _LETTERS) for line in hint.split("\n")[:_LINES])
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message

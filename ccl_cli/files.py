@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from ccl_cli.errors import Interrupted, UsageError
+from ccl_cli.signals import Stopped
 
 _log = logging.getLogger("ccl")
 
@@ -44,20 +45,27 @@ def growing_path(path: Path) -> Iterator[Path]:
 
     Raises:
         UsageError: ``path`` is a folder.
-        Interrupted: as it came, saying that the rows are in ``NAME.partial.SUFFIX``.
+        Interrupted: stopped by a signal; says that the rows are in ``NAME.partial.SUFFIX``.
     """
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder.", "Name a file.")
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    stopped: Interrupted | None = None
+    stopped: Stopped | None = None
     with atomic_path(partial) as temporary:
         try:
             yield temporary
-        except Interrupted as error:
-            stopped = error
+        except Stopped as signalled:
+            stopped = signalled
     if stopped:
-        raise Interrupted(stopped.message, f"What was finished is in '{partial}'.") from stopped
+        said = f"Stopped by {stopped.name}."
+        raise Interrupted(said, f"What was finished is in '{partial}'.") from stopped
     partial.replace(path)
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove what processes that were killed had begun to write; only for who holds these folders."""
+    for left in (path for folder in folders for path in folder.glob(".*.tmp")):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def refuse_used(folder: Path) -> None:

@@ -1,18 +1,61 @@
-"""JSON that somebody else may have written."""
+"""JSON that somebody may have damaged: what is wrong with it is always one kind of error."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from typing import Any
+
+# What a value must be: a type; any of several, in a tuple; of an object, what its entries must be by name,
+# "*" for all; of a list, what every entry must be, alone in a list, or each of several in its place. An entry
+# that may be None may be lacking.
+Shape = Any
+_WHOLE = 2**63  # what an array of numbers takes
 
 
 def parse(text: str | bytes) -> Any:
-    """The value that a JSON text holds.
+    """The value.
 
     Raises:
-        ValueError: it is none, or nested too deeply to be read.
+        ValueError: not JSON, or nested too deep to be read.
     """
     try:
         return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def fits(value: Any, shape: Shape) -> bool:
+    """Whether a value has a shape; what the shape does not name may be anything.
+
+    A number is finite, and a whole one has at most 64 bits.
+    """
+    if isinstance(shape, tuple):
+        return any(fits(value, each) for each in shape)
+    if isinstance(shape, Mapping):
+        return isinstance(value, dict) and all(
+            fits(each, of)
+            for key, of in shape.items()
+            for each in (value.values() if key == "*" else [value.get(key)])
+        )
+    if isinstance(shape, list):
+        each_of = shape * len(value) if isinstance(value, list) and len(shape) == 1 else shape
+        return isinstance(value, list) and len(value) == len(each_of) and all(map(fits, value, each_of))
+    if shape is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if shape is int:
+        return type(value) is int and abs(value) < _WHOLE
+    return isinstance(value, shape)
+
+
+def fitting(value: Any, shape: Mapping[str, Shape]) -> dict[str, Any]:
+    """An object without those of its entries that do not have the shape named for them."""
+    kept: dict[str, Any] = {}
+    for key, each in value.items() if isinstance(value, dict) else ():
+        of = shape.get(key, shape.get("*", object))
+        if isinstance(of, Mapping):
+            kept |= {key: fitting(each, of)} if isinstance(each, dict) else {}
+        elif fits(each, of):
+            kept[key] = each
+    return kept

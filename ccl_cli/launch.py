@@ -45,6 +45,12 @@ class _Rank:
         code = self.process.poll()
         return 128 - code if code is not None and code < 0 else code
 
+    @property
+    def ended_by(self) -> str | None:
+        """The signal that ended it, if one did."""
+        code = self.process.poll()
+        return signal.Signals(-code).name if code is not None and code < 0 else None
+
     def send(self, number: int) -> None:
         """Send a signal, unless the process has ended."""
         self.process.send_signal(number)
@@ -202,12 +208,15 @@ def _end_after_signal(ranks: Sequence[_Rank], passed: Sequence[int]) -> None:
 
 
 def _explain(culprit: _Rank, ranks: Sequence[_Rank]) -> None:
-    """Say which process failed, and show its words unless the first one says the same on the terminal."""
-    if culprit.said is None or ranks[0].code == culprit.code:
+    """Say which process failed, and show its words, unless the terminal says it already."""
+    if ranks[0].code == culprit.code and culprit.ended_by is None:
         return
-    culprit.said.seek(0)
-    print(culprit.said.read().decode(errors="replace").strip()[-_TAIL:], file=sys.stderr)
+    if culprit.said is not None:
+        culprit.said.seek(0)
+        print(culprit.said.read().decode(errors="replace").strip()[-_TAIL:], file=sys.stderr)
     _log.error("Process %d of %d failed first, exit code %s.", culprit.number, len(ranks), culprit.code)
+    if name := culprit.ended_by:
+        _log.error("It was ended by %s: memory may have run out. What was saved before is kept.", name)
 
 
 def _reap(rank: _Rank) -> None:

@@ -104,10 +104,15 @@ class Train(_Section):
         0, description="Steps between checkpoints; 0: at the end of each epoch."
     )
     max_steps: NonNegativeInt = Field(0, description="Stop after this many steps; 0: run all epochs.")
+    max_skipped: PositiveInt = Field(
+        10, description="Steps in a row without a finite loss and gradient after which the run stops."
+    )
     channels_last: bool = Field(True, description="channels_last_3d memory format.")
     compile: bool = Field(False, description="torch.compile the student.")
     tracker: Literal["none", "tensorboard"] = Field("none", description="Further log, through Accelerate.")
-    sync_batchnorm: bool = Field(False, description="Share batch-norm statistics between GPUs.")
+    sync_batchnorm: bool = Field(
+        True, description="Batch-norm statistics over all processes; off: each its own, a little faster."
+    )
 
 
 class Cache(_Section):
@@ -227,7 +232,7 @@ class Recipe(_Section):
 
     def hash(self) -> str:
         """Eight hex digits over everything that decides the experiment's result."""
-        aside = {"workers", "log_every", "checkpoint_every", "tracker"}
+        aside = {"workers", "log_every", "checkpoint_every", "max_skipped", "tracker"}
         values = self.model_dump(mode="json", exclude={"description": True, "bench": True, "train": aside})
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]

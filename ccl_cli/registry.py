@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from entrypoints import BadEntryPoint, CaseSensitiveConfigParser, Distribution, EntryPoint, iter_files_distros
 
 from ccl_cli.errors import CclError, PluginError
+from ccl_cli.text import in_short
 
 TEACHERS = "ccl.teachers"
 STUDENTS = "ccl.students"
@@ -37,6 +38,7 @@ ANY = "any"
 # What the loop asks of a plugin, checked once when it is loaded.
 _CONTRACT = {TEACHERS: ("from_spec", "weight_files"), METHODS: ("Options",)}
 
+_LONGEST = 1000  # letters of a line
 _NOTHING = configparser.ConfigParser()
 
 _log = logging.getLogger("ccl.registry")
@@ -202,7 +204,7 @@ def _scan(folders: tuple[str, ...]) -> Scan:
                 f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} is ignored: "
                 f"{first.origin} already provides that name; uninstall one of them."
             )
-    return Scan(tuple(found.values()), tuple(problems))
+    return Scan(tuple(found.values()), tuple(in_short(problem, _LONGEST) for problem in problems))
 
 
 def _entries(folders: Iterable[str], problems: list[str]) -> Iterator[Plugin]:
@@ -264,6 +266,8 @@ class _HalfRemoved(Exception):
 def _parsed(text: str) -> configparser.ConfigParser:
     if not text:
         return _NOTHING  # making a parser is what takes long
+    if max(map(len, text.splitlines())) > _LONGEST:  # it would be looked at for seconds
+        raise configparser.Error(f"a line of it is longer than {_LONGEST} letters")
     config: configparser.ConfigParser = CaseSensitiveConfigParser(delimiters=("=",))
     config.read_string(text, source="entry_points.txt")
     return config

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ccl_cli.console import visible
-from ccl_cli.errors import Interrupted, UsageError
+from ccl_cli.errors import UsageError
 from ccl_cli.files import growing_path
+from ccl_cli.signals import Stopped
+from ccl_cli.text import visible
 
 Record = Mapping[str, Any]
 SUFFIXES = (".csv", ".json", ".jsonl")
@@ -91,7 +92,7 @@ def row_file(path: Path, csv: Form) -> Iterator[Rows]:
         rows = Rows(file, forms[path.suffix.lower()])
         try:
             yield rows
-        except Interrupted:
+        except Stopped:
             rows.close()
             raise
         rows.close()

@@ -1,4 +1,7 @@
-"""One sentence for each thing pydantic finds wrong: where, what, which value, and where it was written."""
+"""One sentence for each thing pydantic finds wrong: where, what, which value, and where it was written.
+
+Also what other sentences are made of.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,12 @@ _ASIDE = re.compile(r", unable to parse.*| after validation.*")
 def bundled(errors: Sequence[CclError]) -> CclError:
     """The only error, or all of them as one."""
     return errors[0] if len(errors) == 1 else Several(list(errors))
+
+
+def listed(names: Sequence[object], limit: int = 8) -> str:
+    """Names in a sentence, the first few of many."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(str, names[:limit])) + more
 
 
 def invalid(

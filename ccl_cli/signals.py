@@ -1,4 +1,4 @@
-"""The signals that ask a run to stop, and who handles them for a while."""
+"""The signals that ask a command to stop, and who handles them for a while."""
 
 from __future__ import annotations
 
@@ -24,10 +24,65 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
             signal.signal(number, previous)
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """A handler that stops there and then: for work that is safe at any moment.
+class Stopped(BaseException):
+    """Told to stop there and then.
+
+    No error, so that nothing that deals with errors, of one video for example, takes it for one.
+
+    Args:
+        number: The signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.name = signal.Signals(number).name
+
+
+def stop_here(number: int, frame: FrameType | None) -> None:
+    """A handler for work that is safe at any moment.
 
     Raises:
-        Interrupted: always.
+        Stopped: always.
     """
-    raise Interrupted(f"Stopped by {signal.Signals(number).name}.")
+    raise Stopped(number)
+
+
+@contextmanager
+def stopping_here(kept: str, hint: str) -> Iterator[None]:
+    """Let signals end what is safe at any moment.
+
+    Args:
+        kept: What the sentence says of the work, after "Stopped by SIGTERM".
+        hint: The next step.
+
+    Raises:
+        Interrupted: one came.
+    """
+    try:
+        with handled_by(stop_here):
+            yield
+    except Stopped as stopped:
+        raise Interrupted(f"Stopped by {stopped.name}{kept}", hint) from stopped
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Let signals wait; in a process started meanwhile too, until it lets them in.
+
+    A server that processes are forked from never does: it ends with the one that started it, and a Ctrl-C in
+    the terminal or a scheduler's signal to the whole group is not for it.
+    """
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # started with the server, it would let them in
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_from_here() -> None:
+    """Let a process end undisturbed: its work is done, or it has been told to stop already."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)

@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ccl_cli.errors import UsageError
+from ccl_cli.errors import RecipeError, UsageError
 
 _OPTIONS = re.compile(r"[A-Za-z_][\w.-]*=[^&]*(?:&[A-Za-z_][\w.-]*=[^&]*)*")
 
@@ -84,11 +84,11 @@ def _split_options(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _scalar(text: str) -> Any:
-    import yaml
+    from ccl_cli import yaml_text
 
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = yaml_text.parse(text, "")
+    except RecipeError:
         return text
     return value if isinstance(value, bool | int | float) or value is None else text
 
@@ -96,4 +96,6 @@ def _scalar(text: str) -> Any:
 def _scalar_text(value: Any) -> str:
     if value is None:
         return "null"
+    if isinstance(value, float):
+        return re.sub("inf|nan", r".\g<0>", str(value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -14,8 +14,9 @@ from ccl_cli.engine.build import make_student
 from ccl_cli.engine.device import set_up
 from ccl_cli.engine.evaluate import describe
 from ccl_cli.engine.runs import MANIFEST, MODEL, RECIPE, RunFolder
+from ccl_cli.files import write_text
 from ccl_cli.recipe import Recipe
-from ccl_cli.recipe_files import load_recipe
+from ccl_cli.recipe_files import load_recipe, to_yaml
 
 CLIP = {"frames": 4, "size": 16, "short_side": 16}
 
@@ -39,7 +40,8 @@ def write_run(folder: Path, data: Path, seed: int = 0, **train: Any) -> Path:
         middle = (seen.features @ direction).median()
         student.classifier.weight.copy_(torch.stack([direction, -direction]))
         student.classifier.bias.copy_(torch.stack([-middle, middle]))
-    run = RunFolder.create(recipe, folder)
+    run = RunFolder(folder)
+    write_text(folder / RECIPE, to_yaml(recipe))
     manifest.save(run.path / MANIFEST)
     save_model(run.model, student, recipe, manifest.classes, manifest=manifest.hash, step=0)
     assert (folder / MODEL).is_file()

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccl_cli.data.batch import Batch
 from ccl_cli.distributed import any_process, gather_objects, masked_mean, on_main
+from ccl_cli.engine.batch_norm import share_statistics
 from ccl_cli.engine.build import load_method
 from ccl_cli.losses import cross_entropy
 from ccl_cli.methods import Setting, TeacherInfo
@@ -111,6 +112,8 @@ def worker(rank, folder):
             for present in PRESENT:
                 step = DistributedDataParallel(Step(variant), broadcast_buffers=False)
                 torch.save(two_steps(step, rank, 2, present), f"{folder}/{variant}-{present}-{rank}.pt")
+        step = DistributedDataParallel(normalised(), broadcast_buffers=False)
+        torch.save(batch_norm_step(step, rank, 2), f"{folder}/batch-norm-{rank}.pt")
         facts = {
             "any": [any_process(rank == 1, torch.device("cpu")), any_process(False, torch.device("cpu"))],
             "objects": gather_objects({rank: "x"}),
@@ -123,6 +126,28 @@ def worker(rank, folder):
         torch.save(facts, f"{folder}/facts-{rank}.pt")
     finally:
         dist.destroy_process_group()
+
+
+def normalised():
+    """Every kind of batch normalisation, its statistics shared."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv3d(2, 3, 3, padding=1), nn.BatchNorm3d(3), nn.ReLU(), nn.BatchNorm3d(3, affine=False, momentum=None),
+        nn.Flatten(2), nn.BatchNorm1d(3, track_running_stats=False), nn.Flatten(), nn.Linear(3 * 8, 2), nn.BatchNorm1d(2),
+    ).double()  # fmt: skip
+    share_statistics(network, torch.device("cpu"))
+    return network
+
+
+def batch_norm_step(module, rank, processes):
+    """Gradients and running statistics after two steps, and what evaluation then says."""
+    rows = slice(rank * 6 // processes, (rank + 1) * 6 // processes)
+    for step in range(2):
+        clips = torch.randn(6, 2, 2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+        module(clips[rows]).pow(3).mean().backward()
+    found = {name: p.grad for name, p in module.named_parameters()} | dict(module.named_buffers())
+    found = {name.removeprefix("module."): value.clone() for name, value in found.items()}
+    return found | {"evaluated": module.eval()(clips).detach()}
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +168,15 @@ def test_two_processes_give_the_gradients_of_one(results, variant, present):
         for name, value in expected.items():
             scale = max(1.0, value.double().abs().nan_to_num().max().item())
             torch.testing.assert_close(actual[name], value, rtol=1e-12, atol=1e-13 * scale, equal_nan=True)
+
+
+def test_batch_normalisation_of_two_processes_is_that_of_one(results):
+    expected = batch_norm_step(normalised(), 0, 1)
+    for rank in range(2):
+        actual = results[f"batch-norm-{rank}"]
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(actual[name], value, rtol=1e-10, atol=1e-12)
 
 
 def test_processes_agree(results):

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 
 import pytest
 
 from ccl_cli.errors import Interrupted, UsageError
 from ccl_cli.rows import csv_form, row_file
+from ccl_cli.signals import Stopped
 
 FORM = csv_form(("name", "value"), lambda record: [(record["name"], each) for each in record["values"]])
 RECORDS = [{"name": "a", "values": [1, 0.5]}, {"name": "b\nc", "values": [2]}]
@@ -22,7 +24,7 @@ def read(path):
 def write_and_stop(path):
     with row_file(path, FORM) as rows:
         rows.add(RECORDS[0])
-        raise Interrupted("Stopped.")
+        raise Stopped(signal.SIGTERM)
 
 
 CSV = [["name", "value"], ["a", "1"], ["a", "0.5"], ["b\\nc", "2"]]
@@ -43,7 +45,7 @@ def test_a_file_is_there_when_all_records_are(tmp_path, suffix):
 def test_what_was_finished_is_kept_when_told_to_stop_and_the_file_from_before_stays(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
     path.write_text("before")
-    said = r"Stopped\. What was finished is in '.*out\.partial\."
+    said = r"Stopped by SIGTERM\. What was finished is in '.*out\.partial\."
     with pytest.raises(Interrupted, match=said):
         write_and_stop(path)
     assert path.read_text() == "before"

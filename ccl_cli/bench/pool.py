@@ -6,9 +6,8 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import cast
 
 from ccl_cli.bench.cell import Place, leave_error, run_cell
 from ccl_cli.bench.matrix import Cell
+from ccl_cli.data.workers import SERVER
 from ccl_cli.errors import CclError, Interrupted
-from ccl_cli.signals import STOPPING, handled_by
+from ccl_cli.signals import handled_by
 
 # By the sentinel that tells that a process has ended.
 Running = dict[int, tuple[ForkServerProcess, Cell, Path, Place]]
@@ -92,24 +92,9 @@ def run_cells(
 
 def _start(cell: Cell, folder: Path, place: Place) -> ForkServerProcess:
     folder.mkdir(parents=True, exist_ok=True)
-    process = multiprocessing.get_context("forkserver").Process(target=run_cell, args=(cell, folder, place))
-    with _held_signals():
-        process.start()
+    process = SERVER.Process(target=run_cell, args=(cell, folder, place))
+    process.start()
     return process
-
-
-@contextmanager
-def _held_signals() -> Iterator[None]:
-    """Let signals that ask to stop wait; in a process started meanwhile too, until it lets them in.
-
-    The server that cells are forked from never does: a Ctrl-C in the terminal is not for it.
-    """
-    resource_tracker.ensure_running()  # started with the server, it would let them in
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _pass_on(number: int, running: Running) -> None:

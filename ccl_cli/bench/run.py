@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ccl_cli import registry
+from ccl_cli import json_text, registry
 from ccl_cli.bench.cell import Place, figures, reason
 from ccl_cli.bench.matrix import Cell, Factors, final_cells, section, tune_cells
 from ccl_cli.bench.pool import places, run_cells
@@ -20,8 +20,8 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.engine.build import training_data
 from ccl_cli.engine.runs import RunFolder
 from ccl_cli.errors import UsageError
-from ccl_cli.files import hold, write_text
-from ccl_cli.json_text import parse
+from ccl_cli.files import hold, remove_leftovers, write_text
+from ccl_cli.json_text import fits
 from ccl_cli.paths import runs_dir
 from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Recipe
@@ -58,6 +58,7 @@ def run_bench(recipe: Recipe, *, jobs: int | None = None) -> Outcome:
     failed: list[Cell] = []
     factors: Factors = {}
     with hold(root / ".lock", f"A benchmark is running in '{root}' already.", "Wait for it, or use --name."):
+        remove_leftovers(root)
         if tuning:
             failed += bench.run("tune", tuning)
             factors = choose(root, tuning)
@@ -126,7 +127,8 @@ def _record(path: Path, found: Scores, chosen: Factors) -> None:
     """Lay what was chosen over what an earlier call chose for other rows and columns."""
     entries: list[dict[str, Any]] = []
     with suppress(OSError, ValueError):
-        entries = parse(path.read_text(encoding="utf-8"))
+        before = json_text.parse(path.read_text(encoding="utf-8"))
+        entries = before if fits(before, [{"method": str, "setup": str}]) else []
     record = {(entry["method"], entry["setup"]): entry for entry in entries}
     for (method, setup), factor in chosen.items():
         row = found[method, setup]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ccl_cli.recipe import Recipe
 
 app = typer.Typer(add_completion=False)
+_SEEDS = 1000  # at most, however they are written
 
 
 @app.command(
@@ -114,12 +115,14 @@ def parse_seeds(text: str) -> list[int]:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         numbers = []
-    seeds = numbers if "," in text or not numbers else list(range(numbers[0]))
+    seeds = numbers if "," in text or not numbers else range(min(numbers[0], _SEEDS + 1))
+    if len(seeds) > _SEEDS:
+        raise UsageError(f"--seeds {text}: more than {_SEEDS:,} seeds.", "For example 5, or 0,1,2.")
     if not seeds or min(seeds) < 0:
         raise UsageError(f"--seeds {text}: neither a number of seeds nor a list.", "For example 5, or 0,1,2.")
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"--seeds {text}: a seed is named twice.", "Name each once.")
-    return seeds
+    return list(seeds)
 
 
 def _list(experiment: Recipe) -> None:

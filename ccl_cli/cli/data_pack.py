@@ -14,6 +14,7 @@ from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins
 from ccl_cli.errors import UsageError
+from ccl_cli.text import visible
 
 EXAMPLES = (
     "ccl data pack ucf51 --output packed",
@@ -106,7 +107,7 @@ def _show(result: Mapping[str, Any]) -> None:
     columns = ["split", "videos", "packed", "shards", "MB", "minutes", "kB/s", "sound", "silent", "no track"]
     console.print_table(columns, [_row(name, each) for name, each in result["splits"].items()])
     for name, reason in list(result["unreadable"].items())[:10]:
-        print(console.visible(f"left out: {name}: {reason}"))
+        print(visible(f"left out: {name}: {reason}"))
     if len(result["unreadable"]) > 10:
         print(f"left out: {len(result['unreadable']) - 10} more; index.json names them")
     print(f"\nTrain with it: ccl train --data {shlex.quote('shards:' + result['folder'])}")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ccl_cli import console
+from ccl_cli.text import visible
 
 if TYPE_CHECKING:
     from ccl_cli.data.prepare import Prepared
@@ -90,7 +91,7 @@ def report(found: Report, show: int) -> None:
     for problem in PROBLEMS:
         having = [each for each in found.problems if each.problem == problem]
         for each in having[:show]:
-            print(f"{problem:<10} {console.visible(each.path)}{gap}{console.visible(each.reason)}")
+            print(f"{problem:<10} {visible(each.path)}{gap}{visible(each.reason)}")
         if show and len(having) > show:
             print(f"{problem:<10} and {len(having) - show} more")
 

@@ -44,22 +44,20 @@ def embed(
     """
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.raw import list_videos
-    from ccl_cli.signals import handled_by, interrupt
 
     raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
-    with handled_by(interrupt):
-        from ccl_cli.engine.describing import embed as look
-        from ccl_cli.engine.describing import load_student
-        from ccl_cli.engine.features import check_features, feature_file
+    from ccl_cli.engine.describing import embed as look
+    from ccl_cli.engine.describing import load_student
+    from ccl_cli.engine.features import check_features, feature_file
 
-        check_features(output)
-        opened = load_student(model)
-        found = look(opened, raw, precision=precision, batch_size=batch_size, workers=workers)
-        with feature_file(output, opened, precision) as features, closing(found) as each:
-            for feature in each:
-                if feature.fault:
-                    unreadable.tell(str(feature.video.path), feature.fault)
-                features.add(feature)
+    check_features(output)
+    opened = load_student(model)
+    found = look(opened, raw, precision=precision, batch_size=batch_size, workers=workers)
+    with feature_file(output, opened, precision) as features, closing(found) as each:
+        for feature in each:
+            if feature.fault:
+                unreadable.tell(str(feature.video.path), feature.fault)
+            features.add(feature)
     print(output)
     unreadable.check()

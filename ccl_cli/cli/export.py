@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,6 @@ import typer
 from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, OUTPUT, examples, with_verbosity
-from ccl_cli.errors import Interrupted
 
 app = typer.Typer(add_completion=False)
 
@@ -63,17 +61,11 @@ def export(
     Each file takes bytes and is compared with torch on real clips; one that differs is not written.
     """
     from ccl_cli.engine.export import export_model
-    from ccl_cli.signals import handled_by
+    from ccl_cli.signals import stopping_here
 
     formats = ("onnx", "torch") if format_ == "both" else (format_,)
-    # What it raises is no Exception: torch, which wraps those in its own, lets it through.
-    try:
-        with handled_by(signal.default_int_handler):
-            result = export_model(
-                run, output, formats=formats, int8=int8, tolerance=tolerance, clips=clips or ()
-            )
-    except KeyboardInterrupt:
-        raise Interrupted("Stopped; nothing was written.", "The same command begins anew.") from None
+    with stopping_here("; nothing was written.", "The same command begins anew."):
+        result = export_model(run, output, formats=formats, int8=int8, tolerance=tolerance, clips=clips or ())
     if as_json:
         print(json.dumps(result))
     else:

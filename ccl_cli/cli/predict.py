@@ -14,6 +14,7 @@ from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import OUTPUT, examples, with_verbosity
 from ccl_cli.errors import UsageError
+from ccl_cli.text import visible
 
 if TYPE_CHECKING:
     from ccl_cli.engine.describing import Prediction
@@ -62,13 +63,12 @@ def predict(
         raise UsageError("--json, --csv and --output exclude each other.", "Name one of them.")
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.raw import list_videos
-    from ccl_cli.signals import handled_by, interrupt
 
     raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
     tabular = not (as_json or as_csv or output)
     shown = top or (1 if tabular and len(raw.videos) > 1 else _TOP)
-    with handled_by(interrupt), _place(output, as_json, as_csv) as add:
+    with _place(output, as_json, as_csv) as add:
         from ccl_cli.engine.describing import load_student
         from ccl_cli.engine.describing import predict as name_classes
 
@@ -121,7 +121,7 @@ def _csv_rows(record: Record) -> Iterator[Sequence[object]]:
 
 def _table(names: Sequence[str], classes: Sequence[str]) -> Callable[[Record], None]:
     """A row for each class of each video; on a terminal a video is named once."""
-    widths = [max(map(len, map(console.visible, texts)), default=0) for texts in (names, classes)]
+    widths = [max(map(len, map(visible, texts)), default=0) for texts in (names, classes)]
     lines = console.Lines(["video", "class", f"{'%':>6}"], [widths[0], min(widths[1], _WIDEST), 6])
     repeat = console.plain(sys.stdout)
 

@@ -14,6 +14,7 @@ import typer
 from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import OUTPUT, examples, with_verbosity
+from ccl_cli.text import visible
 
 if TYPE_CHECKING:
     from ccl_cli.engine.searching import Answer
@@ -141,28 +142,26 @@ def search(
     """
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.raw import list_videos
-    from ccl_cli.signals import handled_by, interrupt
 
     raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
-    with handled_by(interrupt):
-        from ccl_cli.engine.searching import search as find
+    from ccl_cli.engine.searching import search as find
 
-        answers = find(
-            raw,
-            index,
-            top=top,
-            keep_self=keep_self,
-            model=model,
-            probes=probes if approximate else None,
-            batch_size=batch_size,
-            workers=workers,
-        )
-        for answer in answers:
-            if answer.fault:
-                unreadable.tell(answer.query, answer.fault)
-        if html:
-            _write_page(answers, index, html)
+    answers = find(
+        raw,
+        index,
+        top=top,
+        keep_self=keep_self,
+        model=model,
+        probes=probes if approximate else None,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    for answer in answers:
+        if answer.fault:
+            unreadable.tell(answer.query, answer.fault)
+    if html:
+        _write_page(answers, index, html)
     if as_json:
         for answer in answers:
             print(json.dumps(_plain(answer)))
@@ -193,14 +192,14 @@ def _show(answers: Sequence[Answer]) -> None:
         return
     for number, each in enumerate(answers):
         if len(answers) > 1:
-            print("\n" * bool(number) + console.bold(console.visible(each.query)))
+            print("\n" * bool(number) + console.bold(visible(each.query)))
         lines = console.Lines(["found", "cosine"], [_widest(hit.path for hit in each.hits), 6])
         for hit in each.hits:
             lines.row(hit.path, f"{hit.cosine:6.3f}")
 
 
 def _widest(texts: Iterable[str]) -> int:
-    return max((len(console.visible(text)) for text in texts), default=0)
+    return max((len(visible(text)) for text in texts), default=0)
 
 
 def _write_page(answers: Sequence[Answer], folder: Path, path: Path) -> None:

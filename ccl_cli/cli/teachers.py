@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from ccl_cli.cli.common import (
     group,
     with_verbosity,
 )
-from ccl_cli.errors import CclError, UsageError
+from ccl_cli.errors import CclError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from ccl_cli.registry import Plugin
@@ -91,9 +92,13 @@ def pull(name: Name) -> None:
         _log.info("%s needs no published weights.", spec.label)
     for file in files:
         _log.info("%s from %s (%s)", file.filename, file.address, file.licence or "no licence stated")
-        with bar(file.filename) as progress:
-            path = weights.pull(file, progress)
-        print(path)
+        try:
+            with bar(file.filename) as progress:
+                print(weights.pull(file, progress))
+        except WeightsError as error:
+            if error.hint and len(files) > 1:
+                error.hint += f" All {len(files)} files: `ccl teachers info {shlex.quote(str(spec))}`."
+            raise
 
 
 @app.command(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from ccl_cli import console
 from ccl_cli.errors import DataError
+from ccl_cli.text import visible
 
 _log = logging.getLogger("ccl")
 
@@ -28,7 +28,7 @@ class Unreadable:
 
     def tell(self, name: str, reason: str) -> None:
         """Say why one cannot be read."""
-        self._told.append(console.visible(f"{name}: {reason}"))
+        self._told.append(visible(f"{name}: {reason}"))
         if self._files != 1:
             _log.warning("%s", self._told[-1])
 

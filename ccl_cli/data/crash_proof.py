@@ -1,4 +1,7 @@
-"""Work on many files in processes that may hang or crash over one of them: that one is lost, no other."""
+"""Work on many files in processes that may hang or crash over one of them: that one is lost, no other.
+
+A job whose process dies gets a second one: the first may have been killed for want of memory, or by somebody.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
 from typing import Any, NamedTuple, TypeVar, cast
 
-from ccl_cli.data.workers import end_with_parent
+from ccl_cli.data.workers import SERVER, end_with_parent
 from ccl_cli.errors import CclError, EnvironmentError_
 from ccl_cli.signals import STOPPING
 
@@ -31,17 +33,18 @@ class _Process:
     """One process, the job it is at, and since when."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        self.pipe, theirs = context.Pipe()
-        self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.pipe, theirs = SERVER.Pipe()
+        self.process = SERVER.Process(target=_serve, args=(theirs, work), daemon=True)
         self.process.start()
         theirs.close()
         self.ready = False
+        self.again = False
         self.job: Any = None
         self.since = time.monotonic()
 
-    def begin(self, job: Any) -> None:
-        self.job, self.since = job, time.monotonic()
+    def begin(self, job: Any, again: bool = False) -> None:
+        """Send it a job; ``again``: another process has died over it."""
+        self.job, self.again, self.since = job, again, time.monotonic()
         with suppress(OSError):  # it is no more, as reading from it will tell
             self.pipe.send(job)
 
@@ -77,7 +80,7 @@ def run_each(
         jobs: Taken as they are needed.
         work: A function of a module, called in the processes. What it raises is a job lost.
         workers: Number of processes.
-        seconds: Time for one job; the process that takes longer is replaced, as is one that dies.
+        seconds: Time for one job; the process that takes longer is replaced, and its job is lost.
         stopped: Whether to leave off; asked twice a second.
 
     Raises:
@@ -100,7 +103,7 @@ def run_each(
             if not busy:
                 return
             for pipe in wait(list(busy), _LOOK_SECONDS):
-                yield from _finished(busy, free, cast(Connection, pipe))
+                yield from _finished(busy, free, cast(Connection, pipe), work)
             for each in [each for each in busy.values() if each.overdue(seconds)]:
                 if not each.ready:
                     raise _cannot_start(f"not within {_START_SECONDS:g} s")
@@ -113,7 +116,7 @@ def run_each(
 
 
 def _finished(
-    busy: dict[Connection, _Process], free: list[_Process], pipe: Connection
+    busy: dict[Connection, _Process], free: list[_Process], pipe: Connection, work: Callable[[Any], Any]
 ) -> Iterator[tuple[Any, Any]]:
     each = busy[pipe]
     started = each.ready
@@ -124,7 +127,12 @@ def _finished(
         how = each.end()
         if not started:
             raise _cannot_start(how) from error
-        yield each.job, Lost(f"the process that read it ended ({how})")
+        if each.again:
+            yield each.job, Lost(f"the process that read it ended ({how})")
+        else:
+            other = _Process(work)
+            busy[other.pipe] = other
+            other.begin(each.job, again=True)
         return
     if started:
         free.append(busy.pop(pipe))

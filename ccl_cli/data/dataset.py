@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from ccl_cli.data.batch import Batch, TeacherInput
 from ccl_cli.data.decode import frame_range, index_video, read_frames
 from ccl_cli.data.manifest import Video
+from ccl_cli.data.replacement import counted, reading
 from ccl_cli.data.sampler import Draw, EpochSampler
 from ccl_cli.data.transforms import train_view
 from ccl_cli.data.window import Window
-from ccl_cli.data.workers import worker_options
 from ccl_cli.errors import CclError, DataError, PluginError
 from ccl_cli.recipe import Clip
 from ccl_cli.teachers import Preprocess
@@ -84,7 +85,8 @@ class TrainingSet(Dataset[Sample | CclError]):
         for attempt in range(min(_ATTEMPTS, len(self.videos))):
             index = (draw.row + attempt) % len(self.videos)
             try:
-                return self._read(draw, index, unreadable)
+                with reading(index, self.videos[index].path):
+                    return self._read(draw, index, unreadable)
             except DataError as error:
                 unreadable[index] = error.message
             except CclError as error:
@@ -175,12 +177,16 @@ def collate_inputs(values: Sequence[Tensor | None], preprocess: Preprocess) -> T
 
 def training_loader(
     dataset: TrainingSet, sampler: EpochSampler, *, workers: int, pin_memory: bool
-) -> DataLoader[Loaded | CclError]:
+) -> Iterator[Loaded | CclError]:
     """All the remaining micro-batches of a run in one stream: workers never stop between epochs."""
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=sampler,
-        collate_fn=partial(collate, preprocess=dataset.preprocess),
-        pin_memory=pin_memory,
-        **worker_options(workers, {type(each).__module__ for each in dataset.preprocess.values()}),
-    )
+
+    def rest(done: int, options: dict[str, Any]) -> DataLoader[Loaded | CclError]:
+        return DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=sampler.after(done),
+            collate_fn=partial(collate, preprocess=dataset.preprocess),
+            pin_memory=pin_memory,
+            **options,
+        )
+
+    return counted(rest, workers, {type(each).__module__ for each in dataset.preprocess.values()})

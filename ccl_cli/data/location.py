@@ -106,5 +106,5 @@ def from_plain(plain: str | dict[str, Any]) -> Location:
 def _file_size(path: Path | str) -> int | None:
     try:
         return os.stat(path).st_size  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in it
         return None

@@ -98,6 +98,8 @@ def decode(subject: Subject) -> str | None:
     damaged: Counter[str] = Counter()
     with opened(Path(subject.path)) as container:
         streams = [each for kind in ("video", "audio") if (each := best_stream(container, kind))]
+        if not streams:
+            return "it holds neither picture nor sound"
         packets = container.demux(*streams)
         while True:
             try:

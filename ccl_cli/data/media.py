@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,6 +17,7 @@ from av.stream import Disposition
 
 from ccl_cli.data import packed
 from ccl_cli.data.info import AudioTrack, VideoInfo
+from ccl_cli.data.kept import KeptIndexes
 from ccl_cli.data.location import Location, Packed
 from ccl_cli.errors import DataError
 
@@ -70,8 +70,8 @@ def index_media(path: Location) -> VideoInfo:
         return packed.index(path)
     try:
         stat = path.stat()
-    except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in it
+        raise DataError(f"'{path}' cannot be read: {getattr(error, 'strerror', error)}.") from error
     if not path.is_file():
         raise DataError(f"'{path}' is not a file.")
     if stat.st_size == 0:
@@ -170,7 +170,7 @@ def mono(frame: Any) -> NDArray[np.float32]:
     return mean
 
 
-@lru_cache(maxsize=1024)
+@KeptIndexes
 def _index(path: Path, mtime: int, size: int) -> VideoInfo:
     with opened(path) as container:
         # Sound that cannot be decoded is the trouble of those who want to hear it.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from ccl_cli.data.batch import TeacherInput
 from ccl_cli.data.dataset import collate_inputs, run_preprocess
 from ccl_cli.data.decode import VideoInfo, frame_range, index_video, read_frames
 from ccl_cli.data.manifest import Video
+from ccl_cli.data.replacement import counted, reading
 from ccl_cli.data.transforms import eval_view
 from ccl_cli.data.window import Window
-from ccl_cli.data.workers import worker_options
 from ccl_cli.errors import CclError, DataError
 from ccl_cli.recipe import Clip
 from ccl_cli.teachers import Preprocess
@@ -138,7 +138,8 @@ class MiddleWindows(Dataset[_Seen | CclError]):
         for name, preprocess in self.preprocess.items():
             window.states = {}
             try:
-                seen.inputs[name] = run_preprocess(name, preprocess, window)
+                with reading(row, window.video.path):
+                    seen.inputs[name] = run_preprocess(name, preprocess, window)
                 seen.states[name] = next(iter(window.states.values()))
             except DataError as error:
                 seen.inputs[name], seen.states[name] = None, UNREADABLE
@@ -150,15 +151,20 @@ class MiddleWindows(Dataset[_Seen | CclError]):
 
 def middle_loader(
     dataset: MiddleWindows, *, batch_size: int, workers: int, pin_memory: bool
-) -> DataLoader[Looked | CclError]:
+) -> Iterator[Looked | CclError]:
     """All of them once, in order."""
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_size=batch_size,
-        collate_fn=partial(_collate, preprocess=dataset.preprocess),
-        pin_memory=pin_memory,
-        **worker_options(workers, {type(each).__module__ for each in dataset.preprocess.values()}),
-    )
+
+    def rest(done: int, options: dict[str, Any]) -> DataLoader[Looked | CclError]:
+        return DataLoader(
+            dataset,  # type: ignore[arg-type]
+            sampler=range(done * batch_size, len(dataset)),
+            batch_size=batch_size,
+            collate_fn=partial(_collate, preprocess=dataset.preprocess),
+            pin_memory=pin_memory,
+            **options,
+        )
+
+    return counted(rest, workers, {type(each).__module__ for each in dataset.preprocess.values()})
 
 
 def _collate(samples: Sequence[_Seen | CclError], preprocess: Mapping[str, Preprocess]) -> Looked | CclError:

@@ -15,27 +15,44 @@ import io
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import NoneType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ccl_cli import json_text
 from ccl_cli.data.info import AudioTrack, VideoInfo
+from ccl_cli.data.kept import KeptIndexes
 from ccl_cli.data.location import JPEGS, MP4, RECORD, SOUND, Packed
 from ccl_cli.errors import DataError
-from ccl_cli.json_text import parse
+from ccl_cli.json_text import Shape, fits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "ccl-packed-1"
-N = TypeVar("N", int, Fraction)
 WAV_HEADER = 44  # bytes before the first sample
 _BLOCK = 64  # JPEGs that are read at once
+_SHAPE: Shape = {
+    "format": str,
+    "key": str,
+    "short_side": (int, NoneType),
+    "picture": {
+        "width": int,
+        "height": int,
+        "time_base": [int, int],
+        "origin": float,
+        "pts": [int],
+        "end_pts": int,
+        "sizes": ([int], NoneType),
+        "keys": ([[int, int]], NoneType),
+    },
+    "sound": ({"start": float, "end": float, "rate": (int, NoneType)}, NoneType),
+}
 _BUFFER = 2**20  # bytes of an mp4 that are read at once: most are smaller
 
 
-@lru_cache(maxsize=1024)
+@KeptIndexes
 def index(location: Packed) -> VideoInfo:
     """A packed video's index, read from its record; cached per process.
 
@@ -43,41 +60,22 @@ def index(location: Packed) -> VideoInfo:
         DataError: it was not packed, its shard is gone, or holds something else at its place.
     """
     record = _record(location)
-    try:
-        return _info(location, record["picture"], record["sound"])
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise DataError(f"The record of '{location}' makes no sense.", "Pack the set again.") from error
-
-
-def _info(location: Packed, picture: dict[str, Any], sound: dict[str, Any] | None) -> VideoInfo:
+    picture, sound = record["picture"], record.get("sound")
     sizes = picture.get("sizes")
-    keys = np.array(picture.get("keys", []), np.int64).reshape(-1, 2)
+    keys = np.array(picture.get("keys") or [], np.int64).reshape(-1, 2)
     return VideoInfo(
         path=location,
         pts=np.array(picture["pts"], np.int64),
         keys=keys,
-        end_pts=int(picture["end_pts"]),
-        time_base=_above_zero(Fraction(*picture["time_base"])),
-        origin=float(picture["origin"]),
-        width=int(picture["width"]),
-        height=int(picture["height"]),
+        end_pts=picture["end_pts"],
+        time_base=Fraction(*picture["time_base"]),
+        origin=picture["origin"],
+        width=picture["width"],
+        height=picture["height"],
         seekable=True,
-        audio=_track(sound) if sound else None,
+        audio=sound and AudioTrack(sound["start"], sound["end"], sound["rate"]),
         jpegs=None if sizes is None else np.cumsum([0, *sizes], dtype=np.int64),
     )
-
-
-def _track(sound: dict[str, Any]) -> AudioTrack:
-    rate = sound["rate"]
-    return AudioTrack(
-        float(sound["start"]), float(sound["end"]), None if rate is None else _above_zero(int(rate))
-    )
-
-
-def _above_zero(value: N) -> N:
-    if not value > 0:
-        raise ValueError(f"{value} is not above 0")
-    return value
 
 
 def scaled_to(location: Packed) -> int | None:
@@ -86,16 +84,17 @@ def scaled_to(location: Packed) -> int | None:
     Raises:
         DataError: as :func:`index`.
     """
-    side: int | None = _record(location)["short_side"]
+    side: int | None = _record(location).get("short_side")
     return side
 
 
 def _record(location: Packed) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = parse(location.read(RECORD))
-        if (record["format"], record["key"]) == (FORMAT, location.key):
+        record: dict[str, Any] = json_text.parse(location.read(RECORD))
+        if fits(record, _SHAPE) and (record["format"], record["key"]) == (FORMAT, location.key):
+            Fraction(*record["picture"]["time_base"])
             return record
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, TypeError, ZeroDivisionError):
         pass
     raise DataError(
         f"'{location}' is not where its index says: the shard has changed.", "Copy or pack the set again."

@@ -14,13 +14,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ccl_cli import json_text
 from ccl_cli.data.encode import Encoded
 from ccl_cli.data.location import RECORD, Location, Member, Packed
-from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.manifest import Manifest, Video, fault
 from ccl_cli.data.ranges import is_url, length, read_whole
 from ccl_cli.errors import DataError
 from ccl_cli.files import atomic_path, write_text
-from ccl_cli.json_text import parse
+from ccl_cli.json_text import fits
 
 INDEX = "index.json"
 FORMAT = "ccl-shards-1"
@@ -84,7 +85,7 @@ def read_shard(path: Path) -> list[Sample]:
                 key, _, suffix = entry.name.rpartition(".")
                 members.setdefault(key, []).append(Member(suffix, entry.offset_data, entry.size))
                 if suffix == RECORD and (file := tar.extractfile(entry)):
-                    records[key] = _told(parse(file.read()))
+                    records[key] = _told(json_text.parse(file.read()))
         return [Sample(key, tuple(found), **records[key]) for key, found in members.items()]
     except (tarfile.TarError, *_SENSELESS) as error:
         raise DataError(f"The shard '{path}' is damaged.", "Delete it and pack again.") from error
@@ -180,8 +181,11 @@ def read_manifest(location: str) -> Manifest:
         sizes = [shard["size"] for shard in index["shards"]]
         _check_sizes(addresses, sizes)
         samples = [_sample(each, addresses, sizes) for each in index["samples"]]
-        videos = tuple(_video(row, samples, location) for row in index["videos"])
-        return Manifest(index["name"], tuple(index["classes"]), videos)
+        if not fits(index, {"name": str, "classes": [str]}):
+            raise ValueError("no name or no classes")
+        classes = tuple(index["classes"])
+        videos = tuple(_video(row, samples, location, len(classes)) for row in index["videos"])
+        return Manifest(index["name"], classes, videos)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise _unknown(location) from error
 
@@ -194,7 +198,7 @@ def read_index(location: str) -> dict[str, Any]:
             "Make the shards with `ccl data pack`; if that was interrupted, run it again to finish.",
         )
     try:
-        index: dict[str, Any] = parse(read_whole(_join(location, INDEX)))
+        index: dict[str, Any] = json_text.parse(read_whole(_join(location, INDEX)))
         if index["format"] != FORMAT:
             raise ValueError("another format")
         return index
@@ -245,10 +249,13 @@ def _row(video: Video, of_row: Mapping[str, int], unreadable: Mapping[str, str])
     return row | {"unreadable": unreadable[video.id]}
 
 
-def _video(row: dict[str, Any], samples: Sequence[Packed], location: str) -> Video:
+def _video(row: dict[str, Any], samples: Sequence[Packed], location: str, classes: int) -> Video:
     path: Location
     if "sample" in row:
         path = samples[row["sample"]]
     else:
         path = Packed(location, row["id"], reason=f"'{row['id']}' is not in the shards: {row['unreadable']}")
-    return Video(row["id"], path, row["label"], row["split"], row.get("start"), row.get("end"))
+    video = Video(row["id"], path, row["label"], row["split"], row.get("start"), row.get("end"))
+    if wrong := fault(video, classes):
+        raise ValueError(wrong)
+    return video

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_SAMPLES = 2**29  # three hours at 48 kHz; a damaged timestamp can claim any length
+MAX_RATE = 768_000  # Hz; a damaged header can claim any rate
+_FILTER = 2**20  # weights of a resampling filter, at most about so many
 _PREROLL = 1.0  # seconds decoded before the stretch, so that overlapping packets have settled
 _WORTH_SEEKING = 10.0  # seconds
 _SHORT = 1.5  # seconds of a track that stays decoded: opening a file again takes longer than decoding these
@@ -108,7 +111,7 @@ def _mono_between(
         for frame in decoded(audio, packets_of(container, audio)):
             if not native:
                 native = frame.sample_rate
-                samples = _silence(path, (high - low) * native)
+                samples = _silence(path, high - low, native)
             at = _place(frame, native, origin + low, cursor)
             if at >= len(samples):
                 break
@@ -122,9 +125,12 @@ def _mono_between(
     return samples, native
 
 
-def _silence(path: Path, samples: float) -> NDArray[np.float32]:
-    if samples > MAX_SAMPLES:
-        raise DataError(f"'{path}' claims a sound track of {samples:.0f} samples, more than can be decoded.")
+def _silence(path: Path, seconds: float, rate: int) -> NDArray[np.float32]:
+    samples = seconds * rate
+    if rate > MAX_RATE or samples > MAX_SAMPLES:
+        raise DataError(
+            f"'{path}' claims {samples:.0f} samples of sound at {rate} Hz, more than can be decoded."
+        )
     return np.zeros(math.ceil(samples), np.float32)
 
 
@@ -145,4 +151,8 @@ def _seeks_exactly(container: InputContainer) -> bool:
 def _resampler(native: int, rate: int) -> Any:
     from torchaudio.transforms import Resample
 
-    return Resample(native, rate)
+    # The filter has numerator x denominator weights: gigabytes for 8001 Hz. What rates have in common makes
+    # it exact for all usual ones; of the others pitch and length change by less than a thousandth.
+    ratio = Fraction(rate, native)
+    ratio = ratio.limit_denominator(math.ceil(math.sqrt(_FILTER / ratio)))
+    return Resample(ratio.denominator, ratio.numerator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from ccl_cli.data.dataset import collate_inputs, run_preprocess
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.middle import UNREADABLE, MiddleWindow
-from ccl_cli.data.workers import worker_options
+from ccl_cli.data.replacement import counted, reading
 from ccl_cli.errors import CclError, DataError
 from ccl_cli.recipe import Clip
 from ccl_cli.teachers import Preprocess
@@ -82,7 +83,8 @@ class VideoViews(Dataset[_One | CclError]):
         one = _One(row, [], {})
         try:
             for window in self._windows(self.videos[row]):
-                one.views.append(run_preprocess(self.name, self.preprocess, window))
+                with reading(row, window.video.path):
+                    one.views.append(run_preprocess(self.name, self.preprocess, window))
                 one.states = window.states
         except DataError as error:
             return _One(row, [None] * self.views, {self.name: UNREADABLE}, error.message)
@@ -99,15 +101,19 @@ class VideoViews(Dataset[_One | CclError]):
 
 def views_loader(
     dataset: VideoViews, batches: Sequence[Sequence[int]], *, workers: int, pin_memory: bool
-) -> DataLoader[Viewed | CclError]:
+) -> Iterator[Viewed | CclError]:
     """The videos at the given places, batch by batch."""
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=batches,  # type: ignore[arg-type]
-        collate_fn=partial(_collate, preprocess=dataset.preprocess),
-        pin_memory=pin_memory,
-        **worker_options(workers, {type(dataset.preprocess).__module__}),
-    )
+
+    def rest(done: int, options: dict[str, Any]) -> DataLoader[Viewed | CclError]:
+        return DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=batches[done:],  # type: ignore[arg-type]
+            collate_fn=partial(_collate, preprocess=dataset.preprocess),
+            pin_memory=pin_memory,
+            **options,
+        )
+
+    return counted(rest, workers, {type(dataset.preprocess).__module__})
 
 
 def _collate(ones: Sequence[_One | CclError], preprocess: Preprocess) -> Viewed | CclError:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from copy import copy
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ccl_cli.data.decode import iter_windows
 from ccl_cli.data.manifest import Video
+from ccl_cli.data.replacement import reading, replacing
 from ccl_cli.data.transforms import eval_view
-from ccl_cli.data.workers import worker_options
 from ccl_cli.recipe import Clip
 
 
@@ -44,6 +47,8 @@ class SlidingWindows(IterableDataset[Chunk]):
         clip: The student's view.
         stride: Frames between window starts.
         chunk: Windows per chunk.
+        mixed: Whether a chunk may hold windows of several videos. If not, what a network makes of a video
+            does not depend on the others in its last bits.
         rank: This process.
         processes: Number of processes; each reads its share of the videos.
     """
@@ -55,6 +60,7 @@ class SlidingWindows(IterableDataset[Chunk]):
         *,
         stride: int,
         chunk: int,
+        mixed: bool = True,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
@@ -62,8 +68,11 @@ class SlidingWindows(IterableDataset[Chunk]):
         self.clip = clip
         self.stride = stride
         self.chunk = chunk
+        self.mixed = mixed
         self.rank = rank
         self.processes = processes
+        self.came: Counter[int] = Counter()  # windows by video that need not be read again, and whole videos
+        self.finished: set[int] = set()
 
     def __iter__(self) -> Iterator[Chunk]:
         """This worker's share of this process's share."""
@@ -71,34 +80,50 @@ class SlidingWindows(IterableDataset[Chunk]):
         part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
         windows, index, finished, unreadable = _nothing()
         for number in range(self.rank + part * self.processes, len(self.videos), self.processes * parts):
-            read = 0
+            if number in self.finished:
+                continue
+            read = self.came[number]
             try:
-                for view in self._views(self.videos[number]):
+                for view in islice(self._views(number), read, None):
                     read += 1
                     windows.append(view)
                     index.append(number)
                     if len(windows) == self.chunk:
-                        yield Chunk(torch.stack(windows), torch.tensor(index), finished, unreadable)
+                        yield self._chunk(windows, index, finished, unreadable)
                         windows, index, finished, unreadable = _nothing()
             except Exception as error:  # whatever it is, the other videos can still be evaluated
                 if not read:
                     unreadable[number] = getattr(error, "message", f"{type(error).__name__}: {error}")
             finished.append(number)
+            if not self.mixed:
+                yield self._chunk(windows, index, finished, unreadable)
+                windows, index, finished, unreadable = _nothing()
         if finished:
-            empty = torch.empty(0, 3, self.clip.frames, self.clip.size, self.clip.size, dtype=torch.uint8)
-            stacked = torch.stack(windows) if windows else empty
-            yield Chunk(stacked, torch.tensor(index, dtype=torch.long), finished, unreadable)
+            yield self._chunk(windows, index, finished, unreadable)
 
-    def _views(self, video: Video) -> Iterator[Tensor]:
+    def _chunk(
+        self, windows: list[Tensor], index: list[int], finished: list[int], unreadable: dict[int, str]
+    ) -> Chunk:
         clip = self.clip
-        for read in iter_windows(
+        empty = torch.empty(0, 3, clip.frames, clip.size, clip.size, dtype=torch.uint8)
+        stacked = torch.stack(windows) if windows else empty
+        return Chunk(stacked, torch.tensor(index, dtype=torch.long), finished, unreadable)
+
+    def _views(self, number: int) -> Iterator[Tensor]:
+        video, clip = self.videos[number], self.clip
+        windows = iter_windows(
             video.path,
             clip.frames,
             self.stride,
             short_side=clip.short_side,
             start=video.start,
             end=video.end,
-        ):
+        )
+        while True:
+            with reading(number, video.path):
+                read = next(windows, None)
+            if read is None:
+                return
             yield eval_view(read.frames, clip)
 
 
@@ -106,6 +131,16 @@ def _nothing() -> tuple[list[Tensor], list[int], list[int], dict[int, str]]:
     return [], [], [], {}
 
 
-def window_loader(dataset: SlidingWindows, *, workers: int, pin_memory: bool) -> DataLoader[Chunk]:
-    """Chunks from several workers; a video's windows all come from one worker, in order."""
-    return DataLoader(dataset, batch_size=None, pin_memory=pin_memory, **worker_options(workers))
+def window_loader(dataset: SlidingWindows, *, workers: int, pin_memory: bool) -> Iterator[Chunk]:
+    """Chunks from several workers; a video's windows all come from one worker at a time, in order."""
+    came, finished = Counter[int](), set[int]()
+
+    def rest(options: dict[str, Any]) -> DataLoader[Chunk]:
+        rest = copy(dataset)
+        rest.came, rest.finished = came.copy(), finished.copy()
+        return DataLoader(rest, batch_size=None, pin_memory=pin_memory, **options)
+
+    for chunk in replacing(rest, workers):
+        came.update(chunk.rows.tolist())
+        finished.update(chunk.finished)
+        yield chunk

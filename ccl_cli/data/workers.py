@@ -13,14 +13,32 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import TracebackType
 from typing import Any
 
 from ccl_cli.errors import EnvironmentError_
+from ccl_cli.signals import held_signals
 
 _LATER = 0.2  # seconds
 # What torch says of a loader's process that is no more.
 _LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)")
+
+
+class _Process(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with held_signals():  # the server may be started now
+            return ForkServerProcess._Popen(process_obj)
+
+
+class _Server(ForkServerContext):
+    """Processes that are forked from a server; signals wait in it, and in them until they let them in."""
+
+    Process = _Process
+
+
+SERVER = _Server()
 
 
 def cores() -> int:
@@ -43,13 +61,14 @@ def worker_options(workers: int, modules: Iterable[str] = ()) -> dict[str, Any]:
     multiprocessing.set_forkserver_preload(["ccl_cli.data.fork_server", *modules])
     return {
         "num_workers": workers,
-        "multiprocessing_context": "forkserver",
-        "worker_init_fn": _begin,
+        "multiprocessing_context": SERVER,
+        "worker_init_fn": begin,
         "prefetch_factor": 4,
     }
 
 
-def _begin(worker: int) -> None:
+def begin(worker: int) -> None:
+    """What a process that decodes does first."""
     # Whoever stops the run decides when: a Ctrl-C or a scheduler's signal reaches the whole group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -76,22 +95,24 @@ def naming_lost_workers(advice: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (ConnectionError, EOFError) as error:
-        # Killed while it handed over a batch. What torch says of its own child comes later, by a signal.
-        with suppress(RuntimeError):
-            time.sleep(_LATER)
-        raise _lost(type(error).__name__, advice) from error
-    except RuntimeError as error:
-        if not _LOST.search(str(error)):
+    except (RuntimeError, OSError, EOFError) as error:
+        if not is_loss(error):
             raise
-        raise _lost(str(error).splitlines()[0], advice) from error
+        if not isinstance(error, RuntimeError):  # what torch says of its own child comes later, by a signal
+            with suppress(RuntimeError):
+                time.sleep(_LATER)
+        said = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
+        raise EnvironmentError_(
+            f"The processes that read videos ended: {said}",
+            f"If memory ran out, lower --workers{'; ' if advice else ''}{advice}.",
+        ) from error
 
 
-def _lost(said: str, advice: str) -> EnvironmentError_:
-    return EnvironmentError_(
-        f"The processes that read videos ended: {said}",
-        f"If memory ran out, lower --workers{'; ' if advice else ''}{advice}.",
-    )
+def is_loss(error: Exception) -> bool:
+    """Whether it tells that a process of a loader has ended, perhaps while it handed over a batch."""
+    if isinstance(error, RuntimeError):
+        return bool(_LOST.search(str(error)))
+    return isinstance(error, (ConnectionError, EOFError))
 
 
 def end_with_parent() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from ccl_cli import __version__
+from ccl_cli import __version__, json_text
 from ccl_cli.engine.build import make_student
 from ccl_cli.errors import WeightsError
-from ccl_cli.json_text import parse
 from ccl_cli.recipe import Recipe
 from ccl_cli.students import Student
 from ccl_cli.tensor_files import write_tensors
@@ -69,14 +69,14 @@ def load_model(path: Path) -> Artefact:
         raise WeightsError(f"There is no model at '{path}'.", "Train one with `ccl train`.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = parse((file.metadata() or {}).get(_KEY, "{}"))
+            header = json_text.parse((file.metadata() or {}).get(_KEY, "{}"))
             if not isinstance(header, dict) or header.get("format") != _FORMAT:
                 raise WeightsError(f"'{path}' is not a model that ccl wrote.", _NAME_ONE)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         recipe = _recipe(path, header)
         classes = _classes(header)
         student = make_student(recipe.student, len(classes), with_weights=False)
-        student.load_state_dict(state)
+        _fill(student, state, recipe.student)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise WeightsError(
             f"'{path}' is damaged, or no model: {str(error).splitlines()[0]}.",
@@ -93,6 +93,13 @@ def _recipe(path: Path, header: dict[str, Any]) -> Recipe:
             f"'{path}' was written by ccl {header.get('version')}; {__version__} does not read its recipe.",
             "Use that version.",
         ) from error
+
+
+def _fill(student: Student, state: dict[str, Tensor], name: str) -> None:
+    try:
+        student.load_state_dict(state)
+    except RuntimeError as error:  # which lists every tensor
+        raise ValueError(f"its weights are not those of '{name}' for its classes") from error
 
 
 def _classes(header: dict[str, Any]) -> tuple[str, ...]:

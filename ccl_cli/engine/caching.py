@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ccl_cli import json_text
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.views import VideoViews, Viewed, views_loader
 from ccl_cli.data.workers import naming_lost_workers
@@ -26,8 +27,7 @@ from ccl_cli.distributed import barrier, is_main, on_main, rank, world_size
 from ccl_cli.engine.build import Parts
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
-from ccl_cli.files import hold, write_text
-from ccl_cli.json_text import parse
+from ccl_cli.files import hold, remove_leftovers, write_text
 from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Cache, Clip, Recipe
 from ccl_cli.teachers import Embedding, Teacher, embed
@@ -137,12 +137,13 @@ def build_cache(
             f"{name} cannot be cached: its preprocessing does not declare what it looks at.",
             "Leave it live; it may depend on the student's crop, or need no network anyway.",
         )
-    if on_main((key.folder / HEADER).is_file):
+    if on_main(lambda: _is_complete(key)):
         return Cached.open(key.folder)
     says = f"Another process is building '{key.folder.name}'."
     try:
         lock = hold(_lock_path(key), says, "Waiting for it.", wait=True) if is_main() else nullcontext()
         with lock:
+            on_main(lambda: _clear_up(key))
             if not on_main((key.folder / HEADER).is_file):
                 _embed_parts(name, teacher, manifest, key, recipe, accelerator)
                 barrier()
@@ -153,6 +154,17 @@ def build_cache(
             "Make room, or move it with CCL_HOME; what is done is kept.",
         ) from error
     return Cached.open(key.folder)
+
+
+def _is_complete(key: Key) -> bool:
+    return (key.folder / HEADER).is_file() and not any(_parts(key.folder))
+
+
+def _clear_up(key: Key) -> None:
+    """Remove what processes that were killed have left; the lock is ours."""
+    remove_leftovers(key.building)
+    for path in _parts(key.folder):
+        path.unlink()
 
 
 def _lock_path(key: Key) -> Path:
@@ -253,26 +265,27 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     folder, videos = key.building, len(manifest.learnt_from)
     paths = [_part_path(folder, number) for number in range(-(-videos // PART))]
     shape = (videos, _read_part(paths[0])[0].shape[1], teacher.dim)
-    state, kind = np.zeros(videos, np.uint8), ""
+    state, kinds = np.zeros(videos, np.uint8), list[str]()
     unreadable: dict[int, str] = {}
     with _array_file(folder / EMBEDDING, "<f4", shape) as file:
         for number, path in enumerate(paths):
-            value, states, said = _read_part(path)
+            value, states, kind, reasons = _read_part(path)
             file.write(value.tobytes())
             state[number * PART : number * PART + len(value)] = states
-            unreadable |= {int(row): reason for row, reason in parse(said["unreadable"]).items()}
-            kind = kind or said["kind"]
+            unreadable |= reasons
+            kinds.append(kind)
     with _array_file(folder / STATE, "|u1", state.shape) as file:
         file.write(state.tobytes())
     embedding = np.load(folder / EMBEDDING, mmap_mode="r", allow_pickle=False)
     built, sums = datetime.now(UTC).isoformat(timespec="seconds"), checksum(embedding, state)
-    header = Header(key, *shape, kind=kind, sha256=sums, built=built, unreadable=unreadable)
+    header = Header(
+        key, *shape, kind=next(filter(None, kinds), ""), sha256=sums, built=built, unreadable=unreadable
+    )
     write_text(folder / HEADER, header.to_json())
     if key.folder.exists():  # what somebody had begun to remove
         shutil.rmtree(key.folder)
     folder.rename(key.folder)
-    for path in paths:
-        (key.folder / path.name).unlink()
+    _clear_up(key)
 
 
 @contextmanager
@@ -290,11 +303,18 @@ def _part_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06}.safetensors"
 
 
-def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[str, str]]:
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.safetensors"))
+
+
+def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], str, dict[int, str]]:
+    """Values and states of some videos, under which name these are counted, and why some are unreadable."""
     try:
         with safe_open(path, "np") as file:
-            return file.get_tensor("value"), file.get_tensor("state"), file.metadata()
-    except (SafetensorError, OSError) as error:
+            said = file.metadata()
+            reasons = {int(row): str(reason) for row, reason in json_text.parse(said["unreadable"]).items()}
+            return file.get_tensor("value"), file.get_tensor("state"), said["kind"], reasons
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         path.unlink(missing_ok=True)
         raise DataError(
             f"'{path}' was damaged and has been removed.", "Run the same command again."
@@ -304,7 +324,10 @@ def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict
 def _tell_stale(key: Key) -> None:
     """Say so when there is a cache of this teacher and data set that does not serve."""
     for folder in caches():
-        other = Header.from_json((folder / HEADER).read_text(encoding="utf-8")).key
+        try:
+            other = Cached.open(folder).header.key
+        except DataError:  # `ccl cache verify` tells
+            continue
         if (other.teacher, other.data) != (key.teacher, key.data):
             continue
         changed = [

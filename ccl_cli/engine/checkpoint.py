@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
             f"The checkpoint '{path}' cannot be written: {said}.",
             "Make room; the one before is untouched.",
         ) from error
-    for old in _states(folder)[:-_KEEP]:
-        old.unlink(missing_ok=True)
+    _keep_newest(folder, path)
+    for unread in _states(folder):
+        if unread > path:  # damaged, as it was not gone on with
+            unread.unlink(missing_ok=True)
     return path
 
 
@@ -47,13 +49,28 @@ def load_state(folder: Path) -> dict[str, Any]:
     """
     for path in reversed(_states(folder)):
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or "step" not in state:
-                raise ValueError("it holds something else")
-            return state
-        except (OSError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError) as error:
+            state = _load(path)
+        except Exception as error:  # damaged bytes make a reader say anything
             _log.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
+        else:
+            _keep_newest(folder, path)  # a kill may have come between writing and removing
+            return state
     raise DataError(f"'{folder}' holds no checkpoint that can be read.", "Start the run anew.")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Read a state; torch alone does not notice every damage to its bytes."""
+    with zipfile.ZipFile(path) as file:
+        if damaged := file.testzip():
+            raise zipfile.BadZipFile(f"{damaged} has changed")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _keep_newest(folder: Path, path: Path) -> None:
+    """Remove what is older than the newest two up to ``path``, which is whole."""
+    for old in [state for state in _states(folder) if state <= path][:-_KEEP]:
+        old.unlink(missing_ok=True)
 
 
 def _states(folder: Path) -> list[Path]:

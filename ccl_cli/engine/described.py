@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ccl_cli import json_text
 from ccl_cli.data.location import size_of
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.engine.artefact import load_model
@@ -19,10 +20,11 @@ from ccl_cli.engine.device import set_up
 from ccl_cli.engine.evaluate import Described, describe
 from ccl_cli.engine.runs import MANIFEST, RunFolder
 from ccl_cli.errors import DataError
-from ccl_cli.json_text import parse
+from ccl_cli.json_text import Shape, fits
 from ccl_cli.tensor_files import write_tensors
 
 _KEY, _GONE = "ccl", -1
+_SHAPE: Shape = {"unreadable": {"*": str}}
 
 
 @dataclass(frozen=True)
@@ -87,15 +89,15 @@ def _compute(run: RunFolder, videos: Sequence[Video], split: str) -> Described:
 def _read(path: Path, key: dict[str, str], sizes: Sequence[int]) -> Described | None:
     try:
         with safe_open(path, framework="pt") as file:
-            record = parse((file.metadata() or {}).get(_KEY, "{}"))
+            record = json_text.parse((file.metadata() or {}).get(_KEY, "{}"))
             names = ("scores", "features", "labels", "sizes")
             scores, features, labels, then = (file.get_tensor(name) for name in names)
     except (SafetensorError, OSError, ValueError):
         return None
     changed = any(now not in (before, _GONE) for now, before in zip(sizes, then.tolist(), strict=False))
-    if changed or {name: record.get(name) for name in key} != key:
+    if changed or not fits(record, _SHAPE) or {name: record.get(name) for name in key} != key:
         return None
-    unreadable = {int(row): reason for row, reason in record["unreadable"].items()}
+    unreadable = {int(row): reason for row, reason in record["unreadable"].items() if row.isdecimal()}
     return Described(scores, features, labels, unreadable)
 
 

@@ -118,6 +118,7 @@ def see(
     precision: str = "fp32",
     batch_size: int | None = None,
     workers: int | None = None,
+    mixed: bool = True,
 ) -> Generator[Seen, None, None]:
     """Look at files as ``ccl eval`` does.
 
@@ -128,6 +129,7 @@ def see(
         precision: "fp32", "bf16" or "fp16".
         batch_size: Windows per forward pass; default the recipe's.
         workers: Decoding processes; default the recipe's, at most one per core, and none for a file or two.
+        mixed: False: on a CPU a feature does not depend on the other videos, not in its last bits.
 
     Yields:
         Each once, in the order in which they end. A fault says of "it" what is wrong.
@@ -142,6 +144,7 @@ def see(
         batch_size=batch_size or recipe.eval.batch_size,
         workers=workers,
         title=title,
+        mixed=mixed,
     )
     for seen in found:
         yield seen._replace(fault=_fault(seen, videos[seen.row]))

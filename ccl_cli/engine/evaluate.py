@@ -102,6 +102,8 @@ def evaluate(
         result["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
     if is_main() and folder is not None:
         _record(folder, result)
+        if folder.summary.get("finished") is False:
+            _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
     return result
 
 
@@ -196,7 +198,7 @@ def _record(folder: RunFolder, result: dict[str, Any]) -> None:
     path = folder.path / f"eval-{name}.json"
     before = read_json(path)
     if (before.get("data"), before.get("step")) == (data, result["step"]):
-        counts = before["counts"] | result["counts"]
+        counts = before.get("counts", {}) | result["counts"]
         result = before | result | {"counts": counts}
     write_text(path, json.dumps(result, indent=2) + "\n")
     figures = {task: _short(result[task]) for task in TASKS if task in result}

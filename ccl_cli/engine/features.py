@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from ccl_cli import __version__
 from ccl_cli.engine.describing import Feature, Model
-from ccl_cli.errors import EnvironmentError_, Interrupted, UsageError
+from ccl_cli.errors import EnvironmentError_, UsageError
 from ccl_cli.files import growing_path
+from ccl_cli.signals import Stopped
 from ccl_cli.tensor_files import write_tensors
 
 FORMAT = "ccl-features-1"
@@ -147,7 +148,7 @@ def feature_file(path: Path, model: Model, precision: str) -> Iterator[_Features
         features = _FORMS[path.suffix.lower()](temporary, model, precision)
         try:
             yield features
-        except Interrupted:
+        except Stopped:
             features.close()
             raise
         features.close()

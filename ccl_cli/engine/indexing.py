@@ -14,9 +14,9 @@ from ccl_cli.engine.describing import Model, fingerprint, load_student, see
 from ccl_cli.engine.library import FILE, Library, Stamp, create, open_library, stamp_of
 from ccl_cli.engine.metrics import directions
 from ccl_cli.engine.runs import locate_model
-from ccl_cli.errors import DataError, EnvironmentError_, Interrupted, UsageError
-from ccl_cli.files import hold
-from ccl_cli.signals import handled_by, interrupt
+from ccl_cli.errors import DataError, EnvironmentError_, UsageError
+from ccl_cli.files import hold, remove_leftovers
+from ccl_cli.signals import stopping_here
 
 Tell = Callable[[str, str], None]
 
@@ -89,11 +89,13 @@ def index(
     if approximate:
         check_installed()
     raw, roots = _listed(folder, [Path(path) for path in paths], bool(forget_paths))
-    refusal = f"Another process brings '{folder}' up to date."
+    lock = folder / ".lock", f"Another process brings '{folder}' up to date.", "Wait for it to end."
+    stopped = f". What was looked at is in '{folder}'.", "The same command goes on."
     # Opened first: without a model no folder is made.
     fresh = load_student(model) if _begins_anew(folder, rebuild) else None
     try:
-        with hold(folder / ".lock", refusal, "Wait for it to end."), handled_by(interrupt):
+        with hold(*lock), stopping_here(*stopped):
+            remove_leftovers(folder)
             opened = _made(folder, model, rebuild, fresh)
             with open_library(folder, write=True) as library:
                 work = _Update(library, folder, tell)
@@ -101,10 +103,6 @@ def index(
                 work.bring(raw, roots, opened, batch_size, workers)
                 if approximate:
                     build(library, folder)
-    except Interrupted as stopped:
-        raise Interrupted(
-            f"{stopped.message} What was looked at is in '{folder}'.", "The same command goes on."
-        ) from stopped
     except OSError as error:
         raise EnvironmentError_(
             f"The library '{folder}' cannot be written: {error.strerror or error}.",
@@ -226,7 +224,8 @@ class _Update:
         workers: int | None,
     ) -> None:
         names = raw.names
-        found = see(model, raw.videos, title="index", batch_size=batch_size, workers=workers)
+        # Else what is in the library would depend on when it was interrupted.
+        found = see(model, raw.videos, title="index", batch_size=batch_size, workers=workers, mixed=False)
         with closing(found):
             for seen in found:
                 name = names[seen.row]

@@ -46,6 +46,7 @@ def watch(
     batch_size: int,
     workers: int,
     title: str,
+    mixed: bool = True,
 ) -> Generator[Seen, None, None]:
     """Run the student over all windows of this process's share of the videos.
 
@@ -60,6 +61,7 @@ def watch(
         recipe.clip,
         stride=recipe.eval.stride,
         chunk=batch_size,
+        mixed=mixed or device.type != "cpu",  # small batches would keep a GPU waiting
         rank=rank(),
         processes=world_size(),
     )

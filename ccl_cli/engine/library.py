@@ -18,11 +18,14 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from ccl_cli import json_text
 from ccl_cli.errors import DataError, EnvironmentError_
 from ccl_cli.files import changed_at
+from ccl_cli.json_text import Shape, fits
 
 FILE = "library.sqlite"
 _FORMAT = "ccl-library-1"
+_SHAPE: Shape = {"model": str, "fingerprint": str, "dim": int, "roots": [str]}
 _ROWS = 4096  # that are read at once
 # Numbers are never given twice: with their count, the last one tells whether anything has changed.
 _TABLES = """
@@ -54,8 +57,12 @@ class Library:
 
     def __init__(self, base: sqlite3.Connection) -> None:
         self._base = base
-        self._about = {key: json.loads(value) for key, value in base.execute("SELECT key, value FROM about")}
-        if self._about.get("format") != _FORMAT:
+        try:
+            rows = base.execute("SELECT key, value FROM about")
+            self._about = {key: json_text.parse(value) for key, value in rows}
+        except (ValueError, TypeError) as error:
+            raise sqlite3.DatabaseError(f"what it notes of itself is no JSON: {error}") from error
+        if self._about.get("format") != _FORMAT or not fits(self._about, _SHAPE):
             raise sqlite3.DatabaseError("it is of another format")
 
     @property

@@ -9,12 +9,12 @@ from typing import IO
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.engine.runs import MANIFEST, RECIPE, RunFolder, all_runs
 from ccl_cli.errors import CclError, RecipeError, UsageError
-from ccl_cli.files import hold, write_text
+from ccl_cli.files import hold, remove_leftovers, write_text
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import load_recipe, to_yaml
 
 # What a resumed run may change: nothing that decides the result of the steps already taken.
-RESUMABLE = {"workers", "log_every", "checkpoint_every", "max_steps", "tracker"}
+RESUMABLE = {"workers", "log_every", "checkpoint_every", "max_skipped", "max_steps", "tracker"}
 
 _held: dict[Path, IO[str]] = {}
 
@@ -40,10 +40,7 @@ def open_run(
     """
     path = _unfinished(recipe, output) if resume == "auto" else resume and Path(resume)
     if not path:
-        run = RunFolder.create(recipe, output)
-        _hold(run)
-        manifest.save(run.path / MANIFEST)
-        return run, False
+        return _begun(recipe, manifest, RunFolder(output) if output else RunFolder.new(recipe)), False
     if output is not None and path != output:
         raise UsageError("--resume goes on in the run's own folder.", "Leave --output out.")
     run = RunFolder(path)
@@ -59,6 +56,19 @@ def open_run(
     return run, any(run.state.glob("step-*.pt"))
 
 
+def _begun(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
+    run.refuse_used()
+    _hold(run)
+    try:
+        run.refuse_used()  # by another process, before it was ours
+        write_text(run.path / RECIPE, to_yaml(recipe))
+        manifest.save(run.path / MANIFEST)
+    except BaseException:
+        release(run)
+        raise
+    return run
+
+
 def release(run: RunFolder) -> None:
     """Let others train in the folder again."""
     if file := _held.pop(run.path.resolve(), None):
@@ -68,6 +78,7 @@ def release(run: RunFolder) -> None:
 def _hold(run: RunFolder) -> None:
     refusal = f"Another process is training in '{run.path}'."
     _held[run.path.resolve()] = hold(run.path / ".lock", refusal, "Wait for it, or start a run of its own.")
+    remove_leftovers(run.path, run.state)
 
 
 def _unfinished(recipe: Recipe, output: Path | None) -> Path | None:

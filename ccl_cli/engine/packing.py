@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain, groupby
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ccl_cli.data.encode import Encoded, Settings, Source, encode
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
+from ccl_cli.data.replacement import counted, reading
 from ccl_cli.data.shards import (
     FORMAT,
     Sample,
@@ -27,13 +26,13 @@ from ccl_cli.data.shards import (
     write_shard,
 )
 from ccl_cli.data.sources import load_data
-from ccl_cli.data.workers import naming_lost_workers, worker_options
+from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.data.write import claim_folder
 from ccl_cli.engine.build import check_unreadable
-from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
-from ccl_cli.files import hold
+from ccl_cli.errors import CclError, DataError, EnvironmentError_
+from ccl_cli.files import hold, remove_leftovers
 from ccl_cli.progress import Reporter
-from ccl_cli.signals import handled_by
+from ccl_cli.signals import stopping_here
 
 
 def pack(
@@ -71,8 +70,9 @@ def pack(
     try:
         with (
             hold(output / ".lock", f"Another process packs into '{output}'.", "Wait for it to end."),
-            handled_by(_interrupt),
+            stopping_here("; finished shards are kept.", "Run the same command again to go on."),
         ):
+            remove_leftovers(output)
             claim_folder(output, json.dumps({"format": FORMAT, "videos": manifest.hash, **made}), "shards")
             work = _Packing(manifest, output, shard_size, max_unreadable)
             work.run(settings, workers)
@@ -85,13 +85,6 @@ def pack(
     return work.report()
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(
-        f"Stopped by {signal.Signals(number).name}; finished shards are kept.",
-        "Run the same command again to go on.",
-    )
-
-
 class _Packing:
     """The state of one folder: what is finished, and what cannot be read."""
 
@@ -100,8 +93,6 @@ class _Packing:
         self.sources = _sources(manifest)
         self.unreadable: dict[str, str] = {}
         self.failed: dict[str, list[Video]] = {split: [] for split in SPLITS}
-        for left in output.glob(".*.tmp"):
-            left.unlink()  # of a process that was killed: we hold the folder's lock
         self.shards: dict[str, list[Sample]] = {
             path.name: read_shard(path) for split in SPLITS for path in sorted(output.glob(f"{split}-*.tar"))
         }
@@ -153,12 +144,14 @@ class _Packing:
     ) -> Iterator[Encoded]:
         """What can be read of the sources, in their order."""
         # Long videos are large: few wait to be written.
-        options = worker_options(workers, [__name__]) | ({"prefetch_factor": 2} if workers else {})
-        loader: DataLoader[Encoded | CclError] = DataLoader(
-            _Sources(todo, settings), batch_size=None, **options
-        )
+        few = {"prefetch_factor": 2} if workers else {}
+
+        def rest(done: int, options: dict[str, Any]) -> DataLoader[Encoded | CclError]:
+            places = range(done, len(todo))
+            return DataLoader(_Sources(todo, settings), sampler=places, batch_size=None, **options | few)
+
         size = 0
-        for source, made in zip(todo, loader, strict=True):
+        for source, made in zip(todo, counted(rest, workers, [__name__]), strict=True):
             if isinstance(made, Encoded):
                 size += sum(map(len, made.members.values()))
                 yield made
@@ -194,7 +187,8 @@ class _Sources(Dataset[Encoded | CclError]):
     def __getitem__(self, index: int) -> Encoded | CclError:
         source = self.sources[index]
         try:
-            return encode(source, self.settings)
+            with reading(index, source.path):
+                return encode(source, self.settings)
         except CclError as error:
             return error
         except Exception as error:

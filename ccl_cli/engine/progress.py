@@ -110,10 +110,12 @@ def jsonl_writer(path: Path) -> Iterator[Any]:
 
 
 def figures_text(figures: Mapping[str, float]) -> str:
-    """Loss and speed as one short text."""
+    """Loss and speed as one short text, and the number of steps skipped if there are any."""
     terms = "  ".join(f"{name} {figures[name]:.3f}" for name in ("loss", "ce") if name in figures)
     speed = f"{figures['clips_per_s']:.1f} clips/s  data wait {figures['data_wait']:.0%}"
-    return f"{terms}  acc {figures.get('accuracy', 0):.0%}  {speed}"
+    skipped = f"  skipped {figures['skipped']:.0f}" if figures.get("skipped") else ""
+    accuracy = f"  acc {figures['accuracy']:.0%}" if "accuracy" in figures else ""
+    return f"{terms}{accuracy}  {speed}{skipped}".strip()
 
 
 def by_teacher(states: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, int]]:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccl_cli import __version__
+from ccl_cli import __version__, json_text
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.files import write_text
-from ccl_cli.json_text import parse
+from ccl_cli.json_text import Shape, fitting
 from ccl_cli.paths import runs_dir
 from ccl_cli.recipe import Recipe
-from ccl_cli.recipe_files import to_yaml
 
 MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
     "model.safetensors",
@@ -28,6 +27,28 @@ MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
 )
 # Beside a run that belongs to a benchmark: its place in the tables, why it failed, and what it said.
 CELL, ERROR, LOG = "cell.json", "error.json", "log.txt"
+# What readers of a record count on; an entry of another kind counts as absent.
+_SHAPES: dict[str, dict[str, Shape]] = {
+    SUMMARY: {
+        "finished": bool,
+        "seed": int,
+        "steps": int,
+        "seconds": float,
+        "options": {"*": {}},
+        "data": {"missing": [str], "unreadable": {}, "modalities": {"*": {"*": int}}},
+        "teachers": {"*": {}},
+        "versions": {},
+        "evaluation": {"*": {"*": {}}},
+    },
+    CELL: {"method": str, "setup": str, "table": str, "phase": str, "seed": int},
+    ERROR: {"message": str},
+}
+_EVALUATION: dict[str, Shape] = {
+    "data": {},
+    "counts": {"*": {"unreadable": {}}},
+    "recognition": {"per_class": {"*": {"top1": float, "videos": int}}},
+    "retrieval": {},
+}
 
 
 @dataclass(frozen=True)
@@ -37,22 +58,24 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, recipe: Recipe, output: Path | None) -> RunFolder:
-        """A new folder; one that holds a run or anything of the user's is refused.
+    def new(cls, recipe: Recipe) -> RunFolder:
+        """Named after the recipe and the time; not made yet."""
+        path = runs_dir() / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.hash()}"
+        if path.exists():  # two runs of one recipe within a second
+            path = path.with_name(f"{path.name}-{time.time_ns() % 1_000_000}")
+        return cls(path)
+
+    def refuse_used(self) -> None:
+        """See that there is no run and nothing of the user's.
 
         Raises:
-            UsageError: ``output`` is not empty.
+            UsageError: there is.
         """
-        path = output or runs_dir() / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.hash()}"
-        if output is None and path.exists():  # two runs of one recipe within a second
-            path = path.with_name(f"{path.name}-{time.time_ns() % 1_000_000}")
-        if path.exists() and (not path.is_dir() or any(map(_counts, path.iterdir()))):
+        if self.path.exists() and (not self.path.is_dir() or any(map(_counts, self.path.iterdir()))):
             raise UsageError(
-                f"'{path}' is not empty.", f"Continue it with --resume {path}, or name another folder."
+                f"'{self.path}' is not empty.",
+                f"Continue it with --resume {self.path}, or name another folder.",
             )
-        path.mkdir(parents=True, exist_ok=True)
-        write_text(path / RECIPE, to_yaml(recipe))
-        return cls(path)
 
     @property
     def model(self) -> Path:
@@ -82,7 +105,8 @@ class RunFolder:
         """Drop the lines a resumed run is going to write again."""
         path = self.path / METRICS
         if path.exists():
-            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            text = path.read_text(encoding="utf-8", errors="replace")
+            lines = [line for line in text.splitlines() if _step_of(line) <= step]
             write_text(path, "".join(line + "\n" for line in lines))
 
 
@@ -144,12 +168,15 @@ def versions() -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one when the file is absent or damaged."""
+    """A JSON object, or an empty one when the file is absent or damaged.
+
+    Of the records that a run leaves, an entry is absent too if it is not of the kind that readers count on.
+    """
     try:
-        value = parse(path.read_text(encoding="utf-8"))
+        value = json_text.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return fitting(value, _EVALUATION if path.name.startswith("eval-") else _SHAPES.get(path.name, {}))
 
 
 def _counts(file: Path) -> bool:
@@ -160,6 +187,6 @@ def _counts(file: Path) -> bool:
 
 def _step_of(line: str) -> int:
     try:
-        return int(parse(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        return int(json_text.parse(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return sys.maxsize  # a line cut off by a kill

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ccl_cli.signals import handled_by
+from ccl_cli.signals import Stopped, handled_by
 
 _log = logging.getLogger("ccl")
 
@@ -25,9 +25,13 @@ class StopRequest:
         return bool(self.name)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler; a second Ctrl-C does not wait any more."""
+        """The signal handler.
+
+        Raises:
+            Stopped: a second Ctrl-C does not wait any more.
+        """
         if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Stopped(number)
         self.name = signal.Signals(number).name
         _log.warning("%s: stopping after this step.", self.name)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor
 
 from ccl_cli.console import first_process
 from ccl_cli.data.batch import Batch
@@ -25,19 +24,23 @@ from ccl_cli.distiller import Distiller, StepOutput
 from ccl_cli.distributed import any_process, barrier, gather_objects, is_main, on_main, rank, world_size
 from ccl_cli.engine import checkpoint
 from ccl_cli.engine.artefact import save_model
+from ccl_cli.engine.batch_norm import naming_single_values, share_statistics
 from ccl_cli.engine.build import Parts, build, check_unreadable, parameter_count
 from ccl_cli.engine.caching import CachedRows, open_caches
 from ccl_cli.engine.device import pad_time_apart, set_up, start_tracker
 from ccl_cli.engine.dry_run import describe
+from ccl_cli.engine.finite import Skipped, TeacherFaults, all_finite
 from ccl_cli.engine.opening import open_run, release
 from ccl_cli.engine.optim import lr_factor, parameter_groups, sgd
 from ccl_cli.engine.progress import Clock, Meter, by_teacher, figures_text, jsonl_writer
 from ccl_cli.engine.runs import METRICS, RunFolder, versions
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
-from ccl_cli.errors import CclError, EnvironmentError_, Interrupted, UsageError
+from ccl_cli.errors import CclError, Interrupted, UsageError
 from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import method_options
+from ccl_cli.sentences import listed
+from ccl_cli.signals import Stopped
 from ccl_cli.teachers import Teacher, embed
 from ccl_cli.teachers.cache import Cached
 
@@ -79,6 +82,11 @@ def train(
         else:
             _log.info("Run %s", run.path)
         trainer.fit()
+    except Stopped as stopped:
+        raise Interrupted(
+            f"Stopped by {stopped.name} between steps; what was saved before is in '{run.path}'.",
+            f"Go on with `ccl train --resume {run.path}`.",
+        ) from stopped
     finally:
         release(run)
     return run.path
@@ -113,10 +121,8 @@ class Trainer:
         self.use_caches(cached or {})
         memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
         student = parts.student
-        if recipe.train.sync_batchnorm and self.device.type != "cuda":
-            raise EnvironmentError_("sync_batchnorm needs GPUs.", "Set train.sync_batchnorm=false.")
         if recipe.train.sync_batchnorm:
-            student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
+            share_statistics(student, self.device)
         if self.device.type == "cpu" and accelerator.mixed_precision == "bf16":
             pad_time_apart(student)
         student.to(memory_format=memory_format)  # type: ignore[call-overload]
@@ -129,6 +135,7 @@ class Trainer:
         self.distiller, self.optimizer = accelerator.prepare(self.bare, sgd(groups, recipe.optim))
         self.step, self._seconds_before, self._began = 0, 0.0, time.perf_counter()
         self.meter, self.clock, self.seen = Meter(), Clock(), Seen()
+        self.skipped, self.faults = Skipped(), TeacherFaults(len(parts.videos), self.device)
 
     def use_caches(self, cached: Mapping[str, Cached]) -> None:
         """Read these teachers' embeddings; run the others."""
@@ -167,6 +174,7 @@ class Trainer:
             for micro_batches in self._steps(sampler) if self.step < last else ():
                 self._train_step(micro_batches)
                 self._after_step(sampler, last, reporter, write)
+                self._check_skipped(micro_batches)
                 if self.step >= last:
                     break
                 if any_process(stop.requested, self.device):
@@ -205,18 +213,39 @@ class Trainer:
         seeds = np.random.SeedSequence([self.recipe.train.seed, self.step, self.accelerator.process_index])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         self._set_lr()
+        self.skipped.before(self.bare)
+        share = 1 / len(micro_batches)
+        figures = []
         for number, loaded in enumerate(micro_batches):
             self.seen.add(loaded)
             sync = number == len(micro_batches) - 1
             with nullcontext() if sync else self.accelerator.no_sync(self.distiller):
-                self._micro_step(loaded.batch.to(self.device), 1 / len(micro_batches))
-        if self.recipe.optim.clip_norm:
-            self.accelerator.clip_grad_norm_(self.bare.parameters(), self.recipe.optim.clip_norm)
-        self.optimizer.step()
+                figures.append(self._micro_step(loaded.batch.to(self.device), share))
+        losses = [values["loss"] for values in figures]
+        if all_finite(losses, self.bare.parameters(), self.accelerator.scaler):
+            self.skipped.took()
+            self._update()
+            for values in figures:
+                self.meter.add(values, share)
+        else:
+            self._skip()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 
-    def _micro_step(self, batch: Batch, share: float) -> None:
+    def _update(self) -> None:
+        if self.recipe.optim.clip_norm:
+            self.accelerator.clip_grad_norm_(self.bare.parameters(), self.recipe.optim.clip_norm)
+        self.optimizer.step()
+
+    def _skip(self) -> None:
+        self.skipped.skip(self.bare)
+        if self.skipped.total == 1:
+            _log.warning(
+                "Step %d is skipped: its loss or gradient is not finite. `skipped` counts such steps.",
+                self.step + 1,
+            )
+
+    def _micro_step(self, batch: Batch, share: float) -> dict[str, Tensor]:
         with self.accelerator.autocast():
             embeddings = {
                 name: embed(teacher, *batch.inputs[name], stages=self.parts.uses_stages)
@@ -224,12 +253,15 @@ class Trainer:
             }
         for name, rows in self.cached.items():
             embeddings[name] = rows.embedding(batch.rows, batch.epoch, self.device)
-        output: StepOutput = self.distiller(batch, embeddings)
+        embeddings = {
+            name: self.faults.without(name, embedding, batch.rows) for name, embedding in embeddings.items()
+        }
+        with naming_single_values():
+            output: StepOutput = self.distiller(batch, embeddings)
         self.accelerator.backward(output.loss * share)
         accuracy = (output.logits.argmax(dim=1) == batch.labels).float().mean()
-        values = {"loss": output.loss.detach(), "accuracy": accuracy, **output.parts}
-        self.meter.add(values, share)
         self.clock.clips += len(batch.labels)
+        return {"loss": output.loss.detach(), "accuracy": accuracy, **output.parts}
 
     def _set_lr(self) -> None:
         optim = self.recipe.optim
@@ -242,14 +274,13 @@ class Trainer:
         epoch_ends = self.step % sampler.steps_per_epoch == 0
         text = None
         if self.step % train.log_every == 0 or self.step == last:
-            figures = self.meter.read() | self.clock.read()
+            figures = self.meter.read() | self.clock.read() | {"skipped": self.skipped.total}
             text = figures_text(figures)
             epoch = -(-self.step // sampler.steps_per_epoch)
             write({"step": self.step, "epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], **figures})
             self.accelerator.log(figures, step=self.step)
-            if not math.isfinite(figures["loss"]):
-                raise self._not_finite("loss is")
             self._check_unreadable()
+            self.faults.check([video.id for video in self.parts.videos])
         reporter.advance(text=text)
         if epoch_ends or self.step == last:
             reporter.line()
@@ -257,18 +288,31 @@ class Trainer:
         if (every and self.step % every == 0) or (not every and epoch_ends) or self.step == last:
             self._save()
 
+    def _check_skipped(self, micro_batches: Sequence[Loaded]) -> None:
+        """End a run that does not get anywhere: too many steps skipped in a row, or all of an epoch's."""
+        limit = min(self.recipe.train.max_skipped, self.sampler.steps_per_epoch)
+        if self.skipped.in_a_row < limit:
+            return
+        rows = [row for loaded in micro_batches for row in loaded.batch.rows.tolist()]
+        names = [self.parts.videos[row].id for some in gather_objects(rows) for row in some]
+        path = self._save()
+        raise CclError(
+            f"The loss or its gradient was not finite in {self.skipped.in_a_row} steps in a row, up to step "
+            f"{self.step}, whose batch was {listed(names, 16)}.",
+            "Lower optim.lr, use --precision fp32, or look at these videos. The state, which they have "
+            f"left as it was, is in '{path}'.",
+        )
+
     def _check_finite(self) -> None:
         """Refuse to save or publish numbers that nobody can use."""
-        weights = (parameter for parameter in self.bare.parameters() if parameter.requires_grad)
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in weights):
-            raise self._not_finite("weights are")
-
-    def _not_finite(self, what: str) -> CclError:
-        saved = f"; the last good state is in '{self.run.state}'" if self.run.state.is_dir() else ""
-        return CclError(
-            f"The {what} not finite any more at step {self.step}.",
-            f"Lower optim.lr or use --precision fp32{saved}.",
-        )
+        student = self.bare.student
+        used = [each for each in self.bare.parameters() if each.requires_grad] + list(student.buffers())
+        if not all(bool(torch.isfinite(each).all()) for each in used):
+            saved = f"; the last good state is in '{self.run.state}'" if self.run.state.is_dir() else ""
+            raise CclError(
+                f"The weights are not finite any more at step {self.step}.",
+                f"Lower optim.lr or use --precision fp32{saved}.",
+            )
 
     def _check_unreadable(self) -> None:
         unreadable: dict[int, str] = {}
@@ -314,6 +358,8 @@ class Trainer:
             "meter": self.meter.state_dict(),
             "states": seen.states,
             "unreadable": seen.unreadable,
+            "skipped": self.skipped.state_dict(),
+            "faults": self.faults.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -335,6 +381,9 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.meter.load_state_dict(state["meter"], self.device)
         self.seen = Seen(state["states"], state["unreadable"])
+        if "skipped" in state:  # of an earlier version there is nothing to go on with
+            self.skipped.load_state_dict(state["skipped"])
+            self.faults.load_state_dict(state["faults"])
 
     def _keep_to(self, before: Mapping[str, str]) -> None:
         """Read the caches that the run began with, and no others."""
@@ -358,7 +407,9 @@ class Trainer:
 
     def _publish(self, *, done: bool) -> None:
         self._check_finite()
-        seen = self._gathered_seen()
+        if self.skipped.total:
+            _log.warning("%d of %d steps were skipped.", self.skipped.total, self.step)
+        seen, faults = self._gathered_seen(), self.faults.rows()
         if is_main():
             manifest = self.parts.manifest
             save_model(
@@ -371,11 +422,11 @@ class Trainer:
                 step=self.step,
                 selection="last",
             )
-            self.run.update_summary(self._summary(seen) | {"finished": done, "evaluation": {}})
+            self.run.update_summary(self._summary(seen, faults) | {"finished": done, "evaluation": {}})
         barrier()  # no process may leave the group while another still talks
         self.accelerator.end_training()
 
-    def _summary(self, seen: Seen) -> dict[str, Any]:
+    def _summary(self, seen: Seen, faults: Mapping[str, Sequence[int]]) -> dict[str, Any]:
         parts, videos = self.parts, self.parts.videos
         return {
             "recipe": self.recipe.hash(),
@@ -383,6 +434,7 @@ class Trainer:
             "options": {name: self._changed_options(name) for name in parts.methods},
             "seed": self.recipe.train.seed,
             "steps": self.step,
+            "skipped": self.skipped.total,
             "seconds": round(self.seconds, 1),
             "precision": self.accelerator.mixed_precision.replace("no", "fp32"),
             "processes": world_size(),
@@ -395,6 +447,7 @@ class Trainer:
                 "seen": len(seen.states),
                 "missing": [video.id for video in parts.missing],
                 "unreadable": {videos[index].id: reason for index, reason in sorted(seen.unreadable.items())},
+                "not_finite": {name: [videos[row].id for row in rows] for name, rows in faults.items()},
                 "modalities": by_teacher(self._with_cached_states(seen)),
             },
             "teachers": {

@@ -8,11 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ccl_cli.errors import UsageError
 from ccl_cli.recipe import Recipe
-from ccl_cli.report.collect import Run, flat, listed, seedless
+from ccl_cli.report.collect import Run, flat, seedless
+from ccl_cli.sentences import listed
 
 # Rows may differ in these; in anything else they should not.
 _OF_THE_ROW = ("name", "description", "data", "teachers", "method", "train.seed")
-_NOT_HASHED = ("bench", "train.workers", "train.log_every", "train.checkpoint_every", "train.tracker")
+_NOT_HASHED = (
+    "bench",
+    *(f"train.{key}" for key in ("workers", "log_every", "checkpoint_every", "max_skipped", "tracker")),
+)
 _NO_MATTER = (*_NOT_HASHED, "max_unreadable", "eval.batch_size")
 
 

@@ -72,7 +72,8 @@ def accuracies(study: Study, cell: Cell) -> dict[str, float]:
     name = f"eval-{study.data}-{study.split}.json"
     by_seed = [read_json(run.folder / name).get("recognition", {}).get("per_class", {}) for run in cell.runs]
     by_seed = [each for each in by_seed if each]
-    classes = [name for name in (by_seed[0] if by_seed else {}) if all(name in each for each in by_seed)]
+    first = by_seed[0] if by_seed else {}
+    classes = [name for name in first if all("top1" in each.get(name, {}) for each in by_seed)]
     return {name: statistics.fmean(each[name]["top1"] for each in by_seed) for name in classes}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,13 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ccl_cli import yaml_text
 from ccl_cli.engine.runs import CELL, ERROR, RECIPE, SUMMARY, read_json
-from ccl_cli.errors import CclError, DataError, UsageError
+from ccl_cli.errors import CclError, DataError, RecipeError, UsageError
 from ccl_cli.paths import runs_dir
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import load_recipe
+from ccl_cli.sentences import listed
 
 MAIN, ABLATION = "main", "ablation"
 
@@ -186,12 +185,6 @@ def clean(text: object) -> str:
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
 
 
-def listed(names: Sequence[object], limit: int = 8) -> str:
-    """Names in a sentence, the first few of many."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(str, names[:limit])) + more
-
-
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested sections as dotted keys."""
     found: dict[str, Any] = {}
@@ -259,13 +252,11 @@ def _read(folder: Path, split: str, short: Mapping[str, str]) -> Run | str:
 
 
 def _recipe(path: Path) -> Recipe:
-    # What a run wrote needs no line numbers: the C loader reads a benchmark's hundred in a tenth of a second.
+    # What a run wrote needs no line numbers: a benchmark's hundred are read in a tenth of a second.
     try:
         text = path.read_text(encoding="utf-8")
-        if "&" in text:  # an alias, which the C loader would follow; a few make a value of any size
-            return load_recipe(str(path))
-        return Recipe.model_validate(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except (OSError, ValueError, yaml.YAMLError):
+        return Recipe.model_validate(yaml_text.parse_own(text, path.name))
+    except (OSError, ValueError, RecipeError):
         return load_recipe(str(path))  # says what is wrong
 
 
@@ -280,7 +271,7 @@ def _figures(
             continue
         for metric, (task, _) in METRICS.items():
             value = tasks.get(task, {}).get(metric)
-            if isinstance(value, int | float) and math.isfinite(value):
+            if isinstance(value, int | float) and 0 <= value <= 100:
                 figures[data, metric] = float(value)
         recorded = read_json(folder / f"eval-{name}.json").get("data") or summary.get("data", {})
         manifests[data] = str(recorded.get("manifest", ""))

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ccl_cli import json_text
 from ccl_cli.engine.runs import METRICS
 from ccl_cli.errors import DataError
-from ccl_cli.json_text import parse
 from ccl_cli.report.axes import Axis, grid
 from ccl_cli.report.drawing import Area, Drawing, Line, Mark, Text, in_rows, legend
 from ccl_cli.report.study import BASELINE, Study
@@ -90,7 +90,7 @@ def _read(path: Path, name: str) -> dict[int, float]:
         return found
     for line in lines:
         try:
-            entry = parse(line)
+            entry = json_text.parse(line)
             step, value = int(entry["step"]), FIGURES[name][1] * float(entry[name])
         except (ValueError, KeyError, TypeError, OverflowError):
             continue

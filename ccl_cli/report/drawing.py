@@ -155,6 +155,7 @@ def shortened(text: str, width: float, size: float) -> str:
     """The text, cut to about this width."""
     if text_width(text, size) <= width:
         return text
+    text = text[: int(width / (0.56 * size))]  # more letters than that never fit
     while text and text_width(f"{text}…", size) > width:
         text = text[:-1]
     return f"{text}…"

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from ccl_cli.console import visible
 from ccl_cli.engine.searching import Answer
 from ccl_cli.errors import CclError
 from ccl_cli.progress import Reporter
 from ccl_cli.report.document import document, picture
 from ccl_cli.report.gallery import thumbnail
 from ccl_cli.report.markup import Html, joined, tag
+from ccl_cli.text import visible
 
 _KEPT = 4096  # pictures: videos that one query finds are often found by the next
 

@@ -19,8 +19,8 @@ from ccl_cli.report.collect import (
     abbreviations,
     check_known,
     clean,
-    listed,
 )
+from ccl_cli.sentences import listed
 
 TITLES = {1: "Video recognition", 2: "Video retrieval", 3: "Ablation of ccl"}
 _USUAL = {1: ("top1",), 2: ("r1", "r5", "r10"), 3: ("top1",)}

@@ -23,8 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ccl_cli import json_text
 from ccl_cli.errors import DataError
-from ccl_cli.json_text import parse
+from ccl_cli.json_text import Shape, fits
 from ccl_cli.paths import cache_dir
 
 STATES = ("present", "absent", "silent", "no track", "unreadable")
@@ -32,6 +33,18 @@ PRESENT = STATES.index("present")
 HEADER, EMBEDDING, STATE = "cache.json", "embedding.npy", "state.npy"
 _FORMAT = "ccl-embeddings-1"
 _BUILDING = ".building"
+_SHAPE: Shape = {
+    "format": str,
+    "states": [str],
+    "key": {"teacher": str, "fingerprint": str, "data": str, "files": str, "views": str},
+    "videos": int,
+    "count": int,
+    "dim": int,
+    "kind": str,
+    "sha256": str,
+    "built": str,
+    "unreadable": {"*": str},
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,9 @@ class Header:
     @classmethod
     def from_json(cls, text: str) -> Header:
         """Of :meth:`to_json`; raises ValueError, KeyError or TypeError for anything else."""
-        values: dict[str, Any] = parse(text)
+        values: dict[str, Any] = json_text.parse(text)
+        if not fits(values, _SHAPE):
+            raise ValueError("values of other kinds")
         if (values.pop("format"), tuple(values.pop("states"))) != (_FORMAT, STATES):
             raise ValueError("another format")
         reasons = {int(row): str(reason) for row, reason in values.pop("unreadable").items()}

@@ -11,16 +11,25 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ccl_cli import __version__
+from ccl_cli import __version__, json_text
 from ccl_cli.download import reason
 from ccl_cli.errors import WeightsError
-from ccl_cli.json_text import parse
+from ccl_cli.json_text import Shape, fits
 from ccl_cli.paths import cache_dir
 from ccl_cli.spec import Spec
 from ccl_cli.tensor_files import write_tensors
 
 _FORMAT = "ccl-teacher-1"
 _KEY = "ccl"
+_SHAPE: Shape = {
+    "teacher": str,
+    "classes": [str],
+    "options": {},
+    "dim": int,
+    "preprocess": str,
+    "data": str,
+    "manifest": str,
+}
 
 
 @dataclass(frozen=True)
@@ -75,9 +84,11 @@ def read_fitted(path: Path) -> Fitted | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            header = parse((file.metadata() or {}).get(_KEY, "{}"))
-        if header.get("format") != _FORMAT:
+            header = json_text.parse((file.metadata() or {}).get(_KEY, "{}"))
+        if not isinstance(header, dict) or header.get("format") != _FORMAT:
             return None
+        if not fits(header, _SHAPE):
+            raise ValueError("its header holds values of other kinds")
         return Fitted(
             **{each.name: header[each.name] for each in fields(Fitted)}
             | {"classes": tuple(header["classes"])}

@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ccl_cli import json_text
 from ccl_cli.errors import DataError, PluginError
-from ccl_cli.json_text import parse
+from ccl_cli.json_text import fits
+from ccl_cli.sentences import listed
 from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.options import read_options
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from ccl_cli.data.window import Window
 
 Rows = NDArray[np.float32]
+_NOT_FINITE = "Compute them again, or take them out: a video without an embedding counts as lacking it."
 
 
 class Table:
@@ -71,7 +74,7 @@ class Table:
         """
         widths: dict[int, str] = {}
         for name, entry in self._entries.items():
-            shape = _npy_shape(entry) if isinstance(entry, Path) else self.rows(name).shape
+            shape = _npy_shape(entry) if isinstance(entry, Path) else entry.shape
             widths.setdefault(_width(shape, self._label(name)), name)
         if len(widths) > 1:
             (one, first), (other, second) = sorted(widths.items())[:2]
@@ -98,11 +101,10 @@ class Table:
         Raises:
             DataError: damaged, not a vector or a matrix, or with values that are not finite numbers.
         """
-        entry, label = self._entries[name], self._label(name)
-        array = _load_npy(entry) if isinstance(entry, Path) else entry
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise DataError(f"{label} holds values that are not finite numbers.")
-        return array.reshape(-1, _width(array.shape, label)).astype(np.float32, copy=False)
+        rows = self._finite(name)
+        if rows is None:
+            raise DataError(f"{self._label(name)} holds values that are not finite numbers.", _NOT_FINITE)
+        return rows
 
     def coverage(self, videos: Iterable[str]) -> int:
         """How many of the videos are in the table.
@@ -120,14 +122,43 @@ class Table:
                 )
         return len(found)
 
+    @functools.cached_property
     def hash(self) -> str:
-        """Sixteen hex digits over all names and values."""
+        """Sixteen hex digits over all names and values, for which all are read.
+
+        Raises:
+            DataError: as :meth:`rows`; names all embeddings with values that are not finite numbers.
+        """
         digest = hashlib.sha256()
+        bad = []
         for name in sorted(self._entries):
-            rows = self.rows(name)
-            digest.update(f"{name}{rows.shape}".encode())
-            digest.update(rows.tobytes())
+            rows = self._finite(name)
+            if rows is None:
+                bad.append(name)
+            else:
+                digest.update(f"{name}{rows.shape}".encode())
+                digest.update(rows.tobytes())
+        if len(bad) == 1:
+            self.rows(bad[0])  # has the sentence
+        if bad:
+            raise DataError(
+                f"'{self.source}' has {len(bad)} embeddings with values that are not finite numbers: "
+                f"{listed(bad, 20)}.",
+                _NOT_FINITE,
+            )
         return digest.hexdigest()[:16]
+
+    def _finite(self, name: str) -> Rows | None:
+        """The embeddings of one name, ``[N, D]``; None where values are not finite as float32."""
+        entry = self._entries[name]
+        array = _load_npy(entry) if isinstance(entry, Path) else entry
+        if array.dtype.kind not in "fiu":
+            return None
+        with np.errstate(over="ignore"):
+            single = array.astype(np.float32, copy=False)
+        return (
+            single.reshape(-1, _width(array.shape, self._label(name))) if np.isfinite(single).all() else None
+        )
 
     def _label(self, name: str) -> str:
         return f"The embedding '{name}' in '{self.source}'"
@@ -212,6 +243,7 @@ class Precomputed(Teacher):
         if not spec.weights:
             raise PluginError(f"{spec.label} needs a table of embeddings.", f"Write {spec.label}@PATH.")
         table = open_table(str(Path(spec.weights).expanduser().resolve()))
+        table.hash  # noqa: B018  reads it all: what is wrong with it is said now, not in the middle of a run
         return cls(spec.kind, table, options["zero_is_missing"]).freeze()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -227,7 +259,7 @@ class Precomputed(Teacher):
         """Hash of the names and values, wherever the table lies."""
         assert isinstance(self.preprocess, LookUp)
         name = f"{self.modality}:{self.preprocess_version}:{self.preprocess.zero_is_missing}"
-        return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{self.table.hash()}"
+        return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{self.table.hash}"
 
 
 @functools.lru_cache(maxsize=8)
@@ -263,11 +295,13 @@ def _read_safetensors(path: Path) -> Mapping[str, NDArray[Any]]:
         arrays = {name: file.get_tensor(name).float().numpy() for name in file.keys()}  # noqa: SIM118
         header = file.metadata() or {}
     if "names" in header and arrays.keys() == {"embedding"}:
-        return _paired(path, parse(header["names"]), arrays["embedding"])
+        return _paired(path, json_text.parse(header["names"]), arrays["embedding"])
     return arrays
 
 
 def _paired(path: Path, names: list[str], embedding: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+    if not fits(names, [str]):
+        raise DataError(f"'{path}': its names are no list of texts.")
     if len(names) != len(embedding) or len(set(names)) != len(names):
         raise DataError(f"'{path}' has {len(set(names))} different names for {len(embedding)} embeddings.")
     return dict(zip(names, embedding, strict=True))

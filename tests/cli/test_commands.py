@@ -312,6 +312,16 @@ def test_teachers_pull(ccl, monkeypatch, tmp_path):
     assert pulled == ["Cnn14_emb512_mAP=0.420.pth"]
 
 
+def test_teachers_pull_of_several_files_says_where_all_are_listed(ccl, monkeypatch):
+    files = [weights.WeightFile(name, f"https://example.org/{name}") for name in ("config.json", "net.pth")]
+    monkeypatch.setattr("ccl_plugins.cnn14.Cnn14.weight_files", classmethod(lambda cls, spec: files))
+    monkeypatch.setenv("CCL_OFFLINE", "1")
+    result = ccl("teachers", "pull", "audio:cnn14")
+    assert result.code == 6
+    assert "config.json was not downloaded" in result.err
+    assert "All 2 files: `ccl teachers info audio:cnn14`" in result.err
+
+
 def test_a_teacher_that_others_wrote(tmp_path):
     source = '''
 from ccl_cli.teachers import Teacher

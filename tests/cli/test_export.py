@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from ccl_cli.engine.artefact import save_model
 from ccl_cli.engine.build import make_student
 from ccl_cli.engine.runs import MODEL
 from ccl_cli.recipe import Recipe
-from ccl_cli.signals import STOPPING
+from ccl_cli.signals import STOPPING, Stopped
 from tests.cli.conftest import spawn
 
 CLIP = {"frames": 2, "size": 16, "short_side": 16}
@@ -129,7 +130,7 @@ def test_stopped_it_leaves_nothing(model, clips_folder, tmp_path, number):
 
 def test_stopped_it_says_that_nothing_is_there(ccl, model, clips_folder, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
-        raise KeyboardInterrupt
+        raise Stopped(signal.SIGINT)
 
     monkeypatch.setattr("ccl_cli.engine.export.export_model", stop)
     result = ccl("export", str(model), "--output", "out", "--clips", str(clips_folder / "set" / "test"))

@@ -215,7 +215,7 @@ def test_rows_come_one_by_one_and_a_closed_pipe_is_quiet(run, videos):
     process.send_signal(signal.SIGINT)
     rest, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said == "Error: Stopped by SIGINT.\n"
+    assert said.startswith("Error: Stopped by SIGINT")
     assert 1 <= len(records(first + rest)) < 96
 
 

@@ -15,6 +15,9 @@ from ccl_cli.errors import DataError, EnvironmentError_
 
 def work(job: tuple[str, int]) -> int:
     what, number = job
+    if what.startswith("once ") and not os.path.exists(what[5:]):
+        open(what[5:], "x").close()
+        os.kill(os.getpid(), signal.SIGKILL)
     if what == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if what == "leave":
@@ -55,6 +58,16 @@ def test_only_the_job_that_breaks_its_process_is_lost(workers):
     }
     for (what, number), result in results.items():
         assert what != "ok" or result == number**2
+
+
+def test_a_job_whose_process_is_killed_once_is_done_by_another(tmp_path):
+    jobs = [(f"once {tmp_path}/{number}", number) for number in range(3)]
+    assert {job[1]: result for job, result in run_each(jobs, work, workers=2, seconds=60)} == {
+        0: 0,
+        1: 1,
+        2: 4,
+    }
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_jobs_are_taken_as_they_are_needed():

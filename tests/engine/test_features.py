@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 import numpy as np
@@ -12,6 +13,7 @@ from ccl_cli.data.manifest import Video
 from ccl_cli.engine.describing import Feature, load_student
 from ccl_cli.engine.features import check_features, feature_file
 from ccl_cli.errors import EnvironmentError_, Interrupted, UsageError
+from ccl_cli.signals import Stopped
 from ccl_plugins.precomputed import open_table
 from tests.models import write_run
 
@@ -42,7 +44,7 @@ def write(path, model, names, stop=False):
             features.add(feature(model, row, name))
         features.add(Feature(Video("bad", Path("x/bad.mp4"), 0, "test"), None, 0, "it is bad"))
         if stop:
-            raise Interrupted("Stopped.")
+            raise Stopped(signal.SIGTERM)
     return path
 
 

@@ -4,7 +4,6 @@ import pytest
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.engine.opening import open_run, release
-from ccl_cli.engine.runs import RunFolder
 from ccl_cli.errors import UsageError
 from ccl_cli.recipe import Recipe
 
@@ -26,13 +25,17 @@ def test_resume_auto_passes_over_recipes_that_cannot_be_read(manifest):
     assert found == run
 
 
-def test_a_folder_with_what_a_kill_leaves_of_a_write_can_be_used(tmp_path):
+def test_a_folder_with_what_a_kill_leaves_of_a_write_can_be_used(manifest, tmp_path):
     for name in (".cell.json.123.tmp", ".recipe.yaml.7.tmp", ".lock", "cell.json", "log.txt"):
         (tmp_path / "run").mkdir(exist_ok=True)
         (tmp_path / "run" / name).write_text("")
-    assert RunFolder.create(Recipe(), tmp_path / "run").path == tmp_path / "run"
+    run, _ = open_run(Recipe(), manifest, None, tmp_path / "run")
+    release(run)
+    assert run.path == tmp_path / "run"
+    assert not list(run.path.glob(".*.tmp"))
     for name in ("thesis.tmp", ".mine"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text("mine")
         with pytest.raises(UsageError, match="not empty"):
-            RunFolder.create(Recipe(), tmp_path / name)
+            open_run(Recipe(), manifest, None, tmp_path / name)
+        assert [path.name for path in (tmp_path / name).iterdir()] == [name]

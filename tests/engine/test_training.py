@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -286,6 +287,14 @@ def test_a_video_that_vanishes_during_a_run_counts_as_missing_in_evaluation(clip
     (damaged / "test" / "right" / "1.mp4").unlink()
     counts = evaluate(run, tasks=["recognition"])["counts"]["test"]
     assert (counts["read"], counts["missing"], counts["corrupt"]) == (4, 1, 1)
+
+
+def test_evaluation_of_a_run_that_was_stopped_says_that_it_does_not_count(clips_folder, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ccl"), "propagate", True)
+    for limit, said in ((1, True), (0, False)):
+        evaluate(train(recipe(clips_folder, train={"max_steps": limit})), tasks=["recognition"])
+        assert ("stopped before its end" in caplog.text) is said
+        caplog.clear()
 
 
 def test_a_test_set_alone_can_be_recognised(clips_folder, tmp_path):

@@ -256,10 +256,10 @@ def test_bad_files_of_a_folder_are_named(tmp_path):
         with pytest.raises(DataError, match="v_Archery_g01_c01"):
             from_path(tmp_path / "t")
     np.save(victim, np.array([np.nan] * 5))
-    look_up = from_path(tmp_path / "t").preprocess
     with pytest.raises(DataError, match="not finite"):
-        look_up(make_window(video=NAMES[0]))
+        from_path(tmp_path / "t")
     np.save(victim, ROWS[0])
+    look_up = from_path(tmp_path / "t").preprocess
     victim.write_bytes(victim.read_bytes()[:-3])
     with pytest.raises(DataError, match="cannot be read"):
         look_up(make_window(video=NAMES[0]))

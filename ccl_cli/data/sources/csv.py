@@ -117,7 +117,13 @@ def _seconds(where: str, name: str, text: str) -> float | None:
 
 def _classes(labels: set[str]) -> tuple[str, ...]:
     numbers = all(label.isascii() and label.isdigit() for label in labels)
-    return tuple(sorted(labels, key=(lambda label: (int(label), label)) if numbers else None))
+    return tuple(sorted(labels, key=_value if numbers else None))
+
+
+def _value(digits: str) -> tuple[int, str, str]:
+    """Orders numbers by their value, however many digits they have."""
+    plain = digits.lstrip("0")
+    return len(plain), plain, digits
 
 
 def _ids(table: Path, base: Path, rows: Sequence[_Row]) -> list[str]:

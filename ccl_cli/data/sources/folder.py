@@ -130,5 +130,5 @@ def _hold_out(rows: list[_Row], split: str, begin: float, end: float, *, seed: i
 def _natural(row: _Row) -> list[tuple[int, str]]:
     """Order in which 10 follows 9."""
     return [
-        (int(part or 0) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", row.path.as_posix())
+        (int(part or 0) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", row.path.as_posix())
     ]

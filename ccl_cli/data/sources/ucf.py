@@ -116,6 +116,8 @@ def _read_lists(folder: Path, split: int) -> Iterator[_Listed]:
             raise DataError(
                 f"The split list '{path}' cannot be read: {error.strerror}.", f"It is in {_PAGE}."
             ) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"The split list '{path}' is not UTF-8 text: {error}.") from error
         for number, line in enumerate(lines, 1):
             if line.strip():
                 video = Path(line.split()[0])
