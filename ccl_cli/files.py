@@ -32,8 +32,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # a write that fails names no file
-            error.filename, error.filename2 = str(path), None
+        if error.errno and error.filename in (None, str(temporary)):  # a write that fails names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

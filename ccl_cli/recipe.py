@@ -30,6 +30,12 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+def _not_dots(name: str) -> str:
+    if not name.strip("."):
+        raise ValueError("must be more than dots, which lead to another folder")
+    return name
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Triple = tuple[float, float, float]
@@ -191,7 +197,9 @@ def columns(row: str | dict[str, Any]) -> tuple[str, ...] | None:
 class Recipe(_Section):
     """One experiment."""
 
-    name: str = Field("run", pattern=r"^[\w.-]*[\w-][\w.-]*$", description="Names the run's folder.")
+    name: Annotated[str, AfterValidator(_not_dots)] = Field(
+        "run", pattern=r"^[\w.-]+$", description="Names the run's folder."
+    )
     description: str = Field("", description="One line for `ccl recipes ls`.")
     data: str | None = Field(None, description="Data set: source:location?key=value.")
     teachers: Teachers = Field((), description="modality:name@weights?key=value, any number.")

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ccl_cli import json_text
 from ccl_cli.data.location import Location, from_plain, size_of, to_plain
-from ccl_cli.errors import DataError
+from ccl_cli.errors import DataError, EnvironmentError_
 from ccl_cli.files import atomic_path
 
 SPLITS = ("train", "val", "test")
@@ -162,7 +162,7 @@ class Manifest:
             notes: What else the header should hold.
 
         Raises:
-            DataError: the file cannot be written.
+            EnvironmentError_: the file cannot be written.
         """
         header = {"format": _FORMAT, "name": self.name, "classes": self.classes, "videos": len(self.videos)}
         header |= ({"root": str(root)} if root else {}) | dict(notes or {})
@@ -172,7 +172,10 @@ class Manifest:
                 file.write(json.dumps(header) + "\n")
                 file.writelines(rows)
         except OSError as error:
-            raise DataError(f"The manifest '{path}' cannot be written: {error.strerror}.") from error
+            raise EnvironmentError_(
+                f"The manifest '{path}' cannot be written: {error.strerror}.",
+                "Make room, or name another place.",
+            ) from error
 
     @classmethod
     def load(cls, path: Path, root: Path | None = None) -> Manifest:

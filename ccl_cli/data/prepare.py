@@ -80,7 +80,8 @@ def prepare(manifest: Manifest, path: Path, effort: Effort) -> Prepared:
 
     Raises:
         UsageError: another data set's manifest, or something else, is at ``path``.
-        DataError: none of the listed videos is there or readable; or ``path`` cannot be written.
+        DataError: none of the listed videos is there or readable.
+        EnvironmentError_: ``path`` cannot be written.
         Interrupted: told to stop; the same call goes on.
     """
     _check_output(manifest, path)

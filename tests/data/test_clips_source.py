@@ -12,7 +12,7 @@ from ccl_cli.data.decode import index_video
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sound import read_audio
 from ccl_cli.data.sources import clips, load_source
-from ccl_cli.errors import DataError, RecipeError
+from ccl_cli.errors import DataError, EnvironmentError_, RecipeError
 
 SMALL = {"per_class": 6, "size": 48, "seconds": 0.5}
 
@@ -139,5 +139,5 @@ def test_impossible_options_are_sentences(tmp_path, options):
 
 def test_unwritable_place_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="Cannot write"):
+    with pytest.raises(EnvironmentError_, match="Cannot write"):
         clips.load(str(tmp_path / "file" / "clips"))

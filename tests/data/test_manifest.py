@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.errors import DataError
+from ccl_cli.errors import DataError, EnvironmentError_
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_unreadable_and_unwritable_places_are_named(manifest, tmp_path):
         Manifest.load(tmp_path / "absent.jsonl")
     blocked = tmp_path / "file"
     blocked.touch()
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(EnvironmentError_, match="cannot be written"):
         manifest.save(blocked / "m.jsonl")
 
 

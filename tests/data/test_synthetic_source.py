@@ -16,7 +16,7 @@ from ccl_cli.data.decode import index_video
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sound import read_audio
 from ccl_cli.data.sources import load_source, synthetic
-from ccl_cli.errors import DataError, RecipeError
+from ccl_cli.errors import DataError, EnvironmentError_, RecipeError
 
 FEW = {"classes": 4, "motions": 2, "clips": 2, "val_clips": 0, "test_clips": 1, "size": 24, "frames": 4}
 
@@ -319,5 +319,5 @@ def test_impossible_options_are_sentences(tmp_path, options):
 
 def test_unwritable_place_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="Cannot write"):
+    with pytest.raises(EnvironmentError_, match="Cannot write"):
         synthetic.load(str(tmp_path / "file" / "clips"), **FEW)

@@ -162,10 +162,11 @@ def half_written(files: dict[str, str], whole: dict[str, str]) -> list[str]:
     ]
 
 
-QUICK = ["train", "cache build", "predict --output", "report table", "card"]
-EACH = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in COMMANDS]
-)
+def each(*quick: str) -> pytest.MarkDecorator:
+    """All commands; those beside ``quick`` only in the long part."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=() if name in quick else pytest.mark.long) for name in COMMANDS]
+    )
 
 
 def row(what: str, name: str) -> str:
@@ -178,7 +179,7 @@ def again(name: str, arguments: list[str]) -> list[str]:
     return [*arguments, "--resume", "auto"] if name == "train" else arguments
 
 
-@EACH
+@each("train", "predict --output")
 @pytest.mark.slow
 def test_a_disk_that_fills_up_costs_no_more_than_the_command(world, tally, trials, name, tmp_path):
     """At several sizes of what is left: refused in a sentence, what was there is there, and then it works."""
@@ -190,7 +191,7 @@ def test_a_disk_that_fills_up_costs_no_more_than_the_command(world, tally, trial
         world.ccl.right(*arguments, **environment)
         need = max(disk.used - used, 4096)
         whole = contents(disk.folder)
-        steps = trials(1, 2 if name in ("bench", "export") else 8)
+        steps = trials(1, 2 if name in ("bench", "export") else 4)
         for number in steps:
             free = 4096 * int(need * (number + rng.random()) / len(steps) / 4096)
             with tally.trial(row("disk full", name), f"{free} of {need} bytes free"):
@@ -208,7 +209,7 @@ def test_a_disk_that_fills_up_costs_no_more_than_the_command(world, tally, trial
                 assert lasting(contents(disk.folder)) == lasting(whole)
 
 
-@EACH
+@each("report table", "card")
 @pytest.mark.slow
 def test_a_place_that_may_not_be_written_to_is_named(world, tally, name, tmp_path):
     """A read-only disk, and a folder without permission: nothing changes, and afterwards it works."""
@@ -263,7 +264,7 @@ def test_a_video_that_goes_while_it_is_needed(world, tally, trials, name, tmp_pa
     began = time.monotonic()
     world.ccl("predict", world.videos, "--model", world.run, "--workers", "0")
     usual = time.monotonic() - began
-    for number in trials(1, 10):
+    for number in trials(1, 4):
         rng = random.Random(f"{name} {number}")
         out, videos = tmp_path / str(number), tmp_path / str(number) / "set"
         out.mkdir()
@@ -314,7 +315,7 @@ time.strftime = lambda form, moment=None: strftime(form, moment or time.gmtime(m
 def test_a_clock_that_is_wrong_changes_nothing(world, tally, trials, tmp_path):
     """Stopped in the middle and gone on with, in other years each time: the same bytes, and no time below zero."""
     whole = (world.run / "model.safetensors").read_bytes()
-    for number in trials(1, 8):
+    for number in trials(1, 3):
         rng = random.Random(number)
         starts = [rng.choice([1e5, 3e8, 1.7e9, 4e9, 9e9]) for _ in range(2)]
         with tally.trial(
@@ -391,7 +392,6 @@ def test_links_that_lead_in_circles_or_nowhere(world, tally, tmp_path):
     videos, runs, home = tmp_path / "set", tmp_path / "runs", tmp_path / "home"
     shutil.copytree(world.videos, videos)
     shutil.copytree(world.run, runs / "small" / "a")
-    right = json.loads(world.ccl.right("data", "stats", f"folder:{videos}", "--json", CCL_HOME=home).out)
     for folder in (
         videos,
         videos / "train",

@@ -23,7 +23,7 @@ from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import folder
 from ccl_cli.data.sources.about import described
 from ccl_cli.data.write import claim_folder, write_clip
-from ccl_cli.errors import DataError
+from ccl_cli.errors import EnvironmentError_
 from ccl_cli.paths import cache_dir
 
 Floats = NDArray[np.floating[Any]]
@@ -68,7 +68,8 @@ def load(
         seed: Of everything random.
 
     Raises:
-        DataError: a folder with other content, or no room on the disk.
+        DataError: a folder with other content.
+        EnvironmentError_: no room on the disk.
     """
     options = {"classes": classes, "per_class": per_class, "size": size, "seconds": seconds, "seed": seed}
     stamp = json.dumps({"format": "ccl-clips-2", **options})
@@ -84,7 +85,10 @@ def load(
                     rng = np.random.default_rng([seed, label, index, part == "test"])
                     _write(path, label, _SOUNDS[(label + index) % len(_SOUNDS)], size, seconds, rng)
     except OSError as error:
-        raise DataError(f"Cannot write clips to '{root}': {error.strerror or error}.") from error
+        raise EnvironmentError_(
+            f"Cannot write clips to '{root}': {error.strerror or error}.",
+            "Make room, or name another folder; the clips that are done are kept.",
+        ) from error
     return replace(folder.load(str(root)), name="clips")
 
 

@@ -53,7 +53,7 @@ from ccl_cli.data.sources import folder
 from ccl_cli.data.sources.about import described
 from ccl_cli.data.workers import cores
 from ccl_cli.data.write import claim_folder, write_clip
-from ccl_cli.errors import DataError, RecipeError
+from ccl_cli.errors import EnvironmentError_, RecipeError
 from ccl_cli.paths import cache_dir
 
 Labels = Literal["actions", "objects", "sounds"]
@@ -171,7 +171,8 @@ def load(
 
     Raises:
         RecipeError: options that contradict each other.
-        DataError: a folder with other content, or no room on the disk.
+        DataError: a folder with other content.
+        EnvironmentError_: no room on the disk.
     """
     most = 10 // digits * motions
     if labels == "actions" and classes > most:
@@ -205,7 +206,10 @@ def load(
         claim_folder(root, stamp)
         _write_missing(root, settings)
     except OSError as error:
-        raise DataError(f"Cannot write clips to '{root}': {error.strerror or error}.") from error
+        raise EnvironmentError_(
+            f"Cannot write clips to '{root}': {error.strerror or error}.",
+            "Make room, or name another folder; the clips that are done are kept.",
+        ) from error
     # What is fitted to a label space is filed under its name.
     name = "synthetic" if labels == "actions" else f"synthetic-{labels}"
     return replace(folder.load(str(root)), name=name)
