@@ -106,6 +106,8 @@ def decode(subject: Subject) -> str | None:
                 packet = next(packets, None)
             except av.FFmpegError as error:
                 return f"it ends early: {error.strerror}"
+            except IndexError:  # as in packets_of
+                return "a further stream begins in its middle"
             if packet is None:
                 break
             damaged[packet.stream.type] += _damaged(packet)

@@ -142,7 +142,8 @@ def best_stream(container: InputContainer, kind: Literal["video", "audio"]) -> A
 
 def packets_of(container: InputContainer, *streams: Any) -> Iterator[Any]:
     """Packets that hold data; a file that is cut off simply ends."""
-    with suppress(av.FFmpegError):
+    # PyAV has no place for packets of a stream that a damaged MPEG file only announces in its middle.
+    with suppress(av.FFmpegError, IndexError):
         for packet in islice(container.demux(*streams), MAX_PACKETS):
             if packet.size:  # an empty one would tell the decoder that the file ends
                 yield packet

@@ -28,9 +28,11 @@ def recognition(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[
         ``top1``, ``top5``, ``mean_class`` (mean of the classes' own top-1) and ``per_class``.
     """
     read = torch.isfinite(scores).all(dim=1)
-    ranked = scores.argsort(dim=1, descending=True, stable=True)[:, :5]
-    hits = (ranked == labels[:, None]) & read[:, None]
-    first = hits[:, 0].double()
+    own = scores.gather(1, labels[:, None])
+    # Counted: to sort 5,000 classes would take most of the time. Of equal scores the earlier comes first.
+    before = (scores > own) | ((scores == own) & (torch.arange(scores.shape[1]) < labels[:, None]))
+    places = before.sum(dim=1)
+    first = ((places == 0) & read).double()
     per_class = {}
     for label, name in enumerate(classes):
         own = labels == label
@@ -39,7 +41,7 @@ def recognition(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[
     means = [row["top1"] for row in per_class.values()]
     return {
         "top1": _percent(first.mean()),
-        "top5": _percent(hits.any(dim=1).double().mean()),
+        "top5": _percent(((places < 5) & read).double().mean()),
         "mean_class": sum(means) / len(means),
         "per_class": per_class,
     }

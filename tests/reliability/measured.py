@@ -103,10 +103,20 @@ class Ran(NamedTuple):
 def ccl(*arguments: str) -> Ran:
     """Run a command in a process of its own."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        begin = time.perf_counter()
+        begin, megabytes = time.perf_counter(), 0.0
         process = subprocess.Popen([sys.executable, "-m", "ccl_cli", *arguments], stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        while process.poll() is None:
+            megabytes = max(megabytes, peak(process.pid))  # what wait4 tells holds this process's own memory
+            time.sleep(0.05)
         seconds = time.perf_counter() - begin
         out.seek(0), err.seek(0)
-        return Ran(process.returncode, out.read(), err.read(), seconds, usage.ru_maxrss / 1024)
+        return Ran(process.returncode, out.read(), err.read(), seconds, megabytes)
+
+
+def peak(process: int) -> float:
+    """The most memory that it has held, MB; 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return max((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), default=0.0)
