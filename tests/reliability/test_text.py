@@ -453,7 +453,7 @@ def framed(whole: bytes) -> bytes:
 
 
 # The network that a header names is built, whatever network that is.
-@reader("headers of models, networks built in 10 s", 200, quick=6, seconds=10)
+@reader("headers of models, networks built in 10 s", 200, quick=2, seconds=10)
 def _models(folder: Path) -> Reading:
     from ccl_cli.engine.artefact import load_model
     from ccl_cli.engine.build import make_student
@@ -755,6 +755,41 @@ def test_readers(each, tmp_path, tally, trials):
         data = odd(seeds, Random(number))
         with tally.trial(each.what, number):
             check(read, data, each.seconds)
+
+
+BROKE = [
+    (_run_recipes, b"- " * 200_000),
+    (_recipes, b"[" * 5_000),
+    (_recipes, b"name: !!int ''\n"),
+    (_recipes, b"a: &a [*a]\n"),
+    (_overrides, b"name=" + b"9" * 20_000),
+    (_specs, b"audio:x?x=2001-99-99"),
+    (_specs, b"audio:x?x=" + b"[" * 5_000),
+    (_specs, b"folder:x?test=.inf&val=1e-3"),
+    (_seeds, b"9" * 30),
+    (_manifests, b"[" * 100_000),
+    (_tables, b"path,label\n1.mp4," + b"9" * 5_000 + b"\n2.mp4,1\n"),
+    (_tables, b"path,label\na\0b.mp4,x\n"),
+    (_ucf, b"Biking/\xff.avi\n"),
+    (_records, b'{"format": "ccl-packed-1", "key": "k", "picture": [], "sound": 1}'),
+    (_caches, b"null"),
+    (_fitted, b"[]"),
+    (_described, b'{"model": "m", "videos": "v", "unreadable": []}'),
+    (_precomputed, b"0.5"),
+    (_libraries, b"dim=[]"),
+    (_summaries, b'{"data": [1], "teachers": [2], "versions": 3, "evaluation": {"a-test": 0.5}}'),
+    (_evaluations, b'{"counts": 1, "data": [], "recognition": {"per_class": [1]}}'),
+    (_cells, b'{"seed": {}, "method": "' + b"x" * 40_000 + b'"}'),
+    (_metrics, b'{"step": 1, "loss": 1}\n\xff\n' + b"[" * 100_000),
+    (_entry_points, b"[ccl.teachers]\nx" + b"\t" * 20_000 + b"\n"),
+]
+
+
+@pytest.mark.parametrize(("begin", "data"), BROKE, ids=[each.__name__.strip("_") for each, _ in BROKE])
+def test_what_once_broke(begin, data, tmp_path, tally):
+    _, read = begin(tmp_path)
+    with tally.trial("what once broke", begin.__name__):
+        check(read, data)
 
 
 # ---- the same through the command line: what is read, the file below the folder ("" for what is typed), the words
