@@ -18,6 +18,7 @@ from typing import Any
 
 from ccl_cli.errors import RecipeError, UsageError
 
+_LONGEST = 100  # letters of a value that is no text
 _OPTIONS = re.compile(r"[A-Za-z_][\w.-]*=[^&]*(?:&[A-Za-z_][\w.-]*=[^&]*)*")
 
 
@@ -86,6 +87,8 @@ def _split_options(text: str) -> tuple[str, dict[str, Any]]:
 def _scalar(text: str) -> Any:
     from ccl_cli import yaml_text
 
+    if len(text) > _LONGEST:
+        return text
     try:
         value = yaml_text.parse(text, "")
     except RecipeError:

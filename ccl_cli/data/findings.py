@@ -138,7 +138,7 @@ def _stamp(path: str) -> tuple[int, int] | None:
     """Size and time of change; None for what is no file."""
     try:
         stat = os.stat(path)  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in it
         return None
     return stat.st_size, changed_at(stat)
 

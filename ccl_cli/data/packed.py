@@ -73,7 +73,7 @@ def index(location: Packed) -> VideoInfo:
         width=picture["width"],
         height=picture["height"],
         seekable=True,
-        audio=sound and AudioTrack(sound["start"], sound["end"], sound["rate"]),
+        audio=sound and AudioTrack(sound["start"], sound["end"], sound.get("rate")),
         jpegs=None if sizes is None else np.cumsum([0, *sizes], dtype=np.int64),
     )
 

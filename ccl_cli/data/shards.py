@@ -180,9 +180,9 @@ def read_manifest(location: str) -> Manifest:
         addresses = [_join(location, _plain(shard["name"])) for shard in index["shards"]]
         sizes = [shard["size"] for shard in index["shards"]]
         _check_sizes(addresses, sizes)
-        samples = [_sample(each, addresses, sizes) for each in index["samples"]]
         if not fits(index, {"name": str, "classes": [str]}):
             raise ValueError("no name or no classes")
+        samples = [_sample(each, addresses, sizes) for each in index["samples"]]
         classes = tuple(index["classes"])
         videos = tuple(_video(row, samples, location, len(classes)) for row in index["videos"])
         return Manifest(index["name"], classes, videos)
@@ -234,7 +234,9 @@ def _plain(name: str) -> str:
 
 
 def _sample(each: dict[str, Any], addresses: Sequence[str], sizes: Sequence[int]) -> Packed:
-    shard, members = int(each["shard"]), tuple(Member(*one) for one in each["members"])
+    if type(each["shard"]) is not int:
+        raise ValueError("a shard must be named by its number")
+    shard, members = each["shard"], tuple(Member(*one) for one in each["members"])
     within = all(0 <= one.offset <= one.offset + one.size <= sizes[shard] for one in members)
     if shard < 0 or not within:
         raise ValueError(f"outside of the shard: {each['key']}")

@@ -136,7 +136,7 @@ class Table:
             if rows is None:
                 bad.append(name)
             else:
-                digest.update(f"{name}{rows.shape}".encode())
+                digest.update(f"{name}{rows.shape}".encode(errors="surrogatepass"))
                 digest.update(rows.tobytes())
         if len(bad) == 1:
             self.rows(bad[0])  # has the sentence

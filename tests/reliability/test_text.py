@@ -83,20 +83,11 @@ def plain(seed: Seed) -> bytes:
 
 
 def check(read: Callable[[bytes], object], data: bytes, seconds: float = 1) -> None:
-    """A result or a sentence, in time; on a busy machine the time counts from the second attempt."""
-    took = _read(read, data)
-    if took > seconds:
-        took = min(_read(read, data) for _ in range(2))
+    """A result or a sentence, in time: the processor's, as a busy machine's clock says nothing."""
+    begin = time.process_time()
+    refused_or_not(read, data)
+    took = time.process_time() - begin
     assert took < seconds, f"{took:.1f} s"
-
-
-def _read(read: Callable[[bytes], object], data: bytes) -> float:
-    begin = time.perf_counter()
-    try:
-        read(data)
-    except (CclError, OSError) as error:
-        check_sentences(shown(error))
-    return time.perf_counter() - begin
 
 
 def shown(error: CclError | OSError) -> CclError:
@@ -241,6 +232,7 @@ def _specs(folder: Path) -> Reading:
 @reader("options of data sets", 6_000)
 def _options(folder: Path) -> Reading:
     from ccl_cli.data.sources import load_data
+    from ccl_cli.spec import parse_data
 
     for name in ("a/1.mp4", "a/2.mp4", "a/1²3.mp4", "b/1.mp4", "b/2.mp4"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -254,7 +246,13 @@ def _options(folder: Path) -> Reading:
         b"ucf101:" + at + b"?split=2&lists=x&videos=false",
         b"activitynet:" + at + b"?segments=trimmed",
     ]
-    return seeds, typed(partial(refused_or_not, partial(load_data, need=())))
+
+    def load(text: str) -> None:
+        place = Path(parse_data(text).name or ".").expanduser()
+        if not place.is_dir() or place.resolve().is_relative_to(folder):  # not somebody else's files
+            load_data(text, need=())
+
+    return seeds, typed(partial(refused_or_not, load))
 
 
 @reader("--seeds", 6_000)
@@ -462,7 +460,7 @@ def framed(whole: bytes) -> bytes:
 
 
 # The network that a header names is built, whatever network that is.
-@reader("headers of models, networks built in 10 s", 200, quick=6, seconds=10)
+@reader("headers of models, networks built in 10 s", 200, quick=2, seconds=10)
 def _models(folder: Path) -> Reading:
     from ccl_cli.engine.artefact import load_model
     from ccl_cli.engine.build import make_student
@@ -764,6 +762,43 @@ def test_readers(each, tmp_path, tally, trials):
         data = odd(seeds, Random(number))
         with tally.trial(each.what, number):
             check(read, data, each.seconds)
+
+
+BROKE = [
+    (_run_recipes, b"- " * 200_000),
+    (_recipes, b"[" * 5_000),
+    (_recipes, b"name: !!int ''\n"),
+    (_recipes, b"a: &a [*a]\n"),
+    (_overrides, b"name=" + b"9" * 20_000),
+    (_specs, b"audio:x?x=2001-99-99"),
+    (_specs, b"audio:x?x=" + b"[" * 5_000),
+    (_specs, b"folder:x?test=.inf&val=1e-3"),
+    (_seeds, b"9" * 30),
+    (_manifests, b"[" * 100_000),
+    (_tables, b"path,label\n1.mp4," + b"9" * 5_000 + b"\n2.mp4,1\n"),
+    (_tables, b"path,label\na\0b.mp4,x\n"),
+    (_index, b'{"format": "ccl-shards-1", "shards": [], "samples": [{"shard": 1e999}], "videos": []}'),
+    (_precomputed, b'["\\ud800", "b"]'),
+    (_ucf, b"Biking/\xff.avi\n"),
+    (_records, b'{"format": "ccl-packed-1", "key": "k", "picture": [], "sound": 1}'),
+    (_caches, b"null"),
+    (_fitted, b"[]"),
+    (_described, b'{"model": "m", "videos": "v", "unreadable": []}'),
+    (_precomputed, b"0.5"),
+    (_libraries, b"dim=[]"),
+    (_summaries, b'{"data": [1], "teachers": [2], "versions": 3, "evaluation": {"a-test": 0.5}}'),
+    (_evaluations, b'{"counts": 1, "data": [], "recognition": {"per_class": [1]}}'),
+    (_cells, b'{"seed": {}, "method": "' + b"x" * 40_000 + b'"}'),
+    (_metrics, b'{"step": 1, "loss": 1}\n\xff\n' + b"[" * 100_000),
+    (_entry_points, b"[ccl.teachers]\nx" + b"\t" * 20_000 + b"\n"),
+]
+
+
+@pytest.mark.parametrize(("begin", "data"), BROKE, ids=[each.__name__.strip("_") for each, _ in BROKE])
+def test_what_once_broke(begin, data, tmp_path, tally):
+    _, read = begin(tmp_path)
+    with tally.trial("what once broke", begin.__name__):
+        check(read, data)
 
 
 # ---- the same through the command line: what is read, the file below the folder ("" for what is typed), the words
