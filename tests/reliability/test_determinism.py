@@ -253,14 +253,10 @@ def test_two_processes_train_what_one_does_to_rounding(tally, trials, clips_fold
             ((losses, weights), (losses_turned, weights_turned)) = found[-1]
             assert losses < max(1e-3, 10 * losses_turned)
             assert weights < max(1e-2, 10 * weights_turned)
-    what = "10 steps, 2 processes against 1 (the other memory format against this one)"
     for number, (two, other) in enumerate(found if full() else ()):
-        tally.figure(
-            f"{what}, {METHODS[number]}: relative difference of a loss", f"{two[0]:.0e} ({other[0]:.0e})"
-        )
-        tally.figure(
-            f"{what}, {METHODS[number]}: weights, share of their way", f"{two[1]:.0e} ({other[1]:.0e})"
-        )
+        what = f"{METHODS[number]}, 10 steps, 2 processes against 1 (one memory format against the other)"
+        tally.figure(f"{what}: loss, relative", f"{two[0]:.0e} ({other[0]:.0e})")
+        tally.figure(f"{what}: weights, share of their way", f"{two[1]:.0e} ({other[1]:.0e})")
 
 
 @pytest.mark.slow
