@@ -58,11 +58,22 @@ def run(topic: str) -> bool:
         "machine": machine(),
         "minutes": round((time.perf_counter() - begin) / 60, 1),
         "passed": passed,
-        "rows": sorted(rows, key=lambda row: ("figure" in row, row["what"])),
+        "rows": sorted(summed(rows), key=lambda row: ("figure" in row, row["what"])),
     }
     RESULTS.mkdir(exist_ok=True)
     write_text(RESULTS / f"{topic}.json", json.dumps(result, indent=1) + "\n")
     return passed
+
+
+def summed(rows: list[dict]) -> list[dict]:
+    """Counts of one name, from several tests, as one; of figures the last."""
+    found: dict[tuple[bool, str], dict] = {}
+    for row in rows:
+        before = found.get(("figure" in row, row["what"]), {})
+        found["figure" in row, row["what"]] = row | {
+            key: row[key] + before.get(key, 0) for key in ("tried", "survived") if key in row
+        }
+    return list(found.values())
 
 
 def with_tables(document: str) -> str:

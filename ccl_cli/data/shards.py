@@ -78,10 +78,11 @@ def read_shard(path: Path) -> list[Sample]:
     members: dict[str, list[Member]] = {}
     records: dict[str, Any] = {}
     try:
+        end = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
             for entry in tar:
-                if not entry.isreg() or entry.issparse():
-                    raise ValueError(f"'{entry.name}' is no plain file")
+                if not entry.isreg() or entry.issparse() or entry.offset_data + entry.size > end:
+                    raise ValueError(f"'{entry.name}' is no plain file, or a larger one than is there")
                 key, _, suffix = entry.name.rpartition(".")
                 members.setdefault(key, []).append(Member(suffix, entry.offset_data, entry.size))
                 if suffix == RECORD and (file := tar.extractfile(entry)):

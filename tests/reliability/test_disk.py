@@ -151,14 +151,14 @@ def lasting(files: dict[str, str]) -> dict[str, str]:
     }
 
 
-def half_written(files: dict[str, str], whole: dict[str, str]) -> list[str]:
-    """Files that pass for a result and are none."""
-    kept = lasting(files)
+def half_written(files: dict[str, str], *valid: dict[str, str]) -> list[str]:
+    """Files that pass for a result and are none: neither of before nor of the whole command."""
     parts = (".partial.", ".building/", "-wal", "-shm", "-journal", ".part")
+    results = [name for name in lasting(files) if not any(part in name for part in parts)]
     return [
         name
-        for name in kept
-        if not any(part in name for part in parts) and kept[name] != lasting(whole).get(name, kept[name])
+        for name in results
+        if any(name in each for each in valid) and files[name] not in [each.get(name) for each in valid]
     ]
 
 
@@ -202,7 +202,7 @@ def test_a_disk_that_fills_up_costs_no_more_than_the_command(world, tally, trial
                 if ended.code:
                     check_refusal(ended, 6, *([1] if name == "bench" else []))
                     assert lasting(before).items() <= lasting(now).items() or name == "eval"
-                    assert not half_written(now, whole)
+                    assert not half_written(now, before, whole)
                 assert not [left for left in now if left.endswith(".tmp")]
                 disk.clear()
                 world.ccl.right(*again(name, arguments), **environment)
