@@ -187,7 +187,7 @@ def read_manifest(location: str) -> Manifest:
         classes = tuple(index["classes"])
         videos = tuple(_video(row, samples, location, len(classes)) for row in index["videos"])
         return Manifest(index["name"], classes, videos)
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
         raise _unknown(location) from error
 
 

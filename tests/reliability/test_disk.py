@@ -130,7 +130,11 @@ def empty(world: World, disk: Disk) -> None:
     disk.clear()
     for path in disk.folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.copytree(world.run, disk.folder / "run", ignore=shutil.ignore_patterns("state"))
+    shutil.copytree(
+        world.run,
+        disk.folder / "run",
+        ignore=shutil.ignore_patterns("state", "described-*", "correspondence-*"),
+    )
     (disk.folder / "precious.txt").write_text("somebody's")
 
 
