@@ -15,9 +15,8 @@ from typing import cast
 
 from ccl_cli.bench.cell import Place, leave_error, run_cell
 from ccl_cli.bench.matrix import Cell
-from ccl_cli.data.workers import SERVER
 from ccl_cli.errors import CclError, Interrupted
-from ccl_cli.signals import handled_by
+from ccl_cli.signals import handled_by, held_signals
 
 # By the sentinel that tells that a process has ended.
 Running = dict[int, tuple[ForkServerProcess, Cell, Path, Place]]
@@ -92,8 +91,9 @@ def run_cells(
 
 def _start(cell: Cell, folder: Path, place: Place) -> ForkServerProcess:
     folder.mkdir(parents=True, exist_ok=True)
-    process = SERVER.Process(target=run_cell, args=(cell, folder, place))
-    process.start()
+    process = multiprocessing.get_context("forkserver").Process(target=run_cell, args=(cell, folder, place))
+    with held_signals():
+        process.start()
     return process
 
 

@@ -21,6 +21,8 @@ J = TypeVar("J")
 R = TypeVar("R")
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 600.0
+_STARTS = 3  # in vain, after which no process can start
+_DEATHS = 2  # over a job, which is then lost
 
 
 class Lost(NamedTuple):
@@ -38,13 +40,13 @@ class _Process:
         self.process.start()
         theirs.close()
         self.ready = False
-        self.again = False
+        self.deaths = 0
         self.job: Any = None
         self.since = time.monotonic()
 
-    def begin(self, job: Any, again: bool = False) -> None:
-        """Send it a job; ``again``: another process has died over it."""
-        self.job, self.again, self.since = job, again, time.monotonic()
+    def begin(self, job: Any, deaths: int = 0) -> None:
+        """Send it a job, over which so many processes have died."""
+        self.job, self.deaths, self.since = job, deaths, time.monotonic()
         with suppress(OSError):  # it is no more, as reading from it will tell
             self.pipe.send(job)
 
@@ -124,15 +126,15 @@ def _finished(
         result = each.result()
     except (EOFError, OSError) as error:
         del busy[pipe]
-        how = each.end()
-        if not started:
+        how, deaths = each.end(), each.deaths + 1
+        if not started and deaths >= _STARTS:
             raise _cannot_start(how) from error
-        if each.again:
+        if started and deaths >= _DEATHS:
             yield each.job, Lost(f"the process that read it ended ({how})")
-        else:
-            other = _Process(work)
-            busy[other.pipe] = other
-            other.begin(each.job, again=True)
+            return
+        other = _Process(work)
+        busy[other.pipe] = other
+        other.begin(each.job, deaths)
         return
     if started:
         free.append(busy.pop(pipe))

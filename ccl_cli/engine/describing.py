@@ -19,6 +19,7 @@ from ccl_cli.engine.device import set_up
 from ccl_cli.engine.inference import Seen, watch
 from ccl_cli.engine.runs import locate_model
 from ccl_cli.errors import WeightsError
+from ccl_cli.text import visible
 
 _FEW = 2  # files that are read sooner than a process to read them has started
 _NOT_FINITE = "the model makes numbers of it that are not finite"
@@ -193,6 +194,6 @@ def in_order(found: Iterable[Seen]) -> Generator[Seen, None, None]:
 
 def _fault(seen: Seen, video: Video) -> str | None:
     if seen.fault is not None:
-        return seen.fault.replace(f"'{video.path}'", "it").rstrip(".")
+        return seen.fault.replace(f"'{visible(str(video.path))}'", "it").rstrip(".")
     finite = seen.scores.isfinite().all() and seen.feature.isfinite().all()
     return None if finite else _NOT_FINITE

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from ccl_cli.data.manifest import Video
 from ccl_cli.distributed import total
 from ccl_cli.errors import PluginError
 from ccl_cli.sentences import listed
@@ -72,10 +73,8 @@ def all_finite(
     numbers = list(losses)
     if scaler is None or scaler.get_scale() <= 1:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        largest = torch.nn.utils.get_total_norm(
-            gradients, math.inf
-        )  # unlike a sum of squares never overflows
-        numbers.append(largest)
+        # The largest entry: unlike a sum of squares it never overflows.
+        numbers.append(torch.nn.utils.get_total_norm(gradients, math.inf))
     bad = ~torch.stack([number.isfinite() for number in numbers]).all()
     return not bool(total(bad.int()) > 0)
 
@@ -88,32 +87,31 @@ class TeacherFaults:
 
     def __init__(self, videos: int, device: torch.device) -> None:
         self.videos, self.device = videos, device
-        self._counts: dict[str, Tensor] = {}  # [2, N]: how often present, and how often not finite
+        self._counts: dict[str, Tensor] = {}  # [2, N]: how often finite, how often not
         self._told: set[str] = set()
 
     def without(self, name: str, embedding: Embedding, rows: Tensor) -> Embedding:
         """The embedding of some rows ([B] int64), those that are not finite left out."""
         finite = embedding.value.isfinite().all(dim=1)
-        good = embedding.present & finite
+        good, bad = embedding.present & finite, embedding.present & ~finite
         if name not in self._counts:
             self._counts[name] = torch.zeros(2, self.videos, dtype=torch.int32, device=self.device)
-        counts = self._counts[name]
-        counts.index_add_(1, rows, torch.stack([embedding.present, embedding.present & ~finite]).int())
+        self._counts[name].index_add_(1, rows, torch.stack([good, bad]).int())
         return Embedding(torch.where(good[:, None], embedding.value, 0.0), good, embedding.stages)
 
     def rows(self) -> dict[str, list[int]]:
-        """By teacher, the rows that were not finite on any process, if there were some; for all processes."""
+        """By teacher, the rows that were not finite, if there were some. For all processes at once."""
         return {name: bad.nonzero().flatten().tolist() for name, (_, bad) in self._totals() if bad.any()}
 
-    def check(self, ids: Sequence[str]) -> None:
-        """Tell the user once about each teacher; ``ids`` are the videos', by row. For all processes.
+    def check(self, videos: Sequence[Video]) -> None:
+        """Tell the user once about each teacher that has such rows. For all processes at once.
 
         Raises:
             PluginError: of many videos it has not made one embedding that is finite.
         """
-        for name, (present, bad) in self._totals():
-            names = [ids[row] for row in bad.nonzero().flatten().tolist()]
-            if len(names) >= _ENOUGH and torch.equal(present, bad):
+        for name, (good, bad) in self._totals():
+            names = [videos[row].id for row in bad.nonzero().flatten().tolist()]
+            if len(names) >= _ENOUGH and not good.any():
                 raise PluginError(
                     f"{name} makes numbers that are not finite of every video: {listed(names, 3)}.",
                     f"Look at it with `ccl plugins check {name.partition('#')[0]}`, or use --precision fp32.",
@@ -129,10 +127,10 @@ class TeacherFaults:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The same on every process."""
-        return {name: counts.cpu() for name, counts in self._totals()}
+        return {name: counts.clamp(max=1).cpu() for name, counts in self._totals()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from :meth:`state_dict`; how often is no longer true then, but who is."""
+        """Go on from :meth:`state_dict`, which knows whether and not how often."""
         self._counts = {name: counts.to(self.device) for name, counts in state.items()}
 
     def _totals(self) -> list[tuple[str, Any]]:

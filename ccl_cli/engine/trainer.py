@@ -280,7 +280,7 @@ class Trainer:
             write({"step": self.step, "epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], **figures})
             self.accelerator.log(figures, step=self.step)
             self._check_unreadable()
-            self.faults.check([video.id for video in self.parts.videos])
+            self.faults.check(self.parts.videos)
         reporter.advance(text=text)
         if epoch_ends or self.step == last:
             reporter.line()

@@ -236,14 +236,8 @@ def finished(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param(signal.SIGINT, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_at_any_point_it_goes_on_to_the_same_figures(clips_folder, tmp_path, number):
     content = values(clips_folder)
     content["train"] |= {"epochs": 25, "checkpoint_every": 3}

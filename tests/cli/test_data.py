@@ -167,7 +167,9 @@ def _known() -> int:
             store.rollback()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_prepare_goes_on_and_ends_the_same(videos, monkeypatch, tmp_path, number):
     root = _many(videos, 400)
     command = [sys.executable, "-m", "ccl_cli", "data", "prepare", f"folder:{root}", "--workers", "1"]

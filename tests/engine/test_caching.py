@@ -284,6 +284,7 @@ def arrays(home):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_stopped_and_shared_builds_end_with_the_bytes_of_an_uninterrupted_one(
     clips_folder, long_table, tmp_path
 ):

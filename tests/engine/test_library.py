@@ -246,14 +246,8 @@ def test_stopped_in_the_middle_it_goes_on(run, videos, looked, monkeypatch):
 
 
 @pytest.mark.slow  # two processes that import torch
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param(signal.SIGINT, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_at_any_time_the_next_call_goes_on(run, videos, number, clips_folder):
     for copy in range(12):  # enough to be caught in the middle
         shutil.copytree(clips_folder / "set", videos / f"more{copy}")

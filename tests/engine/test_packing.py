@@ -241,6 +241,7 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, source, form):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path):
     source = "clips:?per_class=6&seconds=1.5&size=240"
     whole = tmp_path / "whole"

@@ -294,7 +294,7 @@ def test_no_file_is_opened_for_embeddings_that_are_there(tmp_path, caplog):
     assert found["per_class"]["0"]["videos"] == 4
 
 
-def test_rows_that_are_not_finite_are_left_out_and_told(tmp_path, caplog):
+def test_tables_with_rows_that_are_not_finite_are_refused_with_their_names(tmp_path):
     rng = np.random.default_rng(0)
     made = manifest(train=12, test=6)
     data, _ = tables(tmp_path, made, lambda video: rng.normal(size=4) + 3 * video.label)
@@ -303,17 +303,10 @@ def test_rows_that_are_not_finite_are_left_out_and_told(tmp_path, caplog):
         file.parent.mkdir(parents=True, exist_ok=True)
         bad = video.id.endswith("a_g1_c0")
         np.save(file, np.full(4, np.nan if bad else video.label, np.float32))
-    with caplog.at_level("WARNING", "ccl"):
-        result = probe_teachers(data, [f"audio:precomputed@{tmp_path / 'rows'}"], workers=0, k=3)
-    assert result["probes"][0]["train"]["present"] == 23
-    assert "2 of 36 videos are left out" in caplog.text
-    assert "not finite numbers" in caplog.text
-    assert set(result["teachers"]["audio:precomputed"]["unreadable"]) == {
-        "train/a/v_a_g1_c0",
-        "test/a/v_a_g1_c0",
-    }
+    with pytest.raises(DataError, match=r"2 embeddings.*: test/a/v_a_g1_c0, train/a/v_a_g1_c0\."):
+        probe_teachers(data, [f"audio:precomputed@{tmp_path / 'rows'}"], workers=0, k=3)
     data, whole = tables(tmp_path, made, lambda video: [np.nan, 1.0])
-    with pytest.raises(DataError, match="not finite numbers"):  # a table in one file is read whole
+    with pytest.raises(DataError, match="not finite numbers"):
         probe_teachers(data, [whole], workers=0)
 
 

@@ -196,7 +196,9 @@ def test_ten_steps_equal_four_and_six_with_every_method(clips_folder, tmp_path, 
         assert any(name.endswith("_extra_state") for name in a["distiller"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=[pytest.mark.slow, pytest.mark.long])]
+)
 def test_a_signal_to_the_whole_group_saves_says_where_and_exits_130(recipe_file, tmp_path, number):
     """As a terminal or a scheduler sends it: to the run, the processes that read videos, and their server."""
     run = tmp_path / "run"

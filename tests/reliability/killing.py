@@ -56,8 +56,9 @@ class Command:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        beside = folder.with_name(f"{folder.name}.{next(_numbers)}")
-        self.said_in, self._number = beside.with_suffix(".said"), beside.with_suffix(".writes")
+        beside = f"{folder.name}-{next(_numbers)}"
+        self.said_in = folder.with_name(f"{beside}.said")
+        self._number = folder.with_name(f"{beside}.writes")
         self.said_in.write_bytes(b"")
         self._number.write_bytes(bytes(16))
         environment = {**os.environ, "CCL_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
@@ -94,7 +95,7 @@ class Command:
         """When its last word came, as far as it has ended: ``time.monotonic``."""
         return time.monotonic() - (time.time() - self.said_in.stat().st_mtime)
 
-    def end(self, seconds: float = 120) -> tuple[int, str]:
+    def end(self, seconds: float = 900) -> tuple[int, str]:
         """Wait for its end: exit code, and all that it said."""
         code = self.wait(seconds)
         if code is None:

@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     Attributes:
         read: Whether training read it.
         reason: Why not.
-        seconds: Spent on all of it.
+        seconds: Of this process's time, spent on all of it.
         megabytes: The most memory that it took beyond what the process had before.
     """
 
@@ -68,9 +68,9 @@ def look_and_read_the_middle(name: str) -> Outcome:
 def _measured(work: Callable[[Path], tuple[bool, str]], path: Path) -> Outcome:
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    begin = time.perf_counter()
+    begin = time.process_time()
     is_read, reason = work(path)
-    return Outcome(is_read, reason, time.perf_counter() - begin, _memory("VmHWM") - before)
+    return Outcome(is_read, reason, time.process_time() - begin, _memory("VmHWM") - before)
 
 
 def _look_and_middle(path: Path) -> tuple[bool, str]:

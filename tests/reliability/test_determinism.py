@@ -64,9 +64,8 @@ def sources(clips_folder, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # four on two cores
 def test_the_number_of_workers_changes_nothing(tally, trials, sources, clips_folder, tmp_path, monkeypatch):
-    every = list(product(METHODS, ("files", "packed", "cached")))
-    for number in trials(1, len(every)):
-        method, kind = every[number]
+    for number in trials(1, 12):
+        method, kind = METHODS[number % 10], ("files", "packed", "cached")[number % 3]
         changes = {**SMALL, **sources(kind), "method": method}
         with tally.trial(f"workers 0, 1, 2, 4 ({kind}, sound and pictures): bit-equal", (method, number)):
             runs, sums = [], set()
@@ -89,8 +88,8 @@ def test_the_number_of_workers_changes_nothing(tally, trials, sources, clips_fol
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_another(tally, trials, clips_folder):
-    for number in trials(1, 60):
-        method, precision = METHODS[number % 10], ("fp32", "bf16")[number // 10 % 2]
+    for number in trials(1, 20):
+        method, precision = METHODS[number % 10], ("fp32", "bf16")[number // 10]
         more = {"batch_size": 4, "max_steps": 3, "precision": precision}
         runs = [
             train(recipe(clips_folder, **SMALL, method=method, train={**more, "seed": seed}))
@@ -105,7 +104,7 @@ def test_the_same_seed_gives_the_same_run_and_another_one_another(tally, trials,
 def test_files_in_whatever_order_they_were_written_are_one_data_set(tally, trials, clips_folder, tmp_path):
     files = sorted((clips_folder / "set").rglob("*.mp4"))
     known = load_data(f"folder:{clips_folder / 'set'}")
-    for seed in trials(2, 100):
+    for seed in trials(2, 40):
         with tally.trial("folders written in another order: the same data set", seed):
             for number in np.random.default_rng(seed).permutation(len(files)):
                 link = tmp_path / str(seed) / files[number].relative_to(clips_folder / "set")
@@ -130,7 +129,7 @@ def test_files_in_whatever_order_they_were_written_are_one_data_set(tally, trial
 def test_another_process_another_hash_seed_and_a_resumed_run_with_other_workers(
     tally, trials, clips_folder, tmp_path
 ):
-    for number in trials(1, 10):
+    for number in trials(1, 3):
         method = METHODS[number]
         more = {"batch_size": 4, "epochs": 2, "checkpoint_every": 2, "seed": number}
         path = tmp_path / f"{number}.yaml"
@@ -169,7 +168,7 @@ def test_how_far_threads_move_a_run(tally, clips_folder, tmp_path):
         to_yaml(recipe(clips_folder, **SMALL, teachers=LIVE, train={"batch_size": 6, "max_steps": 10}))
     )
     runs = {}
-    for threads, again in product((1, 2, 4), "ab"):
+    for threads, again in product((1, 2), "ab"):
         runs[threads, again] = tmp_path / f"{threads}{again}"
         command = ["train", "--recipe", str(path), "--output", str(runs[threads, again])]
         subprocess.run(
@@ -178,13 +177,13 @@ def test_how_far_threads_move_a_run(tally, clips_folder, tmp_path):
             check=True,
             capture_output=True,
         )
-    for threads in (1, 2, 4):
-        with tally.trial("the same number of threads (1, 2, 4): bit-equal", threads):
+    for threads in (1, 2):
+        with tally.trial("twice on the same number of threads (1, 2): bit-equal", threads):
             assert equal(runs[threads, "a"], runs[threads, "b"])
-    same = sum(equal(runs[1, "a"], runs[threads, "a"]) for threads in (2, 4))
-    tally.figure("runs on 2 and 4 threads that equal the one on 1 bit for bit", f"{same} of 2")
-    far = max(_losses_apart(runs[1, "a"], runs[threads, "a"]) for threads in (2, 4))
-    tally.figure("loss on 2 or 4 threads against 1, largest relative difference in 10 steps", f"{far:.1e}")
+    same = equal(runs[1, "a"], runs[2, "a"])
+    tally.figure("a run on 2 threads equals the one on 1 bit for bit", "yes" if same else "no")
+    far = _losses_apart(runs[1, "a"], runs[2, "a"])
+    tally.figure("2 threads against 1, 10 steps: largest relative difference of a loss", f"{far:.1e}")
 
 
 # ---- several processes
@@ -230,7 +229,7 @@ def test_two_processes_train_what_one_does_to_rounding(tally, trials, clips_fold
     """The same run with the other memory format tells how much rounding alone does."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     apart: dict[str, list[float]] = {"losses": [], "weights": [], "format losses": [], "format weights": []}
-    for number in trials(1, 10):
+    for number in trials(1, 6):
         method = METHODS[number]
         train_ = {"batch_size": 8, "max_steps": 10 if full() else 4, "seed": number, "channels_last": False}
         changes = {"method": method, "teachers": LIVE, **SMALL, "optim": {"lr": 1e-4}}
@@ -254,7 +253,7 @@ def test_two_processes_train_what_one_does_to_rounding(tally, trials, clips_fold
             apart["format losses"].append(_losses_apart(one, other))
             apart["format weights"].append(_weights_apart(one, other, began))
     if full():
-        what = "2 processes against 1, 10 steps, largest of 10 methods"
+        what = "2 processes against 1, 10 steps, largest of 6 methods"
         yardstick = "the other memory format against this one, likewise"
         tally.figure(f"{what}: relative difference of a loss", f"{max(apart['losses']):.1e}")
         tally.figure(
@@ -268,7 +267,7 @@ def test_two_processes_train_what_one_does_to_rounding(tally, trials, clips_fold
 @pytest.mark.long
 def test_two_processes_evaluate_and_embed_as_one_does(tally, trials, clips_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    for number in trials(1, 5):
+    for number in trials(1, 2):
         more = {"batch_size": 6, "max_steps": 6, "seed": number}
         run = train(recipe(clips_folder, **SMALL, method="baseline", train=more))
         figures = {}
@@ -295,7 +294,7 @@ def test_two_processes_evaluate_and_embed_as_one_does(tally, trials, clips_folde
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_benchmark_does_not_depend_on_how_many_cells_run_at_once(tally, clips_folder):
-    methods = {name: {"method": name, "optim": {"lr": 1e-3}} for name in METHODS}
+    methods = {name: {"method": name, "optim": {"lr": 1e-3}} for name in METHODS[:5]}
     runs = []
     for jobs in (1, 2):
         experiment = bench_recipe(clips_folder, methods=methods).model_copy(update={"name": f"jobs{jobs}"})

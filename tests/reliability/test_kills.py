@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,12 @@ from tests.reliability.left import check_whole, left_over, result, same
 
 REFUSED = r"Error: .*(Another process|is not empty|is running in|has finished)"
 JOBS = ("train", "train, 1 worker", "bench", "cache build", "data prepare", "data pack", "index")
+
+
+def each(names: Sequence[str], *quick: str) -> pytest.MarkDecorator:
+    """A test of each of these, only some of which are tried with every change."""
+    cases = [pytest.param(name, marks=() if name in quick else pytest.mark.long) for name in names]
+    return pytest.mark.parametrize("name", cases)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def jobs(clips_folder, tmp_path_factory) -> dict[str, Job]:
     bench = {"setups": {"A": values["teachers"][:1]}, "methods": cells, "seeds": [0]}
     recipes = {
         "train": values,
-        "long": values | {"train": values["train"] | {"epochs": 40, "checkpoint_every": 5}},
+        "long": values | {"train": values["train"] | {"epochs": 12, "checkpoint_every": 5}},
         "bench": values | {"name": "bench", "teachers": [], "bench": bench},
         "cache": values | {"teachers": ["audio:small?weights=random&seconds=1.0"], "cache": {"views": 2}},
     }
@@ -160,7 +166,7 @@ def check_killed(job: Job, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", JOBS)
+@each(JOBS, "train", "data pack")
 def test_killed_at_a_random_moment(whole, trials, tally, tmp_path, name):
     reference = whole(name)
     folder = tmp_path / "killed"
@@ -179,7 +185,7 @@ def test_killed_at_a_random_moment(whole, trials, tally, tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", JOBS)
+@each(JOBS, "train")
 def test_killed_before_each_write(whole, trials, tally, tmp_path, name):
     reference = whole(name)
     every = range(1, reference.writes + 1)
@@ -187,7 +193,7 @@ def test_killed_before_each_write(whole, trials, tally, tmp_path, name):
     for number in random.Random(name).sample(every, len(trials(1, len(every)))):
         with tally.trial(f"`{name}` killed before each of its writes", f"write {number}"):
             command = reference.job.start(emptied(folder), before=number)
-            assert command.wait(60) == -signal.SIGKILL, command.said
+            assert command.wait(900) == -signal.SIGKILL, command.said
             check_killed(reference.job, folder)
             reference.job.finish(folder)
             reference.compare(folder)
@@ -246,27 +252,29 @@ def test_of_a_damaged_checkpoint_nothing_is_used(trials, tally, tmp_path, monkey
             # A bit that nothing reads, such as a date within the file, does no harm.
             assert any(same(state, small_state(step)) for step in (2, 3)), "other values"
             assert how == "gone" or state["step"] == 3 or "step-000000003.pt is damaged" in caplog.text
-    damage(newest, "cut off", random.Random(0)) if newest.exists() else None
-    after = save_state(tmp_path, 2, small_state(2))
-    assert sorted(tmp_path.iterdir()) == [tmp_path / "step-000000001.pt", after] or not newest.exists()
+    newest.write_bytes(whole[:1000])
+    again = save_state(tmp_path, 2, small_state(2))
+    assert list(tmp_path.iterdir()) == [
+        again
+    ]  # else the damaged one would be taken for one of the newest two
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", DAMAGES)
-def test_resumed_from_before_a_damaged_checkpoint_it_is_the_same_run(whole, trials, tally, tmp_path, how):
+@each(list(DAMAGES), "with a flipped bit")
+def test_resumed_from_before_a_damaged_checkpoint_it_is_the_same_run(whole, trials, tally, tmp_path, name):
     reference = whole("train")
     folder = tmp_path / "damaged"
-    for seed in trials(int(how == "with a flipped bit"), 10):
-        with tally.trial(f"`train --resume` with the newest checkpoint {how}", f"seed {seed}"):
+    for seed in trials(1, 10):
+        with tally.trial(f"`train --resume` with the newest checkpoint {name}", f"seed {seed}"):
             chance = random.Random(seed)
             states: list[Path] = []
             while len(states) < 2:
                 number = chance.randrange(reference.writes // 2, reference.writes)
-                reference.job.start(emptied(folder), before=number).wait(60)
+                reference.job.start(emptied(folder), before=number).wait(900)
                 states = sorted(folder.glob("run/state/step-*.pt"))
-            damage(states[-1], how, chance)
+            damage(states[-1], name, chance)
             said = reference.job.finish(folder)
-            assert how == "gone" or "has finished" in said or re.search(r"is damaged|from step", said)
+            assert name == "gone" or "has finished" in said or re.search(r"is damaged|from step", said)
             reference.compare(folder)
 
 
@@ -287,11 +295,11 @@ def check_stopped(reference: Whole, folder: Path, code: int, said: str, name: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", JOBS)
+@each(JOBS, "train")
 def test_told_to_stop_at_a_random_moment(whole, trials, tally, tmp_path, name):
     reference = whole(name)
     folder = tmp_path / "stopped"
-    for seed in trials(int(name in ("train, 1 worker", "bench")), 30):
+    for seed in trials(1, 30):
         number = (signal.SIGTERM, signal.SIGINT)[seed % 2]
         with tally.trial(f"`{name}` told to stop by SIGTERM or Ctrl-C", f"seed {seed}"):
             chance = random.Random(seed)
@@ -315,7 +323,7 @@ def test_told_to_stop_while_everything_is_imported(whole, trials, tally, tmp_pat
             process = cold(folder, *reference.job.arguments)
             time.sleep(random.Random(seed).uniform(0.2, 6))
             process.send_signal(number)
-            _, said = process.communicate(timeout=120)
+            _, said = process.communicate(timeout=600)
             check_stopped(reference, folder, process.returncode, said, number.name)
 
 
@@ -332,12 +340,12 @@ def cold(folder: Path, *arguments: str, module: str = "ccl_cli") -> subprocess.P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in JOBS if name not in ("train, 1 worker", "data prepare")])
+@each([name for name in JOBS if name not in ("train, 1 worker", "data prepare")], "train")
 def test_of_two_processes_in_one_folder_the_second_is_refused(whole, trials, tally, tmp_path, name):
     reference = whole(name)
     folder = tmp_path / "both"
     says = "the second waits" if name == "cache build" else "the second is refused"
-    for seed in trials(int(name == "train"), 25):
+    for seed in trials(1, 25):
         with tally.trial(f"`{name}` twice in one folder: {says}", f"seed {seed}"):
             first = reference.job.start(emptied(folder))
             first.wait(random.Random(seed).choice((0, random.Random(seed).uniform(0, reference.seconds))))
@@ -385,28 +393,29 @@ def test_when_one_of_two_ranks_is_killed_the_other_ends(jobs, trials, tally, tmp
     arguments = (*jobs["long"].arguments, *after)
     wanted = emptied(tmp_path / "whole")
     process = cold(wanted, *before, *arguments, module=module)
-    assert (process.communicate(timeout=300), process.returncode)[1] == 0
+    _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said
     times = []
-    for seed in trials(2, 6):
+    for seed in trials(2, 4 if "num" in launcher else 2):
         with tally.trial(
             f"`train`, {launcher}, one rank killed: the other ends, and says so", f"seed {seed}"
         ):
             chance, folder = random.Random(seed), emptied(tmp_path / "killed")
             process = cold(folder, *before, *arguments, module=module)
-            metrics, lines = folder / "run" / "metrics.jsonl", chance.randrange(1, 70)
+            metrics, lines = folder / "run" / "metrics.jsonl", chance.randrange(1, 20)
             while not metrics.exists() or len(metrics.read_text().splitlines()) < lines:
                 assert process.poll() is None
                 time.sleep(0.01)
             os.kill(ranks(folder)[str(seed % 2)], signal.SIGKILL)
             began = time.monotonic()
-            _, said = process.communicate(timeout=120)
+            _, said = process.communicate(timeout=600)
             times.append(time.monotonic() - began)
             assert process.returncode
             assert not ranks(folder)
             assert re.search(r"Process \d of 2 failed first|Another process of this run ended", said), said
             check_whole(folder)
             process = cold(folder, *before, "train", "--resume", "run", *after, module=module)
-            _, said = process.communicate(timeout=300)
+            _, said = process.communicate(timeout=900)
             assert process.returncode == 0, said
             same_run(result(wanted), result(folder))
     tally.figure(

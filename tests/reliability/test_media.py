@@ -30,7 +30,7 @@ from tests.data.test_replacement import children
 from tests.reliability.damage import DAMAGES, FORMS, damaged, sequence_header, small_copy, with_field
 from tests.reliability.reading import CLIP, Listens, Outcome, look_and_read_the_middle, read
 
-SECONDS, MEGABYTES = 30.0, 1500.0
+SECONDS, MEGABYTES = 120.0, 1500.0
 CLIPS = (
     "vggsound/ZYc410CE4Rg_0_10000.mp4",
     "talking/bbaf2n.mpg",
@@ -75,7 +75,7 @@ def test_damaged_clips_are_read_or_refused(small, shared, tmp_path, tally, trial
     sources = {f"0.{form}": content for form, content in small.items()}
 
     def files() -> Iterator[Path]:
-        for seed in trials(10, 800):
+        for seed in trials(10, 640):
             source, form = seed // len(FORMS) // 20 % len(CLIPS), list(FORMS)[seed % len(FORMS)]
             name = f"{source}.{form}"
             if name not in sources:
@@ -94,7 +94,7 @@ def test_real_and_odd_files_are_read_or_refused_when_damaged(shared, tmp_path, t
     originals += sorted((shared / "data/clips").glob("[stw]*/*"))
 
     def files() -> Iterator[Path]:
-        for seed in trials(4, 10 * len(originals)):
+        for seed in trials(4, 5 * len(originals)):
             original = originals[seed % len(originals)]
             path = tmp_path / f"{seed}-{original.name}"
             path.write_bytes(damaged(original.read_bytes(), list(DAMAGES)[seed % len(DAMAGES)], seed))
@@ -225,7 +225,7 @@ def mixed(small: dict[str, bytes], folder: Path, seed: int, count: int) -> Manif
 def test_counts_of_mixed_folders_agree(small, tmp_path, tally, trials, caplog):
     """`verify`, an epoch of training, and evaluation call the same files unreadable; nothing is counted twice."""
     caplog.set_level(logging.ERROR)
-    for seed in trials(1, 12):
+    for seed in trials(1, 8):
         folder = tmp_path / str(seed)
         folder.mkdir()
         manifest = mixed(small, folder, seed, 40)
@@ -277,7 +277,7 @@ def test_killed_readers_are_replaced(small, tmp_path, tally, trials, caplog):
     caplog.set_level(logging.ERROR)
     manifest = mixed({form: small[form] for form in FORMS}, tmp_path, 0, 64)
     wanted = epoch(manifest.videos, workers=0)
-    for seed in trials(1, 40):
+    for seed in trials(1, 20):
         rng = np.random.default_rng(seed)
         at, number = int(rng.integers(0, 8)), [signal.SIGKILL, signal.SIGSEGV][seed % 2]
 
@@ -290,7 +290,7 @@ def test_killed_readers_are_replaced(small, tmp_path, tally, trials, caplog):
             got = epoch(manifest.videos, after=kill)
             assert same_sound(wanted, got)
     clean = {(each.id, each.problem) for each in verify(manifest, Effort(2, SECONDS), frames=1).problems}
-    for seed in trials(1, 40):
+    for seed in trials(1, 20):
         with tally.trial("readers of `ccl data verify` killed", seed):
             os.environ["CCL_HOME"] = str(tmp_path / f"cache-{seed}")  # nothing is known yet
             done = threading.Event()

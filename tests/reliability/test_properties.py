@@ -69,9 +69,7 @@ METHODS = [*VARIANTS, *CONTRASTS]
 def holds(tally, trials) -> Callable[..., None]:
     """Check a property on examples that hypothesis makes, always the same; all of them are counted."""
 
-    def run(
-        what: str, check: Callable[..., None], *, quick: int = 15, long: int = 1500, **strategies
-    ) -> None:
+    def run(what: str, check: Callable[..., None], *, quick: int = 15, long: int = 500, **strategies) -> None:
         tried = 0
 
         def counted(**values):
@@ -124,7 +122,7 @@ def run(method, example: Example, rows: torch.Tensor | None = None):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_finite_whatever_the_scale(name, holds):
     def check(seed, rows, absent, student, teacher, equal, labels):
-        example = Example(rows, (6, 9), (absent, ()), dtype=torch.float32, seed=seed)
+        example = Example(rows, (6, 9), ([row % rows for row in absent], ()), dtype=torch.float32, seed=seed)
         if equal:  # rows that are the same, or zero
             example.feature[: rows // 2] = example.feature[0] * (equal == 1)
             example.teachers[0][rows // 2 :] = example.teachers[0][-1] * (equal == 1)
@@ -143,10 +141,10 @@ def test_every_method_is_finite_whatever_the_scale(name, holds):
         "losses of all methods: finite, with finite gradients, from 1e-30 to 1e15",
         check,
         quick=6,
-        long=400,
+        long=150,
         seed=st.integers(0, 2**20),
         rows=st.integers(1, 8),
-        absent=st.sets(st.integers(0, 0) | st.integers(0, 7)).map(lambda found: sorted(found)[:1]),
+        absent=st.lists(st.integers(0, 7), max_size=8),
         student=st.sampled_from([-30, -12, -6, -3, 0, 0, 3, 6, 9, 15]),
         teacher=st.sampled_from([-30, -12, -6, -3, 0, 0, 3, 6, 9, 15]),
         equal=st.sampled_from([0, 0, 1, 2]),
@@ -172,7 +170,7 @@ def test_the_order_of_a_batch_says_nothing(name, holds):
         "losses of all methods: a batch in another order",
         check,
         quick=4,
-        long=200,
+        long=80,
         seed=st.integers(0, 2**20),
         rows=st.integers(2, 9),
         order=st.randoms(use_true_random=False),
@@ -198,7 +196,7 @@ def test_absent_rows_are_as_if_they_were_not_there(name, holds):
         "ccl and its variants: rows that a teacher lacks change nothing",
         check,
         quick=5,
-        long=300,
+        long=100,
         seed=st.integers(0, 2**20),
         absent=st.sets(st.integers(0, 7), min_size=1, max_size=7),
         junk=st.sampled_from([0.0, 1e6, math.nan, math.inf]),
@@ -277,7 +275,7 @@ def test_losses_are_those_of_the_formula(name, holds):
             theirs(first.tolist(), second.tolist()), rel=1e-6, abs=1e-9
         )
 
-    holds("losses against loops over the formula", check, long=1000, **_batch())
+    holds("losses against loops over the formula", check, long=300, **_batch())
 
 
 def test_the_contrast_of_classes_is_that_of_the_formula(holds):
@@ -291,7 +289,7 @@ def test_the_contrast_of_classes_is_that_of_the_formula(holds):
         assert value.item() >= 0
 
     more = dict(classes=st.integers(1, 4), temperature=st.sampled_from([0.3, 0.5, 1.0]))
-    holds("losses against loops over the formula", check, long=1500, **more, **_batch())
+    holds("losses against loops over the formula", check, long=400, **more, **_batch())
 
 
 def test_the_composition_is_that_of_the_formula(holds):
@@ -553,7 +551,7 @@ def test_specs_are_typed_as_they_are_written(holds):
     holds(
         "specs: typed as they are written",
         check,
-        long=3000,
+        long=1500,
         kind=st.from_regex(r"\A[a-z0-9_]+\Z"),
         name=WORD,
         weights=st.none() | WORD,
@@ -619,7 +617,7 @@ def test_windows_cover_every_frame(holds, counted):
     holds(
         "sliding windows: every frame, none outside, the last one repeats",
         check,
-        long=1200,
+        long=400,
         stride=st.integers(1, 20),
         **STRETCH,
     )
@@ -650,7 +648,7 @@ def test_every_video_is_covered_whatever_the_processes(holds, counted):
         chunk=st.integers(1, 9),
         processes=st.integers(1, 3),
     )
-    holds("sliding windows: every video, on 1 to 3 processes", check, quick=5, long=150, **sizes)
+    holds("sliding windows: every video, on 1 to 3 processes", check, quick=5, long=40, **sizes)
 
 
 class Kept:
@@ -684,7 +682,7 @@ def test_training_windows_lie_inside(holds, counted):
     holds(
         "windows of training, and the middle one: inside, in order, looped",
         check,
-        long=1500,
+        long=400,
         **more,
         **STRETCH,
     )
@@ -707,7 +705,7 @@ def test_any_window_is_what_decoding_from_the_start_gives(holds, counted):
     holds(
         "frames by number",
         check,
-        long=1000,
+        long=300,
         frames=st.sampled_from([1, 2, 3, 7, 16, 23, 41]),
         first=st.integers(0, 40),
         count=st.integers(1, 60),
@@ -746,7 +744,7 @@ def test_times_and_frames_are_one(holds):
     holds(
         "times: a frame's own time names it, both ways",
         check,
-        long=4000,
+        long=1500,
         gaps=st.lists(st.integers(1, 5000), min_size=1, max_size=30),
         begin=st.integers(-(10**6), 10**6),
         base=st.sampled_from([Fraction(1, 25), Fraction(1, 90000), Fraction(1001, 30000), Fraction(1, 1000)]),
@@ -771,7 +769,7 @@ def test_crops_lie_inside(holds):
     holds(
         "crops: inside, of any size and shape",
         check,
-        long=3000,
+        long=1500,
         height=side,
         width=side,
         low=share,
@@ -874,4 +872,4 @@ def test_search_in_blocks_finds_what_sorting_finds(holds, tmp_path, monkeypatch)
     create(tmp_path, model=tmp_path / "m", fingerprint="f", dim=4)
     sizes = dict(videos=st.integers(1, 150), queries=st.integers(1, 6), top=st.integers(1, 12))
     sizes |= dict(block=st.integers(1, 200), at_once=st.sampled_from([1, 50, 2**22]))
-    holds("search in blocks against sorting", check, quick=5, long=300, seed=st.integers(0, 2**30), **sizes)
+    holds("search in blocks against sorting", check, quick=5, long=60, seed=st.integers(0, 2**30), **sizes)

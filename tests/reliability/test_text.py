@@ -160,7 +160,7 @@ bench:
 """
 
 
-@reader("recipes", 8_000)
+@reader("recipes", 2_500)
 def _recipes(folder: Path) -> Reading:
     from ccl_cli.recipe_files import check_recipe, load_recipe, to_yaml
 
@@ -181,7 +181,7 @@ def _recipes(folder: Path) -> Reading:
     return [RECIPE, BENCH, RECIPE + b"extends: smoke\n", values], to_file(folder / "r.yaml", load)
 
 
-@reader("benchmarks of a recipe, laid out", 3_000)
+@reader("benchmarks of a recipe, laid out", 500)
 def _matrix(folder: Path) -> Reading:
     from ccl_cli.bench import matrix
     from ccl_cli.recipe_files import load_recipe
@@ -203,7 +203,7 @@ def _matrix(folder: Path) -> Reading:
     return [BENCH, values, values], to_file(folder / "r.yaml", load)
 
 
-@reader("--set KEY=VALUE", 8_000)
+@reader("--set KEY=VALUE", 4_000)
 def _overrides(folder: Path) -> Reading:
     from ccl_cli.recipe_files import check_recipe, load_recipe
 
@@ -217,7 +217,7 @@ def _overrides(folder: Path) -> Reading:
     return seeds, typed(lambda text: refused_or_not(check_recipe, load_recipe(None, overrides=[text])))
 
 
-@reader("teachers, students and data sets as typed", 12_000)
+@reader("teachers, students and data sets as typed", 9_000)
 def _specs(folder: Path) -> Reading:
     from ccl_cli.spec import parse_data, parse_model
     from ccl_cli.teachers.fitted import as_fitted
@@ -257,7 +257,7 @@ def _options(folder: Path) -> Reading:
     return seeds, typed(partial(refused_or_not, partial(load_data, need=())))
 
 
-@reader("--seeds", 3_000)
+@reader("--seeds", 6_000)
 def _seeds(folder: Path) -> Reading:
     from ccl_cli.cli.bench import parse_seeds
 
@@ -272,7 +272,7 @@ def _listed(manifest: Any) -> object:
     return manifest.hash, manifest.counts(), manifest.labels_hash
 
 
-@reader("manifests", 10_000)
+@reader("manifests", 8_000)
 def _manifests(folder: Path) -> Reading:
     from ccl_cli.data.sources.manifest import load
 
@@ -292,7 +292,7 @@ def _manifests(folder: Path) -> Reading:
     return [seed], to_file(folder / "m.jsonl", lambda: _listed(load(str(folder / "m.jsonl"))))
 
 
-@reader("tables of videos (CSV)", 10_000)
+@reader("tables of videos (CSV)", 9_000)
 def _tables(folder: Path) -> Reading:
     from ccl_cli.data.sources.csv import load
 
@@ -305,7 +305,7 @@ def _tables(folder: Path) -> Reading:
     )
 
 
-@reader("VGGSound's list", 6_000)
+@reader("VGGSound's list", 8_000)
 def _vggsound(folder: Path) -> Reading:
     from ccl_cli.data.sources.vggsound import load
 
@@ -314,7 +314,7 @@ def _vggsound(folder: Path) -> Reading:
     return [rows], to_file(folder / "vggsound.csv", lambda: _listed(load(str(folder))))
 
 
-@reader("UCF101's lists", 6_000)
+@reader("UCF101's lists", 8_000)
 def _ucf(folder: Path) -> Reading:
     from ccl_cli.data.sources.ucf import load_ucf101
 
@@ -326,7 +326,7 @@ def _ucf(folder: Path) -> Reading:
     return [rows], to_file(lists / "trainlist01.txt", lambda: _listed(load_ucf101(str(folder))))
 
 
-@reader("ActivityNet's annotations", 6_000)
+@reader("ActivityNet's annotations", 7_000)
 def _activitynet(folder: Path) -> Reading:
     from ccl_cli.data.sources.activitynet import load
 
@@ -344,7 +344,7 @@ def _activitynet(folder: Path) -> Reading:
     return [seed], to_file(folder / "activity_net.v1-3.min.json", both)
 
 
-@reader("captions (CSV)", 4_000)
+@reader("captions (CSV)", 6_000)
 def _captions(folder: Path) -> Reading:
     from ccl_text.captions import digest_of, read_captions
 
@@ -357,7 +357,7 @@ def _captions(folder: Path) -> Reading:
 # ---- files of ccl's own
 
 
-@reader("the index of shards", 5_000)
+@reader("the index of shards", 3_000)
 def _index(folder: Path) -> Reading:
     from ccl_cli.data.shards import read_manifest
     from ccl_cli.data.sources.manifest import load
@@ -388,7 +388,7 @@ def _index(folder: Path) -> Reading:
     return [seed], to_file(folder / "index.json", listed)
 
 
-@reader("records of packed videos", 5_000)
+@reader("records of packed videos", 6_000)
 def _records(folder: Path) -> Reading:
     from ccl_cli.data import packed
     from ccl_cli.data.location import Member, Packed
@@ -462,7 +462,7 @@ def framed(whole: bytes) -> bytes:
 
 
 # The network that a header names is built, whatever network that is.
-@reader("headers of models, networks built in 10 s", 1_500, quick=6, seconds=10)
+@reader("headers of models, networks built in 10 s", 200, quick=6, seconds=10)
 def _models(folder: Path) -> Reading:
     from ccl_cli.engine.artefact import load_model
     from ccl_cli.engine.build import make_student
@@ -485,7 +485,7 @@ def _models(folder: Path) -> Reading:
     return [seed], read
 
 
-@reader("headers of safetensors files", 5_000)
+@reader("headers of safetensors files", 6_000)
 def _safetensors(folder: Path) -> Reading:
     from ccl_cli.engine.artefact import load_model
     from ccl_cli.teachers.fitted import read_fitted
@@ -503,7 +503,7 @@ def _safetensors(folder: Path) -> Reading:
     return [whole[8 : 8 + size], json.loads(whole[8 : 8 + size])], read
 
 
-@reader("headers of fitted teachers", 5_000)
+@reader("headers of fitted teachers", 6_000)
 def _fitted(folder: Path) -> Reading:
     from ccl_cli.spec import parse_model
     from ccl_cli.teachers.fitted import as_fitted
@@ -536,12 +536,12 @@ def _precomputed(folder: Path) -> Reading:
         _open_table.cache_clear()
         path.write_bytes(save({"embedding": torch.zeros(2, 3)}, {"names": data.decode("utf-8", "replace")}))
         table = open_table(str(path))
-        return table.dim, table.hash(), table.coverage(["a/1", "b/2"])
+        return table.dim, table.hash, table.coverage(["a/1", "b/2"])
 
     return [["a/1", "b/2"], b'["a/1", "b/2"]'], read
 
 
-@reader("features kept beside a run", 2_500)
+@reader("features kept beside a run", 1_200)
 def _described(folder: Path) -> Reading:
     from ccl_cli.engine.described import _read as read_described
 
@@ -560,7 +560,7 @@ def _described(folder: Path) -> Reading:
     return [{**key, "unreadable": {"0": "cut off"}}], read
 
 
-@reader("what a library notes", 3_000)
+@reader("what a library notes", 250)
 def _libraries(folder: Path) -> Reading:
     import sqlite3
     from contextlib import closing
@@ -657,7 +657,7 @@ def everything(run: Path) -> Callable[[], object]:
     return read
 
 
-@reader("summaries of runs", 4_000, quick=10)
+@reader("summaries of runs", 250, quick=10)
 def _summaries(folder: Path) -> Reading:
     run = run_of(folder)
     data = {
@@ -678,19 +678,19 @@ def _summaries(folder: Path) -> Reading:
     return [seed], to_file(run / "summary.json", everything(run))
 
 
-@reader("evaluations of runs", 3_000, quick=10)
+@reader("evaluations of runs", 200, quick=10)
 def _evaluations(folder: Path) -> Reading:
     run = run_of(folder)
     return [EVALUATED], to_file(run / "eval-ucf51-split1-test.json", everything(run))
 
 
-@reader("places of runs in a benchmark", 2_500, quick=8)
+@reader("places of runs in a benchmark", 200, quick=8)
 def _cells(folder: Path) -> Reading:
     run = run_of(folder)
     return [json.loads((run / "cell.json").read_text())], to_file(run / "cell.json", everything(run))
 
 
-@reader("reasons why runs failed", 1_500, quick=8)
+@reader("reasons why runs failed", 100, quick=8)
 def _errors(folder: Path) -> Reading:
     run = run_of(folder)
     (run / "summary.json").unlink()
@@ -699,20 +699,20 @@ def _errors(folder: Path) -> Reading:
     )
 
 
-@reader("metrics of runs", 1_500, quick=8)
+@reader("metrics of runs", 100, quick=8)
 def _metrics(folder: Path) -> Reading:
     run = run_of(folder)
     seed = Lines({"step": step, "loss": 2.5, "ce": 1.0 / step, "accuracy": 0.5} for step in (1, 2, 3))
     return [seed], to_file(run / "metrics.jsonl", everything(run))
 
 
-@reader("recipes of runs", 1_500, quick=8)
+@reader("recipes of runs", 100, quick=8)
 def _run_recipes(folder: Path) -> Reading:
     run = run_of(folder)
     return [RECIPE, (run / "recipe.yaml").read_bytes()], to_file(run / "recipe.yaml", everything(run))
 
 
-@reader("how teachers go with classes", 2_500)
+@reader("how teachers go with classes", 300)
 def _correspondences(folder: Path) -> Reading:
     from ccl_cli.engine import correspondence
 
@@ -798,7 +798,7 @@ def test_commands(begin, file, words, tmp_path, tally, trials, ccl, monkeypatch)
     folder.mkdir(parents=True)
     seeds, _ = begin(folder)
     monkeypatch.syspath_prepend(str(folder))
-    for number in trials(2, 100):
+    for number in trials(2, 25):
         data = odd(seeds, Random(number))
         text = data.replace(b"\0", b"").decode("utf-8", "surrogateescape")
         if file:

@@ -151,6 +151,7 @@ def test_each_small_teacher_has_label_space_of_its_own(data):
 
 
 def test_replacing_what_was_fitted_to_other_data_is_told(data, folder, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
     folder = folder.rename(tmp_path / "synthetic-objects")  # of the same name, as it happens
     path = fit(parse_model("image:small"), data["objects"], None, BRIEF).path
     fit(parse_model("image:small"), f"folder:{folder}", None, BRIEF)
