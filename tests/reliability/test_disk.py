@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -481,7 +482,9 @@ def test_messages_may_have_no_room(world, tally, tmp_path):
             ("a bad option", ("eval", "--nothing"), 2),
         ):
             with tally.trial("stderr on a full disk", name):
-                assert world.ccl.start(*words_, stderr=full).wait(timeout=240) == code
+                assert (
+                    world.ccl.start(*words_, stdout=subprocess.DEVNULL, stderr=full).wait(timeout=240) == code
+                )
         for name, words_ in {
             "recipes ls": ("recipes", "ls"),
             "predict": ("predict", world.videos, "--csv", "--model", world.run, "--workers", "0"),
