@@ -415,7 +415,17 @@ def test_links_that_lead_in_circles_or_nowhere(world, tally, tmp_path):
     (tmp_path / "self.pth").symlink_to("self.pth")
     environment = {"CCL_RUNS": runs, "CCL_HOME": home}
     fine = {
-        "train": ("train", "--recipe", world.recipe, "--data", f"folder:{videos}", "--max-steps", "1"),
+        "train": (
+            "train",
+            "--recipe",
+            world.recipe,
+            "--data",
+            f"folder:{videos}",
+            "--max-steps",
+            "1",
+            "--set",
+            "max_unreadable=0.5",
+        ),
         "train --resume auto": ("train", "--recipe", world.recipe, "--resume", "auto"),
         "report table": ("report", "table", runs),
         "report of the newest": ("report", "table"),
