@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from ccl_cli.rows import csv_form, row_file
 from ccl_cli.tensor_files import write_tensors
 from tests.docs.warm import warm_ccl
 from tests.reliability.processes import OBEY, Ccl, Disk, Ended, check_refusal, contents, small_disk
+from tests.web import Server, serving
 
 RECIPE = """\
 name: small
@@ -98,7 +100,7 @@ COMMANDS = {
         "data prepare folder:{videos} --workers 1 --output {disk}/out.jsonl",
         {"CCL_HOME": "{disk}/out"},
     ),
-    "data pack": ("data pack folder:{videos} --output {disk}/out --workers 0 --shard-size 0.02", {}),
+    "data pack": ("data pack folder:{videos} --output {disk}/out --workers 0 --shard-size 1", {}),
     "index": ("index {videos} --output {disk}/out --model {run} --workers 0", {}),
     "embed .npz": ("embed {videos} --output {disk}/out.npz --model {run} --workers 0", {}),
     "embed .safetensors": ("embed {videos} --output {disk}/out.safetensors --model {run} --workers 0", {}),
@@ -237,6 +239,53 @@ def test_a_place_that_may_not_be_written_to_is_named(world, tally, name, tmp_pat
             check_refusal(ended, 6)
             assert contents(disk.folder) == before
             world.ccl.right(*again(name, arguments), **environment)
+
+
+# Lets `ccl teachers pull audio:cnn14` ask a server of ours.
+PULLED = """
+from ccl_cli.teachers.weights import WeightFile
+from ccl_plugins.cnn14 import Cnn14
+Cnn14.weight_files = classmethod(lambda cls, spec: (WeightFile("w.pth", "{address}/w.pth", "{checksum}"),))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_download_that_finds_no_room_goes_on_later(world, tally, trials, tmp_path):
+    """What has arrived stays, and once there is room only the rest is asked for; where it may not be written too."""
+    content = np.random.default_rng(0).bytes(500_000)
+    checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    with small_disk(tmp_path / "disk") as disk, serving(Server(pages={"/w.pth": content})) as server:
+        home = disk.folder / "home"
+        first = PULLED.format(address=server.address, checksum=checksum)
+        environment = {"CCL_HOME": home, "no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": 0}
+        command = ("teachers", "pull", "audio:cnn14")
+
+        def pulled() -> None:
+            world.ccl.right(*command, first=first, **environment)
+            assert (home / "weights" / "w.pth").read_bytes() == content
+            assert [path.name for path in (home / "weights").iterdir()] == ["w.pth"]
+            shutil.rmtree(home)
+
+        for number in trials(1, 8):
+            free = random.Random(number).randrange(0, len(content), 4096)
+            with tally.trial(row("disk full", "teachers pull"), f"{free} bytes free"):
+                disk.leave(free)
+                check_refusal(world.ccl(*command, first=first, **environment), 6)
+                disk.clear()
+                server.asked.clear()
+                pulled()
+                assert free < 16384 or server.asked[0][1], "it was sent again from the start"
+        with tally.trial(row("read-only disk", "teachers pull")):
+            disk.read_only(True)
+            check_refusal(world.ccl(*command, first=first, **environment), 6)
+            disk.read_only(False)
+            pulled()
+        with tally.trial(row("no permission", "teachers pull")):
+            disk.folder.chmod(0o555)
+            check_refusal(world.ccl(*command, first=OBEY + first, **environment), 6)
+            disk.folder.chmod(0o755)
+            pulled()
 
 
 READING = {
