@@ -26,7 +26,7 @@ from ccl_cli.json_text import fits
 INDEX = "index.json"
 FORMAT = "ccl-shards-1"
 # What a file of the right format and of senseless content makes Python say.
-_SENSELESS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+_SENSELESS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 _AT_ONCE = 16  # questions to a server
 
 
