@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,9 @@ def run_cell(cell: Cell, folder: Path, place: Place) -> None:
         code = console.report(error)
         if not isinstance(error, Interrupted):
             leave_error(folder, error, code)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # the log may lie on a full disk
+        sys.stdout.flush()
+        sys.stderr.flush()
     raise SystemExit(code)
 
 
@@ -72,11 +74,12 @@ def figures(cell: Cell, folder: Path) -> dict[str, Any] | None:
 
 
 def leave_error(folder: Path, error: BaseException, code: int) -> None:
-    """Write why a cell failed, for the tables and for whoever looks into the folder."""
+    """Write why a cell failed, for the tables and for whoever looks into the folder, if the disk takes it."""
     known = error.errors[0] if isinstance(error, Several) else error
     message = known.message if isinstance(known, CclError) else f"{type(error).__name__}: {error}"
     hint = known.hint if isinstance(known, CclError) else None
-    write_text(folder / ERROR, json.dumps({"message": message, "hint": hint, "exit_code": code}) + "\n")
+    with suppress(OSError):
+        write_text(folder / ERROR, json.dumps({"message": message, "hint": hint, "exit_code": code}) + "\n")
 
 
 def reason(folder: Path) -> str:

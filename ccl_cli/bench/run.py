@@ -176,7 +176,8 @@ class Runner:
         found = figures(cell, folder)
         if code or found is None:
             self.failed.append(cell)
-            _log.warning("%s failed after %.0f s: %s", cell.label, seconds, reason(folder))
+            why = reason(folder) or f"it ended with exit code {code} and could not write down why"
+            _log.warning("%s failed after %.0f s: %s", cell.label, seconds, why)
         else:
             top1, r1 = found["recognition"]["top1"], found["retrieval"]["r1"]
             _log.info("%s: top-1 %.1f, R@1 %.1f (%.0f s)", cell.label, top1, r1, seconds)

@@ -97,7 +97,8 @@ def bench(
     from ccl_cli.cli.report import show_tables
 
     outcome = run_bench(experiment, jobs=jobs)
-    show_tables(outcome.folders)
+    if set(outcome.folders) - set(outcome.failed):
+        show_tables(outcome.folders)
     if outcome.failed:
         raise CclError(
             f"{len(outcome.failed)} of the runs failed.",

@@ -93,7 +93,9 @@ def _record(location: Packed) -> dict[str, Any]:
         record: dict[str, Any] = json_text.parse(location.read(RECORD))
         if fits(record, _SHAPE) and (record["format"], record["key"]) == (FORMAT, location.key):
             Fraction(*record["picture"]["time_base"])
-            return record
+            sizes = record["picture"].get("sizes")
+            if sizes is None or len(sizes) == len(record["picture"]["pts"]):
+                return record
     except (ValueError, TypeError, ZeroDivisionError):
         pass
     raise DataError(

@@ -26,7 +26,7 @@ from ccl_cli.json_text import fits
 INDEX = "index.json"
 FORMAT = "ccl-shards-1"
 # What a file of the right format and of senseless content makes Python say.
-_SENSELESS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+_SENSELESS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 _AT_ONCE = 16  # questions to a server
 
 
@@ -78,10 +78,11 @@ def read_shard(path: Path) -> list[Sample]:
     members: dict[str, list[Member]] = {}
     records: dict[str, Any] = {}
     try:
+        end = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
             for entry in tar:
-                if not entry.isreg() or entry.issparse():
-                    raise ValueError(f"'{entry.name}' is no plain file")
+                if not entry.isreg() or entry.issparse() or entry.offset_data + entry.size > end:
+                    raise ValueError(f"'{entry.name}' is no plain file, or a larger one than is there")
                 key, _, suffix = entry.name.rpartition(".")
                 members.setdefault(key, []).append(Member(suffix, entry.offset_data, entry.size))
                 if suffix == RECORD and (file := tar.extractfile(entry)):
@@ -186,7 +187,7 @@ def read_manifest(location: str) -> Manifest:
         classes = tuple(index["classes"])
         videos = tuple(_video(row, samples, location, len(classes)) for row in index["videos"])
         return Manifest(index["name"], classes, videos)
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
         raise _unknown(location) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import warnings
@@ -80,7 +81,9 @@ def trace(network: Deployed, clip: Clip, name: str) -> ExportedProgram:
 
 def write_torch(program: ExportedProgram, path: Path, record: Mapping[str, Any]) -> None:
     """Write a ``torch.export`` file, with the record beside the graph as ``export.json``."""
-    torch.export.save(program, path, extra_files={"export.json": json.dumps(record)})
+    file = io.BytesIO()  # torch's own writing ends the process where the disk is full
+    torch.export.save(program, file, extra_files={"export.json": json.dumps(record)})
+    path.write_bytes(file.getbuffer())
 
 
 def write_onnx(program: ExportedProgram, path: Path, record: Mapping[str, Any], name: str) -> None:

@@ -158,6 +158,8 @@ def create(folder: Path, *, model: Path, fingerprint: str, dim: int) -> None:
             rows = [(key, json.dumps(value)) for key, value in about.items()]
             base.executemany("INSERT INTO about VALUES (?, ?)", rows)
     except sqlite3.Error as error:
+        for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
+            left.unlink(missing_ok=True)
         raise _unusable(folder, error) from error
     # What a killed process left beside the old one would be taken for changes of the new one.
     for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal"):

@@ -242,7 +242,7 @@ class Precomputed(Teacher):
         options = read_options(spec, zero_is_missing=False)
         if not spec.weights:
             raise PluginError(f"{spec.label} needs a table of embeddings.", f"Write {spec.label}@PATH.")
-        table = open_table(str(Path(spec.weights).expanduser().resolve()))
+        table = open_table(os.path.realpath(Path(spec.weights).expanduser()))
         table.hash  # noqa: B018  reads it all: what is wrong with it is said now, not in the middle of a run
         return cls(spec.kind, table, options["zero_is_missing"]).freeze()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,7 +136,7 @@ def _preprocess(spec: Spec) -> ClassNames | Captioned:
         raise PluginError(f"{spec.label}: the prompt '{prompt}' has no {{}} for the text to stand in.")
     if not options["captions"]:
         return ClassNames(prompt)
-    path = str(Path(options["captions"]).expanduser().resolve())
+    path = os.path.realpath(Path(options["captions"]).expanduser())
     digest = digest_of(path)
     single = all(len(texts) == 1 for texts in read_captions(path, digest).values())
     return Captioned(prompt, digest, single, path)
