@@ -23,4 +23,6 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
     if folder := os.environ.get(FOLDER):
         counted.write(Path(folder))
     if counted.failures:
-        pytest.fail(f"{len(counted.failures)} trials failed:\n" + "\n".join(counted.failures[:20]), pytrace=False)
+        pytest.fail(
+            f"{len(counted.failures)} trials failed:\n" + "\n".join(counted.failures[:20]), pytrace=False
+        )
