@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import multiprocessing
 import os
 import signal
 import time
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 
-from ccl_cli.data.workers import begin, is_loss, worker_options
+from ccl_cli.data.workers import SERVER, begin, is_loss, worker_options
 from ccl_cli.errors import DataError
 
 T = TypeVar("T")
@@ -126,8 +125,7 @@ class _Slots:
     """Which row each process is at, in memory that they share: (its number, row, since when)."""
 
     def __init__(self, workers: int) -> None:
-        context = multiprocessing.get_context("forkserver")
-        self.memory = context.RawArray(ctypes.c_double, [_FREE] * 3 * workers)
+        self.memory = SERVER.RawArray(ctypes.c_double, [_FREE] * 3 * workers)
 
     def ended_at(self) -> list[int]:
         """The rows over which processes have ended."""

@@ -274,7 +274,7 @@ def epoch(
     return batches
 
 
-def test_killed_readers_are_replaced(small, tmp_path, tally, trials, caplog):
+def test_killed_readers_are_replaced(small, tmp_path, tally, trials, caplog, monkeypatch):
     """SIGKILL and SIGSEGV at a moment drawn from the seed: the same batches as without, and no file lost."""
     caplog.set_level(logging.ERROR)
     manifest = mixed({form: small[form] for form in FORMS}, tmp_path, 0, 64)
@@ -294,9 +294,9 @@ def test_killed_readers_are_replaced(small, tmp_path, tally, trials, caplog):
     clean = {(each.id, each.problem) for each in verify(manifest, Effort(2, HANGS), frames=1).problems}
     for seed in trials(1, 20):
         with tally.trial("readers of `ccl data verify` killed", seed):
-            os.environ["CCL_HOME"] = str(tmp_path / f"cache-{seed}")  # nothing is known yet
+            monkeypatch.setenv("CCL_HOME", str(tmp_path / f"cache-{seed}"))  # nothing is known yet
             done = threading.Event()
-            killer = threading.Thread(target=kill_now_and_then, args=(done, seed))
+            killer = threading.Thread(target=kill_one, args=(done, seed))
             killer.start()
             try:
                 problems = verify(manifest, Effort(2, HANGS), frames=1).problems
@@ -306,14 +306,15 @@ def test_killed_readers_are_replaced(small, tmp_path, tally, trials, caplog):
             assert {(each.id, each.problem) for each in problems} == clean, seed
 
 
-def kill_now_and_then(done: threading.Event, seed: int) -> None:
-    """One process of those that read, a few times a second, at most three."""
+def kill_one(done: threading.Event, seed: int) -> None:
+    """One process of those that read, soon after the first has started."""
     rng = np.random.default_rng(seed)
-    for _ in range(3):
-        if done.wait(0.15 + 0.3 * float(rng.random())):
+    while not done.wait(0.05):
+        if children():
+            done.wait(float(rng.random()))
+            if readers := children():
+                os.kill(int(rng.choice(readers)), signal.SIGKILL)
             return
-        if readers := children():
-            os.kill(int(rng.choice(readers)), signal.SIGKILL)
 
 
 def same_sound(one: list[Loaded], other: list[Loaded]) -> bool:
