@@ -195,7 +195,7 @@ def test_the_one_that_only_lost_its_peer_is_not_the_one_to_blame(probe):
     assert err.splitlines() == [
         "Error: Another process of this run ended; its own message says why.",
         "Error: No space left on device.",
-        "  --debug shows where it happened.",
+        "  Make room, and give the same command again.",
         "Process 1 of 2 failed first, exit code 6.",
     ]
 

@@ -153,7 +153,7 @@ def failing(monkeypatch, error: BaseException) -> None:
         (
             OSError(28, "No space left on device", "/x"),
             6,
-            ["Error: No space left on device: '/x'.", "  --debug shows where it happened."],
+            ["Error: No space left on device: '/x'.", "  Make room, and give the same command again."],
         ),
         (type("OutOfMemoryError", (RuntimeError,), {})(), 6, None),
     ],
