@@ -19,18 +19,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or the exit code of what went wrong (see :mod:`ccl_cli.errors`).
     """
-    stopped: Stopped | None = None
+    stopped = ""
     try:
         with handled_by(stop_here):
             code = _run(argv)
     except Stopped as signalled:
-        stopped = signalled
+        stopped = signalled.name  # and no more: its frames hold what has to end, such as processes that read
     if argv is None:
         ignore_from_here()
     if stopped:
         from ccl_cli import console
 
-        said = f"Stopped by {stopped.name}; what was finished is kept."
+        said = f"Stopped by {stopped}; what was finished is kept."
         return console.report(Interrupted(said, "Give the command again."))
     return code
 

@@ -50,15 +50,14 @@ def growing_path(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder.", "Name a file.")
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    stopped: Stopped | None = None
+    stopped = ""
     with atomic_path(partial) as temporary:
         try:
             yield temporary
         except Stopped as signalled:
-            stopped = signalled
+            stopped = signalled.name  # and no more: its frames hold the processes that read
     if stopped:
-        said = f"Stopped by {stopped.name}."
-        raise Interrupted(said, f"What was finished is in '{partial}'.") from stopped
+        raise Interrupted(f"Stopped by {stopped}.", f"What was finished is in '{partial}'.")
     partial.replace(path)
 
 

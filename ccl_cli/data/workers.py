@@ -31,6 +31,9 @@ class _Process(ForkServerProcess):
         with held_signals():  # the server may be started now
             return ForkServerProcess._Popen(process_obj)
 
+    # These are deaf to SIGTERM, with which Python ends those that are left when it exits and waits for them.
+    terminate = ForkServerProcess.kill
+
 
 class _Server(ForkServerContext):
     """Processes that are forked from a server; signals wait in it, and in them until they let them in."""

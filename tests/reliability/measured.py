@@ -40,6 +40,8 @@ class Watch:
         self.seconds = time.perf_counter() - self._begin
         self._end.set()
         self._thread.join()
+        if not self.samples:
+            self.look()
 
     def _look(self) -> None:
         while not self._end.wait(self._interval):
