@@ -76,6 +76,7 @@ def test_a_process_sees_its_place_only_and_leaves_a_reason(tmp_path):
         assert "Internal error" in (tmp_path / str(number) / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_preloading_never_fails(tmp_path):
     # In a process of its own: it ignores signals from then on.
     modules = ",0,no.such.module,ccl_cli.nothing"

@@ -272,6 +272,7 @@ def test_killed_at_any_point_it_goes_on_to_the_same_figures(clips_folder, tmp_pa
         assert summaries[0]["steps"] == summaries[1]["steps"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_cell_that_is_killed_is_a_broken_cell(clips_folder, tmp_path):
     content = values(clips_folder)

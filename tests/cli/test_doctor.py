@@ -64,7 +64,14 @@ def test_torchvision_of_another_set_in_a_cache_that_cannot_be_written(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["av", "numpy", "timm", "accelerate", "packaging", "huggingface_hub", "scipy"]
+    "name",
+    [
+        "av",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("numpy", "timm", "accelerate", "packaging", "huggingface_hub", "scipy")
+        ),
+    ],
 )
 def test_any_package_may_be_broken(tmp_path, name):
     (tmp_path / f"{name}.py").write_text("raise SystemExit('gone')")

@@ -262,6 +262,7 @@ def test_it_is_the_program_that_works_beside_them(broken):
     assert "ccl-broken" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_training_and_evaluation_beside_broken_plugins(broken):
     for command in (["train", "--recipe", "smoke", "--epochs", "1"], ["eval", "--json"]):

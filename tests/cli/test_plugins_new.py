@@ -220,6 +220,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_edit_makes_a_teacher(tmp_path):
     made = {name: scaffold.write("teacher", name).folder for name in NETWORKS}
@@ -249,6 +250,7 @@ def test_one_edit_makes_a_teacher(tmp_path):
     assert (tmp_path / done.stdout.strip() / "model.safetensors").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_others_work_as_they_are_and_their_tests_pass(tmp_path):
     made = [scaffold.write(kind, name).folder for kind, name in NAMES if kind != "teacher"]

@@ -89,6 +89,7 @@ def test_windows_of_real_files_equal_the_sequential_decode(shared, name):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_real_file_equals_the_sequential_decode(shared):
     paths = [*(shared / "data/clips").glob("*/*"), *sorted((shared / "data/fightsurv").glob("*/*"))[::10]]
     assert len(paths) > 40

@@ -342,7 +342,7 @@ def test_damaged_videos_are_passed_over_and_few_are_repeated(run, tmp_path, capl
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in ("r2plus1d_18", "x3d_s") else pytest.mark.long)
+        pytest.param(name, marks=() if name == "r2plus1d_18" else pytest.mark.long)
         for name in sorted(registry.names(registry.STUDENTS))
     ],
 )

@@ -128,6 +128,7 @@ def test_of_equal_videos_the_earlier_one_is_found_first():
         assert (figures["r1"], figures["map"]) == (first, 100 * precision)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from Linux's /proc")
 def test_memory_is_that_of_the_scores_held_at_once():
     script = """if True:

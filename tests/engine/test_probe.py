@@ -393,6 +393,7 @@ def test_what_the_authors_audio_embeddings_tell_of_ucf51(ucf51):
     assert {"BodyWeightSquats", "BalanceBeam", "HandstandWalking"} <= set(verdicts["not"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_linear_probe_of_the_authors_audio_embeddings_of_ucf51(ucf51):
     # slow: half a minute of logistic regressions

@@ -115,6 +115,7 @@ def test_ten_steps_from_shards_are_four_a_stop_and_six_to_the_bit(sets):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_student_learns_from_shards_what_it_learns_from_files(sets):
     """Top-1 of two seeds each: a student that saw other frames than it should would stay near 50 %."""
     reached = []

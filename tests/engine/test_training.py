@@ -101,6 +101,8 @@ def test_training_learns_and_evaluation_reads_only_the_model(clips_folder, tmp_p
     assert again["retrieval"] == result["retrieval"]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_workers_do_not_change_the_result(clips_folder):
     models = [train(recipe(clips_folder, train={"workers": n, "max_steps": 4})) for n in (0, 2)]
     first, second = (load_file(run / "model.safetensors") for run in models)
@@ -153,6 +155,7 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.002)
 
 
+@pytest.mark.long
 @pytest.mark.slow  # three whole processes; four and six steps without a kill are compared in the quick set
 def test_ten_steps_equal_four_a_kill_and_six_more(recipe_file, tmp_path):
     path = recipe_file(train={"checkpoint_every": 2, "workers": 1})
@@ -196,9 +199,8 @@ def test_ten_steps_equal_four_and_six_with_every_method(clips_folder, tmp_path, 
         assert any(name.endswith("_extra_state") for name in a["distiller"])
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=[pytest.mark.slow, pytest.mark.long])]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_saves_says_where_and_exits_130(recipe_file, tmp_path, number):
     """As a terminal or a scheduler sends it: to the run, the processes that read videos, and their server."""
     run = tmp_path / "run"

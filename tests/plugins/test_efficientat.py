@@ -230,6 +230,7 @@ def test_class_names_are_audiosets():
     assert audioset_classes() == cnn14.audioset_classes()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_can_be_fitted_to_the_sounds_of_a_data_set(published, tmp_path, monkeypatch):
     """A new last layer and a few passes over clips of ccl's own, whose classes sound differently."""

@@ -80,6 +80,7 @@ def tell(watch: Watch, videos: int, what: str, tally, files: int = 4) -> None:
         assert last.files <= first.files + files, f"{last.files - first.files:.0f} more open files"
 
 
+@pytest.mark.long
 def test_videos_through_loader_evaluator_and_verify(tiny, tmp_path, tally, trials, caplog):
     caplog.set_level(logging.ERROR)
     videos, classes = len(trials(200, 10_000)), len(trials(20, 5_000))
@@ -192,6 +193,7 @@ def test_a_large_manifest(tmp_path, tally, trials):
         )
 
 
+@pytest.mark.long
 def test_a_large_gallery(tiny, tmp_path, tally, trials):
     """Retrieval with 512 numbers a video; `ccl index` and `ccl search` over a library of as many files."""
     gallery, queries, classes = len(trials(5_000, 200_000)), len(trials(100, 1_000)), 309

@@ -166,6 +166,7 @@ def test_real_clips_under_their_own_names(shared, tmp_path):
     assert not manifest.missing("train")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_hundred_thousand_rows_load_in_seconds(tmp_path):
     folder = tmp_path / "video"
