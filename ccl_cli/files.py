@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -24,8 +25,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The folder is made if need be. On any error the temporary file is removed and ``path`` stays as it was; an
     OSError names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -37,6 +37,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Where this process writes ``path``; what processes that are no more had begun there is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    with suppress(OSError):  # tidying is nothing to fail for
+        for left in path.parent.iterdir():
+            if (found := begun.fullmatch(left.name)) and not lives(int(found[1])):
+                _remove(left)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 @contextmanager
@@ -64,7 +75,21 @@ def growing_path(path: Path) -> Iterator[Path]:
 def remove_leftovers(*folders: Path) -> None:
     """Remove what processes that were killed had begun to write; only for who holds these folders."""
     for left in (path for folder in folders for path in folder.glob(".*.tmp")):
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        _remove(left)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def lives(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        with suppress(PermissionError):  # it is somebody else's
+            os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def refuse_used(folder: Path) -> None:
@@ -87,8 +112,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         UsageError: there is something at ``path`` already.
     """
     refuse_used(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.mkdir()
         yield temporary

@@ -3,11 +3,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from ccl_cli.errors import UsageError
-from ccl_cli.files import atomic_folder, hold
+from ccl_cli.files import atomic_folder, hold, write_text
 
 
 def test_a_lock_is_held_by_one_until_it_is_closed(tmp_path):
@@ -56,3 +59,35 @@ def test_a_folder_in_use_is_refused(tmp_path):
         pass
     assert "remove" not in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+WRITER = """if True:
+    import sys
+    from pathlib import Path
+    from ccl_cli.files import atomic_folder, atomic_path
+    with {kind}(Path(sys.argv[1])) as begun:
+        print(begun, flush=True)
+        {write}
+        sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "write"),
+    [("atomic_path", "begun.write_text('half')"), ("atomic_folder", "(begun / 'x').write_text('half')")],
+)
+def test_what_a_killed_process_had_begun_is_removed_by_who_writes_it_next(tmp_path, kind, write):
+    def begin(name):
+        command = [sys.executable, "-c", WRITER.format(kind=kind, write=write), str(tmp_path / name)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return process, process.stdout.readline().strip()
+
+    (killed, begun), (other, of_another), (alive, being_written) = map(begin, ("new", "newer", "new"))
+    for process in killed, other:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    write_text(tmp_path / "new", "whole")
+    assert {str(path) for path in tmp_path.iterdir()} == {str(tmp_path / "new"), of_another, being_written}
+    assert begun not in (of_another, being_written)
+    alive.kill()
+    alive.communicate()

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from ccl_cli.data.workers import SERVER, begin, is_loss, worker_options
 from ccl_cli.errors import DataError
+from ccl_cli.files import lives
 
 T = TypeVar("T")
 PATIENCE = 300.0  # seconds for a window of a video, or for a video that is packed
@@ -130,7 +131,7 @@ class _Slots:
     def ended_at(self) -> list[int]:
         """The rows over which processes have ended."""
         time.sleep(_LATER)
-        return [int(row) for process, row, _ in self._reading() if not _lives(int(process))]
+        return [int(row) for process, row, _ in self._reading() if not lives(int(process))]
 
     def end_stuck(self) -> None:
         """Kill a process that takes too long.
@@ -147,14 +148,6 @@ class _Slots:
     def _reading(self) -> list[tuple[float, float, float]]:
         values = iter(self.memory)
         return [each for each in zip(values, values, values, strict=True) if each[1] != _FREE]
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _next(batches: Iterator[T], slots: _Slots) -> T:

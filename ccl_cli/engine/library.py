@@ -154,12 +154,12 @@ def create(folder: Path, *, model: Path, fingerprint: str, dim: int) -> None:
     about = {"format": _FORMAT, "model": str(model), "fingerprint": fingerprint, "dim": dim, "roots": []}
     try:
         with closing(sqlite3.connect(temporary, isolation_level=None)) as base:
+            base.execute("PRAGMA journal_mode = OFF")  # or a kill would leave that as well
             base.executescript(_TABLES)
             rows = [(key, json.dumps(value)) for key, value in about.items()]
             base.executemany("INSERT INTO about VALUES (?, ?)", rows)
     except sqlite3.Error as error:
-        for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
-            left.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise _unusable(folder, error) from error
     # What a killed process left beside the old one would be taken for changes of the new one.
     for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal"):
