@@ -83,12 +83,16 @@ def _remove(path: Path) -> None:
 
 
 def lives(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
+    """Whether a process of this number runs on this machine."""
     try:
         with suppress(PermissionError):  # it is somebody else's
             os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
+    # One that has ended keeps its number until it is asked for: for ever, where a container has no init.
+    with suppress(OSError):
+        stat = Path(f"/proc/{process}/stat").read_text(errors="replace")
+        return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
     return True
 
 

@@ -85,9 +85,10 @@ def test_what_a_killed_process_had_begun_is_removed_by_who_writes_it_next(tmp_pa
     (killed, begun), (other, of_another), (alive, being_written) = map(begin, ("new", "newer", "new"))
     for process in killed, other:
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked
     write_text(tmp_path / "new", "whole")
     assert {str(path) for path in tmp_path.iterdir()} == {str(tmp_path / "new"), of_another, being_written}
     assert begun not in (of_another, being_written)
     alive.kill()
-    alive.communicate()
+    for process in killed, other, alive:
+        process.communicate()
