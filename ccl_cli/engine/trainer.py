@@ -424,10 +424,11 @@ class Trainer:
             )
             self.run.update_summary(self._summary(seen, faults) | {"finished": done, "evaluation": {}})
         barrier()  # no process may leave the group while another still talks
-        # Before the group, what wraps the model for it: whoever lets go of the group last waits for threads
-        # of torch, and the wrapper would keep Python's lock meanwhile, which one of them may be waiting for.
-        self.distiller = self.bare
-        self.accelerator.free_memory()
+        if world_size() > 1:
+            # Before the group, what wraps the model for it: whoever lets go of the group last waits for
+            # threads of torch, and the wrapper would keep Python's lock, which one of them may be waiting for.
+            self.distiller = self.bare
+            self.accelerator.free_memory()
         self.accelerator.end_training()
 
     def _summary(self, seen: Seen, faults: Mapping[str, Sequence[int]]) -> dict[str, Any]:
