@@ -426,7 +426,7 @@ class Trainer:
         barrier()  # no process may leave the group while another still talks
         if world_size() > 1:
             # Before the group, what wraps the model for it: whoever lets go of the group last waits for
-            # threads of torch, and the wrapper would keep Python's lock, which one of them may be waiting for.
+            # threads of torch, and the wrapper keeps Python's lock, which one of them may be waiting for.
             self.distiller = self.bare
             self.accelerator.free_memory()
         self.accelerator.end_training()

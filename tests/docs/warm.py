@@ -1,7 +1,7 @@
 """A ``ccl`` that starts at once: a server has imported everything, and each command is a process forked from it.
 
-The command gets the caller's arguments, folder, environment and streams, and leaves its own exit code. Processes
-that it starts itself are ordinary ones.
+The command gets the caller's arguments, folder, environment and streams, and leaves its own exit code. Servers of
+processes that read videos are forked from it too; other processes that it starts are ordinary ones.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -75,6 +76,8 @@ def _serve(place: str) -> None:
 
 def _command(connection: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    util.spawnv_passfds = fork_instead
+    resource_tracker._resource_tracker.__init__()  # one of its own
     request, streams, *_ = socket.recv_fds(connection, 1 << 20, 3)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -99,6 +102,30 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str]) -> int:
     exec(os.environ.pop(FIRST, ""), {})
     sys.argv = ["ccl", *arguments]
     return main(arguments)
+
+
+def fork_instead(path: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
+    """As ``spawnv_passfds``, for ``python -c CODE``: from here, where everything is imported."""
+    code = arguments[list(arguments).index("-c") + 1]
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        kept = {0, 1, 2, *map(int, passed)}
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if number not in kept:
+                with suppress(OSError):
+                    os.close(number)
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        forkserver._forkserver.__init__()
+        resource_tracker._resource_tracker.__init__()
+        exec(code, {"__name__": "__main__"})
+    except SystemExit:
+        pass
+    finally:
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 
+from tests.docs.warm import fork_instead
+
 _PRELOAD = ["ccl_cli.bench.preload", "ccl_cli.report.table", "ccl_cli.engine.indexing", "ccl_cli.engine.packing",
             "ccl_cli.data.prepare", "ccl_plugins.precomputed", "ccl_plugins.small", "faiss", __name__]  # fmt: skip
 _WRITES = {
@@ -165,7 +167,7 @@ def _run(
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(file, stream)
-    util.spawnv_passfds = _fork_instead
+    util.spawnv_passfds = fork_instead
     resource_tracker._resource_tracker.__init__()  # one of its own
     for name, value in small.items():
         module, _, constant = name.rpartition(".")
@@ -205,27 +207,3 @@ def _count_writes(path: str, before: int) -> None:
 
     sys.addaudithook(look)
     memory[8:] = struct.pack("q", 1)  # it has begun
-
-
-def _fork_instead(path: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
-    """As ``spawnv_passfds``, for ``python -c CODE``: from here, where everything is imported."""
-    code = arguments[list(arguments).index("-c") + 1]
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        kept = {0, 1, 2, *map(int, passed)}
-        for number in map(int, os.listdir("/proc/self/fd")):
-            if number not in kept:
-                with contextlib.suppress(OSError):
-                    os.close(number)
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
-            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
-        forkserver._forkserver.__init__()
-        resource_tracker._resource_tracker.__init__()
-        exec(code, {"__name__": "__main__"})
-    except SystemExit:
-        pass
-    finally:
-        os._exit(0)
