@@ -9,32 +9,42 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.warm import FIRST, warm_ccl
 from tests.plugin_folder import own_python
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
 
-def follow(page: str, folder: Path, python: Path) -> str:
+def follow(page: str, folder: Path, python: Path, programs: Path) -> str:
     """Write the files that a page names and run its commands; what they print."""
     shown = []
     for language, title, text in _BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
         if title:
             (folder / title).write_text(text, encoding="utf-8")
         elif language == "bash":
-            shown += [run(line, folder, python) for line in text.splitlines()]
+            shown += [run(line, folder, python, programs) for line in text.splitlines()]
     return "".join(shown)
 
 
-def run(line: str, folder: Path, python: Path) -> str:
-    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+def run(line: str, folder: Path, python: Path, programs: Path) -> str:
+    path = os.pathsep.join([str(programs), str(python.parent), os.environ["PATH"]])
+    (site,) = python.parents[1].glob("lib/python3*/site-packages")
+    first = f"import site, sys; site.addsitedir({str(site)!r}); sys.executable = {str(python)!r}"
     # Nothing is fetched: what a package needs to be built is in the development environment.
     pip = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_QUIET": "1"}
     done = subprocess.run(
         line,
         shell=True,
         cwd=folder,
-        env={**os.environ, **pip, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PATH": path, "CCL_OFFLINE": "1"},
+        env={
+            **os.environ,
+            **pip,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PATH": path,
+            "CCL_OFFLINE": "1",
+            FIRST: first,
+        },
         capture_output=True,
         text=True,
         timeout=600,
@@ -54,7 +64,8 @@ def run(line: str, folder: Path, python: Path) -> str:
     ],
 )
 def test_a_reader_who_copies_the_page_has_a_working_plugin(tmp_path, page, shown):
-    out = follow(page, tmp_path, own_python(tmp_path / "venv"))
+    with warm_ccl(tmp_path / "warm") as programs:
+        out = follow(page, tmp_path, own_python(tmp_path / "venv"), programs)
     for text in shown:
         assert text in out
     assert "failed  " not in out
