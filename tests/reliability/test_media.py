@@ -77,7 +77,7 @@ def test_damaged_clips_are_read_or_refused(small, shared, tmp_path, tally, trial
     sources = {f"0.{form}": content for form, content in small.items()}
 
     def files() -> Iterator[Path]:
-        for seed in trials(10, 640):
+        for seed in trials(10, 2200):
             source, form = seed // len(FORMS) // 20 % len(CLIPS), list(FORMS)[seed % len(FORMS)]
             name = f"{source}.{form}"
             if name not in sources:
