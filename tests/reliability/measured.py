@@ -16,7 +16,10 @@ from typing import NamedTuple
 
 
 class Sample(NamedTuple):
-    """One look. Memory is shared out among the processes that share it (PSS), so that the sum is what is taken."""
+    """One look. Memory is shared out among the processes that share it (PSS), so that the sum is what is taken.
+
+    Pages of files are left out: libraries are shared with programs that come and go, and our part changes with them.
+    """
 
     seconds: float
     done: int
@@ -82,7 +85,7 @@ def _pss(process: int) -> float:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))) / 1024
 
 
 def _files(process: int) -> int:
