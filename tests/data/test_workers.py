@@ -6,7 +6,7 @@ import signal
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from ccl_cli.data.workers import naming_lost_workers, worker_options
+from ccl_cli.data.workers import SERVER, naming_lost_workers, worker_options
 from ccl_cli.errors import EnvironmentError_
 
 
@@ -48,3 +48,20 @@ def test_a_reading_process_that_is_killed_ends_with_a_sentence(options):
 def test_other_errors_pass(said):
     with pytest.raises(RuntimeError, match=said), naming_lost_workers():
         raise RuntimeError(said)
+
+
+def deaf(listens):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    listens.send(None)
+    signal.pause()
+
+
+def test_a_process_that_is_left_when_python_exits_is_not_waited_for():
+    """Python ends it with ``terminate``, to whose signal it is deaf."""
+    here, there = SERVER.Pipe()
+    process = SERVER.Process(target=deaf, args=(there,), daemon=True)
+    process.start()
+    here.recv()
+    process.terminate()
+    process.join(20)
+    assert process.exitcode == -signal.SIGKILL

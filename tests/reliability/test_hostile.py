@@ -41,6 +41,7 @@ from ccl_cli.rows import csv_text
 from ccl_cli.spec import parse_model
 from ccl_cli.teachers.cache import Cached
 from ccl_cli.teachers.weights import WeightFile, load_state, pull
+from tests.browser import browser
 from tests.models import write_run
 from tests.reliability.tally import full
 from tests.web import Server, serving
@@ -169,8 +170,6 @@ def test_no_pickle_is_run(tally, trials, place, tmp_path):
     name, forms, read = READERS[place]
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
-    if place == "teacher image:resnet34":
-        pytest.importorskip("timm")
     for number in trials(2, 40):
         rng = random.Random(f"{place} {number}")
         form, way, how, protocol = rng.choice(forms), rng.randrange(WAYS), rng.randrange(4), rng.randrange(6)
@@ -801,22 +800,12 @@ SCRIPTS = [
     "<style>@import 'http:{port}'",
     "<math><mtext><img src=x onerror=document.title='pwned'>",
 ]
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-    "chromium-headless-shell",
-)
 
 
 @pytest.fixture(scope="module")
 def browse(tmp_path_factory) -> Callable[[Path], str]:
     """The page as a browser has it once its scripts have run."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"there is no browser here: looked for {', '.join(BROWSERS)}")
+    program = browser()
     profile = tmp_path_factory.mktemp("profile")
 
     def look(page: Path) -> str:

@@ -16,6 +16,7 @@ from ccl_cli.report.layout import blocks
 from ccl_cli.report.page import SECTIONS, page
 from ccl_cli.report.study import study
 from ccl_cli.report.table import tables
+from tests.browser import browser
 from tests.report.folders import write_cell
 from tests.report.pages import Reading, write_study
 
@@ -237,22 +238,16 @@ def test_the_runs_own_videos_and_reasons_are_counted(text):
     assert "test/x: damaged" in text
 
 
-def _chromium():
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
 @pytest.mark.slow
 def test_a_browser_shows_it_without_a_word_of_complaint(text, tmp_path):
-    browser = _chromium()
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
+    program = browser()
     (tmp_path / "p.html").write_text(text)
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     picture = tmp_path / "p.png"
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0", profile]
     done = subprocess.run(
         [
-            browser,
+            program,
             *words,
             "--window-size=1280,900",
             f"--screenshot={picture}",
