@@ -162,11 +162,16 @@ def load(plugin: Plugin) -> Any:
         message = f"{_subject(plugin)} cannot be loaded from '{plugin.value}': {reason}."
         raise Broken(message, hint, reason) from error
     missing = [name for name in _CONTRACT.get(plugin.group, ()) if not hasattr(target, name)]
+    missing += [name for name in dir(target) if _is_abstract(getattr(target, name, None))]
     if missing or not callable(target):
         reason = f"'{plugin.value}' {'has no ' + missing[0] if missing else 'cannot be called'}"
         message = f"{_subject(plugin)} breaks its contract: {reason}."
         raise Broken(message, f"Update or uninstall {plugin.distribution}.", reason)
     return target
+
+
+def _is_abstract(member: object) -> bool:
+    return getattr(member, "__isabstractmethod__", False) is True
 
 
 def _subject(plugin: Plugin) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -73,6 +74,7 @@ class Method(nn.Module):
     def __init__(self, options: Any, setting: Setting) -> None:
         super().__init__()
 
+    @abstractmethod
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
     ) -> dict[str, Tensor]:

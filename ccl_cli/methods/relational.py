@@ -6,6 +6,7 @@ is zero on both sides, and every count is of the rows present: the terms are tho
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -96,6 +97,7 @@ class RelationalMethod(Method):
         compared = self.compare(name, student, teacher, everywhere)
         return {f"{term}/{name}": masked_mean(values, present) for term, values in compared.items()}
 
+    @abstractmethod
     def compare(self, name: str, student: Rows, teacher: Rows, present: Tensor) -> dict[str, Tensor]:
         """Weighted values per anchor, [A], by term; ``present`` marks candidates, [C]."""
         raise NotImplementedError(f"{type(self).__name__} does not define compare")

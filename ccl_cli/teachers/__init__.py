@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
@@ -86,6 +87,7 @@ class Teacher(nn.Module):
     preprocess_version: ClassVar[int] = 1
 
     @classmethod
+    @abstractmethod
     def from_spec(cls, spec: Spec) -> Self:
         """Build the teacher that ``spec`` names, with its weights.
 
@@ -106,6 +108,7 @@ class Teacher(nn.Module):
         Only a teacher that ``sees_label`` has a use for them; it keeps them in its preprocess.
         """
 
+    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``x``, ``[B, *preprocess.shape]`` to ``[B, dim]``."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
