@@ -22,6 +22,8 @@ from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
+pytestmark = pytest.mark.slow
+
 ROWS, DIM, CLASSES = 8, 5, 3
 PRESENT = {
     "unequal": [1, 1, 0, 1, 0, 1, 0, 0],

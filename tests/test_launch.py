@@ -127,6 +127,7 @@ def test_a_mistake_that_all_make_is_told_once_with_its_exit_code(probe):
     assert err.splitlines() == ["Error: No videos.", "  Get some."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "code", "said"),
     [("last_fails", 4, "Error: Rank one sees no videos."), ("last_is_killed", 137, "")],

@@ -100,6 +100,7 @@ def test_without_the_allowance_missing_videos_end_the_run(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_with_nothing_prepared_each_missing_thing_is_named_with_its_command():
     done = ccl(*LINE)
     assert done.returncode == 4

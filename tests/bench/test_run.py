@@ -44,6 +44,7 @@ def stamps(root):
     return {path.parent.name: path.stat().st_mtime_ns for path in root.glob("*/model.safetensors")}
 
 
+@pytest.mark.slow
 def test_finished_cells_are_kept_and_a_broken_one_does_not_stop_the_rest(clips_folder):
     methods = {
         "diverges": {"method": "fitnet", "optim": {"lr": 1e30}},

@@ -41,6 +41,7 @@ class DiesAtTheStart:
         return os._exit, (1,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_only_the_job_that_breaks_its_process_is_lost(workers):
     jobs = [("ok", number) for number in range(30)]

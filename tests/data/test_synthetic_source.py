@@ -273,6 +273,7 @@ def test_several_processes_write_the_same_files(tmp_path, monkeypatch):
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["stdin", "file"])
 def test_scripts_that_new_processes_cannot_import_do_not_hang(tmp_path, source):
     script = tmp_path / "script.py"

@@ -8,6 +8,7 @@ from ccl_cli.engine.build import make_student
 from ccl_cli.engine.device import pad_time_apart
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [8, 16])
 @pytest.mark.parametrize("spec", ["r2plus1d_tiny", "r2plus1d_10", "x3d_xs"])
 def test_padding_time_apart_changes_nothing(spec, frames):

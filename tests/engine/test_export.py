@@ -220,6 +220,7 @@ def at_batches(value: torch.Tensor) -> torch.Tensor:
     return value if len(value) == 1 else value.roll(1, dims=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "change"),
     [("feature", off_by(3e-4)), ("logits", at_batches), ("feature", lambda value: value * float("nan"))],

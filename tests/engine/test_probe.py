@@ -342,6 +342,7 @@ def test_a_class_with_one_video_and_a_pair_that_shares_none(tmp_path, caplog):
     assert "none has both" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_real_files(clips_folder, workers):
     """Frames and sound of the middle; the table's rows are looked up beside them."""

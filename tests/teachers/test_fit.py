@@ -87,6 +87,7 @@ def noise(teacher, count=3):
     return (255 * x).to(torch.uint8) if teacher.preprocess.dtype == torch.uint8 else x - 0.5
 
 
+@pytest.mark.slow
 def test_a_fitted_teacher_tells_sounds_apart_and_comes_back_from_its_file(data, tmp_path):
     report = fit(
         parse_model("audio:small?seconds=0.5"),
@@ -216,6 +217,7 @@ def test_a_timm_network_is_adapted_to_a_domain(data, tmp_path, network):
         assert teacher.class_probabilities(noise(teacher)).shape == (3, 10)
 
 
+@pytest.mark.slow
 def test_a_timm_network_learns_its_domain(clips_folder):
     data, options = f"folder:{clips_folder / 'set'}", FitOptions(epochs=25, batch_size=6, workers=0)
     report = fit(parse_model("image:test_resnet?size=32&weights=random"), data, None, options)
@@ -236,6 +238,7 @@ def narrow_cnn14(monkeypatch):
     return cnn14.Cnn14
 
 
+@pytest.mark.slow
 def test_cnn14_learns_sounds_and_its_file_comes_back(clips_folder, narrow_cnn14):
     data, options = f"folder:{clips_folder / 'set'}", FitOptions(epochs=25, batch_size=6, workers=0)
     report = fit(parse_model("audio:cnn14?weights=random&seconds=0.5"), data, None, options)
