@@ -25,7 +25,7 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
         tracker: "none" or "tensorboard"; :func:`start_tracker` says where it writes.
 
     Raises:
-        EnvironmentError_: the machine lacks what was asked for.
+        EnvironmentError_: the machine lacks what was asked for, or the group's processes do not meet.
     """
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
@@ -37,6 +37,16 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
         _need_tensorboard()
     # A second run in one process may have another precision; the processes' group stays.
     AcceleratorState._reset_state(reset_partial_state=False)
+    try:
+        return _accelerator(precision, tracker)
+    except torch.distributed.DistError as error:
+        raise EnvironmentError_(
+            f"The processes of this run did not find each other: {str(error).splitlines()[0]}",
+            "Check MASTER_ADDR and MASTER_PORT; each run on a machine needs a port of its own.",
+        ) from error
+
+
+def _accelerator(precision: str, tracker: str) -> Accelerator:
     return Accelerator(
         mixed_precision=precision.replace("fp32", "no"),
         log_with=None if tracker == "none" else tracker,

@@ -125,7 +125,8 @@ TABLE: dict[str, Instead] = {
     "ccl train --recipe mine.yaml --num-processes 2": Instead("two GPUs", "ccl train --recipe mine.yaml"),
     "ccl eval --num-processes 2": Instead("two GPUs", "ccl eval"),
     "sbatch nodes.sh": Instead(
-        "two machines", "SLURM_JOB_NODELIST=localhost SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1 {}"
+        "two machines",
+        "SLURM_JOB_ID=$$ SLURM_JOB_NODELIST=localhost SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1 {}",
     ),
 }
 

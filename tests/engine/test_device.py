@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -55,3 +60,30 @@ def test_time_is_padded_apart_by_what_each_clip_is_like():
     pad_time_apart(network)
     for clip, expected in zip(clips, before, strict=True):
         assert torch.allclose(network(clip), expected, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_processes_that_cannot_meet_are_told_what_to_check():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        group = {
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(taken.getsockname()[1]),
+            "ACCELERATE_USE_CPU": "true",
+        }
+        code = """
+from ccl_cli.engine.device import set_up
+from ccl_cli.errors import EnvironmentError_
+try:
+    set_up("fp32")
+except EnvironmentError_ as error:
+    print(error, error.hint)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | group, capture_output=True, text=True, timeout=120
+        )
+    assert "did not find each other" in done.stdout, done.stderr
+    assert "address already in use" in done.stdout
+    assert "MASTER_PORT" in done.stdout
