@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import zipfile
 
 import pytest
@@ -238,34 +237,28 @@ def test_a_built_in_name_cannot_be_taken_over(site):
 # ---- cost
 
 
-def test_the_scan_of_many_distributions_is_quick_and_imports_nothing_heavy(tmp_path):
+def test_the_scan_of_many_distributions_imports_nothing_heavy(tmp_path):
     for number in range(150):
         text = (
             f"[ccl.teachers]\ntext.t{number} = t{number}:T\n" if number % 30 == 0 else "[console_scripts]\n"
         )
         install(tmp_path, f"dist{number}", text)
     code = (
-        "import sys; from ccl_cli import registry; import time\n"
-        "best = 1e9\n"
-        "for _ in range(5):\n"
-        "    registry._scan.cache_clear(); begin = time.perf_counter(); registry.scan()\n"
-        "    best = min(best, time.perf_counter() - begin)\n"
+        "import sys; from ccl_cli import registry\n"
         "assert len([p for p in registry.scan().plugins if p.name.startswith('text.')]) == 5\n"
-        "print(best, *({'torch', 'timm', 'pydantic', 'numpy', 'ccl_plugins'} & set(sys.modules)))"
+        "print(*({'torch', 'timm', 'pydantic', 'numpy', 'ccl_plugins'} & set(sys.modules)))"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    seconds, *heavy = done.stdout.split()
-    assert heavy == []
-    assert float(seconds) < 0.1  # 0.01 on an idle machine
+    assert done.stdout.split() == []
 
 
-def test_the_scan_is_read_once_per_process(site):
-    registry.scan()
-    begin = time.perf_counter()
-    for _ in range(1000):
+def test_the_scan_is_read_once_per_process(site, monkeypatch):
+    reads, entries = [], registry._entries
+    monkeypatch.setattr(registry, "_entries", lambda *which: reads.append(which) or entries(*which))
+    for _ in range(3):
         registry.scan()
-    assert time.perf_counter() - begin < 0.5
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize(("kind", "base"), [("teachers", "Teacher"), ("methods", "Method")])

@@ -40,8 +40,9 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
     try:
         return _accelerator(precision, tracker)
     except torch.distributed.DistError as error:
+        reason = str(error).partition("\n")[0]
         raise EnvironmentError_(
-            f"The processes of this run did not find each other: {str(error).splitlines()[0]}",
+            f"The processes of this run did not find each other: {reason}",
             "Check MASTER_ADDR and MASTER_PORT; each run on a machine needs a port of its own.",
         ) from error
 

@@ -338,8 +338,8 @@ class Words(Teacher):
     def from_spec(cls, spec):
         return cls()
 
-    def forward(self, batch):
-        raise NotImplementedError
+    def forward(self, x):
+        return x
 '''
     install(
         tmp_path, "words", "[ccl.teachers]\ntext.words = words_mod:Words\n", modules={"words_mod": source}
