@@ -30,6 +30,7 @@ from ccl_cli.engine.caching import CachedRows, open_caches
 from ccl_cli.engine.device import pad_time_apart, set_up, start_tracker
 from ccl_cli.engine.dry_run import describe
 from ccl_cli.engine.finite import Skipped, TeacherFaults, all_finite
+from ccl_cli.engine.heap import keep_blocks, separate_blocks
 from ccl_cli.engine.opening import open_run, release
 from ccl_cli.engine.optim import lr_factor, parameter_groups, sgd
 from ccl_cli.engine.progress import Clock, Meter, by_teacher, figures_text, jsonl_writer
@@ -118,6 +119,8 @@ class Trainer:
     ) -> None:
         self.recipe, self.parts, self.run, self.accelerator = recipe, parts, run, accelerator
         self.device = accelerator.device
+        if self.device.type == "cpu":
+            separate_blocks()
         self.use_caches(cached or {})
         memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
         student = parts.student
@@ -230,6 +233,8 @@ class Trainer:
         else:
             self._skip()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cpu":
+            keep_blocks()
         self.step += 1
 
     def _update(self) -> None:
