@@ -56,12 +56,14 @@ def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
     # which is exact however small; for the rest log1p is accurate. The guard log(1 - p + 1e-10) is neither:
     # its gradient vanishes for exactly the worst negatives.
     best = scores.detach().max(dim=1, keepdim=True).indices  # faster than argmax
-    log_sum_others = scores.scatter(1, best, _EXCLUDED).logsumexp(dim=1, keepdim=True)  # [A, 1]
+    others = scores.scatter(1, best, _EXCLUDED)
+    largest = others.detach().amax(dim=1, keepdim=True)
+    weights = (others - largest).exp()  # 0 at the best entry
+    log_sum_others = largest + weights.sum(dim=1, keepdim=True).log()  # [A, 1]
     log_sum = torch.logaddexp(scores.gather(1, best), log_sum_others)  # [A, 1]
-    log_p = scores - log_sum
-    log_not_p = torch.log1p(-log_p.scatter(1, best, _EXCLUDED).exp())
+    log_not_p = torch.log1p(-(largest - log_sum).exp() * weights)
     log_not_p = log_not_p.scatter(1, best, log_sum_others - log_sum)
-    return -_mean_where(log_p, positive & present) - _mean_where(log_not_p, ~positive & present)
+    return -_mean_where(scores - log_sum, positive & present) - _mean_where(log_not_p, ~positive & present)
 
 
 def info_nce(scores: Tensor, target: Tensor, present: Tensor) -> Tensor:
@@ -107,5 +109,6 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of each row's masked entries, all of them finite; 0 for a row without any."""
-    total: Tensor = torch.linalg.vecdot(values, mask.to(values.dtype))
-    return total / mask.sum(dim=1).clamp(min=1)
+    counted = mask.to(values.dtype)
+    total: Tensor = torch.linalg.vecdot(values, counted)
+    return total / counted.sum(dim=1).clamp(min=1)

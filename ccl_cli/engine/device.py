@@ -12,6 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ccl_cli.engine.heap import keep_blocks
 from ccl_cli.errors import EnvironmentError_
 
 _log = logging.getLogger("ccl")
@@ -35,6 +36,8 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
         _log.warning("This CPU has no fast bf16 arithmetic: fp32 will be many times faster.")
     if tracker == "tensorboard":
         _need_tensorboard()
+    if not torch.cuda.is_available():
+        keep_blocks()
     # A second run in one process may have another precision; the processes' group stays.
     AcceleratorState._reset_state(reset_partial_state=False)
     try:

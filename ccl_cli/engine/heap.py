@@ -1,10 +1,10 @@
-"""Memory of training steps on a CPU: kept from one step to the next, where the C library is glibc.
+"""Memory of a process that computes on a CPU: what is freed is kept, where the C library is glibc.
 
 Left alone, glibc returns large blocks to the system as soon as they are free, and the system clears every
 page before it hands it out again: a third of the time of a step of R(2+1)D in bf16, which asks for gigabytes.
 
-What outlives a step (parameters, momentum) must not lie among the blocks that are kept: it would cut them
-into pieces that nothing fits. So the first step's blocks come straight from the system, each on its own.
+What outlives a training step (parameters, momentum) must not lie among the blocks that are kept: it would
+cut them into pieces that nothing fits. So a trainer's first blocks come straight from the system, one by one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def separate_blocks() -> None:
 
 
 def keep_blocks() -> None:
-    """Keep what is freed from now on for later requests. Cheap: may be called after every step."""
+    """Keep what is freed from now on, for later requests. Cheap: may be called after every step."""
     _set(_TRIM_THRESHOLD, _ALL)
     _set(_MMAP_THRESHOLD, _GROWS_FOR)
 

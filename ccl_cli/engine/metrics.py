@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 _SCORES_AT_ONCE = 2**26  # with fewer the product is slower
+_COLUMNS = 2048  # gallery items per product: with more, what comes out no longer fits the processor's cache
+_ROWS = 64  # queries per product from which on it is worth its preparations
 _CELLS = 2**16
 _STRETCH = 64
 _TINY = np.float32(1e-30)
@@ -108,12 +111,23 @@ def score_blocks(
     """
     count = max(1, scores_at_once // max(1, len(gallery)))
     memory = gallery.new_empty(min(count, len(queries)), len(gallery))
-    # NumPy's own product: on processors that are not Intel's, that of torch is up to a third slower.
-    left, right, scores = queries.numpy(), gallery.numpy().T, memory.numpy()
     for first in range(0, len(queries) if len(gallery) else 0, count):
         rows = slice(first, min(first + count, len(queries)))
-        np.matmul(left[rows], right, out=scores[: rows.stop - first])
-        yield rows, memory[: rows.stop - first]
+        scores = memory[: rows.stop - first]
+        _products(queries[rows], gallery, scores)
+        yield rows, scores
+
+
+def _products(queries: Tensor, gallery: Tensor, out: Tensor) -> None:
+    """``queries @ gallery.T``; torch's own product is half as fast on processors that are not Intel's."""
+    fast = torch.backends.mkldnn.is_available() and queries.dtype == torch.float32  # type: ignore[no-untyped-call]
+    if len(queries) < _ROWS or not fast:
+        np.matmul(queries.numpy(), gallery.numpy().T, out=out.numpy())
+        return
+    asked = queries.to_mkldnn()
+    for first in range(0, len(gallery), _COLUMNS):
+        columns = slice(first, first + _COLUMNS)
+        out[:, columns] = F.linear(asked, gallery[columns]).to_dense()
 
 
 def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
