@@ -15,15 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_BUSY = 0.5  # other work on the machine, in cores, from which on a figure is called taken on a busy machine
+_BUSY = 0.2  # other work on the machine, in cores, from which on a figure is called taken on a busy machine
 
 
 def heading(title: str, *packages: str) -> None:
     """Begin a section: what was run, where, when, on which versions, and what else the machine was doing."""
     from importlib.metadata import version
 
-    load = os.getloadavg()[0]
-    busy = f"busy: load {load:.1f} before the start" if load > _BUSY else f"idle: load {load:.1f}"
+    cores = busy_cores()
+    state = "busy" if cores > _BUSY else "idle"
+    busy = f"{state}: {cores:.1f} cores were at work before the start"
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     script = Path(sys.argv[0]).resolve()
     command = shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
@@ -77,6 +78,18 @@ def peak_memory(anew: bool = False) -> int:
         Path("/proc/self/clear_refs").write_text("5")
     # Not getrusage: its figure starts with that of the process which started this one.
     return _field("/proc/self/status", "VmHWM")
+
+
+def busy_cores(seconds: float = 3.0) -> float:
+    """Cores that work, of whatever program, while this one waits (Linux)."""
+
+    def spent() -> tuple[int, int]:
+        ticks = [int(field) for field in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]]
+        return sum(ticks), ticks[3] + ticks[4]  # of the latter nothing was done, or a disk was waited for
+
+    (all_before, idle_before), _ = spent(), time.sleep(seconds)
+    all_after, idle_after = spent()
+    return (os.cpu_count() or 1) * (1 - (idle_after - idle_before) / (all_after - all_before))
 
 
 def available_memory() -> int:
