@@ -63,7 +63,9 @@ def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
     log_sum = torch.logaddexp(scores.gather(1, best), log_sum_others)  # [A, 1]
     log_not_p = torch.log1p(-(largest - log_sum).exp() * weights)
     log_not_p = log_not_p.scatter(1, best, log_sum_others - log_sum)
-    return -_mean_where(scores - log_sum, positive & present) - _mean_where(log_not_p, ~positive & present)
+    own = positive & present
+    log_p = _mean_where(scores, own) - log_sum.squeeze(1) * own.any(dim=1)
+    return -log_p - _mean_where(log_not_p, ~positive & present)
 
 
 def info_nce(scores: Tensor, target: Tensor, present: Tensor) -> Tensor:

@@ -126,6 +126,7 @@ def worker(rank, folder):
         except ZeroDivisionError:
             facts["error"] = "everywhere"
         torch.save(facts, f"{folder}/facts-{rank}.pt")
+        dist.barrier()  # none takes the group down while the other is still at work
     finally:
         dist.destroy_process_group()
 
