@@ -7,9 +7,8 @@ The student has one block per stage (`r2plus1d_10`), the image teacher is a ResN
 with random weights. Audio comes as vectors that were computed before, but where CNN14 is "live too": it hears
 ten seconds per clip. The published step is written here from its description, as a reference only: three
 backward passes through one graph, gradients on in the image teacher, contrast in both directions by way of
-(B, B, D) differences. Ours are steps of the product's trainer.
-All take the losses of the published code (`preset: official`), so the gradients are the same: --check
-compares them in float64.
+(B, B, D) differences. Ours are steps of the product's trainer. All take the losses of the published code
+(`preset: official`), so the gradients are the same: --check compares them in float64.
 
 Each variant runs in processes of its own, in turns: steps to warm up, then --steps timed ones. The published
 step is the same from its second on; ours gets faster, and larger, over its first ten. Memory is the most that
@@ -315,14 +314,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, value in {
-        "batch": 16,
-        "frames": 16,
-        "size": 112,
-        "rounds": 3,
-        "steps": 2,
-        "warm-up": 10,
-    }.items():
+    numbers = {"batch": 16, "frames": 16, "size": 112, "rounds": 3, "steps": 2, "warm-up": 10}
+    for name, value in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--small", action="store_true", help="Batch 4 of 8 frames at 56 pixels.")
     parser.add_argument("--compile", action="store_true", help="Also torch.compile (minutes).")

@@ -58,7 +58,7 @@ def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
     best = scores.detach().max(dim=1, keepdim=True).indices  # faster than argmax
     others = scores.scatter(1, best, _EXCLUDED)
     largest = others.detach().amax(dim=1, keepdim=True)
-    weights = (others - largest).exp()  # 0 at the best entry
+    weights = (others - largest).exp()  # 0 at the best entry, or it is alone
     log_sum_others = largest + weights.sum(dim=1, keepdim=True).log()  # [A, 1]
     log_sum = torch.logaddexp(scores.gather(1, best), log_sum_others)  # [A, 1]
     log_not_p = torch.log1p(-(largest - log_sum).exp() * weights)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, top_k_accuracy_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from ccl_cli.engine.metrics import highest, ranks, recognition, retrieval
+from ccl_cli.engine.metrics import highest, ranks, recognition, retrieval, score_blocks
 
 
 @given(seed=st.integers(0, 10_000), classes=st.integers(6, 9))
@@ -87,6 +87,19 @@ def test_how_many_scores_are_held_at_once_changes_nothing(scores_at_once):
     figures = retrieval(queries, labels[:300], gallery, labels, scores_at_once=scores_at_once)
     expected = _by_sorting(queries, labels[:300], gallery, labels)
     assert figures == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("queries", [1, 63, 64, 200])
+@pytest.mark.parametrize("gallery", [1, 2048, 4100])
+def test_blocks_of_scores_are_the_products_however_many_there_are(queries, gallery):
+    rng = torch.Generator().manual_seed(0)
+    asked, held = torch.randn(queries + gallery, 24, generator=rng).split([queries, gallery])
+    blocks = [(rows, scores.clone()) for rows, scores in score_blocks(asked, held, 150 * gallery)]
+    assert [row for rows, _ in blocks for row in range(rows.start, rows.stop)] == list(range(queries))
+    expected = asked.double() @ held.double().T
+    torch.testing.assert_close(
+        torch.cat([scores for _, scores in blocks]).double(), expected, atol=1e-5, rtol=0
+    )
 
 
 @given(seed=st.integers(0, 10_000), values=st.integers(1, 5), items=st.integers(1, 200))

@@ -102,7 +102,6 @@ def test_training_learns_and_evaluation_reads_only_the_model(clips_folder, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_memory_is_kept_once_the_first_step_is_over(clips_folder, monkeypatch):
     said = []
     monkeypatch.setattr("ccl_cli.engine.trainer.separate_blocks", lambda: said.append("separate"))
@@ -118,6 +117,8 @@ def test_memory_is_kept_once_the_first_step_is_over(clips_folder, monkeypatch):
     assert said == ["separate", "step", "keep"]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_workers_do_not_change_the_result(clips_folder):
     models = [train(recipe(clips_folder, train={"workers": n, "max_steps": 4})) for n in (0, 2)]
     first, second = (load_file(run / "model.safetensors") for run in models)
