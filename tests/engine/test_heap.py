@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
     reason="Only glibc keeps blocks on request.",
 )
 
-# Twice the same blocks, 240 MB in all; how many pages the system had to hand out each time.
+# The same blocks again and again, 240 MB in all; how many pages the system had to hand out each time.
 PROGRAM = """
 import json, resource, torch
 from ccl_cli.engine.heap import keep_blocks, separate_blocks
@@ -29,7 +29,7 @@ def faults():
 separate_blocks()
 separate = [faults(), faults()]
 keep_blocks()
-print(json.dumps({"separate": separate, "kept": [faults(), faults()]}))
+print(json.dumps({"separate": separate, "kept": [faults() for _ in range(6)]}))
 """
 PAGES = 240_000_000 // 4096
 
@@ -51,7 +51,7 @@ def pages(**environment: str) -> dict[str, list[int]]:
 def test_blocks_are_the_systems_at_first_and_kept_later() -> None:
     counted = pages()
     assert min(counted["separate"]) > 0.8 * PAGES
-    assert counted["kept"][1] < 0.2 * PAGES
+    assert counted["kept"][-1] < 0.2 * PAGES  # it takes some rounds until the heap has room for all
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_blocks_are_the_systems_at_first_and_kept_later() -> None:
     [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}],
 )
 def test_what_the_user_has_chosen_stays(environment: dict[str, str]) -> None:
-    assert pages(**environment)["kept"][1] > 0.8 * PAGES
+    assert pages(**environment)["kept"][-1] > 0.8 * PAGES
