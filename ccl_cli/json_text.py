@@ -39,6 +39,9 @@ def fits(value: Any, shape: Shape) -> bool:
             for key, of in shape.items()
             for each in (value.values() if key == "*" else [value.get(key)])
         )
+    if shape == [int] and isinstance(value, list):  # in fewer steps: a film has many thousand timestamps
+        whole = set(map(type, value)) <= {int}
+        return whole and max(value, default=0) < _WHOLE and min(value, default=0) > -_WHOLE
     if isinstance(shape, list):
         each_of = shape * len(value) if isinstance(value, list) and len(shape) == 1 else shape
         return isinstance(value, list) and len(value) == len(each_of) and all(map(fits, value, each_of))

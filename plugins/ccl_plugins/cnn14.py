@@ -34,6 +34,8 @@ _FFT, _HOP, _MELS, _LOW, _HIGH = 1024, 320, 64, 50.0, 14_000.0
 _SHORTEST = 31 * _HOP  # samples that leave one frame after five poolings by two
 _FRONT_END = ("spectrogram_extractor.", "logmel_extractor.", "spec_augmenter.")
 _WIDTHS = (1, 64, 128, 256, 512, 1024, 2048)
+_LARGE = 4  # blocks whose maps are too large for a processor's cache, unless they are of a few tracks only
+_TRACKS = 4
 
 _RECORD = "https://zenodo.org/records/3987831/files/"
 _PUBLISHED = {
@@ -164,14 +166,22 @@ class Cnn14(Teacher):
         """
         x = self.log_mel(x).unsqueeze(1)  # [B, 1, frames, mels]
         x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
-        for number in range(1, len(_WIDTHS)):
-            x = self.get_submodule(f"conv_block{number}")(x)
-            if number < len(_WIDTHS) - 1:
-                x = F.avg_pool2d(x, 2)
+        # On a processor a quarter to a third less time than all at once; small maps go the other way. In
+        # training, batch norm learns from a whole batch.
+        parts = x.split(_TRACKS) if x.device.type == "cpu" and not self.training else [x]
+        x = torch.cat([self._blocks(part, 1, _LARGE) for part in parts])
+        x = self._blocks(x, _LARGE + 1, len(_WIDTHS) - 1)
         x = x.mean(dim=3)  # [B, 2048, frames / 32]
         x = x.amax(dim=2) + x.mean(dim=2)
         embedding: Tensor = F.relu(self.fc1(x)).float()
         return embedding
+
+    def _blocks(self, x: Tensor, first: int, last: int) -> Tensor:
+        for number in range(first, last + 1):
+            x = self.get_submodule(f"conv_block{number}")(x)
+            if number < len(_WIDTHS) - 1:
+                x = F.avg_pool2d(x, 2)
+        return x
 
     def log_mel(self, x: Tensor) -> Tensor:
         """Log-mel spectrogram in decibel: ``[B, samples]`` to ``[B, frames, 64]``, always float32."""
@@ -205,8 +215,8 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)), inplace=True)
 
 
 @functools.cache

@@ -66,7 +66,7 @@ def test_it_is_the_reference_network(published, monkeypatch):
     monkeypatch.setenv("CCL_HOME", str(path.parent / "cache"))
     teacher = Cnn14.from_spec(parse_model(f"audio:cnn14@{path}?dim={dim}&seconds=0.5"))
     assert not teacher.random_weights
-    x = torch.stack([sound(16_000), 0.01 * sound(16_000, 1)])
+    x = torch.stack([loud * sound(16_000, seed) for seed, loud in enumerate((1, 0.01, 0.1, 1, 0.3, 0.02))])
     with torch.inference_mode():
         expected = network(x)
         torch.testing.assert_close(teacher(x), expected["embedding"], rtol=1e-4, atol=1e-4)
@@ -173,6 +173,16 @@ def test_short_tracks_are_repeated():
     value = Waveform(seconds=1)(make_window(sound=samples))
     assert value.shape == (32_000,)
     assert torch.equal(value, torch.cat([samples, samples, samples])[:32_000])
+
+
+def test_batch_norm_learns_from_a_whole_batch():
+    teacher = Cnn14.from_spec(parse_model("audio:cnn14?weights=random&seconds=0.5"))
+    torch.nn.Module.train(teacher)  # as fitting it to a data set does
+    with torch.no_grad():
+        teacher(torch.stack([sound(16_000, seed) for seed in range(6)]))
+    counts = {name: int(value) for name, value in teacher.named_buffers() if name.endswith("tracked")}
+    assert len(counts) == 13
+    assert set(counts.values()) == {1}
 
 
 def test_repetition_keeps_the_log_mel_statistics(teacher):
