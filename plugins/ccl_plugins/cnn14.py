@@ -168,7 +168,7 @@ class Cnn14(Teacher):
         x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
         # On a processor a quarter to a third less time than all at once; small maps go the other way. In
         # training, batch norm learns from a whole batch.
-        parts = x.split(_TRACKS) if x.device.type == "cpu" and not self.training else [x]
+        parts = torch.split(x, _TRACKS) if x.device.type == "cpu" and not self.training else [x]
         x = torch.cat([self._blocks(part, 1, _LARGE) for part in parts])
         x = self._blocks(x, _LARGE + 1, len(_WIDTHS) - 1)
         x = x.mean(dim=3)  # [B, 2048, frames / 32]
