@@ -138,9 +138,9 @@ def machine() -> str:
     has = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     # Names hide generations: of two kinds of "AMD EPYC" one is twice as fast in bf16.
-    name, *kind = (fields.get(key, "?") for key in ("model name", "cpu family", "model"))
-    name += f", family {kind[0]} model {kind[1]}"
-    return f"{os.cpu_count()} cores of {name} ({', '.join(has)}), OMP_NUM_THREADS {threads}"
+    name, family, model = (fields.get(key, "?") for key in ("model name", "cpu family", "model"))
+    kind = f"{name}, family {family} model {model} ({', '.join(has)})"
+    return f"{os.cpu_count()} cores of {kind}, OMP_NUM_THREADS {threads}"
 
 
 def _field(file: str, name: str) -> int:
