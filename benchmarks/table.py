@@ -6,7 +6,7 @@
     python benchmarks/table.py --collect        # none: only write the document again
 
 What each benchmark printed, its command, date, machine and versions among it, is kept under
-benchmarks/results/ and copied from there.
+benchmarks/results/ and copied from there. speed_NAME_WORD.md is of another machine, moved there by hand.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def main() -> None:
         write_text(result(name), said.rstrip() + "\n")
         print(said, flush=True)
     sections = [
-        result(name).read_text() + PICTURES.get(name, "") for name in BENCHMARKS if result(name).is_file()
+        file.read_text() + PICTURES.get(name, "")
+        for name in BENCHMARKS
+        for file in sorted(RESULTS.glob(f"speed_{name}*.md"))
     ]
     write_text(DOCUMENT, "\n".join([INTRODUCTION, *sections]))
 
