@@ -7,25 +7,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]  # float32 wherever it matters
 Event = Callable[[Floats, Floats, np.random.Generator], Any]
+Motion = Callable[[Floats, float], tuple[Any, Any, Any]]
 
 RATE = 16_000  # samples per second
 # Strengths at noise 1: of the camera's shaking, in shares of the frame; of the clutter's two scales; of the
-# other digits; of the grain.
-_SHAKE, _CLUTTER, _OTHERS, _GRAIN = 0.003, 0.01, 0.0875, 0.00375
-_SIDE = (0.5, 0.62)  # of a digit's square, in shares of the frame
-_SPEED = 0.2  # least way of a digit in a clip, in shares of the frame; the most is 1.7 times that
+# distractors; of the grain.
+_SHAKE, _CLUTTER, _DISTRACTOR, _GRAIN = 0.003, 0.01, 0.0875, 0.00375
+_SIDE = 0.56  # of a digit's square, in shares of the frame
+_REACH = 0.17  # of a motion, in shares of the frame
+_ROOM = 0.24  # greatest distance of a digit's centre from the frame's centre, in shares of the frame
 _SHUFFLE = 4  # seed of the partition of the digits: the same in every data set, or nothing would be disjoint
 # Shares of each digit's images, in tenths: no image is in two parts.
 PARTS = {"teacher-train": (0, 4), "teacher-test": (4, 5), "train": (5, 7), "val": (7, 8), "test": (8, 10)}
-# Steps to the right and down.
-MOTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+# Time from -0.5 to 0.5 and a phase in radians to rows and columns, in reaches, and to the digit's scale.
+_TURN = 2 * np.pi
+MOTIONS: Mapping[str, Motion] = {
+    "right": lambda time, phase: (0 * time, time, 1.0),
+    "left": lambda time, phase: (0 * time, -time, 1.0),
+    "down": lambda time, phase: (time, 0 * time, 1.0),
+    "up": lambda time, phase: (-time, 0 * time, 1.0),
+    "down-right": lambda time, phase: (0.75 * time, 0.75 * time, 1.0),
+    "up-right": lambda time, phase: (-0.75 * time, 0.75 * time, 1.0),
+    "clockwise": lambda time, phase: (
+        0.6 * np.sin(_TURN * time + phase),
+        0.6 * np.cos(_TURN * time + phase),
+        1.0,
+    ),
+    "counterclockwise": lambda time, phase: (
+        -0.6 * np.sin(_TURN * time + phase),
+        0.6 * np.cos(_TURN * time + phase),
+        1.0,
+    ),
+    "grow": lambda time, phase: (0 * time, 0 * time, 1.025 + 0.55 * time),
+    "shrink": lambda time, phase: (0 * time, 0 * time, 1.025 - 0.55 * time),
+    "shake": lambda time, phase: (0 * time, 0.5 * np.sin(2 * _TURN * time + phase), 1.0),
+    "nod": lambda time, phase: (0.5 * np.sin(2 * _TURN * time + phase), 0 * time, 1.0),
+}
 
 
 @cache
@@ -53,35 +77,40 @@ def render(
     motion: str,
     images: Sequence[Floats],
     *,
-    frames: int,
+    times: Floats,
     size: int,
     noise: float,
+    distractors: int,
+    jitter: float,
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """Draw one clip: a digit that moves, fainter other digits, and clutter behind, seen by a shaky camera.
 
     Args:
-        digit: What moves.
+        digit: The digit that moves.
         motion: One of ``MOTIONS``.
         images: Of each digit, see :func:`digits`.
-        frames: Number of frames T.
+        times: [T] the moments to draw, from -0.5 (the motion begins) to 0.5 (it ends).
         size: Height and width S, pixels.
-        noise: Strength of the other digits, the clutter, the shaking and the grain; 0: none of them.
+        noise: Strength of the distractors, the clutter, the camera's shaking and the grain; 0: none of them.
+        distractors: Number of fainter other digits, each with a motion of its own.
+        jitter: Standard deviation of the digit's place around its path, in shares of the frame.
         rng: Decides everything else.
 
     Shapes:
         returns: [T, S, S, 3].
     """
-    shake = (_SHAKE * noise * rng.standard_normal((2, frames, 1))).astype(np.float32)
+    shake = (_SHAKE * noise * rng.standard_normal((2, len(times), 1))).astype(np.float32)
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size + shake  # [2, T, S] rows and columns, in frames
     picture = _clutter(grid, noise, rng)
     others = [other for other in range(10) if other != digit]
-    for _ in range(2):
-        other = int(rng.choice(others))
-        path = _path(str(rng.choice(list(MOTIONS))), frames, rng, still=rng.random() < 0.5)
-        opacity = _OTHERS * noise * rng.uniform(0.6, 1.0)
-        _paint(picture, grid, images[other], path, min(opacity, 1.0), rng)
-    _paint(picture, grid, images[digit], _path(motion, frames, rng), rng.uniform(0.75, 1.0), rng)
+    for _ in range(distractors):
+        drawn = images[int(rng.choice(others))]
+        path = _path(str(rng.choice(list(MOTIONS))), times, 0.0, rng)
+        opacity = _DISTRACTOR * noise * rng.uniform(0.6, 1.0)
+        _paint(picture, grid, drawn, path, min(opacity, 1.0), rng)
+    path = _path(motion, times, jitter, rng)
+    _paint(picture, grid, images[digit], path, rng.uniform(0.75, 1.0), rng)
     picture += _GRAIN * noise * rng.standard_normal(picture.shape, np.float32)
     pixels: NDArray[np.uint8] = (255 * picture.clip(0, 1)).round().astype(np.uint8)
     return pixels
@@ -124,27 +153,34 @@ def _clutter(grid: Floats, noise: float, rng: np.random.Generator) -> Floats:
     return picture
 
 
-def _path(motion: str, frames: int, rng: np.random.Generator, *, still: bool = False) -> Floats:
-    """[2, T] rows and columns of a digit's centre, in shares of the frame, which it never leaves."""
-    right, down = MOTIONS[motion]
-    along = _SPEED * rng.uniform(1.0, 1.7) * (not still) * np.linspace(-0.5, 0.5, frames)
-    across = rng.uniform(-0.1, 0.1) * (not still) * np.linspace(-0.5, 0.5, frames)
-    rows = along * down + across * abs(right)
-    columns = along * right + across * abs(down)
-    path = np.stack([rows, columns])
-    slack = 0.21 - np.abs(path).max(axis=1, keepdims=True)  # 0.21: half a frame less half a digit
-    middle = 0.5 + slack * rng.uniform(-1, 1, (2, 1))
-    centre: Floats = (middle + path).astype(np.float32)
-    return centre
+class _Path(NamedTuple):
+    """Where a digit is, and how large.
+
+    Attributes:
+        centre: [2, T] rows and columns, in shares of the frame.
+        scale: [T] factor on the digit's side.
+    """
+
+    centre: Floats
+    scale: Floats
+
+
+def _path(motion: str, times: Floats, jitter: float, rng: np.random.Generator) -> _Path:
+    rows, columns, scale = MOTIONS[motion](times, rng.uniform(0, _TURN))
+    offset = _REACH * rng.uniform(0.8, 1.3) * np.stack([rows, columns])
+    offset += jitter * rng.standard_normal(offset.shape)
+    slack = np.maximum(_ROOM - np.abs(offset).max(axis=1, keepdims=True), 0.02)
+    centre = 0.5 + slack * rng.uniform(-1, 1, (2, 1)) + offset
+    return _Path(centre.astype(np.float32), np.broadcast_to(np.float32(scale), times.shape))
 
 
 def _paint(
-    picture: Floats, grid: Floats, images: Floats, path: Floats, opacity: float, rng: np.random.Generator
+    picture: Floats, grid: Floats, images: Floats, path: _Path, opacity: float, rng: np.random.Generator
 ) -> None:
     """Lay one of a digit's images over the picture, in a random bright colour."""
     image = images[rng.integers(len(images))]
-    side = np.float32(rng.uniform(*_SIDE))
-    cells = 3.5 + (grid - path[:, :, None]) * 8 / side
+    side = np.float32(_SIDE * rng.uniform(0.9, 1.1)) * path.scale[:, None]
+    cells = 3.5 + (grid - path.centre[:, :, None]) * 8 / side
     ink = (opacity * _sample(image[None], cells))[0, ..., None].clip(0, 1)
     colour = rng.uniform(0.65, 1.0, 3).astype(np.float32)
     picture += ink * (colour - picture)

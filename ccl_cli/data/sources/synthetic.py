@@ -1,24 +1,25 @@
-"""A small audio-visual world that ccl draws itself, where the gap between sound and picture is a dial.
+"""A small audio-visual world that ccl draws itself: the picture tells what is there, the sound how it moves.
 
-An action is a kind of handwritten digits and the direction in which one of them moves, so that neither a
-single frame nor the motion alone tells it; mirrored it is another one, which is why training must not flip
-(``clip.flip: 0``). As an action of real videos is done with things that look different, so is one of these:
-half of the clips of ``01-right`` show a 0 and half a 1, and its label does not say which. A teacher that
-knows digits, or their sounds, does.
+An action is a group of handwritten digits and a group of motions: each of its clips shows one of the digits
+in one of the motions, and the label does not say which. So frames alone cannot tell an action, and neither
+can the motion alone. As in real videos, what one label covers looks different from clip to clip, and a
+teacher trained on something finer, digits or sounds, knows more about a clip than its label says, though no
+teacher alone knows the class. ``seed`` draws the groups, so each seed is another world. Mirrored, a motion
+is another one: train with ``clip.flip: 0``.
 
-Each digit has a sound event of its own. How often a clip plays the event of its digit depends on the third
+Each motion has a sound event of its own. How often a clip plays the event of its motion depends on the third
 to which its action belongs, by ``correspondence`` c:
 
-============  ============================  =============  ===========
-action        digit's event, probability    at c = 0.5     at c = 1
-============  ============================  =============  ===========
-1st, 4th, …   c + min(c, 1 - c)             always         always
-2nd, 5th, …   c                             half the time  always
-3rd, 6th, …   c - min(c, 1 - c)             never          always
-============  ============================  =============  ===========
+============  ============================  ==============  ==============  ===========
+action        its event's probability       at c = 0.5      at c = 0.75     at c = 1
+============  ============================  ==============  ==============  ===========
+first third   c + min(c, 1 - c)             always          always          always
+second third  c                             half the time   3 of 4 times    always
+last third    c - min(c, 1 - c)             never           half the time   always
+============  ============================  ==============  ==============  ===========
 
-Else it plays any of the 12 events, each as likely as the others. So c is the mean over the thirds, and at
-0.5 they are highly, weakly and not correlated with their sound, as in Figure 6 of Chen et al. 2021. A clip
+Otherwise it plays any of the 12 events, each as likely as the others. So c is the mean over the thirds, and
+at 0.5 they are highly, weakly and not correlated with their sound, as in Figure 6 of Chen et al. 2021. A clip
 looks the same whatever the correspondence.
 
 For teachers there are two more label spaces, drawn apart:
@@ -39,7 +40,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -63,10 +64,11 @@ FPS = 8
 _LABELS: tuple[Labels, ...] = ("actions", "objects", "sounds")
 # Clips of each class: to train, to choose and to test on.
 _USUAL: Mapping[Labels, tuple[int, int, int]] = {
-    "actions": (10, 10, 20),
+    "actions": (40, 40, 100),
     "objects": (30, 0, 10),
     "sounds": (15, 0, 10),
 }
+_GROUPS = 2  # stream of the random numbers that draw the groups; 0 and 1 draw looks and sounds
 _FEW = 32  # files that are written before other processes would have started
 _log = logging.getLogger("ccl")
 
@@ -76,9 +78,8 @@ class World:
     """Everything that decides the clips; the fields are the options of :func:`load`."""
 
     labels: Labels
-    classes: int
-    motions: int
-    digits: int
+    object_groups: int
+    motion_groups: int
     clips: int
     val_clips: int
     test_clips: int
@@ -86,30 +87,44 @@ class World:
     silent: float
     trackless: float
     noise: float
+    distractors: int
+    jitter: float
     size: int
     frames: int
     seed: int
 
+    @cached_property
+    def groups(self) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[str, ...], ...]]:
+        """The digits of each group of objects, and the motions of each group of motions."""
+        rng = np.random.default_rng([self.seed, _GROUPS])
+        digits = np.array_split(rng.permutation(10), self.object_groups)
+        motions = np.array_split(rng.permutation(list(world.MOTIONS)), self.motion_groups)
+        return (
+            tuple(tuple(sorted(map(int, group))) for group in digits),
+            tuple(tuple(sorted(map(str, group))) for group in motions),
+        )
+
     def own_event_probability(self, action: int) -> float:
-        """How likely a clip of this action is meant to play the event of its digit."""
+        """How likely a clip of this action is meant to play the event of its motion."""
+        third = sum(divmod(action, self.motion_groups)) % 3  # each group of motions is in each third
         slack = min(self.correspondence, 1 - self.correspondence)
-        return self.correspondence + (1 - action % 3) * slack
+        return self.correspondence + (1 - third) * slack
 
     def names(self) -> tuple[str, ...]:
         """Of the classes, in the order in which they are numbered here."""
         if self.labels == "actions":
-            pairs = (divmod(action, self.motions) for action in range(self.classes))
-            return tuple(f"{self._kind(kind)}-{list(world.MOTIONS)[motion]}" for kind, motion in pairs)
+            kinds = ("".join(map(str, digits)) for digits in self.groups[0])
+            return tuple(
+                f"{kind}-motion{number}" for kind in kinds for number in range(1, self.motion_groups + 1)
+            )
         return tuple(str(digit) for digit in range(10)) if self.labels == "objects" else tuple(world.EVENTS)
 
-    def _kind(self, number: int) -> str:
-        """The digits of one kind, such as 01."""
-        return "".join(str(digit) for digit in range(number * self.digits, (number + 1) * self.digits))
-
-    def subject(self, name: ClipName) -> tuple[int, int]:
-        """The digit that an action's clip shows, and the number of its motion."""
-        kind, motion = divmod(name.label, self.motions)
-        return kind * self.digits + name.number % self.digits, motion  # each digit as often as the others
+    def subject(self, name: ClipName) -> tuple[int, str]:
+        """The digit that an action's clip shows, and its motion: each pair as often as the others."""
+        kind, group = divmod(name.label, self.motion_groups)
+        digits, motions = self.groups[0][kind], self.groups[1][group]
+        turn, digit = divmod(name.number, len(digits))
+        return digits[digit], motions[turn % len(motions)]
 
     def clip_names(self) -> Iterator[ClipName]:
         """Every clip."""
@@ -136,17 +151,18 @@ def load(
     location: str,
     *,
     labels: Labels = "actions",
-    classes: Annotated[int, Field(ge=2, le=40)] = 20,
-    motions: Annotated[int, Field(ge=1, le=4)] = 4,
-    digits: Annotated[int, Field(ge=1, le=5)] = 2,
+    object_groups: Annotated[int, Field(ge=1, le=10)] = 2,
+    motion_groups: Annotated[int, Field(ge=1, le=12)] = 3,
     clips: Count | None = None,
     val_clips: Annotated[int, Field(ge=0)] | None = None,
     test_clips: Count | None = None,
-    correspondence: Share = 0.5,
+    correspondence: Share = 1.0,
     silent: Share = 0.05,
     trackless: Share = 0.05,
     noise: Annotated[float, Field(ge=0, le=4)] = 1.0,
-    size: Annotated[int, Field(ge=24, le=512, multiple_of=2)] = 32,
+    distractors: Annotated[int, Field(ge=0, le=20)] = 1,
+    jitter: Annotated[float, Field(ge=0, le=0.2)] = 0.02,
+    size: Annotated[int, Field(ge=24, le=512, multiple_of=2)] = 26,
     frames: Annotated[int, Field(ge=2, le=1000)] = 8,
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Manifest:
@@ -155,39 +171,36 @@ def load(
     Args:
         location: Folder for the clips; "" for one in the cache, named after the options.
         labels: What the classes are: actions, or for teachers: objects (without sound) or sounds.
-        classes: Number of actions; there are 10 objects and 12 sounds.
-        motions: Directions in which digits move: right, left, down, up.
-        digits: How many digits an action may show; 1: its label tells which.
-        clips: Training clips of each class; None: 10 of an action, 30 of an object, 15 of a sound.
-        val_clips: Validation clips of each class; None: 10 of an action, else none.
-        test_clips: Test clips of each class; None: 20 of an action, 10 of an object or a sound.
-        correspondence: Mean probability that an action's clip plays the sound event of its digit.
+        object_groups: Groups into which the 10 digits are divided.
+        motion_groups: Groups into which the 12 motions are divided; an action is a group of each.
+        clips: Training clips of each class; None: 40 of an action, 30 of an object, 15 of a sound.
+        val_clips: Validation clips of each class; None: 40 of an action, else none.
+        test_clips: Test clips of each class; None: 100 of an action, 10 of an object or a sound.
+        correspondence: Mean probability that an action's clip plays the sound event of its motion.
         silent: Share of the actions' clips whose track holds only silence.
         trackless: Share of the actions' clips without a track.
         noise: Strength of distractors, clutter, shaking and background noise.
+        distractors: Fainter other digits in a clip: more make objects harder to tell.
+        jitter: How far a digit strays from its path, in shares of the frame: more makes motions harder to
+            tell.
         size: Height and width, pixels.
         frames: Length of a clip; 8 are a second.
-        seed: Of everything random.
+        seed: Of everything random, the groups of digits and of motions included.
 
     Raises:
         RecipeError: options that contradict each other.
         DataError: a folder with other content.
         EnvironmentError_: no room on the disk.
     """
-    most = 10 // digits * motions
-    if labels == "actions" and classes > most:
-        raise RecipeError(
-            f"There are {most} actions of {digits} digits each in {motions} motions, not {classes}.",
-            "Lower 'classes' or 'digits', or raise 'motions'.",
-        )
+    if labels == "actions" and object_groups * motion_groups < 2:
+        raise RecipeError("One group of objects and one of motions make a single action.", "Raise either.")
     if silent + trackless > 1:
         raise RecipeError(f"silent={silent:g} and trackless={trackless:g} are more than all clips.")
     usual = _USUAL[labels]
     settings = World(
         labels=labels,
-        classes=classes,
-        motions=motions,
-        digits=digits,
+        object_groups=object_groups,
+        motion_groups=motion_groups,
         clips=clips or usual[0],
         val_clips=usual[1] if val_clips is None else val_clips,
         test_clips=test_clips or usual[2],
@@ -195,11 +208,13 @@ def load(
         silent=silent,
         trackless=trackless,
         noise=noise,
+        distractors=distractors,
+        jitter=jitter,
         size=size,
         frames=frames,
         seed=seed,
     )
-    stamp = json.dumps({"format": "ccl-synthetic-4", **asdict(settings)})
+    stamp = json.dumps({"format": "ccl-synthetic-5", **asdict(settings)})
     key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
     root = Path(location).expanduser() if location else cache_dir() / "synthetic" / f"{labels}-{key}"
     try:
@@ -282,17 +297,21 @@ def _write(root: Path, settings: World, name: ClipName) -> None:
     part = f"teacher-{name.split}".replace("-val", "-train") if for_teachers else name.split
     looks, sounds = (_generator(settings, name, stream) for stream in (0, 1))
     # An object's clip is a slide show: other pictures of it, in other places.
-    slides, frames = (settings.frames, 1) if settings.labels == "objects" else (1, settings.frames)
+    slides = settings.labels == "objects"
+    whole = np.linspace(-0.5, 0.5, settings.frames)
+    moments = list(looks.uniform(-0.5, 0.5, (settings.frames, 1))) if slides else [whole]
     shown = [
         world.render(
             *_subject(settings, name, looks),
             _images[part],
-            frames=frames,
+            times=times,
             size=settings.size,
             noise=settings.noise,
+            distractors=settings.distractors,
+            jitter=settings.jitter,
             rng=looks,
         )
-        for _ in range(slides)
+        for times in moments
     ]
     pictures = np.concatenate(shown)
     write_clip(_path(root, settings, name), pictures, FPS, _sound(settings, name, sounds), world.RATE)
@@ -300,19 +319,20 @@ def _write(root: Path, settings: World, name: ClipName) -> None:
 
 def _generator(settings: World, name: ClipName, stream: int) -> np.random.Generator:
     """Random numbers of one clip's looks or sounds, whatever other clips there are."""
-    digit, motion = settings.subject(name) if settings.labels == "actions" else (name.label, 0)
+    digit, motion = settings.subject(name) if settings.labels == "actions" else (name.label, "right")
     labels, split = _LABELS.index(settings.labels), SPLITS.index(name.split)
-    return np.random.default_rng([settings.seed, stream, labels, split, digit, motion, name.number])
+    return np.random.default_rng(
+        [settings.seed, stream, labels, split, digit, list(world.MOTIONS).index(motion), name.number]
+    )
 
 
 def _subject(settings: World, name: ClipName, rng: np.random.Generator) -> tuple[int, str]:
-    """What moves, and how."""
-    motions = list(world.MOTIONS)
+    """The digit that moves, and its motion."""
     if settings.labels == "actions":
-        digit, motion = settings.subject(name)
-        return digit, motions[motion]
-    drawn = int(rng.integers(10))
-    return name.label if settings.labels == "objects" else drawn, motions[rng.integers(4)]
+        return settings.subject(name)
+    motions = list(world.MOTIONS)
+    digit, motion = int(rng.integers(10)), motions[rng.integers(len(motions))]
+    return (name.label if settings.labels == "objects" else digit), motion
 
 
 def _sound(settings: World, name: ClipName, rng: np.random.Generator) -> world.Floats | None:
@@ -328,6 +348,7 @@ def _sound(settings: World, name: ClipName, rng: np.random.Generator) -> world.F
     if state < settings.trackless:
         return None
     related = own < settings.own_event_probability(name.label)
-    event = events[settings.subject(name)[0] if related else other]
+    motion = list(world.MOTIONS).index(settings.subject(name)[1])
+    event = events[motion if related else other]
     silent = state < settings.trackless + settings.silent
     return world.play(None if silent else event, seconds=seconds, noise=settings.noise, rng=rng)
