@@ -74,7 +74,7 @@ from ccl_cli.recipe_files import load_recipe
 
 if __name__ == "__main__":
     changes = {
-        "data": "synthetic?classes=4&clips=4&val_clips=0&test_clips=3",
+        "data": "synthetic?motion_groups=2&clips=4&val_clips=0&test_clips=3",
         "train.epochs": 1,
         "bench.seeds": [0, 1],
     }

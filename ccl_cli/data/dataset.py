@@ -105,7 +105,9 @@ class TrainingSet(Dataset[Sample | CclError]):
         first, available = frame_range(index_video(video.path), video.start, video.end)
         first += int(rng.integers(0, max(available - clip.frames, 0) + 1))
         read = read_frames(video.path, first, min(clip.frames, available), short_side=clip.short_side)
-        frames = read.frames[torch.arange(clip.frames) % len(read.frames)]  # a short clip loops
+        frames = read.frames
+        if len(frames) < clip.frames:  # a short clip loops
+            frames = frames[torch.arange(clip.frames) % len(frames)]
         window = Window(
             video=video,
             frames=frames,

@@ -73,4 +73,5 @@ class VideoInfo:
     def time(self, frame: int) -> float:
         """Presentation time of a frame in seconds; of frame N: the end of the last one."""
         pts = self.end_pts if frame >= self.frames else int(self.pts[frame])
-        return float(pts * self.time_base) - self.origin
+        # Division of integers rounds as a Fraction would, in a tenth of the time.
+        return pts * self.time_base.numerator / self.time_base.denominator - self.origin

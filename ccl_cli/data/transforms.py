@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as tv
 
 from ccl_cli.recipe import Clip
@@ -25,7 +26,8 @@ def train_view(frames: Tensor, rng: np.random.Generator, clip: Clip) -> Tensor:
     height, width = frames.shape[1:3]
     top, left, tall, wide = _random_crop(height, width, rng, clip)
     crop = frames[:, top : top + tall, left : left + wide].permute(0, 3, 1, 2)
-    view: Tensor = tv.resize(crop, [clip.size, clip.size], antialias=True)
+    # What torchvision's `resize` calls; for small frames its checks take longer than the resizing.
+    view = interpolate(crop, (clip.size, clip.size), mode="bilinear", antialias=True)
     if rng.random() < clip.flip:
         view = view.flip(-1)
     return view.transpose(0, 1).contiguous()

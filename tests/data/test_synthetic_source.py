@@ -18,7 +18,7 @@ from ccl_cli.data.sound import read_audio
 from ccl_cli.data.sources import load_source, synthetic
 from ccl_cli.errors import DataError, EnvironmentError_, RecipeError
 
-FEW = {"classes": 4, "motions": 2, "clips": 2, "val_clips": 0, "test_clips": 1, "size": 24, "frames": 4}
+FEW = {"motion_groups": 2, "clips": 2, "val_clips": 0, "test_clips": 1, "size": 24, "frames": 4}
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -33,9 +33,8 @@ def pictures(path: Path) -> np.ndarray:
 def settings(**changes) -> synthetic.World:
     default = dict(
         labels="actions",
-        classes=20,
-        motions=4,
-        digits=2,
+        object_groups=2,
+        motion_groups=3,
         clips=10,
         val_clips=0,
         test_clips=10,
@@ -43,6 +42,8 @@ def settings(**changes) -> synthetic.World:
         silent=0.05,
         trackless=0.05,
         noise=1.0,
+        distractors=1,
+        jitter=0.02,
         size=40,
         frames=16,
         seed=0,
@@ -50,12 +51,39 @@ def settings(**changes) -> synthetic.World:
     return synthetic.World(**default | changes)
 
 
+def drawn(motion, **changes):
+    """A clip of an 8 without noise, 12 frames of 64 pixels."""
+    given = dict(
+        times=np.linspace(-0.5, 0.5, 12),
+        size=64,
+        noise=0.0,
+        distractors=0,
+        jitter=0.0,
+        rng=np.random.default_rng(0),
+    )
+    return world.render(8, motion, world.digits("train"), **given | changes)
+
+
+def ink(clip) -> np.ndarray:
+    """[T, S, S]: where the digit is."""
+    bright = clip.max(axis=3).astype(float)
+    return (bright - bright.min()) > 60
+
+
+def centres(clip) -> np.ndarray:
+    """[T, 2] columns and rows of the digit's centre, in shares of the frame."""
+    rows, columns = np.mgrid[:64, :64]
+    return np.array(
+        [[(plane * frame).sum() / frame.sum() / 64 for plane in (columns, rows)] for frame in ink(clip)]
+    )
+
+
 def played(monkeypatch, count=400, **changes) -> dict[int, Counter]:
     """The events that clips of each action play."""
     monkeypatch.setattr(world, "play", lambda event, **_: event or "silence")
     chosen = settings(**changes)
     tally: dict[int, Counter] = {}
-    for label in range(chosen.classes):
+    for label in range(len(chosen.names())):
         names = [synthetic.ClipName("train", label, number) for number in range(count)]
         sounds = [synthetic._sound(chosen, name, synthetic._generator(chosen, name, 1)) for name in names]
         tally[label] = Counter("no track" if sound is None else sound for sound in sounds)
@@ -73,29 +101,59 @@ def test_no_digit_is_in_two_parts():
     assert min(len(images) for part in world.PARTS for images in world.digits(part)) >= 17
 
 
-@pytest.mark.parametrize("motion", world.MOTIONS)
-def test_the_digit_goes_where_its_motion_says(motion):
-    rng = np.random.default_rng(0)
-    clip = world.render(8, motion, world.digits("train"), frames=12, size=64, noise=0.0, rng=rng)
-    bright = clip.max(axis=3).astype(float)
-    ink = (bright - bright.min()) > 60
-    rows, columns = np.mgrid[:64, :64]
-    path = np.array([[(plane * frame).sum() / frame.sum() for plane in (columns, rows)] for frame in ink])
-    moved = (path[-1] - path[0]) / 64
-    along = moved @ world.MOTIONS[motion]
-    assert 0.15 < along < 0.4
-    assert abs(moved).min() < 0.15
+STRAIGHT = {
+    "right": (1, 0),
+    "left": (-1, 0),
+    "down": (0, 1),
+    "up": (0, -1),
+    "down-right": (1, 1),
+    "up-right": (1, -1),
+}
+
+
+@pytest.mark.parametrize("motion", STRAIGHT)
+def test_straight_motions_go_where_their_names_say(motion):
+    path = centres(drawn(motion))
+    moved = path[-1] - path[0]
+    expected = np.array(STRAIGHT[motion])
+    assert (np.sign(moved) * (abs(moved) > 0.05)).tolist() == expected.tolist()
+    assert 0.1 < np.abs(moved).max() < 0.3
+
+
+@pytest.mark.parametrize(("motion", "sign"), [("clockwise", 1), ("counterclockwise", -1)])
+def test_circles_turn_as_their_names_say(motion, sign):
+    path = centres(drawn(motion))
+    around = path - path[:-1].mean(axis=0)
+    turns = around[:-1, 0] * around[1:, 1] - around[:-1, 1] * around[1:, 0]  # rows grow downwards
+    assert (np.sign(turns) == sign).all()
+
+
+def test_digits_grow_shrink_shake_and_nod():
+    sizes = {motion: ink(drawn(motion)).sum(axis=(1, 2)) for motion in ("grow", "shrink")}
+    assert sizes["grow"][-1] > 1.5 * sizes["grow"][0]
+    assert sizes["shrink"][0] > 1.5 * sizes["shrink"][-1]
+    for motion, axis in (("shake", 0), ("nod", 1)):
+        path = centres(drawn(motion))
+        assert np.ptp(path[:, axis]) > 0.08 > 0.03 > np.ptp(path[:, 1 - axis])
+        assert (np.diff(np.sign(np.diff(path[:, axis]))) != 0).sum() >= 3  # to and fro twice
+
+
+def test_jitter_moves_the_digit_off_its_path_and_distractors_add_ink():
+    straight, jittered = (centres(drawn("right", jitter=jitter))[:, 1] for jitter in (0.0, 0.05))
+    assert straight.std() < 0.01 < 0.02 < jittered.std()
+    alone, among = (
+        drawn("right", noise=1.0, distractors=number, rng=np.random.default_rng(2)).astype(int)
+        for number in (0, 8)
+    )
+    assert among.mean() > alone.mean() + 2
 
 
 def test_noise_makes_frames_differ_and_hides_nothing_at_zero():
-    images = world.digits("test")
     quiet, noisy = (
-        world.render(3, "up", images, frames=2, size=40, noise=noise, rng=np.random.default_rng(1)).astype(
-            float
-        )
+        drawn("up", noise=noise, distractors=2, rng=np.random.default_rng(1)).astype(float)
         for noise in (0.0, 1.0)
     )
-    assert len(np.unique(quiet[0].reshape(-1, 3), axis=0)) < 0.3 * 40 * 40  # flat but for the digit's edge
+    assert len(np.unique(quiet[0].reshape(-1, 3), axis=0)) < 0.3 * 64 * 64  # flat but for the digit's edge
     assert noisy.std() > quiet.std()
 
 
@@ -121,7 +179,7 @@ def test_no_event_is_silence():
 
 @pytest.mark.parametrize(
     ("correspondence", "thirds"),
-    [(0.0, (0, 0, 0)), (0.25, (0.5, 0.25, 0)), (0.5, (1, 0.5, 0)), (0.6, (1, 0.6, 0.2)), (1.0, (1, 1, 1))],
+    [(0.0, (0, 0, 0)), (0.25, (0.5, 0.25, 0)), (0.5, (1, 0.5, 0)), (0.75, (1, 0.75, 0.5)), (1.0, (1, 1, 1))],
 )
 def test_thirds_of_the_actions_go_with_their_sound_as_documented(correspondence, thirds):
     chosen = settings(correspondence=correspondence)
@@ -129,16 +187,21 @@ def test_thirds_of_the_actions_go_with_their_sound_as_documented(correspondence,
     assert np.mean(thirds) == pytest.approx(correspondence)
 
 
-def test_actions_play_the_events_of_their_digits_as_often_as_said(monkeypatch):
-    events = list(world.EVENTS)
+def test_each_group_of_motions_is_in_each_third_of_the_actions():
+    chosen = settings(object_groups=3, correspondence=0.5)
+    shares = np.array([chosen.own_event_probability(action) for action in range(9)]).reshape(3, 3)
+    assert [sorted(column) for column in shares.T] == [[0, 0.5, 1]] * 3
+
+
+def test_actions_play_the_events_of_their_motions_as_often_as_said(monkeypatch):
+    chosen, motions = settings(), list(world.MOTIONS)
     for label, tally in played(monkeypatch, silent=0.0, trackless=0.0).items():
-        digits = (label // 4 * 2, label // 4 * 2 + 1)
-        own = [tally[events[digit]] / 200 for digit in digits]  # of the half of the clips that show it
-        expected = (1.0, 0.5 + 1 / 12, 2 / 12)[label % 3]  # now and then the other half play it
-        assert own == pytest.approx([expected, expected], abs=0.14)
+        events = [list(world.EVENTS)[motions.index(motion)] for motion in chosen.groups[1][label % 3]]
+        share = chosen.own_event_probability(label)
+        expected = share / 4 + (1 - share) / 12  # of a clip, for each of the group's four motions
+        assert [tally[event] / 400 for event in events] == pytest.approx([expected] * 4, abs=0.06)
         assert sum(tally.values()) == 400
-        if label % 3:
-            assert len(tally) == 12  # else it plays any event
+        assert len(tally) == (4 if share == 1 else 12)
 
 
 def test_some_clips_are_silent_and_some_have_no_track(monkeypatch):
@@ -170,23 +233,23 @@ def written(tmp_path_factory) -> Manifest:
     return synthetic.load(str(root), **FEW | {"val_clips": 1, "silent": 0.5, "trackless": 0.5})
 
 
-def test_an_action_shows_each_of_its_digits_equally_often():
-    chosen, rng = settings(digits=3, classes=12), np.random.default_rng(0)
-    shown = {
-        label: Counter(
-            synthetic._subject(chosen, synthetic.ClipName("train", label, number), rng) for number in range(6)
-        )
-        for label in range(12)
-    }
-    assert chosen.names()[5] == "345-left"
-    assert shown[5] == {(digit, "left"): 2 for digit in (3, 4, 5)}
-    assert len(set().union(*shown.values())) == 3 * 12
+def test_an_action_shows_each_pair_of_its_digits_and_motions_equally_often():
+    chosen = settings()
+    digits, motions = chosen.groups
+    assert sorted(digit for group in digits for digit in group) == list(range(10))
+    assert sorted(motion for group in motions for motion in group) == sorted(world.MOTIONS)
+    for label in range(6):
+        shown = Counter(chosen.subject(synthetic.ClipName("train", label, number)) for number in range(40))
+        expected = {(digit, motion) for digit in digits[label // 3] for motion in motions[label % 3]}
+        assert shown == dict.fromkeys(expected, 2)
 
 
-def test_actions_are_a_kind_of_digits_and_a_motion_in_three_splits(written):
+def test_actions_are_a_group_of_digits_and_one_of_motions_in_three_splits(written):
     written.validate(["train", "val", "test"])
     assert written.name == "synthetic"
-    assert written.classes == ("01-left", "01-right", "23-left", "23-right")
+    assert written.classes == tuple(
+        f"{kind}-motion{number}" for kind in ("03479", "12568") for number in (1, 2)
+    )
     counts = written.counts()
     assert {split: set(row.values()) for split, row in counts.items()} == {
         "train": {2},
@@ -233,13 +296,13 @@ def test_label_spaces_of_the_teachers(tmp_path):
 
 
 def test_same_seed_same_bytes_whatever_else_there_is(tmp_path):
-    for name, changes in (("a", {}), ("b", {}), ("more", {"clips": 3, "classes": 5}), ("c", {"seed": 1})):
+    for name, changes in (("a", {}), ("b", {}), ("more", {"clips": 3, "test_clips": 2}), ("c", {"seed": 1})):
         synthetic.load(str(tmp_path / name), **FEW | changes)
     a, b, more, c = (content(tmp_path / name) for name in ("a", "b", "more", "c"))
     assert a == b
     clips = {name: data for name, data in a.items() if name.endswith(".mp4")}
     assert all(more[name] == data for name, data in clips.items())
-    assert all(c[name] != data for name, data in clips.items())
+    assert set(clips.values()).isdisjoint(c.values())
     assert len({*clips.values()}) == len(clips) == 12
 
 
@@ -301,11 +364,10 @@ def test_folder_of_other_options_is_not_mixed(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"classes": 1},
-        {"classes": 11, "motions": 2},
-        {"classes": 31, "motions": 3, "digits": 1},
-        {"classes": 9, "motions": 4, "digits": 4},
-        {"digits": 6},
+        {"object_groups": 1, "motion_groups": 1},
+        {"object_groups": 11},
+        {"motion_groups": 13},
+        {"jitter": 0.5},
         {"size": 33},
         {"correspondence": 1.5},
         {"silent": 0.6, "trackless": 0.6},
