@@ -1,152 +1,195 @@
-"""Table and plot of the study in docs/claim.md: the figures as sound and picture drift apart.
+"""The study behind `ccl demo`: does distilling sound and pictures help, and does it take composition?
 
-    cd runs
-    python ../benchmarks/correspondence.py 1=correspondence-1 0.5=correspondence 0=correspondence-0
+    python benchmarks/correspondence.py run       # every benchmark of the study, one after the other; hours
+    python benchmarks/correspondence.py report    # benchmarks/results/correspondence.{json,md}, docs/images/correspondence.png
 
-Of several folders at one correspondence the last that has a cell gives its figures. A clip looks the same
-whatever the correspondence, so the baseline and the students of an image teacher alone are those of one
-folder, the first that has them. A difference is between runs of one seed; its interval is Student's t, 95 %.
+`run` goes on where it was interrupted. Weights come from `ccl bench correspondence --tune --data synthetic?seed=10`, a
+world that the study does not use; they stand in recipes/correspondence.yaml. A difference is between runs of one seed in
+one world; its interval is Student's t at 95 %, not corrected for the number of comparisons.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
-from ccl_cli.report.axes import Axis, grid
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from ccl_cli.paths import runs_dir
 from ccl_cli.report.collect import collect
-from ccl_cli.report.drawing import Drawing, Line, Mark, Text, in_rows, legend
-from ccl_cli.report.paired import Paired
-from ccl_cli.report.png import png
 
-SETUPS = ("A", "I", "AI")
+WORLDS, DIAL = (0, 1), (1.0, 0.75, 0.5, 0.0)
+HEARING = ["--method", "fitnet", "--method", "crd", "--method", "ccl", "--setup", "A", "--setup", "AI"]
 METRICS = {"top1": "top-1", "r1": "R@1"}
-COLOURS = {"baseline": "ink", "fitnet": "s1", "ccl": "s0"}
-ALONE = (  # at one correspondence only: in the table, not drawn
-    "ccl sharp sound",
-    "ccl x1",
-    "ccl x1 sharp sound",
-    "ccl joint",
-    "ccl official",
-    "ccl w/o composition",
-)
+RESULTS, IMAGE = Path("benchmarks/results"), Path("docs/images/correspondence.png")
+COLOURS = {"baseline": "#555555", "fitnet": "#d55e00", "crd": "#009e73", "ccl": "#0072b2"}
 
-Values = dict[int, float]  # by seed
-Figures = dict[tuple[str, str, str], Values]  # by method, setup, metric
+Key = tuple[int, int]  # world, seed
+Values = dict[Key, float]
 
 
-def figures(folder: Path) -> Figures:
-    """Every figure of a benchmark's folder, in percent."""
-    found: Figures = {}
-    for run in collect([folder]).runs:
-        for (_, metric), value in run.figures.items():
-            if metric in METRICS:
-                found.setdefault((run.method, run.setup, metric), {})[run.seed] = value
+class Cell(NamedTuple):
+    """One row of the study at one position of the dial."""
+
+    method: str
+    setup: str
+    correspondence: float
+
+
+Figures = dict[str, dict[Cell, Values]]  # by metric
+
+
+def name(world: int, correspondence: float) -> str:
+    """Of one benchmark's folder."""
+    return f"correspondence-world{world}-{correspondence:g}"
+
+
+def run() -> None:
+    """Every benchmark; what does not depend on sound runs once in each world."""
+    for correspondence, world in product(DIAL, WORLDS):
+        data = f"synthetic?seed={world}&correspondence={correspondence:g}"
+        command = ["bench", "correspondence", "--jobs", "2", "--data", data, "--name", name(world, correspondence)]
+        rows = [] if correspondence == 1 else HEARING
+        subprocess.run([sys.executable, "-m", "ccl_cli", *command, *rows], check=True)
+
+
+def read() -> list[dict[str, object]]:
+    """One record for each run that has ended."""
+    records: list[dict[str, object]] = []
+    for world, correspondence in product(WORLDS, DIAL):
+        folder = runs_dir() / name(world, correspondence)
+        for each in collect([folder]).runs if folder.is_dir() else ():
+            figures = {metric: value for (_, metric), value in each.figures.items() if metric in METRICS}
+            cell = {"method": each.method, "setup": each.setup, "seed": each.seed}
+            records.append({"world": world, "correspondence": correspondence, **cell, **figures})
+    return records
+
+
+def arranged(records: list[dict[str, object]]) -> Figures:
+    """Records by metric and cell; what does not hear stands at every correspondence."""
+    found: Figures = {metric: {} for metric in METRICS}
+    for record, metric in product(records, METRICS):
+        deaf = record["setup"] in ("", "I")
+        for correspondence in DIAL if deaf else (record["correspondence"],):
+            cell = Cell(record["method"], record["setup"], correspondence)
+            found[metric].setdefault(cell, {})[record["world"], record["seed"]] = record[metric]
     return found
 
 
-def merged(folders: Sequence[str]) -> Figures:
-    """Those of several folders; later ones take the place of earlier ones."""
-    found: Figures = {}
-    for folder in folders:
-        found |= figures(Path(folder))
-    return found
-
-
-def filled(by_dial: dict[float, Figures]) -> dict[float, Figures]:
-    """What does not depend on sound, at every correspondence."""
-    everywhere: Figures = {}
-    for found in by_dial.values():
-        for key, values in found.items():
-            if key[1] in ("", "I"):
-                everywhere.setdefault(key, values)
-    return {dial: everywhere | found for dial, found in by_dial.items()}
-
-
-def difference(found: Figures, method: str, setup: str, metric: str) -> Paired:
-    """A method minus the baseline, seed by seed."""
-    ours, theirs = found[method, setup, metric], found["baseline", "", metric]
-    shared = {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
-    return Paired("synthetic", setup, metric, method, "baseline", shared)
-
-
-def rows(by_dial: dict[float, Figures], metric: str) -> list[list[str]]:
-    """One row for each method, setup and correspondence; what does not depend on sound stands once."""
-    table = []
-    for method, setup in [("baseline", ""), *((m, s) for s in SETUPS for m in (*COLOURS, *ALONE))]:
-        dials = [dial for dial, found in by_dial.items() if (method, setup, metric) in found]
-        deaf = setup in ("", "I")
-        for dial in dials[:1] if deaf else dials:
-            found = by_dial[dial]
-            values = found[method, setup, metric]
-            row = [method, setup or "-", "any" if deaf else f"{dial:g}", spread(values), str(len(values))]
-            table.append(row + over(found, method, setup, metric))
-    return table
-
-
-def over(found: Figures, method: str, setup: str, metric: str) -> list[str]:
-    """Mean difference from the baseline and its interval, as texts."""
-    pair = difference(found, method, setup, metric)
-    if method == "baseline" or pair.mean is None:
-        return ["", ""]
-    interval = "{:+.1f} to {:+.1f}".format(*pair.interval) if pair.interval else "no spread"
-    return [f"{pair.mean:+.1f}", interval]
+def difference(first: Values, second: Values) -> str:
+    """Mean difference between runs of one world and seed, and its interval."""
+    pairs = [first[key] - second[key] for key in sorted(first.keys() & second.keys())]
+    if len(pairs) < 2:
+        return ""
+    low, high = stats.ttest_1samp(pairs, 0).confidence_interval(0.95)
+    return f"{statistics.fmean(pairs):+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def spread(values: Values) -> str:
-    """Mean, and standard deviation if there is one."""
-    sd = f" ± {deviation(values):.1f}" if len(values) > 1 else ""
+    """Mean and standard deviation over seeds."""
+    sd = f" ± {statistics.stdev(values.values()):.1f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values.values()):.1f}{sd}"
 
 
-def deviation(values: Values) -> float:
-    """Over seeds; 0 for a single one."""
-    return statistics.stdev(values.values()) if len(values) > 1 else 0.0
+def of_world(values: Values, world: int) -> Values:
+    """Those of one world."""
+    return {key: value for key, value in values.items() if key[0] == world}
 
 
-def markdown(by_dial: dict[float, Figures]) -> str:
-    """Both tables."""
-    parts = []
-    for metric, name in METRICS.items():
-        header = ["method", "setup", "correspondence", f"{name} (%)", "seeds", "over the baseline", "95 %"]
-        lines = [header, ["---"] * 2 + ["---:"] * 5, *rows(by_dial, metric)]
-        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+def table(figures: Figures, reference: Callable[[Cell], Cell], shown: list[Cell]) -> str:
+    """Rows of cells, each with its difference from another one, by metric and world and over both worlds."""
+    header = ["method", "teachers", "correspondence", "metric"]
+    header += [part for world in WORLDS for part in (f"world {world}", "difference")] + ["both worlds"]
+    lines = [header, ["---"] * 4 + ["---:"] * (len(header) - 4)]
+    for cell, metric in product(shown, METRICS):
+        values, other = figures[metric][cell], figures[metric].get(reference(cell), {})
+        row = [cell.method, cell.setup or "-", f"{cell.correspondence:g}", METRICS[metric]]
+        for world in WORLDS:
+            ours = of_world(values, world)
+            row += [spread(ours) if ours else "", difference(ours, of_world(other, world))]
+        lines.append([*row, difference(values, other)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def markdown(figures: Figures, records: list[dict[str, object]]) -> str:
+    """Every table of the study."""
+    cells = sorted(figures["top1"], key=lambda cell: (-cell.correspondence, cell.setup, cell.method))
+    whole = [cell for cell in cells if cell.correspondence == 1]
+    main = [cell for cell in whole if cell.method in COLOURS]
+    ours = [cell for cell in whole if cell.method.startswith("ccl ")]
+    dial = [cell for cell in cells if cell.correspondence < 1 and cell.setup in ("A", "AI")]
+    parts = [
+        "# The correspondence study\n\n`python benchmarks/correspondence.py run`, then `report`; "
+        f"{len(records)} runs. Mean ± standard deviation over seeds in percent; differences in points, "
+        "seed by seed, with 95 % intervals.",
+        "## Over the baseline, every sound right\n\n"
+        + table(figures, lambda cell: Cell("baseline", "", 1.0), [c for c in main if c.setup] or main),
+        "The baseline:\n\n" + table(figures, lambda cell: cell, [Cell("baseline", "", 1.0)]),
+        "## Ablations and gradient routes: full CCL minus each\n\n" + ablations(figures, ours),
+        "## Over the baseline, along the dial\n\n"
+        + table(figures, lambda cell: Cell("baseline", "", cell.correspondence), dial),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
-def plot(by_dial: dict[float, Figures]) -> Drawing:
-    """Means and standard deviations over the correspondence, one panel for each setup."""
-    shown = [values for found in by_dial.values() for key, values in found.items() if key[2] == "top1"]
-    reach = [statistics.fmean(values.values()) + deviation(values) for values in shown]
-    scale = Axis.over(reach, 200, 28, zero=True)
-    panels = [panel(by_dial, setup, scale) for setup in SETUPS]
-    there = {method for found in by_dial.values() for method, _, _ in found}
-    names = [(name, colour) for name, colour in COLOURS.items() if name in there]
-    return in_rows([legend(names, 480, 4), in_rows(panels, 3, "Setups")], 1, "Top-1 by correspondence")
+def ablations(figures: Figures, cells: list[Cell]) -> str:
+    """What full CCL has more than each ablation."""
+    lines = [["ablation", "metric", "figure", "CCL minus it, world 0", "world 1", "both worlds"]]
+    lines.append(["---"] * 2 + ["---:"] * 4)
+    for cell, metric in product(cells, METRICS):
+        full, less = figures[metric][Cell("ccl", cell.setup, 1.0)], figures[metric][cell]
+        apart = [difference(of_world(full, world), of_world(less, world)) for world in WORLDS]
+        lines.append([cell.method, METRICS[metric], spread(less), *apart, difference(full, less)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def panel(by_dial: dict[float, Figures], setup: str, down: Axis) -> Drawing:
-    """One setup; all have one scale."""
-    keys = {method: (method, "" if method == "baseline" else setup, "top1") for method in COLOURS}
-    across = Axis(0, 1, 46, 300)
-    marks: list[Mark] = [Text(0, 14, f"{setup}: top-1 (%)", 13), *grid(across, down, "correspondence")]
-    for method, key in keys.items():
-        points = {dial: found[key] for dial, found in sorted(by_dial.items()) if key in found}
-        if not points:
-            continue
-        line = [(across(dial), down(statistics.fmean(values.values()))) for dial, values in points.items()]
-        marks.append(Line(line, COLOURS[method], 2, dashed=method == "baseline"))
-        for dial, values in points.items():
-            mean, sd = statistics.fmean(values.values()), deviation(values)
-            bar = [(across(dial), down(mean - sd)), (across(dial), down(mean + sd))]
-            marks.append(Line(bar, COLOURS[method]))
-    return Drawing(310, 236, f"Top-1 with {setup} by correspondence", marks)
+def plot(figures: Figures) -> Figure:
+    """Top-1 of each row at correspondence 1, a dot for each run; and along the dial."""
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=150)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    rows = [Cell("baseline", "", 1.0)]
+    rows += [Cell(method, setup, 1.0) for setup in ("A", "I", "AI") for method in ("fitnet", "crd", "ccl")]
+    rows = [cell for cell in rows if cell in figures["top1"]]
+    for place, cell in enumerate(rows):
+        values = list(figures["top1"][cell].values())
+        jitter = np.random.default_rng(place).uniform(-0.12, 0.12, len(values))
+        colour = COLOURS[cell.method]
+        left.plot(place + jitter, values, "o", ms=3, color=colour, alpha=0.45)
+        low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+        left.plot([place, place], [low, high], color=colour, lw=2)
+        left.plot(place, np.mean(values), "o", ms=7, color=colour)
+    left.set_xticks(range(len(rows)), [f"{cell.method}\n{cell.setup}" for cell in rows], fontsize=8)
+    left.axhline(np.mean(list(figures["top1"][rows[0]].values())), color="#999999", lw=0.8, ls="--")
+    left.set(ylabel="top-1 (%)", title="Every sound right (correspondence 1)")
+    for setup, style in (("A", "--"), ("AI", "-")):
+        for method in ("fitnet", "crd", "ccl"):
+            there = [c for c in DIAL if Cell(method, setup, c) in figures["top1"]]
+            means = [np.mean(list(figures["top1"][Cell(method, setup, c)].values())) for c in there]
+            right.plot(there, means, style, marker="o", ms=4, color=COLOURS[method], label=f"{method} {setup}")
+    right.axhline(np.mean(list(figures["top1"][rows[0]].values())), color="#999999", lw=0.8, ls="--")
+    right.set(xlabel="correspondence of sound and motion", title="As sound and motion drift apart")
+    right.legend(fontsize=7, frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def report() -> None:
+    """Everything that the runs say, written where the documentation reads it."""
+    records = read()
+    figures = arranged(records)
+    (RESULTS / "correspondence.json").write_text(json.dumps(records, indent=0) + "\n")
+    (RESULTS / "correspondence.md").write_text(markdown(figures, records))
+    plot(figures).savefig(IMAGE)
 
 
 if __name__ == "__main__":
-    named = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    everything = filled({float(dial): merged(folders.split(",")) for dial, folders in named.items()})
-    print(markdown(everything))
-    Path("correspondence.png").write_bytes(png(plot(everything)))
+    {"run": run, "report": report}[sys.argv[1]]()
