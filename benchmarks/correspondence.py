@@ -2,6 +2,7 @@
 
     python benchmarks/correspondence.py run       # every benchmark of the study, one after the other; hours
     python benchmarks/correspondence.py report    # benchmarks/results/correspondence.{json,md}, docs/images/correspondence.png
+    python benchmarks/correspondence.py world     # docs/images/world.png: a few clips and their spectrograms
 
 `run` goes on where it was interrupted. Weights come from `ccl bench correspondence --tune --data synthetic?seed=10`, a
 world that the study does not use; they stand in recipes/correspondence.yaml. A difference is between runs of one seed in
@@ -23,6 +24,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
+from ccl_cli.data.decode import read_frames
+from ccl_cli.data.sound import read_audio
+from ccl_cli.data.sources import load_data
+from ccl_cli.data.world import RATE
 from ccl_cli.paths import runs_dir
 from ccl_cli.report.collect import collect
 
@@ -191,5 +196,28 @@ def report() -> None:
     plot(figures).savefig(IMAGE)
 
 
+def world(frames: int = 4) -> None:
+    """A few clips: every other frame, and the spectrogram of the sound."""
+    manifest = load_data("synthetic")
+    videos = [next(v for v in manifest.split("train") if v.label == label) for label in range(6)]
+    figure = Figure(figsize=(9, 5.2), layout="constrained", dpi=150)
+    grid = figure.subplots(3, 2 * (frames + 2), width_ratios=[*[1] * frames, 2.2, 0.2] * 2)
+    for number, video in enumerate(videos):
+        row, start = number % 3, number // 3 * (frames + 2)
+        images = read_frames(video.path, 0, 2 * frames).frames[::2]
+        for axes, image in zip(grid[row, start : start + frames], images, strict=True):
+            axes.imshow(image, interpolation="nearest")
+        grid[row, start].set_title(manifest.classes[video.label], fontsize=9, loc="left")
+        heard = read_audio(video.path, centre=0.5, seconds=1, rate=RATE)
+        sound = grid[row, start + frames]
+        if heard.samples is not None:
+            sound.specgram(heard.samples, NFFT=512, noverlap=384, Fs=RATE, cmap="magma", vmin=-120)
+        sound.set_title("sound" if heard.samples is not None else heard.state, fontsize=9, loc="left")
+        grid[row, start + frames + 1].set_visible(False)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    figure.savefig(IMAGE.with_name("world.png"))
+
+
 if __name__ == "__main__":
-    {"run": run, "report": report}[sys.argv[1]]()
+    {"run": run, "report": report, "world": world}[sys.argv[1]]()
