@@ -73,24 +73,47 @@ class Clip(_Section):
 
 
 class Optim(_Section):
-    """Stochastic gradient descent and its step schedule."""
+    """Stochastic gradient descent and the schedule of its learning rate."""
 
     lr: float = Field(1e-3, gt=0, description="Learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum (official code; not in the paper).")
     nesterov: bool = Field(False, description="Nesterov momentum.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay.")
-    milestones: tuple[float, ...] = Field(
-        (0.5, 0.75),
-        description="Where the rate drops: a share of the run below 1, else an epoch (official code).",
+    schedule: Literal["step", "cosine", "linear", "constant"] = Field(
+        "step",
+        description="step: the rate drops at milestones; cosine, linear: it falls to min_lr with every step.",
     )
-    gamma: float = Field(0.1, gt=0, description="Factor at each milestone (official code).")
-    head_lr_decay: bool = Field(True, description="Whether the method's own layers follow the schedule.")
+    milestones: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (0.5, 0.75),
+        description="Of step: where it drops, a share of the run below 1, else an epoch (official code).",
+    )
+    gamma: float = Field(0.1, gt=0, description="Of step: factor at each milestone (official code).")
+    min_lr: float = Field(
+        0.0, ge=0, description="Of cosine and linear: the rate at the end; absolute, like lr."
+    )
+    warmup_epochs: float = Field(
+        0.0,
+        ge=0,
+        description="Epochs, or a part of one, in which the rate rises with every step from lr / 10 to lr.",
+    )
+    head_lr_decay: bool = Field(
+        True,
+        description="Whether the method's own layers follow the schedule and warm up; else they keep to lr.",
+    )
     clip_norm: float | None = Field(None, gt=0, description="Clip the gradient's norm.")
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _min_lr_is_reached(self) -> Self:
+        if self.min_lr and self.schedule not in ("cosine", "linear"):
+            raise ValueError(f"min_lr is for cosine and linear, and the schedule is {self.schedule}")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr, {self.min_lr:g}, is above lr, {self.lr:g}")
         return self
 
 
@@ -232,6 +255,13 @@ class Recipe(_Section):
         if len(set(value)) != len(value):
             raise ValueError("the same teacher is named twice")
         return value
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        warm_up, epochs = self.optim.warmup_epochs, self.train.epochs
+        if warm_up >= epochs:
+            raise ValueError(f"optim.warmup_epochs, {warm_up:g}, must be below train.epochs, {epochs}")
+        return self
 
     @property
     def method_label(self) -> str:

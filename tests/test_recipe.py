@@ -123,6 +123,30 @@ def test_an_override_without_key_or_value_is_a_usage_error(text):
             "train: {precision: fp64}\n",
             "train.precision: must be 'auto', 'fp32', 'bf16' or 'fp16', got 'fp64' (mine.yaml:1).",
         ),
+        (
+            "optim:\n  schedule: cosin\n",
+            "optim.schedule: must be 'step', 'cosine', 'linear' or 'constant', got 'cosin' (mine.yaml:2).",
+        ),
+        (
+            "optim: {milestones: [0.5, -1]}\n",
+            "optim.milestones.1: must be greater than or equal to 0, got -1 (mine.yaml:1).",
+        ),
+        (
+            "optim: {warmup_epochs: -1}\n",
+            "optim.warmup_epochs: must be greater than or equal to 0, got -1 (mine.yaml:1).",
+        ),
+        (
+            "optim: {schedule: linear, lr: 0.01, min_lr: 0.1}\n",
+            "optim: min_lr, 0.1, is above lr, 0.01 (mine.yaml:1).",
+        ),
+        (
+            "optim: {min_lr: 1.0e-5}\n",
+            "optim: min_lr is for cosine and linear, and the schedule is step (mine.yaml:1).",
+        ),
+        (
+            "optim: {warmup_epochs: 300}\n",
+            "The recipe: optim.warmup_epochs, 300, must be below train.epochs, 300.",
+        ),
     ],
 )
 def test_each_bad_value_is_one_sentence_with_its_line(recipe_file, text, sentence):

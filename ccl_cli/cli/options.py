@@ -77,6 +77,10 @@ BatchSize = Annotated[
 LearningRate = Annotated[
     float | None, typer.Option("--lr", help="Learning rate.", rich_help_panel=OPTIMISATION)
 ]
+Schedule = Annotated[
+    Literal["step", "cosine", "linear", "constant"] | None,
+    typer.Option(help="How the learning rate changes.", rich_help_panel=OPTIMISATION),
+]
 MaxSteps = Annotated[int | None, typer.Option(help="Stop after so many steps.", rich_help_panel=OPTIMISATION)]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", rich_help_panel=OPTIMISATION)]
 Precision = Annotated[

@@ -32,7 +32,7 @@ from ccl_cli.engine.dry_run import describe
 from ccl_cli.engine.finite import Skipped, TeacherFaults, all_finite
 from ccl_cli.engine.heap import keep_blocks, separate_blocks
 from ccl_cli.engine.opening import open_run, release
-from ccl_cli.engine.optim import lr_factor, parameter_groups, sgd
+from ccl_cli.engine.optim import parameter_groups, scheduler, sgd
 from ccl_cli.engine.progress import Clock, Meter, by_teacher, figures_text, jsonl_writer
 from ccl_cli.engine.runs import METRICS, RunFolder, versions
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
@@ -137,6 +137,8 @@ class Trainer:
         groups = parameter_groups(self.bare, recipe.optim)
         self.distiller, self.optimizer = accelerator.prepare(self.bare, sgd(groups, recipe.optim))
         self.step, self._seconds_before, self._began = 0, 0.0, time.perf_counter()
+        sampler = self.sampler
+        self.scheduler = scheduler(self.optimizer, recipe.optim, sampler.epochs, sampler.steps_per_epoch)
         self.meter, self.clock, self.seen = Meter(), Clock(), Seen()
         self.skipped, self.faults = Skipped(), TeacherFaults(len(parts.videos), self.device)
 
@@ -269,10 +271,10 @@ class Trainer:
         return {"loss": output.loss.detach(), "accuracy": accuracy, **output.parts}
 
     def _set_lr(self) -> None:
-        optim = self.recipe.optim
-        factor = lr_factor(self.step // self.sampler.steps_per_epoch, self.recipe.train.epochs, optim)
-        for group in self.optimizer.param_groups:
-            group["lr"] = optim.lr * (factor if group["decays"] else 1.0)
+        self.scheduler.step_update(self.step)
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.base_values, strict=True):
+            if not group["decays"]:
+                group["lr"] = rate
 
     def _after_step(self, sampler: EpochSampler, last: int, reporter: Reporter, write: Any) -> None:
         train = self.recipe.train

@@ -24,9 +24,10 @@ from ccl_cli.data.sampler import EpochSampler
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.workers import naming_lost_workers
 from ccl_cli.engine.build import check_unreadable
+from ccl_cli.engine.optim import scheduler
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError, WeightsError
 from ccl_cli.progress import Reporter
-from ccl_cli.recipe import Clip, Recipe
+from ccl_cli.recipe import Clip, Optim, Recipe
 from ccl_cli.spec import Spec
 from ccl_cli.teachers import Preprocess, Teacher
 from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, read_fitted, save_fitted
@@ -177,6 +178,8 @@ class _Session:
         loader = training_loader(dataset, sampler, workers=options.workers, pin_memory=self.pin_memory)
         lr = options.lr or (_SCRATCH_LR if self.teacher.random_weights else _ADAPT_LR)
         optimizer = torch.optim.AdamW(self.teacher.parameters(), lr)
+        optim = Optim(lr=lr, schedule="cosine", warmup_epochs=options.epochs / 10, min_lr=lr / 1000)
+        schedule = scheduler(optimizer, optim, options.epochs, per_epoch)
         nn.Module.train(self.teacher)  # the contract's own `train` never leaves evaluation mode
         right = seen = 0
         with Reporter("fit", steps) as reporter:
@@ -185,7 +188,7 @@ class _Session:
                 inputs, labels = self._present(loaded.batch.inputs[self.label], loaded.batch.labels)
                 if (step - 1) % per_epoch == 0:
                     right = seen = 0
-                optimizer.param_groups[0]["lr"] = lr * _one_cycle(step / steps)
+                schedule.step_update(step - 1)
                 if len(labels) > 1:  # batch norm has nothing to say about a single one
                     right += self._step(inputs, labels, optimizer)
                     seen += len(labels)
@@ -281,13 +284,6 @@ def _read(loader: Iterable[T | CclError]) -> Iterator[T]:
             if isinstance(item, CclError):
                 raise item
             yield item
-
-
-def _one_cycle(done: float) -> float:
-    """Share of the highest rate: up in the first tenth, then down along a cosine."""
-    if done < 0.1:
-        return 0.1 + 9 * done
-    return max(0.5 * (1 + math.cos(math.pi * (done - 0.1) / 0.9)), 1e-3)
 
 
 def _right(scores: Tensor, labels: Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -17,7 +18,6 @@ from safetensors.torch import load_file
 
 from ccl_cli.engine.artefact import load_model
 from ccl_cli.engine.evaluate import evaluate
-from ccl_cli.engine.optim import lr_factor
 from ccl_cli.engine.runs import RunFolder, find_run
 from ccl_cli.engine.trainer import Trainer, train
 from ccl_cli.errors import (
@@ -29,7 +29,7 @@ from ccl_cli.errors import (
     UsageError,
     WeightsError,
 )
-from ccl_cli.recipe import Optim, Recipe
+from ccl_cli.recipe import Recipe
 
 
 def recipe(clips_folder, **changes) -> Recipe:
@@ -173,8 +173,12 @@ def wait_for(condition, process, seconds=120):
 
 @pytest.mark.long
 @pytest.mark.slow  # three whole processes; four and six steps without a kill are compared in the quick set
-def test_ten_steps_equal_four_a_kill_and_six_more(recipe_file, tmp_path):
-    path = recipe_file(train={"checkpoint_every": 2, "workers": 1})
+@pytest.mark.parametrize(
+    ("optim", "accumulation"), [({}, 1), ({"schedule": "cosine", "warmup_epochs": 1.5, "min_lr": 1e-4}, 2)]
+)
+def test_ten_steps_equal_four_a_kill_and_six_more(recipe_file, tmp_path, optim, accumulation):
+    train = {"checkpoint_every": 2, "workers": 1, "accumulation": accumulation}
+    path = recipe_file(optim=optim, train=train)
     ended(start(["--recipe", path, "--output", str(tmp_path / "whole")]))
     killed = tmp_path / "killed"
     process = start(["--recipe", path, "--output", str(killed)])
@@ -220,6 +224,42 @@ def test_ten_steps_equal_four_and_six_with_every_method(clips_folder, tmp_path, 
         banks = {name for name in a["distiller"] if name.endswith("bank.entries") or ".banks." in name}
         assert banks
         assert any(name.endswith("_extra_state") for name in a["distiller"])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "accumulation"),
+    [
+        ("cosine", 2),
+        *(
+            pytest.param(schedule, accumulation, marks=pytest.mark.slow)
+            for schedule in ("step", "cosine", "linear", "constant")
+            for accumulation in (1, 2)
+            if (schedule, accumulation) != ("cosine", 2)
+        ),
+    ],
+)
+def test_ten_steps_equal_four_and_six_with_every_schedule(clips_folder, tmp_path, schedule, accumulation):
+    """Step 4 is within the warm-up of 2.5 epochs, each of two steps."""
+    optim = {"schedule": schedule, "warmup_epochs": 2.5, "milestones": [3, 4], "head_lr_decay": False}
+    whole, first = (
+        recipe(clips_folder, optim=optim, train={"accumulation": accumulation, "max_steps": limit})
+        for limit in (0, 4)
+    )
+    once = train(whole, output=tmp_path / "once")
+    parts = train(first, output=tmp_path / "parts")
+    train(whole, resume=parts)
+    assert (parts / "model.safetensors").read_bytes() == (once / "model.safetensors").read_bytes()
+    assert lines(parts) == lines(once)
+    rates = [line["lr"] for line in lines(once)]
+    assert rates[:6] == pytest.approx([0.001, 0.0028, 0.0046, 0.0064, 0.0082, 0.01])
+    assert rates[6:] == pytest.approx(
+        {
+            "step": [0.001, 0.001, 0.0001, 0.0001],
+            "cosine": [0.005 * (1 + math.cos(math.pi * done / 5)) for done in (1, 2, 3, 4)],
+            "linear": [0.008, 0.006, 0.004, 0.002],
+            "constant": [0.01] * 4,
+        }[schedule]
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
@@ -458,16 +498,9 @@ def test_head_learning_rate_may_stay(clips_folder, monkeypatch):
         rates.append([group["lr"] for group in self.optimizer.param_groups])
 
     monkeypatch.setattr(Trainer, "_set_lr", spy)
-    train(recipe(clips_folder, optim={"head_lr_decay": False, "milestones": [1]}, train={"epochs": 2}))
-    assert rates[0] == [0.01, 0.01]
-    assert rates[-1] == [pytest.approx(0.001), 0.01]
-
-
-def test_schedule():
-    optim = Optim()
-    factors = [lr_factor(epoch, 300, optim) for epoch in (0, 149, 150, 224, 225, 299)]
-    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-    assert lr_factor(3, 10, Optim(milestones=(3, 9))) == pytest.approx(0.1)
+    optim = {"head_lr_decay": False, "milestones": [1], "warmup_epochs": 0.5}
+    train(recipe(clips_folder, optim=optim, train={"epochs": 2}))
+    assert rates == [[pytest.approx(rate), 0.01] for rate in (0.001, 0.01, 0.001, 0.001)]
 
 
 def test_evaluation_says_what_is_missing(clips_folder, tmp_path):
