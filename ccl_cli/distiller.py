@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class Distiller(nn.Module):
         student: The network that is published in the end.
         methods: By name; each owns its layers.
         clip: How the student's view is normalised.
-        ce_weight: Weight of the student's cross-entropy.
+        ce_weight: Weight of the student's cross-entropy; the methods' own factors are multiplied with it.
         memory_format: Of the student's input.
     """
 
@@ -58,7 +59,7 @@ class Distiller(nn.Module):
         super().__init__()
         self.student = student
         self.methods = nn.ModuleDict(methods)
-        self.ce_weight = ce_weight
+        self.ce_weight = ce_weight * math.prod(method.ce_weight for method in methods.values())
         self.memory_format = memory_format
         # On the device from the start: a tensor made from Python numbers at each step would make a GPU wait.
         self.register_buffer("mean", torch.tensor(clip.mean), persistent=False)

@@ -6,15 +6,20 @@ import fcntl
 import logging
 import os
 import re
+import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO
+from zlib import crc32
 
 from ccl_cli.errors import Interrupted, UsageError
 from ccl_cli.signals import Stopped
 
+_START = secrets.token_hex(4)  # tells this process from an earlier one of the same number
 _log = logging.getLogger("ccl")
 
 
@@ -39,15 +44,37 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def temporary_name(name: str) -> str:
+    """How this process calls what becomes ``name``: as no other process does, on this or another machine."""
+    return f".{name}.{_host()}-{os.getpid()}-{_START}.tmp"
+
+
+@cache
+def _host() -> str:
+    """Eight hex digits that tell apart machines, and containers whose processes count from 1 each."""
+    processes = 0
+    with suppress(OSError):  # the numbers of which processes these are; there is no such file beside Linux
+        processes = Path("/proc/self/ns/pid").stat().st_ino
+    return f"{crc32(f'{socket.gethostname()} {processes}'.encode()):08x}"
+
+
 def _temporary(path: Path) -> Path:
-    """Where this process writes ``path``; what processes that are no more had begun there is removed."""
+    """Where this process writes ``path``; what processes that are no more had begun there is removed.
+
+    Only processes of this machine are known to be no more.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    begun = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    begun = re.compile(rf"\.{re.escape(path.name)}\.{_host()}-(\d+)-(\w+)\.tmp")
     with suppress(OSError):  # tidying is nothing to fail for
         for left in path.parent.iterdir():
-            if (found := begun.fullmatch(left.name)) and not lives(int(found[1])):
+            if (found := begun.fullmatch(left.name)) and not _writes(int(found[1]), found[2]):
                 _remove(left)
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(temporary_name(path.name))
+
+
+def _writes(process: int, start: str) -> bool:
+    """Whether a process of this machine may still write: it lives, and has not got our own number by now."""
+    return start == _START if process == os.getpid() else lives(process)
 
 
 @contextmanager

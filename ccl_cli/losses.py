@@ -6,6 +6,8 @@ computed in float32, float64 stays float64.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -95,7 +97,7 @@ def half_jeffreys(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 def jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
     """Jensen-Shannon divergence in nats: mean divergence of P and Q from their mixture. Shapes as above."""
     log_p, log_q = _log_softmax(logits_p), _log_softmax(logits_q)
-    log_mixture = torch.logaddexp(log_p, log_q) - torch.log(log_p.new_tensor(2.0))
+    log_mixture = torch.logaddexp(log_p, log_q) - math.log(2)
     divergences = log_p.exp() * (log_p - log_mixture) + log_q.exp() * (log_q - log_mixture)
     return 0.5 * divergences.sum(dim=1)
 

@@ -269,9 +269,10 @@ class Recipe(_Section):
         return "+".join(self.method)
 
     def hash(self) -> str:
-        """Eight hex digits over everything that decides the experiment's result."""
+        """Eight hex digits over everything that decides the experiment's result; its name does not."""
         aside = {"workers", "log_every", "checkpoint_every", "max_skipped", "tracker"}
-        values = self.model_dump(mode="json", exclude={"description": True, "bench": True, "train": aside})
+        words = {"name": True, "description": True, "bench": True}
+        values = self.model_dump(mode="json", exclude=words | {"train": aside})
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

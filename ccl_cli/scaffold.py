@@ -5,7 +5,6 @@ The texts lie in ``ccl_cli/templates``, one folder per kind; ``$name`` stands fo
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -18,6 +17,7 @@ from typing import Literal
 
 from ccl_cli import registry
 from ccl_cli.errors import CclError, PluginError, UsageError
+from ccl_cli.files import temporary_name
 from ccl_cli.spec import Spec
 
 Kind = Literal["teacher", "student", "method", "dataset"]
@@ -172,7 +172,7 @@ def _texts(kind: Kind, code: str, words: Mapping[str, str]) -> dict[str, str]:
 
 def _write(folder: Path, texts: Mapping[str, str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+    temporary = folder.parent / temporary_name(folder.name)
     try:
         for path, text in texts.items():
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)

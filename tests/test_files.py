@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from ccl_cli import files
 from ccl_cli.errors import UsageError
 from ccl_cli.files import atomic_folder, hold, write_text
 
@@ -92,3 +93,39 @@ def test_what_a_killed_process_had_begun_is_removed_by_who_writes_it_next(tmp_pa
     alive.kill()
     for process in killed, other, alive:
         process.communicate()
+
+
+def test_what_another_machine_is_writing_is_left_alone(tmp_path, monkeypatch):
+    """On a disk that both see: its processes are not among those that live here."""
+    path, free = tmp_path / "new", 2**22 + 1  # no process has this number
+    with monkeypatch.context() as there:
+        there.setattr("os.getpid", lambda: free)
+        there.setattr(files, "_host", lambda: "another", raising=False)
+        theirs = files._temporary(path)
+    theirs.write_text("half")
+    write_text(path, "ours")
+    assert {file.name for file in tmp_path.iterdir()} == {"new", theirs.name}
+
+
+def test_processes_of_one_number_on_two_machines_write_to_two_files(tmp_path):
+    script = """if True:
+        import os, socket, sys
+        os.getpid, socket.gethostname = lambda: 7, lambda: sys.argv[1]
+        from pathlib import Path
+        from ccl_cli.files import atomic_path
+        with atomic_path(Path("new")) as begun:
+            print(begun)
+            begun.touch()
+    """
+    command = [sys.executable, "-c", script]
+    made = [subprocess.check_output([*command, host], cwd=tmp_path) for host in ("one", "other", "other")]
+    assert len(set(made)) == 3  # a name may be given to two machines
+
+
+def test_what_a_process_of_our_own_number_had_begun_is_removed(tmp_path, monkeypatch):
+    """A container that is started again gives its processes the same numbers."""
+    with monkeypatch.context() as before:
+        before.setattr(files, "_START", "before", raising=False)
+        files._temporary(tmp_path / "new").write_text("half")
+    write_text(tmp_path / "new", "whole")
+    assert [file.name for file in tmp_path.iterdir()] == ["new"]

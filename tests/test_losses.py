@@ -7,6 +7,7 @@ import torch
 from golden import assert_close, load
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from ccl_cli import losses
 
@@ -143,3 +144,24 @@ def test_a_zero_row_stays_zero_and_gets_no_gradient():
     losses.unit_rows(x).sum().backward()
     assert x.grad[0].tolist() == [0.0, 0.0]
     assert torch.isfinite(x.grad).all()
+
+
+class NothingFromPython(TorchFunctionMode):
+    """Refuse tensors made of Python numbers: on a GPU each is a copy that the host waits for."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        assert function not in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_loss_makes_a_gpu_wait_for_a_number():
+    p, q = torch.randn(2, 5, 4, dtype=torch.float64).unbind()
+    labels, present = torch.arange(5) % 2, torch.arange(5) != 3
+    with NothingFromPython():
+        nce(p, q, labels, 0.1, present)
+        losses.info_nce(losses.cosine_scores(p, q, 0.1), torch.arange(5), present)
+        for divergence in (losses.half_jeffreys, losses.jensen_shannon):
+            divergence(p, q)
+        losses.cross_entropy(p, labels)
+    for dtype in (torch.float32, torch.float64):
+        assert torch.log(torch.tensor(2.0, dtype=dtype)) == torch.zeros((), dtype=dtype) + math.log(2)

@@ -430,7 +430,7 @@ def test_to_yaml_reads_back_equal(name, description, data, lr, milestones, optio
 
 def test_the_hash_follows_what_decides_the_experiment_only():
     recipe = Recipe()
-    assert recipe.hash() == recipe.model_copy(update={"description": "other"}).hash()
+    assert recipe.hash() == recipe.model_copy(update={"description": "other", "name": "other"}).hash()
     assert recipe.hash() != load_recipe(overrides=["train.seed=1"]).hash()
     assert load_recipe(overrides=["optim.lr=1e-3"]).hash() == load_recipe(overrides=["optim.lr=0.001"]).hash()
 

@@ -59,10 +59,11 @@ class Loaded:
 
 
 class TrainingSet(Dataset[Sample | CclError]):
-    """Reads one window per draw; every random number depends on (seed, epoch, index) alone.
+    """Reads one window per draw; every random number depends on (seed, epoch, row drawn) alone.
 
     A video that cannot be read is replaced by its neighbour in the list and reported, so that a batch never
-    changes its shape. Errors are returned, not raised: a loader would turn a raised one into a traceback.
+    changes its shape; the neighbour gets other frames and another crop than in its own draw. Errors are
+    returned, not raised: a loader would turn a raised one into a traceback.
 
     Args:
         videos: The training split.
@@ -101,7 +102,9 @@ class TrainingSet(Dataset[Sample | CclError]):
 
     def _read(self, draw: Draw, index: int, unreadable: dict[int, str]) -> Sample:
         video, clip = self.videos[index], self.clip
-        rng = np.random.default_rng([self.seed, draw.epoch, index, 1])
+        # The draw counts too where the video stands in for another: its own draw may be in the same batch.
+        instead_of = [] if index == draw.row else [draw.row]
+        rng = np.random.default_rng([self.seed, draw.epoch, index, 1, *instead_of])
         first, available = frame_range(index_video(video.path), video.start, video.end)
         first += int(rng.integers(0, max(available - clip.frames, 0) + 1))
         read = read_frames(video.path, first, min(clip.frames, available), short_side=clip.short_side)

@@ -6,7 +6,8 @@ exactly those frames: by a seek where the file's timestamps prove right, else by
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import dropwhile, islice
@@ -103,7 +104,8 @@ def iter_windows(
 ) -> Iterator[Clip]:
     """Slide windows over a video in one pass, holding one window in memory.
 
-    Windows start every ``stride`` frames until all frames are covered; the last one repeats its frames.
+    Windows start every ``stride`` frames until all frames are covered. The last one slides back so that it
+    ends with the video; only a video that is shorter than a window repeats its frames.
 
     Args:
         path: The file.
@@ -118,20 +120,17 @@ def iter_windows(
     """
     info = index_video(path)
     first, count = frame_range(info, start, end)
-    images: list[NDArray[np.uint8]] = []
-    begin, fresh, seen = first, 0, 0
+    images: deque[NDArray[np.uint8]] = deque(maxlen=length)
+    begin = covered = seen = 0  # frames counted from ``first``; the next window begins at ``begin``
     for seen, (_, image) in enumerate(frames_from(info, first, count, short_side), 1):
-        if first + seen <= begin:
-            continue  # between two windows, when the stride is longer than a window
         images.append(image)
-        fresh += 1
-        if len(images) == length:
-            yield _clip(info, images, begin, length)
-            images, begin, fresh = images[stride:], begin + stride, 0
+        if seen == begin + length:
+            yield _clip(info, images, first + begin, length)
+            begin, covered = begin + stride, seen
     if not seen:
         raise DataError(f"No frame of '{path}' can be decoded.")
-    if fresh:
-        yield _clip(info, images, begin, length)
+    if seen > max(begin, covered):
+        yield _clip(info, images, first + max(seen - length, 0), length)
 
 
 @lru_cache(maxsize=_KEPT)
@@ -250,7 +249,8 @@ def _upright(image: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def _clip(info: VideoInfo, images: list[NDArray[np.uint8]], first: int, count: int) -> Clip:
+def _clip(info: VideoInfo, images: Iterable[NDArray[np.uint8]], first: int, count: int) -> Clip:
+    images = list(images)
     frames = torch.from_numpy(np.stack(images))
     if len(images) < count:
         frames = frames[torch.arange(count) % len(images)]

@@ -13,10 +13,10 @@ from ccl_cli.data.info import VideoInfo
 from ccl_cli.data.media import (
     SILENCE,
     best_stream,
+    channels,
     decoded,
     frame_range,
     index_video,
-    mono,
     opened,
     packets_of,
 )
@@ -51,7 +51,7 @@ class Finding(NamedTuple):
         seconds: Length.
         width: Pixels, as stored.
         height: Pixels, as stored.
-        sound: "silent" when no sample reaches 1e-4.
+        sound: "silent" when no sample of any channel reaches 1e-4.
     """
 
     fault: str | None = None
@@ -149,7 +149,7 @@ def _sound(info: VideoInfo, subject: Subject) -> SoundState:
             at = start if frame.pts is None else frame.time - info.origin
             if at >= end:
                 break
-            if at + frame.samples / frame.sample_rate > start and abs(mono(frame)).max() >= SILENCE:
+            if at + frame.samples / frame.sample_rate > start and abs(channels(frame)).max() >= SILENCE:
                 return "present"
     if not heard:
         raise DataError(f"The sound track of '{info.path}' cannot be decoded.")

@@ -158,8 +158,8 @@ def decoded(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
         yield from stream.decode(None)
 
 
-def mono(frame: Any) -> NDArray[np.float32]:
-    """[n] float32, the mean of a sound frame's channels."""
+def channels(frame: Any) -> NDArray[np.floating[Any]]:
+    """[C, n] samples of a sound frame in [-1, 1]."""
     samples = frame.to_ndarray()
     if frame.format.is_packed:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
@@ -167,8 +167,8 @@ def mono(frame: Any) -> NDArray[np.float32]:
         samples = samples.astype(np.float32) / 128 - 1
     elif samples.dtype.kind == "i":
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    mean: NDArray[np.float32] = samples.mean(axis=0, dtype=np.float32)
-    return mean
+    scaled: NDArray[np.floating[Any]] = samples
+    return scaled
 
 
 @KeptIndexes

@@ -15,7 +15,7 @@ from torch import Tensor
 from ccl_cli.data import packed
 from ccl_cli.data.info import AudioTrack, VideoInfo
 from ccl_cli.data.location import Location, Packed
-from ccl_cli.data.media import SILENCE, best_stream, decoded, index_media, mono, opened, packets_of
+from ccl_cli.data.media import SILENCE, best_stream, channels, decoded, index_media, opened, packets_of
 from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _PREROLL = 1.0  # seconds decoded before the stretch, so that overlapping packet
 _WORTH_SEEKING = 10.0  # seconds
 _SHORT = 1.5  # seconds of a track that stays decoded: opening a file again takes longer than decoding these
 _KEPT = 256
+_CANCELLED = 0.01  # of the loudest channel's energy: a mean with less than that (-20 dB) has lost the sound
 _JITTER = 0.05  # seconds that a packet's timestamp may be off before it counts as a gap
 
 
@@ -37,7 +38,7 @@ class Sound(NamedTuple):
 
     Attributes:
         samples: [n] float32 in [-1, 1], or None where there is no track.
-        state: "silent" when no sample reaches 1e-4.
+        state: "silent" when no sample of any channel reaches 1e-4.
     """
 
     samples: Tensor | None
@@ -54,6 +55,9 @@ def read_audio(
     end: float | None = None,
 ) -> Sound:
     """Read mono sound around a time, clamped to the track: a shorter track is returned whole.
+
+    Channels are averaged. Where they cancel each other, as those of a stereo track in antiphase do, the one
+    with the most energy is returned: where the mean has less than a hundredth of that, or would be silence.
 
     What is read of tracks of at most 1.5 s stays decoded, the latest 256 stretches in each process: at most
     49 MB at 32 kHz.
@@ -102,12 +106,28 @@ def _resampled(info: VideoInfo, low: float, high: float, rate: int) -> Tensor:
 def _mono_between(
     path: Path, track: AudioTrack, origin: float, low: float, high: float
 ) -> tuple[NDArray[np.float32], int]:
-    """Samples of [low, high) seconds at the track's own rate, each packet placed by its timestamp."""
+    """Samples of [low, high) seconds at the track's own rate: the channels' mean, or the loudest channel."""
+    mean, energies, native = _placed(path, track, origin, low, high, None)
+    energy, each = energies[:1].sum(), energies[1:]
+    loudest = each.max(initial=0.0)
+    silence = max(mean.max(initial=0.0), -mean.min(initial=0.0)) < SILENCE and loudest >= SILENCE**2
+    if silence or energy < _CANCELLED * loudest:
+        mean, _, _ = _placed(path, track, origin, low, high, int(each.argmax()))
+    return mean, native
+
+
+def _placed(
+    path: Path, track: AudioTrack, origin: float, low: float, high: float, channel: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.float64], int]:
+    """Samples of a channel (None: of their mean), each packet placed by its timestamp.
+
+    Also their energy and that of each channel, [1 + C], and the rate.
+    """
     with opened(path) as container:
         audio = best_stream(container, "audio")
         if low - track.start > _WORTH_SEEKING and _seeks_exactly(container):
             container.seek(int((low - _PREROLL + origin) / audio.time_base), stream=audio)
-        native, samples, cursor = 0, np.zeros(0, np.float32), None
+        native, samples, energies, cursor = 0, np.zeros(0, np.float32), np.zeros(0), None
         for frame in decoded(audio, packets_of(container, audio)):
             if not native:
                 native = frame.sample_rate
@@ -115,14 +135,37 @@ def _mono_between(
             at = _place(frame, native, origin + low, cursor)
             if at >= len(samples):
                 break
-            part = mono(frame)
-            cursor = at + len(part)
-            begin = max(at, 0)
-            part = part[begin - at : len(samples) - at]
-            samples[begin : begin + len(part)] = part
+            part, begin = channels(frame), max(at, 0)
+            cursor = at + part.shape[1]
+            part = part[:, begin - at : len(samples) - at]
+            mixed = _mixed(part, channel)
+            energies = _added(energies, np.append(_energy(mixed), _energy(part)))
+            samples[begin : begin + len(mixed)] = mixed
     if not native:
         raise DataError(f"The sound track of '{path}' cannot be decoded.")
-    return samples, native
+    return samples, energies, native
+
+
+def _mixed(part: NDArray[np.floating[Any]], channel: int | None) -> NDArray[np.floating[Any]]:
+    """[n] of [C, n]; a frame may have fewer channels than others of its track."""
+    mixed: NDArray[np.floating[Any]] = (
+        part.mean(axis=0, dtype=np.float32) if channel is None else part[min(channel, len(part) - 1)]
+    )
+    return mixed
+
+
+def _energy(samples: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Sum of squares over the last axis."""
+    squares: NDArray[np.float64] = np.square(samples, dtype=np.float64).sum(axis=-1)
+    return squares
+
+
+def _added(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum of two frames' energies by channel; frames of a track may have more or fewer channels."""
+    both = np.zeros(max(len(one), len(other)))
+    both[: len(one)] += one
+    both[: len(other)] += other
+    return both
 
 
 def _silence(path: Path, seconds: float, rate: int) -> NDArray[np.float32]:

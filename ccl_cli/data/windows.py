@@ -38,7 +38,7 @@ class Chunk(NamedTuple):
 
 
 class SlidingWindows(IterableDataset[Chunk]):
-    """Consecutive windows of each video, centre crop; the last window of a video is looped to full length.
+    """Consecutive windows of each video, centre crop, as :func:`iter_windows` slides them.
 
     A video counts as unreadable when not one of its windows can be decoded.
 

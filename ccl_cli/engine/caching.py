@@ -310,11 +310,16 @@ def _parts(folder: Path) -> list[Path]:
 def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], str, dict[int, str]]:
     """Values and states of some videos, under which name these are counted, and why some are unreadable."""
     try:
+        path.open("rb").close()  # what safe_open says of a file that cannot be opened tells nothing
         with safe_open(path, "np") as file:
             said = file.metadata()
             reasons = {int(row): str(reason) for row, reason in json_text.parse(said["unreadable"]).items()}
             return file.get_tensor("value"), file.get_tensor("state"), said["kind"], reasons
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except OSError as error:  # says nothing of what the file holds
+        raise EnvironmentError_(
+            f"'{path}' cannot be read: {error.strerror or error}.", "What is done is kept: try again."
+        ) from error
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         path.unlink(missing_ok=True)
         raise DataError(
             f"'{path}' was damaged and has been removed.", "Run the same command again."
@@ -326,7 +331,7 @@ def _tell_stale(key: Key) -> None:
     for folder in caches():
         try:
             other = Cached.open(folder).header.key
-        except DataError:  # `ccl cache verify` tells
+        except CclError:  # `ccl cache verify` tells
             continue
         if (other.teacher, other.data) != (key.teacher, key.data):
             continue

@@ -14,6 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from ccl_cli.data.manifest import Video
 from ccl_cli.distributed import total
 from ccl_cli.errors import PluginError
+from ccl_cli.methods.memory import MemoryBank, Sampler
 from ccl_cli.sentences import listed
 from ccl_cli.teachers import Embedding
 
@@ -32,20 +33,43 @@ class Skipped:
     def __init__(self) -> None:
         self.total = self.in_a_row = 0
         self._kept: dict[str, Tensor] = {}
+        self._banks: list[MemoryBank] = []
 
     def before(self, module: nn.Module) -> None:
-        """Keep what a forward pass may change: batch statistics, memory banks."""
-        self._kept = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
+        """Note what a forward pass may change: batch statistics, memory banks.
+
+        Buffers are copied, except those that may have a row for every video: a bank keeps the rows that its
+        updates overwrite, and a sampler's labels never change.
+        """
+        self._banks = [part for part in module.modules() if isinstance(part, MemoryBank)]
+        for bank in self._banks:
+            bank.remember()
+        large = {
+            id(buffer)
+            for part in module.modules()
+            if isinstance(part, MemoryBank | Sampler)
+            for buffer in part.buffers(recurse=False)
+        }
+        self._kept = {
+            name: buffer.detach().clone()
+            for name, buffer in module.named_buffers()
+            if id(buffer) not in large
+        }
 
     def took(self) -> None:
         """The step's numbers were good."""
+        for bank in self._banks:
+            bank.forget()
         self.in_a_row, self._kept = 0, {}
 
     @torch.no_grad()
     def skip(self, module: nn.Module) -> None:
-        """Put back what :meth:`before` has kept."""
+        """Put back what :meth:`before` has noted."""
         for name, buffer in module.named_buffers():
-            buffer.copy_(self._kept[name])
+            if name in self._kept:
+                buffer.copy_(self._kept[name])
+        for bank in self._banks:
+            bank.undo()
         self.total, self.in_a_row, self._kept = self.total + 1, self.in_a_row + 1, {}
 
     def state_dict(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ccl_cli import json_text
 from ccl_cli.errors import DataError, EnvironmentError_
-from ccl_cli.files import changed_at
+from ccl_cli.files import changed_at, temporary_name
 from ccl_cli.json_text import Shape, fits
 
 FILE = "library.sqlite"
@@ -149,7 +149,7 @@ def create(folder: Path, *, model: Path, fingerprint: str, dim: int) -> None:
     Raises:
         EnvironmentError_: the disk refuses.
     """
-    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
+    temporary = folder / temporary_name(FILE)
     temporary.unlink(missing_ok=True)
     about = {"format": _FORMAT, "model": str(model), "fingerprint": fingerprint, "dim": dim, "roots": []}
     try:

@@ -64,12 +64,14 @@ class Method(nn.Module):
         tuned: The option that scales what it adds to the student's cross-entropy.
         uses_teachers: Whether it looks at embeddings; if no method of a run does, teachers are not built.
         uses_stages: Whether it also wants what the teachers' inner stages say.
+        ce_weight: Factor that its objective puts on the student's cross-entropy, beside the recipe's own.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     tuned: ClassVar[str] = "weight"
     uses_teachers: ClassVar[bool] = True
     uses_stages: bool = False
+    ce_weight: float = 1.0
 
     def __init__(self, options: Any, setting: Setting) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -50,7 +50,11 @@ class CCLOptions(MethodOptions):
     )
     nce_scale: Weight = Field(1.0, description="Weight of the whole contrast.")
     jsd_weight: Weight = Field(1.0, description="Weight of the divergence between predictions (Eq. 7).")
-    cls_weight: Weight = Field(1.0, description="Weight of the compositions' cross-entropy (Eq. 2, 8).")
+    cls_weight: Weight = Field(
+        1.0,
+        description="Weight of the classification loss (Eq. 2, 8): the student's cross-entropy and the "
+        "compositions'.",
+    )
     teacher_weight: Weight | None = Field(
         None,
         description="Weight of a teacher's contrast and divergence; default 1 (official, if several: 0.5).",
@@ -69,7 +73,8 @@ class CCLOptions(MethodOptions):
     jsd: bool = Field(True, description="Ablation: off drops the divergence.")
     head_teacher_nce: bool = Field(
         False,
-        description="Contrast each composition with its teacher too (official code; trains the head only).",
+        description="Contrast each composition with its teacher too (official code; trains the head only); "
+        "needs nce.",
     )
     normalize_inputs: bool = Field(True, description="Unit-length inputs of the composition's residual.")
 
@@ -84,6 +89,12 @@ class CCLOptions(MethodOptions):
         if isinstance(values, dict) and values.get("preset") == "official":
             return {**OFFICIAL, **values}
         return values
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> Self:
+        if not (self.composition or self.nce):
+            raise ValueError("composition and nce cannot both be off: no term would be left")
+        return self
 
 
 class CCL(Method):
@@ -113,6 +124,7 @@ class CCL(Method):
         several = len(setting.teachers) > 1
         default_weight = 0.5 if options.preset == "official" and several else 1.0
         self.teacher_weight = default_weight if options.teacher_weight is None else options.teacher_weight
+        self.ce_weight = options.cls_weight
 
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
@@ -167,7 +179,7 @@ class CCL(Method):
                 )
             if options.jsd:
                 terms["jsd_head"] = options.jsd_weight * pair.diverge(logits.detach(), apart.logits)
-        if options.head_teacher_nce:
+        if options.nce and options.head_teacher_nce:
             terms["nce_teacher"] = pair.contrast(apart.feature, teacher)
         return terms
 

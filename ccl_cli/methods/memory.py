@@ -52,6 +52,8 @@ class MemoryBank(nn.Module):
     def __init__(self, videos: int, dim: int, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
+        # What updates have overwritten since `remember`: rows, entries, absent. None: nobody asked.
+        self._overwritten: list[tuple[Tensor, Tensor, Tensor]] | None = None
         bound = math.sqrt(3 / dim)  # rows of expected unit length
         self.register_buffer("entries", torch.empty(videos, dim).uniform_(-bound, bound))
         self.register_buffer("absent", torch.zeros(videos, dtype=torch.bool))
@@ -79,9 +81,26 @@ class MemoryBank(nn.Module):
         same = (rows[:, None] == rows[None, :]) & present[None, :]
         first, any_present = same.int().argmax(dim=1), same.any(dim=1)
         old = self.entries[rows]
+        if self._overwritten is not None:
+            self._overwritten.append((rows, old, self.absent[rows]))
         moved = unit_rows(self.momentum * old + (1 - self.momentum) * embedding[first])
         self.entries[rows] = torch.where(any_present[:, None], moved, old)
         self.absent[rows] = ~any_present
+
+    def remember(self) -> None:
+        """Keep what updates overwrite from here on, a batch's rows each, so that they can be undone."""
+        self._overwritten = []
+
+    def forget(self) -> None:
+        """The updates since :meth:`remember` stay."""
+        self._overwritten = None
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Take back the updates since :meth:`remember`."""
+        for rows, entries, absent in reversed(self._overwritten or []):
+            self.entries[rows], self.absent[rows] = entries, absent
+        self.forget()
 
 
 class Sampler(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
@@ -133,7 +134,12 @@ class Teacher(nn.Module):
         """Name, variant, hash of the weights, and preprocess: what an embedding cache is keyed by."""
         network = f"{self.modality}:{type(self).__name__}:{self.variant}"
         name = f"{network}:{self.preprocess_version}:{self.preprocess!r}"
-        return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{hash_tensors(self.state_dict().items())}"
+        return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{self._weights_hash}"
+
+    @cached_property
+    def _weights_hash(self) -> str:
+        # Hundreds of megabytes, read once: the weights are frozen before anybody asks for it.
+        return hash_tensors(self.state_dict().items())
 
     def freeze(self) -> Self:
         """Evaluation mode, no gradients."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccl_cli import json_text
-from ccl_cli.errors import DataError
+from ccl_cli.errors import DataError, EnvironmentError_
 from ccl_cli.json_text import Shape, fits
 from ccl_cli.paths import cache_dir
 
@@ -140,6 +140,7 @@ class Cached:
 
         Raises:
             DataError: absent, damaged or cut off.
+            EnvironmentError_: the disk refuses.
         """
         try:
             header = Header.from_json((folder / HEADER).read_text(encoding="utf-8"))
@@ -151,7 +152,11 @@ class Cached:
                 raise ValueError("unknown states")
         except FileNotFoundError as error:
             raise DataError(f"There is no cache at '{folder}'.", "Make it with `ccl cache build`.") from error
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except OSError as error:  # says nothing of what the files hold
+            raise EnvironmentError_(
+                f"The cache '{folder}' cannot be read: {error.strerror or error}.", "Nothing was changed."
+            ) from error
+        except (ValueError, KeyError, TypeError, EOFError) as error:
             raise DataError(
                 f"The cache '{folder}' is damaged: {error}.",
                 f"Remove it with `ccl cache prune {folder.name}` and make it again with `ccl cache build`.",

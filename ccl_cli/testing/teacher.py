@@ -436,7 +436,8 @@ def _shows(preprocess: object, name: str) -> bool:
 
 
 def _fresh_fingerprint(teacher: Teacher) -> str:
-    vars(teacher).pop("fingerprint", None)  # one that is kept for good is computed anew
+    for kept in ("fingerprint", "_weights_hash"):  # what is computed once is computed anew
+        vars(teacher).pop(kept, None)
     return teacher.fingerprint
 
 

@@ -181,6 +181,7 @@ def test_sliding_windows_equal_the_sequential_decode(tmp_path, length, stride):
     path = write(tmp_path / "a.mp4", pictures(25), b_frames=2)
     reference = sequential(path)
     starts = [at for at in range(0, 25, stride) if at == 0 or at - stride + length < 25]
+    starts = [max(min(at, 25 - length), 0) for at in starts]  # the last one ends with the video
     clips = list(iter_windows(path, length, stride))
     assert [round(clip.start * 25) for clip in clips] == starts
     for clip, start in zip(clips, starts, strict=True):
@@ -194,8 +195,19 @@ def test_sliding_windows_of_a_stretch(tmp_path):
     path = write(tmp_path / "a.mp4", pictures(50), gop=10)
     reference = sequential(path)
     clips = list(iter_windows(path, 8, 8, start=0.6, end=1.4))  # frames 15 to 34
-    assert [round(clip.start * 25) for clip in clips] == [15, 23, 31]
-    np.testing.assert_array_equal(clips[-1].frames, looped(reference[:35], 31, 8))
+    assert [round(clip.start * 25) for clip in clips] == [15, 23, 27]
+    np.testing.assert_array_equal(clips[-1].frames, reference[27:35])
+
+
+def test_no_window_of_a_long_enough_video_repeats_a_frame(tmp_path):
+    path = write(tmp_path / "a.mp4", pictures(17))
+    reference = sequential(path)
+    first, last = iter_windows(path, 16, 16)
+    np.testing.assert_array_equal(first.frames, reference[:16])
+    np.testing.assert_array_equal(last.frames, reference[1:])
+    assert [round(25 * at) for at in (last.start, last.end)] == [1, 17]
+    (short,) = iter_windows(path, 24, 24)
+    np.testing.assert_array_equal(short.frames, looped(reference, 0, 24))
 
 
 def test_sliding_windows_do_not_read_ahead(tmp_path, monkeypatch):

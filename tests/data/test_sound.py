@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ccl_cli.data import decode
+from ccl_cli.data import decode, look
 from ccl_cli.data import sound as module
 from ccl_cli.data.decode import index_video, read_frames
+from ccl_cli.data.media import index_media
 from ccl_cli.data.sound import read_audio
 from ccl_cli.data.write import write_clip
 from ccl_cli.errors import DataError
@@ -109,14 +110,40 @@ def test_channels_are_averaged(shared):
     np.testing.assert_allclose(samples, raw.mean(1) / 32768, atol=1e-6)
 
 
-def test_opposite_channels_cancel(tmp_path):
-    with av.open(str(tmp_path / "a.wav"), "w") as file:
-        audio = file.add_stream("pcm_s16le", rate=RATE, layout="stereo")
-        samples = (tone(1.0) * 32767).astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(np.stack([samples, -samples], 1).reshape(1, -1), "s16", "stereo")
-        frame.sample_rate = RATE
-        file.mux([*audio.encode(frame), *audio.encode(None)])
-    assert read_audio(tmp_path / "a.wav", centre=0.5, seconds=1, rate=RATE).state == "silent"
+def stereo(path, left, right, codec="pcm_s16le"):
+    with av.open(str(path), "w") as file:
+        audio = file.add_stream(codec, rate=RATE, layout="stereo")
+        layout = audio.codec_context.format
+        frame = av.AudioFrame.from_ndarray(np.stack([left, right]).astype(np.float32), "fltp", "stereo")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        resampler = av.AudioResampler(format=layout, layout="stereo", rate=RATE)
+        for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+            file.mux(audio.encode(part))
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.wav", "pcm_s16le"), ("a.mp4", "aac")])
+def test_where_the_channels_cancel_the_loudest_is_heard(tmp_path, name, codec):
+    path = stereo(tmp_path / name, tone(1.0), -tone(1.0) * 1.15, codec)
+    sound = read_audio(path, centre=0.5, seconds=1, rate=RATE)
+    assert sound.state == "present"
+    middle = slice(RATE // 4, -RATE // 4)
+    assert sound.samples[middle].abs().max() == pytest.approx(0.575, abs=0.02)
+    assert np.corrcoef(sound.samples[middle], tone(1.0)[: len(sound.samples)][middle])[0, 1] < -0.99
+    assert look._sound(index_media(path), look.Subject(str(path))) == "present"
+
+
+def test_channels_that_do_not_cancel_are_averaged(tmp_path):
+    other, quiet = tone(1.0, 700), np.full(RATE, 1.5e-4, np.float32)
+    for left, right in ((tone(1.0), other), (tone(1.0), 0 * other), (tone(1.0), -0.5 * tone(1.0))):
+        heard = read_audio(stereo(tmp_path / "a.wav", left, right), centre=0.5, seconds=1, rate=RATE).samples
+        np.testing.assert_allclose(heard, (left + right) / 2, atol=1e-4)
+    sound = read_audio(
+        stereo(tmp_path / "b.wav", quiet, 0 * quiet, "pcm_f32le"), centre=0.5, seconds=1, rate=RATE
+    )
+    assert sound.state == "present"  # as its left channel is
+    silent = stereo(tmp_path / "c.wav", 0 * quiet, 0 * quiet)
+    assert read_audio(silent, centre=0, seconds=1, rate=RATE).state == "silent"
 
 
 @pytest.mark.parametrize(("native", "rate"), [(44100, 32000), (8000, 32000), (48000, 16000)])

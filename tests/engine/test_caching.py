@@ -19,6 +19,7 @@ import torch
 from ccl_cli.data.decode import read_frames
 from ccl_cli.data.middle import MiddleWindow
 from ccl_cli.data.sources import load_data
+from ccl_cli.engine import caching
 from ccl_cli.engine.build import load_teachers
 from ccl_cli.engine.caching import CachedRows, build_cache, check_cache, key_of
 from ccl_cli.engine.device import set_up
@@ -121,10 +122,10 @@ def test_what_does_not_fit_is_not_used(clips_folder, tmp_path, caplog):
         parts = {"teacher": teacher, "manifest": manifest, "cache": Cache(views=4), "clip": experiment.clip}
         return key_of("image:small", *(parts | by).values())
 
+    (other,) = load_teachers(experiment.teachers).values()
     with torch.no_grad():
-        next(iter(teacher.parameters())).mul_(1.001)
-    assert changed().differs_from(first) == "other weights or settings"
-    teacher = next(iter(load_teachers(experiment.teachers).values()))
+        next(iter(other.parameters())).mul_(1.001)
+    assert changed(teacher=other).differs_from(first) == "other weights or settings"
     assert changed() == first
     assert changed(cache=Cache(views=5)).differs_from(first) == "5 frames at 256 px"
     clip = experiment.clip.model_copy(update={"short_side": 24})
@@ -256,6 +257,33 @@ def test_a_disk_that_refuses_is_a_sentence_and_the_parts_stay(clips_folder, monk
     built(experiment)
     assert len(list(cache.caches())) == 1
     assert not cache.unfinished()
+
+
+def test_a_part_is_removed_when_it_is_damaged_and_not_when_the_disk_refuses(clips_folder, monkeypatch):
+    experiment = recipe(clips_folder, teachers=AUDIO)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "rename", lambda self, target: refuse(28, "No space left on device"))
+        with pytest.raises(EnvironmentError_):
+            built(experiment)
+    (part,) = cache.root().rglob("part-*.safetensors")
+    content = part.read_bytes()
+    with monkeypatch.context() as busy:
+        busy.setattr(caching, "safe_open", lambda *_: refuse(5, "Input/output error"))
+        with pytest.raises(EnvironmentError_, match="cannot be read: Input/output error"):
+            built(experiment)
+    assert part.read_bytes() == content
+    part.write_bytes(content[:-1])
+    with pytest.raises(DataError, match="was damaged and has been removed"):
+        built(experiment)
+    assert not part.exists()
+    made, *_ = built(experiment)
+    monkeypatch.setattr(np, "load", lambda *_, **__: refuse(5, "Input/output error"))
+    with pytest.raises(EnvironmentError_, match="cannot be read: Input/output error"):
+        cache.Cached.open(made["audio:small"].folder)
+
+
+def refuse(number, said):
+    raise OSError(number, said)
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 from golden import assert_close, load
+from pydantic import ValidationError
 from torch import nn
 
 from ccl_cli.composition import CompositionHead
 from ccl_cli.data.batch import Batch
+from ccl_cli.distiller import Distiller
 from ccl_cli.errors import RecipeError
 from ccl_cli.losses import cross_entropy
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.ccl import CCL, CCLOptions
+from ccl_cli.recipe import Clip
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
@@ -189,6 +192,7 @@ ABLATIONS = {
     "js": dict(divergence="js"),
     "symmetric": dict(symmetric="mean"),
     "official": dict(preset="official"),
+    "official, no nce": dict(preset="official", nce=False),
 }
 
 
@@ -201,8 +205,38 @@ def test_ablations_hold_the_terms_they_say(name):
         "no nce": {"ce", "jsd"},
         "no jsd": {"ce", "nce"},
         "official": {"ce", "nce", "jsd", "nce_head", "jsd_head", "nce_teacher"},
+        "official, no nce": {"ce", "jsd", "jsd_head"},
     }
     assert terms == expected.get(name, {"ce", "nce", "jsd"})
+
+
+def test_the_contrast_cannot_be_dropped_where_it_is_all_there_is():
+    with pytest.raises(ValidationError, match="cannot both be off"):
+        CCLOptions(composition=False, nce=False)
+
+
+class Fixed(nn.Module):
+    """A student that says the same whatever it sees."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output, self.one = output, nn.Parameter(torch.ones(1))
+
+    def forward(self, video):
+        return self.output
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.0, 0.3])
+def test_cls_weight_is_equation_8s_and_weighs_the_students_cross_entropy_too(weight):
+    parts = {}
+    for cls_weight in (1.0, weight):
+        method, student, embeddings, batch = example(dtype=torch.float32, cls_weight=cls_weight)
+        batch = batch._replace(video=torch.zeros(7, 3, 1, 2, 2, dtype=torch.uint8))
+        parts[cls_weight] = Distiller(Fixed(student), {"ccl": method}, Clip())(batch, embeddings).parts
+    assert set(parts[1.0]) == {f"{term}/m{k}:t" for term in ("ce", "nce", "jsd") for k in (0, 1)} | {"ce"}
+    for name, value in parts[1.0].items():
+        factor = weight if name.startswith("ce") else 1.0
+        assert parts[weight][name].item() == pytest.approx(factor * value.item(), rel=1e-6)
 
 
 def test_infonce_is_the_multiclass_contrast_of_distinct_labels_without_its_second_half():

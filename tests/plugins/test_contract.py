@@ -129,7 +129,9 @@ def test_fingerprint_names_weights_variant_and_preprocess(teachers):
     try:
         number = parameter.view(-1)[0].clone()
         parameter.view(-1)[0] += 1
-        changed = {before, teacher.fingerprint}
+        other = copy.deepcopy(teacher)
+        del other._weights_hash  # of weights that are not frozen as they should be
+        changed = {before, other.fingerprint}
         parameter.view(-1)[0] = number
         teacher.variant = "other"
         changed.add(teacher.fingerprint)
@@ -141,6 +143,17 @@ def test_fingerprint_names_weights_variant_and_preprocess(teachers):
     finally:
         teacher.preprocess, teacher.variant = kept
     assert len(changed) == 4
+
+
+def test_the_weights_are_hashed_once(monkeypatch):
+    teacher = TimmImage.from_spec(parse_model("image:mobilenetv3_small_050?weights=random"))
+    hashed = []
+    monkeypatch.setattr("ccl_cli.teachers.hash_tensors", lambda named: hashed.append(list(named)) or "0")
+    assert teacher.fingerprint == teacher.fingerprint
+    assert len(hashed) == 1
+    before, teacher.variant = teacher.fingerprint, "other"  # what costs nothing is looked at each time
+    assert teacher.fingerprint != before
+    assert len(hashed) == 1
 
 
 def test_weights_random_is_admitted_and_the_same_every_time_and_leaves_the_random_state_alone(teachers):
