@@ -4,6 +4,8 @@ import contextlib
 import importlib
 import os
 
+import timm.scheduler  # noqa: F401
+
 import ccl_cli.data.fork_server
 import ccl_cli.engine.evaluate
 import ccl_cli.engine.trainer  # noqa: F401

@@ -82,10 +82,7 @@ def read_frames(path: Location, first: int, count: int, *, short_side: int = 256
     wanted = info.pts[first : first + count].tolist()
     if first < 0 or not wanted:
         raise DataError(f"'{path}' has {info.frames} frames, so there is no frame {first}.")
-    if info.frames * info.height * info.width * 3 <= _SMALL:
-        read = _small_video(info, short_side)[first : first + count]
-    else:
-        read = list(frames_from(info, first, len(wanted), short_side))
+    read = list(_frames(info, first, len(wanted), short_side))
     if info.seekable and [pts for pts, _ in read] != wanted:
         read = list(frames_from(info, first, len(wanted), short_side, seek=False))
     if not read:
@@ -122,7 +119,7 @@ def iter_windows(
     first, count = frame_range(info, start, end)
     images: deque[NDArray[np.uint8]] = deque(maxlen=length)
     begin = covered = seen = 0  # frames counted from ``first``; the next window begins at ``begin``
-    for seen, (_, image) in enumerate(frames_from(info, first, count, short_side), 1):
+    for seen, (_, image) in enumerate(_frames(info, first, count, short_side), 1):
         images.append(image)
         if seen == begin + length:
             yield _clip(info, images, first + begin, length)
@@ -131,6 +128,12 @@ def iter_windows(
         raise DataError(f"No frame of '{path}' can be decoded.")
     if seen > max(begin, covered):
         yield _clip(info, images, first + max(seen - length, 0), length)
+
+
+def _frames(info: VideoInfo, first: int, count: int, short_side: int) -> Iterable[Frame]:
+    if info.frames * info.height * info.width * 3 <= _SMALL:
+        return _small_video(info, short_side)[first : first + count]
+    return frames_from(info, first, count, short_side)
 
 
 @lru_cache(maxsize=_KEPT)
