@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import r2plus1d_18 as torchvision_r2plus1d_18
 
 from ccl_cli.errors import RecipeError, WeightsError
-from ccl_cli.students.r2plus1d import mid_channels, r2plus1d, r2plus1d_10, r2plus1d_18, r2plus1d_tiny
+from ccl_cli.students.r2plus1d import mid_channels, r2plus1d, r2plus1d_6, r2plus1d_10, r2plus1d_18, r2plus1d_tiny
 
 
 @torch.no_grad()
@@ -117,6 +117,17 @@ def test_splitting_keeps_the_parameters_of_the_whole_convolution():
     whole = 3 * 3 * 3 * 128 * 256
     mid = mid_channels(128, 256)
     assert whole - (9 * 128 + 3 * 256) < mid * (9 * 128 + 3 * 256) <= whole
+
+
+def test_the_shallow_one_has_two_stages_whose_widths_fill_vectors():
+    with torch.device("meta"):
+        student, video = r2plus1d_6(6), torch.empty(2, 3, 8, 20, 20)
+    out = student(video)
+    assert out.feature.shape == (2, 64)
+    assert [tuple(stage.shape[1:]) for stage in out.stages] == [(32, 2, 5, 5), (64, 1, 3, 3)]
+    assert sum(parameter.numel() for parameter in student.parameters()) == 106_934
+    widths = {m.out_channels for m in student.modules() if isinstance(m, nn.Conv3d)}
+    assert widths == {16, 32, 64}
 
 
 @pytest.mark.parametrize("clip", [(1, 32, 32), (8, 64, 64), (16, 112, 112), (13, 97, 65)])
