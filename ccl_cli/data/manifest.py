@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ccl_cli import json_text
-from ccl_cli.data.location import Location, from_plain, size_of, to_plain
+from ccl_cli.data.location import Location, contents_hash, from_plain, size_of, to_plain
 from ccl_cli.errors import DataError, EnvironmentError_
 from ccl_cli.files import atomic_path
 
 SPLITS = ("train", "val", "test")
 _FORMAT = "ccl-manifest-1"
+_READERS = 16
 _GROUPED = re.compile(r"(.*_g\d+)_c\d+")  # UCF101: clips of one group were cut from one video
 _MISSING = re.compile(r"required positional arguments?: '(\w+)'")
 _log = logging.getLogger("ccl")
@@ -85,11 +87,16 @@ class Manifest:
 
     @cached_property
     def files_hash(self) -> str:
-        """Sixteen hex digits over ids, stretches and file sizes of :attr:`learnt_from`, not over labels."""
-        sizes = dict(zip((video.id for video in self.videos), self.sizes, strict=True))
+        """Sixteen hex digits over ids, stretches and contents of :attr:`learnt_from`, not over labels.
+
+        Reads a little of each file, see :func:`contents_hash`.
+        """
+        paths = list(dict.fromkeys(video.path for video in self.learnt_from))
+        with ThreadPoolExecutor(_READERS) as pool:  # a disk behind a network answers many at a time
+            contents = dict(zip(paths, pool.map(contents_hash, paths), strict=True))
         digest = hashlib.sha256()
         for video in self.learnt_from:
-            digest.update(repr((video.id, video.start, video.end, sizes[video.id])).encode())
+            digest.update(repr((video.id, video.start, video.end, contents[video.path])).encode())
         return digest.hexdigest()[:16]
 
     @cached_property

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO
 
@@ -41,6 +41,7 @@ from ccl_cli.teachers.cache import (
     Key,
     caches,
     checksum,
+    is_any_of,
 )
 from ccl_cli.tensor_files import write_tensors
 
@@ -90,6 +91,14 @@ def key_of(name: str, teacher: Teacher, manifest: Manifest, cache: Cache, clip: 
     return Key(name.partition("#")[0], teacher.fingerprint, manifest.name, files, text)
 
 
+def wanted_key(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe) -> Key | None:
+    """Which cache a run would read or build; None: none. Files are read only where there may be one."""
+    use = recipe.cache.use
+    if use == "off" or (use == "auto" and not is_any_of(name.partition("#")[0])):
+        return None
+    return key_of(name, teacher, manifest, recipe.cache, recipe.clip)
+
+
 def open_caches(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> dict[str, Cached]:
     """The caches that training will read instead of running a teacher, built first if the recipe says so.
 
@@ -100,9 +109,9 @@ def open_caches(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> dict[
         Interrupted: told to stop while building.
     """
     found: dict[str, Cached] = {}
-    manifest, wanted = parts.manifest, recipe.cache.use != "off" and not parts.uses_stages
-    for name, teacher in parts.teachers.items() if wanted else ():
-        key = key_of(name, teacher, manifest, recipe.cache, recipe.clip)
+    manifest = parts.manifest
+    for name, teacher in () if parts.uses_stages else parts.teachers.items():
+        key = on_main(partial(wanted_key, name, teacher, manifest, recipe))
         if key is None:
             continue
         if recipe.cache.use == "build":
@@ -131,7 +140,7 @@ def build_cache(
         EnvironmentError_: the disk refuses.
         Interrupted: told to stop; what is done is kept.
     """
-    key = key_of(name, teacher, manifest, recipe.cache, recipe.clip)
+    key = on_main(partial(key_of, name, teacher, manifest, recipe.cache, recipe.clip))
     if key is None:
         raise DataError(
             f"{name} cannot be cached: its preprocessing does not declare what it looks at.",

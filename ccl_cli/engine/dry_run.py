@@ -5,7 +5,7 @@ from __future__ import annotations
 from ccl_cli.data.dataset import TrainingSet, training_loader
 from ccl_cli.data.sampler import EpochSampler
 from ccl_cli.engine.build import Parts, parameter_count
-from ccl_cli.engine.caching import key_of
+from ccl_cli.engine.caching import wanted_key
 from ccl_cli.errors import CclError
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import to_yaml
@@ -46,10 +46,9 @@ def describe(recipe: Recipe, parts: Parts) -> str:
 
 def _from_cache(recipe: Recipe, parts: Parts, name: str) -> str:
     """What a run would do instead of running this teacher."""
-    use = recipe.cache.use
-    key = key_of(name, parts.teachers[name], parts.manifest, recipe.cache, recipe.clip)
-    if use == "off" or parts.uses_stages or key is None:
+    key = None if parts.uses_stages else wanted_key(name, parts.teachers[name], parts.manifest, recipe)
+    if key is None:
         return ""
     if (key.folder / HEADER).is_file():
         return f", read from the cache ({key.views})"
-    return f", cached first ({key.views})" if use == "build" else ""
+    return f", cached first ({key.views})" if recipe.cache.use == "build" else ""

@@ -55,7 +55,7 @@ class Key:
         teacher: ``modality:name``.
         fingerprint: The teacher's.
         data: Name of the data set, for people.
-        files: Hash of the files, see ``Manifest.files_hash``; of a teacher that sees labels, with them.
+        files: Hash of the videos, see ``Manifest.files_hash``; of a teacher that sees labels, with them.
         views: "track", or for example "8 frames at 256 px".
     """
 
@@ -71,7 +71,7 @@ class Key:
         # The data set's name is for people: another name for the same files is the same cache.
         decides = json.dumps([self.teacher, self.fingerprint, self.files, self.views])
         digest = hashlib.sha256(decides.encode()).hexdigest()[:12]
-        return root() / f"{self.teacher.replace(':', '-').replace('/', '_')}-{digest}"
+        return root() / f"{_plain(self.teacher)}-{digest}"
 
     @property
     def building(self) -> Path:
@@ -209,6 +209,15 @@ def root() -> Path:
 def caches() -> Iterator[Path]:
     """Folders of the caches on this machine that are complete, by name."""
     return (path.parent for path in sorted(root().glob(f"*/{HEADER}")) if not is_unfinished(path.parent))
+
+
+def is_any_of(teacher: str) -> bool:
+    """Whether there is a cache of a teacher (``modality:name``) at all, which is quick to tell."""
+    return any(root().glob(f"{_plain(teacher)}-*/{HEADER}"))
+
+
+def _plain(teacher: str) -> str:
+    return teacher.replace(":", "-").replace("/", "_")
 
 
 def unfinished() -> list[Path]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ccl_cli.data.manifest import Manifest, Video
@@ -64,6 +66,33 @@ def test_the_hash_follows_content_but_not_location(manifest, tmp_path):
     moved.write_bytes(b"x")
     assert changed(manifest, 0, path=moved).hash == manifest.hash
     assert replace(manifest, name="other").hash == manifest.hash
+
+
+def test_the_hash_of_the_files_follows_what_they_hold(tmp_path):
+    """As long as before, and whenever it was written."""
+    path, rng = tmp_path / "v.mp4", np.random.default_rng(0)
+    for size in (0, 1, 5000, 12_288, 40_001):
+        content = rng.bytes(size)
+        path.write_bytes(content)
+        manifest = Manifest("one", ("kick",), (Video("v", path, 0, "train"),))
+        before = manifest.files_hash
+        elsewhere = tmp_path / "copy.mp4"
+        elsewhere.write_bytes(content)
+        os.utime(elsewhere, ns=(1, 1))
+        assert changed(manifest, 0, path=elsewhere).files_hash == before
+        for at in {0, size // 2, size - 1} if size else ():
+            path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+            assert replace(manifest).files_hash != before
+        path.write_bytes(content + b"x")
+        assert replace(manifest).files_hash != before
+        path.unlink()
+        assert replace(manifest).files_hash != before
+
+
+def test_a_pipe_in_place_of_a_video_holds_nothing_up(tmp_path):
+    os.mkfifo(tmp_path / "v.mp4")
+    manifest = Manifest("one", ("kick",), (Video("v", tmp_path / "v.mp4", 0, "train"),))
+    assert len(manifest.files_hash) == 16
 
 
 def test_missing_names_the_absent_files_of_one_split(manifest):

@@ -3,9 +3,11 @@ from __future__ import annotations
 import gc
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +186,17 @@ def test_the_manifest_is_that_of_the_files(shards, clips_folder):
     assert after.missing("train") == []
     assert after.hash != before.hash
     assert len(list(shards.glob("train-*.tar"))) > 1
+
+
+def test_the_hash_of_the_files_follows_the_records(shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "copy")
+    one, same = load_data(f"shards:{shards}"), load_data(f"shards:{tmp_path / 'copy'}")
+    assert same.files_hash == one.files_hash
+    video = same.learnt_from[0].path
+    with Path(video.shard).open("r+b") as shard:
+        shard.seek(video.member("json").offset + video.member("json").size - 4)
+        shard.write(b"00")  # in the hash of what it holds
+    assert replace(same).files_hash != one.files_hash
 
 
 def test_a_manifest_of_shards_survives_being_saved(shards, tmp_path):

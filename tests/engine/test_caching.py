@@ -138,6 +138,31 @@ def test_what_does_not_fit_is_not_used(clips_folder, tmp_path, caplog):
     assert RunFolder(run).summary["teachers"]["image:small"]["cached"] is None
 
 
+def test_a_file_of_the_same_size_in_place_of_another_makes_a_cache_stale(clips_folder, tmp_path, caplog):
+    data = tmp_path / "set"
+    shutil.copytree(clips_folder / "set", data)
+    experiment = recipe(clips_folder, data=f"folder:{data}", teachers=AUDIO)
+    built(experiment)
+    for path in data.rglob("*.mp4"):
+        os.utime(path)  # as after a copy
+    assert RunFolder(train(experiment)).summary["teachers"]["audio:small"]["cached"] == "track"
+    one, other = data / "train" / "right" / "3.mp4", data / "train" / "down" / "3.mp4"
+    size = max(one.stat().st_size, other.stat().st_size)
+    one.write_bytes(other.read_bytes().ljust(size, b"\0"))
+    other.write_bytes(other.read_bytes().ljust(size, b"\0"))
+    built(experiment)
+    one.write_bytes(clips_folder.joinpath("set/train/right/3.mp4").read_bytes().ljust(size, b"\0"))
+    with caplog.at_level(logging.WARNING, "ccl"):
+        run = train(experiment)
+    assert "is not used: it is of other files" in caplog.text
+    assert RunFolder(run).summary["teachers"]["audio:small"]["cached"] is None
+
+
+def test_without_any_cache_no_file_is_looked_at(clips_folder, monkeypatch):
+    monkeypatch.setattr("ccl_cli.data.manifest.contents_hash", lambda path: pytest.fail(f"{path} was read"))
+    train(recipe(clips_folder, train={"max_steps": 1}))
+
+
 @pytest.mark.slow
 def test_a_resumed_run_keeps_to_what_it_began_with(clips_folder):
     whole = train(recipe(clips_folder))
