@@ -15,15 +15,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ccl_cli.report.axes import Axis, grid
+from matplotlib.axes import Axes
+
 from ccl_cli.report.collect import collect
-from ccl_cli.report.drawing import Drawing, Line, Mark, Text, in_rows, legend
 from ccl_cli.report.paired import Paired
-from ccl_cli.report.png import png
+from ccl_cli.report.plot import Panel, Plot, legend, save
+from ccl_cli.report.style import LIGHT
 
 SETUPS = ("A", "I", "AI")
 METRICS = {"top1": "top-1", "r1": "R@1"}
-COLOURS = {"baseline": "ink", "fitnet": "s1", "ccl": "s0"}
+COLOURS = {"baseline": LIGHT["ink"], "fitnet": LIGHT["s1"], "ccl": LIGHT["s0"]}
 ALONE = (  # at one correspondence only: in the table, not drawn
     "ccl sharp sound",
     "ccl x1",
@@ -116,37 +117,35 @@ def markdown(by_dial: dict[float, Figures]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def plot(by_dial: dict[float, Figures]) -> Drawing:
+def plot(by_dial: dict[float, Figures]) -> Plot:
     """Means and standard deviations over the correspondence, one panel for each setup."""
     shown = [values for found in by_dial.values() for key, values in found.items() if key[2] == "top1"]
-    reach = [statistics.fmean(values.values()) + deviation(values) for values in shown]
-    scale = Axis.over(reach, 200, 28, zero=True)
-    panels = [panel(by_dial, setup, scale) for setup in SETUPS]
+    reach = max(statistics.fmean(values.values()) + deviation(values) for values in shown)
     there = {method for found in by_dial.values() for method, _, _ in found}
     names = [(name, colour) for name, colour in COLOURS.items() if name in there]
-    return in_rows([legend(names, 480, 4), in_rows(panels, 3, "Setups")], 1, "Top-1 by correspondence")
+    return Plot(
+        "Top-1 by correspondence", [[legend(names, 480, 4)], [panel(by_dial, s, reach) for s in SETUPS]]
+    )
 
 
-def panel(by_dial: dict[float, Figures], setup: str, down: Axis) -> Drawing:
+def panel(by_dial: dict[float, Figures], setup: str, reach: float) -> Panel:
     """One setup; all have one scale."""
     keys = {method: (method, "" if method == "baseline" else setup, "top1") for method in COLOURS}
-    across = Axis(0, 1, 46, 300)
-    marks: list[Mark] = [Text(0, 14, f"{setup}: top-1 (%)", 13), *grid(across, down, "correspondence")]
-    for method, key in keys.items():
-        points = {dial: found[key] for dial, found in sorted(by_dial.items()) if key in found}
-        if not points:
-            continue
-        line = [(across(dial), down(statistics.fmean(values.values()))) for dial, values in points.items()]
-        marks.append(Line(line, COLOURS[method], 2, dashed=method == "baseline"))
-        for dial, values in points.items():
-            mean, sd = statistics.fmean(values.values()), deviation(values)
-            bar = [(across(dial), down(mean - sd)), (across(dial), down(mean + sd))]
-            marks.append(Line(bar, COLOURS[method]))
-    return Drawing(310, 236, f"Top-1 with {setup} by correspondence", marks)
+
+    def draw(axes: Axes) -> None:
+        for method, key in keys.items():
+            points = {dial: found[key] for dial, found in sorted(by_dial.items()) if key in found}
+            means = [statistics.fmean(values.values()) for values in points.values()]
+            sds = [deviation(values) for values in points.values()]
+            looks = {"color": COLOURS[method], "linestyle": "--" if method == "baseline" else "-"}
+            axes.errorbar(list(points), means, sds, linewidth=2, elinewidth=1, **looks)
+        axes.set(xlabel="correspondence", xlim=(-0.03, 1.03), ylim=(0, 1.03 * reach))
+
+    return Panel(f"Top-1 with {setup} by correspondence", 310, 236, draw, f"{setup}: top-1 (%)")
 
 
 if __name__ == "__main__":
     named = dict(argument.split("=", 1) for argument in sys.argv[1:])
     everything = filled({float(dial): merged(folders.split(",")) for dial, folders in named.items()})
     print(markdown(everything))
-    Path("correspondence.png").write_bytes(png(plot(everything)))
+    save(plot(everything), Path("correspondence.png"), ".png")
