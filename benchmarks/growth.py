@@ -32,9 +32,8 @@ from ccl_cli.engine.runs import RunFolder
 from ccl_cli.engine.trainer import Trainer
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.recipe import Clip, Recipe
-from ccl_cli.report.axes import Axis, grid
-from ccl_cli.report.drawing import Drawing, Line, Text, in_rows
-from ccl_cli.report.png import png
+from ccl_cli.report.plot import Panel, Plot, in_rows, logarithmic, save
+from ccl_cli.report.style import LIGHT
 from ccl_plugins.precomputed import Precomputed, Table
 
 WIDTH, CLIP = 512, Clip(frames=8, size=32)
@@ -114,12 +113,22 @@ def processes(folder: Path) -> dict[int, float]:
     return found
 
 
-def panel(name: str, points: Mapping[int, float], unit_: str) -> Drawing:
-    across = Axis.over(points, 52, 240, log=min(points) > 0)
-    down = Axis.over(points.values(), 150, 26, log=True, zero=True)
-    line = [(across(at), down(value)) for at, value in points.items()]
-    marks = [Text(0, 13, f"{unit_} by {name}", 13), *grid(across, down, name, points), Line(line, "s0", 2)]
-    return Drawing(260, 186, f"{unit_} by {name}", marks)
+def panel(name: str, points: Mapping[int, float], unit_: str) -> Panel:
+    wide, steep = (min(values) > 0 and max(values) > 20 * min(values) for values in (points, points.values()))
+
+    def draw(axes):
+        axes.plot(points.keys(), points.values(), color=LIGHT["s0"], linewidth=2)
+        axes.set_xlabel(name)
+        if wide:
+            axes.set_xscale("log")
+        if steep:
+            logarithmic(axes, min(points.values()), max(points.values()))
+        else:
+            axes.set_ylim(bottom=0)
+        axes.set_xticks(list(points), [f"{at:,}" for at in points])
+        axes.minorticks_off()
+
+    return Panel(f"{unit_} by {name}", 260, 186, draw, f"{unit_} by {name}")
 
 
 def main() -> None:
@@ -150,7 +159,7 @@ def main() -> None:
     panels.append(panel("processes", rates, "clips per second"))
     print(f"{clock() - begin:.0f} {unit()} in all; embeddings 512-d, student r2plus1d_tiny at 8x32x32.\n")
     if options.plot:
-        options.plot.write_bytes(png(in_rows(panels, 3, "How cost grows")))
+        save(Plot("How cost grows", in_rows(panels, 3)), options.plot, options.plot.suffix)
 
 
 if __name__ == "__main__":

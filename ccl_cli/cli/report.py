@@ -179,24 +179,29 @@ def html(
 @app.command(
     "figure",
     epilog=examples(
-        "ccl report figure classes runs/ucf51-bench --output classes.svg",
+        "ccl report figure overview runs/ucf51-bench --output overview.pdf",
         "ccl report figure tsne runs/mine/20260101-120000-1a2b3c4d --output tsne.png",
     ),
 )
 @with_verbosity
 def figure(
     name: Annotated[
-        Literal["curves", "classes", "confusion", "gallery", "tsne", "correspondence"],
-        typer.Argument(metavar="NAME", help="curves, classes, confusion, gallery, tsne or correspondence."),
+        Literal["overview", "curves", "classes", "confusion", "gallery", "tsne", "correspondence"],
+        typer.Argument(
+            metavar="NAME",
+            help="overview, curves, classes, confusion, gallery, tsne or correspondence.",
+        ),
     ],
     runs: Runs = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Ends in .png or .svg; default NAME.png.", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="FILE", help="Ends in .png, .svg or .pdf; default NAME.png.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     split: Split = "test",
 ) -> None:
-    """Write one picture of the page as PNG or SVG."""
+    """Write one plot of the page as PNG, SVG or PDF."""
     from ccl_cli.report.figures import check_suffix, write_figure
     from ccl_cli.report.study import study
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ccl_cli.engine.runs import read_json
 from ccl_cli.errors import DataError
-from ccl_cli.report.collect import clean
-from ccl_cli.report.drawing import Anchor, Drawing, Line, Mark, Text, in_rows, rectangle, shortened
+from ccl_cli.report.plot import Panel, Plot, bar_panel, bars, in_rows, outermost
 from ccl_cli.report.study import Study
+from ccl_cli.report.style import LIGHT
 from ccl_cli.report.table import Cell
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 380.0, 112.0, 12.0, 44.0, 16.0
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
+_MOST = 60  # classes that are drawn; of more, those at either end
 _SAME = 1e-9  # percentage points
 
 
@@ -33,10 +36,10 @@ class Change:
         return f"{self.label}: better in {better} classes, worse in {worse}, equal in {equal}."
 
 
-def figure(study: Study) -> Drawing:
+def figure(study: Study) -> Plot:
     """The best method's setup."""
-    found = changes(study, study.best.setup)
-    return in_rows(panels(found), 2, "Accuracy of each class against the baseline")
+    found = panels(changes(study, study.best.setup))
+    return Plot("Accuracy of each class against the baseline", in_rows(found, 2))
 
 
 def changes(study: Study, setup: str) -> list[Change]:
@@ -77,40 +80,27 @@ def accuracies(study: Study, cell: Cell) -> dict[str, float]:
     return {name: statistics.fmean(each[name]["top1"] for each in by_seed) for name in classes}
 
 
-def panels(found: Sequence[Change]) -> list[Drawing]:
+def panels(found: Sequence[Change]) -> list[Panel]:
     """One panel for each, with the same order of classes and the same scale."""
     order = sorted(found[0].points, key=lambda name: -found[0].points[name])
     reach = max(1.0, *(abs(value) for change in found for value in change.points.values()))
     return [_panel(change, [name for name in order if name in change.points], reach) for change in found]
 
 
-def _panel(change: Change, order: Sequence[str], reach: float) -> Drawing:
-    bottom = _TOP + _ROW * len(order)
-    half = (_WIDTH - _LEFT - _RIGHT) / 2
-    zero = _LEFT + half
-    marks: list[Mark] = [Text(0, 14, shortened(f"{change.label} minus baseline", _WIDTH, 13), 13)]
-    for value in (-reach, 0.0, reach):
-        x = zero + half * value / reach
-        marks.append(Line([(x, _TOP - 6), (x, bottom)], "grid"))
-        marks.append(Text(x, _TOP - 10, f"{value:+.0f}" if value else "0", 11, "muted", "middle"))
-    for place, name in enumerate(order):
-        marks += _bar(clean(name), change.points[name], _TOP + _ROW * place, half / reach)
-    title = f"{change.sentence} Percentage points of top-1."
-    return Drawing(_WIDTH, bottom + 4, title, marks)
+def _panel(change: Change, order: Sequence[str], reach: float) -> Panel:
+    shown = outermost(order, _MOST)
+    values = [change.points[name] for name in shown]
 
+    def draw(axes: Axes) -> None:
+        colours = [LIGHT["good" if value >= 0 else "bad"] for value in values]
+        drawn = bars(axes, shown, values, colours)
+        axes.set_xlim(-1.25 * reach, 1.25 * reach)
+        axes.axvline(0, color=LIGHT["muted"], linewidth=1)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.0f}" if value else "0")
+        numbers = [f"{value:+.1f}" if abs(value) > _SAME else "0" for value in values]
+        if len(shown) < len(order):
+            axes.set_xlabel(f"{_MOST} of {len(order):,} classes, the best and the worst")
+        axes.bar_label(drawn, numbers, padding=3, fontsize=10, color=LIGHT["muted"])
 
-def _bar(name: str, value: float, y: float, per_point: float) -> list[Mark]:
-    zero = _LEFT + (_WIDTH - _LEFT - _RIGHT) / 2
-    length = abs(value) * per_point
-    begin = zero if value >= 0 else zero - length
-    colour, tip = "good" if value >= 0 else "bad", f"{name}: {value:+.1f} points"
-    marks: list[Mark] = [
-        Text(_LEFT - 8, y + 11, shortened(name, _LEFT - 8, 11), 11, "ink", "end", tip=name),
-    ]
-    if abs(value) > _SAME:
-        marks.append(rectangle(begin, y + 2, length, _ROW - 4, colour, tip=tip))
-    # The number stands on the free side of the line.
-    anchor: Anchor = "end" if value >= 0 else "start"
-    x = zero - 5 if value >= 0 else zero + 5
-    number = f"{value:+.1f}" if abs(value) > _SAME else "0"
-    return [*marks, Text(x, y + 11, number, 10, "muted", anchor)]
+    text = f"{change.sentence} Percentage points of top-1."
+    return bar_panel(text, f"{change.label} minus baseline", len(shown), draw)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ccl_cli.report.collect import clean
-from ccl_cli.report.drawing import Drawing, Mark, Text, frame, rectangle, shortened, text_width
+from ccl_cli.report.plot import Panel, Plot, shortened, tips
 from ccl_cli.report.study import Study
+from ccl_cli.report.style import LIGHT
 from ccl_cli.report.views import View, views
 
-_NAMES = 92.0  # pixels at most for the names of classes
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_NAMES = 16  # letters at most of the names of classes
 _NUMBERS = 12  # classes up to which counts are written into the cells
-_CLASSES = 400  # of more, so many are shown
+_CLASSES = 100  # of more, so many are shown
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,30 @@ class Counts:
         return np.sort(np.argsort(-np.asarray(by_class), kind="stable")[:limit])
 
 
-def figure(study: Study) -> Drawing:
+def figure(study: Study) -> Plot:
+    """The only panel."""
+    found = panel(study)
+    return Plot(found.text, [[found]])
+
+
+def panel(study: Study) -> Panel:
     """Rows: the true class; columns: what the student says."""
     queries, _ = views(study)
-    return _matrix(counts(queries), [clean(name) for name in queries.classes], study.shown.label)
+    found, names = counts(queries), [clean(name) for name in queries.classes]
+    right = int(found.videos[~found.wrong].sum())
+    text = f"Confusion matrix of {study.shown.label}: {right} of {int(found.own.sum())} videos are right"
+    shown = np.arange(len(names))
+    if len(names) > _CLASSES:
+        shown = found.most_mistaken(_CLASSES)
+        text += f"; the {_CLASSES} of {len(names):,} classes with the most mistakes"
+    size = max(9.0, min(44.0, 340 / len(shown)))
+    room = 40 + 7 * max(len(shortened(names[label], _NAMES)) for label in shown)
+    cells = _cells(found, shown, names)
+
+    def draw(axes: Axes) -> None:
+        _draw(axes, cells, [names[label] for label in shown], min(11.0, size * 0.9))
+
+    return Panel(text, room + size * len(shown), room + size * len(shown), draw)
 
 
 def counts(view: View) -> Counts:
@@ -68,40 +94,48 @@ def mistakes(study: Study, limit: int = 6) -> list[str]:
     ]
 
 
-def _matrix(found: Counts, names: list[str], label: str) -> Drawing:
-    right = int(found.videos[~found.wrong].sum())
-    title = f"Confusion matrix of {label}: {right} of {int(found.own.sum())} videos are right"
-    shown = np.arange(len(names))
-    if len(names) > _CLASSES:
-        shown = found.most_mistaken(_CLASSES)
-        title += f"; the {_CLASSES} of {len(names):,} classes with the most mistakes"
+@dataclass(frozen=True)
+class _Cell:
+    """A pair of classes that occurs: their places, how many videos, which share of the true class."""
+
+    row: int
+    column: int
+    videos: int
+    share: float
+    tip: str
+
+
+def _cells(found: Counts, shown: NDArray[np.int64], names: Sequence[str]) -> list[_Cell]:
     place_of = {int(label): place for place, label in enumerate(shown)}
-    names = [names[label] for label in shown]
-    size = max(8.0, min(44.0, 300 / len(names)))
-    side, text = size * len(names), min(11.0, size * 0.95)
-    room = min(_NAMES, max(text_width(name, text) for name in names) + 10)
-    marks: list[Mark] = [
-        Text(room + side / 2, 12, "what the student says", 11, "muted", "middle"),
-        Text(10, room + 20 + side / 2, "true class", 11, "muted", "middle", turned=True),
-    ]
-    top = room + 20
-    left = room + 16
-    for place, name in enumerate(names):
-        short, at = shortened(name, room - 4, text), size * (place + 0.5) + text / 3
-        marks.append(Text(left - 4, top + at, short, text, "ink", "end", tip=name))
-        marks.append(Text(left + at, top - 4, short, text, "ink", turned=True, tip=name))
-    for pair in zip(found.true, found.said, found.videos, found.own[found.true], strict=True):
-        *both, count, own = map(int, pair)
-        if not place_of.keys() >= set(both):
-            continue
-        (true, said), share = (place_of[each] for each in both), count / own
-        colour, tip = (
-            "good" if true == said else "bad",
-            f"{names[true]} as {names[said]}: {count} ({share:.0%})",
-        )
-        x, y = left + size * said, top + size * true
-        marks.append(rectangle(x, y, size, size, colour, 0.15 + 0.85 * share, tip))
-        if len(names) <= _NUMBERS:
-            marks.append(Text(x + size / 2, y + size / 2 + 4, str(count), 11, "ink", "middle"))
-    marks.append(frame(left, top, side, side, "muted"))
-    return Drawing(left + side + 2, top + side + 2, title, marks)
+    cells = []
+    for each in zip(found.true, found.said, found.videos, found.own[found.true], strict=True):
+        true, said, videos, own = map(int, each)
+        if true in place_of and said in place_of:
+            tip = f"{names[true]} as {names[said]}: {videos} ({videos / own:.0%})"
+            cells.append(_Cell(place_of[true], place_of[said], videos, videos / own, tip))
+    return cells
+
+
+def _draw(axes: Axes, cells: Sequence[_Cell], names: Sequence[str], size: float) -> None:
+    from matplotlib.collections import PolyCollection
+
+    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    squares = [corners + np.array((cell.column, cell.row)) for cell in cells]
+    colours = [LIGHT["good" if cell.row == cell.column else "bad"] for cell in cells]
+    alphas = [0.15 + 0.85 * cell.share for cell in cells]
+    drawn = PolyCollection(squares, facecolors=list(zip(colours, alphas, strict=True)), linewidths=0)
+    tips(drawn, [cell.tip for cell in cells])
+    axes.add_collection(drawn)
+    if len(names) <= _NUMBERS:
+        for cell in cells:
+            axes.text(cell.column, cell.row, str(cell.videos), ha="center", va="center_baseline")
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
+    axes.grid(False)
+    axes.spines[:].set(visible=True, color=LIGHT["muted"])
+    axes.xaxis.set(label_position="top", ticks_position="top")
+    axes.set(xlabel="what the student says", ylabel="true class")
+    for axis, rotation in ((axes.xaxis, 90), (axes.yaxis, 0)):
+        short = [shortened(name, _NAMES) for name in names]
+        axis.set_ticks(range(len(names)), short, rotation=rotation, fontsize=size, color=LIGHT["ink"])
+        for label, name in zip(axis.get_ticklabels(), names, strict=True):
+            tips(label, [name])

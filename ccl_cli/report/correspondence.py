@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +11,31 @@ from typing import TYPE_CHECKING, Any
 from ccl_cli.engine.runs import MANIFEST, SUMMARY, read_json
 from ccl_cli.errors import CclError, DataError
 from ccl_cli.report.collect import Run, clean
-from ccl_cli.report.drawing import Drawing, Line, Mark, Picture, Text, frame, in_rows, rectangle, shortened
 from ccl_cli.report.gallery import picture_of
+from ccl_cli.report.plot import (
+    Panel,
+    Plot,
+    bar_panel,
+    bars,
+    beside,
+    canvas,
+    in_rows,
+    outermost,
+    picture,
+    shortened,
+)
 from ccl_cli.report.study import Study
+from ccl_cli.report.style import LIGHT
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from ccl_cli.data.manifest import Video
     from ccl_cli.engine.correspondence import Correspondence, Sample
 
-COLOURS = {"highly": "good", "weakly": "s4", "not": "bad"}
-_TILE, _CARD, _LINE = 96.0, 300.0, 15.0
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 380.0, 112.0, 76.0, 44.0, 16.0
+_COLOURS = {"highly": LIGHT["good"], "weakly": LIGHT["s7"], "not": LIGHT["bad"]}
+_TILE, _CARD, _LINE = 96, 300, 15
+_MOST = 60  # classes that are drawn; of more, those at either end
 _LEAST = 0.05  # percent: below, one decimal would say nothing
 
 
@@ -79,19 +93,19 @@ class Absent:
     reason: str
 
 
-def figure(study: Study) -> Drawing:
+def figure(study: Study) -> Plot:
     """All teachers below each other.
 
     Raises:
         DataError: there is none, or nothing is known of any.
     """
-    found = [each for each in find(study) if isinstance(each, Heard)]
-    rows: list[Drawing] = []
-    for each in found:
-        rows.append(Drawing(_WIDTH, 18, each.teacher, [Text(0, 14, each.teacher, 15)]))
-        rows += [in_rows([*map(_card, each.cards)], 3, "Videos")] if each.cards else []
-        rows.append(bars(each))
-    return in_rows(rows, 1, "Audio-video correspondence")
+    rows: list[Sequence[Panel]] = []
+    for each in find(study):
+        if isinstance(each, Heard):
+            rows.append([_title(each.teacher)])
+            rows += in_rows([*map(_card, each.cards)], 3)
+            rows.append([recall(each)])
+    return Plot("Audio-video correspondence", rows)
 
 
 def find(study: Study) -> list[Heard | Absent]:
@@ -125,19 +139,26 @@ def ranked(probe: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return sorted(known, key=lambda each: -each[1]["recall"])
 
 
-def bars(heard: Heard) -> Drawing:
+def recall(heard: Heard) -> Panel:
     """Recall of each class, and where chance would be."""
-    rows = ranked(heard.probe)
-    bottom = _TOP + _ROW * len(rows)
-    room = _WIDTH - _LEFT - _RIGHT
-    marks: list[Mark] = [Text(0, 14, "Recall by nearest neighbours (%); the stroke is chance", 13)]
-    for value in (0, 50, 100):
-        x = _LEFT + room * value / 100
-        marks.append(Line([(x, _TOP - 6), (x, bottom)], "grid"))
-        marks.append(Text(x, _TOP - 10, str(value), 11, "muted", "middle"))
-    for place, (name, row) in enumerate(rows):
-        marks += _bar(clean(name), row, _TOP + _ROW * place, room / 100)
-    return Drawing(_WIDTH, bottom + 4, f"{heard.teacher}: {heard.sentence}", marks)
+    classes = ranked(heard.probe)
+    shown = outermost(classes, _MOST)
+    values = [row["recall"] for _, row in shown]
+
+    def draw(axes: Axes) -> None:
+        colours = [_COLOURS[row["verdict"]] for _, row in shown]
+        bars(axes, [name for name, _ in shown], values, colours)
+        chances = [row["chance"] for _, row in shown]
+        places = range(len(shown))
+        axes.vlines(chances, [n - 0.45 for n in places], [n + 0.45 for n in places], LIGHT["ink"])
+        few = f"{_MOST} of {len(classes):,} classes, the best and the worst; "
+        note = few * (len(shown) < len(classes)) + "thin strokes: chance"
+        axes.set(xlim=(0, 100), xticks=[0, 50, 100], xlabel=note)
+        for place, (_, row) in enumerate(shown):
+            beside(axes, place, f"{row['recall']:.0f} {row['verdict']}", LIGHT["muted"])
+
+    text = f"{heard.teacher}: {heard.sentence}"
+    return bar_panel(text, "Recall by nearest neighbours (%)", len(shown), draw)
 
 
 def percent(share: float) -> str:
@@ -219,33 +240,31 @@ def _row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     return clean(name), row["verdict"], *figures
 
 
-def _card(card: Card) -> Drawing:
+def _title(teacher: str) -> Panel:
+    def draw(axes: Axes) -> None:
+        canvas(axes, 3 * _CARD, 28)
+        axes.text(0, 20, teacher, fontsize=15)
+
+    return Panel(teacher, 3 * _CARD, 28, draw)
+
+
+def _card(card: Card) -> Panel:
     """The picture, and beside it the teacher's own classes with bars as long as they are probable."""
-    colour, left = COLOURS[card.verdict], _TILE + 12
-    marks: list[Mark] = [
-        Text(0, 12, shortened(card.label, _CARD, 13), 13, tip=card.label),
-        Text(0, 27, f"{card.verdict} correlated", 11, "muted"),
-    ]
-    if card.jpeg:
-        marks.append(Picture(0, 36, _TILE, _TILE, card.jpeg, card.id))
-    else:
-        marks.append(Text(_TILE / 2, 36 + _TILE / 2, "no picture", 11, "muted", "middle"))
-    marks.append(frame(0, 36, _TILE, _TILE, colour, 3))
-    for place, (name, share) in enumerate(card.top):
-        y = 36 + _LINE * place
-        marks.append(rectangle(left, y, (_CARD - left) * share / 100, _LINE - 3, "s0", 0.25))
-        marks.append(Text(left + 3, y + 10, shortened(name, _CARD - left - 45, 11), 11, tip=name))
-        marks.append(Text(_CARD - 2, y + 10, percent(share), 11, "muted", "end"))
+    left, top, colour = _TILE + 12, 36, _COLOURS[card.verdict]
+    height = top + max(_TILE, _LINE * len(card.top)) + 12
+
+    def draw(axes: Axes) -> None:
+        canvas(axes, _CARD, height)
+        axes.text(0, 12, shortened(card.label, 40), fontsize=13)
+        axes.text(0, 27, f"{card.verdict} correlated", color=LIGHT["muted"])
+        picture(axes, card.jpeg, 0, top, _TILE, colour, 3)
+        room = _CARD - left
+        lines = [top + _LINE * place for place in range(len(card.top))]
+        lengths = [room * share / 100 for _, share in card.top]
+        axes.barh(lines, lengths, _LINE - 3, left, align="edge", color=LIGHT["s0"], alpha=0.25)
+        for y, (name, share) in zip(lines, card.top, strict=True):
+            axes.text(left + 3, y + 10, shortened(name, 20))
+            axes.text(_CARD - 2, y + 10, percent(share), ha="right", color=LIGHT["muted"])
+
     said = ", ".join(f"{name} {percent(share)} %" for name, share in card.top)
-    title = f"{card.label}, {card.verdict} correlated: {said}"
-    return Drawing(_CARD, 36 + max(_TILE, _LINE * len(card.top)), title, marks)
-
-
-def _bar(name: str, row: Mapping[str, Any], y: float, per_percent: float) -> Iterator[Mark]:
-    recall, verdict = row["recall"], row["verdict"]
-    tip = f"{name}: {recall:.0f} % of {row['videos']} videos, {verdict} correlated"
-    yield Text(_LEFT - 8, y + 11, shortened(name, _LEFT - 8, 11), 11, "ink", "end", tip=name)
-    yield rectangle(_LEFT, y + 2, max(recall * per_percent, 1), _ROW - 4, COLOURS[verdict], tip=tip)
-    at = _LEFT + row["chance"] * per_percent
-    yield Line([(at, y + 1), (at, y + _ROW - 1)], "ink", 1.5)
-    yield Text(_WIDTH, y + 11, f"{recall:.0f} {verdict}", 11, "muted", "end")
+    return Panel(f"{card.label}, {card.verdict} correlated: {said}", _CARD + 16, height, draw)

@@ -7,13 +7,16 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ccl_cli import json_text
 from ccl_cli.engine.runs import METRICS
 from ccl_cli.errors import DataError
-from ccl_cli.report.axes import Axis, grid
-from ccl_cli.report.drawing import Area, Drawing, Line, Mark, Text, in_rows, legend
+from ccl_cli.report.plot import Panel, Plot, in_rows, legend, logarithmic
 from ccl_cli.report.study import BASELINE, Study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Each figure of metrics.jsonl: what it is called, and what it is multiplied by.
 FIGURES = {
@@ -21,8 +24,8 @@ FIGURES = {
     "ce": ("Cross-entropy of the student", 1.0),
     "loss": ("Loss in total", 1.0),
 }
-_WIDTH, _HEIGHT = 360.0, 236.0
-_OPACITY = 0.16
+_WIDTH, _HEIGHT = 360, 236
+_WIDE = 20  # a positive figure whose ends differ by this factor is drawn on a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Curve:
     sds: tuple[float, ...]
 
 
-def figure(study: Study) -> Drawing:
+def figure(study: Study) -> Plot:
     """All setups below each other.
 
     Raises:
@@ -50,16 +53,17 @@ def figure(study: Study) -> Drawing:
     found = [panel for setup in study.setups for panel in panels(study, setup)]
     if not found:
         raise DataError(f"None of these runs has a readable {METRICS}.", "Runs write it while they train.")
-    return in_rows([methods(study), in_rows(found, len(FIGURES), "Panels")], 1, "Training curves")
+    colours = [(name, study.colour(name)) for name in methods(study)]
+    width = _WIDTH * min(len(found), len(FIGURES))
+    return Plot("Training curves", [[legend(colours, width, 6)], *in_rows(found, len(FIGURES))])
 
 
-def methods(study: Study, setup: str | None = None) -> Drawing:
-    """Which colour is which method."""
-    names = dict.fromkeys(cell.method for cell in study.cells(setup) if cell.runs)
-    return legend([(name, study.colour(name)) for name in names])
+def methods(study: Study) -> list[str]:
+    """The methods that are drawn."""
+    return list(dict.fromkeys(cell.method for cell in study.cells() if cell.runs))
 
 
-def panels(study: Study, setup: str) -> list[Drawing]:
+def panels(study: Study, setup: str) -> list[Panel]:
     """One panel for each figure that the runs of a setup have written."""
     found = []
     for name, (title, _) in FIGURES.items():
@@ -99,30 +103,29 @@ def _read(path: Path, name: str) -> dict[int, float]:
     return found
 
 
-def _panel(title: str, curves: Sequence[Curve], *, log: bool, best: str) -> Drawing:
-    across = Axis.over([step for curve in curves for step in curve.steps], 46, _WIDTH - 8, zero=True)
-    # Bands do not stretch a logarithmic axis: one that reaches zero has no end there.
-    reach = [mean for curve in curves for mean in curve.means]
-    if not log:
-        reach += [m + s for curve in curves for m, s in zip(curve.means, curve.sds, strict=True)]
-    down = Axis.over(reach, _HEIGHT - 40, 28, log=log, zero=True)
-    scale = ", logarithmic" if down.log else ""
-    marks: list[Mark] = [Text(0, 14, f"{title}{scale}", 13), *grid(across, down, "training step")]
-    for curve in curves:
-        marks += _band(curve, across, down)
-    for curve in sorted(curves, key=lambda curve: curve.method == best):
-        points = [(across(step), down(mean)) for step, mean in zip(curve.steps, curve.means, strict=True)]
-        width = 2.5 if curve.method == best else 1.4
-        marks.append(Line(points, curve.colour, width, dashed=curve.method == BASELINE))
+def _panel(title: str, curves: Sequence[Curve], *, log: bool, best: str) -> Panel:
+    means = [mean for curve in curves for mean in curve.means]
+    log = log and min(means) > 0 and max(means) / min(means) > _WIDE
+
+    def draw(axes: Axes) -> None:
+        for curve in sorted(curves, key=lambda curve: curve.method == best):
+            _line(axes, curve, 2.5 if curve.method == best else 1.4)
+        axes.set_xlabel("training step")
+        axes.set_xlim(left=0)
+        if log:  # the bands do not stretch it: one that reaches zero has no end there
+            logarithmic(axes, min(means), max(means))
+        else:
+            axes.set_ylim(bottom=min(0, *means))
+
     ends = "; ".join(f"{curve.method} ends at {curve.means[-1]:.3g}" for curve in curves)
-    return Drawing(_WIDTH, _HEIGHT, f"{title}: {ends}", marks)
+    heading = f"{title}, logarithmic" if log else title
+    return Panel(f"{title}: {ends}", _WIDTH, _HEIGHT, draw, heading)
 
 
-def _band(curve: Curve, across: Axis, down: Axis) -> list[Area]:
-    if not any(curve.sds):
-        return []
-    upper, lower = [], []
-    for step, mean, sd in zip(curve.steps, curve.means, curve.sds, strict=True):
-        upper.append((across(step), max(down(mean + sd), down.end)))
-        lower.append((across(step), min(down(max(mean - sd, down.low)), down.start)))
-    return [Area([*upper, *reversed(lower)], curve.colour, _OPACITY)]
+def _line(axes: Axes, curve: Curve, width: float) -> None:
+    dashes = "--" if curve.method == BASELINE else "-"
+    axes.plot(curve.steps, curve.means, dashes, color=curve.colour, linewidth=width)
+    if any(curve.sds):
+        pairs = list(zip(curve.means, curve.sds, strict=True))
+        low, high = ([mean + sign * sd for mean, sd in pairs] for sign in (-1, 1))
+        axes.fill_between(curve.steps, low, high, color=curve.colour, alpha=0.16, linewidth=0)

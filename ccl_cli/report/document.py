@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from importlib.resources import files
 from string import Template
 
 from ccl_cli import __version__
 from ccl_cli.report.markup import Html, joined, tag
-from ccl_cli.report.svg import FONT, data_uri, page_colours
+from ccl_cli.report.style import FONT, page_colours
 
 
 def document(title: str, said: Html, contents: Html, sections: Html) -> str:
@@ -32,7 +33,9 @@ def document(title: str, said: Html, contents: Html, sections: Html) -> str:
 def picture(jpeg: bytes | None, alt: str, title: str) -> Html:
     """A picture, or the place of one."""
     if jpeg:
-        return tag("img", src=data_uri(jpeg), alt=alt, title=title)
+        return tag(
+            "img", src=f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", alt=alt, title=title
+        )
     return tag("span", "no picture", class_="none", title=title)
 
 

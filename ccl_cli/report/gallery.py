@@ -11,17 +11,21 @@ import numpy as np
 
 from ccl_cli.errors import CclError, DataError
 from ccl_cli.report.collect import clean
-from ccl_cli.report.drawing import Drawing, Mark, Picture, Text, frame, shortened, sign
+from ccl_cli.report.plot import Panel, Plot, canvas, picture, shortened
 from ccl_cli.report.study import Study
+from ccl_cli.report.style import LIGHT
 from ccl_cli.report.views import views
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from ccl_cli.data.location import Location
     from ccl_cli.data.manifest import Video
 
 QUERIES, NEIGHBOURS = 8, 4
 _SHORT_SIDE = 128
-_TILE, _GAP = 96.0, 14.0
+_TILE, _GAP = 96, 14
+_ROW = _TILE + 36
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,24 @@ class Search:
     found: tuple[Item, ...]
 
 
-def figure(study: Study) -> Drawing:
+def figure(study: Study) -> Plot:
     """One row for each query."""
     searches = find(study)
-    row = _TILE + 36
-    marks: list[Mark] = [Text(0, 12, "Query", 12, "muted"), Text(_x(0), 12, "Nearest first", 12, "muted")]
-    for number, search in enumerate(searches):
-        marks += _tile(search.query, 0, 20 + row * number, query=True)
-        for place, item in enumerate(search.found):
-            marks += _tile(item, _x(place), 20 + row * number)
-    title = f"Videos that {study.shown.label} finds"
-    return Drawing(_x(NEIGHBOURS - 1) + _TILE, 20 + row * len(searches), title, marks)
+    text = f"Videos that {study.shown.label} finds"
+    width, height = _x(NEIGHBOURS), 20 + _ROW * len(searches)
+
+    def draw(axes: Axes) -> None:
+        canvas(axes, width, height)
+        axes.text(0, 12, "Query", color=LIGHT["muted"])
+        axes.text(_x(0), 12, "Nearest first", color=LIGHT["muted"])
+        for number, search in enumerate(searches):
+            y = 20 + _ROW * number
+            _tile(axes, search.query, 0, y, LIGHT["muted"])
+            for place, item in enumerate(search.found):
+                _tile(axes, item, _x(place), y, LIGHT["good" if item.right else "bad"])
+                axes.text(_x(place) + _TILE, y + _TILE + 16, "✓" if item.right else "✗", ha="right")
+
+    return Plot(text, [[Panel(text, width, height, draw)]])
 
 
 def find(study: Study) -> list[Search]:
@@ -116,17 +127,10 @@ def _check_pictures(found: Sequence[Search]) -> None:
         )
 
 
-def _x(place: int) -> float:
+def _x(place: int) -> int:
     return (_TILE + _GAP) * (place + 1) + _GAP
 
 
-def _tile(item: Item, x: float, y: float, query: bool = False) -> list[Mark]:
-    colour = "muted" if query else "good" if item.right else "bad"
-    marks: list[Mark] = [frame(x, y, _TILE, _TILE, colour, 1.5 if query else 4)]
-    if item.jpeg:
-        marks.insert(0, Picture(x, y, _TILE, _TILE, item.jpeg, item.id))
-    else:
-        marks.append(Text(x + _TILE / 2, y + _TILE / 2, "no picture", 11, "muted", "middle"))
-    room = _TILE if query else _TILE - 16
-    marks.append(Text(x, y + _TILE + 16, shortened(item.label, room, 11), 11, tip=item.label))
-    return marks if query else [*marks, *sign(x + _TILE - 12, y + _TILE + 6, 12, item.right)]
+def _tile(axes: Axes, item: Item, x: float, y: float, colour: str) -> None:
+    picture(axes, item.jpeg, x, y, _TILE, colour, 3)
+    axes.text(x, y + _TILE + 16, shortened(item.label, 12))

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from ccl_cli.errors import CclError, DataError
-from ccl_cli.report import classes, confusion, correspondence, curves, gallery, paired, provenance, tsne
+from ccl_cli.report import (
+    classes,
+    confusion,
+    correspondence,
+    curves,
+    gallery,
+    overview,
+    paired,
+    provenance,
+    tsne,
+)
 from ccl_cli.report.collect import METRICS, clean
 from ccl_cli.report.document import document, picture
-from ccl_cli.report.drawing import Drawing
+from ccl_cli.report.finding import finding, told_of
 from ccl_cli.report.layout import Block, Entry, blocks, footer
 from ccl_cli.report.markup import Html, folded, joined, listing, sheet, table, tag
+from ccl_cli.report.plot import Panel, inline
 from ccl_cli.report.study import BASELINE, Study
-from ccl_cli.report.svg import inline
 from ccl_cli.report.table import tables
 
 _WIDEST = 9  # columns of figures
@@ -45,7 +55,7 @@ def page(study: Study) -> str:
     names = tag("ul", *(tag("li", tag("a", part.title, href=f"#{part.key}")) for part in SECTIONS))
     return document(
         title,
-        _verdict(study),
+        joined([_verdict(study), _overview(study)]),
         tag("nav", tag("h2", "Contents"), names, aria_label="Contents"),
         joined(_section(part, study) for part in SECTIONS),
     )
@@ -64,16 +74,24 @@ def _absent(error: CclError) -> Html:
 
 
 def _verdict(study: Study) -> Html:
-    """The best method's figure, what may be said about it, and what it was chosen on."""
+    """What teachers add, the best method's figure, what may be said of it, and what it was chosen on."""
+    added = finding(study)
     best, base = study.best, study.baseline
     name = METRICS[study.metric][1]
     words = [f"{best.method} {best.setup}".rstrip(), f"reaches {_figure(best.mean, best.sd)} % {name}"]
     words.append(f"on {study.data}")
     if base:
         words.append(f"and the baseline {_figure(base.mean, base.sd)} %")
-    lines = [tag("p", f"{' '.join(words)}.", class_="verdict")]
-    lines += [tag("p", pair.sentence) for pair in _pairs(study, study.metric) if pair.setup == best.setup]
+    lines = [tag("p", line, class_="verdict" if place == 0 else None) for place, line in enumerate(added)]
+    lines.append(tag("p", f"{' '.join(words)}.", class_=None if added else "verdict"))
+    if best.method != told_of(study):
+        lines += [tag("p", pair.sentence) for pair in _pairs(study, study.metric) if pair.setup == best.setup]
     return joined([*lines, *(tag("p", line, class_="note") for line in cautions(study))])
+
+
+def _overview(study: Study) -> Html:
+    note = tag("p", f"{overview.legend(study)}.", class_="note")
+    return joined([_figures(overview.panels(study)), note])
 
 
 def cautions(study: Study) -> list[str]:
@@ -150,9 +168,13 @@ def _curves(study: Study) -> Html:
         "Means over seeds; the bands are one standard deviation to either side. The thick line is "
         f"{study.best.method}, the dashed one the baseline."
     )
-    parts = [tag("p", said, class_="note"), _figures([curves.methods(study)])]
+    colours = [
+        tag("li", tag("i", style=f"background:var(--{study.colour_name(name)})"), name)
+        for name in curves.methods(study)
+    ]
+    parts = [tag("p", said, class_="note"), tag("ul", *colours, class_="key")]
     for setup in study.setups:
-        parts.append(_figures([*curves.panels(study, setup)]))
+        parts.append(_figures(curves.panels(study, setup)))
     return joined(parts)
 
 
@@ -183,9 +205,8 @@ def _classes(study: Study) -> Html:
 
 def _confusion(study: Study) -> Html:
     said = "Rows: the true class; columns: what the student says. Full colour: all videos of the class."
-    drawing = confusion.figure(study)
     wrong = [tag("h3", "Most frequent mistakes"), listing(confusion.mistakes(study))]
-    return joined([_of_run(study, said), _figures([drawing]), *wrong])
+    return joined([_of_run(study, said), _figures([confusion.panel(study)]), *wrong])
 
 
 def _gallery(study: Study) -> Html:
@@ -214,7 +235,7 @@ def _tile(item: gallery.Item, query: bool) -> Html:
 
 def _tsne(study: Study) -> Html:
     said = "Near points have similar features; distances between groups and their sizes mean little."
-    return joined([_of_run(study, said), _figures([tsne.figure(study)])])
+    return joined([_of_run(study, said), _figures(tsne.panels(study))])
 
 
 def _correspondence(study: Study) -> Html:
@@ -237,7 +258,7 @@ def _correspondence(study: Study) -> Html:
         if each.cards:
             parts.append(tag("ol", *map(_card, each.cards), class_="cards"))
         header, *rows = each.rows
-        parts.append(folded("By class", _figures([correspondence.bars(each)]), open_=True))
+        parts.append(folded("By class", _figures([correspondence.recall(each)]), open_=True))
         parts.append(folded("By class, as a table", table(header, rows)))
     return joined(parts)
 
@@ -285,8 +306,8 @@ def _of_run(study: Study, said: str) -> Html:
     return tag("p", f"{said} From {run.label}, seed {run.seed}.", class_="note")
 
 
-def _figures(drawings: list[Drawing]) -> Html:
-    return tag("div", *(tag("figure", inline(drawing)) for drawing in drawings), class_="figures")
+def _figures(panels: Sequence[Panel]) -> Html:
+    return tag("div", *(tag("figure", inline(panel)) for panel in panels), class_="figures")
 
 
 def _figure(mean: float | None, sd: float | None) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from typing import Any
 
 from ccl_cli.errors import UsageError
 from ccl_cli.report.collect import METRICS, Collected, check_known
@@ -51,17 +51,13 @@ class Paired:
     @cached_property
     def interval(self) -> tuple[float, float] | None:
         """95 % confidence interval of the mean difference; None without a spread to build it on."""
-        if self.mean is None or self._error is None:
-            return None
-        half = t_quantile((1 + CONFIDENCE) / 2, self.n - 1) * self._error
-        return self.mean - half, self.mean + half
+        return t_interval(list(self.differences.values()))
 
     @cached_property
     def p(self) -> float | None:
         """Two-sided p value of "no difference"; None without an interval."""
-        if self.mean is None or self._error is None:
-            return None
-        return t_two_sided(self.mean / self._error, self.n - 1)
+        test = _t_test(list(self.differences.values()))
+        return None if test is None else float(test.pvalue)
 
     @property
     def wins_ties_losses(self) -> tuple[int, int, int]:
@@ -104,14 +100,6 @@ class Paired:
         return (
             f"{better} is better than {worse}{where}, by {between} points (95 % confidence, {self.n} seeds)."
         )
-
-    @cached_property
-    def _error(self) -> float | None:
-        """Standard error of the mean difference; None if there is no spread."""
-        if self.n < 2:
-            return None
-        sd = statistics.stdev(self.differences.values())
-        return sd / math.sqrt(self.n) if sd > _ROUNDING else None
 
 
 def only(collected: Collected, first: str, second: str) -> Collected:
@@ -186,18 +174,44 @@ def rows(pairs: Sequence[Paired]) -> list[list[str]]:
     return [header, *map(_row, pairs)]
 
 
-def t_quantile(share: float, freedom: int) -> float:
-    """The value below which Student's t falls with this probability."""
-    from scipy.special import stdtrit
+def side_by_side(
+    summary: Summary, methods: Sequence[str], second: str, metrics: Sequence[str]
+) -> list[list[str]]:
+    """A header, and a row of texts for each method and column: by how much it differs in each metric."""
+    found = {
+        (method, pair.setup, metric): pair
+        for method in methods
+        for metric in metrics
+        if any((cell.method, cell.metric) == (method, metric) for cell in summary.cells.values())
+        for pair in compare(summary, method, second, metric)
+    }
+    header = ["method", "setup"]
+    for metric in metrics:
+        header += [METRICS[metric][1], "95 % interval"]
+    places = dict.fromkeys((method, setup) for method, setup, _ in found)
+    rows = [[method, setup or "-"] for method, setup in places]
+    for row, place in zip(rows, places, strict=True):
+        for metric in metrics:
+            row += _texts(found.get((*place, metric)), 1)
+    return [header, *rows]
 
-    return float(stdtrit(freedom, share))
+
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's t interval of the mean at 95 %; None without a spread."""
+    test = _t_test(values)
+    if test is None:
+        return None
+    low, high = test.confidence_interval(CONFIDENCE)
+    return float(low), float(high)
 
 
-def t_two_sided(t: float, freedom: int) -> float:
-    """Probability of a t at least this far from zero."""
-    from scipy.special import stdtr
+def _t_test(values: Sequence[float]) -> Any:
+    """The mean against zero, which for differences is the paired test; None without a spread."""
+    if len(values) < 2 or statistics.stdev(values) <= _ROUNDING:
+        return None
+    from scipy import stats
 
-    return 2 * float(stdtr(freedom, -abs(t)))
+    return stats.ttest_1samp(values, 0.0)
 
 
 def _pair(summary: Summary, data: str, setup: str, metric: str, first: str, second: str) -> Paired:
@@ -209,10 +223,17 @@ def _pair(summary: Summary, data: str, setup: str, metric: str, first: str, seco
 
 
 def _row(pair: Paired) -> list[str]:
-    mean = "" if pair.mean is None else f"{pair.mean:+.2f}"
-    interval = "" if pair.interval is None else "{:+.2f} to {:+.2f}".format(*pair.interval)
     p = "" if pair.p is None else f"{pair.p:.3f}" if pair.p >= 0.0005 else "< 0.001"
-    return [pair.setup or "-", mean, interval, p, str(pair.n), "/".join(map(str, pair.wins_ties_losses))]
+    seeds = [str(pair.n), "/".join(map(str, pair.wins_ties_losses))]
+    return [pair.setup or "-", *_texts(pair, 2), p, *seeds]
+
+
+def _texts(pair: Paired | None, digits: int) -> list[str]:
+    """The mean difference and its interval, where there are any."""
+    if pair is None or pair.mean is None:
+        return ["", ""]
+    numbers = [f"{number:+.{digits}f}" for number in (pair.mean, *(pair.interval or ()))]
+    return [numbers[0], " to ".join(numbers[1:])]
 
 
 def _values(cell: Cell | None) -> dict[int, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ccl_cli.report import paper
 from ccl_cli.report.collect import METRICS, Collected, Run, collect
-from ccl_cli.report.drawing import SERIES
+from ccl_cli.report.style import LIGHT, SERIES
 from ccl_cli.report.table import Cell, Summary, summarise
 
 BASELINE = "baseline"
@@ -71,7 +71,11 @@ class Study:
         return sorted(found, key=lambda c: (self.summary.methods.index(c.method), len(c.setup), c.setup))
 
     def colour(self, method: str) -> str:
-        """A method's colour, the same in all pictures."""
+        """A method's colour, the same in all plots."""
+        return LIGHT[self.colour_name(method)]
+
+    def colour_name(self, method: str) -> str:
+        """What that colour is called."""
         if method == BASELINE:
             return "ink"
         known = ["ccl", *(name for name in paper.METHODS if name not in ("ccl", BASELINE))]

@@ -42,7 +42,7 @@ def table(
         for block in blocks(each, lambda block: _width(block) <= width, named=True):
             parts.append(_block(block, plain))
         best = ("*" if plain else "Bold") + ": best of its column. " if each.best else ""
-        parts.append(_wrapped(f"{best}{footer(each, summary)}", width))
+        parts.append(wrapped(f"{best}{footer(each, summary)}", width))
     parts += _notes(summary, width)
     if runs:
         parts.append("\n".join(["Runs:", *run_lines(found)]))
@@ -58,8 +58,8 @@ def comparison(
     for same in paired.by_data(pairs):
         header, *rows = paired.rows(same)
         parts.append(_sheet(paired.title(same), [header], rows, plain=plain))
-        parts.append("\n".join(_wrapped(pair.sentence, width) for pair in same))
-    return "\n\n".join([*parts, _wrapped(paired.CAUTION, width), *_notes(summary, width)]) + "\n"
+        parts.append("\n".join(wrapped(pair.sentence, width) for pair in same))
+    return "\n\n".join([*parts, wrapped(paired.CAUTION, width), *_notes(summary, width)]) + "\n"
 
 
 def _block(block: Block, plain: bool) -> str:
@@ -131,9 +131,10 @@ def _sheet(
 
 
 def _notes(summary: Summary, width: int) -> list[str]:
-    notes = [_wrapped(f"Note: {note}", width) for note in summary.notes]
+    notes = [wrapped(f"Note: {note}", width) for note in summary.notes]
     return ["\n".join(notes)] if notes else []
 
 
-def _wrapped(text: str, width: int) -> str:
-    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+def wrapped(text: str, width: int | None = None) -> str:
+    """The text in lines; ``width`` as of :func:`table`."""
+    return textwrap.fill(text, width or columns(), break_long_words=False, break_on_hyphens=False)

@@ -87,7 +87,7 @@ def test_help_imports_nothing_slow(arguments):
         "import sys\nfrom ccl_cli.__main__ import main\n"
         f"main({arguments})\n"
         "slow = {'torch', 'timm', 'numpy', 'av', 'accelerate', 'pytorchvideo', 'torchvision', 'torchaudio',\n"
-        "        'yaml', 'ccl_cli.recipe', 'ccl_plugins', 'click'}\n"
+        "        'yaml', 'matplotlib', 'ccl_cli.recipe', 'ccl_plugins', 'click'}\n"
         "print(*(slow & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -41,7 +41,7 @@ def test_the_newest_folder_and_the_usual_name(ccl, bench):
         (["html", "--output", "runs"], 2, "'runs' is a folder."),
         (["figure", "pie"], 2, "pie"),
         (["figure", "tsne", "--output", "runs"], 2, "'runs' is a folder."),
-        (["figure", "tsne", "--output", "x.jpg"], 2, "Let it end in .png or .svg."),
+        (["figure", "tsne", "--output", "x.jpg"], 2, "Let it end in .png, .svg or .pdf."),
         (["figure", "curves", "--split", "val"], 4, "No evaluated run"),
     ],
 )
@@ -62,7 +62,7 @@ def test_pictures_of_records_import_no_torch(bench):
     code = (
         "import sys\nfrom ccl_cli.__main__ import main\n"
         "assert [main(['-q', 'report', 'figure', name, '--output', f'{name}.svg'])"
-        " for name in ('curves', 'classes')] == [0, 0]\n"
+        " for name in ('overview', 'curves', 'classes')] == [0, 0, 0]\n"
         "print(*({'torch', 'sklearn', 'av', 'accelerate'} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -59,7 +59,7 @@ def write_run(
         "seconds": 1.5,
         "finished": finished,
         "data": {"name": data, "manifest": manifest},
-        "teachers": {text: {"dim": 512} for text in TEACHERS[setup]},
+        "teachers": {text: {"dim": 512} for text in recipe.teachers},
         "evaluation": {f"{data}-{split}": tasks} if tasks else {},
     }
     if changed is not None:

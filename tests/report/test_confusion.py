@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from ccl_cli.report import confusion
+from ccl_cli.report.plot import inline
 from ccl_cli.report.views import View
+from tests.report.plots import axes_of, texts, titles
 
 
 @pytest.fixture
@@ -28,8 +30,8 @@ def view(monkeypatch):
 STUDY = SimpleNamespace(shown=SimpleNamespace(label="ccl A"))
 
 
-def drawn(drawing):
-    return [mark.tip for mark in drawing.marks if " as " in (getattr(mark, "tip", "") or "")]
+def drawn(panel):
+    return [tip for tip in titles(inline(panel)) if " as " in tip]
 
 
 def test_the_counts_are_those_of_the_matrix(view):
@@ -51,15 +53,33 @@ def test_the_most_frequent_mistake_comes_first(view):
 
 
 def test_of_many_classes_those_with_mistakes_are_drawn(view, monkeypatch):
-    whole = confusion.figure(STUDY)
-    assert whole.title == "Confusion matrix of ccl A: 113 of 120 videos are right"
+    whole = confusion.panel(STUDY)
+    assert whole.text == "Confusion matrix of ccl A: 113 of 120 videos are right"
     assert len(drawn(whole)) == 31
     monkeypatch.setattr(confusion, "_CLASSES", 2)
-    few = confusion.figure(STUDY)
-    assert few.title == f"{whole.title}; the 2 of 30 classes with the most mistakes"
+    few = confusion.panel(STUDY)
+    assert few.text == f"{whole.text}; the 2 of 30 classes with the most mistakes"
     assert drawn(few) == [
         "class 2 as class 2: 1 (25%)",
         "class 2 as class 7: 3 (75%)",
         "class 7 as class 2: 4 (100%)",
     ]
     assert few.width < whole.width
+
+
+def test_counts_are_written_where_classes_are_few(view, monkeypatch):
+    numbers = [text for text in texts(inline(confusion.panel(STUDY))) if text.isdigit()]
+    assert numbers == []
+    monkeypatch.setattr(confusion, "_CLASSES", 2)
+    written = texts(inline(confusion.panel(STUDY)))
+    assert [text for text in written if text.isdigit()] == ["1", "3", "4"]
+    assert written.count("class 2") == written.count("class 7") == 2  # beside the rows and above the columns
+
+
+def test_full_colour_is_all_videos_of_the_class(view):
+    (squares,) = axes_of(confusion.panel(STUDY)).collections
+    by_tip = dict(zip(drawn(confusion.panel(STUDY)), squares.get_facecolor().tolist(), strict=True))
+    assert by_tip["class 7 as class 2: 4 (100%)"][3] == 1.0
+    assert by_tip["class 2 as class 7: 3 (75%)"][3] == pytest.approx(0.15 + 0.85 * 0.75)
+    assert by_tip["class 2 as class 7: 3 (75%)"][:3] == by_tip["class 7 as class 2: 4 (100%)"][:3]
+    assert by_tip["class 2 as class 7: 3 (75%)"][:3] != by_tip["class 5 as class 5: 4 (100%)"][:3]

@@ -14,6 +14,7 @@ from ccl_cli.report.page import page
 from ccl_cli.report.study import study
 from tests.report.folders import write_cell
 from tests.report.pages import Reading, write_study
+from tests.report.plots import axes_of, texts
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +116,39 @@ def test_the_figure_shows_both_and_survives_lost_videos(copied, tmp_path):
     write_figure(study([copied]), "correspondence", tmp_path / "whole.svg")
     whole = (tmp_path / "whole.svg").read_text()
     assert whole.count("<image") == 2
-    assert whole.count("Recall by nearest neighbours") == 2
+    assert len([text for text in texts(whole) if text == "Recall by nearest neighbours (%)"]) == 2
     for run in copied.glob("*"):
         if (run / "manifest.jsonl").is_file():
             text = (run / "manifest.jsonl").read_text()
             (run / "manifest.jsonl").write_text(text.replace(".mp4", ".gone"))
     write_figure(study([copied]), "correspondence", tmp_path / "without.svg")
-    assert (tmp_path / "without.svg").read_text().count("no picture") == 2
+    assert texts((tmp_path / "without.svg").read_text()).count("no picture") == 2
 
 
 def test_small_shares_are_not_called_nothing():
     assert [percent(each) for each in (0.0, 0.049, 0.05, 12.34)] == ["< 0.1", "< 0.1", "0.1", "12.3"]
+
+
+def test_the_bars_are_those_of_the_table(runs):
+    for heard in find(study([runs])):
+        axes = axes_of(correspondence.recall(heard))
+        shown = [label.get_text() for label in axes.get_yticklabels()]
+        assert shown == [row[0] for row in heard.rows[1:]]
+        assert [f"{bar.get_width():.0f}" for bar in axes.patches] == [row[2] for row in heard.rows[1:]]
+        (strokes,) = axes.collections
+        assert [f"{path[0][0]:.0f}" for path in strokes.get_segments()] == [row[4] for row in heard.rows[1:]]
+
+
+def test_of_many_classes_those_at_either_end_are_drawn():
+    rows = {f"c{n}": {"recall": n / 50, "verdict": "weakly", "chance": 1.0, "videos": 2} for n in range(5000)}
+    probe = {
+        "per_class": rows,
+        "verdicts": {},
+        "test": {"present": 1, "videos": 1},
+        "knn": 1.0,
+        "chance": 1.0,
+    }
+    axes = axes_of(correspondence.recall(Heard("audio:x", (), "", probe)))
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert (len(shown), shown[0], shown[-1]) == (60, "c4999", "c0")
+    assert axes.get_xlabel().startswith("60 of 5,000 classes")

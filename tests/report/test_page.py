@@ -11,14 +11,19 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.errors import DataError, UsageError
+from ccl_cli.report import classes, curves, overview, tsne
 from ccl_cli.report.figures import FIGURES, write_figure
+from ccl_cli.report.finding import finding
 from ccl_cli.report.layout import blocks
 from ccl_cli.report.page import SECTIONS, page
+from ccl_cli.report.plot import inline
 from ccl_cli.report.study import study
+from ccl_cli.report.style import LIGHT
 from ccl_cli.report.table import tables
 from tests.browser import browser
 from tests.report.folders import write_cell
 from tests.report.pages import Reading, write_study
+from tests.report.plots import axes_of, texts, titles
 
 HOSTILE = ("<script>alert('1')</script>", '"><img src=x onerror=y>&amp;')
 
@@ -58,7 +63,7 @@ def test_nothing_leaves_the_page(text):
     assert not {"script", "link", "iframe", "object"} & set(read.tags)
     assert "http" not in re.sub(r"data:[^\"]*", "", text.replace("http-equiv", ""))
     assert "@import" not in text
-    assert "url(" not in text
+    assert "url(" not in text.replace("url(#", "")
 
 
 def test_the_figures_are_those_of_the_tables(runs, text):
@@ -100,6 +105,8 @@ def test_figures_are_real_files(runs, tmp_path, name):
     there = study([runs])
     write_figure(there, name, tmp_path / "f.svg")
     write_figure(there, name, tmp_path / "f.PNG")
+    write_figure(there, name, tmp_path / "f.pdf")
+    assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
     root = ET.parse(tmp_path / "f.svg").getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     data = (tmp_path / "f.PNG").read_bytes()
@@ -107,12 +114,12 @@ def test_figures_are_real_files(runs, tmp_path, name):
     # Two pixels of the PNG stand for one of the SVG.
     width, height = struct.unpack(">II", data[16:24])
     assert (width, height) == pytest.approx(
-        (2 * float(root.get("width")), 2 * float(root.get("height"))), abs=1
+        (2 * float(root.get("width")), 2 * float(root.get("height"))), abs=2
     )
     from PIL import Image
 
     assert len(Image.open(tmp_path / "f.PNG").getcolors(10**7)) > 5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.PNG", "f.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.PNG", "f.pdf", "f.svg"]
 
 
 def test_other_kinds_of_file_are_refused(runs, tmp_path):
@@ -153,6 +160,25 @@ def test_without_a_baseline(clips_folder, tmp_path):
     assert text.count("There is no baseline among these runs to compare with.") == 2
 
 
+def test_the_page_begins_with_what_was_found_and_a_plot_of_it(runs, text):
+    there = study([runs])
+    said = first_lines(text)
+    lines = re.findall(r"<p[^>]*>(.*?)</p>", said)
+    assert lines[: len(finding(there))] == finding(there)
+    assert '<p class="verdict">With both teachers' in said
+    plots = re.findall(r"<svg.*?</svg>", said)
+    assert [titles(plot)[0] for plot in plots] == [panel.text for panel in overview.panels(there)]
+    assert all('role="img"' in plot for plot in plots)
+
+
+def test_another_method_that_is_best_is_compared_too(copied):
+    for seed in (0, 1):
+        write_cell(copied, "fitnet", "A", seed, data="clips", top1=90.0 + seed)
+    said = first_lines(page(study([copied])))
+    assert "With both teachers the student gets 20.0 points more" in said
+    assert "fitnet is better than baseline in A" in said
+
+
 def first_lines(text):
     return text.partition("<header>")[2].partition("</header>")[0]
 
@@ -165,8 +191,10 @@ def test_the_verdict_is_about_the_data_the_page_is_about(copied, tmp_path):
     there = study([copied])
     assert (there.data, there.summary.datasets) == ("clips", ["ucf51-split1", "clips"])
     said = first_lines(page(there))
-    assert "All 2 seeds give the same difference in AI, +20.0 points" in said
-    assert "baseline is better" not in said
+    assert (
+        "With both teachers the student gets 20.0 points more top-1 than without, the same in all 2 seeds."
+        in said
+    )
 
 
 def test_what_was_chosen_on_the_test_videos_is_among_the_first_lines(copied, tmp_path):
@@ -266,3 +294,45 @@ def test_a_browser_shows_it_without_a_word_of_complaint(text, tmp_path):
 
 def test_same_page_twice(runs, text):
     assert page(study([Path(runs)])) == text
+
+
+def test_every_plot_says_what_it_shows(text):
+    plots = re.findall(r"<svg.*?</svg>", text)
+    assert len(plots) >= 10
+    assert all('role="img"' in plot and titles(plot)[0] for plot in plots)
+
+
+def test_curves_are_means_and_deviations_over_seeds(runs):
+    first, *_ = curves.panels(study([runs]), "AI")
+    axes = axes_of(first)
+    assert axes.get_xlabel() == "training step"
+    drawn = {line.get_color(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+    assert drawn[study([runs]).colour("ccl")] == ([10, 20, 30], [25.0, 50.0, 75.0])
+    assert [line.get_linestyle() for line in axes.lines if line.get_color() == LIGHT["ink"]] == ["--"]
+
+
+def test_of_many_classes_those_at_either_end_are_drawn():
+    points = {f"c{n}": n - 2500.0 for n in range(5000)}
+    (panel,) = classes.panels([classes.Change("ccl AI", points)])
+    axes = axes_of(panel)
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert (len(shown), shown[0], shown[29], shown[30], shown[-1]) == (60, "c4999", "c4970", "c29", "c0")
+    assert axes.get_xlabel() == "60 of 5,000 classes, the best and the worst"
+    assert panel.text.startswith("ccl AI: better in 2499 classes, worse in 2500, equal in 1.")
+
+
+def test_changes_of_classes_are_bars_with_their_numbers():
+    found = [classes.Change("ccl A", {"a": -2.0, "b": 3.5, "c": 0.0})]
+    (panel,) = classes.panels(found)
+    axes = axes_of(panel)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c", "a"]
+    assert [bar.get_width() for bar in axes.patches] == [3.5, 0.0, -2.0]
+    assert {"+3.5", "0", "-2.0", "ccl A minus baseline"} <= set(texts(inline(panel)))
+
+
+def test_a_point_of_the_plane_tells_its_class_and_video(runs):
+    plane, _ = tsne.panels(study([runs]))
+    told = titles(inline(plane))[1:]
+    assert len(told) == len({*told}) == 6 + 12
+    assert "right: test/right/0 (test)" in told
+    assert "down: train/down/5 (train)" in told

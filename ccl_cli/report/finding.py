@@ -1,0 +1,103 @@
+"""What the teachers add to the student, in plain sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ccl_cli.report.collect import METRICS
+from ccl_cli.report.paired import Paired, compare
+from ccl_cli.report.study import BASELINE, Study
+from ccl_cli.report.table import Cell
+from ccl_cli.sentences import listed
+
+_OURS = "ccl"
+_NOUNS = {"audio": "sound", "image": "pictures"}
+
+
+def finding(study: Study) -> list[str]:
+    """What the most teachers add to the baseline, then each kind of teacher alone, then what failed.
+
+    Returns:
+        One text for each; none where no run had a teacher.
+    """
+    cells = [cell for cell in study.cells() if cell.method == told_of(study) and cell.setup]
+    if not cells:
+        return []
+    failed = [f"{run.label}, seed {run.seed}" for run in study.collected.failed]
+    lost = [f"Failed and left out: {listed(failed, 4)}."] if failed else []
+    base = study.summary.find(study.data, BASELINE, "", study.metric)
+    if base is None or not base.runs:
+        why = "failed in every run" if base else "is not among these runs"
+        return [f"What teachers add is not known: the baseline, the student without them, {why}.", *lost]
+    most, *others = sorted(cells, key=lambda cell: -len(_modalities(study, cell)))
+    alone = [cell for cell in others if len(_modalities(study, cell)) == 1]
+    return [_sentence(study, most), *(_line(study, cell) for cell in alone), *lost]
+
+
+def told_of(study: Study) -> str:
+    """The method that the sentences are about."""
+    return _OURS if any(cell.method == _OURS for cell in study.cells()) else study.best.method
+
+
+def _sentence(study: Study, cell: Cell) -> str:
+    method = "" if cell.method == _OURS else f" ({cell.method})"
+    begin = f"With {_teachers(study, cell)}{method} the student"
+    pair = _pair(study, cell)
+    if pair.mean is None:
+        return f"{begin} could not be compared with the baseline: {_lacking(cell)}."
+    name, more = METRICS[study.metric][1], "more" if pair.mean > 0 else "less"
+    points = f"{abs(pair.mean):.1f}"
+    gets = f"the same {name} as" if points == "0.0" else f"{points} points {more} {name} than"
+    begin += f" gets {gets} without"
+    if pair.n == 1:
+        return f"{begin}. One seed shows no interval: use `--seeds 4`."
+    if pair.interval is None:
+        return f"{begin}, the same in all {pair.n} seeds."
+    low, high = pair.interval
+    if low <= 0 <= high:
+        interval = f"95 % interval {low:+.1f} to {high:+.1f}, {pair.n} seeds"
+        return f"{begin}, which is not clear of zero ({interval})."
+    sign = "" if low > 0 else "+"
+    return f"{begin} (95 % interval {low:{sign}.1f} to {high:{sign}.1f}, {pair.n} seeds)."
+
+
+def _line(study: Study, cell: Cell) -> str:
+    teachers = _teachers(study, cell)
+    begin = f"{teachers[0].upper()}{teachers[1:]}:"
+    pair = _pair(study, cell)
+    if pair.mean is None:
+        return f"{begin} {_lacking(cell)}."
+    if pair.interval is None:
+        seeds = "one seed" if pair.n == 1 else f"the same in all {pair.n} seeds"
+        return f"{begin} {pair.mean:+.1f} ({seeds})."
+    low, high = pair.interval
+    unclear = ", not clear of zero" if low <= 0 <= high else ""
+    return f"{begin} {pair.mean:+.1f} ({low:+.1f} to {high:+.1f}){unclear}."
+
+
+def _lacking(cell: Cell) -> str:
+    return "no seed was trained with both" if cell.runs else "every run failed"
+
+
+def _pair(study: Study, cell: Cell) -> Paired:
+    found = compare(study.summary, cell.method, BASELINE, study.metric, [cell.setup])
+    return next(pair for pair in found if pair.data == study.data)
+
+
+def _teachers(study: Study, cell: Cell) -> str:
+    modalities = _modalities(study, cell)
+    if len(modalities) == 1:
+        return f"{_NOUNS.get(modalities[0], modalities[0])} alone"
+    if modalities:
+        return "both teachers" if len(modalities) == 2 else f"all {len(modalities)} teachers"
+    return f"the teachers of {cell.setup}"
+
+
+def _modalities(study: Study, cell: Cell) -> Sequence[str]:
+    """Of the setup's teachers; where all its runs failed, what its letters stand for in others."""
+    if cell.runs:
+        return cell.runs[0].modalities
+    letters = re.findall("[A-Z][a-z]*", cell.setup)
+    known = study.summary.modalities
+    return [known[each] for each in letters] if all(each in known for each in letters) else []
