@@ -1,12 +1,13 @@
 """The study behind `ccl demo`: does distilling sound and pictures help, and does it take composition?
 
     python benchmarks/correspondence.py run       # every benchmark of the study, one after the other; hours
-    python benchmarks/correspondence.py report    # benchmarks/results/correspondence.{json,md}, docs/images/correspondence.png
-    python benchmarks/correspondence.py world     # docs/images/world.png: a few clips and their spectrograms
+    python benchmarks/correspondence.py report    # benchmarks/results/correspondence.* and docs/images/
+    python benchmarks/correspondence.py world     # docs/images/world.png: clips and their spectrograms
 
-`run` goes on where it was interrupted. Weights come from `ccl bench correspondence --tune --data synthetic?seed=10`, a
-world that the study does not use; they stand in recipes/correspondence.yaml. A difference is between runs of one seed in
-one world; its interval is Student's t at 95 %, not corrected for the number of comparisons.
+`run` goes on where it was interrupted; `report` takes what has ended. The weights stand in
+recipes/correspondence.yaml, with the command that chose them in a world that the study does not use. A
+difference is between runs of one seed in one world; its interval is Student's t at 95 %, not corrected for
+the number of comparisons.
 """
 
 from __future__ import annotations
@@ -61,7 +62,16 @@ def run() -> None:
     """Every benchmark; what does not depend on sound runs once in each world."""
     for correspondence, world in product(DIAL, WORLDS):
         data = f"synthetic?seed={world}&correspondence={correspondence:g}"
-        command = ["bench", "correspondence", "--jobs", "2", "--data", data, "--name", name(world, correspondence)]
+        command = [
+            "bench",
+            "correspondence",
+            "--jobs",
+            "2",
+            "--data",
+            data,
+            "--name",
+            name(world, correspondence),
+        ]
         rows = [] if correspondence == 1 else HEARING
         subprocess.run([sys.executable, "-m", "ccl_cli", *command, *rows], check=True)
 
@@ -178,7 +188,9 @@ def plot(figures: Figures) -> Figure:
         for method in ("fitnet", "crd", "ccl"):
             there = [c for c in DIAL if Cell(method, setup, c) in figures["top1"]]
             means = [np.mean(list(figures["top1"][Cell(method, setup, c)].values())) for c in there]
-            right.plot(there, means, style, marker="o", ms=4, color=COLOURS[method], label=f"{method} {setup}")
+            right.plot(
+                there, means, style, marker="o", ms=4, color=COLOURS[method], label=f"{method} {setup}"
+            )
     right.axhline(np.mean(list(figures["top1"][rows[0]].values())), color="#999999", lw=0.8, ls="--")
     right.set(xlabel="correspondence of sound and motion", title="As sound and motion drift apart")
     right.legend(fontsize=7, frameon=False)

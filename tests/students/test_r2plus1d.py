@@ -12,7 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import r2plus1d_18 as torchvision_r2plus1d_18
 
 from ccl_cli.errors import RecipeError, WeightsError
-from ccl_cli.students.r2plus1d import mid_channels, r2plus1d, r2plus1d_6, r2plus1d_10, r2plus1d_18, r2plus1d_tiny
+from ccl_cli.students.r2plus1d import (
+    mid_channels,
+    r2plus1d,
+    r2plus1d_6,
+    r2plus1d_10,
+    r2plus1d_18,
+    r2plus1d_tiny,
+)
 
 
 @torch.no_grad()
