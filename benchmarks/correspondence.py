@@ -81,7 +81,7 @@ def read() -> list[dict[str, object]]:
     records: list[dict[str, object]] = []
     for world, correspondence in product(WORLDS, DIAL):
         folder = runs_dir() / name(world, correspondence)
-        for each in collect([folder]).runs if folder.is_dir() else ():
+        for each in collect([folder]).runs if any(folder.glob("*/summary.json")) else ():
             figures = {metric: value for (_, metric), value in each.figures.items() if metric in METRICS}
             cell = {"method": each.method, "setup": each.setup, "seed": each.seed}
             records.append({"world": world, "correspondence": correspondence, **cell, **figures})
