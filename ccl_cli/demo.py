@@ -20,6 +20,7 @@ from ccl_cli.errors import RecipeError, WeightsError
 from ccl_cli.files import write_text
 from ccl_cli.recipe import Recipe
 from ccl_cli.report import paired
+from ccl_cli.report.finding import finding
 from ccl_cli.report.page import page
 from ccl_cli.report.study import BASELINE, Study, study
 from ccl_cli.spec import parse_data, parse_model
@@ -101,7 +102,7 @@ def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None
 
 
 def summary(demo: Demo) -> dict[str, Any]:
-    """Everything as one JSON object: ``methods.<name>.<setup>.top1|r1`` in percent, and ``report``.
+    """Everything as one JSON object: ``finding``, ``methods.<name>.<setup>.top1|r1`` in percent, ``report``.
 
     The baseline, which has no teachers, is repeated in every setup; ``over_baseline`` holds the mean
     difference between runs of one seed and its 95 % interval, in percentage points.
@@ -109,6 +110,7 @@ def summary(demo: Demo) -> dict[str, Any]:
     found = demo.study
     return {
         "data": found.data,
+        "finding": " ".join(finding(found)),
         "methods": {
             method: {name: cell for name in found.setups if (cell := _figures(found, method, name))}
             for method in found.summary.methods

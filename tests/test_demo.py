@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ccl_cli.cli.demo import _show
 from ccl_cli.demo import Demo, summary, with_correspondence
 from ccl_cli.errors import RecipeError
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import load_recipe
 from ccl_cli.report.study import study
-from tests.report.folders import write_cell
+from tests.report.folders import write_cell, write_failed
 
 
 @pytest.fixture
@@ -44,6 +47,36 @@ def test_the_summary_holds_means_deviations_and_what_is_over_the_baseline(done):
     assert set(found["methods"]["fitnet"]) == {"A"}
     assert found["report"] == "runs/demo/report.html"
     assert found["failed"] == ["runs/demo/fitnet-A-s1"]
+
+
+def test_what_was_found_is_said_first_then_the_tables_then_where_the_page_is(done, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _show(done)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "With both teachers the student gets 3.0 points more top-1 than without, which is",
+        "not clear of zero (95 % interval -9.7 to +15.7, 2 seeds).",
+    ]
+    assert " ".join(lines[:2]) == summary(done)["finding"]
+    titles = [line for line in lines if line.startswith("Table ")]
+    assert [title[:8] for title in titles] == ["Table 1.", "Table 2."]
+    table = lines[lines.index("Against the baseline, percentage points, seed by seed:") + 1 :]
+    assert [line.split()[:3] for line in table[1:3]] == [["fitnet", "A", "-30.0"], ["ccl", "AI", "+3.0"]]
+    assert table[-1] == "Report: runs/demo/report.html"
+    assert max(map(len, lines)) <= 80
+
+
+def test_without_a_baseline_the_demo_says_so_and_shows_the_rest(done, capsys):
+    for seed in (0, 1):
+        shutil.rmtree(f"runs/demo/final-baseline--s{seed}")
+        write_failed(Path("runs/demo"), "baseline", "", seed)
+    _show(replace(done, study=study([Path("runs/demo")])))
+    out = capsys.readouterr().out
+    assert out.startswith("What teachers add is not known: the baseline, the student without them, failed")
+    assert "Failed and left out: baseline, seed 0, baseline, seed 1." in out
+    assert "Table 1." in out
+    assert "Against the baseline" not in out
+    assert out.endswith("Report: runs/demo/report.html\n")
 
 
 def test_the_dial_changes_the_data_and_nothing_else():

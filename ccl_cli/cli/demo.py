@@ -57,7 +57,7 @@ def demo(
     """See the paper's claim tested on this machine, offline.
 
     Handwritten digits move over clutter, with sounds that go with some of the actions. Teachers are trained
-    on other tasks; students with and without them. Tables, and a page. Give it again to go on.
+    on other tasks; students with and without them. A finding, tables, and a page. Give it again to go on.
     """
     from ccl_cli.cli.bench import parse_seeds
     from ccl_cli.demo import run_demo, summary, with_correspondence
@@ -79,19 +79,23 @@ def demo(
 
 
 def _show(done: Demo) -> None:
-    """The tables, each method against the baseline, and where the page is."""
+    """What was found, the tables, each method against the baseline, and where the page is."""
     from ccl_cli.demo import METRICS
     from ccl_cli.report import paired, terminal
+    from ccl_cli.report.finding import finding
     from ccl_cli.report.study import BASELINE
     from ccl_cli.report.table import tables
 
-    summary = done.study.summary
-    plain = console.plain(sys.stdout)
-    print(terminal.table(tables(summary, (1, 2), METRICS), summary, plain=plain))
-    methods = [name for name in summary.methods if name != BASELINE]
-    pairs = [pair for name in methods for pair in paired.compare(summary, name, BASELINE)]
-    header, *_ = paired.rows(pairs[:1])
-    rows = [[pair.first, *paired.rows([pair])[1]] for pair in pairs]
-    print("Top-1 against the baseline, percentage points, seed by seed:")
-    console.print_table(["method", *header], rows)
-    print(f"\nReport: {done.page}")
+    study, plain = done.study, console.plain(sys.stdout)
+    for place, line in enumerate(map(terminal.wrapped, finding(study))):
+        print(line if place else console.bold(line))
+    there = {cell.metric for cell in study.summary.cells.values()}
+    metrics = [metric for metric in METRICS if metric in there]
+    print(f"\n{terminal.table(tables(study.summary, (), metrics), study.summary, plain=plain)}")
+    if study.baseline:
+        methods = [name for name in study.summary.methods if name != BASELINE]
+        header, *rows = paired.side_by_side(study.summary, methods, BASELINE, metrics)
+        print("Against the baseline, percentage points, seed by seed:")
+        console.print_table(header, rows)
+        print()
+    print(f"Report: {done.page}")
