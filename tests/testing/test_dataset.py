@@ -153,7 +153,7 @@ def places(tmp_path, clips_folder):
         "csv": f"csv:{tmp_path / 'list.csv'}",
         "manifest": f"manifest:{tmp_path / 'set.jsonl'}",
         "clips": "clips?classes=2&per_class=1&size=36&seconds=0.2",
-        "synthetic": "synthetic?classes=4&motions=2&clips=2&val_clips=0&test_clips=1&size=24&frames=4",
+        "synthetic": "synthetic?motion_groups=2&clips=2&val_clips=0&test_clips=1&size=24&frames=4",
     }
 
 
