@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -149,9 +150,10 @@ def markdown(figures: Figures, records: list[dict[str, object]]) -> str:
         + table(figures, lambda cell: Cell("baseline", "", 1.0), [c for c in main if c.setup] or main),
         "The baseline:\n\n" + table(figures, lambda cell: cell, [Cell("baseline", "", 1.0)]),
         "## Ablations and gradient routes: full CCL minus each\n\n" + ablations(figures, ours),
-        "## Over the baseline, along the dial\n\n"
-        + table(figures, lambda cell: Cell("baseline", "", cell.correspondence), dial),
     ]
+    if dial:
+        along = table(figures, lambda cell: Cell("baseline", "", cell.correspondence), dial)
+        parts.append("## Over the baseline, along the dial\n\n" + along)
     return "\n\n".join(parts) + "\n"
 
 
@@ -167,36 +169,46 @@ def ablations(figures: Figures, cells: list[Cell]) -> str:
 
 
 def plot(figures: Figures) -> Figure:
-    """Top-1 of each row at correspondence 1, a dot for each run; and along the dial."""
-    figure = Figure(figsize=(10, 4), layout="constrained", dpi=150)
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    rows = [Cell("baseline", "", 1.0)]
-    rows += [Cell(method, setup, 1.0) for setup in ("A", "I", "AI") for method in ("fitnet", "crd", "ccl")]
-    rows = [cell for cell in rows if cell in figures["top1"]]
-    for place, cell in enumerate(rows):
-        values = list(figures["top1"][cell].values())
-        jitter = np.random.default_rng(place).uniform(-0.12, 0.12, len(values))
-        colour = COLOURS[cell.method]
-        left.plot(place + jitter, values, "o", ms=3, color=colour, alpha=0.45)
-        low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-        left.plot([place, place], [low, high], color=colour, lw=2)
-        left.plot(place, np.mean(values), "o", ms=7, color=colour)
-    left.set_xticks(range(len(rows)), [f"{cell.method}\n{cell.setup}" for cell in rows], fontsize=8)
-    left.axhline(np.mean(list(figures["top1"][rows[0]].values())), color="#999999", lw=0.8, ls="--")
-    left.set(ylabel="top-1 (%)", title="Every sound right (correspondence 1)")
-    for setup, style in (("A", "--"), ("AI", "-")):
-        for method in ("fitnet", "crd", "ccl"):
-            there = [c for c in DIAL if Cell(method, setup, c) in figures["top1"]]
-            means = [np.mean(list(figures["top1"][Cell(method, setup, c)].values())) for c in there]
-            right.plot(
-                there, means, style, marker="o", ms=4, color=COLOURS[method], label=f"{method} {setup}"
-            )
-    right.axhline(np.mean(list(figures["top1"][rows[0]].values())), color="#999999", lw=0.8, ls="--")
-    right.set(xlabel="correspondence of sound and motion", title="As sound and motion drift apart")
-    right.legend(fontsize=7, frameon=False)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
+    """Top-1 at correspondence 1, a dot for each run, and, where there are runs, along the dial."""
+    dial = any(cell.correspondence < 1 and cell.setup in ("A", "AI") for cell in figures["top1"])
+    figure = Figure(figsize=(10 if dial else 7, 3.6), layout="constrained", dpi=150)
+    axes = figure.subplots(1, 2, width_ratios=(3, 2)) if dial else [figure.subplots()]
+    baseline = float(np.mean(list(figures["top1"][Cell("baseline", "", 1.0)].values())))
+    for each in axes:
+        each.axhline(baseline, color="#999999", lw=0.8, ls="--")
+        each.spines[["top", "right"]].set_visible(False)
+        each.set(ylabel="top-1 (%)")
+    dots(axes[0], figures["top1"])
+    if dial:
+        lines(axes[1], figures["top1"])
     return figure
+
+
+def dots(axes: Axes, top1: dict[Cell, Values]) -> None:
+    """Each run, the mean and its 95 % interval."""
+    setups = ("", "A", "I", "AI")
+    rows = [c for setup in setups for c in top1 if c.setup == setup and c.correspondence == 1]
+    for place, cell in enumerate(rows):
+        values = list(top1[cell].values())
+        across = place + np.random.default_rng(place).uniform(-0.12, 0.12, len(values))
+        colour = COLOURS[cell.method.split()[0]]
+        axes.plot(across, values, "o", ms=3, color=colour, alpha=0.45)
+        interval = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+        axes.plot([place, place], interval, color=colour, lw=2)
+        axes.plot(place, np.mean(values), "o", ms=7, color=colour)
+    labels = [f"{cell.method}\n{cell.setup}".replace(" w/o", "\nw/o") for cell in rows]
+    axes.set_xticks(range(len(rows)), labels, fontsize=8)
+
+
+def lines(axes: Axes, top1: dict[Cell, Values]) -> None:
+    """Means along the dial."""
+    for setup, method in product(("A", "AI"), ("fitnet", "crd", "ccl")):
+        there = [value for value in DIAL if Cell(method, setup, value) in top1]
+        means = [np.mean(list(top1[Cell(method, setup, value)].values())) for value in there]
+        style = "--" if setup == "A" else "-"
+        axes.plot(there, means, style, marker="o", ms=4, color=COLOURS[method], label=f"{method} {setup}")
+    axes.set(xlabel="correspondence of sound and motion")
+    axes.legend(fontsize=7, frameon=False)
 
 
 def report() -> None:

@@ -36,7 +36,7 @@ def demo(
         typer.Option(
             min=0,
             max=1,
-            help="How often a sound goes with what is seen, 0 to 1; default 0.5.",
+            help="How often a sound goes with the motion, 0 to 1; default 1.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -56,8 +56,8 @@ def demo(
 ) -> None:
     """See the paper's claim tested on this machine, offline.
 
-    Handwritten digits move over clutter, with sounds that go with some of the actions. Teachers are trained
-    on other tasks; students with and without them. A finding, tables, and a page. Give it again to go on.
+    Handwritten digits move over clutter, each motion with a sound of its own. Teachers are trained on other
+    tasks; students with and without them. A sentence, tables, and a page. Give it again to go on.
     """
     from ccl_cli.cli.bench import parse_seeds
     from ccl_cli.demo import run_demo, summary, with_correspondence
