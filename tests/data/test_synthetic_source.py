@@ -135,7 +135,7 @@ def test_digits_grow_shrink_shake_and_nod():
     for motion, axis in (("shake", 0), ("nod", 1)):
         path = centres(drawn(motion))
         assert np.ptp(path[:, axis]) > 0.08 > 0.03 > np.ptp(path[:, 1 - axis])
-        assert (np.diff(np.sign(np.diff(path[:, axis]))) != 0).sum() >= 3  # to and fro twice
+        assert (np.diff(np.sign(np.diff(path[:, axis]))) != 0).sum() >= 3  # there and back, twice
 
 
 def test_jitter_moves_the_digit_off_its_path_and_distractors_add_ink():
