@@ -150,7 +150,11 @@ class Cache(_Section):
     # YAML reads a bare `off` as false.
     use: Annotated[
         Literal["auto", "off", "build"], BeforeValidator(lambda value: "off" if value is False else value)
-    ] = Field("auto", description="auto: where `ccl cache build` has made one; build: make what is lacking.")
+    ] = Field(
+        "auto",
+        description="auto: read a cache where a live teacher would see the same; build: read it anyway, and "
+        "make what is lacking; off: run the teachers.",
+    )
     views: PositiveInt = Field(
         8, description="Frames of each video that a teacher of single frames is shown; one is drawn per step."
     )

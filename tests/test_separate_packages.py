@@ -94,7 +94,9 @@ def test_three_modalities_train_a_student_that_needs_none_of_them(installed, tmp
     teachers = [SOUND, PICTURE, names, f"{names}?captions={captions}"]
     flags = [*told, *(part for teacher in teachers for part in ("--teacher", teacher))]
     ccl(installed, "cache", "build", *flags)
-    run = tmp_path / ccl(installed, "train", *flags).stdout.strip().splitlines()[-1]
+    run = (
+        tmp_path / ccl(installed, "train", *flags, "--set", "cache.use=build").stdout.strip().splitlines()[-1]
+    )
     summary = json.loads((run / "summary.json").read_text())
     found = summary["teachers"]
     assert found.keys() == {SOUND.partition("?")[0], "image:small", "text:sentence", "text:sentence#2"}

@@ -60,7 +60,7 @@ def build(
         raise typer.Exit(launch(num_processes, sys.argv[1:]))
     from ccl_cli.data.sources import load_data
     from ccl_cli.engine.build import load_teachers
-    from ccl_cli.engine.caching import build_cache
+    from ccl_cli.engine.caching import build_cache, is_exact
     from ccl_cli.engine.device import set_up
 
     manifest = load_data(experiment.data)
@@ -70,6 +70,8 @@ def build(
         cached = build_cache(name, each, manifest, experiment, accelerator)
         if console.first_process():
             print(cached.folder)
+            if experiment.cache.use != "build":
+                is_exact(cached, experiment.clip)
 
 
 @app.command("ls", epilog=examples("ccl cache ls", "ccl cache ls --json"))
@@ -199,6 +201,7 @@ def _row(cached: Cached) -> dict[str, Any]:
         "views": header.key.views,
         "videos": header.videos,
         "states": cached.counts(),
+        "inexact": header.inexact,
         "dim": header.dim,
         "mb": _megabytes(cached.size),
         "built": header.built,

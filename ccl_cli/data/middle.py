@@ -36,7 +36,7 @@ class MiddleWindow(Window):
         self.video, self.clip = video, clip
         self.rng, self.batch_rng = np.random.default_rng(0), np.random.default_rng(0)
         self.training = False
-        self.states = {}
+        self.states, self.whole = {}, True
 
     @cached_property
     def frames(self) -> Tensor:  # type: ignore[override]

@@ -39,10 +39,12 @@ class Sound(NamedTuple):
     Attributes:
         samples: [n] float32 in [-1, 1], or None where there is no track.
         state: "silent" when no sample of any channel reaches 1e-4.
+        whole: Whether it is all there is, wherever the centre was.
     """
 
     samples: Tensor | None
     state: Literal["present", "silent", "no track"]
+    whole: bool = True
 
 
 def read_audio(
@@ -79,13 +81,14 @@ def read_audio(
     short = info.audio.end - info.audio.start <= _SHORT
     low = info.audio.start if start is None else max(info.audio.start, start)
     high = info.audio.end if end is None else min(info.audio.end, end)
-    if high - low > seconds:
+    whole = high - low <= seconds
+    if not whole:
         low = min(max(centre - seconds / 2, low), high - seconds)
         high = low + seconds
     if high <= low:
         return Sound(torch.zeros(0), "silent")
     samples = _short(info, low, high, rate).clone() if short else _resampled(info, low, high, rate)
-    return Sound(samples, "present" if bool((samples.abs() >= SILENCE).any()) else "silent")
+    return Sound(samples, "present" if bool((samples.abs() >= SILENCE).any()) else "silent", whole)
 
 
 @lru_cache(maxsize=_KEPT)

@@ -32,6 +32,11 @@ class FrameWindow(MiddleWindow):
         first, available = self._span
         return first + (2 * self.view + 1) * available // (2 * self.views), 1
 
+    @property
+    def available(self) -> int:
+        """Frames of the video."""
+        return self._span[1]
+
 
 @dataclass
 class Viewed:
@@ -44,6 +49,8 @@ class Viewed:
         states: "present", "absent", "silent", "no track" or "unreadable", by place.
         unreadable: Why, by place.
         kind: The name under which the preprocessing reports states: "audio", or the teacher's name.
+        inexact: Videos of which a live teacher may see something else than these views.
+        frames: Of the longest video, where the teacher looks at single frames; else 0.
     """
 
     rows: list[int]
@@ -52,6 +59,8 @@ class Viewed:
     states: dict[int, str] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
     kind: str = ""
+    inexact: int = 0
+    frames: int = 0
 
 
 @dataclass
@@ -60,6 +69,8 @@ class _One:
     views: list[Tensor | None]
     states: dict[str, str]
     reason: str = ""
+    exact: bool = True
+    frames: int = 0
 
 
 class VideoViews(Dataset[_One | CclError]):
@@ -86,11 +97,26 @@ class VideoViews(Dataset[_One | CclError]):
                 with reading(row, window.video.path):
                     one.views.append(run_preprocess(self.name, self.preprocess, window))
                 one.states = window.states
+                if isinstance(window, FrameWindow):
+                    one.frames = window.available
+                    one.exact = one.frames <= self.views
+                else:
+                    one.exact = window.whole
         except DataError as error:
-            return _One(row, [None] * self.views, {self.name: UNREADABLE}, error.message)
+            # A live teacher keeps such a video out of training; from a cache it is absent there.
+            exact = not self._student_reads(row)
+            return _One(row, [None] * self.views, {self.name: UNREADABLE}, error.message, exact)
         except CclError as error:
             return error
         return one
+
+    def _student_reads(self, row: int) -> bool:
+        video = self.videos[row]
+        try:
+            with reading(row, video.path):
+                return len(MiddleWindow(video, self.clip).frames) > 0
+        except DataError:
+            return False
 
     def _windows(self, video: Video) -> Iterator[MiddleWindow]:
         if getattr(self.preprocess, "views", None) == "frame":
@@ -130,4 +156,6 @@ def _collate(ones: Sequence[_One | CclError], preprocess: Preprocess) -> Viewed 
         {one.row: next(iter(one.states.values())) for one in seen},
         {one.row: one.reason for one in seen if one.reason},
         next((next(iter(one.states)) for one in seen if not one.reason), ""),
+        sum(not one.exact for one in seen),
+        max(one.frames for one in seen),
     )

@@ -25,6 +25,7 @@ class Window:
         batch_rng: Random numbers that are the same for every sample of one batch.
         training: False in evaluation: then nothing may be random.
         states: What :meth:`audio` found, for the data counts: "present", "silent" or "no track".
+        whole: False once :meth:`audio` has left out a part of the track: another window may hear that.
     """
 
     video: Video
@@ -36,6 +37,7 @@ class Window:
     batch_rng: np.random.Generator
     training: bool = True
     states: dict[str, str] = field(default_factory=dict)
+    whole: bool = True
 
     def audio(self, rate: int, seconds: float) -> Tensor | None:
         """Mono sound around the window's centre.
@@ -61,5 +63,5 @@ class Window:
             start=self.video.start,
             end=self.video.end,
         )
-        self.states["audio"] = sound.state
+        self.states["audio"], self.whole = sound.state, self.whole and sound.whole
         return sound.samples if sound.state == "present" else None

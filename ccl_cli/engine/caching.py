@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from ccl_cli.engine.build import Parts
 from ccl_cli.engine.stop import StopRequest, stop_on_signal
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
 from ccl_cli.files import hold, remove_leftovers, write_text
+from ccl_cli.json_text import Shape, fits
 from ccl_cli.progress import Reporter
 from ccl_cli.recipe import Cache, Clip, Recipe
 from ccl_cli.teachers import Embedding, Teacher, embed
@@ -47,6 +48,7 @@ from ccl_cli.tensor_files import write_tensors
 
 PART = 256  # videos that are kept together: what a kill can cost
 _UNREADABLE = STATES.index("unreadable")
+_NOTES: Shape = {"unreadable": {"*": str}, "kind": str, "inexact": int, "frames": int}
 _log = logging.getLogger("ccl")
 
 
@@ -99,10 +101,39 @@ def wanted_key(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe) 
     return key_of(name, teacher, manifest, recipe.cache, recipe.clip)
 
 
-def open_caches(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> dict[str, Cached]:
-    """The caches that training will read instead of running a teacher, built first if the recipe says so.
+def existing(key: Key, recipe: Recipe) -> Cached | None:
+    """A cache that is there and that the recipe reads; says why it reads none, where there is one.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    if not on_main((key.folder / HEADER).is_file):
+        _tell_stale(key)
+        return None
+    cached = Cached.open(key.folder)
+    return cached if recipe.cache.use == "build" or is_exact(cached, recipe.clip) else None
+
+
+def is_exact(cached: Cached, clip: Clip) -> bool:
+    """Whether a live teacher would see nothing else than the cache holds; says why not."""
+    reason = cached.header.differs_from_live(clip.frames)
+    if reason:
+        _log.warning("The cache '%s' is read with cache.use=build only: %s.", cached.folder.name, reason)
+    return not reason
+
+
+def open_caches(
+    recipe: Recipe, parts: Parts, accelerator: Accelerator, *, build: bool = True
+) -> dict[str, Cached]:
+    """The caches that training will read instead of running a teacher.
 
     None where a method wants the teachers' inner stages, which no cache holds.
+
+    Args:
+        recipe: For ``cache`` and ``clip``.
+        parts: With the teachers.
+        accelerator: Where to compute what is built.
+        build: Whether to build first what the recipe says.
 
     Raises:
         DataError: one is damaged.
@@ -114,12 +145,10 @@ def open_caches(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> dict[
         key = on_main(partial(wanted_key, name, teacher, manifest, recipe))
         if key is None:
             continue
-        if recipe.cache.use == "build":
+        if build and recipe.cache.use == "build":
             found[name] = build_cache(name, teacher, manifest, recipe, accelerator)
-        elif on_main((key.folder / HEADER).is_file):
-            found[name] = Cached.open(key.folder)
-        else:
-            _tell_stale(key)
+        elif cached := existing(key, recipe):
+            found[name] = cached
     return found
 
 
@@ -190,13 +219,14 @@ class _Part:
         self.value = torch.zeros(self.rows, *shape)
         self.state = torch.full((self.rows,), _UNREADABLE, dtype=torch.uint8)
         self.unreadable: dict[int, str] = {}
-        self.kind = ""
+        self.kind, self.inexact, self.frames = "", 0, 0
 
     def add(self, viewed: Viewed, made: Tensor) -> None:
         finite = made.isfinite().flatten(1).all(dim=1)
         at = torch.tensor(viewed.rows) - self.first
         self.value[at] = torch.where(finite[:, None, None], made, 0.0)
         self.kind = self.kind or viewed.kind
+        self.inexact, self.frames = self.inexact + viewed.inexact, max(self.frames, viewed.frames)
         self.unreadable |= viewed.unreadable
         for row, good in zip(viewed.rows, finite.tolist(), strict=True):
             state = viewed.states[row] if good else "unreadable"
@@ -205,7 +235,8 @@ class _Part:
                 self.unreadable[row] = "The teacher makes numbers of it that are not finite."
 
     def save(self, folder: Path) -> None:
-        said = {"unreadable": json.dumps(self.unreadable), "kind": self.kind}
+        names = ("unreadable", "kind", "inexact", "frames")
+        said = {"notes": json.dumps({name: getattr(self, name) for name in names})}
         write_tensors(_part_path(folder, self.number), {"value": self.value, "state": self.state}, said)
 
 
@@ -274,21 +305,26 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     folder, videos = key.building, len(manifest.learnt_from)
     paths = [_part_path(folder, number) for number in range(-(-videos // PART))]
     shape = (videos, _read_part(paths[0])[0].shape[1], teacher.dim)
-    state, kinds = np.zeros(videos, np.uint8), list[str]()
-    unreadable: dict[int, str] = {}
+    state, notes = np.zeros(videos, np.uint8), list[dict[str, Any]]()
     with _array_file(folder / EMBEDDING, "<f4", shape) as file:
         for number, path in enumerate(paths):
-            value, states, kind, reasons = _read_part(path)
+            value, states, said = _read_part(path)
             file.write(value.tobytes())
             state[number * PART : number * PART + len(value)] = states
-            unreadable |= reasons
-            kinds.append(kind)
+            notes.append(said)
     with _array_file(folder / STATE, "|u1", state.shape) as file:
         file.write(state.tobytes())
     embedding = np.load(folder / EMBEDDING, mmap_mode="r", allow_pickle=False)
     built, sums = datetime.now(UTC).isoformat(timespec="seconds"), checksum(embedding, state)
     header = Header(
-        key, *shape, kind=next(filter(None, kinds), ""), sha256=sums, built=built, unreadable=unreadable
+        key,
+        *shape,
+        kind=next(filter(None, (said["kind"] for said in notes)), ""),
+        sha256=sums,
+        built=built,
+        inexact=sum(said["inexact"] for said in notes),
+        frames=max(said["frames"] for said in notes),
+        unreadable={row: reason for said in notes for row, reason in said["unreadable"].items()},
     )
     write_text(folder / HEADER, header.to_json())
     if key.folder.exists():  # what somebody had begun to remove
@@ -316,14 +352,16 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.safetensors"))
 
 
-def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], str, dict[int, str]]:
-    """Values and states of some videos, under which name these are counted, and why some are unreadable."""
+def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[str, Any]]:
+    """Values and states of some videos, and what else the part tells of them, as :class:`Header` has it."""
     try:
         path.open("rb").close()  # what safe_open says of a file that cannot be opened tells nothing
         with safe_open(path, "np") as file:
-            said = file.metadata()
-            reasons = {int(row): str(reason) for row, reason in json_text.parse(said["unreadable"]).items()}
-            return file.get_tensor("value"), file.get_tensor("state"), said["kind"], reasons
+            notes = json_text.parse(file.metadata()["notes"])
+            if not fits(notes, _NOTES):
+                raise ValueError("notes of another kind")
+            notes["unreadable"] = {int(row): reason for row, reason in notes["unreadable"].items()}
+            return file.get_tensor("value"), file.get_tensor("state"), notes
     except OSError as error:  # says nothing of what the file holds
         raise EnvironmentError_(
             f"'{path}' cannot be read: {error.strerror or error}.", "What is done is kept: try again."

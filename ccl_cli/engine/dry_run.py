@@ -5,11 +5,10 @@ from __future__ import annotations
 from ccl_cli.data.dataset import TrainingSet, training_loader
 from ccl_cli.data.sampler import EpochSampler
 from ccl_cli.engine.build import Parts, parameter_count
-from ccl_cli.engine.caching import wanted_key
+from ccl_cli.engine.caching import existing, wanted_key
 from ccl_cli.errors import CclError
 from ccl_cli.recipe import Recipe
 from ccl_cli.recipe_files import to_yaml
-from ccl_cli.teachers.cache import HEADER
 
 
 def describe(recipe: Recipe, parts: Parts) -> str:
@@ -49,6 +48,6 @@ def _from_cache(recipe: Recipe, parts: Parts, name: str) -> str:
     key = None if parts.uses_stages else wanted_key(name, parts.teachers[name], parts.manifest, recipe)
     if key is None:
         return ""
-    if (key.folder / HEADER).is_file():
+    if existing(key, recipe):
         return f", read from the cache ({key.views})"
     return f", cached first ({key.views})" if recipe.cache.use == "build" else ""

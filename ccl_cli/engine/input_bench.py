@@ -141,8 +141,7 @@ def _sample(sample: Sample | CclError) -> None:
 def _trainer(recipe: Recipe, parts: Parts) -> Trainer:
     """One that reads the caches that are there, as training would, and builds none."""
     accelerator = set_up(recipe.train.precision)
-    there = recipe.cache.model_copy(update={"use": "off" if recipe.cache.use == "off" else "auto"})
-    cached = open_caches(recipe.model_copy(update={"cache": there}), parts, accelerator)
+    cached = open_caches(recipe, parts, accelerator, build=False)
     return Trainer(recipe, parts, RunFolder(Path()), accelerator, cached)
 
 

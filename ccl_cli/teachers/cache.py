@@ -31,7 +31,7 @@ from ccl_cli.paths import cache_dir
 STATES = ("present", "absent", "silent", "no track", "unreadable")
 PRESENT = STATES.index("present")
 HEADER, EMBEDDING, STATE = "cache.json", "embedding.npy", "state.npy"
-_FORMAT = "ccl-embeddings-1"
+_FORMAT = "ccl-embeddings-2"
 _BUILDING = ".building"
 _SHAPE: Shape = {
     "format": str,
@@ -43,6 +43,8 @@ _SHAPE: Shape = {
     "kind": str,
     "sha256": str,
     "built": str,
+    "inexact": int,
+    "frames": int,
     "unreadable": {"*": str},
 }
 
@@ -97,8 +99,10 @@ class Header:
         dim: D.
         kind: Under which name the states of its modality are counted.
         sha256: Of the two arrays' bytes.
-        unreadable: Reasons, by place.
         built: When, ISO 8601.
+        inexact: Videos of which a live teacher may see something else than these views.
+        frames: Of the longest video, where the teacher looks at single frames; else 0.
+        unreadable: Reasons, by place.
     """
 
     key: Key
@@ -108,7 +112,17 @@ class Header:
     kind: str
     sha256: str
     built: str
+    inexact: int
+    frames: int
     unreadable: dict[int, str] = field(default_factory=dict)
+
+    def differs_from_live(self, clip_frames: int) -> str:
+        """Why a live teacher may see something else in clips of so many frames; "" where it sees the same."""
+        if self.inexact:
+            return f"of {self.inexact} of {self.videos} videos a live teacher may see or hear something else"
+        if self.frames > clip_frames:
+            return f"a live teacher sees frames of the clip, {clip_frames} of up to {self.frames} of a video"
+        return ""
 
     def to_json(self) -> str:
         """One object."""

@@ -21,12 +21,16 @@ def test_build_list_verify_and_prune(ccl, words, tmp_path):
         "audio-small",
         "image-small",
     ]
-    assert ccl("cache", "build", *words).out.split() == folders  # what is there is kept
+    again = ccl("cache", "build", *words)
+    assert again.out.split() == folders  # what is there is kept
+    (told,) = (line for line in again.err.splitlines() if "cache.use=build" in line)
+    assert folders[1].rpartition("/")[2] in told
     rows = json.loads(ccl("cache", "ls", "--json").out)
     assert [(row["views"], row["videos"], row["states"]["present"]) for row in rows] == [
         ("track", 12, 8),
         ("2 frames at 256 px", 12, 12),
     ]
+    assert [row["inexact"] for row in rows] == [0, 12]
     header, first, _ = ccl("cache", "ls").out.splitlines()
     assert header.split()[:4] == ["cache", "data", "views", "videos"]
     assert first.split()[:4] == [folders[0].rpartition("/")[2], "set", "track", "12"]

@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -75,6 +76,75 @@ def test_a_track_that_is_shorter_than_the_teacher_hears_gives_the_very_same_run(
     assert [each["teachers"]["audio:small"]["cached"] for each in records] == [None, "track", None]
     states = [each["data"]["modalities"] for each in records]
     assert states[0] == states[1] == states[2] == {"audio": {"present": 8, "silent": 2, "no track": 2}}
+
+
+def used(run):
+    teachers = RunFolder(run).summary["teachers"]
+    return {name: record["cached"] for name, record in teachers.items()}
+
+
+def test_a_cache_that_does_not_hold_all_that_a_live_teacher_sees_is_read_where_it_is_asked_for(
+    clips_folder, caplog
+):
+    """The clips have 20 frames and 1 s of sound."""
+    short = {"teachers": ["audio:small?weights=random&seconds=0.25", IMAGE]}
+    live = train(recipe(clips_folder, **short))
+    made, *_ = built(recipe(clips_folder, **short))
+    with caplog.at_level(logging.WARNING, "ccl"):
+        auto = train(recipe(clips_folder, **short))
+    assert lines(auto) == lines(live)
+    assert used(auto) == {"audio:small": None, "image:small": None}
+    assert {name: each.header.inexact for name, each in made.items()} == {
+        "audio:small": 10,
+        "image:small": 12,
+    }
+    for name, each in made.items():
+        (line,) = (record.message for record in caplog.records if each.folder.name in record.message)
+        assert f"of {each.header.inexact} of 12 videos" in line
+        assert "cache.use=build" in line, name
+    asked = recipe(clips_folder, **short, cache={"use": "build"})
+    assert used(train(asked)) == {"audio:small": "track", "image:small": "4 frames at 256 px"}
+    assert asked.hash() != recipe(clips_folder, **short).hash()
+
+
+def test_a_cache_of_every_frame_of_videos_as_short_as_a_clip_is_read(clips_folder):
+    every = {"teachers": IMAGE, "cache": {"views": 20}, "train": {"max_steps": 1}}
+    made, *_ = built(recipe(clips_folder, **every))
+    assert made["image:small"].header.inexact == 0
+    assert used(train(recipe(clips_folder, **every, clip={"frames": 20}))) == {
+        "image:small": "20 frames at 256 px"
+    }
+    # A shorter clip has frames of its own, of which a live teacher sees one.
+    assert used(train(recipe(clips_folder, **every))) == {"image:small": None}
+
+
+def test_a_stretch_that_the_teacher_hears_whole_is_exact(clips_folder, tmp_path):
+    paths = sorted((clips_folder / "set" / "train").rglob("*.mp4"))
+    rows = [f"{path},{path.parent.name},0.3,0.5" for path in paths]
+    (tmp_path / "short.csv").write_text("\n".join(["path,label,start,end", *rows]) + "\n")
+    teachers = {"teachers": "audio:small?weights=random&seconds=0.25", "train": {"max_steps": 1}}
+    changes = {"data": f"csv:{tmp_path / 'short.csv'}", "clip": {"frames": 2}, **teachers}
+    made, *_ = built(recipe(clips_folder, **changes))
+    assert made["audio:small"].header.inexact == 0
+    assert used(train(recipe(clips_folder, **changes))) == {"audio:small": "track"}
+
+
+def test_a_video_that_only_the_teacher_cannot_read_is_not_as_with_a_live_one(clips_folder, tmp_path):
+    """A live teacher keeps it out of training; from a cache, it has no sound."""
+    data = tmp_path / "set"
+    shutil.copytree(clips_folder / "set", data)
+    mute, broken = data / "train" / "right" / "3.mp4", data / "train" / "down" / "3.mp4"
+    content = bytearray(mute.read_bytes())
+    with av.open(str(mute)) as file:
+        for packet in file.demux(audio=0):
+            if packet.size:
+                content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    mute.write_bytes(content)
+    broken.write_text("not a video")
+    made, manifest, _ = built(recipe(clips_folder, data=f"folder:{data}", teachers=AUDIO))
+    named = {manifest.learnt_from[place].path for place in made["audio:small"].header.unreadable}
+    assert named == {mute, broken}
+    assert made["audio:small"].header.inexact == 1
 
 
 def test_the_views_are_single_frames_spread_over_the_video_and_all_are_drawn(clips_folder):
@@ -165,18 +235,19 @@ def test_without_any_cache_no_file_is_looked_at(clips_folder, monkeypatch):
 
 @pytest.mark.slow
 def test_a_resumed_run_keeps_to_what_it_began_with(clips_folder):
-    whole = train(recipe(clips_folder))
-    begun_live = train(recipe(clips_folder, train={"max_steps": 3}))
-    made, *_ = built(recipe(clips_folder))
-    assert model(train(recipe(clips_folder), resume=begun_live)) == model(whole)
-    cached = train(recipe(clips_folder))
-    assert lines(cached) != lines(whole)
-    begun_cached = train(recipe(clips_folder, train={"max_steps": 3}))
+    every = {"cache": {"views": 20}, "clip": {"frames": 20}}  # all frames of each video
+    whole = train(recipe(clips_folder, **every))
+    begun_live = train(recipe(clips_folder, **every, train={"max_steps": 3}))
+    made, *_ = built(recipe(clips_folder, **every))
+    assert model(train(recipe(clips_folder, **every), resume=begun_live)) == model(whole)
+    cached = train(recipe(clips_folder, **every))
+    assert lines(cached) != lines(whole)  # other frames are drawn, of the same ones
+    begun_cached = train(recipe(clips_folder, **every, train={"max_steps": 3}))
     gone = shutil.move(made["image:small"].folder, "elsewhere")
     with pytest.raises(UsageError, match=r"began with embeddings of image:small .* which is gone"):
-        train(recipe(clips_folder), resume=begun_cached)
+        train(recipe(clips_folder, **every), resume=begun_cached)
     shutil.move(gone, made["image:small"].folder)
-    assert model(train(recipe(clips_folder), resume=begun_cached)) == model(cached)
+    assert model(train(recipe(clips_folder, **every), resume=begun_cached)) == model(cached)
 
 
 def test_a_dry_run_says_what_would_be_read(clips_folder, capsys):
@@ -185,10 +256,15 @@ def test_a_dry_run_says_what_would_be_read(clips_folder, capsys):
     train(recipe(clips_folder, cache={"use": "build"}), dry_run=True)
     assert "RANDOM WEIGHTS, cached first (track)" in capsys.readouterr().out
     built(recipe(clips_folder, teachers=IMAGE))
-    train(recipe(clips_folder), dry_run=True)
+    train(recipe(clips_folder, cache={"use": "build"}), dry_run=True)
     out = capsys.readouterr().out
     assert "RANDOM WEIGHTS, read from the cache (4 frames at 256 px)" in out
-    assert "cached first" not in out
+    assert out.count("cached first") == 1
+    train(recipe(clips_folder), dry_run=True)
+    assert "read from the cache" not in capsys.readouterr().out
+    built(recipe(clips_folder, teachers=AUDIO))
+    train(recipe(clips_folder), dry_run=True)
+    assert "RANDOM WEIGHTS, read from the cache (track)" in capsys.readouterr().out
     train(recipe(clips_folder, cache={"use": "off"}), dry_run=True)
     assert "read from the cache" not in capsys.readouterr().out
 
@@ -228,10 +304,10 @@ def test_damage_is_found(clips_folder):
     ]
     path.write_bytes(content[:-4])
     with pytest.raises(DataError, match=r"is damaged: .*`ccl cache prune"):
-        train(experiment)
+        train(recipe(clips_folder, teachers=IMAGE, cache={"use": "build"}))
     path.write_bytes(content)
     header = cached.folder / cache.HEADER
-    header.write_text(header.read_text().replace("ccl-embeddings-1", "ccl-embeddings-9"))
+    header.write_text(header.read_text().replace("ccl-embeddings-2", "ccl-embeddings-9"))
     with pytest.raises(DataError, match="is damaged: another format"):
         cache.Cached.open(cached.folder)
 

@@ -129,11 +129,12 @@ def state_of(path: Path) -> object:
 
 def cache_with(path: Path) -> object:
     header = {
-        "format": "ccl-embeddings-1",
+        "format": "ccl-embeddings-2",
         "states": ["present", "absent", "silent", "no track", "unreadable"],
     }
     header |= {"key": dict.fromkeys(("teacher", "fingerprint", "data", "files", "views"), "x"), "videos": 1}
     header |= {"count": 1, "dim": 1, "kind": "", "sha256": "", "built": "", "unreadable": {}}
+    header |= {"inexact": 0, "frames": 0}
     (path.parent / "cache.json").write_text(json.dumps(header))
     return Cached.open(path.parent)
 

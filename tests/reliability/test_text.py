@@ -435,8 +435,9 @@ def _caches(folder: Path) -> Reading:
     np.save(folder / "embedding.npy", np.zeros((2, 1, 3), np.float32))
     np.save(folder / "state.npy", np.zeros(2, np.uint8))
     key = {"teacher": "audio:x", "fingerprint": "f", "data": "d", "files": "h", "views": "track"}
-    seed = {"format": "ccl-embeddings-1", "states": STATES, "key": key, "videos": 2, "count": 1, "dim": 3}
+    seed = {"format": "ccl-embeddings-2", "states": STATES, "key": key, "videos": 2, "count": 1, "dim": 3}
     seed |= {"kind": "audio", "sha256": "0", "built": "2026-01-01", "unreadable": {"1": "cut off"}}
+    seed |= {"inexact": 1, "frames": 0}
 
     def opened() -> object:
         cached = Cached.open(folder)
