@@ -109,6 +109,7 @@ if __name__ == "__main__":
     changes = {
         "data": "synthetic?motion_groups=2&clips=4&val_clips=0&test_clips=3",
         "train.epochs": 1,
+        "optim.warmup_epochs": 0,
         "bench.seeds": [0, 1],
     }
     print(json.dumps(summary(run_demo(load_recipe("demo", changes), Path(sys.argv[1]), jobs=2))))
