@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ccl_cli import json_text
 from ccl_cli.engine.runs import METRICS
@@ -45,14 +46,8 @@ class Curve:
 
 
 def figure(study: Study) -> Plot:
-    """All setups below each other.
-
-    Raises:
-        DataError: the runs have left no metrics.
-    """
-    found = [panel for setup in study.setups for panel in panels(study, setup)]
-    if not found:
-        raise DataError(f"None of these runs has a readable {METRICS}.", "Runs write it while they train.")
+    """All setups below each other; raises as :func:`panels`."""
+    found = [panel for own in panels(study).values() for panel in own]
     colours = [(name, study.colour(name)) for name in methods(study)]
     width = _WIDTH * min(len(found), len(FIGURES))
     return Plot("Training curves", [[legend(colours, width, 6)], *in_rows(found, len(FIGURES))])
@@ -63,15 +58,23 @@ def methods(study: Study) -> list[str]:
     return list(dict.fromkeys(cell.method for cell in study.cells() if cell.runs))
 
 
-def panels(study: Study, setup: str) -> list[Panel]:
-    """One panel for each figure that the runs of a setup have written."""
-    found = []
-    for name, (title, _) in FIGURES.items():
-        curves = list(_curves(study, setup, name))
-        if curves:
-            where = f"{setup}: " if setup else ""
-            found.append(_panel(f"{where}{title}", curves, log=name != "accuracy", best=study.best.method))
+def panels(study: Study) -> dict[str, list[Panel]]:
+    """By setup one panel for each figure that its runs have written.
+
+    Raises:
+        DataError: the runs have left no metrics.
+    """
+    found = {setup: list(_panels(study, setup)) for setup in study.setups}
+    if not any(found.values()):
+        raise DataError(f"None of these runs has a readable {METRICS}.", "Runs write it while they train.")
     return found
+
+
+def _panels(study: Study, setup: str) -> Iterator[Panel]:
+    where = f"{setup}: " if setup else ""
+    for name, (title, _) in FIGURES.items():
+        if curves := list(_curves(study, setup, name)):
+            yield _panel(f"{where}{title}", curves, log=name != "accuracy", best=study.best.method)
 
 
 def _curves(study: Study, setup: str, name: str) -> Iterator[Curve]:
@@ -79,10 +82,10 @@ def _curves(study: Study, setup: str, name: str) -> Iterator[Curve]:
         lines = [line for line in (_read(run.folder / METRICS, name) for run in cell.runs) if line]
         common = sorted(set.intersection(*(set(line) for line in lines))) if lines else []
         if common:
-            values = [[line[step] for line in lines] for step in common]
-            sds = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
-            means = tuple(map(statistics.fmean, values))
-            yield Curve(cell.method, study.colour(cell.method), tuple(common), means, tuple(sds))
+            values = np.array([[line[step] for step in common] for line in lines])
+            sds = values.std(axis=0, ddof=1) if len(lines) > 1 else np.zeros(len(common))
+            means = values.mean(axis=0)
+            yield Curve(cell.method, study.colour(cell.method), tuple(common), *map(tuple, (means, sds)))
 
 
 def _read(path: Path, name: str) -> dict[int, float]:

@@ -41,7 +41,7 @@ def told_of(study: Study) -> str:
 
 
 def _sentence(study: Study, cell: Cell) -> str:
-    method = "" if cell.method == _OURS else f" ({cell.method})"
+    method = "" if _OURS == cell.method == study.best.method else f" ({cell.method})"
     begin = f"With {_teachers(study, cell)}{method} the student"
     pair = _pair(study, cell)
     if pair.mean is None:

@@ -44,23 +44,20 @@ def legend(study: Study) -> str:
 
 def panels(study: Study) -> list[Panel]:
     """One panel for each of the two figures that the runs have."""
-    rows = _rows(study)
+    metrics = _SHOWN if study.metric in _SHOWN else (study.metric,)
     found = []
-    for metric in [name for name in _SHOWN if name == study.metric or _has(study, name)] or [study.metric]:
-        cells = [study.summary.cells.get((study.data, c.method, c.setup, metric)) for c in rows]
-        found.append(_panel(study, metric, [cell for cell in cells if cell]))
+    for metric in metrics:
+        keys = [(study.data, cell.method, cell.setup, metric) for cell in _rows(study)]
+        cells = [study.summary.cells[key] for key in keys if key in study.summary.cells]
+        if any(cell.runs for cell in cells):
+            found.append(_panel(study, metric, cells))
     return found
-
-
-def _has(study: Study, metric: str) -> bool:
-    cells = study.summary.cells.values()
-    return any((cell.data, cell.metric) == (study.data, metric) and cell.runs for cell in cells)
 
 
 def _rows(study: Study) -> list[Cell]:
     cells = study.cells()
     main = [cell for cell in cells if cell.method not in study.summary.ablations]
-    return cells if len(cells) <= _FEW else main or cells
+    return main if len(cells) > _FEW and any(cell.runs for cell in main) else cells
 
 
 def _name(cell: Cell) -> str:

@@ -163,7 +163,7 @@ def _paired(study: Study) -> Html:
 
 
 def _curves(study: Study) -> Html:
-    curves.figure(study)  # says so where there is nothing
+    found = curves.panels(study)
     said = (
         "Means over seeds; the bands are one standard deviation to either side. The thick line is "
         f"{study.best.method}, the dashed one the baseline."
@@ -173,9 +173,7 @@ def _curves(study: Study) -> Html:
         for name in curves.methods(study)
     ]
     parts = [tag("p", said, class_="note"), tag("ul", *colours, class_="key")]
-    for setup in study.setups:
-        parts.append(_figures(curves.panels(study, setup)))
-    return joined(parts)
+    return joined([*parts, *map(_figures, found.values())])
 
 
 def _classes(study: Study) -> Html:

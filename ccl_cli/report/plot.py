@@ -105,7 +105,9 @@ def legend(entries: Sequence[tuple[str, str]], width: float, columns: int = 3) -
         names = [shortened(name, letters) for name, _ in entries]
         patches = [Patch(color=colour) for _, colour in entries]
         mode = "expand" if len(entries) > columns else None  # names below each other
-        axes.legend(patches, names, loc="upper left", ncols=columns, handlelength=1.2, mode=mode)
+        made = axes.legend(patches, names, loc="upper left", ncols=columns, handlelength=1.2, mode=mode)
+        for text, (name, _) in zip(made.get_texts(), entries, strict=True):
+            tips(text, [name])
 
     names = ", ".join(name for name, _ in entries)
     return Panel(f"Colours: {names}", width, 12 + 17 * -(-len(entries) // columns), draw)

@@ -52,7 +52,7 @@ _SETTINGS: dict[Any, Any] = {
     "figure.dpi": DPI,
     "figure.facecolor": "none",
     "figure.titlesize": 13,
-    "figure.constrained_layout.w_pad": 4 / DPI,
+    "figure.constrained_layout.w_pad": 6 / DPI,
     "figure.constrained_layout.h_pad": 4 / DPI,
     "font.family": MEASURED_IN,
     "font.size": 11,

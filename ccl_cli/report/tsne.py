@@ -22,6 +22,7 @@ _SIDE = 420
 _MOST = 1500  # videos of both splits: more take minutes and hide each other
 _NAMED = 60  # classes up to which there is a legend
 _FEWEST = 5
+_LONG = 12  # letters of a name that does not fit in a quarter of the width
 
 
 def figure(study: Study) -> Plot:
@@ -54,7 +55,8 @@ def panels(study: Study) -> list[Panel]:
     text += f": {split} {study.split} and {len(points) - split} train videos"
     plane = Panel(text, _SIDE, _SIDE + 24, draw)
     classes = [(clean(name), _colour(n, len(queries.classes))) for n, name in enumerate(queries.classes)]
-    return [plane, legend(classes, _SIDE, 4)] if len(classes) <= _NAMED else [plane]
+    columns = 4 if max(len(name) for name, _ in classes) < _LONG else 3
+    return [plane, legend(classes, _SIDE, columns)] if len(classes) <= _NAMED else [plane]
 
 
 def _embed(features: NDArray[np.float32]) -> NDArray[np.float64]:

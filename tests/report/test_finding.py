@@ -68,7 +68,7 @@ def test_ccl_is_told_of_and_another_method_named():
     write("fitnet", "A", 9.0)
     assert found()[0].startswith("With sound alone (fitnet) the student gets 9.0 points more")
     write("ccl", "A", 1.0)
-    assert found()[0].startswith("With sound alone the student gets 1.0 points more")
+    assert found()[0].startswith("With sound alone (ccl) the student gets 1.0 points more")
 
 
 def test_three_teachers_and_one_of_another_kind():

@@ -119,3 +119,12 @@ def test_retrieval_alone():
     write_cell(RUNS, "ccl", "A", 0, retrieval=(33.0, 50.0, 60.0))
     (panel,) = overview.panels(study([RUNS]))
     assert panel.text == "R@1 on ucf51-split1: CCL A 33.0"
+
+
+def test_of_many_rows_ablations_are_shown_where_nothing_else_succeeded():
+    for setup in ("A", "I", "AI"):
+        for label in ("fitnet", "crd", "pkt", "ccl"):
+            write_failed(RUNS, label, setup, 0)
+    write("ccl w L_ct", "A", 50.0, table="ablation")
+    (panel,) = overview.panels(study([RUNS]))
+    assert "CCL w L_ct A" in labels(panel)

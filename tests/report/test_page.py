@@ -175,7 +175,7 @@ def test_another_method_that_is_best_is_compared_too(copied):
     for seed in (0, 1):
         write_cell(copied, "fitnet", "A", seed, data="clips", top1=90.0 + seed)
     said = first_lines(page(study([copied])))
-    assert "With both teachers the student gets 20.0 points more" in said
+    assert "With both teachers (ccl) the student gets 20.0 points more" in said
     assert "fitnet is better than baseline in A" in said
 
 
@@ -303,7 +303,7 @@ def test_every_plot_says_what_it_shows(text):
 
 
 def test_curves_are_means_and_deviations_over_seeds(runs):
-    first, *_ = curves.panels(study([runs]), "AI")
+    first, *_ = curves.panels(study([runs]))["AI"]
     axes = axes_of(first)
     assert axes.get_xlabel() == "training step"
     drawn = {line.get_color(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}

@@ -16,6 +16,7 @@ from ccl_cli.report.plot import (
     bars,
     in_rows,
     inline,
+    legend,
     logarithmic,
     outermost,
     save,
@@ -176,6 +177,13 @@ def test_files_have_a_white_ground_and_no_variables(tmp_path):
         == (255,) * 3
     )
     assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_legend_tells_the_names_that_it_cuts():
+    names = ["short", "a name that is much too long"]
+    shown = inline(legend([(name, LIGHT["s0"]) for name in names], 200, 2))
+    assert texts(shown) == ["short", "a name th…"]
+    assert titles(shown)[1:] == names
 
 
 def test_bars_stand_below_each_other_in_order():
