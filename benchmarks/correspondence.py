@@ -13,6 +13,7 @@ the number of comparisons.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from ccl_cli.data.decode import read_frames
 from ccl_cli.data.sound import read_audio
@@ -32,6 +32,7 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.data.world import RATE
 from ccl_cli.paths import runs_dir
 from ccl_cli.report.collect import collect
+from ccl_cli.report.paired import t_interval
 
 WORLDS, DIAL = (0, 1), (1.0, 0.75, 0.5, 0.0)
 HEARING = ["--method", "fitnet", "--method", "crd", "--method", "ccl", "--setup", "A", "--setup", "AI"]
@@ -105,7 +106,7 @@ def difference(first: Values, second: Values) -> str:
     pairs = [first[key] - second[key] for key in sorted(first.keys() & second.keys())]
     if len(pairs) < 2:
         return ""
-    low, high = stats.ttest_1samp(pairs, 0).confidence_interval(0.95)
+    low, high = t_interval(pairs) or (math.nan, math.nan)
     return f"{statistics.fmean(pairs):+.1f} ({low:+.1f} to {high:+.1f})"
 
 
@@ -193,8 +194,8 @@ def dots(axes: Axes, top1: dict[Cell, Values]) -> None:
         across = place + np.random.default_rng(place).uniform(-0.12, 0.12, len(values))
         colour = COLOURS[cell.method.split()[0]]
         axes.plot(across, values, "o", ms=3, color=colour, alpha=0.45)
-        interval = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-        axes.plot([place, place], interval, color=colour, lw=2)
+        if interval := t_interval(values):
+            axes.plot([place, place], interval, color=colour, lw=2)
         axes.plot(place, np.mean(values), "o", ms=7, color=colour)
     labels = [f"{cell.method}\n{cell.setup}".replace(" w/o", "\nw/o") for cell in rows]
     axes.set_xticks(range(len(rows)), labels, fontsize=8)

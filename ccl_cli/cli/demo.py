@@ -79,7 +79,7 @@ def demo(
 
 
 def _show(done: Demo) -> None:
-    """What was found, the tables, each method against the baseline, and where the page is."""
+    """The finding, the tables, each method against the baseline, and the path of the page."""
     from ccl_cli.demo import METRICS
     from ccl_cli.report import paired, terminal
     from ccl_cli.report.finding import finding

@@ -30,6 +30,7 @@ _WORTH_SEEKING = 10.0  # seconds
 _SHORT = 1.5  # seconds of a track that stays decoded: opening a file again takes longer than decoding these
 _KEPT = 256
 _CANCELLED = 0.01  # of the loudest channel's energy: a mean with less than that (-20 dB) has lost the sound
+_CHANNELS = 64  # of a track, that may be the loudest one
 _JITTER = 0.05  # seconds that a packet's timestamp may be off before it counts as a gap
 
 
@@ -111,8 +112,8 @@ def _mono_between(
 ) -> tuple[NDArray[np.float32], int]:
     """Samples of [low, high) seconds at the track's own rate: the channels' mean, or the loudest channel."""
     mean, energies, native = _placed(path, track, origin, low, high, None)
-    energy, each = energies[:1].sum(), energies[1:]
-    loudest = each.max(initial=0.0)
+    energy, each = energies[0], energies[1:]
+    loudest = each.max()
     silence = max(mean.max(initial=0.0), -mean.min(initial=0.0)) < SILENCE and loudest >= SILENCE**2
     if silence or energy < _CANCELLED * loudest:
         mean, _, _ = _placed(path, track, origin, low, high, int(each.argmax()))
@@ -124,13 +125,14 @@ def _placed(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], int]:
     """Samples of a channel (None: of their mean), each packet placed by its timestamp.
 
-    Also their energy and that of each channel, [1 + C], and the rate.
+    Also the energy of what is returned and of each channel, [1 + 64], and the rate.
     """
     with opened(path) as container:
         audio = best_stream(container, "audio")
         if low - track.start > _WORTH_SEEKING and _seeks_exactly(container):
             container.seek(int((low - _PREROLL + origin) / audio.time_base), stream=audio)
-        native, samples, energies, cursor = 0, np.zeros(0, np.float32), np.zeros(0), None
+        native, samples, cursor = 0, np.zeros(0, np.float32), None
+        energies = np.zeros(1 + _CHANNELS)
         for frame in decoded(audio, packets_of(container, audio)):
             if not native:
                 native = frame.sample_rate
@@ -141,34 +143,16 @@ def _placed(
             part, begin = channels(frame), max(at, 0)
             cursor = at + part.shape[1]
             part = part[:, begin - at : len(samples) - at]
-            mixed = _mixed(part, channel)
-            energies = _added(energies, np.append(_energy(mixed), _energy(part)))
+            # A frame may have fewer channels than others of its track.
+            mixed = part.mean(axis=0, dtype=np.float32)
+            if channel is not None:
+                mixed = part[min(channel, len(part) - 1)]
+            every = np.vstack([mixed, part])[: len(energies)]
+            energies[: len(every)] += np.square(every, dtype=np.float64).sum(axis=1)
             samples[begin : begin + len(mixed)] = mixed
     if not native:
         raise DataError(f"The sound track of '{path}' cannot be decoded.")
     return samples, energies, native
-
-
-def _mixed(part: NDArray[np.floating[Any]], channel: int | None) -> NDArray[np.floating[Any]]:
-    """[n] of [C, n]; a frame may have fewer channels than others of its track."""
-    mixed: NDArray[np.floating[Any]] = (
-        part.mean(axis=0, dtype=np.float32) if channel is None else part[min(channel, len(part) - 1)]
-    )
-    return mixed
-
-
-def _energy(samples: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Sum of squares over the last axis."""
-    squares: NDArray[np.float64] = np.square(samples, dtype=np.float64).sum(axis=-1)
-    return squares
-
-
-def _added(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of two frames' energies by channel; frames of a track may have more or fewer channels."""
-    both = np.zeros(max(len(one), len(other)))
-    both[: len(one)] += one
-    both[: len(other)] += other
-    return both
 
 
 def _silence(path: Path, seconds: float, rate: int) -> NDArray[np.float32]:

@@ -139,17 +139,17 @@ def open_caches(
         DataError: one is damaged.
         Interrupted: told to stop while building.
     """
-    found: dict[str, Cached] = {}
+    by_teacher: dict[str, Cached] = {}
     manifest = parts.manifest
     for name, teacher in () if parts.uses_stages else parts.teachers.items():
         key = on_main(partial(wanted_key, name, teacher, manifest, recipe))
         if key is None:
             continue
         if build and recipe.cache.use == "build":
-            found[name] = build_cache(name, teacher, manifest, recipe, accelerator)
+            by_teacher[name] = build_cache(name, teacher, manifest, recipe, accelerator)
         elif cached := existing(key, recipe):
-            found[name] = cached
-    return found
+            by_teacher[name] = cached
+    return by_teacher
 
 
 def build_cache(
@@ -236,8 +236,8 @@ class _Part:
 
     def save(self, folder: Path) -> None:
         names = ("unreadable", "kind", "inexact", "frames")
-        said = {"notes": json.dumps({name: getattr(self, name) for name in names})}
-        write_tensors(_part_path(folder, self.number), {"value": self.value, "state": self.state}, said)
+        notes = {"notes": json.dumps({name: getattr(self, name) for name in names})}
+        write_tensors(_part_path(folder, self.number), {"value": self.value, "state": self.state}, notes)
 
 
 def _embed_parts(
@@ -308,10 +308,10 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     state, notes = np.zeros(videos, np.uint8), list[dict[str, Any]]()
     with _array_file(folder / EMBEDDING, "<f4", shape) as file:
         for number, path in enumerate(paths):
-            value, states, said = _read_part(path)
+            value, states, of_part = _read_part(path)
             file.write(value.tobytes())
             state[number * PART : number * PART + len(value)] = states
-            notes.append(said)
+            notes.append(of_part)
     with _array_file(folder / STATE, "|u1", state.shape) as file:
         file.write(state.tobytes())
     embedding = np.load(folder / EMBEDDING, mmap_mode="r", allow_pickle=False)
@@ -319,12 +319,12 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     header = Header(
         key,
         *shape,
-        kind=next(filter(None, (said["kind"] for said in notes)), ""),
+        kind=next(filter(None, (each["kind"] for each in notes)), ""),
         sha256=sums,
         built=built,
-        inexact=sum(said["inexact"] for said in notes),
-        frames=max(said["frames"] for said in notes),
-        unreadable={row: reason for said in notes for row, reason in said["unreadable"].items()},
+        inexact=sum(each["inexact"] for each in notes),
+        frames=max(each["frames"] for each in notes),
+        unreadable={row: reason for each in notes for row, reason in each["unreadable"].items()},
     )
     write_text(folder / HEADER, header.to_json())
     if key.folder.exists():  # what somebody had begun to remove

@@ -38,8 +38,8 @@ class Change:
 
 def figure(study: Study) -> Plot:
     """The best method's setup."""
-    found = panels(changes(study, study.best.setup))
-    return Plot("Accuracy of each class against the baseline", in_rows(found, 2))
+    drawn = panels(changes(study, study.best.setup))
+    return Plot("Accuracy of each class against the baseline", in_rows(drawn, 2))
 
 
 def changes(study: Study, setup: str) -> list[Change]:
@@ -80,11 +80,11 @@ def accuracies(study: Study, cell: Cell) -> dict[str, float]:
     return {name: statistics.fmean(each[name]["top1"] for each in by_seed) for name in classes}
 
 
-def panels(found: Sequence[Change]) -> list[Panel]:
+def panels(shown: Sequence[Change]) -> list[Panel]:
     """One panel for each, with the same order of classes and the same scale."""
-    order = sorted(found[0].points, key=lambda name: -found[0].points[name])
-    reach = max(1.0, *(abs(value) for change in found for value in change.points.values()))
-    return [_panel(change, [name for name in order if name in change.points], reach) for change in found]
+    order = sorted(shown[0].points, key=lambda name: -shown[0].points[name])
+    reach = max(1.0, *(abs(value) for change in shown for value in change.points.values()))
+    return [_panel(change, [name for name in order if name in change.points], reach) for change in shown]
 
 
 def _panel(change: Change, order: Sequence[str], reach: float) -> Panel:

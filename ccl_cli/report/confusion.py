@@ -28,46 +28,48 @@ class Counts:
     """Videos by true class and by the class with the highest score; only the pairs that there are.
 
     Shapes:
-        true, said, videos: [M], in the order of the true class, then of the other.
+        true, predicted, videos: [M], in the order of the true class, then of the other.
         own: [K] videos of each class.
     """
 
     true: NDArray[np.int64]
-    said: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     videos: NDArray[np.int64]
     own: NDArray[np.int64]
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
         """[M] which pairs are mistakes."""
-        return np.not_equal(self.true, self.said)
+        return np.not_equal(self.true, self.predicted)
 
     def most_mistaken(self, limit: int) -> NDArray[np.int64]:
         """The classes with the most mistakes, on either side, in their own order."""
         count, wrong = len(self.own), self.wrong
-        by_class = sum(np.bincount(each[wrong], self.videos[wrong], count) for each in (self.true, self.said))
+        by_class = sum(
+            np.bincount(each[wrong], self.videos[wrong], count) for each in (self.true, self.predicted)
+        )
         return np.sort(np.argsort(-np.asarray(by_class), kind="stable")[:limit])
 
 
 def figure(study: Study) -> Plot:
     """The only panel."""
-    found = panel(study)
-    return Plot(found.text, [[found]])
+    matrix = panel(study)
+    return Plot(matrix.text, [[matrix]])
 
 
 def panel(study: Study) -> Panel:
-    """Rows: the true class; columns: what the student says."""
+    """Rows: the true class; columns: the predicted class."""
     queries, _ = views(study)
-    found, names = counts(queries), [clean(name) for name in queries.classes]
-    right = int(found.videos[~found.wrong].sum())
-    text = f"Confusion matrix of {study.shown.label}: {right} of {int(found.own.sum())} videos are right"
+    counted, names = counts(queries), [clean(name) for name in queries.classes]
+    right = int(counted.videos[~counted.wrong].sum())
+    text = f"Confusion matrix of {study.shown.label}: {right} of {int(counted.own.sum())} videos are right"
     shown = np.arange(len(names))
     if len(names) > _CLASSES:
-        shown = found.most_mistaken(_CLASSES)
+        shown = counted.most_mistaken(_CLASSES)
         text += f"; the {_CLASSES} of {len(names):,} classes with the most mistakes"
     size = max(9.0, min(44.0, 340 / len(shown)))
     room = 40 + 7 * max(len(shortened(names[label], _NAMES)) for label in shown)
-    cells = _cells(found, shown, names)
+    cells = _cells(counted, shown, names)
 
     def draw(axes: Axes) -> None:
         _draw(axes, cells, [names[label] for label in shown], min(11.0, size * 0.9))
@@ -85,11 +87,11 @@ def counts(view: View) -> Counts:
 def mistakes(study: Study, limit: int = 6) -> list[str]:
     """The most frequent mistakes, as sentences."""
     queries, _ = views(study)
-    found, names = counts(queries), queries.classes
-    order = [place for place in np.argsort(-found.videos, kind="stable") if found.wrong[place]]
+    counted, names = counts(queries), queries.classes
+    order = [place for place in np.argsort(-counted.videos, kind="stable") if counted.wrong[place]]
     return [
-        f"{names[found.true[place]]} is taken for {names[found.said[place]]}: "
-        f"{found.videos[place]} of {found.own[found.true[place]]} videos."
+        f"{names[counted.true[place]]} is taken for {names[counted.predicted[place]]}: "
+        f"{counted.videos[place]} of {counted.own[counted.true[place]]} videos."
         for place in order[:limit]
     ]
 
@@ -105,14 +107,14 @@ class _Cell:
     tip: str
 
 
-def _cells(found: Counts, shown: NDArray[np.int64], names: Sequence[str]) -> list[_Cell]:
+def _cells(counted: Counts, shown: NDArray[np.int64], names: Sequence[str]) -> list[_Cell]:
     place_of = {int(label): place for place, label in enumerate(shown)}
     cells = []
-    for each in zip(found.true, found.said, found.videos, found.own[found.true], strict=True):
-        true, said, videos, own = map(int, each)
-        if true in place_of and said in place_of:
-            tip = f"{names[true]} as {names[said]}: {videos} ({videos / own:.0%})"
-            cells.append(_Cell(place_of[true], place_of[said], videos, videos / own, tip))
+    for each in zip(counted.true, counted.predicted, counted.videos, counted.own[counted.true], strict=True):
+        true, predicted, videos, own = map(int, each)
+        if true in place_of and predicted in place_of:
+            tip = f"{names[true]} as {names[predicted]}: {videos} ({videos / own:.0%})"
+            cells.append(_Cell(place_of[true], place_of[predicted], videos, videos / own, tip))
     return cells
 
 
@@ -133,7 +135,7 @@ def _draw(axes: Axes, cells: Sequence[_Cell], names: Sequence[str], size: float)
     axes.grid(False)
     axes.spines[:].set(visible=True, color=LIGHT["muted"])
     axes.xaxis.set(label_position="top", ticks_position="top")
-    axes.set(xlabel="what the student says", ylabel="true class")
+    axes.set(xlabel="predicted class", ylabel="true class")
     for axis, rotation in ((axes.xaxis, 90), (axes.yaxis, 0)):
         short = [shortened(name, _NAMES) for name in names]
         axis.set_ticks(range(len(names)), short, rotation=rotation, fontsize=size, color=LIGHT["ink"])

@@ -266,5 +266,5 @@ def _card(card: Card) -> Panel:
             axes.text(left + 3, y + 10, shortened(name, 20))
             axes.text(_CARD - 2, y + 10, percent(share), ha="right", color=LIGHT["muted"])
 
-    said = ", ".join(f"{name} {percent(share)} %" for name, share in card.top)
-    return Panel(f"{card.label}, {card.verdict} correlated: {said}", _CARD + 16, height, draw)
+    answers = ", ".join(f"{name} {percent(share)} %" for name, share in card.top)
+    return Panel(f"{card.label}, {card.verdict} correlated: {answers}", _CARD + 16, height, draw)

@@ -47,10 +47,10 @@ class Curve:
 
 def figure(study: Study) -> Plot:
     """All setups below each other; raises as :func:`panels`."""
-    found = [panel for own in panels(study).values() for panel in own]
+    drawn = [panel for of_setup in panels(study).values() for panel in of_setup]
     colours = [(name, study.colour(name)) for name in methods(study)]
-    width = _WIDTH * min(len(found), len(FIGURES))
-    return Plot("Training curves", [[legend(colours, width, 6)], *in_rows(found, len(FIGURES))])
+    width = _WIDTH * min(len(drawn), len(FIGURES))
+    return Plot("Training curves", [[legend(colours, width, 6)], *in_rows(drawn, len(FIGURES))])
 
 
 def methods(study: Study) -> list[str]:
@@ -64,10 +64,10 @@ def panels(study: Study) -> dict[str, list[Panel]]:
     Raises:
         DataError: the runs have left no metrics.
     """
-    found = {setup: list(_panels(study, setup)) for setup in study.setups}
-    if not any(found.values()):
+    by_setup = {setup: list(_panels(study, setup)) for setup in study.setups}
+    if not any(by_setup.values()):
         raise DataError(f"None of these runs has a readable {METRICS}.", "Runs write it while they train.")
-    return found
+    return by_setup
 
 
 def _panels(study: Study, setup: str) -> Iterator[Panel]:

@@ -1,4 +1,4 @@
-"""What the teachers add to the student, in plain sentences."""
+"""The gain from the teachers, in plain sentences."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NOUNS = {"audio": "sound", "image": "pictures"}
 
 
 def finding(study: Study) -> list[str]:
-    """What the most teachers add to the baseline, then each kind of teacher alone, then what failed.
+    """The gain over the baseline with most teachers, then with each teacher alone, then the runs that failed.
 
     Returns:
         One text for each; none where no run had a teacher.
     """
-    cells = [cell for cell in study.cells() if cell.method == told_of(study) and cell.setup]
+    cells = [cell for cell in study.cells() if cell.method == main_method(study) and cell.setup]
     if not cells:
         return []
     failed = [f"{run.label}, seed {run.seed}" for run in study.collected.failed]
@@ -29,14 +29,17 @@ def finding(study: Study) -> list[str]:
     base = study.summary.find(study.data, BASELINE, "", study.metric)
     if base is None or not base.runs:
         why = "failed in every run" if base else "is not among these runs"
-        return [f"What teachers add is not known: the baseline, the student without them, {why}.", *lost]
+        return [
+            f"The gain from the teachers is not known: the baseline, the student without them, {why}.",
+            *lost,
+        ]
     most, *others = sorted(cells, key=lambda cell: -len(_modalities(study, cell)))
     alone = [cell for cell in others if len(_modalities(study, cell)) == 1]
     return [_sentence(study, most), *(_line(study, cell) for cell in alone), *lost]
 
 
-def told_of(study: Study) -> str:
-    """The method that the sentences are about."""
+def main_method(study: Study) -> str:
+    """The method whose gain the sentences report."""
     return _OURS if any(cell.method == _OURS for cell in study.cells()) else study.best.method
 
 
@@ -81,8 +84,8 @@ def _lacking(cell: Cell) -> str:
 
 
 def _pair(study: Study, cell: Cell) -> Paired:
-    found = compare(study.summary, cell.method, BASELINE, study.metric, [cell.setup])
-    return next(pair for pair in found if pair.data == study.data)
+    pairs = compare(study.summary, cell.method, BASELINE, study.metric, [cell.setup])
+    return next(pair for pair in pairs if pair.data == study.data)
 
 
 def _teachers(study: Study, cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""All that was compared at a glance: each seed, the mean, and how sure it is."""
+"""Every method at a glance: each seed, the mean and its 95 % interval."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _WIDTH, _ROW = 320, 24
 
 def figure(study: Study) -> Plot:
     """Recognition and retrieval side by side, and how to read them."""
-    found = panels(study)
-    width = sum(panel.width for panel in found)
+    by_metric = panels(study)
+    width = sum(panel.width for panel in by_metric)
 
     def draw(axes: Axes) -> None:
         canvas(axes, width, 18)
         axes.text(0, 12, legend(study), color=LIGHT["muted"], fontsize=10)
 
-    text = "; ".join(panel.text for panel in found)
-    return Plot(text, [found, [Panel(legend(study), width, 24, draw)]])
+    text = "; ".join(panel.text for panel in by_metric)
+    return Plot(text, [by_metric, [Panel(legend(study), width, 24, draw)]])
 
 
 def legend(study: Study) -> str:
@@ -45,13 +45,13 @@ def legend(study: Study) -> str:
 def panels(study: Study) -> list[Panel]:
     """One panel for each of the two figures that the runs have."""
     metrics = _SHOWN if study.metric in _SHOWN else (study.metric,)
-    found = []
+    drawn = []
     for metric in metrics:
         keys = [(study.data, cell.method, cell.setup, metric) for cell in _rows(study)]
         cells = [study.summary.cells[key] for key in keys if key in study.summary.cells]
         if any(cell.runs for cell in cells):
-            found.append(_panel(study, metric, cells))
-    return found
+            drawn.append(_panel(study, metric, cells))
+    return drawn
 
 
 def _rows(study: Study) -> list[Cell]:
@@ -81,10 +81,10 @@ def _panel(study: Study, metric: str, cells: Sequence[Cell]) -> Panel:
         for place, cell in enumerate(cells):
             _row(axes, place, cell, study.colour(cell.method))
 
-    said = ", ".join(f"{_name(cell)} {cell.mean:.1f}" for cell in cells if cell.mean is not None)
+    means = ", ".join(f"{_name(cell)} {cell.mean:.1f}" for cell in cells if cell.mean is not None)
     name = METRICS[metric][1]
     heading = f"{name[0].upper()}{name[1:]} on {shortened(study.data, 24)} (%)"
-    return Panel(f"{name} on {study.data}: {said}", _WIDTH, 60 + _ROW * len(cells), draw, heading)
+    return Panel(f"{name} on {study.data}: {means}", _WIDTH, 60 + _ROW * len(cells), draw, heading)
 
 
 def _row(axes: Axes, place: int, cell: Cell, colour: str) -> None:

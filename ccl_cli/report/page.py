@@ -20,7 +20,7 @@ from ccl_cli.report import (
 )
 from ccl_cli.report.collect import METRICS, clean
 from ccl_cli.report.document import document, picture
-from ccl_cli.report.finding import finding, told_of
+from ccl_cli.report.finding import finding, main_method
 from ccl_cli.report.layout import Block, Entry, blocks, footer
 from ccl_cli.report.markup import Html, folded, joined, listing, sheet, table, tag
 from ccl_cli.report.plot import Panel, inline
@@ -74,7 +74,7 @@ def _absent(error: CclError) -> Html:
 
 
 def _verdict(study: Study) -> Html:
-    """What teachers add, the best method's figure, what may be said of it, and what it was chosen on."""
+    """The gain from the teachers, the best method's figure, and the videos on which it was chosen."""
     added = finding(study)
     best, base = study.best, study.baseline
     name = METRICS[study.metric][1]
@@ -84,7 +84,7 @@ def _verdict(study: Study) -> Html:
         words.append(f"and the baseline {_figure(base.mean, base.sd)} %")
     lines = [tag("p", line, class_="verdict" if place == 0 else None) for place, line in enumerate(added)]
     lines.append(tag("p", f"{' '.join(words)}.", class_=None if added else "verdict"))
-    if best.method != told_of(study):
+    if best.method != main_method(study):
         lines += [tag("p", pair.sentence) for pair in _pairs(study, study.metric) if pair.setup == best.setup]
     return joined([*lines, *(tag("p", line, class_="note") for line in cautions(study))])
 
@@ -163,7 +163,7 @@ def _paired(study: Study) -> Html:
 
 
 def _curves(study: Study) -> Html:
-    found = curves.panels(study)
+    by_setup = curves.panels(study)
     said = (
         "Means over seeds; the bands are one standard deviation to either side. The thick line is "
         f"{study.best.method}, the dashed one the baseline."
@@ -173,7 +173,7 @@ def _curves(study: Study) -> Html:
         for name in curves.methods(study)
     ]
     parts = [tag("p", said, class_="note"), tag("ul", *colours, class_="key")]
-    return joined([*parts, *map(_figures, found.values())])
+    return joined([*parts, *map(_figures, by_setup.values())])
 
 
 def _classes(study: Study) -> Html:

@@ -1,4 +1,4 @@
-"""Two methods compared seed by seed: mean difference, Student's t interval, and what may be said."""
+"""Two methods compared seed by seed: mean difference, Student's t interval, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def side_by_side(
     summary: Summary, methods: Sequence[str], second: str, metrics: Sequence[str]
 ) -> list[list[str]]:
     """A header, and a row of texts for each method and column: by how much it differs in each metric."""
-    found = {
+    pairs = {
         (method, pair.setup, metric): pair
         for method in methods
         for metric in metrics
@@ -188,11 +188,11 @@ def side_by_side(
     header = ["method", "setup"]
     for metric in metrics:
         header += [METRICS[metric][1], "95 % interval"]
-    places = dict.fromkeys((method, setup) for method, setup, _ in found)
+    places = dict.fromkeys((method, setup) for method, setup, _ in pairs)
     rows = [[method, setup or "-"] for method, setup in places]
     for row, place in zip(rows, places, strict=True):
         for metric in metrics:
-            row += _texts(found.get((*place, metric)), 1)
+            row += _texts(pairs.get((*place, metric)), 1)
     return [header, *rows]
 
 

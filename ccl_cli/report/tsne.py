@@ -31,8 +31,8 @@ def figure(study: Study) -> Plot:
     Raises:
         DataError: the videos are gone, or too few.
     """
-    found = panels(study)
-    return Plot(found[0].text, [[panel] for panel in found])
+    drawn = panels(study)
+    return Plot(drawn[0].text, [[panel] for panel in drawn])
 
 
 def panels(study: Study) -> list[Panel]:

@@ -23,8 +23,8 @@ def test_build_list_verify_and_prune(ccl, words, tmp_path):
     ]
     again = ccl("cache", "build", *words)
     assert again.out.split() == folders  # what is there is kept
-    (told,) = (line for line in again.err.splitlines() if "cache.use=build" in line)
-    assert folders[1].rpartition("/")[2] in told
+    (warning,) = (line for line in again.err.splitlines() if "cache.use=build" in line)
+    assert folders[1].rpartition("/")[2] in warning
     rows = json.loads(ccl("cache", "ls", "--json").out)
     assert [(row["views"], row["videos"], row["states"]["present"]) for row in rows] == [
         ("track", 12, 8),

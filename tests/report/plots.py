@@ -25,5 +25,5 @@ def texts(svg: str) -> list[str]:
 
 
 def titles(svg: str) -> list[str]:
-    """All that is told: of the whole first, then under the pointer."""
+    """Titles: of the whole plot first, then the tooltips."""
     return [each.text or "" for each in ET.fromstring(svg).findall(".//{*}title")]

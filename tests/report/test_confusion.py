@@ -39,8 +39,8 @@ def test_the_counts_are_those_of_the_matrix(view):
     np.add.at(matrix, (view.labels, view.scores.argmax(axis=1)), 1)
     found = confusion.counts(view)
     assert matrix.nonzero()[0].tolist() == found.true.tolist()
-    assert matrix.nonzero()[1].tolist() == found.said.tolist()
-    assert matrix[found.true, found.said].tolist() == found.videos.tolist()
+    assert matrix.nonzero()[1].tolist() == found.predicted.tolist()
+    assert matrix[found.true, found.predicted].tolist() == found.videos.tolist()
     assert found.own.tolist() == [4] * 30
 
 

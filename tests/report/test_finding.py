@@ -63,7 +63,7 @@ def test_one_line_for_each_teacher_alone(gains, line):
     assert rest == [f"Sound alone: {line}", f"Pictures alone: {line}"]
 
 
-def test_ccl_is_told_of_and_another_method_named():
+def test_the_sentences_report_ccl_and_name_another_best_method():
     write("baseline", "", 0.0)
     write("fitnet", "A", 9.0)
     assert found()[0].startswith("With sound alone (fitnet) the student gets 9.0 points more")
@@ -97,7 +97,7 @@ def test_what_failed_is_said():
 
 def test_without_a_baseline_nothing_is_claimed():
     write("ccl", "AI", 2.0)
-    said = "What teachers add is not known: the baseline, the student without them,"
+    said = "The gain from the teachers is not known: the baseline, the student without them,"
     assert found() == [f"{said} is not among these runs."]
     write_failed(RUNS, "baseline", "", 0)
     assert found() == [f"{said} failed in every run.", "Failed and left out: baseline, seed 0."]

@@ -332,7 +332,7 @@ def test_changes_of_classes_are_bars_with_their_numbers():
 
 def test_a_point_of_the_plane_tells_its_class_and_video(runs):
     plane, _ = tsne.panels(study([runs]))
-    told = titles(inline(plane))[1:]
-    assert len(told) == len({*told}) == 6 + 12
-    assert "right: test/right/0 (test)" in told
-    assert "down: train/down/5 (train)" in told
+    tooltips = titles(inline(plane))[1:]
+    assert len(tooltips) == len({*tooltips}) == 6 + 12
+    assert "right: test/right/0 (test)" in tooltips
+    assert "down: train/down/5 (train)" in tooltips

@@ -66,7 +66,7 @@ def a_panel(text="t", width=100, height=80, draw=lambda axes: axes.plot([0, 1], 
 
 def test_both_palettes_have_all_colours_and_each_is_a_variable():
     assert LIGHT.keys() == DARK.keys()
-    assert len(set(LIGHT.values())) == len(LIGHT)  # a colour of an SVG is told by its value
+    assert len(set(LIGHT.values())) == len(LIGHT)  # colours in an SVG are replaced by value
     for name in LIGHT:
         assert f"--{name}:{LIGHT[name]};" in page_colours()
         assert f"--{name}:{DARK[name]};" in page_colours().partition("dark)")[2]
