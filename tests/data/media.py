@@ -112,3 +112,13 @@ def display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
     values = np.array([a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30], ">i4")
     content[at : at + 36] = values.tobytes()
     path.write_bytes(content)
+
+
+def damage_sound(path: Path) -> None:
+    """Overwrite every packet of the file's sound, in place."""
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        for packet in file.demux(audio=0):
+            if packet.size:
+                content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(content)

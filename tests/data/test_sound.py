@@ -17,7 +17,7 @@ from ccl_cli.data.sound import read_audio
 from ccl_cli.data.write import write_clip
 from ccl_cli.errors import DataError
 
-from .media import pictures, write
+from .media import damage_sound, pictures, write
 
 RATE = 32000
 RNG = np.random.default_rng(0)
@@ -206,12 +206,7 @@ def test_a_track_in_an_unknown_format_is_an_error_not_silence(tmp_path):
 
 def test_a_damaged_track_is_an_error_not_silence(tmp_path):
     path = write(tmp_path / "a.mp4", pictures(25), sound=tone(1.0))
-    content = bytearray(path.read_bytes())
-    with av.open(str(path)) as file:
-        for packet in file.demux(audio=0):
-            if packet.size:
-                content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
-    path.write_bytes(content)
+    damage_sound(path)
     with pytest.raises(DataError, match=r"sound track of .* cannot be decoded"):
         read_audio(path, centre=0.5, seconds=1, rate=RATE)
     assert len(read_frames(path, 0, 4).frames) == 4

@@ -12,7 +12,6 @@ import threading
 import time
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -31,6 +30,7 @@ from ccl_cli.files import hold
 from ccl_cli.recipe import Cache, Recipe
 from ccl_cli.recipe_files import to_yaml
 from ccl_cli.teachers import cache
+from tests.data.media import damage_sound
 from tests.engine.test_training import lines
 
 AUDIO, IMAGE = "audio:small?weights=random&seconds=2.0", "image:small?weights=random"
@@ -134,12 +134,7 @@ def test_a_video_that_only_the_teacher_cannot_read_is_not_as_with_a_live_one(cli
     data = tmp_path / "set"
     shutil.copytree(clips_folder / "set", data)
     mute, broken = data / "train" / "right" / "3.mp4", data / "train" / "down" / "3.mp4"
-    content = bytearray(mute.read_bytes())
-    with av.open(str(mute)) as file:
-        for packet in file.demux(audio=0):
-            if packet.size:
-                content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
-    mute.write_bytes(content)
+    damage_sound(mute)
     broken.write_text("not a video")
     made, manifest, _ = built(recipe(clips_folder, data=f"folder:{data}", teachers=AUDIO))
     named = {manifest.learnt_from[place].path for place in made["audio:small"].header.unreadable}
