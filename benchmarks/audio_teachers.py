@@ -13,8 +13,8 @@ import argparse
 import torch
 from measuring import add_clock, alternately, figure, heading, median, table, unit
 
-from ccl_cli.engine.build import load_teacher, parameter_count
-from ccl_cli.spec import parse_model
+from ccl_cli.config.spec import parse_model
+from ccl_cli.training.build import load_teacher, parameter_count
 
 TEACHERS = ("audio:cnn14", "audio:efficientat_mn04", "audio:efficientat_mn10")
 

@@ -26,13 +26,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ccl_cli.data.decode import read_frames
-from ccl_cli.data.sound import read_audio
 from ccl_cli.data.sources import load_data
-from ccl_cli.data.world import RATE
-from ccl_cli.paths import runs_dir
+from ccl_cli.data.sources.world import RATE
+from ccl_cli.data.video.decode import read_frames
+from ccl_cli.data.video.sound import read_audio
 from ccl_cli.report.collect import collect
 from ccl_cli.report.paired import t_interval
+from ccl_cli.utils.paths import runs_dir
 
 WORLDS, DIAL = (0, 1), (1.0, 0.75, 0.5, 0.0)
 HEARING = ["--method", "fitnet", "--method", "crd", "--method", "ccl", "--setup", "A", "--setup", "AI"]

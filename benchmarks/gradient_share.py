@@ -29,12 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccl_cli import registry
-from ccl_cli.data.batch import Batch
-from ccl_cli.engine.build import load_method, make_student
-from ccl_cli.losses import cross_entropy
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Setting, TeacherInfo
+from ccl_cli.methods.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from ccl_cli.training.build import load_method, make_student
 
 TEACHER = "audio:cnn14"
 STUDENT = "r2plus1d_10"

@@ -22,18 +22,18 @@ import numpy as np
 import torch
 from measuring import add_clock, alternately, clock, figure, heading, median, table, unit
 
-from ccl_cli.data.batch import Batch, TeacherInput
-from ccl_cli.data.dataset import Loaded
+from ccl_cli.config.recipe import Clip, Recipe
+from ccl_cli.data.clips.batch import Batch, TeacherInput
+from ccl_cli.data.clips.dataset import Loaded
+from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sampler import EpochSampler
-from ccl_cli.engine.build import Parts, load_method, make_student
-from ccl_cli.engine.device import set_up
-from ccl_cli.engine.runs import RunFolder
-from ccl_cli.engine.trainer import Trainer
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.recipe import Clip, Recipe
 from ccl_cli.report.plot import Panel, Plot, in_rows, logarithmic, save
 from ccl_cli.report.style import LIGHT
+from ccl_cli.training.build import Parts, load_method, make_student
+from ccl_cli.training.device import set_up
+from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.trainer import Trainer
 from ccl_plugins.precomputed import Precomputed, Table
 
 WIDTH, CLIP = 512, Clip(frames=8, size=32)

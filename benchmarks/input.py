@@ -30,12 +30,12 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from ccl_cli.data import decode, media, packed
-from ccl_cli.data.decode import index_video, read_frames
-from ccl_cli.data.encode import Settings, Source, encode
-from ccl_cli.data.location import Packed
-from ccl_cli.data.shards import read_shard, write_shard
-from ccl_cli.data.sound import read_audio
+from ccl_cli.data.shards.encode import Settings, Source, encode
+from ccl_cli.data.shards.index import read_shard, write_shard
+from ccl_cli.data.video import decode, media, packed
+from ccl_cli.data.video.decode import index_video, read_frames
+from ccl_cli.data.video.sound import read_audio
+from ccl_cli.data.video.storage import Packed
 
 Way = Callable[[int, int], np.ndarray]  # first frame and number of frames to [T, H, W, 3]
 HDF5, MADE_SMALLER = "HDF5: 240 px JPEG, PIL", "HDF5: 240 px JPEG, PIL, made as small"

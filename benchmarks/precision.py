@@ -17,9 +17,9 @@ from pathlib import Path
 
 from measuring import heading, table
 
-from ccl_cli.paths import runs_dir
 from ccl_cli.report.collect import Run, collect
 from ccl_cli.report.paired import Paired
+from ccl_cli.utils.paths import runs_dir
 
 PRECISIONS = ("fp32", "bf16")
 METRICS = {"top1": "top-1", "r1": "R@1", "map": "mAP"}

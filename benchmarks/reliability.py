@@ -21,7 +21,7 @@ from pathlib import Path
 
 from measuring import machine, table_text
 
-from ccl_cli.files import write_text
+from ccl_cli.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, DOCUMENT = ROOT / "benchmarks" / "results" / "reliability", ROOT / "docs" / "reliability.md"

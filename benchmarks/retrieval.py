@@ -30,8 +30,8 @@ from measuring import (
 )
 from torch import Tensor
 
-from ccl_cli.engine import metrics
-from ccl_cli.engine.heap import keep_blocks
+from ccl_cli.evaluation import metrics
+from ccl_cli.training.allocator import keep_blocks
 
 CLASSES = 309
 

@@ -43,19 +43,19 @@ from measuring import (
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ccl_cli.data.batch import Batch, TeacherInput
-from ccl_cli.data.dataset import Loaded
+from ccl_cli.config.recipe import Clip, Recipe
+from ccl_cli.config.spec import parse_model
+from ccl_cli.data.clips.batch import Batch, TeacherInput
+from ccl_cli.data.clips.dataset import Loaded
+from ccl_cli.data.clips.transforms import normalize
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.transforms import normalize
-from ccl_cli.distiller import Distiller
-from ccl_cli.engine.build import Parts, load_method, load_teacher, make_student
-from ccl_cli.engine.device import set_up
-from ccl_cli.engine.runs import RunFolder
-from ccl_cli.engine.trainer import Trainer
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.recipe import Clip, Recipe
-from ccl_cli.spec import parse_model
 from ccl_cli.teachers import Embedding, Teacher
+from ccl_cli.training.build import Parts, load_method, load_teacher, make_student
+from ccl_cli.training.device import set_up
+from ccl_cli.training.distiller import Distiller
+from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.trainer import Trainer
 from ccl_plugins.precomputed import Precomputed, Table
 
 CLASSES, WIDTH, AUDIO, IMAGE = 51, 512, "audio:precomputed", "image:resnet34"

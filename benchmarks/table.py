@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ccl_cli.files import write_text
+from ccl_cli.utils.files import write_text
 
 HERE = Path(__file__).resolve().parent
 RESULTS, DOCUMENT = HERE / "results", HERE.parent / "docs" / "speed.md"

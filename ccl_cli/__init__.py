@@ -10,20 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ccl_cli.data.raw import list_videos
+    from ccl_cli.config.load import load_recipe
+    from ccl_cli.config.recipe import Recipe
     from ccl_cli.data.sources import load_data
-    from ccl_cli.engine.build import load_teacher
-    from ccl_cli.engine.describing import embed, load_student, predict
-    from ccl_cli.engine.evaluate import evaluate
-    from ccl_cli.engine.indexing import index
-    from ccl_cli.engine.searching import search
-    from ccl_cli.engine.trainer import train
+    from ccl_cli.data.video_paths import list_videos
+    from ccl_cli.deploy.predict import embed, load_student, predict
     from ccl_cli.errors import CclError
+    from ccl_cli.evaluation.evaluate import evaluate
     from ccl_cli.methods import Method
-    from ccl_cli.recipe import Recipe
-    from ccl_cli.recipe_files import load_recipe
+    from ccl_cli.search.index import index
+    from ccl_cli.search.query import search
     from ccl_cli.students import Student
     from ccl_cli.teachers import Teacher
+    from ccl_cli.training.build import load_teacher
+    from ccl_cli.training.trainer import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -48,20 +48,20 @@ __all__ = [
 _PLACES = {
     "CclError": "errors",
     "Method": "methods",
-    "Recipe": "recipe",
+    "Recipe": "config.recipe",
     "Student": "students",
     "Teacher": "teachers",
-    "embed": "engine.describing",
-    "evaluate": "engine.evaluate",
-    "index": "engine.indexing",
-    "list_videos": "data.raw",
+    "embed": "deploy.predict",
+    "evaluate": "evaluation.evaluate",
+    "index": "search.index",
+    "list_videos": "data.video_paths",
     "load_data": "data.sources",
-    "load_recipe": "recipe_files",
-    "load_student": "engine.describing",
-    "load_teacher": "engine.build",
-    "predict": "engine.describing",
-    "search": "engine.searching",
-    "train": "engine.trainer",
+    "load_recipe": "config.load",
+    "load_student": "deploy.predict",
+    "load_teacher": "training.build",
+    "predict": "deploy.predict",
+    "search": "search.query",
+    "train": "training.trainer",
 }
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ccl_cli.errors import Interrupted, UsageError
-from ccl_cli.signals import Stopped, handled_by, ignore_from_here, stop_here
+from ccl_cli.utils.signals import Stopped, handled_by, ignore_from_here, stop_here
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         ignore_from_here()
     if stopped:
-        from ccl_cli import console
+        from ccl_cli.utils import console
 
         said = f"Stopped by {stopped}; what was finished is kept."
         return console.report(Interrupted(said, "Give the command again."))
@@ -39,8 +39,8 @@ def _run(argv: Sequence[str] | None) -> int:
     # Imported here, where signals are heeded: it takes a while.
     import typer
 
-    from ccl_cli import console
     from ccl_cli.cli.app import app
+    from ccl_cli.utils import console
 
     console.configure(quiet="_CCL_COMPLETE" in os.environ)  # a warning would spoil the line being completed
     try:

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from ccl_cli.bench.run import folder_of, run_bench
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.config.spec import parse_data, parse_model
 from ccl_cli.data.sources import load_data
-from ccl_cli.engine.build import load_teacher, load_teachers
-from ccl_cli.engine.caching import build_cache
-from ccl_cli.engine.device import set_up
 from ccl_cli.errors import RecipeError, WeightsError
-from ccl_cli.files import write_text
-from ccl_cli.recipe import Recipe
 from ccl_cli.report import paired
 from ccl_cli.report.finding import finding
 from ccl_cli.report.page import page
 from ccl_cli.report.study import BASELINE, Study, study
-from ccl_cli.spec import parse_data, parse_model
-from ccl_cli.teachers.fit import FitOptions, fit
+from ccl_cli.training.build import load_teacher, load_teachers
+from ccl_cli.training.caching import build_cache
+from ccl_cli.training.device import set_up
+from ccl_cli.training.fit_teacher import FitOptions, fit
+from ccl_cli.utils.files import write_text
 
 METRICS = ("top1", "r1")
 # What each teacher of the demo was trained for: not the actions that the student learns.

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ccl_cli import __version__
-from ccl_cli.download import forbidden
-from ccl_cli.paths import cache_dir, data_dir, runs_dir
+from ccl_cli.utils.download import forbidden
+from ccl_cli.utils.paths import cache_dir, data_dir, runs_dir
 
 State = Literal["ok", "warning", "failed"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ccl_cli.text import in_short
+from ccl_cli.utils.text import in_short
 
 # Of a sentence and of a hint: what is longer repeats a whole file that was no such thing.
 _LETTERS, _LINES = 1000, 100

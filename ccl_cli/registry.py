@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from entrypoints import BadEntryPoint, CaseSensitiveConfigParser, Distribution, EntryPoint, iter_files_distros
 
 from ccl_cli.errors import CclError, PluginError
-from ccl_cli.text import in_short
+from ccl_cli.utils.text import in_short
 
 TEACHERS = "ccl.teachers"
 STUDENTS = "ccl.students"

@@ -16,9 +16,9 @@ from string import Template
 from typing import Literal
 
 from ccl_cli import registry
+from ccl_cli.config.spec import Spec
 from ccl_cli.errors import CclError, PluginError, UsageError
-from ccl_cli.files import temporary_name
-from ccl_cli.spec import Spec
+from ccl_cli.utils.files import temporary_name
 
 Kind = Literal["teacher", "student", "method", "dataset"]
 

@@ -52,7 +52,7 @@ def clips_folder(tmp_path_factory) -> Path:
     Beside them ``audio.npz`` and ``image.npz`` hold embeddings of two widths for ``precomputed`` teachers; the
     clips without sound have none of audio.
     """
-    from ccl_cli.data.write import write_clip
+    from ccl_cli.data.video.video_writer import write_clip
 
     root = tmp_path_factory.mktemp("clips")
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ccl_cli.data.batch import Batch
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.methods.cckd import CCKD
 from ccl_cli.methods.fitnet import FitNet

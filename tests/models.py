@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
+from ccl_cli.config.load import load_recipe, to_yaml
+from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.sources import load_data
-from ccl_cli.engine.artefact import Artefact, save_model
-from ccl_cli.engine.build import make_student
-from ccl_cli.engine.device import set_up
-from ccl_cli.engine.evaluate import describe
-from ccl_cli.engine.runs import MANIFEST, MODEL, RECIPE, RunFolder
-from ccl_cli.files import write_text
-from ccl_cli.recipe import Recipe
-from ccl_cli.recipe_files import load_recipe, to_yaml
+from ccl_cli.evaluation.evaluate import describe
+from ccl_cli.training.artefact import Artefact, save_model
+from ccl_cli.training.build import make_student
+from ccl_cli.training.device import set_up
+from ccl_cli.training.runs import MANIFEST, MODEL, RECIPE, RunFolder
+from ccl_cli.utils.files import write_text
 
 CLIP = {"frames": 4, "size": 16, "short_side": 16}
 

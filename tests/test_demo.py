@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.cli.demo import _show
+from ccl_cli.config.load import load_recipe
+from ccl_cli.config.recipe import Recipe
 from ccl_cli.demo import Demo, summary, with_correspondence
 from ccl_cli.errors import RecipeError
-from ccl_cli.recipe import Recipe
-from ccl_cli.recipe_files import load_recipe
 from ccl_cli.report.study import study
 from tests.report.folders import write_cell, write_failed
 
@@ -105,7 +105,7 @@ import sys
 from pathlib import Path
 
 from ccl_cli.demo import run_demo, summary
-from ccl_cli.recipe_files import load_recipe
+from ccl_cli.config.load import load_recipe
 
 if __name__ == "__main__":
     changes = {

@@ -45,7 +45,7 @@ def tree(shared, tmp_path):
 @pytest.fixture
 def published_weights(tmp_path):
     """The two files as they are published, but with random numbers."""
-    from ccl_cli.spec import parse_model
+    from ccl_cli.config.spec import parse_model
     from ccl_plugins.cnn14 import Cnn14
 
     folder = tmp_path / "cache" / "weights"

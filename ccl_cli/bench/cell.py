@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ccl_cli import console
 from ccl_cli.bench.matrix import Cell
-from ccl_cli.data.workers import end_with_parent
-from ccl_cli.engine.runs import CELL, ERROR, LOG, RunFolder, read_json
+from ccl_cli.data.clips.workers import end_with_parent
 from ccl_cli.errors import CclError, Interrupted, Several
-from ccl_cli.files import write_text
-from ccl_cli.signals import STOPPING
+from ccl_cli.training.runs import CELL, ERROR, LOG, RunFolder, read_json
+from ccl_cli.utils import console
+from ccl_cli.utils.files import write_text
+from ccl_cli.utils.signals import STOPPING
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def reason(folder: Path) -> str:
 def _finish(cell: Cell, folder: Path, threads: int | None) -> None:
     import torch
 
-    from ccl_cli.engine.evaluate import evaluate
-    from ccl_cli.engine.trainer import train
+    from ccl_cli.evaluation.evaluate import evaluate
+    from ccl_cli.training.trainer import train
 
     if threads:
         torch.set_num_threads(threads)

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from ccl_cli import registry
+from ccl_cli.config.load import check_recipe, method_options
+from ccl_cli.config.recipe import Bench, Recipe, Tune, columns
 from ccl_cli.errors import RecipeError, UsageError
-from ccl_cli.recipe import Bench, Recipe, Tune, columns
-from ccl_cli.recipe_files import check_recipe, method_options
-from ccl_cli.sentences import invalid
+from ccl_cli.utils.sentences import invalid
 
 Table = Literal["main", "ablation"]
 Phase = Literal["tune", "final"]

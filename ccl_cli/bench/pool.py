@@ -16,7 +16,7 @@ from typing import cast
 from ccl_cli.bench.cell import Place, leave_error, run_cell
 from ccl_cli.bench.matrix import Cell
 from ccl_cli.errors import CclError, Interrupted
-from ccl_cli.signals import handled_by, held_signals
+from ccl_cli.utils.signals import handled_by, held_signals
 
 # By the sentinel that tells that a process has ended.
 Running = dict[int, tuple[ForkServerProcess, Cell, Path, Place]]

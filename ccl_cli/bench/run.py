@@ -12,20 +12,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ccl_cli import json_text, registry
+from ccl_cli import registry
 from ccl_cli.bench.cell import Place, figures, reason
 from ccl_cli.bench.matrix import Cell, Factors, final_cells, section, tune_cells
 from ccl_cli.bench.pool import places, run_cells
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.config.spec import parse_model
 from ccl_cli.data.sources import load_data
-from ccl_cli.engine.build import training_data
-from ccl_cli.engine.runs import RunFolder
 from ccl_cli.errors import UsageError
-from ccl_cli.files import hold, remove_leftovers, write_text
-from ccl_cli.json_text import fits
-from ccl_cli.paths import runs_dir
-from ccl_cli.progress import Reporter
-from ccl_cli.recipe import Recipe
-from ccl_cli.spec import parse_model
+from ccl_cli.training.build import training_data
+from ccl_cli.training.runs import RunFolder
+from ccl_cli.utils import json_text
+from ccl_cli.utils.files import hold, remove_leftovers, write_text
+from ccl_cli.utils.json_text import fits
+from ccl_cli.utils.paths import runs_dir
+from ccl_cli.utils.progress import Reporter
 
 TUNED = "tuned.json"
 # Mean top-1 by factor, by row and column.

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import OPTIMISATION, RUNTIME, complete_recipes, examples, with_verbosity
 from ccl_cli.errors import CclError, UsageError
+from ccl_cli.utils import console
 
 if TYPE_CHECKING:
-    from ccl_cli.recipe import Recipe
+    from ccl_cli.config.recipe import Recipe
 
 app = typer.Typer(add_completion=False)
 _SEEDS = 1000  # at most, however they are written
@@ -75,7 +75,7 @@ def bench(
     Give the same command again to go on: finished runs are kept, broken ones tried again.
     """
     from ccl_cli.bench import matrix
-    from ccl_cli.recipe_files import load_recipe
+    from ccl_cli.config.load import load_recipe
 
     flags: dict[str, Any] = {
         "name": name,

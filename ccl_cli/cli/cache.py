@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import examples, group, with_verbosity
 from ccl_cli.errors import DataError, UsageError
+from ccl_cli.utils import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ccl_cli.recipe import Recipe
-    from ccl_cli.teachers.cache import Cached, Key
+    from ccl_cli.config.recipe import Recipe
+    from ccl_cli.teachers.embedding_cache import Cached, Key
 
 app = group(
     "Compute frozen teachers' embeddings once; ccl train reads what fits.",
@@ -53,15 +53,15 @@ def build(
     set_: options.Overrides = None,
 ) -> None:
     """Embed every video that one may learn from; what is there is kept, after any interruption too."""
-    from ccl_cli.launch import launch, wanted
+    from ccl_cli.utils.launch import launch, wanted
 
     experiment = _experiment(recipe, data, teacher, views, workers, set_)
     if wanted(num_processes):
         raise typer.Exit(launch(num_processes, sys.argv[1:]))
     from ccl_cli.data.sources import load_data
-    from ccl_cli.engine.build import load_teachers
-    from ccl_cli.engine.caching import build_cache, is_exact
-    from ccl_cli.engine.device import set_up
+    from ccl_cli.training.build import load_teachers
+    from ccl_cli.training.caching import build_cache, is_exact
+    from ccl_cli.training.device import set_up
 
     manifest = load_data(experiment.data)
     teachers = load_teachers(experiment.teachers, manifest.classes)
@@ -78,7 +78,7 @@ def build(
 @with_verbosity
 def list_caches(as_json: options.AsJson = False) -> None:
     """List the caches on this machine."""
-    from ccl_cli.teachers.cache import folder_bytes, unfinished
+    from ccl_cli.teachers.embedding_cache import folder_bytes, unfinished
 
     rows = [_row(cached) for cached in _all()]
     if as_json:
@@ -138,7 +138,7 @@ def prune(
     set_: options.Overrides = None,
 ) -> None:
     """Delete caches and unfinished builds."""
-    from ccl_cli.teachers.cache import folder_bytes, remove, root, unfinished
+    from ccl_cli.teachers.embedding_cache import folder_bytes, remove, root, unfinished
 
     if sum([bool(names), stale, everything]) != 1:
         raise UsageError("Say which caches to delete.", "Name them, or give --stale or --all.")
@@ -170,7 +170,7 @@ def _experiment(
     workers: int | None,
     overrides: list[str] | None,
 ) -> Recipe:
-    from ccl_cli.recipe_files import load_recipe
+    from ccl_cli.config.load import load_recipe
 
     flags = {"data": data, "teachers": teacher, "cache.views": views, "train.workers": workers}
     experiment = load_recipe(recipe, flags, overrides or ())
@@ -180,13 +180,13 @@ def _experiment(
 
 
 def _folders() -> Iterator[Path]:
-    from ccl_cli.teachers.cache import caches
+    from ccl_cli.teachers.embedding_cache import caches
 
     return caches()
 
 
 def _all() -> Iterator[Cached]:
-    from ccl_cli.teachers.cache import Cached
+    from ccl_cli.teachers.embedding_cache import Cached
 
     return (Cached.open(folder) for folder in _folders())
 
@@ -214,7 +214,7 @@ def _megabytes(size: int) -> str:
 
 
 def _by_bytes() -> Iterator[tuple[str, list[str]]]:
-    from ccl_cli.teachers.cache import Cached
+    from ccl_cli.teachers.embedding_cache import Cached
 
     for folder in _folders():
         try:
@@ -229,8 +229,8 @@ def _by_bytes() -> Iterator[tuple[str, list[str]]]:
 def _keys(experiment: Recipe) -> Iterator[tuple[str, Any, Any, Key]]:
     """Of each teacher that can be cached: its name, itself, the data set, and which cache serves it."""
     from ccl_cli.data.sources import load_data
-    from ccl_cli.engine.build import load_teachers
-    from ccl_cli.engine.caching import key_of
+    from ccl_cli.training.build import load_teachers
+    from ccl_cli.training.caching import key_of
 
     manifest = load_data(experiment.data)
     teachers = load_teachers(experiment.teachers, manifest.classes)
@@ -241,8 +241,8 @@ def _keys(experiment: Recipe) -> Iterator[tuple[str, Any, Any, Key]]:
 
 
 def _of_experiment(experiment: Recipe) -> Iterator[tuple[str, list[str]]]:
-    from ccl_cli.engine.caching import check_cache
-    from ccl_cli.teachers.cache import Cached
+    from ccl_cli.teachers.embedding_cache import Cached
+    from ccl_cli.training.caching import check_cache
 
     for _, teacher, manifest, key in _keys(experiment):
         yield key.folder.name, check_cache(Cached.open(key.folder), teacher, manifest, experiment)

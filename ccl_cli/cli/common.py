@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ccl_cli import console
+from ccl_cli.utils import console
 
 DATA, TEACHERS, OPTIMISATION, RUNTIME, OUTPUT = "Data", "Teachers", "Optimisation", "Runtime", "Output"
 
@@ -64,7 +64,7 @@ def group(help: str, *lines: str) -> typer.Typer:
 
 def complete_recipes(incomplete: str) -> list[str]:
     """Built-in recipes."""
-    from ccl_cli.recipe_files import builtin_recipes
+    from ccl_cli.config.load import builtin_recipes
 
     return [name for name in builtin_recipes() if name.startswith(incomplete)]
 

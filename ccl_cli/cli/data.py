@@ -17,10 +17,10 @@ from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins, examples
 from ccl_cli.errors import DataError, PluginError, UsageError
 
 if TYPE_CHECKING:
-    from ccl_cli.data.findings import Effort
+    from ccl_cli.config.spec import Spec
+    from ccl_cli.data.checks.findings import Effort
     from ccl_cli.data.manifest import Manifest
     from ccl_cli.data.sources.about import ListMissing
-    from ccl_cli.spec import Spec
 
 _log = logging.getLogger("ccl")
 
@@ -117,8 +117,8 @@ def prepare(
 
     Give the same command again to go on after an interruption. Videos are never downloaded.
     """
-    from ccl_cli.data.prepare import prepare as run
-    from ccl_cli.spec import parse_data
+    from ccl_cli.config.spec import parse_data
+    from ccl_cli.data.checks.prepare import prepare as run
 
     spec = _located(parse_data(name), videos, lists)
     manifest = _listed(spec, yes)
@@ -161,10 +161,10 @@ def verify(
 
     Exit code 4 if any is missing or corrupt. Give the same command again to go on after an interruption.
     """
+    from ccl_cli.config.load import load_recipe
+    from ccl_cli.data.checks.verify import verify as run
     from ccl_cli.data.sources import load_data
-    from ccl_cli.data.verify import verify as run
-    from ccl_cli.files import write_text
-    from ccl_cli.recipe_files import load_recipe
+    from ccl_cli.utils.files import write_text
 
     window = frames or load_recipe().clip.frames
     report = run(load_data(data, ()), _effort(workers, limit, deep), frames=window, deep=deep)
@@ -191,8 +191,8 @@ def stats(
     as_json: options.AsJson = False,
 ) -> None:
     """Count videos by split and class, and tell their lengths, sizes, frame rates and sound."""
+    from ccl_cli.data.checks.statistics import measure
     from ccl_cli.data.sources import load_data
-    from ccl_cli.data.statistics import measure
 
     statistics = measure(load_data(data, ()), _effort(workers, limit))
     if as_json:
@@ -206,8 +206,8 @@ app.command("bench", epilog=examples(*data_bench.EXAMPLES))(with_verbosity(data_
 
 
 def _effort(workers: int | None, limit: float | None, deep: bool = False) -> Effort:
-    from ccl_cli.data.findings import Effort
-    from ccl_cli.data.workers import cores
+    from ccl_cli.data.checks.findings import Effort
+    from ccl_cli.data.clips.workers import cores
 
     return Effort(workers or cores(), limit or (600.0 if deep else 60.0))
 
@@ -235,7 +235,7 @@ def _listed(spec: Spec, yes: bool) -> Manifest:
             hint = f"{missing.hint}\n  or add --yes, which downloads it"
             raise DataError(missing.message, hint) from missing
         from ccl_cli.cli.teachers import bar
-        from ccl_cli.data.prepare import fetch_list
+        from ccl_cli.data.checks.prepare import fetch_list
 
         _log.info("%s from %s", missing.list_file.title, missing.list_file.url)
         with bar(missing.list_file.name) as progress:

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import RUNTIME, complete_plugins
+from ccl_cli.utils import console
 
 EXAMPLES = (
     "ccl data bench folder:my_videos",
@@ -47,8 +47,8 @@ def bench(
     as_json: options.AsJson = False,
 ) -> None:
     """Tell how fast a data set is read for a recipe, and whether training would wait for it."""
-    from ccl_cli.engine.input_bench import bench_input
-    from ccl_cli.recipe_files import check_recipe, load_recipe
+    from ccl_cli.config.load import check_recipe, load_recipe
+    from ccl_cli.training.input_bench import bench_input
 
     flags = {"data": data, "teachers": teacher, "train.workers": workers}
     if not (recipe or teacher or os.environ.get("CCL_RECIPE")):

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins
 from ccl_cli.errors import UsageError
-from ccl_cli.text import visible
+from ccl_cli.utils import console
+from ccl_cli.utils.text import visible
 
 EXAMPLES = (
     "ccl data pack ucf51 --output packed",
@@ -80,10 +80,10 @@ def pack(
 
     Run the same command again after an interruption: finished shards are kept.
     """
-    from ccl_cli.data.encode import QUALITY, Settings
-    from ccl_cli.data.workers import cores
-    from ccl_cli.engine.packing import pack as run
-    from ccl_cli.recipe import Recipe
+    from ccl_cli.config.recipe import Recipe
+    from ccl_cli.data.clips.workers import cores
+    from ccl_cli.data.shards.encode import QUALITY, Settings
+    from ccl_cli.data.shards.write import pack as run
 
     quality = QUALITY[form] if quality is None else quality
     low, high = _LARGEST[form]

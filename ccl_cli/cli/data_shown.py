@@ -9,14 +9,14 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ccl_cli import console
-from ccl_cli.text import visible
+from ccl_cli.utils import console
+from ccl_cli.utils.text import visible
 
 if TYPE_CHECKING:
-    from ccl_cli.data.prepare import Prepared
+    from ccl_cli.data.checks.prepare import Prepared
+    from ccl_cli.data.checks.statistics import Statistics
+    from ccl_cli.data.checks.verify import Report
     from ccl_cli.data.sources.about import About
-    from ccl_cli.data.statistics import Statistics
-    from ccl_cli.data.verify import Report
     from ccl_cli.registry import Plugin
 
 _SIZES = 8  # frame sizes to print, the commonest first
@@ -60,7 +60,7 @@ def sources(found: Sequence[tuple[Plugin, About]]) -> None:
 
 def prepared(done: Prepared, per_class: bool) -> None:
     """What was counted, what cannot be read, and where the manifest is."""
-    from ccl_cli.data.prepare import COLUMNS
+    from ccl_cli.data.checks.prepare import COLUMNS
 
     if per_class:
         rows = [
@@ -82,7 +82,7 @@ def prepared(done: Prepared, per_class: bool) -> None:
 
 def report(found: Report, show: int) -> None:
     """How many videos have which problem, then the first files of each."""
-    from ccl_cli.data.verify import PROBLEMS
+    from ccl_cli.data.checks.verify import PROBLEMS
 
     columns = ("videos", *PROBLEMS)
     rows = [[split, *(str(row[column]) for column in columns)] for split, row in found.counts().items()]
@@ -98,7 +98,7 @@ def report(found: Report, show: int) -> None:
 
 def statistics(found: Statistics, per_class: bool) -> None:
     """Counts by state of sound, then percentiles of what was measured, then frame sizes."""
-    from ccl_cli.data.statistics import STATES
+    from ccl_cli.data.checks.statistics import STATES
 
     names = found.manifest.classes
     if per_class:
@@ -118,7 +118,7 @@ def statistics(found: Statistics, per_class: bool) -> None:
 
 
 def _percentiles(found: Statistics) -> None:
-    from ccl_cli.data.statistics import MEASURES, PERCENTILES
+    from ccl_cli.data.checks.statistics import MEASURES, PERCENTILES
 
     heads = {0: "least", 50: "median", 100: "most"}
     rows = [

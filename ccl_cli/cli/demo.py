@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, OPTIMISATION, OUTPUT, RUNTIME, examples, with_verbosity
 from ccl_cli.errors import CclError
+from ccl_cli.utils import console
 
 if TYPE_CHECKING:
     from ccl_cli.demo import Demo
@@ -60,8 +60,8 @@ def demo(
     tasks; students with and without them. A sentence, tables, and a page. Give it again to go on.
     """
     from ccl_cli.cli.bench import parse_seeds
+    from ccl_cli.config.load import load_recipe
     from ccl_cli.demo import run_demo, summary, with_correspondence
-    from ccl_cli.recipe_files import load_recipe
 
     flags = {"bench.seeds": None if seeds is None else parse_seeds(seeds)}
     recipe = load_recipe("demo-full" if full else "demo", flags)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import examples, with_verbosity
 from ccl_cli.errors import EnvironmentError_
+from ccl_cli.utils import console
 
 if TYPE_CHECKING:
     from ccl_cli.doctor import Finding

@@ -43,13 +43,13 @@ def embed(
     be read is named and passed over: exit code 4.
     """
     from ccl_cli.cli.unreadable import Unreadable
-    from ccl_cli.data.raw import list_videos
+    from ccl_cli.data.video_paths import list_videos
 
     raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
-    from ccl_cli.engine.describing import embed as look
-    from ccl_cli.engine.describing import load_student
-    from ccl_cli.engine.features import check_features, feature_file
+    from ccl_cli.deploy.feature_file import check_features, feature_file
+    from ccl_cli.deploy.predict import embed as look
+    from ccl_cli.deploy.predict import load_student
 
     check_features(output)
     opened = load_student(model)

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, RUNTIME, examples, with_verbosity
+from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
 
@@ -59,11 +59,11 @@ def evaluate(
 
     Both tasks unless one is named. Videos that cannot be read count as errors.
     """
-    from ccl_cli.launch import launch, wanted
+    from ccl_cli.utils.launch import launch, wanted
 
     if wanted(num_processes):
         raise typer.Exit(launch(num_processes, sys.argv[1:]))
-    from ccl_cli.engine.evaluate import evaluate as run_evaluation
+    from ccl_cli.evaluation.evaluate import evaluate as run_evaluation
 
     named = {"recognition": recognition, "retrieval": retrieval}
     result = run_evaluation(

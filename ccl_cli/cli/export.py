@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, OUTPUT, examples, with_verbosity
+from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
 
@@ -60,8 +60,8 @@ def export(
 
     Each file takes bytes and is compared with torch on real clips; one that differs is not written.
     """
-    from ccl_cli.engine.export import export_model
-    from ccl_cli.signals import stopping_here
+    from ccl_cli.deploy.export import export_model
+    from ccl_cli.utils.signals import stopping_here
 
     formats = ("onnx", "torch") if format_ == "both" else (format_,)
     with stopping_here("; nothing was written.", "The same command begins anew."):
@@ -73,7 +73,7 @@ def export(
 
 
 def _show(result: Mapping[str, Any], output: Path) -> None:
-    from ccl_cli.engine.export import FILES, INT8, ONNX, TORCH
+    from ccl_cli.deploy.export import FILES, INT8, ONNX, TORCH
 
     speed = result["speed"]
     rows = []

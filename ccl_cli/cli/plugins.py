@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import plugins_check, plugins_new
 from ccl_cli.cli.common import examples, group, with_verbosity
+from ccl_cli.utils import console
 
 if TYPE_CHECKING:
     from ccl_cli.registry import Plugin

@@ -74,7 +74,7 @@ def check(
 def _kind(name: str) -> Kind:
     """The only kind of plugin that has this name."""
     from ccl_cli import registry
-    from ccl_cli.spec import parse_data, parse_model
+    from ccl_cli.config.spec import parse_data, parse_model
 
     typed = {
         "teacher": lambda: parse_model(name).label,

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import OUTPUT, examples, with_verbosity
 from ccl_cli.errors import UsageError
-from ccl_cli.text import visible
+from ccl_cli.utils import console
+from ccl_cli.utils.text import visible
 
 if TYPE_CHECKING:
-    from ccl_cli.engine.describing import Prediction
-    from ccl_cli.rows import Record
+    from ccl_cli.deploy.predict import Prediction
+    from ccl_cli.utils.rows import Record
 
 app = typer.Typer(add_completion=False)
 
@@ -62,15 +62,15 @@ def predict(
     if as_json + as_csv + (output is not None) > 1:
         raise UsageError("--json, --csv and --output exclude each other.", "Name one of them.")
     from ccl_cli.cli.unreadable import Unreadable
-    from ccl_cli.data.raw import list_videos
+    from ccl_cli.data.video_paths import list_videos
 
     raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
     tabular = not (as_json or as_csv or output)
     shown = top or (1 if tabular and len(raw.videos) > 1 else _TOP)
     with _place(output, as_json, as_csv) as add:
-        from ccl_cli.engine.describing import load_student
-        from ccl_cli.engine.describing import predict as name_classes
+        from ccl_cli.deploy.predict import load_student
+        from ccl_cli.deploy.predict import predict as name_classes
 
         opened = load_student(model)
         add = add or _table(raw.names, opened.artefact.classes)
@@ -100,7 +100,7 @@ def _record(prediction: Prediction) -> Record:
 @contextmanager
 def _place(output: Path | None, as_json: bool, as_csv: bool) -> Iterator[Callable[[Record], None] | None]:
     """Where records go; None: into a table, which has to know the classes first."""
-    from ccl_cli.rows import LINES, Rows, csv_form, row_file
+    from ccl_cli.utils.rows import LINES, Rows, csv_form, row_file
 
     form = csv_form(_COLUMNS, _csv_rows)
     if output:

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, RUNTIME, examples, with_verbosity
+from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
 
@@ -53,11 +53,11 @@ def probe(
 
     From each teacher's embeddings alone, and each pair's: kNN and linear accuracy, and a verdict per class.
     """
-    from ccl_cli.launch import launch, wanted
+    from ccl_cli.utils.launch import launch, wanted
 
     if wanted(num_processes):
         raise typer.Exit(launch(num_processes, sys.argv[1:]))
-    from ccl_cli.engine.probing import probe_teachers
+    from ccl_cli.evaluation.teacher_probe import probe_teachers
 
     result = probe_teachers(data, teacher or (), split=split, k=k, batch_size=batch_size, workers=workers)
     if not console.first_process():

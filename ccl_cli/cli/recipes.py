@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import complete_recipes, examples, group
 from ccl_cli.errors import CclError, Several, UsageError
+from ccl_cli.utils import console
 
 app = group(
     "List, show and check recipes: experiments as YAML files.",
@@ -31,8 +31,8 @@ def list_recipes(
     """List the built-in recipes; their names begin with the data set."""
     from fnmatch import fnmatchcase
 
-    from ccl_cli import yaml_text
-    from ccl_cli.recipe_files import builtin_recipes
+    from ccl_cli.config import yaml_text
+    from ccl_cli.config.load import builtin_recipes
 
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     files = {name: path for name, path in builtin_recipes().items() if fnmatchcase(name, wanted)}
@@ -54,7 +54,7 @@ def show(
     set_: options.Overrides = None,
 ) -> None:
     """Print a recipe with every default written out."""
-    from ccl_cli.recipe_files import load_recipe, to_yaml
+    from ccl_cli.config.load import load_recipe, to_yaml
 
     print(to_yaml(load_recipe(name, overrides=set_ or ())), end="")
 
@@ -72,7 +72,7 @@ def check(
 ) -> None:
     """Validate recipes: keys, values, methods' options, and that every plugin they name is installed."""
     from ccl_cli.bench import matrix
-    from ccl_cli.recipe_files import builtin_recipes, check_recipe, load_recipe
+    from ccl_cli.config.load import builtin_recipes, check_recipe, load_recipe
 
     errors: list[CclError] = []
     for name in names or builtin_recipes():

@@ -10,11 +10,11 @@ from typing import Annotated, Literal, TypedDict
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import DATA, OUTPUT, complete_plugins, examples, group, with_verbosity
 from ccl_cli.errors import UsageError
-from ccl_cli.files import write_text
+from ccl_cli.utils import console
+from ccl_cli.utils.files import write_text
 
 app = group(
     "Tables, comparisons and pictures of what runs have reached.",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import OUTPUT, examples, with_verbosity
-from ccl_cli.text import visible
+from ccl_cli.utils import console
+from ccl_cli.utils.text import visible
 
 if TYPE_CHECKING:
-    from ccl_cli.engine.searching import Answer
+    from ccl_cli.search.query import Answer
 
 index_app = typer.Typer(add_completion=False)
 search_app = typer.Typer(add_completion=False)
@@ -75,7 +75,7 @@ def index(
     same command goes on.
     """
     from ccl_cli.cli.unreadable import Unreadable
-    from ccl_cli.engine.indexing import index as bring_up_to_date
+    from ccl_cli.search.index import index as bring_up_to_date
 
     unreadable = Unreadable()
     done = bring_up_to_date(
@@ -141,11 +141,11 @@ def search(
     Nearest by the cosine of their features, and exactly those, unless --faiss is given.
     """
     from ccl_cli.cli.unreadable import Unreadable
-    from ccl_cli.data.raw import list_videos
+    from ccl_cli.data.video_paths import list_videos
 
     raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
-    from ccl_cli.engine.searching import search as find
+    from ccl_cli.search.query import search as find
 
     answers = find(
         raw,
@@ -203,7 +203,7 @@ def _widest(texts: Iterable[str]) -> int:
 
 
 def _write_page(answers: Sequence[Answer], folder: Path, path: Path) -> None:
-    from ccl_cli.files import write_text
-    from ccl_cli.report.found import page
+    from ccl_cli.search.page import page
+    from ccl_cli.utils.files import write_text
 
     write_text(path, page(answers, folder))

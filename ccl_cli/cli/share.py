@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import OUTPUT, examples, with_verbosity
 from ccl_cli.errors import UsageError
+from ccl_cli.utils import console
 
 card_app = typer.Typer(add_completion=False)
 push_app = typer.Typer(add_completion=False)
@@ -52,9 +52,9 @@ def card(
     Figures of a benchmark's run come with the spread over its seeds, teachers with the licence of their
     weights. What nobody recorded is said to be unknown.
     """
-    from ccl_cli.files import write_text
-    from ccl_cli.report.card import CARD
-    from ccl_cli.report.card import card as describe
+    from ccl_cli.deploy.card import CARD
+    from ccl_cli.deploy.card import card as describe
+    from ccl_cli.utils.files import write_text
 
     folder, text = describe(run, licence=licence)
     if output == "-":
@@ -89,7 +89,7 @@ def push(
 
     All files go in one commit. A card that is there is taken as it is, else one is written.
     """
-    from ccl_cli.engine import hub
+    from ccl_cli.deploy import hub
 
     if dry_run:
         files = hub.uploads(run, repository)
@@ -126,7 +126,7 @@ def pull(
     import logging
     import shlex
 
-    from ccl_cli.engine import hub
+    from ccl_cli.deploy import hub
 
     path = hub.pull(repository, revision=revision, output=output)
     logging.getLogger("ccl").info("Use it: ccl predict my_videos --model %s", shlex.quote(str(path)))

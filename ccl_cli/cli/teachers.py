@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import plugins
 from ccl_cli.cli.common import (
     DATA,
@@ -26,10 +25,11 @@ from ccl_cli.cli.common import (
     with_verbosity,
 )
 from ccl_cli.errors import CclError, UsageError, WeightsError
+from ccl_cli.utils import console
 
 if TYPE_CHECKING:
+    from ccl_cli.config.spec import Spec
     from ccl_cli.registry import Plugin
-    from ccl_cli.spec import Spec
     from ccl_cli.teachers import Teacher
     from ccl_cli.teachers.weights import WeightFile
 
@@ -151,9 +151,9 @@ def fit(
 
     It starts from its weights; from nothing with '?weights=random', or where nobody publishes any.
     """
-    from ccl_cli.spec import parse_model
-    from ccl_cli.teachers.fit import FitOptions
-    from ccl_cli.teachers.fit import fit as run
+    from ccl_cli.config.spec import parse_model
+    from ccl_cli.training.fit_teacher import FitOptions
+    from ccl_cli.training.fit_teacher import fit as run
 
     if lr is not None and not lr > 0:
         raise UsageError(f"--lr must be above 0, not {lr}.")
@@ -173,7 +173,7 @@ def fit(
 
 def _resolve(name: str) -> tuple[Plugin, type[Teacher], Spec]:
     from ccl_cli import registry
-    from ccl_cli.spec import parse_model
+    from ccl_cli.config.spec import parse_model
 
     spec = parse_model(name)
     plugin = registry.find(registry.TEACHERS, spec.label)
@@ -184,7 +184,7 @@ def _dim(cls: type[Teacher], spec: Spec) -> str:
     """The embedding's width, from a network without storage."""
     import torch
 
-    from ccl_cli.spec import Spec
+    from ccl_cli.config.spec import Spec
 
     try:
         with torch.device("meta"):

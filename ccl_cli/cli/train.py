@@ -7,10 +7,10 @@ from pathlib import Path
 
 import typer
 
-from ccl_cli import console
 from ccl_cli.cli import options
 from ccl_cli.cli.common import examples, with_verbosity
 from ccl_cli.errors import UsageError
+from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
 
@@ -51,8 +51,8 @@ def train(
 
     What decides a value, lowest first: defaults, recipe, flags you type, --set.
     """
-    from ccl_cli.launch import launch, wanted
-    from ccl_cli.recipe_files import check_recipe, load_recipe
+    from ccl_cli.config.load import check_recipe, load_recipe
+    from ccl_cli.utils.launch import launch, wanted
 
     flags = {
         "name": name,
@@ -77,7 +77,7 @@ def train(
     check_recipe(experiment)
     if wanted(num_processes):
         raise typer.Exit(launch(num_processes, sys.argv[1:]))
-    from ccl_cli.engine.trainer import train as run
+    from ccl_cli.training.trainer import train as run
 
     folder = run(experiment, resume=resumed or resume, output=output, dry_run=dry_run)
     if console.first_process() and not dry_run:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from ccl_cli.errors import DataError
-from ccl_cli.text import visible
+from ccl_cli.utils.text import visible
 
 _log = logging.getLogger("ccl")
 

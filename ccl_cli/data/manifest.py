@@ -17,10 +17,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from ccl_cli import json_text
-from ccl_cli.data.location import Location, contents_hash, from_plain, size_of, to_plain
+from ccl_cli.data.video.storage import Location, contents_hash, from_plain, size_of, to_plain
 from ccl_cli.errors import DataError, EnvironmentError_
-from ccl_cli.files import atomic_path
+from ccl_cli.utils import json_text
+from ccl_cli.utils.files import atomic_path
 
 SPLITS = ("train", "val", "test")
 _FORMAT = "ccl-manifest-1"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from ccl_cli.data.batch import Batch
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 

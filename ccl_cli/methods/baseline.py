@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ccl_cli.data.batch import Batch
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ccl_cli.distributed import rank
-from ccl_cli.losses import unit_rows
 from ccl_cli.methods import MethodOptions, Setting
+from ccl_cli.methods.losses import unit_rows
 from ccl_cli.methods.relational import RelationalMethod, Rows
+from ccl_cli.utils.distributed import rank
 
 NEIGHBOUR_WEIGHT = 0.02
 

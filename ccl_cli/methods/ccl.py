@@ -9,14 +9,13 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from ccl_cli import losses
-from ccl_cli.composition import CompositionHead
-from ccl_cli.data.batch import Batch
-from ccl_cli.distributed import gather_mask, gather_rows, masked_mean, rank
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import Method, MethodOptions, Setting
+from ccl_cli.methods import Method, MethodOptions, Setting, losses
+from ccl_cli.methods.composition import CompositionHead
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from ccl_cli.utils.distributed import gather_mask, gather_rows, masked_mean, rank
 
 Weight = Annotated[float, Field(ge=0)]
 

@@ -8,13 +8,13 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.batch import Batch
-from ccl_cli.distributed import masked_mean
-from ccl_cli.losses import unit_rows
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, MethodOptions, Setting
-from ccl_cli.methods.memory import Contrast, MemoryBank, Negatives, NoiseContrast, Positive, Sampler
+from ccl_cli.methods.losses import unit_rows
+from ccl_cli.methods.memory_bank import Contrast, MemoryBank, Negatives, NoiseContrast, Positive, Sampler
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from ccl_cli.utils.distributed import masked_mean
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

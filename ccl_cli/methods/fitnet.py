@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.batch import Batch
-from ccl_cli.distributed import gather_mask, gather_rows, masked_mean
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.losses import full_precision
 from ccl_cli.methods import Method, MethodOptions, Setting, TeacherInfo
+from ccl_cli.methods.losses import full_precision
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from ccl_cli.utils.distributed import gather_mask, gather_rows, masked_mean
 
 Regressor = Literal["auto", "identity", "linear", "linear_bn_relu"]
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from ccl_cli.data.batch import Batch
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.losses import full_precision
 from ccl_cli.methods import MethodOptions, Setting
+from ccl_cli.methods.losses import full_precision
 from ccl_cli.methods.relational import (
     Reduction,
     RelationalMethod,

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.batch import Batch
-from ccl_cli.distributed import masked_mean
-from ccl_cli.losses import cross_entropy, full_precision
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, MethodOptions, Setting
+from ccl_cli.methods.losses import cross_entropy, full_precision
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from ccl_cli.utils.distributed import masked_mean
 
 
 def soft_targets(logits: Tensor, target: Tensor, temperature: float) -> Tensor:

@@ -11,16 +11,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ccl_cli.losses import unit_rows
 from ccl_cli.methods import MethodOptions
-from ccl_cli.methods.relational import (
-    Reduction,
-    RelationalMethod,
-    Rows,
-    distribution,
-    half_cosine,
-    reduce,
-)
+from ccl_cli.methods.losses import unit_rows
+from ccl_cli.methods.relational import Reduction, RelationalMethod, Rows, distribution, half_cosine, reduce
 from ccl_cli.teachers import Embedding
 
 # The published weight belongs to a mean over all pairs of 64 rows.

@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ccl_cli.data.batch import Batch
-from ccl_cli.distributed import gather_mask, gather_rows, masked_mean
-from ccl_cli.losses import full_precision
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, Setting
+from ccl_cli.methods.losses import full_precision
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from ccl_cli.utils.distributed import gather_mask, gather_rows, masked_mean
 
 Reduction = Literal["mean", "batchmean"]
 

@@ -6,10 +6,10 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import UsageError
-from ccl_cli.recipe import Recipe
 from ccl_cli.report.collect import Run, flat, seedless
-from ccl_cli.sentences import listed
+from ccl_cli.utils.sentences import listed
 
 # Rows may differ in these; in anything else they should not.
 _OF_THE_ROW = ("name", "description", "data", "teachers", "method", "train.seed")

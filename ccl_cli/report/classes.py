@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ccl_cli.engine.runs import read_json
 from ccl_cli.errors import DataError
 from ccl_cli.report.plot import Panel, Plot, bar_panel, bars, in_rows, outermost
 from ccl_cli.report.study import Study
 from ccl_cli.report.style import LIGHT
 from ccl_cli.report.table import Cell
+from ccl_cli.training.runs import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,13 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ccl_cli import yaml_text
-from ccl_cli.engine.runs import CELL, ERROR, RECIPE, SUMMARY, read_json
+from ccl_cli.config import yaml_text
+from ccl_cli.config.load import load_recipe
+from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import CclError, DataError, RecipeError, UsageError
-from ccl_cli.paths import runs_dir
-from ccl_cli.recipe import Recipe
-from ccl_cli.recipe_files import load_recipe
-from ccl_cli.sentences import listed
+from ccl_cli.training.runs import CELL, ERROR, RECIPE, SUMMARY, read_json
+from ccl_cli.utils.paths import runs_dir
+from ccl_cli.utils.sentences import listed
 
 MAIN, ABLATION = "main", "ablation"
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccl_cli.engine.runs import MANIFEST, SUMMARY, read_json
 from ccl_cli.errors import CclError, DataError
 from ccl_cli.report.collect import Run, clean
 from ccl_cli.report.gallery import picture_of
@@ -26,12 +25,13 @@ from ccl_cli.report.plot import (
 )
 from ccl_cli.report.study import Study
 from ccl_cli.report.style import LIGHT
+from ccl_cli.training.runs import MANIFEST, SUMMARY, read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ccl_cli.data.manifest import Video
-    from ccl_cli.engine.correspondence import Correspondence, Sample
+    from ccl_cli.evaluation.correspondence import Correspondence, Sample
 
 _COLOURS = {"highly": LIGHT["good"], "weakly": LIGHT["s7"], "not": LIGHT["bad"]}
 _TILE, _CARD, _LINE = 96, 300, 15
@@ -114,7 +114,7 @@ def find(study: Study) -> list[Heard | Absent]:
     Raises:
         DataError: there is none, or nothing is known of any.
     """
-    from ccl_cli.engine.correspondence import measure
+    from ccl_cli.evaluation.correspondence import measure
 
     teachers = _by_teacher(study)
     found = [_kept(each, study.split) for each in teachers]
@@ -199,7 +199,7 @@ def _by_teacher(study: Study) -> list[_Teacher]:
 
 
 def _kept(teacher: _Teacher, split: str) -> Heard | None:
-    from ccl_cli.engine.correspondence import kept
+    from ccl_cli.evaluation.correspondence import kept
 
     for run, name in teacher.places:
         if found := kept(run.folder, name, split):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccl_cli import json_text
-from ccl_cli.engine.runs import METRICS
 from ccl_cli.errors import DataError
 from ccl_cli.report.plot import Panel, Plot, in_rows, legend, logarithmic
 from ccl_cli.report.study import BASELINE, Study
+from ccl_cli.training.runs import METRICS
+from ccl_cli.utils import json_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ccl_cli.errors import UsageError
-from ccl_cli.files import atomic_path
 from ccl_cli.report import classes, confusion, correspondence, curves, gallery, overview, tsne
 from ccl_cli.report.plot import SUFFIXES, Plot, save
 from ccl_cli.report.study import Study
+from ccl_cli.utils.files import atomic_path
 
 FIGURES: dict[str, Callable[[Study], Plot]] = {
     "overview": overview.figure,

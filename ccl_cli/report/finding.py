@@ -9,7 +9,7 @@ from ccl_cli.report.collect import METRICS
 from ccl_cli.report.paired import Paired, compare
 from ccl_cli.report.study import BASELINE, Study
 from ccl_cli.report.table import Cell
-from ccl_cli.sentences import listed
+from ccl_cli.utils.sentences import listed
 
 _OURS = "ccl"
 _NOUNS = {"audio": "sound", "image": "pictures"}

@@ -19,8 +19,8 @@ from ccl_cli.report.views import views
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ccl_cli.data.location import Location
     from ccl_cli.data.manifest import Video
+    from ccl_cli.data.video.storage import Location
 
 QUERIES, NEIGHBOURS = 8, 4
 _SHORT_SIDE = 128
@@ -94,7 +94,7 @@ def thumbnail(path: Location, start: float | None = None, end: float | None = No
     """
     from PIL import Image
 
-    from ccl_cli.data.decode import frame_range, index_video, read_frames
+    from ccl_cli.data.video.decode import frame_range, index_video, read_frames
 
     first, count = frame_range(index_video(path), start, end)
     frames = read_frames(path, first + count // 2, 1, short_side=_SHORT_SIDE).frames

@@ -237,7 +237,7 @@ def _tsne(study: Study) -> Html:
 
 
 def _correspondence(study: Study) -> Html:
-    from ccl_cli.engine.probe import RULE
+    from ccl_cli.evaluation.classifiers import RULE
 
     said = (
         "How far a teacher knows the classes before anything is distilled from it: for some videos, what its "

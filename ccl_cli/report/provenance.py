@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ccl_cli.engine.runs import RECIPE, SUMMARY, read_json
 from ccl_cli.report.collect import Run, clean
 from ccl_cli.report.study import Study
+from ccl_cli.training.runs import RECIPE, SUMMARY, read_json
 
 Rows = list[tuple[str, ...]]
 

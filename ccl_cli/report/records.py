@@ -9,7 +9,7 @@ from typing import Any
 from ccl_cli.report import paper
 from ccl_cli.report.paired import Paired
 from ccl_cli.report.table import Cell, Summary, Table
-from ccl_cli.rows import csv_text
+from ccl_cli.utils.rows import csv_text
 
 _FIELDS = ("data", "method", "setup", "metric", "mean", "sd", "n", "failed", "paper")
 

@@ -11,16 +11,8 @@ from functools import cached_property
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.report import paper
 from ccl_cli.report.cautions import check_one_recipe, differences, failures
-from ccl_cli.report.collect import (
-    ABLATION,
-    METRICS,
-    Collected,
-    Run,
-    abbreviations,
-    check_known,
-    clean,
-)
-from ccl_cli.sentences import listed
+from ccl_cli.report.collect import ABLATION, METRICS, Collected, Run, abbreviations, check_known, clean
+from ccl_cli.utils.sentences import listed
 
 TITLES = {1: "Video recognition", 2: "Video retrieval", 3: "Ablation of ccl"}
 _USUAL = {1: ("top1",), 2: ("r1", "r5", "r10"), 3: ("top1",)}

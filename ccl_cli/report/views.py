@@ -47,7 +47,7 @@ def views(study: Study) -> tuple[View, View]:
 
 @lru_cache(maxsize=4)
 def _view(folder: Path, split: str) -> View:
-    from ccl_cli.engine.described import described
+    from ccl_cli.evaluation.prediction_cache import described
 
     found = described(folder, split)
     features = found.described.features.numpy()

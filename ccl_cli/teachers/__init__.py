@@ -14,8 +14,8 @@ from torch import Tensor, nn
 Views = Literal["track", "frame"]
 
 if TYPE_CHECKING:
-    from ccl_cli.data.window import Window
-    from ccl_cli.spec import Spec
+    from ccl_cli.config.spec import Spec
+    from ccl_cli.data.clips.window import Window
     from ccl_cli.teachers.weights import WeightFile
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ccl_cli import __version__, json_text
-from ccl_cli.download import reason
+from ccl_cli import __version__
+from ccl_cli.config.spec import Spec
 from ccl_cli.errors import WeightsError
-from ccl_cli.json_text import Shape, fits
-from ccl_cli.paths import cache_dir
-from ccl_cli.spec import Spec
-from ccl_cli.tensor_files import write_tensors
+from ccl_cli.utils import json_text
+from ccl_cli.utils.download import reason
+from ccl_cli.utils.json_text import Shape, fits
+from ccl_cli.utils.paths import cache_dir
+from ccl_cli.utils.tensor_files import write_tensors
 
 _FORMAT = "ccl-teacher-1"
 _KEY = "ccl"

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from ccl_cli.config.spec import Spec
 from ccl_cli.errors import PluginError
-from ccl_cli.spec import Spec
 
 
 def read_options(spec: Spec, **defaults: Any) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ccl_cli.download import FAILURES, Progress, download, fault, forbidden, read_json, reason
+from ccl_cli.config.spec import Spec
 from ccl_cli.errors import WeightsError
-from ccl_cli.paths import cache_dir
-from ccl_cli.spec import Spec
-from ccl_cli.tensor_files import write_tensors
+from ccl_cli.utils.download import FAILURES, Progress, download, fault, forbidden, read_json, reason
+from ccl_cli.utils.paths import cache_dir
+from ccl_cli.utils.tensor_files import write_tensors
 
 ZENODO = "https://zenodo.org/api/records/"
 _HUB = "hf://"

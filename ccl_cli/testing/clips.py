@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccl_cli.data.crash_proof import Lost
-from ccl_cli.data.decode import frame_range, index_video, read_frames
+from ccl_cli.config.recipe import Clip
+from ccl_cli.data.checks.crash_proof import Lost
+from ccl_cli.data.clips.transforms import eval_view, train_view
+from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.transforms import eval_view, train_view
-from ccl_cli.data.window import Window
-from ccl_cli.data.write import write_clip
+from ccl_cli.data.video.decode import frame_range, index_video, read_frames
+from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError
-from ccl_cli.recipe import Clip
 from ccl_cli.teachers import Preprocess
 
 CLIP = Clip(frames=4, size=64)

@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ccl_cli import registry
-from ccl_cli.data.decode import frame_range, index_video, read_frames
-from ccl_cli.data.location import Packed
+from ccl_cli.config.spec import parse_data
 from ccl_cli.data.manifest import DataSource, Manifest
 from ccl_cli.data.sources import load_source
+from ccl_cli.data.video.decode import frame_range, index_video, read_frames
+from ccl_cli.data.video.storage import Packed
 from ccl_cli.errors import CclError, DataError, RecipeError
-from ccl_cli.spec import parse_data
 from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect
 
 

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from ccl_cli import registry
-from ccl_cli.data.batch import Batch
+from ccl_cli.config.load import method_options
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, Setting, TeacherInfo
-from ccl_cli.recipe_files import method_options
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.testing.verdicts import Checks, Skip, Verdict, expect, expect_movable
@@ -127,7 +127,7 @@ def _terms(trial: Trial) -> None:
         term = term.detach() if isinstance(term, Tensor) else term
         found = f"{list(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
         scalar = isinstance(term, Tensor) and term.dim() == 0 and term.is_floating_point()
-        expect(scalar, f"'{name}' to be one number", found, "Take the mean: ccl_cli.distributed.masked_mean.")
+        expect(scalar, f"'{name}' to be one number", found, "Use ccl_cli.utils.distributed.masked_mean.")
         expect(bool(term.isfinite()), f"'{name}' to be finite", str(float(term)), "Look at its divisions.")
 
 
@@ -164,7 +164,7 @@ def _absent_rows(trial: Trial) -> None:
         ),
         "rows whose teacher is absent to teach nothing",
         "a gradient that depends on them",
-        "Average with ccl_cli.distributed.masked_mean(values, present).",
+        "Average with ccl_cli.utils.distributed.masked_mean(values, present).",
     )
 
 

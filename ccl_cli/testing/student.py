@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ccl_cli.engine.build import make_student
 from ccl_cli.students import Student, StudentFactory, StudentOutput
 from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect, expect_movable
+from ccl_cli.training.build import make_student
 
 _CLASSES = 7
 _SIZE, _OTHER_SIZE = (4, 64, 64), (8, 96, 96)  # frames, height, width

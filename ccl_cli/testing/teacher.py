@@ -12,13 +12,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from ccl_cli.data.crash_proof import Lost, run_each
+from ccl_cli.config.spec import parse_model
+from ccl_cli.data.checks.crash_proof import Lost, run_each
 from ccl_cli.data.manifest import Video
-from ccl_cli.engine.build import load_teacher
-from ccl_cli.spec import parse_model
 from ccl_cli.teachers import Preprocess, Teacher, Views
 from ccl_cli.testing.clips import Clips, draw, evaluated, made_clips, preprocessed, single_frame
 from ccl_cli.testing.verdicts import Checks, Skip, Verdict, expect, expect_movable
+from ccl_cli.training.build import load_teacher
 
 _LARGEST = 1_000_000  # bytes of a pickled preprocessing, which every worker gets
 _SECONDS = 300.0  # for another process to start and preprocess one window

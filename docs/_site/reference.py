@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from ccl_cli.cli import app
-from ccl_cli.recipe import Recipe
+from ccl_cli.config.recipe import Recipe
 
 
 def commands() -> str:

@@ -19,15 +19,15 @@ import torchaudio.functional as audio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ccl_cli.config.spec import Spec
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher, Views
 from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.options import read_options
 from ccl_cli.teachers.weights import WeightFile, load_state, locate
 
 if TYPE_CHECKING:
-    from ccl_cli.data.window import Window
+    from ccl_cli.data.clips.window import Window
 
 RATE = 32_000  # Hz
 _FFT, _HOP, _MELS, _LOW, _HIGH = 1024, 320, 64, 50.0, 14_000.0

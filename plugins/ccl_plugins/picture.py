@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 if TYPE_CHECKING:
-    from ccl_cli.data.window import Window
+    from ccl_cli.data.clips.window import Window
     from ccl_cli.teachers import Views
 
 Triple = tuple[float, float, float]

@@ -27,16 +27,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ccl_cli import json_text
+from ccl_cli.config.spec import Spec
 from ccl_cli.errors import DataError, PluginError
-from ccl_cli.json_text import fits
-from ccl_cli.sentences import listed
-from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.options import read_options
+from ccl_cli.utils import json_text
+from ccl_cli.utils.json_text import fits
+from ccl_cli.utils.sentences import listed
 
 if TYPE_CHECKING:
-    from ccl_cli.data.window import Window
+    from ccl_cli.data.clips.window import Window
 
 Rows = NDArray[np.float32]
 _NOT_FINITE = "Compute them again, or take them out: a video without an embedding counts as lacking it."

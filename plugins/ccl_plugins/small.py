@@ -16,8 +16,8 @@ import torch
 import torchaudio.functional as audio
 from torch import Tensor, nn
 
+from ccl_cli.config.spec import Spec
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.spec import Spec
 from ccl_cli.teachers import Preprocess, Teacher
 from ccl_cli.teachers.fitted import as_fitted, default_path
 from ccl_cli.teachers.options import read_options

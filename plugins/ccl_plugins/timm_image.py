@@ -20,9 +20,9 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
+from ccl_cli.config.recipe import Clip
+from ccl_cli.config.spec import Spec
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.recipe import Clip
-from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.weights import WeightFile, as_safetensors, locate

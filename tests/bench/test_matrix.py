@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from ccl_cli.bench import matrix
 from ccl_cli.cli.bench import parse_seeds
+from ccl_cli.config.recipe import Recipe, Tune
 from ccl_cli.errors import PluginError, RecipeError, UsageError
-from ccl_cli.recipe import Recipe, Tune
 
 BENCH = {
     "setups": {"A": "audio:precomputed@a", "AI": ["audio:precomputed@a", "image:precomputed@i"]},

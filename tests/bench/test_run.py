@@ -16,8 +16,8 @@ import yaml
 from ccl_cli.__main__ import main
 from ccl_cli.bench.matrix import final_cells, tune_cells
 from ccl_cli.bench.run import best, choose, folder_of, run_bench, scores, unfinished
+from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import DataError, UsageError
-from ccl_cli.recipe import Recipe
 
 
 def values(clips_folder, **changes):

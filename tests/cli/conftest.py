@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from ccl_cli import console
 from ccl_cli.__main__ import main
+from ccl_cli.utils import console
 
 
 @dataclass

@@ -87,7 +87,7 @@ def test_help_imports_nothing_slow(arguments):
         "import sys\nfrom ccl_cli.__main__ import main\n"
         f"main({arguments})\n"
         "slow = {'torch', 'timm', 'numpy', 'av', 'accelerate', 'pytorchvideo', 'torchvision', 'torchaudio',\n"
-        "        'yaml', 'matplotlib', 'ccl_cli.recipe', 'ccl_plugins', 'click'}\n"
+        "        'yaml', 'matplotlib', 'ccl_cli.config.recipe', 'ccl_plugins', 'click'}\n"
         "print(*(slow & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -132,7 +132,7 @@ def failing(monkeypatch, error: BaseException) -> None:
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("ccl_cli.recipe_files.builtin_recipes", fail)
+    monkeypatch.setattr("ccl_cli.config.load.builtin_recipes", fail)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_verbosity_before_or_after_the_command(ccl, monkeypatch, place, flags, l
             log.log(getattr(logging, level.upper()), "a line of %s", level)
         raise RecipeError("Enough.")
 
-    monkeypatch.setattr("ccl_cli.recipe_files.load_recipe", load)
+    monkeypatch.setattr("ccl_cli.config.load.load_recipe", load)
     arguments = [*flags, "train"] if place == "before" else ["train", *flags]
     result = ccl(*arguments)
     assert {line.split()[-1] for line in result.err.splitlines() if "a line of" in line} == levels

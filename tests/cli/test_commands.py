@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ccl_cli import __version__
-from ccl_cli.recipe import Recipe
-from ccl_cli.recipe_files import builtin_recipes, load_recipe
+from ccl_cli.config.load import builtin_recipes, load_recipe
+from ccl_cli.config.recipe import Recipe
 from ccl_cli.teachers import weights
 from tests.cli.conftest import spawn
 from tests.plugin_folder import install
@@ -25,7 +25,7 @@ def trained(monkeypatch):
         calls.append((recipe, rest))
         return Path("runs/x/y")
 
-    monkeypatch.setattr("ccl_cli.engine.trainer.train", train)
+    monkeypatch.setattr("ccl_cli.training.trainer.train", train)
     return calls
 
 
@@ -105,7 +105,9 @@ def test_resume_of_nothing(ccl, trained):
 def test_several_processes_are_launched_with_the_same_words(ccl, monkeypatch, trained, command):
     launched = []
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr("ccl_cli.launch.launch", lambda count, words: launched.append((count, words)) or 7)
+    monkeypatch.setattr(
+        "ccl_cli.utils.launch.launch", lambda count, words: launched.append((count, words)) or 7
+    )
     words = [*command, "--num-processes", "3"]
     monkeypatch.setattr(sys, "argv", ["ccl", *words])
     assert ccl(*words).code == 7
@@ -142,7 +144,7 @@ def evaluated(monkeypatch):
         calls.append((run, set(tasks), rest))
         return {key: value for key, value in RESULT.items() if key in tasks or key == "counts"}
 
-    monkeypatch.setattr("ccl_cli.engine.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("ccl_cli.evaluation.evaluate.evaluate", evaluate)
     return calls
 
 

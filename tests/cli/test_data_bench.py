@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ccl_cli.recipe import Recipe
-from ccl_cli.recipe_files import load_recipe
+from ccl_cli.config.load import load_recipe
+from ccl_cli.config.recipe import Recipe
 
 RESULT = {
     "data": {"name": "set", "videos": 12},
@@ -27,7 +27,7 @@ def measured(monkeypatch):
         calls.append((recipe, rest))
         return result
 
-    monkeypatch.setattr("ccl_cli.engine.input_bench.bench_input", bench_input)
+    monkeypatch.setattr("ccl_cli.training.input_bench.bench_input", bench_input)
     return calls, result
 
 

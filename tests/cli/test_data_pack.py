@@ -30,7 +30,7 @@ def packed(monkeypatch):
         calls.append((*args, rest))
         return report
 
-    monkeypatch.setattr("ccl_cli.engine.packing.pack", pack)
+    monkeypatch.setattr("ccl_cli.data.shards.write.pack", pack)
     return calls
 
 

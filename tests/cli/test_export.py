@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from ccl_cli.cli import export as command
-from ccl_cli.engine.artefact import save_model
-from ccl_cli.engine.build import make_student
-from ccl_cli.engine.runs import MODEL
-from ccl_cli.recipe import Recipe
-from ccl_cli.signals import STOPPING, Stopped
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.training.artefact import save_model
+from ccl_cli.training.build import make_student
+from ccl_cli.training.runs import MODEL
+from ccl_cli.utils.signals import STOPPING, Stopped
 from tests.cli.conftest import spawn
 
 CLIP = {"frames": 2, "size": 16, "short_side": 16}
@@ -132,7 +132,7 @@ def test_stopped_it_says_that_nothing_is_there(ccl, model, clips_folder, tmp_pat
     def stop(*args, **kwargs):
         raise Stopped(signal.SIGINT)
 
-    monkeypatch.setattr("ccl_cli.engine.export.export_model", stop)
+    monkeypatch.setattr("ccl_cli.deploy.export.export_model", stop)
     result = ccl("export", str(model), "--output", "out", "--clips", str(clips_folder / "set" / "test"))
     assert (result.code, result.out) == (130, "")
     assert "nothing was written" in result.err

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccl_cli.engine import describing
-from ccl_cli.engine.evaluate import evaluate
+from ccl_cli.deploy import predict
+from ccl_cli.evaluation.evaluate import evaluate
 from tests.models import write_run
 
 
@@ -162,7 +162,7 @@ def test_the_model_may_be_a_run_or_its_file(ccl, run, videos, clips_folder, tmp_
     ("command", "output"), [("predict", "o.csv"), ("predict", "o.jsonl"), ("embed", "o.npz")]
 )
 def test_stopped_it_keeps_what_was_finished(ccl, run, videos, monkeypatch, command, output):
-    real = describing.watch
+    real = predict.watch
 
     def interrupted(*arguments, **settings):
         for number, seen in enumerate(real(*arguments, **settings)):
@@ -170,7 +170,7 @@ def test_stopped_it_keeps_what_was_finished(ccl, run, videos, monkeypatch, comma
                 os.kill(os.getpid(), signal.SIGINT)
             yield seen
 
-    monkeypatch.setattr(describing, "watch", interrupted)
+    monkeypatch.setattr(predict, "watch", interrupted)
     result = ccl(command, "videos", "--output", output)
     partial = Path(output).with_suffix(f".partial{Path(output).suffix}")
     assert (result.code, result.out) == (130, "")
@@ -231,7 +231,7 @@ def test_embed(ccl, run, videos):
         assert file["embedding"].shape == (6, json.loads(str(file["about"]))["dim"])
         norms = np.linalg.norm(file["embedding"], axis=1)
     assert not np.allclose(norms, 1)
-    from ccl_cli.engine.described import described
+    from ccl_cli.evaluation.prediction_cache import described
 
     kept = described(run, "test").described.features.numpy()
     np.testing.assert_array_equal(np.load("f.npz")["embedding"], kept)  # what retrieval evaluation compares

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ccl_cli.cli.probe import _verdicts
-from ccl_cli.engine.probe import RULE
+from ccl_cli.evaluation.classifiers import RULE
 from tests.cli.conftest import spawn
 
 

@@ -119,7 +119,7 @@ TABLE: dict[str, Instead] = {
     "ccl train --recipe mine.yaml --data shards:s3://bucket/packed": Instead(
         "there is no such bucket", "{}", 6, "pip install 'ccl-cli[remote]'"
     ),
-    # Several processes import everything anew; tests/test_launch.py and tests/test_distributed.py have them train.
+    # Several processes import everything anew; tests/utils/test_launch.py and tests/utils/test_distributed.py have them train.
     "torchrun --nproc_per_node 2 -m ccl_cli train --recipe mine.yaml": Instead("starts two processes"),
     "accelerate launch --num_processes 2 -m ccl_cli train --recipe mine.yaml": Instead("two GPUs"),
     "ccl train --recipe mine.yaml --num-processes 2": Instead("two GPUs", "ccl train --recipe mine.yaml"),

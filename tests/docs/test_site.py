@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from ccl_cli.cli.app import OWN, app
-from ccl_cli.recipe import Recipe
+from ccl_cli.config.recipe import Recipe
 from tests.docs.pages import DOCS, PAGES, ROOT, name
 from tests.docs.test_commands import read
 

@@ -65,7 +65,7 @@ def weights(home: Path) -> None:
     import timm
     import torch
 
-    from ccl_cli.spec import parse_model
+    from ccl_cli.config.spec import parse_model
     from ccl_plugins.cnn14 import Cnn14
 
     home.mkdir(parents=True)
@@ -80,7 +80,7 @@ def _tone(label: int, seconds: float = 1.0) -> np.ndarray:
 
 
 def _videos(folder: Path, rng: np.random.Generator) -> None:
-    from ccl_cli.data.write import write_clip
+    from ccl_cli.data.video.video_writer import write_clip
 
     for label, name in enumerate(("applause", "drums")):
         for number in range(4):
@@ -89,7 +89,7 @@ def _videos(folder: Path, rng: np.random.Generator) -> None:
 
 
 def _sounds(folder: Path, rng: np.random.Generator) -> None:
-    from ccl_cli.data.write import write_clip
+    from ccl_cli.data.video.video_writer import write_clip
 
     for label, name in enumerate(("clap", "hit")):
         for number in range(4):

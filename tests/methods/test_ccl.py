@@ -6,16 +6,16 @@ from golden import assert_close, load
 from pydantic import ValidationError
 from torch import nn
 
-from ccl_cli.composition import CompositionHead
-from ccl_cli.data.batch import Batch
-from ccl_cli.distiller import Distiller
+from ccl_cli.config.recipe import Clip
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.losses import cross_entropy
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.ccl import CCL, CCLOptions
-from ccl_cli.recipe import Clip
+from ccl_cli.methods.composition import CompositionHead
+from ccl_cli.methods.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from ccl_cli.training.distiller import Distiller
 
 TEACHERS = {"a": TeacherInfo("audio:a", "audio", 6), "i": TeacherInfo("image:i", "image", 6)}
 SETUPS = {"A": "a", "I": "i", "AI": "ai"}

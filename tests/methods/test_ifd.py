@@ -10,7 +10,7 @@ from golden import TAGS, assert_close, assert_reference, load, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccl_cli.data.batch import Batch
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.ifd import IFD, IFDOptions, ifd, pool_stage
@@ -179,9 +179,9 @@ def test_reductions_differ_by_the_number_of_rows_present():
 
 
 def test_a_real_image_network_shows_stages_that_a_real_student_follows(clips_folder):
-    from ccl_cli.engine.runs import RunFolder
-    from ccl_cli.engine.trainer import train
-    from ccl_cli.recipe import Recipe
+    from ccl_cli.config.recipe import Recipe
+    from ccl_cli.training.runs import RunFolder
+    from ccl_cli.training.trainer import train
 
     values = {
         "data": f"folder:{clips_folder / 'set'}",

@@ -7,9 +7,9 @@ import torch
 from distilling import Example, build, run
 from golden import assert_reference, load
 
-from ccl_cli.data.batch import Batch
-from ccl_cli.losses import cross_entropy
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods.kd import soft_targets
+from ccl_cli.methods.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 

@@ -9,7 +9,7 @@ from golden import TAGS, assert_reference, load, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccl_cli.losses import unit_rows
+from ccl_cli.methods.losses import unit_rows
 from ccl_cli.methods.pkt import PKTOptions, pkt
 
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.spec import parse_model
 from ccl_plugins import cnn14
 from ccl_plugins.cnn14 import Cnn14, Waveform
 from tests.plugins.windows import make_window

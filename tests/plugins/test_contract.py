@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccl_cli.spec import parse_model
+from ccl_cli.config.spec import parse_model
 from ccl_efficientat.teacher import EfficientAT
 from ccl_plugins.cnn14 import Cnn14
 from ccl_plugins.precomputed import Precomputed

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ccl_cli.config.recipe import Clip
+from ccl_cli.config.spec import parse_model
+from ccl_cli.data.clips.centre import MiddleWindow
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.middle import MiddleWindow
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.recipe import Clip
-from ccl_cli.spec import parse_model
 from ccl_cli.teachers import weights
-from ccl_cli.teachers.fit import FitOptions, fit
+from ccl_cli.training.fit_teacher import FitOptions, fit
 from ccl_efficientat.network import mobilenet
 from ccl_efficientat.sound import LogMel, Sound, mel_filters
 from ccl_efficientat.teacher import EfficientAT, audioset_classes

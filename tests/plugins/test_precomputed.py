@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import DataError, PluginError
-from ccl_cli.spec import parse_model
 from ccl_plugins.precomputed import LookUp, Precomputed, open_table
 from tests.plugins.windows import make_window
 

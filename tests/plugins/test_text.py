@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import DataError, EnvironmentError_, PluginError, WeightsError
-from ccl_cli.spec import parse_model
 from ccl_text.sentences import BYTES, readable, to_bytes, to_texts
 from ccl_text.teacher import DEFAULT, SentenceTeacher
 from tests.plugins.sentence_encoder import write_encoder

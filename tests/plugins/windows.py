@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.window import Window
 
 
 @dataclass

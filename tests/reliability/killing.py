@@ -23,8 +23,8 @@ from pathlib import Path
 
 from tests.docs.warm import fork_instead
 
-_PRELOAD = ["ccl_cli.bench.preload", "ccl_cli.report.table", "ccl_cli.engine.indexing", "ccl_cli.engine.packing",
-            "ccl_cli.data.prepare", "ccl_plugins.precomputed", "ccl_plugins.small", "faiss", __name__]  # fmt: skip
+_PRELOAD = ["ccl_cli.bench.preload", "ccl_cli.report.table", "ccl_cli.search.index", "ccl_cli.data.shards.write",
+            "ccl_cli.data.checks.prepare", "ccl_plugins.precomputed", "ccl_plugins.small", "faiss", __name__]  # fmt: skip
 _WRITES = {
     "os.rename",
     "os.remove",

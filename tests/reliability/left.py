@@ -17,8 +17,8 @@ import yaml
 from safetensors.torch import load_file
 
 from ccl_cli.data.manifest import Manifest
-from ccl_cli.engine.library import open_library
-from ccl_cli.teachers.cache import Cached, is_unfinished
+from ccl_cli.search.store import open_library
+from ccl_cli.teachers.embedding_cache import Cached, is_unfinished
 
 # What tells a time, or where a run was.
 _TIMES = {"clips_per_s", "data_wait", "seconds", "built", "mtime"}

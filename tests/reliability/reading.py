@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 import torch
 
-from ccl_cli.data.dataset import Sample, TrainingSet
-from ccl_cli.data.decode import index_video, iter_windows, read_frames
-from ccl_cli.data.look import Subject, decode, look
+from ccl_cli.config.recipe import Clip
+from ccl_cli.data.checks.inspect import Subject, decode, look
+from ccl_cli.data.clips.dataset import Sample, TrainingSet
+from ccl_cli.data.clips.epoch_sampler import Draw
+from ccl_cli.data.clips.window import Window
+from ccl_cli.data.clips.windows import SlidingWindows
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.sampler import Draw
-from ccl_cli.data.sound import read_audio
-from ccl_cli.data.window import Window
-from ccl_cli.data.windows import SlidingWindows
+from ccl_cli.data.video.decode import index_video, iter_windows, read_frames
+from ccl_cli.data.video.sound import read_audio
 from ccl_cli.errors import DataError
-from ccl_cli.recipe import Clip
 
 CLIP = Clip(frames=8, size=48, short_side=56)
 

@@ -16,17 +16,17 @@ from safetensors.torch import load_file
 
 from ccl_cli.bench.matrix import final_cells
 from ccl_cli.bench.run import folder_of, run_bench
-from ccl_cli.data.encode import Settings
-from ccl_cli.data.sampler import EpochSampler
+from ccl_cli.config.load import to_yaml
+from ccl_cli.data.clips.epoch_sampler import EpochSampler
+from ccl_cli.data.shards.encode import Settings
+from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
-from ccl_cli.engine.build import build
-from ccl_cli.engine.evaluate import evaluate
-from ccl_cli.engine.packing import pack
-from ccl_cli.engine.trainer import train
-from ccl_cli.recipe_files import to_yaml
+from ccl_cli.evaluation.evaluate import evaluate
+from ccl_cli.training.build import build
+from ccl_cli.training.trainer import train
 from tests.bench.test_run import recipe as bench_recipe
-from tests.engine.test_training import ended, lines, recipe, start
 from tests.reliability.tally import full
+from tests.training.test_training import ended, lines, recipe, start
 
 METHODS = ["ccl", "baseline", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd"]
 LIVE = ["audio:small?weights=random", "image:small?weights=random"]

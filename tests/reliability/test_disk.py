@@ -19,12 +19,12 @@ import pytest
 import torch
 
 from ccl_cli.data.manifest import Manifest
-from ccl_cli.data.write import write_clip
-from ccl_cli.engine.checkpoint import save_state
+from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError
-from ccl_cli.files import write_text
-from ccl_cli.rows import csv_form, row_file
-from ccl_cli.tensor_files import write_tensors
+from ccl_cli.training.checkpoint import save_state
+from ccl_cli.utils.files import write_text
+from ccl_cli.utils.rows import csv_form, row_file
+from ccl_cli.utils.tensor_files import write_tensors
 from tests.docs.warm import warm_ccl
 from tests.reliability.processes import OBEY, Ccl, Disk, Ended, check_refusal, contents, small_disk
 from tests.web import Server, serving

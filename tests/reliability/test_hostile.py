@@ -26,21 +26,21 @@ import torch
 from safetensors.torch import save_file
 
 from ccl_cli.__main__ import main
-from ccl_cli.data.location import Member, Packed
+from ccl_cli.config.load import load_recipe
+from ccl_cli.config.spec import parse_model
 from ccl_cli.data.manifest import Manifest
-from ccl_cli.data.packed import index as index_packed
-from ccl_cli.data.shards import read_manifest, read_shard
+from ccl_cli.data.shards.index import read_manifest, read_shard
 from ccl_cli.data.sources import load_data
-from ccl_cli.download import download
-from ccl_cli.engine import checkpoint
-from ccl_cli.engine.artefact import load_model
-from ccl_cli.engine.build import load_teachers, make_student
+from ccl_cli.data.video.packed import index as index_packed
+from ccl_cli.data.video.storage import Member, Packed
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, RecipeError, WeightsError
-from ccl_cli.recipe_files import load_recipe
-from ccl_cli.rows import csv_text
-from ccl_cli.spec import parse_model
-from ccl_cli.teachers.cache import Cached
+from ccl_cli.teachers.embedding_cache import Cached
 from ccl_cli.teachers.weights import WeightFile, load_state, pull
+from ccl_cli.training import checkpoint
+from ccl_cli.training.artefact import load_model
+from ccl_cli.training.build import load_teachers, make_student
+from ccl_cli.utils.download import download
+from ccl_cli.utils.rows import csv_text
 from tests.browser import browser
 from tests.models import write_run
 from tests.reliability.tally import full
@@ -397,9 +397,9 @@ def odd(rng: random.Random, value: object) -> object:
 
 
 def test_records_and_indexes_of_shards_may_lie(tally, trials, clips_folder, tmp_path):
-    from ccl_cli.data.decode import read_frames
-    from ccl_cli.data.encode import Settings
-    from ccl_cli.engine.packing import pack
+    from ccl_cli.data.shards.encode import Settings
+    from ccl_cli.data.shards.write import pack
+    from ccl_cli.data.video.decode import read_frames
 
     pack(
         f"folder:{clips_folder / 'set'}",
@@ -473,7 +473,7 @@ def test_manifests_keep_to_their_root(tally, tmp_path):
 
 
 def test_lists_are_unpacked_into_their_own_folder(tally, monkeypatch, tmp_path):
-    from ccl_cli.data.prepare import fetch_list
+    from ccl_cli.data.checks.prepare import fetch_list
     from ccl_cli.data.sources.about import ListFile
 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -748,7 +748,7 @@ def test_other_bytes_than_the_published_ones_are_thrown_away(tally, trials, monk
 
 
 def test_a_video_that_is_a_playlist_opens_nothing_else(tally, monkeypatch, tmp_path):
-    from ccl_cli.data.decode import read_frames
+    from ccl_cli.data.video.decode import read_frames
 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving(Server()) as server:

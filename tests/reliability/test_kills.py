@@ -21,11 +21,11 @@ import pytest
 import torch
 import yaml
 
-from ccl_cli.engine.checkpoint import load_state, save_state
-from ccl_cli.engine.trainer import train
-from tests.engine.test_training import recipe
+from ccl_cli.training.checkpoint import load_state, save_state
+from ccl_cli.training.trainer import train
 from tests.reliability.killing import Command, emptied, fresh_server
 from tests.reliability.left import check_whole, left_over, result, same
+from tests.training.test_training import recipe
 
 REFUSED = r"Error: .*(Another process|is not empty|is running in|has finished)"
 JOBS = ("train", "train, 1 worker", "bench", "cache build", "data prepare", "data pack", "index")
@@ -125,7 +125,7 @@ def jobs(clips_folder, tmp_path_factory) -> dict[str, Job]:
     untaught = recipe(clips_folder, **tiny, teachers=[], method="baseline", train={"max_steps": 1})
     run = train(untaught, output=root / "run")
     once = ("train", "--recipe", str(root / "train.yaml"), "--output", "run")
-    source, few = f"folder:{files}", {"ccl_cli.engine.caching.PART": 2}
+    source, few = f"folder:{files}", {"ccl_cli.training.caching.PART": 2}
     sound = ("--shard-size", "1", "--audio-rate", "192000")  # so much of it that there are several shards
     made = (
         Job("train", once, "run"),

@@ -15,18 +15,18 @@ import pytest
 import torch
 
 from ccl_cli.__main__ import main
-from ccl_cli.data.dataset import Loaded, TrainingSet, training_loader
-from ccl_cli.data.findings import Effort
+from ccl_cli.config.recipe import Clip
+from ccl_cli.data.checks.findings import Effort
+from ccl_cli.data.checks.verify import verify
+from ccl_cli.data.clips.dataset import Loaded, TrainingSet, training_loader
+from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sampler import EpochSampler
 from ccl_cli.data.sources import load_data
-from ccl_cli.data.verify import verify
-from ccl_cli.data.write import write_clip
-from ccl_cli.engine.describing import fingerprint
-from ccl_cli.engine.evaluate import evaluate
-from ccl_cli.engine.library import create, open_library, stamp_of
-from ccl_cli.engine.metrics import recognition, retrieval
-from ccl_cli.recipe import Clip
+from ccl_cli.data.video.video_writer import write_clip
+from ccl_cli.deploy.predict import fingerprint
+from ccl_cli.evaluation.evaluate import evaluate
+from ccl_cli.evaluation.metrics import recognition, retrieval
+from ccl_cli.search.store import create, open_library, stamp_of
 from tests.conftest import moving_stripes
 from tests.reliability.measured import Watch, ccl
 from tests.reliability.reading import Listens
@@ -268,7 +268,7 @@ def test_a_large_gallery(tiny, tmp_path, tally, trials):
 
 
 def evaluate_dim(model: Path) -> int:
-    from ccl_cli.engine.artefact import load_model
+    from ccl_cli.training.artefact import load_model
 
     return load_model(model).student.feature_dim
 

@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 import torch
 
-from ccl_cli.data.crash_proof import Lost, run_each
-from ccl_cli.data.dataset import Loaded, TrainingSet, training_loader
-from ccl_cli.data.findings import Effort
-from ccl_cli.data.look import Subject, look
+from ccl_cli.data.checks.crash_proof import Lost, run_each
+from ccl_cli.data.checks.findings import Effort
+from ccl_cli.data.checks.inspect import Subject, look
+from ccl_cli.data.checks.verify import verify
+from ccl_cli.data.clips.dataset import Loaded, TrainingSet, training_loader
+from ccl_cli.data.clips.epoch_sampler import EpochSampler
+from ccl_cli.data.clips.windows import SlidingWindows, window_loader
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sampler import EpochSampler
-from ccl_cli.data.verify import verify
-from ccl_cli.data.windows import SlidingWindows, window_loader
 from ccl_cli.errors import DataError
-from tests.data.test_replacement import children
+from tests.data.clips.test_replacement import children
 from tests.reliability.damage import DAMAGES, FORMS, damaged, sequence_header, small_copy, with_field
 from tests.reliability.reading import CLIP, Listens, Outcome, look_and_read_the_middle, read
 

@@ -15,23 +15,23 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ccl_cli.__main__ import main
-from ccl_cli.data.batch import Batch
-from ccl_cli.data.write import write_clip
-from ccl_cli.distributed import masked_mean
-from ccl_cli.engine import trainer
-from ccl_cli.engine.build import load_method
-from ccl_cli.engine.evaluate import evaluate
-from ccl_cli.engine.metrics import recognition, retrieval
-from ccl_cli.engine.trainer import train
+from ccl_cli.config.load import to_yaml
+from ccl_cli.data.clips.batch import Batch
+from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError, DataError, RecipeError
-from ccl_cli.losses import cross_entropy
+from ccl_cli.evaluation.evaluate import evaluate
+from ccl_cli.evaluation.metrics import recognition, retrieval
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.recipe_files import to_yaml
+from ccl_cli.methods.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
-from tests.engine.test_training import ended, lines, recipe, start
+from ccl_cli.training import trainer
+from ccl_cli.training.build import load_method
+from ccl_cli.training.trainer import train
+from ccl_cli.utils.distributed import masked_mean
 from tests.plugin_folder import install
-from tests.test_distributed import VARIANTS
+from tests.training.test_training import ended, lines, recipe, start
+from tests.utils.test_distributed import VARIANTS
 
 METHODS = ["baseline", "ccl", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd"]
 SMALL = {"clip": {"frames": 4, "size": 32, "short_side": 48}, "optim": {"lr": 1e-4}}

@@ -18,24 +18,23 @@ from distilling import build as build_relational
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ccl_cli import losses
-from ccl_cli.data.batch import Batch
-from ccl_cli.data.dataset import TrainingSet
-from ccl_cli.data.decode import frame_range, iter_windows, read_frames
-from ccl_cli.data.info import VideoInfo
-from ccl_cli.data.location import Member, Packed
+from ccl_cli.config.recipe import Clip
+from ccl_cli.config.spec import Spec, parse_data, parse_model
+from ccl_cli.data.clips.batch import Batch
+from ccl_cli.data.clips.centre import MiddleWindow
+from ccl_cli.data.clips.dataset import TrainingSet
+from ccl_cli.data.clips.epoch_sampler import Draw, EpochSampler
+from ccl_cli.data.clips.transforms import _random_crop, eval_view, train_view
+from ccl_cli.data.clips.windows import SlidingWindows
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
-from ccl_cli.data.middle import MiddleWindow
-from ccl_cli.data.sampler import Draw, EpochSampler
 from ccl_cli.data.sources import csv as csv_source
-from ccl_cli.data.transforms import _random_crop, eval_view, train_view
-from ccl_cli.data.windows import SlidingWindows
-from ccl_cli.data.write import write_clip
-from ccl_cli.engine import searching
-from ccl_cli.engine.library import create, open_library
-from ccl_cli.engine.metrics import directions, recognition, retrieval
+from ccl_cli.data.video.decode import frame_range, iter_windows, read_frames
+from ccl_cli.data.video.metadata import VideoInfo
+from ccl_cli.data.video.storage import Member, Packed
+from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError
-from ccl_cli.methods import Setting, TeacherInfo
+from ccl_cli.evaluation.metrics import directions, recognition, retrieval
+from ccl_cli.methods import Setting, TeacherInfo, losses
 from ccl_cli.methods.cckd import congruence, taylor_kernel
 from ccl_cli.methods.ccl import CCL
 from ccl_cli.methods.cmc import CMC
@@ -46,8 +45,8 @@ from ccl_cli.methods.kd import soft_targets
 from ccl_cli.methods.pkt import pkt
 from ccl_cli.methods.relational import Rows
 from ccl_cli.methods.rkd import angle_loss, comparable, distance_loss, geometry
-from ccl_cli.recipe import Clip
-from ccl_cli.spec import Spec, parse_data, parse_model
+from ccl_cli.search import query
+from ccl_cli.search.store import create, open_library
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from tests.reliability import plain
@@ -310,7 +309,7 @@ def test_the_composition_is_that_of_the_formula(holds):
 
 
 def losses_head(width: int):
-    from ccl_cli.composition import CompositionHead
+    from ccl_cli.methods.composition import CompositionHead
 
     return CompositionHead(width, width, 3).double()
 
@@ -593,7 +592,7 @@ STRETCH = dict(
 
 def _stretch(path: Path, begin, share) -> tuple[float | None, float | None, int, int]:
     """Start and end in seconds by shares of the video, and the frames that they mean."""
-    from ccl_cli.data.decode import index_video
+    from ccl_cli.data.video.decode import index_video
 
     info = index_video(path)
     start = None if begin is None else begin * info.duration
@@ -694,7 +693,7 @@ def test_training_windows_lie_inside(holds, counted):
 
 
 def _centre(path: Path, first: int, count: int) -> float:
-    from ccl_cli.data.decode import index_video
+    from ccl_cli.data.video.decode import index_video
 
     info = index_video(path)
     return (info.time(first) + info.time(first + count)) / 2
@@ -855,8 +854,8 @@ def test_retrieval_counts_as_one_would(holds):
 
 def test_search_in_blocks_finds_what_sorting_finds(holds, tmp_path, monkeypatch):
     def check(seed, videos, queries, top, block, at_once):
-        monkeypatch.setattr("ccl_cli.engine.library._ROWS", block)
-        monkeypatch.setattr(searching, "_SCORES_AT_ONCE", at_once)
+        monkeypatch.setattr("ccl_cli.search.store._ROWS", block)
+        monkeypatch.setattr(query, "_SCORES_AT_ONCE", at_once)
         rng = np.random.default_rng(seed)
         unit, _ = directions(torch.from_numpy(rng.normal(size=(videos, 4)).astype(np.float32)))
         asked, _ = directions(torch.from_numpy(rng.normal(size=(queries, 4)).astype(np.float32)))
@@ -864,7 +863,7 @@ def test_search_in_blocks_finds_what_sorting_finds(holds, tmp_path, monkeypatch)
             library.drop(list(library.known()))
             for place, vector in enumerate(unit.numpy()):
                 library.put(f"/v/{place}", STAMP, 1, vector)
-            cosines, numbers = searching.nearest(library, asked, min(top, videos))
+            cosines, numbers = query.nearest(library, asked, min(top, videos))
             paths = library.paths(numbers.ravel().tolist())
         scores = asked.double() @ unit.double().T
         for row, found, place in zip(scores, cosines, numbers, strict=True):

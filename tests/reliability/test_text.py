@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save
 
 from ccl_cli import registry
-from ccl_cli.console import _unexpected
 from ccl_cli.errors import CclError, Several
+from ccl_cli.utils.console import _unexpected
 from tests.cli.conftest import ccl  # noqa: F401
 from tests.reliability.mutations import as_json, damaged, twisted
 from tests.report.folders import write_cell, write_run
@@ -153,7 +153,7 @@ bench:
 
 @reader("recipes", 2_500)
 def _recipes(folder: Path) -> Reading:
-    from ccl_cli.recipe_files import check_recipe, load_recipe, to_yaml
+    from ccl_cli.config.load import check_recipe, load_recipe, to_yaml
 
     def load() -> object:
         recipe = load_recipe(str(folder / "r.yaml"))
@@ -175,7 +175,7 @@ def _recipes(folder: Path) -> Reading:
 @reader("benchmarks of a recipe, laid out", 500)
 def _matrix(folder: Path) -> Reading:
     from ccl_cli.bench import matrix
-    from ccl_cli.recipe_files import load_recipe
+    from ccl_cli.config.load import load_recipe
 
     def load() -> object:
         recipe = load_recipe(str(folder / "r.yaml"))
@@ -196,7 +196,7 @@ def _matrix(folder: Path) -> Reading:
 
 @reader("--set KEY=VALUE", 4_000)
 def _overrides(folder: Path) -> Reading:
-    from ccl_cli.recipe_files import check_recipe, load_recipe
+    from ccl_cli.config.load import check_recipe, load_recipe
 
     seeds = [
         b"train.epochs=3",
@@ -210,7 +210,7 @@ def _overrides(folder: Path) -> Reading:
 
 @reader("teachers, students and data sets as typed", 9_000)
 def _specs(folder: Path) -> Reading:
-    from ccl_cli.spec import parse_data, parse_model
+    from ccl_cli.config.spec import parse_data, parse_model
     from ccl_cli.teachers.fitted import as_fitted
 
     def both(text: str) -> None:
@@ -231,8 +231,8 @@ def _specs(folder: Path) -> Reading:
 
 @reader("options of data sets", 6_000)
 def _options(folder: Path) -> Reading:
+    from ccl_cli.config.spec import parse_data
     from ccl_cli.data.sources import load_data
-    from ccl_cli.spec import parse_data
 
     for name in ("a/1.mp4", "a/2.mp4", "a/1²3.mp4", "b/1.mp4", "b/2.mp4"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -357,7 +357,7 @@ def _captions(folder: Path) -> Reading:
 
 @reader("the index of shards", 3_000)
 def _index(folder: Path) -> Reading:
-    from ccl_cli.data.shards import read_manifest
+    from ccl_cli.data.shards.index import read_manifest
     from ccl_cli.data.sources.manifest import load
 
     (folder / "train-000000.tar").write_bytes(bytes(10_240))
@@ -388,9 +388,9 @@ def _index(folder: Path) -> Reading:
 
 @reader("records of packed videos", 6_000)
 def _records(folder: Path) -> Reading:
-    from ccl_cli.data import packed
-    from ccl_cli.data.location import Member, Packed
-    from ccl_cli.data.media import frame_range, index_video
+    from ccl_cli.data.video import packed
+    from ccl_cli.data.video.media import frame_range, index_video
+    from ccl_cli.data.video.storage import Member, Packed
 
     picture = {
         "width": 8,
@@ -430,7 +430,7 @@ def _records(folder: Path) -> Reading:
 @reader("headers of caches", 5_000)
 def _caches(folder: Path) -> Reading:
     from ccl_cli.cli.cache import _row
-    from ccl_cli.teachers.cache import STATES, Cached
+    from ccl_cli.teachers.embedding_cache import STATES, Cached
 
     np.save(folder / "embedding.npy", np.zeros((2, 1, 3), np.float32))
     np.save(folder / "state.npy", np.zeros(2, np.uint8))
@@ -463,9 +463,9 @@ def framed(whole: bytes) -> bytes:
 # The network that a header names is built, whatever network that is.
 @reader("headers of models, networks built in 10 s", 200, quick=2, seconds=10)
 def _models(folder: Path) -> Reading:
-    from ccl_cli.engine.artefact import load_model
-    from ccl_cli.engine.build import make_student
-    from ccl_cli.recipe import Recipe
+    from ccl_cli.config.recipe import Recipe
+    from ccl_cli.training.artefact import load_model
+    from ccl_cli.training.build import make_student
 
     recipe = Recipe(student="r2plus1d_tiny", method="baseline", clip={"frames": 4, "size": 32})
     seed = {
@@ -486,9 +486,9 @@ def _models(folder: Path) -> Reading:
 
 @reader("headers of safetensors files", 6_000)
 def _safetensors(folder: Path) -> Reading:
-    from ccl_cli.engine.artefact import load_model
     from ccl_cli.teachers.fitted import read_fitted
     from ccl_cli.teachers.weights import load_state
+    from ccl_cli.training.artefact import load_model
 
     whole = save({"a": torch.zeros(3), "b": torch.zeros(2, 2)}, {"ccl": json.dumps({"format": "x"})})
     (size,) = struct.unpack("<Q", whole[:8])
@@ -504,7 +504,7 @@ def _safetensors(folder: Path) -> Reading:
 
 @reader("headers of fitted teachers", 6_000)
 def _fitted(folder: Path) -> Reading:
-    from ccl_cli.spec import parse_model
+    from ccl_cli.config.spec import parse_model
     from ccl_cli.teachers.fitted import as_fitted
 
     seed = {
@@ -542,7 +542,7 @@ def _precomputed(folder: Path) -> Reading:
 
 @reader("features kept beside a run", 1_200)
 def _described(folder: Path) -> Reading:
-    from ccl_cli.engine.described import _read as read_described
+    from ccl_cli.evaluation.prediction_cache import _read as read_described
 
     key, path = {"model": "m", "videos": "v"}, folder / "d.safetensors"
     tensors = {
@@ -564,8 +564,8 @@ def _libraries(folder: Path) -> Reading:
     import sqlite3
     from contextlib import closing
 
-    from ccl_cli.engine.indexing import own_model
-    from ccl_cli.engine.library import create, open_library
+    from ccl_cli.search.index import own_model
+    from ccl_cli.search.store import create, open_library
 
     create(folder, model=folder / "gone", fingerprint="f", dim=3)
     about = {"format": "ccl-library-1", "model": "/x", "fingerprint": "f", "dim": 3, "roots": ["/a"]}
@@ -619,12 +619,12 @@ def run_of(folder: Path, **more: Any) -> Path:
 def everything(run: Path) -> Callable[[], object]:
     """All reports of the runs beside this one."""
     from ccl_cli.bench.cell import reason
-    from ccl_cli.engine.runs import RunFolder
+    from ccl_cli.deploy.card import figures
     from ccl_cli.report import classes, curves, latex, markdown, paired, provenance, records, terminal
-    from ccl_cli.report.card import figures
     from ccl_cli.report.collect import collect
     from ccl_cli.report.study import study
     from ccl_cli.report.table import summarise, tables
+    from ccl_cli.training.runs import RunFolder
 
     def read() -> None:
         reason(run)
@@ -713,7 +713,7 @@ def _run_recipes(folder: Path) -> Reading:
 
 @reader("how teachers go with classes", 300)
 def _correspondences(folder: Path) -> Reading:
-    from ccl_cli.engine import correspondence
+    from ccl_cli.evaluation import correspondence
 
     run = write_run(folder / "run", top1=50.0)
     sample = {"video": "a/1", "label": "a", "verdict": "knows", "top": [["dog", 50.0], ["cat", 2.0]]}

@@ -9,9 +9,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ccl_cli.engine.runs import CELL, ERROR, RECIPE, SUMMARY
-from ccl_cli.recipe import Recipe
-from ccl_cli.recipe_files import to_yaml
+from ccl_cli.config.load import to_yaml
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.training.runs import CELL, ERROR, RECIPE, SUMMARY
 
 TEACHERS = {"A": ["audio:cnn14"], "I": ["image:resnet34"], "AI": ["audio:cnn14", "image:resnet34"], "": []}
 _clock = count(1)

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from ccl_cli.engine import correspondence as engine
 from ccl_cli.errors import DataError
+from ccl_cli.evaluation import correspondence as engine
 from ccl_cli.report import correspondence
 from ccl_cli.report.correspondence import Absent, Heard, find, percent
 from ccl_cli.report.figures import write_figure

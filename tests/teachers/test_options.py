@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import PluginError
-from ccl_cli.spec import parse_model
 from ccl_cli.teachers.options import read_options
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import WeightsError
-from ccl_cli.spec import parse_model
 from ccl_cli.teachers.weights import WeightFile, as_safetensors, load_state, locate
 
 FILE = WeightFile("net.pth", "https://example.org/net.pth?download=1")

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccl_cli.data.encode import Settings
 from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.shards.encode import Settings
+from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
-from ccl_cli.engine.packing import pack
 from ccl_cli.errors import DataError
 from ccl_cli.testing import check_dataset
 from ccl_cli.testing import dataset as kit

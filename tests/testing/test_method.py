@@ -9,12 +9,12 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from ccl_cli.distributed import masked_mean
 from ccl_cli.errors import PluginError
 from ccl_cli.methods import Method, MethodOptions
 from ccl_cli.registry import METHODS, names
 from ccl_cli.testing import check_method
 from ccl_cli.testing import method as kit
+from ccl_cli.utils.distributed import masked_mean
 
 
 class Options(MethodOptions):

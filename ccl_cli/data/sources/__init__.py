@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from ccl_cli import registry
+from ccl_cli.config.spec import Spec, parse_data
 from ccl_cli.data.manifest import DataSource, Manifest
 from ccl_cli.errors import RecipeError
-from ccl_cli.spec import Spec, parse_data
 
 SUFFIXES = frozenset(
     f".{suffix}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ccl_cli.errors import DataError
-from ccl_cli.paths import data_dir
+from ccl_cli.utils.paths import data_dir
 
 Source = TypeVar("Source", bound=Callable[..., Any])
 
@@ -23,7 +23,7 @@ class ListFile:
         title: What it is called, for example "annotations".
         name: Its file name; of a zip archive, the folder that is in it.
         url: Where it can be downloaded.
-        checksum: As in :func:`ccl_cli.download.fault`; None where none is known.
+        checksum: As in :func:`ccl_cli.utils.download.fault`; None where none is known.
     """
 
     title: str

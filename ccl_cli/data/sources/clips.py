@@ -22,9 +22,9 @@ from pydantic import Field
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import folder
 from ccl_cli.data.sources.about import described
-from ccl_cli.data.write import claim_folder, write_clip
+from ccl_cli.data.video.video_writer import claim_folder, write_clip
 from ccl_cli.errors import EnvironmentError_
-from ccl_cli.paths import cache_dir
+from ccl_cli.utils.paths import cache_dir
 
 Floats = NDArray[np.floating[Any]]
 Motion = Callable[[Floats], tuple[Any, Any, Any]]

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ccl_cli import json_text
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources.about import described
 from ccl_cli.errors import DataError
+from ccl_cli.utils import json_text
 
 _log = logging.getLogger("ccl")
 

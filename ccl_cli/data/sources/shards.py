@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccl_cli.data.manifest import Manifest
-from ccl_cli.data.ranges import is_url
 from ccl_cli.data.sources.about import described
+from ccl_cli.data.video.ranges import is_url
 from ccl_cli.errors import DataError
 
 
@@ -24,7 +24,7 @@ def load(location: str) -> Manifest:
         DataError: no shards there, or some are not what the index says.
         EnvironmentError_: a server cannot be reached, or cannot send parts of files.
     """
-    from ccl_cli.data.shards import read_manifest
+    from ccl_cli.data.shards.index import read_manifest
 
     if not location:
         raise DataError(

@@ -47,14 +47,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ccl_cli.data import world
+from ccl_cli.data.clips.workers import cores
 from ccl_cli.data.manifest import SPLITS, Manifest
-from ccl_cli.data.sources import folder
+from ccl_cli.data.sources import folder, world
 from ccl_cli.data.sources.about import described
-from ccl_cli.data.workers import cores
-from ccl_cli.data.write import claim_folder, write_clip
+from ccl_cli.data.video.video_writer import claim_folder, write_clip
 from ccl_cli.errors import EnvironmentError_, RecipeError
-from ccl_cli.paths import cache_dir
+from ccl_cli.utils.paths import cache_dir
 
 Labels = Literal["actions", "objects", "sounds"]
 Count = Annotated[int, Field(ge=1)]

@@ -16,7 +16,7 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import videos_by_stem
 from ccl_cli.data.sources.about import ListFile, ListMissing, Published, described
 from ccl_cli.errors import DataError
-from ccl_cli.paths import data_dir
+from ccl_cli.utils.paths import data_dir
 
 Number = Annotated[int, Field(ge=1, le=3)]
 _FOLDERS = ("UCF-101", "UCF101", "ucf101")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from ccl_cli.data.window import Window
+    from ccl_cli.data.clips.window import Window
     from ccl_cli.teachers import Views
 
 RATE = 32_000  # Hz

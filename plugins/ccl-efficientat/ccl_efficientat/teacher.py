@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from ccl_cli.config.spec import Spec
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.options import read_options

@@ -13,7 +13,7 @@ from ccl_cli.errors import PluginError
 from ccl_text.captions import read_captions
 
 if TYPE_CHECKING:
-    from ccl_cli.data.window import Window
+    from ccl_cli.data.clips.window import Window
     from ccl_cli.teachers import Views
 
 BYTES = 1024  # of a sentence; encoders read fewer words than that holds

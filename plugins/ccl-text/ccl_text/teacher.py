@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from ccl_cli.config.spec import Spec
 from ccl_cli.errors import EnvironmentError_, PluginError, WeightsError
-from ccl_cli.spec import Spec
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.options import read_options
 from ccl_cli.teachers.weights import WeightFile

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccl_cli.data.dataset import TrainingSet
-from ccl_cli.data.sampler import Draw
+from ccl_cli.config.recipe import Clip
+from ccl_cli.data.clips.dataset import TrainingSet
+from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.sources import load_source
 from ccl_cli.data.sources.activitynet import load
-from ccl_cli.data.write import write_clip
+from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import DataError, RecipeError
-from ccl_cli.recipe import Clip
 from tests.data.sources.refusals import refusal
 
 LIST = "activity_net.v1-3.min.json"

@@ -1,0 +1,1 @@
+"""Recipes: their fields, their files, and the grammar that names teachers, students and data sets."""

@@ -1,0 +1,1 @@
+"""Is the data what one thinks? Every file inspected, and counted."""

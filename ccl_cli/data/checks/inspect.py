@@ -1,0 +1,156 @@
+"""What can be told of one video file: looked at as training would read it, decoded whole, or by its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import av
+
+from ccl_cli.data.video.media import (
+    SILENCE,
+    best_stream,
+    channels,
+    decoded,
+    frame_range,
+    index_video,
+    opened,
+    packets_of,
+)
+from ccl_cli.data.video.metadata import VideoInfo
+from ccl_cli.errors import DataError
+
+SoundState = Literal["present", "silent", "no track"]
+_WHOLE = 0.9  # share of what its header promises that a file must hold; headers round
+_SHORTEST_CUT = 0.5  # seconds
+
+
+class Subject(NamedTuple):
+    """A file, or a stretch of one.
+
+    Attributes:
+        path: The file.
+        start: Seconds where the stretch begins; None: the file's start.
+        end: Seconds where it ends; None: the file's end.
+    """
+
+    path: str
+    start: float | None = None
+    end: float | None = None
+
+
+class Finding(NamedTuple):
+    """What a look at a subject tells.
+
+    Attributes:
+        fault: Why it cannot be read; None where it can.
+        damage: Why it is not whole, although it can be read.
+        frames: Number of frames.
+        seconds: Length.
+        width: Pixels, as stored.
+        height: Pixels, as stored.
+        sound: "silent" when no sample of any channel reaches 1e-4.
+    """
+
+    fault: str | None = None
+    damage: str | None = None
+    frames: int = 0
+    seconds: float = 0.0
+    width: int = 0
+    height: int = 0
+    sound: SoundState = "no track"
+
+    @property
+    def rate(self) -> float:
+        """Frames per second."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+
+def look(subject: Subject) -> Finding:
+    """Index a video and listen until something is heard.
+
+    Raises:
+        DataError: the disk refuses, which says nothing of the file.
+    """
+    try:
+        info = index_video(Path(subject.path))
+        first, count = frame_range(info, subject.start, subject.end)
+        sound = _sound(info, subject)
+    except DataError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        return Finding(error.message.replace(f"'{subject.path}'", "it").rstrip("."))
+    seconds = info.time(first + count) - info.time(first)
+    return Finding(None, _cut_off(info), count, round(seconds, 4), info.width, info.height, sound)
+
+
+def decode(subject: Subject) -> str | None:
+    """Decode all of a file.
+
+    Returns:
+        What is damaged, or None.
+
+    Raises:
+        DataError: the file cannot be opened.
+    """
+    damaged: Counter[str] = Counter()
+    with opened(Path(subject.path)) as container:
+        streams = [each for kind in ("video", "audio") if (each := best_stream(container, kind))]
+        if not streams:
+            return "it holds neither picture nor sound"
+        packets = container.demux(*streams)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError as error:
+                return f"it ends early: {error.strerror}"
+            except IndexError:  # as in packets_of
+                return "a further stream begins in its middle"
+            if packet is None:
+                break
+            damaged[packet.stream.type] += _damaged(packet)
+    said = [f"damaged {kind} packets: {count}" for kind, count in damaged.items() if count]
+    return ", ".join(said) or None
+
+
+def digest(subject: Subject) -> str:
+    """Thirty-two hex digits over the bytes of a file."""
+    with Path(subject.path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _damaged(packet: Any) -> bool:
+    try:
+        frames = packet.decode()
+    except av.FFmpegError:
+        return True
+    return packet.is_corrupt or any(frame.is_corrupt for frame in frames)
+
+
+def _cut_off(info: VideoInfo) -> str | None:
+    end = max(info.time(info.frames), info.audio.end if info.audio else 0.0)
+    if end >= min(_WHOLE * info.promised, info.promised - _SHORTEST_CUT):
+        return None
+    return f"it ends after {end:.1f} of {info.promised:.1f} s"
+
+
+def _sound(info: VideoInfo, subject: Subject) -> SoundState:
+    if info.audio is None:
+        return "no track"
+    start = info.audio.start if subject.start is None else max(info.audio.start, subject.start)
+    end = info.audio.end if subject.end is None else min(info.audio.end, subject.end)
+    heard = False
+    with opened(info.path) as container:
+        audio = best_stream(container, "audio")
+        for frame in decoded(audio, packets_of(container, audio)):
+            heard = True
+            at = start if frame.pts is None else frame.time - info.origin
+            if at >= end:
+                break
+            if at + frame.samples / frame.sample_rate > start and abs(channels(frame)).max() >= SILENCE:
+                return "present"
+    if not heard:
+        raise DataError(f"The sound track of '{info.path}' cannot be decoded.")
+    return "silent"

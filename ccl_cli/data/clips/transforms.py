@@ -1,0 +1,80 @@
+"""The student's views of decoded frames: a random one for training, a central one for evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.transforms.v2 import functional as tv
+
+from ccl_cli.config.recipe import Clip
+
+_ATTEMPTS = 10
+
+
+def train_view(frames: Tensor, rng: np.random.Generator, clip: Clip) -> Tensor:
+    """Crop at random, resize and flip at random, alike for all frames (CCL, section 4).
+
+    Shapes:
+        frames: [T, H, W, 3] uint8.
+        returns: [3, T, S, S] uint8.
+    """
+    height, width = frames.shape[1:3]
+    top, left, tall, wide = _random_crop(height, width, rng, clip)
+    crop = frames[:, top : top + tall, left : left + wide].permute(0, 3, 1, 2)
+    # What torchvision's `resize` calls; for small frames its checks take longer than the resizing.
+    view = interpolate(crop, (clip.size, clip.size), mode="bilinear", antialias=True)
+    if rng.random() < clip.flip:
+        view = view.flip(-1)
+    return view.transpose(0, 1).contiguous()
+
+
+def eval_view(frames: Tensor, clip: Clip) -> Tensor:
+    """Resize the short side to S and crop the centre.
+
+    Shapes:
+        frames: [T, H, W, 3] uint8.
+        returns: [3, T, S, S] uint8.
+    """
+    resized = tv.resize(frames.permute(0, 3, 1, 2), [clip.size], antialias=True)
+    view: Tensor = tv.center_crop(resized, [clip.size, clip.size])
+    return view.transpose(0, 1).contiguous()
+
+
+def normalize(
+    video: Tensor,
+    mean: Sequence[float] | Tensor,
+    std: Sequence[float] | Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Scale bytes to [0, 1], subtract the mean and divide by the standard deviation, per channel.
+
+    Shapes:
+        video: [B, 3, T, H, W] uint8.
+        returns: the same shape in ``dtype``; computed in float32 at least.
+    """
+    exact = torch.promote_types(dtype, torch.float32)
+    shift, scale = (
+        torch.as_tensor(values, dtype=exact, device=video.device).view(3, 1, 1, 1) * 255
+        for values in (mean, std)
+    )
+    return video.to(exact, copy=True).sub_(shift).div_(scale).to(dtype)
+
+
+def _random_crop(height: int, width: int, rng: np.random.Generator, clip: Clip) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop of random area and aspect ratio."""
+    low, high = (math.log(ratio) for ratio in clip.ratio)
+    for _ in range(_ATTEMPTS):
+        area = height * width * rng.uniform(*clip.scale)
+        ratio = math.exp(rng.uniform(low, high))
+        wide, tall = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < tall <= height:
+            return int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1)), tall, wide
+    # The frame itself is too narrow or too flat: its largest central part of an allowed ratio.
+    wide = max(1, min(width, round(height * clip.ratio[1])))
+    tall = max(1, min(height, round(width / clip.ratio[0])))
+    return (height - tall) // 2, (width - wide) // 2, tall, wide

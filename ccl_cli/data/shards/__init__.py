@@ -1,0 +1,1 @@
+"""Data sets re-encoded into tar files that are quick to read."""

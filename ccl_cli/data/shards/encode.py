@@ -1,0 +1,253 @@
+"""One video re-encoded so that any window of it is quick to read: small frames, sound as plain samples."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import wave
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import av
+import numpy as np
+from torch import Tensor
+
+from ccl_cli.data.video.decode import frame_range, frames_from, index_video
+from ccl_cli.data.video.media import SCALING, SILENCE, index_media
+from ccl_cli.data.video.metadata import VideoInfo
+from ccl_cli.data.video.packed import FORMAT
+from ccl_cli.data.video.sound import read_audio
+from ccl_cli.data.video.storage import JPEGS, MP4, RECORD, SOUND, Location
+from ccl_cli.errors import DataError, EnvironmentError_
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+QUALITY = {"jpeg": 85, "mp4": 20}
+_GOP = 8  # frames from one key frame to the next: what a window costs before its first frame
+_FULL = 2**15  # a sample of 1.0
+_LOUD = math.ceil(SILENCE * _FULL)  # the least 16-bit sample that is not silence
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How videos are packed.
+
+    Attributes:
+        short_side: Larger frames are scaled down to this short side, pixels.
+        fps: Frames per second at most; None: all frames.
+        format: "jpeg": every frame a JPEG; "mp4": H.264 with a key frame every 8 frames.
+        quality: Of JPEG, 1 to 95; or the rate factor of H.264, 0 to 51, where less is better.
+        rate: Samples per second, Hz; None leaves the sound out.
+    """
+
+    short_side: int = 128
+    fps: float | None = None
+    format: Literal["jpeg", "mp4"] = "jpeg"
+    quality: int = QUALITY["jpeg"]
+    rate: int | None = 32_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """What becomes one sample: a video, or the part of it that the rows of one split need.
+
+    Attributes:
+        key: Name of the sample.
+        path: The video.
+        split: Of its rows.
+        rows: The manifest's rows as plain values, for those who read the shard without us.
+        start: Seconds where the first row begins; None: the video's start.
+        end: Seconds where the last row ends; None: the video's end.
+    """
+
+    key: str
+    path: Location
+    split: str
+    rows: tuple[dict[str, Any], ...]
+    start: float | None
+    end: float | None
+
+
+class Encoded(NamedTuple):
+    """A sample: its members' bytes by suffix, the record first."""
+
+    key: str
+    split: str
+    members: dict[str, bytes]
+
+
+def encode(source: Source, settings: Settings) -> Encoded:
+    """Re-encode one video; the same video and settings give the same bytes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    info = index_video(source.path)
+    first, count = frame_range(info, source.start, source.end)
+    kept = _kept(info, first, count, settings.fps)
+    shown = (image for _, image in frames_from(info, first, count, settings.short_side))
+    images = (image for image, keep in zip(shown, kept, strict=False) if keep)
+    pts = info.pts[first : first + count][kept]
+    end = info.end_pts if first + count == info.frames else int(info.pts[first + count])
+    write = _jpegs if settings.format == "jpeg" else _mp4
+    suffix, picture, data = write(replace(info, end_pts=end), pts, images, settings.quality)
+    sound, samples = _sound(source, settings.rate)
+    members = {suffix: data} | ({SOUND: _wav(samples, settings.rate or 0)} if len(samples) else {})
+    digest = hashlib.sha256(b"".join(members.values())).hexdigest()[:16]
+    record = {
+        "format": FORMAT,
+        "key": source.key,
+        "split": source.split,
+        "rows": source.rows,
+        "short_side": settings.short_side if min(info.width, info.height) > settings.short_side else None,
+        "picture": picture,
+        "sound": sound,
+        "sha256": digest,
+    }
+    return Encoded(
+        source.key, source.split, {RECORD: json.dumps(record, separators=(",", ":")).encode(), **members}
+    )
+
+
+def _kept(info: VideoInfo, first: int, count: int, fps: float | None) -> NDArray[np.bool_]:
+    """[count] which frames stay: of those that fall into one period of ``fps``, the first."""
+    if fps is None:
+        return np.ones(count, bool)
+    seconds = (info.pts[first : first + count] - info.pts[first]) * float(info.time_base)
+    period = np.floor(seconds * fps + 1e-6)
+    kept: NDArray[np.bool_] = np.diff(period, prepend=-1) > 0
+    return kept
+
+
+# -- pictures: what the record tells of them, and their bytes
+
+
+def _jpegs(
+    info: VideoInfo, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
+) -> tuple[str, dict[str, Any], bytes]:
+    parts, shape = [], (0, 0)
+    for image in images:
+        parts.append(_jpeg(image, quality))
+        shape = image.shape[:2]
+    picture = _picture(info, shape, pts[: len(parts)].tolist(), info.end_pts, info.time_base, info.origin)
+    return JPEGS, picture | {"sizes": [len(part) for part in parts]}, b"".join(parts)
+
+
+def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(file, "JPEG", quality=quality, optimize=True)
+    return file.getvalue()
+
+
+def _mp4(
+    info: VideoInfo, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
+) -> tuple[str, dict[str, Any], bytes]:
+    """Timestamps become whole units from 0 on, so that the file's own are those of the record."""
+    unit = Fraction(1, info.time_base.denominator)
+    stamps = ((pts - pts[0]) * info.time_base.numerator).tolist()
+    file, keys, shape, seen = io.BytesIO(), [], (0, 0), 0
+    options = {"fflags": "+bitexact", "video_track_timescale": str(unit.denominator)}
+    with av.open(file, "w", format="mp4", options=options) as container:
+        stream: Any = None
+        for image, stamp in zip(images, stamps, strict=False):
+            stream = stream or _h264(container, image.shape, unit, quality)
+            shape, seen = image.shape[:2], seen + 1
+            for packet in stream.encode(_even(image, stamp, unit)):
+                keys += [[packet.pts, packet.dts]] * packet.is_keyframe
+                container.mux(packet)
+        for packet in stream.encode(None) if stream else ():
+            keys += [[packet.pts, packet.dts]] * packet.is_keyframe
+            container.mux(packet)
+    begin = int(pts[0]) * info.time_base.numerator
+    end = info.end_pts * info.time_base.numerator - begin
+    picture = _picture(info, shape, stamps[:seen], end, unit, info.origin - float(begin * unit))
+    return MP4, picture | {"keys": keys}, file.getvalue()
+
+
+def _h264(container: Any, shape: Sequence[int], unit: Fraction, quality: int) -> Any:
+    if "libx264" not in av.codecs_available:
+        raise EnvironmentError_("This PyAV cannot encode H.264.", "Use --format jpeg.")
+    # mbtree: x264's AVX-512 code for it gives other bytes from run to run.
+    options = {
+        "crf": str(quality),
+        "preset": "medium",
+        "tune": "fastdecode",
+        "x264-params": "scenecut=0:mbtree=0",
+    }
+    stream = container.add_stream("libx264", options=options)
+    codec = stream.codec_context
+    codec.height, codec.width = (side + side % 2 for side in shape[:2])
+    codec.pix_fmt, codec.time_base = "yuv420p", unit
+    codec.gop_size, codec.max_b_frames = _GOP, 0
+    codec.thread_count = 1  # the bytes must not depend on the number of cores
+    codec.flags |= av.codec.context.Flags.bitexact
+    return stream
+
+
+def _even(image: NDArray[np.uint8], stamp: int, unit: Fraction) -> av.VideoFrame:
+    """The frame with its last row and column repeated where a side is odd."""
+    height, width = image.shape[:2]
+    padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+    whole = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), "rgb24")
+    frame = whole.reformat(format="yuv420p", **SCALING)  # left to the encoder, it would take every core
+    frame.pts, frame.time_base = stamp, unit
+    return frame
+
+
+def _picture(
+    info: VideoInfo, shape: Sequence[int], pts: list[int], end_pts: int, unit: Fraction, origin: float
+) -> dict[str, Any]:
+    if not pts:
+        raise DataError(f"No frame of '{info.path}' can be decoded.")
+    return {
+        "width": shape[1],
+        "height": shape[0],
+        "time_base": [unit.numerator, unit.denominator],
+        "origin": origin,
+        "pts": pts,
+        "end_pts": end_pts,
+    }
+
+
+# -- sound
+
+
+def _sound(source: Source, rate: int | None) -> tuple[dict[str, Any] | None, NDArray[np.int16]]:
+    """What the record tells of the sound, and its samples; none where there is no track or nothing in it."""
+    nothing = np.zeros(0, np.int16)
+    track = index_media(source.path).audio
+    if track is None:
+        return None, nothing
+    start = track.start if source.start is None else max(track.start, source.start)
+    end = track.end if source.end is None else min(track.end, source.end)
+    told = {"start": start, "end": end, "rate": rate}
+    if rate is None:
+        return told, nothing
+    sound = read_audio(source.path, centre=start, seconds=math.inf, rate=rate, start=start, end=end)
+    samples = nothing if sound.samples is None else _to_16_bits(sound.samples)
+    return told | {"state": sound.state}, samples
+
+
+def _to_16_bits(samples: Tensor) -> NDArray[np.int16]:
+    """Rounded to 16 bits; what is just loud enough to count as sound stays so."""
+    exact = samples.numpy()
+    steps = (exact * np.float32(_FULL)).round().clip(-_FULL, _FULL - 1)
+    heard = (samples.abs() >= SILENCE).numpy() & (abs(steps) < _LOUD)
+    return np.where(heard, np.copysign(_LOUD, exact), steps).astype(np.int16)
+
+
+def _wav(samples: NDArray[np.int16], rate: int) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes(samples.astype("<i2").tobytes())
+    return file.getvalue()

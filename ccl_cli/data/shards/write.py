@@ -1,0 +1,226 @@
+"""A data set re-encoded into shards: in several processes, in order, from where it stopped before."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from ccl_cli.data.clips.replacement import counted, reading
+from ccl_cli.data.clips.workers import naming_lost_workers
+from ccl_cli.data.manifest import SPLITS, Manifest, Video
+from ccl_cli.data.shards.encode import Encoded, Settings, Source, encode
+from ccl_cli.data.shards.index import (
+    FORMAT,
+    Sample,
+    keys_for,
+    read_shard,
+    shard_names,
+    write_index,
+    write_shard,
+)
+from ccl_cli.data.sources import load_data
+from ccl_cli.data.video.video_writer import claim_folder
+from ccl_cli.errors import CclError, DataError, EnvironmentError_
+from ccl_cli.training.build import check_unreadable
+from ccl_cli.utils.files import hold, remove_leftovers
+from ccl_cli.utils.progress import Reporter
+from ccl_cli.utils.signals import stopping_here
+
+
+def pack(
+    data: str,
+    output: Path,
+    settings: Settings,
+    *,
+    workers: int,
+    shard_size: int,
+    max_unreadable: float,
+) -> dict[str, Any]:
+    """Pack a data set, or finish what was interrupted.
+
+    The same videos and settings give the same bytes, whatever the number of processes. A shard that is
+    finished is never made again, and one that is not is never seen.
+
+    Args:
+        data: The data set, as after ``--data``.
+        output: Folder of the shards; empty, absent, or begun with the same set and settings.
+        settings: How to re-encode.
+        workers: Processes; 0: this one.
+        shard_size: Bytes at which a shard is closed.
+        max_unreadable: Share of a split that may be missing or unreadable.
+
+    Returns:
+        Counts and sizes by split, and the videos that could not be read.
+
+    Raises:
+        DataError: too many videos cannot be read, or the folder holds something else.
+        EnvironmentError_: the disk refuses.
+        Interrupted: told to stop; the finished shards are kept.
+    """
+    manifest = load_data(data, need=())
+    made = {**asdict(settings), "shard_size": shard_size}
+    try:
+        with (
+            hold(output / ".lock", f"Another process packs into '{output}'.", "Wait for it to end."),
+            stopping_here("; finished shards are kept.", "Run the same command again to go on."),
+        ):
+            remove_leftovers(output)
+            claim_folder(output, json.dumps({"format": FORMAT, "videos": manifest.hash, **made}), "shards")
+            work = _Packing(manifest, output, shard_size, max_unreadable)
+            work.run(settings, workers)
+            write_index(output, manifest, made, work.shards, work.unreadable)
+    except OSError as error:
+        raise EnvironmentError_(
+            f"Cannot write shards to '{output}': {error.strerror or error}.",
+            "Finished shards are kept: make room, or name another folder, and run the command again.",
+        ) from error
+    return work.report()
+
+
+class _Packing:
+    """The state of one folder: what is finished, and what cannot be read."""
+
+    def __init__(self, manifest: Manifest, output: Path, shard_size: int, limit: float) -> None:
+        self.manifest, self.output, self.shard_size, self.limit = manifest, output, shard_size, limit
+        self.sources = _sources(manifest)
+        self.unreadable: dict[str, str] = {}
+        self.failed: dict[str, list[Video]] = {split: [] for split in SPLITS}
+        self.shards: dict[str, list[Sample]] = {
+            path.name: read_shard(path) for split in SPLITS for path in sorted(output.glob(f"{split}-*.tar"))
+        }
+
+    def run(self, settings: Settings, workers: int) -> None:
+        """Make the shards that are not there yet."""
+        done = {sample.key for samples in self.shards.values() for sample in samples}
+        todo = [source for source in self.sources if source.key not in done]
+        with (
+            Reporter("pack", len(self.sources), len(self.sources) - len(todo), unit="video") as reporter,
+            naming_lost_workers("run the same command again to go on"),
+        ):
+            encoded = self._encoded(todo, settings, workers, reporter)
+            for split, samples in groupby(encoded, key=lambda sample: sample.split):
+                self._write(split, samples)
+            reporter.line()
+        in_order = sorted(self.shards, key=lambda name: (SPLITS.index(name.partition("-")[0]), name))
+        self.shards = {name: self.shards[name] for name in in_order}
+
+    def _write(self, split: str, samples: Iterator[Encoded]) -> None:
+        free = (name for name in shard_names(split) if name not in self.shards)
+        for first, name in zip(samples, free, strict=False):
+            path = self.output / name
+            write_shard(path, chain([first], samples), self.shard_size)
+            self.shards[name] = read_shard(path)
+
+    def report(self) -> dict[str, Any]:
+        """Counts and sizes by split, and the videos that could not be read."""
+        return {
+            "folder": str(self.output),
+            "splits": {name: self._split_report(name) for name in SPLITS if self.manifest.split(name)},
+            "unreadable": self.unreadable,
+        }
+
+    def _split_report(self, split: str) -> dict[str, Any]:
+        held = {name: samples for name, samples in self.shards.items() if name.startswith(f"{split}-")}
+        samples = list(chain.from_iterable(held.values()))
+        return {
+            "videos": len(self.manifest.split(split)),
+            "packed": sum(len(sample.rows) for sample in samples),
+            "shards": len(held),
+            "bytes": sum((self.output / name).stat().st_size for name in held),
+            "seconds": round(sum(sample.seconds for sample in samples), 3),
+            "sound": dict(Counter(sample.sound for sample in samples)),
+        }
+
+    def _encoded(
+        self, todo: Sequence[Source], settings: Settings, workers: int, reporter: Reporter
+    ) -> Iterator[Encoded]:
+        """What can be read of the sources, in their order."""
+        # Long videos are large: few wait to be written.
+        few = {"prefetch_factor": 2} if workers else {}
+
+        def rest(done: int, options: dict[str, Any]) -> DataLoader[Encoded | CclError]:
+            places = range(done, len(todo))
+            return DataLoader(_Sources(todo, settings), sampler=places, batch_size=None, **options | few)
+
+        size = 0
+        for source, made in zip(todo, counted(rest, workers, [__name__]), strict=True):
+            if isinstance(made, Encoded):
+                size += sum(map(len, made.members.values()))
+                yield made
+            elif isinstance(made, DataError):
+                self._leave_out(source, made)
+            else:
+                raise made
+            reporter.advance(text=f"{size / 1e6:.0f} MB")
+
+    def _leave_out(self, source: Source, error: DataError) -> None:
+        self.unreadable |= {row["id"]: error.message for row in source.rows}
+        failed = self.failed[source.split]
+        failed += [Video(row["id"], source.path, row["label"], source.split) for row in source.rows]
+        try:
+            check_unreadable(len(failed), self.manifest, source.split, self.limit, failed)
+        except DataError as too_many:
+            advice = "Mend them, or raise the limit with --max-unreadable; they will count as missing."
+            raise DataError(f"{too_many.message} The last: {error.message}", advice) from error
+
+
+class _Sources(Dataset[Encoded | CclError]):
+    """Encodes in the workers; errors are returned, not raised: a loader would turn them into tracebacks.
+
+    Whatever an odd file makes a library say, it costs that file alone: the others can still be packed.
+    """
+
+    def __init__(self, sources: Sequence[Source], settings: Settings) -> None:
+        self.sources, self.settings = sources, settings
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> Encoded | CclError:
+        source = self.sources[index]
+        try:
+            with reading(index, source.path):
+                return encode(source, self.settings)
+        except CclError as error:
+            return error
+        except Exception as error:
+            return DataError(f"'{source.path}' cannot be packed: {type(error).__name__}: {error}.")
+
+
+def _sources(manifest: Manifest) -> list[Source]:
+    """One for each video and split, split by split, shuffled: a reader of one shard sees all classes."""
+    grouped: dict[tuple[str, str], list[Video]] = defaultdict(list)
+    for video in manifest.videos:
+        grouped[video.split, str(video.path)].append(video)
+    keys = keys_for(videos[0].id for videos in grouped.values())
+    sources = []
+    for split in SPLITS:
+        groups = [videos for (name, _), videos in grouped.items() if name == split]
+        for place in np.random.default_rng(0).permutation(len(groups)):
+            sources.append(_source(keys[groups[place][0].id], groups[place], manifest.classes))
+    return sources
+
+
+def _source(key: str, videos: Sequence[Video], classes: Sequence[str]) -> Source:
+    starts, ends = [video.start for video in videos], [video.end for video in videos]
+    return Source(
+        key,
+        videos[0].path,
+        videos[0].split,
+        tuple(_row(video, classes) for video in videos),
+        None if None in starts else min(start for start in starts if start is not None),
+        None if None in ends else max(end for end in ends if end is not None),
+    )
+
+
+def _row(video: Video, classes: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": video.id, "class": classes[video.label], "label": video.label}
+    return row | {key: at for key, at in (("start", video.start), ("end", video.end)) if at is not None}

@@ -1,0 +1,1 @@
+"""One video: where its bytes lie, its metadata, its frames and its sound."""

@@ -1,0 +1,77 @@
+"""What is known of a video before it is decoded: when each frame is shown, and where its sound lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ccl_cli.data.video.storage import Location
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTrack:
+    """Where a file's sound lies.
+
+    Attributes:
+        start: Seconds on the file's clock.
+        end: Seconds on the file's clock.
+        rate: Samples per second of packed sound, Hz; None in a file, or where packing left the sound out.
+    """
+
+    start: float
+    end: float
+    rate: int | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class VideoInfo:
+    """What a pass over a file's packets tells.
+
+    Attributes:
+        path: The file.
+        pts: [N] int64 presentation timestamps of the displayed frames, ascending.
+        keys: [K, 2] int64 presentation and decoding timestamps of the key frames, ascending.
+        end_pts: Where the last frame ends.
+        time_base: Seconds per timestamp unit.
+        origin: Seconds by the file's timestamps that count as 0: where picture or sound starts.
+        width: Pixels, as stored; 0 in a file without a picture.
+        height: Pixels, as stored.
+        seekable: Whether timestamps identify frames, so that a seek can be checked.
+        audio: The sound track, if any.
+        promised: Seconds that the file's header says there are; less where it does not say.
+        jpegs: [N + 1] int64, where each frame's JPEG begins and the last one ends, if frames are packed so.
+    """
+
+    path: Location
+    pts: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    end_pts: int
+    time_base: Fraction
+    origin: float
+    width: int
+    height: int
+    seekable: bool
+    audio: AudioTrack | None
+    promised: float = 0.0
+    jpegs: NDArray[np.int64] | None = None
+
+    @property
+    def frames(self) -> int:
+        """Number of displayed frames, N."""
+        return len(self.pts)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame's start to the last frame's end."""
+        return self.time(self.frames) - self.time(0)
+
+    def time(self, frame: int) -> float:
+        """Presentation time of a frame in seconds; of frame N: the end of the last one."""
+        pts = self.end_pts if frame >= self.frames else int(self.pts[frame])
+        # Division of integers rounds as a Fraction would, in a tenth of the time.
+        return pts * self.time_base.numerator / self.time_base.denominator - self.origin

@@ -1,0 +1,101 @@
+"""Write a clip as a real mp4 file: H.264 pictures and AAC sound."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import OutputContainer
+
+from ccl_cli.data.video.media import SCALING
+from ccl_cli.errors import DataError
+from ccl_cli.utils.files import atomic_path, write_text
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_log = logging.getLogger("ccl")
+
+
+def claim_folder(root: Path, stamp: str, what: str = "clips") -> None:
+    """Make a folder ours, unless it holds anything else; unfinished files begin with a dot.
+
+    Args:
+        root: The folder; made if need be.
+        stamp: Names everything that decides the files.
+        what: They are called.
+
+    Raises:
+        DataError: it holds files of another stamp, or other files.
+    """
+    mark = root / f".{what}.json"
+    if mark.is_file():
+        if mark.read_text(encoding="utf-8") != stamp:
+            raise DataError(f"'{root}' holds {what} of other options.", "Delete it or name another folder.")
+    elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+        own = "; your own clips: --data folder:PATH" if what == "clips" else ""
+        raise DataError(f"'{root}' is not empty.", f"Name another folder{own}.")
+    else:
+        _log.info("Writing %s to '%s'.", what, root)
+        write_text(mark, stamp)
+
+
+def write_clip(path: Path, frames: Array, fps: float, sound: Array | None = None, rate: int = 32000) -> None:
+    """Write one mp4 file, whole or not at all; the same input gives the same bytes.
+
+    Args:
+        path: The file; its folder is made if need be.
+        frames: [T, H, W, 3] uint8 RGB with even H and W.
+        fps: Frames per second.
+        sound: [n] float32 mono in [-1, 1]; None writes no audio track.
+        rate: Samples per second, Hz.
+
+    Raises:
+        ValueError: the arrays are not as above.
+        OSError: the disk refuses.
+    """
+    _check(frames, sound)
+    with (
+        atomic_path(path) as temporary,
+        # bitexact: no creation time and no version of the library in the file.
+        av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container,
+    ):
+        video = _video_stream(container, fps, frames.shape[2], frames.shape[1])
+        audio = None if sound is None else container.add_stream("aac", rate=rate, layout="mono")
+        for index, image in enumerate(frames):
+            drawn = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            picture = drawn.reformat(format="yuv420p", **SCALING)  # left to the encoder, it takes every core
+            picture.pts = index
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+        if audio is not None and sound is not None:
+            _write_sound(container, audio, sound, rate)
+
+
+def _check(frames: Array, sound: Array | None) -> None:
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f"frames must be [T, H, W, 3] uint8, not {list(frames.shape)} {frames.dtype}")
+    if frames.shape[1] % 2 or frames.shape[2] % 2:
+        raise ValueError(f"height and width must be even, not {frames.shape[1]} and {frames.shape[2]}")
+    if sound is not None and (sound.ndim != 1 or sound.dtype != np.float32 or not len(sound)):
+        raise ValueError(f"sound must be [n] float32, not {list(sound.shape)} {sound.dtype}")
+
+
+def _video_stream(container: OutputContainer, fps: float, width: int, height: int) -> Any:
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    # mbtree: x264's AVX-512 code for it gives other bytes from run to run.
+    options = {"x264-params": "mbtree=0"} if codec == "libx264" else {}
+    stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.codec_context.thread_count = 1  # the bytes must not depend on the number of cores
+    stream.codec_context.flags |= av.codec.context.Flags.bitexact
+    return stream
+
+
+def _write_sound(container: OutputContainer, stream: Any, sound: Array, rate: int) -> None:
+    frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+    frame.sample_rate, frame.pts = rate, 0
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))

@@ -1,0 +1,1 @@
+"""A published model in use: predictions, features, other formats, the Hub."""

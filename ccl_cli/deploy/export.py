@@ -1,0 +1,235 @@
+"""A published student as files that run without ccl, each compared with torch before it is handed over."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccl_cli import __version__
+from ccl_cli.config.spec import parse_model
+from ccl_cli.deploy.example_clips import Examples, find_examples, some_clips
+from ccl_cli.deploy.onnx import (
+    BATCH,
+    INPUT,
+    OUTPUTS,
+    TRACED,
+    Deployed,
+    Network,
+    need_onnx,
+    open_onnx,
+    open_torch,
+    trace,
+    write_onnx,
+    write_torch,
+)
+from ccl_cli.deploy.quantize import CALIBRATION, quantise, top1
+from ccl_cli.errors import EnvironmentError_, UsageError
+from ccl_cli.training.artefact import Artefact, load_model
+from ccl_cli.training.runs import locate_model
+from ccl_cli.utils.files import atomic_folder, refuse_used, write_text
+
+TORCH, EXPORTED, ONNX, INT8 = "torch", "torch.export", "onnxruntime", "onnxruntime int8"
+FILES = {EXPORTED: "model.pt2", ONNX: "model.onnx", INT8: "model.int8.onnx"}
+RECORD = "export.json"
+_BATCHES = (1, TRACED + 1)  # sizes to compare at; neither is the one that was traced
+_ROUNDS, _PATIENCE = 15, 20.0  # timed calls of each network, and seconds after which no further round begins
+_log = logging.getLogger("ccl")
+
+
+@dataclass
+class _Job:
+    """One export under way.
+
+    Attributes:
+        artefact: The model.
+        folder: Where its files are written.
+        examples: Videos to look at.
+        record: What users of the files must know.
+        networks: The original and each file, by name.
+    """
+
+    artefact: Artefact
+    folder: Path
+    examples: Examples
+    record: dict[str, Any]
+    networks: dict[str, Network] = field(default_factory=dict)
+
+
+def export_model(
+    run: Path | None,
+    output: Path,
+    *,
+    formats: Collection[str] = ("onnx", "torch"),
+    int8: bool = False,
+    tolerance: float = 1e-4,
+    clips: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Write a student's files, compare each with torch on real clips, and time them.
+
+    Args:
+        run: A run folder, a model file, or None for the newest run.
+        output: The new folder.
+        formats: "onnx", "torch" or both.
+        int8: Write an ONNX file in eight bits too, and measure what it costs.
+        tolerance: Largest difference from torch, as a share of the output's largest value.
+        clips: Videos to compare on; default the run's test videos.
+
+    Returns:
+        What ``export.json`` holds: the preprocessing, the comparison, sizes and times.
+
+    Raises:
+        UsageError: the folder is not empty, or int8 is wanted without ONNX.
+        PluginError: the student cannot be exported.
+        EnvironmentError_: a package is absent, or a file does not compute what torch does; nothing is left.
+    """
+    if int8 and "onnx" not in formats:
+        raise UsageError("--int8 is a version of the ONNX file.", "Add --format onnx or --format both.")
+    if "onnx" in formats:
+        need_onnx()
+    refuse_used(output)
+    _, path = locate_model(run)
+    artefact = load_model(path)
+    examples = find_examples(path, artefact.classes, clips)
+    with atomic_folder(output) as folder:
+        job = _Job(artefact, folder, examples, describe_use(artefact))
+        _write(job, formats)
+        seen = some_clips(examples.check, artefact.recipe.clip, sum(_BATCHES))
+        result = job.record | {"clips": examples.what, "batches": _BATCHES, "tolerance": tolerance}
+        result["difference"] = _compare(job.networks, seen)
+        _refuse_beyond(tolerance, result["difference"], examples.what)
+        if int8:
+            result["int8"] = _add_int8(job)
+            result["difference"] |= _compare({name: job.networks[name] for name in (TORCH, INT8)}, seen)
+        result["speed"] = _times(job.networks, seen[:1])
+        result["bytes"] = {
+            name: (folder / FILES[name]).stat().st_size for name in job.networks if name != TORCH
+        }
+        write_text(folder / RECORD, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def describe_use(artefact: Artefact) -> dict[str, Any]:
+    """All that somebody needs who has the file and not ccl: input, outputs, sampling, classes."""
+    clip, student = artefact.recipe.clip, artefact.student
+    return {
+        "input": {
+            "name": INPUT,
+            "dtype": "uint8",
+            "shape": [BATCH, 3, clip.frames, clip.size, clip.size],
+            "axes": "clip, colour (red, green, blue), frame, row, column",
+            "values": "0 to 255; normalisation is inside the graph",
+        },
+        "outputs": {"logits": [BATCH, student.num_classes], "feature": [BATCH, student.feature_dim]},
+        "classes": artefact.classes,
+        "preprocessing": {
+            "frames": clip.frames,
+            "size": clip.size,
+            "short_side": clip.short_side,
+            "mean": clip.mean,
+            "std": clip.std,
+            "sampling": f"{clip.frames} consecutive frames at the file's own rate; a short video repeats",
+            "decoding": f"frames scaled down to a short side of {clip.short_side} pixels, if they are larger",
+            "crop": f"short side resized to {clip.size} pixels, bilinear with antialiasing; then the centre",
+            "stride": artefact.recipe.eval.stride,
+            "video": "windows start every `stride` frames; mean of softmax(logits), mean of features",
+        },
+        "model": {
+            "student": parse_model(artefact.recipe.student).name,  # not the weights' path that it began with
+            "recipe": artefact.recipe.hash(),
+            "manifest": artefact.header.get("manifest"),
+            "step": artefact.header.get("step"),
+        },
+        "versions": {"ccl": __version__, "torch": version("torch")},
+    }
+
+
+def _write(job: _Job, formats: Collection[str]) -> None:
+    """Write the files and open them again: what is compared and timed is what a user gets."""
+    name, clip = job.artefact.recipe.student, job.artefact.recipe.clip
+    deployed = Deployed(job.artefact.student, clip)
+    job.networks[TORCH] = deployed
+    _log.info("Tracing %s.", name)
+    program = trace(deployed, clip, name)
+    if "torch" in formats:
+        path = job.folder / FILES[EXPORTED]
+        write_torch(program, path, job.record)
+        job.networks[EXPORTED] = open_torch(path)
+    if "onnx" in formats:
+        _log.info("Converting it to ONNX.")
+        job.record["versions"] |= {each: version(each) for each in ("onnx", "onnxscript", "onnxruntime")}
+        path = job.folder / FILES[ONNX]
+        write_onnx(program, path, job.record, name)
+        job.networks[ONNX] = open_onnx(path)
+
+
+def _compare(networks: Mapping[str, Network], clips: Tensor) -> dict[str, dict[str, dict[str, float]]]:
+    """The largest difference of each network's outputs from torch's, and torch's largest value."""
+    expected = _outputs(networks[TORCH], clips)
+    found = {name: _outputs(run, clips) for name, run in networks.items() if name != TORCH}
+    return {
+        name: {
+            key: {
+                "max_abs": float((outputs[key] - expected[key]).abs().max()),
+                "largest": float(expected[key].abs().max()),
+            }
+            for key in OUTPUTS
+        }
+        for name, outputs in found.items()
+    }
+
+
+def _outputs(run: Network, clips: Tensor) -> dict[str, Tensor]:
+    """All clips in batches of several sizes, each clip in one."""
+    batches = [run(batch) for batch in torch.split(clips, list(_BATCHES))]
+    return {key: torch.cat([batch[key] for batch in batches]) for key in OUTPUTS}
+
+
+def _refuse_beyond(tolerance: float, differences: Mapping[str, Any], what: str) -> None:
+    for name, by_output in differences.items():
+        for key, difference in by_output.items():
+            if not difference["max_abs"] <= tolerance * difference["largest"]:  # NaN is refused too
+                raise EnvironmentError_(
+                    f"{FILES[name]} does not compute what torch does: on {what}, '{key}' differs by up to "
+                    f"{difference['max_abs']:.1e}. Its largest value is {difference['largest']:.1e}, and the "
+                    f"tolerance {tolerance:g} of that.",
+                    "Nothing was written. Raise --tolerance if that is good enough.",
+                )
+
+
+def _add_int8(job: _Job) -> dict[str, Any]:
+    """Write and open the int8 file, and count what it names rightly."""
+    clip, examples = job.artefact.recipe.clip, job.examples
+    count = min(CALIBRATION, len(examples.choose))
+    _log.info("Quantising with %d clips.", count)
+    path = job.folder / FILES[INT8]
+    quantise(job.folder / FILES[ONNX], path, some_clips(examples.choose, clip, count))
+    job.networks[INT8] = open_onnx(path)
+    both = {name: job.networks[name] for name in (ONNX, INT8)}
+    accuracy = top1(both, examples.labelled, clip) if examples.labelled else None
+    return {"calibration_clips": count, "accuracy": accuracy}
+
+
+def _times(networks: Mapping[str, Network], clip: Tensor) -> dict[str, Any]:
+    """Median milliseconds of one clip, the networks in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in networks}
+    begin = time.perf_counter()
+    for number in range(_ROUNDS + 1):
+        for name, run in networks.items():
+            start = time.perf_counter()
+            run(clip)
+            taken[name].append(time.perf_counter() - start)
+        if number and time.perf_counter() - begin > _PATIENCE:
+            break
+    # The first round also sets things up.
+    medians = {name: 1000 * statistics.median(times[1:]) for name, times in taken.items()}
+    return {"ms": medians, "rounds": number, "threads": torch.get_num_threads(), "batch": 1}

@@ -1,0 +1,171 @@
+"""Features of videos in one file for others to read: safetensors, npz or parquet.
+
+A vector is the mean of the student's features over a video's windows, as ``ccl eval`` takes it; it is not
+scaled. Retrieval scales each to length one and compares by the product, which is the cosine.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ccl_cli import __version__
+from ccl_cli.deploy.predict import Feature, Model
+from ccl_cli.errors import EnvironmentError_, UsageError
+from ccl_cli.utils.files import growing_path
+from ccl_cli.utils.signals import Stopped
+from ccl_cli.utils.tensor_files import write_tensors
+
+FORMAT = "ccl-features-1"
+_VECTOR = "mean of the student's features over the video's windows, not scaled; compared by cosine"
+_ROWS = 1024  # of parquet that are written at once
+
+
+class _Features(ABC):
+    """What has been found, of the videos that could be read."""
+
+    def __init__(self, file: Path, model: Model, precision: str) -> None:
+        self.file = file
+        self.names: list[str] = []
+        self.paths: list[str] = []
+        self.windows: list[int] = []
+        self.vectors: list[NDArray[np.float32]] = []
+        self._dim = model.artefact.student.feature_dim
+        self._unreadable: dict[str, str] = {}
+        self._about: dict[str, Any] = {"format": FORMAT, "ccl": __version__, "model": model.about()}
+        self._about |= {"precision": precision, "vector": _VECTOR, "scaled": False}
+
+    def add(self, feature: Feature) -> None:
+        """Take a video's vector, or why there is none."""
+        if feature.vector is None:
+            self._unreadable[_text(feature.video.path)] = feature.fault or ""
+            return
+        self.names.append(_text(feature.video.id))
+        self.paths.append(_text(feature.video.path))
+        self.windows.append(feature.windows)
+        self.vectors.append(feature.vector.numpy())
+
+    def embedding(self) -> NDArray[np.float32]:
+        """[V, D] float32."""
+        return np.array(self.vectors, np.float32).reshape(-1, self._dim)
+
+    def about(self) -> str:
+        """What the vectors are, as JSON."""
+        return json.dumps(self._about | {"dim": self._dim, "unreadable": self._unreadable})
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what is not written yet."""
+
+
+class _Npz(_Features):
+    def close(self) -> None:
+        arrays: dict[str, Any] = {
+            "names": np.array(self.names, str),
+            "embedding": self.embedding(),
+            "paths": np.array(self.paths, str),
+            "windows": np.array(self.windows, np.int64),
+            "about": np.array(self.about()),
+        }
+        with self.file.open("wb") as file:
+            np.savez(file, **arrays)
+
+
+class _Safetensors(_Features):
+    def close(self) -> None:
+        lists = {"names": self.names, "paths": self.paths, "windows": self.windows}
+        header = {"ccl": self.about()} | {name: json.dumps(each) for name, each in lists.items()}
+        write_tensors(self.file, {"embedding": torch.from_numpy(self.embedding())}, header)
+
+
+class _Parquet(_Features):
+    """Written as it comes: memory holds 1024 rows."""
+
+    def __init__(self, file: Path, model: Model, precision: str) -> None:
+        super().__init__(file, model, precision)
+        arrow, parquet = _arrow()
+        fields = {"name": arrow.string(), "path": arrow.string(), "windows": arrow.int32()}
+        vector = arrow.list_(arrow.float32(), self._dim)
+        self._schema = arrow.schema([*fields.items(), ("embedding", vector)])
+        self._writer = parquet.ParquetWriter(file, self._schema)
+
+    def add(self, feature: Feature) -> None:
+        super().add(feature)
+        if len(self.names) == _ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.add_key_value_metadata({"ccl": self.about()})
+        self._writer.close()
+
+    def _flush(self) -> None:
+        arrow, _ = _arrow()
+        flat = arrow.array(self.embedding().reshape(-1), arrow.float32())
+        vectors = arrow.FixedSizeListArray.from_arrays(flat, self._dim)
+        columns = [self.names, self.paths, self.windows, vectors]
+        self._writer.write_table(arrow.table(columns, schema=self._schema))
+        for each in (self.names, self.paths, self.windows, self.vectors):
+            each.clear()
+
+
+_FORMS: dict[str, type[_Features]] = {".npz": _Npz, ".safetensors": _Safetensors, ".parquet": _Parquet}
+
+
+def check_features(path: Path) -> None:
+    """Check that a file of this name could be written.
+
+    Raises:
+        UsageError: it does not say in which format.
+        EnvironmentError_: what writes that format is not installed.
+    """
+    if path.suffix.lower() not in _FORMS:
+        raise UsageError(
+            f"'{path}' does not say in which format to write.", f"Let it end in {', '.join(_FORMS)}."
+        )
+    if path.suffix.lower() == ".parquet":
+        _arrow()
+
+
+@contextmanager
+def feature_file(path: Path, model: Model, precision: str) -> Iterator[_Features]:
+    """A file of features: there when all are, or those of the finished videos when told to stop.
+
+    Args:
+        path: The file; its suffix names the format.
+        model: The student.
+        precision: Its arithmetic.
+    """
+    with growing_path(path) as temporary:
+        features = _FORMS[path.suffix.lower()](temporary, model, precision)
+        try:
+            yield features
+        except Stopped:
+            features.close()
+            raise
+        features.close()
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise EnvironmentError_(
+            "Parquet files need pyarrow, which is not installed.",
+            "Install it with `pip install 'ccl-cli[parquet]'`, or write .npz or .safetensors.",
+        ) from error
+    return pyarrow, pyarrow.parquet
+
+
+def _text(name: object) -> str:
+    """What is no text in a path becomes an escape."""
+    return str(name).encode("utf-8", "backslashreplace").decode()

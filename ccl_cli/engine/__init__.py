@@ -1,1 +1,0 @@
-"""Runs: build the parts of a recipe, train, checkpoint, evaluate."""

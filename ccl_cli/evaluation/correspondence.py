@@ -1,0 +1,240 @@
+"""How a run's teachers go with its classes: measured once for each teacher, and kept beside the run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ccl_cli import registry
+from ccl_cli.config.load import load_recipe
+from ccl_cli.config.recipe import Clip
+from ccl_cli.config.spec import parse_model
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.video.storage import size_of
+from ccl_cli.errors import CclError, DataError, WeightsError
+from ccl_cli.evaluation.classifiers import RULE
+from ccl_cli.evaluation.teacher_embeddings import Embedded, classify_videos
+from ccl_cli.evaluation.teacher_probe import (
+    NEIGHBOURS,
+    Parts,
+    check_blind,
+    check_present,
+    divide,
+    embed_parts,
+    probe,
+)
+from ccl_cli.teachers import Teacher
+from ccl_cli.training.build import check_coverage, load_teachers
+from ccl_cli.training.device import set_up
+from ccl_cli.training.runs import MANIFEST, RECIPE, RunFolder, read_json
+from ccl_cli.utils.files import write_text
+
+TOP, EACH = 10, 2  # own classes of a sample, and samples of a verdict
+_FORMAT = "ccl-correspondence-1"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One video through a teacher's ears or eyes.
+
+    Attributes:
+        video: Its id.
+        label: Its class.
+        verdict: How that class goes with the teacher's embeddings.
+        top: The teacher's own classes, the most probable first, and their probabilities in percent.
+    """
+
+    video: str
+    label: str
+    verdict: str
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """One teacher of a run and the classes of its data.
+
+    Attributes:
+        probe: As of ``ccl probe``, without the linear layer: in percent, with a verdict on each class.
+        samples: Videos of a few classes of each verdict.
+        silent: Why there are no samples, or "".
+    """
+
+    probe: Mapping[str, Any]
+    samples: tuple[Sample, ...]
+    silent: str = ""
+
+
+def kept(folder: Path, teacher: str, split: str) -> Correspondence | None:
+    """What was measured before, if it was with this teacher, these videos and today's rule.
+
+    Args:
+        folder: A run.
+        teacher: Its name in the run's summary.
+        split: Whose videos were told apart.
+    """
+    run = RunFolder(folder)
+    record = read_json(_path(run, teacher, split))
+    try:
+        if record["key"] != _key(run, teacher, split):
+            return None
+        samples = (
+            Sample(**row | {"top": tuple((str(name), float(share)) for name, share in row["top"])})
+            for row in record["samples"]
+        )
+        return Correspondence(record["probe"], tuple(samples), record["silent"])
+    except (CclError, KeyError, TypeError, ValueError):
+        return None
+
+
+def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Correspondence | CclError]:
+    """Let teachers of a run look at its videos, and keep what comes out beside the run.
+
+    The training videos are the neighbours, those of ``split`` are told apart.
+
+    Args:
+        folder: A run.
+        teachers: Their names in the run's summary.
+        split: A split of the run's data.
+
+    Returns:
+        By teacher: the result, or why there is none, such as weights or videos that are gone or have changed.
+    """
+    run = RunFolder(folder)
+    try:
+        manifest = _own_manifest(run)
+        parts = divide(manifest, split)
+        recipe = load_recipe(str(folder / RECIPE))
+        specs = dict(zip(run.summary.get("teachers", {}), recipe.teachers, strict=False))
+    except CclError as error:
+        return dict.fromkeys(teachers, error)
+    found: dict[str, Correspondence | CclError] = {}
+    loaded: dict[str, Teacher] = {}
+    for name in teachers:
+        try:
+            loaded[name] = _own_teacher(run, name, specs.get(name), split, manifest)
+            check_coverage({name: loaded[name]}, (*parts.train, *parts.test))
+        except CclError as error:
+            loaded.pop(name, None)
+            found[name] = error
+    try:
+        embedded = embed_parts(loaded, parts, workers=recipe.train.workers) if loaded else {}
+    except CclError as error:
+        return found | dict.fromkeys(loaded, error)
+    for name, each in embedded.items():
+        try:
+            result = _know(name, specs[name], loaded[name], each, manifest, parts)
+            _write(run, name, split, result)
+            found[name] = result
+        except CclError as error:
+            found[name] = error
+    return found
+
+
+def _own_manifest(run: RunFolder) -> Manifest:
+    """The run's list of videos, if they still are what they were when it was trained."""
+    if not (run.path / MANIFEST).is_file():
+        raise DataError(f"'{run.path}' holds no {MANIFEST}, which lists its videos.", "Train the run again.")
+    manifest = Manifest.load(run.path / MANIFEST)
+    if manifest.hash == run.summary.get("data", {}).get("manifest"):
+        return manifest
+    if all(size_of(video.path) is None for video in manifest.videos):
+        raise DataError(
+            f"The videos of '{manifest.name}' are gone, for example '{manifest.videos[0].path}'.",
+            "Put them back, or name a run whose videos are there.",
+        )
+    raise DataError(
+        f"Some videos of '{manifest.name}' are gone or have changed since '{run.path}' was trained.",
+        "Put them back as they were.",
+    )
+
+
+def _own_teacher(run: RunFolder, name: str, spec: str | None, split: str, manifest: Manifest) -> Teacher:
+    """The teacher, if it still is the one that the run had."""
+    then = _key(run, name, split)["teacher"]
+    if spec is None:
+        raise DataError(f"The recipe of '{run.path}' does not name {name}.")
+    (teacher,) = load_teachers([spec], manifest.classes).values()
+    check_blind({name: teacher})
+    if teacher.fingerprint != then:
+        raise WeightsError(
+            f"{name} is not what it was when '{run.path}' was trained: its weights or settings have changed.",
+            "Put them back as they were.",
+        )
+    return teacher
+
+
+def _know(
+    name: str, spec: str, teacher: Teacher, embedded: Embedded, manifest: Manifest, parts: Parts
+) -> Correspondence:
+    check_present(name, embedded, parts)
+    found = probe([name], manifest, parts, {name: embedded}, with_linear=False)
+    if silent := _why_silent(teacher):
+        return Correspondence(found, (), silent)
+    chosen = _chosen(found["verdicts"], manifest.classes, parts.test, embedded.present[len(parts.train) :])
+    with registry.blaming(registry.find(registry.TEACHERS, parse_model(spec).label)):
+        shares = classify_videos(teacher, [video for _, video in chosen], set_up("fp32"), clip=Clip())
+    samples = [
+        Sample(video.id, manifest.classes[video.label], verdict, _top(teacher.classes or (), row))
+        for (verdict, video), row in zip(chosen, shares, strict=True)
+    ]
+    return Correspondence(found, tuple(samples))
+
+
+def _why_silent(teacher: Teacher) -> str:
+    if not teacher.classes:
+        return "has no classes of its own"
+    return "has random weights, so its own classes mean nothing" if teacher.random_weights else ""
+
+
+def _chosen(
+    verdicts: Mapping[str, Sequence[str]], classes: Sequence[str], videos: Sequence[Video], present: Tensor
+) -> list[tuple[str, Video]]:
+    """The first video of a few classes of each verdict, evenly spread over those from best to worst."""
+    firsts: dict[str, Video] = {}
+    for video, there in zip(videos, present.tolist(), strict=True):
+        if there:
+            firsts.setdefault(classes[video.label], video)
+    return [
+        (verdict, firsts[names[(2 * place + 1) * len(names) // (2 * count)]])
+        for verdict, names in verdicts.items()
+        for count in [min(EACH, len(names))]
+        for place in range(count)
+    ]
+
+
+def _top(classes: Sequence[str], shares: Tensor) -> tuple[tuple[str, float], ...]:
+    values, places = shares.topk(min(TOP, len(classes)))
+    return tuple((classes[place], 100 * share) for place, share in zip(places, values.tolist(), strict=True))
+
+
+def _key(run: RunFolder, teacher: str, split: str) -> dict[str, Any]:
+    summary = run.summary
+    manifest = summary.get("data", {}).get("manifest")
+    fingerprint = summary.get("teachers", {}).get(teacher, {}).get("fingerprint")
+    if not manifest or not fingerprint:
+        raise DataError(f"'{run.path}' does not say which videos or which {teacher} it was trained with.")
+    return {
+        "format": _FORMAT,
+        "manifest": manifest,
+        "teacher": fingerprint,
+        "split": split,
+        "k": NEIGHBOURS,
+        "rule": RULE,
+    }
+
+
+def _path(run: RunFolder, teacher: str, split: str) -> Path:
+    name = re.sub(r"[^\w.-]+", "_", teacher)
+    return run.path / f"correspondence-{name}-{split}.json"
+
+
+def _write(run: RunFolder, teacher: str, split: str, found: Correspondence) -> None:
+    record = {"key": _key(run, teacher, split), **asdict(found)}
+    write_text(_path(run, teacher, split), json.dumps(record, indent=2) + "\n")

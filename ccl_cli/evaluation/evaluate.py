@@ -1,0 +1,210 @@
+"""Recognition and retrieval of a published student: sliding windows, one score and one feature per video."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import load_data
+from ccl_cli.errors import DataError, UsageError
+from ccl_cli.evaluation.metrics import recognition, retrieval
+from ccl_cli.evaluation.predictor import watch
+from ccl_cli.training.artefact import Artefact, load_model
+from ccl_cli.training.build import check_unreadable
+from ccl_cli.training.device import set_up
+from ccl_cli.training.runs import MANIFEST, RunFolder, locate_model, read_json
+from ccl_cli.utils.distributed import gather_objects, is_main, total
+from ccl_cli.utils.files import write_text
+
+TASKS = ("recognition", "retrieval")
+_log = logging.getLogger("ccl")
+
+
+@dataclass(frozen=True)
+class Described:
+    """Per-video results of one split.
+
+    Shapes:
+        scores: [V, K] mean softmax over windows; NaN where the video could not be read.
+        features: [V, D] mean feature over windows; NaN likewise.
+        labels: [V] int64.
+        unreadable: Reasons by row; includes the videos that are not on disk.
+    """
+
+    scores: Tensor
+    features: Tensor
+    labels: Tensor
+    unreadable: dict[int, str]
+
+
+def evaluate(
+    run: str | Path | None = None,
+    *,
+    tasks: Collection[str] = TASKS,
+    data: str | None = None,
+    split: str = "test",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    precision: str = "fp32",
+) -> dict[str, Any]:
+    """Evaluate a run's student, or a ``model.safetensors`` alone.
+
+    Recognition scores the videos of ``split``; retrieval asks with them and searches the training split. A
+    video that is missing or cannot be read counts as an error.
+
+    Args:
+        run: A run folder, a model file, or None for the newest run.
+        tasks: "recognition", "retrieval" or both.
+        data: Another data set than the run's, with the same class names.
+        split: "test" or "val".
+        batch_size: Windows per forward pass; default the recipe's.
+        workers: Decoding processes; default the recipe's.
+        precision: "fp32" or "bf16".
+
+    Returns:
+        Figures in percent and counts, also written to the run's folder.
+    """
+    if split not in ("val", "test"):
+        raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
+    folder, path = locate_model(run)
+    artefact = load_model(path)
+    manifest = _manifest(artefact, folder, data, [split, "train"] if "retrieval" in tasks else [split])
+    accelerator = set_up(precision)
+    recipe = artefact.recipe
+    settings = {
+        "batch_size": batch_size or recipe.eval.batch_size,
+        "workers": recipe.train.workers if workers is None else workers,
+    }
+    queries = _describe_split(artefact, manifest, split, accelerator, **settings)
+    result: dict[str, Any] = {
+        "model": str(path),
+        "step": artefact.header.get("step"),
+        "recipe": recipe.hash(),
+        "data": {"name": manifest.name, "manifest": manifest.hash, "split": split},
+        "selection": artefact.header.get("selection", "last"),
+        "counts": {split: _counts(manifest, split, queries)},
+    }
+    if "recognition" in tasks:
+        result["recognition"] = recognition(queries.scores, queries.labels, artefact.classes)
+    if "retrieval" in tasks:
+        gallery = _describe_split(artefact, manifest, "train", accelerator, **settings)
+        result["counts"]["train"] = _counts(manifest, "train", gallery)
+        result["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
+    if is_main() and folder is not None:
+        _record(folder, result)
+        if folder.summary.get("finished") is False:
+            _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
+    return result
+
+
+def describe(
+    artefact: Artefact,
+    videos: Sequence[Video],
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    workers: int,
+    title: str = "eval",
+) -> Described:
+    """Run the student over all windows of all videos, shared among the processes."""
+    scores = torch.zeros(len(videos), artefact.student.num_classes)
+    features = torch.zeros(len(videos), artefact.student.feature_dim)
+    unreadable: dict[int, str] = {}
+    for seen in watch(artefact, videos, accelerator, batch_size=batch_size, workers=workers, title=title):
+        scores[seen.row], features[seen.row] = seen.scores, seen.feature
+        if seen.fault is not None:
+            unreadable[seen.row] = seen.fault
+    # Other processes' rows are zero. Summed on the device: those with GPUs cannot send what lies elsewhere.
+    scores, features = (total(each.to(accelerator.device)).cpu() for each in (scores, features))
+    for found in gather_objects(unreadable):
+        unreadable |= found
+    labels = torch.tensor([video.label for video in videos], dtype=torch.long)
+    return Described(scores, features, labels, unreadable)
+
+
+def _describe_split(
+    artefact: Artefact, manifest: Manifest, split: str, accelerator: Accelerator, **settings: int
+) -> Described:
+    videos = manifest.split(split)
+    if not videos:
+        raise DataError(
+            f"The data set '{manifest.name}' has no {split} split.",
+            "Give one with test videos, for example --data 'folder:my_videos?test=0.25'.",
+        )
+    limit = artefact.recipe.max_unreadable
+    missing = manifest.missing(split)
+    check_unreadable(len(missing), manifest, split, limit, missing)
+    described = describe(artefact, videos, accelerator, title=split, **settings)
+    bad = [videos[index] for index in sorted(described.unreadable)]
+    check_unreadable(len(bad), manifest, split, limit, bad)
+    return described
+
+
+def _manifest(
+    artefact: Artefact, folder: RunFolder | None, data: str | None, need: Collection[str]
+) -> Manifest:
+    if data is None and folder is not None and (folder.path / MANIFEST).is_file():
+        return Manifest.load(folder.path / MANIFEST)
+    text = data or artefact.recipe.data
+    if text is None:
+        raise UsageError("The model does not say which data to use.", "Name it with --data.")
+    manifest = _with_classes_of(artefact, load_data(text, need))
+    if data is None and manifest.hash != artefact.header.get("manifest"):
+        _log.warning("The data set is not as it was when the model was trained on it.")
+    return manifest
+
+
+def _with_classes_of(artefact: Artefact, manifest: Manifest) -> Manifest:
+    """The same rows, with labels numbered as the model numbers its classes."""
+    unknown = sorted(set(manifest.classes) - set(artefact.classes))
+    if unknown:
+        raise DataError(
+            f"The model does not know {len(unknown)} class(es) of '{manifest.name}', such as '{unknown[0]}'.",
+            f"It was trained on {len(artefact.classes)} classes: {', '.join(artefact.classes[:5])}, ...",
+        )
+    place = {name: label for label, name in enumerate(artefact.classes)}
+    videos = tuple(replace(v, label=place[manifest.classes[v.label]]) for v in manifest.videos)
+    return Manifest(manifest.name, artefact.classes, videos)
+
+
+def _counts(manifest: Manifest, split: str, described: Described) -> dict[str, Any]:
+    videos = manifest.split(split)
+    missing = {video.id for video in manifest.missing(split)}
+    bad = {videos[index].id: reason for index, reason in sorted(described.unreadable.items())}
+    corrupt = {name: reason for name, reason in bad.items() if name not in missing}
+    return {
+        "videos": len(videos),
+        "read": len(videos) - len(bad),
+        "missing": len(missing),
+        "corrupt": len(corrupt),
+        "unreadable": dict(list(bad.items())[:50]),
+    }
+
+
+def _record(folder: RunFolder, result: dict[str, Any]) -> None:
+    """Write the figures, beside what was already known of the same model on the same videos."""
+    data = result["data"]
+    name = re.sub(r"[^\w.-]+", "_", f"{data['name']}-{data['split']}")
+    path = folder.path / f"eval-{name}.json"
+    before = read_json(path)
+    if (before.get("data"), before.get("step")) == (data, result["step"]):
+        counts = before.get("counts", {}) | result["counts"]
+        result = before | result | {"counts": counts}
+    write_text(path, json.dumps(result, indent=2) + "\n")
+    figures = {task: _short(result[task]) for task in TASKS if task in result}
+    evaluations = folder.summary.get("evaluation", {}) | {name: figures}
+    folder.update_summary({"evaluation": evaluations})
+
+
+def _short(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if not isinstance(value, dict)}

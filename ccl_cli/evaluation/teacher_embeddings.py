@@ -1,0 +1,134 @@
+"""Frozen teachers' embeddings of whole videos: one window of each, the middle one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ccl_cli.config.recipe import Clip
+from ccl_cli.data.clips.centre import UNREADABLE, Looked, MiddleWindows, middle_loader
+from ccl_cli.data.clips.workers import naming_lost_workers
+from ccl_cli.data.manifest import Video
+from ccl_cli.errors import CclError
+from ccl_cli.teachers import Teacher, embed
+from ccl_cli.utils.distributed import gather_objects, rank, total, world_size
+from ccl_cli.utils.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """One teacher's embeddings of some videos.
+
+    Shapes:
+        value: [V, D] float32; zero where there is none.
+        present: [V] bool.
+
+    Attributes:
+        states: What became of each video's modality, by row: "present", "silent", "unreadable", ...
+        unreadable: Why, by row; an embedding that is not finite counts as unreadable.
+    """
+
+    value: Tensor
+    present: Tensor
+    states: dict[int, str] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """Videos by state."""
+        return dict(Counter(self.states.values()).most_common())
+
+
+def embed_videos(
+    teachers: Mapping[str, Teacher],
+    videos: Sequence[Video],
+    accelerator: Accelerator,
+    *,
+    clip: Clip,
+    batch_size: int,
+    workers: int,
+    title: str = "embed",
+) -> dict[str, Embedded]:
+    """Let each teacher look at the middle of each video, shared among the processes.
+
+    Files are opened only for teachers that look at frames or sound.
+
+    Returns:
+        By teacher; the same on all processes.
+
+    Raises:
+        PluginError: a teacher's preprocessing fails.
+    """
+    device = accelerator.device
+    for teacher in teachers.values():
+        teacher.to(device)
+    preprocess = {name: teacher.preprocess for name, teacher in teachers.items()}
+    dataset = MiddleWindows(videos, clip, preprocess, rank=rank(), processes=world_size())
+    own = {
+        name: Embedded(torch.zeros(len(videos), teacher.dim), torch.zeros(len(videos), dtype=torch.bool))
+        for name, teacher in teachers.items()
+    }
+    with Reporter(title, len(dataset), unit="video") as reporter, accelerator.autocast():
+        for looked in _batches(dataset, batch_size, workers, pin=device.type == "cuda"):
+            for name, teacher in teachers.items():
+                _add(own[name], name, teacher, looked, device)
+            reporter.advance(len(looked.rows))
+    return {name: _over_processes(each, device) for name, each in own.items()}
+
+
+def classify_videos(
+    teacher: Teacher, videos: Sequence[Video], accelerator: Accelerator, *, clip: Clip
+) -> Tensor:
+    """What a teacher's own classifier says of the middle of a few videos that it has something from.
+
+    Shapes:
+        returns: [V, len(classes)], each in [0, 1].
+
+    Raises:
+        PluginError: its preprocessing fails.
+    """
+    teacher.to(accelerator.device)
+    found = []
+    with torch.inference_mode():
+        for looked in _batches(MiddleWindows(videos, clip, {"": teacher.preprocess}), 8, 0, pin=False):
+            found.append(teacher.class_probabilities(looked.inputs[""].value.to(accelerator.device)))
+    return torch.cat(found).float().cpu()
+
+
+def _batches(dataset: MiddleWindows, size: int, workers: int, *, pin: bool) -> Iterator[Looked]:
+    with naming_lost_workers():
+        for looked in middle_loader(dataset, batch_size=size, workers=workers, pin_memory=pin):
+            if isinstance(looked, CclError):
+                raise looked
+            yield looked
+
+
+def _add(into: Embedded, name: str, teacher: Teacher, looked: Looked, device: torch.device) -> None:
+    value, present = (each.to(device, non_blocking=True) for each in looked.inputs[name])
+    made = embed(teacher, value, present).value.cpu()
+    finite = made.isfinite().all(dim=1)
+    into.value[looked.rows] = torch.where(finite[:, None], made, 0.0)
+    into.present[looked.rows] = looked.inputs[name].present & finite
+    into.states.update({row: states[name] for row, states in looked.states.items()})
+    into.unreadable.update(
+        {row: reasons[name] for row, reasons in looked.unreadable.items() if name in reasons}
+    )
+    for row in looked.rows[~finite].tolist():
+        into.states[row], into.unreadable[row] = (
+            UNREADABLE,
+            f"{name} makes numbers of it that are not finite.",
+        )
+
+
+def _over_processes(own: Embedded, device: torch.device) -> Embedded:
+    # Summed on the device: processes with GPUs cannot send what lies elsewhere.
+    value, present = (total(each.to(device)).cpu() for each in (own.value, own.present.float()))
+    whole = Embedded(value, present > 0)
+    for states, unreadable in gather_objects((own.states, own.unreadable)):
+        whole.states.update(states)
+        whole.unreadable.update(unreadable)
+    return whole

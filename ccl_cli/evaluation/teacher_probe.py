@@ -1,0 +1,300 @@
+"""Before any training: what each teacher, and each pair, knows of a data set's classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccl_cli.config.recipe import Clip, Recipe
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import load_data
+from ccl_cli.errors import DataError, UsageError
+from ccl_cli.evaluation.classifiers import (
+    RULE,
+    VERDICTS,
+    Labelled,
+    Neighbours,
+    ask_linear,
+    ask_neighbours,
+    comparable,
+    joined,
+)
+from ccl_cli.evaluation.teacher_embeddings import Embedded, embed_videos
+from ccl_cli.teachers import Teacher
+from ccl_cli.training.build import check_coverage, load_teachers
+from ccl_cli.training.device import set_up
+from ccl_cli.utils.distributed import is_main
+
+HELD_OUT = "held out"
+NEIGHBOURS = 10
+_TEST_SHARE, _CHOOSE_SHARE = 0.25, 0.2  # of the training videos
+_ROUNDS = 3  # of choosing, each on other videos
+_log = logging.getLogger("ccl")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The videos and what they are for.
+
+    Attributes:
+        split: What ``test`` is: a split, or "held out" of the training videos.
+        asides: [R, N] bool, the training videos to choose on in each of R rounds; groups stay together.
+    """
+
+    split: str
+    train: tuple[Video, ...]
+    test: tuple[Video, ...]
+    asides: Tensor
+
+
+def probe_teachers(
+    data: str | None,
+    specs: Sequence[str],
+    *,
+    split: str | None = None,
+    k: int = NEIGHBOURS,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Probe each teacher, and each pair of them.
+
+    Args:
+        data: The data set, as after ``--data``.
+        specs: Teachers, as after ``--teacher``.
+        split: Whose videos to tell apart; None: test, else val, else a quarter of the training videos.
+        k: Neighbours.
+        batch_size: Videos per forward pass; default the recipes'.
+        workers: Decoding processes; default the recipes'.
+
+    Returns:
+        Figures in percent, counts and verdicts; empty on all processes but the first.
+
+    Raises:
+        DataError: one class, no videos to test on, or a teacher that has no embedding of any.
+    """
+    if not specs:
+        raise UsageError(
+            "No teacher is named.", "Name one with --teacher, for example --teacher audio:cnn14."
+        )
+    manifest = load_data(data)
+    parts = divide(manifest, split)
+    teachers = load_teachers(specs, manifest.classes)
+    check_blind(teachers)
+    embedded = embed_parts(teachers, parts, batch_size=batch_size, workers=workers)
+    return _result(manifest, parts, teachers, embedded, k) if is_main() else {}
+
+
+def divide(manifest: Manifest, split: str | None) -> Parts:
+    """Which videos to learn from and which to test on.
+
+    Raises:
+        DataError: one class, or no video to test on.
+    """
+    if len(manifest.classes) < 2:
+        raise DataError(f"The data set '{manifest.name}' has one class: there is nothing to tell apart.")
+    train = manifest.split("train")
+    if split is None:
+        split = next((name for name in ("test", "val") if manifest.split(name)), HELD_OUT)
+    if split == HELD_OUT:
+        rows = replace(manifest, videos=train).hold_out(_TEST_SHARE)
+        train, test = rows.split("train"), rows.split("val")
+        _log.info("'%s' has no test split: %d training videos are held out.", manifest.name, len(test))
+    else:
+        test = manifest.split(split)
+    if not test:
+        what = "is too small to hold videos out" if split == HELD_OUT else f"has no {split} split"
+        raise DataError(f"The data set '{manifest.name}' {what}.", "Give one with --data or --split.")
+    asides = [_set_aside(replace(manifest, videos=train), seed) for seed in range(_ROUNDS)]
+    return Parts(split, train, test, torch.tensor(asides))
+
+
+def _set_aside(training: Manifest, seed: int) -> list[bool]:
+    chosen = {video.id for video in training.hold_out(_CHOOSE_SHARE, seed).split("val")}
+    return [video.id in chosen for video in training.videos]
+
+
+def _result(
+    manifest: Manifest,
+    parts: Parts,
+    teachers: Mapping[str, Teacher],
+    embedded: Mapping[str, Embedded],
+    k: int,
+) -> dict[str, Any]:
+    videos = (*parts.train, *parts.test)
+    for name, each in embedded.items():
+        check_present(name, each, parts)
+        _warn_unreadable(name, each, videos)
+    groups = [*((name,) for name in teachers), *combinations(teachers, 2)]
+    return {
+        "data": {
+            "name": manifest.name,
+            "manifest": manifest.hash,
+            "classes": len(manifest.classes),
+            "split": parts.split,
+            "train": len(parts.train),
+            "test": len(parts.test),
+        },
+        "k": k,
+        "rule": RULE,
+        "teachers": {name: _teacher(each, embedded[name], videos) for name, each in teachers.items()},
+        "probes": [probe(group, manifest, parts, embedded, k) for group in groups],
+    }
+
+
+def embed_parts(
+    teachers: Mapping[str, Teacher],
+    parts: Parts,
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> dict[str, Embedded]:
+    """Embeddings of the training videos and then of those to test on, by teacher.
+
+    Args:
+        teachers: By name.
+        parts: The videos.
+        batch_size: Videos per forward pass; default the recipes'.
+        workers: Decoding processes; default the recipes'.
+
+    Raises:
+        DataError: a teacher cannot have an embedding of any.
+    """
+    videos, defaults = (*parts.train, *parts.test), Recipe()
+    check_coverage(teachers, videos)
+    return embed_videos(
+        teachers,
+        videos,
+        set_up("fp32"),
+        clip=Clip(),
+        batch_size=batch_size or defaults.eval.batch_size,
+        workers=defaults.train.workers if workers is None else workers,
+    )
+
+
+def check_blind(teachers: Mapping[str, Teacher]) -> None:
+    """Stop when a teacher is told what it would be asked.
+
+    Raises:
+        DataError: names the first such teacher.
+    """
+    for name, teacher in teachers.items():
+        if teacher.sees_label:
+            raise DataError(
+                f"{name} is told the class of each video: that it tells the classes apart says nothing.",
+                "Probe the other teachers.",
+            )
+
+
+def check_present(name: str, embedded: Embedded, parts: Parts) -> None:
+    """Stop when a teacher has found nothing in all the videos of one of the two parts.
+
+    Raises:
+        DataError: says why, as far as it is known.
+    """
+    border = len(parts.train)
+    for what, rows in (
+        ("training", range(border)),
+        (parts.split, range(border, border + len(parts.test))),
+    ):
+        if not embedded.present[rows.start : rows.stop].any():
+            reason = next((embedded.unreadable[row] for row in rows if row in embedded.unreadable), "")
+            raise DataError(
+                f"{name} has no embedding for any of the {len(rows)} {what} videos"
+                f"{': ' + reason if reason else '.'}"
+            )
+
+
+def _warn_unreadable(name: str, embedded: Embedded, videos: Sequence[Video]) -> None:
+    if embedded.unreadable:
+        first = min(embedded.unreadable)
+        _log.warning(
+            "%s: %d of %d videos are left out, because they cannot be read; '%s': %s",
+            name,
+            len(embedded.unreadable),
+            len(videos),
+            videos[first].id,
+            embedded.unreadable[first],
+        )
+
+
+def _teacher(teacher: Teacher, embedded: Embedded, videos: Sequence[Video]) -> dict[str, Any]:
+    unreadable = {videos[row].id: reason for row, reason in sorted(embedded.unreadable.items())}
+    return {
+        "variant": teacher.variant,
+        "dim": teacher.dim,
+        "random_weights": teacher.random_weights,
+        "videos": embedded.counts(),
+        "unreadable": dict(list(unreadable.items())[:50]),
+    }
+
+
+def probe(
+    group: Sequence[str],
+    manifest: Manifest,
+    parts: Parts,
+    embedded: Mapping[str, Embedded],
+    k: int = NEIGHBOURS,
+    *,
+    with_linear: bool = True,
+) -> dict[str, Any]:
+    """One teacher's figures or, over the videos that all of them have, several teachers' together.
+
+    Args:
+        group: Names of the teachers.
+        manifest: The data set.
+        parts: Its videos and what they are for.
+        embedded: By teacher, of the training videos and then of those to test on.
+        k: Neighbours.
+        with_linear: Whether to fit a linear layer too, which takes longest.
+
+    Returns:
+        Counts; unless no video is left, also figures in percent and verdicts.
+    """
+    present = torch.stack([embedded[name].present for name in group]).all(dim=0)
+    border = len(parts.train)
+    in_train, in_test = present[:border], present[border:]
+    entry: dict[str, Any] = {
+        "teachers": list(group),
+        "train": {"present": int(in_train.sum()), "videos": border},
+        "test": {"present": int(in_test.sum()), "videos": len(parts.test)},
+    }
+    if not in_train.any() or not in_test.any():
+        _log.warning("No video to probe %s together: none has both.", " and ".join(group))
+        return entry
+    values = [
+        comparable(embedded[name].value[:border][in_train], embedded[name].value[border:][in_test])
+        for name in group
+    ]
+    labels = torch.tensor([video.label for video in (*parts.train, *parts.test)])
+    own = (labels[:border][in_train], labels[border:][in_test])
+    train, test = (
+        Labelled(joined(each), label) for each, label in zip(zip(*values, strict=True), own, strict=True)
+    )
+    entry |= _figures(ask_neighbours(train, test, len(manifest.classes), k), manifest.classes)
+    if with_linear:
+        found = ask_linear(train, test, parts.asides[:, in_train], len(manifest.classes))
+        entry |= {"linear": 100 * found.accuracy, "penalty": found.penalty}
+    return entry
+
+
+def _figures(found: Neighbours, classes: Sequence[str]) -> dict[str, Any]:
+    by_name = dict(zip(classes, found.classes, strict=True))
+    ranked = sorted(by_name, key=lambda name: -(by_name[name].recall or 0))
+    return {
+        "knn": 100 * found.knn,
+        "chance": 100 * found.chance,
+        "verdicts": {
+            given: [name for name in ranked if by_name[name].verdict == given] for given in VERDICTS
+        },
+        "per_class": {name: _in_percent(asdict(each)) for name, each in by_name.items()},
+    }
+
+
+def _in_percent(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: 100 * value if isinstance(value, float) else value for key, value in row.items()}

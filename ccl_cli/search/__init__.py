@@ -1,0 +1,1 @@
+"""A library of videos that one can search by example."""

@@ -1,0 +1,174 @@
+"""Ask a library which of its videos are nearest to some: exactly, block by block, or approximately."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ccl_cli.data.video_paths import Raw
+from ccl_cli.deploy.predict import load_student, see
+from ccl_cli.errors import DataError
+from ccl_cli.evaluation.metrics import directions, highest, score_blocks
+from ccl_cli.search import approximate
+from ccl_cli.search.index import own_model
+from ccl_cli.search.store import Library, open_library, stamp_of
+
+Vectors = dict[int, NDArray[np.float32]]
+
+_SCORES_AT_ONCE = 2**22
+_ITSELF = 2  # names under which a library may hold the query's own file: with and without links
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A video of the library.
+
+    Attributes:
+        path: Its file, absolute.
+        cosine: In [-1, 1].
+    """
+
+    path: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found for a query.
+
+    Attributes:
+        query: Its path, as it was named.
+        hits: The nearest first.
+        fault: Why the query could not be read; None where it could.
+    """
+
+    query: str
+    hits: tuple[Hit, ...] = ()
+    fault: str | None = None
+
+
+def search(
+    raw: Raw,
+    folder: str | Path,
+    *,
+    top: int,
+    keep_self: bool = False,
+    model: str | Path | None = None,
+    probes: int | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> list[Answer]:
+    """Find the nearest videos of a library by cosine.
+
+    A query that the library holds unchanged is not read again. Memory holds the queries and a block of the
+    library.
+
+    Args:
+        raw: The queries.
+        folder: The library's.
+        top: How many to find for each.
+        keep_self: Whether a query may find its own file.
+        model: A run folder or model file; None: the library's own.
+        probes: Search approximately, in so many lists; None: exactly.
+        batch_size: Windows per forward pass; default the recipe's.
+        workers: Decoding processes; default as for :func:`ccl_cli.deploy.predict.see`.
+
+    Returns:
+        One for each query, in order.
+
+    Raises:
+        DataError: there is no library, it is empty or damaged, or its model is gone.
+        UsageError: another model than the library's is named.
+    """
+    folder = Path(folder)
+    path = own_model(folder, Path(model)) if model else None
+    found = _in_library(raw, folder)
+    faults = _look(raw, folder, path, found, batch_size, workers)
+    with open_library(folder) as library:
+        vectors = np.array([found[place] for place in sorted(found)], np.float32).reshape(-1, library.dim)
+        queries, _ = directions(torch.from_numpy(vectors))
+        count = min(top + (0 if keep_self else _ITSELF), len(library))
+        if probes is None:
+            cosines, numbers = nearest(library, queries, count)
+        else:
+            cosines, numbers = approximate.search(library, folder, queries.numpy(), count, probes)
+        paths = library.paths(numbers.ravel().tolist())
+    rows = iter(zip(cosines.tolist(), numbers.tolist(), strict=True))
+    answers = []
+    for place, name in enumerate(raw.names):
+        if place in faults:
+            answers.append(Answer(name, fault=faults[place]))
+            continue
+        hits = [Hit(paths[n], cosine) for cosine, n in zip(*next(rows), strict=True) if n in paths]
+        answers.append(Answer(name, _chosen(name, hits, top, keep_self)))
+    return answers
+
+
+def nearest(library: Library, queries: Tensor, top: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Cosines and numbers of the nearest videos of a library, the nearest first.
+
+    Shapes:
+        queries: [Q, D] of length one.
+        returns: [Q, top] each; top is at most the number of videos.
+    """
+    best = torch.full((len(queries), top), -torch.inf)
+    numbers = torch.full((len(queries), top), -1)
+    for block, vectors in library.blocks():
+        of_block, gallery = torch.from_numpy(block), torch.tensor(vectors)
+        for rows, scores in score_blocks(queries, gallery, _SCORES_AT_ONCE):
+            cosines, places = highest(scores, top)
+            candidates = torch.cat([best[rows], cosines], dim=1)
+            best[rows], chosen = candidates.topk(top, dim=1)
+            numbers[rows] = torch.cat([numbers[rows], of_block[places]], dim=1).gather(1, chosen)
+    return best.numpy(), numbers.numpy()
+
+
+def _in_library(raw: Raw, folder: Path) -> Vectors:
+    """By place among the queries, the vectors of those that the library holds as they are now."""
+    found: Vectors = {}
+    with open_library(folder) as library:
+        if not len(library):
+            raise DataError(f"The library '{folder}' holds no videos.", "Add some: ccl index my_videos.")
+        for place, name in enumerate(raw.names):
+            known = library.find(os.path.abspath(name))  # noqa: PTH100  (links stay as they are)
+            if known and known[0] == stamp_of(name):
+                found[place] = known[1]
+    return found
+
+
+def _look(
+    raw: Raw,
+    folder: Path,
+    model: Path | None,
+    found: Vectors,
+    batch_size: int | None,
+    workers: int | None,
+) -> dict[int, str]:
+    """Add the vectors of the other queries; why some cannot be read."""
+    unknown = [place for place in range(len(raw.videos)) if place not in found]
+    faults: dict[int, str] = {}
+    if not unknown:
+        return faults
+    opened = load_student(model or own_model(folder, None))
+    videos = [raw.videos[place] for place in unknown]
+    with closing(see(opened, videos, title="look", batch_size=batch_size, workers=workers)) as seen:
+        for each in seen:
+            if each.fault is None:
+                found[unknown[each.row]] = each.feature.numpy()
+            else:
+                faults[unknown[each.row]] = each.fault
+    return faults
+
+
+def _chosen(query: str, hits: Sequence[Hit], top: int, keep_self: bool) -> tuple[Hit, ...]:
+    own = set() if keep_self else {os.path.abspath(query), os.path.realpath(query)}  # noqa: PTH100
+    ordered = sorted(hits, key=lambda hit: (-hit.cosine, hit.path))
+    return tuple(hit for hit in ordered if hit.path not in own)[:top]

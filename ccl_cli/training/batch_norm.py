@@ -1,0 +1,91 @@
+"""Batch normalisation with the statistics of all processes, so that N of them train as one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ccl_cli.errors import RecipeError
+from ccl_cli.utils.distributed import summed, world_size
+
+
+@contextmanager
+def naming_single_values() -> Iterator[None]:
+    """Around a training step: that a channel has one value only becomes a sentence.
+
+    Raises:
+        RecipeError: the batch and the clip are too small for a variance.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            "One clip of this size leaves one value per channel, too few for batch normalisation.",
+            "Raise train.batch_size above 1 for each process and micro-batch, or clip.size.",
+        ) from error
+
+
+def share_statistics(network: nn.Module, device: torch.device) -> None:
+    """Make every batch normalisation inside a network one over the rows of all processes.
+
+    Each process must hold equally many rows.
+    """
+    if world_size() == 1:
+        return
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(module, name, _Shared.like(child))
+
+
+class _Shared(_BatchNorm):
+    """What ``nn.SyncBatchNorm`` does on GPUs only."""
+
+    @classmethod
+    def like(cls, other: _BatchNorm) -> Self:
+        made = cls.__new__(cls)
+        made.__dict__ = other.__dict__
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``, [B, C, ...]."""
+        if not self.training:
+            return super().forward(x)
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        count = x.numel() // x.shape[1] * world_size()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = summed(values.sum(axes)) / count  # [C]
+        centred = values - _along(mean, x)
+        variance = summed(centred.square().sum(axes)) / count  # [C]; biased, the running one is not
+        self._remember(mean.detach(), variance.detach() * count / max(count - 1, 1))
+        scale = (variance + self.eps).rsqrt()
+        if self.affine:
+            return (centred * _along(scale * self.weight, x) + _along(self.bias, x)).to(x.dtype)
+        return (centred * _along(scale, x)).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Of any number of dimensions."""
+
+
+def _along(values: Tensor, x: Tensor) -> Tensor:
+    """[C] beside the channels of ``x``, [B, C, ...]."""
+    return values.view(-1, *[1] * (x.dim() - 2))

@@ -1,0 +1,226 @@
+"""From a recipe to the objects it names; everything that is missing is named at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from ccl_cli import registry
+from ccl_cli.config.load import check_recipe, method_options
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.config.spec import Spec, parse_model
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import load_data
+from ccl_cli.data.video.packed import scaled_to
+from ccl_cli.data.video.storage import Packed
+from ccl_cli.errors import CclError, DataError, RecipeError, Several
+from ccl_cli.methods import Method, Setting, TeacherInfo
+from ccl_cli.students import Student, StudentFactory
+from ccl_cli.teachers import Teacher
+from ccl_cli.utils.sentences import bundled
+
+T = TypeVar("T")
+_log = logging.getLogger("ccl")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a training run is made of.
+
+    Attributes:
+        manifest: The whole data set.
+        videos: The training videos that are on disk.
+        missing: The training videos that are not.
+        teachers: Frozen, by name.
+        methods: By name.
+    """
+
+    manifest: Manifest
+    videos: tuple[Video, ...]
+    missing: tuple[Video, ...]
+    teachers: dict[str, Teacher]
+    student: Student
+    methods: dict[str, Method]
+
+    @property
+    def uses_stages(self) -> bool:
+        """Whether a method wants the teachers' inner stages, which no cache holds."""
+        return any(method.uses_stages for method in self.methods.values())
+
+
+def build(recipe: Recipe) -> Parts:
+    """Build every part; the same seed gives the same initial weights.
+
+    Raises:
+        Several: more than one thing is missing or wrong; a single one is raised as itself.
+    """
+    check_recipe(recipe)
+    errors: list[CclError] = []
+    manifest = _attempt(errors, lambda: training_data(recipe))
+    specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()
+    classes = manifest.classes if manifest else ()
+    teachers = _attempt(errors, lambda: load_teachers(specs, classes))
+    if errors or manifest is None or teachers is None:
+        raise bundled(errors)
+    missing = manifest.missing("train")
+    check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing)
+    absent = set(missing)
+    videos = tuple(video for video in manifest.split("train") if video not in absent)
+    check_coverage(teachers, videos, "training videos")
+    warn_if_packed_smaller(videos, recipe.clip.short_side)
+    torch.manual_seed(recipe.train.seed)
+    student = make_student(recipe.student, len(manifest.classes))
+    infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in teachers.items())
+    labels = torch.tensor([video.label for video in videos])
+    setting = Setting(student.feature_dim, len(manifest.classes), labels, infos, recipe.train.epochs)
+    methods = {name: load_method(name, options, setting) for name, options in recipe.method.items()}
+    return Parts(manifest, videos, tuple(missing), teachers, student, methods)
+
+
+def training_data(recipe: Recipe) -> Manifest:
+    """The recipe's data set, with the videos set aside that it wants to choose on."""
+    manifest = load_data(recipe.data)
+    return manifest.hold_out(recipe.holdout) if recipe.holdout else manifest
+
+
+def load_teachers(specs: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Teacher]:
+    """Build several teachers, by the names under which results show them.
+
+    Args:
+        specs: As after ``--teacher``.
+        classes: Names of the data set's classes.
+
+    Raises:
+        Several: more than one cannot be built; a single error is raised as itself.
+    """
+    errors: list[CclError] = []
+    loaded = [_attempt(errors, partial(load_teacher, text, classes)) for text in specs]
+    if errors:
+        raise bundled(errors)
+    return _by_name(specs, [teacher for teacher in loaded if teacher is not None])
+
+
+def load_teacher(wanted: str | Spec, classes: Sequence[str] = ()) -> Teacher:
+    """Build one frozen teacher with its weights, e.g. ``image:resnet34``.
+
+    Args:
+        wanted: As it is typed.
+        classes: Names of the data set's classes, for a teacher that wants to know them.
+
+    Raises:
+        PluginError: no such teacher, or it is broken.
+        WeightsError: its weights are not there.
+    """
+    spec = wanted if isinstance(wanted, Spec) else parse_model(wanted)
+    plugin = registry.find(registry.TEACHERS, spec.label)
+    cls: type[Teacher] = registry.load(plugin)
+    with registry.blaming(plugin):
+        teacher = cls.from_spec(spec).freeze()
+        teacher.use_classes(classes)
+        return teacher
+
+
+def make_student(text: str, num_classes: int, *, with_weights: bool = True) -> Student:
+    """Build a student; ``with_weights=False`` ignores the initial weights its spec names."""
+    spec = parse_model(text)
+    plugin = registry.find(registry.STUDENTS, spec.name)
+    factory: StudentFactory = registry.load(plugin)
+    weights = spec.weights if with_weights else None
+    with registry.blaming(plugin):
+        try:
+            return factory(num_classes, weights=weights, **spec.options)
+        except TypeError as error:
+            raise RecipeError(f"Student '{spec}' does not take these options: {error}.") from error
+
+
+def load_method(name: str, options: dict[str, object], setting: Setting) -> Method:
+    """Build one method."""
+    plugin = registry.find(registry.METHODS, name)
+    cls: type[Method] = registry.load(plugin)
+    with registry.blaming(plugin):
+        return cls(method_options(cls, name, options), setting)
+
+
+def check_unreadable(
+    count: int, manifest: Manifest, split: str, limit: float, examples: list[Video] | tuple[Video, ...] = ()
+) -> None:
+    """Stop when more of a split cannot be read than the recipe allows (one video is always allowed)."""
+    videos = len(manifest.split(split))
+    if count <= max(1, int(limit * videos)) and (count < videos or not videos):
+        return
+    names = ", ".join(str(video.path) for video in examples[:3])
+    raise DataError(
+        f"{count} of {videos} videos of the {split} split of '{manifest.name}' are missing or unreadable, "
+        f"more than the limit of {limit:.0%}{f'; for example {names}' if names else ''}.",
+        "Mend them, or raise the limit with --set max_unreadable=SHARE; they count as errors in evaluation.",
+    )
+
+
+def warn_if_packed_smaller(videos: Sequence[Video], short_side: int) -> None:
+    """Say so when packing has made frames smaller than a recipe wants them."""
+    first = next((video.path for video in videos if isinstance(video.path, Packed)), None)
+    side = scaled_to(first) if first else None
+    if side is not None and side < short_side:
+        _log.warning(
+            "The videos were packed at %d pixels, the recipe reads them at %d (clip.short_side): "
+            "crops will be coarser than from the files.",
+            side,
+            short_side,
+        )
+
+
+def check_coverage(teachers: Mapping[str, Teacher], videos: Sequence[Video], what: str = "videos") -> None:
+    """Stop when a teacher cannot have an embedding of any of the videos; ``what`` they are.
+
+    Raises:
+        DataError: names the first such teacher.
+    """
+    for name, teacher in teachers.items():
+        if not teacher.coverage([video.id for video in videos]):
+            raise DataError(
+                f"{name} has no embedding for any of the {len(videos)} {what}.",
+                f"Its names must be video ids such as '{videos[0].id}'.",
+            )
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _uses_teachers(recipe: Recipe) -> bool:
+    methods = [registry.load(registry.find(registry.METHODS, name)) for name in recipe.method]
+    needed = any(method.uses_teachers for method in methods)
+    if recipe.teachers and not needed:
+        _log.info("%s needs no teacher; the ones named are left aside.", recipe.method_label)
+    if needed and not recipe.teachers:
+        raise RecipeError(
+            f"{recipe.method_label} needs at least one teacher.",
+            "Name one with --teacher, for example --teacher image:resnet34, or train with --method baseline.",
+        )
+    return needed
+
+
+def _by_name(specs: Sequence[str], teachers: list[Teacher]) -> dict[str, Teacher]:
+    named: dict[str, Teacher] = {}
+    for text, teacher in zip(specs, teachers, strict=True):
+        label = parse_model(text).label
+        repeats = sum(name.split("#")[0] == label for name in named)
+        named[f"{label}#{repeats + 1}" if repeats else label] = teacher
+    return named
+
+
+def _attempt(errors: list[CclError], make: Callable[[], T]) -> T | None:
+    try:
+        return make()
+    except Several as error:
+        errors.extend(error.errors)
+    except CclError as error:
+        errors.append(error)
+    return None

@@ -1,0 +1,77 @@
+"""Resume state: written whole, newest two kept, the newest one that can be read is used."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.utils.files import atomic_path
+
+_KEEP = 2
+_log = logging.getLogger("ccl")
+
+
+def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state of one step, then remove all but the newest two.
+
+    Args:
+        folder: The run's state folder.
+        step: Steps taken.
+        state: Tensors and plain Python values only, so that it can be read back without executing anything.
+    """
+    path = folder / f"step-{step:09d}.pt"
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:  # torch says of a full disk where in its file it stands
+        said = getattr(error, "strerror", None) or "the disk is full, or refuses"
+        raise EnvironmentError_(
+            f"The checkpoint '{path}' cannot be written: {said}.",
+            "Make room; the one before is untouched.",
+        ) from error
+    _keep_newest(folder, path)
+    for unread in _states(folder):
+        if unread > path:  # damaged, as it was not gone on with
+            unread.unlink(missing_ok=True)
+    return path
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The newest state that is whole.
+
+    Raises:
+        DataError: there is none.
+    """
+    for path in reversed(_states(folder)):
+        try:
+            state = _load(path)
+        except Exception as error:  # damaged bytes make a reader say anything
+            _log.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
+        else:
+            _keep_newest(folder, path)  # a kill may have come between writing and removing
+            return state
+    raise DataError(f"'{folder}' holds no checkpoint that can be read.", "Start the run anew.")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Read a state; torch alone does not notice every damage to its bytes."""
+    with zipfile.ZipFile(path) as file:
+        if damaged := file.testzip():
+            raise zipfile.BadZipFile(f"{damaged} has changed")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _keep_newest(folder: Path, path: Path) -> None:
+    """Remove what is older than the newest two up to ``path``, which is whole."""
+    for old in [state for state in _states(folder) if state <= path][:-_KEEP]:
+        old.unlink(missing_ok=True)
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"))

@@ -1,0 +1,105 @@
+"""Where a run computes, and in which precision: the one place that sets Accelerate up."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ccl_cli.errors import EnvironmentError_
+from ccl_cli.training.allocator import keep_blocks
+
+_log = logging.getLogger("ccl")
+
+
+def set_up(precision: str, tracker: str = "none") -> Accelerator:
+    """Set up this process, and its part of the group when there are several.
+
+    Args:
+        precision: "auto" (bf16 on a GPU that has it, else fp32), "fp32", "bf16" or "fp16".
+        tracker: "none" or "tensorboard"; :func:`start_tracker` says where it writes.
+
+    Raises:
+        EnvironmentError_: the machine lacks what was asked for, or the group's processes do not meet.
+    """
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise EnvironmentError_("fp16 needs a GPU.", "Use --precision bf16 or fp32.")
+    if precision == "bf16" and not torch.cuda.is_available() and not _cpu_has_bf16():
+        _log.warning("This CPU has no fast bf16 arithmetic: fp32 will be many times faster.")
+    if tracker == "tensorboard":
+        _need_tensorboard()
+    if not torch.cuda.is_available():
+        keep_blocks()
+    # A second run in one process may have another precision; the processes' group stays.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    try:
+        return _accelerator(precision, tracker)
+    except torch.distributed.DistError as error:
+        reason = str(error).partition("\n")[0]
+        raise EnvironmentError_(
+            f"The processes of this run did not find each other: {reason}",
+            "Check MASTER_ADDR and MASTER_PORT; each run on a machine needs a port of its own.",
+        ) from error
+
+
+def _accelerator(precision: str, tracker: str) -> Accelerator:
+    return Accelerator(
+        mixed_precision=precision.replace("fp32", "no"),
+        log_with=None if tracker == "none" else tracker,
+        project_config=ProjectConfiguration(logging_dir="."),
+        # A method's buffers are equal on all processes by construction, and broadcasting would undo updates;
+        # batch statistics stay each process's own, and the first one's are published.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+        ],
+    )
+
+
+def pad_time_apart(network: nn.Module) -> None:
+    """Let convolutions that see fewer frames than their kernel has pad time before them, not within them.
+
+    The values are the same. On CPUs with AVX-512 bf16, oneDNN as of torch 2.11 fills such a convolution's
+    gradient of the weights in bf16 with garbage: in the last stage of R(2+1)D, for one.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d) and isinstance(module.padding, tuple) and module.padding[0]:
+            module.register_forward_pre_hook(_PadTime(module.padding))
+
+
+class _PadTime:
+    def __init__(self, padding: tuple[int, ...]) -> None:
+        self.padding = padding
+
+    def __call__(self, module: nn.Conv3d, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        frames, *sides = self.padding
+        short = inputs[0].shape[2] < module.kernel_size[0]
+        module.padding = (0 if short else frames, *sides)
+        # Only where it must be: the padded copy is kept for the backward pass beside the tensor itself.
+        return (F.pad(inputs[0], (0, 0, 0, 0, frames, frames)),) if short else inputs
+
+
+def start_tracker(accelerator: Accelerator, folder: Any) -> None:
+    """Let the tracker, if there is one, write into a folder."""
+    accelerator.project_configuration.logging_dir = str(folder)
+    accelerator.init_trackers("log")
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _need_tensorboard() -> None:
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError as error:
+        raise EnvironmentError_(
+            "TensorBoard is not installed.", "Install it with `pip install 'ccl-cli[trackers]'`."
+        ) from error

@@ -1,0 +1,94 @@
+"""Student and methods in one forward pass with one loss: the only module that Accelerate prepares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ccl_cli.config.recipe import Clip
+from ccl_cli.data.clips.batch import Batch
+from ccl_cli.data.clips.transforms import normalize
+from ccl_cli.methods import Method
+from ccl_cli.methods.losses import cross_entropy, full_precision
+from ccl_cli.students import Student, StudentOutput
+from ccl_cli.teachers import Embedding
+from ccl_cli.utils.distributed import masked_mean
+
+
+class StepOutput(NamedTuple):
+    """One forward pass.
+
+    Attributes:
+        loss: Scalar; the sum of the parts.
+        parts: Weighted terms by name.
+        logits: [B, K] the student's class scores.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    logits: Tensor
+
+
+class Distiller(nn.Module):
+    """A student, the methods that train it, and the sum of their terms.
+
+    Args:
+        student: The network that is published in the end.
+        methods: By name; each owns its layers.
+        clip: How the student's view is normalised.
+        ce_weight: Weight of the student's cross-entropy; the methods' own factors are multiplied with it.
+        memory_format: Of the student's input.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        student: Student,
+        methods: Mapping[str, Method],
+        clip: Clip,
+        *,
+        ce_weight: float = 1.0,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.methods = nn.ModuleDict(methods)
+        self.ce_weight = ce_weight * math.prod(method.ce_weight for method in methods.values())
+        self.memory_format = memory_format
+        # On the device from the start: a tensor made from Python numbers at each step would make a GPU wait.
+        self.register_buffer("mean", torch.tensor(clip.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(clip.std), persistent=False)
+
+    def forward(self, batch: Batch, teachers: Mapping[str, Embedding]) -> StepOutput:
+        """Run the student on the batch and every method on what it says."""
+        dtype = next(self.student.parameters()).dtype
+        video = normalize(batch.video, self.mean, self.std, dtype)
+        student: StudentOutput = self.student(video.contiguous(memory_format=self.memory_format))
+        # Losses in single precision: exp(1 / temperature) overflows half precision.
+        with torch.autocast(video.device.type, enabled=False):
+            parts = self._parts(_full_precision(student), teachers, batch)
+        loss = torch.stack([part.to(parts["ce"].dtype) for part in parts.values()]).sum()
+        return StepOutput(
+            loss, {name: part.detach() for name, part in parts.items()}, student.logits.detach()
+        )
+
+    def _parts(
+        self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
+    ) -> dict[str, Tensor]:
+        everyone = torch.ones_like(batch.labels, dtype=torch.bool)
+        ce = masked_mean(cross_entropy(student.logits, batch.labels), everyone)
+        parts = {"ce": self.ce_weight * ce}
+        for name, method in self.methods.items():
+            prefix = f"{name}." if len(self.methods) > 1 else ""
+            parts |= {prefix + term: value for term, value in method(student, teachers, batch).items()}
+        return parts
+
+
+def _full_precision(student: StudentOutput) -> StudentOutput:
+    return StudentOutput(full_precision(student.feature), full_precision(student.logits), student.stages)

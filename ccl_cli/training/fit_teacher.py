@@ -1,0 +1,332 @@
+"""Training a teacher on its own modality and its own labels, before anything is distilled from it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ccl_cli import registry
+from ccl_cli.config.recipe import Clip, Optim, Recipe
+from ccl_cli.config.spec import Spec
+from ccl_cli.data.clips.batch import TeacherInput
+from ccl_cli.data.clips.centre import MiddleWindows, middle_loader
+from ccl_cli.data.clips.dataset import TrainingSet, training_loader
+from ccl_cli.data.clips.epoch_sampler import EpochSampler
+from ccl_cli.data.clips.workers import naming_lost_workers
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sources import load_data
+from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError, WeightsError
+from ccl_cli.teachers import Preprocess, Teacher
+from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, read_fitted, save_fitted
+from ccl_cli.training.build import check_unreadable
+from ccl_cli.training.optim import scheduler
+from ccl_cli.utils.progress import Reporter
+
+T = TypeVar("T")
+_log = logging.getLogger("ccl")
+_HOOKS = ("to_fit", "class_scores", "own_weights")
+_SCRATCH_LR, _ADAPT_LR = 3e-3, 1e-4  # from random weights, and from trained ones
+
+
+class Fittable(Protocol):
+    """What a teacher's class has, besides the teacher's contract, if it can be fitted."""
+
+    @classmethod
+    def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
+        """The teacher that ``spec`` names, with a new classifier for ``classes``.
+
+        It starts from its weights; with ``weights=random``, or where nobody publishes any, from nothing.
+        """
+        ...
+
+    def class_scores(self, x: Tensor) -> Tensor:
+        """Scores of the classes before any softmax: ``[B, *preprocess.shape]`` to ``[B, len(classes)]``."""
+        ...
+
+    def own_weights(self) -> Mapping[str, Tensor]:
+        """The tensors that ``from_spec`` takes back from a file."""
+        ...
+
+
+class _Trainee(Teacher, Fittable):
+    """For the type checker: a teacher that is also fittable."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to train.
+
+    Attributes:
+        epochs: Passes over the training list.
+        lr: Highest learning rate; None: 0.003 from random weights, 0.0001 from trained ones.
+        batch_size: Videos per step.
+        seed: Of everything random.
+        workers: Decoding processes.
+    """
+
+    epochs: int = 30
+    lr: float | None = None
+    batch_size: int = 32
+    seed: int = 0
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Score:
+    """How often a teacher is right.
+
+    Attributes:
+        split: Of the data set.
+        accuracy: In [0, 1].
+        videos: How many were looked at; those without the modality are left out.
+    """
+
+    split: str
+    accuracy: float
+    videos: int
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What came of it.
+
+    Attributes:
+        path: The file of weights.
+        classes: What the teacher now tells apart.
+        train: On the last pass, in training mode.
+        held_out: On the test split, else the validation split; None where there is neither, or nothing in it
+            that the teacher looks at.
+        seconds: From the first step to the file.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    train: Score
+    held_out: Score | None
+    seconds: float
+
+
+def fit(spec: Spec, data: str, output: Path | None = None, options: FitOptions | None = None) -> FitReport:
+    """Train a teacher to tell the classes of a data set by its own modality, and save it.
+
+    The teacher sees one random window of each video per pass, as the students' training would show it. Its
+    score on the videos held out is that on their middles.
+
+    Args:
+        spec: The teacher, with the options of its network and its preprocessing.
+        data: The data set, as after ``--data``.
+        output: The file to write; None: in the cache, named after teacher and data set.
+        options: How to train.
+
+    Raises:
+        PluginError: a teacher that cannot be trained.
+        DataError: no video has what the teacher looks at, or too many cannot be read.
+        CclError: anything else the user can mend; then no file is written.
+    """
+    options = options or FitOptions()
+    plugin = registry.find(registry.TEACHERS, spec.label)
+    cls = registry.load(plugin)
+    if not all(hasattr(cls, hook) for hook in _HOOKS):
+        raise PluginError(
+            f"{spec.label} cannot be fitted: it has nothing to train.",
+            "A teacher's class needs to_fit, class_scores and own_weights for that.",
+        )
+    spec, _ = as_fitted(spec)  # what was fitted before keeps its options
+    manifest = load_data(data)
+    path = output or default_path(spec.kind, spec.name, manifest.name)
+    _check_output(path, manifest)
+    torch.manual_seed(options.seed)
+    with registry.blaming(plugin):
+        teacher = cast(_Trainee, cls.to_fit(spec, manifest.classes)).requires_grad_(True)
+    session = _Session(spec, teacher, manifest, options)
+    began = time.perf_counter()
+    train = session.train()
+    report = FitReport(path, manifest.classes, train, session.held_out(), time.perf_counter() - began)
+    _save(report, spec, teacher, manifest)
+    return report
+
+
+class _Session:
+    """One teacher, one data set, one pass after the other."""
+
+    def __init__(self, spec: Spec, teacher: _Trainee, manifest: Manifest, options: FitOptions) -> None:
+        self.label, self.manifest, self.options = spec.label, manifest, options
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.pin_memory = self.device.type == "cuda"
+        self.teacher = teacher.to(self.device)
+        # One frame: sound does not depend on it, and a picture is one frame anyway.
+        self.clip = Clip(frames=1)
+        self.preprocess: dict[str, Preprocess] = {self.label: teacher.preprocess}
+
+    def train(self) -> Score:
+        """All passes; the score is the last one's."""
+        options = self.options
+        part = _Part(self.manifest, "train")
+        sampler = EpochSampler(len(part.videos), options.batch_size, options.epochs, options.seed)
+        steps, per_epoch = sampler.total_steps, sampler.steps_per_epoch
+        dataset = TrainingSet(part.videos, self.clip, self.preprocess, options.seed)
+        loader = training_loader(dataset, sampler, workers=options.workers, pin_memory=self.pin_memory)
+        lr = options.lr or (_SCRATCH_LR if self.teacher.random_weights else _ADAPT_LR)
+        optimizer = torch.optim.AdamW(self.teacher.parameters(), lr)
+        optim = Optim(lr=lr, schedule="cosine", warmup_epochs=options.epochs / 10, min_lr=lr / 1000)
+        schedule = scheduler(optimizer, optim, options.epochs, per_epoch)
+        nn.Module.train(self.teacher)  # the contract's own `train` never leaves evaluation mode
+        right = seen = 0
+        with Reporter("fit", steps) as reporter:
+            for step, loaded in enumerate(_read(loader), start=1):
+                part.add(loaded.unreadable)
+                inputs, labels = self._present(loaded.batch.inputs[self.label], loaded.batch.labels)
+                if (step - 1) % per_epoch == 0:
+                    right = seen = 0
+                schedule.step_update(step - 1)
+                if len(labels) > 1:  # batch norm has nothing to say about a single one
+                    right += self._step(inputs, labels, optimizer)
+                    seen += len(labels)
+                reporter.advance(text=f"acc {right / max(seen, 1):.0%}")
+                if step % per_epoch == 0:
+                    reporter.line()
+        part.warn()
+        if not seen:
+            raise DataError(f"No training video of '{self.manifest.name}' has what {self.label} looks at.")
+        self.teacher.freeze()
+        return Score("train", right / seen, seen)
+
+    def held_out(self) -> Score | None:
+        """The middle of each video that was kept from training."""
+        split = next((name for name in ("test", "val") if self.manifest.split(name)), None)
+        if split is None:
+            return None
+        part = _Part(self.manifest, split)
+        dataset = MiddleWindows(part.videos, self.clip, self.preprocess)
+        size, workers = self.options.batch_size, self.options.workers
+        loader = middle_loader(dataset, batch_size=size, workers=workers, pin_memory=self.pin_memory)
+        right = seen = 0
+        with torch.inference_mode():
+            for looked in _read(loader):
+                part.add({row: reasons[self.label] for row, reasons in looked.unreadable.items()})
+                shown = torch.tensor([part.videos[row].label for row in looked.rows.tolist()])
+                inputs, labels = self._present(looked.inputs[self.label], shown)
+                if len(labels):
+                    right += _right(self.teacher.class_scores(inputs), labels)
+                    seen += len(labels)
+        part.warn()
+        return Score(split, right / seen, seen) if seen else None
+
+    def _present(self, given: TeacherInput, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of the samples that have the teacher's modality, on the device."""
+        value, present, labels = (
+            each.to(self.device, non_blocking=True) for each in (given.value, given.present, labels)
+        )
+        return value[present], labels[present]
+
+    def _step(self, inputs: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> int:
+        scores = self.teacher.class_scores(inputs)
+        loss = F.cross_entropy(scores.float(), labels)
+        if not math.isfinite(loss.item()):
+            raise CclError(f"The loss of {self.label} is not finite any more.", "Lower --lr.")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return _right(scores, labels)
+
+
+class _Part:
+    """One split of the data set: its videos that are on disk, and those of them that cannot be read."""
+
+    def __init__(self, manifest: Manifest, split: str) -> None:
+        self.manifest, self.split = manifest, split
+        self.missing = manifest.missing(split)
+        absent = set(self.missing)
+        self.videos = tuple(video for video in manifest.split(split) if video not in absent)
+        self.unreadable: dict[int, str] = {}
+        self._check()
+
+    def add(self, unreadable: Mapping[int, str]) -> None:
+        """Count videos that could not be read, by row with the reason; too many stop the run."""
+        if unreadable.keys() - self.unreadable.keys():
+            self.unreadable.update(unreadable)
+            self._check()
+
+    def warn(self) -> None:
+        """Tell what was left out."""
+        bad = [*(f"'{video.path}' is not there." for video in self.missing), *self.unreadable.values()]
+        if bad:
+            _log.warning(
+                "%d of %d %s videos are left out, because they cannot be read: %s",
+                len(bad),
+                len(self.manifest.split(self.split)),
+                self.split,
+                bad[0],
+            )
+
+    def _check(self) -> None:
+        bad = [*self.missing, *(self.videos[row] for row in self.unreadable)]
+        limit = Recipe.model_fields["max_unreadable"].default
+        try:
+            check_unreadable(len(bad), self.manifest, self.split, limit, bad)
+        except DataError as error:  # the limit is fixed here
+            raise DataError(error.message, "Mend them, or take them out of the data set.") from None
+
+
+def _read(loader: Iterable[T | CclError]) -> Iterator[T]:
+    with naming_lost_workers():
+        for item in loader:
+            if isinstance(item, CclError):
+                raise item
+            yield item
+
+
+def _right(scores: Tensor, labels: Tensor) -> int:
+    return int((scores.argmax(dim=1) == labels).sum())
+
+
+def _check_output(path: Path, manifest: Manifest) -> None:
+    """Say what is wrong with the place before the training, not after it."""
+    if path.suffix != ".safetensors":
+        raise UsageError(f"'{path}' cannot be: weights are saved as .safetensors.", "Correct --output.")
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder.", "Name a file with --output.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentError_(f"Cannot write to '{path.parent}': {error.strerror}.") from error
+    with suppress(WeightsError):  # a damaged file is no loss
+        before = read_fitted(path) if path.is_file() else None
+        if before and before.manifest != manifest.hash:
+            _log.warning(
+                "'%s' was fitted to other data (%s %s, now %s %s); it will be replaced.",
+                path,
+                before.data,
+                before.manifest,
+                manifest.name,
+                manifest.hash,
+            )
+
+
+def _save(report: FitReport, spec: Spec, teacher: _Trainee, manifest: Manifest) -> None:
+    options = {name: value for name, value in spec.options.items() if name != "weights"}
+    fitted = Fitted(
+        spec.label,
+        manifest.classes,
+        options,
+        teacher.dim,
+        repr(teacher.preprocess),
+        manifest.name,
+        manifest.hash,
+    )
+    score = report.held_out
+    records = {"accuracy": {score.split: score.accuracy}} if score else {}
+    try:
+        save_fitted(report.path, fitted, teacher.own_weights(), **records)
+    except OSError as error:
+        raise EnvironmentError_(f"Cannot write '{report.path}': {error.strerror or error}.") from error

@@ -1,0 +1,199 @@
+"""How fast a data set is read as a recipe reads it, and whether that keeps the training busy."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shlex
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.data.clips.dataset import Loaded, Sample, TrainingSet, training_loader
+from ccl_cli.data.clips.epoch_sampler import EpochSampler
+from ccl_cli.data.clips.workers import cores, naming_lost_workers
+from ccl_cli.data.video.storage import Packed
+from ccl_cli.errors import CclError
+from ccl_cli.training.build import Parts, build
+from ccl_cli.training.caching import open_caches
+from ccl_cli.training.device import set_up
+from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.trainer import Trainer
+
+_STEPS = 3  # timed, after one that warms up
+_PATIENCE = 30.0  # seconds after which no further step is begun
+_log = logging.getLogger("ccl")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast clips come.
+
+    Attributes:
+        clips: Per second.
+        megabytes: Read per second, 10^6 bytes; None where the machine does not count them.
+    """
+
+    clips: float
+    megabytes: float | None
+
+
+def bench_input(recipe: Recipe, *, seconds: float, clips_per_second: float | None = None) -> dict[str, Any]:
+    """Measure reading, and the training that it feeds.
+
+    Args:
+        recipe: The experiment; its clip, teachers, workers and data set count.
+        seconds: Of each measurement of reading.
+        clips_per_second: What training takes; None: a few steps on this machine are timed.
+
+    Returns:
+        Clips per second of one worker, of all workers and of training; the share of time that training would
+        wait; and what to do about it.
+
+    Raises:
+        CclError: as training would.
+    """
+    parts = build(recipe)
+    trainer = _trainer(recipe, parts)
+    dataset = TrainingSet(
+        parts.videos,
+        recipe.clip,
+        {name: teacher.preprocess for name, teacher in trainer.live.items()},
+        recipe.train.seed,
+    )
+    one = _alone(dataset, recipe, seconds)
+    workers = recipe.train.workers
+    every, batches = _together(dataset, recipe, seconds) if workers else (one.clips, [])
+    step: dict[str, Any] = {"clips_per_s": clips_per_second, "measured": False}
+    if clips_per_second is None:
+        step = _step(recipe, trainer, batches or _batches(dataset, recipe, 1))
+    wait = max(0.0, 1 - every / step["clips_per_s"])
+    return {
+        "data": {"name": parts.manifest.name, "videos": len(parts.videos)},
+        "worker": {"clips_per_s": one.clips, "mb_per_s": one.megabytes},
+        "workers": {"number": workers, "clips_per_s": every},
+        "step": step,
+        "data_wait": wait,
+        "cores": cores(),
+        "advice": _advice(recipe, parts, one.clips, step["clips_per_s"]) if wait > 0 else [],
+    }
+
+
+def _alone(dataset: TrainingSet, recipe: Recipe, seconds: float) -> Speed:
+    """One thread of this process: what a worker does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    draws = chain.from_iterable(_sampler(dataset, recipe))
+    _sample(dataset[next(draws)])  # imports and first calls
+    before, begin, count = _bytes_read(), time.perf_counter(), 0
+    while (taken := time.perf_counter() - begin) < seconds or not count:
+        _sample(dataset[next(draws)])
+        count += 1
+    after = _bytes_read()
+    torch.set_num_threads(threads)
+    read = None if before is None or after is None or _remote(dataset) else (after - before) / 1e6 / taken
+    return Speed(count / taken, read)
+
+
+def _together(dataset: TrainingSet, recipe: Recipe, seconds: float) -> tuple[float, list[Loaded]]:
+    """All workers, from the first batch on; also the last batches."""
+    batches = _stream(dataset, recipe, recipe.train.workers)
+    kept = [next(batches)]
+    begin, count = time.perf_counter(), 0
+    while (taken := time.perf_counter() - begin) < seconds or count < recipe.train.workers:
+        kept = [*kept[-1:], next(batches)]
+        count += 1
+    batches.close()
+    return count * len(kept[-1].batch.labels) / taken, kept
+
+
+def _batches(dataset: TrainingSet, recipe: Recipe, count: int) -> list[Loaded]:
+    stream = _stream(dataset, recipe, 0)
+    return [next(stream) for _ in range(count)]
+
+
+def _stream(dataset: TrainingSet, recipe: Recipe, workers: int) -> Generator[Loaded]:
+    loader = training_loader(dataset, _sampler(dataset, recipe), workers=workers, pin_memory=False)
+    with naming_lost_workers():
+        for loaded in loader:
+            if isinstance(loaded, CclError):
+                raise loaded
+            yield loaded
+
+
+def _sampler(dataset: TrainingSet, recipe: Recipe) -> EpochSampler:
+    """Micro-batches without an end."""
+    train = recipe.train
+    return EpochSampler(len(dataset.videos), train.batch_size, 10**6, train.seed, train.accumulation)
+
+
+def _sample(sample: Sample | CclError) -> None:
+    if isinstance(sample, CclError):
+        raise sample
+
+
+def _trainer(recipe: Recipe, parts: Parts) -> Trainer:
+    """One that reads the caches that are there, as training would, and builds none."""
+    accelerator = set_up(recipe.train.precision)
+    cached = open_caches(recipe, parts, accelerator, build=False)
+    return Trainer(recipe, parts, RunFolder(Path()), accelerator, cached)
+
+
+def _step(recipe: Recipe, trainer: Trainer, batches: Sequence[Loaded]) -> dict[str, Any]:
+    """A few training steps on what was read, teachers and optimiser included."""
+    _log.info("Timing training steps of %d clips on %s.", recipe.train.batch_size, trainer.device)
+    micro_batches = [batches[n % len(batches)] for n in range(recipe.train.accumulation)]
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) <= _STEPS and (len(times) < 2 or time.perf_counter() - begin < _PATIENCE):
+        times.append(_timed_step(trainer, micro_batches))
+    best = min(times[1:])  # the first one also chooses algorithms
+    clips = sum(len(loaded.batch.labels) for loaded in micro_batches)
+    return {
+        "clips_per_s": clips / best,
+        "measured": True,
+        "seconds": best,
+        "device": str(trainer.device),
+        "precision": trainer.accelerator.mixed_precision.replace("no", "fp32"),
+    }
+
+
+def _timed_step(trainer: Trainer, micro_batches: Sequence[Loaded]) -> float:
+    begin = time.perf_counter()
+    trainer._train_step(micro_batches)
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize(trainer.device)
+    return time.perf_counter() - begin
+
+
+def _advice(recipe: Recipe, parts: Parts, one: float, wanted: float) -> list[str]:
+    """What makes reading faster, most useful first: commands and flags to type."""
+    there, needed = cores(), math.ceil(wanted / one)
+    steps = []
+    if recipe.train.workers < min(needed, there):
+        enough = "" if needed <= there else f"; {needed} would be needed and there are {there} cores"
+        steps.append(f"--workers {min(needed, there)}{enough}")
+    if not any(isinstance(video.path, Packed) for video in parts.videos):
+        side, data = recipe.clip.short_side, shlex.quote(recipe.data or "")
+        steps.append(f"ccl data pack {data} --output packed --short-side {side}; then --data shards:packed")
+    return steps or ["more cores, fewer teachers, or a pack with a smaller --short-side"]
+
+
+def _remote(dataset: TrainingSet) -> bool:
+    path = dataset.videos[0].path
+    return isinstance(path, Packed) and "://" in path.shard
+
+
+def _bytes_read() -> int | None:
+    """Bytes that this process has read so far, from wherever."""
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return int(next(line for line in lines if line.startswith("rchar")).split()[1])

@@ -1,0 +1,127 @@
+"""What a run tells while it runs: a bar on a terminal, plain lines elsewhere, and lines of JSON on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ccl_cli.utils.distributed import is_main, total, world_size
+
+T = TypeVar("T")
+
+
+class Meter:
+    """Running means since the last line; kept on the device until they are read.
+
+    They are part of a checkpoint, so that a resumed run writes the lines that an uninterrupted one would.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.weight = 0.0
+
+    def add(self, values: Mapping[str, Tensor], weight: float) -> None:
+        """Add the values of one micro-batch, which is ``weight`` of a step."""
+        for name, value in values.items():
+            value = weight * value.float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.weight += weight
+
+    def read(self) -> dict[str, float]:
+        """Means over steps and processes; starts anew."""
+        means = {name: value.item() / self.weight for name, value in self._over_processes().items()}
+        self.sums, self.weight = {}, 0.0
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """The same on every process."""
+        return {"weight": self.weight, "sums": self._over_processes()}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.weight = state["weight"]
+        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+
+    def _over_processes(self) -> dict[str, Tensor]:
+        if not self.sums:
+            return {}
+        means = total(torch.stack(list(self.sums.values()))) / world_size()
+        return dict(zip(self.sums, means.cpu(), strict=True))
+
+
+class Clock:
+    """Where the time goes: in total, and waiting for data."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new interval."""
+        self.begin, self.waited, self.clips = time.perf_counter(), 0.0, 0
+
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, while the time to get each one is counted."""
+        source: Iterator[T] | None = None
+        while True:
+            begin = time.perf_counter()
+            try:
+                source = source or iter(items)  # starting the workers is waiting too
+                item = next(source)
+            except StopIteration:
+                return
+            finally:
+                self.waited += time.perf_counter() - begin
+            yield item
+
+    def read(self) -> dict[str, float]:
+        """``clips_per_s`` of all processes; ``data_wait``, the share of time spent waiting; starts anew."""
+        seconds = time.perf_counter() - self.begin
+        figures = {
+            "clips_per_s": round(self.clips * world_size() / seconds, 3),
+            "data_wait": round(self.waited / seconds, 4),
+        }
+        self.restart()
+        return figures
+
+
+@contextmanager
+def jsonl_writer(path: Path) -> Iterator[Any]:
+    """A function that appends one object as a line, at once; does nothing except on the main process."""
+    if not is_main():
+        yield lambda entry: None
+        return
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(entry: Mapping[str, Any]) -> None:
+            finite = {key: value if math.isfinite(value) else None for key, value in entry.items()}
+            file.write(json.dumps(finite) + "\n")
+            file.flush()
+
+        yield write
+
+
+def figures_text(figures: Mapping[str, float]) -> str:
+    """Loss and speed as one short text, and the number of steps skipped if there are any."""
+    terms = "  ".join(f"{name} {figures[name]:.3f}" for name in ("loss", "ce") if name in figures)
+    speed = f"{figures['clips_per_s']:.1f} clips/s  data wait {figures['data_wait']:.0%}"
+    skipped = f"  skipped {figures['skipped']:.0f}" if figures.get("skipped") else ""
+    accuracy = f"  acc {figures['accuracy']:.0%}" if "accuracy" in figures else ""
+    return f"{terms}{accuracy}  {speed}{skipped}".strip()
+
+
+def by_teacher(states: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, int]]:
+    """How many videos had each state of each modality, e.g. {"audio": {"present": 9, "silent": 1}}."""
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for modalities in states.values():
+        for modality, state in modalities.items():
+            counts[modality][state] += 1
+    return {modality: dict(row) for modality, row in counts.items()}

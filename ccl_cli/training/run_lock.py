@@ -1,0 +1,122 @@
+"""A new run's folder, or the one to go on with: held by one training at a time, if nothing has changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from ccl_cli.config.load import load_recipe, to_yaml
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.errors import CclError, RecipeError, UsageError
+from ccl_cli.training.runs import MANIFEST, RECIPE, RunFolder, all_runs
+from ccl_cli.utils.files import hold, remove_leftovers, write_text
+
+# What a resumed run may change: nothing that decides the result of the steps already taken.
+RESUMABLE = {"workers", "log_every", "checkpoint_every", "max_skipped", "max_steps", "tracker"}
+
+_held: dict[Path, IO[str]] = {}
+
+
+def open_run(
+    recipe: Recipe, manifest: Manifest, resume: Path | str | None, output: Path | None
+) -> tuple[RunFolder, bool]:
+    """Open and hold a run's folder; :func:`release` it afterwards.
+
+    Args:
+        recipe: The experiment.
+        manifest: Its data.
+        resume: A run's folder; "auto" (``output`` if it is one, else the newest unfinished run of the same
+            recipe, else a new run); or None for a new run.
+        output: Folder of a new run.
+
+    Returns:
+        The folder, and whether it holds a checkpoint.
+
+    Raises:
+        UsageError: not a run folder, finished, in use, or its data set has changed.
+        RecipeError: the recipe has changed.
+    """
+    path = _unfinished(recipe, output) if resume == "auto" else resume and Path(resume)
+    if not path:
+        return _begun(recipe, manifest, RunFolder(output) if output else RunFolder.new(recipe)), False
+    if output is not None and path != output:
+        raise UsageError("--resume goes on in the run's own folder.", "Leave --output out.")
+    run = RunFolder(path)
+    if not (path / RECIPE).is_file():
+        raise UsageError(f"'{path}' is not a run folder.", "Name one that `ccl train` made.")
+    _hold(run)
+    try:
+        _check_same(recipe, manifest, run)
+    except CclError:
+        release(run)
+        raise
+    write_text(path / RECIPE, to_yaml(recipe))
+    return run, any(run.state.glob("step-*.pt"))
+
+
+def _begun(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
+    run.refuse_used()
+    _hold(run)
+    try:
+        run.refuse_used()  # by another process, before it was ours
+        write_text(run.path / RECIPE, to_yaml(recipe))
+        manifest.save(run.path / MANIFEST)
+    except BaseException:
+        release(run)
+        raise
+    return run
+
+
+def release(run: RunFolder) -> None:
+    """Let others train in the folder again."""
+    if file := _held.pop(run.path.resolve(), None):
+        file.close()
+
+
+def _hold(run: RunFolder) -> None:
+    refusal = f"Another process is training in '{run.path}'."
+    _held[run.path.resolve()] = hold(run.path / ".lock", refusal, "Wait for it, or start a run of its own.")
+    remove_leftovers(run.path, run.state)
+
+
+def _unfinished(recipe: Recipe, output: Path | None) -> Path | None:
+    if output is not None:
+        return output if (output / RECIPE).is_file() else None
+    runs = [run for run in all_runs() if not run.finished and _began_with(recipe, run)]
+    return max((run.path for run in runs), key=lambda path: path.name, default=None)
+
+
+def _began_with(recipe: Recipe, run: RunFolder) -> bool:
+    try:
+        return not _changes(recipe, run)
+    except CclError:  # another version's recipe, or no recipe at all
+        return False
+
+
+def _changes(recipe: Recipe, run: RunFolder) -> list[str]:
+    """Sections of the recipe that are not as the run began with them."""
+    before = load_recipe(str(run.path / RECIPE))
+    now, then = (each.model_dump(mode="json", exclude={"train": RESUMABLE}) for each in (recipe, before))
+    return sorted(key for key in now if now[key] != then[key])
+
+
+def _check_same(recipe: Recipe, manifest: Manifest, run: RunFolder) -> None:
+    if run.finished:
+        raise UsageError(f"'{run.path}' has finished.", f"Evaluate it with `ccl eval {run.path}`.")
+    if changed := _changes(recipe, run):
+        raise RecipeError(
+            f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
+            f"Only {', '.join(f'train.{key}' for key in sorted(RESUMABLE))} may change.",
+        )
+    if not (run.path / MANIFEST).exists():  # ended before it had taken a step
+        manifest.save(run.path / MANIFEST)
+    before = Manifest.load(run.path / MANIFEST)
+    if before.classes != manifest.classes or _rows(before) != _rows(manifest):
+        raise UsageError(f"The data set has changed since '{run.path}' began.", "Start a new run.")
+
+
+def _rows(manifest: Manifest) -> list[Video]:
+    """The rows wherever they lie."""
+    return [replace(video, path=Path()) for video in manifest.videos]

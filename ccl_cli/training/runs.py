@@ -1,0 +1,193 @@
+"""Run folders: ``runs/<name>/<time>-<hash>/`` with recipe, metrics, model, summary and state."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ccl_cli import __version__
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.errors import DataError, UsageError
+from ccl_cli.utils import json_text
+from ccl_cli.utils.files import write_text
+from ccl_cli.utils.json_text import Shape, fitting
+from ccl_cli.utils.paths import runs_dir
+
+MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
+    "model.safetensors",
+    "summary.json",
+    "metrics.jsonl",
+    "recipe.yaml",
+    "manifest.jsonl",
+)
+# Beside a run that belongs to a benchmark: its place in the tables, why it failed, and what it said.
+CELL, ERROR, LOG = "cell.json", "error.json", "log.txt"
+# What readers of a record count on; an entry of another kind counts as absent.
+_SHAPES: dict[str, dict[str, Shape]] = {
+    SUMMARY: {
+        "finished": bool,
+        "seed": int,
+        "steps": int,
+        "seconds": float,
+        "options": {"*": {}},
+        "data": {"missing": [str], "unreadable": {}, "modalities": {"*": {"*": int}}},
+        "teachers": {"*": {}},
+        "versions": {},
+        "evaluation": {"*": {"*": {}}},
+    },
+    CELL: {"method": str, "setup": str, "table": str, "phase": str, "seed": int},
+    ERROR: {"message": str},
+}
+_EVALUATION: dict[str, Shape] = {
+    "data": {},
+    "counts": {"*": {"unreadable": {}}},
+    "recognition": {"per_class": {"*": {"top1": float, "videos": int}}},
+    "retrieval": {},
+}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's files."""
+
+    path: Path
+
+    @classmethod
+    def new(cls, recipe: Recipe) -> RunFolder:
+        """Named after the recipe and the time; not made yet."""
+        path = runs_dir() / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.hash()}"
+        if path.exists():  # two runs of one recipe within a second
+            path = path.with_name(f"{path.name}-{time.time_ns() % 1_000_000}")
+        return cls(path)
+
+    def refuse_used(self) -> None:
+        """See that there is no run and nothing of the user's.
+
+        Raises:
+            UsageError: there is.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(map(_counts, self.path.iterdir()))):
+            raise UsageError(
+                f"'{self.path}' is not empty.",
+                f"Continue it with --resume {self.path}, or name another folder.",
+            )
+
+    @property
+    def model(self) -> Path:
+        """The published student."""
+        return self.path / MODEL
+
+    @property
+    def state(self) -> Path:
+        """Checkpoints, needed only to resume."""
+        return self.path / "state"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the run recorded; empty until it has finished once."""
+        return read_json(self.path / SUMMARY)
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end."""
+        return bool(self.summary.get("finished"))
+
+    def update_summary(self, entries: Mapping[str, Any]) -> None:
+        """Merge entries into ``summary.json``."""
+        write_text(self.path / SUMMARY, json.dumps({**self.summary, **entries}, indent=2) + "\n")
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the lines a resumed run is going to write again."""
+        path = self.path / METRICS
+        if path.exists():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            lines = [line for line in text.splitlines() if _step_of(line) <= step]
+            write_text(path, "".join(line + "\n" for line in lines))
+
+
+def find_run(name: Path | None) -> RunFolder:
+    """The named run folder, or the newest one that holds a model.
+
+    Raises:
+        DataError: there is none.
+    """
+    if name is not None:
+        if not (name / RECIPE).is_file():
+            raise DataError(f"'{name}' is not a run folder.", f"The runs are under '{runs_dir()}'.")
+        return RunFolder(name)
+    runs = [run for run in all_runs() if run.model.is_file()]
+    if not runs:
+        raise DataError(
+            f"There is no finished run under '{runs_dir()}'.",
+            "Train one with `ccl train`, or name a run's folder elsewhere.",
+        )
+    return max(runs, key=lambda run: run.model.stat().st_mtime_ns)
+
+
+def locate_model(run: str | Path | None) -> tuple[RunFolder | None, Path]:
+    """A run and its model; a model file belongs to no run.
+
+    Args:
+        run: A run folder, a model file, or None for the newest run that holds a model.
+
+    Raises:
+        DataError: there is no such run, or it holds no model.
+    """
+    run = None if run is None else Path(run)
+    if run is not None and run.is_file():
+        return None, run
+    folder = find_run(run)
+    if not folder.model.is_file():
+        raise DataError(
+            f"'{folder.path}' holds no model yet.", f"Finish it with `ccl train --resume {folder.path}`."
+        )
+    return folder, folder.model
+
+
+def all_runs() -> Iterator[RunFolder]:
+    """Every run folder, in no order."""
+    return (RunFolder(path.parent) for path in runs_dir().glob(f"*/*/{RECIPE}"))
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on besides the recipe."""
+    from importlib.metadata import version
+
+    packages = ("torch", "torchvision", "torchaudio", "timm", "pytorchvideo", "accelerate", "av")
+    return {
+        "ccl": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one when the file is absent or damaged.
+
+    Of the records that a run leaves, an entry is absent too if it is not of the kind that readers count on.
+    """
+    try:
+        value = json_text.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return fitting(value, _EVALUATION if path.name.startswith("eval-") else _SHAPES.get(path.name, {}))
+
+
+def _counts(file: Path) -> bool:
+    """Whether a file makes its folder a used one: not a benchmark's, nor what a kill leaves of a write."""
+    left_over = file.match(".*.tmp") or file.name == ".lock"
+    return not left_over and file.name not in (CELL, ERROR, LOG)
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json_text.parse(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return sys.maxsize  # a line cut off by a kill

@@ -1,0 +1,155 @@
+"""One file over http or https, going on where an earlier download stopped, and checks on what came."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, Any
+
+from ccl_cli.errors import EnvironmentError_
+from ccl_cli.utils.json_text import parse
+
+# Called with the bytes that are there and the bytes there will be (None where the server does not say).
+Progress = Callable[[int, int | None], None]
+
+FAILURES = (OSError, http.client.HTTPException)
+_TIMEOUT = 30.0  # seconds without a byte
+_ATTEMPTS = 5
+_YES = ("1", "true", "yes", "on")
+
+
+def download(url: str, path: Path, progress: Progress | None = None) -> None:
+    """Write what ``url`` sends to ``path``, after the bytes that ``path`` already holds.
+
+    Raises:
+        OSError, http.client.HTTPException: see ``FAILURES``; what arrived stays for the next attempt.
+        EnvironmentError_: the address, or one it redirects to, is neither http nor https.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(_ATTEMPTS):
+        before = size(path)
+        if _fetch(url, path, progress):
+            return
+        if size(path) == before:
+            break
+    raise ConnectionError(f"the connection was cut after {size(path):,} bytes")
+
+
+def read_json(url: str) -> Any:
+    """The JSON document at ``url``.
+
+    Raises:
+        ValueError: it is something else; otherwise see :func:`download`.
+    """
+    with _open(url, {}) as response:
+        return parse(response.read())
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in a few words."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
+    cause = getattr(error, "reason", None) or error
+    said = getattr(cause, "strerror", None) or cause
+    return " ".join(str(said).split()).rstrip(".") or type(error).__name__
+
+
+def forbidden() -> str | None:
+    """The environment variable that forbids downloads, or None."""
+    variables = "CCL_OFFLINE", "HF_HUB_OFFLINE"
+    return next((name for name in variables if os.environ.get(name, "").lower() in _YES), None)
+
+
+def fault(path: Path, checksum: str | None, bytes_: int | None = None) -> str | None:
+    """What differs from the published bytes, or None.
+
+    Args:
+        path: What was downloaded.
+        checksum: ``<algorithm>:<hex>``, of which the first digits are enough; the algorithm is hashlib's or
+            ``git``, by which a repository names what is in a file.
+        bytes_: Size of the published file.
+    """
+    if bytes_ is not None and size(path) != bytes_:
+        return f"it has {size(path):,} bytes instead of {bytes_:,}"
+    if not checksum:
+        return None
+    algorithm, _, expected = checksum.partition(":")
+    actual = _digest(path, algorithm)
+    return None if actual.startswith(expected) else f"its {algorithm} is {actual} instead of {expected}"
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    digest = hashlib.new("sha1" if algorithm == "git" else algorithm, usedforsecurity=False)
+    if algorithm == "git":
+        digest.update(b"blob %d\0" % size(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def _fetch(url: str, path: Path, progress: Progress | None) -> bool:
+    """One request for what is still missing; True once the file is whole."""
+    have = size(path)
+    try:
+        response = _open(url, {"Range": f"bytes={have}-"} if have else {})
+    except urllib.error.HTTPError as error:
+        if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        return _is_whole(path, error.headers.get("Content-Range", ""))
+    with response:
+        if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            have = 0  # the server sends the whole file again
+        with path.open("ab" if have else "wb") as out:
+            return _copy(response, out, have, progress)
+
+
+def _copy(response: http.client.HTTPResponse, out: IO[bytes], have: int, progress: Progress | None) -> bool:
+    length = response.headers.get("Content-Length", "")
+    total = have + int(length) if length.isdecimal() else None
+    try:
+        while chunk := response.read(1 << 20):
+            out.write(chunk)
+            have += len(chunk)
+            if progress:
+                progress(have, total)
+    except (http.client.IncompleteRead, ConnectionError, TimeoutError):
+        return False
+    return total is None or have == total
+
+
+def _is_whole(path: Path, content_range: str) -> bool:
+    # "bytes */N": nothing is left to send of N bytes. Any other N means that the file changed since.
+    if content_range == f"bytes */{size(path)}":
+        return True
+    path.write_bytes(b"")
+    raise ConnectionError("the file on the server has changed; it has to be sent again")
+
+
+class _WebRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: Any) -> urllib.request.Request | None:
+        _refuse_other_schemes(args[-1])
+        return super().redirect_request(*args)
+
+
+def _open(url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    _refuse_other_schemes(url)
+    request = urllib.request.Request(url, headers={"User-Agent": "ccl", **headers})
+    response: http.client.HTTPResponse = urllib.request.build_opener(_WebRedirects).open(
+        request, timeout=_TIMEOUT
+    )
+    return response
+
+
+def _refuse_other_schemes(url: str) -> None:
+    if not url.startswith(("https://", "http://")):
+        raise EnvironmentError_(f"'{url}' is refused: files are downloaded over http and https only.")

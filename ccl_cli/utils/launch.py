@@ -1,0 +1,224 @@
+"""``--num-processes N``: starts N copies of this command on this machine and looks after them.
+
+The launchers of torch and accelerate work too, but end with exit code 1 whatever went wrong.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from ccl_cli.errors import EnvironmentError_
+from ccl_cli.utils.console import LAUNCHED, LOST_PEER
+from ccl_cli.utils.signals import handled_by
+
+_SETTLE, _SAVE, _GRACE, _POLL = 3.0, 60.0, 15.0, 0.05  # seconds
+_TAIL = 4000  # characters
+_PR_SET_PDEATHSIG = 1
+_log = logging.getLogger("ccl.launch")
+
+
+@dataclass
+class _Rank:
+    """One process. Only the first one writes to the terminal; what another says is kept in ``said``."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    said: IO[bytes] | None
+
+    @property
+    def code(self) -> int | None:
+        """Exit code, 128 + n for a process ended by signal n, or None while it runs."""
+        code = self.process.poll()
+        return 128 - code if code is not None and code < 0 else code
+
+    @property
+    def ended_by(self) -> str | None:
+        """The signal that ended it, if one did."""
+        code = self.process.poll()
+        return signal.Signals(-code).name if code is not None and code < 0 else None
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        self.process.send_signal(number)
+
+
+def wanted(count: int) -> bool:
+    """Whether this process is to start others: several are asked for, and it is not one of them."""
+    return count > 1 and "LOCAL_RANK" not in os.environ
+
+
+def launch(count: int, arguments: Sequence[str]) -> int:
+    """Run ``python -m ccl_cli <arguments>`` as ``count`` processes that find each other.
+
+    SIGINT, SIGTERM and SIGUSR1 are passed on; who has not ended a bounded time after that is killed. When
+    one process fails, the others are ended within seconds.
+
+    Returns:
+        0, or the exit code of the first process that failed.
+
+    Raises:
+        EnvironmentError_: more processes than GPUs.
+    """
+    shared = _environment(count, cpu=_on_cpu(count))
+    ranks: list[_Rank] = []
+    with ExitStack() as stack, _passing_signals_on(ranks) as passed:
+        for number in range(count):
+            ranks.append(_start(number, shared, arguments, stack))
+        culprit = _watch(ranks, passed)
+        if culprit is None:
+            return 0
+        code = culprit.code or 1
+        if not passed or code < 128:
+            _explain(culprit, ranks)
+        return EnvironmentError_.exit_code if code == LOST_PEER else code
+
+
+def _start(number: int, shared: dict[str, str], arguments: Sequence[str], stack: ExitStack) -> _Rank:
+    said = stack.enter_context(tempfile.TemporaryFile()) if number else None  # noqa: SIM115
+    process = subprocess.Popen(
+        [sys.executable, *_safe_path(), "-m", "ccl_cli", *arguments],
+        env=os.environ | shared | {"RANK": str(number), "LOCAL_RANK": str(number)},
+        stdin=subprocess.DEVNULL,
+        stdout=said,
+        stderr=said,
+        start_new_session=True,  # else a Ctrl-C in the terminal would reach each process twice
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    )
+    rank = _Rank(number, process, said)
+    stack.callback(_reap, rank)
+    return rank
+
+
+def _safe_path() -> list[str]:
+    # -m would put the current folder first on the path, where its queue.py hides the standard library's.
+    return [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
+
+
+def _environment(count: int, *, cpu: bool) -> dict[str, str]:
+    threads = max(1, (os.cpu_count() or 1) // count)
+    return {
+        LAUNCHED: "1",
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        **({"ACCELERATE_USE_CPU": "true"} if cpu else {}),
+    }
+
+
+def _on_cpu(count: int) -> bool:
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return True
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if not gpus:
+        return True
+    if count > gpus:
+        raise EnvironmentError_(
+            f"{count} processes need {count} GPUs, and there {'is' if gpus == 1 else 'are'} {gpus}.",
+            f"Use --num-processes {gpus}, or set ACCELERATE_USE_CPU=true.",
+        )
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def _end_with_parent() -> None:
+    # A launcher that is killed outright must not leave processes behind that hold the GPUs.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def _passing_signals_on(ranks: Sequence[_Rank]) -> Iterator[list[int]]:
+    """Pass signals on to all processes; yields those that came. The third Ctrl-C kills."""
+    passed: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        passed.append(number)
+        impatient = passed.count(signal.SIGINT) > 2
+        for rank in ranks:
+            rank.send(signal.SIGKILL if impatient else number)
+
+    with handled_by(pass_on):
+        yield passed
+
+
+def _watch(ranks: Sequence[_Rank], passed: Sequence[int]) -> _Rank | None:
+    """Wait for all; the first one that failed, or None. After a failure or signal they get a bounded time."""
+    while _running(ranks) and not passed and _failed(ranks) is None:
+        time.sleep(_POLL)
+    culprit = _failed(ranks)
+    if passed:
+        _end_after_signal(ranks, passed)
+    elif culprit:
+        # First on their own: a mistake that all of them make ends all of them, the first with its sentence.
+        _wait(ranks, _SETTLE)
+        culprit = _failed(ranks, culprit)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for rank in ranks:
+                rank.send(number)
+            _wait(ranks, _GRACE)
+    return _failed(ranks, culprit)
+
+
+def _running(ranks: Sequence[_Rank]) -> list[_Rank]:
+    return [rank for rank in ranks if rank.code is None]
+
+
+def _failed(ranks: Sequence[_Rank], known: _Rank | None = None) -> _Rank | None:
+    """The one to blame: rather the known one than another, last of all one that only lost its peer."""
+    failed = [*filter(None, [known]), *(rank for rank in ranks if rank.code)]
+    return min(failed, key=lambda rank: rank.code == LOST_PEER, default=None)
+
+
+def _wait(ranks: Sequence[_Rank], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and _running(ranks):
+        time.sleep(_POLL)
+
+
+def _end_after_signal(ranks: Sequence[_Rank], passed: Sequence[int]) -> None:
+    _wait(ranks, _SAVE + _GRACE)
+    late = _running(ranks)
+    for rank in late:
+        _reap(rank)
+    if late:
+        name, numbers = signal.Signals(passed[0]).name, ", ".join(str(rank.number) for rank in late)
+        _log.error("Killed, still running %.0f s after %s: process %s.", _SAVE + _GRACE, name, numbers)
+
+
+def _explain(culprit: _Rank, ranks: Sequence[_Rank]) -> None:
+    """Say which process failed, and show its words, unless the terminal says it already."""
+    if ranks[0].code == culprit.code and culprit.ended_by is None:
+        return
+    if culprit.said is not None:
+        culprit.said.seek(0)
+        print(culprit.said.read().decode(errors="replace").strip()[-_TAIL:], file=sys.stderr)
+    _log.error("Process %d of %d failed first, exit code %s.", culprit.number, len(ranks), culprit.code)
+    if name := culprit.ended_by:
+        _log.error("It was ended by %s: memory may have run out. What was saved before is kept.", name)
+
+
+def _reap(rank: _Rank) -> None:
+    rank.process.kill()
+    rank.process.wait()

@@ -1,0 +1,71 @@
+"""Progress on stderr: a live bar on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from ccl_cli.utils import console
+
+_LINE_SECONDS = 30.0
+_log = logging.getLogger("ccl")
+
+
+class Reporter:
+    """Shows progress on the main process: a live bar, or a line now and then when there is no terminal."""
+
+    def __init__(self, title: str, steps: int, done: int = 0, unit: str = "step") -> None:
+        self._title, self._steps, self._done, self._unit = title, steps, done, unit
+        self._text, self._logged = "", done
+        self._last_line = time.monotonic()
+        terminal = Console(stderr=True)
+        self._live = console.first_process() and terminal.is_terminal and _log.isEnabledFor(logging.INFO)
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=terminal,
+            disable=not self._live,
+            transient=True,
+            expand=True,
+        )
+        self._task = self._bar.add_task(title, total=steps, completed=done, text="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, count: int = 1, text: str | None = None) -> None:
+        """Count finished steps; ``text`` replaces what stands behind the bar."""
+        self._done += count
+        self._text = self._text if text is None else text
+        self._bar.update(self._task, completed=self._done, text=self._text)
+        if not self._live and time.monotonic() - self._last_line > _LINE_SECONDS:
+            self.line()
+
+    def line(self) -> None:
+        """Log one plain line, unless the bar is shown or nothing has happened since the last one."""
+        self._last_line = time.monotonic()
+        if console.first_process() and not self._live and self._done != self._logged:
+            self._logged = self._done
+            _log.info("%s: %s %d/%d  %s", self._title, self._unit, self._done, self._steps, self._text)

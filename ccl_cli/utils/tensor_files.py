@@ -1,0 +1,35 @@
+"""Files of named tensors in the safetensors format, whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ccl_cli.utils.files import atomic_path
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
+    """Write a file atomically.
+
+    Args:
+        path: The file.
+        tensors: By name; each with memory of its own, contiguous.
+        header: What its header should hold beside names and shapes.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata=dict(header) if header else None)
+        except SafetensorError as error:  # what the system said is in its text
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), str(path)) from error

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ccl_cli.data.checks.findings import Effort
+from ccl_cli.data.checks.prepare import COLUMNS, fetch_list, prepare
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sources import load_data
+from ccl_cli.data.sources.about import ListFile
+from ccl_cli.errors import DataError, EnvironmentError_, UsageError
+from tests.web import Server, serving
+
+EFFORT = Effort(2, 60.0)
+
+
+@pytest.fixture
+def listed(clips_folder, tmp_path) -> Manifest:
+    """18 videos, of which one is missing, one empty, two silent and two without a track."""
+    shutil.copytree(clips_folder / "set", tmp_path / "set")
+    manifest = load_data(f"folder:{tmp_path}/set")
+    by_id = {video.id: video for video in manifest.videos}
+    by_id["train/right/5"].path.unlink()
+    by_id["test/down/2"].path.write_bytes(b"")
+    return manifest
+
+
+def test_everything_that_is_listed_is_counted(listed, tmp_path):
+    done = prepare(listed, tmp_path / "m.jsonl", EFFORT)
+    numbers = {
+        split: {name: tuple(row.values()) for name, row in rows.items()}
+        for split, rows in done.counts.items()
+    }
+    #                    listed, missing, found, unreadable, readable, sound, silent, no track
+    assert numbers == {
+        "train": {"down": (6, 0, 6, 0, 6, 4, 1, 1), "right": (6, 1, 5, 0, 5, 3, 1, 1)},
+        "test": {"down": (3, 0, 3, 1, 2, 2, 0, 0), "right": (3, 0, 3, 0, 3, 3, 0, 0)},
+    }
+    assert tuple(done.totals()["train"].values()) == (12, 1, 11, 0, 11, 7, 2, 2)
+    assert done.unreadable == {"test/down/2": "it is empty (0 bytes)"}
+    assert tuple(done.counts["train"]["down"]) == COLUMNS
+
+
+def test_the_manifest_is_its_source(listed, tmp_path):
+    path = tmp_path / "m.jsonl"
+    done = prepare(listed, path, EFFORT)
+    fresh = replace(listed)
+    loaded = load_data(f"manifest:{path}")
+    assert (loaded, loaded.hash) == (fresh, fresh.hash)
+    assert [video.id for video in loaded.missing("train")] == ["train/right/5"]
+    header = json.loads(path.read_text().splitlines()[0])
+    assert (header["hash"], header["counts"], header["root"]) == (fresh.hash, done.counts, f"{tmp_path}/set")
+
+
+def test_stretches_are_videos(listed, tmp_path):
+    table = tmp_path / "t.csv"
+    path = next(video.path for video in listed.videos if video.id == "train/down/4")
+    table.write_text(f"path,label,start,end\n{path},a,0,0.4\n{path},b,0.4,0.8\n{path},b,30,40\n")
+    done = prepare(load_data(f"csv:{table}"), tmp_path / "m.jsonl", EFFORT)
+    assert [row["readable"] for row in done.counts["train"].values()] == [1, 1]
+    assert "lies outside it" in done.unreadable[next(iter(done.unreadable))]
+    assert load_data(f"manifest:{tmp_path}/m.jsonl").videos == load_data(f"csv:{table}").videos
+
+
+def test_it_replaces_its_own_manifest_and_nothing_else(listed, tmp_path):
+    path = tmp_path / "m.jsonl"
+    prepare(listed, path, EFFORT)
+    first = path.read_bytes()
+    prepare(listed, path, EFFORT)
+    assert path.read_bytes() == first
+    with pytest.raises(UsageError, match="manifest of 'set', not of 'other'"):
+        prepare(replace(listed, name="other"), path, EFFORT)
+    path.write_text("my notes")
+    with pytest.raises(UsageError, match="is no manifest"):
+        prepare(listed, path, EFFORT)
+    assert path.read_text() == "my notes"
+
+
+def test_nothing_to_read_is_no_data_set(listed, tmp_path):
+    shutil.rmtree(tmp_path / "set")
+    with pytest.raises(DataError, match="None of the 18 listed videos"):
+        prepare(listed, tmp_path / "m.jsonl", EFFORT)
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+# ---- lists
+
+
+@pytest.fixture
+def server(monkeypatch):
+    for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving(Server()) as state:
+        state.pages["/list.csv"] = b"a,1\n" * 1000
+        state.pages["/lists.zip"] = packed(
+            {"lists/train.txt": "x", "lists/test.txt": "y", "lists/../../z.txt": "z"}
+        )
+        yield state
+
+
+def packed(files: dict[str, str]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return content.getvalue()
+
+
+def listing(server: Server, name="list.csv", checksum=None) -> ListFile:
+    return ListFile("list", name, f"{server.address}/{name}", checksum)
+
+
+def git(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def test_a_list_is_fetched_and_checked(server, tmp_path):
+    place = tmp_path / "new" / "list.csv"
+    fetch_list(listing(server, checksum=f"git:{git(server.pages['/list.csv'])}"), place)
+    assert place.read_bytes() == server.pages["/list.csv"]
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_a_download_that_broke_off_goes_on(server, tmp_path):
+    server.cuts = [1000, 0]
+    place = tmp_path / "list.csv"
+    with pytest.raises(EnvironmentError_, match="connection was cut after 1,000 bytes") as caught:
+        fetch_list(listing(server), place)
+    assert caught.value.exit_code == 6
+    assert not place.exists()
+    fetch_list(listing(server), place)
+    assert server.asked[-1] == ("/list.csv", "bytes=1000-")
+    assert place.read_bytes() == server.pages["/list.csv"]
+
+
+def test_other_bytes_are_thrown_away(server, tmp_path):
+    with pytest.raises(EnvironmentError_, match="not the published list: its git is"):
+        fetch_list(listing(server, checksum="git:" + 40 * "0"), tmp_path / "list.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_is_unpacked_and_stays_inside(server, tmp_path):
+    place = tmp_path / "deep" / "lists"
+    fetch_list(listing(server, "lists.zip"), place)
+    assert {path.name: path.read_text() for path in place.iterdir()} == {
+        "train.txt": "x",
+        "test.txt": "y",
+        "z.txt": "z",
+    }
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_what_is_no_archive(server, tmp_path):
+    server.pages["/lists.zip"] = server.pages["/lists.zip"][:-40]
+    with pytest.raises(EnvironmentError_, match="no whole zip archive"):
+        fetch_list(listing(server, "lists.zip"), tmp_path / "lists")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_fetched_against_the_users_will(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("CCL_OFFLINE", "1")
+    with pytest.raises(EnvironmentError_, match=r"CCL_OFFLINE is set.*belong at"):
+        fetch_list(listing(server), tmp_path / "list.csv")
+    assert server.asked == []
+
+
+def test_a_place_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentError_, match="was not downloaded"):
+        fetch_list(listing(server), Path(tmp_path / "file" / "list.csv"))

@@ -1,0 +1,62 @@
+"""Training samples: what decides them, and what stands in for a video that cannot be read."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ccl_cli.config.recipe import Clip
+from ccl_cli.data.clips.dataset import TrainingSet
+from ccl_cli.data.clips.epoch_sampler import Draw
+from ccl_cli.data.sources import load_data
+from ccl_cli.data.video.decode import index_video
+
+CLIP = Clip(frames=4, size=32, short_side=36)
+
+
+class Start:
+    """When the window begins."""
+
+    shape: tuple[int, ...] = (1,)
+    dtype = torch.float64
+
+    def __call__(self, window):
+        return torch.tensor([window.start], dtype=torch.float64)
+
+
+@pytest.fixture
+def videos(clips_folder, tmp_path):
+    """The training videos, of which the second and the third cannot be read."""
+    shutil.copytree(clips_folder / "set", tmp_path / "set")
+    videos = load_data(f"folder:{tmp_path / 'set'}").split("train")
+    for video in videos[1:3]:
+        video.path.write_text("not a video")
+    return videos
+
+
+def test_a_video_in_place_of_another_is_not_seen_as_in_its_own_draw(videos):
+    samples = TrainingSet(videos, CLIP, {"any:start": Start()}, seed=3)
+    same = []
+    for epoch in range(8):
+        drawn = [samples[Draw(epoch, 5 * epoch, row)] for row in (1, 2, 3)]
+        assert [sample.index for sample in drawn] == [3, 3, 3]
+        same += [
+            torch.equal(one.video, two.video) for one, two in zip(drawn, drawn[1:] + drawn[:1], strict=True)
+        ]
+        again = samples[Draw(epoch, 5 * epoch, 1)]
+        assert torch.equal(again.video, drawn[0].video)
+    assert not any(same)
+
+
+def test_a_readable_video_is_drawn_by_seed_epoch_and_row(videos):
+    samples = TrainingSet(videos, CLIP, {"any:start": Start()}, seed=3)
+    for epoch in range(4):
+        info = index_video(videos[4].path)
+        first = int(np.random.default_rng([3, epoch, 4, 1]).integers(0, info.frames - CLIP.frames + 1))
+        assert samples[Draw(epoch, 0, 4)].inputs["any:start"].item() == info.time(first)
+    alone = TrainingSet([replace(video, id="x") for video in videos], CLIP, {}, seed=3)
+    assert torch.equal(alone[Draw(0, 7, 4)].video, samples[Draw(0, 9, 4)].video)

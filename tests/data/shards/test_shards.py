@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import gc
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.shards.encode import Encoded, Settings
+from ccl_cli.data.shards.index import keys_for, read_shard, write_shard
+from ccl_cli.data.shards.write import pack
+from ccl_cli.data.sources import load_data, load_source
+from ccl_cli.data.sources.shards import load
+from ccl_cli.data.video import web
+from ccl_cli.data.video.decode import iter_windows, read_frames
+from ccl_cli.data.video.sound import read_audio
+from ccl_cli.data.video.storage import Member, Packed, size_of
+from ccl_cli.errors import DataError, EnvironmentError_
+from tests.data.server import serving
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory, clips_folder) -> Path:
+    """The set of ``clips_folder`` as JPEG, in shards of about five videos."""
+    folder = tmp_path_factory.mktemp("shards") / "set"
+    pack(
+        f"folder:{clips_folder / 'set'}",
+        folder,
+        Settings(),
+        workers=0,
+        shard_size=300_000,
+        max_unreadable=0.05,
+    )
+    return folder
+
+
+def samples(*sizes: int) -> list[Encoded]:
+    record = {
+        "rows": [],
+        "sha256": "",
+        "picture": {"pts": [0], "end_pts": 1, "time_base": [1, 25]},
+        "sound": None,
+    }
+    return [
+        Encoded(f"k{number}", "train", {"json": json.dumps(record).encode(), "jpgs": bytes(size)})
+        for number, size in enumerate(sizes)
+    ]
+
+
+# ---- tar files
+
+
+def test_a_shard_closes_at_its_size_and_leaves_the_rest(tmp_path):
+    source = iter(samples(1000, 1000, 1000, 1000))
+    write_shard(tmp_path / "a.tar", source, 5000)
+    assert [sample.key for sample in read_shard(tmp_path / "a.tar")] == ["k0", "k1"]
+    assert next(source).key == "k2"
+
+
+def test_nothing_is_left_of_a_shard_that_fails(tmp_path):
+    def failing():
+        yield from samples(1000)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_shard(tmp_path / "a.tar", failing(), 10**9)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_members_lie_where_they_are_said_to(tmp_path):
+    long = "l" * 180  # longer than a tar header has room for
+    written = [Encoded(f"{long}/ключ", "train", sample.members) for sample in samples(700)]
+    write_shard(tmp_path / "a.tar", written, 1)
+    (sample,) = read_shard(tmp_path / "a.tar")
+    content = (tmp_path / "a.tar").read_bytes()
+    for member in sample.members:
+        part = content[member.offset : member.offset + member.size]
+        assert part == written[0].members[member.suffix]
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    write_shard(tmp_path / "a.tar", samples(9000), 1)
+    content = (tmp_path / "a.tar").read_bytes()
+    for broken in content[:4000], b"x" * 2000, content[:600] + b"{" * 100 + content[700:]:
+        (tmp_path / "a.tar").write_bytes(broken)
+        with pytest.raises(DataError, match=r"a\.tar' is damaged"):
+            read_shard(tmp_path / "a.tar")
+
+
+def test_keys_have_no_dot_and_no_two_are_alike():
+    names = ["a/b", "a/b.c", "a/b_c", "../up", "/abs/x y", "...", "跑步/一.二"]
+    keys = keys_for(names)
+    assert keys == {
+        "a/b": "a/b",
+        "a/b.c": "a/b_c",
+        "a/b_c": "a/b_c-2",
+        "../up": "__/up",
+        "/abs/x y": "abs/x_y",
+        "...": "___",
+        "跑步/一.二": "跑步/一_二",
+    }
+
+
+# ---- what others can do with them
+
+
+def test_plain_tar_unpacks_them(shards, tmp_path):
+    subprocess.run(["tar", "xf", shards / "train-000000.tar", "-C", tmp_path], check=True)
+    records = sorted(tmp_path.rglob("*.json"))
+    assert len(records) >= 3
+    for path in records:
+        record = json.loads(path.read_text())
+        frames = path.with_suffix(".jpgs").read_bytes()
+        size = record["picture"]["sizes"][0]
+        assert Image.open(io.BytesIO(frames[:size])).size == (48, 48)
+        assert sum(record["picture"]["sizes"]) == len(frames)
+        assert record["rows"][0]["class"] in ("right", "down")
+
+
+def test_webdataset_reads_them(shards):
+    import webdataset
+
+    names = sorted(map(str, shards.glob("train-*.tar")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files open
+        found = list(webdataset.WebDataset(names, shardshuffle=False))
+        gc.collect()
+    assert len(found) == 12
+    for sample in found:
+        record = json.loads(sample["json"])
+        assert sample["__key__"] == record["key"]
+        assert len(sample["jpgs"]) == sum(record["picture"]["sizes"])
+        assert ("wav" in sample) == (record["sound"] is not None)
+
+
+def test_the_index_tells_place_and_hash_of_every_member(shards):
+    import hashlib
+
+    index = json.loads((shards / "index.json").read_text())
+    assert index["settings"] == {
+        "short_side": 128,
+        "fps": None,
+        "format": "jpeg",
+        "quality": 85,
+        "rate": 32000,
+        "shard_size": 300_000,
+    }
+    assert [shard["size"] for shard in index["shards"]] == [
+        (shards / shard["name"]).stat().st_size for shard in index["shards"]
+    ]
+    for sample in index["samples"]:
+        name = index["shards"][sample["shard"]]["name"]
+        content = (shards / name).read_bytes()
+        with tarfile.open(shards / name) as tar:
+            names = tar.getnames()
+        digest = hashlib.sha256()
+        for suffix, offset, size in sample["members"]:
+            assert f"{sample['key']}.{suffix}" in names
+            if suffix != "json":
+                digest.update(content[offset : offset + size])
+        assert digest.hexdigest()[:16] == sample["sha256"]
+
+
+# ---- the source
+
+
+def test_the_manifest_is_that_of_the_files(shards, clips_folder):
+    before, after = load_data(f"folder:{clips_folder / 'set'}"), load_data(f"shards:{shards}")
+    assert (after.name, after.classes) == (before.name, before.classes)
+    rows = [[(v.id, v.label, v.split, v.start, v.end) for v in m.videos] for m in (before, after)]
+    assert rows[0] == rows[1]
+    assert before.hold_out(0.3).split("val") != ()
+    assert [v.id for v in before.hold_out(0.3).split("val")] == [
+        v.id for v in after.hold_out(0.3).split("val")
+    ]
+    assert after.missing("train") == []
+    assert after.hash != before.hash
+    assert len(list(shards.glob("train-*.tar"))) > 1
+
+
+def test_the_hash_of_the_files_follows_the_records(shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "copy")
+    one, same = load_data(f"shards:{shards}"), load_data(f"shards:{tmp_path / 'copy'}")
+    assert same.files_hash == one.files_hash
+    video = same.learnt_from[0].path
+    with Path(video.shard).open("r+b") as shard:
+        shard.seek(video.member("json").offset + video.member("json").size - 4)
+        shard.write(b"00")  # in the hash of what it holds
+    assert replace(same).files_hash != one.files_hash
+
+
+def test_a_manifest_of_shards_survives_being_saved(shards, tmp_path):
+    manifest = load_data(f"shards:{shards}")
+    manifest.save(tmp_path / "manifest.jsonl")
+    loaded = Manifest.load(tmp_path / "manifest.jsonl")
+    assert loaded == manifest
+    assert loaded.hash == manifest.hash
+    assert read_frames(loaded.videos[0].path, 0, 4).frames.shape == (4, 48, 48, 3)
+
+
+def test_a_relative_folder_becomes_absolute(shards, monkeypatch):
+    monkeypatch.chdir(shards.parent)
+    assert Path(load("set").videos[0].path.shard).parent == shards
+
+
+def test_videos_of_a_shard_that_is_gone_since_count_as_missing(shards, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    load(str(copy)).save(tmp_path / "manifest.jsonl")
+    (copy / "train-000000.tar").unlink()
+    manifest = Manifest.load(tmp_path / "manifest.jsonl")
+    gone = manifest.missing("train")
+    assert 0 < len(gone) < 12
+    assert {video.path.shard for video in gone} == {str(copy / "train-000000.tar")}
+    with pytest.raises(DataError, match=r"'.*train-000000\.tar' cannot be read: No such file"):
+        load(str(copy))
+
+
+def test_a_shard_that_is_cut_off_or_another_is_refused_at_once(shards, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    shard = copy / "train-000001.tar"
+    with shard.open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(
+        DataError, match=r"'.*train-000001\.tar' is cut off: it has 1,000 bytes, the index says"
+    ):
+        load(str(copy))
+    shard.write_bytes(bytes(10**6))
+    with pytest.raises(DataError, match="is another one than the index describes"):
+        load(str(copy))
+
+
+def test_what_is_no_folder_of_shards(tmp_path):
+    with pytest.raises(DataError, match=r"No folder of shards is named"):
+        load("")
+    with pytest.raises(DataError, match=r"holds no index\.json") as error:
+        load(str(tmp_path))
+    assert "ccl data pack" in error.value.hint
+    for text in "", "{", "[]", '{"format": "other"}', '{"format": "ccl-shards-1"}':
+        (tmp_path / "index.json").write_text(text)
+        with pytest.raises(DataError, match=r"index\.json of '.*' is not one of 'ccl-shards-1'"):
+            load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda index: index["shards"][0].update(name="../train-000000.tar"),
+        lambda index: index["shards"][0].update(name="/etc/passwd"),
+        lambda index: index["samples"][0].update(shard=-1),
+        lambda index: index["samples"][0].update(shard=10**6),
+        lambda index: index["samples"][0]["members"].append(["wav", -5, 10]),
+        lambda index: index["samples"][0]["members"].append(["wav", 0, 10**18]),
+        lambda index: index["samples"][0]["members"].append(["wav", 10, -5]),
+        lambda index: index["samples"][0]["members"].append(["wav", "x", 1]),
+        lambda index: index["videos"][0].update(sample=10**6),
+    ],
+)
+def test_an_index_that_points_elsewhere(shards, tmp_path, lie):
+    index = json.loads((shards / "index.json").read_text())
+    lie(index)
+    for shard in shards.glob("*.tar"):
+        (tmp_path / shard.name).symlink_to(shard)
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match=r"index\.json of '.*' is not one of 'ccl-shards-1'"):
+        load(str(tmp_path))
+
+
+def test_it_takes_no_options(shards):
+    with pytest.raises(Exception, match="has no option 'val'"):
+        load_source("shards", load, str(shards), {"val": 0.1})
+
+
+def test_a_video_that_was_not_packed_says_why():
+    location = Packed("/d", "a/b", reason="'a/b' is not in the shards: it was empty.")
+    assert size_of(location) is None
+    with pytest.raises(DataError, match="it was empty"):
+        read_frames(location, 0, 1)
+    with pytest.raises(DataError, match="it was empty"):
+        read_audio(location, centre=0, seconds=1, rate=32000)
+
+
+# ---- over a server
+
+
+@pytest.fixture
+def server(shards, monkeypatch):
+    monkeypatch.setattr(web, "_PAUSES", (0.0, 0.0))
+    with serving(shards.parent) as server:
+        yield server
+    web._connections().clear()
+
+
+def test_from_a_server_everything_is_as_from_the_folder(shards, server):
+    near, far = load_data(f"shards:{shards}"), load_data(f"shards:{server.url}/set/")
+    assert far.hash == near.hash
+    assert far.missing("train") == []
+    for one, other in zip(near.videos[::4], far.videos[::4], strict=True):
+        np.testing.assert_array_equal(
+            read_frames(one.path, 3, 8).frames, read_frames(other.path, 3, 8).frames
+        )
+        heard, same = (read_audio(v.path, centre=0.4, seconds=9, rate=32000) for v in (one, other))
+        assert heard.state == same.state
+        assert heard.samples is None or bool((heard.samples == same.samples).all())
+        assert len(list(iter_windows(other.path, 16, 16))) == 2
+
+
+def test_only_the_window_is_fetched(shards, server):
+    video = load_data(f"shards:{server.url}/set").videos[0]
+    big = Packed(video.path.shard, video.path.key, video.path.members)
+    server.asked.clear()
+    from ccl_cli.data.video.packed import index, jpegs_from
+
+    info = index(big)
+    list(jpegs_from(info, info.jpegs, 4, 3))
+    start = big.member("jpgs").offset
+    first, last = start + info.jpegs[4], start + info.jpegs[7] - 1
+    assert [asked for _, asked in server.asked][-1] == f"bytes={first}-{last}"
+    assert len(server.asked) <= 2  # the record, then the frames
+
+
+def test_a_server_without_ranges_is_refused_at_once(server):
+    server.ranges = False
+    with pytest.raises(EnvironmentError_, match="whole files only"):
+        load(f"{server.url}/set")
+
+
+def test_a_shard_that_is_cut_off_on_the_server(shards, server):
+    index = json.loads((shards / "index.json").read_text())
+    index["shards"][0]["size"] += 512
+    other = shards.parent / "other"
+    other.mkdir()
+    (other / "index.json").write_text(json.dumps(index))
+    for shard in shards.glob("*.tar"):
+        (other / shard.name).symlink_to(shard)
+    with pytest.raises(DataError, match=r"'http://127.*\.tar' is cut off"):
+        load(f"{server.url}/other")
+
+
+def test_nothing_on_the_server(server):
+    with pytest.raises(
+        DataError, match=r"'http://.*/nowhere/index\.json' is not there: the server answers 404"
+    ):
+        load(f"{server.url}/nowhere")
+
+
+def test_locations_are_told_apart():
+    assert size_of(Packed("https://x/a.tar", "k", (Member("json", 512, 10), Member("jpgs", 1024, 90)))) == 100
+    assert size_of(Packed("/nowhere/a.tar", "k", (Member("json", 512, 10),))) is None

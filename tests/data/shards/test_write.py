@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ccl_cli.data.manifest import Video
+from ccl_cli.data.shards.encode import Settings
+from ccl_cli.data.shards.index import write
+from ccl_cli.data.shards.write import pack
+from ccl_cli.data.sources import load_data
+from ccl_cli.errors import DataError, EnvironmentError_, Interrupted, UsageError
+from ccl_cli.utils.files import hold
+
+SMALL = {"workers": 0, "shard_size": 300_000, "max_unreadable": 0.05}
+
+
+@pytest.fixture
+def source(clips_folder) -> str:
+    return f"folder:{clips_folder / 'set'}"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
+
+
+def test_a_set_becomes_shards_by_split_and_a_report(tmp_path, source):
+    report = pack(source, tmp_path / "p", Settings(), **SMALL)
+    train, test = report["splits"]["train"], report["splits"]["test"]
+    assert (train["videos"], train["packed"], test["packed"]) == (12, 12, 6)
+    assert train["sound"] == {"no track": 2, "silent": 2, "present": 8}
+    assert test["sound"] == {"present": 6}
+    assert train["seconds"] == pytest.approx(12 * 20 / 25)
+    names = sorted(path.name for path in (tmp_path / "p").glob("*.tar"))
+    assert len(names) == train["shards"] + test["shards"]
+    assert names[0] == "test-000000.tar"
+    assert train["bytes"] == sum(path.stat().st_size for path in (tmp_path / "p").glob("train-*.tar"))
+    assert report["unreadable"] == {}
+    assert sorted(path.name for path in (tmp_path / "p").glob(".*")) == [".lock", ".shards.json"]
+
+
+def test_classes_are_mixed_within_a_shard(tmp_path, source):
+    pack(source, tmp_path / "p", Settings(), **SMALL)
+    index = json.loads((tmp_path / "p/index.json").read_text())
+    first = [sample["key"].split("/")[1] for sample in index["samples"][:12]]
+    assert first not in (sorted(first), sorted(first, reverse=True))
+
+
+def test_finished_shards_are_not_made_again(tmp_path, source, monkeypatch):
+    whole = tmp_path / "whole"
+    pack(source, whole, Settings(), **SMALL)
+    wanted = content(whole)
+    encoded = []
+    real = write.encode
+    monkeypatch.setattr(write, "encode", lambda *args: encoded.append(args[0].key) or real(*args))
+    pack(source, whole, Settings(), **SMALL)
+    assert encoded == []
+    assert content(whole) == wanted
+    (whole / "index.json").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in whole.glob("*.tar")}
+    (whole / "train-000001.tar").unlink()
+    pack(source, whole, Settings(), **SMALL)
+    assert 0 < len(encoded) < 12
+    assert content(whole) == wanted
+    after = {path.name: path.stat().st_mtime_ns for path in whole.glob("*.tar")}
+    assert {name for name in after if after[name] != before[name]} == {"train-000001.tar"}
+
+
+def test_told_to_stop_it_keeps_what_is_finished_and_goes_on_later(tmp_path, source, monkeypatch):
+    pack(source, tmp_path / "whole", Settings(), **SMALL)
+    wanted = content(tmp_path / "whole")
+    real, number = write.encode, [0]
+
+    def stopping(*args):
+        number[0] += 1
+        if number[0] == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    monkeypatch.setattr(write, "encode", stopping)
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM; finished shards are kept") as error:
+        pack(source, tmp_path / "p", Settings(), **SMALL)
+    assert error.value.exit_code == 130
+    left = content(tmp_path / "p")
+    assert left
+    assert left.items() <= wanted.items()
+    assert "index.json" not in left
+    assert list((tmp_path / "p").glob(".*.tmp")) == []
+    with pytest.raises(DataError, match=r"holds no index\.json"):
+        load_data(f"shards:{tmp_path / 'p'}")
+    pack(source, tmp_path / "p", Settings(), **SMALL)
+    assert content(tmp_path / "p") == wanted
+
+
+def test_other_settings_or_other_videos_do_not_mix(tmp_path, source, clips_folder):
+    pack(source, tmp_path / "p", Settings(), **SMALL)
+    with pytest.raises(DataError, match="holds shards of other options"):
+        pack(source, tmp_path / "p", Settings(quality=50), **SMALL)
+    shutil.copytree(clips_folder / "set", tmp_path / "set")
+    next((tmp_path / "set/train/down").glob("*.mp4")).unlink()
+    with pytest.raises(DataError, match="holds shards of other options"):
+        pack(f"folder:{tmp_path / 'set'}", tmp_path / "p", Settings(), **SMALL)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"mine' is not empty\."):
+        pack(source, tmp_path / "mine", Settings(), **SMALL)
+    assert [path.name for path in (tmp_path / "mine").iterdir() if path.name != ".lock"] == ["notes.txt"]
+
+
+def test_two_processes_do_not_pack_into_one_folder(tmp_path, source):
+    with (
+        hold(tmp_path / "p/.lock", "held", "wait"),
+        pytest.raises(UsageError, match="Another process packs into"),
+    ):
+        pack(source, tmp_path / "p", Settings(), **SMALL)
+
+
+# ---- videos that cannot be read
+
+
+@pytest.fixture
+def damaged(tmp_path, clips_folder) -> Path:
+    folder = tmp_path / "set"
+    shutil.copytree(clips_folder / "set", folder)
+    (folder / "train/right/3.mp4").write_bytes(b"not a video")
+    return folder
+
+
+def test_unreadable_videos_are_named_and_stay_in_every_count(tmp_path, damaged):
+    report = pack(f"folder:{damaged}", tmp_path / "p", Settings(), **SMALL)
+    assert list(report["unreadable"]) == ["train/right/3"]
+    assert "is not a complete media file" in report["unreadable"]["train/right/3"]
+    assert (report["splits"]["train"]["videos"], report["splits"]["train"]["packed"]) == (12, 11)
+    manifest = load_data(f"shards:{tmp_path / 'p'}")
+    assert len(manifest.split("train")) == 12
+    (missing,) = manifest.missing("train")
+    assert missing.id == "train/right/3"
+    assert "is not a complete media file" in missing.path.reason
+
+
+def test_too_many_unreadable_videos_stop_it(tmp_path, damaged):
+    for number in 4, 5:
+        (damaged / f"train/right/{number}.mp4").write_bytes(b"nor this")
+    with pytest.raises(DataError, match="2 of 12 videos of the train split") as error:
+        pack(f"folder:{damaged}", tmp_path / "p", Settings(), **SMALL)
+    assert "--max-unreadable" in error.value.hint
+    report = pack(f"folder:{damaged}", tmp_path / "p", Settings(), **SMALL | {"max_unreadable": 0.3})
+    assert len(report["unreadable"]) == 3
+
+
+def test_a_video_that_no_library_can_encode_costs_itself_alone(tmp_path, source, monkeypatch):
+    real = write.encode
+
+    def odd(chosen, settings):
+        if chosen.key == "test/down/1":
+            raise RuntimeError("an odd file")
+        return real(chosen, settings)
+
+    monkeypatch.setattr(write, "encode", odd)
+    report = pack(source, tmp_path / "p", Settings(), **SMALL)
+    assert list(report["unreadable"]) == ["test/down/1"]
+    assert report["unreadable"]["test/down/1"].endswith("cannot be packed: RuntimeError: an odd file.")
+
+
+def test_stretches_of_one_file_are_packed_once(tmp_path, clips_folder):
+    table = tmp_path / "t.csv"
+    path = clips_folder / "set/train/right/2.mp4"
+    rows = [f"{path},a,train,0.0,0.3", f"{path},b,train,0.2,0.5", f"{path},a,test,0.6,0.8"]
+    table.write_text("\n".join(["path,label,split,start,end", *rows]) + "\n")
+    pack(f"csv:{table}", tmp_path / "p", Settings(), **SMALL)
+    manifest = load_data(f"shards:{tmp_path / 'p'}")
+    one, two, three = manifest.videos
+    assert one.path == two.path != three.path
+    assert [(v.start, v.end) for v in manifest.videos] == [(0.0, 0.3), (0.2, 0.5), (0.6, 0.8)]
+    assert write.encode  # the stretch itself is tested in tests/data/shards/test_encode.py
+    index = json.loads((tmp_path / "p/index.json").read_text())
+    assert len(index["samples"]) == 2
+
+
+def test_a_source_is_grouped_by_file_and_split():
+    rows = [
+        Video("x@0-1", Path("/x"), 0, "train", 0, 1),
+        Video("y", Path("/y"), 0, "train"),
+        Video("x@3-", Path("/x"), 0, "train", 3, None),
+    ]
+    from ccl_cli.data.manifest import Manifest
+
+    found = {source.key: source for source in write._sources(Manifest("m", ("c",), tuple(rows)))}
+    assert (found["x@0-1"].start, found["x@0-1"].end) == (0, None)
+    assert [row["id"] for row in found["x@0-1"].rows] == ["x@0-1", "x@3-"]
+    assert (found["y"].start, found["y"].end) == (None, None)
+
+
+# ---- the disk
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing_half_written(tmp_path, source):
+    wanted = pack(source, tmp_path / "whole", Settings(), **SMALL)
+    assert wanted["splits"]["train"]["shards"] > 1
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = max(path.stat().st_size for path in (tmp_path / "whole").glob("*.tar"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 20_000, limits[1]))
+    try:
+        with pytest.raises(EnvironmentError_, match=r"Cannot write shards to '.*p': File too large") as error:
+            pack(source, tmp_path / "p", Settings(), **SMALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.exit_code == 6
+    left = content(tmp_path / "p")
+    assert left.items() <= content(tmp_path / "whole").items()
+    assert list((tmp_path / "p").glob(".*.tmp")) == []
+    pack(source, tmp_path / "p", Settings(), **SMALL)
+    assert content(tmp_path / "p") == content(tmp_path / "whole")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, source):
+    (tmp_path / "file").write_text("")
+    for place in tmp_path / "file", tmp_path / "file/p":
+        with pytest.raises(EnvironmentError_, match="Cannot write shards to"):
+            pack(source, place, Settings(), **SMALL)
+
+
+# ---- processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["jpeg", "mp4"])
+def test_the_number_of_processes_changes_no_byte(tmp_path, source, form):
+    settings = Settings(format=form, quality=30)
+    for workers in 0, 1, 2:
+        pack(source, tmp_path / str(workers), settings, **SMALL | {"workers": workers})
+    assert content(tmp_path / "0") == content(tmp_path / "1") == content(tmp_path / "2")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path):
+    source = "clips:?per_class=6&seconds=1.5&size=240"
+    whole = tmp_path / "whole"
+    options = {"workers": 0, "shard_size": 1_000_000, "max_unreadable": 0.05}
+    pack(source, whole, Settings(240), **options)
+    wanted = content(whole)
+    assert len(wanted) > 4
+    command = [sys.executable, "-m", "ccl_cli", "data", "pack", source, "--output", "p", "--shard-size", "1"]
+    kept: dict[str, int] = {}
+    for shards in 1, 3:  # that are there when it is killed, in the middle of the next one
+        process = subprocess.Popen(
+            [*command, "--short-side", "240", "--workers", "2"], cwd=tmp_path, stderr=subprocess.DEVNULL
+        )
+        while len(list((tmp_path / "p").glob("*.tar"))) < shards or not list((tmp_path / "p").glob(".*.tmp")):
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        found = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("*.tar")}
+        assert kept.items() <= found.items()
+        kept = found
+        assert content(tmp_path / "p").items() <= wanted.items()
+    done = subprocess.run([*command, "--short-side", "240"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path / "p") == wanted
+    assert {
+        path.name: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("*.tar")
+    }.items() >= kept.items()
+    assert list((tmp_path / "p").glob(".*.tmp")) == []

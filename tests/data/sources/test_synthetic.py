@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sources import load_source, synthetic, world
+from ccl_cli.data.video.decode import index_video
+from ccl_cli.data.video.sound import read_audio
+from ccl_cli.errors import DataError, EnvironmentError_, RecipeError
+
+FEW = {"motion_groups": 2, "clips": 2, "val_clips": 0, "test_clips": 1, "size": 24, "frames": 4}
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def pictures(path: Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]).astype(int)
+
+
+def settings(**changes) -> synthetic.World:
+    default = dict(
+        labels="actions",
+        object_groups=2,
+        motion_groups=3,
+        clips=10,
+        val_clips=0,
+        test_clips=10,
+        correspondence=0.5,
+        silent=0.05,
+        trackless=0.05,
+        noise=1.0,
+        distractors=1,
+        jitter=0.02,
+        size=40,
+        frames=16,
+        seed=0,
+    )
+    return synthetic.World(**default | changes)
+
+
+def drawn(motion, **changes):
+    """A clip of an 8 without noise, 12 frames of 64 pixels."""
+    given = dict(
+        times=np.linspace(-0.5, 0.5, 12),
+        size=64,
+        noise=0.0,
+        distractors=0,
+        jitter=0.0,
+        rng=np.random.default_rng(0),
+    )
+    return world.render(8, motion, world.digits("train"), **given | changes)
+
+
+def ink(clip) -> np.ndarray:
+    """[T, S, S]: where the digit is."""
+    bright = clip.max(axis=3).astype(float)
+    return (bright - bright.min()) > 60
+
+
+def centres(clip) -> np.ndarray:
+    """[T, 2] columns and rows of the digit's centre, in shares of the frame."""
+    rows, columns = np.mgrid[:64, :64]
+    return np.array(
+        [[(plane * frame).sum() / frame.sum() / 64 for plane in (columns, rows)] for frame in ink(clip)]
+    )
+
+
+def played(monkeypatch, count=400, **changes) -> dict[int, Counter]:
+    """The events that clips of each action play."""
+    monkeypatch.setattr(world, "play", lambda event, **_: event or "silence")
+    chosen = settings(**changes)
+    tally: dict[int, Counter] = {}
+    for label in range(len(chosen.names())):
+        names = [synthetic.ClipName("train", label, number) for number in range(count)]
+        sounds = [synthetic._sound(chosen, name, synthetic._generator(chosen, name, 1)) for name in names]
+        tally[label] = Counter("no track" if sound is None else sound for sound in sounds)
+    return tally
+
+
+# ---- the world
+
+
+def test_no_digit_is_in_two_parts():
+    parts = {part: np.concatenate(world.digits(part)) for part in world.PARTS}
+    assert sum(map(len, parts.values())) == 1797
+    seen = {part: {image.tobytes() for image in images} for part, images in parts.items()}
+    assert all(one.isdisjoint(other) for one, other in combinations(seen.values(), 2))
+    assert min(len(images) for part in world.PARTS for images in world.digits(part)) >= 17
+
+
+STRAIGHT = {
+    "right": (1, 0),
+    "left": (-1, 0),
+    "down": (0, 1),
+    "up": (0, -1),
+    "down-right": (1, 1),
+    "up-right": (1, -1),
+}
+
+
+@pytest.mark.parametrize("motion", STRAIGHT)
+def test_straight_motions_go_where_their_names_say(motion):
+    path = centres(drawn(motion))
+    moved = path[-1] - path[0]
+    expected = np.array(STRAIGHT[motion])
+    assert (np.sign(moved) * (abs(moved) > 0.05)).tolist() == expected.tolist()
+    assert 0.1 < np.abs(moved).max() < 0.3
+
+
+@pytest.mark.parametrize(("motion", "sign"), [("clockwise", 1), ("counterclockwise", -1)])
+def test_circles_turn_as_their_names_say(motion, sign):
+    path = centres(drawn(motion))
+    around = path - path[:-1].mean(axis=0)
+    turns = around[:-1, 0] * around[1:, 1] - around[:-1, 1] * around[1:, 0]  # rows grow downwards
+    assert (np.sign(turns) == sign).all()
+
+
+def test_digits_grow_shrink_shake_and_nod():
+    sizes = {motion: ink(drawn(motion)).sum(axis=(1, 2)) for motion in ("grow", "shrink")}
+    assert sizes["grow"][-1] > 1.5 * sizes["grow"][0]
+    assert sizes["shrink"][0] > 1.5 * sizes["shrink"][-1]
+    for motion, axis in (("shake", 0), ("nod", 1)):
+        path = centres(drawn(motion))
+        assert np.ptp(path[:, axis]) > 0.08 > 0.03 > np.ptp(path[:, 1 - axis])
+        assert (np.diff(np.sign(np.diff(path[:, axis]))) != 0).sum() >= 3  # there and back, twice
+
+
+def test_jitter_moves_the_digit_off_its_path_and_distractors_add_ink():
+    straight, jittered = (centres(drawn("right", jitter=jitter))[:, 1] for jitter in (0.0, 0.05))
+    assert straight.std() < 0.01 < 0.02 < jittered.std()
+    alone, among = (
+        drawn("right", noise=1.0, distractors=number, rng=np.random.default_rng(2)).astype(int)
+        for number in (0, 8)
+    )
+    assert among.mean() > alone.mean() + 2
+
+
+def test_noise_makes_frames_differ_and_hides_nothing_at_zero():
+    quiet, noisy = (
+        drawn("up", noise=noise, distractors=2, rng=np.random.default_rng(1)).astype(float)
+        for noise in (0.0, 1.0)
+    )
+    assert len(np.unique(quiet[0].reshape(-1, 3), axis=0)) < 0.3 * 64 * 64  # flat but for the digit's edge
+    assert noisy.std() > quiet.std()
+
+
+@pytest.mark.parametrize("event", world.EVENTS)
+def test_events_sound_and_vary(event):
+    one, other = (
+        world.play(event, seconds=0.5, noise=0.5, rng=np.random.default_rng(seed)) for seed in (1, 2)
+    )
+    for sound in (one, other):
+        assert sound.dtype == np.float32
+        assert len(sound) == world.RATE // 2
+        assert np.isfinite(sound).all()
+        assert 0.09 < np.abs(sound).max() <= 1
+    assert np.abs(one - other).max() > 0.05
+
+
+def test_no_event_is_silence():
+    assert not world.play(None, seconds=0.5, noise=1.0, rng=np.random.default_rng(0)).any()
+
+
+# ---- correspondence
+
+
+@pytest.mark.parametrize(
+    ("correspondence", "thirds"),
+    [(0.0, (0, 0, 0)), (0.25, (0.5, 0.25, 0)), (0.5, (1, 0.5, 0)), (0.75, (1, 0.75, 0.5)), (1.0, (1, 1, 1))],
+)
+def test_thirds_of_the_actions_go_with_their_sound_as_documented(correspondence, thirds):
+    chosen = settings(correspondence=correspondence)
+    assert [chosen.own_event_probability(action) for action in range(3)] == pytest.approx(thirds)
+    assert np.mean(thirds) == pytest.approx(correspondence)
+
+
+def test_each_group_of_motions_is_in_each_third_of_the_actions():
+    chosen = settings(object_groups=3, correspondence=0.5)
+    shares = np.array([chosen.own_event_probability(action) for action in range(9)]).reshape(3, 3)
+    assert [sorted(column) for column in shares.T] == [[0, 0.5, 1]] * 3
+
+
+def test_actions_play_the_events_of_their_motions_as_often_as_said(monkeypatch):
+    chosen, motions = settings(), list(world.MOTIONS)
+    for label, tally in played(monkeypatch, silent=0.0, trackless=0.0).items():
+        events = [list(world.EVENTS)[motions.index(motion)] for motion in chosen.groups[1][label % 3]]
+        share = chosen.own_event_probability(label)
+        expected = share / 4 + (1 - share) / 12  # of a clip, for each of the group's four motions
+        assert [tally[event] / 400 for event in events] == pytest.approx([expected] * 4, abs=0.06)
+        assert sum(tally.values()) == 400
+        assert len(tally) == (4 if share == 1 else 12)
+
+
+def test_some_clips_are_silent_and_some_have_no_track(monkeypatch):
+    total = sum(played(monkeypatch, silent=0.1, trackless=0.2).values(), Counter())
+    assert total["no track"] / total.total() == pytest.approx(0.2, abs=0.02)
+    assert total["silence"] / total.total() == pytest.approx(0.1, abs=0.02)
+
+
+def test_correspondence_changes_sounds_and_no_pictures(tmp_path):
+    sets = [
+        synthetic.load(str(tmp_path / str(c)), **FEW, correspondence=c, silent=0, trackless=0)
+        for c in (0.0, 1.0)
+    ]
+    heard = []
+    for one, other in zip(*(manifest.videos for manifest in sets), strict=True):
+        assert one.id == other.id
+        assert np.array_equal(pictures(one.path), pictures(other.path))
+        tracks = [read_audio(v.path, centre=0, seconds=1, rate=world.RATE).samples for v in (one, other)]
+        heard.append(float((tracks[0] - tracks[1]).abs().max()))
+    assert max(heard) > 0.05
+
+
+# ---- the files
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Manifest:
+    root = tmp_path_factory.mktemp("set") / "clips"
+    return synthetic.load(str(root), **FEW | {"val_clips": 1, "silent": 0.5, "trackless": 0.5})
+
+
+def test_an_action_shows_each_pair_of_its_digits_and_motions_equally_often():
+    chosen = settings()
+    digits, motions = chosen.groups
+    assert sorted(digit for group in digits for digit in group) == list(range(10))
+    assert sorted(motion for group in motions for motion in group) == sorted(world.MOTIONS)
+    for label in range(6):
+        shown = Counter(chosen.subject(synthetic.ClipName("train", label, number)) for number in range(40))
+        expected = {(digit, motion) for digit in digits[label // 3] for motion in motions[label % 3]}
+        assert shown == dict.fromkeys(expected, 2)
+
+
+def test_actions_are_a_group_of_digits_and_one_of_motions_in_three_splits(written):
+    written.validate(["train", "val", "test"])
+    assert written.name == "synthetic"
+    assert written.classes == tuple(
+        f"{kind}-motion{number}" for kind in ("03479", "12568") for number in (1, 2)
+    )
+    counts = written.counts()
+    assert {split: set(row.values()) for split, row in counts.items()} == {
+        "train": {2},
+        "val": {1},
+        "test": {1},
+    }
+    info = index_video(written.videos[0].path)
+    assert (info.frames, info.height, info.width) == (4, 24, 24)
+
+
+def test_silent_and_trackless_clips_are_real(written):
+    states = {read_audio(v.path, centre=0, seconds=1, rate=16000).state for v in written.videos}
+    assert states == {"silent", "no track"}
+
+
+def test_noise_size_and_length_reach_the_files(tmp_path):
+    """Of a clip of 20 frames, without and with noise."""
+    changes = FEW | {"size": 40, "frames": 20, "correspondence": 1.0, "silent": 0, "trackless": 0}
+    grain, hush = {}, {}
+    for noise in (0.0, 4.0):
+        video = synthetic.load(str(tmp_path / str(noise)), **changes, noise=noise).videos[0]
+        shown = pictures(video.path)
+        assert shown.shape == (20, 40, 40, 3)
+        heard = read_audio(video.path, centre=0, seconds=9, rate=world.RATE).samples
+        # The codec fills up its last packet.
+        assert len(heard) / world.RATE == pytest.approx(20 / synthetic.FPS, abs=0.07)
+        grain[noise] = float(np.median(np.abs(np.diff(shown, axis=2))))
+        hush[noise] = float(heard.abs().quantile(0.1))  # between and under the events
+    assert grain[0.0] <= 1 < 2 < grain[4.0]
+    assert hush[0.0] < 1e-3 < 3e-3 < hush[4.0]
+
+
+def test_label_spaces_of_the_teachers(tmp_path):
+    few = {"clips": 1, "test_clips": 1, "size": 24, "frames": 3}
+    objects = synthetic.load(str(tmp_path / "o"), labels="objects", **few)
+    sounds = synthetic.load(str(tmp_path / "s"), labels="sounds", **few)
+    assert objects.classes == tuple("0123456789")
+    assert set(sounds.classes) == set(world.EVENTS)
+    assert index_video(objects.videos[0].path).audio is None
+    states = {read_audio(v.path, centre=0, seconds=1, rate=16000).state for v in sounds.videos}
+    assert states == {"present"}
+    slides = pictures(objects.videos[0].path)
+    assert np.abs(slides[0] - slides[1]).mean() > 5  # a slide show: nothing goes on from frame to frame
+
+
+def test_same_seed_same_bytes_whatever_else_there_is(tmp_path):
+    for name, changes in (("a", {}), ("b", {}), ("more", {"clips": 3, "test_clips": 2}), ("c", {"seed": 1})):
+        synthetic.load(str(tmp_path / name), **FEW | changes)
+    a, b, more, c = (content(tmp_path / name) for name in ("a", "b", "more", "c"))
+    assert a == b
+    clips = {name: data for name, data in a.items() if name.endswith(".mp4")}
+    assert all(more[name] == data for name, data in clips.items())
+    assert set(clips.values()).isdisjoint(c.values())
+    assert len({*clips.values()}) == len(clips) == 12
+
+
+def test_interrupted_writing_is_completed_and_the_rest_left_alone(tmp_path, monkeypatch):
+    whole = synthetic.load(str(tmp_path / "whole"), **FEW)
+    real, calls = synthetic.write_clip, []
+
+    def interrupted(path, *args):
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(path, *args)
+
+    monkeypatch.setattr(synthetic, "write_clip", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        synthetic.load(str(tmp_path / "part"), **FEW)
+    again = synthetic.load(str(tmp_path / "part"), **FEW)
+    assert content(tmp_path / "part") == content(tmp_path / "whole")
+    assert again.hash == whole.hash
+    done = len(calls)
+    synthetic.load(str(tmp_path / "part"), **FEW)
+    assert len(calls) == done
+
+
+def test_several_processes_write_the_same_files(tmp_path, monkeypatch):
+    synthetic.load(str(tmp_path / "one"), **FEW)
+    monkeypatch.setattr(synthetic, "_FEW", 4)
+    monkeypatch.setattr(synthetic, "cores", lambda: 2)
+    monkeypatch.setattr(synthetic, "write_clip", None)  # the other processes have their own
+    synthetic.load(str(tmp_path / "two"), **FEW)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["stdin", "file"])
+def test_scripts_that_new_processes_cannot_import_do_not_hang(tmp_path, source):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from ccl_cli.data.sources import synthetic\n"
+        "synthetic._FEW, synthetic.cores = 4, lambda: 2\n"
+        f"print(len(synthetic.load({str(tmp_path / 'two')!r}, **{FEW!r}).videos))\n"  # whoever imports it
+    )
+    command = [sys.executable, *([script] if source == "file" else ["-"])]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    given = script.read_text() if source == "stdin" else ""
+    done = subprocess.run(command, input=given, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "12\n"), done.stderr
+    assert ("goes on alone" in done.stderr) if source == "file" else not done.stderr
+    synthetic.load(str(tmp_path / "one"), **FEW)
+    assert content(tmp_path / "two") == content(tmp_path / "one")
+
+
+def test_folder_of_other_options_is_not_mixed(tmp_path):
+    synthetic.load(str(tmp_path / "x"), **FEW)
+    with pytest.raises(DataError, match="other options"):
+        synthetic.load(str(tmp_path / "x"), **FEW, correspondence=0.1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"object_groups": 1, "motion_groups": 1},
+        {"object_groups": 11},
+        {"motion_groups": 13},
+        {"jitter": 0.5},
+        {"size": 33},
+        {"correspondence": 1.5},
+        {"silent": 0.6, "trackless": 0.6},
+        {"labels": "smells"},
+    ],
+)
+def test_impossible_options_are_sentences(tmp_path, options):
+    with pytest.raises(RecipeError):
+        load_source("synthetic", synthetic.load, str(tmp_path / "x"), options)
+    assert not (tmp_path / "x").exists()
+
+
+def test_unwritable_place_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentError_, match="Cannot write"):
+        synthetic.load(str(tmp_path / "file" / "clips"), **FEW)

@@ -1,0 +1,240 @@
+"""Real files of odd kinds, and files damaged on purpose: each is read right or refused with a sentence."""
+
+from __future__ import annotations
+
+import os
+
+import av
+import numpy as np
+import pytest
+
+from ccl_cli.data.video import media
+from ccl_cli.data.video.decode import index_video, iter_windows, read_frames
+from ccl_cli.data.video.sound import read_audio
+from ccl_cli.errors import DataError
+from tests.data.media import looped, pictures, sequential, write
+from tests.data.video.test_sound import tone
+
+# File: frames, height and width as shown, and what its sound is.
+READABLE = {
+    "av1_video.mkv": (125, 360, 640, "no track"),
+    "flipping_a_pancake.mkv": (310, 240, 426, "present"),
+    "h264_10bits.mp4": (30, 200, 200, "no track"),
+    "nasa_13013.mp4": (390, 270, 480, "present"),  # its second, larger video stream
+    "nasa_13013_rotated.mp4": (17, 480, 270, "no track"),
+    "rotated_90.mov": (3, 568, 320, "no track"),
+    "test_non_zero_start.mp4": (12, 112, 200, "no track"),
+    "testsrc2_mpeg4.mp4": (1, 64, 64, "no track"),
+    "testsrc2_odd_height_and_width_vp9.mp4": (25, 241, 321, "no track"),
+    "testsrc2_vp8.webm": (30, 720, 1280, "no track"),
+}
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_odd_files_are_read_like_a_sequential_decode(shared, name):
+    path = shared / "data/odd" / name
+    frames, height, width, sound = READABLE[name]
+    assert read_frames(path, 0, 1, short_side=10_000).frames.shape == (1, height, width, 3)
+    reference = sequential(path, 60)
+    info = index_video(path)
+    assert info.frames == len(reference) == frames
+    assert info.time(0) == pytest.approx(0, abs=0.01)  # some FFmpegs count from where Opus is primed
+    for first in sorted({0, frames // 3, frames // 2, frames - 1}):
+        clip = read_frames(path, first, 16, short_side=60)
+        np.testing.assert_array_equal(clip.frames, looped(reference, first, 16))
+    clips = list(iter_windows(path, 16, 16, short_side=60))
+    assert len(clips) == -(-frames // 16)
+    last = max(frames - 16, 0)
+    np.testing.assert_array_equal(clips[-1].frames, looped(reference, last, 16))
+    assert read_audio(path, centre=0.5, seconds=5, rate=16000).state == sound
+
+
+@pytest.mark.parametrize("name", ["sine_16ch_s16.wav", "sine_mono_s16.wav"])
+def test_sound_files_are_heard_but_not_seen(shared, name):
+    path = shared / "data/odd" / name
+    assert read_audio(path, centre=0.5, seconds=0.5, rate=16000).state == "present"
+    with pytest.raises(DataError, match="has no picture, only sound"):
+        index_video(path)
+
+
+def test_sound_starting_late_and_ending_early_is_clamped(shared):
+    path = shared / "data/odd/nasa_13013.mp4"
+    track = index_video(path).audio
+    whole = read_audio(path, centre=0, seconds=1e6, rate=16000).samples
+    assert len(whole) == pytest.approx((track.end - track.start) * 16000, abs=1)
+
+
+@pytest.mark.parametrize("codec", ["libsvtav1", "libvpx-vp9", "libx265"])
+def test_new_codecs(tmp_path, monkeypatch, codec):
+    monkeypatch.setenv("SVT_LOG", "0")
+    options = {"libsvtav1": {"preset": "12"}, "libx265": {"x265-params": "log-level=0:pools=1"}}.get(
+        codec, {}
+    )
+    path = write(tmp_path / "a.mkv", pictures(34), codec=codec, options=options, gop=16)
+    reference = sequential(path)
+    assert len(reference) == 34
+    for first in (0, 15, 16, 17, 30):
+        np.testing.assert_array_equal(read_frames(path, first, 8).frames, looped(reference, first, 8))
+
+
+def test_ten_bits_odd_sizes_and_one_frame(tmp_path):
+    path = write(tmp_path / "a.mkv", pictures(1, 97, 65), codec="ffv1", pix_fmt="yuv444p10le")
+    clip = read_frames(path, 0, 4)
+    assert clip.frames.shape == (4, 65, 97, 3)
+    assert abs(clip.frames[3].numpy().astype(int) - pictures(1, 97, 65)[0]).max() <= 3
+
+
+def test_a_late_start_counts_from_zero(tmp_path):
+    times = [60_000 + 40 * k for k in range(20)]
+    path = write(tmp_path / "a.mkv", pictures(20), times=times, gop=5)
+    info = index_video(path)
+    assert [info.time(0), info.time(10)] == pytest.approx([0, 0.4])
+    clips = list(iter_windows(path, 4, 4, start=0.4))
+    assert [clip.start for clip in clips] == pytest.approx([0.4, 0.56, 0.64])
+    np.testing.assert_array_equal(clips[0].frames, sequential(path)[10:14])
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    path = tmp_path / "a.mp3"
+    with av.open(str(path), "w") as file:
+        audio = file.add_stream("libmp3lame", rate=32000, layout="mono")
+        cover = file.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 96, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic.value
+        file.mux(cover.encode(av.VideoFrame.from_ndarray(pictures(1)[0], "rgb24")))
+        frame = av.AudioFrame.from_ndarray(tone(1.0)[None], "fltp", "mono")
+        frame.sample_rate = 32000
+        file.mux([*audio.encode(frame), *audio.encode(None)])
+    with pytest.raises(DataError, match="has no picture, only sound"):
+        index_video(path)
+    assert read_audio(path, centre=0.5, seconds=1, rate=32000).state == "present"
+
+
+REFUSED = {
+    "empty.mp4": (b"", "is empty"),
+    "text.mp4": (b"This is not a video, whatever its name says.\n" * 50, "is not a complete media file"),
+    "noise.avi": (np.random.default_rng(0).bytes(5000), "is not a complete media file"),
+    "list.mp4": (
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.ts\n#EXT-X-ENDLIST\n",
+        "is not a complete",
+    ),
+    "subtitles.mkv": (b"1\n00:00:00,000 --> 00:00:01,000\nHello\n\n", "holds neither picture nor sound"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_video_is_refused_with_a_sentence(tmp_path, name, capfd):
+    content, reason = REFUSED[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    for read in (
+        index_video,
+        lambda path: read_frames(path, 0, 4),
+        lambda path: list(iter_windows(path, 4, 4)),
+    ):
+        with pytest.raises(DataError, match=rf"'.*{name}' {reason}"):
+            read(path)
+    with pytest.raises(DataError, match=reason):
+        read_audio(path, centre=0, seconds=1, rate=16000)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_no_file_is_refused_with_a_sentence(tmp_path):
+    pipe = tmp_path / "pipe.mp4"
+    os.mkfifo(pipe)
+    for path, reason in (
+        (tmp_path / "absent.mp4", "No such file"),
+        (tmp_path, "is not a file"),
+        (pipe, "is not a file"),
+    ):
+        with pytest.raises(DataError, match=reason):
+            index_video(path)
+
+
+def test_a_codec_nobody_knows_is_refused_with_a_sentence(tmp_path):
+    path = write(tmp_path / "a.mp4", pictures(5))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(DataError, match=r"video stream of .* is in a format that cannot be decoded"):
+        index_video(path)
+
+
+def test_frames_of_absurd_size_are_refused_before_memory_is_taken(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.mp4", pictures(5))
+    for limit, value in (("MAX_SIDE", 90), ("MAX_PIXELS", 6000)):
+        with monkeypatch.context() as patch:
+            patch.setattr(media, limit, value)
+            media._index.cache_clear()
+            with pytest.raises(DataError, match="claims frames of 96x64 pixels"):
+                index_video(path)
+
+
+FORMATS = {
+    "a.avi": {"codec": "mpeg4"},
+    "b.avi": {"codec": "mpeg4", "b_frames": 2},
+    "c.mkv": {"b_frames": 2},
+    "d.mpg": {"codec": "mpeg1video", "sound_codec": "mp2"},
+    "e.ts": {},
+    "f.mp4": {},
+}
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_that_is_cut_off_yields_what_is_left_of_it(tmp_path, name, share):
+    path = write(tmp_path / name, pictures(40), sound=tone(1.6), **FORMATS[name])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    if name == "f.mp4":  # whose index stands at the end
+        with pytest.raises(DataError, match=name):
+            index_video(path)
+        return
+    reference = sequential(path)
+    assert 0 < len(reference) <= 40
+    windows = list(iter_windows(path, 8, 8))
+    np.testing.assert_array_equal(windows[-1].frames, looped(reference, max(len(reference) - 8, 0), 8))
+    for number, window in enumerate(windows[:-1]):
+        np.testing.assert_array_equal(window.frames, reference[8 * number : 8 * number + 8])
+    assert len(windows) == -(-len(reference) // 8)
+    for first in range(0, len(reference), 5):
+        np.testing.assert_array_equal(read_frames(path, first, 8).frames, looped(reference, first, 8))
+    for first in range(len(reference), index_video(path).frames):
+        with pytest.raises(DataError, match="can be decoded"):
+            read_frames(path, first, 8)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_stump_is_refused_with_a_sentence(tmp_path, name):
+    path = write(tmp_path / name, pictures(5), sound=tone(0.2), **FORMATS[name])
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(DataError, match=name):
+        index_video(path)
+
+
+def test_a_cut_mp4_whose_index_stands_first_yields_what_is_left(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as file:
+        video = file.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        for image in pictures(40):
+            file.mux(video.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        file.mux(video.encode(None))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * 0.6)])
+    frames = index_video(path).frames
+    assert 5 < frames < 40
+    assert len(read_frames(path, 0, 4).frames) == 4
+    assert sum(1 for _ in iter_windows(path, 4, 4)) >= 1
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_damage_in_the_middle_costs_no_more_than_frames(tmp_path, name):
+    path = write(tmp_path / name, pictures(40), codec="mpeg4" if name == "a.avi" else "libx264", gop=10)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        packets = [packet for packet in file.demux(video=0) if packet.size]
+        for packet in packets[12:18]:
+            content[packet.pos + 8 : packet.pos + packet.size] = bytes(packet.size - 8)
+    path.write_bytes(content)
+    assert read_frames(path, 0, 8).frames.shape == (8, 64, 96, 3)
+    assert read_frames(path, 30, 8).frames.shape == (8, 64, 96, 3)
+    assert len(list(iter_windows(path, 8, 8))) >= 3

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+
+import pytest
+from huggingface_hub import constants
+
+from ccl_cli.deploy import hub
+from ccl_cli.errors import DataError, EnvironmentError_, UsageError, WeightsError
+from tests.hub_server import serving_hub
+from tests.models import publish
+from tests.report.folders import write_run
+
+# The client's own way of uploading over git LFS, as of 2.4.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+CLIP = {"frames": 4, "size": 16, "short_side": 16}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = write_run(tmp_path / "runs" / "mine" / "1", top1=40.0, student="r2plus1d_tiny", clip=CLIP)
+    publish(folder)
+    (folder / "eval-ucf51-split1-test.json").write_text("{}")
+    (folder / "manifest.jsonl").write_text("somebody's files")
+    (folder / "state").mkdir()
+    return folder
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """The Hub's client as it is where HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_DISABLE_XET were set."""
+    for name in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with serving_hub() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        yield server
+
+
+def model_of(run) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in ("model.safetensors", "recipe.yaml")}
+
+
+# -- what is uploaded
+
+
+def test_what_belongs_to_the_model_and_nothing_else(run):
+    (run / "exported").mkdir()
+    (run / "exported" / "model.onnx").write_bytes(b"graph")
+    (run / "model.onnx").write_bytes(b"of somebody else")
+    (run / "eval-x.json").mkdir()
+    names = {each.name: each.size for each in hub.uploads(run, "me/mine")}
+    files = ("model.safetensors", "recipe.yaml", "eval-ucf51-split1-test.json", "exported/model.onnx")
+    assert names.pop("README.md") > 1000
+    assert names == {name: (run / name).stat().st_size for name in files}
+    assert not (run / "README.md").exists()
+
+
+def test_a_card_that_is_there_is_taken_as_it_is(run, caplog):
+    (run / "README.md").write_text("my own words")
+    uploads = {each.name: each for each in hub.uploads(run, "me/mine")}
+    assert uploads["README.md"].size == len("my own words")
+    assert caplog.messages == []
+    os.utime(run / "README.md", (1, 1))
+    hub.uploads(run, "me/mine")
+    assert "is older than the run's figures" in caplog.text
+
+
+def test_a_model_file_alone(run):
+    assert [each.name for each in hub.uploads(run / "model.safetensors", "me/mine")] == [
+        "model.safetensors",
+        "README.md",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["mine", "a/b/c", "https://huggingface.co/me/mine", "me/", "../x", "me/a b\n", "ö/x"]
+)
+def test_names_that_are_none(run, name):
+    for ask in (lambda: hub.uploads(run, name), lambda: hub.push(run, name), lambda: hub.pull(name)):
+        with pytest.raises(UsageError, match="is not the name of a repository"):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["me/a--b", "me/x.git"])
+def test_names_that_only_the_client_refuses(run, web, name):
+    with pytest.raises(UsageError, match="is not the name of a repository"):
+        hub.push(run, name)
+
+
+# -- there and back
+
+
+def test_a_model_goes_there_and_back(run, web, tmp_path):
+    address = hub.push(run, "me/mine")
+    there = web.repositories["me/mine"]
+    assert address == f"{web.address}/me/mine/commit/{there.sha(2)}"
+    assert set(there.files) == {*(each.name for each in hub.uploads(run, "me/mine")), ".gitattributes"}
+    assert there.files | model_of(run) == there.files
+    assert "ccl pull me/mine --output" in there.files["README.md"].decode()
+    assert len(there.commits) == 2  # the new repository's, and all files in one
+
+    path = hub.pull("me/mine")
+    assert path.is_relative_to(tmp_path / "hub")
+    assert path.read_bytes() == (run / "model.safetensors").read_bytes()
+
+    copy = hub.pull("me/mine", output=tmp_path / "a" / "copy")
+    assert copy == tmp_path / "a" / "copy" / "model.safetensors"
+    assert {each.name for each in copy.parent.iterdir()} == {
+        each.name for each in hub.uploads(run, "me/mine")
+    }
+    assert not any(each.is_symlink() for each in copy.parent.iterdir())
+    assert [each.name for each in copy.parent.parent.iterdir()] == ["copy"]
+
+
+def test_a_later_upload_replaces_the_files(run, web):
+    hub.push(run, "me/mine")
+    (run / "README.md").write_text("---\nlicense: mit\n---\nmy own words")
+    hub.push(run, "me/mine")
+    assert web.repositories["me/mine"].files["README.md"].endswith(b"my own words")
+    assert web.repositories["me/mine"].files | model_of(run) == web.repositories["me/mine"].files
+
+
+def test_private(run, web):
+    hub.push(run, "me/secret", private=True)
+    assert web.repositories["me/secret"].private
+    hub.push(run, "me/secret", private=True)
+    web.add("me/open", {})
+    with pytest.raises(UsageError, match="is there already, and it is public"):
+        hub.push(run, "me/open", private=True)
+    assert web.repositories["me/open"].files == {}
+
+
+def test_a_revision(run, web):
+    there = web.add("me/mine", model_of(run))
+    there.commit({"model.safetensors": b"a later one, damaged"})
+    assert hub.pull("me/mine", revision=there.sha(1)).read_bytes() == (run / "model.safetensors").read_bytes()
+    with pytest.raises(WeightsError):
+        hub.pull("me/mine")
+    with pytest.raises(EnvironmentError_, match="no such revision"):
+        hub.pull("me/mine", revision="v7")
+
+
+# -- refusals
+
+
+def test_no_token(run, web, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(EnvironmentError_, match="There is no token") as caught:
+        hub.push(run, "me/mine")
+    assert "hf auth login" in caught.value.hint
+    assert web.asked == []
+
+
+def test_a_wrong_token(run, web, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(EnvironmentError_) as caught:
+        hub.push(run, "me/mine")
+    assert caught.value.message == (
+        "The Hugging Face Hub answers 401: Invalid credentials in Authorization header."
+    )
+    assert caught.value.hint == "See that the token may write there."
+    assert web.repositories == {}
+
+
+@pytest.mark.parametrize("variable", ["CCL_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline(run, web, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(EnvironmentError_, match=f"Nothing was uploaded: {variable} is set"):
+        hub.push(run, "me/mine")
+    with pytest.raises(EnvironmentError_, match=f"not in the Hub's cache, and {variable} is set"):
+        hub.pull("me/mine")
+    assert hub.uploads(run, "me/mine")
+    assert web.asked == []
+
+
+def test_offline_takes_what_was_pulled_before(run, web, monkeypatch):
+    web.add("me/mine", model_of(run))
+    path = hub.pull("me/mine")
+    web.asked.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub.pull("me/mine") == path
+    assert web.asked == []
+
+
+def test_no_network_is_not_an_old_copy(run, web, monkeypatch):
+    web.add("me/mine", model_of(run))
+    hub.pull("me/mine")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    for ask in (lambda: hub.pull("me/mine"), lambda: hub.push(run, "me/mine")):
+        with pytest.raises(EnvironmentError_, match=r"cannot be asked: .*onnection refused"):
+            ask()
+
+
+def test_no_such_repository(web):
+    with pytest.raises(EnvironmentError_, match="There is no repository 'me/gone', or it is not for you"):
+        hub.pull("me/gone")
+
+
+def test_consent(web):
+    web.add("me/gated", {}, gated=True)
+    with pytest.raises(EnvironmentError_, match="asks for consent"):
+        hub.pull("me/gated")
+
+
+def test_what_the_hub_answers(run, web):
+    web.refusal = (403, "You may not write to me.")
+    with pytest.raises(EnvironmentError_, match="answers 403: You may not write to me") as caught:
+        hub.push(run, "me/mine")
+    assert caught.value.hint == "See that the token may write there."
+
+
+def test_a_large_file_that_is_not_taken(run, web):
+    web.full = True
+    with pytest.raises(EnvironmentError_, match="answers 403: Your storage is full"):
+        hub.push(run, "me/mine")
+    assert "model.safetensors" not in web.repositories["me/mine"].files
+
+
+def test_an_output_that_is_there(web, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UsageError, match="exists"):
+        hub.pull("me/mine", output=tmp_path / "there")
+    assert web.asked == []
+
+
+# -- nobody is trusted
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch exploded",)
+
+
+def test_only_safetensors_and_texts_are_taken(run, web, tmp_path):
+    bomb = pickle.dumps(Bomb())
+    others = {"pytorch_model.bin": bomb, "model.pt2": bomb, "setup.py": b"", "sub/model.safetensors": bomb}
+    web.add("me/mine", model_of(run) | others)
+    path = hub.pull("me/mine", output=tmp_path / "copy")
+    assert {each.name for each in path.parent.iterdir()} == {"model.safetensors", "recipe.yaml"}
+    assert not any(name in asked for name in others for asked in web.asked)
+
+
+def test_a_repository_without_a_model(web, tmp_path):
+    web.add("me/other", {"pytorch_model.bin": pickle.dumps(Bomb()), "README.md": b"# Other"})
+    with pytest.raises(DataError, match=r"holds no model\.safetensors"):
+        hub.pull("me/other", output=tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    assert not any("resolve" in asked for asked in web.asked)
+
+
+def with_header(run, **changed) -> bytes:
+    """The run's model with another header."""
+    data = (run / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    table = json.loads(data[8 : 8 + length])
+    header = json.loads(table["__metadata__"]["ccl"]) | changed
+    table["__metadata__"]["ccl"] = json.dumps(header) if "bare" not in changed else changed["bare"]
+    text = json.dumps(table).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda run: pickle.dumps(Bomb()),
+        lambda run: b"",
+        lambda run: (run / "model.safetensors").read_bytes()[:-100],
+        lambda run: struct.pack("<Q", 2**62) + b"{",
+        lambda run: with_header(run, format="someone-else's"),
+        lambda run: with_header(run, bare="[]"),
+        lambda run: with_header(run, bare="[" * 100_000),
+        lambda run: with_header(run, classes=7),
+        lambda run: with_header(run, classes=["climb", 7]),
+        lambda run: with_header(run, classes=["climb"]),
+        lambda run: with_header(run, recipe={"student": "r2plus1d_tiny", "run": "rm -rf"}),
+        lambda run: with_header(run, recipe=None),
+    ],
+    ids=[
+        "pickle",
+        "empty",
+        "cut",
+        "huge",
+        "foreign",
+        "list",
+        "deep",
+        "number",
+        "names",
+        "fewer",
+        "recipe",
+        "none",
+    ],
+)
+def test_damaged_and_hostile_models_are_never_handed_out(run, web, tmp_path, bad):
+    web.add("me/bad", {"model.safetensors": bad(run)})
+    with pytest.raises(WeightsError, match="What the repository 'me/bad' holds cannot be used") as caught:
+        hub.pull("me/bad", output=tmp_path / "copy")
+    assert "Train again" not in str(caught.value)
+    assert not (tmp_path / "copy").exists()
+    assert not (tmp_path / "exploded").exists()

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ccl_cli.data.clips.transforms import eval_view, normalize
+from ccl_cli.data.clips.windows import SlidingWindows
+from ccl_cli.data.video.decode import iter_windows
+from ccl_cli.data.video_paths import list_videos
+from ccl_cli.deploy.predict import in_order, load_student, see
+from ccl_cli.evaluation.evaluate import describe
+from ccl_cli.evaluation.predictor import Seen
+from ccl_cli.training.artefact import load_model
+from ccl_cli.training.device import set_up
+from tests.models import write_run
+
+
+@pytest.fixture
+def folder(clips_folder, tmp_path):
+    """Eighteen videos, and two that cannot be read."""
+    folder = shutil.copytree(clips_folder / "set", tmp_path / "videos")
+    (folder / "train" / "down" / "0x.mp4").write_text("not a video")
+    (folder / "empty.mp4").touch()
+    return folder
+
+
+@pytest.fixture
+def run(clips_folder, tmp_path):
+    return write_run(tmp_path / "runs" / "mine" / "a", clips_folder / "set")
+
+
+def alone(artefact, path: Path):
+    """Scores, feature and number of windows of one video, window by window."""
+    clip, stride = artefact.recipe.clip, artefact.recipe.eval.stride
+    views = [
+        eval_view(w.frames, clip) for w in iter_windows(path, clip.frames, stride, short_side=clip.short_side)
+    ]
+    with torch.inference_mode():
+        outputs = [artefact.student(normalize(view[None], clip.mean, clip.std)) for view in views]
+    scores = torch.stack([each.logits.softmax(1)[0] for each in outputs]).mean(0)
+    return scores, torch.stack([each.feature[0] for each in outputs]).mean(0), len(views)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "workers"),
+    [(1, 0), (4, 0), (100, 0), pytest.param(3, 2, marks=pytest.mark.slow)],  # slow: two processes
+)
+def test_every_video_is_the_mean_over_its_windows_in_order(run, folder, batch_size, workers):
+    model, raw = load_student(run), list_videos([folder])
+    found = list(in_order(see(model, raw.videos, title="t", batch_size=batch_size, workers=workers)))
+    assert [seen.row for seen in found] == list(range(20))
+    for seen, video in zip(found, raw.videos, strict=True):
+        if video.path.name in ("0x.mp4", "empty.mp4"):
+            assert seen.fault.startswith("it is ")
+            assert seen.windows == 0
+            continue
+        scores, feature, windows = alone(model.artefact, video.path)
+        assert (seen.fault, seen.windows) == (None, windows)
+        torch.testing.assert_close(seen.scores, scores)
+        torch.testing.assert_close(seen.feature, feature)
+
+
+def test_evaluation_has_the_same_digits(run, folder):
+    model, raw = load_student(run), list_videos([folder])
+    found = list(in_order(see(model, raw.videos, title="t", workers=0)))
+    described = describe(
+        load_model(run / "model.safetensors"), raw.videos, set_up("fp32"), batch_size=4, workers=0
+    )
+    assert torch.equal(
+        torch.stack([seen.scores for seen in found]).nan_to_num(9), described.scores.nan_to_num(9)
+    )
+    assert torch.equal(
+        torch.stack([seen.feature for seen in found]).nan_to_num(9), described.features.nan_to_num(9)
+    )
+    assert list(described.unreadable) == [seen.row for seen in found if seen.fault]
+
+
+def test_a_video_comes_as_soon_as_it_has_ended(run, folder):
+    """Of twenty videos the first is there when four windows have been looked at, not at the end."""
+    model, raw = load_student(run), list_videos([folder])
+    calls = []
+    forward = model.artefact.student.forward
+    model.artefact.student.forward = lambda video: calls.append(len(video)) or forward(video)
+    found = see(model, raw.videos, title="t", workers=0)
+    first = next(found)
+    assert first.fault is not None  # empty.mp4
+    second = next(found)
+    assert (second.row, second.windows) == (1, 5)
+    assert sum(calls) == 8
+    found.close()
+
+
+def test_chunks_say_which_videos_end_and_why(run, folder):
+    recipe, raw = load_student(run).artefact.recipe, list_videos([folder])
+    chunks = list(SlidingWindows(raw.videos, recipe.clip, stride=recipe.eval.stride, chunk=7))
+    assert [row for chunk in chunks for row in chunk.finished] == list(range(20))
+    assert {row for chunk in chunks for row in chunk.unreadable} == {0, 8}
+    assert all(row in chunk.finished for chunk in chunks for row in chunk.unreadable)
+    assert max(len(chunk.rows) for chunk in chunks) == 7
+
+
+def test_numbers_that_are_not_finite_are_a_fault(run, clips_folder):
+    model = load_student(run)
+    with torch.no_grad():
+        model.artefact.student.classifier.weight.fill_(torch.nan)
+    (seen,) = see(model, list_videos([clips_folder / "set/test/down/0.mp4"]).videos, title="t", workers=0)
+    assert seen.fault == "the model makes numbers of it that are not finite"
+
+
+def test_in_order_waits_for_no_more_than_it_must():
+    nothing = torch.zeros(1)
+    rows = iter([1, 0, 3, 2, 4])
+    taken = []
+
+    def found():
+        for row in rows:
+            taken.append(row)
+            yield Seen(row, nothing, nothing)
+
+    ordered = in_order(found())
+    assert next(ordered).row == 0
+    assert taken == [1, 0]
+    assert [seen.row for seen in ordered] == [1, 2, 3, 4]

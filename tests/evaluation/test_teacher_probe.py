@@ -1,0 +1,443 @@
+"""Probes of embeddings: made ones whose answer is known, the authors' own, and those of real files."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from ccl_cli.config.spec import parse_model
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.sources import load_data
+from ccl_cli.data.sources.ucf import load_ucf51
+from ccl_cli.errors import DataError, UsageError
+from ccl_cli.evaluation import classifiers as module
+from ccl_cli.evaluation import teacher_probe as probing
+from ccl_cli.evaluation.classifiers import (
+    PENALTIES,
+    Labelled,
+    ask_linear,
+    ask_neighbours,
+    choose_penalty,
+    comparable,
+    fit_linear,
+    interval,
+    joined,
+    linear,
+    nearest,
+    per_class,
+    verdict,
+)
+from ccl_cli.evaluation.teacher_probe import HELD_OUT, divide, embed_parts, probe_teachers
+from ccl_cli.training.build import load_teachers
+from ccl_cli.training.fit_teacher import FitOptions, fit
+
+
+def blobs(counts, spread, seed=0, dim=6):
+    """Embeddings around one corner per class, and their labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    noise = torch.randn(len(labels), dim, generator=generator)
+    return Labelled(torch.eye(len(counts), dim)[labels] + spread * noise, labels)
+
+
+def prepared(train, test):
+    return [
+        Labelled(value, each.labels)
+        for value, each in zip(comparable(train.value, test.value), (train, test), strict=True)
+    ]
+
+
+# ---- the parts
+
+
+def test_neighbours_are_those_of_scikit_learn():
+    train, test = prepared(blobs([30] * 4, 0.7), blobs([20] * 4, 0.7, seed=1))
+    theirs = KNeighborsClassifier(5).fit(train.value.numpy(), train.labels.numpy())
+    counts = theirs.predict_proba(test.value.numpy())
+    clear = np.sort(counts, axis=1)[:, -1] > np.sort(counts, axis=1)[:, -2]
+    ours = nearest(train, test.value, 4, 5).numpy()
+    assert clear.sum() > 50
+    assert (ours == counts.argmax(axis=1))[clear].all()
+
+
+def test_the_nearer_neighbours_decide_a_tie_and_no_more():
+    train = Labelled(
+        torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0]]), dim=1),
+        torch.tensor([1, 0, 0]),
+    )
+    query = torch.tensor([[1.0, 0.0]])
+    assert nearest(train, query, 2, 2).tolist() == [1]
+    assert nearest(train, query, 2, 3).tolist() == [0]
+    assert nearest(train, query, 2, 99).tolist() == [0]
+
+
+def test_the_linear_layer_is_that_of_scikit_learn():
+    train = blobs([40] * 3, 0.8)
+    penalty = 0.03
+    layer = fit_linear(train.value, train.labels, torch.zeros(7, 3), penalty)
+    theirs = LogisticRegression(C=1 / (penalty * 120), tol=1e-8, max_iter=1000)
+    theirs.fit(train.value.numpy(), train.labels.numpy())
+    torch.testing.assert_close(
+        layer[:-1].T, torch.tensor(theirs.coef_, dtype=torch.float32), atol=5e-3, rtol=5e-3
+    )
+
+
+def test_the_penalty_is_chosen_on_what_is_set_aside_alone():
+    train, test = prepared(blobs([20] * 4, 0.5, dim=16), blobs([20] * 4, 0.5, seed=1, dim=16))
+    asides = torch.stack([torch.arange(80) % 3 == 0, torch.arange(80) % 3 == 1])
+    scaler = StandardScaler().fit(train.value.numpy())
+    value, labels = scaler.transform(train.value.numpy()), train.labels.numpy()
+
+    def theirs(penalty, rows):
+        return LogisticRegression(C=1 / (penalty * len(rows)), max_iter=1000).fit(value[rows], labels[rows])
+
+    def share(penalty):
+        rounds = [(np.flatnonzero(~aside), np.flatnonzero(aside)) for aside in asides.numpy()]
+        return np.mean([theirs(penalty, rest).score(value[out], labels[out]) for rest, out in rounds])
+
+    predicted, penalty = linear(train, test.value, asides, 4)
+    shares = {each: share(each) for each in PENALTIES[:5]}
+    assert len(set(shares.values())) > 2
+    assert penalty != PENALTIES[0]
+    assert shares[penalty] >= max(shares.values()) - 0.02  # one video of the 53
+    agreed = predicted.numpy() == theirs(penalty, np.arange(80)).predict(scaler.transform(test.value.numpy()))
+    assert agreed.mean() > 0.97  # it was fitted again, to all of them
+    assert linear(train, -test.value, asides, 4)[1] == penalty  # whatever the test videos are
+
+
+def test_weaker_penalties_are_left_out_once_two_do_worse(monkeypatch):
+    shares = [0.4, 0.4, 0.4, 0.5, 0.5, 0.3, 0.4, 0.9]  # the last one is not seen
+    tried = []
+
+    def fitted(value, labels, start, penalty):
+        tried.append(penalty)
+        return start + 1
+
+    monkeypatch.setattr(module, "fit_linear", fitted)
+    monkeypatch.setattr(module, "_accuracy", lambda train, aside, layer: shares[int(layer[0, 0]) - 1])
+    penalty, layer = choose_penalty(blobs([3, 3], 1.0), (torch.arange(6) % 2 == 0)[None], 2)
+    assert tried == list(PENALTIES[:7])
+    assert (penalty, float(layer[0, 0])) == (PENALTIES[3], 4)  # of equal ones the strongest
+
+
+def test_without_a_video_to_choose_on_the_penalty_is_the_usual_one():
+    train = blobs([3, 3], 0.1)
+    for asides in (torch.zeros(2, 6, dtype=torch.bool), torch.ones(2, 6, dtype=torch.bool)):
+        predicted, penalty = linear(train, train.value, asides, 2)
+        assert penalty == 0.01
+        assert predicted.tolist() == train.labels.tolist()
+
+
+def test_intervals_are_exact():
+    # Clopper and Pearson's, by their definition: the tail of the binomial at the end is 2.5 %.
+    low, high = interval(7, 10)
+    assert (low, high) == pytest.approx((0.34755, 0.93326), abs=1e-5)
+    assert interval(0, 10) == (0.0, pytest.approx(1 - 0.025**0.1))
+    assert interval(10, 10) == (pytest.approx(0.025**0.1), 1.0)
+    assert interval(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "chance", "expected"),
+    [
+        (0.05, 0.05, "not"),
+        (0.06, 0.05, "weakly"),
+        (0.28, 0.05, "weakly"),
+        (0.29, 0.05, "highly"),
+        (0.6, 0.5, "weakly"),
+        (0.63, 0.5, "highly"),
+        (1.0, 1.0, "not"),
+    ],
+)
+def test_the_thresholds(low, chance, expected):
+    assert verdict(low, chance) == expected
+
+
+def test_one_answer_to_everything_is_no_knowledge():
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    large, small = per_class(torch.zeros(100, dtype=torch.long), labels, labels, 2)
+    assert (large.recall, large.chance, large.verdict) == (1.0, 1.0, "not")
+    assert (small.recall, small.verdict) == (0.0, "not")
+
+
+def test_a_class_without_test_videos_has_no_verdict():
+    *_, last = per_class(torch.tensor([0]), torch.tensor([0]), torch.tensor([0, 1]), 2)
+    assert (last.videos, last.recall, last.verdict) == (0, None, None)
+
+
+def test_verdicts_on_noise_and_on_knowledge():
+    """Of 60 classes that nothing tells, the 95 % interval lets a few through at most."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60).repeat(20)
+    noise = [Labelled(torch.randn(1200, 8, generator=generator), labels) for _ in range(2)]
+    found = ask_neighbours(*prepared(*noise), 60, 10)
+    assert sum(each.verdict != "not" for each in found.classes) <= 4
+    assert found.knn < 0.04
+    assert found.chance == pytest.approx(1 / 60)
+    parts = prepared(blobs([20] * 5, 0.05), blobs([20] * 5, 0.05, seed=1))
+    sharp = ask_neighbours(*parts, 5, 10)
+    assert (sharp.knn, ask_linear(*parts, (torch.arange(100) % 5 == 0)[None], 5).accuracy) == (1.0, 1.0)
+    assert {each.verdict for each in sharp.classes} == {"highly"}
+
+
+def test_a_pair_knows_what_either_knows():
+    """One part tells the first bit of the class, the other the second."""
+    labels = torch.arange(4).repeat(30)
+    generator = torch.Generator().manual_seed(0)
+
+    def part(bit):
+        return 3.0 * bit[:, None] + torch.randn(120, 5, generator=generator)
+
+    halves = [[part(labels // 2), part(labels % 2)] for _ in range(2)]
+    pairs = [comparable(train, test) for train, test in zip(*halves, strict=True)]
+    train, test = (joined(each) for each in zip(*pairs, strict=True))
+    torch.testing.assert_close(train.norm(dim=1), torch.ones(120))
+    asides = (torch.arange(120) % 5 == 0)[None]
+
+    def shares(one, other):
+        parts = Labelled(one, labels), Labelled(other, labels)
+        return ask_neighbours(*parts, 4, 10).knn, ask_linear(*parts, asides, 4).accuracy
+
+    assert min(shares(train, test)) > 0.9
+    assert max(share for pair in pairs for share in shares(*pair)) < 0.7
+
+
+# ---- which videos are for what
+
+
+def manifest(**counts):
+    """Counts of two classes' videos by split; ten clips of a group belong together."""
+    videos = [
+        Video(
+            f"{split}/{name}/v_{name}_g{number // 2}_c{number % 2}",
+            f"/x/{split}/{name}/{number}.mp4",
+            label,
+            split,
+        )
+        for split, each in counts.items()
+        for label, name in enumerate("ab")
+        for number in range(each)
+    ]
+    return Manifest("made", ("a", "b"), tuple(videos))
+
+
+@pytest.mark.parametrize(
+    ("counts", "asked", "split", "sizes"),
+    [
+        ({"train": 10, "val": 3, "test": 4}, None, "test", (20, 8)),
+        ({"train": 10, "val": 3, "test": 4}, "val", "val", (20, 6)),
+        ({"train": 10, "val": 3}, None, "val", (20, 6)),
+        ({"train": 16}, None, HELD_OUT, (24, 8)),
+    ],
+)
+def test_what_is_tested_and_what_is_set_aside(counts, asked, split, sizes):
+    parts = divide(manifest(**counts), asked)
+    assert (parts.split, len(parts.train), len(parts.test)) == (split, *sizes)
+    assert not {video.id for video in parts.train} & {video.id for video in parts.test}
+    assert len({tuple(aside.tolist()) for aside in parts.asides}) == len(parts.asides) > 1
+    for aside in parts.asides:
+        assert 0 < aside.sum() < len(parts.train) / 2
+        chosen, rest = (
+            {
+                video.id.rpartition("_")[0]
+                for video, out in zip(parts.train, aside, strict=True)
+                if out == wanted
+            }
+            for wanted in (True, False)
+        )
+        assert not chosen & rest
+
+
+def test_nothing_to_test_on():
+    with pytest.raises(DataError, match="has no test split"):
+        divide(manifest(train=4), "test")
+    with pytest.raises(DataError, match="too small to hold videos out"):
+        divide(manifest(train=1), None)
+    with pytest.raises(DataError, match="one class"):
+        divide(Manifest("made", ("a",), ()), None)
+
+
+# ---- whole
+
+
+def tables(folder, manifest_, make, name="t.npz"):
+    """Embeddings of the videos that ``make`` has one for; the data set as one types it."""
+    rows = {video.id: make(video) for video in manifest_.videos}
+    rows = {key: np.asarray(row, np.float32) for key, row in rows.items() if row is not None}
+    np.savez(folder / name, **rows)
+    lines = [f"{video.id}.mp4,{video.label},{video.split}" for video in manifest_.videos]
+    (folder / "set.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    return f"csv:{folder / 'set.csv'}", f"audio:precomputed@{folder / name}"
+
+
+def test_no_file_is_opened_for_embeddings_that_are_there(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    data, teacher = tables(
+        tmp_path,
+        manifest(train=12, test=6),
+        lambda video: None if "_g0_" in video.id else rng.normal(size=4) + 3 * video.label,
+    )
+    logging.getLogger("ccl").propagate = True
+    result = probe_teachers(data, [teacher], workers=0, k=3)
+    (found,) = result["probes"]
+    assert (found["knn"], found["linear"]) == (100, 100)
+    assert found["train"] == {"present": 20, "videos": 24}
+    assert found["test"] == {"present": 8, "videos": 12}
+    assert result["teachers"]["audio:precomputed"]["videos"] == {"present": 28, "absent": 8}
+    assert result["teachers"]["audio:precomputed"]["unreadable"] == {}
+    assert found["per_class"]["0"]["videos"] == 4
+
+
+def test_tables_with_rows_that_are_not_finite_are_refused_with_their_names(tmp_path):
+    rng = np.random.default_rng(0)
+    made = manifest(train=12, test=6)
+    data, _ = tables(tmp_path, made, lambda video: rng.normal(size=4) + 3 * video.label)
+    for video in made.videos:
+        file = tmp_path / "rows" / f"{video.id}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        bad = video.id.endswith("a_g1_c0")
+        np.save(file, np.full(4, np.nan if bad else video.label, np.float32))
+    with pytest.raises(DataError, match=r"2 embeddings.*: test/a/v_a_g1_c0, train/a/v_a_g1_c0\."):
+        probe_teachers(data, [f"audio:precomputed@{tmp_path / 'rows'}"], workers=0, k=3)
+    data, whole = tables(tmp_path, made, lambda video: [np.nan, 1.0])
+    with pytest.raises(DataError, match="not finite numbers"):
+        probe_teachers(data, [whole], workers=0)
+
+
+def test_teachers_that_have_nothing_to_say(tmp_path):
+    made = manifest(train=4, test=2)
+    data, teacher = tables(tmp_path, made, lambda video: np.ones(3) if video.split == "train" else None)
+    with pytest.raises(DataError, match="no embedding for any of the 4 test videos"):
+        probe_teachers(data, [teacher], workers=0)
+    np.savez(tmp_path / "t.npz", other=np.ones(3, np.float32))
+    with pytest.raises(
+        DataError, match=r"no embedding for any of the 12 videos.*such as 'train/a/v_a_g0_c0'"
+    ):
+        probe_teachers(data, [teacher], workers=0)
+    with pytest.raises(DataError, match=r"any of the 8 training videos: .*cannot be read"):
+        probe_teachers(data, ["image:small?weights=random"], workers=0)
+    with pytest.raises(UsageError, match="No teacher"):
+        probe_teachers(data, [])
+
+
+def test_a_class_with_one_video_and_a_pair_that_shares_none(tmp_path, caplog):
+    made = manifest(train=6, test=4)
+    lonely = Video("train/c/only", "/x/c.mp4", 2, "train")
+    made = Manifest("made", ("a", "b", "c"), (*made.videos, lonely))
+    rng = np.random.default_rng(0)
+    data, one = tables(tmp_path, made, lambda v: rng.normal(size=3) if "_c0" in v.id or v is lonely else None)
+    _, other = tables(tmp_path, made, lambda v: rng.normal(size=5) if "_c1" in v.id else None, "u.npz")
+    with caplog.at_level("WARNING", "ccl"):
+        result = probe_teachers(data, [one, other.replace("audio", "image")], workers=0, k=1)
+    first, _, pair = result["probes"]
+    assert first["per_class"]["2"]["verdict"] is None
+    assert pair["train"]["present"] == 0
+    assert "knn" not in pair
+    assert "none has both" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_real_files(clips_folder, workers):
+    """Frames and sound of the middle; the table's rows are looked up beside them."""
+    names = [
+        "audio:small?weights=random",
+        "image:small?weights=random",
+        f"audio:precomputed@{clips_folder / 'audio.npz'}",
+    ]
+    result = probe_teachers(f"folder:{clips_folder / 'set'}", names, workers=workers, k=3)
+    assert result["teachers"]["audio:small"]["videos"] == {"present": 14, "no track": 2, "silent": 2}
+    assert result["teachers"]["audio:small"]["random_weights"]
+    assert result["teachers"]["image:small"]["videos"] == {"present": 18}
+    found = {tuple(each["teachers"]): each for each in result["probes"]}
+    assert len(found) == 6
+    assert found["audio:small",]["knn"] == 100  # each class has a tone of its own
+    assert found["audio:small", "image:small"]["train"] == {"present": 8, "videos": 12}
+    again = probe_teachers(f"folder:{clips_folder / 'set'}", names, workers=0, k=3, batch_size=5)
+    for one, other in zip(result["probes"], again["probes"], strict=True):
+        assert (one["teachers"], one["knn"], one["verdicts"]) == (
+            other["teachers"],
+            other["knn"],
+            other["verdicts"],
+        )
+
+
+@pytest.fixture
+def ucf51(shared):
+    lists = shared / "data/splits/ucfTrainTestlist"
+    table = shared / "data/features/ucf51_cnn14_emb512.npz"
+    return f"ucf51?videos=false&lists={lists}", f"audio:precomputed@{table}"
+
+
+def test_what_the_authors_audio_embeddings_tell_of_ucf51(ucf51):
+    data, teacher = ucf51
+    known = load_data(data)
+    parts = divide(known, None)
+    embedded = embed_parts(load_teachers([teacher]), parts, workers=0)
+    found = probing.probe(["audio:precomputed"], known, parts, embedded, with_linear=False)
+    assert parts.split == "test"
+    assert found["train"] == {"present": 4893, "videos": 4901}
+    assert found["test"] == {"present": 1944, "videos": 1944}
+    assert found["knn"] == pytest.approx(44.3, abs=0.3)
+    verdicts = found["verdicts"]
+    assert sum(map(len, verdicts.values())) == 51
+    # The examples of the paper's Figure 6.
+    assert "PlayingCello" in verdicts["highly"]
+    assert "WritingOnBoard" in verdicts["weakly"]
+    assert {"Typing", "PlayingSitar", "PlayingDhol"} <= set(verdicts["highly"])
+    assert {"BodyWeightSquats", "BalanceBeam", "HandstandWalking"} <= set(verdicts["not"])
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_linear_probe_of_the_authors_audio_embeddings_of_ucf51(ucf51):
+    # slow: half a minute of logistic regressions
+    data, teacher = ucf51
+    (found,) = probe_teachers(data, [teacher], workers=0)["probes"]
+    assert found["linear"] == pytest.approx(46.0, abs=1.0)
+    assert found["penalty"] == 0.01
+
+
+def test_the_official_lists_are_enough_only_if_asked(shared):
+    lists = str(shared / "data/splits/ucfTrainTestlist")
+    assert len(load_ucf51("", lists=lists, videos=False).videos) == 6845
+    with pytest.raises(DataError, match="lacks its videos"):
+        load_ucf51("", lists=lists)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_dial_of_the_synthetic_world_is_read_off(tmp_path):
+    """slow: writes a thousand clips and fits an audio teacher.
+
+    Twelve actions of one motion each, so that each has a sound event of its own.
+    """
+    size = "size=24&noise=1"
+    spec = parse_model("audio:small")
+    sounds = f"synthetic:{tmp_path / 'sounds'}?labels=sounds&clips=24&test_clips=6&{size}"
+    report = fit(spec, sounds, tmp_path / "audio.safetensors", FitOptions(epochs=20, workers=0))
+    assert report.held_out.accuracy > 0.8
+
+    names = [f"0123456789-motion{number}" for number in range(1, 13)]
+
+    def verdicts(correspondence):
+        options = f"object_groups=1&motion_groups=12&clips=20&val_clips=0&test_clips=15&correspondence={correspondence}&{size}"
+        data = f"synthetic:{tmp_path / str(correspondence)}?{options}"
+        result = probe_teachers(data, [f"audio:small@{report.path}"], workers=0)
+        classes = result["probes"][0]["per_class"]
+        return [classes[name]["verdict"] for name in names]
+
+    always = verdicts(1)
+    assert always.count("highly") >= 10
+    never = verdicts(0)
+    assert never.count("not") >= 10
+    thirds = verdicts(0.5)
+    assert thirds[0::3].count("highly") >= 3
+    assert thirds[1::3].count("not") <= 1
+    assert thirds[2::3].count("not") >= 2

@@ -1,0 +1,420 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ccl_cli.data.video_paths import list_videos
+from ccl_cli.deploy import predict
+from ccl_cli.errors import DataError, EnvironmentError_, Interrupted, UsageError
+from ccl_cli.evaluation.evaluate import evaluate
+from ccl_cli.search import index, query
+from ccl_cli.search.approximate import search as search_approximately
+from ccl_cli.search.index import index as update
+from ccl_cli.search.query import nearest, search
+from ccl_cli.search.store import FILE, Stamp, create, open_library
+from tests.models import write_run
+
+
+@pytest.fixture
+def run(clips_folder, tmp_path):
+    return write_run(tmp_path / "runs" / "mine" / "a", clips_folder / "set")
+
+
+@pytest.fixture
+def videos(clips_folder, tmp_path):
+    return shutil.copytree(clips_folder / "set", tmp_path / "videos")
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """The names of the files that are read."""
+    names: list[str] = []
+    real = predict.watch
+
+    def watch(artefact, videos, *rest, **settings):
+        names.extend(video.path.name for video in videos)
+        return real(artefact, videos, *rest, **settings)
+
+    monkeypatch.setattr(predict, "watch", watch)
+    return names
+
+
+LIBRARY = Path("library")
+
+
+def contents() -> dict[str, bytes]:
+    """What a library holds: the vector of every path."""
+    with open_library(LIBRARY) as library:
+        return {path: library.find(path)[1].tobytes() for path in library.known()}
+
+
+def counts(done):
+    return done.videos, done.added, done.kept, done.removed, done.unreadable
+
+
+# ---- index
+
+
+def test_only_what_is_new_or_has_changed_is_read(run, videos, looked):
+    assert counts(update([videos], LIBRARY)) == (18, 18, 0, 0, 0)
+    assert len(looked) == 18
+    before = contents()
+    looked.clear()
+    assert counts(update([], LIBRARY)) == (18, 0, 18, 0, 0)
+    assert looked == []
+    shutil.copy(videos / "test/down/0.mp4", videos / "test/right/0.mp4")  # changed
+    shutil.copy(videos / "test/down/0.mp4", videos / "new.mp4")
+    (videos / "test/down/2.mp4").unlink()
+    assert counts(update([videos], LIBRARY)) == (18, 2, 16, 1, 0)
+    assert sorted(looked) == ["0.mp4", "new.mp4"]
+    after = contents()
+    assert str(videos / "test/down/2.mp4") not in after
+    same = after[str(videos / "test/down/0.mp4")]
+    assert after[str(videos / "test/right/0.mp4")] == after[str(videos / "new.mp4")]
+    np.testing.assert_allclose(
+        *(np.frombuffer(each, np.float32) for each in (same, after[str(videos / "new.mp4")])), atol=1e-6
+    )
+    untouched = before.keys() & after.keys() - {str(videos / "test/right/0.mp4")}
+    assert len(untouched) == 16
+    assert all(before[path] == after[path] for path in untouched)
+
+
+def test_vectors_have_length_one_and_the_direction_of_the_feature(run, videos):
+    update([videos], LIBRARY)
+    model, raw = predict.load_student(run), list_videos([videos])
+    with open_library(LIBRARY) as library:
+        for seen in predict.see(model, raw.videos, title="t", workers=0):
+            _, vector = library.find(raw.names[seen.row])
+            assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+            assert vector @ seen.feature.numpy() == pytest.approx(float(seen.feature.norm()), rel=1e-5)
+
+
+def test_several_folders_in_one_library(run, videos, looked):
+    update([videos / "train"], LIBRARY)
+    assert counts(update([videos / "test"], LIBRARY)) == (18, 6, 0, 0, 0)
+    assert counts(update([], LIBRARY)) == (18, 0, 18, 0, 0)
+    shutil.rmtree(videos / "test" / "down")
+    assert counts(update([videos / "train"], LIBRARY)) == (
+        18,
+        0,
+        12,
+        0,
+        0,
+    )  # the other folder is not looked at
+    assert counts(update([], LIBRARY)) == (15, 0, 15, 3, 0)
+    assert counts(update([], LIBRARY, forget_paths=[videos / "train"])) == (3, 0, 0, 12, 0)
+    assert counts(update([], LIBRARY)) == (3, 0, 3, 0, 0)
+    with pytest.raises(UsageError, match="holds nothing of"):
+        update([], LIBRARY, forget_paths=[videos / "train"])
+    assert len(looked) == 18
+
+
+def test_a_folder_that_is_gone_or_empty_takes_nothing_out(run, videos):
+    update([videos / "train", videos / "test"], LIBRARY)
+    (videos / "test").rename(videos / "elsewhere")
+    with pytest.raises(DataError, match="Is its disk there"):
+        update([], LIBRARY)
+    (videos / "test").mkdir()
+    with pytest.raises(DataError, match="holds no videos"):
+        update([], LIBRARY)
+    assert len(contents()) == 18
+
+
+def test_a_folder_that_cannot_be_looked_into_keeps_its_videos(run, videos, monkeypatch):
+    update([videos], LIBRARY)
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("test/down"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    told = []
+    assert counts(update([], LIBRARY, tell=lambda *each: told.append(each))) == (18, 0, 15, 0, 1)
+    assert told == [(str(videos / "test/down"), "it cannot be looked into: Permission denied")]
+
+
+def test_what_cannot_be_read_is_told_and_tried_again(run, videos, looked):
+    bad = videos / "bad.mp4"
+    bad.write_text("no video")
+    told = []
+    for _ in range(2):
+        done = update([videos], LIBRARY, tell=lambda *each: told.append(each))
+        assert (done.videos, done.unreadable) == (18, 1)
+    assert [path for path, _ in told] == [str(bad)] * 2
+    shutil.copy(videos / "test/down/0.mp4", bad)
+    assert counts(update([videos], LIBRARY)) == (19, 1, 18, 0, 0)
+    bad.write_text("no video again")  # what it held is not in it any more
+    assert counts(update([videos], LIBRARY)) == (18, 0, 18, 0, 1)
+
+
+def test_another_model_is_refused_or_begins_anew(run, videos, clips_folder, tmp_path, looked):
+    update([videos], LIBRARY)
+    before = contents()
+    other = write_run(tmp_path / "runs" / "mine" / "b", clips_folder / "set", seed=1)
+    looked.clear()
+    assert counts(update([], LIBRARY)) == (
+        18,
+        0,
+        18,
+        0,
+        0,
+    )  # the newest run is another; the library keeps to its own
+    with pytest.raises(UsageError, match="made by another model"):
+        update([videos], LIBRARY, model=other)
+    assert contents() == before
+    assert looked == []
+    assert counts(update([], LIBRARY, model=other, rebuild=True)) == (18, 18, 0, 0, 0)
+    assert contents() != before
+    shutil.copy(run / "model.safetensors", other / "model.safetensors")  # trained again in the same place
+    with pytest.raises(UsageError, match="made by another model"):
+        update([], LIBRARY)
+    shutil.rmtree(other)
+    with pytest.raises(DataError, match="The model that made 'library' is gone"):
+        update([], LIBRARY)
+    assert counts(update([], LIBRARY, rebuild=True)) == (18, 18, 0, 0, 0)
+    assert contents() == before
+
+
+def test_nothing_is_made_where_something_is_wrong(run, videos, tmp_path):
+    with pytest.raises(UsageError, match="Nothing to index"):
+        update([], LIBRARY)
+    with pytest.raises(DataError, match=r"There is no '.*gone'"):
+        update([Path("gone")], LIBRARY)
+    assert not LIBRARY.exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").touch()
+    with pytest.raises(UsageError, match="not a library, and not empty"):
+        update([videos], tmp_path / "mine")
+    with pytest.raises(UsageError, match="is a file"):
+        update([videos], tmp_path / "mine/thesis.txt")
+
+
+def test_one_process_at_a_time(run, videos):
+    from ccl_cli.utils.files import hold
+
+    update([videos / "test"], LIBRARY)
+    with hold(LIBRARY / ".lock", "", ""), pytest.raises(UsageError, match="Another process brings 'library'"):
+        update([videos], LIBRARY)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 5000, None], ids=["empty", "nonsense", "another"])
+def test_a_damaged_library_is_a_sentence_and_can_be_made_anew(run, videos, content):
+    update([videos / "test"], LIBRARY)
+    (LIBRARY / FILE).unlink()
+    if content is None:
+        base = sqlite3.connect(LIBRARY / FILE)
+        base.execute("CREATE TABLE about (key TEXT, value TEXT)")
+        base.close()
+    else:
+        (LIBRARY / FILE).write_bytes(content)
+    for call in (lambda: update([videos], LIBRARY), lambda: search(list_videos([videos]), LIBRARY, top=1)):
+        with pytest.raises((DataError, EnvironmentError_), match="'library'"):
+            call()
+    assert update([videos], LIBRARY, rebuild=True).videos == 18
+
+
+def test_stopped_in_the_middle_it_goes_on(run, videos, looked, monkeypatch):
+    """A signal between two videos: what was looked at is kept, and the end is that of one call."""
+    real = predict.watch
+
+    def interrupted(*arguments, **settings):
+        for number, seen in enumerate(real(*arguments, **settings)):
+            if number == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield seen
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "watch", interrupted)
+        with pytest.raises(Interrupted, match=r"Stopped by SIGTERM\. What was looked at is in 'library'"):
+            update([videos], LIBRARY)
+    assert len(contents()) == 5
+    looked.clear()
+    assert counts(update([videos], LIBRARY)) == (18, 13, 5, 0, 0)
+    assert len(looked) == 13
+    assert [each.name for each in LIBRARY.iterdir() if each.name != ".lock"] == [FILE]
+
+
+@pytest.mark.slow  # two processes that import torch
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_at_any_time_the_next_call_goes_on(run, videos, number, clips_folder):
+    for copy in range(12):  # enough to be caught in the middle
+        shutil.copytree(clips_folder / "set", videos / f"more{copy}")
+    command = [sys.executable, "-m", "ccl_cli", "index", str(videos), "--output", "library", "--workers", "1"]
+    process = subprocess.Popen([*command, "--batch-size", "1"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not (LIBRARY / FILE).exists() or not contents():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert "Traceback" not in said
+    assert process.returncode == (-number if number == signal.SIGKILL else 130)
+    kept = contents()
+    assert 0 < len(kept) < 234
+    again = update([videos], LIBRARY, batch_size=1)
+    assert (again.videos, again.added) == (234, 234 - len(kept))
+    after = contents()
+    assert all(after[path] == vector for path, vector in kept.items())
+    shutil.rmtree(LIBRARY)
+    update([videos], LIBRARY, batch_size=1)
+    assert contents() == after
+
+
+# ---- search
+
+
+def filled(folder: Path, vectors: np.ndarray) -> Path:
+    """A library of given vectors, for files that need not be there."""
+    folder.mkdir()
+    create(folder, model=Path("m"), fingerprint="0" * 64, dim=vectors.shape[1])
+    with open_library(folder, write=True) as library:
+        for number, vector in enumerate(vectors):
+            library.put(f"/v/{number}.mp4", Stamp(1, 1), 1, vector)
+    return folder
+
+
+def unit(rng, *shape):
+    values = rng.standard_normal(shape, dtype=np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("videos", "top"), [(1, 1), (7, 7), (5000, 10)])
+def test_exact_search_finds_what_sorting_finds(tmp_path, monkeypatch, videos, top):
+    rng = np.random.default_rng(0)
+    vectors, queries = unit(rng, videos, 8), unit(rng, 9, 8)
+    monkeypatch.setattr(query, "_SCORES_AT_ONCE", 20_000)
+    monkeypatch.setattr("ccl_cli.search.store._ROWS", 700)
+    with open_library(filled(tmp_path / "l", vectors)) as library:
+        cosines, numbers = nearest(library, torch.from_numpy(queries), top)
+        paths = library.paths(numbers.ravel().tolist())
+    products = queries @ vectors.T
+    expected = np.argsort(-products, axis=1)[:, :top]
+    assert [[paths[n] for n in row] for row in numbers.tolist()] == [
+        [f"/v/{place}.mp4" for place in row] for row in expected.tolist()
+    ]
+    np.testing.assert_allclose(cosines, np.take_along_axis(products, expected, 1), atol=1e-6)
+
+
+def test_retrieval_by_search_is_that_of_evaluation(run, videos):
+    """The share of test videos whose nearest training video has their class: R@1, R@5 and R@10."""
+    update([videos / "train"], LIBRARY)
+    raw = list_videos([videos / "test"])
+    answers = search(raw, LIBRARY, top=10)
+    hits = [[Path(hit.path).parent.name == Path(a.query).parent.name for hit in a.hits] for a in answers]
+    assert len(hits) == 6
+    figures = evaluate(run)["retrieval"]
+    for k in (1, 5, 10):
+        assert 100 * np.mean([any(row[:k]) for row in hits]) == pytest.approx(figures[f"r{k}"])
+
+
+def test_a_query_in_the_library_is_not_read_again_and_does_not_find_itself(run, videos, looked):
+    update([videos], LIBRARY)
+    looked.clear()
+    link = videos.parent / "link.mp4"
+    link.symlink_to(videos / "test/down/1.mp4")
+    (own, by_link) = search(list_videos([videos / "test/down/1.mp4", link]), LIBRARY, top=17)
+    assert looked == ["link.mp4"]
+    for answer in (own, by_link):
+        assert len(answer.hits) == 17
+        assert str(videos / "test/down/1.mp4") not in [hit.path for hit in answer.hits]
+        assert list(answer.hits) == sorted(answer.hits, key=lambda hit: -hit.cosine)
+    (kept,) = search(list_videos([videos / "test/down/1.mp4"]), LIBRARY, top=3, keep_self=True)
+    assert kept.hits[0].path == str(videos / "test/down/1.mp4")
+    assert kept.hits[0].cosine == pytest.approx(1, abs=1e-6)
+    assert len(kept.hits) == 3
+
+
+def test_a_query_that_has_changed_since_is_read(run, videos, looked):
+    update([videos], LIBRARY)
+    looked.clear()
+    shutil.copy(videos / "test/right/0.mp4", videos / "test/down/0.mp4")
+    (answer,) = search(list_videos([videos / "test/down/0.mp4"]), LIBRARY, top=1)
+    assert looked == ["0.mp4"]
+    assert answer.hits[0].path == str(videos / "test/right/0.mp4")
+
+
+def test_what_cannot_be_read_and_too_small_a_library(run, videos):
+    update([videos / "test/down"], LIBRARY)
+    bad = videos / "bad.mp4"
+    bad.write_text("no video")
+    first, second = search(list_videos([bad, videos / "test/right/0.mp4"]), LIBRARY, top=10)
+    assert first.fault.startswith("it is not a complete media file")
+    assert (first.hits, second.fault, len(second.hits)) == ((), None, 3)
+    with pytest.raises(DataError, match="There is no library at 'nowhere'"):
+        search(list_videos([bad]), Path("nowhere"), top=1)
+    update([], LIBRARY, forget_paths=[videos])
+    with pytest.raises(DataError, match="holds no videos"):
+        search(list_videos([videos / "test/right/0.mp4"]), LIBRARY, top=1)
+
+
+def test_search_while_it_is_written_and_where_nothing_can_be_written(run, videos):
+    update([videos / "test"], LIBRARY)
+    raw = list_videos([videos / "train/down/3.mp4"])
+    with open_library(LIBRARY, write=True) as library:
+        library.put("/x.mp4", Stamp(1, 1), 1, np.ones(library.dim, np.float32))
+        assert len(search(raw, LIBRARY, top=10)[0].hits) == 7
+    assert sorted(each.name for each in LIBRARY.iterdir()) == [
+        ".lock",
+        FILE,
+    ]  # nothing that a reader had to write to
+    base = sqlite3.connect(f"file:{LIBRARY / FILE}?mode=ro&immutable=1", uri=True)
+    assert base.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    base.close()
+
+
+def test_approximate_search(tmp_path, run, videos, monkeypatch):
+    rng = np.random.default_rng(0)
+    centres = unit(rng, 40, 16)
+    vectors = np.repeat(centres, 50, 0) + 0.1 * unit(rng, 2000, 16)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    folder = filled(tmp_path / "l", vectors)
+    queries = vectors[::100]
+    with open_library(folder, write=True) as library:
+        with pytest.raises(DataError, match="no index for approximate search"):
+            search_approximately(library, folder, queries, 5, 8)
+        index.build(library, folder)
+        exact, numbers = nearest(library, torch.from_numpy(queries), 5)
+        cosines, found = search_approximately(library, folder, queries, 5, 8)
+        recall = np.mean(
+            [len({*a} & {*b}) / 5 for a, b in zip(numbers.tolist(), found.tolist(), strict=True)]
+        )
+        assert recall > 0.9
+        np.testing.assert_allclose(cosines[:, 0], exact[:, 0], atol=1e-5)
+        library.put("/new.mp4", Stamp(1, 1), 1, vectors[0])
+        with pytest.raises(DataError, match="has changed since"):
+            search_approximately(library, folder, queries, 5, 8)
+        index.build(library, folder)
+        (folder / "library.faiss").write_bytes(b"half")
+        with pytest.raises(DataError, match="was damaged and has been removed"):
+            search_approximately(library, folder, queries, 5, 8)
+        monkeypatch.setitem(sys.modules, "faiss", None)
+        with pytest.raises(EnvironmentError_, match=r"pip install 'ccl-cli\[faiss\]'"):
+            index.build(library, folder)
+
+
+def test_approximate_search_of_real_videos(run, videos):
+    update([videos], LIBRARY, approximate=True)
+    raw = list_videos([videos / "test"])
+    about, exactly = search(raw, LIBRARY, top=17, probes=1), search(raw, LIBRARY, top=17)
+    for one, other in zip(about, exactly, strict=True):  # so few videos are one list: nothing is overlooked
+        assert one.query == other.query
+        assert {hit.path for hit in one.hits} == {hit.path for hit in other.hits}
+        assert [hit.cosine for hit in one.hits] == pytest.approx([hit.cosine for hit in other.hits], abs=1e-5)
+    (videos / "test/down/0.mp4").unlink()
+    update([], LIBRARY)
+    with pytest.raises(DataError, match="has changed since"):
+        search(list_videos([videos / "test"]), LIBRARY, top=5, probes=1)

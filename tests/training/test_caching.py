@@ -1,0 +1,444 @@
+"""Caches of embeddings: what training reads from them, and what becomes of them when things go wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ccl_cli.config.load import to_yaml
+from ccl_cli.config.recipe import Cache, Recipe
+from ccl_cli.data.clips.centre import MiddleWindow
+from ccl_cli.data.sources import load_data
+from ccl_cli.data.video.decode import read_frames
+from ccl_cli.errors import DataError, EnvironmentError_, UsageError
+from ccl_cli.teachers import embedding_cache
+from ccl_cli.training import caching
+from ccl_cli.training.build import load_teachers
+from ccl_cli.training.caching import CachedRows, build_cache, check_cache, key_of
+from ccl_cli.training.device import set_up
+from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.trainer import train
+from ccl_cli.utils.files import hold
+from tests.data.media import damage_sound
+from tests.training.test_training import lines
+
+AUDIO, IMAGE = "audio:small?weights=random&seconds=2.0", "image:small?weights=random"
+
+
+def recipe(clips_folder, **changes) -> Recipe:
+    values = {
+        "name": "test",
+        "data": f"folder:{clips_folder / 'set'}",
+        "teachers": [AUDIO, IMAGE],
+        "student": "r2plus1d_tiny",
+        "clip": {"frames": 8, "size": 32},
+        "train": {"epochs": 3, "batch_size": 6, "workers": 0, "log_every": 1},
+        "cache": {"views": 4},
+    }
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
+    return Recipe.model_validate(values)
+
+
+def built(experiment):
+    """Caches of all the recipe's teachers, by name; with the data set and the teachers."""
+    manifest, teachers = load_data(experiment.data), load_teachers(experiment.teachers)
+    made = {
+        name: build_cache(name, each, manifest, experiment, set_up("fp32")) for name, each in teachers.items()
+    }
+    return made, manifest, teachers
+
+
+def model(run):
+    return (run / "model.safetensors").read_bytes()
+
+
+def test_a_track_that_is_shorter_than_the_teacher_hears_gives_the_very_same_run(clips_folder):
+    sound = {"teachers": AUDIO}
+    live = train(recipe(clips_folder, **sound))
+    made, *_ = built(recipe(clips_folder, **sound))
+    assert made["audio:small"].counts() == {"present": 8, "silent": 2, "no track": 2}
+    cached = train(recipe(clips_folder, **sound))
+    off = train(recipe(clips_folder, **sound, cache={"use": "off"}))
+    assert lines(cached) == lines(live) == lines(off)
+    records = [RunFolder(run).summary for run in (live, cached, off)]
+    assert [each["teachers"]["audio:small"]["cached"] for each in records] == [None, "track", None]
+    states = [each["data"]["modalities"] for each in records]
+    assert states[0] == states[1] == states[2] == {"audio": {"present": 8, "silent": 2, "no track": 2}}
+
+
+def used(run):
+    teachers = RunFolder(run).summary["teachers"]
+    return {name: record["cached"] for name, record in teachers.items()}
+
+
+def test_a_cache_that_does_not_hold_all_that_a_live_teacher_sees_is_read_where_it_is_asked_for(
+    clips_folder, caplog
+):
+    """The clips have 20 frames and 1 s of sound."""
+    short = {"teachers": ["audio:small?weights=random&seconds=0.25", IMAGE]}
+    live = train(recipe(clips_folder, **short))
+    made, *_ = built(recipe(clips_folder, **short))
+    with caplog.at_level(logging.WARNING, "ccl"):
+        auto = train(recipe(clips_folder, **short))
+    assert lines(auto) == lines(live)
+    assert used(auto) == {"audio:small": None, "image:small": None}
+    assert {name: each.header.inexact for name, each in made.items()} == {
+        "audio:small": 10,
+        "image:small": 12,
+    }
+    for name, each in made.items():
+        (line,) = (record.message for record in caplog.records if each.folder.name in record.message)
+        assert f"of {each.header.inexact} of 12 videos" in line
+        assert "cache.use=build" in line, name
+    asked = recipe(clips_folder, **short, cache={"use": "build"})
+    assert used(train(asked)) == {"audio:small": "track", "image:small": "4 frames at 256 px"}
+    assert asked.hash() != recipe(clips_folder, **short).hash()
+
+
+def test_a_cache_of_every_frame_of_videos_as_short_as_a_clip_is_read(clips_folder):
+    every = {"teachers": IMAGE, "cache": {"views": 20}, "train": {"max_steps": 1}}
+    made, *_ = built(recipe(clips_folder, **every))
+    assert made["image:small"].header.inexact == 0
+    assert used(train(recipe(clips_folder, **every, clip={"frames": 20}))) == {
+        "image:small": "20 frames at 256 px"
+    }
+    # A shorter clip has frames of its own, of which a live teacher sees one.
+    assert used(train(recipe(clips_folder, **every))) == {"image:small": None}
+
+
+def test_a_stretch_that_the_teacher_hears_whole_is_exact(clips_folder, tmp_path):
+    paths = sorted((clips_folder / "set" / "train").rglob("*.mp4"))
+    rows = [f"{path},{path.parent.name},0.3,0.5" for path in paths]
+    (tmp_path / "short.csv").write_text("\n".join(["path,label,start,end", *rows]) + "\n")
+    teachers = {"teachers": "audio:small?weights=random&seconds=0.25", "train": {"max_steps": 1}}
+    changes = {"data": f"csv:{tmp_path / 'short.csv'}", "clip": {"frames": 2}, **teachers}
+    made, *_ = built(recipe(clips_folder, **changes))
+    assert made["audio:small"].header.inexact == 0
+    assert used(train(recipe(clips_folder, **changes))) == {"audio:small": "track"}
+
+
+def test_a_video_that_only_the_teacher_cannot_read_is_not_as_with_a_live_one(clips_folder, tmp_path):
+    """A live teacher keeps it out of training; from a cache, it has no sound."""
+    data = tmp_path / "set"
+    shutil.copytree(clips_folder / "set", data)
+    mute, broken = data / "train" / "right" / "3.mp4", data / "train" / "down" / "3.mp4"
+    damage_sound(mute)
+    broken.write_text("not a video")
+    made, manifest, _ = built(recipe(clips_folder, data=f"folder:{data}", teachers=AUDIO))
+    named = {manifest.learnt_from[place].path for place in made["audio:small"].header.unreadable}
+    assert named == {mute, broken}
+    assert made["audio:small"].header.inexact == 1
+
+
+def test_the_views_are_single_frames_spread_over_the_video_and_all_are_drawn(clips_folder):
+    experiment = recipe(clips_folder, teachers=IMAGE)
+    made, manifest, teachers = built(experiment)
+    teacher, video = teachers["image:small"], manifest.learnt_from[3]
+    expected = []
+    for frame in (2, 7, 12, 17):  # the middles of four quarters of 20 frames
+        window = MiddleWindow(video, experiment.clip)
+        window.frames = read_frames(video.path, frame, 1).frames
+        expected.append(teacher(teacher.preprocess(window)[None])[0])
+    rows = CachedRows(made["image:small"], manifest, manifest.split("train"), seed=0)
+    row = torch.tensor([[v.id for v in manifest.split("train")].index(video.id)])
+    seen = {
+        next(n for n, each in enumerate(expected) if torch.allclose(each, value, atol=1e-6))
+        for epoch in range(40)
+        for value in rows.embedding(row, epoch, torch.device("cpu")).value
+    }
+    assert seen == {0, 1, 2, 3}
+    again = CachedRows(made["image:small"], manifest, manifest.split("train"), seed=0)
+    assert torch.equal(*(each.embedding(row, 7, torch.device("cpu")).value for each in (rows, again)))
+
+
+def test_a_recipe_can_ask_for_caches_and_what_is_held_out_does_not_matter(clips_folder):
+    run = train(recipe(clips_folder, cache={"use": "build"}))
+    summary = RunFolder(run).summary["teachers"]
+    assert summary["image:small"]["cached"] == "4 frames at 256 px"
+    folders = list(embedding_cache.caches())
+    assert len(folders) == 2
+    held_out = train(recipe(clips_folder, cache={"use": "build"}, holdout=0.4))
+    assert RunFolder(held_out).summary["teachers"] == summary
+    assert list(embedding_cache.caches()) == folders
+
+
+def test_what_does_not_fit_is_not_used(clips_folder, tmp_path, caplog):
+    data = tmp_path / "set"
+    shutil.copytree(clips_folder / "set", data)
+    experiment = recipe(clips_folder, data=f"folder:{data}", teachers=IMAGE)
+    built(experiment)
+    manifest, (teacher,) = load_data(experiment.data), load_teachers(experiment.teachers).values()
+    first = key_of("image:small", teacher, manifest, Cache(views=4), experiment.clip)
+    assert embedding_cache.Cached.open(first.folder).header.key == first
+
+    def changed(**by):
+        parts = {"teacher": teacher, "manifest": manifest, "cache": Cache(views=4), "clip": experiment.clip}
+        return key_of("image:small", *(parts | by).values())
+
+    (other,) = load_teachers(experiment.teachers).values()
+    with torch.no_grad():
+        next(iter(other.parameters())).mul_(1.001)
+    assert changed(teacher=other).differs_from(first) == "other weights or settings"
+    assert changed() == first
+    assert changed(cache=Cache(views=5)).differs_from(first) == "5 frames at 256 px"
+    clip = experiment.clip.model_copy(update={"short_side": 24})
+    assert changed(clip=clip).differs_from(first) == "4 frames at 24 px"
+    with (data / "train" / "right" / "3.mp4").open("ab") as file:
+        file.write(b"more")
+    with caplog.at_level(logging.WARNING, "ccl"):
+        run = train(experiment)
+    assert f"'{first.folder.name}' is not used: it is of other files" in caplog.text
+    assert RunFolder(run).summary["teachers"]["image:small"]["cached"] is None
+
+
+def test_a_file_of_the_same_size_in_place_of_another_makes_a_cache_stale(clips_folder, tmp_path, caplog):
+    data = tmp_path / "set"
+    shutil.copytree(clips_folder / "set", data)
+    experiment = recipe(clips_folder, data=f"folder:{data}", teachers=AUDIO)
+    built(experiment)
+    for path in data.rglob("*.mp4"):
+        os.utime(path)  # as after a copy
+    assert RunFolder(train(experiment)).summary["teachers"]["audio:small"]["cached"] == "track"
+    one, other = data / "train" / "right" / "3.mp4", data / "train" / "down" / "3.mp4"
+    size = max(one.stat().st_size, other.stat().st_size)
+    one.write_bytes(other.read_bytes().ljust(size, b"\0"))
+    other.write_bytes(other.read_bytes().ljust(size, b"\0"))
+    built(experiment)
+    one.write_bytes(clips_folder.joinpath("set/train/right/3.mp4").read_bytes().ljust(size, b"\0"))
+    with caplog.at_level(logging.WARNING, "ccl"):
+        run = train(experiment)
+    assert "is not used: it is of other files" in caplog.text
+    assert RunFolder(run).summary["teachers"]["audio:small"]["cached"] is None
+
+
+def test_without_any_cache_no_file_is_looked_at(clips_folder, monkeypatch):
+    monkeypatch.setattr("ccl_cli.data.manifest.contents_hash", lambda path: pytest.fail(f"{path} was read"))
+    train(recipe(clips_folder, train={"max_steps": 1}))
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_to_what_it_began_with(clips_folder):
+    every = {"cache": {"views": 20}, "clip": {"frames": 20}}  # all frames of each video
+    whole = train(recipe(clips_folder, **every))
+    begun_live = train(recipe(clips_folder, **every, train={"max_steps": 3}))
+    made, *_ = built(recipe(clips_folder, **every))
+    assert model(train(recipe(clips_folder, **every), resume=begun_live)) == model(whole)
+    cached = train(recipe(clips_folder, **every))
+    assert lines(cached) != lines(whole)  # other frames are drawn, of the same ones
+    begun_cached = train(recipe(clips_folder, **every, train={"max_steps": 3}))
+    gone = shutil.move(made["image:small"].folder, "elsewhere")
+    with pytest.raises(UsageError, match=r"began with embeddings of image:small .* which is gone"):
+        train(recipe(clips_folder, **every), resume=begun_cached)
+    shutil.move(gone, made["image:small"].folder)
+    assert model(train(recipe(clips_folder, **every), resume=begun_cached)) == model(cached)
+
+
+def test_a_dry_run_says_what_would_be_read(clips_folder, capsys):
+    train(recipe(clips_folder), dry_run=True)
+    assert "cache" not in capsys.readouterr().out.partition("---")[2]
+    train(recipe(clips_folder, cache={"use": "build"}), dry_run=True)
+    assert "RANDOM WEIGHTS, cached first (track)" in capsys.readouterr().out
+    built(recipe(clips_folder, teachers=IMAGE))
+    train(recipe(clips_folder, cache={"use": "build"}), dry_run=True)
+    out = capsys.readouterr().out
+    assert "RANDOM WEIGHTS, read from the cache (4 frames at 256 px)" in out
+    assert out.count("cached first") == 1
+    train(recipe(clips_folder), dry_run=True)
+    assert "read from the cache" not in capsys.readouterr().out
+    built(recipe(clips_folder, teachers=AUDIO))
+    train(recipe(clips_folder), dry_run=True)
+    assert "RANDOM WEIGHTS, read from the cache (track)" in capsys.readouterr().out
+    train(recipe(clips_folder, cache={"use": "off"}), dry_run=True)
+    assert "read from the cache" not in capsys.readouterr().out
+
+
+def test_methods_that_want_inner_stages_run_the_teacher(clips_folder):
+    method = {"ifd": {"stages": "auto"}}
+    run = train(recipe(clips_folder, teachers=IMAGE, method=method, cache={"use": "build"}))
+    assert RunFolder(run).summary["teachers"]["image:small"]["cached"] is None
+    assert not list(embedding_cache.caches())
+
+
+@pytest.mark.parametrize(
+    "teacher", ["image:resnet18?weights=random&input=student_clip&size=32", "precomputed"]
+)
+def test_a_teacher_that_cannot_be_cached_says_so_and_trains_live(clips_folder, teacher):
+    spec = f"image:precomputed@{clips_folder / 'image.npz'}" if teacher == "precomputed" else teacher
+    experiment = recipe(clips_folder, teachers=spec, train={"max_steps": 1}, cache={"use": "build"})
+    with pytest.raises(DataError, match="cannot be cached"):
+        built(experiment)
+    run = train(experiment)
+    (record,) = RunFolder(run).summary["teachers"].values()
+    assert record["cached"] is None
+
+
+def test_damage_is_found(clips_folder):
+    experiment = recipe(clips_folder, teachers=IMAGE)
+    made, manifest, teachers = built(experiment)
+    cached, teacher = made["image:small"], teachers["image:small"]
+    assert check_cache(cached, teacher, manifest, experiment) == []
+    path = cached.folder / embedding_cache.EMBEDDING
+    content = path.read_bytes()
+    path.write_bytes(content[:-4] + b"\0\0\0\x40")
+    faults = check_cache(embedding_cache.Cached.open(cached.folder), teacher, manifest, experiment)
+    assert faults == [
+        "its bytes are not those that were written",
+        f"'{manifest.learnt_from[-1].id}' has another embedding now",
+    ]
+    path.write_bytes(content[:-4])
+    with pytest.raises(DataError, match=r"is damaged: .*`ccl cache prune"):
+        train(recipe(clips_folder, teachers=IMAGE, cache={"use": "build"}))
+    path.write_bytes(content)
+    header = cached.folder / embedding_cache.HEADER
+    header.write_text(header.read_text().replace("ccl-embeddings-2", "ccl-embeddings-9"))
+    with pytest.raises(DataError, match="is damaged: another format"):
+        embedding_cache.Cached.open(cached.folder)
+
+
+def test_a_video_that_cannot_be_read_is_absent_and_named(clips_folder, tmp_path):
+    data = tmp_path / "set"
+    shutil.copytree(clips_folder / "set", data)
+    (data / "train" / "right" / "3.mp4").write_text("not a video")
+    made, manifest, _ = built(recipe(clips_folder, data=f"folder:{data}"))
+    place = [video.id for video in manifest.learnt_from].index("train/right/3")
+    for each in made.values():
+        assert each.state(place) == "unreadable"
+        assert "3.mp4' is not a complete media file" in each.header.unreadable[place]
+        value, present = each.rows(np.array([place]), np.array([0]))
+        assert not present
+        assert not value.any()
+
+
+def test_a_second_build_waits_for_the_first(clips_folder, caplog):
+    experiment = recipe(clips_folder, teachers=AUDIO)
+    manifest, teachers = load_data(experiment.data), load_teachers(experiment.teachers)
+    key = key_of("audio:small", teachers["audio:small"], manifest, experiment.cache, experiment.clip)
+    lock = hold(key.folder.with_name(f".{key.folder.name}.lock"), "", "")
+    done = []
+    with caplog.at_level(logging.INFO, "ccl"):
+        other = threading.Timer(0.5, lambda: (done.append(time.monotonic()), lock.close()))
+        other.start()
+        built(experiment)
+    assert done
+    assert f"Another process is building '{key.folder.name}'. Waiting for it." in caplog.text
+
+
+def test_a_disk_that_refuses_is_a_sentence_and_the_parts_stay(clips_folder, monkeypatch):
+    experiment = recipe(clips_folder, teachers=AUDIO)
+    original, calls = Path.rename, []
+
+    def full(self, target):
+        calls.append(self)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(EnvironmentError_, match="cannot be written: No space left on device"):
+        built(experiment)
+    assert calls
+    monkeypatch.setattr(Path, "rename", original)
+    assert not list(embedding_cache.caches())
+    assert embedding_cache.unfinished()
+    built(experiment)
+    assert len(list(embedding_cache.caches())) == 1
+    assert not embedding_cache.unfinished()
+
+
+def test_a_part_is_removed_when_it_is_damaged_and_not_when_the_disk_refuses(clips_folder, monkeypatch):
+    experiment = recipe(clips_folder, teachers=AUDIO)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "rename", lambda self, target: refuse(28, "No space left on device"))
+        with pytest.raises(EnvironmentError_):
+            built(experiment)
+    (part,) = embedding_cache.root().rglob("part-*.safetensors")
+    content = part.read_bytes()
+    with monkeypatch.context() as busy:
+        busy.setattr(caching, "safe_open", lambda *_: refuse(5, "Input/output error"))
+        with pytest.raises(EnvironmentError_, match="cannot be read: Input/output error"):
+            built(experiment)
+    assert part.read_bytes() == content
+    part.write_bytes(content[:-1])
+    with pytest.raises(DataError, match="was damaged and has been removed"):
+        built(experiment)
+    assert not part.exists()
+    made, *_ = built(experiment)
+    monkeypatch.setattr(np, "load", lambda *_, **__: refuse(5, "Input/output error"))
+    with pytest.raises(EnvironmentError_, match="cannot be read: Input/output error"):
+        embedding_cache.Cached.open(made["audio:small"].folder)
+
+
+def refuse(number, said):
+    raise OSError(number, said)
+
+
+@pytest.fixture(scope="module")
+def long_table(clips_folder, tmp_path_factory):
+    """700 stretches of the training videos: three parts of a cache."""
+    folder = tmp_path_factory.mktemp("table")
+    paths = sorted((clips_folder / "set" / "train").rglob("*.mp4"))
+    rows = [f"{paths[n % 12]},{paths[n % 12].parent.name},{n / 1000:.3f}" for n in range(700)]
+    (folder / "long.csv").write_text("\n".join(["path,label,start", *rows]) + "\n")
+    return folder / "long.csv"
+
+
+def start(path, home, *arguments):
+    command = [sys.executable, "-m", "ccl_cli", "cache", "build", "--recipe", str(path), *arguments]
+    environment = {**os.environ, "CCL_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def arrays(home):
+    return {
+        path.relative_to(home / "embeddings").as_posix(): path.read_bytes()
+        for path in sorted((home / "embeddings").rglob("*.npy"))
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_killed_stopped_and_shared_builds_end_with_the_bytes_of_an_uninterrupted_one(
+    clips_folder, long_table, tmp_path
+):
+    path = tmp_path / "recipe.yaml"
+    changes = {"teachers": IMAGE, "train": {"workers": 1}, "cache": {"views": 2}}
+    path.write_text(to_yaml(recipe(clips_folder, data=f"csv:{long_table}", **changes)))
+    homes = {name: tmp_path / name for name in ("whole", "killed", "stopped", "two")}
+
+    def ended(process, code=0):
+        out, error = process.communicate(timeout=300)
+        assert process.returncode == code, error
+        assert "Traceback" not in error
+        return out, error
+
+    ended(start(path, homes["whole"]))
+    whole = arrays(homes["whole"])
+    assert len(whole) == 2
+    for name, number, code in (("killed", signal.SIGKILL, -9), ("stopped", signal.SIGTERM, 130)):
+        process = start(path, homes[name])
+        deadline = time.monotonic() + 120
+        while not list(homes[name].rglob("part-000001.safetensors")):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(number)
+        _, error = ended(process, code)
+        assert code < 0 or "Go on with the same command" in error
+        assert not list((homes[name] / "embeddings").glob(f"*/{embedding_cache.HEADER}"))
+        ended(start(path, homes[name]))
+        assert arrays(homes[name]) == whole
+    out, _ = ended(start(path, homes["two"], "--num-processes", "2"))
+    assert len(out.split()) == 1
+    assert arrays(homes["two"]) == whole

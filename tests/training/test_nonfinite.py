@@ -1,0 +1,104 @@
+"""Steps that are not finite: what the guard keeps before each step, and what a skipped one leaves behind."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ccl_cli.data.clips.batch import Batch
+from ccl_cli.methods import Setting, TeacherInfo
+from ccl_cli.methods.cmc import CMC
+from ccl_cli.methods.crd import CRD
+from ccl_cli.students import StudentOutput
+from ccl_cli.teachers import Embedding
+from ccl_cli.training.nonfinite import Skipped
+
+VIDEOS, ROWS = 5000, 6
+
+
+class Made(TorchDispatchMode):
+    """Numbers in the largest tensor that any operation returns."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.largest = max(self.largest, out.numel())
+        return out
+
+
+@pytest.fixture(params=[CRD, CMC])
+def module(request):
+    """A method with banks beside a layer with batch statistics."""
+    torch.manual_seed(0)
+    teachers = (TeacherInfo("audio:a", "audio", 5), TeacherInfo("image:i", "image", 7))
+    options = request.param.Options(num_negatives=32, dim=8)
+    method = request.param(options, Setting(6, 4, torch.arange(VIDEOS) % 4, teachers))
+    return nn.ModuleDict({"method": method, "norm": nn.BatchNorm1d(6)})
+
+
+def forward(module, seed):
+    """One micro-batch; a video stands in it twice, another one lacks its sound."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(VIDEOS, (ROWS,), generator=generator)
+    rows[1] = rows[0]
+    feature = module["norm"](torch.randn(ROWS, 6, generator=generator))
+    present = torch.arange(ROWS) != 2
+    teachers = {
+        "audio:a": Embedding(torch.rand(ROWS, 5, generator=generator) * present[:, None], present),
+        "image:i": Embedding(torch.rand(ROWS, 7, generator=generator), torch.ones(ROWS, dtype=torch.bool)),
+    }
+    batch = Batch(torch.empty(0), rows % 4, rows, {}, 0)
+    module["method"](StudentOutput(feature, torch.zeros(ROWS, 4)), teachers, batch)
+
+
+def buffers(module):
+    return {name: buffer.clone() for name, buffer in module.named_buffers()}
+
+
+def same(one, other):
+    return all(torch.equal(value.nan_to_num(7.0), other[name].nan_to_num(7.0)) for name, value in one.items())
+
+
+def test_a_skipped_step_leaves_no_trace_in_any_buffer(module):
+    guard = Skipped()
+    guard.before(module)
+    forward(module, 1)
+    guard.took()
+    before = buffers(module)
+    guard.before(module)
+    for seed in (2, 3, 2):  # micro-batches of one step, the last one with the first one's videos again
+        forward(module, seed)
+    changed = buffers(module)
+    assert not same(before, changed)
+    guard.skip(module)
+    assert same(before, buffers(module))
+    assert (guard.total, guard.in_a_row) == (1, 1)
+
+
+def test_a_step_that_is_taken_is_as_without_the_guard(module):
+    alone, guard = deepcopy(module), Skipped()
+    for seed in (1, 2):
+        guard.before(module)
+        forward(module, seed)
+        guard.took()
+        forward(alone, seed)
+    assert same(buffers(alone), buffers(module))
+    guard.before(module)
+    guard.skip(module)  # nothing has happened since the last step
+    assert same(buffers(alone), buffers(module))
+
+
+def test_before_a_step_no_bank_is_copied(module):
+    guard = Skipped()
+    for seed in range(2):
+        with Made() as made:
+            guard.before(module)
+        assert made.largest <= 100  # of 40,000 in a bank
+        forward(module, seed)
+        guard.took()

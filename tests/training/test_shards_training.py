@@ -1,0 +1,134 @@
+"""Training from shards: the same videos, windows and sound as from the files, and resumed to the bit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ccl_cli.config.recipe import Clip, Recipe
+from ccl_cli.data.clips.dataset import TrainingSet
+from ccl_cli.data.clips.epoch_sampler import Draw, EpochSampler
+from ccl_cli.data.shards.encode import Settings
+from ccl_cli.data.shards.write import pack
+from ccl_cli.data.sources import load_data
+from ccl_cli.errors import Interrupted
+from ccl_cli.evaluation.evaluate import evaluate
+from ccl_cli.training.build import build
+from ccl_cli.training.trainer import train
+from ccl_plugins.cnn14 import Waveform
+
+CLIP = Clip(frames=8, size=32, short_side=48)
+
+
+@pytest.fixture(scope="module", params=["jpeg", "mp4"])
+def sets(request, tmp_path_factory, clips_folder) -> tuple[str, str]:
+    """The same set as files and as shards."""
+    source, folder = f"folder:{clips_folder / 'set'}", tmp_path_factory.mktemp("shards") / "set"
+    settings = Settings(format=request.param, quality={"jpeg": 90, "mp4": 16}[request.param])
+    pack(source, folder, settings, workers=0, shard_size=300_000, max_unreadable=0.05)
+    return source, f"shards:{folder}"
+
+
+def recipe(data: str, **changes) -> Recipe:
+    values = {
+        "name": "test",
+        "data": data,
+        "student": "r2plus1d_tiny",
+        "method": "baseline",
+        "clip": CLIP.model_dump(),
+        "optim": {"lr": 0.03},
+        "train": {"epochs": 5, "batch_size": 6, "workers": 0, "log_every": 1},
+    }
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
+    return Recipe.model_validate(values)
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return 10 * math.log10(255**2 / float(((a.float() - b.float()) ** 2).mean()))
+
+
+def test_every_draw_is_that_of_the_files(sets):
+    files, shards = (
+        TrainingSet(load_data(data).split("train"), CLIP, {"sound": Waveform(32000, 0.5)}, seed=3)
+        for data in sets
+    )
+    for batch in EpochSampler(12, 6, epochs=2, seed=3):
+        for draw in batch:
+            one, other = files[draw], shards[draw]
+            assert (other.label, other.index, other.states) == (one.label, one.index, one.states)
+            assert psnr(one.video, other.video) > 24  # the clips are noise laid over stripes
+            heard, same = one.inputs["sound"], other.inputs["sound"]
+            assert (heard is None) == (same is None)
+            if heard is not None:
+                assert float((heard - same).abs().max()) < 2 / 2**15
+
+
+def test_another_window_or_crop_would_be_seen(sets):
+    files, shards = (TrainingSet(load_data(data).split("train"), CLIP, {}, seed=3) for data in sets)
+    shards.seed = 4
+    assert psnr(files[Draw(0, 0, 1)].video, shards[Draw(0, 0, 1)].video) < 18
+
+
+def test_frames_packed_smaller_than_the_recipe_wants_them_are_warned_of(tmp_path, clips_folder, caplog):
+    source = f"folder:{clips_folder / 'set'}"
+    for side, warned in (32, True), (64, False):
+        folder = tmp_path / str(side)
+        pack(source, folder, Settings(side), workers=0, shard_size=10**9, max_unreadable=0)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "ccl"):
+            build(recipe(f"shards:{folder}"))
+        assert ("packed at 32 pixels, the recipe reads them at 48" in caplog.text) == warned
+
+
+@pytest.mark.slow
+def test_ten_steps_from_shards_are_four_a_stop_and_six_to_the_bit(sets):
+    _, shards = sets
+    whole = train(recipe(shards))
+    import os
+    import signal
+
+    from ccl_cli.training import trainer
+
+    step, taken = trainer.Trainer._train_step, [0]
+
+    def stopping(self, micro_batches):
+        step(self, micro_batches)
+        taken[0] += 1
+        if taken[0] == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_train_step", stopping)
+        with pytest.raises(Interrupted) as error:
+            train(recipe(shards))
+    parted = str(error.value.hint).split("--resume ")[1].strip("`.")
+    train(recipe(shards), resume=parted)
+    first, second = (load_file(f"{run}/model.safetensors") for run in (whole, parted))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert json.loads((whole.parent / parted.split("/")[-1] / "summary.json").read_text())["steps"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_student_learns_from_shards_what_it_learns_from_files(sets):
+    """Top-1 of two seeds each: a student that saw other frames than it should would stay near 50 %."""
+    reached = []
+    for data in sets:
+        runs = [train(recipe(data, train={"epochs": 20, "seed": seed})) for seed in range(2)]
+        # Both are tested on the files: what is compared is what was learned.
+        reached.append([evaluate(run, tasks=["recognition"], data=sets[0]) for run in runs])
+    files, shards = (
+        sum(each["recognition"]["top1"] for each in results) / len(results) for results in reached
+    )
+    assert files > 80
+    assert shards > 80
+    assert abs(files - shards) <= 17  # two of twelve videos
+    again = evaluate(runs[0], tasks=["recognition"], data=sets[1])
+    assert again["counts"]["test"]["read"] == 6
+    assert abs(again["recognition"]["top1"] - reached[1][0]["recognition"]["top1"]) <= 17

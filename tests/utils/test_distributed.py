@@ -1,0 +1,196 @@
+"""Two real processes against one: the gradients must be the same."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ccl_cli.data.clips.batch import Batch
+from ccl_cli.methods import Setting, TeacherInfo
+from ccl_cli.methods.losses import cross_entropy
+from ccl_cli.students import StudentOutput
+from ccl_cli.teachers import Embedding
+from ccl_cli.training.batch_norm import share_statistics
+from ccl_cli.training.build import load_method
+from ccl_cli.utils.distributed import any_process, gather_objects, masked_mean, on_main
+
+pytestmark = pytest.mark.slow
+
+ROWS, DIM, CLASSES = 8, 5, 3
+PRESENT = {
+    "unequal": [1, 1, 0, 1, 0, 1, 0, 0],
+    "one process has none": [1, 1, 0, 1, 0, 0, 0, 0],
+    "nobody": [0] * 8,
+}
+VARIANTS = {
+    "ccl": ("ccl", {}),
+    "ccl official": ("ccl", dict(preset="official")),
+    "ccl joint": ("ccl", dict(gradient="joint", symmetric="mean")),
+    "ccl infonce": ("ccl", dict(contrast="infonce")),
+    "ccl no composition": ("ccl", dict(composition=False)),
+    "fitnet": ("fitnet", {}),
+    "fitnet linear": ("fitnet", dict(regressor="linear")),
+    "fitnet bn": ("fitnet", dict(regressor="linear_bn_relu")),
+    "pkt": ("pkt", {}),
+    "pkt batchmean": ("pkt", dict(reduction="batchmean")),
+    "pkt concat": ("pkt", dict(combine="concat")),
+    "cckd": ("cckd", {}),
+    "cckd bilinear": ("cckd", dict(variant="bilinear")),
+    "cckd neighbour": ("cckd", dict(variant="neighbour")),
+    "rkd": ("rkd", {}),
+    "crd": ("crd", dict(num_negatives=5, dim=4)),
+    "crd relaxed": ("crd", dict(num_negatives=5, dim=4, positive="same_class", z_momentum=0.9)),
+    "ifd": ("ifd", {}),
+    "ifd batchmean": ("ifd", dict(reduction="batchmean")),
+    "ifd stages": ("ifd", dict(stages="broadcast_last", alpha=3.0)),
+    "cmc": ("cmc", dict(num_negatives=5, dim=4)),
+    "cmc nce": ("cmc", dict(num_negatives=5, dim=4, loss="nce", graph="full")),
+    "kd": ("kd", {}),
+    "kd average": ("kd", dict(combine="average")),
+}
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 0])
+
+
+class Step(nn.Module):
+    """A linear student and a method, as one module to be wrapped."""
+
+    def __init__(self, variant):
+        super().__init__()
+        torch.manual_seed(0)
+        name, options = VARIANTS[variant]
+        infos = (TeacherInfo("audio:t", "audio", DIM), TeacherInfo("image:t", "image", 7))
+        self.trunk = nn.Linear(4, DIM)
+        self.classifier = nn.Linear(DIM, CLASSES)
+        self.method = load_method(name, options, Setting(DIM, CLASSES, LABELS, infos, 10))
+        self.double()
+
+    def forward(self, x, embeddings, rows):
+        feature = self.trunk(x).relu()
+        stages = tuple(value[:, :, None, None, None] for value in (feature[:, :3], feature))
+        student = StudentOutput(feature, self.classifier(feature), stages)
+        labels = LABELS[rows]
+        batch = Batch(torch.empty(0), labels, rows, {}, 0)
+        everyone = torch.ones_like(labels, dtype=torch.bool)
+        ce = masked_mean(cross_entropy(student.logits, labels), everyone)
+        return ce + sum(self.method(student, embeddings, batch).values())
+
+
+def data(rank, processes, present, step):
+    generator = torch.Generator().manual_seed(1 + step)
+    x = torch.randn(ROWS, 4, generator=generator, dtype=torch.float64)
+    rows = torch.randperm(ROWS, generator=generator)
+    audio = torch.rand(ROWS, DIM, generator=generator, dtype=torch.float64)
+    image = torch.rand(ROWS, 7, generator=generator, dtype=torch.float64)
+    mask = torch.tensor(PRESENT[present]).bool()
+    share = slice(rank * ROWS // processes, (rank + 1) * ROWS // processes)
+    embeddings = {
+        "audio:t": Embedding((audio * mask[:, None])[share], mask[share]),
+        "image:t": Embedding(image[share], torch.ones(ROWS, dtype=torch.bool)[share]),
+    }
+    return x[share], embeddings, rows[share]
+
+
+def two_steps(module, rank, processes, present):
+    """Gradients, summed over two steps, and buffers after them: memory banks and what belongs to them."""
+    for step in range(2):
+        module(*data(rank, processes, present, step)).backward()
+    found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    found |= {name: buffer.clone() for name, buffer in module.named_buffers()}
+    return {name.removeprefix("module."): value for name, value in found.items()}
+
+
+def worker(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+    try:
+        find_out(rank, folder)
+        gc.collect()  # what wraps a module holds the group too, and must let go of it before its end, as in training
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def find_out(rank, folder):
+    for variant in VARIANTS:
+        for present in PRESENT:
+            step = DistributedDataParallel(Step(variant), broadcast_buffers=False)
+            torch.save(two_steps(step, rank, 2, present), f"{folder}/{variant}-{present}-{rank}.pt")
+    step = DistributedDataParallel(normalised(), broadcast_buffers=False)
+    torch.save(batch_norm_step(step, rank, 2), f"{folder}/batch-norm-{rank}.pt")
+    facts = {
+        "any": [any_process(rank == 1, torch.device("cpu")), any_process(False, torch.device("cpu"))],
+        "objects": gather_objects({rank: "x"}),
+        "main": on_main(lambda: os.getpid()),
+    }
+    try:
+        on_main(lambda: 1 / 0)
+    except ZeroDivisionError:
+        facts["error"] = "everywhere"
+    torch.save(facts, f"{folder}/facts-{rank}.pt")
+
+
+def normalised():
+    """Every kind of batch normalisation, its statistics shared."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv3d(2, 3, 3, padding=1), nn.BatchNorm3d(3), nn.ReLU(), nn.BatchNorm3d(3, affine=False, momentum=None),
+        nn.Flatten(2), nn.BatchNorm1d(3, track_running_stats=False), nn.Flatten(), nn.Linear(3 * 8, 2), nn.BatchNorm1d(2),
+    ).double()  # fmt: skip
+    share_statistics(network, torch.device("cpu"))
+    return network
+
+
+def batch_norm_step(module, rank, processes):
+    """Gradients and running statistics after two steps, and what evaluation then says."""
+    rows = slice(rank * 6 // processes, (rank + 1) * 6 // processes)
+    for step in range(2):
+        clips = torch.randn(6, 2, 2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+        module(clips[rows]).pow(3).mean().backward()
+    found = {name: p.grad for name, p in module.named_parameters()} | dict(module.named_buffers())
+    found = {name.removeprefix("module."): value.clone() for name, value in found.items()}
+    return found | {"evaluated": module.eval()(clips).detach()}
+
+
+@pytest.fixture(scope="module")
+def results():
+    """What each of two processes found, by file name."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(worker, (folder,), nprocs=2)
+        return {path.stem: torch.load(path, weights_only=True) for path in Path(folder).glob("*.pt")}
+
+
+@pytest.mark.parametrize("present", PRESENT)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_processes_give_the_gradients_of_one(results, variant, present):
+    expected = two_steps(Step(variant), 0, 1, present)
+    for rank in range(2):
+        actual = results[f"{variant}-{present}-{rank}"]
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            scale = max(1.0, value.double().abs().nan_to_num().max().item())
+            torch.testing.assert_close(actual[name], value, rtol=1e-12, atol=1e-13 * scale, equal_nan=True)
+
+
+def test_batch_normalisation_of_two_processes_is_that_of_one(results):
+    expected = batch_norm_step(normalised(), 0, 1)
+    for rank in range(2):
+        actual = results[f"batch-norm-{rank}"]
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(actual[name], value, rtol=1e-10, atol=1e-12)
+
+
+def test_processes_agree(results):
+    facts = results["facts-0"]
+    assert facts == results["facts-1"]
+    assert facts["any"] == [True, False]
+    assert facts["objects"] == [{0: "x"}, {1: "x"}]
+    assert facts["error"] == "everywhere"

@@ -1,0 +1,245 @@
+"""The launcher with real processes: a command that a plugin adds behaves differently by rank."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ccl_cli.errors import EnvironmentError_
+from ccl_cli.utils import launch
+from tests.plugin_folder import install
+
+PROBE = """
+import json, os, signal, sys, time
+from pathlib import Path
+import typer
+from ccl_cli.errors import DataError, Interrupted
+
+app = typer.Typer()
+rank = int(os.environ.get("RANK", "-1"))
+
+@app.command()
+def main(folder: Path, act: str) -> None:
+    (folder / f"{rank}.json").write_text(json.dumps({**os.environ, "pid": os.getpid(), "argv": sys.argv[1:]}))
+    globals()[act](folder)
+    (folder / f"{rank}.done").touch()
+
+def nothing(folder): print("result of", rank)
+def uses_queue(folder):
+    import queue
+    if rank == 0: print(queue.Queue.__name__)
+def all_fail(folder): raise DataError("No videos.", "Get some.")
+def last_fails(folder):
+    if rank == 1: raise DataError("Rank one sees no videos.")
+    time.sleep(60)
+def last_is_killed(folder):
+    if rank == 1: os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+def last_is_deaf(folder):
+    if rank == 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (folder / "deaf").touch()
+        time.sleep(60)
+    while not (folder / "deaf").exists(): time.sleep(0.01)
+    raise DataError("First fails.")
+def lost_first(folder):
+    if rank == 0: raise RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]")
+    time.sleep(0.5)
+    raise OSError(28, "No space left on device")
+def all_lost(folder): raise RuntimeError("Connection reset by peer")
+def all_deaf(folder):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1): signal.signal(number, signal.SIG_IGN)
+    (folder / f"{rank}.ready").touch()
+    time.sleep(60)
+def waits(folder):
+    def leave(number, frame):
+        (folder / f"{rank}.signal").write_text(signal.Signals(number).name)
+        raise Interrupted("Stopped and saved.")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1): signal.signal(number, leave)
+    (folder / f"{rank}.ready").touch()
+    time.sleep(60)
+"""
+
+ROOT = Path(launch.__file__).resolve().parents[2]
+START = "import sys; from ccl_cli.utils import launch; sys.exit(launch.launch(2, sys.argv[1:]))"
+
+
+@pytest.fixture
+def probe(tmp_path, monkeypatch):
+    """Launch two processes that do one thing; returns what the launcher's own process did."""
+    site = tmp_path / "site"
+    install(site, "probe", "[ccl.commands]\nact = probe_mod:app\n", modules={"probe_mod": PROBE})
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    )
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    def begin(act: str, start: str = START, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, *options, "-c", start, "act", str(tmp_path), act]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return begin
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+def wait_for(*paths) -> None:
+    end = time.monotonic() + 60
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+
+
+def test_each_process_finds_the_others(probe, tmp_path):
+    code, out, _ = finish(probe("nothing"))
+    assert (code, out) == (0, "result of 0\n")  # only the first one writes
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    for rank, environment in enumerate((first, second)):
+        assert environment["RANK"] == environment["LOCAL_RANK"] == str(rank)
+        assert environment["WORLD_SIZE"] == environment["LOCAL_WORLD_SIZE"] == "2"
+        assert environment["MASTER_ADDR"] == "127.0.0.1"
+        assert environment["ACCELERATE_USE_CPU"] == "true"
+    assert first["MASTER_PORT"] == second["MASTER_PORT"] != "0"
+    assert first["argv"] == ["act", str(tmp_path), "nothing"]
+
+
+def test_a_mistake_that_all_make_is_told_once_with_its_exit_code(probe):
+    code, _, err = finish(probe("all_fail"))
+    assert code == 4
+    assert err.splitlines() == ["Error: No videos.", "  Get some."]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("act", "code", "said"),
+    [("last_fails", 4, "Error: Rank one sees no videos."), ("last_is_killed", 137, "")],
+)
+def test_when_one_dies_the_others_are_ended_and_it_is_named(probe, tmp_path, act, code, said):
+    begin = time.monotonic()
+    returned, _, err = finish(probe(act))
+    assert returned == code
+    assert said in err
+    assert f"Process 1 of 2 failed first, exit code {code}." in err
+    assert time.monotonic() - begin < 30
+    assert not (tmp_path / "0.done").exists()
+    assert gone(json.loads((tmp_path / "0.json").read_text())["pid"])
+
+
+def test_one_that_does_not_listen_is_killed_within_a_bounded_time(probe, tmp_path):
+    impatient = START.replace("launch;", "launch; launch._SETTLE = launch._GRACE = 0.3;")
+    begin = time.monotonic()
+    assert finish(probe("last_is_deaf", impatient))[0] == 4
+    assert time.monotonic() - begin < 20
+    assert gone(json.loads((tmp_path / "1.json").read_text())["pid"])
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_signals_reach_every_process_once_and_the_exit_code_is_theirs(probe, tmp_path, name):
+    process = probe("waits")
+    wait_for(tmp_path / "0.ready", tmp_path / "1.ready")
+    process.send_signal(getattr(signal, name))
+    code, _, err = finish(process)
+    assert code == 130
+    assert [(tmp_path / f"{rank}.signal").read_text() for rank in (0, 1)] == [name, name]
+    assert err.splitlines() == ["Error: Stopped and saved."]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_a_launcher_that_is_killed_leaves_nothing_behind(probe, tmp_path):
+    process = probe("waits")
+    wait_for(tmp_path / "0.ready", tmp_path / "1.ready")
+    process.kill()
+    process.communicate()
+    wait_for(tmp_path / "0.signal", tmp_path / "1.signal")
+    pids = [json.loads((tmp_path / f"{rank}.json").read_text())["pid"] for rank in (0, 1)]
+    end = time.monotonic() + 10
+    while not all(gone(pid) for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_those_deaf_to_a_passed_signal_are_killed_and_named(probe, tmp_path, name):
+    impatient = START.replace("launch;", "launch; launch._SAVE, launch._GRACE = 0.5, 0.5;")
+    process = probe("all_deaf", impatient)
+    wait_for(tmp_path / "0.ready", tmp_path / "1.ready")
+    process.send_signal(getattr(signal, name))
+    try:
+        code, _, err = finish(process, 20)
+    finally:
+        process.kill()
+    assert code == 137
+    assert err.splitlines() == [f"Killed, still running 1 s after {name}: process 0, 1."]
+
+
+def test_the_one_that_only_lost_its_peer_is_not_the_one_to_blame(probe):
+    code, _, err = finish(probe("lost_first"))
+    assert code == 6  # the code of a lost peer, too
+    assert err.splitlines() == [
+        "Error: Another process of this run ended; its own message says why.",
+        "Error: No space left on device.",
+        "  Make room, and give the same command again.",
+        "Process 1 of 2 failed first, exit code 6.",
+    ]
+
+
+def test_when_all_lost_their_peers_the_exit_code_is_the_environments(probe):
+    assert finish(probe("all_lost"))[0] == 6
+
+
+def test_a_file_in_the_current_folder_hides_no_module_from_the_processes(probe, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path / "site")]))
+    (tmp_path / "queue.py").write_text("raise SystemExit('the wrong queue')")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = finish(probe("uses_queue", START, "-P"))  # as the script `ccl` sees its path
+    assert (code, out, err) == (0, "Queue\n", "")
+
+
+def test_the_processes_find_what_the_launcher_found_in_the_current_folder(probe, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path / "site")  # the plugin's, as with `python -m ccl_cli` from a checkout
+    code, out, _ = finish(probe("nothing"))
+    assert (code, out) == (0, "result of 0\n")
+
+
+def test_only_a_process_that_is_not_one_of_several_starts_others(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert launch.wanted(2)
+    assert not launch.wanted(1)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert not launch.wanted(2)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "forced", "cpu"), [(0, "", True), (2, "", False), (4, "", False), (1, "true", True)]
+)
+def test_cpu_processes_where_there_is_no_gpu(monkeypatch, gpus, forced, cpu):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", forced)
+    assert launch._on_cpu(2) is cpu
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    with pytest.raises(EnvironmentError_, match="2 processes need 2 GPUs, and there is 1") as caught:
+        launch.launch(2, ["train"])
+    assert "--num-processes 1" in str(caught.value)
