@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ccl_cli.students import Student
     from ccl_cli.teachers import Teacher
     from ccl_cli.training.build import load_teacher
-    from ccl_cli.training.trainer import train
+    from ccl_cli.training.train import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -61,7 +61,7 @@ _PLACES = {
     "load_teacher": "training.build",
     "predict": "deploy.predict",
     "search": "search.query",
-    "train": "training.trainer",
+    "train": "training.train",
 }
 
 

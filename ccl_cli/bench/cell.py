@@ -91,7 +91,7 @@ def _finish(cell: Cell, folder: Path, threads: int | None) -> None:
     import torch
 
     from ccl_cli.evaluation.evaluate import evaluate
-    from ccl_cli.training.trainer import train
+    from ccl_cli.training.train import train
 
     if threads:
         torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ import timm.scheduler  # noqa: F401
 
 import ccl_cli.data.clips.fork_server
 import ccl_cli.evaluation.evaluate
-import ccl_cli.training.trainer  # noqa: F401
+import ccl_cli.training.train  # noqa: F401
 
 for _module in filter(None, os.environ.get("CCL_PRELOAD", "").split(",")):
     with contextlib.suppress(Exception):  # a plugin that cannot be imported is its cells' own trouble

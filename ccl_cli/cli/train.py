@@ -77,7 +77,7 @@ def train(
     check_recipe(experiment)
     if wanted(num_processes):
         raise typer.Exit(launch(num_processes, sys.argv[1:]))
-    from ccl_cli.training.trainer import train as run
+    from ccl_cli.training.train import train as run
 
     folder = run(experiment, resume=resumed or resume, output=output, dry_run=dry_run)
     if console.first_process() and not dry_run:

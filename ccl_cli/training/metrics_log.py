@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,12 +115,3 @@ def figures_text(figures: Mapping[str, float]) -> str:
     skipped = f"  skipped {figures['skipped']:.0f}" if figures.get("skipped") else ""
     accuracy = f"  acc {figures['accuracy']:.0%}" if "accuracy" in figures else ""
     return f"{terms}{accuracy}  {speed}{skipped}".strip()
-
-
-def by_teacher(states: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, int]]:
-    """How many videos had each state of each modality, e.g. {"audio": {"present": 9, "silent": 1}}."""
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for modalities in states.values():
-        for modality, state in modalities.items():
-            counts[modality][state] += 1
-    return {modality: dict(row) for modality, row in counts.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from ccl_cli.data.manifest import Video
-from ccl_cli.errors import PluginError
+from ccl_cli.errors import CclError, PluginError
 from ccl_cli.methods.memory_bank import MemoryBank, Sampler
 from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import total
@@ -63,14 +64,28 @@ class Skipped:
         self.in_a_row, self._kept = 0, {}
 
     @torch.no_grad()
-    def skip(self, module: nn.Module) -> None:
-        """Put back what :meth:`before` has noted."""
+    def skip(self, module: nn.Module, step: int) -> None:
+        """Put back what :meth:`before` has noted; tell the user of the first such step."""
+        if not self.total:
+            _log.warning(
+                "Step %d is skipped: its loss or gradient is not finite. `skipped` counts such steps.",
+                step + 1,
+            )
         for name, buffer in module.named_buffers():
             if name in self._kept:
                 buffer.copy_(self._kept[name])
         for bank in self._banks:
             bank.undo()
         self.total, self.in_a_row, self._kept = self.total + 1, self.in_a_row + 1, {}
+
+    def error(self, step: int, names: Sequence[str], state: Path) -> CclError:
+        """Why a run ends that only skips steps: the last one's videos, and where the state is saved."""
+        return CclError(
+            f"The loss or its gradient was not finite in {self.in_a_row} steps in a row, up to step {step}, "
+            f"whose batch was {listed(names, 16)}.",
+            "Lower optim.lr, use --precision fp32, or look at these videos. The state, which they have "
+            f"left as it was, is in '{state}'.",
+        )
 
     def state_dict(self) -> dict[str, int]:
         """The same on every process."""

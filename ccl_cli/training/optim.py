@@ -67,6 +67,14 @@ def scheduler(optimizer: torch.optim.Optimizer, optim: Optim, epochs: int, steps
     return CosineLRScheduler(optimizer, **given)
 
 
+def set_lr(optimizer: torch.optim.Optimizer, scheduler: Scheduler, step: int) -> None:
+    """Set every group's learning rate for a step, counted from 0; some groups keep theirs throughout."""
+    scheduler.step_update(step)
+    for group, rate in zip(optimizer.param_groups, scheduler.base_values, strict=True):
+        if not group["decays"]:
+            group["lr"] = rate
+
+
 def _drops(optim: Optim, epochs: int, steps_per_epoch: int) -> list[int]:
     """Milestones as timm counts them, from 1: the first step of the first epoch that is not before one."""
     at = sorted(m * epochs if m < 1 else m for m in optim.milestones)

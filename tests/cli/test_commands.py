@@ -25,7 +25,7 @@ def trained(monkeypatch):
         calls.append((recipe, rest))
         return Path("runs/x/y")
 
-    monkeypatch.setattr("ccl_cli.training.trainer.train", train)
+    monkeypatch.setattr("ccl_cli.training.train.train", train)
     return calls
 
 

@@ -12,7 +12,7 @@ from ccl_cli.config.load import builtin_recipes, load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.config.spec import parse_model
 from ccl_cli.training.build import load_teacher
-from ccl_cli.training.trainer import train
+from ccl_cli.training.train import train
 
 BATCH = {"ucf51": 16, "activitynet": 64, "vggsound": 256}
 METHODS = ["fitnet", "pkt", "cckd", "rkd", "crd", "ifd", "cmc", "kd"]

@@ -23,7 +23,7 @@ from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.build import build
-from ccl_cli.training.trainer import train
+from ccl_cli.training.train import train
 from tests.bench.test_run import recipe as bench_recipe
 from tests.reliability.tally import full
 from tests.training.test_training import ended, lines, recipe, start

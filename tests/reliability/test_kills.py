@@ -22,7 +22,7 @@ import torch
 import yaml
 
 from ccl_cli.training.checkpoint import load_state, save_state
-from ccl_cli.training.trainer import train
+from ccl_cli.training.train import train
 from tests.reliability.killing import Command, emptied, fresh_server
 from tests.reliability.left import check_whole, left_over, result, same
 from tests.training.test_training import recipe

@@ -27,7 +27,7 @@ from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training import trainer
 from ccl_cli.training.build import load_method
-from ccl_cli.training.trainer import train
+from ccl_cli.training.train import train
 from ccl_cli.utils.distributed import masked_mean
 from tests.plugin_folder import install
 from tests.training.test_training import ended, lines, recipe, start

@@ -76,7 +76,7 @@ def test_a_skipped_step_leaves_no_trace_in_any_buffer(module):
         forward(module, seed)
     changed = buffers(module)
     assert not same(before, changed)
-    guard.skip(module)
+    guard.skip(module, 0)
     assert same(before, buffers(module))
     assert (guard.total, guard.in_a_row) == (1, 1)
 
@@ -90,7 +90,7 @@ def test_a_step_that_is_taken_is_as_without_the_guard(module):
         forward(alone, seed)
     assert same(buffers(alone), buffers(module))
     guard.before(module)
-    guard.skip(module)  # nothing has happened since the last step
+    guard.skip(module, 0)  # nothing has happened since the last step
     assert same(buffers(alone), buffers(module))
 
 

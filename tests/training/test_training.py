@@ -27,9 +27,11 @@ from ccl_cli.errors import (
     WeightsError,
 )
 from ccl_cli.evaluation.evaluate import evaluate
+from ccl_cli.training import trainer
 from ccl_cli.training.artefact import load_model
 from ccl_cli.training.runs import RunFolder, find_run
-from ccl_cli.training.trainer import Trainer, train
+from ccl_cli.training.train import train
+from ccl_cli.training.trainer import Trainer
 
 
 def recipe(clips_folder, **changes) -> Recipe:
@@ -491,13 +493,13 @@ def test_tensorboard_events_are_written(clips_folder):
 
 def test_head_learning_rate_may_stay(clips_folder, monkeypatch):
     rates = []
-    original = Trainer._set_lr
+    original = trainer.set_lr
 
-    def spy(self):
-        original(self)
-        rates.append([group["lr"] for group in self.optimizer.param_groups])
+    def spy(optimizer, *rest):
+        original(optimizer, *rest)
+        rates.append([group["lr"] for group in optimizer.param_groups])
 
-    monkeypatch.setattr(Trainer, "_set_lr", spy)
+    monkeypatch.setattr(trainer, "set_lr", spy)
     optim = {"head_lr_decay": False, "milestones": [1], "warmup_epochs": 0.5}
     train(recipe(clips_folder, optim=optim, train={"epochs": 2}))
     assert rates == [[pytest.approx(rate), 0.01] for rate in (0.001, 0.01, 0.001, 0.001)]

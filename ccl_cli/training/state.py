@@ -1,0 +1,67 @@
+"""What a checkpoint holds: everything a resumed run needs to take the same steps as an uninterrupted one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ccl_cli.errors import UsageError
+from ccl_cli.training.video_states import VideoStates
+
+if TYPE_CHECKING:
+    from ccl_cli.training.trainer import Trainer
+
+
+def state_dict(trainer: Trainer) -> dict[str, Any]:
+    """The trainer's state, the same on every process; all of them call this together."""
+    scaler = trainer.accelerator.scaler
+    states = trainer.video_states.gathered()
+    return {
+        "step": trainer.step,
+        "manifest": trainer.parts.manifest.hash,
+        "seconds": trainer.seconds,
+        "distiller": trainer.bare.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": scaler.state_dict() if scaler else None,
+        "cached": {name: rows.cached.folder.name for name, rows in trainer.cached.items()},
+        "meter": trainer.meter.state_dict(),
+        "modalities": states.modalities,
+        "unreadable": states.unreadable,
+        "skipped": trainer.skipped.state_dict(),
+        "faults": trainer.faults.state_dict(),
+    }
+
+
+def load_state_dict(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Put a trainer that was built from the same recipe into a state of :func:`state_dict`.
+
+    Raises:
+        UsageError: files of the data set have changed, appeared or gone, or a cache has gone.
+    """
+    if state["manifest"] != trainer.parts.manifest.hash:
+        raise UsageError(
+            f"Files of the data set have changed since '{trainer.run.path}' began.",
+            "Restore them, or start a new run.",
+        )
+    _use_caches_of(trainer, state["cached"])
+    trainer.step, trainer.seconds_before = state["step"], state["seconds"]
+    trainer.bare.load_state_dict(state["distiller"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    if trainer.accelerator.scaler and state["scaler"]:
+        trainer.accelerator.scaler.load_state_dict(state["scaler"])
+    trainer.meter.load_state_dict(state["meter"], trainer.device)
+    trainer.video_states = VideoStates(state["modalities"], state["unreadable"])
+    trainer.skipped.load_state_dict(state["skipped"])
+    trainer.faults.load_state_dict(state["faults"])
+
+
+def _use_caches_of(trainer: Trainer, folders: Mapping[str, str]) -> None:
+    """Read the caches with which the run began, and no others."""
+    there = {name: rows.cached for name, rows in trainer.cached.items()}
+    for name, folder in folders.items():
+        if name not in there or there[name].folder.name != folder:
+            raise UsageError(
+                f"The run began with embeddings of {name} from the cache '{folder}', which is gone.",
+                "Build it again with `ccl cache build`, or start a new run.",
+            )
+    trainer.use_caches({name: there[name] for name in folders})

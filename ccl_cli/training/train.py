@@ -1,0 +1,67 @@
+"""``ccl train``: a recipe becomes a run, or a run is resumed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.errors import Interrupted
+from ccl_cli.training import checkpoint
+from ccl_cli.training.build import build
+from ccl_cli.training.caching import open_caches
+from ccl_cli.training.device import set_up
+from ccl_cli.training.dry_run import describe
+from ccl_cli.training.run_lock import open_run, release
+from ccl_cli.training.state import load_state_dict
+from ccl_cli.training.trainer import Trainer, sampler_from
+from ccl_cli.utils.console import first_process
+from ccl_cli.utils.distributed import on_main
+from ccl_cli.utils.signals import Stopped
+
+_log = logging.getLogger("ccl")
+
+
+def train(
+    recipe: Recipe, *, resume: Path | str | None = None, output: Path | None = None, dry_run: bool = False
+) -> Path:
+    """Train a student as the recipe says, or go on with a run.
+
+    Args:
+        recipe: The experiment.
+        resume: A run folder, or "auto" for the newest unfinished run of the same recipe (a new one if none).
+        output: Folder of a new run; default ``runs/<name>/<time>-<hash>``.
+        dry_run: Build everything and read one batch, but write and train nothing.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        Interrupted: told to stop; the state was saved.
+        CclError: anything the user can mend.
+    """
+    parts = build(recipe)
+    if dry_run:
+        if first_process():
+            print(describe(recipe, parts))
+        return Path()
+    accelerator = set_up(recipe.train.precision, recipe.train.tracker)
+    sampler_from(recipe, parts, 0)  # refuses a batch that cannot be split before anything is written
+    run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
+    try:
+        cached = open_caches(recipe, parts, accelerator)
+        trainer = Trainer(recipe, parts, run, accelerator, cached)
+        if resumed:
+            load_state_dict(trainer, checkpoint.load_state(run.state))
+            _log.info("Going on with %s from step %d.", run.path, trainer.step)
+        else:
+            _log.info("Run %s", run.path)
+        trainer.fit()
+    except Stopped as stopped:
+        raise Interrupted(
+            f"Stopped by {stopped.name} between steps; what was saved before is in '{run.path}'.",
+            f"Go on with `ccl train --resume {run.path}`.",
+        ) from stopped
+    finally:
+        release(run)
+    return run.path
