@@ -62,7 +62,7 @@ FPS = 8
 _LABELS: tuple[Labels, ...] = ("actions", "objects", "sounds")
 # Clips of each class: to train, to choose and to test on.
 _USUAL: Mapping[Labels, tuple[int, int, int]] = {
-    "actions": (40, 40, 100),
+    "actions": (20, 20, 50),
     "objects": (30, 0, 10),
     "sounds": (15, 0, 10),
 }
@@ -152,7 +152,7 @@ def load(
     *,
     labels: Labels = "actions",
     object_groups: Annotated[int, Field(ge=1, le=10)] = 2,
-    motion_groups: Annotated[int, Field(ge=1, le=12)] = 3,
+    motion_groups: Annotated[int, Field(ge=1, le=12)] = 6,
     clips: Count | None = None,
     val_clips: Annotated[int, Field(ge=0)] | None = None,
     test_clips: Count | None = None,
@@ -160,7 +160,7 @@ def load(
     silent: Share = 0.05,
     trackless: Share = 0.05,
     noise: Annotated[float, Field(ge=0, le=4)] = 1.0,
-    distractors: Annotated[int, Field(ge=0, le=20)] = 1,
+    distractors: Annotated[int, Field(ge=0, le=20)] = 2,
     jitter: Annotated[float, Field(ge=0, le=0.2)] = 0.03,
     size: Annotated[int, Field(ge=24, le=512, multiple_of=2)] = 26,
     frames: Annotated[int, Field(ge=2, le=1000)] = 8,
@@ -173,9 +173,9 @@ def load(
         labels: What the classes are: actions, or for teachers: objects (without sound) or sounds.
         object_groups: Groups into which the 10 digits are divided.
         motion_groups: Groups into which the 12 motions are divided; an action is a group of each.
-        clips: Training clips of each class; None: 40 of an action, 30 of an object, 15 of a sound.
-        val_clips: Validation clips of each class; None: 40 of an action, else none.
-        test_clips: Test clips of each class; None: 100 of an action, 10 of an object or a sound.
+        clips: Training clips of each class; None: 20 of an action, 30 of an object, 15 of a sound.
+        val_clips: Validation clips of each class; None: 20 of an action, else none.
+        test_clips: Test clips of each class; None: 50 of an action, 10 of an object or a sound.
         correspondence: Mean probability that an action's clip plays the sound event of its motion.
         silent: Share of the actions' clips whose track holds only silence.
         trackless: Share of the actions' clips without a track.
