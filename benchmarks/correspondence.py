@@ -26,6 +26,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ccl_cli.data.manifest import Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.world import RATE
 from ccl_cli.data.video.decode import read_frames
@@ -216,24 +217,33 @@ def report() -> None:
     plot(figures).savefig(IMAGE)
 
 
+def sound(video: Video) -> np.ndarray:
+    """The video's samples; zeros where it has none."""
+    samples = read_audio(video.path, centre=0.5, seconds=1, rate=RATE).samples
+    return np.zeros(RATE, np.float32) if samples is None else np.asarray(samples)
+
+
 def world(frames: int = 4) -> None:
     """A few clips: every other frame, and the spectrogram of the sound."""
     manifest = load_data("synthetic")
-    labels = range(0, len(manifest.classes), 2)  # six of the twelve actions
-    videos = [next(v for v in manifest.split("train") if v.label == label) for label in labels]
+    train = manifest.split("train")
+    # Six of the twelve actions, and another digit in each.
+    of_action = ([video for video in train if video.label == label] for label in range(0, 12, 2))
+    heard = [
+        [(video, samples) for video in videos if (samples := sound(video)).any()] for videos in of_action
+    ]
+    shown = [clips[number] for number, clips in enumerate(heard)]
     figure = Figure(figsize=(9, 5.2), layout="constrained", dpi=150)
     grid = figure.subplots(3, 2 * (frames + 2), width_ratios=[*[1] * frames, 2.2, 0.2] * 2)
-    for number, video in enumerate(videos):
+    for number, (video, samples) in enumerate(shown):
         row, start = number % 3, number // 3 * (frames + 2)
         images = read_frames(video.path, 0, 2 * frames).frames[::2]
         for axes, image in zip(grid[row, start : start + frames], images, strict=True):
-            axes.imshow(image, interpolation="nearest")
+            axes.imshow(image.numpy(), interpolation="nearest")
         grid[row, start].set_title(manifest.classes[video.label], fontsize=9, loc="left")
-        heard = read_audio(video.path, centre=0.5, seconds=1, rate=RATE)
-        sound = grid[row, start + frames]
-        if heard.samples is not None:
-            sound.specgram(heard.samples, NFFT=512, noverlap=384, Fs=RATE, cmap="magma", vmin=-120)
-        sound.set_title("sound" if heard.samples is not None else heard.state, fontsize=9, loc="left")
+        spectrogram = grid[row, start + frames]
+        spectrogram.specgram(samples, NFFT=512, noverlap=384, Fs=RATE, cmap="magma", vmin=-120)
+        spectrogram.set_title("sound", fontsize=9, loc="left")
         grid[row, start + frames + 1].set_visible(False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
