@@ -57,10 +57,10 @@ def product(features: Features) -> dict[str, float]:
 
 
 def neighbours(features: Features) -> dict[str, float]:
-    """The ten nearest, as `ccl probe` finds them, and recall from them."""
+    """The ten nearest, as `ccl search` finds them, and recall from them."""
     queries, gallery = (metrics.directions(each)[0] for each in features[::2])
     blocks = metrics.score_blocks(queries, gallery)
-    return recall(torch.cat([metrics.highest(scores, 10)[1] for _, scores in blocks]), features)
+    return recall(torch.cat([scores.topk(10, dim=1).indices for _, scores in blocks]), features)
 
 
 def faiss_search(features: Features) -> dict[str, float]:

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from ccl_cli.config.recipe import Recipe
     from ccl_cli.data.sources import load_data
     from ccl_cli.data.video_paths import list_videos
-    from ccl_cli.deploy.predict import embed, load_student, predict
+    from ccl_cli.deploy.predict import embed, predict
     from ccl_cli.errors import CclError
     from ccl_cli.evaluation.evaluate import evaluate
+    from ccl_cli.evaluation.model import load_student
     from ccl_cli.methods import Method
     from ccl_cli.search.index import index
     from ccl_cli.search.query import search
@@ -57,7 +58,7 @@ _PLACES = {
     "list_videos": "data.video_paths",
     "load_data": "data.sources",
     "load_recipe": "config.load",
-    "load_student": "deploy.predict",
+    "load_student": "evaluation.model",
     "load_teacher": "training.build",
     "predict": "deploy.predict",
     "search": "search.query",

@@ -11,7 +11,7 @@ import torch
 from ccl_cli.config.load import load_recipe, to_yaml
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.sources import load_data
-from ccl_cli.evaluation.evaluate import describe
+from ccl_cli.evaluation.predictor import predict_split
 from ccl_cli.training.artefact import Artefact, save_model
 from ccl_cli.training.build import make_student
 from ccl_cli.training.device import set_up
@@ -34,10 +34,10 @@ def write_run(folder: Path, data: Path, seed: int = 0, **train: Any) -> Path:
     torch.manual_seed(seed)
     student = make_student(recipe.student, len(manifest.classes))
     artefact = Artefact(student.eval(), recipe, manifest.classes, {})
-    seen = describe(artefact, manifest.videos, set_up("fp32"), batch_size=4, workers=0)
+    predictions = predict_split(artefact, manifest.videos, set_up("fp32"), batch_size=4, workers=0)
     with torch.no_grad():
-        direction = 100 * torch.randn(seen.features.shape[1])
-        middle = (seen.features @ direction).median()
+        direction = 100 * torch.randn(predictions.features.shape[1])
+        middle = (predictions.features @ direction).median()
         student.classifier.weight.copy_(torch.stack([direction, -direction]))
         student.classifier.bias.copy_(torch.stack([-middle, middle]))
     run = RunFolder(folder)

@@ -48,16 +48,16 @@ def embed(
     raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
     from ccl_cli.deploy.feature_file import check_features, feature_file
-    from ccl_cli.deploy.predict import embed as look
-    from ccl_cli.deploy.predict import load_student
+    from ccl_cli.deploy.predict import embed as embed_files
+    from ccl_cli.evaluation.model import load_student
 
     check_features(output)
-    opened = load_student(model)
-    found = look(opened, raw, precision=precision, batch_size=batch_size, workers=workers)
-    with feature_file(output, opened, precision) as features, closing(found) as each:
-        for feature in each:
+    student = load_student(model)
+    features = embed_files(student, raw, precision=precision, batch_size=batch_size, workers=workers)
+    with feature_file(output, student, precision) as file, closing(features):
+        for feature in features:
             if feature.fault:
                 unreadable.tell(str(feature.video.path), feature.fault)
-            features.add(feature)
+            file.add(feature)
     print(output)
     unreadable.check()

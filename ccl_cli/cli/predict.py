@@ -69,16 +69,16 @@ def predict(
     tabular = not (as_json or as_csv or output)
     shown = top or (1 if tabular and len(raw.videos) > 1 else _TOP)
     with _place(output, as_json, as_csv) as add:
-        from ccl_cli.deploy.predict import load_student
-        from ccl_cli.deploy.predict import predict as name_classes
+        from ccl_cli.deploy.predict import predict as predict_files
+        from ccl_cli.evaluation.model import load_student
 
-        opened = load_student(model)
-        add = add or _table(raw.names, opened.artefact.classes)
-        found = name_classes(
-            opened, raw, top=shown, precision=precision, batch_size=batch_size, workers=workers
+        student = load_student(model)
+        add = add or _table(raw.names, student.artefact.classes)
+        predictions = predict_files(
+            student, raw, top=shown, precision=precision, batch_size=batch_size, workers=workers
         )
-        with closing(found) as each:
-            for prediction in each:
+        with closing(predictions):
+            for prediction in predictions:
                 if prediction.fault:
                     unreadable.tell(prediction.path, prediction.fault)
                 add(_record(prediction))
@@ -93,8 +93,8 @@ def _record(prediction: Prediction) -> Record:
     """A video's most probable classes, the most probable first, or why there are none."""
     if prediction.fault:
         return {"video": prediction.path, "error": prediction.fault}
-    found = [{"class": name, "probability": round(value, 6)} for name, value in prediction.classes]
-    return {"video": prediction.path, "windows": prediction.windows, "classes": found}
+    classes = [{"class": name, "probability": round(value, 6)} for name, value in prediction.classes]
+    return {"video": prediction.path, "windows": prediction.windows, "classes": classes}
 
 
 @contextmanager

@@ -87,12 +87,17 @@ def index(
         approximate=approximate,
         batch_size=batch_size,
         workers=workers,
-        tell=unreadable.tell,
+        on_unreadable=unreadable.tell,
     )
     if as_json:
         print(json.dumps(asdict(done)))
     else:
-        counts = {"videos": done.videos, "read": done.added, "unchanged": done.kept, "gone": done.removed}
+        counts = {
+            "videos": done.videos,
+            "read": done.added,
+            "unchanged": done.unchanged,
+            "gone": done.removed,
+        }
         console.print_table(["library", *counts], [[str(output), *map(str, counts.values())]])
     unreadable.check()
 

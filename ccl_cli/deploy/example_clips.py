@@ -16,7 +16,7 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video_paths import list_videos
 from ccl_cli.errors import DataError
-from ccl_cli.training.runs import MANIFEST
+from ccl_cli.evaluation.model import Model
 
 DRAWN = "clips:?classes=2&per_class=8"
 _log = logging.getLogger("ccl")
@@ -39,18 +39,19 @@ class Examples:
     labelled: tuple[Video, ...] = ()
 
 
-def find_examples(model: Path, classes: tuple[str, ...], named: Sequence[Path]) -> Examples:
+def find_examples(model: Model, named: Sequence[Path]) -> Examples:
     """The best videos there are for a model.
 
     Args:
-        model: Its file; a run's manifest lies beside it.
-        classes: Its own.
+        model: The student; a run's manifest lies beside its file.
         named: Files and folders that the user names; the run's labelled videos still judge its accuracy.
 
     Raises:
         DataError: a named path is absent or holds no video.
     """
-    manifest = _manifest_beside(model, classes)
+    manifest = model.manifest
+    if manifest is not None and manifest.classes != model.artefact.classes:
+        manifest = None
     test, train = (_there(manifest, split) for split in ("test", "train"))
     if named:
         videos = _named(named)
@@ -99,14 +100,6 @@ def spread(videos: Sequence[Video], count: int) -> list[Video]:
     """At most ``count`` of the videos, from the first to the last."""
     count = min(count, len(videos))
     return [videos[number * len(videos) // count] for number in range(count)]
-
-
-def _manifest_beside(model: Path, classes: tuple[str, ...]) -> Manifest | None:
-    path = model.with_name(MANIFEST)
-    if not path.is_file():
-        return None
-    manifest = Manifest.load(path)
-    return manifest if manifest.classes == classes else None
 
 
 def _there(manifest: Manifest | None, split: str) -> tuple[Video, ...]:

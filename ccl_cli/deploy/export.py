@@ -34,8 +34,8 @@ from ccl_cli.deploy.onnx import (
 )
 from ccl_cli.deploy.quantize import CALIBRATION, quantise, top1
 from ccl_cli.errors import EnvironmentError_, UsageError
-from ccl_cli.training.artefact import Artefact, load_model
-from ccl_cli.training.runs import locate_model
+from ccl_cli.evaluation.model import load_student
+from ccl_cli.training.artefact import Artefact
 from ccl_cli.utils.files import atomic_folder, refuse_used, write_text
 
 TORCH, EXPORTED, ONNX, INT8 = "torch", "torch.export", "onnxruntime", "onnxruntime int8"
@@ -97,9 +97,9 @@ def export_model(
     if "onnx" in formats:
         need_onnx()
     refuse_used(output)
-    _, path = locate_model(run)
-    artefact = load_model(path)
-    examples = find_examples(path, artefact.classes, clips)
+    model = load_student(run)
+    artefact = model.artefact
+    examples = find_examples(model, clips)
     with atomic_folder(output) as folder:
         job = _Job(artefact, folder, examples, describe_use(artefact))
         _write(job, formats)

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from ccl_cli import __version__
-from ccl_cli.deploy.predict import Feature, Model
+from ccl_cli.deploy.predict import Feature
 from ccl_cli.errors import EnvironmentError_, UsageError
+from ccl_cli.evaluation.model import Model
 from ccl_cli.utils.files import growing_path
 from ccl_cli.utils.signals import Stopped
 from ccl_cli.utils.tensor_files import write_tensors
@@ -30,7 +31,7 @@ _ROWS = 1024  # of parquet that are written at once
 
 
 class _Features(ABC):
-    """What has been found, of the videos that could be read."""
+    """The features of the videos that could be read, and why others could not."""
 
     def __init__(self, file: Path, model: Model, precision: str) -> None:
         self.file = file
@@ -40,7 +41,7 @@ class _Features(ABC):
         self.vectors: list[NDArray[np.float32]] = []
         self._dim = model.artefact.student.feature_dim
         self._unreadable: dict[str, str] = {}
-        self._about: dict[str, Any] = {"format": FORMAT, "ccl": __version__, "model": model.about()}
+        self._about: dict[str, Any] = {"format": FORMAT, "ccl": __version__, "model": model.metadata()}
         self._about |= {"precision": precision, "vector": _VECTOR, "scaled": False}
 
     def add(self, feature: Feature) -> None:

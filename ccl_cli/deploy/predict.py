@@ -1,12 +1,11 @@
-"""What a published student makes of video files that have no labels."""
+"""Classes and features of video files that have no labels."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Generator, Iterable, Sequence
+import os
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,41 +13,14 @@ from torch import Tensor
 from ccl_cli.data.clips.workers import cores
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video_paths import Raw
-from ccl_cli.errors import WeightsError
-from ccl_cli.evaluation.predictor import Seen, watch
-from ccl_cli.training.artefact import Artefact, load_model
+from ccl_cli.errors import UsageError
+from ccl_cli.evaluation.model import Model
+from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_videos
 from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import locate_model
 from ccl_cli.utils.text import visible
 
 _FEW = 2  # files that are read sooner than a process to read them has started
 _NOT_FINITE = "the model makes numbers of it that are not finite"
-
-
-@dataclass(frozen=True)
-class Model:
-    """A published student and where it came from.
-
-    Attributes:
-        path: Its file.
-        fingerprint: SHA-256 of the file.
-        artefact: What is in it.
-    """
-
-    path: Path
-    fingerprint: str
-    artefact: Artefact
-
-    def about(self) -> dict[str, Any]:
-        """What identifies it, as plain values."""
-        header = self.artefact.header
-        student = str(self.artefact.recipe.student)
-        return {
-            "path": str(self.path),
-            "sha256": self.fingerprint,
-            "student": student,
-            "step": header.get("step"),
-        }
 
 
 @dataclass(frozen=True)
@@ -87,31 +59,20 @@ class Feature:
     fault: str | None
 
 
-def load_student(model: str | Path | None = None) -> Model:
-    """The student of a run, a model file, or of the newest run if none is named.
+def refuse_several_processes() -> None:
+    """Stop where a launcher has started several processes, which would each write a part of the result.
 
     Raises:
-        DataError: there is no such run.
-        WeightsError: it has no model, or a damaged one.
+        UsageError: this is one of several.
     """
-    _, path = locate_model(model)
-    return Model(path.absolute(), fingerprint(path), load_model(path))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "Video files are read by one process, and a launcher has started several.",
+            "Start the command alone; --workers N decodes in N processes.",
+        )
 
 
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a model file.
-
-    Raises:
-        WeightsError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"The model '{path}' cannot be read: {error.strerror}.") from error
-
-
-def see(
+def predict_files(
     model: Model,
     videos: Sequence[Video],
     *,
@@ -120,8 +81,8 @@ def see(
     batch_size: int | None = None,
     workers: int | None = None,
     mixed: bool = True,
-) -> Generator[Seen, None, None]:
-    """Look at files as ``ccl eval`` does.
+) -> Generator[VideoPrediction, None, None]:
+    """Scores and features of files, computed as ``ccl eval`` does.
 
     Args:
         model: The student.
@@ -134,11 +95,15 @@ def see(
 
     Yields:
         Each once, in the order in which they end. A fault says of "it" what is wrong.
+
+    Raises:
+        UsageError: several processes have been started.
     """
+    refuse_several_processes()
     recipe = model.artefact.recipe
     if workers is None:
         workers = 0 if len(videos) <= _FEW else min(recipe.train.workers, cores())
-    found = watch(
+    predictions = predict_videos(
         model.artefact,
         videos,
         set_up(precision),
@@ -147,8 +112,8 @@ def see(
         title=title,
         mixed=mixed,
     )
-    for seen in found:
-        yield seen._replace(fault=_fault(seen, videos[seen.row]))
+    for prediction in predictions:
+        yield prediction._replace(fault=_fault(prediction, videos[prediction.row]))
 
 
 def predict(model: Model, videos: Raw, *, top: int = 5, **settings: Any) -> Generator[Prediction, None, None]:
@@ -158,42 +123,31 @@ def predict(model: Model, videos: Raw, *, top: int = 5, **settings: Any) -> Gene
         model: The student.
         videos: From :func:`ccl_cli.data.video_paths.list_videos`.
         top: How many classes of each.
-        settings: As for :func:`see`.
+        settings: As for :func:`predict_files`.
 
     Yields:
         One for each video, in their order.
     """
     settings = {"title": "predict"} | settings
     classes = model.artefact.classes
-    with closing(in_order(see(model, videos.videos, **settings))) as found:
-        for seen, name in zip(found, videos.names, strict=True):
+    with closing(in_order(predict_files(model, videos.videos, **settings))) as predictions:
+        for each, name in zip(predictions, videos.names, strict=True):
             # The order of ``ccl eval``: of equal ones the first in the list of classes.
-            order = [] if seen.fault else seen.scores.argsort(descending=True, stable=True)[:top].tolist()
-            named = tuple((classes[place], float(seen.scores[place])) for place in order)
-            yield Prediction(name, named, seen.windows, seen.fault)
+            order = [] if each.fault else each.scores.argsort(descending=True, stable=True)[:top].tolist()
+            best = tuple((classes[label], float(each.scores[label])) for label in order)
+            yield Prediction(name, best, each.windows, each.fault)
 
 
 def embed(model: Model, videos: Raw, **settings: Any) -> Generator[Feature, None, None]:
     """Features of video files, as ``ccl embed`` writes them; arguments and order as for :func:`predict`."""
     settings = {"title": "embed"} | settings
-    with closing(in_order(see(model, videos.videos, **settings))) as found:
-        for seen, video in zip(found, videos.videos, strict=True):
-            yield Feature(video, None if seen.fault else seen.feature, seen.windows, seen.fault)
+    with closing(in_order(predict_files(model, videos.videos, **settings))) as predictions:
+        for each, video in zip(predictions, videos.videos, strict=True):
+            yield Feature(video, None if each.fault else each.feature, each.windows, each.fault)
 
 
-def in_order(found: Iterable[Seen]) -> Generator[Seen, None, None]:
-    """The same in the order of the list; the ones that end before their turn wait."""
-    waiting: dict[int, Seen] = {}
-    turn = 0
-    for seen in found:
-        waiting[seen.row] = seen
-        while turn in waiting:
-            yield waiting.pop(turn)
-            turn += 1
-
-
-def _fault(seen: Seen, video: Video) -> str | None:
-    if seen.fault is not None:
-        return seen.fault.replace(f"'{visible(str(video.path))}'", "it").rstrip(".")
-    finite = seen.scores.isfinite().all() and seen.feature.isfinite().all()
+def _fault(prediction: VideoPrediction, video: Video) -> str | None:
+    if prediction.fault is not None:
+        return prediction.fault.replace(f"'{visible(str(video.path))}'", "it").rstrip(".")
+    finite = prediction.scores.isfinite().all() and prediction.feature.isfinite().all()
     return None if finite else _NOT_FINITE

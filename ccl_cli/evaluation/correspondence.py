@@ -1,4 +1,4 @@
-"""How a run's teachers go with its classes: measured once for each teacher, and kept beside the run."""
+"""How well a run's teachers know its classes: measured once per teacher, and cached beside the run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from ccl_cli import registry
@@ -22,7 +23,7 @@ from ccl_cli.evaluation.classifiers import RULE
 from ccl_cli.evaluation.teacher_embeddings import Embedded, classify_videos
 from ccl_cli.evaluation.teacher_probe import (
     NEIGHBOURS,
-    Parts,
+    ProbeSplits,
     check_blind,
     check_present,
     divide,
@@ -41,7 +42,7 @@ _FORMAT = "ccl-correspondence-1"
 
 @dataclass(frozen=True)
 class Sample:
-    """One video through a teacher's ears or eyes.
+    """A teacher's own classes of one video.
 
     Attributes:
         video: Its id.
@@ -71,32 +72,31 @@ class Correspondence:
     silent: str = ""
 
 
-def kept(folder: Path, teacher: str, split: str) -> Correspondence | None:
-    """What was measured before, if it was with this teacher, these videos and today's rule.
+_RESULT = TypeAdapter(Correspondence)
+
+
+def cached_correspondence(folder: Path, teacher: str, split: str) -> Correspondence | None:
+    """An earlier measurement, if it was with this teacher, these videos and today's rule.
 
     Args:
         folder: A run.
         teacher: Its name in the run's summary.
-        split: Whose videos were told apart.
+        split: Whose videos were classified.
     """
     run = RunFolder(folder)
     record = read_json(_path(run, teacher, split))
     try:
-        if record["key"] != _key(run, teacher, split):
+        if record.pop("key", None) != _key(run, teacher, split):
             return None
-        samples = (
-            Sample(**row | {"top": tuple((str(name), float(share)) for name, share in row["top"])})
-            for row in record["samples"]
-        )
-        return Correspondence(record["probe"], tuple(samples), record["silent"])
-    except (CclError, KeyError, TypeError, ValueError):
+        return _RESULT.validate_python(record)
+    except (CclError, ValidationError):
         return None
 
 
 def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Correspondence | CclError]:
-    """Let teachers of a run look at its videos, and keep what comes out beside the run.
+    """Probe teachers of a run on its videos, and cache the results beside the run.
 
-    The training videos are the neighbours, those of ``split`` are told apart.
+    The training videos are the neighbours, those of ``split`` are classified.
 
     Args:
         folder: A run.
@@ -114,7 +114,7 @@ def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Corr
         specs = dict(zip(run.summary.get("teachers", {}), recipe.teachers, strict=False))
     except CclError as error:
         return dict.fromkeys(teachers, error)
-    found: dict[str, Correspondence | CclError] = {}
+    results: dict[str, Correspondence | CclError] = {}
     loaded: dict[str, Teacher] = {}
     for name in teachers:
         try:
@@ -122,19 +122,19 @@ def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Corr
             check_coverage({name: loaded[name]}, (*parts.train, *parts.test))
         except CclError as error:
             loaded.pop(name, None)
-            found[name] = error
+            results[name] = error
     try:
         embedded = embed_parts(loaded, parts, workers=recipe.train.workers) if loaded else {}
     except CclError as error:
-        return found | dict.fromkeys(loaded, error)
-    for name, each in embedded.items():
+        return results | dict.fromkeys(loaded, error)
+    for name, embeddings in embedded.items():
         try:
-            result = _know(name, specs[name], loaded[name], each, manifest, parts)
+            result = _measure_one(name, specs[name], loaded[name], embeddings, manifest, parts)
             _write(run, name, split, result)
-            found[name] = result
+            results[name] = result
         except CclError as error:
-            found[name] = error
-    return found
+            results[name] = error
+    return results
 
 
 def _own_manifest(run: RunFolder) -> Manifest:
@@ -170,21 +170,21 @@ def _own_teacher(run: RunFolder, name: str, spec: str | None, split: str, manife
     return teacher
 
 
-def _know(
-    name: str, spec: str, teacher: Teacher, embedded: Embedded, manifest: Manifest, parts: Parts
+def _measure_one(
+    name: str, spec: str, teacher: Teacher, embedded: Embedded, manifest: Manifest, parts: ProbeSplits
 ) -> Correspondence:
     check_present(name, embedded, parts)
-    found = probe([name], manifest, parts, {name: embedded}, with_linear=False)
+    figures = probe([name], manifest, parts, {name: embedded}, with_linear=False)
     if silent := _why_silent(teacher):
-        return Correspondence(found, (), silent)
-    chosen = _chosen(found["verdicts"], manifest.classes, parts.test, embedded.present[len(parts.train) :])
+        return Correspondence(figures, (), silent)
+    chosen = _sample(figures["verdicts"], manifest.classes, parts.test, embedded.present[len(parts.train) :])
     with registry.blaming(registry.find(registry.TEACHERS, parse_model(spec).label)):
-        shares = classify_videos(teacher, [video for _, video in chosen], set_up("fp32"), clip=Clip())
+        scores = classify_videos(teacher, [video for _, video in chosen], set_up("fp32"), clip=Clip())
     samples = [
         Sample(video.id, manifest.classes[video.label], verdict, _top(teacher.classes or (), row))
-        for (verdict, video), row in zip(chosen, shares, strict=True)
+        for (verdict, video), row in zip(chosen, scores, strict=True)
     ]
-    return Correspondence(found, tuple(samples))
+    return Correspondence(figures, tuple(samples))
 
 
 def _why_silent(teacher: Teacher) -> str:
@@ -193,7 +193,7 @@ def _why_silent(teacher: Teacher) -> str:
     return "has random weights, so its own classes mean nothing" if teacher.random_weights else ""
 
 
-def _chosen(
+def _sample(
     verdicts: Mapping[str, Sequence[str]], classes: Sequence[str], videos: Sequence[Video], present: Tensor
 ) -> list[tuple[str, Video]]:
     """The first video of a few classes of each verdict, evenly spread over those from best to worst."""
@@ -235,6 +235,6 @@ def _path(run: RunFolder, teacher: str, split: str) -> Path:
     return run.path / f"correspondence-{name}-{split}.json"
 
 
-def _write(run: RunFolder, teacher: str, split: str, found: Correspondence) -> None:
-    record = {"key": _key(run, teacher, split), **asdict(found)}
+def _write(run: RunFolder, teacher: str, split: str, result: Correspondence) -> None:
+    record = {"key": _key(run, teacher, split), **asdict(result)}
     write_text(_path(run, teacher, split), json.dumps(record, indent=2) + "\n")

@@ -5,46 +5,28 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor
 
-from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.evaluation.metrics import recognition, retrieval
-from ccl_cli.evaluation.predictor import watch
-from ccl_cli.training.artefact import Artefact, load_model
+from ccl_cli.evaluation.model import Model, load_student
+from ccl_cli.evaluation.predictor import SplitPredictions, predict_split
+from ccl_cli.training.artefact import Artefact
 from ccl_cli.training.build import check_unreadable
 from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import MANIFEST, RunFolder, locate_model, read_json
-from ccl_cli.utils.distributed import gather_objects, is_main, total
+from ccl_cli.training.runs import RunFolder, read_json
+from ccl_cli.utils.distributed import is_main
 from ccl_cli.utils.files import write_text
 
 TASKS = ("recognition", "retrieval")
 _log = logging.getLogger("ccl")
-
-
-@dataclass(frozen=True)
-class Described:
-    """Per-video results of one split.
-
-    Shapes:
-        scores: [V, K] mean softmax over windows; NaN where the video could not be read.
-        features: [V, D] mean feature over windows; NaN likewise.
-        labels: [V] int64.
-        unreadable: Reasons by row; includes the videos that are not on disk.
-    """
-
-    scores: Tensor
-    features: Tensor
-    labels: Tensor
-    unreadable: dict[int, str]
 
 
 def evaluate(
@@ -76,18 +58,17 @@ def evaluate(
     """
     if split not in ("val", "test"):
         raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
-    folder, path = locate_model(run)
-    artefact = load_model(path)
-    manifest = _manifest(artefact, folder, data, [split, "train"] if "retrieval" in tasks else [split])
+    model = load_student(run)
+    artefact, recipe = model.artefact, model.artefact.recipe
+    manifest = _manifest(model, data, [split, "train"] if "retrieval" in tasks else [split])
     accelerator = set_up(precision)
-    recipe = artefact.recipe
     settings = {
         "batch_size": batch_size or recipe.eval.batch_size,
         "workers": recipe.train.workers if workers is None else workers,
     }
-    queries = _describe_split(artefact, manifest, split, accelerator, **settings)
+    queries = _predict_split(artefact, manifest, split, accelerator, **settings)
     result: dict[str, Any] = {
-        "model": str(path),
+        "model": str(model.path),
         "step": artefact.header.get("step"),
         "recipe": recipe.hash(),
         "data": {"name": manifest.name, "manifest": manifest.hash, "split": split},
@@ -97,44 +78,19 @@ def evaluate(
     if "recognition" in tasks:
         result["recognition"] = recognition(queries.scores, queries.labels, artefact.classes)
     if "retrieval" in tasks:
-        gallery = _describe_split(artefact, manifest, "train", accelerator, **settings)
+        gallery = _predict_split(artefact, manifest, "train", accelerator, **settings)
         result["counts"]["train"] = _counts(manifest, "train", gallery)
         result["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
-    if is_main() and folder is not None:
-        _record(folder, result)
-        if folder.summary.get("finished") is False:
+    if is_main() and model.run is not None:
+        _record(model.run, result)
+        if model.run.summary.get("finished") is False:
             _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
     return result
 
 
-def describe(
-    artefact: Artefact,
-    videos: Sequence[Video],
-    accelerator: Accelerator,
-    *,
-    batch_size: int,
-    workers: int,
-    title: str = "eval",
-) -> Described:
-    """Run the student over all windows of all videos, shared among the processes."""
-    scores = torch.zeros(len(videos), artefact.student.num_classes)
-    features = torch.zeros(len(videos), artefact.student.feature_dim)
-    unreadable: dict[int, str] = {}
-    for seen in watch(artefact, videos, accelerator, batch_size=batch_size, workers=workers, title=title):
-        scores[seen.row], features[seen.row] = seen.scores, seen.feature
-        if seen.fault is not None:
-            unreadable[seen.row] = seen.fault
-    # Other processes' rows are zero. Summed on the device: those with GPUs cannot send what lies elsewhere.
-    scores, features = (total(each.to(accelerator.device)).cpu() for each in (scores, features))
-    for found in gather_objects(unreadable):
-        unreadable |= found
-    labels = torch.tensor([video.label for video in videos], dtype=torch.long)
-    return Described(scores, features, labels, unreadable)
-
-
-def _describe_split(
+def _predict_split(
     artefact: Artefact, manifest: Manifest, split: str, accelerator: Accelerator, **settings: int
-) -> Described:
+) -> SplitPredictions:
     videos = manifest.split(split)
     if not videos:
         raise DataError(
@@ -144,17 +100,16 @@ def _describe_split(
     limit = artefact.recipe.max_unreadable
     missing = manifest.missing(split)
     check_unreadable(len(missing), manifest, split, limit, missing)
-    described = describe(artefact, videos, accelerator, title=split, **settings)
-    bad = [videos[index] for index in sorted(described.unreadable)]
+    predictions = predict_split(artefact, videos, accelerator, title=split, **settings)
+    bad = [videos[index] for index in sorted(predictions.unreadable)]
     check_unreadable(len(bad), manifest, split, limit, bad)
-    return described
+    return predictions
 
 
-def _manifest(
-    artefact: Artefact, folder: RunFolder | None, data: str | None, need: Collection[str]
-) -> Manifest:
-    if data is None and folder is not None and (folder.path / MANIFEST).is_file():
-        return Manifest.load(folder.path / MANIFEST)
+def _manifest(model: Model, data: str | None, need: Collection[str]) -> Manifest:
+    artefact = model.artefact
+    if data is None and model.run is not None and (own := model.manifest):
+        return own
     text = data or artefact.recipe.data
     if text is None:
         raise UsageError("The model does not say which data to use.", "Name it with --data.")
@@ -177,10 +132,10 @@ def _with_classes_of(artefact: Artefact, manifest: Manifest) -> Manifest:
     return Manifest(manifest.name, artefact.classes, videos)
 
 
-def _counts(manifest: Manifest, split: str, described: Described) -> dict[str, Any]:
+def _counts(manifest: Manifest, split: str, predictions: SplitPredictions) -> dict[str, Any]:
     videos = manifest.split(split)
     missing = {video.id for video in manifest.missing(split)}
-    bad = {videos[index].id: reason for index, reason in sorted(described.unreadable.items())}
+    bad = {videos[index].id: reason for index, reason in sorted(predictions.unreadable.items())}
     corrupt = {name: reason for name, reason in bad.items() if name not in missing}
     return {
         "videos": len(videos),

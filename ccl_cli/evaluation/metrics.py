@@ -16,7 +16,6 @@ _SCORES_AT_ONCE = 2**26  # with fewer the product is slower
 _COLUMNS = 2048  # gallery items per product: with more, what comes out no longer fits the processor's cache
 _ROWS = 64  # queries per product from which on it is worth its preparations
 _CELLS = 2**16
-_STRETCH = 64
 _TINY = np.float32(1e-30)
 
 
@@ -128,27 +127,6 @@ def _products(queries: Tensor, gallery: Tensor, out: Tensor) -> None:
     for first in range(0, len(gallery), _COLUMNS):
         columns = slice(first, first + _COLUMNS)
         out[:, columns] = F.linear(asked, gallery[columns]).to_dense()
-
-
-def highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest scores of each row, the highest first, and their places; all of them if there are fewer.
-
-    It looks only into the k stretches of a row with the highest maxima: no other can hold one of the k.
-
-    Shapes:
-        scores: [q, G].
-        returns: [q, k] each.
-    """
-    width = scores.shape[1]
-    whole = width - width % _STRETCH
-    if whole // _STRETCH <= k:
-        values, places = scores.topk(min(k, width), dim=1)
-        return values, places
-    best = scores[:, :whole].reshape(len(scores), -1, _STRETCH).amax(dim=2).topk(k, dim=1).indices
-    inside = (best[:, :, None] * _STRETCH + torch.arange(_STRETCH)).flatten(1)
-    inside = torch.cat([inside, torch.arange(whole, width).expand(len(scores), -1)], dim=1)
-    values, places = scores.gather(1, inside).topk(k, dim=1)
-    return values, inside.gather(1, places)
 
 
 def ranks(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.intp]:

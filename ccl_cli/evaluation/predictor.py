@@ -1,8 +1,9 @@
-"""A student looks at whole videos: all windows of each, and the means over them, as soon as a video ends."""
+"""A student on whole videos: scores and features of all sliding windows, averaged per video."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,11 +15,11 @@ from ccl_cli.data.clips.windows import SlidingWindows, window_loader
 from ccl_cli.data.clips.workers import naming_lost_workers
 from ccl_cli.data.manifest import Video
 from ccl_cli.training.artefact import Artefact
-from ccl_cli.utils.distributed import rank, world_size
+from ccl_cli.utils.distributed import gather_objects, rank, total, world_size
 from ccl_cli.utils.progress import Reporter
 
 
-class Seen(NamedTuple):
+class VideoPrediction(NamedTuple):
     """One video.
 
     Shapes:
@@ -38,7 +39,26 @@ class Seen(NamedTuple):
     fault: str | None = None
 
 
-def watch(
+@dataclass(frozen=True)
+class SplitPredictions:
+    """All videos of one split.
+
+    Shapes:
+        scores: [V, K] mean softmax over windows; NaN where the video could not be read.
+        features: [V, D] mean feature over windows; NaN likewise.
+        labels: [V] int64.
+
+    Attributes:
+        unreadable: Reasons by row; includes the videos that are not on disk.
+    """
+
+    scores: Tensor
+    features: Tensor
+    labels: Tensor
+    unreadable: dict[int, str]
+
+
+def predict_videos(
     artefact: Artefact,
     videos: Sequence[Video],
     accelerator: Accelerator,
@@ -47,12 +67,12 @@ def watch(
     workers: int,
     title: str,
     mixed: bool = True,
-) -> Generator[Seen, None, None]:
+) -> Generator[VideoPrediction, None, None]:
     """Run the student over all windows of this process's share of the videos.
 
     Yields:
-        Each video once, in the order in which they end: that of the list, for each decoding process. What is
-        held meanwhile are the sums of the videos that have begun.
+        Each video once, in the order in which they end: that of the list, for each decoding process. Memory
+        holds the sums of the videos that have begun.
     """
     recipe, device = artefact.recipe, accelerator.device
     student = artefact.student.to(device)
@@ -65,19 +85,56 @@ def watch(
         rank=rank(),
         processes=world_size(),
     )
-    nothing = Seen(-1, torch.zeros(student.num_classes), torch.zeros(student.feature_dim))
-    sums: dict[int, Seen] = {}
+    zero = VideoPrediction(-1, torch.zeros(student.num_classes), torch.zeros(student.feature_dim))
+    sums: dict[int, VideoPrediction] = {}
     share = len(range(rank(), len(videos), world_size()))
     with Reporter(title, share, unit="video") as reporter, naming_lost_workers():
         for chunk in window_loader(dataset, workers=workers, pin_memory=device.type == "cuda"):
             if len(chunk.rows):
                 scores, features = _forward(artefact, chunk.windows, accelerator)
                 for row, score, feature in zip(chunk.rows.tolist(), scores, features, strict=True):
-                    before = sums.get(row, nothing)
-                    sums[row] = Seen(row, before.scores + score, before.feature + feature, before.windows + 1)
+                    sums[row] = _add(sums.get(row, zero), row, score, feature)
             reporter.advance(len(chunk.finished))
             for row in chunk.finished:
-                yield _mean(sums.pop(row, nothing), row, chunk.unreadable.get(row))
+                yield _mean(sums.pop(row, zero), row, chunk.unreadable.get(row))
+
+
+def predict_split(
+    artefact: Artefact,
+    videos: Sequence[Video],
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    workers: int,
+    title: str = "eval",
+) -> SplitPredictions:
+    """Run the student over all windows of all videos, shared among the processes."""
+    scores = torch.zeros(len(videos), artefact.student.num_classes)
+    features = torch.zeros(len(videos), artefact.student.feature_dim)
+    unreadable: dict[int, str] = {}
+    for video in predict_videos(
+        artefact, videos, accelerator, batch_size=batch_size, workers=workers, title=title
+    ):
+        scores[video.row], features[video.row] = video.scores, video.feature
+        if video.fault is not None:
+            unreadable[video.row] = video.fault
+    # Other processes' rows are zero. Summed on the device: those with GPUs cannot send what lies elsewhere.
+    scores, features = (total(each.to(accelerator.device)).cpu() for each in (scores, features))
+    for of_process in gather_objects(unreadable):
+        unreadable |= of_process
+    labels = torch.tensor([video.label for video in videos], dtype=torch.long)
+    return SplitPredictions(scores, features, labels, unreadable)
+
+
+def in_order(predictions: Iterable[VideoPrediction]) -> Generator[VideoPrediction, None, None]:
+    """The same in the order of the list; the ones that end before their turn wait."""
+    waiting: dict[int, VideoPrediction] = {}
+    turn = 0
+    for prediction in predictions:
+        waiting[prediction.row] = prediction
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
 
 
 def _forward(artefact: Artefact, windows: Tensor, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
@@ -89,6 +146,10 @@ def _forward(artefact: Artefact, windows: Tensor, accelerator: Accelerator) -> t
         return output.logits.float().softmax(dim=1).cpu(), output.feature.float().cpu()
 
 
-def _mean(sums: Seen, row: int, fault: str | None) -> Seen:
+def _add(sums: VideoPrediction, row: int, score: Tensor, feature: Tensor) -> VideoPrediction:
+    return VideoPrediction(row, sums.scores + score, sums.feature + feature, sums.windows + 1)
+
+
+def _mean(sums: VideoPrediction, row: int, fault: str | None) -> VideoPrediction:
     """A video without a window becomes NaN: zero divided by zero."""
-    return Seen(row, sums.scores / sums.windows, sums.feature / sums.windows, sums.windows, fault)
+    return VideoPrediction(row, sums.scores / sums.windows, sums.feature / sums.windows, sums.windows, fault)

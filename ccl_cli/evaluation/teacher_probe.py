@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.data.manifest import Manifest, Video
@@ -18,12 +19,11 @@ from ccl_cli.errors import DataError, UsageError
 from ccl_cli.evaluation.classifiers import (
     RULE,
     VERDICTS,
-    Labelled,
-    Neighbours,
-    ask_linear,
-    ask_neighbours,
-    comparable,
-    joined,
+    KnnProbe,
+    LabelledEmbeddings,
+    center_and_normalize,
+    probe_knn,
+    probe_linear,
 )
 from ccl_cli.evaluation.teacher_embeddings import Embedded, embed_videos
 from ccl_cli.teachers import Teacher
@@ -39,18 +39,18 @@ _log = logging.getLogger("ccl")
 
 
 @dataclass(frozen=True)
-class Parts:
+class ProbeSplits:
     """The videos and what they are for.
 
     Attributes:
         split: What ``test`` is: a split, or "held out" of the training videos.
-        asides: [R, N] bool, the training videos to choose on in each of R rounds; groups stay together.
+        validation: [R, N] bool, the training videos to choose on in each of R rounds; groups stay together.
     """
 
     split: str
     train: tuple[Video, ...]
     test: tuple[Video, ...]
-    asides: Tensor
+    validation: NDArray[np.bool_]
 
 
 def probe_teachers(
@@ -90,7 +90,7 @@ def probe_teachers(
     return _result(manifest, parts, teachers, embedded, k) if is_main() else {}
 
 
-def divide(manifest: Manifest, split: str | None) -> Parts:
+def divide(manifest: Manifest, split: str | None) -> ProbeSplits:
     """Which videos to learn from and which to test on.
 
     Raises:
@@ -102,26 +102,26 @@ def divide(manifest: Manifest, split: str | None) -> Parts:
     if split is None:
         split = next((name for name in ("test", "val") if manifest.split(name)), HELD_OUT)
     if split == HELD_OUT:
-        rows = replace(manifest, videos=train).hold_out(_TEST_SHARE)
-        train, test = rows.split("train"), rows.split("val")
+        divided = replace(manifest, videos=train).hold_out(_TEST_SHARE)
+        train, test = divided.split("train"), divided.split("val")
         _log.info("'%s' has no test split: %d training videos are held out.", manifest.name, len(test))
     else:
         test = manifest.split(split)
     if not test:
         what = "is too small to hold videos out" if split == HELD_OUT else f"has no {split} split"
         raise DataError(f"The data set '{manifest.name}' {what}.", "Give one with --data or --split.")
-    asides = [_set_aside(replace(manifest, videos=train), seed) for seed in range(_ROUNDS)]
-    return Parts(split, train, test, torch.tensor(asides))
+    validation = [_held_out(replace(manifest, videos=train), seed) for seed in range(_ROUNDS)]
+    return ProbeSplits(split, train, test, np.array(validation))
 
 
-def _set_aside(training: Manifest, seed: int) -> list[bool]:
+def _held_out(training: Manifest, seed: int) -> list[bool]:
     chosen = {video.id for video in training.hold_out(_CHOOSE_SHARE, seed).split("val")}
     return [video.id in chosen for video in training.videos]
 
 
 def _result(
     manifest: Manifest,
-    parts: Parts,
+    parts: ProbeSplits,
     teachers: Mapping[str, Teacher],
     embedded: Mapping[str, Embedded],
     k: int,
@@ -149,7 +149,7 @@ def _result(
 
 def embed_parts(
     teachers: Mapping[str, Teacher],
-    parts: Parts,
+    parts: ProbeSplits,
     *,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -191,7 +191,7 @@ def check_blind(teachers: Mapping[str, Teacher]) -> None:
             )
 
 
-def check_present(name: str, embedded: Embedded, parts: Parts) -> None:
+def check_present(name: str, embedded: Embedded, parts: ProbeSplits) -> None:
     """Stop when a teacher has found nothing in all the videos of one of the two parts.
 
     Raises:
@@ -237,7 +237,7 @@ def _teacher(teacher: Teacher, embedded: Embedded, videos: Sequence[Video]) -> d
 def probe(
     group: Sequence[str],
     manifest: Manifest,
-    parts: Parts,
+    parts: ProbeSplits,
     embedded: Mapping[str, Embedded],
     k: int = NEIGHBOURS,
     *,
@@ -251,13 +251,13 @@ def probe(
         parts: Its videos and what they are for.
         embedded: By teacher, of the training videos and then of those to test on.
         k: Neighbours.
-        with_linear: Whether to fit a linear layer too, which takes longest.
+        with_linear: Whether to fit logistic regressions too, which takes longest.
 
     Returns:
         Counts; unless no video is left, also figures in percent and verdicts.
     """
-    present = torch.stack([embedded[name].present for name in group]).all(dim=0)
-    border = len(parts.train)
+    present = torch.stack([embedded[name].present for name in group]).all(dim=0).numpy()
+    border, classes = len(parts.train), manifest.classes
     in_train, in_test = present[:border], present[border:]
     entry: dict[str, Any] = {
         "teachers": list(group),
@@ -267,30 +267,41 @@ def probe(
     if not in_train.any() or not in_test.any():
         _log.warning("No video to probe %s together: none has both.", " and ".join(group))
         return entry
-    values = [
-        comparable(embedded[name].value[:border][in_train], embedded[name].value[border:][in_test])
-        for name in group
-    ]
-    labels = torch.tensor([video.label for video in (*parts.train, *parts.test)])
-    own = (labels[:border][in_train], labels[border:][in_test])
-    train, test = (
-        Labelled(joined(each), label) for each, label in zip(zip(*values, strict=True), own, strict=True)
-    )
-    entry |= _figures(ask_neighbours(train, test, len(manifest.classes), k), manifest.classes)
+    train, test = _labelled(group, parts, embedded, present)
+    entry |= _figures(probe_knn(train, test, len(classes), k), classes)
     if with_linear:
-        found = ask_linear(train, test, parts.asides[:, in_train], len(manifest.classes))
-        entry |= {"linear": 100 * found.accuracy, "penalty": found.penalty}
+        linear = probe_linear(train, test, parts.validation[:, in_train])
+        entry |= {"linear": 100 * linear.accuracy, "penalty": linear.penalty}
     return entry
 
 
-def _figures(found: Neighbours, classes: Sequence[str]) -> dict[str, Any]:
-    by_name = dict(zip(classes, found.classes, strict=True))
+def _labelled(
+    group: Sequence[str],
+    parts: ProbeSplits,
+    embedded: Mapping[str, Embedded],
+    present: NDArray[np.bool_],
+) -> tuple[LabelledEmbeddings, LabelledEmbeddings]:
+    """Training and test embeddings; several teachers' are concatenated, each of length one before."""
+    border = len(parts.train)
+    in_train, in_test = present[:border], present[border:]
+    embeddings = (embedded[name].value.numpy() for name in group)
+    pairs = [center_and_normalize(each[:border][in_train], each[border:][in_test]) for each in embeddings]
+    train, test = (np.concatenate(each, axis=1) for each in zip(*pairs, strict=True))
+    labels = np.array([video.label for video in (*parts.train, *parts.test)])
+    return (
+        LabelledEmbeddings(train, labels[:border][in_train]),
+        LabelledEmbeddings(test, labels[border:][in_test]),
+    )
+
+
+def _figures(knn: KnnProbe, classes: Sequence[str]) -> dict[str, Any]:
+    by_name = dict(zip(classes, knn.classes, strict=True))
     ranked = sorted(by_name, key=lambda name: -(by_name[name].recall or 0))
     return {
-        "knn": 100 * found.knn,
-        "chance": 100 * found.chance,
+        "knn": 100 * knn.accuracy,
+        "chance": 100 * knn.chance,
         "verdicts": {
-            given: [name for name in ranked if by_name[name].verdict == given] for given in VERDICTS
+            verdict: [name for name in ranked if by_name[name].verdict == verdict] for verdict in VERDICTS
         },
         "per_class": {name: _in_percent(asdict(each)) for name, each in by_name.items()},
     }

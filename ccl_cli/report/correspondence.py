@@ -199,10 +199,10 @@ def _by_teacher(study: Study) -> list[_Teacher]:
 
 
 def _kept(teacher: _Teacher, split: str) -> Heard | None:
-    from ccl_cli.evaluation.correspondence import kept
+    from ccl_cli.evaluation.correspondence import cached_correspondence
 
     for run, name in teacher.places:
-        if found := kept(run.folder, name, split):
+        if found := cached_correspondence(run.folder, name, split):
             return _heard(teacher.title, run, found)
     return None
 

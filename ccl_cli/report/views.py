@@ -47,10 +47,10 @@ def views(study: Study) -> tuple[View, View]:
 
 @lru_cache(maxsize=4)
 def _view(folder: Path, split: str) -> View:
-    from ccl_cli.evaluation.prediction_cache import described
+    from ccl_cli.evaluation.prediction_cache import cached_predictions
 
-    found = described(folder, split)
-    features = found.described.features.numpy()
+    found = cached_predictions(folder, split)
+    features = found.predictions.features.numpy()
     read = np.isfinite(features).all(axis=1)
     if not read.any():
         raise DataError(f"None of the {split} videos of '{found.name}' can be read.")
@@ -59,7 +59,7 @@ def _view(folder: Path, split: str) -> View:
     return View(
         found.classes,
         tuple(video for video, there in zip(found.videos, read, strict=True) if there),
-        found.described.scores.numpy()[read],
+        found.predictions.scores.numpy()[read],
         features / np.maximum(lengths, 1e-12),
-        found.described.labels.numpy()[read],
+        found.predictions.labels.numpy()[read],
     )

@@ -1,4 +1,4 @@
-"""Approximate search with faiss, for libraries that are too large to be read whole for each question."""
+"""Approximate search with faiss, for libraries that are too large to be read whole for each query."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ccl_cli.search.store import Library
 from ccl_cli.utils.files import atomic_path
 
 FILE = "library.faiss"
-PROBES = 32  # lists of nearby vectors that a question looks into
+PROBES = 32  # lists of nearby vectors that a query looks into
 _NOTE = "faiss"
 _PER_LIST = 39  # vectors of the sample for each list, as many as faiss recommends
 
@@ -81,7 +81,7 @@ def check_installed() -> None:
     _faiss()
 
 
-def forget(folder: Path) -> None:
+def remove_index(folder: Path) -> None:
     """Remove the index, as it is of a library that is going to be another one."""
     (folder / FILE).unlink(missing_ok=True)
 
@@ -89,8 +89,9 @@ def forget(folder: Path) -> None:
 def _sample(library: Library, count: int) -> NDArray[np.float32]:
     """About so many vectors, drawn from the whole library."""
     rng, share = np.random.default_rng(0), count / len(library)
-    found = [vectors[rng.random(len(vectors)) < 1.1 * share] for _, vectors in library.blocks()]
-    return np.concatenate(found)
+    return np.concatenate(
+        [vectors[rng.random(len(vectors)) < 1.1 * share] for _, vectors in library.blocks()]
+    )
 
 
 def _faiss() -> Any:

@@ -1,24 +1,25 @@
-"""Make a library, or bring it up to date: only files that are new or have changed are looked at."""
+"""Make a library, or bring it up to date: only files that are new or have changed are read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from ccl_cli.data.video_paths import Raw, list_videos
-from ccl_cli.deploy.predict import Model, fingerprint, load_student, see
+from ccl_cli.deploy.predict import predict_files, refuse_several_processes
 from ccl_cli.errors import DataError, EnvironmentError_, UsageError
 from ccl_cli.evaluation.metrics import directions
-from ccl_cli.search.approximate import build, check_installed, forget
+from ccl_cli.evaluation.model import Model, fingerprint, load_student
+from ccl_cli.search.approximate import build, check_installed, remove_index
 from ccl_cli.search.store import FILE, Library, Stamp, create, open_library, stamp_of
 from ccl_cli.training.runs import locate_model
 from ccl_cli.utils.files import hold, remove_leftovers
 from ccl_cli.utils.signals import stopping_here
 
-Tell = Callable[[str, str], None]
+OnUnreadable = Callable[[str, str], None]
 
 
 @dataclass
@@ -28,9 +29,9 @@ class Updated:
     Attributes:
         folder: The library's.
         videos: How many it holds now.
-        added: New or changed ones that were looked at.
+        added: New or changed ones that were read.
         removed: Those that are gone, or were forgotten.
-        kept: Those below the same folders that had not changed.
+        unchanged: Those below the same folders that were not read again.
         unreadable: How many files and folders could not be read.
     """
 
@@ -38,18 +39,8 @@ class Updated:
     videos: int = 0
     added: int = 0
     removed: int = 0
-    kept: int = 0
+    unchanged: int = 0
     unreadable: int = 0
-
-
-class _Lazy:
-    """A model that is opened when it is needed: often nothing has changed."""
-
-    def __init__(self, path: Path, opened: Model | None = None) -> None:
-        self.path, self._opened = path, opened
-
-    def open(self) -> Model:
-        return self._opened or load_student(self.path)
 
 
 def index(
@@ -62,11 +53,11 @@ def index(
     approximate: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
-    tell: Tell = lambda path, reason: None,
+    on_unreadable: OnUnreadable = lambda path, reason: None,
 ) -> Updated:
     """Bring a library up to date with files and folders; what it holds from elsewhere stays.
 
-    Every video is kept as soon as it has been looked at, so that a kill costs those at hand.
+    Every video is put as soon as it has been read, so that a kill costs those at hand.
 
     Args:
         paths: Files and folders; none: those that the library was made from.
@@ -76,53 +67,69 @@ def index(
         rebuild: Begin with an empty library.
         approximate: Make an index for approximate search too.
         batch_size: Windows per forward pass; default the recipe's.
-        workers: Decoding processes; default as for :func:`ccl_cli.deploy.predict.see`.
-        tell: Is called with each path that cannot be read, and the reason.
+        workers: Decoding processes; default as for :func:`ccl_cli.deploy.predict.predict_files`.
+        on_unreadable: Is called with each path that cannot be read, and the reason.
 
     Raises:
         UsageError: nothing to index, a folder that holds something else, another model, or another process.
         DataError: a path that is not there, or a damaged library.
-        Interrupted: told to stop.
+        Interrupted: a signal stopped it.
     """
+    refuse_several_processes()
     folder, model = Path(folder), Path(model) if model else None
     _check_folder(folder)
     if approximate:
         check_installed()
-    raw, roots = _listed(folder, [Path(path) for path in paths], bool(forget_paths))
+    files, roots = _list_files(folder, [Path(path) for path in paths], bool(forget_paths))
     lock = folder / ".lock", f"Another process brings '{folder}' up to date.", "Wait for it to end."
-    stopped = f". What was looked at is in '{folder}'.", "The same command goes on."
-    # Opened first: without a model no folder is made.
-    fresh = load_student(model) if _begins_anew(folder, rebuild) else None
+    stopped = f". What was read is in '{folder}'.", "The same command goes on."
+    # Opened before the folder is made: without a model there is no library.
+    creating = rebuild or not (folder / FILE).is_file()
+    student = load_student(model) if creating else None
     try:
         with hold(*lock), stopping_here(*stopped):
             remove_leftovers(folder)
-            opened = _made(folder, model, rebuild, fresh)
+            if student is not None:
+                _create(folder, student)
+            path = student.path if student else own_model(folder, model)
             with open_library(folder, write=True) as library:
-                work = _Update(library, folder, tell)
-                work.forget(forget_paths)
-                work.bring(raw, roots, opened, batch_size, workers)
+                update = _Update(library, folder, on_unreadable)
+                update.forget(forget_paths)
+                new = update.compare(files, roots)
+                if new.videos:  # often nothing has changed, and no model is needed
+                    update.add(new, student or load_student(path), batch_size, workers)
+                update.result.videos = len(library)
                 if approximate:
                     build(library, folder)
     except OSError as error:
         raise EnvironmentError_(
             f"The library '{folder}' cannot be written: {error.strerror or error}.",
-            "What was looked at is kept: make room, and give the same command again.",
+            "What was read is kept: make room, and give the same command again.",
         ) from error
-    return work.done
+    return update.result
+
+
+def _create(folder: Path, student: Model) -> None:
+    remove_index(folder)
+    create(
+        folder,
+        model=student.path.absolute(),
+        fingerprint=student.fingerprint,
+        dim=student.artefact.student.feature_dim,
+    )
 
 
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"'{folder}' is a file.", "A library is a folder: name another one.")
-    ours = {".lock", FILE}
-    if folder.is_dir() and not (folder / FILE).exists():
-        strange = [path.name for path in folder.iterdir() if path.name not in ours and path.suffix != ".tmp"]
-        if strange:
-            raise UsageError(f"'{folder}' is not a library, and not empty.", "Name a new folder.")
+    if not folder.is_dir() or (folder / FILE).exists():
+        return
+    if any(path.name != ".lock" and path.suffix != ".tmp" for path in folder.iterdir()):
+        raise UsageError(f"'{folder}' is not a library, and not empty.", "Name a new folder.")
 
 
-def _listed(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[Raw, list[str]]:
-    """The files to keep, and the paths that they were found below."""
+def _list_files(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[Raw, list[str]]:
+    """The files that the library should hold, and the paths that they lie below."""
     roots = [_absolute(path) for path in paths]
     if not roots and (folder / FILE).is_file():
         with open_library(folder) as library:
@@ -138,21 +145,6 @@ def _listed(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[Raw,
                 "Is its disk there? --forget takes out of a library what it holds of a path.",
             )
     return list_videos([Path(root) for root in roots]), roots
-
-
-def _begins_anew(folder: Path, rebuild: bool) -> bool:
-    return rebuild or not (folder / FILE).is_file()
-
-
-def _made(folder: Path, model: Path | None, rebuild: bool, fresh: Model | None) -> _Lazy:
-    """The library's model, once there is a library of that model."""
-    if _begins_anew(folder, rebuild):
-        opened = fresh or load_student(model)
-        dim = opened.artefact.student.feature_dim
-        forget(folder)
-        create(folder, model=opened.path, fingerprint=opened.fingerprint, dim=dim)
-        return _Lazy(opened.path, opened)
-    return _Lazy(own_model(folder, model))
 
 
 def own_model(folder: Path, model: Path | None) -> Path:
@@ -183,73 +175,67 @@ def own_model(folder: Path, model: Path | None) -> Path:
 class _Update:
     """One update of an open library."""
 
-    def __init__(self, library: Library, folder: Path, tell: Tell) -> None:
-        self.library, self.done, self._tell = library, Updated(str(folder)), tell
-        self.known = library.known()
+    def __init__(self, library: Library, folder: Path, on_unreadable: OnUnreadable) -> None:
+        self.library, self.result = library, Updated(str(folder))
+        self.stamps: dict[str, Stamp | None] = {}
+        self._on_unreadable = on_unreadable
 
     def forget(self, paths: Sequence[Path]) -> None:
         """Take files and folders out, whether they are still there or not."""
         roots = [_absolute(path) for path in paths]
-        gone = [path for path in self.known if _within(path, roots)]
-        if paths and not gone:
+        forgotten = [path for path in self.library.known() if _within(path, roots)]
+        if paths and not forgotten:
             raise UsageError(f"The library holds nothing of '{paths[0]}'.", "Name it as it was indexed.")
-        self._drop(gone)
-        self.done.removed += len(gone)
+        self.library.drop(forgotten)
+        self.result.removed += len(forgotten)
         self.library.note("roots", [root for root in self.library.roots if not _within(root, roots)])
 
-    def bring(
-        self, raw: Raw, roots: Sequence[str], model: _Lazy, batch_size: int | None, workers: int | None
-    ) -> None:
-        """Look at what is new or has changed below some paths, and drop what is gone."""
-        stamps = {name: stamp_of(name) for name in raw.names}  # before reading: what changes meanwhile is new
-        below = [path for path in self.known if _within(path, roots) and not _within(path, raw.closed)]
-        changed = [path for path in below if self.known[path] != stamps.get(path)]
-        self._drop(changed)
-        self.done.removed += sum(path not in stamps for path in changed)
-        self.done.kept = len(below) - len(changed)
-        for path, reason in raw.closed.items():
-            self._pass_over(path, reason)
+    def compare(self, files: Raw, roots: Sequence[str]) -> Raw:
+        """Drop what has changed or is gone below some paths.
+
+        Returns:
+            The files to read: new and changed ones.
+        """
+        # Before anything is read: a file that changes meanwhile counts as new the next time.
+        self.stamps = {name: stamp_of(name) for name in files.names}
+        known = self.library.known()
+        below = [path for path in known if _within(path, roots) and not _within(path, files.closed)]
+        changed = {path for path in below if known[path] != self.stamps.get(path)}
+        self.library.drop(changed)
+        self.result.removed += sum(path not in self.stamps for path in changed)
+        self.result.unchanged = len(below) - len(changed)
+        for path, reason in files.closed.items():
+            self._skip(path, reason)
         self.library.note("roots", sorted({*self.library.roots, *roots}))
-        todo = tuple(video for video in raw.videos if str(video.path) not in self.known)
-        if todo:
-            self._look(Raw(todo), stamps, model.open(), batch_size, workers)
-        self.done.videos = len(self.library)
+        present = known.keys() - changed
+        return Raw(tuple(video for video in files.videos if str(video.path) not in present))
 
-    def _look(
-        self,
-        raw: Raw,
-        stamps: Mapping[str, Stamp | None],
-        model: Model,
-        batch_size: int | None,
-        workers: int | None,
-    ) -> None:
-        names = raw.names
-        # Else what is in the library would depend on when it was interrupted.
-        found = see(model, raw.videos, title="index", batch_size=batch_size, workers=workers, mixed=False)
-        with closing(found):
-            for seen in found:
-                name = names[seen.row]
-                stamp = stamps[name]
-                if seen.fault is not None or stamp is None:
-                    self._pass_over(name, seen.fault or "it was not there")
+    def add(self, files: Raw, model: Model, batch_size: int | None, workers: int | None) -> None:
+        """Read files, and put each into the library as soon as it has been read."""
+        # Not mixed: else the vectors would depend on where an earlier call was interrupted.
+        predictions = predict_files(
+            model, files.videos, title="index", batch_size=batch_size, workers=workers, mixed=False
+        )
+        names = files.names
+        with closing(predictions):
+            for prediction in predictions:
+                name = names[prediction.row]
+                stamp = self.stamps[name]
+                if prediction.fault is not None or stamp is None:
+                    self._skip(name, prediction.fault or "it was not there")
                     continue
-                unit, _ = directions(seen.feature[None])
-                self.library.put(name, stamp, seen.windows, unit[0].numpy())
-                self.done.added += 1
+                unit, _ = directions(prediction.feature[None])
+                self.library.put(name, stamp, prediction.windows, unit[0].numpy())
+                self.result.added += 1
 
-    def _pass_over(self, path: str, reason: str) -> None:
-        self.done.unreadable += 1
-        self._tell(path, reason)
-
-    def _drop(self, paths: Sequence[str]) -> None:
-        self.library.drop(paths)
-        for path in paths:
-            del self.known[path]
+    def _skip(self, path: str, reason: str) -> None:
+        self.result.unreadable += 1
+        self._on_unreadable(path, reason)
 
 
 def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100  (links stay as they are)
 
 
-def _within(path: str, roots: Sequence[str] | Mapping[str, str]) -> bool:
+def _within(path: str, roots: Iterable[str]) -> bool:
     return any(path == root or path.startswith(f"{root.rstrip(os.sep)}{os.sep}") for root in roots)

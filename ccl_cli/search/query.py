@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccl_cli.data.video_paths import Raw
-from ccl_cli.deploy.predict import load_student, see
+from ccl_cli.deploy.predict import predict_files
 from ccl_cli.errors import DataError
-from ccl_cli.evaluation.metrics import directions, highest, score_blocks
+from ccl_cli.evaluation.metrics import directions, score_blocks
+from ccl_cli.evaluation.model import Model, load_student
 from ccl_cli.search import approximate
 from ccl_cli.search.index import own_model
 from ccl_cli.search.store import Library, open_library, stamp_of
@@ -42,7 +43,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found for a query.
+    """The result of a query.
 
     Attributes:
         query: Its path, as it was named.
@@ -79,7 +80,7 @@ def search(
         model: A run folder or model file; None: the library's own.
         probes: Search approximately, in so many lists; None: exactly.
         batch_size: Windows per forward pass; default the recipe's.
-        workers: Decoding processes; default as for :func:`ccl_cli.deploy.predict.see`.
+        workers: Decoding processes; default as for :func:`ccl_cli.deploy.predict.predict_files`.
 
     Returns:
         One for each query, in order.
@@ -90,25 +91,29 @@ def search(
     """
     folder = Path(folder)
     path = own_model(folder, Path(model)) if model else None
-    found = _in_library(raw, folder)
-    faults = _look(raw, folder, path, found, batch_size, workers)
+    vectors = _known_vectors(raw, folder)
+    unknown = [row for row in range(len(raw.videos)) if row not in vectors]
+    faults: dict[int, str] = {}
+    if unknown:
+        student = load_student(path or own_model(folder, None))
+        faults = _add_vectors(vectors, raw, unknown, student, batch_size, workers)
     with open_library(folder) as library:
-        vectors = np.array([found[place] for place in sorted(found)], np.float32).reshape(-1, library.dim)
-        queries, _ = directions(torch.from_numpy(vectors))
+        array = np.array([vectors[row] for row in sorted(vectors)], np.float32).reshape(-1, library.dim)
+        queries, _ = directions(torch.from_numpy(array))
         count = min(top + (0 if keep_self else _ITSELF), len(library))
         if probes is None:
             cosines, numbers = nearest(library, queries, count)
         else:
             cosines, numbers = approximate.search(library, folder, queries.numpy(), count, probes)
         paths = library.paths(numbers.ravel().tolist())
-    rows = iter(zip(cosines.tolist(), numbers.tolist(), strict=True))
+    results = iter(zip(cosines.tolist(), numbers.tolist(), strict=True))
     answers = []
-    for place, name in enumerate(raw.names):
-        if place in faults:
-            answers.append(Answer(name, fault=faults[place]))
+    for row, name in enumerate(raw.names):
+        if row in faults:
+            answers.append(Answer(name, fault=faults[row]))
             continue
-        hits = [Hit(paths[n], cosine) for cosine, n in zip(*next(rows), strict=True) if n in paths]
-        answers.append(Answer(name, _chosen(name, hits, top, keep_self)))
+        hits = [Hit(paths[n], cosine) for cosine, n in zip(*next(results), strict=True) if n in paths]
+        answers.append(Answer(name, _best_hits(name, hits, top, keep_self)))
     return answers
 
 
@@ -124,51 +129,48 @@ def nearest(library: Library, queries: Tensor, top: int) -> tuple[NDArray[np.flo
     for block, vectors in library.blocks():
         of_block, gallery = torch.from_numpy(block), torch.tensor(vectors)
         for rows, scores in score_blocks(queries, gallery, _SCORES_AT_ONCE):
-            cosines, places = highest(scores, top)
+            cosines, places = scores.topk(min(top, len(block)), dim=1)
             candidates = torch.cat([best[rows], cosines], dim=1)
             best[rows], chosen = candidates.topk(top, dim=1)
             numbers[rows] = torch.cat([numbers[rows], of_block[places]], dim=1).gather(1, chosen)
     return best.numpy(), numbers.numpy()
 
 
-def _in_library(raw: Raw, folder: Path) -> Vectors:
-    """By place among the queries, the vectors of those that the library holds as they are now."""
-    found: Vectors = {}
+def _known_vectors(raw: Raw, folder: Path) -> Vectors:
+    """The vectors of the queries that the library holds as they are now, by row."""
+    vectors: Vectors = {}
     with open_library(folder) as library:
         if not len(library):
             raise DataError(f"The library '{folder}' holds no videos.", "Add some: ccl index my_videos.")
-        for place, name in enumerate(raw.names):
+        for row, name in enumerate(raw.names):
             known = library.find(os.path.abspath(name))  # noqa: PTH100  (links stay as they are)
             if known and known[0] == stamp_of(name):
-                found[place] = known[1]
-    return found
+                vectors[row] = known[1]
+    return vectors
 
 
-def _look(
+def _add_vectors(
+    vectors: Vectors,
     raw: Raw,
-    folder: Path,
-    model: Path | None,
-    found: Vectors,
+    rows: Sequence[int],
+    student: Model,
     batch_size: int | None,
     workers: int | None,
 ) -> dict[int, str]:
-    """Add the vectors of the other queries; why some cannot be read."""
-    unknown = [place for place in range(len(raw.videos)) if place not in found]
+    """Compute the vectors of the queries in some rows; why some cannot be read."""
     faults: dict[int, str] = {}
-    if not unknown:
-        return faults
-    opened = load_student(model or own_model(folder, None))
-    videos = [raw.videos[place] for place in unknown]
-    with closing(see(opened, videos, title="look", batch_size=batch_size, workers=workers)) as seen:
-        for each in seen:
-            if each.fault is None:
-                found[unknown[each.row]] = each.feature.numpy()
+    videos = [raw.videos[row] for row in rows]
+    predictions = predict_files(student, videos, title="queries", batch_size=batch_size, workers=workers)
+    with closing(predictions):
+        for prediction in predictions:
+            if prediction.fault is None:
+                vectors[rows[prediction.row]] = prediction.feature.numpy()
             else:
-                faults[unknown[each.row]] = each.fault
+                faults[rows[prediction.row]] = prediction.fault
     return faults
 
 
-def _chosen(query: str, hits: Sequence[Hit], top: int, keep_self: bool) -> tuple[Hit, ...]:
+def _best_hits(query: str, hits: Sequence[Hit], top: int, keep_self: bool) -> tuple[Hit, ...]:
     own = set() if keep_self else {os.path.abspath(query), os.path.realpath(query)}  # noqa: PTH100
     ordered = sorted(hits, key=lambda hit: (-hit.cosine, hit.path))
     return tuple(hit for hit in ordered if hit.path not in own)[:top]

@@ -162,15 +162,15 @@ def test_the_model_may_be_a_run_or_its_file(ccl, run, videos, clips_folder, tmp_
     ("command", "output"), [("predict", "o.csv"), ("predict", "o.jsonl"), ("embed", "o.npz")]
 )
 def test_stopped_it_keeps_what_was_finished(ccl, run, videos, monkeypatch, command, output):
-    real = predict.watch
+    real = predict.predict_videos
 
     def interrupted(*arguments, **settings):
-        for number, seen in enumerate(real(*arguments, **settings)):
+        for number, prediction in enumerate(real(*arguments, **settings)):
             if number == 3:
                 os.kill(os.getpid(), signal.SIGINT)
-            yield seen
+            yield prediction
 
-    monkeypatch.setattr(predict, "watch", interrupted)
+    monkeypatch.setattr(predict, "predict_videos", interrupted)
     result = ccl(command, "videos", "--output", output)
     partial = Path(output).with_suffix(f".partial{Path(output).suffix}")
     assert (result.code, result.out) == (130, "")
@@ -231,10 +231,12 @@ def test_embed(ccl, run, videos):
         assert file["embedding"].shape == (6, json.loads(str(file["about"]))["dim"])
         norms = np.linalg.norm(file["embedding"], axis=1)
     assert not np.allclose(norms, 1)
-    from ccl_cli.evaluation.prediction_cache import described
+    from ccl_cli.evaluation.prediction_cache import cached_predictions
 
-    kept = described(run, "test").described.features.numpy()
-    np.testing.assert_array_equal(np.load("f.npz")["embedding"], kept)  # what retrieval evaluation compares
+    features = cached_predictions(run, "test").predictions.features.numpy()
+    np.testing.assert_array_equal(
+        np.load("f.npz")["embedding"], features
+    )  # what retrieval evaluation compares
 
 
 def test_embed_of_what_cannot_be_read_and_of_nothing_to_write_to(ccl, run, videos):

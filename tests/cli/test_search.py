@@ -48,7 +48,7 @@ def test_index_says_what_it_did(ccl, run, videos):
         "videos": 7,
         "added": 0,
         "removed": 1,
-        "kept": 7,
+        "unchanged": 7,
         "unreadable": 1,
     }
     assert "Error: 1 cannot be read; the others are done." in result.err.splitlines()

@@ -28,6 +28,7 @@ from ccl_cli.deploy.example_clips import find_examples, some_clips
 from ccl_cli.deploy.export import export_model
 from ccl_cli.deploy.onnx import Deployed, open_onnx, open_torch, trace, write_onnx
 from ccl_cli.errors import DataError, EnvironmentError_, PluginError, UsageError
+from ccl_cli.evaluation.model import load_student
 from ccl_cli.students import Student
 from ccl_cli.training.artefact import load_model, save_model
 from ccl_cli.training.build import make_student
@@ -292,7 +293,7 @@ def test_files_that_are_named_are_compared_on(run, clips_folder, tmp_path):
     (odd / "notes.txt").write_text("no video")
     one = clips_folder / "set" / "test" / "down" / "0.mp4"
     (odd / "a b.MP4").write_bytes(one.read_bytes())
-    examples = find_examples(run / MODEL, CLASSES, [odd, one])
+    examples = find_examples(load_student(run / MODEL), [odd, one])
     assert [video.path.name for video in examples.check] == ["a b.MP4", "0.mp4"]
     assert examples.what == "the named files"
     assert {video.split for video in examples.choose} == {"train"}
@@ -303,7 +304,7 @@ def test_files_that_are_named_are_compared_on(run, clips_folder, tmp_path):
 def test_paths_without_a_video(run, tmp_path, name, said):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=said):
-        find_examples(run / MODEL, CLASSES, [tmp_path / name])
+        find_examples(load_student(run / MODEL), [tmp_path / name])
 
 
 @pytest.mark.parametrize("manifest", [None, "of other classes", "of videos that are gone"])
@@ -318,7 +319,7 @@ def test_without_the_runs_videos_ccl_draws_some(run, tmp_path, caplog, monkeypat
         gone = tuple(replace(video, path=tmp_path / "gone.mp4") for video in known.videos)
         replace(known, videos=gone).save(model.with_name(MANIFEST))
     monkeypatch.setattr(example_clips, "DRAWN", "clips:?classes=2&per_class=1&seconds=0.2&size=36")
-    examples = find_examples(model, CLASSES, [])
+    examples = find_examples(load_student(model), [])
     assert (examples.what, examples.labelled) == ("clips that ccl drew itself", ())
     assert all(video.path.is_file() for video in (*examples.check, *examples.choose))
     assert not {video.id for video in examples.check} & {video.id for video in examples.choose}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from safetensors import safe_open
 
 from ccl_cli.data.manifest import Video
 from ccl_cli.deploy.feature_file import check_features, feature_file
-from ccl_cli.deploy.predict import Feature, load_student
+from ccl_cli.deploy.predict import Feature
 from ccl_cli.errors import EnvironmentError_, Interrupted, UsageError
+from ccl_cli.evaluation.model import load_student
 from ccl_cli.utils.signals import Stopped
 from ccl_plugins.precomputed import open_table
 from tests.models import write_run
@@ -31,14 +33,10 @@ def vector(model, row: int) -> torch.Tensor:
 
 
 def feature(model, row: int, name: str) -> Feature:
-    from pathlib import Path
-
     return Feature(Video(name, Path(f"x/{name}.mp4"), 0, "test"), vector(model, row), row + 1, None)
 
 
 def write(path, model, names, stop=False):
-    from pathlib import Path
-
     with feature_file(path, model, "fp32") as features:
         for row, name in enumerate(names):
             features.add(feature(model, row, name))

@@ -201,29 +201,28 @@ def test_no_network_is_not_an_old_copy(run, web, monkeypatch):
             ask()
 
 
-def test_no_such_repository(web):
-    with pytest.raises(EnvironmentError_, match="There is no repository 'me/gone', or it is not for you"):
-        hub.pull("me/gone")
-
-
-def test_consent(web):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("gone", "There is no repository 'me/gone', or it is not for you"), ("gated", "asks for consent")],
+)
+def test_repositories_that_cannot_be_pulled(web, name, message):
     web.add("me/gated", {}, gated=True)
-    with pytest.raises(EnvironmentError_, match="asks for consent"):
-        hub.pull("me/gated")
+    with pytest.raises(EnvironmentError_, match=message):
+        hub.pull(f"me/{name}")
 
 
-def test_what_the_hub_answers(run, web):
-    web.refusal = (403, "You may not write to me.")
-    with pytest.raises(EnvironmentError_, match="answers 403: You may not write to me") as caught:
+@pytest.mark.parametrize(
+    ("refusal", "full", "message"),
+    [
+        ((403, "You may not write to me."), False, "answers 403: You may not write to me"),
+        (None, True, "answers 403: Your storage is full"),
+    ],
+)
+def test_an_upload_that_the_hub_refuses(run, web, refusal, full, message):
+    web.refusal, web.full = refusal, full
+    with pytest.raises(EnvironmentError_, match=message) as caught:
         hub.push(run, "me/mine")
     assert caught.value.hint == "See that the token may write there."
-
-
-def test_a_large_file_that_is_not_taken(run, web):
-    web.full = True
-    with pytest.raises(EnvironmentError_, match="answers 403: Your storage is full"):
-        hub.push(run, "me/mine")
-    assert "model.safetensors" not in web.repositories["me/mine"].files
 
 
 def test_an_output_that_is_there(web, tmp_path):

@@ -1,4 +1,4 @@
-"""What is kept of a run's teachers, and when it is not believed any more."""
+"""The cached correspondence of a run's teachers, and when it is measured anew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import CclError, DataError
 from ccl_cli.evaluation import correspondence as module
-from ccl_cli.evaluation.correspondence import Correspondence, kept, measure
+from ccl_cli.evaluation.correspondence import Correspondence, cached_correspondence, measure
 from ccl_cli.evaluation.teacher_probe import probe_teachers
 from ccl_cli.training.build import load_teacher
 from tests.report.pages import write_study
@@ -83,18 +83,18 @@ def module_window(video):
     return MiddleWindow(video, Clip())
 
 
-def test_it_is_kept_and_read_again_without_videos_and_teachers(run, clips, tmp_path):
-    assert kept(run, IMAGE, "test") is None
+def test_it_is_cached_and_read_again_without_videos_and_teachers(run, clips, tmp_path):
+    assert cached_correspondence(run, IMAGE, "test") is None
     found = measure(run, [TABLE, IMAGE], "test")
     shutil.rmtree(clips)
     (tmp_path / "r" / "image.safetensors").unlink()
     for name in (TABLE, IMAGE):
-        again = kept(run, name, "test")
+        again = cached_correspondence(run, name, "test")
         assert isinstance(again, Correspondence)
         assert again.samples == found[name].samples
         assert again.silent == found[name].silent
         assert again.probe == json.loads(json.dumps(found[name].probe))
-    assert kept(run, IMAGE, "train") is None
+    assert cached_correspondence(run, IMAGE, "train") is None
     assert found[TABLE].silent == "has no classes of its own"
     assert found[TABLE].samples == ()
 
@@ -102,7 +102,7 @@ def test_it_is_kept_and_read_again_without_videos_and_teachers(run, clips, tmp_p
 @pytest.mark.parametrize("part", ["data", "teachers", "rule", "damage", "half"])
 def test_what_is_stale_or_damaged_is_not_believed(run, monkeypatch, part):
     measure(run, [IMAGE], "test")
-    assert kept(run, IMAGE, "test") is not None
+    assert cached_correspondence(run, IMAGE, "test") is not None
     summary = json.loads((run / "summary.json").read_text())
     (file,) = run.glob("correspondence-*")
     if part == "rule":
@@ -117,7 +117,7 @@ def test_what_is_stale_or_damaged_is_not_believed(run, monkeypatch, part):
     else:
         summary["teachers"][IMAGE]["fingerprint"] = "another"
     (run / "summary.json").write_text(json.dumps(summary))
-    assert kept(run, IMAGE, "test") is None
+    assert cached_correspondence(run, IMAGE, "test") is None
 
 
 def test_one_teacher_that_is_gone_does_not_cost_the_other(run, tmp_path):
@@ -168,7 +168,7 @@ def test_samples_are_spread_over_each_verdict():
     ]
     present = torch.tensor([n % 2 == 1 or n > 3 for n in range(18)])  # the first of c0 and of c1 is silent
     verdicts = {"highly": names[:6], "weakly": names[6:7], "not": []}
-    chosen = module._chosen(verdicts, names, videos, present)
+    chosen = module._sample(verdicts, names, videos, present)
     assert [(verdict, video.id) for verdict, video in chosen] == [
         ("highly", "c1/1"),
         ("highly", "c4/0"),

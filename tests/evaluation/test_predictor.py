@@ -10,10 +10,11 @@ from ccl_cli.data.clips.transforms import eval_view, normalize
 from ccl_cli.data.clips.windows import SlidingWindows
 from ccl_cli.data.video.decode import iter_windows
 from ccl_cli.data.video_paths import list_videos
-from ccl_cli.deploy.predict import in_order, load_student, see
-from ccl_cli.evaluation.evaluate import describe
-from ccl_cli.evaluation.predictor import Seen
-from ccl_cli.training.artefact import load_model
+from ccl_cli.deploy.predict import embed, predict, predict_files
+from ccl_cli.errors import UsageError
+from ccl_cli.evaluation.model import load_student
+from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_split
+from ccl_cli.search.index import index
 from ccl_cli.training.device import set_up
 from tests.models import write_run
 
@@ -50,7 +51,9 @@ def alone(artefact, path: Path):
 )
 def test_every_video_is_the_mean_over_its_windows_in_order(run, folder, batch_size, workers):
     model, raw = load_student(run), list_videos([folder])
-    found = list(in_order(see(model, raw.videos, title="t", batch_size=batch_size, workers=workers)))
+    found = list(
+        in_order(predict_files(model, raw.videos, title="t", batch_size=batch_size, workers=workers))
+    )
     assert [seen.row for seen in found] == list(range(20))
     for seen, video in zip(found, raw.videos, strict=True):
         if video.path.name in ("0x.mp4", "empty.mp4"):
@@ -65,17 +68,15 @@ def test_every_video_is_the_mean_over_its_windows_in_order(run, folder, batch_si
 
 def test_evaluation_has_the_same_digits(run, folder):
     model, raw = load_student(run), list_videos([folder])
-    found = list(in_order(see(model, raw.videos, title="t", workers=0)))
-    described = describe(
-        load_model(run / "model.safetensors"), raw.videos, set_up("fp32"), batch_size=4, workers=0
+    found = list(in_order(predict_files(model, raw.videos, title="t", workers=0)))
+    predictions = predict_split(model.artefact, raw.videos, set_up("fp32"), batch_size=4, workers=0)
+    assert torch.equal(
+        torch.stack([seen.scores for seen in found]).nan_to_num(9), predictions.scores.nan_to_num(9)
     )
     assert torch.equal(
-        torch.stack([seen.scores for seen in found]).nan_to_num(9), described.scores.nan_to_num(9)
+        torch.stack([seen.feature for seen in found]).nan_to_num(9), predictions.features.nan_to_num(9)
     )
-    assert torch.equal(
-        torch.stack([seen.feature for seen in found]).nan_to_num(9), described.features.nan_to_num(9)
-    )
-    assert list(described.unreadable) == [seen.row for seen in found if seen.fault]
+    assert list(predictions.unreadable) == [seen.row for seen in found if seen.fault]
 
 
 def test_a_video_comes_as_soon_as_it_has_ended(run, folder):
@@ -84,7 +85,7 @@ def test_a_video_comes_as_soon_as_it_has_ended(run, folder):
     calls = []
     forward = model.artefact.student.forward
     model.artefact.student.forward = lambda video: calls.append(len(video)) or forward(video)
-    found = see(model, raw.videos, title="t", workers=0)
+    found = predict_files(model, raw.videos, title="t", workers=0)
     first = next(found)
     assert first.fault is not None  # empty.mp4
     second = next(found)
@@ -106,7 +107,9 @@ def test_numbers_that_are_not_finite_are_a_fault(run, clips_folder):
     model = load_student(run)
     with torch.no_grad():
         model.artefact.student.classifier.weight.fill_(torch.nan)
-    (seen,) = see(model, list_videos([clips_folder / "set/test/down/0.mp4"]).videos, title="t", workers=0)
+    (seen,) = predict_files(
+        model, list_videos([clips_folder / "set/test/down/0.mp4"]).videos, title="t", workers=0
+    )
     assert seen.fault == "the model makes numbers of it that are not finite"
 
 
@@ -118,9 +121,21 @@ def test_in_order_waits_for_no_more_than_it_must():
     def found():
         for row in rows:
             taken.append(row)
-            yield Seen(row, nothing, nothing)
+            yield VideoPrediction(row, nothing, nothing)
 
     ordered = in_order(found())
     assert next(ordered).row == 0
     assert taken == [1, 0]
     assert [seen.row for seen in ordered] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("command", [predict, embed])
+def test_a_launcher_with_several_processes_is_refused(run, folder, monkeypatch, command):
+    """Each of them would read a part of the videos, and all would write the same file."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="read by one process") as caught:
+        next(command(load_student(run), list_videos([folder]), workers=0))
+    assert caught.value.exit_code == 2
+    with pytest.raises(UsageError, match="read by one process"):
+        index([folder], "library")
+    assert not Path("library").exists()

@@ -6,31 +6,22 @@ import logging
 
 import numpy as np
 import pytest
-import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
 
 from ccl_cli.config.spec import parse_model
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.ucf import load_ucf51
 from ccl_cli.errors import DataError, UsageError
-from ccl_cli.evaluation import classifiers as module
-from ccl_cli.evaluation import teacher_probe as probing
+from ccl_cli.evaluation import teacher_probe
 from ccl_cli.evaluation.classifiers import (
     PENALTIES,
-    Labelled,
-    ask_linear,
-    ask_neighbours,
-    choose_penalty,
-    comparable,
-    fit_linear,
-    interval,
-    joined,
-    linear,
-    nearest,
-    per_class,
+    LabelledEmbeddings,
+    center_and_normalize,
+    predict_knn,
+    probe_classes,
+    probe_knn,
+    probe_linear,
+    recall_interval,
     verdict,
 )
 from ccl_cli.evaluation.teacher_probe import HELD_OUT, divide, embed_parts, probe_teachers
@@ -38,109 +29,61 @@ from ccl_cli.training.build import load_teachers
 from ccl_cli.training.fit_teacher import FitOptions, fit
 
 
-def blobs(counts, spread, seed=0, dim=6):
+def clusters(counts, spread, seed=0, dim=6):
     """Embeddings around one corner per class, and their labels."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    noise = torch.randn(len(labels), dim, generator=generator)
-    return Labelled(torch.eye(len(counts), dim)[labels] + spread * noise, labels)
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    noise = rng.normal(size=(len(labels), dim))
+    return LabelledEmbeddings((np.eye(len(counts), dim)[labels] + spread * noise).astype(np.float32), labels)
 
 
 def prepared(train, test):
-    return [
-        Labelled(value, each.labels)
-        for value, each in zip(comparable(train.value, test.value), (train, test), strict=True)
-    ]
+    pair = center_and_normalize(train.embeddings, test.embeddings)
+    return [LabelledEmbeddings(each, old.labels) for each, old in zip(pair, (train, test), strict=True)]
 
 
 # ---- the parts
 
 
-def test_neighbours_are_those_of_scikit_learn():
-    train, test = prepared(blobs([30] * 4, 0.7), blobs([20] * 4, 0.7, seed=1))
-    theirs = KNeighborsClassifier(5).fit(train.value.numpy(), train.labels.numpy())
-    counts = theirs.predict_proba(test.value.numpy())
-    clear = np.sort(counts, axis=1)[:, -1] > np.sort(counts, axis=1)[:, -2]
-    ours = nearest(train, test.value, 4, 5).numpy()
-    assert clear.sum() > 50
-    assert (ours == counts.argmax(axis=1))[clear].all()
-
-
-def test_the_nearer_neighbours_decide_a_tie_and_no_more():
-    train = Labelled(
-        torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0]]), dim=1),
-        torch.tensor([1, 0, 0]),
+@pytest.mark.parametrize(("k", "expected"), [(2, 1), (3, 0), (99, 0)])
+def test_the_nearer_neighbours_decide_a_tie_and_no_more(k, expected):
+    train = LabelledEmbeddings(
+        np.array([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0]], np.float32), np.array([1, 0, 0])
     )
-    query = torch.tensor([[1.0, 0.0]])
-    assert nearest(train, query, 2, 2).tolist() == [1]
-    assert nearest(train, query, 2, 3).tolist() == [0]
-    assert nearest(train, query, 2, 99).tolist() == [0]
+    assert predict_knn(train, np.array([[1.0, 0.0]], np.float32), k).tolist() == [expected]
 
 
-def test_the_linear_layer_is_that_of_scikit_learn():
-    train = blobs([40] * 3, 0.8)
-    penalty = 0.03
-    layer = fit_linear(train.value, train.labels, torch.zeros(7, 3), penalty)
-    theirs = LogisticRegression(C=1 / (penalty * 120), tol=1e-8, max_iter=1000)
-    theirs.fit(train.value.numpy(), train.labels.numpy())
-    torch.testing.assert_close(
-        layer[:-1].T, torch.tensor(theirs.coef_, dtype=torch.float32), atol=5e-3, rtol=5e-3
-    )
+def test_the_penalty_is_chosen_on_the_training_videos_alone():
+    train, test = prepared(clusters([20] * 4, 0.5, dim=16), clusters([20] * 4, 0.5, seed=1, dim=16))
+    validation = np.stack([np.arange(80) % 3 == 0, np.arange(80) % 3 == 1])
+    probed = probe_linear(train, test, validation)
+    shuffled = LabelledEmbeddings(-test.embeddings, test.labels[::-1])
+    assert probed.penalty in PENALTIES
+    assert probed.accuracy > 0.7
+    assert probe_linear(train, shuffled, validation).penalty == probed.penalty
+    # Labels without a pattern cannot be learnt.
+    noise = np.random.default_rng(0).permutation(train.labels)
+    assert probe_linear(LabelledEmbeddings(train.embeddings, noise), test, validation).accuracy < 0.5
 
 
-def test_the_penalty_is_chosen_on_what_is_set_aside_alone():
-    train, test = prepared(blobs([20] * 4, 0.5, dim=16), blobs([20] * 4, 0.5, seed=1, dim=16))
-    asides = torch.stack([torch.arange(80) % 3 == 0, torch.arange(80) % 3 == 1])
-    scaler = StandardScaler().fit(train.value.numpy())
-    value, labels = scaler.transform(train.value.numpy()), train.labels.numpy()
-
-    def theirs(penalty, rows):
-        return LogisticRegression(C=1 / (penalty * len(rows)), max_iter=1000).fit(value[rows], labels[rows])
-
-    def share(penalty):
-        rounds = [(np.flatnonzero(~aside), np.flatnonzero(aside)) for aside in asides.numpy()]
-        return np.mean([theirs(penalty, rest).score(value[out], labels[out]) for rest, out in rounds])
-
-    predicted, penalty = linear(train, test.value, asides, 4)
-    shares = {each: share(each) for each in PENALTIES[:5]}
-    assert len(set(shares.values())) > 2
-    assert penalty != PENALTIES[0]
-    assert shares[penalty] >= max(shares.values()) - 0.02  # one video of the 53
-    agreed = predicted.numpy() == theirs(penalty, np.arange(80)).predict(scaler.transform(test.value.numpy()))
-    assert agreed.mean() > 0.97  # it was fitted again, to all of them
-    assert linear(train, -test.value, asides, 4)[1] == penalty  # whatever the test videos are
+@pytest.mark.parametrize("share", [0, 1])
+def test_without_a_video_to_choose_on_the_penalty_is_the_default(share):
+    train = clusters([3, 3], 0.1)
+    probed = probe_linear(train, train, np.full((2, 6), share, bool))
+    assert (probed.accuracy, probed.penalty) == (1.0, 0.01)
 
 
-def test_weaker_penalties_are_left_out_once_two_do_worse(monkeypatch):
-    shares = [0.4, 0.4, 0.4, 0.5, 0.5, 0.3, 0.4, 0.9]  # the last one is not seen
-    tried = []
-
-    def fitted(value, labels, start, penalty):
-        tried.append(penalty)
-        return start + 1
-
-    monkeypatch.setattr(module, "fit_linear", fitted)
-    monkeypatch.setattr(module, "_accuracy", lambda train, aside, layer: shares[int(layer[0, 0]) - 1])
-    penalty, layer = choose_penalty(blobs([3, 3], 1.0), (torch.arange(6) % 2 == 0)[None], 2)
-    assert tried == list(PENALTIES[:7])
-    assert (penalty, float(layer[0, 0])) == (PENALTIES[3], 4)  # of equal ones the strongest
-
-
-def test_without_a_video_to_choose_on_the_penalty_is_the_usual_one():
-    train = blobs([3, 3], 0.1)
-    for asides in (torch.zeros(2, 6, dtype=torch.bool), torch.ones(2, 6, dtype=torch.bool)):
-        predicted, penalty = linear(train, train.value, asides, 2)
-        assert penalty == 0.01
-        assert predicted.tolist() == train.labels.tolist()
+def test_training_videos_of_one_class_predict_that_class():
+    train, test = clusters([5], 0.1), clusters([5, 5], 0.1)
+    assert probe_linear(train, test, np.zeros((1, 5), bool)).accuracy == 0.5
 
 
 def test_intervals_are_exact():
     # Clopper and Pearson's, by their definition: the tail of the binomial at the end is 2.5 %.
-    low, high = interval(7, 10)
-    assert (low, high) == pytest.approx((0.34755, 0.93326), abs=1e-5)
-    assert interval(0, 10) == (0.0, pytest.approx(1 - 0.025**0.1))
-    assert interval(10, 10) == (pytest.approx(0.025**0.1), 1.0)
-    assert interval(0, 0) == (0.0, 1.0)
+    assert recall_interval(7, 10) == pytest.approx((0.34755, 0.93326), abs=1e-5)
+    assert recall_interval(0, 10) == (0.0, pytest.approx(1 - 0.025**0.1))
+    assert recall_interval(10, 10) == (pytest.approx(0.025**0.1), 1.0)
+    assert recall_interval(0, 0) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -160,52 +103,42 @@ def test_the_thresholds(low, chance, expected):
 
 
 def test_one_answer_to_everything_is_no_knowledge():
-    labels = torch.tensor([0] * 90 + [1] * 10)
-    large, small = per_class(torch.zeros(100, dtype=torch.long), labels, labels, 2)
+    labels = np.array([0] * 90 + [1] * 10)
+    large, small, absent = probe_classes(np.zeros(100, int), labels, labels, 3)
     assert (large.recall, large.chance, large.verdict) == (1.0, 1.0, "not")
     assert (small.recall, small.verdict) == (0.0, "not")
-
-
-def test_a_class_without_test_videos_has_no_verdict():
-    *_, last = per_class(torch.tensor([0]), torch.tensor([0]), torch.tensor([0, 1]), 2)
-    assert (last.videos, last.recall, last.verdict) == (0, None, None)
+    assert (absent.videos, absent.recall, absent.verdict) == (0, None, None)
 
 
 def test_verdicts_on_noise_and_on_knowledge():
     """Of 60 classes that nothing tells, the 95 % interval lets a few through at most."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(60).repeat(20)
-    noise = [Labelled(torch.randn(1200, 8, generator=generator), labels) for _ in range(2)]
-    found = ask_neighbours(*prepared(*noise), 60, 10)
-    assert sum(each.verdict != "not" for each in found.classes) <= 4
-    assert found.knn < 0.04
-    assert found.chance == pytest.approx(1 / 60)
-    parts = prepared(blobs([20] * 5, 0.05), blobs([20] * 5, 0.05, seed=1))
-    sharp = ask_neighbours(*parts, 5, 10)
-    assert (sharp.knn, ask_linear(*parts, (torch.arange(100) % 5 == 0)[None], 5).accuracy) == (1.0, 1.0)
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(60), 20)
+    noise = [LabelledEmbeddings(rng.normal(size=(1200, 8)), labels) for _ in range(2)]
+    knn = probe_knn(*prepared(*noise), 60, 10)
+    assert sum(each.verdict != "not" for each in knn.classes) <= 4
+    assert knn.accuracy < 0.04
+    assert knn.chance == pytest.approx(1 / 60)
+    parts = prepared(clusters([20] * 5, 0.05), clusters([20] * 5, 0.05, seed=1))
+    sharp = probe_knn(*parts, 5, 10)
+    assert (sharp.accuracy, probe_linear(*parts, (np.arange(100) % 5 == 0)[None]).accuracy) == (1.0, 1.0)
     assert {each.verdict for each in sharp.classes} == {"highly"}
 
 
-def test_a_pair_knows_what_either_knows():
-    """One part tells the first bit of the class, the other the second."""
-    labels = torch.arange(4).repeat(30)
-    generator = torch.Generator().manual_seed(0)
-
-    def part(bit):
-        return 3.0 * bit[:, None] + torch.randn(120, 5, generator=generator)
-
-    halves = [[part(labels // 2), part(labels % 2)] for _ in range(2)]
-    pairs = [comparable(train, test) for train, test in zip(*halves, strict=True)]
-    train, test = (joined(each) for each in zip(*pairs, strict=True))
-    torch.testing.assert_close(train.norm(dim=1), torch.ones(120))
-    asides = (torch.arange(120) % 5 == 0)[None]
-
-    def shares(one, other):
-        parts = Labelled(one, labels), Labelled(other, labels)
-        return ask_neighbours(*parts, 4, 10).knn, ask_linear(*parts, asides, 4).accuracy
-
-    assert min(shares(train, test)) > 0.9
-    assert max(share for pair in pairs for share in shares(*pair)) < 0.7
+def test_a_pair_knows_what_either_knows(tmp_path):
+    """One teacher tells the first bit of the class, the other the second."""
+    videos = [
+        Video(f"{split}/{label}/{number}", f"/x/{label}.mp4", label, split)
+        for split in ("train", "test")
+        for label in range(4)
+        for number in range(30)
+    ]
+    made = Manifest("made", tuple("abcd"), tuple(videos))
+    rng = np.random.default_rng(0)
+    data, one = tables(tmp_path, made, lambda v: 3 * (v.label // 2) + rng.normal(size=5))
+    _, other = tables(tmp_path, made, lambda v: 3 * (v.label % 2) + rng.normal(size=5), "u.npz")
+    *single, pair = probe_teachers(data, [one, other.replace("audio", "image")], workers=0)["probes"]
+    assert min(pair["knn"], pair["linear"]) > 90
+    assert max(each[figure] for each in single for figure in ("knn", "linear")) < 70
 
 
 # ---- which videos are for what
@@ -236,17 +169,17 @@ def manifest(**counts):
         ({"train": 16}, None, HELD_OUT, (24, 8)),
     ],
 )
-def test_what_is_tested_and_what_is_set_aside(counts, asked, split, sizes):
+def test_the_test_videos_and_the_rounds_of_validation(counts, asked, split, sizes):
     parts = divide(manifest(**counts), asked)
     assert (parts.split, len(parts.train), len(parts.test)) == (split, *sizes)
     assert not {video.id for video in parts.train} & {video.id for video in parts.test}
-    assert len({tuple(aside.tolist()) for aside in parts.asides}) == len(parts.asides) > 1
-    for aside in parts.asides:
-        assert 0 < aside.sum() < len(parts.train) / 2
+    assert len({tuple(held_out.tolist()) for held_out in parts.validation}) == len(parts.validation) > 1
+    for held_out in parts.validation:
+        assert 0 < held_out.sum() < len(parts.train) / 2
         chosen, rest = (
             {
                 video.id.rpartition("_")[0]
-                for video, out in zip(parts.train, aside, strict=True)
+                for video, out in zip(parts.train, held_out, strict=True)
                 if out == wanted
             }
             for wanted in (True, False)
@@ -380,7 +313,7 @@ def test_what_the_authors_audio_embeddings_tell_of_ucf51(ucf51):
     known = load_data(data)
     parts = divide(known, None)
     embedded = embed_parts(load_teachers([teacher]), parts, workers=0)
-    found = probing.probe(["audio:precomputed"], known, parts, embedded, with_linear=False)
+    found = teacher_probe.probe(["audio:precomputed"], known, parts, embedded, with_linear=False)
     assert parts.split == "test"
     assert found["train"] == {"present": 4893, "videos": 4901}
     assert found["test"] == {"present": 1944, "videos": 1944}

@@ -136,7 +136,7 @@ def empty(world: World, disk: Disk) -> None:
     shutil.copytree(
         world.run,
         disk.folder / "run",
-        ignore=shutil.ignore_patterns("state", "described-*", "correspondence-*"),
+        ignore=shutil.ignore_patterns("state", "predictions-*", "correspondence-*"),
     )
     (disk.folder / "precious.txt").write_text("somebody's")
 

@@ -23,9 +23,9 @@ from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.video_writer import write_clip
-from ccl_cli.deploy.predict import fingerprint
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.evaluation.metrics import recognition, retrieval
+from ccl_cli.evaluation.model import fingerprint
 from ccl_cli.search.store import create, open_library, stamp_of
 from tests.conftest import moving_stripes
 from tests.reliability.measured import Watch, ccl

@@ -542,7 +542,7 @@ def _precomputed(folder: Path) -> Reading:
 
 @reader("features kept beside a run", 1_200)
 def _described(folder: Path) -> Reading:
-    from ccl_cli.evaluation.prediction_cache import _read as read_described
+    from ccl_cli.evaluation.prediction_cache import CacheHeader, read_cache
 
     key, path = {"model": "m", "videos": "v"}, folder / "d.safetensors"
     tensors = {
@@ -554,7 +554,7 @@ def _described(folder: Path) -> Reading:
 
     def read(data: bytes) -> object:
         path.write_bytes(tensors_with(data, tensors))
-        return read_described(path, key, [1, 1])
+        return read_cache(path, CacheHeader(**key), [1, 1])
 
     return [{**key, "unreadable": {"0": "cut off"}}], read
 
@@ -720,7 +720,7 @@ def _correspondences(folder: Path) -> Reading:
     seed = {"key": None, "probe": {"x": 1}, "samples": [sample], "silent": ""}
     path = correspondence._path(correspondence.RunFolder(run), "audio:cnn14", "test")
     path.parent.mkdir(exist_ok=True)
-    return [seed], to_file(path, lambda: correspondence.kept(run, "audio:cnn14", "test"))
+    return [seed], to_file(path, lambda: correspondence.cached_correspondence(run, "audio:cnn14", "test"))
 
 
 # ---- plugins

@@ -1,0 +1,73 @@
+"""A published student and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.errors import WeightsError
+from ccl_cli.training.artefact import Artefact, load_model
+from ccl_cli.training.runs import MANIFEST, RunFolder, locate_model
+
+
+@dataclass(frozen=True)
+class Model:
+    """A published student.
+
+    Attributes:
+        path: Its file.
+        artefact: What is in it.
+        run: The run folder that was named; None for a model file alone.
+    """
+
+    path: Path
+    artefact: Artefact
+    run: RunFolder | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the file."""
+        return fingerprint(self.path)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The list of videos that lies beside the file; None without one."""
+        path = self.path.with_name(MANIFEST)
+        return Manifest.load(path) if path.is_file() else None
+
+    def metadata(self) -> dict[str, Any]:
+        """What identifies it, as plain values."""
+        return {
+            "path": str(self.path.absolute()),
+            "sha256": self.fingerprint,
+            "student": str(self.artefact.recipe.student),
+            "step": self.artefact.header.get("step"),
+        }
+
+
+def load_student(run: str | Path | None = None) -> Model:
+    """The student of a run, a model file, or of the newest run if none is named.
+
+    Raises:
+        DataError: there is no such run.
+        WeightsError: it has no model, or a damaged one.
+    """
+    folder, path = locate_model(run)
+    return Model(path, load_model(path), folder)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a model file.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"The model '{path}' cannot be read: {error.strerror}.") from error
