@@ -101,13 +101,8 @@ def test_several_folders_in_one_library(run, videos, read_files):
     assert counts(update([videos / "test"], LIBRARY)) == (18, 6, 0, 0, 0)
     assert counts(update([], LIBRARY)) == (18, 0, 18, 0, 0)
     shutil.rmtree(videos / "test" / "down")
-    assert counts(update([videos / "train"], LIBRARY)) == (
-        18,
-        0,
-        12,
-        0,
-        0,
-    )  # the other folder is not read_files at
+    # The other folder is not compared.
+    assert counts(update([videos / "train"], LIBRARY)) == (18, 0, 12, 0, 0)
     assert counts(update([], LIBRARY)) == (15, 0, 15, 3, 0)
     assert counts(update([], LIBRARY, forget_paths=[videos / "train"])) == (3, 0, 0, 12, 0)
     assert counts(update([], LIBRARY)) == (3, 0, 3, 0, 0)
@@ -218,7 +213,7 @@ def test_a_damaged_library_is_a_sentence_and_can_be_made_anew(run, videos, conte
 
 
 def test_stopped_in_the_middle_it_goes_on(run, videos, read_files, monkeypatch):
-    """A signal between two videos: what was read_files at is kept, and the end is that of one call."""
+    """A signal between two videos: what was read is in the library, and the end is that of one call."""
     real = predict.predict_videos
 
     def interrupted(*arguments, **settings):
