@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from ccl_cli import registry
-from ccl_cli.config.load import check_recipe, method_options
+from ccl_cli.config.load import check_recipe, merged, method_options
 from ccl_cli.config.recipe import Bench, Recipe, Tune, columns
 from ccl_cli.errors import RecipeError, UsageError
 from ccl_cli.utils.sentences import invalid
@@ -180,7 +180,7 @@ def _rows(recipe: Recipe) -> Iterator[Row]:
     )
     for table, entries, of_label in tables:
         for label, entry in of_label.items():
-            changes = {"method": entry} if isinstance(entry, str) else dict(entry)
+            changes = recipe.method_changes(entry) if isinstance(entry, str) else dict(entry)
             changes.pop("setups", None)
             changed = recipe_with(recipe, changes, f"bench.{entries}.{label}")
             methods = tuple(changed.method)
@@ -201,12 +201,9 @@ def recipe_with(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recip
     Raises:
         RecipeError: an unknown key or a bad value; names ``where``.
     """
-    values = recipe.model_dump(mode="json", exclude={"bench"})
-    for key, value in changes.items():
-        merges = isinstance(value, Mapping) and isinstance(values.get(key), dict) and key != "method"
-        values[key] = values[key] | dict(value) if merges else value
+    values = recipe.model_dump(mode="json", exclude={"methods", "bench"})
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(merged(values, changes))
     except ValidationError as error:
         raise invalid(error, Recipe, tuple(where.split("."))) from None
 

@@ -49,9 +49,11 @@ def load_recipe(
     layers = Layers()
     if name:
         layers.read(_locate(name))
-    for key, value in (flags or {}).items():
-        if value is not None:
-            layers.assign(tuple(key.split(".")), value, "the command line")
+    typed = {key: value for key, value in (flags or {}).items() if value is not None}
+    if "method" in typed:
+        layers.choose_method(typed.pop("method"))
+    for key, value in typed.items():
+        layers.assign(tuple(key.split(".")), value, "the command line")
     for text in overrides:
         layers.assign(*_override(text), f"--set {text}")
     try:
@@ -62,8 +64,8 @@ def load_recipe(
 
 def to_yaml(recipe: Recipe) -> str:
     """The recipe with every default written out; reads back equal."""
-    left_out = {"bench"} if recipe.bench is None else set()
-    return yaml_text.dump(recipe.model_dump(mode="json", exclude=left_out))
+    empty = {key for key in ("methods", "bench") if not getattr(recipe, key)}
+    return yaml_text.dump(recipe.model_dump(mode="json", exclude=empty))
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -119,7 +121,18 @@ class Layers:
         if "extends" in values:
             family = (*children, path.resolve())
             self.read(_parent(values.pop("extends"), family, origins.pop(("extends",))), family)
-        self.values = _merged(self.values, _expanded(values))
+        self._lay(values, origins)
+
+    def choose_method(self, name: str) -> None:
+        """Lay a method that a flag names, and the keys that go with it, over what is there."""
+        section = self.values.get("methods")
+        entry = section.get(name) if isinstance(section, dict) else None
+        changes = {"method": name, **(entry if isinstance(entry, dict) else {})}
+        written = {keys[2:]: at for keys, at in self.origins.items() if keys[:2] == ("methods", name)}
+        self._lay(changes, {**written, ("method",): "the command line"})
+
+    def _lay(self, values: dict[str, Any], origins: Mapping[Keys, str]) -> None:
+        self.values = merged(self.values, _expanded(values))
         self.origins |= origins
 
     def assign(self, keys: Keys, value: Any, origin: str) -> None:
@@ -136,10 +149,10 @@ class Layers:
         self.values = _expanded(self.values)
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any], at: Keys = ()) -> dict[str, Any]:
-    """Sections are merged by key; methods, a benchmark's rows and anything else, a list too, are replaced."""
+def merged(below: Mapping[str, Any], above: Mapping[str, Any], at: Keys = ()) -> dict[str, Any]:
+    """Merge sections by key; replace methods, a benchmark's rows and all else, lists too, as a whole."""
     both = {
-        key: _merged(below[key], value, (*at, key))
+        key: merged(below[key], value, (*at, key))
         for key, value in above.items()
         if isinstance(value, dict) and isinstance(below.get(key), dict) and not _whole(*at, key)
     }
@@ -148,7 +161,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any], at: Keys = ()) -> dict
 
 def _whole(*keys: str) -> bool:
     # Merged with its parent's, a child's could not drop an option or a method.
-    return keys == ("method",) or keys[:-1] in (("bench", "methods"), ("bench", "ablations"))
+    return keys == ("method",) or keys[:-1] in (("methods",), ("bench", "methods"), ("bench", "ablations"))
 
 
 def _expanded(values: dict[str, Any]) -> dict[str, Any]:
