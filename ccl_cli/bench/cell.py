@@ -22,7 +22,7 @@ from ccl_cli.utils.signals import STOPPING
 
 
 @dataclass(frozen=True)
-class Place:
+class Device:
     """Where a cell computes.
 
     Attributes:
@@ -36,7 +36,7 @@ class Place:
     threads: int | None = None
 
 
-def run_cell(cell: Cell, folder: Path, place: Place) -> None:
+def run_cell(cell: Cell, folder: Path, device: Device) -> None:
     """Train what is left of a cell and evaluate it; the target of a process.
 
     The exit code is 0, or that of the error, which is also left in the folder.
@@ -45,19 +45,19 @@ def run_cell(cell: Cell, folder: Path, place: Place) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
     end_with_parent()
-    _say_into(folder / LOG)
-    os.environ.update(place.environment)
+    _redirect_output(folder / LOG)
+    os.environ.update(device.environment)
     console.configure()
     code = 0
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # one that came since the start is raised here
-        _finish(cell, folder, place.threads)
+        _finish(cell, folder, device.threads)
     except KeyboardInterrupt:
         code = Interrupted.exit_code
     except BaseException as error:
         code = console.report(error)
         if not isinstance(error, Interrupted):
-            leave_error(folder, error, code)
+            write_error(folder, error, code)
     with suppress(OSError):  # the log may lie on a full disk
         sys.stdout.flush()
         sys.stderr.flush()
@@ -70,14 +70,14 @@ def figures(cell: Cell, folder: Path) -> dict[str, Any] | None:
     if not _trained(cell, run):
         return None
     evaluations: dict[str, dict[str, Any]] = run.summary.get("evaluation", {})
-    return next((found for name, found in evaluations.items() if name.endswith(f"-{_split(cell)}")), None)
+    return next((each for name, each in evaluations.items() if name.endswith(f"-{_split(cell)}")), None)
 
 
-def leave_error(folder: Path, error: BaseException, code: int) -> None:
-    """Write why a cell failed, for the tables and for whoever looks into the folder, if the disk takes it."""
-    known = error.errors[0] if isinstance(error, Several) else error
-    message = known.message if isinstance(known, CclError) else f"{type(error).__name__}: {error}"
-    hint = known.hint if isinstance(known, CclError) else None
+def write_error(folder: Path, error: BaseException, code: int) -> None:
+    """Write why a cell failed, for the tables and for readers of the folder, if the disk takes it."""
+    first = error.errors[0] if isinstance(error, Several) else error
+    message = first.message if isinstance(first, CclError) else f"{type(error).__name__}: {error}"
+    hint = first.hint if isinstance(first, CclError) else None
     with suppress(OSError):
         write_text(folder / ERROR, json.dumps({"message": message, "hint": hint, "exit_code": code}) + "\n")
 
@@ -85,6 +85,14 @@ def leave_error(folder: Path, error: BaseException, code: int) -> None:
 def reason(folder: Path) -> str:
     """Why a cell failed, in one sentence; "" when nothing is known."""
     return str(read_json(folder / ERROR).get("message", ""))
+
+
+def failed_at(folder: Path) -> int | None:
+    """When a cell failed last, in nanoseconds of the disk's clock; None: it has not since it last began."""
+    try:
+        return (folder / ERROR).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _finish(cell: Cell, folder: Path, threads: int | None) -> None:
@@ -111,8 +119,8 @@ def _split(cell: Cell) -> str:
     return "val" if cell.phase == "tune" else "test"
 
 
-def _say_into(path: Path) -> None:
-    """Everything this process and its children print goes to a file."""
+def _redirect_output(path: Path) -> None:
+    """Write everything that this process and its children print to a file."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(file, stream)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from ccl_cli import registry
-from ccl_cli.config.load import check_recipe, method_options
+from ccl_cli.config.load import check_recipe, merged, method_options
 from ccl_cli.config.recipe import Bench, Recipe, Tune, columns
 from ccl_cli.errors import RecipeError, UsageError
 from ccl_cli.utils.sentences import invalid
@@ -73,11 +73,11 @@ def final_cells(recipe: Recipe, factors: Factors) -> list[Cell]:
         RecipeError: no benchmark in the recipe, or a row that is no valid recipe.
     """
     bench = section(recipe)
-    known = {(row, setup): factor for row, by in bench.weights.items() for setup, factor in by.items()}
-    known |= factors
+    weights = {(row, setup): factor for row, by in bench.weights.items() for setup, factor in by.items()}
+    weights |= factors
     return [
-        _cell(row, setup, teachers, seed, known.get((row.tuned_as, setup), 1.0), "final")
-        for row in _chosen(recipe)
+        _cell(row, setup, teachers, seed, weights.get((row.tuned_as, setup), 1.0), "final")
+        for row in _rows_to_run(recipe)
         for setup, teachers in row.cells_of(bench.setups).items()
         for seed in bench.seeds
     ]
@@ -93,7 +93,7 @@ def tune_cells(recipe: Recipe, *, hold_out: bool) -> list[Cell]:
     bench = section(recipe)
     if bench.tune is None:
         return []
-    tuned = {row.tuned_as for row in _chosen(recipe)}
+    tuned = {row.tuned_as for row in _rows_to_run(recipe)}
     cells = [
         _cell(row, setup, teachers, seed, factor, "tune")
         for row in _rows(recipe)
@@ -125,18 +125,21 @@ def only(recipe: Recipe, methods: Collection[str], setups: Collection[str]) -> R
         UsageError: there is no such row or column.
     """
     bench = section(recipe)
-    entries = {*bench.methods, *bench.ablations}
-    for what, wanted, known in (("row", methods, entries), ("setup", setups, bench.setups)):
-        if unknown := [name for name in wanted if name not in known]:
-            raise UsageError(
-                f"The benchmark has no {what} '{unknown[0]}'.", f"It has {', '.join(sorted(known))}."
-            )
-    columns = {name: bench.setups[name] for name in setups or bench.setups}
-    return _with_bench(recipe, setups=columns, rows=tuple(methods) or bench.rows)
+    _refuse_unknown("row", methods, {*bench.methods, *bench.ablations})
+    _refuse_unknown("setup", setups, bench.setups)
+    chosen = {name: bench.setups[name] for name in setups or bench.setups}
+    return _with_bench(recipe, setups=chosen, rows=tuple(methods) or bench.rows)
+
+
+def _refuse_unknown(kind: str, names: Collection[str], known: Collection[str]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(
+            f"The benchmark has no {kind} '{unknown[0]}'.", f"It has {', '.join(sorted(known))}."
+        )
 
 
 def with_tuning(recipe: Recipe) -> Recipe:
-    """The recipe with a benchmark that chooses weights: as it says itself, or else by default."""
+    """The recipe with a benchmark that chooses weights: by its own section ``tune``, or by default."""
     return _with_bench(recipe, tune=section(recipe).tune or Tune())
 
 
@@ -159,40 +162,38 @@ class Row:
     @property
     def uses_teachers(self) -> bool:
         """Whether the row has a cell for each setup."""
-        found = (registry.find(registry.METHODS, name) for name in self.recipe.method)
-        return any(registry.load(plugin).uses_teachers for plugin in found)
+        plugins = (registry.find(registry.METHODS, name) for name in self.recipe.method)
+        return any(registry.load(plugin).uses_teachers for plugin in plugins)
 
     def cells_of(self, setups: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
         """The columns, of these, in which it has cells."""
         if not self.uses_teachers:
             return _NO_TEACHERS
-        wanted = setups if self.setups is None else self.setups
-        return {name: teachers for name, teachers in setups.items() if name in wanted}
+        own = setups if self.setups is None else self.setups
+        return {name: teachers for name, teachers in setups.items() if name in own}
 
 
 def _rows(recipe: Recipe) -> Iterator[Row]:
     """All rows, the main ones first."""
     bench = section(recipe)
-    tuned_as: dict[tuple[str, ...], str] = {}
-    tables: tuple[tuple[Table, str, Any], ...] = (
-        ("main", "methods", bench.methods),
-        ("ablation", "ablations", bench.ablations),
-    )
-    for table, entries, of_label in tables:
-        for label, entry in of_label.items():
-            changes = {"method": entry} if isinstance(entry, str) else dict(entry)
-            changes.pop("setups", None)
-            changed = recipe_with(recipe, changes, f"bench.{entries}.{label}")
-            methods = tuple(changed.method)
-            same = label if table == "main" else tuned_as.get(methods, label)
-            tuned_as.setdefault(methods, label)
-            yield Row(label, table, changed, same, columns(entry))
+    main_rows: dict[tuple[str, ...], str] = {}
+    for label, entry in bench.methods.items():
+        changed = _row_recipe(recipe, entry, f"bench.methods.{label}")
+        main_rows.setdefault(tuple(changed.method), label)
+        yield Row(label, "main", changed, label, columns(entry))
+    for label, entry in bench.ablations.items():
+        changed = _row_recipe(recipe, entry, f"bench.ablations.{label}")
+        yield Row(label, "ablation", changed, main_rows.get(tuple(changed.method), label), columns(entry))
 
 
-def _chosen(recipe: Recipe) -> list[Row]:
-    """The rows to run."""
-    wanted = section(recipe).rows
-    return [row for row in _rows(recipe) if not wanted or row.method in wanted]
+def _row_recipe(recipe: Recipe, entry: str | Mapping[str, Any], where: str) -> Recipe:
+    changes = recipe.method_changes(entry) if isinstance(entry, str) else entry
+    return recipe_with(recipe, {key: value for key, value in changes.items() if key != "setups"}, where)
+
+
+def _rows_to_run(recipe: Recipe) -> list[Row]:
+    labels = section(recipe).rows
+    return [row for row in _rows(recipe) if not labels or row.method in labels]
 
 
 def recipe_with(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
@@ -201,12 +202,9 @@ def recipe_with(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recip
     Raises:
         RecipeError: an unknown key or a bad value; names ``where``.
     """
-    values = recipe.model_dump(mode="json", exclude={"bench"})
-    for key, value in changes.items():
-        merges = isinstance(value, Mapping) and isinstance(values.get(key), dict) and key != "method"
-        values[key] = values[key] | dict(value) if merges else value
+    values = recipe.model_dump(mode="json", exclude={"methods", "bench"})
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(merged(values, changes))
     except ValidationError as error:
         raise invalid(error, Recipe, tuple(where.split("."))) from None
 

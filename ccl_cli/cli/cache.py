@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 app = group(
     "Compute frozen teachers' embeddings once; ccl train reads what fits.",
     "ccl cache build --data ucf51 --teacher audio:cnn14 --teacher image:resnet34",
-    "ccl cache build --recipe ucf51-ccl-ai --num-processes 4",
+    "ccl cache build --recipe ucf51 --num-processes 4",
     "ccl cache ls",
-    "ccl cache verify --recipe ucf51-ccl-ai",
-    "ccl cache prune --stale --recipe ucf51-ccl-ai",
+    "ccl cache verify --recipe ucf51",
+    "ccl cache prune --stale --recipe ucf51",
 )
 
 Views = Annotated[

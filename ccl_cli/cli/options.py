@@ -63,7 +63,7 @@ Method = Annotated[
     str | None,
     typer.Option(
         metavar="NAME[+NAME]",
-        help="Distillation method, with its default options.",
+        help="Distillation method, with its published options.",
         rich_help_panel=TEACHERS,
         autocompletion=complete_plugins("ccl.methods"),
     ),

@@ -14,12 +14,12 @@ from ccl_cli.utils import console
 app = group(
     "List, show and check recipes: experiments as YAML files.",
     "ccl recipes ls",
-    "ccl recipes show ucf51-ccl-ai > mine.yaml",
+    "ccl recipes show ucf51 > mine.yaml",
     "ccl recipes check mine.yaml",
 )
 
 
-@app.command("ls", epilog=examples("ccl recipes ls", "ccl recipes ls ucf51-ccl", "ccl recipes ls '*-crd'"))
+@app.command("ls", epilog=examples("ccl recipes ls", "ccl recipes ls ucf51", "ccl recipes ls '*-bench'"))
 def list_recipes(
     pattern: Annotated[
         str,
@@ -45,18 +45,23 @@ def list_recipes(
 
 @app.command(
     "show",
-    epilog=examples("ccl recipes show smoke", "ccl recipes show smoke --set train.epochs=1 > mine.yaml"),
+    epilog=examples(
+        "ccl recipes show smoke",
+        "ccl recipes show ucf51 --method crd",
+        "ccl recipes show smoke --set train.epochs=1 > mine.yaml",
+    ),
 )
 def show(
     name: Annotated[
         str, typer.Argument(metavar="NAME|FILE", help="Recipe.", autocompletion=complete_recipes)
     ],
+    method: options.Method = None,
     set_: options.Overrides = None,
 ) -> None:
     """Print a recipe with every default written out."""
     from ccl_cli.config.load import load_recipe, to_yaml
 
-    print(to_yaml(load_recipe(name, overrides=set_ or ())), end="")
+    print(to_yaml(load_recipe(name, {"method": method}, set_ or ())), end="")
 
 
 @app.command("check", epilog=examples("ccl recipes check", "ccl recipes check mine.yaml other.yaml"))
@@ -71,19 +76,27 @@ def check(
     ] = None,
 ) -> None:
     """Validate recipes: keys, values, methods' options, and that every plugin they name is installed."""
-    from ccl_cli.bench import matrix
-    from ccl_cli.config.load import builtin_recipes, check_recipe, load_recipe
+    from ccl_cli.config.load import builtin_recipes
 
     errors: list[CclError] = []
     for name in names or builtin_recipes():
         try:
-            recipe = load_recipe(name)
-            check_recipe(recipe)
-            if recipe.bench:
-                matrix.check(recipe)
+            _check(name)
             print(f"{name}: ok")
         except CclError as error:
             found = error.errors if isinstance(error, Several) else [error]
             errors += [type(each)(f"{name}: {each.message}", each.hint) for each in found]
     if errors:
         raise Several(errors)
+
+
+def _check(name: str) -> None:
+    """Check a recipe by itself, with each of its `methods`, and each cell of its benchmark."""
+    from ccl_cli.bench import matrix
+    from ccl_cli.config.load import check_recipe, load_recipe
+
+    recipe = load_recipe(name)
+    for method in (None, *recipe.methods):
+        check_recipe(load_recipe(name, {"method": method}))
+    if recipe.bench:
+        matrix.check(recipe)

@@ -19,7 +19,8 @@ app = typer.Typer(add_completion=False)
     epilog=examples(
         "ccl train --teacher audio:cnn14 --teacher image:resnet34 --data ucf51",
         "ccl train --recipe smoke",
-        "ccl train --recipe ucf51-ccl-ai --set method.ccl.gradient=joint",
+        "ccl train --recipe ucf51 --method crd",
+        "ccl train --recipe ucf51 --set method.ccl.gradient=joint",
         "ccl train --recipe mine.yaml --num-processes 4 --precision bf16",
         "ccl train --resume runs/mine/20260101-120000-1a2b3c4d",
     )

@@ -1,7 +1,7 @@
-"""Recipes by name: the built-in ones, the user's own files, and what is laid over them.
+"""Load recipes by name, built in or a file, with the flags and overrides of a command line.
 
-Precedence, lowest first: defaults < recipe file < flag typed < ``--set a.b=c``; a file lies over the one it
-extends. Where no recipe is named, ``$CCL_RECIPE`` names one.
+Precedence, lowest first: defaults < recipe file < flag typed < ``--set a.b=c``. A file takes precedence over
+the one that it extends. Where no recipe is named, ``$CCL_RECIPE`` names one.
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ def load_recipe(
         UsageError: an override without ``=``.
     """
     name = name or os.environ.get("CCL_RECIPE")
-    layers = Layers()
+    layers = _Layers()
     if name:
         layers.read(_locate(name))
-    for key, value in (flags or {}).items():
-        if value is not None:
-            layers.assign(tuple(key.split(".")), value, "the command line")
+    typed = {key: value for key, value in (flags or {}).items() if value is not None}
+    if "method" in typed:
+        layers.choose_method(typed.pop("method"))
+    for key, value in typed.items():
+        layers.assign(tuple(key.split(".")), value, "the command line")
     for text in overrides:
         layers.assign(*_override(text), f"--set {text}")
     try:
@@ -62,8 +64,8 @@ def load_recipe(
 
 def to_yaml(recipe: Recipe) -> str:
     """The recipe with every default written out; reads back equal."""
-    left_out = {"bench"} if recipe.bench is None else set()
-    return yaml_text.dump(recipe.model_dump(mode="json", exclude=left_out))
+    empty = {key for key in ("methods", "bench") if not getattr(recipe, key)}
+    return yaml_text.dump(recipe.model_dump(mode="json", exclude=empty))
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -73,10 +75,10 @@ def check_recipe(recipe: Recipe) -> None:
         PluginError: an unknown plugin, or a method that cannot be imported.
         RecipeError: a bad option. Several when more than one thing is wrong.
     """
-    wanted = [(registry.TEACHERS, parse_model(text).label) for text in recipe.teachers]
-    wanted += [(registry.STUDENTS, parse_model(recipe.student).label)]
-    wanted += [(registry.DATASETS, parse_data(recipe.data).kind)] if recipe.data else []
-    checks: list[Callable[[], object]] = [partial(registry.find, group, name) for group, name in wanted]
+    plugins = [(registry.TEACHERS, parse_model(text).label) for text in recipe.teachers]
+    plugins += [(registry.STUDENTS, parse_model(recipe.student).label)]
+    plugins += [(registry.DATASETS, parse_data(recipe.data).kind)] if recipe.data else []
+    checks: list[Callable[[], object]] = [partial(registry.find, group, name) for group, name in plugins]
     checks += [partial(_check_method, name, options) for name, options in recipe.method.items()]
     if errors := list(_failures(checks)):
         raise bundled(errors)
@@ -95,12 +97,13 @@ def method_options(method: Any, name: str, given: Mapping[str, Any]) -> BaseMode
         raise invalid(error, model, ("method", name)) from None
 
 
-class Layers:
-    """Values from several sources, later ones over earlier ones, and where each was written.
+class _Layers:
+    """Values from several sources; a later source takes precedence.
 
     Attributes:
         values: Nested sections.
-        origins: Keys to ``smoke.yaml:12``, "the command line" or ``--set a.b=c``.
+        origins: Where each value was written, by its keys: ``smoke.yaml:12``, "the command line" or
+            ``--set a.b=c``.
     """
 
     def __init__(self) -> None:
@@ -108,22 +111,33 @@ class Layers:
         self.origins: dict[Keys, str] = {}
 
     def read(self, path: Path, children: tuple[Path, ...] = ()) -> None:
-        """Lay a YAML file over the one that it extends, which is laid over what is there.
+        """Add a YAML file, after the one that it extends.
 
         Args:
             path: The file.
-            children: The files that extend this one, the one that was asked for first.
+            children: The files that extend this one; first the one that the user named.
         """
         values, lines = yaml_text.read(path)
         origins = {keys: f"{path.name}:{line}" for keys, line in lines.items()}
         if "extends" in values:
             family = (*children, path.resolve())
             self.read(_parent(values.pop("extends"), family, origins.pop(("extends",))), family)
-        self.values = _merged(self.values, _expanded(values))
+        self._add(values, origins)
+
+    def choose_method(self, name: str) -> None:
+        """Add a method that a flag names, and the keys that go with it."""
+        section = self.values.get("methods")
+        entry = section.get(name) if isinstance(section, dict) else None
+        changes = {"method": name, **(entry if isinstance(entry, dict) else {})}
+        written = {keys[2:]: at for keys, at in self.origins.items() if keys[:2] == ("methods", name)}
+        self._add(changes, {**written, ("method",): "the command line"})
+
+    def _add(self, values: dict[str, Any], origins: Mapping[Keys, str]) -> None:
+        self.values = merged(self.values, _expanded(values))
         self.origins |= origins
 
     def assign(self, keys: Keys, value: Any, origin: str) -> None:
-        """Put a value at dotted keys, making the sections on the way."""
+        """Set the value at ``keys``; sections on the way are made."""
         section = self.values
         for depth, key in enumerate(keys[:-1], 1):
             self.origins.setdefault(keys[:depth], origin)
@@ -131,24 +145,25 @@ class Layers:
             if not isinstance(section, dict):
                 raise RecipeError(f"{'.'.join(keys[:depth])}: is a value, not a section ({origin}).")
         section[keys[-1]] = value
-        self.origins = {known: at for known, at in self.origins.items() if known[: len(keys)] != keys}
+        # The keys of a section that is replaced are gone.
+        self.origins = {key: at for key, at in self.origins.items() if key[: len(keys)] != keys}
         self.origins[keys] = origin
         self.values = _expanded(self.values)
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any], at: Keys = ()) -> dict[str, Any]:
-    """Sections are merged by key; methods, a benchmark's rows and anything else, a list too, are replaced."""
+def merged(below: Mapping[str, Any], above: Mapping[str, Any], at: Keys = ()) -> dict[str, Any]:
+    """Merge sections by key; replace methods, a benchmark's rows and all else, lists too, as a whole."""
     both = {
-        key: _merged(below[key], value, (*at, key))
+        key: merged(below[key], value, (*at, key))
         for key, value in above.items()
-        if isinstance(value, dict) and isinstance(below.get(key), dict) and not _whole(*at, key)
+        if isinstance(value, dict) and isinstance(below.get(key), dict) and not _is_replaced(*at, key)
     }
     return {**below, **above, **both}
 
 
-def _whole(*keys: str) -> bool:
-    # Merged with its parent's, a child's could not drop an option or a method.
-    return keys == ("method",) or keys[:-1] in (("bench", "methods"), ("bench", "ablations"))
+def _is_replaced(*keys: str) -> bool:
+    # Merged with the parent's section, the child's could not drop an option or a method.
+    return keys == ("method",) or keys[:-1] in (("methods",), ("bench", "methods"), ("bench", "ablations"))
 
 
 def _expanded(values: dict[str, Any]) -> dict[str, Any]:

@@ -234,6 +234,10 @@ class Recipe(_Section):
     method: dict[str, dict[str, Any]] = Field(
         {"ccl": {}}, min_length=1, description="Methods and their options; their terms are added."
     )
+    methods: dict[str, dict[str, Any]] = Field(
+        {},
+        description="Recipe keys that go with a method where `--method`, or a row of a benchmark, names it.",
+    )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the student's own cross-entropy.")
     max_unreadable: Fraction = Field(
         0.05, description="Share of a split's videos that may be missing or corrupt before the run stops."
@@ -267,6 +271,10 @@ class Recipe(_Section):
             raise ValueError(f"optim.warmup_epochs, {warm_up:g}, must be below train.epochs, {epochs}")
         return self
 
+    def method_changes(self, name: str) -> dict[str, Any]:
+        """The recipe keys that ``--method name`` lays over this recipe: the method, and what goes with it."""
+        return {"method": name, **self.methods.get(name, {})}
+
     @property
     def method_label(self) -> str:
         """``ccl`` or ``ccl+pkt``."""
@@ -275,8 +283,8 @@ class Recipe(_Section):
     def hash(self) -> str:
         """Eight hex digits over everything that decides the experiment's result; its name does not."""
         aside = {"workers", "log_every", "checkpoint_every", "max_skipped", "tracker"}
-        words = {"name": True, "description": True, "bench": True}
-        values = self.model_dump(mode="json", exclude=words | {"train": aside})
+        aside_at_all = dict.fromkeys(("name", "description", "methods", "bench"), True)
+        values = self.model_dump(mode="json", exclude=aside_at_all | {"train": aside})
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -35,7 +35,7 @@ class CCLOptions(MethodOptions):
     """Options of ``ccl``; the defaults are the paper's."""
 
     preset: Literal["paper", "official"] = Field(
-        "paper", description="official: the published code's losses (recipe ucf51-official-ai has the rest)."
+        "paper", description="official: the published code's losses (recipe ucf51-official has the rest)."
     )
     temperature: dict[str, Annotated[float, Field(gt=0)]] = Field(
         TEMPERATURE,

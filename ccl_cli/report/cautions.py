@@ -15,6 +15,7 @@ from ccl_cli.utils.sentences import listed
 _OF_THE_ROW = ("name", "description", "data", "teachers", "method", "train.seed")
 _NOT_HASHED = (
     "bench",
+    "methods",
     *(f"train.{key}" for key in ("workers", "log_every", "checkpoint_every", "max_skipped", "tracker")),
 )
 _NO_MATTER = (*_NOT_HASHED, "max_unreadable", "eval.batch_size")

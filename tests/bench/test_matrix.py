@@ -42,6 +42,16 @@ def test_every_row_by_every_setup_by_every_seed():
     assert cells[0].recipe.teachers == ()
 
 
+def test_a_row_that_is_a_method_s_name_brings_the_keys_that_go_with_it():
+    named = recipe(methods={"soft": "kd"}, ablations={}, seeds=[0]).model_copy(
+        update={"methods": {"kd": {"ce_weight": 0.1, "optim": {"lr": 0.5}}}}
+    )
+    for cell in matrix.final_cells(named, {}):
+        assert (cell.recipe.method, cell.recipe.ce_weight) == ({"kd": {}}, 0.1)
+        assert (cell.recipe.optim.lr, cell.recipe.optim.momentum) == (0.5, 0.1)
+        assert cell.recipe.methods == {}
+
+
 def test_a_change_of_the_recipe_changes_the_folder_and_a_name_of_a_worker_does_not():
     folders = {cell.folder for cell in matrix.final_cells(recipe(), {})}
     values = recipe().model_dump()

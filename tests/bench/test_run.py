@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import pytest
 import yaml
 
 from ccl_cli.__main__ import main
+from ccl_cli.bench.cell import write_error
 from ccl_cli.bench.matrix import final_cells, tune_cells
-from ccl_cli.bench.run import best, choose, folder_of, run_bench, scores, unfinished
+from ccl_cli.bench.run import _Events, best, choose, folder_of, run_bench, scores, unfinished
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import DataError, UsageError
+from ccl_cli.utils.progress import Reporter
 
 
 def values(clips_folder, **changes):
@@ -88,11 +91,11 @@ def test_a_weight_is_chosen_on_videos_of_the_training_list(clips_folder, capfd):
         summary = json.loads((root / cell.folder / "summary.json").read_text())
         assert [name.rpartition("-")[2] for name in summary["evaluation"]] == ["val"]
         assert summary["data"]["train"] == 8  # of 12
-    (record,) = json.loads((root / "tuned.json").read_text())
-    best = max(record["val_top1"].values())
-    assert record["val_top1"][str(record["factor"])] == best
-    (final,) = final_cells(experiment, choose(root, cells))
-    assert final.recipe.method["fitnet"].get("weight", 100.0) == pytest.approx(100.0 * record["factor"])
+    tried, factors = scores(root, cells)["fitnet", "A"], choose(root, cells)
+    factor = factors["fitnet", "A"]
+    assert tried[factor] == max(tried.values())
+    (final,) = final_cells(experiment, factors)
+    assert final.recipe.method["fitnet"].get("weight", 100.0) == pytest.approx(100.0 * factor)
     assert folder == root / final.folder
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["data"]["train"] == 12
@@ -164,29 +167,54 @@ def test_a_row_without_figures_keeps_its_weight_with_a_warning(clips_folder, cap
     assert "fitnet A: no factor has all its figures" in caplog.text
 
 
-def test_what_was_chosen_is_kept_beside_what_is_chosen_later(clips_folder):
-    for method, tops in (("fitnet", {0.1: [10], 1.0: [20]}), ("pkt", {0.1: [30]}), ("fitnet", {2.0: [20]})):
-        _, root, cells = tuned(clips_folder, tops, method)
-        choose(root, cells)
-    record = json.loads((root / "tuned.json").read_text())
-    assert {(each["method"], each["setup"]): each["factor"] for each in record} == {
-        ("fitnet", "A"): 2.0,
-        ("pkt", "A"): 0.1,
-    }
-
-
 def test_runs_that_choose_and_fail_are_failures_too(clips_folder, monkeypatch):
     experiment, root, cells = tuned(clips_folder, {0.1: [None], 1.0: [20]})
     (final,) = final_cells(experiment, {})
     evaluated(root, final, 50)
 
-    def fail(todo, where, modules, *, began, ended):
-        for cell, folder in todo:
-            began(cell, where[0])
-            ended(cell, folder, 1)
+    def fail(root, cells, devices, modules, events):
+        for cell in cells:
+            events.began(cell, devices[0])
+            events.ended(cell, 1)
 
-    monkeypatch.setattr("ccl_cli.bench.run.run_cells", fail)
+    monkeypatch.setattr("ccl_cli.bench.run.run_locally", fail)
     assert run_bench(experiment) == ([root / final.folder], [root / cells[0].folder])
+
+
+def test_a_cell_that_another_process_finished_or_failed_is_settled(clips_folder, tmp_path):
+    cells = final_cells(recipe(clips_folder, seeds=[0, 1]), {})
+    broken, finished, retried, untouched = cells
+    for cell in (broken, retried):
+        write_error(tmp_path / cell.folder, DataError("before"), 4)
+    events = _Events(tmp_path, cells, Reporter("bench", len(cells)))
+    assert not any(map(events.settled, cells))
+    evaluated(tmp_path, finished, 50)
+    write_error(tmp_path / broken.folder, DataError("in the other process"), 4)
+    (tmp_path / retried.folder / "error.json").unlink()
+    assert [events.settled(cell) for cell in cells] == [True, True, False, False]
+    events.ended(broken, 0)
+    events.ended(finished, 0)
+    assert events.failed == [broken]
+    assert not (tmp_path / untouched.folder).exists()
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_cells_of_one_benchmark(clips_folder, tmp_path):
+    content = values(clips_folder, seeds=[0, 1])
+    path = tmp_path / "bench.yaml"
+    path.write_text(yaml.safe_dump(content))
+    first, second = start(path), start(path)
+    outputs = [process.communicate(timeout=300) for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), outputs
+    experiment = Recipe.model_validate(content)
+    cells, root = final_cells(experiment, {}), folder_of(experiment)
+    assert unfinished(root, cells) == []
+    assert outputs[0][0] == outputs[1][0]  # the same tables
+    ran = [re.findall(r"(\S.*): top-1 .* \(\d+ s\)", log) for _, log in outputs]
+    assert len(ran[0]) + len(ran[1]) == len(cells)
+    assert all(ran)
+    for cell in cells:
+        assert "Error" not in (root / cell.folder / "log.txt").read_text()
 
 
 @pytest.mark.parametrize(("tops", "factor"), [({0.1: [30], 1.0: [20]}, 0.1), ({0.1: [30], 1.0: [None]}, 1.0)])

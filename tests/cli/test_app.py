@@ -225,7 +225,7 @@ def test_a_broken_command_fails_alone(tmp_path):
         ("ccl train --student r2plus1d_t", {"r2plus1d_tiny"}),
         ("ccl train --recipe sm", {"smoke"}),
         ("ccl train --data uc", {"ucf51", "ucf101"}),
-        ("ccl recipes show ucf51-ba", {"ucf51-baseline"}),
+        ("ccl recipes show ucf51-b", {"ucf51-bench"}),
         ("ccl teachers info au", {"audio:cnn14", "audio:small"}),
         ("ccl train --precision ", {"auto", "fp32", "bf16", "fp16"}),
     ],

@@ -213,14 +213,13 @@ def test_recipes_ls(ccl):
     ("pattern", "names"),
     [
         ("smoke", ["smoke"]),
-        ("ccl-a", [f"{d}-ccl-{k}" for d in ("activitynet", "ucf51", "vggsound") for k in ("a", "ai")]),
-        ("*-crd", ["activitynet-crd", "ucf51-crd", "vggsound-crd"]),
-        ("ucf51-ccl-?", ["ucf51-ccl-a", "ucf51-ccl-i"]),
+        ("ucf51", ["ucf51", "ucf51-bench", "ucf51-official"]),
+        ("*-bench", [f"{data}-bench" for data in ("activitynet", "synthetic", "ucf51", "vggsound")]),
     ],
 )
 def test_recipes_ls_of_a_pattern(ccl, pattern, names):
     listed = [line.split()[0] for line in ccl("recipes", "ls", pattern).out.splitlines()[1:]]
-    assert [name for name in listed if "-ccl-ai-" not in name] == names
+    assert listed == names
 
 
 def test_recipes_ls_of_nothing(ccl):

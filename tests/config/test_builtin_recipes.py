@@ -7,110 +7,121 @@ import math
 
 import pytest
 
+from ccl_cli.bench.matrix import final_cells
 from ccl_cli.config import yaml_text
-from ccl_cli.config.load import builtin_recipes, load_recipe
+from ccl_cli.config.load import builtin_recipes, check_recipe, load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.config.spec import parse_model
+from ccl_cli.methods.ccl import CCLOptions
 from ccl_cli.training.build import load_teacher
 from ccl_cli.training.train import train
 
-BATCH = {"ucf51": 16, "activitynet": 64, "vggsound": 256}
-METHODS = ["fitnet", "pkt", "cckd", "rkd", "crd", "ifd", "cmc", "kd"]
 AUDIO, IMAGE = "audio:cnn14", "image:resnet34"
-# Benchmarks train many recipes in one; they choose their own size.
-EXPERIMENTS = [
-    name for name in builtin_recipes() if name.partition("-")[0] in BATCH and load_recipe(name).bench is None
-]
+BATCH_SIZE = {"ucf51": 16, "activitynet": 64, "vggsound": 256, "ucf51-official": 16}
+METHODS = ["baseline", "fitnet", "pkt", "cckd", "rkd", "crd", "ifd", "cmc", "kd", "ccl"]
+
+
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_a_recipe_is_valid_says_its_name_and_begins_with_its_command_line(name):
+    path = builtin_recipes()[name]
+    recipe = load_recipe(name)
+    check_recipe(recipe)
+    assert recipe.name == name
+    values, _ = yaml_text.read(path)
+    assert values["description"]  # its own, not the one of the recipe that it extends
+    comment = path.read_text().partition("\nname:")[0]
+    own = {"demo": "ccl demo", "demo-full": "ccl demo --full"}.get(name, f"ccl bench {name}")
+    assert f"ccl train --recipe {name}\n" in comment or f"{own}\n" in comment
 
 
 # ---- what the paper says
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_has_the_constants_of_its_data_set(name):
+@pytest.mark.parametrize("name", BATCH_SIZE)
+def test_a_data_set_has_the_papers_constants(name):
     recipe = load_recipe(name)
-    data = name.partition("-")[0]
-    assert recipe.data == data
-    assert recipe.train.batch_size == BATCH[data]
+    assert recipe.data == name.partition("-")[0]
+    assert recipe.train.batch_size == BATCH_SIZE[name]
     assert (recipe.optim.lr, recipe.optim.weight_decay) == (1e-3, 5e-4)
-    assert (recipe.optim.momentum, recipe.optim.gamma, recipe.train.epochs) == (
-        0.9,
-        0.1,
-        300,
-    )  # official code
+    official_code = (recipe.optim.momentum, recipe.optim.gamma, recipe.train.epochs)
+    assert official_code == (0.9, 0.1, 300)
     assert (recipe.clip.frames, recipe.clip.size) == (16, 112)
-    assert recipe.student == ("r2plus1d_10" if "-official-" in name else "r2plus1d_18")
     drops = [at * recipe.train.epochs if at < 1 else at for at in recipe.optim.milestones]
     assert drops == [150, 225]
-    assert recipe.ce_weight == (0.1 if name.endswith("-kd") else 1.0)
+    assert (list(recipe.method), recipe.ce_weight) == (["ccl"], 1.0)
 
 
-@pytest.mark.parametrize("data", BATCH)
+def test_the_options_of_ccl_are_the_papers():
+    options = CCLOptions.model_validate(load_recipe("ucf51").method["ccl"])
+    assert (options.nce_lambda, options.cls_weight) == (0.5, 1.0)
+    assert (options.temperature["audio"], options.temperature["image"]) == (0.5, 0.1)
+
+
+@pytest.mark.parametrize("data", ["ucf51", "activitynet", "vggsound"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_differs_from_ccl_in_the_objective_only(data, method):
+    recipe, ccl = load_recipe(data, {"method": method}), load_recipe(data)
+    assert recipe.method == {method: {}}  # its published options
+    assert recipe.teachers == (() if method == "baseline" else (AUDIO, IMAGE))
+    assert recipe.ce_weight == (0.1 if method == "kd" else 1.0)
+    objective = {"method", "ce_weight", "teachers"}
+    assert recipe.model_dump(exclude=objective) == ccl.model_dump(exclude=objective)
+
+
 @pytest.mark.parametrize(
-    ("setup", "teachers", "temperature"),
+    ("flags", "changes"),
     [
-        ("a", (AUDIO,), {"audio": 0.5}),
-        ("i", (IMAGE,), {"image": 0.1}),
-        ("ai", (AUDIO, IMAGE), {"audio": 0.5, "image": 0.1}),
+        ({}, {"method": {"ccl": {"preset": "official"}}}),
+        ({"method": "baseline"}, {"method": {"baseline": {}}, "teachers": ()}),
     ],
 )
-def test_ccl_has_the_papers_weights_and_temperatures(data, setup, teachers, temperature):
-    recipe = load_recipe(f"{data}-ccl-{setup}")
-    assert recipe.teachers == teachers
-    assert recipe.method == {"ccl": {"nce_lambda": 0.5, "cls_weight": 1.0, "temperature": temperature}}
+def test_the_official_recipe_departs_from_the_paper_where_the_official_code_does(flags, changes):
+    recipe, paper = load_recipe("ucf51-official", flags), load_recipe("ucf51")
+    official = {
+        "name": recipe.name,
+        "description": recipe.description,
+        "student": "r2plus1d_10",
+        "teachers": (AUDIO, f"{IMAGE}?input=student_clip&frame=shared"),
+        "optim": paper.optim.model_copy(update={"milestones": (150, 225), "head_lr_decay": False}),
+        "train": paper.train.model_copy(update={"precision": "fp32"}),
+    }
+    assert recipe == paper.model_copy(update=official | changes)
 
 
-@pytest.mark.parametrize("data", BATCH)
-@pytest.mark.parametrize("method", METHODS)
-def test_other_methods_differ_from_ccl_in_the_objective_only(data, method):
-    recipe, ccl = load_recipe(f"{data}-{method}"), load_recipe(f"{data}-ccl-ai")
-    assert list(recipe.method) == [method]
-    own = {"name", "description", "method", "ce_weight"}
-    assert recipe.model_dump(exclude=own) == ccl.model_dump(exclude=own)
+@pytest.mark.parametrize("data", ["ucf51", "activitynet", "vggsound"])
+def test_a_cell_of_the_benchmark_is_the_experiment_that_train_makes(data):
+    """Same hash, so that a run by hand and a cell have one entry in a table."""
+    teachers = {"A": [AUDIO], "I": [IMAGE], "AI": [AUDIO, IMAGE], "": None}
+    for cell in final_cells(load_recipe(f"{data}-bench"), {}):
+        if cell.table == "main":
+            flags = {"method": cell.method, "teachers": teachers[cell.setup], "train.seed": cell.seed}
+            assert cell.recipe.hash() == load_recipe(data, flags).hash()
 
 
-@pytest.mark.parametrize("data", BATCH)
-def test_baselines_differ_from_ccl_in_method_and_teachers_only(data):
-    recipe, ccl = load_recipe(f"{data}-baseline"), load_recipe(f"{data}-ccl-ai")
-    assert (recipe.method, recipe.teachers) == ({"baseline": {}}, ())
-    own = {"name", "description", "method", "teachers"}
-    assert recipe.model_dump(exclude=own) == ccl.model_dump(exclude=own)
-
-
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if "-official-" in name])
-def test_official_recipes_depart_from_the_paper_where_the_official_code_does(name):
-    recipe = load_recipe(name)
-    assert not recipe.optim.head_lr_decay
-    assert recipe.train.precision == "fp32"
-    if not name.endswith("-baseline"):
-        assert recipe.method["ccl"]["preset"] == "official"
-        temperatures = {"audio": 0.5, "image": 0.1}
-        modalities = [parse_model(text).kind for text in recipe.teachers]
-        assert recipe.method["ccl"]["temperature"] == {kind: temperatures[kind] for kind in modalities}
-
-
-def test_ablations_are_of_the_data_set_the_paper_has_them_for():
-    ablations = {name for name in EXPERIMENTS if load_recipe(name).description.startswith("Ablation")}
-    kinds = ("infonce", "no-composition", "no-jsd", "no-nce")
-    assert ablations == {f"ucf51-ccl-ai-{kind}" for kind in kinds}
-
-
-def test_each_file_says_its_own_name_and_description():
-    for name, path in builtin_recipes().items():
-        values, _ = yaml_text.read(path)
-        assert values["name"] == name
-        assert values["description"]
+def test_the_ablations_are_those_of_the_papers_table_3():
+    cells = [cell for cell in final_cells(load_recipe("ucf51-bench"), {}) if cell.table == "ablation"]
+    assert {cell.method: cell.recipe.method for cell in cells} == {
+        "ccl w/o composition": {"ccl": {"composition": False}},
+        "ccl w L_ct": {"ccl": {"contrast": "infonce"}},
+        "ccl w/o L_nce": {"ccl": {"nce": False}},
+        "ccl w/o L_jsd": {"ccl": {"jsd": False}},
+    }
 
 
 # ---- two steps
 
 
-def small(name: str, clips_folder, teachers: list[str]) -> Recipe:
-    """The recipe with everything that costs time made small; method, weights and optimiser are its own."""
+def small(name: str, method: str | None, folder) -> Recipe:
+    """The recipe with everything that costs time made small; method, weights and optimiser are its own.
+
+    Embeddings from files stand in for the teachers' networks.
+    """
+    modalities = [parse_model(text).kind for text in load_recipe(name, {"method": method}).teachers]
     flags = {
-        "data": f"folder:{clips_folder / 'set'}",
+        "method": method,
+        "data": f"folder:{folder / 'set'}",
         "student": "r2plus1d_tiny",
-        "teachers": teachers,
+        "teachers": [f"{kind}:precomputed@{folder / f'{kind}.npz'}" for kind in modalities],
         "clip.frames": 4,
         "clip.size": 32,
         "clip.short_side": 48,
@@ -122,43 +133,31 @@ def small(name: str, clips_folder, teachers: list[str]) -> Recipe:
     return load_recipe(name, flags)
 
 
-def check_two_steps(recipe: Recipe) -> None:
+QUICK = [("ucf51", None), ("ucf51-official", None), ("smoke", None), ("demo", None)]
+SLOW = [(name, None) for name in builtin_recipes() if (name, None) not in QUICK]
+SLOW += [("ucf51", method) for method in METHODS] + [("ucf51-official", "baseline")]
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)]
+)
+def test_two_steps(name, method, clips_folder):
+    recipe = small(name, method, clips_folder)
     run = train(recipe)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2]
     assert all(math.isfinite(value) for line in steps for value in line.values() if isinstance(value, float))
-    taught = {key for key in steps[0] if "/" in key}
-    assert bool(taught) == bool(recipe.teachers)
     # A teacher is named in the terms it gives, and every one gives at least one.
-    assert {key.partition("/")[2] for key in taught} == set(map(label, recipe.teachers))
+    teachers = {key.partition("/")[2] for key in steps[0] if "/" in key}
+    assert teachers == {parse_model(text).label for text in recipe.teachers}
     assert json.loads((run / "summary.json").read_text())["steps"] == 2
     assert (run / "model.safetensors").is_file()
-    assert "extends" not in (run / "recipe.yaml").read_text()
 
 
-def label(teacher: str) -> str:
-    return parse_model(teacher).label
-
-
-def recipes_by_cost() -> list[object]:
-    """All are run with every change, a few of them at once."""
-    quick = ("smoke", "demo", "ucf51-baseline", "ucf51-ccl-ai", "ucf51-official-ai")
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in builtin_recipes()]
-
-
-@pytest.mark.parametrize("name", recipes_by_cost())
-def test_two_steps(name, clips_folder):
-    """With embeddings from files, which stand in for the teachers' networks."""
-    modalities = [parse_model(text).kind for text in load_recipe(name).teachers]
-    teachers = [f"{kind}:precomputed@{clips_folder / f'{kind}.npz'}" for kind in modalities]
-    check_two_steps(small(name, clips_folder, teachers))
-
-
-TEACHERS = sorted({text for name in builtin_recipes() for text in load_recipe(name).teachers})
-
-
-@pytest.mark.parametrize("text", TEACHERS)
+@pytest.mark.parametrize(
+    "text", sorted({text for name in builtin_recipes() for text in load_recipe(name).teachers})
+)
 def test_the_options_of_every_teacher_named_are_known_to_it(text):
     random = text if "weights=random" in text else f"{text}{'&' if '?' in text else '?'}weights=random"
     teacher = load_teacher(parse_model(random))

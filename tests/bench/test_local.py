@@ -11,9 +11,9 @@ from functools import partial
 import pytest
 import torch
 
-from ccl_cli.bench import pool
-from ccl_cli.bench.cell import Place
-from ccl_cli.bench.pool import places, run_cells
+from ccl_cli.bench import local
+from ccl_cli.bench.cell import Device
+from ccl_cli.bench.local import local_devices, lock_cell, run_locally
 from ccl_cli.errors import Interrupted
 
 
@@ -32,22 +32,22 @@ def python(folder, program, **environment):
 def test_every_gpu_takes_one_cell_and_further_ones_share(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [place.name for place in places(None)] == ["gpu 0", "gpu 1"]
-    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places(3)] == ["0", "1", "0"]
+    assert [device.name for device in local_devices(None)] == ["gpu 0", "gpu 1"]
+    assert [device.environment["CUDA_VISIBLE_DEVICES"] for device in local_devices(3)] == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places(None)] == ["5", "7"]
+    assert [device.environment["CUDA_VISIBLE_DEVICES"] for device in local_devices(None)] == ["5", "7"]
 
 
 def test_cells_share_a_cpu_s_threads(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert [place.threads for place in places(None)] == [None]
-    assert [place.threads for place in places(3)] == [2, 2, 2]
-    assert places(20)[0].threads == 1
+    assert [device.threads for device in local_devices(None)] == [None]
+    assert [device.threads for device in local_devices(3)] == [2, 2, 2]
+    assert local_devices(20)[0].threads == 1
 
 
 class Cell:
-    """What the pool needs of a cell that cannot even begin."""
+    """What an executor needs of a cell that cannot even begin."""
 
     phase, record, label = "final", {"method": "x"}, "x"
 
@@ -55,25 +55,40 @@ class Cell:
         class train:
             max_steps = 0
 
+    def __init__(self, folder="cell"):
+        self.folder = folder
 
-def test_a_process_sees_its_place_only_and_leaves_a_reason(tmp_path):
-    where = [Place("cpu", {"CUDA_VISIBLE_DEVICES": "3", "CCL_RUNS": str(number)}, 1) for number in range(2)]
-    cells = [(Cell(), tmp_path / str(number)) for number in range(3)]
-    began, ended = [], []
-    run_cells(
-        cells,
-        where,
-        ["no.such.module", "json"],
-        began=lambda cell, place: began.append(place),
-        ended=lambda cell, folder, code: ended.append((folder.name, code)),
-    )
-    assert began[:2] == where
-    assert len(began) == 3
-    assert sorted(ended) == [("0", 1), ("1", 1), ("2", 1)]
-    for number in range(3):
-        error = json.loads((tmp_path / str(number) / "error.json").read_text())
+
+class Events:
+    """Records what an executor tells."""
+
+    def __init__(self, settled=()):
+        self.settled_cells = settled
+        self.devices, self.exit_codes = [], {}
+
+    def settled(self, cell):
+        return cell.folder in self.settled_cells
+
+    def began(self, cell, device):
+        self.devices.append(device)
+
+    def ended(self, cell, exit_code):
+        self.exit_codes[cell.folder] = exit_code
+
+
+def test_a_process_sees_its_device_only_and_leaves_a_reason(tmp_path):
+    devices = [
+        Device("cpu", {"CUDA_VISIBLE_DEVICES": "3", "CCL_RUNS": str(number)}, 1) for number in range(2)
+    ]
+    events = Events()
+    run_locally(tmp_path, [Cell(name) for name in "abc"], devices, ["no.such.module", "json"], events)
+    assert events.devices[:2] == devices
+    assert len(events.devices) == 3
+    assert events.exit_codes == {"a": 1, "b": 1, "c": 1}
+    for name in "abc":
+        error = json.loads((tmp_path / name / "error.json").read_text())
         assert error["message"].startswith("AttributeError")
-        assert "Internal error" in (tmp_path / str(number) / "log.txt").read_text()
+        assert "Internal error" in (tmp_path / name / "log.txt").read_text()
 
 
 @pytest.mark.slow
@@ -101,19 +116,13 @@ class Stub:
         self.exitcode = self.process.wait()
 
 
-def run_stub(monkeypatch, folder, stub):
-    """Exit codes that were told of."""
-    ended = []
+def run_stub(monkeypatch, root, stub, cells=None, settled=()):
+    """Exit codes by cell."""
+    events = Events(settled)
     context = type("Context", (), {"Process": staticmethod(lambda target, args: stub)})
-    monkeypatch.setattr(pool.multiprocessing, "get_context", lambda name: context)
-    run_cells(
-        [(Cell(), folder)],
-        [Place("cpu")],
-        [],
-        began=lambda cell, place: None,
-        ended=lambda cell, folder, code: ended.append(code),
-    )
-    return ended
+    monkeypatch.setattr(local.multiprocessing, "get_context", lambda name: context)
+    run_locally(root, cells or [Cell()], [Device("cpu")], [], events)
+    return events.exit_codes
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -124,12 +133,32 @@ def test_a_signal_that_comes_while_a_cell_is_started_is_for_that_cell_too(monkey
         run_stub(monkeypatch, tmp_path, stub)
     assert stub.exitcode == -number
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
-    assert not list(tmp_path.iterdir())  # no reason: it did not fail
+    assert not list((tmp_path / "cell").iterdir())  # no reason: it did not fail
 
 
 def test_a_cell_that_somebody_else_stops_has_failed(monkeypatch, tmp_path):
-    assert run_stub(monkeypatch, tmp_path, Stub(["sh", "-c", "exit 130"])) == [130]
-    assert "told to stop" in json.loads((tmp_path / "error.json").read_text())["message"]
+    assert run_stub(monkeypatch, tmp_path, Stub(["sh", "-c", "exit 130"])) == {"cell": 130}
+    assert "told to stop" in json.loads((tmp_path / "cell" / "error.json").read_text())["message"]
+
+
+def test_a_cell_is_locked_while_it_runs(monkeypatch, tmp_path):
+    locks = []
+    stub = Stub(["true"], lambda: locks.append(lock_cell(tmp_path / "cell")))
+    assert run_stub(monkeypatch, tmp_path, stub) == {"cell": 0}
+    assert locks == [None]
+    assert lock_cell(tmp_path / "cell") is not None
+
+
+@pytest.mark.parametrize("settled", [(), ("theirs",)])
+def test_a_cell_of_another_process_is_waited_for_and_run_if_it_was_given_up(monkeypatch, tmp_path, settled):
+    """The other process ends while our own cell runs; one that was stopped leaves its cell to us."""
+    lock = lock_cell(tmp_path / "theirs")
+    started = []
+    stub = Stub(["true"], lambda: started.append(lock.is_locked))
+    monkeypatch.setattr(stub, "join", lambda: (Stub.join(stub), lock.release()))
+    cells = [Cell("theirs"), Cell("ours")]
+    assert run_stub(monkeypatch, tmp_path, stub, cells, settled) == {"ours": 0, "theirs": 0}
+    assert started == [True] + [False] * (not settled)
 
 
 STOPPED = """
@@ -137,15 +166,14 @@ import multiprocessing
 import os
 from pathlib import Path
 
-from ccl_cli.bench.cell import Place
-from ccl_cli.bench.pool import run_cells
+from ccl_cli.bench.cell import Device
+from ccl_cli.bench.local import run_locally
+from tests.bench.test_local import Cell, Events
 
 os.setpgrp()  # with its server, as a shell starts it
 preload = multiprocessing.set_forkserver_preload
 multiprocessing.set_forkserver_preload = lambda names: preload(["slowly_imported"])
-run_cells(
-    [(None, Path("cell"))], [Place("cpu")], [], began=lambda *_: None, ended=lambda *_: print("ended")
-)
+run_locally(Path(), [Cell()], [Device("cpu")], [], Events())
 """
 
 
@@ -177,7 +205,7 @@ def interrupt(*_):
 
 
 cell._finish = interrupt
-cell.run_cell(None, Path(), cell.Place("cpu"))
+cell.run_cell(None, Path(), cell.Device("cpu"))
 """
 
 
