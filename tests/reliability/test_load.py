@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import torch
 
 from ccl_cli.__main__ import main
 from ccl_cli.data.clips.dataset import Loaded, TrainingSet, training_loader
@@ -24,7 +23,6 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.evaluation.evaluate import evaluate
-from ccl_cli.evaluation.metrics import recognition, retrieval
 from tests.conftest import moving_stripes
 from tests.reliability.bounds import bounded
 from tests.reliability.test_media import CLIP, SoundTeacher
@@ -129,20 +127,6 @@ def test_a_large_manifest(tmp_path, capsys):
         assert main(["data", "stats", f"manifest:{tmp_path / 'large.jsonl'}", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert sum(each["states"]["missing"] for each in found["splits"].values()) == rows
-
-
-def test_a_large_gallery():
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(309, (201_000,), generator=generator)
-    features = torch.randn(201_000, 512, generator=generator)
-    features += torch.randn(309, 512, generator=generator)[labels]
-    with bounded(120, megabytes=1500):
-        found = retrieval(features[:1000], labels[:1000], features[1000:], labels[1000:])
-    assert found["r10"] > 99
-    scores = torch.randn(20_000, 5_000, generator=generator)
-    with bounded(60, megabytes=1500):
-        figures = recognition(scores, torch.arange(20_000) % 5_000, list(map(str, range(5_000))))
-    assert 0 <= figures["top1"] < 1
 
 
 def test_many_runs_in_one_process(clips_folder, capsys):
