@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -146,10 +148,20 @@ def test_no_pickle_is_run(tmp_path, place, seed):
     path.parent.mkdir(exist_ok=True)
     contents = [payload, {"a": tensor, "b": payload}, {"state_dict": {"a": tensor}, "args": payload}]
     forms[seed % len(forms)](path, rng.choice(contents))
-    with pytest.raises(CclError) as refused:
-        read(path)
-    assert refused.value.exit_code in (4, 6)
+    assert exit_code_of(read, path) in (4, 6)
     assert not Path(MARK).exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # NumPy leaves a file open that is not in its format
+
+
+def exit_code_of(read: Callable[[Path], object], path: Path) -> int:
+    """The exit code of the error with which a file is refused; 0 if it is read."""
+    try:
+        read(path)
+    except CclError as error:
+        return error.exit_code
+    return 0
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of files that it leaves open

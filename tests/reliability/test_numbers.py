@@ -273,6 +273,7 @@ def test_a_live_teacher_that_makes_nan_trains_as_its_cache_does(clips_folder, od
 
 def scale_by(monkeypatch, scale: float) -> None:
     """Train as fp16 does on a GPU: with torch's own scaler, whose scale is too high for single precision too."""
+
     def with_scaler(*arguments):
         accelerator = set_up(*arguments)
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
