@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import DOCS, blocks
 from tests.docs.warm import FIRST, warm_ccl
 from tests.plugin_folder import own_python
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-_BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
 
 def follow(page: str, folder: Path, python: Path, programs: Path) -> str:
     """Write the files that a page names and run its commands; what they print."""
     shown = []
-    for language, title, text in _BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
-        if title:
-            (folder / title).write_text(text, encoding="utf-8")
-        elif language == "bash":
-            shown += [run(line, folder, python, programs) for line in text.splitlines()]
+    for block in blocks(DOCS / page):
+        if block.title:
+            (folder / block.title).write_text(block.text, encoding="utf-8")
+        elif block.language == "bash":
+            shown += [run(line, folder, python, programs) for line in block.text.splitlines()]
     return "".join(shown)
 
 

@@ -12,9 +12,9 @@ import pytest
 
 import ccl_cli
 from ccl_cli.data.sources.clips import load as clips
+from tests.docs.pages import DOCS, blocks
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = DOCS / "python.md"
 
 
 @pytest.mark.slow
@@ -24,9 +24,9 @@ def test_the_page_runs(tmp_path, monkeypatch):
         target = tmp_path / "my_videos" / video.id.split("/")[1] / f"{Path(video.id).name}.mp4"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(video.path)
-    blocks = BLOCK.findall(PAGE.read_text())
-    assert len(blocks) >= 5
-    body = "\n".join(f"    {line}" for block in blocks for line in block.splitlines())
+    examples = [block.text for block in blocks(PAGE) if block.language == "python"]
+    assert len(examples) >= 5
+    body = "\n".join(f"    {line}" for example in examples for line in example.splitlines())
     (tmp_path / "script.py").write_text(f'if __name__ == "__main__":\n{body}\n')
     command = [sys.executable, "-W", "error::DeprecationWarning:__main__", "script.py"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
@@ -51,9 +51,3 @@ def test_a_name_that_is_not_there():
 def test_importing_the_package_imports_nothing_else():
     code = "import sys, ccl_cli; sys.exit(bool({'torch', 'numpy', 'pydantic', 'av'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_types_are_known():
-    """mypy sees what is loaded late."""
-    places = {name: ccl_cli._PLACES[name] for name in ccl_cli.__all__}
-    assert places.keys() == ccl_cli._PLACES.keys()

@@ -1,146 +1,249 @@
-"""Commands in processes of their own, forked from one that has imported everything; and small disks."""
+"""Commands in processes of their own that are killed, stopped, or run where something is wrong; and what they leave."""
 
 from __future__ import annotations
 
-import hashlib
+import atexit
+import itertools
+import json
+import multiprocessing
 import os
-import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import random
+import signal
+import sqlite3
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Any
 
 import pytest
+import torch
+import yaml
 
-from tests.docs.warm import FIRST
+from tests.docs.warm import fork_instead
 
-# Python that lets even root obey the permissions of files: it gives its privileges up.
-OBEY = """
-import ctypes
-header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-assert ctypes.CDLL(None).capset(header, none) == 0
-"""
-_PAGE = 4096  # bytes that a file system gives out at once
-_KILLED = 99  # what the client of tests/docs/warm.py answers for a process that could not say how it ended
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
+_PRELOAD = ["ccl_cli.bench.preload", "ccl_cli.report.table", "ccl_cli.search.index", "ccl_cli.data.shards.write",
+            "ccl_cli.data.checks.prepare", "ccl_plugins.precomputed", "ccl_plugins.small", "faiss", __name__]  # fmt: skip
+_CHANGES = {
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "shutil.rmtree",
+    "sqlite3.connect",
+}
+_TIMES = {"clips_per_s", "data_wait", "seconds", "built", "mtime"}
+_TEMPORARY = (".tmp", ".building", "-wal", "-shm", "-journal")
+_numbers = itertools.count()
 
 
-@dataclass(frozen=True)
-class Ccl:
-    """Starts commands.
+def seeds(quick: int, long: int) -> pytest.MarkDecorator:
+    """A test of many seeds, of which every change tries the first few."""
+    more = [pytest.param(seed, marks=[pytest.mark.slow, pytest.mark.long]) for seed in range(quick, long)]
+    return pytest.mark.parametrize("seed", [*range(quick), *more])
 
-    Attributes:
-        programs: Folder with the program ``ccl``.
-        environment: Of every command.
+
+def fresh_server() -> None:
+    """End the server that processes are forked from, if other tests have started one with other imports."""
+    forkserver._forkserver._stop()
+
+
+class Command:
+    """``ccl`` in a process group of its own, forked from a server that has imported everything.
+
+    Args:
+        folder: Where it runs; the cache and the runs are there too.
+        words: After ``ccl``.
+        die_before: The write (from 1) of any of its processes before which all are killed; 0: none.
+        first: Called in the process before the command.
     """
 
-    programs: Path
-    environment: Mapping[str, str]
-
-    def start(
-        self,
-        *words: object,
-        first: str = "",
-        stdout: int | IO[str] = subprocess.PIPE,
-        stderr: int | IO[str] = subprocess.PIPE,
-        **environment: object,
-    ) -> subprocess.Popen[str]:
-        """Start a command; ``first`` is Python that its process runs before."""
-        more = {name: str(value) for name, value in environment.items()}
-        return subprocess.Popen(
-            [str(self.programs / "ccl"), *map(str, words)],
-            env={**os.environ, **self.environment, **more, FIRST: first},
-            stdout=stdout,
-            stderr=stderr,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            errors="surrogateescape",
-        )
-
-    def __call__(self, *words: object, first: str = "", **environment: object) -> Ended:
-        """Run a command to its end."""
-        process = self.start(*words, first=first, **environment)
-        out, err = process.communicate(timeout=300)
-        return Ended(process.returncode, out, err)
-
-    def right(self, *words: object, **environment: object) -> Ended:
-        """Run a command that has to succeed."""
-        ended = self(*words, **environment)
-        assert ended.code == 0, ended.err
-        return ended
-
-
-def check_refusal(ended: Ended, *codes: int) -> None:
-    """See that a command ended with one of these codes and said why in sentences."""
-    assert ended.code != _KILLED, f"the process died: {ended.err[-400:]}"
-    assert ended.code in codes, f"exit code {ended.code}: {ended.err[-400:]}"
-    said = [line for line in ended.err.splitlines() if line.startswith("Error")]
-    assert len(said) == 1, f"{len(said)} errors: {ended.err[-400:]}"
-    for word in ("Traceback", "Internal error", "Exception ignored"):
-        assert word not in ended.err, ended.err[-400:]
-
-
-class Disk:
-    """A file system of a few megabytes in memory."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._ballast = folder / ".ballast"
-
-    def leave(self, free: int) -> None:
-        """Fill it until so many bytes are free."""
-        self.clear()
-        there = os.statvfs(self.folder)
-        size = there.f_bavail * there.f_frsize - free
-        with self._ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(_PAGE, size))
-
-    def clear(self) -> None:
-        """Make room again."""
-        self._ballast.unlink(missing_ok=True)
+    def __init__(
+        self, folder: Path, *words: object, die_before: int = 0, first: Callable[[], None] | None = None, **environment: object
+    ) -> None:  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        self._output = folder.with_name(f"{folder.name}-{next(_numbers)}.out")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOAD)
+        self._writes = context.Value("q", 0, lock=False)
+        own = {"CCL_HOME": f"{folder}/home", "CCL_RUNS": f"{folder}/runs", "HF_HUB_OFFLINE": "1"}
+        variables = {**os.environ, **own, **{key: str(value) for key, value in environment.items()}}
+        arguments = (list(map(str, words)), folder, variables, self._output, self._writes, die_before, first)
+        self._process = context.Process(target=_run, args=arguments)
+        self._process.start()
+        while (
+            not self._output.exists() and self.wait(0.002) is None
+        ):  # it has no group of its own before that
+            pass
 
     @property
-    def used(self) -> int:
-        """Bytes."""
-        there = os.statvfs(self.folder)
-        return (there.f_blocks - there.f_bfree) * there.f_frsize
+    def text(self) -> str:
+        """What it has printed so far, on both streams."""
+        return self._output.read_text(errors="replace")
 
-    def read_only(self, on: bool) -> None:
-        """Refuse everything that would change it, or no more."""
-        _mount("-o", f"remount,{'ro' if on else 'rw'}", str(self.folder))
+    @property
+    def writes(self) -> int:
+        """How often its processes have opened a file to write, or made, renamed or removed one."""
+        return int(self._writes.value)
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code, -n if signal n ended it; None if it still runs after so many seconds."""
+        self._process.join(seconds)
+        return self._process.exitcode
+
+    def send(self, number: int, *, group: bool) -> None:
+        """Send a signal to it, or to its whole group as a terminal does."""
+        with suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self._process.pid or 0, number)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end: exit code and output."""
+        code = self.wait(600)
+        if code is None:
+            self.send(signal.SIGKILL, group=True)
+            pytest.fail(f"still running: {self.text}")
+        return code, self.text
 
 
-@contextmanager
-def small_disk(folder: Path, size: str = "32m") -> Iterator[Disk]:
-    """A disk at a new folder; skips the test where nothing may be mounted."""
-    folder.mkdir()
-    try:
-        _mount("-t", "tmpfs", "-o", f"size={size},mode=777", "ccl-test", str(folder))
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        pytest.skip("this user may not mount a file system")
-    try:
-        yield Disk(folder)
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-        folder.rmdir()
+def _run(
+    words: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    output: Path,
+    writes: Any,
+    die_before: int,
+    first: Callable[[], None] | None,
+) -> None:
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # the server ignores them
+        signal.signal(number, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    util.spawnv_passfds = fork_instead
+    resource_tracker._resource_tracker.__init__()  # type: ignore[misc]  # one of its own
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    _count_writes(writes, die_before)
+    from ccl_cli.__main__ import main
+
+    if first:
+        first()
+    sys.argv = ["ccl", *words]
+    code = main()
+    atexit._run_exitfuncs()
+    util._exit_function()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
-def _mount(*words: str) -> None:
-    subprocess.run(["mount", *words], check=True, capture_output=True)
+def _count_writes(writes: Any, die_before: int) -> None:
+    group, changing = os.getpid(), os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        opens = event == "open" and isinstance(arguments[2], int) and arguments[2] & changing
+        if (opens and not str(arguments[0]).startswith("/dev")) or event in _CHANGES:
+            writes.value += 1
+            if writes.value == die_before:
+                os.killpg(group, signal.SIGKILL)
+
+    sys.addaudithook(hook)
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """A digest of every file below a folder, by path."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink() and path.name != ".ballast"
-    }
+def killed_at_random(start: Callable[..., Command], seed: int, seconds: float, writes: int) -> None:
+    """Start a command, and kill it at a random moment of so many seconds or right before one of its writes."""
+    rng = random.Random(seed)
+    if rng.random() < 0.5:
+        start(die_before=rng.randrange(1, writes + 1)).end()
+        return
+    command = start()
+    command.wait(rng.uniform(0, seconds))
+    command.send(signal.SIGKILL, group=rng.random() < 0.5)
+    command.end()
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """Every finished file below a folder as plain values without times; fails if one is not whole."""
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and not _passing(path.relative_to(folder))
+    )
+    return {path.relative_to(folder).as_posix(): _READERS.get(path.suffix, Path.read_bytes)(path) for path in files}  # fmt: skip
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files, and folders of unfinished work."""
+    return [path for path in folder.rglob("*") if path.name.endswith(_TEMPORARY)]
+
+
+def _passing(path: Path) -> bool:
+    """Whether a file is a log, a lock, a store of what other files hold, or part of unfinished work."""
+    names = path.parts
+    return path.name.startswith(("findings-", "log.txt")) or any(
+        name.startswith(".") or name.endswith(_TEMPORARY) for name in names
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items() if key not in _TIMES}
+    if isinstance(value, list | tuple):
+        return list(map(_plain, value))
+    if torch.is_tensor(value):
+        return str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes()
+    return repr(value)  # NaN equals itself
+
+
+def _tar(path: Path) -> bytes:
+    with tarfile.open(path) as tar:
+        assert tar.getmembers()
+    return path.read_bytes()
+
+
+def _library(path: Path) -> object:
+    with sqlite3.connect(path) as base:
+        assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        rows = base.execute("SELECT path, size, windows, vector FROM video ORDER BY path").fetchall()
+    base.close()
+    return rows
+
+
+def _faiss(path: Path) -> int:
+    import faiss
+
+    return int(faiss.read_index(str(path)).ntotal)
+
+
+_READERS: dict[str, Callable[[Path], object]] = {
+    ".pt": lambda path: _plain(torch.load(path, weights_only=True)),
+    ".json": lambda path: _plain(json.loads(path.read_text())),
+    ".jsonl": lambda path: [_plain(json.loads(line)) for line in path.read_text().splitlines()],
+    ".yaml": lambda path: yaml.safe_load(path.read_text()),
+    ".tar": _tar,
+    ".sqlite": _library,
+    ".faiss": _faiss,
+}
+
+
+def refusal(code: int, text: str, *codes: int) -> str:
+    """The one error sentence of a command that ended with one of these exit codes."""
+    errors = [line for line in text.splitlines() if line.startswith("Error")]
+    assert code in codes, f"exit code {code}: {text[-600:]}"
+    assert len(errors) == 1, text[-600:]
+    for word in ("Traceback", "Internal error", "Exception ignored"):
+        assert word not in text, text[-600:]
+    return errors[0]
+
+
+def until(condition: Callable[[], bool], process: Any, seconds: float = 120) -> None:
+    """Wait for a condition while a process runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "too slow"
+        time.sleep(0.002)
