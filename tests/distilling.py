@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, Setting, TeacherInfo
@@ -99,6 +99,17 @@ def run(method: Method, example: Example, *, zero_absent: bool = True, epoch: in
     terms = method(student, embeddings, batch)
     loss = sum(terms.values()) + 0 * sum(leaf.sum() for leaf in leaves)
     return {name: value.detach() for name, value in terms.items()}, torch.autograd.grad(loss, leaves)
+
+
+class Fixed(nn.Module):
+    """A student that says the same whatever it sees."""
+
+    def __init__(self, output: StudentOutput) -> None:
+        super().__init__()
+        self.output, self.one = output, nn.Parameter(torch.ones(1))
+
+    def forward(self, video: Tensor) -> StudentOutput:
+        return self.output
 
 
 class Points(NamedTuple):

@@ -40,6 +40,8 @@ OWN = {
     "data": ("data:app", CATALOGUE, "List, prepare, check, pack and measure data sets."),
     "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
     "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
+    "students": ("catalogue:students_app", CATALOGUE, "List students, and how large they are."),
+    "methods": ("catalogue:methods_app", CATALOGUE, "List distillation methods, their papers and options."),
     "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once; ccl train reads what fits."),
     "doctor": ("doctor:app", CATALOGUE, "Tell what this machine and its installation can do."),
     "plugins": ("plugins:app", CATALOGUE, "List, describe, write and check plugins."),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from ccl_cli.cli import plugins_check, plugins_new
+from ccl_cli.cli import options, plugins_check, plugins_new
 from ccl_cli.cli.common import examples, group, with_verbosity
 from ccl_cli.utils import console
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ccl_cli.registry import Plugin
 
 Kind = Literal["teachers", "students", "methods", "datasets", "commands"]
+COLUMNS = ("kind", "name", "package", "version", "state")
 
 app = group(
     "List, describe, write and check plugins.",
@@ -31,12 +33,13 @@ app = group(
 def list_plugins(
     kind: Annotated[Kind | None, typer.Argument(help="Only these.", show_default=False)] = None,
     load: Annotated[bool, typer.Option("--load", help="Import each one to see whether it works.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List plugins, the package and version each comes from, and what is broken.
 
     Nothing is imported unless --load is given.
     """
-    show([kind] if kind else get_args(Kind), load)
+    show([kind] if kind else get_args(Kind), load, as_json=as_json)
 
 
 @app.command("info", epilog=examples("ccl plugins info methods ccl", "ccl plugins info datasets folder"))
@@ -50,8 +53,8 @@ def info(
     plugin = registry.find(f"ccl.{kind}", name)
     target = registry.load(plugin)
     print(f"{plugin.label}, {plugin.origin}, {plugin.value}\n\n{inspect.getdoc(target) or ''}\n")
-    if options := _options(target):
-        console.print_table(["option", "default", "meaning"], options)
+    if rows := _options(target):
+        console.print_table(["option", "default", "meaning"], rows)
 
 
 app.command("new", epilog=examples(*plugins_new.EXAMPLES))(plugins_new.new)
@@ -72,31 +75,55 @@ def _text(default: Any) -> str:
     return "required" if default is inspect.Parameter.empty else f"{default}"
 
 
-def show(kinds: Sequence[Kind], load: bool) -> None:
-    """Print the plugins of some groups, and what was left out of the list."""
+def show(
+    kinds: Sequence[Kind],
+    load: bool,
+    *,
+    as_json: bool = False,
+    describe: Callable[[Any], dict[str, Any]] = lambda target: {},
+) -> None:
+    """Print the plugins of some groups, and what was left out of the list.
+
+    Args:
+        kinds: Groups.
+        load: Import each one.
+        as_json: One JSON array; what was left out is then a warning.
+        describe: More columns for a plugin that loads, from the object that its entry point names.
+    """
     from ccl_cli import registry
 
-    left_out = registry.problems()
-    found = [(kind, plugin) for kind in kinds for plugin in registry.plugins(f"ccl.{kind}")]
-    rows = [
-        (kind[:-1], plugin.label, plugin.distribution, plugin.version or "-", _state(plugin, load))
-        for kind, plugin in found
+    left_out = () if as_json else registry.problems()
+    entries = [
+        _entry(kind, plugin, load, describe) for kind in kinds for plugin in registry.plugins(f"ccl.{kind}")
     ]
-    console.print_table(["kind", "name", "package", "version", "state"], rows)
+    if as_json:
+        print(json.dumps(entries))
+        return
+    columns = list(dict.fromkeys([*COLUMNS, *(column for entry in entries for column in entry)]))
+    console.print_table(columns, [[_cell(entry.get(column, "")) for column in columns] for entry in entries])
     if left_out:
         print("\nBroken, and not in the list:")
         print("\n".join(f"  {problem}" for problem in left_out))
 
 
-def _state(plugin: Plugin, load: bool) -> str:
+def _entry(
+    kind: Kind, plugin: Plugin, load: bool, describe: Callable[[Any], dict[str, Any]]
+) -> dict[str, Any]:
     from ccl_cli import registry
 
+    state, more = "installed", {}
     if not plugin.importable:
-        return f"broken: there is no module '{plugin.value.partition(':')[0]}'"
-    if not load:
-        return "installed"
-    try:
-        registry.load(plugin)
-    except registry.Broken as error:
-        return f"broken: {error.reason}"
-    return "loads"
+        state = f"broken: there is no module '{plugin.value.partition(':')[0]}'"
+    elif load:
+        try:
+            state, more = "loads", describe(registry.load(plugin))
+        except registry.Broken as error:
+            state = f"broken: {error.reason}"
+    values = (kind[:-1], plugin.label, plugin.distribution, plugin.version or "-", state)
+    return dict(zip(COLUMNS, values, strict=True)) | more
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value}"

@@ -67,7 +67,7 @@ def check(
         print(json.dumps({"kind": kind, "name": name, "ok": not failed, "checks": checks}))
     if failed:
         raise PluginError(
-            f"{name} fails {failed} of {len(verdicts)} checks.", "Each line says how to mend it."
+            f"{name} fails {failed} of {len(verdicts)} checks.", "Each line says how to fix it."
         )
 
 
@@ -97,21 +97,11 @@ def _kind(name: str) -> Kind:
 
 
 def _verdicts(kind: Kind, name: str, data: str | None) -> Iterator[Verdict]:
-    if kind == "teacher":
-        from ccl_cli.testing import teacher
+    from importlib import import_module
 
-        return teacher.verdicts(name, _some_videos(data) if data else ())
-    if kind == "student":
-        from ccl_cli.testing import student
-
-        return student.verdicts(name)
-    if kind == "method":
-        from ccl_cli.testing import method
-
-        return method.verdicts(name)
-    from ccl_cli.testing import dataset
-
-    return dataset.verdicts(name)
+    videos = [_some_videos(data)] if data else []
+    verdicts: Iterator[Verdict] = import_module(f"ccl_cli.testing.{kind}").verdicts(name, *videos)
+    return verdicts
 
 
 def _some_videos(data: str) -> tuple[Video, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccl_cli.cli import plugins
+from ccl_cli.cli import options, plugins
 from ccl_cli.cli.common import (
     DATA,
     OPTIMISATION,
@@ -56,9 +56,10 @@ Name = Annotated[
 @app.command("ls", epilog=examples("ccl teachers ls", "ccl teachers ls --load"))
 def list_teachers(
     load: Annotated[bool, typer.Option("--load", help="Import each one to see whether it works.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List teachers with the package each comes from."""
-    plugins.show(["teachers"], load)
+    plugins.show(["teachers"], load, as_json=as_json)
 
 
 @app.command(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from ccl_cli.utils.distributed import masked_mean
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,24 @@ class Setting:
         return len(self.labels)
 
 
+class TeacherBatch(NamedTuple):
+    """One teacher on one batch, as a method sees it.
+
+    Shapes:
+        info: Name, modality and width D_m.
+        head: What :meth:`Method.head` has made for this teacher.
+        value: [B, D_m] in the type of the student's feature; a row that is not present is zero.
+        present: [B] bool.
+        stages: Outputs of the inner stages, each [B, C, ...]; empty where it shows none.
+    """
+
+    info: TeacherInfo
+    head: Any
+    value: Tensor
+    present: Tensor
+    stages: tuple[Tensor, ...]
+
+
 class MethodOptions(BaseModel):
     """Base of a method's options: validated, unknown names refused."""
 
@@ -55,12 +74,15 @@ class MethodOptions(BaseModel):
 
 
 class Method(nn.Module):
-    """A distillation method. Subclass it, name the class under ``ccl.methods``, and it works.
+    """A distillation method: a sum over teachers of weighted means over rows.
 
-    A method owns its layers and buffers; they are saved in checkpoints and dropped from the published model.
+    A subclass says in :meth:`compare` what a row costs, and in :meth:`head` what is trained besides the
+    student; named under ``ccl.methods`` it works. One whose terms are no such sum overrides :meth:`forward`.
+    Layers and buffers are saved in checkpoints and dropped from the published model.
 
     Attributes:
         Options: What the recipe may set.
+        paper: Where the method was published, for lists.
         tuned: The option that scales what it adds to the student's cross-entropy.
         uses_teachers: Whether it looks at embeddings; if no method of a run does, teachers are not built.
         uses_stages: Whether it also wants what the teachers' inner stages say.
@@ -68,6 +90,7 @@ class Method(nn.Module):
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
+    paper: ClassVar[str] = ""
     tuned: ClassVar[str] = "weight"
     uses_teachers: ClassVar[bool] = True
     uses_stages: bool = False
@@ -75,14 +98,48 @@ class Method(nn.Module):
 
     def __init__(self, options: Any, setting: Setting) -> None:
         super().__init__()
+        self.options = options
+        self.teachers = setting.teachers
+        self.heads = nn.ModuleList(self.head(setting, teacher) for teacher in setting.teachers)
 
-    @abstractmethod
+    def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
+        """The layers and buffers that belong to one teacher; ``self.options`` is set. By default none."""
+        return nn.Identity()
+
+    def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
+        """Named terms of one teacher: a value for each row, [B], not weighted.
+
+        A value is ignored where ``teacher.present`` is False; it must not enter the other rows'.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define compare")
+
+    def weight(self, term: str) -> float:
+        """Factor of a term of :meth:`compare`; by default the option ``weight``."""
+        return float(self.options.weight)
+
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
     ) -> dict[str, Tensor]:
         """Named scalar terms, already weighted; their sum is added to the student's cross-entropy.
 
-        A teacher's rows that are not present must contribute nothing; a term without any row is zero and
-        still part of the graph.
+        A teacher's rows that are not present contribute nothing; a term without any row is zero and still
+        part of the graph.
+
+        Args:
+            student: In single precision at least.
+            teachers: By name.
+            batch: Labels, rows and epoch.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+        return {
+            f"{term}/{teacher.info.name}": self.weight(term) * masked_mean(values, teacher.present)
+            for teacher in self.batches(student.feature.dtype, teachers)
+            for term, values in self.compare(student, teacher, batch).items()
+        }
+
+    def batches(self, dtype: torch.dtype, teachers: Mapping[str, Embedding]) -> Iterator[TeacherBatch]:
+        """What the student is compared with: each teacher."""
+        for info, head in zip(self.teachers, self.heads, strict=True):
+            value, present, stages = teachers[info.name]
+            # `where`, not a product: an absent row may hold anything.
+            value = torch.where(present[:, None], value, 0.0).to(dtype)
+            yield TeacherBatch(info, head, value, present, stages)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from ccl_cli.data.clips.batch import Batch
-from ccl_cli.methods import Method
+from ccl_cli.methods import Method, TeacherBatch
 from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
 
 
 class Baseline(Method):
@@ -17,8 +14,6 @@ class Baseline(Method):
 
     uses_teachers = False
 
-    def forward(
-        self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
-    ) -> dict[str, Tensor]:
+    def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
         """No terms besides the student's own cross-entropy."""
         return {}

@@ -9,9 +9,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ccl_cli.methods import MethodOptions, Setting
+from ccl_cli.data.clips.batch import Batch
+from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
 from ccl_cli.methods.losses import unit_rows
-from ccl_cli.methods.relational import RelationalMethod, Rows
+from ccl_cli.methods.relational import Rows, relate
+from ccl_cli.students import StudentOutput
 from ccl_cli.utils.distributed import rank
 
 NEIGHBOUR_WEIGHT = 0.02
@@ -90,7 +92,7 @@ class CCKDOptions(MethodOptions):
         return values
 
 
-class CCKD(RelationalMethod):
+class CCKD(Method):
     """The student's correlations between rows become the teachers'.
 
     Variant ``neighbour`` compares entry by entry: the student is mapped to a teacher's width by a trained
@@ -98,30 +100,26 @@ class CCKD(RelationalMethod):
     """
 
     Options = CCKDOptions
+    paper = "Peng et al., ICCV 2019"
 
-    def __init__(self, options: CCKDOptions, setting: Setting) -> None:
-        super().__init__(options, setting)
-        self.embeds = nn.ModuleDict()
-        if options.variant == "neighbour":
-            for number, teacher in enumerate(setting.teachers):
-                if teacher.dim != setting.student_dim:
-                    self.embeds[str(number)] = nn.Linear(setting.student_dim, teacher.dim)
+    def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
+        """Of ``neighbour``: the map of the student's feature to the teacher's width."""
+        if self.options.variant != "neighbour" or teacher.dim == setting.student_dim:
+            return nn.Identity()
+        return nn.Linear(setting.student_dim, teacher.dim)
 
-    def compare(self, name: str, student: Rows, teacher: Rows, present: Tensor) -> dict[str, Tensor]:
+    def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
         """``cckd``."""
+        feature = teacher.head(student.feature)
+        ours, theirs, present = relate(feature, teacher.value, teacher.present)
         if self.options.variant == "neighbour":
-            values = self._neighbour(name, student, teacher, present)
+            values = neighbour(ours.candidate, theirs.candidate, present)
+            values = values.narrow(0, rank() * len(feature), len(feature))
         else:
-            values = congruence(self._kernel(student), self._kernel(teacher), present)
-        return {"cckd": self.options.weight * values}
+            values = congruence(self._kernel(ours), self._kernel(theirs), present)
+        return {"cckd": values}
 
     def _kernel(self, rows: Rows) -> Tensor:
         if self.options.variant == "bilinear":
             return bilinear_kernel(rows)
         return taylor_kernel(rows, self.options.gamma, self.options.order)
-
-    def _neighbour(self, name: str, student: Rows, teacher: Rows, present: Tensor) -> Tensor:
-        number = str([info.name for info in self.teachers].index(name))
-        embed = self.embeds[number] if number in self.embeds else nn.Identity()
-        values = neighbour(embed(student.candidate), teacher.candidate, present)
-        return values.narrow(0, rank() * len(student.anchor), len(student.anchor))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -11,11 +10,10 @@ from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import Method, MethodOptions, Setting, losses
+from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo, losses
 from ccl_cli.methods.composition import CompositionHead
 from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
-from ccl_cli.utils.distributed import gather_mask, gather_rows, masked_mean, rank
+from ccl_cli.utils.distributed import gather_mask, gather_rows, rank
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -100,44 +98,76 @@ class CCL(Method):
     """One composition head per teacher; contrast in feature space, divergence in prediction space."""
 
     Options = CCLOptions
+    paper = "Chen et al., CVPR 2021"
     tuned = "teacher_weight"
 
     def __init__(self, options: CCLOptions, setting: Setting) -> None:
         super().__init__(options, setting)
-        self.options = options
-        self.teachers = setting.teachers
         self._check_temperatures()
-        self.heads = nn.ModuleList(
-            CompositionHead(
-                teacher.dim,
-                setting.student_dim,
-                setting.num_classes,
-                normalize_inputs=options.normalize_inputs,
-            )
-            for teacher in setting.teachers
-        )
-        if not options.composition:
-            for head in self.heads:  # only the projection to the student's width is left to train
-                head.requires_grad_(False)
-                head.get_submodule("project").requires_grad_(True)
         several = len(setting.teachers) > 1
         default_weight = 0.5 if options.preset == "official" and several else 1.0
         self.teacher_weight = default_weight if options.teacher_weight is None else options.teacher_weight
         self.ce_weight = options.cls_weight
 
-    def forward(
-        self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
-    ) -> dict[str, Tensor]:
-        """``nce``, ``jsd`` and ``ce`` of each teacher (Eq. 8 without the student's own cross-entropy)."""
-        terms: dict[str, Tensor] = {}
-        for info, head in zip(self.teachers, self.heads, strict=True):
-            assert isinstance(head, CompositionHead)
-            embedding = teachers[info.name]
-            temperature = self._temperature(info.name, info.modality)
-            pair = _Pair(self.options, temperature, student, batch.labels, embedding.present)
-            for term, value in self._teacher_terms(pair, head, embedding).items():
-                terms[f"{term}/{info.name}"] = value
+    def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
+        """The composition function and its classifier (Eq. 1)."""
+        head = CompositionHead(
+            teacher.dim,
+            setting.student_dim,
+            setting.num_classes,
+            normalize_inputs=self.options.normalize_inputs,
+        )
+        if not self.options.composition:  # only the projection to the student's width is left to train
+            head.requires_grad_(False)
+            head.project.requires_grad_(True)
+        return head
+
+    def weight(self, term: str) -> float:
+        """Of each term of Eq. 8, and of the official code's."""
+        options = self.options
+        nce, jsd = options.nce_scale, options.jsd_weight
+        weights = {
+            "ce": options.cls_weight,
+            "nce": self.teacher_weight * nce,
+            "jsd": self.teacher_weight * jsd,
+            # What trains the heads once more does not know the teacher's weight.
+            "nce_head": nce * (1 - options.nce_lambda),
+            "jsd_head": jsd,
+            "nce_teacher": 1.0,
+        }
+        return float(weights[term])
+
+    def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
+        """``nce``, ``jsd`` and ``ce`` (Eq. 8 without the student's own cross-entropy)."""
+        options, feature, logits, head = self.options, student.feature, student.logits, teacher.head
+        embedding = head.project(teacher.value)
+        contrast = _Contrast(options, self._temperature(teacher.info), batch.labels, teacher.present)
+        if not options.composition:
+            return {"nce": contrast(feature, embedding)}
+        composed = head(embedding, feature)
+        # The compositions' cross-entropy is imposed on the heads: seen from there the student is a constant.
+        apart = head(embedding, feature.detach())
+        classified = composed if options.gradient == "joint" else apart
+        terms = {"ce": losses.cross_entropy(classified.logits, batch.labels)}
+        if options.nce:
+            share = options.nce_lambda
+            with_teacher, with_composition = contrast(feature, embedding), contrast(feature, composed.feature)
+            terms["nce"] = share * with_teacher + (1 - share) * with_composition
+        if options.jsd:
+            terms["jsd"] = self._divergence(logits, composed.logits)
+        # The official loop's first pass trains the heads on the same terms once more, the student held fixed.
+        official = options.gradient == "official"
+        if official and options.nce:
+            terms["nce_head"] = contrast(feature.detach(), apart.feature)
+        if official and options.jsd:
+            terms["jsd_head"] = self._divergence(logits.detach(), apart.logits)
+        if options.nce and options.head_teacher_nce:
+            terms["nce_teacher"] = contrast(apart.feature, embedding)
         return terms
+
+    def _divergence(self, logits_p: Tensor, logits_q: Tensor) -> Tensor:
+        half_jeffreys = self.options.divergence == "half_jeffreys"
+        return (losses.half_jeffreys if half_jeffreys else losses.jensen_shannon)(logits_p, logits_q)
 
     def _check_temperatures(self) -> None:
         known = {*TEMPERATURE, *(t.name for t in self.teachers), *(t.modality for t in self.teachers)}
@@ -147,80 +177,34 @@ class CCL(Method):
                 f"This run has {', '.join(sorted(known))}.",
             )
 
-    def _temperature(self, name: str, modality: str) -> float:
-        by_name = self.options.temperature
-        return by_name.get(name, by_name.get(modality, by_name.get("other", 0.1)))
-
-    def _teacher_terms(self, pair: _Pair, head: CompositionHead, embedding: Embedding) -> dict[str, Tensor]:
-        options, weight = self.options, self.teacher_weight
-        feature, logits = losses.full_precision(pair.student.feature), pair.student.logits
-        teacher = head.project(embedding.value.to(feature.dtype))
-        if not options.composition:
-            return {"nce": weight * options.nce_scale * pair.contrast(feature, teacher)}
-        share = options.nce_lambda
-        composed = head(teacher, feature)
-        # The compositions' cross-entropy is imposed on the heads: seen from there the student is a constant.
-        apart = head(teacher, feature.detach())
-        terms = {"ce": options.cls_weight * pair.classify(composed if options.gradient == "joint" else apart)}
-        if options.nce:
-            terms["nce"] = (weight * options.nce_scale) * (
-                share * pair.contrast(feature, teacher)
-                + (1 - share) * pair.contrast(feature, composed.feature)
-            )
-        if options.jsd:
-            terms["jsd"] = (weight * options.jsd_weight) * pair.diverge(logits, composed.logits)
-        if options.gradient == "official":
-            # The official loop's first pass trains the heads on the same terms once more, the student held
-            # fixed.
-            if options.nce:
-                terms["nce_head"] = (options.nce_scale * (1 - share)) * pair.contrast(
-                    feature.detach(), apart.feature
-                )
-            if options.jsd:
-                terms["jsd_head"] = options.jsd_weight * pair.diverge(logits.detach(), apart.logits)
-        if options.nce and options.head_teacher_nce:
-            terms["nce_teacher"] = pair.contrast(apart.feature, teacher)
-        return terms
+    def _temperature(self, teacher: TeacherInfo) -> float:
+        """By the teacher's name, else by its modality; the options fill in ``other``."""
+        by_name: dict[str, float] = self.options.temperature
+        return by_name.get(teacher.name, by_name.get(teacher.modality, by_name["other"]))
 
 
-class _Pair:
-    """Comparisons of a student with one teacher on one batch, averaged over the rows present."""
+class _Contrast:
+    """The contrastive loss of one teacher on one batch (Eq. 3 or 4), for each row, [B].
 
-    def __init__(
-        self,
-        options: CCLOptions,
-        temperature: float,
-        student: StudentOutput,
-        labels: Tensor,
-        present: Tensor,
-    ) -> None:
+    What all its uses share is gathered once.
+    """
+
+    def __init__(self, options: CCLOptions, temperature: float, labels: Tensor, present: Tensor) -> None:
         self.options, self.temperature = options, temperature
-        self.student, self.labels, self.present = student, labels, present
-        # What every contrast of this teacher shares, gathered once.
         self.everywhere = gather_mask(present)  # [C]
         self.same_class = labels[:, None] == gather_rows(labels)[None, :]  # [A, C]
 
-    def contrast(self, first: Tensor, second: Tensor) -> Tensor:
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """``first`` as anchors against ``second``, or both ways."""
-        one_way = self._contrast_one_way(first, second)
+        one_way = self._one_way(first, second)
         if self.options.symmetric == "none":
             return one_way
-        both = one_way + self._contrast_one_way(second, first)
+        both = one_way + self._one_way(second, first)
         return both if self.options.symmetric == "sum" else both / 2
 
-    def _contrast_one_way(self, anchor: Tensor, candidate: Tensor) -> Tensor:
+    def _one_way(self, anchor: Tensor, candidate: Tensor) -> Tensor:
         scores = losses.cosine_scores(anchor, gather_rows(candidate), self.temperature)
-        if self.options.contrast == "infonce":
-            own = torch.arange(len(anchor), device=anchor.device) + rank() * len(anchor)
-            return masked_mean(losses.info_nce(scores, own, self.everywhere), self.present)
-        return masked_mean(losses.multiclass_nce(scores, self.same_class, self.everywhere), self.present)
-
-    def diverge(self, logits_p: Tensor, logits_q: Tensor) -> Tensor:
-        """Divergence between two predictions."""
-        half_jeffreys = self.options.divergence == "half_jeffreys"
-        divergence = losses.half_jeffreys if half_jeffreys else losses.jensen_shannon
-        return masked_mean(divergence(logits_p, logits_q), self.present)
-
-    def classify(self, composed: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross-entropy of a composition's class scores."""
-        return masked_mean(losses.cross_entropy(composed[1], self.labels), self.present)
+        if self.options.contrast == "multiclass":
+            return losses.multiclass_nce(scores, self.same_class, self.everywhere)
+        own = torch.arange(len(anchor), device=anchor.device) + rank() * len(anchor)
+        return losses.info_nce(scores, own, self.everywhere)

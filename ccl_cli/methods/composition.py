@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ccl_cli.methods.losses import full_precision, unit_rows
+from ccl_cli.methods.losses import unit_rows
 
 
 class Composed(NamedTuple):
@@ -54,7 +54,6 @@ class CompositionHead(nn.Module):
             teacher: [B, D], already projected by ``self.project``.
             video: [B, D].
         """
-        teacher, video = full_precision(teacher), full_precision(video)
         inputs = (unit_rows(teacher), unit_rows(video)) if self.normalize_inputs else (teacher, video)
         feature = teacher + self.residual(torch.cat(inputs, dim=1))
         return Composed(feature, self.classifier(feature))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -11,13 +10,9 @@ from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import Method, MethodOptions, Setting, TeacherInfo
-from ccl_cli.methods.losses import full_precision
+from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
 from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
-from ccl_cli.utils.distributed import gather_mask, gather_rows, masked_mean
-
-Regressor = Literal["auto", "identity", "linear", "linear_bn_relu"]
+from ccl_cli.utils.distributed import gather_mask, gather_rows
 
 
 def hint(prediction: Tensor, target: Tensor) -> Tensor:
@@ -37,7 +32,7 @@ class FitNetOptions(MethodOptions):
     weight: float = Field(
         100.0, ge=0, description="Weight of the squared error, which is a mean over rows and dimensions."
     )
-    regressor: Regressor = Field(
+    regressor: Literal["auto", "identity", "linear", "linear_bn_relu"] = Field(
         "auto",
         description="Maps the student's feature to the teacher's; auto: identity if as wide, else linear.",
     )
@@ -47,28 +42,25 @@ class FitNet(Method):
     """One regressor per teacher, one stage, beside the cross-entropy."""
 
     Options = FitNetOptions
+    paper = "Romero et al., ICLR 2015"
 
-    def __init__(self, options: FitNetOptions, setting: Setting) -> None:
-        super().__init__(options, setting)
-        self.options = options
-        self.teachers = setting.teachers
-        self.regressors = nn.ModuleList(
-            _regressor(options.regressor, setting.student_dim, teacher) for teacher in setting.teachers
-        )
+    def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
+        """The regressor: ``(feature [B, D], present [B])`` to [B, D_m]."""
+        kind, equal = self.options.regressor, setting.student_dim == teacher.dim
+        if kind == "identity" and not equal:
+            raise RecipeError(
+                f"method.fitnet.regressor: identity needs a teacher as wide as the student "
+                f"({setting.student_dim}), but '{teacher.name}' has {teacher.dim} dimensions.",
+                "Use auto, linear or linear_bn_relu.",
+            )
+        if kind == "identity" or (kind == "auto" and equal):
+            return _Identity()
+        regressor = _LinearNormRelu if kind == "linear_bn_relu" else _Linear
+        return regressor(setting.student_dim, teacher.dim)
 
-    def forward(
-        self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
-    ) -> dict[str, Tensor]:
-        """``fitnet`` of each teacher."""
-        feature = full_precision(student.feature)
-        terms: dict[str, Tensor] = {}
-        for info, regressor in zip(self.teachers, self.regressors, strict=True):
-            value, present, _ = teachers[info.name]
-            prediction = regressor(feature, present)
-            target = torch.where(present[:, None], value, 0.0).to(feature.dtype)
-            error = masked_mean(hint(prediction, target), present)
-            terms[f"fitnet/{info.name}"] = self.options.weight * error
-        return terms
+    def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
+        """``fitnet``."""
+        return {"fitnet": hint(teacher.head(student.feature, teacher.present), teacher.value)}
 
 
 class _Identity(nn.Module):
@@ -98,17 +90,3 @@ class _LinearNormRelu(nn.Module):
         mean = torch.where(keep, everywhere, 0.0).sum(dim=0) / count
         variance = torch.where(keep, everywhere - mean, 0.0).square().sum(dim=0) / count
         return (self.scale * (x - mean) * (variance + self.eps).rsqrt() + self.shift).relu()
-
-
-def _regressor(kind: Regressor, student_dim: int, teacher: TeacherInfo) -> nn.Module:
-    equal = student_dim == teacher.dim
-    if kind == "identity" and not equal:
-        raise RecipeError(
-            f"method.fitnet.regressor: identity needs a teacher as wide as the student ({student_dim}), but "
-            f"'{teacher.name}' has {teacher.dim} dimensions.",
-            "Use auto, linear or linear_bn_relu.",
-        )
-    if kind == "identity" or (kind == "auto" and equal):
-        return _Identity()
-    regressor = _LinearNormRelu if kind == "linear_bn_relu" else _Linear
-    return regressor(student_dim, teacher.dim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -12,17 +12,17 @@ from torch import Tensor
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import MethodOptions, Setting
+from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch
 from ccl_cli.methods.losses import full_precision
 from ccl_cli.methods.relational import (
+    REDUCTION_HELP,
     Reduction,
-    RelationalMethod,
     Rows,
     distances,
     distribution,
-    gather,
     half_cosine,
     reduce,
+    relate,
 )
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
@@ -90,10 +90,7 @@ class IFDOptions(MethodOptions):
         ge=0,
         description="Weight of every term; the published 1 does little beside a cross-entropy.",
     )
-    reduction: Reduction = Field(
-        "mean",
-        description="mean: over all pairs, so the term shrinks as batches grow; batchmean: sums, over rows.",
-    )
+    reduction: Reduction = Field("mean", description=REDUCTION_HELP)
     kernel: Kernel = Field("combined", description="Similarity of rows: by cosine, by distance, or both.")
     degree: float = Field(1.0, gt=0, description="Power of the distance in the Student-t kernel.")
     stages: Literal["off", "auto", "broadcast_last"] = Field(
@@ -111,10 +108,11 @@ class IFDOptions(MethodOptions):
     )
 
 
-class IFD(RelationalMethod):
+class IFD(Method):
     """Neighbourhoods of the last layer and, in the first epochs, of the inner stages."""
 
     Options = IFDOptions
+    paper = "Passalis et al., CVPR 2020"
 
     def __init__(self, options: IFDOptions, setting: Setting) -> None:
         super().__init__(options, setting)
@@ -129,44 +127,46 @@ class IFD(RelationalMethod):
         Raises:
             RecipeError: stages are asked for, and no teacher shows as many as the student.
         """
-        terms = super().forward(student, teachers, batch)
-        if self.uses_stages:
-            terms |= self._stage_terms(student.stages, teachers, self.stage_weight(batch.epoch))
+        # The last stage is what the embedding is pooled from: it has its term already.
+        inner = student.stages[:-1] if self.uses_stages else ()
+        pooled = tuple(pool_stage(stage, self.options.pool) for stage in inner)
+        terms = super().forward(student._replace(stages=pooled), teachers, batch)
+        if self.uses_stages and not any(term.startswith("stage") for term in terms):
+            raise RecipeError(
+                f"method.ifd.stages: no teacher shows as many stages as the student ({len(student.stages)}).",
+                "Use broadcast_last or off.",
+            )
+        return terms
+
+    def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
+        """Divergence of the embeddings, and of each inner stage with its partner.
+
+        Args:
+            student: Its stages are the inner ones, pooled: each [B, D].
+            teacher: Its stages are as it shows them.
+            batch: Of which the epoch decides what a stage weighs.
+        """
+        partners = self._partners(teacher, len(student.stages))
+        stage_weight = self.stage_weight(batch.epoch)
+        terms = {"ifd": self._divergence(student.feature, teacher.value, teacher.present)}
+        for number, (stage, partner) in enumerate(zip(student.stages, partners, strict=False), start=1):
+            terms[f"stage{number}"] = stage_weight * self._divergence(stage, partner, teacher.present)
         return terms
 
     def stage_weight(self, epoch: int) -> float:
         """Weight of an inner stage against the last layer's, for an epoch counted from 0."""
         return float(self.options.alpha * self.options.decay ** (epoch * self.pace))
 
-    def compare(self, name: str, student: Rows, teacher: Rows, present: Tensor) -> dict[str, Tensor]:
-        """``ifd``."""
-        options = self.options
-        values = ifd(student, teacher, present, options.kernel, options.degree)
-        return {"ifd": options.weight * reduce(values, present, options.reduction)}
+    def _divergence(self, student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
+        relation = relate(student, teacher, present)
+        values = ifd(*relation, self.options.kernel, self.options.degree)
+        return reduce(values, relation.present, self.options.reduction)
 
-    def _stage_terms(
-        self, stages: Sequence[Tensor], teachers: Mapping[str, Embedding], weight: float
-    ) -> dict[str, Tensor]:
-        # The last stage is what the embedding is pooled from: it has its term already.
-        inner = [gather(pool_stage(stage, self.options.pool)) for stage in stages[:-1]]
-        terms: dict[str, Tensor] = {}
-        for name, embedding in self.views(teachers):
-            partners = self._partners(embedding, len(stages))
-            for number, (rows, partner) in enumerate(zip(inner, partners, strict=False), start=1):
-                (value,) = self.terms(name, rows, partner, embedding.present).values()
-                terms[f"stage{number}/{name}"] = weight * value
-        if not terms:
-            raise RecipeError(
-                f"method.ifd.stages: no teacher shows as many stages as the student ({len(stages)}).",
-                "Use broadcast_last or off.",
-            )
-        return terms
-
-    def _partners(self, embedding: Embedding, count: int) -> list[Tensor]:
-        """What each inner stage of the student follows."""
-        if len(embedding.stages) >= count:  # the deepest ones: many networks show their stem too
-            return [pool_stage(stage, self.options.pool) for stage in embedding.stages[-count:-1]]
-        return [embedding.value] * (count - 1) if self.options.stages == "broadcast_last" else []
+    def _partners(self, teacher: TeacherBatch, count: int) -> list[Tensor]:
+        """What each of the student's ``count`` inner stages follows."""
+        if len(teacher.stages) > count:  # the deepest ones: many networks show their stem too
+            return [pool_stage(stage, self.options.pool) for stage in teacher.stages[-count - 1 : -1]]
+        return [teacher.value] * count if self.options.stages == "broadcast_last" else []
 
 
 def pool_stage(stage: Tensor, cells: tuple[int, int, int]) -> Tensor:

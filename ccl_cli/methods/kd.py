@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -11,11 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
-from ccl_cli.methods import Method, MethodOptions, Setting
-from ccl_cli.methods.losses import cross_entropy, full_precision
+from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
+from ccl_cli.methods.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
-from ccl_cli.utils.distributed import masked_mean
 
 
 def soft_targets(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
@@ -26,7 +25,7 @@ def soft_targets(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
         target: [B, K] probabilities at the same temperature.
         returns: [B].
     """
-    log_q = (full_precision(logits) / temperature).log_softmax(dim=1)
+    log_q = (logits / temperature).log_softmax(dim=1)
     return temperature**2 * F.kl_div(log_q, target, reduction="none").sum(dim=1)
 
 
@@ -49,35 +48,42 @@ class KD(Method):
     """Teachers predict other classes: a linear probe on each learns the run's own beside the student."""
 
     Options = KDOptions
+    paper = "Hinton et al., 2015"
 
-    def __init__(self, options: KDOptions, setting: Setting) -> None:
-        super().__init__(options, setting)
-        self.options = options
-        self.teachers = setting.teachers
-        self.probes = nn.ModuleList(
-            nn.Linear(teacher.dim, setting.num_classes) for teacher in setting.teachers
-        )
+    def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
+        """The probe: [B, D_m] to class scores [B, K]."""
+        return nn.Linear(teacher.dim, setting.num_classes)
 
-    def forward(
-        self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
-    ) -> dict[str, Tensor]:
-        """``kd`` and ``probe`` of each teacher; by average one ``kd`` of all."""
-        options, logits = self.options, full_precision(student.logits)
-        targets: dict[str, tuple[Tensor, Tensor]] = {}
-        terms: dict[str, Tensor] = {}
-        for info, probe in zip(self.teachers, self.probes, strict=True):
-            value, present, _ = teachers[info.name]
-            scores = probe(torch.where(present[:, None], value, 0.0).to(logits.dtype))
-            terms[f"probe/{info.name}"] = options.probe_weight * masked_mean(
-                cross_entropy(scores, batch.labels), present
-            )
-            targets[info.name] = (scores.detach() / options.temperature).softmax(dim=1), present
-        if options.combine == "average":
-            targets = {"+".join(targets): _average(list(targets.values()))}
-        for name, (target, present) in targets.items():
-            divergence = soft_targets(logits, target, options.temperature)
-            terms[f"kd/{name}"] = options.weight * masked_mean(divergence, present)
+    def weight(self, term: str) -> float:
+        """The probes have a weight of their own."""
+        return float(self.options.probe_weight if term == "probe" else self.options.weight)
+
+    def batches(self, dtype: torch.dtype, teachers: Mapping[str, Embedding]) -> Iterator[TeacherBatch]:
+        """Each teacher with its probe's class scores [B, K] as value; by average one more, of all."""
+        each = [
+            teacher._replace(value=teacher.head(teacher.value))
+            for teacher in super().batches(dtype, teachers)
+        ]
+        yield from each
+        if self.options.combine == "average":
+            target, present = _average([(self._target(scores), there) for _, _, scores, there, _ in each])
+            name = "+".join(teacher.info.name for teacher in each)
+            yield TeacherBatch(TeacherInfo(name, "", target.shape[1]), None, target, present, ())
+
+    def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
+        """``probe`` and ``kd`` of each teacher; by average one ``kd`` of all."""
+        if teacher.head is None:
+            return {"kd": soft_targets(student.logits, teacher.value, self.options.temperature)}
+        terms = {"probe": cross_entropy(teacher.value, batch.labels)}
+        if self.options.combine == "sum":
+            target = self._target(teacher.value)
+            terms["kd"] = soft_targets(student.logits, target, self.options.temperature)
         return terms
+
+    def _target(self, scores: Tensor) -> Tensor:
+        """Probabilities [B, K] that the student follows; they do not train the probe."""
+        temperature: float = self.options.temperature
+        return (scores.detach() / temperature).softmax(dim=1)
 
 
 def _average(targets: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -8,19 +8,35 @@ small batch. Every process holds the same banks: updates are gathered, and draws
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from ccl_cli.methods import MethodOptions
 from ccl_cli.methods.losses import info_nce, unit_rows
 from ccl_cli.utils.distributed import gather_mask, gather_rows, rank, total, world_size
 
 Negatives = Literal["other_class", "other_instance", "uniform"]
 Positive = Literal["own", "same_class"]
+Loss = Literal["softmax", "nce"]
+Share = Annotated[float, Field(ge=0, le=1)]
 # The reference's guard inside the logarithms, which moves values by less than it.
 _EPSILON = 1e-7
+
+
+class BankOptions(MethodOptions):
+    """Options of every method with memory banks."""
+
+    dim: int = Field(128, ge=1, description="Width of the space in which embeddings are compared.")
+    # Far below, the exponentials that the normalising constant sums overflow.
+    temperature: float = Field(0.07, ge=0.005, description="Divides the similarities.")
+    momentum: Share = Field(0.5, description="Share of a bank's old entry that an update keeps.")
+    z_momentum: Share = Field(
+        1.0, description="Of nce: share of the normalising constant that later batches keep; 1: fixed."
+    )
 
 
 class Contrast(NamedTuple):
@@ -194,7 +210,8 @@ class NoiseContrast(nn.Module):
             present: [A] bool, anchors that count.
             returns: [A].
         """
-        positive, negative = _chosen(scores, contrast)
+        positive = scores.gather(1, contrast.positive[:, None]).squeeze(1)  # [A]
+        negative = scores.gather(1, contrast.negative)  # [A, K]
         self._update(positive, negative, contrast.drawn, present)
         log_z = self.log_z.nan_to_num(0.0).to(scores.dtype)  # unset only while no row has counted
         share = contrast.drawn.sum(dim=1).clamp(min=1).to(scores.dtype) / self.videos  # [A], K / N
@@ -216,6 +233,68 @@ class NoiseContrast(nn.Module):
         self.log_z.copy_(torch.where(self.log_z.isnan(), new, later))
 
 
+class View(NamedTuple):
+    """One network's codes of a batch.
+
+    Shapes:
+        code: [B, F] of unit length.
+        present: [B] bool, the rows that it has.
+        bank: Its codes of all training videos.
+    """
+
+    code: Tensor
+    present: Tensor
+    bank: MemoryBank
+
+
+class ViewContrast(nn.Module):
+    """Contrastive loss between two views: each as anchor against the other's bank.
+
+    Args:
+        options: Temperature and momentum.
+        labels: [N] int64, the class of each training row.
+        count: Negatives per anchor, K.
+        negatives: See :class:`Sampler`.
+        positive: See :class:`Sampler`.
+        loss: Softmax or noise-contrastive estimation.
+    """
+
+    def __init__(
+        self,
+        options: BankOptions,
+        labels: Tensor,
+        count: int,
+        negatives: Negatives,
+        positive: Positive = "own",
+        loss: Loss = "nce",
+    ) -> None:
+        super().__init__()
+        self.temperature = options.temperature
+        self.sampler = Sampler(labels, count, negatives, positive)
+        self.nce = nn.ModuleList(
+            NoiseContrast(len(labels), options.z_momentum) for _ in range(2) if loss == "nce"
+        )
+
+    def forward(
+        self, first: View, second: View, rows: Tensor, contrast: Contrast | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of each row, [B], of the first view against the second one's bank, and the other way round.
+
+        Shapes:
+            rows: [B] int64, places in the training split.
+            contrast: Entries to compare with, instead of drawing them.
+        """
+        contrast = contrast or self.sampler.draw(rows, first.bank.absent | second.bank.absent)
+        scores = (
+            second.bank.scores(first.code, self.temperature),
+            first.bank.scores(second.code, self.temperature),
+        )
+        if not self.nce:
+            return softmax_contrast(scores[0], contrast), softmax_contrast(scores[1], contrast)
+        present = first.present & second.present
+        return self.nce[0](scores[0], contrast, present), self.nce[1](scores[1], contrast, present)
+
+
 def softmax_contrast(scores: Tensor, contrast: Contrast) -> Tensor:
     """Cross-entropy of the positive among itself and the negatives.
 
@@ -226,8 +305,3 @@ def softmax_contrast(scores: Tensor, contrast: Contrast) -> Tensor:
     candidates = torch.cat([contrast.positive[:, None], contrast.negative], dim=1)
     present = F.pad(contrast.drawn, (1, 0), value=True)
     return info_nce(scores.gather(1, candidates), torch.zeros_like(contrast.positive), present)
-
-
-def _chosen(scores: Tensor, contrast: Contrast) -> tuple[Tensor, Tensor]:
-    """Scores [A] of the positives and [A, K] of the negatives."""
-    return scores.gather(1, contrast.positive[:, None]).squeeze(1), scores.gather(1, contrast.negative)

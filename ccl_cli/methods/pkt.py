@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import reduce as fold
-from operator import and_
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ccl_cli.methods import MethodOptions
+from ccl_cli.data.clips.batch import Batch
+from ccl_cli.methods import Method, MethodOptions, TeacherBatch, TeacherInfo
 from ccl_cli.methods.losses import unit_rows
-from ccl_cli.methods.relational import Reduction, RelationalMethod, Rows, distribution, half_cosine, reduce
+from ccl_cli.methods.relational import (
+    REDUCTION_HELP,
+    Reduction,
+    Rows,
+    distribution,
+    half_cosine,
+    reduce,
+    relate,
+)
+from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
 # The published weight belongs to a mean over all pairs of 64 rows.
@@ -45,10 +53,7 @@ class PKTOptions(MethodOptions):
         ge=0,
         description="Weight of the divergence; by batchmean the default is 468.75, its like at 64 rows.",
     )
-    reduction: Reduction = Field(
-        "mean",
-        description="mean: over all pairs, so the term shrinks as batches grow; batchmean: sums, over rows.",
-    )
+    reduction: Reduction = Field("mean", description=REDUCTION_HELP)
     combine: Literal["sum", "concat"] = Field(
         "sum",
         description="Several teachers: a term each, or one of their joined unit vectors (on rows with all).",
@@ -63,21 +68,24 @@ class PKTOptions(MethodOptions):
         return values
 
 
-class PKT(RelationalMethod):
+class PKT(Method):
     """The student's cosine neighbourhoods become the teachers'."""
 
     Options = PKTOptions
+    paper = "Passalis and Tefas, ECCV 2018"
 
-    def views(self, teachers: Mapping[str, Embedding]) -> Iterator[tuple[str, Embedding]]:
+    def batches(self, dtype: torch.dtype, teachers: Mapping[str, Embedding]) -> Iterator[TeacherBatch]:
         """Each teacher, or all as one."""
+        each = list(super().batches(dtype, teachers))
         if self.options.combine == "sum":
-            yield from super().views(teachers)
+            yield from each
             return
-        names = [info.name for info in self.teachers]
-        joined = torch.cat([unit_rows(teachers[name].value) for name in names], dim=1)
-        yield "+".join(names), Embedding(joined, fold(and_, (teachers[name].present for name in names)))
+        joined = torch.cat([unit_rows(teacher.value) for teacher in each], dim=1)
+        present = torch.stack([teacher.present for teacher in each]).all(dim=0)
+        info = TeacherInfo("+".join(teacher.info.name for teacher in each), "", joined.shape[1])
+        yield TeacherBatch(info, None, joined, present, ())
 
-    def compare(self, name: str, student: Rows, teacher: Rows, present: Tensor) -> dict[str, Tensor]:
+    def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
         """``pkt``."""
-        values = pkt(student, teacher, present, self.options.eps)
-        return {"pkt": self.options.weight * reduce(values, present, self.options.reduction)}
+        relation = relate(student.feature, teacher.value, teacher.present)
+        return {"pkt": reduce(pkt(*relation, self.options.eps), relation.present, self.options.reduction)}

@@ -6,21 +6,15 @@ is zero on both sides, and every count is of the rows present: the terms are tho
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ccl_cli.data.clips.batch import Batch
-from ccl_cli.methods import Method, Setting
-from ccl_cli.methods.losses import full_precision
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
-from ccl_cli.utils.distributed import gather_mask, gather_rows, masked_mean
+from ccl_cli.utils.distributed import gather_mask, gather_rows
 
 Reduction = Literal["mean", "batchmean"]
+REDUCTION_HELP = "mean: over all pairs, so the term shrinks as batches grow; batchmean: sums, over rows."
 
 # Rows shorter than this have no direction: they count as zero and receive no gradient from their cosines.
 MIN_NORM = 1e-6
@@ -38,10 +32,26 @@ class Rows(NamedTuple):
     candidate: Tensor
 
 
-def gather(x: Tensor) -> Rows:
-    """``x``, [B, D], as anchors against the rows of all processes."""
-    x = full_precision(x)
-    return Rows(x, gather_rows(x))
+class Relation(NamedTuple):
+    """Rows of a student and of a teacher; a row that is not present ([C] bool) is zero on both sides."""
+
+    student: Rows
+    teacher: Rows
+    present: Tensor
+
+
+def relate(student: Tensor, teacher: Tensor, present: Tensor) -> Relation:
+    """This process's rows as anchors against the rows of all processes.
+
+    Shapes:
+        student: [B, D].
+        teacher: [B, D_m].
+        present: [B] bool.
+    """
+    # `where`, not a product: an absent row may hold anything.
+    student, teacher = (torch.where(present[:, None], x, 0.0) for x in (student, teacher))
+    everywhere = gather_mask(present)
+    return Relation(Rows(student, gather_rows(student)), Rows(teacher, gather_rows(teacher)), everywhere)
 
 
 def half_cosine(rows: Rows, eps: float) -> Tensor:
@@ -64,51 +74,6 @@ def distances(first: Tensor, second: Tensor) -> Tensor:
 def reduce(values: Tensor, present: Tensor, reduction: Reduction) -> Tensor:
     """Sums over candidates, [A], as they are (``batchmean``) or divided by the number present (``mean``)."""
     return values / present.sum().clamp(min=1) if reduction == "mean" else values
-
-
-class RelationalMethod(Method):
-    """A sum over teachers of terms that compare rows; subclasses say how in :meth:`compare`."""
-
-    def __init__(self, options: Any, setting: Setting) -> None:
-        super().__init__(options, setting)
-        self.options = options
-        self.teachers = setting.teachers
-
-    def forward(
-        self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
-    ) -> dict[str, Tensor]:
-        """The terms of :meth:`compare` for each teacher, as ``term/teacher``."""
-        feature = gather(student.feature)
-        terms: dict[str, Tensor] = {}
-        for name, embedding in self.views(teachers):
-            terms |= self.terms(name, feature, embedding.value, embedding.present)
-        return terms
-
-    def views(self, teachers: Mapping[str, Embedding]) -> Iterator[tuple[str, Embedding]]:
-        """What the student is compared with, by name."""
-        for info in self.teachers:
-            yield info.name, teachers[info.name]
-
-    def terms(self, name: str, student: Rows, value: Tensor, present: Tensor) -> dict[str, Tensor]:
-        """Means over all anchors present, for one teacher's ``value`` [B, D_m] and ``present`` [B]."""
-        everywhere = gather_mask(present)
-        teacher = gather(value.to(student.anchor.dtype))
-        student, teacher = (_only(rows, present, everywhere) for rows in (student, teacher))
-        compared = self.compare(name, student, teacher, everywhere)
-        return {f"{term}/{name}": masked_mean(values, present) for term, values in compared.items()}
-
-    @abstractmethod
-    def compare(self, name: str, student: Rows, teacher: Rows, present: Tensor) -> dict[str, Tensor]:
-        """Weighted values per anchor, [A], by term; ``present`` marks candidates, [C]."""
-        raise NotImplementedError(f"{type(self).__name__} does not define compare")
-
-
-def _only(rows: Rows, present: Tensor, everywhere: Tensor) -> Rows:
-    # `where`, not a product: an absent row may hold anything.
-    return Rows(
-        torch.where(present[:, None], rows.anchor, 0.0),
-        torch.where(everywhere[:, None], rows.candidate, 0.0),
-    )
 
 
 def _unit(x: Tensor, eps: float) -> Tensor:

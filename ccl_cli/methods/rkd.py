@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ccl_cli.methods import MethodOptions
-from ccl_cli.methods.relational import RelationalMethod, Rows, distances
+from ccl_cli.data.clips.batch import Batch
+from ccl_cli.methods import Method, MethodOptions, TeacherBatch
+from ccl_cli.methods.relational import Rows, distances, relate
+from ccl_cli.students import StudentOutput
 
 
 class Geometry(NamedTuple):
@@ -107,19 +109,27 @@ class RKDOptions(MethodOptions):
     )
 
 
-class RKD(RelationalMethod):
+class RKD(Method):
     """The student's rows lie to each other as the teachers' do."""
 
     Options = RKDOptions
+    paper = "Park et al., CVPR 2019"
 
-    def compare(self, name: str, student: Rows, teacher: Rows, present: Tensor) -> dict[str, Tensor]:
-        """``distance`` and ``angle``."""
-        options, dtype = self.options, student.anchor.dtype
-        pair = geometry(student, present), geometry(teacher, present)
-        apart = comparable(*pair, present, options.min_distance)
-        terms = {"distance": (options.distance, distance_loss), "angle": (options.angle, angle_loss)}
+    def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
+        """``distance`` and ``angle``, those that have a share."""
+        relation = relate(student.feature, teacher.value, teacher.present)
+        sides = geometry(relation.student, relation.present), geometry(relation.teacher, relation.present)
+        apart = comparable(*sides, relation.present, self.options.min_distance)
+        losses = {"distance": distance_loss, "angle": angle_loss}
         return {
-            term: options.weight * share * loss(*pair, apart).to(dtype)
-            for term, (share, loss) in terms.items()
-            if share > 0
+            term: loss(*sides, apart).to(student.feature.dtype)
+            for term, loss in losses.items()
+            if self._share(term) > 0
         }
+
+    def weight(self, term: str) -> float:
+        """The share of a term, times the option ``weight``."""
+        return super().weight(term) * self._share(term)
+
+    def _share(self, term: str) -> float:
+        return float(self.options.distance if term == "distance" else self.options.angle)

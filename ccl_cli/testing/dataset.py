@@ -53,100 +53,92 @@ def verdicts(source: DataSource | str, location: str = "") -> Iterator[Verdict]:
         yield from check.verdicts(Trial(name, source, location, {}, manifest))
 
 
-@check("manifest")
+@check()
 def _manifest(trial: Trial) -> None:
-    found = trial.manifest
-    expect(isinstance(found, Manifest), "a Manifest", type(found).__name__, "Return one.")
-    expect(bool(found.name), "a name, which tables show", repr(found.name), "Name it.")
-    fine = isinstance(found.videos, tuple) and isinstance(found.classes, tuple)
-    expect(fine, "tuples of classes and of videos", "something else", "Turn lists into tuples.")
+    manifest = trial.manifest
+    expect(isinstance(manifest, Manifest), f"a {type(manifest).__name__} instead of a Manifest.")
+    expect(bool(manifest.name), "no name, which tables show. Name it.")
+    tuples = isinstance(manifest.videos, tuple) and isinstance(manifest.classes, tuple)
+    expect(tuples, "videos and classes are not both tuples. Turn lists into tuples.")
 
 
-@check("classes", needs=("manifest",))
+@check("manifest")
 def _classes(trial: Trial) -> None:
     classes = trial.manifest.classes
-    named = all(isinstance(name, str) and name for name in classes)
-    expect(named and bool(classes), "the names of the classes", repr(classes[:3]), "Give each a name.")
-    twice = [name for name in classes if classes.count(name) > 1]
-    expect(not twice, "classes of different names", f"'{twice[:1]}' twice", "List each class once.")
+    named = bool(classes) and all(isinstance(name, str) and name for name in classes)
+    expect(named, f"names of classes that are no text or empty: {classes[:3]!r}. Give each class a name.")
+    repeated = [name for name in classes if classes.count(name) > 1]
+    expect(not repeated, f"a class stands twice: {repeated[:1]}. List each class once.")
 
 
-@check("rows", needs=("classes",))
+@check("classes")
 def _rows(trial: Trial) -> None:
     trial.manifest.validate()
     for video in trial.manifest.videos:
+        portable = isinstance(video.id, str) and not video.id.startswith("/") and "\\" not in video.id
         expect(
-            _tidy(video.id),
-            "ids such as 'class/name', the same on every machine",
-            repr(video.id),
-            "Make them of the path below the root, by .as_posix().",
+            portable,
+            f"an id that is not the same on every machine: {video.id!r}. "
+            "Make ids of the path below the root, by .as_posix().",
         )
-        placed = video.path.is_absolute() if isinstance(video.path, Path) else isinstance(video.path, Packed)
-        expect(placed, "absolute paths", repr(video.path), "Write Path(...).absolute().")
+        absolute = isinstance(video.path, Packed) or (
+            isinstance(video.path, Path) and video.path.is_absolute()
+        )
+        expect(absolute, f"a path that is not absolute: {video.path!r}. Write Path(...).absolute().")
 
 
-@check("order", needs=("rows",))
+@check("rows")
 def _order(trial: Trial) -> None:
     again = trial.load(trial.location)
+    same = [video.id for video in again.videos] == [video.id for video in trial.manifest.videos]
     expect(
-        [video.id for video in again.videos] == [video.id for video in trial.manifest.videos]
-        and again.hash == trial.manifest.hash,
-        "the same list every time",
-        "another one",
-        "Sort what the disk lists, and seed what is random.",
+        same and again.hash == trial.manifest.hash,
+        "the second list differs from the first. Sort what the disk lists, and seed what is random.",
     )
 
 
-@check("round trip", needs=("rows",))
+@check("rows")
 def _round_trip(trial: Trial) -> None:
     with TemporaryDirectory(prefix="ccl-manifest-") as folder:
         path = Path(folder) / "manifest.jsonl"
         try:
             trial.manifest.save(path)
         except TypeError as error:
-            raise Unmet(
-                "plain numbers and texts in each row", str(error), "Write int(label), float(start)."
-            ) from error
+            raise Unmet(f"rows that cannot be saved: {error}. Write int(label), float(start).") from error
         again = Manifest.load(path)
     expect(
         again.hash == trial.manifest.hash,
-        "the same list after `ccl data prepare`",
-        "another hash",
-        "Use plain str, int and float in each row.",
+        "another list after `ccl data prepare`. Use plain str, int and float in each row.",
     )
 
 
-@check("videos", needs=("rows",))
+@check("rows")
 def _videos(trial: Trial) -> None:
     rows = zip(trial.manifest.videos, trial.manifest.sizes, strict=True)
-    there = [video for video, size in rows if size is not None]
-    if not there:
+    present = [video for video, size in rows if size is not None]
+    if not present:
         raise Skip("none of its videos is on this machine")
     reasons = []
-    for video in there[:3]:
+    for video in present[:3]:
         try:
             first, count = frame_range(index_video(video.path), video.start, video.end)
             read_frames(video.path, first, min(count, 2))
             return
         except DataError as error:
             reasons.append(error.message)
-    raise Unmet("videos that can be read", reasons[0], "Correct the paths and the stretches, in seconds.")
+    raise Unmet(f"videos that cannot be read: {reasons[0]} Correct the paths and the stretches, in seconds.")
 
 
-@check("unknown option")
+@check()
 def _unknown_option(trial: Trial) -> None:
     try:
         trial.load(trial.location, no_such_option=1)
     except RecipeError:
         return
-    raise Unmet(
-        "an unknown option to be refused",
-        "it was taken",
-        "Name every option as a keyword of the function, instead of **options.",
-    )
+    raise Unmet("an unknown option was taken. Name options as keywords of the function, without **options.")
 
 
-@check("wrong place")
+@check()
 def _wrong_place(trial: Trial) -> None:
     with TemporaryDirectory(prefix="ccl-place-") as folder:
         (Path(folder) / "file").touch()
@@ -155,15 +147,7 @@ def _wrong_place(trial: Trial) -> None:
         except CclError:
             return
         except Exception as error:
-            raise Unmet(
-                "a DataError for a place that is not there",
-                f"{type(error).__name__}: {error}",
-                "Look whether it is there, and raise ccl_cli.errors.DataError with a sentence.",
-            ) from error
-    raise Unmet(
-        "a DataError for a place that is not there", "a list of videos", "Raise ccl_cli.errors.DataError."
-    )
-
-
-def _tidy(name: object) -> bool:
-    return isinstance(name, str) and not name.startswith("/") and "\\" not in name
+            outcome = f"{type(error).__name__}: {error}"
+        else:
+            outcome = "a list of videos"
+    raise Unmet(f"a place that is not there gives {outcome}. Raise ccl_cli.errors.DataError with a sentence.")

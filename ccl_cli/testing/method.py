@@ -17,7 +17,7 @@ from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
-from ccl_cli.testing.verdicts import Checks, Skip, Verdict, expect, expect_movable
+from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect, expect_finite, expect_movable
 
 _ROWS, _VIDEOS, _CLASSES, _DIM = 8, 24, 3, 6
 # Two of one modality, and no two of one width; the first is as wide as the student.
@@ -89,123 +89,99 @@ def verdicts(method: type[Method] | str) -> Iterator[Verdict]:
         yield from check.verdicts(trial)
 
 
-@check("options")
+@check()
 def _options(trial: Trial) -> None:
     options = trial.cls.Options
-    expect(
-        isinstance(options, type) and issubclass(options, BaseModel),
-        "Options to be a class made from MethodOptions",
-        repr(options),
-        "Derive it from ccl_cli.methods.MethodOptions.",
-    )
+    derived = isinstance(options, type) and issubclass(options, BaseModel)
+    expect(derived, f"Options is {options!r}. Derive it from ccl_cli.methods.MethodOptions.")
     try:
         method_options(trial.cls, trial.name, {"no_such_option": 1})
     except RecipeError:
         pass
     else:
-        expect(
-            False,
-            "an unknown option to be refused",
-            "it was taken",
-            "Derive Options from ccl_cli.methods.MethodOptions, which forbids them.",
-        )
+        raise Unmet("an unknown option was taken. Derive Options from ccl_cli.methods.MethodOptions.")
     if trial.cls.uses_teachers:
         expect(
             trial.cls.tuned in options.model_fields,
-            f"'{trial.cls.tuned}', which `ccl bench --tune` scales, among its options",
-            ", ".join(options.model_fields) or "none",
+            f"no option '{trial.cls.tuned}', which `ccl bench --tune` scales. "
             "Name the option that weighs its terms in the class attribute tuned.",
         )
 
 
-@check("terms", needs=("options",))
+@check("options")
 def _terms(trial: Trial) -> None:
     terms = trial.terms(trial.build(), example())
     named = isinstance(terms, dict) and all(isinstance(name, str) for name in terms)
-    expect(named, "a dict of named terms", type(terms).__name__, "Return {'name': term}.")
+    expect(named, f"a {type(terms).__name__} instead of named terms. Return {{'name': term}}.")
     for name, term in terms.items():
-        term = term.detach() if isinstance(term, Tensor) else term
-        found = f"{list(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
         scalar = isinstance(term, Tensor) and term.dim() == 0 and term.is_floating_point()
-        expect(scalar, f"'{name}' to be one number", found, "Use ccl_cli.utils.distributed.masked_mean.")
-        expect(bool(term.isfinite()), f"'{name}' to be finite", str(float(term)), "Look at its divisions.")
+        expect(scalar, f"'{name}' is not one number. Use ccl_cli.utils.distributed.masked_mean.")
+        expect_finite(term, of=f"in '{name}'")
 
 
-@check("teachers", needs=("terms",))
-def _any_number_of_teachers(trial: Trial) -> None:
+@check("terms")
+def _teachers(trial: Trial) -> None:
     if not trial.cls.uses_teachers:
         raise Skip("it uses none")
     for count in range(1, len(_TEACHERS) + 1):
-        total = _total(trial.terms(trial.build(count), example(count))).detach()
-        wanted = f"finite terms with {count} teachers"
-        expect(bool(total.isfinite()), wanted, str(float(total)), "Look at its divisions.")
+        terms = trial.terms(trial.build(count), example(count))
+        expect_finite(*terms.values(), of=f"with {count} teachers")
 
 
-@check("seed", needs=("terms",))
+@check("terms")
 def _seed(trial: Trial) -> None:
     one, again = (trial.terms(trial.build(), example()) for _ in range(2))
-    expect(
-        _equal(one, again),
-        "the same terms from the same seed",
-        "other ones",
-        "Draw random numbers with torch's own generator.",
-    )
+    expect(_equal(one, again), "other terms from the same seed. Draw with torch's own generator.")
 
 
-@check("absent rows", needs=("seed",))
+@check("seed")
 def _absent_rows(trial: Trial) -> None:
     plain, noisy = example(), example()
     for name, (value, present, stages) in noisy.teachers.items():
         noisy.teachers[name] = Embedding(torch.where(present[:, None], value, 7.0), present, stages)
-    before, after = (trial.gradients(trial.build(), each) for each in (plain, noisy))
+    pairs = zip(*(trial.gradients(trial.build(), each) for each in (plain, noisy)), strict=True)
     expect(
-        all(
-            torch.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in zip(before, after, strict=True)
-        ),
-        "rows whose teacher is absent to teach nothing",
-        "a gradient that depends on them",
+        all(torch.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in pairs),
+        "a gradient that depends on rows whose teacher is absent. "
         "Average with ccl_cli.utils.distributed.masked_mean(values, present).",
     )
 
 
-@check("nobody present", needs=("terms",))
+@check("terms")
 def _nobody_present(trial: Trial) -> None:
-    _expect_sound(trial, example(present=()), "without any row of a teacher")
+    _expect_finite_gradients(trial, example(present=()), "without any row of a teacher")
 
 
-@check("small batches", needs=("terms",))
+@check("terms")
 def _small_batches(trial: Trial) -> None:
-    _expect_sound(trial, example(rows=1), "for a batch of one row")
-    _expect_sound(trial, example(labels=[0] * _ROWS), "for a batch of one class")
+    _expect_finite_gradients(trial, example(rows=1), "for a batch of one row")
+    _expect_finite_gradients(trial, example(labels=[0] * _ROWS), "for a batch of one class")
 
 
-@check("gradient", needs=("terms",))
+@check("terms")
 def _gradient(trial: Trial) -> None:
     gradients = trial.gradients(trial.build(), example())
     expect(
         any(bool(gradient.any()) for gradient in gradients),
-        "a gradient at the student's feature, logits or stages",
-        "none",
-        "Do not detach what the student says.",
+        "no gradient at the student's feature, logits or stages. Do not detach them.",
     )
 
 
-@check("parameters", needs=("terms",))
+@check("terms")
 def _parameters(trial: Trial) -> None:
-    for present, when in ((range(_ROWS), "for every parameter"), ((), "also where nobody is present")):
+    for present in (range(_ROWS), ()):
         method = trial.build()
         trial.gradients(method, example(present=present))
         learning = ((name, each) for name, each in method.named_parameters() if each.requires_grad)
         without = [name for name, each in learning if each.grad is None]
         expect(
             not without,
-            f"a gradient, if only zero, {when}",
-            f"none for {', '.join(without[:3])}",
+            f"parameters without a gradient with {len(present)} rows present: {', '.join(without[:3])}. "
             "Run every layer at every step: several processes would wait for its gradient.",
         )
 
 
-@check("resume", needs=("seed",))
+@check("seed")
 def _resume(trial: Trial) -> None:
     method, resumed = trial.build(), trial.build()
     trial.terms(method, example())
@@ -213,13 +189,12 @@ def _resume(trial: Trial) -> None:
     one, other = (trial.terms(each, example(seed=1)) for each in (method, resumed))
     expect(
         _equal(one, other),
-        "the same second step after saving and loading",
-        "another one",
+        "another second step after saving and loading. "
         "Keep what it remembers in buffers: self.register_buffer(name, tensor).",
     )
 
 
-@check("device")
+@check()
 def _device(trial: Trial) -> None:
     expect_movable(trial.build())
 
@@ -239,22 +214,23 @@ def example(
         return torch.rand(*shape, generator=generator)
 
     leaves = random(rows, _DIM), random(rows, _CLASSES), random(rows, 4, 2, 4, 4)
-    said = {}
+    embeddings = {}
     for number, info in enumerate(_TEACHERS[:teachers]):
-        there = torch.tensor([bool(present) and (number > 0 or row in present) for row in range(rows)])
+        mask = torch.tensor([bool(present) and (number > 0 or row in present) for row in range(rows)])
         stages = random(rows, 5, 8, 8), random(rows, info.dim, 4, 4)
-        said[info.name] = Embedding(torch.where(there[:, None], random(rows, info.dim), 0.0), there, stages)
+        embeddings[info.name] = Embedding(
+            torch.where(mask[:, None], random(rows, info.dim), 0.0), mask, stages
+        )
     classes = torch.tensor(labels if labels is not None else [row % _CLASSES for row in range(rows)])
     batch = Batch(torch.empty(0), classes, torch.arange(rows), {}, 0)
     first, second, third = (leaf.requires_grad_() for leaf in leaves)
-    return Example((first, second, third), said, batch)
+    return Example((first, second, third), embeddings, batch)
 
 
-def _expect_sound(trial: Trial, given: Example, when: str) -> None:
+def _expect_finite_gradients(trial: Trial, given: Example, when: str) -> None:
     method = trial.build()
-    gradients = [*trial.gradients(method, given), *(each.grad for each in method.parameters())]
-    finite = all(bool(each.isfinite().all()) for each in gradients if each is not None)
-    expect(finite, f"finite gradients {when}", "NaN or infinity", "Divide by a count that is at least 1.")
+    gradients = trial.gradients(method, given)
+    expect_finite(*gradients, *(each.grad for each in method.parameters()), of=f"in a gradient {when}")
 
 
 def _total(terms: dict[str, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ccl_cli.students import Student, StudentFactory, StudentOutput
-from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect, expect_movable
+from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect, expect_finite, expect_movable
 from ccl_cli.training.build import make_student
 
 _CLASSES = 7
@@ -35,12 +35,7 @@ class Trial:
     @cached_property
     def output(self) -> StudentOutput:
         """Of two clips."""
-        return self.run(_clips(_SIZE))
-
-    def run(self, video: Tensor) -> StudentOutput:
-        """Without gradient."""
-        with torch.no_grad():
-            return self.student(video)  # type: ignore[no-any-return]
+        return run(self.student, _clips(_SIZE))
 
 
 check = Checks[Trial]()
@@ -48,77 +43,73 @@ check = Checks[Trial]()
 
 def verdicts(student: StudentFactory | str) -> Iterator[Verdict]:
     """Try a student, by its spec or by the function that builds it."""
-    if isinstance(student, str):
-        yield from check.verdicts(Trial(partial(make_student, student, _CLASSES)))
-    else:
-        yield from check.verdicts(Trial(partial(student, _CLASSES)))
+    build = partial(make_student, student) if isinstance(student, str) else student
+    yield from check.verdicts(Trial(partial(build, _CLASSES)))
+
+
+def run(student: Student, video: Tensor) -> StudentOutput:
+    """Without gradient."""
+    with torch.no_grad():
+        return student(video)  # type: ignore[no-any-return]
+
+
+@check()
+def _attributes(trial: Trial) -> None:
+    dim, classes = (getattr(trial.student, name, None) for name in ("feature_dim", "num_classes"))
+    expect(isinstance(dim, int) and dim > 0, f"feature_dim is {dim!r}. Set it to the width of its feature.")
+    expect(classes == _CLASSES, f"num_classes is {classes!r} instead of {_CLASSES}, as asked for. Set it.")
 
 
 @check("attributes")
-def _attributes(trial: Trial) -> None:
-    dim = getattr(trial.student, "feature_dim", None)
-    expect(isinstance(dim, int) and dim > 0, "feature_dim, the width of its feature", repr(dim), "Set it.")
-    classes = getattr(trial.student, "num_classes", None)
-    expect(classes == _CLASSES, f"num_classes = {_CLASSES}, as asked for", repr(classes), "Set it.")
-
-
-@check("output", needs=("attributes",))
 def _output(trial: Trial) -> None:
     out = trial.output
-    expect(isinstance(out, StudentOutput), "a StudentOutput", type(out).__name__, "Return one from forward.")
-    shapes = tuple(out.feature.shape), tuple(out.logits.shape)
-    wanted = (2, trial.student.feature_dim), (2, _CLASSES)
+    expect(isinstance(out, StudentOutput), f"forward returns a {type(out).__name__}, not a StudentOutput.")
+    shapes = [list(out.feature.shape), list(out.logits.shape)]
+    expected = [[2, trial.student.feature_dim], [2, _CLASSES]]
     expect(
-        shapes == wanted,
-        f"a feature {list(wanted[0])} and logits {list(wanted[1])}",
-        f"{list(shapes[0])} and {list(shapes[1])}",
+        shapes == expected,
+        f"feature and logits of {shapes} instead of {expected}. "
         "Pool over the whole clip, and make the classifier num_classes wide.",
     )
-    finite = bool(out.feature.isfinite().all() and out.logits.isfinite().all())
-    expect(finite, "finite numbers", "NaN or infinity", "Look at its divisions.")
+    expect_finite(out.feature, out.logits, of="in its output")
 
 
-@check("stages", needs=("output",))
+@check("output")
 def _stages(trial: Trial) -> None:
     if not trial.output.stages:
         raise Skip("it shows none: methods that compare inner stages cannot train it")
     wrong = [list(each.shape) for each in trial.output.stages if each.dim() != 5 or len(each) != 2]
-    expect(not wrong, "stages of [B, C, T, H, W]", str(wrong[:1]), "Take them before pooling.")
+    expect(not wrong, f"a stage of {wrong[:1]} instead of [B, C, T, H, W]. Take stages before pooling.")
 
 
-@check("clip sizes", needs=("output",))
+@check("output")
 def _clip_sizes(trial: Trial) -> None:
-    shape = tuple(trial.run(_clips(_OTHER_SIZE)).feature.shape)
+    shape = list(run(trial.student, _clips(_OTHER_SIZE)).feature.shape)
     expect(
-        shape == (2, trial.student.feature_dim),
-        "the same width of feature for a longer and larger clip",
-        str(list(shape)),
-        "Pool adaptively: nn.AdaptiveAvgPool3d(1).",
+        shape == [2, trial.student.feature_dim],
+        f"a feature of {shape} for a longer and larger clip. Pool adaptively: nn.AdaptiveAvgPool3d(1).",
     )
 
 
-@check("determinism", needs=("output",))
+@check("output")
 def _determinism(trial: Trial) -> None:
-    same = torch.equal(trial.run(_clips(_SIZE)).logits, trial.output.logits)
-    expect(
-        same, "the same scores of the same clip in evaluation", "other ones", "Leave nothing random there."
-    )
+    same = torch.equal(run(trial.student, _clips(_SIZE)).logits, trial.output.logits)
+    expect(same, "other scores of the same clip in evaluation. Leave nothing random there.")
 
 
-@check("batch", needs=("determinism",))
+@check("determinism")
 def _batch(trial: Trial) -> None:
-    alone = torch.cat([trial.run(clip[None]).logits for clip in _clips(_SIZE)])
+    alone = torch.cat([run(trial.student, clip[None]).logits for clip in _clips(_SIZE)])
     whole = trial.output.logits
-    apart = float((alone - whole).abs().max() / whole.abs().max().clamp(min=1e-6))
+    difference = float((alone - whole).abs().max() / whole.abs().max().clamp(min=1e-6))
     expect(
-        apart < 1e-3,
-        "scores that do not depend on the other clips in evaluation",
-        f"a difference of {apart:.1%}",
+        difference < 1e-3,
+        f"scores that depend on the other clips in evaluation, by {difference:.1%}. "
         "Use statistics that are stored, not the batch's.",
     )
 
 
-@check("gradient", needs=("output",))
+@check("output")
 def _gradient(trial: Trial) -> None:
     student = trial.seeded(0).train()
     out: StudentOutput = student(_clips(_SIZE))
@@ -126,25 +117,22 @@ def _gradient(trial: Trial) -> None:
     without = [name for name, each in student.named_parameters() if each.requires_grad and each.grad is None]
     expect(
         not without,
-        "a gradient for every parameter",
-        f"none for {', '.join(without[:3])}",
+        f"parameters without a gradient: {', '.join(without[:3])}. "
         "Leave out what forward does not use: several processes would wait for its gradient.",
     )
 
 
-@check("seed")
+@check()
 def _seed(trial: Trial) -> None:
     again = trial.seeded(0).state_dict()
     other = [name for name, each in trial.student.state_dict().items() if not torch.equal(each, again[name])]
     expect(
         not other,
-        "the same initial weights from the same seed",
-        f"others in {', '.join(other[:3])}",
-        "Draw them with torch's own generator.",
+        f"other initial weights from the same seed: {', '.join(other[:3])}. Use torch's own generator.",
     )
 
 
-@check("published file", needs=("determinism",))
+@check("determinism")
 def _published_file(trial: Trial) -> None:
     other = trial.seeded(1)
     with TemporaryDirectory(prefix="ccl-student-") as folder:
@@ -152,21 +140,16 @@ def _published_file(trial: Trial) -> None:
         try:
             save_file({name: each.contiguous() for name, each in trial.student.state_dict().items()}, path)
         except RuntimeError as error:
-            raise Unmet(
-                "tensors that can be saved by name", str(error).split("\n")[0], "Do not tie weights."
-            ) from error
+            first_line = str(error).split("\n")[0]
+            raise Unmet(f"tensors that cannot be saved by name: {first_line}. Do not tie weights.") from error
         other.load_state_dict(load_file(path))
-    with torch.no_grad():
-        same = torch.equal(other(_clips(_SIZE)).logits, trial.output.logits)
     expect(
-        same,
-        "the same scores after saving and loading",
-        "other ones",
-        "Keep everything that decides them in parameters and persistent buffers.",
+        torch.equal(run(other, _clips(_SIZE)).logits, trial.output.logits),
+        "other scores after saving and loading. Keep what decides them in parameters and persistent buffers.",
     )
 
 
-@check("device")
+@check()
 def _device(trial: Trial) -> None:
     expect_movable(trial.student)
 

@@ -6,8 +6,9 @@ import copy
 import dataclasses
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from ccl_cli.data.checks.crash_proof import Lost, run_each
 from ccl_cli.data.manifest import Video
 from ccl_cli.teachers import Preprocess, Teacher, Views
 from ccl_cli.testing.clips import Clips, draw, evaluated, made_clips, preprocessed, single_frame
-from ccl_cli.testing.verdicts import Checks, Skip, Verdict, expect, expect_movable
+from ccl_cli.testing.verdicts import Checks, Skip, Verdict, expect, expect_finite, expect_movable
 from ccl_cli.training.build import load_teacher
 
 _LARGEST = 1_000_000  # bytes of a pickled preprocessing, which every worker gets
@@ -49,8 +50,8 @@ class Trial:
     @cached_property
     def inputs(self) -> list[Tensor]:
         """What it makes of each video that it has an input for."""
-        made = (self.preprocess(evaluated(video)) for video in self.videos)
-        return [value for value in made if value is not None]
+        values = (self.preprocess(evaluated(video)) for video in self.videos)
+        return [value for value in values if value is not None]
 
     @cached_property
     def batch(self) -> Tensor:
@@ -91,322 +92,271 @@ def verdicts(teacher: Teacher | str, videos: Sequence[Video] = ()) -> Iterator[V
             yield from check.verdicts(Trial(spec.label, rebuild(), shown, clips, rebuild))
 
 
-@check("attributes")
+@check()
 def _attributes(trial: Trial) -> None:
-    teacher, modality = trial.teacher, trial.name.partition(":")[0]
-    said = getattr(teacher, "modality", None)
-    wanted = f"modality = '{modality or 'audio'}', as in its name"
-    expect(said == modality if modality else bool(said), wanted, repr(said), "Set it on the class.")
-    dim = getattr(teacher, "dim", None)
+    teacher, typed = trial.teacher, trial.name.partition(":")[0]
+    modality, dim = (getattr(teacher, name, None) for name in ("modality", "dim"))
     expect(
-        isinstance(dim, int) and dim > 0, "dim, the width of its embeddings", repr(dim), "Set it in __init__."
+        modality == typed if typed else bool(modality),
+        f"modality is {modality!r} instead of {typed or 'audio'!r}, as in its name. Set it on the class.",
     )
+    expect(isinstance(dim, int) and dim > 0, f"dim is {dim!r}. Set the width of its embeddings in __init__.")
     shape, dtype = tuple(teacher.preprocess.shape), teacher.preprocess.dtype
-    expect(
-        all(isinstance(side, int) and side > 0 for side in shape),
-        "preprocess.shape to be whole numbers above 0",
-        str(shape),
-        "It is the shape of one input, without the batch.",
-    )
-    expect(
-        isinstance(dtype, torch.dtype), "preprocess.dtype to be a torch.dtype", repr(dtype), "Name the type."
-    )
+    whole = all(isinstance(side, int) and side > 0 for side in shape)
+    expect(whole, f"preprocess.shape is {shape}. It is the shape of one input, without the batch.")
+    expect(isinstance(dtype, torch.dtype), f"preprocess.dtype is {dtype!r} instead of a torch.dtype.")
 
 
-@check("input", needs=("attributes",))
+@check("attributes")
 def _input(trial: Trial) -> None:
     expect(
         bool(trial.inputs),
-        f"an input for one of {len(trial.videos)} videos",
-        "None for each",
+        f"no input for any of {len(trial.videos)} videos. "
         "If it only knows certain videos, name them with --data; else return None only where it is missing.",
     )
-    shape, dtype = tuple(trial.preprocess.shape), trial.preprocess.dtype
+    declared = tuple(trial.preprocess.shape), trial.preprocess.dtype
     for value in trial.inputs:
-        expect(
-            tuple(value.shape) == shape and value.dtype == dtype,
-            f"{list(shape)} of {dtype}, as preprocess declares",
-            f"{list(value.shape)} of {value.dtype}",
-            "Declare what it returns, or convert.",
-        )
-        expect(bool(value.isfinite().all()), "finite numbers", "NaN or infinity", "Look at its divisions.")
+        actual = tuple(value.shape), value.dtype
+        expect(actual == declared, f"an input of {actual}, but preprocess declares {declared}. Convert it.")
+        expect_finite(value, of="in an input")
 
 
-@check("draws", needs=("input",))
+@check("input")
 def _draws(trial: Trial) -> None:
     one, again = (trial.preprocess(draw(trial.videos[0], seed=4)) for _ in range(2))
     expect(
         _same(one, again),
-        "the same input from the same draw",
-        "another one",
+        "another input from the same draw. "
         "Take random numbers from window.rng or window.batch_rng only: then a run can be resumed exactly.",
     )
 
 
-@check("evaluation", needs=("draws",))
+@check("draws")
 def _evaluation(trial: Trial) -> None:
     one, other = (trial.preprocess(evaluated(trial.videos[0], seed)) for seed in (1, 2))
     expect(
         _same(one, other),
-        "nothing random where window.training is False",
-        "inputs that differ",
-        "Take the middle instead of a random part.",
+        "something random where window.training is False. Take the middle instead of a random part.",
     )
 
 
-@check("pickling", needs=("attributes",))
+@check("attributes")
 def _pickling(trial: Trial) -> None:
     packed = pickle.dumps(trial.preprocess)
     expect(
         len(packed) <= _LARGEST,
-        "settings only, which are sent to every worker",
-        f"{len(packed) / 1e6:.1f} MB",
+        f"{len(packed) / 1e6:.1f} MB of preprocessing are sent to every worker. "
         "Keep weights and tables in the network, or load them where they are needed.",
     )
     pickle.loads(packed)
 
 
-@check("repr", needs=("pickling",))
+@check("pickling")
 def _repr(trial: Trial) -> None:
-    said, wanted = repr(trial.preprocess), "a repr that names every setting and nothing else"
-    mend = "A dataclass has one; caches are found by it."
+    text = repr(trial.preprocess)
     again = repr(pickle.loads(pickle.dumps(trial.preprocess)))
-    expect(said == again and " at 0x" not in said, wanted, f"'{said}'", mend)
-    silent = [name for name in _settings(trial.preprocess) if not _shows(trial.preprocess, name)]
-    expect(not silent, wanted, f"nothing of {', '.join(silent)} in '{said}'", mend)
+    hidden = [name for name in _settings(trial.preprocess) if not _shows(trial.preprocess, name)]
+    expect(
+        text == again and " at 0x" not in text and not hidden,
+        f"'{text}' as repr, which must name every setting ({', '.join(hidden) or 'all'}) and nothing else. "
+        "A dataclass has one; caches are found by it.",
+    )
 
 
-@check("another process", needs=("evaluation", "pickling"))
+@check("evaluation", "pickling")
 def _another_process(trial: Trial) -> None:
     video = trial.videos[0]
-    job = pickle.dumps(trial.preprocess), video
-    [(_, there)] = run_each([job], preprocessed, workers=1, seconds=_SECONDS)
-    here = trial.preprocess(evaluated(video))
-    found = there.reason if isinstance(there, Lost) else "another one"
+    [(_, there)] = run_each(
+        [(pickle.dumps(trial.preprocess), video)], preprocessed, workers=1, seconds=_SECONDS
+    )
     expect(
-        not isinstance(there, Lost) and _same(here, there),
-        "the same input in a loader's process",
-        found,
+        not isinstance(there, Lost) and _same(trial.preprocess(evaluated(video)), there),
+        f"in a loader's process {there.reason if isinstance(there, Lost) else 'another input'}. "
         "Let it depend on its own settings only, not on what this process has set up.",
     )
 
 
-@check("views", needs=("evaluation",))
+@check("evaluation")
 def _views(trial: Trial) -> None:
     declared = getattr(trial.preprocess, "views", None)
     if declared is None:
         raise Skip("it declares none: its embeddings are never cached")
     known = " or ".join(f"'{name}'" for name in get_args(Views))
-    expect(declared in get_args(Views), known, repr(declared), "Correct it or leave it out.")
-    (_single if declared == "frame" else _whole)(trial)
+    expect(
+        declared in get_args(Views), f"views is {declared!r} instead of {known}. Correct it or leave it out."
+    )
+    (_frame_alone if declared == "frame" else _whole_track)(trial)
 
 
-@check("missing modality", needs=("input",))
-def _missing(trial: Trial) -> None:
-    heard = False
+@check("input")
+def _missing_modality(trial: Trial) -> None:
+    listens = False
     for video in (trial.clips.mute, trial.clips.silent):
         window, other = draw(video), draw(trial.clips.other, seed=1)
         value = trial.preprocess(window)
-        heard = heard or "audio" in window.states
+        listens = listens or "audio" in window.states
         if value is None or "audio" not in window.states:
             continue
         window = draw(video)  # the same sound, or none, under another picture
         window.frames, window.student_view = other.frames, other.student_view
         expect(
             not _same(value, trial.preprocess(window)),
-            "None for a video without sound",
-            "an input",
+            "an input for a video without sound. "
             "Return None where window.audio returns None: the row is then marked as absent.",
         )
-    if not heard:
+    if not listens:
         raise Skip("it does not listen, and a window always has a picture")
 
 
-@check("embedding", needs=("input",))
+@check("input")
 def _embedding(trial: Trial) -> None:
-    made, shape = trial.embedding, (len(trial.batch), trial.teacher.dim)
+    embedding, shape = trial.embedding, (len(trial.batch), trial.teacher.dim)
     expect(
-        tuple(made.shape) == shape,
-        f"{list(shape)}, one row of dim numbers for each input",
-        str(list(made.shape)),
-        "Correct dim or forward.",
+        tuple(embedding.shape) == shape,
+        f"embeddings of {list(embedding.shape)} instead of {list(shape)}. Correct dim or forward.",
     )
-    expect(made.is_floating_point(), "floating-point numbers", str(made.dtype), "End forward with .float().")
-    there = made[: len(trial.inputs)]
-    expect(
-        bool(there.isfinite().all()),
-        "finite numbers",
-        "NaN or infinity",
-        "Look at its divisions and its type.",
-    )
+    expect(embedding.is_floating_point(), f"embeddings of {embedding.dtype}. End forward with .float().")
+    expect_finite(embedding[: len(trial.inputs)], of="in an embedding")
 
 
-@check("tells apart", needs=("embedding",))
+@check("embedding")
 def _tells_apart(trial: Trial) -> None:
     if len(trial.inputs) < 2:
         raise Skip("it has an input for one video only")
     first, second = trial.embedding[:2]
-    expect(
-        not torch.equal(first, second),
-        "embeddings of different videos to differ",
-        "one for all",
-        "See whether forward looks at its input.",
-    )
+    differ = not torch.equal(first, second)
+    expect(differ, "one embedding for different videos. See whether forward looks at its input.")
 
 
-@check("determinism", needs=("embedding",))
+@check("embedding")
 def _determinism(trial: Trial) -> None:
     expect(
         torch.equal(trial.embedding, trial.embed(trial.batch)),
-        "the same embedding of the same input",
-        "another one",
+        "another embedding of the same input. "
         "Nothing may be random in forward: no noise, no dropout that evaluation mode leaves on.",
     )
 
 
-@check("batch", needs=("determinism",))
+@check("determinism")
 def _batch(trial: Trial) -> None:
     alone = torch.cat([trial.embed(value[None]) for value in trial.inputs])
-    whole = trial.embedding[: len(trial.inputs)]
-    scale = max(1e-6, float(whole.abs().max()))
-    apart = float((alone - whole).abs().max()) / scale
+    difference = _difference(alone, trial.embedding[: len(trial.inputs)])
     expect(
-        apart < 1e-3,
-        "an embedding that does not depend on the others in its batch",
-        f"a difference of {apart:.1%}",
+        difference < 1e-3,
+        f"an embedding that depends on the others in its batch, by {difference:.1%}. "
         "Use statistics that are stored (batch norm in evaluation mode), not the batch's.",
     )
 
 
-@check("evaluation mode", needs=("embedding",))
+@check("embedding")
 def _evaluation_mode(trial: Trial) -> None:
-    kept = [buffer.clone() for buffer in trial.teacher.buffers()]
+    before = [buffer.clone() for buffer in trial.teacher.buffers()]
     trial.teacher.train()
     trial.embed(trial.batch)
     training = [name or "itself" for name, module in trial.teacher.named_modules() if module.training]
     trial.teacher.eval()
-    for buffer, before in zip(trial.teacher.buffers(), kept, strict=True):
-        buffer.copy_(before)  # in training mode, batch norm has counted ours in
+    for buffer, value in zip(trial.teacher.buffers(), before, strict=True):
+        buffer.copy_(value)  # in training mode, batch norm has counted ours in
     expect(
         not training,
-        "evaluation mode, always",
-        f"training mode after train() and forward: {', '.join(training[:3])}",
+        f"training mode after train() and forward: {', '.join(training[:3])}. "
         "Leave train() as ccl_cli.teachers.Teacher has it, and call it nowhere.",
     )
 
 
-@check("no gradient")
+@check()
 def _no_gradient(trial: Trial) -> None:
     learning = [name for name, each in trial.teacher.named_parameters() if each.requires_grad]
     expect(
         not learning,
-        "a frozen network",
-        f"parameters that want a gradient: {', '.join(learning[:3])}",
+        f"parameters that want a gradient: {', '.join(learning[:3])}. "
         "Leave freeze() as it is, and end from_spec with `return teacher.freeze()`.",
     )
 
 
-@check("fingerprint")
+@check()
 def _fingerprint(trial: Trial) -> None:
     tensors = trial.teacher.state_dict()
     if not tensors:
         raise Skip("it has no weights")
     before = _fresh_fingerprint(trial.teacher)
-    expect(
-        before == _fresh_fingerprint(trial.teacher),
-        "a fingerprint that stays",
-        "another one",
-        "Hash what is fixed.",
-    )
+    expect(before == _fresh_fingerprint(trial.teacher), "a fingerprint that changes. Hash what is fixed.")
     names = list(tensors)
     for name in dict.fromkeys((names[0], names[len(names) // 2], names[-1])):
         with _changed(tensors[name]):
             after = _fresh_fingerprint(trial.teacher)
         expect(
             after != before,
-            f"another fingerprint when '{name}' changes",
-            "the same",
+            f"the same fingerprint when '{name}' changes. "
             "Leave fingerprint as it is, or hash all weights: a stale cache would be taken for a fresh one.",
         )
 
 
-@check("built twice")
+@check()
 def _built_twice(trial: Trial) -> None:
     if trial.rebuild is None:
         raise Skip("needs a name instead of an object")
-    again = trial.rebuild()
     expect(
-        again.fingerprint == _fresh_fingerprint(trial.teacher),
-        "the same weights whenever it is built",
-        "another fingerprint",
+        trial.rebuild().fingerprint == _fresh_fingerprint(trial.teacher),
+        "another fingerprint when it is built again. "
         "Load weights, or draw random ones from a seed of their own.",
     )
 
 
-@check("stages", needs=("determinism",))
+@check("determinism")
 def _stages(trial: Trial) -> None:
     with torch.inference_mode():
         embedding, stages = trial.teacher.forward_stages(trial.batch)
-    scale = max(1e-6, float(trial.embedding.abs().max()))
-    expect(
-        embedding.shape == trial.embedding.shape
-        and float((embedding - trial.embedding).abs().max()) < 1e-3 * scale,
-        "forward_stages to give the same embedding as forward",
-        "another one",
-        "Let one call the other.",
-    )
+    same = embedding.shape == trial.embedding.shape and _difference(embedding, trial.embedding) < 1e-3
+    expect(same, "forward_stages gives another embedding than forward. Let one call the other.")
     wrong = [list(each.shape) for each in stages if each.dim() < 2 or len(each) != len(trial.batch)]
-    expect(not wrong, "stages of [B, C, ...]", str(wrong[:1]), "Keep the batch first.")
+    expect(not wrong, f"a stage of {wrong[:1]} instead of [B, C, ...]. Keep the batch first.")
 
 
-@check("classes", needs=("embedding",))
+@check("embedding")
 def _classes(trial: Trial) -> None:
     classes = trial.teacher.classes
     if classes is None:
         raise Skip("it names no classes of its own")
     with torch.inference_mode():
-        said = trial.teacher.class_probabilities(trial.batch[: len(trial.inputs)])
+        probabilities = trial.teacher.class_probabilities(trial.batch[: len(trial.inputs)])
+    shape = [len(trial.inputs), len(classes)]
     expect(
-        tuple(said.shape) == (len(trial.inputs), len(classes)),
-        f"a probability of each of {len(classes)} classes",
-        str(list(said.shape)),
-        "Let class_probabilities follow classes.",
+        list(probabilities.shape) == shape,
+        f"probabilities of {list(probabilities.shape)} instead of {shape}: one for each of its classes.",
     )
+    lowest, highest = float(probabilities.min()), float(probabilities.max())
     expect(
-        bool(((said >= 0) & (said <= 1)).all()),
-        "probabilities from 0 to 1",
-        f"{float(said.min()):.3g} to {float(said.max()):.3g}",
-        "End it with a softmax or a sigmoid.",
+        lowest >= 0 and highest <= 1,
+        f"probabilities from {lowest:.3g} to {highest:.3g}. End it with a softmax or a sigmoid.",
     )
 
 
-@check("device")
+@check()
 def _device(trial: Trial) -> None:
     expect_movable(trial.teacher)
 
 
-def _whole(trial: Trial) -> None:
+def _whole_track(trial: Trial) -> None:
     """Of a track that is shorter than any teacher hears, every window gives the same input."""
     video = trial.clips.brief
     windows = [draw(video, 1, frames=1), draw(video, 2, at=3, frames=1), evaluated(video)]
     first, *others = (trial.preprocess(window) for window in windows)
     expect(
         all(_same(first, other) for other in others),
-        "views = 'track' to give one input for the whole video",
-        "inputs that differ with the window",
+        "views = 'track', but the input differs with the window. "
         "Look at the whole track (window.audio), or declare no views.",
     )
 
 
-def _single(trial: Trial) -> None:
+def _frame_alone(trial: Trial) -> None:
     """The input is that of a window which holds nothing but one of the frames."""
     for window in (draw(trial.clips.one, seed=3), evaluated(trial.clips.one)):
-        seen = trial.preprocess(window)
+        value = trial.preprocess(window)
         alone = (trial.preprocess(single_frame(window, number)) for number in range(len(window.frames)))
         expect(
-            any(_same(seen, each) for each in alone),
-            "views = 'frame' to look at one of window.frames alone",
-            "an input that none of the frames gives by itself",
+            any(_same(value, each) for each in alone),
+            "views = 'frame', but no frame of window.frames gives this input by itself. "
             "Look at one frame and at nothing else (not at student_view), or declare no views.",
         )
 
@@ -415,6 +365,11 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
     if one is None or other is None:
         return one is other
     return torch.equal(one, other)
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Largest, relative to the largest entry of the second."""
+    return float((one - other).abs().max()) / max(1e-6, float(other.abs().max()))
 
 
 def _settings(preprocess: object) -> list[str]:
@@ -436,20 +391,16 @@ def _shows(preprocess: object, name: str) -> bool:
 
 
 def _fresh_fingerprint(teacher: Teacher) -> str:
-    for kept in ("fingerprint", "_weights_hash"):  # what is computed once is computed anew
-        vars(teacher).pop(kept, None)
+    for cached in ("fingerprint", "_weights_hash"):  # what is computed once is computed anew
+        vars(teacher).pop(cached, None)
     return teacher.fingerprint
 
 
-class _changed:
+@contextmanager
+def _changed(tensor: Tensor) -> Iterator[None]:
     """One number of a tensor is another one for a while."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor, self.at = tensor, (0,) * tensor.dim()
-        self.kept = tensor[self.at].clone()
-
-    def __enter__(self) -> None:
-        self.tensor[self.at] = 1 if not self.kept else 0
-
-    def __exit__(self, *_: Any) -> None:
-        self.tensor[self.at] = self.kept
+    place = (0,) * tensor.dim()
+    before = tensor[place].clone()
+    tensor[place] = 1 if not before else 0
+    yield
+    tensor[place] = before

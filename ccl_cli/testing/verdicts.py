@@ -21,15 +21,15 @@ class Verdict:
     Attributes:
         check: Which part.
         state: "ok", "failed", or "skipped": it does not concern this plugin, or needs another check to hold.
-        said: What was expected, what was found and how to mend it; or why it was skipped.
+        message: What was found, what was expected and how to fix it; or why it was skipped.
     """
 
     check: str
     state: State
-    said: str = ""
+    message: str = ""
 
     def __str__(self) -> str:
-        return f"{self.state:<8}{self.check:<18}{self.said}".rstrip()
+        return f"{self.state:<8}{self.check:<18}{self.message}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -50,32 +50,26 @@ class Report:
 class Unmet(Exception):
     """A part of the contract that is not kept."""
 
-    def __init__(self, expected: str, found: str, mend: str) -> None:
-        super().__init__(f"expected {expected}; found {found}. {mend}")
-
 
 class Skip(Exception):
     """A check that does not concern this plugin."""
 
 
 class Checks(Generic[T]):
-    """Checks of one kind of plugin, run in the order in which they are written down."""
+    """Checks of one kind of plugin, by name, run in the order in which they are written down."""
 
     def __init__(self) -> None:
-        self._all: list[tuple[str, tuple[str, ...], Callable[[T], None]]] = []
+        self._all: dict[str, tuple[tuple[str, ...], Callable[[T], None]]] = {}
 
-    def __call__(
-        self, name: str, *, needs: tuple[str, ...] = ()
-    ) -> Callable[[Callable[[T], None]], Callable[[T], None]]:
-        """Add a function that raises :class:`Unmet` or :class:`Skip`.
+    def __call__(self, *needs: str) -> Callable[[Callable[[T], None]], Callable[[T], None]]:
+        """Add a function that raises :class:`Unmet` or :class:`Skip`; its name is that of the check.
 
         Args:
-            name: What verdicts call it.
             needs: Checks that must hold for this one to make sense.
         """
 
         def add(run: Callable[[T], None]) -> Callable[[T], None]:
-            self._all.append((name, needs, run))
+            self._all[run.__name__.strip("_").replace("_", " ")] = needs, run
             return run
 
         return add
@@ -83,66 +77,65 @@ class Checks(Generic[T]):
     @property
     def names(self) -> tuple[str, ...]:
         """Of all checks."""
-        return tuple(name for name, _, _ in self._all)
+        return tuple(self._all)
 
     def verdicts(self, trial: T) -> Iterator[Verdict]:
         """Run every check."""
         unknown: set[str] = set()
-        for name, needs, run in self._all:
-            first = next((need for need in needs if need in unknown), None)
-            verdict = Verdict(name, "skipped", f"needs '{first}'") if first else _verdict(name, run, trial)
-            if first or verdict.state == "failed":
+        for name, (needs, run) in self._all.items():
+            missing = [need for need in needs if need in unknown]
+            if missing:
+                verdict = Verdict(name, "skipped", f"needs '{missing[0]}'")
+            else:
+                verdict = _verdict(name, run, trial)
+            if missing or verdict.state == "failed":
                 unknown.add(name)
             yield verdict
 
 
-def expect(held: bool, expected: str, found: str, mend: str) -> None:
-    """Raise :class:`Unmet` unless it held."""
-    if not held:
-        raise Unmet(expected, found, mend)
+def expect(holds: bool, message: str) -> None:
+    """Raise :class:`Unmet` unless it holds."""
+    if not holds:
+        raise Unmet(message)
 
 
-def left_behind(module: nn.Module) -> list[str]:
-    """Names of tensors that ``module.to(device)`` does not move: neither parameters nor buffers."""
-    return [
+def expect_finite(*tensors: Tensor | None, of: str) -> None:
+    """Neither NaN nor infinity, in what there is."""
+    finite = all(bool(tensor.isfinite().all()) for tensor in tensors if tensor is not None)
+    expect(finite, f"NaN or infinity {of}. Look at its divisions.")
+
+
+def expect_movable(module: nn.Module) -> None:
+    """Every tensor follows the module to a GPU: it is a parameter or a buffer."""
+    names = [
         f"{prefix}.{name}".lstrip(".")
         for prefix, each in module.named_modules()
         for name, value in vars(each).items()
         if not name.startswith("_") and _holds_tensor(value)
     ]
-
-
-def expect_movable(module: nn.Module) -> None:
-    """Every tensor follows the module to a GPU."""
-    names = left_behind(module)
     expect(
         not names,
-        "parameters and buffers only, which follow it to a GPU",
-        f"plain tensors: {', '.join(names[:3])}",
-        "Register each with self.register_buffer(name, tensor, persistent=False).",
+        f"plain tensors do not follow it to a GPU: {', '.join(names[:3])}. "
+        "Use self.register_buffer(name, tensor, persistent=False).",
     )
 
 
 def _holds_tensor(value: object) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    inner = value if isinstance(value, list | tuple) else [value]
+    inner = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    )
     return any(isinstance(each, Tensor) for each in inner)
 
 
 def _verdict(name: str, run: Callable[[T], None], trial: T) -> Verdict:
     try:
         run(trial)
-    except Skip as why:
-        return Verdict(name, "skipped", str(why))
-    except Unmet as unmet:
-        return Verdict(name, "failed", str(unmet))
-    except CclError as error:
-        return Verdict(name, "failed", _one_line(error))
+    except Skip as reason:
+        return Verdict(name, "skipped", f"{reason}")
     except Exception as error:
-        return Verdict(name, "failed", f"it raised {type(error).__name__}: {_one_line(error)}")
+        reason_text = " ".join(str(error).split()) or "no message"
+        ours = isinstance(error, Unmet | CclError)
+        return Verdict(
+            name, "failed", reason_text if ours else f"it raised {type(error).__name__}: {reason_text}"
+        )
     return Verdict(name, "ok")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or "no message"

@@ -96,8 +96,8 @@ def test_what_they_are_not_invariant_to():
 def test_neighbour_maps_the_student_only_where_widths_differ():
     method = build("cckd neighbour", Example(dims=(6, 9)))
     assert {name: tuple(p.shape) for name, p in method.named_parameters()} == {
-        "embeds.1.weight": (9, 6),
-        "embeds.1.bias": (9,),
+        "heads.1.weight": (9, 6),
+        "heads.1.bias": (9,),
     }
 
 

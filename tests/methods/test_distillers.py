@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from distilling import VARIANTS, Example, build, run
+from distilling import VARIANTS, Example, Fixed, build, run
 from golden import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ccl_cli.config.recipe import Clip
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.registry import METHODS, find, load
+from ccl_cli.students import StudentOutput
+from ccl_cli.teachers import Embedding
+from ccl_cli.training.distiller import Distiller
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -155,10 +160,18 @@ def test_degenerate_batches_have_a_finite_value_and_a_gradient_of_ordinary_size(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_single(variant, dtype):
     example = Example(dtype=dtype)
-    terms, gradients = run(build(variant, example), example)
-    assert torch.isfinite(total(terms))
-    assert total(terms).dtype == torch.float32
-    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    leaves = feature, logits, stage = example.leaves()
+    student = Fixed(StudentOutput(feature, logits, (stage, feature[:, :, None, None, None])))
+    teachers = {
+        f"t{k}": Embedding(value.float(), there)
+        for k, (value, there) in enumerate(zip(example.teachers, example.present, strict=True))
+    }
+    video = torch.zeros(7, 3, 1, 2, 2, dtype=torch.uint8)
+    batch = Batch(video, example.labels, torch.arange(7), {}, 0)
+    output = Distiller(student, {"m": build(variant, example)}, Clip())(batch, teachers)
+    assert output.loss.dtype == torch.float32
+    for gradient in torch.autograd.grad(output.loss, leaves, allow_unused=True):
+        assert gradient is None or torch.isfinite(gradient).all()
 
 
 @each_variant

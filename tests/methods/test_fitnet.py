@@ -67,7 +67,7 @@ def test_a_regressor_is_learned_only_where_it_is_needed(regressor, trained):
 def test_the_normalised_regressor_is_batch_norm_over_the_rows_present():
     example = Example(dims=(9,), absent=((2, 5),))
     method = build("fitnet norm", example)
-    (ours,) = method.regressors
+    (ours,) = method.heads
     norm = nn.BatchNorm1d(9, track_running_stats=False).double()
     present = example.present[0]
     expected = norm(ours.linear(example.feature[present])).relu()

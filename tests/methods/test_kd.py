@@ -47,7 +47,7 @@ def test_probes_learn_from_the_labels_of_the_rows_that_are_there():
     method = build("kd", example, probe_weight=3)
     terms, _ = run(method, example)
     kept = example.present[0]
-    scores = method.probes[0](example.teachers[0][kept])
+    scores = method.heads[0](example.teachers[0][kept])
     expected = 3 * cross_entropy(scores, example.labels[kept]).mean()
     assert terms["probe/t0"].item() == pytest.approx(expected.item(), rel=1e-12)
 
@@ -68,7 +68,7 @@ def test_the_term_is_the_published_weight_times_the_mean_over_rows():
     example = Example(absent=())
     method = build("kd", example)
     student = example.logits.clone().requires_grad_()
-    target = (method.probes[1](example.teachers[1]) / 4).softmax(dim=1).detach()
+    target = (method.heads[1](example.teachers[1]) / 4).softmax(dim=1).detach()
     expected = 0.9 * soft_targets(student, target, 4).mean()
     assert run(method, example)[0]["kd/t1"].item() == pytest.approx(expected.item(), rel=1e-12)
 
@@ -78,8 +78,7 @@ def test_average_takes_the_teachers_that_a_row_has():
     method = build("kd average", example, weight=1)
     terms, (_, gradient, _) = run(method, example)
     first, second = (
-        (probe(value) / 4).softmax(dim=1)
-        for probe, value in zip(method.probes, example.teachers, strict=True)
+        (probe(value) / 4).softmax(dim=1) for probe, value in zip(method.heads, example.teachers, strict=True)
     )
     target = torch.stack([(first[0] + second[0]) / 2, second[1], first[2]]).detach()
     expected = soft_targets(example.logits[:3], target, 4).mean().item()

@@ -104,8 +104,8 @@ WRONG = [
 def test_a_source_that_is_wrong_in_one_thing_fails_that_check_alone(clips_folder, check, wrong):
     (verdict,) = check_dataset(wrong, str(clips_folder / "set")).failures
     assert verdict.check == check
-    assert len(verdict.said) > 20
-    assert "\n" not in verdict.said
+    assert len(verdict.message) > 20
+    assert "\n" not in verdict.message
 
 
 def test_every_check_has_a_source_that_fails_it():
@@ -128,7 +128,7 @@ def test_without_any_video_on_this_machine_reading_is_not_tried(tmp_path):
     (tmp_path / "right").mkdir()
     (tmp_path / "right" / "a.mp4").touch()
     found = {verdict.check: verdict for verdict in check_dataset(absent, str(tmp_path)).verdicts}
-    assert (found["videos"].state, found["videos"].said) == (
+    assert (found["videos"].state, found["videos"].message) == (
         "skipped",
         "none of its videos is on this machine",
     )

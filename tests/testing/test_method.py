@@ -160,8 +160,8 @@ WRONG = [
 def test_a_method_that_is_wrong_in_one_thing_fails_that_check_alone(check, wrong):
     (verdict,) = check_method(wrong).failures
     assert verdict.check == check
-    assert len(verdict.said) > 20
-    assert "\n" not in verdict.said
+    assert len(verdict.message) > 20
+    assert "\n" not in verdict.message
 
 
 def test_every_check_has_a_method_that_fails_it():

@@ -129,8 +129,8 @@ WRONG = [
 def test_a_student_that_is_wrong_in_one_thing_fails_that_check_alone(check, wrong):
     (verdict,) = check_student(wrong).failures
     assert verdict.check == check
-    assert len(verdict.said) > 20
-    assert "\n" not in verdict.said
+    assert len(verdict.message) > 20
+    assert "\n" not in verdict.message
 
 
 def test_every_check_has_a_student_that_fails_it():
@@ -153,7 +153,7 @@ def test_a_student_without_stages_is_one_that_some_methods_cannot_train():
 
     found = {verdict.check: verdict for verdict in check_student(NoStages).verdicts}
     assert found["stages"].state == "skipped"
-    assert "cannot train it" in found["stages"].said
+    assert "cannot train it" in found["stages"].message
 
 
 def test_an_unknown_student():

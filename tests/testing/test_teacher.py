@@ -287,8 +287,8 @@ def states(report) -> dict[str, str]:
 def test_a_teacher_that_is_wrong_in_one_thing_fails_that_check_alone(check, wrong):
     (verdict,) = check_teacher(wrong()).failures
     assert verdict.check == check
-    assert "\n" not in verdict.said
-    assert len(verdict.said) > 20
+    assert "\n" not in verdict.message
+    assert len(verdict.message) > 20
 
 
 def test_every_check_has_a_teacher_that_fails_it():
@@ -335,15 +335,15 @@ def test_the_modality_is_that_of_the_name(tmp_path, monkeypatch):
     install(tmp_path, "m", "[ccl.teachers]\nflow.mine = m_mod:T\n", modules={"m_mod": source})
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (verdict,) = check_teacher("flow:mine").failures
-    assert verdict.said.startswith("expected modality = 'flow', as in its name; found 'image'.")
+    assert verdict.message.startswith("modality is 'image' instead of 'flow', as in its name.")
     monkeypatch.delitem(sys.modules, "m_mod")
 
 
 @pytest.mark.usefixtures("here")
 def test_what_needs_a_failed_check_is_skipped_and_says_so():
     found = {verdict.check: verdict for verdict in check_teacher(Wider()).verdicts}
-    assert found["batch"].said == "needs 'determinism'"
-    assert found["determinism"].said == "needs 'embedding'"
+    assert found["batch"].message == "needs 'determinism'"
+    assert found["determinism"].message == "needs 'embedding'"
     assert found["fingerprint"].state == "ok"
 
 
@@ -441,3 +441,16 @@ def test_the_kits_embeddings_are_those_of_the_loop():
         present = torch.tensor([True, True, False])
         expected = embed(teacher, trial.batch, present).value
         assert torch.equal(trial.embedding[:2], expected[:2])
+
+
+def test_the_weights_are_hashed_once_however_often_the_fingerprint_is_asked_for(monkeypatch):
+    from ccl_cli import teachers
+
+    hashed = []
+    real = teachers.hash_tensors
+    monkeypatch.setattr(teachers, "hash_tensors", lambda named: hashed.append(1) or real(named))
+    teacher = Good().freeze()
+    first = teacher.fingerprint
+    teacher.preprocess = Pixels(size=9)
+    assert teacher.fingerprint != first  # the settings are looked at every time
+    assert len(hashed) == 1
