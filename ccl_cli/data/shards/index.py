@@ -16,8 +16,7 @@ from typing import Any
 
 from ccl_cli.data.manifest import Manifest, Video, fault
 from ccl_cli.data.shards.encode import Encoded
-from ccl_cli.data.video.ranges import is_url, length, read_whole
-from ccl_cli.data.video.storage import RECORD, Location, Member, Packed
+from ccl_cli.data.video.storage import RECORD, Location, Member, Packed, is_url, length, read_range
 from ccl_cli.errors import DataError
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path, write_text
@@ -199,7 +198,8 @@ def read_index(location: str) -> dict[str, Any]:
             "Make the shards with `ccl data pack`; if that was interrupted, run it again to finish.",
         )
     try:
-        index: dict[str, Any] = json_text.parse(read_whole(_join(location, INDEX)))
+        address = _join(location, INDEX)
+        index: dict[str, Any] = json_text.parse(read_range(address, 0, length(address)))
         if index["format"] != FORMAT:
             raise ValueError("another format")
         return index
@@ -221,6 +221,8 @@ def _check_sizes(addresses: Sequence[str], sizes: Sequence[int]) -> None:
                 f"The shard '{address}' {what}: it has {there:,} bytes, the index says {size:,}.",
                 "Copy or pack the set again.",
             )
+    if addresses and sizes[0]:
+        read_range(addresses[0], 0, 1)  # a server that ignores ranges is refused now, not in the first batch
 
 
 def _join(location: str, name: str) -> str:
