@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -225,6 +225,21 @@ class Manifest:
             if video.split not in SPLITS:
                 known = ", ".join(SPLITS)
                 raise DataError(f"'{video.id}' is in the unknown split '{video.split}'.", f"Known: {known}.")
+
+
+def check_unreadable(
+    count: int, manifest: Manifest, split: str, limit: float, examples: Sequence[Video] = ()
+) -> None:
+    """Stop when more of a split cannot be read than the recipe allows (one video is always allowed)."""
+    videos = len(manifest.split(split))
+    if count <= max(1, int(limit * videos)) and (count < videos or not videos):
+        return
+    names = ", ".join(str(video.path) for video in examples[:3])
+    raise DataError(
+        f"{count} of {videos} videos of the {split} split of '{manifest.name}' are missing or unreadable, "
+        f"more than the limit of {limit:.0%}{f'; for example {names}' if names else ''}.",
+        "Mend them, or raise the limit with --set max_unreadable=SHARE; they count as errors in evaluation.",
+    )
 
 
 class DataSource(Protocol):

@@ -14,13 +14,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.manifest import Manifest, Video, check_unreadable
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.evaluation.metrics import recognition, retrieval
 from ccl_cli.evaluation.predictor import watch
 from ccl_cli.training.artefact import Artefact, load_model
-from ccl_cli.training.build import check_unreadable
 from ccl_cli.training.device import set_up
 from ccl_cli.training.runs import MANIFEST, RunFolder, locate_model, read_json
 from ccl_cli.utils.distributed import gather_objects, is_main, total

@@ -16,7 +16,7 @@ from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.clips.windows import SlidingWindows
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.video.decode import index_video, iter_windows, read_frames
+from ccl_cli.data.video.reader import iter_windows, open_video, read_frames
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.errors import DataError
 
@@ -109,7 +109,7 @@ def _every_way(path: Path) -> tuple[bool, str]:
 
 
 def _frames(path: Path) -> None:
-    info = index_video(path)
+    info = open_video(path).metadata
     for first in {0, info.frames // 2, info.frames - 1}:
         clip = read_frames(path, first, 8, short_side=56)
         assert clip.frames.dtype == torch.uint8

@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from ccl_cli.config.recipe import Clip
 from ccl_cli.config.spec import Spec, parse_data, parse_model
 from ccl_cli.data.clips.batch import Batch
-from ccl_cli.data.clips.centre import MiddleWindow
 from ccl_cli.data.clips.dataset import TrainingSet
 from ccl_cli.data.clips.epoch_sampler import Draw, EpochSampler
 from ccl_cli.data.clips.transforms import _random_crop, eval_view, train_view
+from ccl_cli.data.clips.window import Window
 from ccl_cli.data.clips.windows import SlidingWindows
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
 from ccl_cli.data.sources import csv as csv_source
-from ccl_cli.data.video.decode import frame_range, iter_windows, read_frames
-from ccl_cli.data.video.metadata import VideoInfo
+from ccl_cli.data.video.metadata import VideoMetadata
+from ccl_cli.data.video.reader import iter_windows, open_video, read_frames
 from ccl_cli.data.video.storage import Member, Packed
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError
@@ -592,12 +592,10 @@ STRETCH = dict(
 
 def _stretch(path: Path, begin, share) -> tuple[float | None, float | None, int, int]:
     """Start and end in seconds by shares of the video, and the frames that they mean."""
-    from ccl_cli.data.video.decode import index_video
-
-    info = index_video(path)
+    info = open_video(path).metadata
     start = None if begin is None else begin * info.duration
     end = None if share is None else (start or 0) + share * (info.duration - (start or 0)) + 1e-3
-    return start, end, *frame_range(info, start, end)
+    return start, end, *info.frame_range(start, end)
 
 
 def test_windows_cover_every_frame(holds, counted):
@@ -672,7 +670,7 @@ def test_training_windows_lie_inside(holds, counted):
         clip = Clip(frames=length, size=8, short_side=16)
         sample = TrainingSet([video], clip, {"any:kept": kept}, seed)[Draw(epoch, 0, 0)]
         assert sample.video.shape == (3, length, 8, 8)
-        middle = MiddleWindow(video, clip)
+        middle = Window(video, clip)
         for window in (kept.window, middle):
             seen = numbers_of(window.frames)
             own = range(seen[0], min(seen[0] + length, first + count))
@@ -693,9 +691,7 @@ def test_training_windows_lie_inside(holds, counted):
 
 
 def _centre(path: Path, first: int, count: int) -> float:
-    from ccl_cli.data.video.decode import index_video
-
-    info = index_video(path)
+    info = open_video(path).metadata
     return (info.time(first) + info.time(first + count)) / 2
 
 
@@ -719,7 +715,7 @@ def test_any_window_is_what_decoding_from_the_start_gives(holds, counted):
 def test_times_and_frames_are_one(holds):
     def check(gaps, begin, base, origin, cut):
         pts = begin + np.cumsum([0, *gaps[:-1]])
-        info = VideoInfo(
+        info = VideoMetadata(
             Path("v"),
             pts,
             np.empty((0, 2), np.int64),
@@ -733,17 +729,17 @@ def test_times_and_frames_are_one(holds):
         )
         times = [info.time(k) for k in range(info.frames + 1)]
         assert times == sorted(times)
-        assert frame_range(info) == (0, info.frames)
+        assert info.frame_range() == (0, info.frames)
         assume(min(np.diff(times)) > 1e-3)
         place = cut % info.frames
         # A frame's own time begins with it, and what ends there ends before it.
-        assert frame_range(info, times[place], None) == (place, info.frames - place)
+        assert info.frame_range(times[place], None) == (place, info.frames - place)
         if place:
-            assert frame_range(info, None, times[place]) == (0, place)
-        assert frame_range(info, times[place], times[place + 1]) == (place, 1)
+            assert info.frame_range(None, times[place]) == (0, place)
+        assert info.frame_range(times[place], times[place + 1]) == (place, 1)
         for start, end in ((times[-1] + 1, None), (None, times[0] - 1)):
             with pytest.raises(CclError):
-                frame_range(info, start, end)
+                info.frame_range(start, end)
 
     holds(
         "times: a frame's own time names it, both ways",

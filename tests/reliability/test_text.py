@@ -388,8 +388,7 @@ def _index(folder: Path) -> Reading:
 
 @reader("records of packed videos", 6_000)
 def _records(folder: Path) -> Reading:
-    from ccl_cli.data.video import packed
-    from ccl_cli.data.video.media import frame_range, index_video
+    from ccl_cli.data.video.shard_reader import ShardReader
     from ccl_cli.data.video.storage import Member, Packed
 
     picture = {
@@ -415,14 +414,10 @@ def _records(folder: Path) -> Reading:
     path = folder / "a.tar"
 
     def look() -> object:
-        packed.index.cache_clear()
         where = Packed(str(path), "k", (Member("json", 0, path.stat().st_size), Member("jpgs", 0, 27)))
-        info = index_video(where)
-        return (
-            packed.scaled_to(where),
-            frame_range(info),
-            info.audio and packed.mono_between(where, info.audio, 0, 0.1),
-        )
+        video = ShardReader(where)
+        sound = video.metadata.audio and video.audio(0, 0.1)
+        return video.scaled_to, video.metadata.frame_range(), sound
 
     return [seed, mp4], to_file(path, look)
 

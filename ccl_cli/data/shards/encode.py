@@ -16,10 +16,10 @@ import av
 import numpy as np
 from torch import Tensor
 
-from ccl_cli.data.video.decode import frame_range, frames_from, index_video
-from ccl_cli.data.video.media import SCALING, SILENCE, index_media
-from ccl_cli.data.video.metadata import VideoInfo
-from ccl_cli.data.video.packed import FORMAT
+from ccl_cli.data.video.container import SCALING, SILENCE
+from ccl_cli.data.video.metadata import VideoMetadata
+from ccl_cli.data.video.reader import open_video
+from ccl_cli.data.video.shard_reader import FORMAT
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.data.video.storage import JPEGS, MP4, RECORD, SOUND, Location
 from ccl_cli.errors import DataError, EnvironmentError_
@@ -87,11 +87,12 @@ def encode(source: Source, settings: Settings) -> Encoded:
     Raises:
         DataError: it cannot be read.
     """
-    info = index_video(source.path)
-    first, count = frame_range(info, source.start, source.end)
+    reader = open_video(source.path)
+    info = reader.metadata
+    first, count = info.frame_range(source.start, source.end)
     kept = _kept(info, first, count, settings.fps)
-    shown = (image for _, image in frames_from(info, first, count, settings.short_side))
-    images = (image for image, keep in zip(shown, kept, strict=False) if keep)
+    frames = reader.frames(first, count, short_side=settings.short_side)
+    images = (image for (_, image), keep in zip(frames, kept, strict=False) if keep)
     pts = info.pts[first : first + count][kept]
     end = info.end_pts if first + count == info.frames else int(info.pts[first + count])
     write = _jpegs if settings.format == "jpeg" else _mp4
@@ -114,7 +115,7 @@ def encode(source: Source, settings: Settings) -> Encoded:
     )
 
 
-def _kept(info: VideoInfo, first: int, count: int, fps: float | None) -> NDArray[np.bool_]:
+def _kept(info: VideoMetadata, first: int, count: int, fps: float | None) -> NDArray[np.bool_]:
     """[count] which frames stay: of those that fall into one period of ``fps``, the first."""
     if fps is None:
         return np.ones(count, bool)
@@ -128,7 +129,7 @@ def _kept(info: VideoInfo, first: int, count: int, fps: float | None) -> NDArray
 
 
 def _jpegs(
-    info: VideoInfo, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
+    info: VideoMetadata, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
 ) -> tuple[str, dict[str, Any], bytes]:
     parts, shape = [], (0, 0)
     for image in images:
@@ -147,7 +148,7 @@ def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def _mp4(
-    info: VideoInfo, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
+    info: VideoMetadata, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
 ) -> tuple[str, dict[str, Any], bytes]:
     """Timestamps become whole units from 0 on, so that the file's own are those of the record."""
     unit = Fraction(1, info.time_base.denominator)
@@ -202,7 +203,7 @@ def _even(image: NDArray[np.uint8], stamp: int, unit: Fraction) -> av.VideoFrame
 
 
 def _picture(
-    info: VideoInfo, shape: Sequence[int], pts: list[int], end_pts: int, unit: Fraction, origin: float
+    info: VideoMetadata, shape: Sequence[int], pts: list[int], end_pts: int, unit: Fraction, origin: float
 ) -> dict[str, Any]:
     if not pts:
         raise DataError(f"No frame of '{info.path}' can be decoded.")
@@ -222,7 +223,7 @@ def _picture(
 def _sound(source: Source, rate: int | None) -> tuple[dict[str, Any] | None, NDArray[np.int16]]:
     """What the record tells of the sound, and its samples; none where there is no track or nothing in it."""
     nothing = np.zeros(0, np.int16)
-    track = index_media(source.path).audio
+    track = open_video(source.path).metadata.audio
     if track is None:
         return None, nothing
     start = track.start if source.start is None else max(track.start, source.start)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards import write
+from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, EnvironmentError_, Interrupted, UsageError
