@@ -154,8 +154,8 @@ class Manifest:
                     f"The data set '{self.name}' has no videos in its {name} split.",
                     "`ccl data stats` counts its splits; of a folder, ?test=0.25 holds some videos out.",
                 )
-        seen = {video.label for video in self.split("train")}
-        unseen = sorted({video.label for video in self.split("test")} - seen) if seen else []
+        trained = {video.label for video in self.split("train")}
+        unseen = sorted({video.label for video in self.split("test")} - trained) if trained else []
         if unseen:
             names = ", ".join(self.classes[label] for label in unseen[:5])
             _log.warning("%d classes of the test split have no training video: %s", len(unseen), names)
@@ -290,8 +290,8 @@ def _rows(path: Path, rows: list[dict[str, Any]], classes: int, root: Path) -> I
             where = _located(root, row["path"])
             yield Video(video.id, where, video.label, video.split, video.start, video.end)
         except (TypeError, ValueError) as error:
-            said = _MISSING.search(str(error))
-            reason = f"there is no {said[1]}" if said else error
+            missing = _MISSING.search(str(error))
+            reason = f"there is no {missing[1]}" if missing else error
             raise DataError(f"'{path}', line {line}: {reason}.", "Correct it or write it again.") from error
 
 

@@ -85,13 +85,13 @@ def read_shard(path: Path) -> list[Sample]:
                 key, _, suffix = entry.name.rpartition(".")
                 members.setdefault(key, []).append(Member(suffix, entry.offset_data, entry.size))
                 if suffix == RECORD and (file := tar.extractfile(entry)):
-                    records[key] = _told(json_text.parse(file.read()))
-        return [Sample(key, tuple(found), **records[key]) for key, found in members.items()]
+                    records[key] = _summary(json_text.parse(file.read()))
+        return [Sample(key, tuple(places), **records[key]) for key, places in members.items()]
     except (tarfile.TarError, *_SENSELESS) as error:
         raise DataError(f"The shard '{path}' is damaged.", "Delete it and pack again.") from error
 
 
-def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(record: Mapping[str, Any]) -> dict[str, Any]:
     picture, sound = record["picture"], record["sound"]
     return {
         "rows": tuple(row["id"] for row in record["rows"]),
@@ -147,8 +147,8 @@ def write_index(
     """
     samples: list[dict[str, Any]] = []
     of_row: dict[str, int] = {}
-    for number, held in enumerate(shards.values()):
-        for sample in held:
+    for number, samples_of_shard in enumerate(shards.values()):
+        for sample in samples_of_shard:
             of_row.update(dict.fromkeys(sample.rows, len(samples)))
             entry = {"shard": number, "key": sample.key, "members": sample.members, "sha256": sample.sha256}
             samples.append(entry)
@@ -213,8 +213,8 @@ def _unknown(location: str) -> DataError:
 
 def _check_sizes(addresses: Sequence[str], sizes: Sequence[int]) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = list(pool.map(length, addresses))
-    for address, size, there in zip(addresses, sizes, found, strict=True):
+        lengths = list(pool.map(length, addresses))
+    for address, size, there in zip(addresses, sizes, lengths, strict=True):
         if size != there:
             what = "is cut off" if there < size else "is another one than the index describes"
             raise DataError(

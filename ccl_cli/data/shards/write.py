@@ -125,13 +125,13 @@ class _Packing:
         }
 
     def _split_report(self, split: str) -> dict[str, Any]:
-        held = {name: samples for name, samples in self.shards.items() if name.startswith(f"{split}-")}
-        samples = list(chain.from_iterable(held.values()))
+        shards = {name: samples for name, samples in self.shards.items() if name.startswith(f"{split}-")}
+        samples = list(chain.from_iterable(shards.values()))
         return {
             "videos": len(self.manifest.split(split)),
             "packed": sum(len(sample.rows) for sample in samples),
-            "shards": len(held),
-            "bytes": sum((self.output / name).stat().st_size for name in held),
+            "shards": len(shards),
+            "bytes": sum((self.output / name).stat().st_size for name in shards),
             "seconds": round(sum(sample.seconds for sample in samples), 3),
             "sound": dict(Counter(sample.sound for sample in samples)),
         }

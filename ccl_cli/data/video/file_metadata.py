@@ -48,18 +48,20 @@ def read_metadata(path: Path) -> VideoMetadata:
         streams: list[Any] = [stream for stream in (video, audio) if stream]
         starts = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None]
         origin = min(starts, default=0.0)
-        rows: dict[int, list[_Packet]] = {stream.index: [] for stream in streams}
+        packets: dict[int, list[_Packet]] = {stream.index: [] for stream in streams}
         for p in packets_of(container, *streams):
-            rows[p.stream_index].append(_Packet(p.pts, p.dts, p.duration or 0, p.is_keyframe, p.is_discard))
-        track = _audio_track(audio, rows[audio.index], origin) if audio else None
+            packets[p.stream_index].append(
+                _Packet(p.pts, p.dts, p.duration or 0, p.is_keyframe, p.is_discard)
+            )
+        track = _audio_track(audio, packets[audio.index], origin) if audio else None
         if video is None:
             none = np.zeros((0, 2), np.int64)
             return VideoMetadata(path, none[:, 0], none, 0, Fraction(1), origin, 0, 0, False, track)
-        info = _video_info(path, container.format.name, video, rows[video.index], origin, track)
-        return replace(info, promised=_promised(container, streams))
+        metadata = _video_metadata(path, container.format.name, video, packets[video.index], origin, track)
+        return replace(metadata, promised=_promised(container, streams))
 
 
-def _video_info(
+def _video_metadata(
     path: Path, container: str, video: Any, packets: list[_Packet], origin: float, audio: AudioTrack | None
 ) -> VideoMetadata:
     width, height = video.codec_context.width, video.codec_context.height
@@ -86,10 +88,12 @@ def _video_info(
 
 def _promised(container: InputContainer, streams: list[Any]) -> float:
     """Seconds that the header says the longest stream lasts, or 0."""
-    said = [float(s.duration * s.time_base) for s in streams if s.duration is not None]
+    durations = [float(s.duration * s.time_base) for s in streams if s.duration is not None]
     if container.format.name == "avi":  # of one that is cut off, the duration is made up
-        said += [float(s.frames / s.average_rate) for s in streams if s.type == "video" and s.average_rate]
-    return max(said, default=(container.duration or 0) / av.time_base)
+        durations += [
+            float(s.frames / s.average_rate) for s in streams if s.type == "video" and s.average_rate
+        ]
+    return max(durations, default=(container.duration or 0) / av.time_base)
 
 
 def _trustworthy(container: str, video: Any, pts: list[int | None]) -> bool:
@@ -127,10 +131,10 @@ def _stamp(packet: _Packet) -> int:
 
 
 def _audio_track(audio: Any, packets: list[_Packet], origin: float) -> AudioTrack | None:
-    heard = [(p.pts, p.pts + p.duration) for p in packets if p.pts is not None and not p.discard]
-    if not heard:
+    spans = [(p.pts, p.pts + p.duration) for p in packets if p.pts is not None and not p.discard]
+    if not spans:
         return None
     # What lies before 0 primes the decoder and is never heard.
-    start = max(0.0, float(min(begin for begin, _ in heard) * audio.time_base) - origin)
-    end = float(max(end for _, end in heard) * audio.time_base) - origin
+    start = max(0.0, float(min(begin for begin, _ in spans) * audio.time_base) - origin)
+    end = float(max(end for _, end in spans) * audio.time_base) - origin
     return AudioTrack(start, end)

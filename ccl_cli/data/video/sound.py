@@ -16,7 +16,7 @@ from ccl_cli.data.video.storage import Location
 
 _FILTER = 2**20  # weights of a resampling filter, at most about so many
 _SHORT = 1.5  # seconds of a track that stays decoded: opening a file again takes longer than decoding these
-_KEPT = 256
+_SHORT_TRACKS = 256
 
 
 class Sound(NamedTuple):
@@ -78,7 +78,7 @@ def read_audio(
     return Sound(samples, "present" if bool((samples.abs() >= SILENCE).any()) else "silent", whole)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_SHORT_TRACKS)
 def _short(reader: VideoReader, low: float, high: float, rate: int) -> Tensor:
     return _resampled(reader, low, high, rate)
 

@@ -18,7 +18,7 @@ from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.shards.encode import Encoded, Settings
 from ccl_cli.data.shards.index import keys_for, read_shard, write_shard
 from ccl_cli.data.shards.write import pack
-from ccl_cli.data.sources import load_data, load_source
+from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.shards import load
 from ccl_cli.data.video import storage
 from ccl_cli.data.video.reader import iter_windows, read_frames
@@ -208,14 +208,7 @@ def test_a_manifest_of_shards_survives_being_saved(shards, tmp_path):
     assert read_frames(loaded.videos[0].path, 0, 4).frames.shape == (4, 48, 48, 3)
 
 
-def test_a_relative_folder_becomes_absolute(shards, monkeypatch):
-    monkeypatch.chdir(shards.parent)
-    assert Path(load("set").videos[0].path.shard).parent == shards
-
-
 def test_videos_of_a_shard_that_is_gone_since_count_as_missing(shards, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(shards, copy)
     load(str(copy)).save(tmp_path / "manifest.jsonl")
@@ -229,8 +222,6 @@ def test_videos_of_a_shard_that_is_gone_since_count_as_missing(shards, tmp_path)
 
 
 def test_a_shard_that_is_cut_off_or_another_is_refused_at_once(shards, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(shards, copy)
     shard = copy / "train-000001.tar"
@@ -279,11 +270,6 @@ def test_an_index_that_points_elsewhere(shards, tmp_path, lie):
     (tmp_path / "index.json").write_text(json.dumps(index))
     with pytest.raises(DataError, match=r"index\.json of '.*' is not one of 'ccl-shards-1'"):
         load(str(tmp_path))
-
-
-def test_it_takes_no_options(shards):
-    with pytest.raises(Exception, match="has no option 'val'"):
-        load_source("shards", load, str(shards), {"val": 0.1})
 
 
 def test_a_video_that_was_not_packed_says_why():

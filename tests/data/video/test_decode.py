@@ -201,17 +201,6 @@ def test_sliding_windows_of_a_stretch(tmp_path):
     np.testing.assert_array_equal(clips[-1].frames, reference[27:35])
 
 
-def test_no_window_of_a_long_enough_video_repeats_a_frame(tmp_path):
-    path = write(tmp_path / "a.mp4", pictures(17))
-    reference = sequential(path)
-    first, last = iter_windows(path, 16, 16)
-    np.testing.assert_array_equal(first.frames, reference[:16])
-    np.testing.assert_array_equal(last.frames, reference[1:])
-    assert [round(25 * at) for at in (last.start, last.end)] == [1, 17]
-    (short,) = iter_windows(path, 24, 24)
-    np.testing.assert_array_equal(short.frames, looped(reference, 0, 24))
-
-
 def test_sliding_windows_do_not_read_ahead(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", pictures(50))
     converted = []
