@@ -108,7 +108,7 @@ class Window:
         self.states["audio"], self.whole = sound.state, self.whole and sound.whole
         return sound.samples if sound.state == "present" else None
 
-    @property
+    @cached_property
     def _metadata(self) -> VideoMetadata:
         return open_video(self.video.path).metadata
 

@@ -82,15 +82,17 @@ class SlidingWindows(IterableDataset[Chunk]):
                     chunk.windows.append(view)
                     chunk.rows.append(row)
                     if len(chunk.windows) == self.chunk:
-                        yield chunk.pop()
+                        yield chunk.collated()
+                        chunk = _Chunk(self.clip)
             except Exception as error:  # whatever it is, the other videos can still be evaluated
                 if not is_readable:
                     chunk.unreadable[row] = getattr(error, "message", f"{type(error).__name__}: {error}")
             chunk.finished.append(row)
             if not self.mixed:
-                yield chunk.pop()
+                yield chunk.collated()
+                chunk = _Chunk(self.clip)
         if chunk.finished:
-            yield chunk.pop()
+            yield chunk.collated()
 
     def _views(self, row: int) -> Iterator[Tensor]:
         video, clip = self.videos[row], self.clip
@@ -115,15 +117,13 @@ class _Chunk:
         self.finished: list[int] = []
         self.unreadable: dict[int, str] = {}
 
-    def pop(self) -> Chunk:
-        """What it holds; it is empty afterwards."""
+    def collated(self) -> Chunk:
+        """Its windows as one tensor."""
         clip = self.clip
         empty = torch.empty(0, 3, clip.frames, clip.size, clip.size, dtype=torch.uint8)
         windows = torch.stack(self.windows) if self.windows else empty
         rows = torch.tensor(self.rows, dtype=torch.long)
-        chunk = Chunk(windows, rows, self.finished, self.unreadable)
-        self.__init__(clip)  # type: ignore[misc]
-        return chunk
+        return Chunk(windows, rows, self.finished, self.unreadable)
 
 
 def window_loader(dataset: SlidingWindows, *, workers: int, pin_memory: bool) -> Iterator[Chunk]:

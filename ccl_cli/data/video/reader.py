@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -86,14 +87,14 @@ def open_video(location: Location) -> VideoReader:
     if isinstance(location, Packed):
         return _readers.get((location,), lambda: ShardReader(location))
     try:
-        stat = location.stat()
+        status = location.stat()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in it
         raise DataError(f"'{location}' cannot be read: {getattr(error, 'strerror', error)}.") from error
-    if not location.is_file():
+    if not stat.S_ISREG(status.st_mode):
         raise DataError(f"'{location}' is not a file.")
-    if stat.st_size == 0:
+    if status.st_size == 0:
         raise DataError(f"'{location}' is empty (0 bytes).")
-    return _readers.get((location, stat.st_mtime_ns, stat.st_size), lambda: FileReader(location))
+    return _readers.get((location, status.st_mtime_ns, status.st_size), lambda: FileReader(location))
 
 
 def read_frames(location: Location, first: int, count: int, *, short_side: int = 256) -> DecodedClip:
