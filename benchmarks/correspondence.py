@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.world import RATE
-from ccl_cli.data.video.decode import read_frames
+from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.report.collect import collect
 from ccl_cli.report.paired import t_interval

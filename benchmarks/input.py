@@ -32,8 +32,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from ccl_cli.data.shards.encode import Settings, Source, encode
 from ccl_cli.data.shards.index import read_shard, write_shard
-from ccl_cli.data.video import decode, media, packed
-from ccl_cli.data.video.decode import index_video, read_frames
+from ccl_cli.data.video import reader
+from ccl_cli.data.video.reader import open_video, read_frames
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.data.video.storage import Packed
 
@@ -77,7 +77,7 @@ def torchcodec(path: Path, side: int, mode: Literal["exact", "approximate"] = "e
 def decord(path: Path, side: int) -> Way:
     from decord import VideoReader, cpu
 
-    info = index_video(path)
+    info = open_video(path).metadata
     scale = side / min(info.width, info.height)
     size = {"width": round(info.width * scale), "height": round(info.height * scale)}
 
@@ -91,7 +91,7 @@ def decord(path: Path, side: int) -> Way:
 def pytorchvideo(path: Path, side: int) -> Way:
     from pytorchvideo.data.encoded_video import EncodedVideo
 
-    info = index_video(path)
+    info = open_video(path).metadata
 
     def read(first: int, count: int) -> np.ndarray:
         video = EncodedVideo.from_path(str(path), decode_audio=False)
@@ -105,7 +105,7 @@ def pytorchvideo(path: Path, side: int) -> Way:
 def official(path: Path, folder: Path, side: int | None = None) -> tuple[Way, int]:
     import h5py
 
-    frames = read_frames(path, 0, index_video(path).frames, short_side=240).frames.numpy()
+    frames = read_frames(path, 0, open_video(path).metadata.frames, short_side=240).frames.numpy()
     store = folder / f"{path.stem}.hdf5"
     with h5py.File(store, "w") as file:
         held = file.create_dataset("video", (len(frames),), h5py.special_dtype(vlen=np.uint8))
@@ -133,10 +133,9 @@ def jpeg(frame: np.ndarray) -> bytes:
 
 def ours(path: Path | Packed, side: int, *, later: bool = False) -> Way:
     def read(first: int, count: int) -> np.ndarray:
-        decode._small_video.cache_clear()
+        reader._small_video.cache_clear()
         if not later:
-            media._index.cache_clear()
-            packed.index.cache_clear()
+            reader._readers.clear()
         return read_frames(path, first, count, short_side=side).frames.numpy()
 
     return read
@@ -154,13 +153,13 @@ def pack(path: Path, folder: Path, form: str, quality: int, side: int) -> tuple[
 def as_720p(path: Path, folder: Path) -> Path:
     """A film as one finds it: 1280x720, two B-frames, a key frame every ten seconds."""
     made = folder / "720p.mp4"
-    info = index_video(path)
+    info = open_video(path).metadata
     rate = Fraction(round(info.frames / info.duration))
     with av.open(str(made), "w") as file:
         video = file.add_stream("libx264", rate=rate, options={"crf": "21"})
         video.width, video.height, video.pix_fmt = 1280, 720, "yuv420p"
         video.codec_context.gop_size = 10 * int(rate)
-        for number, (_, image) in enumerate(decode.frames_from(info, 0, info.frames, 10_000)):
+        for number, (_, image) in enumerate(open_video(path).frames(0, info.frames, short_side=10_000)):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image)).reformat(1280, 720, "yuv420p")
             frame.pts, frame.time_base = number, 1 / rate
             file.mux(video.encode(frame))
@@ -213,7 +212,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def measure(path: Path, folder: Path, options: argparse.Namespace) -> None:
     side, count = options.short_side, options.frames
-    info = index_video(path)
+    info = open_video(path).metadata
     reference = read_frames(path, 0, info.frames, short_side=side).frames.numpy()
     entries = list(ways(path, folder, side))
     times: dict[str, list[float]] = {name: [] for name, *_ in entries}

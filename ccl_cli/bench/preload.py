@@ -6,7 +6,8 @@ import os
 
 import timm.scheduler  # noqa: F401
 
-import ccl_cli.data.clips.fork_server
+import ccl_cli.data.clips.dataset
+import ccl_cli.data.clips.windows
 import ccl_cli.evaluation.evaluate
 import ccl_cli.training.train  # noqa: F401
 

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -154,8 +154,8 @@ class Manifest:
                     f"The data set '{self.name}' has no videos in its {name} split.",
                     "`ccl data stats` counts its splits; of a folder, ?test=0.25 holds some videos out.",
                 )
-        seen = {video.label for video in self.split("train")}
-        unseen = sorted({video.label for video in self.split("test")} - seen) if seen else []
+        trained = {video.label for video in self.split("train")}
+        unseen = sorted({video.label for video in self.split("test")} - trained) if trained else []
         if unseen:
             names = ", ".join(self.classes[label] for label in unseen[:5])
             _log.warning("%d classes of the test split have no training video: %s", len(unseen), names)
@@ -227,6 +227,21 @@ class Manifest:
                 raise DataError(f"'{video.id}' is in the unknown split '{video.split}'.", f"Known: {known}.")
 
 
+def check_unreadable(
+    count: int, manifest: Manifest, split: str, limit: float, examples: Sequence[Video] = ()
+) -> None:
+    """Stop when more of a split cannot be read than the recipe allows (one video is always allowed)."""
+    videos = len(manifest.split(split))
+    if count <= max(1, int(limit * videos)) and (count < videos or not videos):
+        return
+    names = ", ".join(str(video.path) for video in examples[:3])
+    raise DataError(
+        f"{count} of {videos} videos of the {split} split of '{manifest.name}' are missing or unreadable, "
+        f"more than the limit of {limit:.0%}{f'; for example {names}' if names else ''}.",
+        "Mend them, or raise the limit with --set max_unreadable=SHARE; they count as errors in evaluation.",
+    )
+
+
 class DataSource(Protocol):
     """What a ``ccl.datasets`` entry point names: ``source:location?key=value`` to a manifest."""
 
@@ -275,8 +290,8 @@ def _rows(path: Path, rows: list[dict[str, Any]], classes: int, root: Path) -> I
             where = _located(root, row["path"])
             yield Video(video.id, where, video.label, video.split, video.start, video.end)
         except (TypeError, ValueError) as error:
-            said = _MISSING.search(str(error))
-            reason = f"there is no {said[1]}" if said else error
+            missing = _MISSING.search(str(error))
+            reason = f"there is no {missing[1]}" if missing else error
             raise DataError(f"'{path}', line {line}: {reason}.", "Correct it or write it again.") from error
 
 

@@ -42,15 +42,15 @@ def list_videos(paths: str | Path | Sequence[str | Path]) -> Raw:
         DataError: a folder without any video.
     """
     closed: dict[str, str] = {}
-    found: dict[str, tuple[Path, str]] = {}  # by absolute path
+    by_path: dict[str, tuple[Path, str]] = {}  # by absolute path
     for named in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         for path, below in _of(named, closed):
-            found.setdefault(os.path.abspath(path), (path, below))  # noqa: PTH100  (links stay as they are)
-    ids = unique_ids([below for _, below in found.values()])
+            by_path.setdefault(os.path.abspath(path), (path, below))  # noqa: PTH100  (links stay as they are)
+    ids = unique_ids([below for _, below in by_path.values()])
     counts = Counter(ids)
-    rows = zip(found.values(), ids, strict=True)
+    named_ids = zip(by_path.values(), ids, strict=True)
     return Raw(
-        tuple(Video(key if counts[key] == 1 else str(path), path, 0, "test") for (path, _), key in rows),
+        tuple(Video(key if counts[key] == 1 else str(path), path, 0, "test") for (path, _), key in named_ids),
         closed,
     )
 

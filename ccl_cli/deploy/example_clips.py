@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.centre import MiddleWindow
+from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video_paths import list_videos
@@ -74,7 +74,7 @@ def middle_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, T
     """
     for video in videos:
         try:
-            yield video, MiddleWindow(video, clip).student_view
+            yield video, Window(video, clip).student_view
         except DataError as error:
             _log.warning("%s", error.message)
             yield video, None

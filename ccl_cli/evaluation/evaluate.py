@@ -12,14 +12,13 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.manifest import Manifest, check_unreadable
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.evaluation.metrics import recognition, retrieval
 from ccl_cli.evaluation.model import Model, load_student
 from ccl_cli.evaluation.predictor import SplitPredictions, predict_split
 from ccl_cli.training.artefact import Artefact
-from ccl_cli.training.build import check_unreadable
 from ccl_cli.training.device import set_up
 from ccl_cli.training.runs import RunFolder, read_json
 from ccl_cli.utils.distributed import is_main

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ccl_cli.data.clips.transforms import normalize
 from ccl_cli.data.clips.windows import SlidingWindows, window_loader
-from ccl_cli.data.clips.workers import naming_lost_workers
 from ccl_cli.data.manifest import Video
 from ccl_cli.training.artefact import Artefact
 from ccl_cli.utils.distributed import gather_objects, rank, total, world_size
@@ -88,7 +87,7 @@ def predict_videos(
     zero = VideoPrediction(-1, torch.zeros(student.num_classes), torch.zeros(student.feature_dim))
     sums: dict[int, VideoPrediction] = {}
     share = len(range(rank(), len(videos), world_size()))
-    with Reporter(title, share, unit="video") as reporter, naming_lost_workers():
+    with Reporter(title, share, unit="video") as reporter:
         for chunk in window_loader(dataset, workers=workers, pin_memory=device.type == "cuda"):
             if len(chunk.rows):
                 scores, features = _forward(artefact, chunk.windows, accelerator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,10 +11,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.centre import UNREADABLE, Looked, MiddleWindows, middle_loader
-from ccl_cli.data.clips.workers import naming_lost_workers
+from ccl_cli.data.clips.teacher_clips import (
+    UNREADABLE,
+    TeacherBatch,
+    TeacherClips,
+    split_rows,
+    teacher_loader,
+)
 from ccl_cli.data.manifest import Video
-from ccl_cli.errors import CclError
 from ccl_cli.teachers import Teacher, embed
 from ccl_cli.utils.distributed import gather_objects, rank, total, world_size
 from ccl_cli.utils.progress import Reporter
@@ -67,16 +71,20 @@ def embed_videos(
     for teacher in teachers.values():
         teacher.to(device)
     preprocess = {name: teacher.preprocess for name, teacher in teachers.items()}
-    dataset = MiddleWindows(videos, clip, preprocess, rank=rank(), processes=world_size())
+    batches = split_rows(range(rank(), len(videos), world_size()), batch_size)
+    loader = teacher_loader(
+        TeacherClips(videos, clip, preprocess), batches, workers=workers, pin_memory=device.type == "cuda"
+    )
     own = {
         name: Embedded(torch.zeros(len(videos), teacher.dim), torch.zeros(len(videos), dtype=torch.bool))
         for name, teacher in teachers.items()
     }
-    with Reporter(title, len(dataset), unit="video") as reporter, accelerator.autocast():
-        for looked in _batches(dataset, batch_size, workers, pin=device.type == "cuda"):
+    share = sum(map(len, batches))
+    with Reporter(title, share, unit="video") as reporter, accelerator.autocast():
+        for batch in loader:
             for name, teacher in teachers.items():
-                _add(own[name], name, teacher, looked, device)
-            reporter.advance(len(looked.rows))
+                _add(own[name], name, teacher, batch, device)
+            reporter.advance(len(batch.rows))
     return {name: _over_processes(each, device) for name, each in own.items()}
 
 
@@ -92,32 +100,26 @@ def classify_videos(
         PluginError: its preprocessing fails.
     """
     teacher.to(accelerator.device)
-    found = []
+    dataset = TeacherClips(videos, clip, {"": teacher.preprocess})
+    loader = teacher_loader(dataset, split_rows(range(len(videos)), 8), workers=0, pin_memory=False)
     with torch.inference_mode():
-        for looked in _batches(MiddleWindows(videos, clip, {"": teacher.preprocess}), 8, 0, pin=False):
-            found.append(teacher.class_probabilities(looked.inputs[""].value.to(accelerator.device)))
-    return torch.cat(found).float().cpu()
+        scores = [
+            teacher.class_probabilities(batch.inputs[""].value.to(accelerator.device)) for batch in loader
+        ]
+    return torch.cat(scores).float().cpu()
 
 
-def _batches(dataset: MiddleWindows, size: int, workers: int, *, pin: bool) -> Iterator[Looked]:
-    with naming_lost_workers():
-        for looked in middle_loader(dataset, batch_size=size, workers=workers, pin_memory=pin):
-            if isinstance(looked, CclError):
-                raise looked
-            yield looked
-
-
-def _add(into: Embedded, name: str, teacher: Teacher, looked: Looked, device: torch.device) -> None:
-    value, present = (each.to(device, non_blocking=True) for each in looked.inputs[name])
+def _add(into: Embedded, name: str, teacher: Teacher, batch: TeacherBatch, device: torch.device) -> None:
+    value, present = (each.to(device, non_blocking=True) for each in batch.inputs[name])
     made = embed(teacher, value, present).value.cpu()
     finite = made.isfinite().all(dim=1)
-    into.value[looked.rows] = torch.where(finite[:, None], made, 0.0)
-    into.present[looked.rows] = looked.inputs[name].present & finite
-    into.states.update({row: states[name] for row, states in looked.states.items()})
+    into.value[batch.rows] = torch.where(finite[:, None], made, 0.0)
+    into.present[batch.rows] = batch.inputs[name].present & finite
+    into.states.update({row: states[name] for row, states in batch.states.items()})
     into.unreadable.update(
-        {row: reasons[name] for row, reasons in looked.unreadable.items() if name in reasons}
+        {row: reasons[name] for row, reasons in batch.unreadable.items() if name in reasons}
     )
-    for row in looked.rows[~finite].tolist():
+    for row in batch.rows[~finite].tolist():
         into.states[row], into.unreadable[row] = (
             UNREADABLE,
             f"{name} makes numbers of it that are not finite.",

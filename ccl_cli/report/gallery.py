@@ -94,9 +94,9 @@ def thumbnail(path: Location, start: float | None = None, end: float | None = No
     """
     from PIL import Image
 
-    from ccl_cli.data.video.decode import frame_range, index_video, read_frames
+    from ccl_cli.data.video.reader import open_video, read_frames
 
-    first, count = frame_range(index_video(path), start, end)
+    first, count = open_video(path).metadata.frame_range(start, end)
     frames = read_frames(path, first + count // 2, 1, short_side=_SHORT_SIDE).frames
     image = Image.fromarray(np.ascontiguousarray(frames[0].numpy()))
     side = min(image.size)

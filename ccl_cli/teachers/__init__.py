@@ -6,16 +6,17 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+
+from ccl_cli.data.clips.preprocess import Preprocess as Preprocess
 
 Views = Literal["track", "frame"]
 
 if TYPE_CHECKING:
     from ccl_cli.config.spec import Spec
-    from ccl_cli.data.clips.window import Window
     from ccl_cli.teachers.weights import WeightFile
 
 
@@ -32,33 +33,6 @@ class Embedding(NamedTuple):
     value: Tensor
     present: Tensor
     stages: tuple[Tensor, ...] = ()
-
-
-class Preprocess(Protocol):
-    """Turns a decoded window into one teacher's input, inside a loader's worker.
-
-    It must be picklable, hold no weights, and have a ``repr`` that names every setting: the teacher's
-    fingerprint is made of it.
-
-    One that may be cached (``ccl cache``) says what it looks at in an attribute ``views``: "track", where one
-    embedding serves the whole video whatever the window (unless ``window.audio`` leaves out a part of a
-    longer track, which the cache notes), or "frame", where it looks at a single frame of the window. Without
-    it, or where it is None, its teacher always runs.
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of one input."""
-        ...
-
-    def __call__(self, window: Window) -> Tensor | None:
-        """The teacher's input ``[*shape]`` of ``dtype``, or None where the modality is missing."""
-        ...
 
 
 class Teacher(nn.Module):

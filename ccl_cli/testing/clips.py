@@ -15,10 +15,9 @@ from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.checks.crash_proof import Lost
-from ccl_cli.data.clips.transforms import eval_view, train_view
+from ccl_cli.data.clips.transforms import eval_view
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.video.decode import frame_range, index_video, read_frames
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError
 from ccl_cli.teachers import Preprocess
@@ -61,19 +60,24 @@ def made_clips() -> Iterator[Clips]:
 
 def draw(video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames) -> Window:
     """A window as training draws it, from the video's frame ``at`` on."""
-    first, available = frame_range(index_video(video.path), video.start, video.end)
-    read = read_frames(video.path, first + min(at, available - 1), frames, short_side=CLIP.short_side)
-    rng = np.random.default_rng([seed, 1])
-    batch_rng = np.random.default_rng([seed, 2])
+
+    def sampler(available: int, length: int, rng: np.random.Generator) -> tuple[int, int]:
+        return min(at, available - 1), length
+
     return Window(
-        video, read.frames, train_view(read.frames, rng, CLIP), read.start, read.end, rng, batch_rng
+        video,
+        CLIP.model_copy(update={"frames": frames}),
+        sampler,
+        rng=np.random.default_rng([seed, 1]),
+        batch_rng=np.random.default_rng([seed, 2]),
+        training=True,
     )
 
 
 def evaluated(video: Video, seed: int = 0) -> Window:
     """The same stretch as evaluation shows it: nothing may depend on the seed."""
     window = draw(video, seed)
-    window.student_view, window.training = eval_view(window.frames, CLIP), False
+    window.training = False
     return window
 
 
@@ -82,10 +86,10 @@ def single_frame(window: Window, number: int) -> Window:
     frames = window.frames[number, None]
     seconds = (window.end - window.start) / len(window.frames)
     start = window.start + number * seconds
-    rng = np.random.default_rng(0)
-    return Window(
-        window.video, frames, eval_view(frames, CLIP), start, start + seconds, rng, rng, window.training
-    )
+    single = Window(window.video, window.clip, training=window.training)
+    single.frames, single.student_view = frames, eval_view(frames, window.clip)
+    single.start, single.end = start, start + seconds
+    return single
 
 
 def preprocessed(job: tuple[bytes, Video]) -> Tensor | Lost | None:

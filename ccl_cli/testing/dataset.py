@@ -13,7 +13,7 @@ from ccl_cli import registry
 from ccl_cli.config.spec import parse_data
 from ccl_cli.data.manifest import DataSource, Manifest
 from ccl_cli.data.sources import load_source
-from ccl_cli.data.video.decode import frame_range, index_video, read_frames
+from ccl_cli.data.video.reader import open_video, read_frames
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.errors import CclError, DataError, RecipeError
 from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect
@@ -121,7 +121,7 @@ def _videos(trial: Trial) -> None:
     reasons = []
     for video in present[:3]:
         try:
-            first, count = frame_range(index_video(video.path), video.start, video.end)
+            first, count = open_video(video.path).metadata.frame_range(video.start, video.end)
             read_frames(video.path, first, min(count, 2))
             return
         except DataError as error:

@@ -15,9 +15,9 @@ from ccl_cli import registry
 from ccl_cli.config.load import check_recipe, method_options
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.config.spec import Spec, parse_model
-from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.manifest import Manifest, Video, check_unreadable
 from ccl_cli.data.sources import load_data
-from ccl_cli.data.video.packed import scaled_to
+from ccl_cli.data.video.shard_reader import ShardReader
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.errors import CclError, DataError, RecipeError, Several
 from ccl_cli.methods import Method, Setting, TeacherInfo
@@ -147,25 +147,10 @@ def load_method(name: str, options: dict[str, object], setting: Setting) -> Meth
         return cls(method_options(cls, name, options), setting)
 
 
-def check_unreadable(
-    count: int, manifest: Manifest, split: str, limit: float, examples: list[Video] | tuple[Video, ...] = ()
-) -> None:
-    """Stop when more of a split cannot be read than the recipe allows (one video is always allowed)."""
-    videos = len(manifest.split(split))
-    if count <= max(1, int(limit * videos)) and (count < videos or not videos):
-        return
-    names = ", ".join(str(video.path) for video in examples[:3])
-    raise DataError(
-        f"{count} of {videos} videos of the {split} split of '{manifest.name}' are missing or unreadable, "
-        f"more than the limit of {limit:.0%}{f'; for example {names}' if names else ''}.",
-        "Mend them, or raise the limit with --set max_unreadable=SHARE; they count as errors in evaluation.",
-    )
-
-
 def warn_if_packed_smaller(videos: Sequence[Video], short_side: int) -> None:
     """Say so when packing has made frames smaller than a recipe wants them."""
     first = next((video.path for video in videos if isinstance(video.path, Packed)), None)
-    side = scaled_to(first) if first else None
+    side = ShardReader(first).scaled_to if first else None
     if side is not None and side < short_side:
         _log.warning(
             "The videos were packed at %d pixels, the recipe reads them at %d (clip.short_side): "

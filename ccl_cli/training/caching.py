@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ccl_cli.config.recipe import Cache, Clip, Recipe
-from ccl_cli.data.clips.views import VideoViews, Viewed, views_loader
-from ccl_cli.data.clips.workers import naming_lost_workers
+from ccl_cli.data.clips.batch import TeacherInput
+from ccl_cli.data.clips.teacher_clips import TeacherBatch, TeacherClips, split_rows, teacher_loader
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
 from ccl_cli.teachers import Embedding, Teacher, embed
@@ -221,15 +221,15 @@ class _Part:
         self.unreadable: dict[int, str] = {}
         self.kind, self.inexact, self.frames = "", 0, 0
 
-    def add(self, viewed: Viewed, made: Tensor) -> None:
+    def add(self, name: str, batch: TeacherBatch, made: Tensor) -> None:
         finite = made.isfinite().flatten(1).all(dim=1)
-        at = torch.tensor(viewed.rows) - self.first
+        at = batch.rows - self.first
         self.value[at] = torch.where(finite[:, None, None], made, 0.0)
-        self.kind = self.kind or viewed.kind
-        self.inexact, self.frames = self.inexact + viewed.inexact, max(self.frames, viewed.frames)
-        self.unreadable |= viewed.unreadable
-        for row, good in zip(viewed.rows, finite.tolist(), strict=True):
-            state = viewed.states[row] if good else "unreadable"
+        self.kind = self.kind or batch.kinds.get(name, "")
+        self.inexact, self.frames = self.inexact + batch.inexact, max(self.frames, batch.frames)
+        self.unreadable |= {row: reasons[name] for row, reasons in batch.unreadable.items()}
+        for row, good in zip(batch.rows.tolist(), finite.tolist(), strict=True):
+            state = batch.states[row][name] if good else "unreadable"
             self.state[row - self.first] = STATES.index(state)
             if not good:
                 self.unreadable[row] = "The teacher makes numbers of it that are not finite."
@@ -248,48 +248,38 @@ def _embed_parts(
     missing = [number for number in numbers if not _part_path(key.building, number).is_file()]
     parts = [_Part(number, len(videos), (views, teacher.dim)) for number in missing]
     size = max(1, recipe.eval.batch_size // views)
-    batches = [rows for part in parts for rows in _batches(part, size)]
-    dataset = VideoViews(videos, recipe.clip, name, teacher.preprocess, views)
-    loader = views_loader(
-        dataset, batches, workers=recipe.train.workers, pin_memory=accelerator.device.type == "cuda"
+    batches = [rows for part in parts for rows in split_rows(range(part.first, part.first + part.rows), size)]
+    loader = teacher_loader(
+        TeacherClips(videos, recipe.clip, {name: teacher.preprocess}, views=views),
+        batches,
+        workers=recipe.train.workers,
+        pin_memory=accelerator.device.type == "cuda",
+        advice="go on with the same command",
     )
     teacher.to(accelerator.device)
     pending = iter(parts)
     part = next(pending, None)
     with stop_on_signal() as stop, Reporter(f"cache {name}", len(videos), unit="video") as reporter:
         reporter.advance(len(videos) - sum(map(len, batches)) * world_size())
-        for viewed in _checked(loader):
+        for batch in loader:
             assert part
-            part.add(viewed, _embed_views(teacher, viewed, views, accelerator.device))
-            reporter.advance(len(viewed.rows) * world_size())
-            if viewed.rows[-1] == part.first + part.rows - 1:
+            part.add(name, batch, _embed_views(teacher, batch.inputs[name], views, accelerator.device))
+            reporter.advance(len(batch.rows) * world_size())
+            if batch.rows[-1] == part.first + part.rows - 1:
                 part.save(key.building)
                 part = next(pending, None)
             _heed(stop, key)
 
 
-def _embed_views(teacher: Teacher, viewed: Viewed, views: int, device: torch.device) -> Tensor:
-    """[n, K, D]."""
-    present = viewed.present.repeat_interleave(views).to(device)
-    made = embed(teacher, viewed.inputs.to(device, non_blocking=True), present).value
-    return made.cpu().view(len(viewed.rows), views, -1)
+def _embed_views(teacher: Teacher, inputs: TeacherInput, views: int, device: torch.device) -> Tensor:
+    """[n, K, D]; zero where one of the views of a video is absent."""
+    present = inputs.present.view(-1, views).all(dim=1).repeat_interleave(views)
+    made = embed(teacher, inputs.value.to(device, non_blocking=True), present.to(device)).value
+    return made.cpu().view(len(present) // views, views, -1)
 
 
 def _views_of(key: Key, cache: Cache) -> int:
     return 1 if key.views == "track" else cache.views
-
-
-def _batches(part: _Part, size: int) -> Iterator[list[int]]:
-    rows = range(part.first, part.first + part.rows)
-    return (list(rows[begin : begin + size]) for begin in range(0, len(rows), size))
-
-
-def _checked(loader: object) -> Iterator[Viewed]:
-    with naming_lost_workers("go on with the same command"):
-        for viewed in loader:  # type: ignore[attr-defined]
-            if isinstance(viewed, CclError):
-                raise viewed
-            yield viewed
 
 
 def _heed(stop: StopRequest, key: Key) -> None:
@@ -409,13 +399,14 @@ def check_cache(
     faults = [] if cached.checksum() == header.sha256 else ["its bytes are not those that were written"]
     rows = sorted({len(videos) * number // samples for number in range(samples)})
     name, views = header.key.teacher, _views_of(header.key, recipe.cache)
-    dataset = VideoViews(videos, recipe.clip, name, teacher.preprocess, views)
-    for viewed in _checked(views_loader(dataset, [[row] for row in rows], workers=0, pin_memory=False)):
-        (row,) = viewed.rows
-        made = _embed_views(teacher, viewed, views, torch.device("cpu"))[0]
+    dataset = TeacherClips(videos, recipe.clip, {name: teacher.preprocess}, views=views)
+    for batch in teacher_loader(dataset, [[row] for row in rows], workers=0, pin_memory=False):
+        row = int(batch.rows)
+        made = _embed_views(teacher, batch.inputs[name], views, torch.device("cpu"))[0]
         kept = torch.stack([cached.rows(np.array([row]), np.array([view]))[0][0] for view in range(views)])
-        if viewed.states[row] != cached.state(row):
-            faults.append(f"'{videos[row].id}' is {viewed.states[row]} now, it was {cached.state(row)}")
+        state = batch.states[row][name]
+        if state != cached.state(row):
+            faults.append(f"'{videos[row].id}' is {state} now, it was {cached.state(row)}")
         elif not torch.allclose(made, kept, rtol=1e-3, atol=1e-3 * float(kept.abs().max())):
             faults.append(f"'{videos[row].id}' has another embedding now")
     return faults

@@ -6,7 +6,6 @@ from ccl_cli.config.load import to_yaml
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.dataset import TrainingSet, training_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
-from ccl_cli.errors import CclError
 from ccl_cli.training.build import Parts, parameter_count
 from ccl_cli.training.caching import existing, wanted_key
 
@@ -19,9 +18,7 @@ def describe(recipe: Recipe, parts: Parts) -> str:
     loader = training_loader(
         TrainingSet(parts.videos, recipe.clip, preprocess, train.seed), sampler, workers=0, pin_memory=False
     )
-    loaded = next(iter(loader))
-    if isinstance(loaded, CclError):
-        raise loaded
+    loaded = next(loader)
     methods = sum(parameter_count(method) for method in parts.methods.values())
     teachers = sum(parameter_count(teacher) for teacher in parts.teachers.values())
     lines = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,14 @@ from ccl_cli import registry
 from ccl_cli.config.recipe import Clip, Optim, Recipe
 from ccl_cli.config.spec import Spec
 from ccl_cli.data.clips.batch import TeacherInput
-from ccl_cli.data.clips.centre import MiddleWindows, middle_loader
 from ccl_cli.data.clips.dataset import TrainingSet, training_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
-from ccl_cli.data.clips.workers import naming_lost_workers
-from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.clips.teacher_clips import TeacherClips, split_rows, teacher_loader
+from ccl_cli.data.manifest import Manifest, check_unreadable
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError, WeightsError
 from ccl_cli.teachers import Preprocess, Teacher
 from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, read_fitted, save_fitted
-from ccl_cli.training.build import check_unreadable
 from ccl_cli.training.optim import scheduler
 from ccl_cli.utils.progress import Reporter
 
@@ -183,7 +181,7 @@ class _Session:
         nn.Module.train(self.teacher)  # the contract's own `train` never leaves evaluation mode
         right = seen = 0
         with Reporter("fit", steps) as reporter:
-            for step, loaded in enumerate(_read(loader), start=1):
+            for step, loaded in enumerate(loader, start=1):
                 part.add(loaded.unreadable)
                 inputs, labels = self._present(loaded.batch.inputs[self.label], loaded.batch.labels)
                 if (step - 1) % per_epoch == 0:
@@ -207,15 +205,18 @@ class _Session:
         if split is None:
             return None
         part = _Part(self.manifest, split)
-        dataset = MiddleWindows(part.videos, self.clip, self.preprocess)
-        size, workers = self.options.batch_size, self.options.workers
-        loader = middle_loader(dataset, batch_size=size, workers=workers, pin_memory=self.pin_memory)
+        loader = teacher_loader(
+            TeacherClips(part.videos, self.clip, self.preprocess),
+            split_rows(range(len(part.videos)), self.options.batch_size),
+            workers=self.options.workers,
+            pin_memory=self.pin_memory,
+        )
         right = seen = 0
         with torch.inference_mode():
-            for looked in _read(loader):
-                part.add({row: reasons[self.label] for row, reasons in looked.unreadable.items()})
-                shown = torch.tensor([part.videos[row].label for row in looked.rows.tolist()])
-                inputs, labels = self._present(looked.inputs[self.label], shown)
+            for batch in loader:
+                part.add({row: reasons[self.label] for row, reasons in batch.unreadable.items()})
+                labels = torch.tensor([part.videos[row].label for row in batch.rows.tolist()])
+                inputs, labels = self._present(batch.inputs[self.label], labels)
                 if len(labels):
                     right += _right(self.teacher.class_scores(inputs), labels)
                     seen += len(labels)
@@ -276,14 +277,6 @@ class _Part:
             check_unreadable(len(bad), self.manifest, self.split, limit, bad)
         except DataError as error:  # the limit is fixed here
             raise DataError(error.message, "Mend them, or take them out of the data set.") from None
-
-
-def _read(loader: Iterable[T | CclError]) -> Iterator[T]:
-    with naming_lost_workers():
-        for item in loader:
-            if isinstance(item, CclError):
-                raise item
-            yield item
 
 
 def _right(scores: Tensor, labels: Tensor) -> int:

@@ -6,7 +6,7 @@ import logging
 import math
 import shlex
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.dataset import Loaded, Sample, TrainingSet, training_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
-from ccl_cli.data.clips.workers import cores, naming_lost_workers
+from ccl_cli.data.clips.workers import cores
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.errors import CclError
 from ccl_cli.training.build import Parts, build
@@ -109,7 +109,7 @@ def _together(dataset: TrainingSet, recipe: Recipe, seconds: float) -> tuple[flo
     while (taken := time.perf_counter() - begin) < seconds or count < recipe.train.workers:
         kept = [*kept[-1:], next(batches)]
         count += 1
-    batches.close()
+    del batches  # ends the workers
     return count * len(kept[-1].batch.labels) / taken, kept
 
 
@@ -118,13 +118,8 @@ def _batches(dataset: TrainingSet, recipe: Recipe, count: int) -> list[Loaded]:
     return [next(stream) for _ in range(count)]
 
 
-def _stream(dataset: TrainingSet, recipe: Recipe, workers: int) -> Generator[Loaded]:
-    loader = training_loader(dataset, _sampler(dataset, recipe), workers=workers, pin_memory=False)
-    with naming_lost_workers():
-        for loaded in loader:
-            if isinstance(loaded, CclError):
-                raise loaded
-            yield loaded
+def _stream(dataset: TrainingSet, recipe: Recipe, workers: int) -> Iterator[Loaded]:
+    return training_loader(dataset, _sampler(dataset, recipe), workers=workers, pin_memory=False)
 
 
 def _sampler(dataset: TrainingSet, recipe: Recipe) -> EpochSampler:

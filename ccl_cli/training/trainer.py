@@ -18,14 +18,14 @@ from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.data.clips.dataset import Loaded, TrainingSet, training_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
-from ccl_cli.data.clips.workers import naming_lost_workers
-from ccl_cli.errors import CclError, Interrupted
+from ccl_cli.data.manifest import check_unreadable
+from ccl_cli.errors import Interrupted
 from ccl_cli.teachers import embed
 from ccl_cli.teachers.embedding_cache import Cached
 from ccl_cli.training import checkpoint
 from ccl_cli.training.allocator import keep_blocks, separate_blocks
 from ccl_cli.training.batch_norm import naming_single_values, share_statistics
-from ccl_cli.training.build import Parts, check_unreadable
+from ccl_cli.training.build import Parts
 from ccl_cli.training.caching import CachedRows
 from ccl_cli.training.device import pad_time_apart, start_tracker
 from ccl_cli.training.distiller import Distiller, StepOutput
@@ -125,18 +125,16 @@ class Trainer:
             sampler,
             workers=self.recipe.train.workers,
             pin_memory=self.device.type == "cuda",
+            # Saving takes all processes at the same step, so alone this one can only leave.
+            advice=f"go on with `ccl train --resume {self.run.path}`",
         )
         self.clock.restart()
         step: list[Loaded] = []
-        # Saving takes all processes at the same step, so alone this one can only leave.
-        with naming_lost_workers(f"go on with `ccl train --resume {self.run.path}`"):
-            for loaded in self.clock.waiting(loader):
-                if isinstance(loaded, CclError):
-                    raise loaded
-                step.append(loaded)
-                if len(step) == sampler.accumulation:
-                    yield step
-                    step = []
+        for loaded in self.clock.waiting(loader):
+            step.append(loaded)
+            if len(step) == sampler.accumulation:
+                yield step
+                step = []
 
     def _train_step(self, micro_batches: Sequence[Loaded]) -> None:
         # All randomness inside the networks is a function of (seed, step, rank): resuming needs no generator

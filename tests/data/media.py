@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from ccl_cli.data.video.media import SCALING  # several threads overwrite each other's edges at odd widths
+from ccl_cli.data.video.container import SCALING  # several threads overwrite each other's edges at odd widths
 
 RATE = 25
 

@@ -18,11 +18,11 @@ from torch import nn
 from ccl_cli import registry
 from ccl_cli.config.load import to_yaml
 from ccl_cli.config.recipe import Clip, Recipe
-from ccl_cli.data.clips.centre import MiddleWindow
 from ccl_cli.data.clips.transforms import eval_view
+from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import load_data
-from ccl_cli.data.video.decode import read_frames
+from ccl_cli.data.video.reader import read_frames
 from ccl_cli.deploy import example_clips, export
 from ccl_cli.deploy.example_clips import find_examples, some_clips
 from ccl_cli.deploy.export import export_model
@@ -175,7 +175,7 @@ def test_int8_is_smaller_and_its_accuracy_is_counted(run, exported):
     folder, result = exported
     manifest = Manifest.load(run / MANIFEST)
     videos = manifest.split("test")
-    clips = torch.stack([MiddleWindow(video, Clip(**CLIP)).student_view for video in videos])
+    clips = torch.stack([Window(video, Clip(**CLIP)).student_view for video in videos])
     labels = np.array([video.label for video in videos])
     said = {}
     for name in ("onnxruntime", "onnxruntime int8"):

@@ -78,9 +78,9 @@ def test_the_samples_are_what_the_teacher_itself_says(run, tmp_path):
 
 def module_window(video):
     from ccl_cli.config.recipe import Clip
-    from ccl_cli.data.clips.centre import MiddleWindow
+    from ccl_cli.data.clips.window import Window
 
-    return MiddleWindow(video, Clip())
+    return Window(video, Clip())
 
 
 def test_it_is_cached_and_read_again_without_videos_and_teachers(run, clips, tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from ccl_cli.data.clips.transforms import eval_view, normalize
 from ccl_cli.data.clips.windows import SlidingWindows
-from ccl_cli.data.video.decode import iter_windows
+from ccl_cli.data.video.reader import iter_windows
 from ccl_cli.data.video_paths import list_videos
 from ccl_cli.deploy.predict import embed, predict, predict_files
 from ccl_cli.errors import UsageError

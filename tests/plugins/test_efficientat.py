@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.config.spec import parse_model
-from ccl_cli.data.clips.centre import MiddleWindow
+from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.teachers import weights
@@ -79,7 +79,7 @@ def test_it_is_the_published_network_on_real_sounds(teacher, shared):
 
 def heard(teacher, path):
     """What the loader's workers would give it of a file."""
-    window = MiddleWindow(Video(path.stem, path, 0, "test"), Clip())
+    window = Window(Video(path.stem, path, 0, "test"), Clip())
     window.__dict__ |= {"start": 2.0, "end": 3.0}  # there is no picture to say so
     return teacher.preprocess(window)
 

@@ -10,7 +10,7 @@ from timm.data import create_transform, resolve_model_data_config
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.config.spec import parse_model
-from ccl_cli.data.video.decode import read_frames
+from ccl_cli.data.video.reader import read_frames
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_plugins.timm_image import Picture, TimmImage
 from tests.plugins.windows import make_window

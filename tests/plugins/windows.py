@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
 
 
-@dataclass
 class HeldWindow(Window):
     """A window whose sound is given instead of read."""
 
@@ -40,14 +39,13 @@ def make_window(
         frames = torch.from_numpy(noise.integers(0, 256, (8, 60, 80, 3), dtype=np.uint8))
     if student_view is None:
         student_view = torch.from_numpy(noise.integers(0, 256, (3, 8, 112, 112), dtype=np.uint8))
-    return HeldWindow(
-        video=Video(video, Path(path), 0, "train"),
-        frames=frames,
-        student_view=student_view,
-        start=0.0,
-        end=end,
+    window = HeldWindow(
+        Video(video, Path(path), 0, "train"),
+        Clip(),
         rng=np.random.default_rng(seed),
         batch_rng=np.random.default_rng(batch_seed),
         training=training,
-        sound=sound,
     )
+    window.frames, window.student_view, window.sound = frames, student_view, sound
+    window.start, window.end = 0.0, end
+    return window

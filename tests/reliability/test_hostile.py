@@ -30,8 +30,8 @@ from ccl_cli.config.load import load_recipe
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.index import read_manifest, read_shard
 from ccl_cli.data.shards.write import pack
-from ccl_cli.data.video.decode import read_frames
-from ccl_cli.data.video.packed import index as index_packed
+from ccl_cli.data.video import reader
+from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.storage import Member, Packed
 from ccl_cli.errors import CclError, DataError, RecipeError, WeightsError
 from ccl_cli.teachers.embedding_cache import STATES, Cached
@@ -304,7 +304,7 @@ def test_records_of_packed_videos_may_lie(tmp_path, shards, seed):
     frames = videos[0].read("jpgs")
     (tmp_path / "x.tar").write_bytes(record + frames)
     members = (Member("json", 0, len(record)), Member("jpgs", len(record), len(frames)))
-    index_packed.cache_clear()
+    reader._readers.clear()
     with bounded(), suppress(DataError):
         read_frames(Packed(str(tmp_path / "x.tar"), videos[0].key, members), 0, 2)
 

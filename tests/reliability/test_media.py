@@ -22,7 +22,7 @@ from ccl_cli.data.clips.dataset import Sample, TrainingSet
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.clips.windows import SlidingWindows
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.video.decode import read_frames
+from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import DataError
 from tests.conftest import moving_stripes

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.batch import Batch
-from ccl_cli.data.clips.centre import MiddleWindow
 from ccl_cli.data.clips.dataset import TrainingSet
 from ccl_cli.data.clips.epoch_sampler import Draw
+from ccl_cli.data.clips.window import Window
 from ccl_cli.data.clips.windows import SlidingWindows
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
 from ccl_cli.data.sources import csv as csv_source
-from ccl_cli.data.video.decode import frame_range, index_video, iter_windows
-from ccl_cli.data.video.metadata import VideoInfo
+from ccl_cli.data.video.metadata import VideoMetadata
+from ccl_cli.data.video.reader import iter_windows, open_video
 from ccl_cli.data.video.storage import Member, Packed
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError
@@ -195,10 +195,10 @@ STRETCH = dict(
 
 def stretch_of(path: Path, begin: float | None, share: float | None) -> tuple[float | None, float | None, int, int]:  # fmt: skip
     """Start and end in seconds by shares of the video; the first frame and the number of frames in between."""
-    info = index_video(path)
-    start = None if begin is None else begin * info.duration
-    end = None if share is None else (start or 0) + share * (info.duration - (start or 0)) + 1e-3
-    return start, end, *frame_range(info, start, end)
+    metadata = open_video(path).metadata
+    start = None if begin is None else begin * metadata.duration
+    end = None if share is None else (start or 0) + share * (metadata.duration - (start or 0)) + 1e-3
+    return start, end, *metadata.frame_range(start, end)
 
 
 @settings(max_examples=60)
@@ -250,7 +250,7 @@ def test_training_and_middle_windows_lie_inside(numbered, frames, length, begin,
     clip = Clip(frames=length, size=8, short_side=16)
     sample = TrainingSet([video], clip, {"any:recorder": recorder}, seed)[Draw(epoch, 0, 0)]
     assert sample.video.shape == (3, length, 8, 8)
-    for window in (recorder.window, MiddleWindow(video, clip)):
+    for window in (recorder.window, Window(video, clip)):
         numbers = numbers_of(window.frames)
         own = range(numbers[0], min(numbers[0] + length, first + count))
         assert first <= numbers[0]
@@ -268,13 +268,13 @@ def test_training_and_middle_windows_lie_inside(numbered, frames, length, begin,
 def test_a_frames_own_time_names_it(gaps, begin, base, origin, cut):
     pts = begin + np.cumsum([0, *gaps[:-1]])
     empty = np.empty((0, 2), np.int64)
-    info = VideoInfo(Path("v"), pts, empty, int(pts[-1] + gaps[-1]), base, origin, 8, 8, True, None)
-    times = [info.time(k) for k in range(info.frames + 1)]
+    metadata = VideoMetadata(Path("v"), pts, empty, int(pts[-1] + gaps[-1]), base, origin, 8, 8, True, None)
+    times = [metadata.time(k) for k in range(metadata.frames + 1)]
     assert times == sorted(times)
     assume(min(np.diff(times)) > 1e-3)
-    place = cut % info.frames
-    assert frame_range(info, times[place], None) == (place, info.frames - place)
-    assert frame_range(info, times[place], times[place + 1]) == (place, 1)
+    place = cut % metadata.frames
+    assert metadata.frame_range(times[place], None) == (place, metadata.frames - place)
+    assert metadata.frame_range(times[place], times[place + 1]) == (place, 1)
     for start, end in ((times[-1] + 1, None), (None, times[0] - 1)):
         with pytest.raises(CclError):
-            frame_range(info, start, end)
+            metadata.frame_range(start, end)

@@ -18,9 +18,9 @@ import torch
 
 from ccl_cli.config.load import to_yaml
 from ccl_cli.config.recipe import Cache, Recipe
-from ccl_cli.data.clips.centre import MiddleWindow
+from ccl_cli.data.clips.window import Window
 from ccl_cli.data.sources import load_data
-from ccl_cli.data.video.decode import read_frames
+from ccl_cli.data.video.reader import read_frames
 from ccl_cli.errors import DataError, EnvironmentError_, UsageError
 from ccl_cli.teachers import embedding_cache
 from ccl_cli.training import caching
@@ -148,7 +148,7 @@ def test_the_views_are_single_frames_spread_over_the_video_and_all_are_drawn(cli
     teacher, video = teachers["image:small"], manifest.learnt_from[3]
     expected = []
     for frame in (2, 7, 12, 17):  # the middles of four quarters of 20 frames
-        window = MiddleWindow(video, experiment.clip)
+        window = Window(video, experiment.clip)
         window.frames = read_frames(video.path, frame, 1).frames
         expected.append(teacher(teacher.preprocess(window)[None])[0])
     rows = CachedRows(made["image:small"], manifest, manifest.split("train"), seed=0)

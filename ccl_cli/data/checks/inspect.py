@@ -9,17 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 import av
 
-from ccl_cli.data.video.media import (
-    SILENCE,
-    best_stream,
-    channels,
-    decoded,
-    frame_range,
-    index_video,
-    opened,
-    packets_of,
-)
-from ccl_cli.data.video.metadata import VideoInfo
+from ccl_cli.data.video.container import SILENCE, best_stream, channels, decoded, open_container, packets_of
+from ccl_cli.data.video.metadata import VideoMetadata
+from ccl_cli.data.video.reader import open_video
 from ccl_cli.errors import DataError
 
 SoundState = Literal["present", "silent", "no track"]
@@ -75,8 +67,8 @@ def look(subject: Subject) -> Finding:
         DataError: the disk refuses, which says nothing of the file.
     """
     try:
-        info = index_video(Path(subject.path))
-        first, count = frame_range(info, subject.start, subject.end)
+        info = open_video(Path(subject.path)).metadata
+        first, count = info.frame_range(subject.start, subject.end)
         sound = _sound(info, subject)
     except DataError as error:
         if isinstance(error.__cause__, OSError):
@@ -96,7 +88,7 @@ def decode(subject: Subject) -> str | None:
         DataError: the file cannot be opened.
     """
     damaged: Counter[str] = Counter()
-    with opened(Path(subject.path)) as container:
+    with open_container(Path(subject.path)) as container:
         streams = [each for kind in ("video", "audio") if (each := best_stream(container, kind))]
         if not streams:
             return "it holds neither picture nor sound"
@@ -129,20 +121,20 @@ def _damaged(packet: Any) -> bool:
     return packet.is_corrupt or any(frame.is_corrupt for frame in frames)
 
 
-def _cut_off(info: VideoInfo) -> str | None:
+def _cut_off(info: VideoMetadata) -> str | None:
     end = max(info.time(info.frames), info.audio.end if info.audio else 0.0)
     if end >= min(_WHOLE * info.promised, info.promised - _SHORTEST_CUT):
         return None
     return f"it ends after {end:.1f} of {info.promised:.1f} s"
 
 
-def _sound(info: VideoInfo, subject: Subject) -> SoundState:
+def _sound(info: VideoMetadata, subject: Subject) -> SoundState:
     if info.audio is None:
         return "no track"
     start = info.audio.start if subject.start is None else max(info.audio.start, subject.start)
     end = info.audio.end if subject.end is None else min(info.audio.end, subject.end)
     heard = False
-    with opened(info.path) as container:
+    with open_container(info.path) as container:
         audio = best_stream(container, "audio")
         for frame in decoded(audio, packets_of(container, audio)):
             heard = True

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.batch import Batch, TeacherInput
+from ccl_cli.data.clips.batch import Batch
 from ccl_cli.data.clips.epoch_sampler import Draw, EpochSampler
-from ccl_cli.data.clips.replacement import counted, reading
-from ccl_cli.data.clips.transforms import train_view
+from ccl_cli.data.clips.loader import read_batches
+from ccl_cli.data.clips.preprocess import Preprocess, collate_inputs, run_preprocess
+from ccl_cli.data.clips.samplers import random_clip
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.video.decode import frame_range, index_video, read_frames
-from ccl_cli.errors import CclError, DataError, PluginError
-from ccl_cli.teachers import Preprocess
+from ccl_cli.errors import CclError, DataError
 
 _ATTEMPTS = 16
 
@@ -86,8 +84,7 @@ class TrainingSet(Dataset[Sample | CclError]):
         for attempt in range(min(_ATTEMPTS, len(self.videos))):
             index = (draw.row + attempt) % len(self.videos)
             try:
-                with reading(index, self.videos[index].path):
-                    return self._read(draw, index, unreadable)
+                return self._read(draw, index, unreadable)
             except DataError as error:
                 unreadable[index] = error.message
             except CclError as error:
@@ -101,53 +98,20 @@ class TrainingSet(Dataset[Sample | CclError]):
         )
 
     def _read(self, draw: Draw, index: int, unreadable: dict[int, str]) -> Sample:
-        video, clip = self.videos[index], self.clip
+        video = self.videos[index]
         # The draw counts too where the video stands in for another: its own draw may be in the same batch.
         instead_of = [] if index == draw.row else [draw.row]
-        rng = np.random.default_rng([self.seed, draw.epoch, index, 1, *instead_of])
-        first, available = frame_range(index_video(video.path), video.start, video.end)
-        first += int(rng.integers(0, max(available - clip.frames, 0) + 1))
-        read = read_frames(video.path, first, min(clip.frames, available), short_side=clip.short_side)
-        frames = read.frames
-        if len(frames) < clip.frames:  # a short clip loops
-            frames = frames[torch.arange(clip.frames) % len(frames)]
         window = Window(
-            video=video,
-            frames=frames,
-            student_view=train_view(frames, rng, clip),
-            start=read.start,
-            end=read.end,
-            rng=rng,
+            video,
+            self.clip,
+            random_clip,
+            rng=np.random.default_rng([self.seed, draw.epoch, index, 1, *instead_of]),
             batch_rng=np.random.default_rng([self.seed, draw.step, 2]),
+            training=True,
         )
+        view = window.student_view  # before a preprocess that may draw random numbers too
         inputs = {name: run_preprocess(name, each, window) for name, each in self.preprocess.items()}
-        return Sample(window.student_view, video.label, index, inputs, window.states, draw.epoch, unreadable)
-
-
-def run_preprocess(name: str, preprocess: Preprocess, window: Window) -> Tensor | None:
-    """One teacher's input, checked; the window's states tell what became of its modality.
-
-    Raises:
-        DataError: the window cannot be read.
-        PluginError: the preprocessing fails, or returns another shape than it declares.
-    """
-    before, window.states = window.states, {}
-    try:
-        value = preprocess(window)
-    except CclError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"The preprocessing of '{name}' failed on '{window.video.id}': {type(error).__name__}: {error}."
-        ) from error
-    own = window.states or {name: "absent" if value is None else "present"}  # of what it did not say itself
-    window.states = before | own
-    if value is not None and tuple(value.shape) != tuple(preprocess.shape):
-        raise PluginError(
-            f"The preprocessing of '{name}' returned shape {tuple(value.shape)} for '{window.video.id}', "
-            f"but declares {tuple(preprocess.shape)}."
-        )
-    return value
+        return Sample(view, video.label, index, inputs, window.states, draw.epoch, unreadable)
 
 
 def collate(samples: Sequence[Sample | CclError], preprocess: Mapping[str, Preprocess]) -> Loaded | CclError:
@@ -171,27 +135,20 @@ def collate(samples: Sequence[Sample | CclError], preprocess: Mapping[str, Prepr
     return Loaded(batch, {sample.index: sample.states for sample in good}, unreadable)
 
 
-def collate_inputs(values: Sequence[Tensor | None], preprocess: Preprocess) -> TeacherInput:
-    """One teacher's inputs of several samples; a zero row where there is none."""
-    value = torch.zeros(len(values), *preprocess.shape, dtype=preprocess.dtype)
-    for row, item in enumerate(values):
-        if item is not None:
-            value[row] = item
-    return TeacherInput(value, torch.tensor([item is not None for item in values]))
-
-
 def training_loader(
-    dataset: TrainingSet, sampler: EpochSampler, *, workers: int, pin_memory: bool
-) -> Iterator[Loaded | CclError]:
-    """All the remaining micro-batches of a run in one stream: workers never stop between epochs."""
+    dataset: TrainingSet, sampler: EpochSampler, *, workers: int, pin_memory: bool, advice: str = ""
+) -> Iterator[Loaded]:
+    """All the remaining micro-batches of a run in one stream: workers never stop between epochs.
 
-    def rest(done: int, options: dict[str, Any]) -> DataLoader[Loaded | CclError]:
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_sampler=sampler.after(done),
-            collate_fn=partial(collate, preprocess=dataset.preprocess),
-            pin_memory=pin_memory,
-            **options,
-        )
-
-    return counted(rest, workers, {type(each).__module__ for each in dataset.preprocess.values()})
+    Raises:
+        CclError: as :func:`read_batches`; too many videos in a row cannot be read, or a preprocessing fails.
+    """
+    return read_batches(
+        dataset,
+        workers,
+        batch_sampler=sampler,
+        collate_fn=partial(collate, preprocess=dataset.preprocess),
+        pin_memory=pin_memory,
+        modules={type(each).__module__ for each in dataset.preprocess.values()},
+        advice=advice,
+    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -83,8 +82,3 @@ class EpochSampler:
                 number = epoch * self.steps_per_epoch + step
                 for micro in rows[:, self.rank]:
                     yield [Draw(epoch, number, int(row)) for row in micro]
-
-    def after(self, batches: int) -> Iterator[list[Draw]]:
-        """As :meth:`__iter__`, without so many micro-batches at the beginning."""
-        steps, micro = divmod(batches, self.accumulation)
-        return islice(replace(self, start=self.start + steps), micro, None)

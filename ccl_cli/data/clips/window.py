@@ -1,43 +1,85 @@
-"""One window of one video: what a worker decodes, and what a teacher's preprocess may look at."""
+"""One clip of one video: what a worker decodes, and what a teacher's preprocess may look at."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from ccl_cli.config.recipe import Clip
+from ccl_cli.data.clips.samplers import ClipSampler, centre_clip
+from ccl_cli.data.clips.transforms import eval_view, train_view
 from ccl_cli.data.manifest import Video
+from ccl_cli.data.video.metadata import VideoMetadata
+from ccl_cli.data.video.reader import DecodedClip, open_video, read_frames
 from ccl_cli.data.video.sound import read_audio
 
 
-@dataclass
 class Window:
-    """One decoded window and lazy access to its sound.
+    """A clip of a video, by default the one that evaluation shows, and its sound.
 
-    Attributes:
+    Nothing is read before it is used: a teacher that only looks the video up needs no file, and one that
+    listens needs no picture.
+
+    Args:
         video: The manifest's row: id, path, label, start and end.
-        frames: [T, H, W, 3] uint8 RGB, upright, as decoded (short side bounded, not cropped).
-        student_view: [3, T, S, S] uint8, cropped and flipped for the student, not normalised.
-        start: Presentation time of the first frame, in seconds from the start of the file.
-        end: Presentation time of the end of the last frame, in seconds.
+        clip: Length of the clip, size of its frames, and the student's view.
+        sampler: Which frames of the video.
         rng: Random numbers of this draw; depends on (seed, epoch, index), never on the worker.
         batch_rng: Random numbers that are the same for every sample of one batch.
         training: False in evaluation: then nothing may be random.
-        states: What :meth:`audio` found, for the data counts: "present", "silent" or "no track".
+
+    Attributes:
+        states: What :meth:`audio` came upon, for the data counts: "present", "silent" or "no track".
         whole: False once :meth:`audio` has left out a part of the track: another window may hear that.
     """
 
-    video: Video
-    frames: Tensor
-    student_view: Tensor
-    start: float
-    end: float
-    rng: np.random.Generator
-    batch_rng: np.random.Generator
-    training: bool = True
-    states: dict[str, str] = field(default_factory=dict)
-    whole: bool = True
+    def __init__(
+        self,
+        video: Video,
+        clip: Clip,
+        sampler: ClipSampler = centre_clip,
+        *,
+        rng: np.random.Generator | None = None,
+        batch_rng: np.random.Generator | None = None,
+        training: bool = False,
+    ) -> None:
+        self.video, self.clip, self.sampler, self.training = video, clip, sampler, training
+        self.rng = rng or np.random.default_rng(0)
+        self.batch_rng = batch_rng or np.random.default_rng(0)
+        self.states: dict[str, str] = {}
+        self.whole = True
+
+    @cached_property
+    def frames(self) -> Tensor:
+        """[T, H, W, 3] uint8 RGB, upright, as decoded (short side bounded, not cropped); short ones loop."""
+        frames, length = self._decoded.frames, self.clip.frames
+        return frames if len(frames) == length else frames[torch.arange(length) % len(frames)]
+
+    @cached_property
+    def student_view(self) -> Tensor:
+        """[3, T, S, S] uint8 for the student, not normalised: a random crop in training, else the centre."""
+        if self.training:
+            return train_view(self.frames, self.rng, self.clip)
+        return eval_view(self.frames, self.clip)
+
+    @cached_property
+    def start(self) -> float:
+        """Presentation time of the first frame, in seconds from the start of the file."""
+        return self._metadata.time(self._range[0])
+
+    @cached_property
+    def end(self) -> float:
+        """Presentation time of the end of the last frame, in seconds."""
+        # Training decodes the frames anyway, and those of a damaged video may end before its metadata do.
+        return self._decoded.end if self.training else self._metadata.time(sum(self._range))
+
+    @property
+    def available(self) -> int:
+        """Frames of the video's stretch."""
+        return self._metadata.frame_range(self.video.start, self.video.end)[1]
 
     def audio(self, rate: int, seconds: float) -> Tensor | None:
         """Mono sound around the window's centre.
@@ -65,3 +107,18 @@ class Window:
         )
         self.states["audio"], self.whole = sound.state, self.whole and sound.whole
         return sound.samples if sound.state == "present" else None
+
+    @cached_property
+    def _metadata(self) -> VideoMetadata:
+        return open_video(self.video.path).metadata
+
+    @cached_property
+    def _decoded(self) -> DecodedClip:
+        return read_frames(self.video.path, *self._range, short_side=self.clip.short_side)
+
+    @cached_property
+    def _range(self) -> tuple[int, int]:
+        """First frame and number of frames."""
+        first, available = self._metadata.frame_range(self.video.start, self.video.end)
+        offset, count = self.sampler(available, self.clip.frames, self.rng)
+        return first + offset, count

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from copy import copy
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.replacement import reading, replacing
+from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.clips.transforms import eval_view
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.video.decode import iter_windows
+from ccl_cli.data.video.reader import iter_windows
 
 
 class Chunk(NamedTuple):
@@ -71,46 +68,34 @@ class SlidingWindows(IterableDataset[Chunk]):
         self.mixed = mixed
         self.rank = rank
         self.processes = processes
-        self.came: Counter[int] = Counter()  # windows by video that need not be read again, and whole videos
-        self.finished: set[int] = set()
 
     def __iter__(self) -> Iterator[Chunk]:
         """This worker's share of this process's share."""
         worker = get_worker_info()
         part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
-        windows, index, finished, unreadable = _nothing()
-        for number in range(self.rank + part * self.processes, len(self.videos), self.processes * parts):
-            if number in self.finished:
-                continue
-            read = self.came[number]
+        chunk = _Chunk(self.clip)
+        for row in range(self.rank + part * self.processes, len(self.videos), self.processes * parts):
+            is_readable = False
             try:
-                for view in islice(self._views(number), read, None):
-                    read += 1
-                    windows.append(view)
-                    index.append(number)
-                    if len(windows) == self.chunk:
-                        yield self._chunk(windows, index, finished, unreadable)
-                        windows, index, finished, unreadable = _nothing()
+                for view in self._views(row):
+                    is_readable = True
+                    chunk.windows.append(view)
+                    chunk.rows.append(row)
+                    if len(chunk.windows) == self.chunk:
+                        yield chunk.collated()
+                        chunk = _Chunk(self.clip)
             except Exception as error:  # whatever it is, the other videos can still be evaluated
-                if not read:
-                    unreadable[number] = getattr(error, "message", f"{type(error).__name__}: {error}")
-            finished.append(number)
+                if not is_readable:
+                    chunk.unreadable[row] = getattr(error, "message", f"{type(error).__name__}: {error}")
+            chunk.finished.append(row)
             if not self.mixed:
-                yield self._chunk(windows, index, finished, unreadable)
-                windows, index, finished, unreadable = _nothing()
-        if finished:
-            yield self._chunk(windows, index, finished, unreadable)
+                yield chunk.collated()
+                chunk = _Chunk(self.clip)
+        if chunk.finished:
+            yield chunk.collated()
 
-    def _chunk(
-        self, windows: list[Tensor], index: list[int], finished: list[int], unreadable: dict[int, str]
-    ) -> Chunk:
-        clip = self.clip
-        empty = torch.empty(0, 3, clip.frames, clip.size, clip.size, dtype=torch.uint8)
-        stacked = torch.stack(windows) if windows else empty
-        return Chunk(stacked, torch.tensor(index, dtype=torch.long), finished, unreadable)
-
-    def _views(self, number: int) -> Iterator[Tensor]:
-        video, clip = self.videos[number], self.clip
+    def _views(self, row: int) -> Iterator[Tensor]:
+        video, clip = self.videos[row], self.clip
         windows = iter_windows(
             video.path,
             clip.frames,
@@ -119,28 +104,28 @@ class SlidingWindows(IterableDataset[Chunk]):
             start=video.start,
             end=video.end,
         )
-        while True:
-            with reading(number, video.path):
-                read = next(windows, None)
-            if read is None:
-                return
-            yield eval_view(read.frames, clip)
+        return (eval_view(window.frames, clip) for window in windows)
 
 
-def _nothing() -> tuple[list[Tensor], list[int], list[int], dict[int, str]]:
-    return [], [], [], {}
+class _Chunk:
+    """A chunk that is being filled."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self.windows: list[Tensor] = []
+        self.rows: list[int] = []
+        self.finished: list[int] = []
+        self.unreadable: dict[int, str] = {}
+
+    def collated(self) -> Chunk:
+        """Its windows as one tensor."""
+        clip = self.clip
+        empty = torch.empty(0, 3, clip.frames, clip.size, clip.size, dtype=torch.uint8)
+        windows = torch.stack(self.windows) if self.windows else empty
+        rows = torch.tensor(self.rows, dtype=torch.long)
+        return Chunk(windows, rows, self.finished, self.unreadable)
 
 
 def window_loader(dataset: SlidingWindows, *, workers: int, pin_memory: bool) -> Iterator[Chunk]:
-    """Chunks from several workers; a video's windows all come from one worker at a time, in order."""
-    came, finished = Counter[int](), set[int]()
-
-    def rest(options: dict[str, Any]) -> DataLoader[Chunk]:
-        rest = copy(dataset)
-        rest.came, rest.finished = came.copy(), finished.copy()
-        return DataLoader(rest, batch_size=None, pin_memory=pin_memory, **options)
-
-    for chunk in replacing(rest, workers):
-        came.update(chunk.rows.tolist())
-        finished.update(chunk.finished)
-        yield chunk
+    """Chunks from several workers; a video's windows all come from one worker, in order."""
+    return read_batches(dataset, workers, batch_size=None, pin_memory=pin_memory)

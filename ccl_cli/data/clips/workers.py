@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import TracebackType
 from typing import Any
 
-from ccl_cli.errors import EnvironmentError_
 from ccl_cli.utils.signals import held_signals
 
-_LATER = 0.2  # seconds
-# What torch says of a loader's process that is no more.
-_LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)")
+# What every process that decodes needs.
+PRELOAD = ("ccl_cli.data.clips.dataset", "ccl_cli.data.clips.windows")
 
 
 class _Process(ForkServerProcess):
@@ -49,25 +44,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def worker_options(workers: int, modules: Iterable[str] = ()) -> dict[str, Any]:
+def worker_options(modules: Iterable[str] = ()) -> dict[str, Any]:
     """Arguments of a data loader for its processes.
 
     Workers are forked from a server that has only imported what they need: cheaper than a start from nothing,
     and safer than a fork of the training process with its threads.
 
     Args:
-        workers: Number of processes; 0 decodes in this process.
         modules: What the server should import beforehand, besides our own.
     """
-    if not workers:
-        return {"num_workers": 0}
-    multiprocessing.set_forkserver_preload(["ccl_cli.data.clips.fork_server", *modules])
-    return {
-        "num_workers": workers,
-        "multiprocessing_context": SERVER,
-        "worker_init_fn": begin,
-        "prefetch_factor": 4,
-    }
+    multiprocessing.set_forkserver_preload([*PRELOAD, *modules])
+    return {"multiprocessing_context": SERVER, "worker_init_fn": begin}
 
 
 def begin(worker: int) -> None:
@@ -84,38 +71,6 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
     # that whoever reads them has gone, stopped or killed in the middle, is no news to anybody.
     if not issubclass(kind, (OSError, EOFError, AuthenticationError)):
         sys.__excepthook__(kind, error, trace)
-
-
-@contextmanager
-def naming_lost_workers(advice: str = "") -> Iterator[None]:
-    """Around reading a loader: that its processes have ended becomes a sentence.
-
-    Args:
-        advice: A further step.
-
-    Raises:
-        EnvironmentError_: a process of the loader has ended.
-    """
-    try:
-        yield
-    except (RuntimeError, OSError, EOFError) as error:
-        if not is_loss(error):
-            raise
-        if not isinstance(error, RuntimeError):  # what torch says of its own child comes later, by a signal
-            with suppress(RuntimeError):
-                time.sleep(_LATER)
-        said = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
-        raise EnvironmentError_(
-            f"The processes that read videos ended: {said}",
-            f"If memory ran out, lower --workers{'; ' if advice else ''}{advice}.",
-        ) from error
-
-
-def is_loss(error: Exception) -> bool:
-    """Whether it tells that a process of a loader has ended, perhaps while it handed over a batch."""
-    if isinstance(error, RuntimeError):
-        return bool(_LOST.search(str(error)))
-    return isinstance(error, (ConnectionError, EOFError))
 
 
 def end_with_parent() -> None:

@@ -16,10 +16,10 @@ import av
 import numpy as np
 from torch import Tensor
 
-from ccl_cli.data.video.decode import frame_range, frames_from, index_video
-from ccl_cli.data.video.media import SCALING, SILENCE, index_media
-from ccl_cli.data.video.metadata import VideoInfo
-from ccl_cli.data.video.packed import FORMAT
+from ccl_cli.data.video.container import SCALING, SILENCE
+from ccl_cli.data.video.metadata import VideoMetadata
+from ccl_cli.data.video.reader import open_video
+from ccl_cli.data.video.shard_reader import FORMAT
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.data.video.storage import JPEGS, MP4, RECORD, SOUND, Location
 from ccl_cli.errors import DataError, EnvironmentError_
@@ -87,12 +87,13 @@ def encode(source: Source, settings: Settings) -> Encoded:
     Raises:
         DataError: it cannot be read.
     """
-    info = index_video(source.path)
-    first, count = frame_range(info, source.start, source.end)
-    kept = _kept(info, first, count, settings.fps)
-    shown = (image for _, image in frames_from(info, first, count, settings.short_side))
-    images = (image for image, keep in zip(shown, kept, strict=False) if keep)
-    pts = info.pts[first : first + count][kept]
+    reader = open_video(source.path)
+    info = reader.metadata
+    first, count = info.frame_range(source.start, source.end)
+    selected = _selected(info, first, count, settings.fps)
+    frames = reader.frames(first, count, short_side=settings.short_side)
+    images = (image for (_, image), is_selected in zip(frames, selected, strict=False) if is_selected)
+    pts = info.pts[first : first + count][selected]
     end = info.end_pts if first + count == info.frames else int(info.pts[first + count])
     write = _jpegs if settings.format == "jpeg" else _mp4
     suffix, picture, data = write(replace(info, end_pts=end), pts, images, settings.quality)
@@ -114,21 +115,21 @@ def encode(source: Source, settings: Settings) -> Encoded:
     )
 
 
-def _kept(info: VideoInfo, first: int, count: int, fps: float | None) -> NDArray[np.bool_]:
+def _selected(info: VideoMetadata, first: int, count: int, fps: float | None) -> NDArray[np.bool_]:
     """[count] which frames stay: of those that fall into one period of ``fps``, the first."""
     if fps is None:
         return np.ones(count, bool)
     seconds = (info.pts[first : first + count] - info.pts[first]) * float(info.time_base)
     period = np.floor(seconds * fps + 1e-6)
-    kept: NDArray[np.bool_] = np.diff(period, prepend=-1) > 0
-    return kept
+    selected: NDArray[np.bool_] = np.diff(period, prepend=-1) > 0
+    return selected
 
 
 # -- pictures: what the record tells of them, and their bytes
 
 
 def _jpegs(
-    info: VideoInfo, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
+    info: VideoMetadata, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
 ) -> tuple[str, dict[str, Any], bytes]:
     parts, shape = [], (0, 0)
     for image in images:
@@ -147,18 +148,18 @@ def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def _mp4(
-    info: VideoInfo, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
+    info: VideoMetadata, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
 ) -> tuple[str, dict[str, Any], bytes]:
     """Timestamps become whole units from 0 on, so that the file's own are those of the record."""
     unit = Fraction(1, info.time_base.denominator)
     stamps = ((pts - pts[0]) * info.time_base.numerator).tolist()
-    file, keys, shape, seen = io.BytesIO(), [], (0, 0), 0
+    file, keys, shape, count = io.BytesIO(), [], (0, 0), 0
     options = {"fflags": "+bitexact", "video_track_timescale": str(unit.denominator)}
     with av.open(file, "w", format="mp4", options=options) as container:
         stream: Any = None
         for image, stamp in zip(images, stamps, strict=False):
             stream = stream or _h264(container, image.shape, unit, quality)
-            shape, seen = image.shape[:2], seen + 1
+            shape, count = image.shape[:2], count + 1
             for packet in stream.encode(_even(image, stamp, unit)):
                 keys += [[packet.pts, packet.dts]] * packet.is_keyframe
                 container.mux(packet)
@@ -167,7 +168,7 @@ def _mp4(
             container.mux(packet)
     begin = int(pts[0]) * info.time_base.numerator
     end = info.end_pts * info.time_base.numerator - begin
-    picture = _picture(info, shape, stamps[:seen], end, unit, info.origin - float(begin * unit))
+    picture = _picture(info, shape, stamps[:count], end, unit, info.origin - float(begin * unit))
     return MP4, picture | {"keys": keys}, file.getvalue()
 
 
@@ -202,7 +203,7 @@ def _even(image: NDArray[np.uint8], stamp: int, unit: Fraction) -> av.VideoFrame
 
 
 def _picture(
-    info: VideoInfo, shape: Sequence[int], pts: list[int], end_pts: int, unit: Fraction, origin: float
+    info: VideoMetadata, shape: Sequence[int], pts: list[int], end_pts: int, unit: Fraction, origin: float
 ) -> dict[str, Any]:
     if not pts:
         raise DataError(f"No frame of '{info.path}' can be decoded.")
@@ -222,25 +223,25 @@ def _picture(
 def _sound(source: Source, rate: int | None) -> tuple[dict[str, Any] | None, NDArray[np.int16]]:
     """What the record tells of the sound, and its samples; none where there is no track or nothing in it."""
     nothing = np.zeros(0, np.int16)
-    track = index_media(source.path).audio
+    track = open_video(source.path).metadata.audio
     if track is None:
         return None, nothing
     start = track.start if source.start is None else max(track.start, source.start)
     end = track.end if source.end is None else min(track.end, source.end)
-    told = {"start": start, "end": end, "rate": rate}
+    record = {"start": start, "end": end, "rate": rate}
     if rate is None:
-        return told, nothing
+        return record, nothing
     sound = read_audio(source.path, centre=start, seconds=math.inf, rate=rate, start=start, end=end)
     samples = nothing if sound.samples is None else _to_16_bits(sound.samples)
-    return told | {"state": sound.state}, samples
+    return record | {"state": sound.state}, samples
 
 
 def _to_16_bits(samples: Tensor) -> NDArray[np.int16]:
     """Rounded to 16 bits; what is just loud enough to count as sound stays so."""
     exact = samples.numpy()
     steps = (exact * np.float32(_FULL)).round().clip(-_FULL, _FULL - 1)
-    heard = (samples.abs() >= SILENCE).numpy() & (abs(steps) < _LOUD)
-    return np.where(heard, np.copysign(_LOUD, exact), steps).astype(np.int16)
+    audible = (samples.abs() >= SILENCE).numpy() & (abs(steps) < _LOUD)
+    return np.where(audible, np.copysign(_LOUD, exact), steps).astype(np.int16)
 
 
 def _wav(samples: NDArray[np.int16], rate: int) -> bytes:

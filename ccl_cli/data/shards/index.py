@@ -16,8 +16,7 @@ from typing import Any
 
 from ccl_cli.data.manifest import Manifest, Video, fault
 from ccl_cli.data.shards.encode import Encoded
-from ccl_cli.data.video.ranges import is_url, length, read_whole
-from ccl_cli.data.video.storage import RECORD, Location, Member, Packed
+from ccl_cli.data.video.storage import RECORD, Location, Member, Packed, is_url, length, read_range
 from ccl_cli.errors import DataError
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path, write_text
@@ -86,13 +85,13 @@ def read_shard(path: Path) -> list[Sample]:
                 key, _, suffix = entry.name.rpartition(".")
                 members.setdefault(key, []).append(Member(suffix, entry.offset_data, entry.size))
                 if suffix == RECORD and (file := tar.extractfile(entry)):
-                    records[key] = _told(json_text.parse(file.read()))
-        return [Sample(key, tuple(found), **records[key]) for key, found in members.items()]
+                    records[key] = _summary(json_text.parse(file.read()))
+        return [Sample(key, tuple(places), **records[key]) for key, places in members.items()]
     except (tarfile.TarError, *_SENSELESS) as error:
         raise DataError(f"The shard '{path}' is damaged.", "Delete it and pack again.") from error
 
 
-def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(record: Mapping[str, Any]) -> dict[str, Any]:
     picture, sound = record["picture"], record["sound"]
     return {
         "rows": tuple(row["id"] for row in record["rows"]),
@@ -148,8 +147,8 @@ def write_index(
     """
     samples: list[dict[str, Any]] = []
     of_row: dict[str, int] = {}
-    for number, held in enumerate(shards.values()):
-        for sample in held:
+    for number, samples_of_shard in enumerate(shards.values()):
+        for sample in samples_of_shard:
             of_row.update(dict.fromkeys(sample.rows, len(samples)))
             entry = {"shard": number, "key": sample.key, "members": sample.members, "sha256": sample.sha256}
             samples.append(entry)
@@ -199,7 +198,8 @@ def read_index(location: str) -> dict[str, Any]:
             "Make the shards with `ccl data pack`; if that was interrupted, run it again to finish.",
         )
     try:
-        index: dict[str, Any] = json_text.parse(read_whole(_join(location, INDEX)))
+        address = _join(location, INDEX)
+        index: dict[str, Any] = json_text.parse(read_range(address, 0, length(address)))
         if index["format"] != FORMAT:
             raise ValueError("another format")
         return index
@@ -213,14 +213,16 @@ def _unknown(location: str) -> DataError:
 
 def _check_sizes(addresses: Sequence[str], sizes: Sequence[int]) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = list(pool.map(length, addresses))
-    for address, size, there in zip(addresses, sizes, found, strict=True):
+        lengths = list(pool.map(length, addresses))
+    for address, size, there in zip(addresses, sizes, lengths, strict=True):
         if size != there:
             what = "is cut off" if there < size else "is another one than the index describes"
             raise DataError(
                 f"The shard '{address}' {what}: it has {there:,} bytes, the index says {size:,}.",
                 "Copy or pack the set again.",
             )
+    if addresses and sizes[0]:
+        read_range(addresses[0], 0, 1)  # a server that ignores ranges is refused now, not in the first batch
 
 
 def _join(location: str, name: str) -> str:

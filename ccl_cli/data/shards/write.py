@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from ccl_cli.data.clips.replacement import counted, reading
-from ccl_cli.data.clips.workers import naming_lost_workers
-from ccl_cli.data.manifest import SPLITS, Manifest, Video
+from ccl_cli.data.clips.loader import read_batches
+from ccl_cli.data.manifest import SPLITS, Manifest, Video, check_unreadable
 from ccl_cli.data.shards.encode import Encoded, Settings, Source, encode
 from ccl_cli.data.shards.index import (
     FORMAT,
@@ -29,10 +28,11 @@ from ccl_cli.data.shards.index import (
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.video_writer import claim_folder
 from ccl_cli.errors import CclError, DataError, EnvironmentError_
-from ccl_cli.training.build import check_unreadable
 from ccl_cli.utils.files import hold, remove_leftovers
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import stopping_here
+
+_PATIENCE = 3600.0  # seconds for one video
 
 
 def pack(
@@ -101,10 +101,7 @@ class _Packing:
         """Make the shards that are not there yet."""
         done = {sample.key for samples in self.shards.values() for sample in samples}
         todo = [source for source in self.sources if source.key not in done]
-        with (
-            Reporter("pack", len(self.sources), len(self.sources) - len(todo), unit="video") as reporter,
-            naming_lost_workers("run the same command again to go on"),
-        ):
+        with Reporter("pack", len(self.sources), len(self.sources) - len(todo), unit="video") as reporter:
             encoded = self._encoded(todo, settings, workers, reporter)
             for split, samples in groupby(encoded, key=lambda sample: sample.split):
                 self._write(split, samples)
@@ -128,13 +125,13 @@ class _Packing:
         }
 
     def _split_report(self, split: str) -> dict[str, Any]:
-        held = {name: samples for name, samples in self.shards.items() if name.startswith(f"{split}-")}
-        samples = list(chain.from_iterable(held.values()))
+        shards = {name: samples for name, samples in self.shards.items() if name.startswith(f"{split}-")}
+        samples = list(chain.from_iterable(shards.values()))
         return {
             "videos": len(self.manifest.split(split)),
             "packed": sum(len(sample.rows) for sample in samples),
-            "shards": len(held),
-            "bytes": sum((self.output / name).stat().st_size for name in held),
+            "shards": len(shards),
+            "bytes": sum((self.output / name).stat().st_size for name in shards),
             "seconds": round(sum(sample.seconds for sample in samples), 3),
             "sound": dict(Counter(sample.sound for sample in samples)),
         }
@@ -143,22 +140,22 @@ class _Packing:
         self, todo: Sequence[Source], settings: Settings, workers: int, reporter: Reporter
     ) -> Iterator[Encoded]:
         """What can be read of the sources, in their order."""
-        # Long videos are large: few wait to be written.
-        few = {"prefetch_factor": 2} if workers else {}
-
-        def rest(done: int, options: dict[str, Any]) -> DataLoader[Encoded | CclError]:
-            places = range(done, len(todo))
-            return DataLoader(_Sources(todo, settings), sampler=places, batch_size=None, **options | few)
-
+        encoded = read_batches(
+            _Sources(todo, settings),
+            workers,
+            batch_size=None,
+            modules=[__name__],
+            advice="run the same command again to go on",
+            patience=_PATIENCE,
+            prefetch=2,  # long videos are large: few wait to be written
+        )
         size = 0
-        for source, made in zip(todo, counted(rest, workers, [__name__]), strict=True):
-            if isinstance(made, Encoded):
-                size += sum(map(len, made.members.values()))
-                yield made
-            elif isinstance(made, DataError):
-                self._leave_out(source, made)
+        for source, sample in zip(todo, encoded, strict=True):
+            if isinstance(sample, Encoded):
+                size += sum(map(len, sample.members.values()))
+                yield sample
             else:
-                raise made
+                self._leave_out(source, sample.error)
             reporter.advance(text=f"{size / 1e6:.0f} MB")
 
     def _leave_out(self, source: Source, error: DataError) -> None:
@@ -172,7 +169,11 @@ class _Packing:
             raise DataError(f"{too_many.message} The last: {error.message}", advice) from error
 
 
-class _Sources(Dataset[Encoded | CclError]):
+class _Failed(NamedTuple):
+    error: DataError
+
+
+class _Sources(Dataset[Encoded | _Failed | CclError]):
     """Encodes in the workers; errors are returned, not raised: a loader would turn them into tracebacks.
 
     Whatever an odd file makes a library say, it costs that file alone: the others can still be packed.
@@ -184,15 +185,17 @@ class _Sources(Dataset[Encoded | CclError]):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> Encoded | CclError:
+    def __getitem__(self, index: int) -> Encoded | _Failed | CclError:
         source = self.sources[index]
         try:
-            with reading(index, source.path):
-                return encode(source, self.settings)
+            return encode(source, self.settings)
+        except DataError as error:
+            return _Failed(error)
         except CclError as error:
             return error
         except Exception as error:
-            return DataError(f"'{source.path}' cannot be packed: {type(error).__name__}: {error}.")
+            reason = f"{type(error).__name__}: {error}"
+            return _Failed(DataError(f"'{source.path}' cannot be packed: {reason}."))
 
 
 def _sources(manifest: Manifest) -> list[Source]:

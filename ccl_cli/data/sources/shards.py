@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources.about import described
-from ccl_cli.data.video.ranges import is_url
+from ccl_cli.data.video.storage import is_url
 from ccl_cli.errors import DataError
 
 
@@ -18,7 +18,7 @@ def load(location: str) -> Manifest:
     files. Videos that could not be packed are listed as missing.
 
     Args:
-        location: The folder, or its address: https://, or what fsspec knows (s3://, gs://).
+        location: The folder, or an address that fsspec knows: https://, s3://, gs://.
 
     Raises:
         DataError: no shards there, or some are not what the index says.

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from ccl_cli.errors import DataError
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ccl_cli.data.video.storage import Location
+
+
+# Presentation timestamp and upright picture [H, W, 3] uint8 RGB of a decoded frame.
+Frame = tuple[int | None, "NDArray[np.uint8]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class AudioTrack:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class VideoInfo:
+class VideoMetadata:
     """What a pass over a file's packets tells.
 
     Attributes:
@@ -44,7 +51,6 @@ class VideoInfo:
         seekable: Whether timestamps identify frames, so that a seek can be checked.
         audio: The sound track, if any.
         promised: Seconds that the file's header says there are; less where it does not say.
-        jpegs: [N + 1] int64, where each frame's JPEG begins and the last one ends, if frames are packed so.
     """
 
     path: Location
@@ -58,7 +64,6 @@ class VideoInfo:
     seekable: bool
     audio: AudioTrack | None
     promised: float = 0.0
-    jpegs: NDArray[np.int64] | None = None
 
     @property
     def frames(self) -> int:
@@ -75,3 +80,27 @@ class VideoInfo:
         pts = self.end_pts if frame >= self.frames else int(self.pts[frame])
         # Division of integers rounds as a Fraction would, in a tenth of the time.
         return pts * self.time_base.numerator / self.time_base.denominator - self.origin
+
+    def require_picture(self) -> None:
+        """Raise a DataError where there is no frame."""
+        if not self.width:
+            raise DataError(f"'{self.path}' has no picture, only sound.")
+        if not self.frames:
+            raise DataError(f"'{self.path}' has no frame that can be decoded.")
+
+    def frame_range(self, start: float | None = None, end: float | None = None) -> tuple[int, int]:
+        """Frames shown between two times in seconds, as (first, count) with count >= 1.
+
+        Raises:
+            DataError: there is no picture, or the stretch lies outside the video.
+        """
+        self.require_picture()
+        times = self.pts * float(self.time_base) - self.origin
+        tolerance = 1e-4  # a time written with four decimals still names its frame
+        start_at = times[0] if start is None else start + tolerance
+        end_at = np.inf if end is None else end - tolerance
+        if start_at >= self.time(self.frames) or end_at <= times[0]:
+            span = f"{times[0]:.2f} to {self.time(self.frames):.2f} s"
+            raise DataError(f"The stretch {start} to {end} s lies outside '{self.path}' ({span}).")
+        first = max(0, int(np.searchsorted(times, start_at, side="right")) - 1)
+        return first, max(1, int(np.searchsorted(times, end_at)) - first)

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from ccl_cli.data.video.media import SCALING
+from ccl_cli.data.video.container import SCALING
 from ccl_cli.errors import DataError
 from ccl_cli.utils.files import atomic_path, write_text
 

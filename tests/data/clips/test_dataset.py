@@ -13,7 +13,7 @@ from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.dataset import TrainingSet
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.sources import load_data
-from ccl_cli.data.video.decode import index_video
+from ccl_cli.data.video.reader import open_video
 
 CLIP = Clip(frames=4, size=32, short_side=36)
 
@@ -55,7 +55,7 @@ def test_a_video_in_place_of_another_is_not_seen_as_in_its_own_draw(videos):
 def test_a_readable_video_is_drawn_by_seed_epoch_and_row(videos):
     samples = TrainingSet(videos, CLIP, {"any:start": Start()}, seed=3)
     for epoch in range(4):
-        info = index_video(videos[4].path)
+        info = open_video(videos[4].path).metadata
         first = int(np.random.default_rng([3, epoch, 4, 1]).integers(0, info.frames - CLIP.frames + 1))
         assert samples[Draw(epoch, 0, 4)].inputs["any:start"].item() == info.time(first)
     alone = TrainingSet([replace(video, id="x") for video in videos], CLIP, {}, seed=3)

@@ -14,7 +14,8 @@ import torch
 
 from ccl_cli.data.shards.encode import Settings, Source, encode
 from ccl_cli.data.shards.index import read_shard, write_shard
-from ccl_cli.data.video.decode import frame_range, index_video, iter_windows, read_frames
+from ccl_cli.data.video import file_reader
+from ccl_cli.data.video.reader import open_video, read_frames
 from ccl_cli.data.video.sound import SILENCE, read_audio
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.errors import DataError
@@ -51,7 +52,7 @@ def test_real_clips_keep_their_frames_times_and_sound(tmp_path, shared, name, se
     path, side = shared / "data" / name, REAL[name]
     settings = Settings(side, None, settings.format, settings.quality)
     location = packed(tmp_path, path, settings)
-    before, after = index_video(path), index_video(location)
+    before, after = open_video(path).metadata, open_video(location).metadata
     assert after.frames == before.frames
     times = [(before.time(k), after.time(k)) for k in range(before.frames + 1)]
     np.testing.assert_allclose(*zip(*times, strict=True), rtol=0, atol=1e-9)
@@ -72,7 +73,7 @@ def test_every_window_of_a_packed_video_is_the_one_that_was_asked_for(tmp_path, 
     # No two frames are alike, so that a neighbour would not do.
     path = write(tmp_path / "a.avi", pictures(30, 90, 66), codec="mpeg4", b_frames=2)
     location = packed(tmp_path, path, settings)
-    assert index_video(location).frames == 30
+    assert open_video(location).metadata.frames == 30
     whole = read_frames(location, 0, 30).frames
     for first in range(30):
         clip = read_frames(location, first, 5)
@@ -81,19 +82,6 @@ def test_every_window_of_a_packed_video_is_the_one_that_was_asked_for(tmp_path, 
     source = read_frames(path, 0, 30).frames
     errors = [[psnr(a, b) for b in source] for a in whole]
     assert np.argmax(errors, axis=1).tolist() == list(range(30))
-
-
-@pytest.mark.parametrize("settings", [JPEG, MP4], ids=["jpeg", "mp4"])
-def test_windows_slide_over_a_packed_video_as_over_a_file(tmp_path, settings):
-    path = write(tmp_path / "a.mp4", pictures(150), gop=30)
-    location = packed(tmp_path, path, settings)
-    for stretch in {}, {"start": 1.0, "end": 5.0}:
-        files = list(iter_windows(path, 16, 12, **stretch))
-        shards = list(iter_windows(location, 16, 12, **stretch))
-        assert len(files) == len(shards)
-        for one, other in zip(files, shards, strict=True):
-            assert psnr(one.frames, other.frames) > 20
-            assert (other.start, other.end) == pytest.approx((one.start, one.end))
 
 
 @pytest.mark.parametrize("settings", [JPEG, MP4], ids=["jpeg", "mp4"])
@@ -119,16 +107,16 @@ def test_frames_are_made_smaller_when_packed_and_again_when_read(tmp_path, setti
 def test_uneven_times_survive(tmp_path, settings):
     times = [0, 40, 110, 120, 300, 301, 420]
     path = write(tmp_path / "a.mkv", pictures(7), times=times, codec="ffv1", pix_fmt="bgr0")
-    before, after = (index_video(where) for where in (path, packed(tmp_path, path, settings)))
+    before, after = (open_video(where).metadata for where in (path, packed(tmp_path, path, settings)))
     assert [after.time(k) for k in range(8)] == pytest.approx([before.time(k) for k in range(8)])
     for start in (0, 0.1, 0.115, 0.35):
-        assert frame_range(after, start, start + 0.1) == frame_range(before, start, start + 0.1)
+        assert after.frame_range(start, start + 0.1) == before.frame_range(start, start + 0.1)
 
 
 def test_time_bases_of_all_kinds_fit_into_an_mp4(tmp_path):
     for name, options in {"a.mkv": {}, "a.ts": {}, "a.avi": {"codec": "mpeg4"}, "a.mov": {}}.items():
         path = write(tmp_path / name, pictures(12), **options)
-        before, after = (index_video(where) for where in (path, packed(tmp_path, path, MP4)))
+        before, after = (open_video(where).metadata for where in (path, packed(tmp_path, path, MP4)))
         assert [after.time(k) for k in range(13)] == pytest.approx([before.time(k) for k in range(13)])
 
 
@@ -136,7 +124,7 @@ def test_time_bases_of_all_kinds_fit_into_an_mp4(tmp_path):
 def test_a_rate_cap_keeps_the_first_frame_of_each_period(tmp_path, settings):
     path = write(tmp_path / "a.mp4", pictures(25))
     location = packed(tmp_path, path, Settings(64, 10, settings.format, settings.quality))
-    info = index_video(location)
+    info = open_video(location).metadata
     kept = [0, 3, 5, 8, 10, 13, 15, 18, 20, 23]  # of 25 frames a second, ten
     assert [info.time(k) for k in range(info.frames)] == pytest.approx([k / 25 for k in kept])
     assert info.duration == pytest.approx(1.0)
@@ -147,13 +135,10 @@ def test_a_rate_cap_keeps_the_first_frame_of_each_period(tmp_path, settings):
 def test_a_packed_mp4_is_read_by_seeking(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", pictures(200))
     location = packed(tmp_path, path, MP4)
-    assert index_video(location).keys[:, 0].tolist() == index_video(location).pts[::8].tolist()
-    decoded = []
-    to_image = "ccl_cli.data.video.decode._sought"
-    from ccl_cli.data.video import decode
-
-    sought = decode._sought
-    monkeypatch.setattr(to_image, lambda *args: (decoded.append(f) or f for f in sought(*args)))
+    metadata = open_video(location).metadata
+    assert metadata.keys[:, 0].tolist() == metadata.pts[::8].tolist()
+    decoded, sought = [], file_reader._sought
+    monkeypatch.setattr(file_reader, "_sought", lambda *args: (decoded.append(f) or f for f in sought(*args)))
     read_frames(location, 190, 8)
     assert len(decoded) == 8
 
@@ -182,13 +167,13 @@ def test_only_the_part_that_rows_need_is_packed_and_times_stay_those_of_the_file
     sound = np.sin(np.arange(4 * 32000) / 20)
     path = write(tmp_path / "a.mkv", pictures(100), sound=sound, sound_codec="pcm_s16le")
     location = packed(tmp_path, path, settings, 1.0, 3.0)
-    info = index_video(location)
+    info = open_video(location).metadata
     assert info.frames == 50
     assert (info.time(0), info.time(50)) == pytest.approx((1.0, 3.0))
     assert (info.audio.start, info.audio.end) == pytest.approx((1.0, 3.0))
     for start, end in (1.0, 3.0), (1.5, 2.2):
-        first, count = frame_range(index_video(path), start, end)
-        inside, same = frame_range(info, start, end)
+        first, count = open_video(path).metadata.frame_range(start, end)
+        inside, same = info.frame_range(start, end)
         assert (inside, same) == (first - 25, count)
         one, other = read_frames(path, first, 8).frames, read_frames(location, inside, 8).frames
         assert psnr(one, other) > 20
@@ -281,7 +266,7 @@ def test_a_damaged_frame_is_named(tmp_path):
     location = packed(tmp_path, write(tmp_path / "a.mp4", pictures(40, 240, 240)))
     shard = Path(location.shard)
     content = bytearray(shard.read_bytes())
-    begin = location.member("jpgs").offset + int(index_video(location).jpegs[20])
+    begin = location.member("jpgs").offset + int(open_video(location)._offsets[20])
     content[begin : begin + 200] = bytes(200)
     shard.write_bytes(content)
     assert read_frames(location, 0, 16).frames.shape[0] == 16
@@ -307,10 +292,10 @@ def test_another_shard_in_its_place_is_noticed(tmp_path):
     location = packed(tmp_path, write(tmp_path / "a.mp4", pictures(10)))
     moved = Packed(location.shard, "a/c", location.members)
     with pytest.raises(DataError, match="is not where its index says"):
-        index_video(moved)
+        open_video(moved)
     shifted = [member._replace(offset=member.offset + 512) for member in location.members]
     with pytest.raises(DataError, match="is not where its index says"):
-        index_video(Packed(location.shard, location.key, tuple(shifted)))
+        open_video(Packed(location.shard, location.key, tuple(shifted)))
 
 
 def test_a_file_without_a_picture_cannot_be_packed(tmp_path):

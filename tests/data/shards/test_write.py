@@ -5,14 +5,11 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from ccl_cli.data.manifest import Video
+from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.shards import write
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
@@ -180,7 +177,6 @@ def test_stretches_of_one_file_are_packed_once(tmp_path, clips_folder):
     one, two, three = manifest.videos
     assert one.path == two.path != three.path
     assert [(v.start, v.end) for v in manifest.videos] == [(0.0, 0.3), (0.2, 0.5), (0.6, 0.8)]
-    assert write.encode  # the stretch itself is tested in tests/data/shards/test_encode.py
     index = json.loads((tmp_path / "p/index.json").read_text())
     assert len(index["samples"]) == 2
 
@@ -191,8 +187,6 @@ def test_a_source_is_grouped_by_file_and_split():
         Video("y", Path("/y"), 0, "train"),
         Video("x@3-", Path("/x"), 0, "train", 3, None),
     ]
-    from ccl_cli.data.manifest import Manifest
-
     found = {source.key: source for source in write._sources(Manifest("m", ("c",), tuple(rows)))}
     assert (found["x@0-1"].start, found["x@0-1"].end) == (0, None)
     assert [row["id"] for row in found["x@0-1"].rows] == ["x@0-1", "x@3-"]
@@ -238,36 +232,3 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, source, form):
     for workers in 0, 1, 2:
         pack(source, tmp_path / str(workers), settings, **SMALL | {"workers": workers})
     assert content(tmp_path / "0") == content(tmp_path / "1") == content(tmp_path / "2")
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path):
-    source = "clips:?per_class=6&seconds=1.5&size=240"
-    whole = tmp_path / "whole"
-    options = {"workers": 0, "shard_size": 1_000_000, "max_unreadable": 0.05}
-    pack(source, whole, Settings(240), **options)
-    wanted = content(whole)
-    assert len(wanted) > 4
-    command = [sys.executable, "-m", "ccl_cli", "data", "pack", source, "--output", "p", "--shard-size", "1"]
-    kept: dict[str, int] = {}
-    for shards in 1, 3:  # that are there when it is killed, in the middle of the next one
-        process = subprocess.Popen(
-            [*command, "--short-side", "240", "--workers", "2"], cwd=tmp_path, stderr=subprocess.DEVNULL
-        )
-        while len(list((tmp_path / "p").glob("*.tar"))) < shards or not list((tmp_path / "p").glob(".*.tmp")):
-            assert process.poll() is None
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
-        found = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("*.tar")}
-        assert kept.items() <= found.items()
-        kept = found
-        assert content(tmp_path / "p").items() <= wanted.items()
-    done = subprocess.run([*command, "--short-side", "240"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert content(tmp_path / "p") == wanted
-    assert {
-        path.name: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("*.tar")
-    }.items() >= kept.items()
-    assert list((tmp_path / "p").glob(".*.tmp")) == []

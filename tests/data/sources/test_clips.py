@@ -10,7 +10,7 @@ import pytest
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import clips, load_source
-from ccl_cli.data.video.decode import index_video
+from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.errors import DataError, EnvironmentError_, RecipeError
 
@@ -43,7 +43,7 @@ def test_lists_training_and_test_videos_of_every_class(written):
 
 def test_pictures_decode_and_move(written):
     for video in written.videos:
-        info = index_video(video.path)
+        info = open_video(video.path).metadata
         assert (info.frames, info.height, info.width) == (12, 48, 64)
         with av.open(str(video.path)) as file:
             frames = [frame.to_ndarray(format="gray").astype(int) for frame in file.decode(video=0)]

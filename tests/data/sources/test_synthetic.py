@@ -13,7 +13,7 @@ import pytest
 
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import load_source, synthetic, world
-from ccl_cli.data.video.decode import index_video
+from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.errors import DataError, EnvironmentError_, RecipeError
 
@@ -255,7 +255,7 @@ def test_actions_are_a_group_of_digits_and_one_of_motions_in_three_splits(writte
         "val": {1},
         "test": {1},
     }
-    info = index_video(written.videos[0].path)
+    info = open_video(written.videos[0].path).metadata
     assert (info.frames, info.height, info.width) == (4, 24, 24)
 
 
@@ -287,7 +287,7 @@ def test_label_spaces_of_the_teachers(tmp_path):
     sounds = synthetic.load(str(tmp_path / "s"), labels="sounds", **few)
     assert objects.classes == tuple("0123456789")
     assert set(sounds.classes) == set(world.EVENTS)
-    assert index_video(objects.videos[0].path).audio is None
+    assert open_video(objects.videos[0].path).metadata.audio is None
     states = {read_audio(v.path, centre=0, seconds=1, rate=16000).state for v in sounds.videos}
     assert states == {"present"}
     slides = pictures(objects.videos[0].path)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ccl_cli.data.video import decode
-from ccl_cli.data.video.decode import frame_range, index_video, iter_windows, read_frames
+from ccl_cli.data.video import file_reader
+from ccl_cli.data.video.reader import iter_windows, open_video, read_frames
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import DataError
 from tests.data.media import display_matrix, looped, pictures, sequential, write
@@ -39,7 +39,7 @@ ENCODED = {
 
 def assert_every_window(path, count=5, short_side=32, step=1):
     reference = sequential(path, short_side)
-    info = index_video(path)
+    info = open_video(path).metadata
     assert info.frames == len(reference)
     for first in range(0, len(reference), step):
         clip = read_frames(path, first, count, short_side=short_side)
@@ -56,7 +56,8 @@ def test_every_window_of_every_format_equals_the_sequential_decode(tmp_path, nam
 
 def test_windows_are_read_by_seeking_where_timestamps_can_be_trusted(tmp_path):
     seekable = {
-        name: index_video(write(tmp_path / name, pictures(30), **ENCODED[name])).seekable for name in ENCODED
+        name: open_video(write(tmp_path / name, pictures(30), **ENCODED[name])).metadata.seekable
+        for name in ENCODED
     }
     assert {name for name, can in seekable.items() if not can} == {
         "h264.avi",
@@ -84,7 +85,7 @@ REAL = (
 @pytest.mark.parametrize("name", REAL)
 def test_windows_of_real_files_equal_the_sequential_decode(shared, name):
     path = shared / "data" / name
-    assert_every_window(path, count=16, step=max(1, index_video(path).frames // 7))
+    assert_every_window(path, count=16, step=max(1, open_video(path).metadata.frames // 7))
 
 
 @pytest.mark.slow
@@ -93,12 +94,14 @@ def test_every_real_file_equals_the_sequential_decode(shared):
     paths = [*(shared / "data/clips").glob("*/*"), *sorted((shared / "data/fightsurv").glob("*/*"))[::10]]
     assert len(paths) > 40
     for path in paths:
-        assert_every_window(path, count=16, short_side=48, step=1 if index_video(path).frames < 100 else 5)
+        assert_every_window(
+            path, count=16, short_side=48, step=1 if open_video(path).metadata.frames < 100 else 5
+        )
 
 
 def test_packed_b_frames_count_only_frames_that_are_shown(shared):
     path = shared / "data/clips/wave/TrumanShow_wave_f_nm_np1_fr_med_26.avi"
-    info = index_video(path)
+    info = open_video(path).metadata
     assert not info.seekable
     assert info.frames == len(sequential(path, 16)) == 48  # in 49 packets
     assert info.time(0) == 0
@@ -108,10 +111,10 @@ def test_packed_b_frames_count_only_frames_that_are_shown(shared):
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.ts"])
 def test_a_key_frame_that_is_none_is_noticed(tmp_path, monkeypatch, name):
     path = write(tmp_path / name, pictures(30), codec="mpeg4" if name == "a.avi" else "libx264", gop=15)
-    info = index_video(path)
+    info = open_video(path).metadata
     dts = info.keys[0, 1] + info.pts[19] - info.pts[0]
-    lying = replace(info, keys=np.array([info.keys[0], (info.pts[19], dts)]))
-    monkeypatch.setattr(decode, "index_video", lambda _: lying)
+    keys = np.array([info.keys[0], (info.pts[19], dts)])
+    monkeypatch.setattr(open_video(path), "metadata", replace(info, keys=keys))
     reference = sequential(path)
     for first in (19, 22, 26):
         np.testing.assert_array_equal(read_frames(path, first, 4).frames, reference[first : first + 4])
@@ -131,8 +134,8 @@ def test_a_seek_that_ends_at_the_wrong_frame_falls_back(tmp_path, monkeypatch):
     def astray(container, info, first, key_pts, key_dts):
         yield from list(sought(container, info, first, key_pts, key_dts))[::2]
 
-    sought = decode._sought
-    monkeypatch.setattr(decode, "_sought", astray)
+    sought = file_reader._sought
+    monkeypatch.setattr(file_reader, "_sought", astray)
     assert torch.equal(read_frames(path, 21, 5).frames, expected)
 
 
@@ -157,22 +160,22 @@ def test_variable_frame_rate_counts_frames_in_order(tmp_path):
     times = [0, 40, 50, 400, 410, 420, 1000, 1040, 1500, 1510]
     path = write(tmp_path / "a.mkv", pictures(10), times=times, b_frames=2)
     assert_every_window(path, count=3)
-    info = index_video(path)
+    info = open_video(path).metadata
     assert [round(1000 * info.time(frame)) for frame in range(10)] == times
-    assert frame_range(info, 0.405, 1.02) == (3, 4)
+    assert info.frame_range(0.405, 1.02) == (3, 4)
 
 
 def test_frame_range_names_the_frames_shown(tmp_path):
-    info = index_video(write(tmp_path / "a.mp4", pictures(25)))  # 0.04 s each
-    assert frame_range(info) == (0, 25)
-    assert frame_range(info, 0.4) == (10, 15)
-    assert frame_range(info, None, 0.4) == (0, 10)
-    assert frame_range(info, 0.41, 0.43) == (10, 1)
-    assert frame_range(info, 0.4, 0.44) == (10, 1)
-    assert frame_range(info, 0.96, 9.0) == (24, 1)
+    info = open_video(write(tmp_path / "a.mp4", pictures(25))).metadata  # 0.04 s each
+    assert info.frame_range() == (0, 25)
+    assert info.frame_range(0.4) == (10, 15)
+    assert info.frame_range(None, 0.4) == (0, 10)
+    assert info.frame_range(0.41, 0.43) == (10, 1)
+    assert info.frame_range(0.4, 0.44) == (10, 1)
+    assert info.frame_range(0.96, 9.0) == (24, 1)
     for start, end in ((1.0, None), (2.0, 3.0), (None, 0.0)):
         with pytest.raises(DataError, match="lies outside"):
-            frame_range(info, start, end)
+            info.frame_range(start, end)
 
 
 @pytest.mark.parametrize(("length", "stride"), [(8, 8), (8, 3), (8, 11), (8, 1), (25, 25), (40, 40), (5, 5)])
@@ -198,23 +201,12 @@ def test_sliding_windows_of_a_stretch(tmp_path):
     np.testing.assert_array_equal(clips[-1].frames, reference[27:35])
 
 
-def test_no_window_of_a_long_enough_video_repeats_a_frame(tmp_path):
-    path = write(tmp_path / "a.mp4", pictures(17))
-    reference = sequential(path)
-    first, last = iter_windows(path, 16, 16)
-    np.testing.assert_array_equal(first.frames, reference[:16])
-    np.testing.assert_array_equal(last.frames, reference[1:])
-    assert [round(25 * at) for at in (last.start, last.end)] == [1, 17]
-    (short,) = iter_windows(path, 24, 24)
-    np.testing.assert_array_equal(short.frames, looped(reference, 0, 24))
-
-
 def test_sliding_windows_do_not_read_ahead(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", pictures(50))
     converted = []
-    convert = decode._ToImage.__call__
+    convert = file_reader.ToImage.__call__
     monkeypatch.setattr(
-        decode._ToImage, "__call__", lambda self, frame: converted.append(1) or convert(self, frame)
+        file_reader.ToImage, "__call__", lambda self, frame: converted.append(1) or convert(self, frame)
     )
     next(iter_windows(path, 8, 8))
     assert len(converted) == 8
@@ -275,10 +267,10 @@ def test_turned_and_mirrored_videos_stand_upright(tmp_path, matrix):
 
 def test_a_file_that_changes_is_indexed_anew(tmp_path):
     path = write(tmp_path / "a.mp4", pictures(5))
-    assert index_video(path).frames == 5
-    assert index_video(path) is index_video(path)
+    assert open_video(path).metadata.frames == 5
+    assert open_video(path).metadata is open_video(path).metadata
     write(path, pictures(9))
-    assert index_video(path).frames == 9
+    assert open_video(path).metadata.frames == 9
 
 
 def test_small_videos_stay_decoded_until_the_file_changes(tmp_path, monkeypatch):
@@ -286,10 +278,8 @@ def test_small_videos_stay_decoded_until_the_file_changes(tmp_path, monkeypatch)
     first, second = rng.integers(0, 256, (2, 6, 32, 48, 3), dtype=np.uint8)
     path = tmp_path / "small.mp4"
     write_clip(path, first, 25)
-    real, opened = decode.frames_from, []
-    monkeypatch.setattr(
-        decode, "frames_from", lambda *args, **rest: opened.append(args) or real(*args, **rest)
-    )
+    real, opened = file_reader.decode_frames, []
+    monkeypatch.setattr(file_reader, "decode_frames", lambda *args: opened.append(args) or real(*args))
     whole = read_frames(path, 0, 6).frames
     part = read_frames(path, 2, 3)
     assert torch.equal(part.frames, whole[2:5])

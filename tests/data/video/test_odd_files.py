@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from ccl_cli.data.video import media
-from ccl_cli.data.video.decode import index_video, iter_windows, read_frames
+from ccl_cli.data.video import file_metadata, reader
+from ccl_cli.data.video.reader import iter_windows, open_video, read_frames
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.errors import DataError
 from tests.data.media import looped, pictures, sequential, write
@@ -36,7 +36,7 @@ def test_odd_files_are_read_like_a_sequential_decode(shared, name):
     frames, height, width, sound = READABLE[name]
     assert read_frames(path, 0, 1, short_side=10_000).frames.shape == (1, height, width, 3)
     reference = sequential(path, 60)
-    info = index_video(path)
+    info = open_video(path).metadata
     assert info.frames == len(reference) == frames
     assert info.time(0) == pytest.approx(0, abs=0.01)  # some FFmpegs count from where Opus is primed
     for first in sorted({0, frames // 3, frames // 2, frames - 1}):
@@ -54,12 +54,12 @@ def test_sound_files_are_heard_but_not_seen(shared, name):
     path = shared / "data/odd" / name
     assert read_audio(path, centre=0.5, seconds=0.5, rate=16000).state == "present"
     with pytest.raises(DataError, match="has no picture, only sound"):
-        index_video(path)
+        open_video(path).metadata.frame_range()
 
 
 def test_sound_starting_late_and_ending_early_is_clamped(shared):
     path = shared / "data/odd/nasa_13013.mp4"
-    track = index_video(path).audio
+    track = open_video(path).metadata.audio
     whole = read_audio(path, centre=0, seconds=1e6, rate=16000).samples
     assert len(whole) == pytest.approx((track.end - track.start) * 16000, abs=1)
 
@@ -87,7 +87,7 @@ def test_ten_bits_odd_sizes_and_one_frame(tmp_path):
 def test_a_late_start_counts_from_zero(tmp_path):
     times = [60_000 + 40 * k for k in range(20)]
     path = write(tmp_path / "a.mkv", pictures(20), times=times, gop=5)
-    info = index_video(path)
+    info = open_video(path).metadata
     assert [info.time(0), info.time(10)] == pytest.approx([0, 0.4])
     clips = list(iter_windows(path, 4, 4, start=0.4))
     assert [clip.start for clip in clips] == pytest.approx([0.4, 0.56, 0.64])
@@ -106,7 +106,7 @@ def test_a_cover_picture_is_no_video(tmp_path):
         frame.sample_rate = 32000
         file.mux([*audio.encode(frame), *audio.encode(None)])
     with pytest.raises(DataError, match="has no picture, only sound"):
-        index_video(path)
+        open_video(path).metadata.frame_range()
     assert read_audio(path, centre=0.5, seconds=1, rate=32000).state == "present"
 
 
@@ -128,7 +128,7 @@ def test_what_is_no_video_is_refused_with_a_sentence(tmp_path, name, capfd):
     path = tmp_path / name
     path.write_bytes(content)
     for read in (
-        index_video,
+        open_video,
         lambda path: read_frames(path, 0, 4),
         lambda path: list(iter_windows(path, 4, 4)),
     ):
@@ -148,24 +148,24 @@ def test_what_is_no_file_is_refused_with_a_sentence(tmp_path):
         (pipe, "is not a file"),
     ):
         with pytest.raises(DataError, match=reason):
-            index_video(path)
+            open_video(path)
 
 
 def test_a_codec_nobody_knows_is_refused_with_a_sentence(tmp_path):
     path = write(tmp_path / "a.mp4", pictures(5))
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
     with pytest.raises(DataError, match=r"video stream of .* is in a format that cannot be decoded"):
-        index_video(path)
+        open_video(path)
 
 
 def test_frames_of_absurd_size_are_refused_before_memory_is_taken(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", pictures(5))
     for limit, value in (("MAX_SIDE", 90), ("MAX_PIXELS", 6000)):
         with monkeypatch.context() as patch:
-            patch.setattr(media, limit, value)
-            media._index.cache_clear()
+            patch.setattr(file_metadata, limit, value)
+            reader._readers.clear()
             with pytest.raises(DataError, match="claims frames of 96x64 pixels"):
-                index_video(path)
+                open_video(path)
 
 
 FORMATS = {
@@ -186,7 +186,7 @@ def test_a_file_that_is_cut_off_yields_what_is_left_of_it(tmp_path, name, share)
     path.write_bytes(content[: int(len(content) * share)])
     if name == "f.mp4":  # whose index stands at the end
         with pytest.raises(DataError, match=name):
-            index_video(path)
+            open_video(path)
         return
     reference = sequential(path)
     assert 0 < len(reference) <= 40
@@ -197,7 +197,7 @@ def test_a_file_that_is_cut_off_yields_what_is_left_of_it(tmp_path, name, share)
     assert len(windows) == -(-len(reference) // 8)
     for first in range(0, len(reference), 5):
         np.testing.assert_array_equal(read_frames(path, first, 8).frames, looped(reference, first, 8))
-    for first in range(len(reference), index_video(path).frames):
+    for first in range(len(reference), open_video(path).metadata.frames):
         with pytest.raises(DataError, match="can be decoded"):
             read_frames(path, first, 8)
 
@@ -207,7 +207,7 @@ def test_a_stump_is_refused_with_a_sentence(tmp_path, name):
     path = write(tmp_path / name, pictures(5), sound=tone(0.2), **FORMATS[name])
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(DataError, match=name):
-        index_video(path)
+        open_video(path)
 
 
 def test_a_cut_mp4_whose_index_stands_first_yields_what_is_left(tmp_path):
@@ -220,7 +220,7 @@ def test_a_cut_mp4_whose_index_stands_first_yields_what_is_left(tmp_path):
         file.mux(video.encode(None))
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * 0.6)])
-    frames = index_video(path).frames
+    frames = open_video(path).metadata.frames
     assert 5 < frames < 40
     assert len(read_frames(path, 0, 4).frames) == 4
     assert sum(1 for _ in iter_windows(path, 4, 4)) >= 1

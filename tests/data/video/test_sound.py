@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from ccl_cli.data.checks import inspect
-from ccl_cli.data.video import decode
+from ccl_cli.data.video import audio_decoder, file_reader, reader
 from ccl_cli.data.video import sound as module
-from ccl_cli.data.video.decode import index_video, read_frames
-from ccl_cli.data.video.media import index_media
+from ccl_cli.data.video.reader import open_video, read_frames
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import DataError
@@ -54,7 +53,7 @@ def test_sound_and_frames_share_one_clock(tmp_path, name):
     if settings["sound_rate"] != 44100:
         beep = np.interp(np.arange(4 * 48000) / 48000, np.arange(len(beep)) / 44100, beep)
     path = write(tmp_path / name, images, sound=beep, **settings)
-    info = index_video(path)
+    info = open_video(path).metadata
     brightness = read_frames(path, 0, info.frames).frames.float().mean((1, 2, 3))
     flash = info.time(int(brightness.argmax()))
     heard = read_audio(path, centre=2.0, seconds=60, rate=RATE).samples.abs()
@@ -85,7 +84,7 @@ def test_seeking_into_a_long_track_changes_nothing(tmp_path, monkeypatch, name, 
     sweep = np.sin(np.cumsum(np.linspace(0.01, 0.3, 30 * 48000))).astype(np.float32) / 2
     path = write(tmp_path / name, sound=sweep, sound_codec=codec, sound_rate=48000)
     sought = read_audio(path, centre=25, seconds=2, rate=48000).samples
-    monkeypatch.setattr(module, "_WORTH_SEEKING", 1e9)
+    monkeypatch.setattr(audio_decoder, "_WORTH_SEEKING", 1e9)
     from_start = read_audio(path, centre=25, seconds=2, rate=48000).samples
     # Matroska's clock ticks in milliseconds, 48 samples: a packet that a seek finds is placed no finer.
     shifts = range(-48, 49) if name == "a.mkv" else [0]
@@ -130,7 +129,7 @@ def test_where_the_channels_cancel_the_loudest_is_heard(tmp_path, name, codec):
     middle = slice(RATE // 4, -RATE // 4)
     assert sound.samples[middle].abs().max() == pytest.approx(0.575, abs=0.02)
     assert np.corrcoef(sound.samples[middle], tone(1.0)[: len(sound.samples)][middle])[0, 1] < -0.99
-    assert inspect._sound(index_media(path), inspect.Subject(str(path))) == "present"
+    assert inspect._sound(open_video(path).metadata, inspect.Subject(str(path))) == "present"
 
 
 def test_channels_that_do_not_cancel_are_averaged(tmp_path):
@@ -214,7 +213,7 @@ def test_a_damaged_track_is_an_error_not_silence(tmp_path):
 
 def test_a_track_of_absurd_length_is_refused_before_memory_is_taken(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", sound=tone(1.0))
-    monkeypatch.setattr(module, "MAX_SAMPLES", 1000)
+    monkeypatch.setattr(audio_decoder, "MAX_SAMPLES", 1000)
     with pytest.raises(DataError, match="more than can be decoded"):
         read_audio(path, centre=0.5, seconds=1, rate=RATE)
 
@@ -227,13 +226,11 @@ def test_real_tracks_are_counted_as_their_makers_count_them(shared):
 
 
 def test_short_sound_stays_decoded_and_is_the_callers_own(tmp_path, monkeypatch):
-    from ccl_cli.data.video import sound
-
     path = tmp_path / "short.mp4"
     wave = np.sin(np.arange(16000) / 9).astype(np.float32) / 2
     write_clip(path, np.zeros((8, 32, 32, 3), np.uint8), 8, wave, 16000)
-    real, opened = sound._mono_between, []
-    monkeypatch.setattr(sound, "_mono_between", lambda *args: opened.append(args) or real(*args))
+    real, opened = audio_decoder.decode_audio, []
+    monkeypatch.setattr(file_reader, "decode_audio", lambda *args: opened.append(args) or real(*args))
     first = read_audio(path, centre=0.5, seconds=2, rate=16000)
     kept = first.samples.clone()
     first.samples.zero_()
@@ -248,8 +245,8 @@ def test_short_sound_stays_decoded_and_is_the_callers_own(tmp_path, monkeypatch)
 
 def test_long_tracks_do_not_stay_decoded(tmp_path, monkeypatch):
     path = write(tmp_path / "long.wav", sound=tone(3.0), sound_codec="pcm_s16le")
-    real, opened = module._mono_between, []
-    monkeypatch.setattr(module, "_mono_between", lambda *args: opened.append(args) or real(*args))
+    real, opened = audio_decoder.decode_audio, []
+    monkeypatch.setattr(file_reader, "decode_audio", lambda *args: opened.append(args) or real(*args))
     kept = module._short.cache_info().currsize
     for _ in range(2):
         read_audio(path, centre=1.5, seconds=1.0, rate=RATE)
@@ -261,6 +258,6 @@ def test_long_tracks_do_not_stay_decoded(tmp_path, monkeypatch):
 def test_what_stays_decoded_takes_no_more_memory_than_documented(tmp_path):
     longest = module._SHORT * RATE * 4
     assert longest * module._short.cache_parameters()["maxsize"] <= 49.2e6
-    assert decode._SMALL * decode._small_video.cache_parameters()["maxsize"] <= 34e6
+    assert reader._SMALL * reader._small_video.cache_parameters()["maxsize"] <= 34e6
     path = write(tmp_path / "a.wav", sound=tone(module._SHORT), sound_codec="pcm_s16le")
     assert read_audio(path, centre=0, seconds=9, rate=RATE).samples.nbytes <= longest

@@ -1,0 +1,33 @@
+"""Which frames of a video make up a clip: a random place in training, else the centre or single frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+# From the frames of a video, the frames of a clip and random numbers to the first frame and their number.
+ClipSampler = Callable[[int, int, np.random.Generator], tuple[int, int]]
+
+
+def random_clip(available: int, length: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Consecutive frames from a random place on (CCL, section 4)."""
+    return int(rng.integers(0, max(available - length, 0) + 1)), min(length, available)
+
+
+def centre_clip(available: int, length: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Consecutive frames around the centre."""
+    count = min(length, available)
+    return (available - count) // 2, count
+
+
+def single_frame(part: int, parts: int) -> ClipSampler:
+    """The frame in the centre of the ``part``-th of ``parts`` equal parts of a video."""
+    return partial(_single_frame, part=part, parts=parts)
+
+
+def _single_frame(
+    available: int, length: int, rng: np.random.Generator, *, part: int, parts: int
+) -> tuple[int, int]:
+    return (2 * part + 1) * available // (2 * parts), 1

@@ -1,0 +1,109 @@
+"""Media files through PyAV: containers, streams, packets and frames, and sentences for what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+import av
+import av.logging
+import numpy as np
+from av.stream import Disposition
+
+from ccl_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from numpy.typing import NDArray
+
+    from ccl_cli.data.video.storage import Location
+
+# One loader worker per core decodes one video at a time: more threads would only compete.
+THREADS = 1
+# A damaged header can ask for any size: refuse before memory is reserved.
+MAX_SIDE = 16_384
+MAX_PIXELS = 2**26
+MAX_PACKETS = 20_000_000
+# Left to itself, scaling takes every core from PyAV 17 on, and only from there on has a choice.
+SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
+SILENCE = 1e-4  # a track without a sample of this size holds no sound
+
+av.logging.set_level(None)  # FFmpeg's own lines say nothing that the errors below do not
+
+
+@contextmanager
+def open_container(path: Location, mp4: BinaryIO | None = None) -> Iterator[InputContainer]:
+    """Open a media file for reading.
+
+    Args:
+        path: The file; for errors, where ``mp4`` is given.
+        mp4: An mp4 file's bytes that lie elsewhere.
+
+    Raises:
+        DataError: it is not a media file; also in place of any FFmpeg error inside the block.
+    """
+    # Only this file: a playlist that poses as a video must not make the machine open anything else.
+    # The option is the container's alone: PyAV 15 crashes on stream options.
+    options = {"protocol_whitelist": "none" if mp4 else "file"}
+    file: Any = mp4 or f"file:{path}"
+    form = "mp4" if mp4 else None
+    try:
+        container = av.open(file, format=form, container_options=options, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"'{path}' is not a complete media file: {reason}.") from error
+    with container:
+        try:
+            yield container
+        except av.FFmpegError as error:
+            raise DataError(f"'{path}' cannot be decoded: {error.strerror}.") from error
+
+
+def best_stream(container: InputContainer, kind: Literal["video", "audio"]) -> Any:
+    """The stream a player would choose, or None; a cover picture is no video.
+
+    Raises:
+        DataError: there is no decoder for it.
+    """
+    stream: Any = container.streams.best(kind)
+    if stream is None or (kind == "video" and stream.disposition & Disposition.attached_pic):
+        return None
+    if stream.codec_context is None:
+        name = container.name.removeprefix("file:")
+        raise DataError(f"The {kind} stream of '{name}' is in a format that cannot be decoded.")
+    stream.codec_context.thread_count = THREADS
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
+
+
+def packets_of(container: InputContainer, *streams: Any) -> Iterator[Any]:
+    """Packets that hold data; a file that is cut off simply ends."""
+    # PyAV has no place for packets of a stream that a damaged MPEG file only announces in its middle.
+    with suppress(av.FFmpegError, IndexError):
+        for packet in islice(container.demux(*streams), MAX_PACKETS):
+            if packet.size:  # an empty one would tell the decoder that the file ends
+                yield packet
+
+
+def decoded(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
+    """Frames in presentation order; packets that cannot be decoded are passed over."""
+    for packet in packets:
+        with suppress(av.FFmpegError):
+            yield from stream.decode(packet)
+    with suppress(av.FFmpegError):
+        yield from stream.decode(None)
+
+
+def channels(frame: Any) -> NDArray[np.floating[Any]]:
+    """[C, n] samples of a sound frame in [-1, 1]."""
+    samples = frame.to_ndarray()
+    if frame.format.is_packed:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind == "u":
+        samples = samples.astype(np.float32) / 128 - 1
+    elif samples.dtype.kind == "i":
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    scaled: NDArray[np.floating[Any]] = samples
+    return scaled

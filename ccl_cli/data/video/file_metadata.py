@@ -1,0 +1,140 @@
+"""What the packets of a media file tell of it, without decoding: its metadata."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import av
+import numpy as np
+
+from ccl_cli.data.video.container import (
+    MAX_PIXELS,
+    MAX_SIDE,
+    best_stream,
+    decoded,
+    open_container,
+    packets_of,
+)
+from ccl_cli.data.video.metadata import AudioTrack, VideoMetadata
+from ccl_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from numpy.typing import NDArray
+
+
+class _Packet(NamedTuple):
+    pts: int | None
+    dts: int | None
+    duration: int
+    key: bool
+    discard: bool
+
+
+def read_metadata(path: Path) -> VideoMetadata:
+    """One pass over a file's packets; a file may hold sound alone.
+
+    Raises:
+        DataError: it is not a media file, or claims frames larger than can be decoded.
+    """
+    with open_container(path) as container:
+        # Sound that cannot be decoded is the trouble of those who want to hear it.
+        video, audio = best_stream(container, "video"), container.streams.best("audio")
+        if video is None and audio is None:
+            raise DataError(f"'{path}' holds neither picture nor sound.")
+        streams: list[Any] = [stream for stream in (video, audio) if stream]
+        starts = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None]
+        origin = min(starts, default=0.0)
+        packets: dict[int, list[_Packet]] = {stream.index: [] for stream in streams}
+        for p in packets_of(container, *streams):
+            packets[p.stream_index].append(
+                _Packet(p.pts, p.dts, p.duration or 0, p.is_keyframe, p.is_discard)
+            )
+        track = _audio_track(audio, packets[audio.index], origin) if audio else None
+        if video is None:
+            none = np.zeros((0, 2), np.int64)
+            return VideoMetadata(path, none[:, 0], none, 0, Fraction(1), origin, 0, 0, False, track)
+        metadata = _video_metadata(path, container.format.name, video, packets[video.index], origin, track)
+        return replace(metadata, promised=_promised(container, streams))
+
+
+def _video_metadata(
+    path: Path, container: str, video: Any, packets: list[_Packet], origin: float, audio: AudioTrack | None
+) -> VideoMetadata:
+    width, height = video.codec_context.width, video.codec_context.height
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise DataError(f"'{path}' claims frames of {width}x{height} pixels, more than can be decoded.")
+    shown = [packet for packet in packets if not packet.discard]
+    seekable = _trustworthy(container, video, [packet.pts for packet in shown])
+    period = (max(shown, key=_stamp).duration if shown else 0) or _period(video)
+    pts = np.array(sorted(map(_stamp, shown)), np.int64) if seekable else _decoded_pts(path, period)
+    keys = sorted((_stamp(p), _stamp(p) if p.dts is None else p.dts) for p in packets if p.key)
+    return VideoMetadata(
+        path=path,
+        pts=pts,
+        keys=np.array(keys, np.int64).reshape(-1, 2),
+        end_pts=int(pts[-1]) + period if len(pts) else 0,
+        time_base=video.time_base,
+        origin=origin,
+        width=width,
+        height=height,
+        seekable=seekable,
+        audio=audio,
+    )
+
+
+def _promised(container: InputContainer, streams: list[Any]) -> float:
+    """Seconds that the header says the longest stream lasts, or 0."""
+    durations = [float(s.duration * s.time_base) for s in streams if s.duration is not None]
+    if container.format.name == "avi":  # of one that is cut off, the duration is made up
+        durations += [
+            float(s.frames / s.average_rate) for s in streams if s.type == "video" and s.average_rate
+        ]
+    return max(durations, default=(container.duration or 0) / av.time_base)
+
+
+def _trustworthy(container: str, video: Any, pts: list[int | None]) -> bool:
+    """Whether sorted packet timestamps are those of the displayed frames, also after a seek.
+
+    AVI holds none: what is derived for its B-frames, often two packed into one packet, names the wrong frame.
+    A bare MPEG stream stamps only some frames, and a seek changes what is derived for the others.
+    """
+    stamps = [stamp for stamp in pts if stamp is not None]
+    if len(set(stamps)) < len(pts) or container == "mpeg":
+        return False
+    return container != "avi" or (stamps == sorted(stamps) and not video.codec_context.has_b_frames)
+
+
+def _decoded_pts(path: Path, period: int) -> NDArray[np.int64]:
+    """Timestamps of a file whose packets do not tell them: one full decode counts its frames."""
+    with open_container(path) as container:
+        video = best_stream(container, "video")
+        start = video.start_time or 0
+        stamps = [frame.pts for frame in decoded(video, packets_of(container, video))]
+        ordered = sorted({stamp for stamp in stamps if stamp is not None})
+        # An AVI has one frame rate; its frames are stamped with the packet that set them free.
+        if len(ordered) < len(stamps) or container.format.name == "avi":
+            return start + period * np.arange(len(stamps), dtype=np.int64)
+        return np.array(ordered, np.int64)
+
+
+def _period(video: Any) -> int:
+    rate: Fraction = video.average_rate or video.guessed_rate or Fraction(25)
+    return max(1, int(1 / (rate * video.time_base) + Fraction(1, 2)))
+
+
+def _stamp(packet: _Packet) -> int:
+    return 0 if packet.pts is None else packet.pts
+
+
+def _audio_track(audio: Any, packets: list[_Packet], origin: float) -> AudioTrack | None:
+    spans = [(p.pts, p.pts + p.duration) for p in packets if p.pts is not None and not p.discard]
+    if not spans:
+        return None
+    # What lies before 0 primes the decoder and is never heard.
+    start = max(0.0, float(min(begin for begin, _ in spans) * audio.time_base) - origin)
+    end = float(max(end for _, end in spans) * audio.time_base) - origin
+    return AudioTrack(start, end)

@@ -1,0 +1,80 @@
+"""Batches from other processes: their errors, and what is told of a process that dies or hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from torch.utils.data import Dataset
+
+from ccl_cli.data.clips import loader
+from ccl_cli.data.clips.loader import read_batches
+from ccl_cli.errors import DataError, EnvironmentError_
+
+
+class Numbers(Dataset):
+    """Its third sample is an error, or does something to the process that reads it."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 2 and self.what == "error":
+            return DataError("No video can be read.")
+        if index == 2 and self.what == "raise":
+            raise ValueError("a bug")
+        if index == 2 and self.what == "hang":
+            time.sleep(600)
+        if index == 2 and self.what == "die":  # as the kernel ends it when memory runs out
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+def test_what_a_dataset_returns_as_an_error_is_raised():
+    batches = read_batches(Numbers("error"), 0, batch_size=None)
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(DataError, match="No video can be read"):
+        next(batches)
+
+
+def test_other_errors_pass():
+    with pytest.raises(ValueError, match="a bug"):
+        list(read_batches(Numbers("raise"), 0, batch_size=None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "sentence", "hint"),
+    [
+        ("die", "processes that read videos ended", "crash a decoder; go on"),
+        ("hang", "are stuck: no batch for 2 s", "names videos that hang"),
+    ],
+)
+def test_a_process_that_dies_or_hangs_ends_the_run_with_a_sentence(monkeypatch, what, sentence, hint):
+    monkeypatch.setattr(loader, "_POLL_SECONDS", 1.0)
+    # The first batches may take long: the process that reads them must start.
+    batches = read_batches(
+        Numbers(what),
+        1,
+        batch_size=None,
+        patience=2.0 if what == "hang" else 300.0,
+        modules=["tests.data.clips.test_loader"],
+        advice="go on",
+    )
+    with pytest.raises(EnvironmentError_, match=sentence) as caught:
+        list(batches)
+    assert hint in caught.value.hint
+
+
+def children() -> list[int]:
+    """Processes that read for this one: of the server that it started."""
+    from multiprocessing import forkserver
+
+    server = forkserver._forkserver._forkserver_pid
+    return [int(each) for each in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
