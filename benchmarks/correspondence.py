@@ -31,8 +31,8 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.world import RATE
 from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.sound import read_audio
-from ccl_cli.report.collect import collect
-from ccl_cli.report.paired import t_interval
+from ccl_cli.report.comparison import t_interval
+from ccl_cli.report.runs import read_runs
 from ccl_cli.utils.paths import runs_dir
 
 WORLDS, DIAL = (2, 3), (1.0, 0.75, 0.5, 0.0)
@@ -79,8 +79,8 @@ def read() -> list[dict[str, object]]:
     records: list[dict[str, object]] = []
     for world, correspondence in product(WORLDS, DIAL):
         folder = runs_dir() / name(world, correspondence)
-        for each in collect([folder]).runs if any(folder.glob("*/summary.json")) else ():
-            figures = {metric: value for (_, metric), value in each.figures.items() if metric in METRICS}
+        for each in read_runs([folder]).evaluated if any(folder.glob("*/summary.json")) else ():
+            figures = {metric: value for (_, metric), value in each.metrics.items() if metric in METRICS}
             cell = {"method": each.method, "setup": each.setup, "seed": each.seed}
             records.append({"world": world, "correspondence": correspondence, **cell, **figures})
     return records

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from measuring import heading, table
 
-from ccl_cli.report.collect import Run, collect
-from ccl_cli.report.paired import Paired
+from ccl_cli.report.comparison import Comparison
+from ccl_cli.report.runs import runs
 from ccl_cli.utils.paths import runs_dir
 
 PRECISIONS = ("fp32", "bf16")
@@ -44,15 +44,11 @@ def ccl(*arguments: object) -> None:
 
 def figures(folder: Path) -> dict[tuple[str, str], Values]:
     """By method and metric, in percent."""
-    found: dict[tuple[str, str], Values] = {}
-    for run in collect([folder]).runs:
-        for (_, metric), value in run.figures.items():
-            found.setdefault((_label(run), metric), {})[run.seed] = value
-    return found
-
-
-def _label(run: Run) -> str:
-    return f"{run.method} {run.setup}".strip()
+    groups = runs(folder).groupby(["method", "setup", "metric"], sort=False)
+    return {
+        (f"{method} {setup}".strip(), metric): dict(zip(same["seed"], same["value"], strict=True))
+        for (method, setup, metric), same in groups
+    }
 
 
 def main() -> None:
@@ -73,7 +69,7 @@ def main() -> None:
         if metric not in METRICS:
             continue
         ours, theirs = half[method, metric], full[method, metric]
-        pair = Paired("", "", metric, "bf16", "fp32", {seed: ours[seed] - theirs[seed] for seed in ours})
+        pair = Comparison("", "", metric, "bf16", "fp32", {seed: ours[seed] - theirs[seed] for seed in ours})
         low, high = pair.interval or (float("nan"), float("nan"))
         rows.append(
             [

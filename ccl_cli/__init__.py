@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ccl_cli.evaluation.evaluate import evaluate
     from ccl_cli.evaluation.model import load_student
     from ccl_cli.methods import Method
+    from ccl_cli.report.runs import runs
     from ccl_cli.search.index import index
     from ccl_cli.search.query import search
     from ccl_cli.students import Student
@@ -42,6 +43,7 @@ __all__ = [
     "load_student",
     "load_teacher",
     "predict",
+    "runs",
     "search",
     "train",
 ]
@@ -61,6 +63,7 @@ _PLACES = {
     "load_student": "evaluation.model",
     "load_teacher": "training.build",
     "predict": "deploy.predict",
+    "runs": "report.runs",
     "search": "search.query",
     "train": "training.train",
 }

@@ -16,10 +16,10 @@ from ccl_cli.config.recipe import Recipe
 from ccl_cli.config.spec import parse_data, parse_model
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import RecipeError, WeightsError
-from ccl_cli.report import paired
+from ccl_cli.report.comparison import compare
 from ccl_cli.report.finding import finding
 from ccl_cli.report.page import page
-from ccl_cli.report.study import BASELINE, Study, study
+from ccl_cli.report.results import BASELINE, Cell, Results, load_results
 from ccl_cli.training.build import load_teacher, load_teachers
 from ccl_cli.training.caching import build_cache
 from ccl_cli.training.device import set_up
@@ -39,13 +39,13 @@ class Demo:
     """What came of it.
 
     Attributes:
-        study: The runs that ended, and their figures.
+        results: The runs that ended.
         failed: Folders of those that did not.
         page: The report.
         seconds: From the first stage to the page.
     """
 
-    study: Study
+    results: Results
     failed: tuple[Path, ...]
     page: Path
     seconds: float
@@ -95,10 +95,10 @@ def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None
         outcome = run_bench(recipe, jobs=jobs or _cores_unless_gpu())
         tell(f"{len(outcome.folders) - len(outcome.failed)} of {len(outcome.folders)} runs")
     with _stage(4, "Report") as tell:
-        found = study(outcome.folders)
-        write_text(output, page(found))
+        results = load_results(outcome.folders)
+        write_text(output, page(results))
         tell(str(output))
-    return Demo(found, tuple(outcome.failed), output, time.monotonic() - began)
+    return Demo(results, tuple(outcome.failed), output, time.monotonic() - began)
 
 
 def summary(demo: Demo) -> dict[str, Any]:
@@ -107,13 +107,13 @@ def summary(demo: Demo) -> dict[str, Any]:
     The baseline, which has no teachers, is repeated in every setup; ``over_baseline`` holds the mean
     difference between runs of one seed and its 95 % interval, in percentage points.
     """
-    found = demo.study
+    results = demo.results
     return {
-        "data": found.data,
-        "finding": " ".join(finding(found)),
+        "data": results.data,
+        "finding": " ".join(finding(results)),
         "methods": {
-            method: {name: cell for name in found.setups if (cell := _figures(found, method, name))}
-            for method in found.summary.methods
+            method: {setup: row for setup in results.setups if (row := _metrics(results, method, setup))}
+            for method in results.methods
         },
         "failed": [str(folder) for folder in demo.failed],
         "report": str(demo.page),
@@ -121,17 +121,17 @@ def summary(demo: Demo) -> dict[str, Any]:
     }
 
 
-def _figures(found: Study, method: str, setup: str) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for metric in METRICS:
-        cell = found.summary.find(found.data, method, setup, metric)
-        if cell is None or cell.mean is None:
-            continue
-        figures[metric] = {"mean": cell.mean, "sd": cell.sd, "by_seed": cell.values}
-        if method != BASELINE and found.summary.find(found.data, BASELINE, setup, metric):
-            (pair,) = paired.compare(found.summary, method, BASELINE, metric, (setup,))
-            figures[metric]["over_baseline"] = {"mean": pair.mean, "interval": pair.interval}
-    return figures
+def _metrics(results: Results, method: str, setup: str) -> dict[str, Any]:
+    cells = {metric: results.find(results.data, method, setup, metric) for metric in METRICS}
+    return {metric: _metric(results, cell, setup) for metric, cell in cells.items() if cell and cell.runs}
+
+
+def _metric(results: Results, cell: Cell, setup: str) -> dict[str, Any]:
+    record: dict[str, Any] = {"mean": cell.mean, "sd": cell.sd, "by_seed": cell.values}
+    if cell.method != BASELINE and results.find(results.data, BASELINE, setup, cell.metric):
+        (pair,) = compare(results, cell.method, BASELINE, cell.metric, (setup,))
+        record["over_baseline"] = {"mean": pair.mean, "interval": pair.interval}
+    return record
 
 
 def _teachers(recipe: Recipe) -> list[str]:

@@ -14,7 +14,7 @@ from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.demo import Demo, summary, with_correspondence
 from ccl_cli.errors import RecipeError
-from ccl_cli.report.study import study
+from ccl_cli.report.results import load_results
 from tests.report.folders import write_cell, write_failed
 
 
@@ -26,7 +26,7 @@ def done():
         write_cell(root, "baseline", "", seed, method="baseline", top1=baseline, retrieval=(30, 50, 60))
         write_cell(root, "ccl", "AI", seed, top1=baseline + gain, retrieval=(31, 50, 60))
     write_cell(root, "fitnet", "A", 0, method="fitnet", top1=10.0, retrieval=(9, 50, 60))
-    return Demo(study([root]), (root / "fitnet-A-s1",), root / "report.html", 12.34)
+    return Demo(load_results([root]), (root / "fitnet-A-s1",), root / "report.html", 12.34)
 
 
 def test_the_summary_holds_means_deviations_and_what_is_over_the_baseline(done):
@@ -70,7 +70,7 @@ def test_without_a_baseline_the_demo_says_so_and_shows_the_rest(done, capsys):
     for seed in (0, 1):
         shutil.rmtree(f"runs/demo/final-baseline--s{seed}")
         write_failed(Path("runs/demo"), "baseline", "", seed)
-    _show(replace(done, study=study([Path("runs/demo")])))
+    _show(replace(done, results=load_results([Path("runs/demo")])))
     out = capsys.readouterr().out
     assert " ".join(out.split()).startswith(
         "The gain from the teachers is not known: the baseline, the student without them, failed in every run."

@@ -81,20 +81,21 @@ def demo(
 def _show(done: Demo) -> None:
     """The finding, the tables, each method against the baseline, and the path of the page."""
     from ccl_cli.demo import METRICS
-    from ccl_cli.report import paired, terminal
+    from ccl_cli.report.comparison import against_baseline
     from ccl_cli.report.finding import finding
-    from ccl_cli.report.study import BASELINE
-    from ccl_cli.report.table import tables
+    from ccl_cli.report.results import BASELINE
+    from ccl_cli.report.tables import tables
+    from ccl_cli.report.writers import terminal_tables, wrapped
 
-    study, plain = done.study, console.plain(sys.stdout)
-    for place, line in enumerate(map(terminal.wrapped, finding(study))):
+    results, plain = done.results, console.plain(sys.stdout)
+    for place, line in enumerate(map(wrapped, finding(results))):
         print(line if place else console.bold(line))
-    there = {cell.metric for cell in study.summary.cells.values()}
-    metrics = [metric for metric in METRICS if metric in there]
-    print(f"\n{terminal.table(tables(study.summary, (), metrics), study.summary, plain=plain)}")
-    if study.baseline:
-        methods = [name for name in study.summary.methods if name != BASELINE]
-        header, *rows = paired.side_by_side(study.summary, methods, BASELINE, metrics)
+    available = {cell.metric for cell in results.cells.values()}
+    metrics = [metric for metric in METRICS if metric in available]
+    print(f"\n{terminal_tables(tables(results, (), metrics), results, plain=plain)}")
+    if results.baseline:
+        methods = [name for name in results.methods if name != BASELINE]
+        header, *rows = against_baseline(results, methods, BASELINE, metrics)
         print("Against the baseline, percentage points, seed by seed:")
         console.print_table(header, rows)
         print()

@@ -84,25 +84,18 @@ def table(
 
     Runs of one method and setup are averaged if their recipes differ in the seed only.
     """
-    from ccl_cli.report import latex, markdown, records, terminal
-    from ccl_cli.report.collect import collect
-    from ccl_cli.report.table import summarise, tables
+    from ccl_cli.report import writers
+    from ccl_cli.report.results import load_results
+    from ccl_cli.report.tables import tables
 
     chosen = "json" if as_json else _format(style, output)
-    summary = summarise(collect(runs or (), split))
-    numbers = () if number == "all" else (int(number),)
-    found = tables(summary, numbers, metric or (), printed=paper)
+    results = load_results(runs or (), split)
+    built = tables(results, () if number == "all" else (int(number),), metric or (), printed=paper)
     if chosen == "terminal":
-        text = terminal.table(found, summary, runs=show_runs, **_looks(output))
+        text = writers.terminal_tables(built, results, runs=show_runs, **_terminal_options(output))
     else:
-        writers = {
-            "markdown": markdown.table,
-            "csv": records.table_csv,
-            "latex": latex.table,
-            "json": records.table_json,
-        }
-        text = writers[chosen](found, summary)
-    _deliver(text, output, summary.notes if chosen in ("csv", "latex") else ())
+        text = getattr(writers, f"{chosen}_tables")(built, results)
+    _deliver(text, output, results.notes if chosen in ("csv", "latex") else ())
 
 
 @app.command(
@@ -130,21 +123,20 @@ def compare(
 
     Student's t on the differences between runs of the same seed.
     """
-    from ccl_cli.report import markdown, paired, records, terminal
-    from ccl_cli.report.collect import collect
-    from ccl_cli.report.table import summarise
+    from ccl_cli.report import writers
+    from ccl_cli.report.comparison import compare as compare_methods
+    from ccl_cli.report.results import summarise
+    from ccl_cli.report.runs import read_runs
 
     chosen = "json" if as_json else _format(style, output)
-    summary = summarise(paired.only(collect(runs or (), split), first, second))
-    found = paired.compare(summary, first, second, metric, setup or ())
-    if chosen == "terminal":
-        text = terminal.comparison(found, summary, **_looks(output))
-    elif chosen == "markdown":
-        text = markdown.comparison(found, summary)
-    elif chosen == "json":
-        text = records.comparison_json(found, summary)
-    else:
+    if chosen not in ("terminal", "markdown", "json"):
         raise UsageError(f"A comparison is not written as {chosen}.", "Use terminal, markdown or json.")
+    results = summarise(read_runs(runs or (), split).of_two(first, second))
+    compared = compare_methods(results, first, second, metric, setup or ())
+    if chosen == "terminal":
+        text = writers.terminal_comparison(compared, results, **_terminal_options(output))
+    else:
+        text = getattr(writers, f"{chosen}_comparison")(compared, results)
     _deliver(text, output)
 
 
@@ -166,14 +158,14 @@ def html(
 ) -> None:
     """Write one page with tables, pictures and where they come from; it needs no other file and no network.
 
-    The best method's first run is looked at closely: its videos are scored once, and shown to its teachers
-    once; that is kept beside it.
+    The videos of the best method's first run are scored once, and shown to its teachers once; the results
+    are stored beside the run.
     """
     from ccl_cli.report.page import page
-    from ccl_cli.report.study import study
+    from ccl_cli.report.results import load_results
 
     _check_file(output)
-    _deliver(page(study(runs or (), split)), output)
+    _deliver(page(load_results(runs or (), split)), output)
 
 
 @app.command(
@@ -203,37 +195,37 @@ def figure(
 ) -> None:
     """Write one plot of the page as PNG, SVG or PDF."""
     from ccl_cli.report.figures import check_suffix, write_figure
-    from ccl_cli.report.study import study
+    from ccl_cli.report.results import load_results
 
     path = output or Path(f"{name}.png")
     _check_file(path)
     check_suffix(path)
-    write_figure(study(runs or (), split), name, path)
+    write_figure(load_results(runs or (), split), name, path)
     _log.info("Written to %s.", path)
 
 
 def show_tables(runs: Sequence[Path]) -> None:
     """Print the tables that some runs fill."""
-    from ccl_cli.report import terminal
-    from ccl_cli.report.collect import collect
-    from ccl_cli.report.table import summarise, tables
+    from ccl_cli.report.results import load_results
+    from ccl_cli.report.tables import tables
+    from ccl_cli.report.writers import terminal_tables
 
-    summary = summarise(collect(runs))
-    _deliver(terminal.table(tables(summary), summary, **_looks(None)), None)
+    results = load_results(runs)
+    _deliver(terminal_tables(tables(results), results, **_terminal_options(None)), None)
 
 
 def _format(style: str | None, output: Path | None) -> str:
     return style or _BY_SUFFIX.get(output.suffix if output else "", "terminal")
 
 
-class _Looks(TypedDict):
+class _TerminalOptions(TypedDict):
     plain: bool
     width: int | None
 
 
-def _looks(output: Path | None) -> _Looks:
+def _terminal_options(output: Path | None) -> _TerminalOptions:
     """A file is plain and looks the same whatever the terminal."""
-    from ccl_cli.report.terminal import FILE_WIDTH
+    from ccl_cli.report.writers import FILE_WIDTH
 
     if output is not None:
         return {"plain": True, "width": FILE_WIDTH}

@@ -1,4 +1,4 @@
-"""How each teacher goes with the classes: what it says of videos, what its embeddings tell (Figure 6)."""
+"""How well each teacher knows the classes: its answers for videos, recall by its embeddings (Figure 6)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ccl_cli.errors import CclError, DataError
-from ccl_cli.report.collect import Run, clean
-from ccl_cli.report.gallery import picture_of
 from ccl_cli.report.plot import (
     Panel,
     Plot,
@@ -23,8 +21,10 @@ from ccl_cli.report.plot import (
     picture,
     shortened,
 )
-from ccl_cli.report.study import Study
+from ccl_cli.report.results import Results
+from ccl_cli.report.runs import Run, clean
 from ccl_cli.report.style import LIGHT
+from ccl_cli.report.video_figures import thumbnail
 from ccl_cli.training.runs import MANIFEST, SUMMARY, read_json
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 _COLOURS = {"highly": LIGHT["good"], "weakly": LIGHT["s7"], "not": LIGHT["bad"]}
 _TILE, _CARD, _LINE = 96, 300, 15
-_MOST = 60  # classes that are drawn; of more, those at either end
-_LEAST = 0.05  # percent: below, one decimal would say nothing
+_MAX_CLASSES = 60  # classes that are drawn; of more, those at either end
+_MIN_SHARE = 0.05  # percent: below, one decimal would say nothing
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Heard:
+class TeacherReport:
     """One teacher.
 
     Attributes:
         teacher: Its name.
-        cards: What it says of a few videos.
+        cards: Its own classes for a few videos.
         silent: Why there are none, or "".
         probe: Figures of ``ccl probe`` without the linear layer.
     """
@@ -86,51 +86,56 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Absent:
+class MissingTeacher:
     """A teacher of which nothing is known, and why."""
 
     teacher: str
     reason: str
 
 
-def figure(study: Study) -> Plot:
+def figure(results: Results) -> Plot:
     """All teachers below each other.
 
     Raises:
         DataError: there is none, or nothing is known of any.
     """
     rows: list[Sequence[Panel]] = []
-    for each in find(study):
-        if isinstance(each, Heard):
+    for each in teachers(results):
+        if isinstance(each, TeacherReport):
             rows.append([_title(each.teacher)])
             rows += in_rows([*map(_card, each.cards)], 3)
-            rows.append([recall(each)])
+            rows.append([recall_panel(each)])
     return Plot("Audio-video correspondence", rows)
 
 
-def find(study: Study) -> list[Heard | Absent]:
-    """Every teacher of the runs, the shown run's first; measured where that has not been done before.
+def teachers(results: Results) -> list[TeacherReport | MissingTeacher]:
+    """Every teacher of the runs, those of the best run first; measured where that has not been done before.
 
     Raises:
         DataError: there is none, or nothing is known of any.
     """
-    from ccl_cli.evaluation.correspondence import measure
+    from ccl_cli.evaluation.correspondence import cached_correspondence, measure
 
-    teachers = _by_teacher(study)
-    found = [_kept(each, study.split) for each in teachers]
-    lacking: dict[Path, list[str]] = defaultdict(list)
-    for each, known in zip(teachers, found, strict=True):
-        if known is None:
-            lacking[each.run.folder].append(each.name)
-    measured = {folder: measure(folder, names, study.split) for folder, names in lacking.items()}
-    heard = [
-        known or _shown(each.title, each.run, measured[each.run.folder][each.name])
-        for each, known in zip(teachers, found, strict=True)
-    ]
-    if not any(isinstance(each, Heard) for each in heard):
-        reasons = dict.fromkeys(each.reason for each in heard if isinstance(each, Absent))
+    distinct = _teachers(results)
+    outcomes: dict[_Teacher, tuple[Run, Correspondence | CclError]] = {}
+    unmeasured: dict[Path, list[_Teacher]] = defaultdict(list)
+    for teacher in distinct:
+        known = (
+            (run, cached_correspondence(run.folder, name, results.split)) for run, name in teacher.places
+        )
+        run, measured = next(((run, each) for run, each in known if each), (teacher.run, None))
+        if measured:
+            outcomes[teacher] = run, measured
+        else:
+            unmeasured[run.folder].append(teacher)
+    for folder, lacking in unmeasured.items():
+        by_name = measure(folder, [each.name for each in lacking], results.split)
+        outcomes |= {each: (each.run, by_name[each.name]) for each in lacking}
+    reports = [_report(each, *outcomes[each]) for each in distinct]
+    if all(isinstance(each, MissingTeacher) for each in reports):
+        reasons = dict.fromkeys(each.reason for each in reports if isinstance(each, MissingTeacher))
         raise DataError(" ".join(reasons) or "None of these runs has a teacher.")
-    return heard
+    return reports
 
 
 def ranked(probe: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -139,10 +144,10 @@ def ranked(probe: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return sorted(known, key=lambda each: -each[1]["recall"])
 
 
-def recall(heard: Heard) -> Panel:
+def recall_panel(teacher: TeacherReport) -> Panel:
     """Recall of each class, and where chance would be."""
-    classes = ranked(heard.probe)
-    shown = outermost(classes, _MOST)
+    classes = ranked(teacher.probe)
+    shown = outermost(classes, _MAX_CLASSES)
     values = [row["recall"] for _, row in shown]
 
     def draw(axes: Axes) -> None:
@@ -151,24 +156,24 @@ def recall(heard: Heard) -> Panel:
         chances = [row["chance"] for _, row in shown]
         places = range(len(shown))
         axes.vlines(chances, [n - 0.45 for n in places], [n + 0.45 for n in places], LIGHT["ink"])
-        few = f"{_MOST} of {len(classes):,} classes, the best and the worst; "
+        few = f"{_MAX_CLASSES} of {len(classes):,} classes, the best and the worst; "
         note = few * (len(shown) < len(classes)) + "thin strokes: chance"
         axes.set(xlim=(0, 100), xticks=[0, 50, 100], xlabel=note)
         for place, (_, row) in enumerate(shown):
             beside(axes, place, f"{row['recall']:.0f} {row['verdict']}", LIGHT["muted"])
 
-    text = f"{heard.teacher}: {heard.sentence}"
+    text = f"{teacher.teacher}: {teacher.sentence}"
     return bar_panel(text, "Recall by nearest neighbours (%)", len(shown), draw)
 
 
 def percent(share: float) -> str:
     """A probability as it is written."""
-    return f"{share:.1f}" if share >= _LEAST else "< 0.1"
+    return f"{share:.1f}" if share >= _MIN_SHARE else "< 0.1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Teacher:
-    """One teacher, by whatever names, in the runs that have it: folders and names."""
+    """One teacher, its first run and name there, and all runs that have it with its names there."""
 
     title: str
     run: Run
@@ -176,11 +181,11 @@ class _Teacher:
     places: tuple[tuple[Run, str], ...]
 
 
-def _by_teacher(study: Study) -> list[_Teacher]:
+def _teachers(results: Results) -> list[_Teacher]:
     """Told apart by their fingerprints: what has one name in two runs may be two teachers."""
-    runs = [run for run in (study.shown, *study.runs) if run.is_own(study.data)]
+    runs = [run for run in (results.best_run, *results.data_runs) if run.evaluates_own_videos(results.data)]
     if not runs:
-        study.shown.check_own(study.data)
+        results.best_run.check_own_videos(results.data)
     places: dict[str, dict[Path, tuple[Run, str]]] = defaultdict(dict)
     for run in runs:
         for name, record in read_json(run.folder / SUMMARY).get("teachers", {}).items():
@@ -198,25 +203,18 @@ def _by_teacher(study: Study) -> list[_Teacher]:
     ]
 
 
-def _kept(teacher: _Teacher, split: str) -> Heard | None:
-    from ccl_cli.evaluation.correspondence import cached_correspondence
-
-    for run, name in teacher.places:
-        if found := cached_correspondence(run.folder, name, split):
-            return _heard(teacher.title, run, found)
-    return None
-
-
-def _shown(title: str, run: Run, found: Correspondence | CclError) -> Heard | Absent:
-    if isinstance(found, CclError):
-        return Absent(title, clean(f"{found.message} {found.hint or ''}"))
-    return _heard(title, run, found)
-
-
-def _heard(title: str, run: Run, found: Correspondence) -> Heard:
-    videos = _videos(run.folder) if found.samples else {}
-    silent = f"{title} {found.silent}: there is nothing it could say of single videos." * bool(found.silent)
-    return Heard(title, tuple(_look(each, videos) for each in found.samples), silent, found.probe)
+def _report(
+    teacher: _Teacher, run: Run, outcome: Correspondence | CclError
+) -> TeacherReport | MissingTeacher:
+    title = teacher.title
+    if isinstance(outcome, CclError):
+        return MissingTeacher(title, clean(f"{outcome.message} {outcome.hint or ''}"))
+    videos = _videos(run.folder) if outcome.samples else {}
+    silent = f"{title} {outcome.silent}: there is nothing it could say of single videos." * bool(
+        outcome.silent
+    )
+    cards = tuple(_card_of(sample, videos) for sample in outcome.samples)
+    return TeacherReport(title, cards, silent, outcome.probe)
 
 
 def _videos(folder: Path) -> dict[str, Video]:
@@ -228,9 +226,10 @@ def _videos(folder: Path) -> dict[str, Video]:
         return {}
 
 
-def _look(sample: Sample, videos: Mapping[str, Video]) -> Card:
+def _card_of(sample: Sample, videos: Mapping[str, Video]) -> Card:
     top = tuple((clean(name), share) for name, share in sample.top)
-    jpeg = picture_of(videos[sample.video]) if sample.video in videos else None
+    video = videos.get(sample.video)
+    jpeg = thumbnail(video.path, video.start, video.end) if video else None
     return Card(clean(sample.video), clean(sample.label), sample.verdict, top, jpeg)
 
 

@@ -5,51 +5,50 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ccl_cli.report.collect import METRICS
-from ccl_cli.report.paired import Paired, compare
-from ccl_cli.report.study import BASELINE, Study
-from ccl_cli.report.table import Cell
+from ccl_cli.report.comparison import Comparison, compare
+from ccl_cli.report.results import BASELINE, Cell, Results
+from ccl_cli.report.runs import METRICS
 from ccl_cli.utils.sentences import listed
 
 _OURS = "ccl"
 _NOUNS = {"audio": "sound", "image": "pictures"}
 
 
-def finding(study: Study) -> list[str]:
+def finding(results: Results) -> list[str]:
     """The gain over the baseline with most teachers, then with each teacher alone, then the runs that failed.
 
     Returns:
         One text for each; none where no run had a teacher.
     """
-    cells = [cell for cell in study.cells() if cell.method == main_method(study) and cell.setup]
+    cells = [cell for cell in results.ranked() if cell.method == main_method(results) and cell.setup]
     if not cells:
         return []
-    failed = [f"{run.label}, seed {run.seed}" for run in study.collected.failed]
-    lost = [f"Failed and left out: {listed(failed, 4)}."] if failed else []
-    base = study.summary.find(study.data, BASELINE, "", study.metric)
+    failed = [f"{run.label}, seed {run.seed}" for run in results.runs.failed]
+    failures = [f"Failed and left out: {listed(failed, 4)}."] if failed else []
+    base = results.find(results.data, BASELINE, "", results.metric)
     if base is None or not base.runs:
         why = "failed in every run" if base else "is not among these runs"
         return [
             f"The gain from the teachers is not known: the baseline, the student without them, {why}.",
-            *lost,
+            *failures,
         ]
-    most, *others = sorted(cells, key=lambda cell: -len(_modalities(study, cell)))
-    alone = [cell for cell in others if len(_modalities(study, cell)) == 1]
-    return [_sentence(study, most), *(_line(study, cell) for cell in alone), *lost]
+    most, *others = sorted(cells, key=lambda cell: -len(_modalities(results, cell)))
+    alone = [cell for cell in others if len(_modalities(results, cell)) == 1]
+    return [_sentence(results, most), *(_line(results, cell) for cell in alone), *failures]
 
 
-def main_method(study: Study) -> str:
+def main_method(results: Results) -> str:
     """The method whose gain the sentences report."""
-    return _OURS if any(cell.method == _OURS for cell in study.cells()) else study.best.method
+    return _OURS if any(cell.method == _OURS for cell in results.ranked()) else results.best.method
 
 
-def _sentence(study: Study, cell: Cell) -> str:
-    method = "" if _OURS == cell.method == study.best.method else f" ({cell.method})"
-    begin = f"With {_teachers(study, cell)}{method} the student"
-    pair = _pair(study, cell)
+def _sentence(results: Results, cell: Cell) -> str:
+    method = "" if _OURS == cell.method == results.best.method else f" ({cell.method})"
+    begin = f"With {_teachers(results, cell)}{method} the student"
+    pair = _pair(results, cell)
     if pair.mean is None:
-        return f"{begin} could not be compared with the baseline: {_lacking(cell)}."
-    name, more = METRICS[study.metric][1], "more" if pair.mean > 0 else "less"
+        return f"{begin} could not be compared with the baseline: {_why_not_compared(cell)}."
+    name, more = METRICS[results.metric][1], "more" if pair.mean > 0 else "less"
     points = f"{abs(pair.mean):.1f}"
     gets = f"the same {name} as" if points == "0.0" else f"{points} points {more} {name} than"
     begin += f" gets {gets} without"
@@ -65,12 +64,12 @@ def _sentence(study: Study, cell: Cell) -> str:
     return f"{begin} (95 % interval {low:{sign}.1f} to {high:{sign}.1f}, {pair.n} seeds)."
 
 
-def _line(study: Study, cell: Cell) -> str:
-    teachers = _teachers(study, cell)
+def _line(results: Results, cell: Cell) -> str:
+    teachers = _teachers(results, cell)
     begin = f"{teachers[0].upper()}{teachers[1:]}:"
-    pair = _pair(study, cell)
+    pair = _pair(results, cell)
     if pair.mean is None:
-        return f"{begin} {_lacking(cell)}."
+        return f"{begin} {_why_not_compared(cell)}."
     if pair.interval is None:
         seeds = "one seed" if pair.n == 1 else f"the same in all {pair.n} seeds"
         return f"{begin} {pair.mean:+.1f} ({seeds})."
@@ -79,17 +78,17 @@ def _line(study: Study, cell: Cell) -> str:
     return f"{begin} {pair.mean:+.1f} ({low:+.1f} to {high:+.1f}){unclear}."
 
 
-def _lacking(cell: Cell) -> str:
+def _why_not_compared(cell: Cell) -> str:
     return "no seed was trained with both" if cell.runs else "every run failed"
 
 
-def _pair(study: Study, cell: Cell) -> Paired:
-    pairs = compare(study.summary, cell.method, BASELINE, study.metric, [cell.setup])
-    return next(pair for pair in pairs if pair.data == study.data)
+def _pair(results: Results, cell: Cell) -> Comparison:
+    pairs = compare(results, cell.method, BASELINE, results.metric, [cell.setup])
+    return next(pair for pair in pairs if pair.data == results.data)
 
 
-def _teachers(study: Study, cell: Cell) -> str:
-    modalities = _modalities(study, cell)
+def _teachers(results: Results, cell: Cell) -> str:
+    modalities = _modalities(results, cell)
     if len(modalities) == 1:
         return f"{_NOUNS.get(modalities[0], modalities[0])} alone"
     if modalities:
@@ -97,10 +96,9 @@ def _teachers(study: Study, cell: Cell) -> str:
     return f"the teachers of {cell.setup}"
 
 
-def _modalities(study: Study, cell: Cell) -> Sequence[str]:
+def _modalities(results: Results, cell: Cell) -> Sequence[str]:
     """Of the setup's teachers; where all its runs failed, what its letters stand for in others."""
     if cell.runs:
         return cell.runs[0].modalities
-    letters = re.findall("[A-Z][a-z]*", cell.setup)
-    known = study.summary.modalities
-    return [known[each] for each in letters] if all(each in known for each in letters) else []
+    letters, names = re.findall("[A-Z][a-z]*", cell.setup), results.modalities
+    return [names[each] for each in letters] if all(each in names for each in letters) else []

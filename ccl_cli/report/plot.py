@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import re
 import unicodedata
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ccl_cli.report import svg
-from ccl_cli.report.collect import clean
-from ccl_cli.report.markup import Html
-from ccl_cli.report.style import DPI, LIGHT, style
+from ccl_cli.report.runs import clean
+from ccl_cli.report.style import DPI, FONT, LIGHT, MEASURED_IN, style
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 _MARGIN = 12
 _BARS, _BAR, _NAME = 380, 16, 18  # pixels, pixels, letters
+_TIPS = "tips"  # begins the id of a group that holds the tooltips of its shapes
+_PHONE = 440  # pixels; a wider plot scrolls on a phone, where it would shrink until nobody can read it
+_VARIABLES = {value: f"var(--{name})" for name, value in LIGHT.items()}
+_COLOUR = re.compile("|".join(_VARIABLES))
+_REFERENCE = re.compile(r"(#)([\w.-]+)")
+_LONG = re.compile(r"-?\d+\.\d{3,}")
+_SHAPES = ("use", "path", "text")
 _T = TypeVar("_T")
 
 
@@ -59,10 +67,10 @@ def in_rows(panels: Sequence[Panel], columns: int) -> list[Sequence[Panel]]:
     return [panels[begin : begin + columns] for begin in range(0, len(panels), columns)]
 
 
-def inline(panel: Panel) -> Html:
+def inline(panel: Panel) -> str:
     """An ``svg`` element for a page that defines the colours."""
     with style():
-        return Html(svg.for_page(_figure(Plot(panel.text, [[panel]])), clean(panel.text)))
+        return _page_svg(_figure(Plot(panel.text, [[panel]])), clean(panel.text))
 
 
 def save(plot: Plot, path: Path, suffix: str) -> None:
@@ -81,7 +89,7 @@ def save(plot: Plot, path: Path, suffix: str) -> None:
             "facecolor": LIGHT["paper"],
         }
         if suffix == ".svg":
-            path.write_text(svg.for_file(figure, text, **looks), encoding="utf-8")
+            path.write_text(_file_svg(figure, text, **looks), encoding="utf-8")
         else:
             dated = {".png": "Software", ".pdf": "CreationDate"}[suffix]
             about = {"Title": text, dated: None}  # the same plot is the same file
@@ -173,7 +181,7 @@ def picture(
 
 def tips(artist: Artist, texts: Iterable[str]) -> None:
     """Texts that an SVG shows under the pointer: one for each thing that the artist draws, in order."""
-    artist.set_gid(svg.TIPS + json.dumps([clean(text) for text in texts]))
+    artist.set_gid(_TIPS + json.dumps([clean(text) for text in texts]))
 
 
 def shortened(text: str, letters: int) -> str:
@@ -220,3 +228,75 @@ def _draw(part: FigureBase, panel: Panel) -> None:
     if panel.heading:
         part.suptitle(clean(panel.heading), x=0, ha="left")
     panel.draw(part.subplots())
+
+
+# ---- SVG: shorter than matplotlib's, with tooltips, ids that differ from other plots', the page's colours
+
+
+def _page_svg(figure: Figure, text: str) -> str:
+    """An element in the page's colours and font."""
+    root = _svg(figure, text)
+    root.set("role", "img")
+    if float(root.get("width", 0)) > _PHONE:
+        root.set("style", f"min-width:{0.8 * float(root.get('width', 0)):.0f}px")
+    for element in root.iter():
+        if "style" in element.attrib and element is not root:
+            style = _COLOUR.sub(lambda match: _VARIABLES[match[0]], element.attrib["style"])
+            element.set("style", style.replace(f"'{MEASURED_IN}'", "var(--font)"))
+    return ET.tostring(root, encoding="unicode")
+
+
+def _file_svg(figure: Figure, text: str, **looks: Any) -> str:
+    """A file of its own; ``looks`` as of ``Figure.savefig``."""
+    root = _svg(figure, text, **looks)
+    root.set("xmlns", "http://www.w3.org/2000/svg")
+    for element in root.iter("text"):
+        element.set("style", element.get("style", "").replace(f"'{MEASURED_IN}'", FONT))
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _svg(figure: Figure, text: str, **looks: Any) -> ET.Element:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Title": text, "Date": None}, **looks)
+    prefix = "p" + hashlib.sha256(file.getvalue()).hexdigest()[:6]  # ids must differ from other plots'
+    root = ET.fromstring(file.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.endswith(("}metadata", "}style")):
+                parent.remove(child)
+    for element in root.iter():
+        _shorten(element, prefix)
+    for group in root.iter("g"):
+        if (name := group.get("id", "")).startswith(_TIPS):
+            _add_tips(group, json.loads(group.attrib.pop("id")[len(_TIPS) :]))
+        elif name:
+            del group.attrib["id"]  # nothing refers to a group
+    root.set("width", root.get("width", "").removesuffix("pt"))
+    root.set("height", root.get("height", "").removesuffix("pt"))
+    root.set("stroke-linejoin", "round")
+    return root
+
+
+def _shorten(element: ET.Element, prefix: str) -> None:
+    """Plain names, ids that begin with the prefix, and two decimals."""
+    element.tag = element.tag.rpartition("}")[2]
+    element.tail = None
+    element.text = (element.text or "").strip() or None
+    for name, value in list(element.attrib.items()):
+        del element.attrib[name]
+        name = name.rpartition("}")[2]
+        if name == "id" and element.tag != "g":
+            value = f"{prefix}-{value}"
+        elif name in ("href", "clip-path") and not value.startswith("data:"):
+            value = _REFERENCE.sub(rf"\1{prefix}-\2", value)
+        elif name not in ("id", "style", "href"):
+            value = " ".join(_LONG.sub(lambda match: f"{float(match[0]):.2f}", value).split())
+        if not value.startswith("rotate(-0 "):
+            element.set(name, value)
+
+
+def _add_tips(group: ET.Element, texts: list[str]) -> None:
+    definitions = {shape for defs in group.iter("defs") for shape in defs.iter()}
+    shapes = [each for each in group.iter() if each.tag in _SHAPES and each not in definitions]
+    for shape, text in zip(shapes, texts, strict=True):
+        ET.SubElement(shape, "title").text = text

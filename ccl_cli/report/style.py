@@ -99,9 +99,9 @@ def style() -> Iterator[None]:
 
 
 def page_colours() -> str:
-    """CSS: light, or dark where the reader prefers that."""
+    """CSS: the font, and colours that are light, or dark where the reader prefers that."""
     return (
-        f":root{{color-scheme:light dark;{_variables(LIGHT)}}}"
+        f":root{{color-scheme:light dark;--font:{FONT};{_variables(LIGHT)}}}"
         f"@media (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}"
     )
 

@@ -115,14 +115,14 @@ def test_no_runs_at_all(ccl):
 
 
 def test_a_terminal_gets_bold_and_no_stars(bench, monkeypatch):
-    from ccl_cli.report import terminal
-    from ccl_cli.report.collect import collect
-    from ccl_cli.report.table import summarise, tables
+    from ccl_cli.report.results import load_results
+    from ccl_cli.report.tables import tables
+    from ccl_cli.report.writers import terminal_tables
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    found = summarise(collect([bench]))
-    text = terminal.table(tables(found, [1]), found, plain=False)
+    results = load_results([bench])
+    text = terminal_tables(tables(results, [1]), results, plain=False)
     assert "\x1b[1m64.5 ± 0.5" in text
     assert "*" not in text
 

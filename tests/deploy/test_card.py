@@ -9,9 +9,9 @@ import yaml
 from huggingface_hub import ModelCard
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.deploy.card import card, figures
+from ccl_cli.deploy.card import card, results
 from ccl_cli.errors import DataError, UsageError, WeightsError
-from ccl_cli.report.collect import clean
+from ccl_cli.report.runs import clean
 from ccl_cli.training.runs import SUMMARY, RunFolder, read_json
 from tests.models import publish
 from tests.plugin_folder import install
@@ -166,7 +166,7 @@ def test_only_runs_that_differ_in_their_seed_alone(tmp_path):
     last = bench(tmp_path / "bench", 40.0, 44.0)
     write_cell(tmp_path / "bench", seed=7, top1=90.0, phase="final-again", optim={"lr": 0.5}, **TINY)
     write_cell(tmp_path / "bench", seed=8, top1=95.0, manifest="0" * 16, **TINY)
-    found, failed = figures(RunFolder(last))
+    found, failed = results(RunFolder(last))
     assert failed == 0
     assert {each.seeds for each in found if each.metric == "top1"} == {(40.0, 44.0)}
 
@@ -174,7 +174,7 @@ def test_only_runs_that_differ_in_their_seed_alone(tmp_path):
 def test_runs_that_lie_together_are_no_benchmark(tmp_path):
     for seed in range(3):
         folder = write_run(tmp_path / "mine" / f"{seed}", seed=seed, top1=40.0 + seed, **TINY)
-    assert figures(RunFolder(folder))[0][0].seeds == (42.0,)
+    assert results(RunFolder(folder))[0][0].seeds == (42.0,)
 
 
 # -- teachers

@@ -1,45 +1,29 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation import correspondence as engine
 from ccl_cli.report import correspondence
-from ccl_cli.report.correspondence import Absent, Heard, find, percent
+from ccl_cli.report.correspondence import MissingTeacher, TeacherReport, percent, teachers
 from ccl_cli.report.figures import write_figure
 from ccl_cli.report.page import page
-from ccl_cli.report.study import study
+from ccl_cli.report.results import load_results
 from tests.report.folders import write_cell
-from tests.report.pages import Reading, write_study
+from tests.report.pages import Reading
 from tests.report.plots import axes_of, texts
 
 
-@pytest.fixture(scope="module")
-def runs(clips_folder, tmp_path_factory):
-    """Written once, with what a page leaves beside them."""
-    root = tmp_path_factory.mktemp("correspondence")
-    clips = shutil.copytree(clips_folder, root / "clips")
-    runs = write_study(root / "r", clips)
-    page(study([runs]))
-    return runs
-
-
-@pytest.fixture
-def copied(runs, tmp_path):
-    return shutil.copytree(runs, tmp_path / "r")
-
-
 def section(runs):
-    return page(study([runs])).partition('id="correspondence"')[2].partition("</section>")[0]
+    return page(load_results([runs])).partition('id="correspondence"')[2].partition("</section>")[0]
 
 
-def test_every_teacher_once_for_all_runs(runs):
-    table, image = find(study([runs]))
+def test_every_teacher_once_for_all_runs(study_runs):
+    table, image = teachers(load_results([study_runs]))
     assert (table.teacher, image.teacher) == ("audio:precomputed", "image:small")
-    assert len(list(runs.glob("*/correspondence-*"))) == 2  # of four runs with these teachers
+    assert len(list(study_runs.glob("*/correspondence-*"))) == 2  # of four runs with these teachers
     assert (len(table.cards), len(image.cards)) == (0, 2)
     assert all(card.jpeg and len(card.top) == 10 for card in image.cards)
     assert [row[0] for row in image.rows] == [
@@ -48,11 +32,11 @@ def test_every_teacher_once_for_all_runs(runs):
     ]
 
 
-def test_the_page_has_cards_and_every_class(runs):
-    text = section(runs)
+def test_the_page_has_cards_and_every_class(study_runs):
+    text = section(study_runs)
     assert "audio:precomputed has no classes of its own" in text
     assert text.count('<ol class="cards">') == 1
-    said = find(study([runs]))[1]
+    said = teachers(load_results([study_runs]))[1]
     for card in said.cards:
         assert all(f"<span>{name}</span><em>{percent(share)}</em>" in text for name, share in card.top)
     cells = Reading(text.partition(">")[2]).cells
@@ -64,7 +48,7 @@ def test_the_page_has_cards_and_every_class(runs):
 def test_nothing_is_computed_twice_and_any_run_may_hold_it(copied, monkeypatch):
     monkeypatch.setattr(engine, "measure", lambda *a: pytest.fail("measured again"))
     before = section(copied)
-    shown = study([copied]).shown.folder
+    shown = load_results([copied]).best_run.folder
     other = next(run for run in copied.glob("*ccl*") if run != shown)
     for file in shown.glob("correspondence-*"):
         file.rename(other / file.name)
@@ -77,9 +61,9 @@ def test_teachers_that_are_gone_leave_a_sentence(copied):
     for run in copied.glob("*AI*"):
         recipe = (run / "recipe.yaml").read_text()
         (run / "recipe.yaml").write_text(recipe.replace("audio.npz", "gone.npz"))
-    gone, there = find(study([copied]))
-    assert isinstance(gone, Absent)
-    assert isinstance(there, Heard)
+    gone, there = teachers(load_results([copied]))
+    assert isinstance(gone, MissingTeacher)
+    assert isinstance(there, TeacherReport)
     text = section(copied)
     assert text.count('class="absent"') == 1
     assert "gone.npz" in text
@@ -88,7 +72,7 @@ def test_teachers_that_are_gone_leave_a_sentence(copied):
     for run in copied.glob("*AI*"):
         (run / "manifest.jsonl").unlink()
     with pytest.raises(DataError, match="holds no manifest") as caught:
-        find(study([copied]))
+        teachers(load_results([copied]))
     assert caught.value.message.count("holds no manifest") == 1  # one reason for both
 
 
@@ -97,7 +81,7 @@ def test_two_teachers_of_one_name_are_told_apart(copied):
     summary = json.loads((run / "summary.json").read_text())
     summary["teachers"]["image:small"]["fingerprint"] = "0-abcdef"
     (run / "summary.json").write_text(json.dumps(summary))
-    found = find(study([copied]))
+    found = teachers(load_results([copied]))
     assert [each.teacher for each in found][2] == "image:small (abcdef)"
     assert "is not what it was" in found[2].reason
 
@@ -105,15 +89,15 @@ def test_two_teachers_of_one_name_are_told_apart(copied):
 def test_no_teacher_at_all_and_other_videos(tmp_path, copied):
     write_cell(tmp_path / "b", "baseline", "", top1=50.0)
     with pytest.raises(DataError, match="None of these runs has a teacher"):
-        find(study([tmp_path / "b"]))
+        teachers(load_results([tmp_path / "b"]))
     for file in copied.glob("*/eval-*.json"):
         file.write_text(json.dumps({"data": {"manifest": "0" * 16}}))
     with pytest.raises(DataError, match="other videos of clips"):
-        find(study([copied]))
+        teachers(load_results([copied]))
 
 
 def test_the_figure_shows_both_and_survives_lost_videos(copied, tmp_path):
-    write_figure(study([copied]), "correspondence", tmp_path / "whole.svg")
+    write_figure(load_results([copied]), "correspondence", tmp_path / "whole.svg")
     whole = (tmp_path / "whole.svg").read_text()
     assert whole.count("<image") == 2
     assert len([text for text in texts(whole) if text == "Recall by nearest neighbours (%)"]) == 2
@@ -121,34 +105,15 @@ def test_the_figure_shows_both_and_survives_lost_videos(copied, tmp_path):
         if (run / "manifest.jsonl").is_file():
             text = (run / "manifest.jsonl").read_text()
             (run / "manifest.jsonl").write_text(text.replace(".mp4", ".gone"))
-    write_figure(study([copied]), "correspondence", tmp_path / "without.svg")
+    write_figure(load_results([copied]), "correspondence", tmp_path / "without.svg")
     assert texts((tmp_path / "without.svg").read_text()).count("no picture") == 2
 
 
-def test_small_shares_are_not_called_nothing():
-    assert [percent(each) for each in (0.0, 0.049, 0.05, 12.34)] == ["< 0.1", "< 0.1", "0.1", "12.3"]
-
-
-def test_the_bars_are_those_of_the_table(runs):
-    for heard in find(study([runs])):
-        axes = axes_of(correspondence.recall(heard))
+def test_the_bars_are_those_of_the_table(study_runs):
+    for report in teachers(load_results([study_runs])):
+        axes = axes_of(correspondence.recall_panel(report))
         shown = [label.get_text() for label in axes.get_yticklabels()]
-        assert shown == [row[0] for row in heard.rows[1:]]
-        assert [f"{bar.get_width():.0f}" for bar in axes.patches] == [row[2] for row in heard.rows[1:]]
+        assert shown == [row[0] for row in report.rows[1:]]
+        assert [f"{bar.get_width():.0f}" for bar in axes.patches] == [row[2] for row in report.rows[1:]]
         (strokes,) = axes.collections
-        assert [f"{path[0][0]:.0f}" for path in strokes.get_segments()] == [row[4] for row in heard.rows[1:]]
-
-
-def test_of_many_classes_those_at_either_end_are_drawn():
-    rows = {f"c{n}": {"recall": n / 50, "verdict": "weakly", "chance": 1.0, "videos": 2} for n in range(5000)}
-    probe = {
-        "per_class": rows,
-        "verdicts": {},
-        "test": {"present": 1, "videos": 1},
-        "knn": 1.0,
-        "chance": 1.0,
-    }
-    axes = axes_of(correspondence.recall(Heard("audio:x", (), "", probe)))
-    shown = [label.get_text() for label in axes.get_yticklabels()]
-    assert (len(shown), shown[0], shown[-1]) == (60, "c4999", "c0")
-    assert axes.get_xlabel().startswith("60 of 5,000 classes")
+        assert [f"{path[0][0]:.0f}" for path in strokes.get_segments()] == [row[4] for row in report.rows[1:]]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.report.finding import finding
-from ccl_cli.report.study import study
+from ccl_cli.report.results import load_results
 from tests.report.folders import write_cell, write_failed
 
 RUNS = Path("runs/x")
@@ -19,7 +19,7 @@ def write(label, setup, *gains, **rest):
 
 
 def found():
-    return finding(study([RUNS]))
+    return finding(load_results([RUNS]))
 
 
 @pytest.mark.parametrize(

@@ -3,45 +3,28 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import struct
 import subprocess
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import pytest
 
-from ccl_cli.errors import DataError, UsageError
-from ccl_cli.report import classes, curves, overview, tsne
-from ccl_cli.report.figures import FIGURES, write_figure
+from ccl_cli.errors import DataError
+from ccl_cli.report.figures import FIGURES, overview_panels, write_figure
 from ccl_cli.report.finding import finding
-from ccl_cli.report.layout import blocks
 from ccl_cli.report.page import SECTIONS, page
-from ccl_cli.report.plot import inline
-from ccl_cli.report.study import study
-from ccl_cli.report.style import LIGHT
-from ccl_cli.report.table import tables
+from ccl_cli.report.results import load_results
+from ccl_cli.report.tables import blocks, tables
 from tests.browser import browser
 from tests.report.folders import write_cell
 from tests.report.pages import Reading, write_study
-from tests.report.plots import axes_of, texts, titles
+from tests.report.plots import titles
 
 HOSTILE = ("<script>alert('1')</script>", '"><img src=x onerror=y>&amp;')
 
 
 @pytest.fixture(scope="module")
-def runs(clips_folder, tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("runs") / "b", clips_folder)
-
-
-@pytest.fixture(scope="module")
-def text(runs):
-    return page(study([runs]))
-
-
-@pytest.fixture
-def copied(runs, text, tmp_path):
-    """The runs with what the page has left beside them, to be changed."""
-    return shutil.copytree(runs, tmp_path / "r")
+def text(study_runs):
+    return page(load_results([study_runs]))
 
 
 def test_all_sections_are_there_and_in_the_contents(text):
@@ -66,15 +49,15 @@ def test_nothing_leaves_the_page(text):
     assert "url(" not in text.replace("url(#", "")
 
 
-def test_the_figures_are_those_of_the_tables(runs, text):
-    summary = study([runs]).summary
+def test_the_figures_are_those_of_the_tables(study_runs, text):
+    results = load_results([study_runs])
     cells = Reading(text).cells
     shown = [
         f"{entry.mean} {entry.spread}".strip()
-        for table in tables(summary)
+        for table in tables(results)
         for block in blocks(table, lambda block: True)
-        for row in block.entries
-        for entry in row
+        for _, entries in block.rows
+        for entry in entries
     ]
     assert "72.5 ± 3.5" in shown
     assert shown == [cell for cell in cells if cell in shown][: len(shown)]
@@ -85,69 +68,42 @@ def test_hostile_names_stay_text(clips_folder, tmp_path):
     for extra in ("<b>bold</b>", "a&b"):
         write_cell(tmp_path / "r", extra, "AI", 0, method="ccl", data="clips", top1=1.0)
     write_study(tmp_path / "r", clips_folder, HOSTILE, own=HOSTILE)
-    there = study([tmp_path / "r"])
-    text = page(there)
+    results = load_results([tmp_path / "r"])
+    text = page(results)
     read = Reading(text)  # asserts that tags are balanced and that none has a handler
     assert "script" not in read.tags
     assert "b" not in read.tags
-    assert "&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;" in text
+    assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;" in text
     cards = text.partition('<ol class="cards">')[2].partition("<details")[0]
     assert cards.count("<span>&lt;script&gt;") == cards.count("<strong>&lt;script&gt;") * 2 == 2
     assert "&lt;b&gt;bold&lt;/b&gt;" in text
     for name in FIGURES:
-        write_figure(there, name, tmp_path / "f.svg")
+        write_figure(results, name, tmp_path / "f.svg")
         root = ET.parse(tmp_path / "f.svg").getroot()
         assert not [each for each in root.iter() if each.tag.endswith("script")]
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_are_real_files(runs, tmp_path, name):
-    there = study([runs])
-    write_figure(there, name, tmp_path / "f.svg")
-    write_figure(there, name, tmp_path / "f.PNG")
-    write_figure(there, name, tmp_path / "f.pdf")
-    assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
-    root = ET.parse(tmp_path / "f.svg").getroot()
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    data = (tmp_path / "f.PNG").read_bytes()
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    # Two pixels of the PNG stand for one of the SVG.
-    width, height = struct.unpack(">II", data[16:24])
-    assert (width, height) == pytest.approx(
-        (2 * float(root.get("width")), 2 * float(root.get("height"))), abs=2
-    )
-    from PIL import Image
-
-    assert len(Image.open(tmp_path / "f.PNG").getcolors(10**7)) > 5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.PNG", "f.pdf", "f.svg"]
-
-
-def test_other_kinds_of_file_are_refused(runs, tmp_path):
-    with pytest.raises(UsageError, match="no kind of picture"):
-        write_figure(study([runs]), "curves", tmp_path / "f.jpg")
 
 
 def test_without_videos_the_page_says_so(clips_folder, tmp_path):
     clips = shutil.copytree(clips_folder, tmp_path / "clips")
     runs = write_study(tmp_path / "r", clips)
     shutil.rmtree(clips)
-    text = page(study([runs]))
+    text = page(load_results([runs]))
     Reading(text)
-    assert text.count("The test videos of &#x27;clips&#x27; are gone") == 3
+    assert text.count("The test videos of &#39;clips&#39; are gone") == 3
     with pytest.raises(DataError, match="are gone"):
-        write_figure(study([runs]), "tsne", tmp_path / "f.png")
+        write_figure(load_results([runs]), "tsne", tmp_path / "f.png")
 
 
 def test_videos_that_went_later_lack_only_their_pictures(clips_folder, tmp_path):
     clips = shutil.copytree(clips_folder, tmp_path / "clips")
     runs = write_study(tmp_path / "r", clips)
-    page(study([runs]))
+    page(load_results([runs]))
     shutil.rmtree(clips / "set" / "test")
-    text = page(study([runs]))
+    text = page(load_results([runs]))
     assert text.count('class="none"') == 4  # the queries and the samples
     assert text.count('class="absent"') == 0
     shutil.rmtree(clips)
-    text = page(study([runs]))
+    text = page(load_results([runs]))
     assert text.count('class="absent"') == 1
     assert "No pictures to show" in text
 
@@ -156,25 +112,27 @@ def test_without_a_baseline(clips_folder, tmp_path):
     runs = write_study(tmp_path / "r", clips_folder)
     for folder in runs.glob("*baseline*"):
         shutil.rmtree(folder)
-    text = page(study([runs]))
+    text = page(load_results([runs]))
     assert text.count("There is no baseline among these runs to compare with.") == 2
 
 
-def test_the_page_begins_with_what_was_found_and_a_plot_of_it(runs, text):
-    there = study([runs])
+def test_the_page_begins_with_what_was_found_and_a_plot_of_it(study_runs, text):
+    results = load_results([study_runs])
     said = first_lines(text)
     lines = re.findall(r"<p[^>]*>(.*?)</p>", said)
-    assert lines[: len(finding(there))] == finding(there)
+    assert lines[: len(finding(results))] == finding(results)
     assert '<p class="verdict">With both teachers' in said
     plots = re.findall(r"<svg.*?</svg>", said)
-    assert [titles(plot)[0] for plot in plots] == [panel.text for panel in overview.panels(there)]
-    assert all('role="img"' in plot for plot in plots)
+    assert [titles(plot)[0] for plot in plots] == [panel.text for panel in overview_panels(results)]
+    plots = re.findall(r"<svg.*?</svg>", text)
+    assert len(plots) >= 10
+    assert all('role="img"' in plot and titles(plot)[0] for plot in plots)
 
 
 def test_another_method_that_is_best_is_compared_too(copied):
     for seed in (0, 1):
         write_cell(copied, "fitnet", "A", seed, data="clips", top1=90.0 + seed)
-    said = first_lines(page(study([copied])))
+    said = first_lines(page(load_results([copied])))
     assert "With both teachers (ccl) the student gets 20.0 points more" in said
     assert "fitnet is better than baseline in A" in said
 
@@ -188,9 +146,9 @@ def test_the_verdict_is_about_the_data_the_page_is_about(copied, tmp_path):
     for seed, gap in ((0, 9.0), (1, 8.0)):
         write_cell(copied / "u", "ccl", "AI", seed, top1=20.0)
         write_cell(copied / "u", "baseline", "", seed, top1=20.0 + gap)
-    there = study([copied])
-    assert (there.data, there.summary.datasets) == ("clips", ["ucf51-split1", "clips"])
-    said = first_lines(page(there))
+    results = load_results([copied])
+    assert (results.data, results.datasets) == ("clips", ["ucf51-split1", "clips"])
+    said = first_lines(page(results))
     assert (
         "With both teachers the student gets 20.0 points more top-1 than without, the same in all 2 seeds."
         in said
@@ -198,62 +156,47 @@ def test_the_verdict_is_about_the_data_the_page_is_about(copied, tmp_path):
 
 
 def test_what_was_chosen_on_the_test_videos_is_among_the_first_lines(copied, tmp_path):
-    said = first_lines(page(study([copied])))
+    said = first_lines(page(load_results([copied])))
     assert "ccl AI is named because it is the best on these very test videos, which flatters it." in said
     assert "checkpoint" not in said
     file = next(copied.glob("*ccl-AI-s0")) / "eval-clips-test.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "selection": "best on <test>"}))
-    said = first_lines(page(study([copied])))
+    said = first_lines(page(load_results([copied])))
     assert "In 1 of 6 runs the checkpoint is not the last one: it was chosen (best on &lt;test&gt;)" in said
 
 
 def test_other_videos_than_the_runs_own_are_not_shown_as_its_own(copied, tmp_path):
     file = next(copied.glob("*ccl-AI-s0")) / "eval-clips-test.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "data": {"manifest": "0" * 16}}))
-    text = page(study([copied]))
+    text = page(load_results([copied]))
     assert text.count("was evaluated on other videos of clips than those it was trained with") == 3
     with pytest.raises(DataError, match="evaluated on other videos"):
-        write_figure(study([copied]), "confusion", tmp_path / "f.png")
+        write_figure(load_results([copied]), "confusion", tmp_path / "f.png")
 
 
 def test_one_setup_without_classes_leaves_the_others_their_section(copied, tmp_path):
     write_cell(copied, "ccl", "A", 0, data="clips", top1=60.0)  # no evaluation by class
-    text = page(study([copied]))
+    text = page(load_results([copied]))
     section = text.partition('id="classes"')[2].partition("</section>")[0]
     assert "ccl AI: better in 2 classes" in section
     assert section.count("These runs have no accuracies by class.") == 1
     for file in copied.glob("*/eval-*.json"):
         file.unlink()
-    section = page(study([copied])).partition('id="classes"')[2].partition("</section>")[0]
+    section = page(load_results([copied])).partition('id="classes"')[2].partition("</section>")[0]
     assert "<details" not in section
     assert section.count("These runs have no accuracies by class.") == 1
 
 
-def test_damaged_lines_of_metrics_cost_only_themselves(copied, tmp_path):
-    whole = write_figure_text(copied, tmp_path)
-    damaged = (b'{"loss": 1, "ce": 1, "accuracy": 1}', b'{"step": null, "loss": 1, "ce": 1, "accuracy": 1}')
-    damaged += (b'{"step": Infinity, "loss": 1, "ce": 1, "accuracy": 1}', b"\xff\xfe\x00", b"[1]", b"null")
-    damaged += (b'{"step": 5, "loss": 1%s, "ce": 1%s, "accuracy": 1%s}' % ((b"0" * 400,) * 3),)
-    for file in copied.glob("*/metrics.jsonl"):
-        file.write_bytes(b"\n".join([*damaged, file.read_bytes()]))
-    assert write_figure_text(copied, tmp_path) == whole
-
-
-def write_figure_text(runs, folder):
-    write_figure(study([runs]), "curves", folder / "curves.svg")
-    return (folder / "curves.svg").read_text()
-
-
 def test_every_run_that_was_read_is_listed(copied, tmp_path):
     write_cell(copied / "more", "ccl", "AI", 0, data="elsewhere", top1=10.0, train={"epochs": 7})
-    section = page(study([copied])).partition('id="origin"')[2]
+    section = page(load_results([copied])).partition('id="origin"')[2]
     assert "7 runs and their seeds" in section
     assert Reading(section.partition("</section>")[0].partition(">")[2]).cells.count("elsewhere") == 1
 
 
 def test_a_run_with_nothing_but_its_figures(tmp_path):
     write_cell(tmp_path / "r", "ccl", top1=50.0)
-    text = page(study([tmp_path / "r"]))
+    text = page(load_results([tmp_path / "r"]))
     Reading(text)
     assert "None of these runs has a readable metrics.jsonl." in text
     assert "holds no manifest.jsonl" in text
@@ -290,49 +233,3 @@ def test_a_browser_shows_it_without_a_word_of_complaint(text, tmp_path):
     from PIL import Image
 
     assert len(Image.open(picture).getcolors(10**7)) > 50
-
-
-def test_same_page_twice(runs, text):
-    assert page(study([Path(runs)])) == text
-
-
-def test_every_plot_says_what_it_shows(text):
-    plots = re.findall(r"<svg.*?</svg>", text)
-    assert len(plots) >= 10
-    assert all('role="img"' in plot and titles(plot)[0] for plot in plots)
-
-
-def test_curves_are_means_and_deviations_over_seeds(runs):
-    first, *_ = curves.panels(study([runs]))["AI"]
-    axes = axes_of(first)
-    assert axes.get_xlabel() == "training step"
-    drawn = {line.get_color(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
-    assert drawn[study([runs]).colour("ccl")] == ([10, 20, 30], [25.0, 50.0, 75.0])
-    assert [line.get_linestyle() for line in axes.lines if line.get_color() == LIGHT["ink"]] == ["--"]
-
-
-def test_of_many_classes_those_at_either_end_are_drawn():
-    points = {f"c{n}": n - 2500.0 for n in range(5000)}
-    (panel,) = classes.panels([classes.Change("ccl AI", points)])
-    axes = axes_of(panel)
-    shown = [label.get_text() for label in axes.get_yticklabels()]
-    assert (len(shown), shown[0], shown[29], shown[30], shown[-1]) == (60, "c4999", "c4970", "c29", "c0")
-    assert axes.get_xlabel() == "60 of 5,000 classes, the best and the worst"
-    assert panel.text.startswith("ccl AI: better in 2499 classes, worse in 2500, equal in 1.")
-
-
-def test_changes_of_classes_are_bars_with_their_numbers():
-    found = [classes.Change("ccl A", {"a": -2.0, "b": 3.5, "c": 0.0})]
-    (panel,) = classes.panels(found)
-    axes = axes_of(panel)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c", "a"]
-    assert [bar.get_width() for bar in axes.patches] == [3.5, 0.0, -2.0]
-    assert {"+3.5", "0", "-2.0", "ccl A minus baseline"} <= set(texts(inline(panel)))
-
-
-def test_a_point_of_the_plane_tells_its_class_and_video(runs):
-    plane, _ = tsne.panels(study([runs]))
-    tooltips = titles(inline(plane))[1:]
-    assert len(tooltips) == len({*tooltips}) == 6 + 12
-    assert "right: test/right/0 (test)" in tooltips
-    assert "down: train/down/5 (train)" in tooltips

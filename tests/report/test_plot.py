@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import itertools
 import xml.etree.ElementTree as ET
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccl_cli.report.markup import Html, tag
 from ccl_cli.report.plot import (
     Panel,
     Plot,
@@ -18,7 +16,6 @@ from ccl_cli.report.plot import (
     inline,
     legend,
     logarithmic,
-    outermost,
     save,
     shortened,
     tips,
@@ -165,34 +162,11 @@ def test_wide_plots_are_not_squeezed_on_a_phone():
     assert 'style="min-width:640px"' in inline(a_panel(width=800))
 
 
-def test_files_have_a_white_ground_and_no_variables(tmp_path):
-    save(Plot("t", [[a_panel()]]), tmp_path / "f.svg", ".svg")
-    save(Plot("t", [[a_panel()]]), tmp_path / "f.png", ".png")
-    save(Plot("t", [[a_panel()]]), tmp_path / "f.pdf", ".pdf")
-    text = (tmp_path / "f.svg").read_text()
-    assert "var(" not in text
-    assert f"fill: {LIGHT['paper']}" in text
-    assert (
-        Image.open(io.BytesIO((tmp_path / "f.png").read_bytes())).convert("RGB").getpixel((1, 1))
-        == (255,) * 3
-    )
-    assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
-
-
 def test_a_legend_tells_the_names_that_it_cuts():
     names = ["short", "a name that is much too long"]
     shown = inline(legend([(name, LIGHT["s0"]) for name in names], 200, 2))
     assert texts(shown) == ["short", "a name th…"]
     assert titles(shown)[1:] == names
-
-
-def test_bars_stand_below_each_other_in_order():
-    axes = axes_of(
-        a_panel(draw=lambda axes: bars(axes, ["a", "x" * 40], [3.0, -2.0], ["#111111", "#222222"]))
-    )
-    assert [bar.get_width() for bar in axes.patches] == [3.0, -2.0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "x" * 17 + "…"]
-    assert axes.yaxis_inverted()
 
 
 @pytest.mark.parametrize(
@@ -205,19 +179,8 @@ def test_logarithmic_axes_name_round_values(low, high, named):
     assert [axes.yaxis.get_major_formatter()(value) for value in ticks] == named
 
 
-def test_markup_escapes_all_but_markup():
-    assert tag("p", "<b>", Html("<i>x</i>"), class_='"', title=None, open=True) == (
-        '<p class="&quot;" open>&lt;b&gt;<i>x</i></p>'
-    )
-
-
 def test_shortened():
     assert shortened("short", 5) == "short"
     assert shortened("a very long name of a class", 10) == "a very lo…"
     assert shortened("中文中文", 6) == "中文…"
     assert shortened("a\x00b", 9) == "a b"
-
-
-def test_of_many_those_at_either_end():
-    assert outermost([1, 2, 3], 4) == [1, 2, 3]
-    assert outermost(range(10), 4) == [0, 1, 8, 9]

@@ -9,22 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccl_cli.errors import UsageError
-from ccl_cli.report import markdown, records, terminal
-from ccl_cli.report.collect import collect
-from ccl_cli.report.paired import Paired, compare, only, side_by_side
-from ccl_cli.report.table import summarise
+from ccl_cli.report.comparison import Comparison, against_baseline, compare
+from ccl_cli.report.results import load_results, summarise
+from ccl_cli.report.runs import read_runs
+from ccl_cli.report.writers import json_comparison, markdown_comparison, terminal_comparison
 from tests.report.folders import write_cell, write_failed
 
 RUNS = Path("runs")
 
 
-def a_pair(*differences: float, lonely: tuple[int, ...] = ()) -> Paired:
-    return Paired("d", "AI", "top1", "ccl", "crd", dict(enumerate(differences)), lonely)
+def a_pair(*differences: float, unpaired: tuple[int, ...] = ()) -> Comparison:
+    return Comparison("d", "AI", "top1", "ccl", "crd", dict(enumerate(differences)), unpaired)
 
 
 def compared(first: str, second: str, **rest):
-    summary = summarise(only(collect([RUNS]), first, second))
-    return compare(summary, first, second, **rest)
+    results = summarise(read_runs([RUNS]).of_two(first, second))
+    return compare(results, first, second, **rest)
 
 
 def write_figures(label: str, setup: str, figures: dict[int, float], **rest):
@@ -79,17 +79,13 @@ def test_no_more_is_said_than_is_known(differences, sentence):
     assert (pair.interval is None) == (pair.p is None) == (len(set(differences)) < 2)
 
 
-def test_seeds_without_a_partner_are_named():
-    assert a_pair(1.0, lonely=(3,)).sentence.endswith("Seed 3 has no partner.")
-    assert a_pair(1.0, lonely=(3, 5)).sentence.endswith("Seeds 3, 5 have no partner.")
-
-
 def test_runs_are_paired_by_seed():
     write_figures("ccl", "AI", {0: 61.0, 1: 62.0, 2: 66.0, 7: 99.0})
     write_figures("crd", "AI", {2: 60.0, 1: 60.0, 0: 60.0, 8: 1.0})
     (pair,) = compared("ccl", "crd")
     assert pair.differences == {0: 1.0, 1: 2.0, 2: 6.0}
-    assert pair.lonely == (7, 8)
+    assert pair.unpaired == (7, 8)
+    assert pair.sentence.endswith("Seeds 7, 8 have no partner.")
 
 
 def test_a_baseline_is_compared_in_every_column():
@@ -101,13 +97,6 @@ def test_a_baseline_is_compared_in_every_column():
     assert [pair.setup for pair in compared("ccl", "baseline", setups=["AI"])] == ["AI"]
 
 
-def test_columns_of_one_method_only_and_failed_runs():
-    write_figures("ccl", "A", {0: 51.0})
-    write_figures("crd", "I", {0: 53.0})
-    write_failed(RUNS / "x", "crd", "A", 0)
-    assert [(pair.setup, pair.n) for pair in compared("ccl", "crd")] == [("A", 0), ("I", 0)]
-
-
 def test_other_rows_cannot_spoil_a_comparison():
     write_figures("ccl", "A", {0: 51.0})
     write_figures("crd", "A", {0: 53.0})
@@ -115,7 +104,7 @@ def test_other_rows_cannot_spoil_a_comparison():
     write_figures("pkt", "A", {1: 51.0}, optim={"lr": 0.2})
     write_failed(RUNS / "x", "rkd", "A", 0)
     with pytest.raises(UsageError):
-        summarise(collect([RUNS]))
+        load_results([RUNS])
     assert compared("ccl", "crd")[0].mean == -2.0
 
 
@@ -140,17 +129,17 @@ def test_what_cannot_be_compared(first, second, rest, said):
 def test_formats():
     write_figures("ccl", "AI", {0: 61.0, 1: 62.0, 2: 66.0})
     write_figures("crd", "AI", {0: 60.0, 1: 60.0, 2: 60.0})
-    summary = summarise(only(collect([RUNS]), "ccl", "crd"))
-    pairs = compare(summary, "ccl", "crd")
-    assert terminal.comparison(pairs, summary, plain=True).splitlines()[:5] == [
+    results = summarise(read_runs([RUNS]).of_two("ccl", "crd"))
+    pairs = compare(results, "ccl", "crd")
+    assert terminal_comparison(pairs, results, plain=True).splitlines()[:5] == [
         "ccl minus crd on ucf51-split1, top-1 (percentage points)",
         "setup  difference  95 % interval   p      seeds  won/tied/lost",
         "AI     +3.00       -3.57 to +9.57  0.188  3      3/0/0",
         "",
         "These 3 seeds do not tell ccl and crd apart in AI.",
     ]
-    assert "| AI | +3.00 | -3.57 to +9.57 | 0.188 | 3 | 3/0/0 |" in markdown.comparison(pairs, summary)
-    (record,) = json.loads(records.comparison_json(pairs, summary))["comparisons"]
+    assert "| AI | +3.00 | -3.57 to +9.57 | 0.188 | 3 | 3/0/0 |" in markdown_comparison(pairs, results)
+    (record,) = json.loads(json_comparison(pairs, results))["comparisons"]
     assert (record["mean"], record["n"], record["wins"]) == (3.0, 3, 3)
     assert record["differences"] == {"0": 1.0, "1": 2.0, "2": 6.0}
     assert record["interval"] == list(pairs[0].interval)
@@ -161,8 +150,8 @@ def test_methods_and_metrics_side_by_side():
         write_cell(RUNS / "x", "baseline", "", seed, top1=60.0, retrieval=(50.0, 60.0, 70.0))
         write_cell(RUNS / "x", "ccl", "AI", seed, top1=value, retrieval=(50.0 + seed, 60.0, 70.0))
     write_figures("crd", "A", {0: 59.0})
-    summary = summarise(collect([RUNS]))
-    assert side_by_side(summary, ["crd", "ccl"], "baseline", ["top1", "r1"]) == [
+    results = load_results([RUNS])
+    assert against_baseline(results, ["crd", "ccl"], "baseline", ["top1", "r1"]) == [
         ["method", "setup", "top-1", "95 % interval", "R@1", "95 % interval"],
         ["crd", "A", "-1.0", "", "", ""],
         ["ccl", "AI", "+3.0", "-3.6 to +9.6", "+1.0", "-1.5 to +3.5"],

@@ -1,14 +1,14 @@
-"""Runs as reports see them: the row and the column each belongs to, and the figures it reached."""
+"""Run folders as one frame: a row for each run, data set and metric. Tables and figures are made of it."""
 
 from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ccl_cli.config import yaml_text
 from ccl_cli.config.load import load_recipe
@@ -18,9 +18,12 @@ from ccl_cli.training.runs import CELL, ERROR, RECIPE, SUMMARY, read_json
 from ccl_cli.utils.paths import runs_dir
 from ccl_cli.utils.sentences import listed
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 MAIN, ABLATION = "main", "ablation"
 
-# Each figure's task and how it is called.
+# By metric: its task and its title.
 METRICS = {
     "top1": ("recognition", "top-1"),
     "top5": ("recognition", "top-5"),
@@ -31,7 +34,7 @@ METRICS = {
     "map": ("retrieval", "mAP"),
 }
 
-# The paper's words for options of ccl that take a part of it away.
+# The paper's words for options of ccl that remove a part of it.
 _ABLATED = {
     ("composition", False): "w/o composition",
     ("contrast", "infonce"): "w L_ct",
@@ -46,17 +49,18 @@ class Run:
     """One run folder.
 
     Attributes:
-        folder: As it was named or found.
-        method: Label of its row.
-        setup: Label of its column; "" without teachers.
-        table: "main" or "ablation".
+        folder: Its path as the user or the search named it.
+        method: Row of the tables.
+        setup: Column of the tables: the letters of the teachers' modalities, "" without teachers.
+        ablation: Whether the row belongs to the ablation table.
         seed: Seed of the run.
-        hash: The recipe's hash, as the run recorded it; "" if it failed before that.
-        recipe: None if it failed before that was written.
+        hash: The recipe's hash; "" if the run failed before it recorded one.
+        settings: Hash of the recipe without its seed and name; "" without a recipe.
+        recipe: None if the run failed before it was written.
         modalities: The teachers' modalities.
-        figures: In percent, by data set and metric.
-        manifests: Hash of the videos evaluated, by data set.
-        own: Hash of the videos it was trained on and whose splits it knows; "" if it does not say.
+        metrics: Percent, by data set and metric.
+        manifests: Hash of the evaluated videos, by data set.
+        trained_on: Hash of the videos it was trained on; "" if not recorded.
         error: Why it failed, or None.
         written: When its summary was last written, in nanoseconds.
     """
@@ -64,14 +68,15 @@ class Run:
     folder: Path
     method: str
     setup: str
-    table: str
+    ablation: bool
     seed: int
     hash: str = ""
+    settings: str = ""
     recipe: Recipe | None = None
     modalities: tuple[str, ...] = ()
-    figures: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    metrics: Mapping[tuple[str, str], float] = field(default_factory=dict)
     manifests: Mapping[str, str] = field(default_factory=dict)
-    own: str = ""
+    trained_on: str = ""
     error: str | None = None
     written: int = 0
 
@@ -80,17 +85,17 @@ class Run:
         """Row and column, for sentences."""
         return f"{self.method} {self.setup}".rstrip()
 
-    def is_own(self, data: str) -> bool:
-        """Whether it was evaluated on the videos that it was trained with, as far as it says."""
-        return not self.own or self.manifests[data] in ("", self.own)
+    def evaluates_own_videos(self, data: str) -> bool:
+        """Whether the evaluated videos belong to the manifest of the training, as far as it is recorded."""
+        return not self.trained_on or self.manifests[data] in ("", self.trained_on)
 
-    def check_own(self, data: str) -> None:
-        """Refuse to show videos that are not those of a figure.
+    def check_own_videos(self, data: str) -> None:
+        """Refuse to show videos that the metrics of a data set do not come from.
 
         Raises:
-            DataError: it was evaluated on other videos of the data set than it was trained with.
+            DataError: the run was evaluated on other videos of the data set than those of its training.
         """
-        if not self.is_own(data):
+        if not self.evaluates_own_videos(data):
             raise DataError(
                 f"'{self.folder}' was evaluated on other videos of {data} than those it was trained with: "
                 "there is no picture of them.",
@@ -98,51 +103,85 @@ class Run:
             )
 
 
-@dataclass(frozen=True)
-class Collected:
-    """Runs with figures, runs that failed, and one sentence for each thing a reader has to know."""
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """What some folders hold.
 
-    runs: tuple[Run, ...]
+    Attributes:
+        evaluated: Runs with metrics, the oldest first.
+        failed: Runs that did not reach an evaluation.
+        notes: One sentence for each thing that a reader has to know.
+        frame: See :func:`runs`.
+    """
+
+    evaluated: tuple[Run, ...]
     failed: tuple[Run, ...]
     notes: tuple[str, ...]
+    frame: DataFrame
+
+    def of_two(self, first: str, second: str) -> Runs:
+        """The runs of two methods alone: what is wrong with the others does not matter.
+
+        Raises:
+            UsageError: a method has no run, or it is named twice.
+        """
+        for method in (first, second):
+            check_known("method", method, self.frame["method"])
+        if first == second:
+            raise UsageError(f"'{first}' is compared with itself.", "Name two methods.")
+        evaluated, failed = (
+            tuple(run for run in some if run.method in (first, second))
+            for some in (self.evaluated, self.failed)
+        )
+        return Runs(evaluated, failed, self.notes, self.frame[self.frame["method"].isin((first, second))])
 
 
-def collect(paths: Sequence[Path] = (), split: str = "test") -> Collected:
-    """Read run folders, or all in a folder such as a benchmark's.
+def runs(*folders: Path | str, split: str = "test") -> DataFrame:
+    """Runs and what they reached: one row for each run, data set and metric.
+
+    Columns: ``data``, ``method``, ``setup``, ``metric``, ``seed``, ``value`` in percent (missing for a failed
+    run), ``error``, ``ablation``, ``settings`` (a hash of all of the recipe but its seed and name),
+    ``recipe`` (the recipe's own hash), ``manifest`` (a hash of the evaluated videos) and ``folder``.
 
     Args:
-        paths: Folders; none for the newest one under the runs' folder that holds an evaluated run.
+        folders: Run folders, or folders of them; none for the newest that holds an evaluated run.
         split: Whose evaluation to read: "test" or "val".
 
     Raises:
         DataError: no such folder, or nothing in it has been evaluated.
     """
-    found: list[Run] = []
-    left_out: dict[str, list[str]] = defaultdict(list)
+    return read_runs([Path(folder) for folder in folders], split).frame
+
+
+def read_runs(paths: Sequence[Path] = (), split: str = "test") -> Runs:
+    """Read run folders, or all in a folder such as a benchmark's; arguments and errors as of :func:`runs`."""
     folders: dict[Path, Path] = {}
     for path in paths or [_newest()]:
         for folder in _expand(path):
             folders.setdefault(folder.resolve(), folder)
     short = abbreviations(chain.from_iterable(_modalities(read_json(f / SUMMARY)) for f in folders.values()))
+    read: list[Run] = []
+    omitted: dict[str, list[str]] = defaultdict(list)
     for folder in folders.values():
         if read_json(folder / CELL).get("phase") == "tune":
             continue
         run = _read(folder, split, short)
         if isinstance(run, Run):
-            found.append(run)
+            read.append(run)
         else:
-            left_out[run].append(str(folder))
-    notes = [clean(f"Left out, {reason}: {listed(names)}.") for reason, names in left_out.items()]
-    runs = [run for run in found if run.error is None]
-    if not runs:
+            omitted[run].append(str(folder))
+    notes = [clean(f"Left out, {reason}: {listed(names)}.") for reason, names in omitted.items()]
+    evaluated = sorted((run for run in read if run.error is None), key=lambda run: run.written)
+    if not evaluated:
         where = ", ".join(f"'{path}'" for path in paths) or f"'{runs_dir()}'"
         raise DataError(
             f"No evaluated run in {where}.", "\n  ".join([*notes, "Evaluate with `ccl eval RUN`."])
         )
-    kept, repeated = _newest_of_each_seed(runs)
-    done = {(run.method, run.setup, run.seed) for run in kept}
-    failed = [run for run in found if run.error and (run.method, run.setup, run.seed) not in done]
-    return Collected(tuple(kept), tuple(failed), (*notes, *map(clean, repeated)))
+    done = {(run.method, run.setup, run.seed) for run in evaluated}
+    failed = [run for run in read if run.error and (run.method, run.setup, run.seed) not in done]
+    frame, repeats = _newest_of_repeats(_frame(evaluated, failed))
+    counted = tuple(run for run in evaluated if str(run.folder) in set(frame["folder"]))
+    return Runs(counted, tuple(failed), (*notes, *map(clean, repeats)), frame)
 
 
 def abbreviations(modalities: Iterable[str]) -> dict[str, str]:
@@ -156,27 +195,25 @@ def abbreviations(modalities: Iterable[str]) -> dict[str, str]:
     return {name: next(filter(alone, starts[name]), name).capitalize() for name in names}
 
 
-def seedless(recipe: Recipe | None) -> str:
+def seedless(recipe: Recipe) -> str:
     """Hash over all that decides a result except the seed; the recipe's name aside."""
-    if recipe is None:
-        return ""
     train = recipe.train.model_copy(update={"seed": 0})
     return recipe.model_copy(update={"name": "run", "train": train}).hash()
 
 
-def check_known(what: str, name: str, known: Iterable[str]) -> None:
+def check_known(kind: str, name: str, known: Iterable[str]) -> None:
     """Refuse a name that is not among those known.
 
     Raises:
         UsageError: suggests the nearest one.
     """
-    there = list(dict.fromkeys(known))
-    if name not in there:
-        near = difflib.get_close_matches(name, there, n=1)
+    names = list(dict.fromkeys(known))
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
         suggestion = f"Did you mean '{near[0]}'? " if near else ""
         raise UsageError(
-            f"There is no {what} '{name}' here.",
-            f"{suggestion}There are: {', '.join(each or '(none)' for each in there)}.",
+            f"There is no {kind} '{name}' here.",
+            f"{suggestion}There are: {', '.join(each or '(none)' for each in names)}.",
         )
 
 
@@ -187,10 +224,10 @@ def clean(text: object) -> str:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested sections as dotted keys."""
-    found: dict[str, Any] = {}
+    dotted: dict[str, Any] = {}
     for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        dotted |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return dotted
 
 
 def _newest() -> Path:
@@ -218,19 +255,63 @@ def _runs_in(folder: Path, depth: int) -> Iterator[Path]:
             yield from _runs_in(below, depth - 1)
 
 
+def _frame(evaluated: Sequence[Run], failed: Sequence[Run]) -> DataFrame:
+    from pandas import DataFrame
+
+    rows = [_row(run, *key, value) for run in evaluated for key, value in run.metrics.items()]
+    for run in failed:
+        # Nothing tells for which data a failed run was; the runs beside it do.
+        beside = [other for other in evaluated if other.folder.parent == run.folder.parent]
+        keys = dict.fromkeys(key for other in beside or evaluated for key in other.metrics)
+        rows += [_row(run, *key, float("nan")) for key in keys]
+    return DataFrame(rows)
+
+
+def _row(run: Run, data: str, metric: str, value: float) -> dict[str, object]:
+    return {
+        "data": data,
+        "method": run.method,
+        "setup": run.setup,
+        "metric": metric,
+        "seed": run.seed,
+        "value": value,
+        "error": run.error or "",
+        "ablation": run.ablation,
+        "settings": run.settings,
+        "recipe": run.hash,
+        "manifest": run.manifests.get(data, ""),
+        "folder": str(run.folder),
+    }
+
+
+def _newest_of_repeats(frame: DataFrame) -> tuple[DataFrame, list[str]]:
+    """Of runs that repeat each other keep the newest, data set by data set, and say which those are."""
+    repeats = frame.groupby(["data", "method", "setup", "seed", "settings", "error"], sort=False)["folder"]
+    notes = []
+    for (data, method, setup, seed, *_, error), folders in repeats.unique().items():
+        *older, newest = folders
+        if older and not error:
+            notes.append(
+                f"{f'{method} {setup}'.rstrip()}, seed {seed}, was run {len(folders)} times with one recipe: "
+                f"on {data} the newest counts, {newest}; not {listed(older)}."
+            )
+    newest = repeats.transform("last")
+    return frame[(frame["folder"] == newest) | (frame["error"] != "")], notes
+
+
 def _read(folder: Path, split: str, short: Mapping[str, str]) -> Run | str:
     """A run, or why it does not count."""
     summary, cell, error = (read_json(folder / name) for name in (SUMMARY, CELL, ERROR))
-    figures, manifests = _figures(folder, summary, split)
+    metrics, manifests = _metrics(folder, summary, split)
     try:
         recipe = _recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
     except CclError as problem:
         return f"its recipe cannot be read ({clean(problem.message)})"
-    if not figures and not error:
+    if not metrics and not error:
         return f"not evaluated on its {split} videos yet"
-    if figures and not summary.get("finished", True):
+    if metrics and not summary.get("finished", True):
         return "stopped before its end"
-    if figures and recipe is None:
+    if metrics and recipe is None:
         return f"no {RECIPE} says how it was trained"
     derived = _derived(recipe, summary, short) if recipe else {}
     labels = derived | {key: cell[key] for key in ("method", "setup", "table") if key in cell}
@@ -238,21 +319,22 @@ def _read(folder: Path, split: str, short: Mapping[str, str]) -> Run | str:
         folder=folder,
         method=clean(labels.get("method", folder.name)),
         setup=clean(labels.get("setup", "")),
-        table=labels.get("table", MAIN),
+        ablation=labels.get("table") == ABLATION,
         seed=int(cell.get("seed", summary.get("seed", 0))),
         hash=str(summary.get("recipe", "")),
+        settings=seedless(recipe) if recipe else "",
         recipe=recipe,
         modalities=_modalities(summary),
-        figures=figures,
+        metrics=metrics,
         manifests=manifests,
-        own=str(summary.get("data", {}).get("manifest", "")),
-        error=None if figures else clean(error.get("message", "it failed")),
-        written=(folder / SUMMARY).stat().st_mtime_ns if figures else 0,
+        trained_on=str(summary.get("data", {}).get("manifest", "")),
+        error=None if metrics else clean(error.get("message", "it failed")),
+        written=(folder / SUMMARY).stat().st_mtime_ns if metrics else 0,
     )
 
 
 def _recipe(path: Path) -> Recipe:
-    # What a run wrote needs no line numbers: a benchmark's hundred are read in a tenth of a second.
+    # A recipe that a run wrote needs no line numbers: a benchmark's hundred are read in a tenth of a second.
     try:
         text = path.read_text(encoding="utf-8")
         return Recipe.model_validate(yaml_text.parse_own(text, path.name))
@@ -260,22 +342,23 @@ def _recipe(path: Path) -> Recipe:
         return load_recipe(str(path))  # says what is wrong
 
 
-def _figures(
+def _metrics(
     folder: Path, summary: Mapping[str, Any], split: str
 ) -> tuple[dict[tuple[str, str], float], dict[str, str]]:
-    figures: dict[tuple[str, str], float] = {}
+    """Percent by data set and metric, and hashes of the evaluated videos by data set."""
+    metrics: dict[tuple[str, str], float] = {}
     manifests: dict[str, str] = {}
     for name, tasks in summary.get("evaluation", {}).items():
-        data, _, of_split = name.rpartition("-")
-        if of_split != split:
+        data, _, evaluated_split = name.rpartition("-")
+        if evaluated_split != split:
             continue
         for metric, (task, _) in METRICS.items():
             value = tasks.get(task, {}).get(metric)
             if isinstance(value, int | float) and 0 <= value <= 100:
-                figures[data, metric] = float(value)
+                metrics[data, metric] = float(value)
         recorded = read_json(folder / f"eval-{name}.json").get("data") or summary.get("data", {})
         manifests[data] = str(recorded.get("manifest", ""))
-    return figures, manifests
+    return metrics, manifests
 
 
 def _derived(recipe: Recipe, summary: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, str]:
@@ -301,28 +384,3 @@ def _label(name: str, options: Mapping[str, Any], changed: Mapping[str, Any] | N
 
 def _modalities(summary: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name.partition(":")[0] for name in summary.get("teachers", {}))
-
-
-def _newest_of_each_seed(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
-    """Of runs that repeat each other only the newest keeps its figures, data set by data set."""
-    same: dict[tuple[str, object], list[Run]] = defaultdict(list)
-    for run in sorted(runs, key=lambda run: run.written):
-        for data in sorted({data for data, _ in run.figures}):
-            same[data, (run.method, run.setup, run.seed, seedless(run.recipe))].append(run)
-    counting: dict[Path, tuple[Run, set[str]]] = {}
-    for (data, _), again in same.items():
-        counting.setdefault(again[-1].folder, (again[-1], set()))[1].add(data)
-    notes = [
-        f"{again[-1].label}, seed {again[-1].seed}, was run {len(again)} times with one recipe: on {data} "
-        f"the newest counts, {again[-1].folder}; not {listed([run.folder for run in again[:-1]])}."
-        for (data, _), again in same.items()
-        if len(again) > 1
-    ]
-    return [_on(run, datasets) for run, datasets in counting.values()], notes
-
-
-def _on(run: Run, datasets: Collection[str]) -> Run:
-    """The run as if it had been evaluated on these alone."""
-    figures = {key: value for key, value in run.figures.items() if key[0] in datasets}
-    manifests = {data: value for data, value in run.manifests.items() if data in datasets}
-    return replace(run, figures=figures, manifests=manifests)

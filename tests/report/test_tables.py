@@ -2,29 +2,25 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import re
-import statistics
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ccl_cli.errors import DataError, UsageError
-from ccl_cli.report import latex, markdown, records, terminal
-from ccl_cli.report.collect import Run, collect
-from ccl_cli.report.layout import blocks, entry, lay_out
-from ccl_cli.report.table import Cell, Column, summarise, tables
+from ccl_cli.report.results import load_results
+from ccl_cli.report.tables import Column, block, blocks, entry, tables
+from ccl_cli.report.writers import csv_tables, json_tables, latex_tables, markdown_tables, terminal_tables
 from tests.report.folders import write_bench, write_cell, write_failed, write_run
 
 RUNS = Path("runs")
 
 
 def summary(*paths: Path):
-    return summarise(collect(paths))
+    return load_results(paths)
 
 
 def one(number: int, *paths: Path, **rest):
@@ -44,31 +40,25 @@ def texts(table) -> list[list[str]]:
 # ---- mean and deviation
 
 
-def a_cell(values: list[float]) -> Cell:
-    runs = [
-        Run(Path(str(seed)), "m", "A", "main", seed, figures={("d", "top1"): value})
-        for seed, value in enumerate(values)
-    ]
-    return Cell("d", "m", "A", "top1", tuple(runs))
+@pytest.fixture
+def a_cell(monkeypatch, tmp_path):
+    """A cell of runs with these values."""
+    numbers = itertools.count()
+
+    def made(*values):
+        root = tmp_path / str(next(numbers))
+        for seed, value in enumerate(values):
+            write_cell(root, "ccl", "A", seed, top1=value, data="d")
+        return load_results([root]).cells["d", "ccl", "A", "top1"]
+
+    return made
 
 
-@given(st.lists(st.floats(0, 100), min_size=2, max_size=9))
-def test_mean_and_sample_deviation(values):
-    cell = a_cell(values)
-    assert cell.mean == pytest.approx(sum(values) / len(values), abs=1e-9)
-    assert cell.sd == pytest.approx(np.std(values, ddof=1), abs=1e-7)
-    assert cell.sd == pytest.approx(statistics.stdev(values), abs=1e-12)
-    assert cell.n == len(values)
-
-
-def test_by_hand():
-    cell = a_cell([61.0, 64.0, 70.0])  # mean 65; squares 16 + 1 + 25 = 42, over 2: 21
-    assert (cell.mean, cell.sd) == (65.0, pytest.approx(math.sqrt(21)))
-
-
-def test_one_seed_has_no_deviation_and_none_no_mean():
-    assert (a_cell([3.0]).mean, a_cell([3.0]).sd) == (3.0, None)
-    assert (a_cell([]).mean, a_cell([]).sd) == (None, None)
+def test_mean_and_sample_deviation_over_seeds(a_cell):
+    cell = a_cell(61.0, 64.0, 70.0)  # mean 65; squares 16 + 1 + 25 = 42, over 2: 21
+    assert (cell.mean, cell.sd, cell.n) == (65.0, pytest.approx(math.sqrt(21)), 3)
+    assert (a_cell(3.0).mean, a_cell(3.0).sd) == (3.0, None)
+    assert a_cell(57.1, 57.1, 57.1).sd == pytest.approx(0, abs=1e-9)
 
 
 # ---- layout
@@ -164,7 +154,7 @@ def test_the_papers_figures_stand_beside_ours():
     write_cell(RUNS / "x", "baseline", "", top1=40.0)
     table = one(1, RUNS / "x", printed=True)
     assert texts(table) == [["baseline", "40.0", "57.5"], ["cckd", "*50.0", "66.3"]]
-    assert lay_out(table, table.columns, named=True).labels == ("baseline", "cckd (COR)")
+    assert [label for label, _ in block(table, table.columns).rows] == ["baseline", "cckd (COR)"]
 
 
 # ---- what is not averaged, and what is said
@@ -188,12 +178,6 @@ def test_a_refusal_names_even_what_hardly_matters():
     write_cell(RUNS / "x", "ccl", "AI", 1, top1=50.0, eval={"batch_size": 8})
     with pytest.raises(UsageError, match=r"eval.batch_size=32 in .*; eval.batch_size=8 in"):
         summary()
-
-
-def test_the_same_label_on_two_data_sets_may_have_two_recipes():
-    write_cell(RUNS / "x", "ccl", "AI", data="d1", top1=50.0, train={"batch_size": 16})
-    write_cell(RUNS / "y", "ccl", "AI", data="d2", top1=50.0, train={"batch_size": 64})
-    assert summary(RUNS).notes == ()
 
 
 def test_notes_on_what_is_hard_to_compare():
@@ -226,7 +210,7 @@ def bench():
 
 def test_narrow_terminals_get_more_tables(bench):
     table = bench[0][1]
-    widest = lambda count: len(blocks(table, lambda block: len(block.header) <= count))  # noqa: E731
+    widest = lambda count: len(blocks(table, lambda each: len(each.header) <= count))  # noqa: E731
     assert (widest(9), widest(8), widest(3), widest(1)) == (1, 3, 3, 3)
 
 
@@ -234,21 +218,13 @@ def test_narrow_terminals_get_more_tables(bench):
 def test_no_line_is_wider_than_the_terminal(bench, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     for plain in (True, False):
-        assert max(map(len, terminal.table(*bench, plain=plain).splitlines())) <= columns
-
-
-def test_a_width_of_ones_own_counts_whatever_the_terminal(bench, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
-    wide = terminal.table(*bench, plain=True, width=140)
-    assert 100 < max(map(len, wide.splitlines())) <= 140
-    monkeypatch.setenv("COLUMNS", "200")
-    assert terminal.table(*bench, plain=True, width=140) == wide
+        assert max(map(len, terminal_tables(*bench, plain=plain).splitlines())) <= columns
 
 
 def test_plain_text(bench, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     found, known = bench
-    assert terminal.table(found[:1], known, plain=True).split("\n\n")[:2] == [
+    assert terminal_tables(found[:1], known, plain=True).split("\n\n")[:2] == [
         "Table 1. Video recognition: ucf51-split1, top-1 (%)\n"
         "method    A                 I            AI\n"
         "baseline  58.0 ± 1.0        58.0 ± 1.0   58.0 ± 1.0\n"
@@ -262,27 +238,27 @@ def test_plain_text(bench, monkeypatch):
 
 
 def test_every_figure_can_be_traced(bench):
-    text = terminal.table(*bench, plain=True, runs=True)
+    text = terminal_tables(*bench, plain=True, runs=True)
     ours = [run for cell in bench[1].cells.values() for run in cell.runs]
     assert all(f"seed {run.seed} {run.hash} {run.folder}" in text for run in ours)
     assert "rkd A: seed 0 failed runs/b/failed-rkd-A-s0" in text
-    folded = markdown.table(*bench).partition("<details>")[2].replace("\\", "")
+    folded = markdown_tables(*bench).partition("<details>")[2].replace("\\", "")
     assert all(f"seed {run.seed} {run.hash} {run.folder}" in folded for run in ours)
     assert folded.rstrip().endswith("</details>")
 
 
 def test_markdown(bench):
-    text = markdown.table(*bench)
+    text = markdown_tables(*bench)
     assert "| method | A | I | AI |\n| --- | ---: | ---: | ---: |\n| baseline | 58.0 ± 1.0 |" in text
     assert "| ccl | **64.5** ± 0.5 | **66.0** ± 0.5 | **67.5** ± 0.5 |" in text
     assert "| (b) ccl w L\\_ct | 61.2" in text
-    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
-        assert len({line.count("|") for line in block.splitlines()}) == 1
+    for lines in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        assert len({line.count("|") for line in lines.splitlines()}) == 1
     assert "- Failed (The loss is not finite): cckd A seed 2" in text
 
 
 def test_csv_and_json_hold_the_figures_unrounded(bench):
-    rows = list(csv.DictReader(io.StringIO(records.table_csv(*bench))))
+    rows = list(csv.DictReader(io.StringIO(csv_tables(*bench))))
     (row,) = [r for r in rows if (r["method"], r["setup"], r["metric"]) == ("cckd", "A", "top1")]
     assert (float(row["mean"]), float(row["sd"])) == (61.25, pytest.approx(math.sqrt(0.125)))
     assert (row["n"], row["failed"], row["paper"], row["seeds"]) == ("2", "1", "57.7", "0;1")
@@ -290,7 +266,7 @@ def test_csv_and_json_hold_the_figures_unrounded(bench):
     assert re.fullmatch(r"[0-9a-f]{8};[0-9a-f]{8}", row["recipes"])
     keys = [(r["data"], r["method"], r["setup"], r["metric"]) for r in rows]
     assert len(keys) == len(set(keys)) == (1 + 4 * 3) * 4 + 2 * 3
-    record = json.loads(records.table_json(*bench))
+    record = json.loads(json_tables(*bench))
     assert [figure["mean"] for figure in record["figures"]] == [
         float(r["mean"]) if r["mean"] else None for r in rows
     ]
@@ -302,7 +278,7 @@ def test_csv_and_json_hold_the_figures_unrounded(bench):
 def test_no_cell_of_a_csv_is_a_formula(sign):
     write_cell(RUNS / "x", f"{sign}HYPERLINK(1)", "A", method="ccl", top1=50.0, data=f"{sign}d")
     found = summary()
-    (row,) = csv.DictReader(io.StringIO(records.table_csv(tables(found), found)))
+    (row,) = csv.DictReader(io.StringIO(csv_tables(tables(found), found)))
     assert (row["method"], row["data"]) == (f"'{sign}HYPERLINK(1)", f"'{sign}d")
 
 
@@ -322,7 +298,7 @@ def well_formed(text: str) -> None:
 
 @pytest.mark.parametrize("printed", [False, True])
 def test_latex(bench, printed):
-    text = latex.table(tables(bench[1], printed=printed), bench[1])
+    text = latex_tables(tables(bench[1], printed=printed), bench[1])
     well_formed(text)
     theirs = " & 64.9" if printed else ""
     assert rf"CCL & \textbf{{64.5}} $\pm$ 0.5{theirs} & \textbf{{66.0}}" in text
@@ -340,11 +316,11 @@ def test_hostile_labels_stay_text():
         cell = {"method": other, "setup": "A", "seed": 0, "table": "main", "phase": "final"}
         (folder / "cell.json").write_text(json.dumps(cell))
     found = summary()
-    tex = latex.table(tables(found), found)
+    tex = latex_tables(tables(found), found)
     well_formed(tex)
     assert (
         r"50\%\_a\&b\#\$\textasciicircum{}\textasciitilde{}\textbackslash{}\{x\}$|$$<$i$>$[red]*y*`z`" in tex
     )
-    shown = [line for line in markdown.table(tables(found), found).splitlines() if line.startswith("| 50")]
+    shown = [line for line in markdown_tables(tables(found), found).splitlines() if line.startswith("| 50")]
     assert shown == [r"| 50%\_a&b#$^~\\{x}\|\<i\>\[red\]\*y\*\`z\` | **50.0** |"]
-    assert label in terminal.table(tables(found), found, plain=False)
+    assert label in terminal_tables(tables(found), found, plain=False)

@@ -1,0 +1,206 @@
+"""Two methods compared seed by seed: mean difference, Student's t interval, and a verdict in words."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ccl_cli.errors import UsageError
+from ccl_cli.report.results import Results, setup_place
+from ccl_cli.report.runs import METRICS, check_known
+
+CONFIDENCE = 0.95
+CAUTION = (
+    "Student's t on the differences between runs of one seed: it speaks of the spread over seeds, on one "
+    "list of videos. The p values are not corrected for the number of comparisons."
+)
+HEADER = ("setup", "difference", "95 % interval", "p", "seeds", "won/tied/lost")
+_ROUNDING = 1e-9  # percentage points
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method against another in one column, over the seeds they have in common.
+
+    Attributes:
+        differences: First minus second, in percentage points, by seed.
+        unpaired: Seeds that only one of the two has.
+    """
+
+    data: str
+    setup: str
+    metric: str
+    first: str
+    second: str
+    differences: dict[int, float]
+    unpaired: tuple[int, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return len(self.differences)
+
+    @cached_property
+    def mean(self) -> float | None:
+        """Mean difference."""
+        return statistics.fmean(self.differences.values()) if self.n else None
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % confidence interval of the mean difference; None without a spread to build it on."""
+        return t_interval(list(self.differences.values()))
+
+    @cached_property
+    def p(self) -> float | None:
+        """Two-sided p value of "no difference"; None without an interval."""
+        test = _t_test(list(self.differences.values()))
+        return None if test is None else float(test.pvalue)
+
+    @property
+    def wins_ties_losses(self) -> tuple[int, int, int]:
+        """Of the first method."""
+        signs = [(value > 0) - (value < 0) for value in self.differences.values()]
+        return signs.count(1), signs.count(0), signs.count(-1)
+
+    @property
+    def title(self) -> str:
+        """Title of a table of comparisons on one data set."""
+        name = METRICS[self.metric][1]
+        return f"{self.first} minus {self.second} on {self.data}, {name} (percentage points)"
+
+    @property
+    def row(self) -> list[str]:
+        """Texts below :data:`HEADER`."""
+        p = "" if self.p is None else f"{self.p:.3f}" if self.p >= 0.0005 else "< 0.001"
+        counts = "/".join(map(str, self.wins_ties_losses))
+        return [self.setup or "-", *self.texts(2), p, str(self.n), counts]
+
+    def texts(self, digits: int) -> list[str]:
+        """The mean difference and its interval, where there are any."""
+        if self.mean is None:
+            return ["", ""]
+        mean, *interval = [f"{number:+.{digits}f}" for number in (self.mean, *(self.interval or ()))]
+        return [mean, " to ".join(interval)]
+
+    @property
+    def sentence(self) -> str:
+        """What these runs allow to say, and no more."""
+        if not self.unpaired:
+            return self._verdict
+        seeds = ", ".join(map(str, self.unpaired))
+        have = f"Seeds {seeds} have" if len(self.unpaired) > 1 else f"Seed {seeds} has"
+        return f"{self._verdict} {have} no partner."
+
+    @property
+    def _verdict(self) -> str:
+        where = f" in {self.setup}" if self.setup else ""
+        if self.mean is None or self.n < 2:
+            have, lacking = ("one seed", "one is") if self.n else ("no seed", "two are")
+            return (
+                f"{self.first} and {self.second} have {have} in common{where}; "
+                f"an interval needs at least two: {lacking} lacking."
+            )
+        if self.interval is None:
+            return (
+                f"All {self.n} seeds give the same difference{where}, {self.mean:+.1f} points: "
+                "without a spread there is no interval."
+            )
+        low, high = self.interval
+        if low <= 0 <= high:
+            return f"These {self.n} seeds do not tell {self.first} and {self.second} apart{where}."
+        better, worse = (self.first, self.second) if self.mean > 0 else (self.second, self.first)
+        near, far = sorted((abs(low), abs(high)))
+        return (
+            f"{better} is better than {worse}{where}, by {near:.1f} to {far:.1f} points "
+            f"(95 % confidence, {self.n} seeds)."
+        )
+
+
+def compare(
+    results: Results, first: str, second: str, metric: str = "top1", setups: Sequence[str] = ()
+) -> list[Comparison]:
+    """Compare two methods in every column that one of them has.
+
+    Args:
+        results: Of the runs of both.
+        first: A row of the tables.
+        second: Another.
+        metric: What is compared.
+        setups: Only these columns.
+
+    Raises:
+        UsageError: no such column or metric.
+    """
+    check_known("metric", metric, METRICS)
+    columns = _columns(results, (first, second), metric)
+    if not columns:
+        raise UsageError(f"These runs have no {METRICS[metric][1]}.", "`ccl eval RUN` evaluates both tasks.")
+    for setup in setups:
+        check_known("setup", setup, [each for _, each in columns])
+    return [
+        _compare(results, data, setup, metric, first, second)
+        for data, setup in columns
+        if not setups or setup in setups
+    ]
+
+
+def against_baseline(
+    results: Results, methods: Sequence[str], baseline: str, metrics: Sequence[str]
+) -> list[list[str]]:
+    """A header, and a row of texts for each method and setup: by how much it differs in each metric."""
+    pairs = {
+        (method, pair.setup, metric): pair
+        for method in methods
+        for metric in metrics
+        if any((cell.method, cell.metric) == (method, metric) for cell in results.cells.values())
+        for pair in compare(results, method, baseline, metric)
+    }
+    header = ["method", "setup", *(text for name in metrics for text in (METRICS[name][1], "95 % interval"))]
+    rows = []
+    for method, setup in dict.fromkeys((method, setup) for method, setup, _ in pairs):
+        in_metrics = [pairs.get((method, setup, metric)) for metric in metrics]
+        texts = [text for pair in in_metrics for text in (pair.texts(1) if pair else ["", ""])]
+        rows.append([method, setup or "-", *texts])
+    return [header, *rows]
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's t interval of the mean at 95 %; None without a spread."""
+    test = _t_test(values)
+    if test is None:
+        return None
+    low, high = test.confidence_interval(CONFIDENCE)
+    return float(low), float(high)
+
+
+def _t_test(values: Sequence[float]) -> Any:
+    """The mean against zero, which for differences is the paired test; None without a spread."""
+    if len(values) < 2 or statistics.stdev(values) <= _ROUNDING:
+        return None
+    from scipy import stats
+
+    return stats.ttest_1samp(values, 0.0)
+
+
+def _columns(results: Results, methods: Sequence[str], metric: str) -> list[tuple[str, str]]:
+    """Data sets and setups in which one of the methods has the metric."""
+    columns = []
+    for data in results.datasets:
+        setups = {
+            cell.setup
+            for cell in results.cells.values()
+            if (cell.data, cell.metric) == (data, metric) and cell.method in methods
+        }
+        columns += [(data, setup) for setup in sorted(setups - {""} or setups, key=setup_place)]
+    return columns
+
+
+def _compare(results: Results, data: str, setup: str, metric: str, first: str, second: str) -> Comparison:
+    cells = (results.find(data, method, setup, metric) for method in (first, second))
+    ours, theirs = (cell.values if cell else {} for cell in cells)
+    differences = {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
+    unpaired = tuple(sorted(ours.keys() ^ theirs.keys()))
+    return Comparison(data, setup, metric, first, second, differences, unpaired)

@@ -1,0 +1,295 @@
+"""What runs reached: means over seeds, the best method, and what a reader has to know about them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.errors import UsageError
+from ccl_cli.report import paper
+from ccl_cli.report.runs import METRICS, Run, Runs, abbreviations, clean, flat, read_runs
+from ccl_cli.report.style import LIGHT, SERIES
+from ccl_cli.utils.sentences import listed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+BASELINE = "baseline"
+# Rows of one table may differ in these settings, in no others.
+_METHOD_SETTINGS = ("name", "description", "data", "teachers", "method", "train.seed")
+_UNHASHED = (
+    "bench",
+    "methods",
+    *(f"train.{key}" for key in ("workers", "log_every", "checkpoint_every", "max_skipped", "tracker")),
+)
+_HARMLESS = (*_UNHASHED, "max_unreadable", "eval.batch_size")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One metric of one method in one setup: the same recipe over several seeds.
+
+    Attributes:
+        runs: Evaluated runs, by seed.
+        failed: Runs that did not reach an evaluation.
+        values: Percent, by seed.
+        mean: Mean over seeds; None without any.
+        sd: Sample standard deviation over seeds, with n - 1; None for fewer than two.
+    """
+
+    data: str
+    method: str
+    setup: str
+    metric: str
+    runs: tuple[Run, ...]
+    failed: tuple[Run, ...]
+    values: Mapping[int, float]
+    mean: float | None
+    sd: float | None
+
+    @property
+    def label(self) -> str:
+        """Row and column, for sentences."""
+        return f"{self.method} {self.setup}".rstrip()
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """All cells of some runs, and which of them matter most.
+
+    Attributes:
+        cells: By data set, method, setup and metric, in the paper's order.
+        notes: What a reader has to know.
+        split: Whose evaluation was read.
+    """
+
+    runs: Runs
+    cells: Mapping[tuple[str, str, str, str], Cell]
+    notes: tuple[str, ...]
+    split: str
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """Data sets, the paper's first."""
+        return sorted({cell.data for cell in self.cells.values()}, key=paper.place)
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Methods, in the paper's order."""
+        return list(dict.fromkeys(sorted((cell.method for cell in self.cells.values()), key=_method_place)))
+
+    @cached_property
+    def ablations(self) -> frozenset[str]:
+        """Methods that are ablations."""
+        return frozenset(run.method for run in (*self.runs.evaluated, *self.runs.failed) if run.ablation)
+
+    @cached_property
+    def modalities(self) -> dict[str, str]:
+        """What the letters of the setups stand for."""
+        everyone = (*self.runs.evaluated, *self.runs.failed)
+        names = abbreviations(name for run in everyone for name in run.modalities)
+        return {letters: name for name, letters in names.items()}
+
+    @cached_property
+    def data(self) -> str:
+        """The data set that most runs were evaluated on."""
+        evaluated = self.runs.frame[self.runs.frame["error"] == ""]
+        counts = evaluated.groupby("data")["folder"].nunique().to_dict()
+        return max(self.datasets, key=lambda data: int(counts.get(data, 0)))
+
+    @cached_property
+    def metric(self) -> str:
+        """The metric by which methods are ranked."""
+        available = {cell.metric for cell in self.cells.values() if cell.data == self.data and cell.runs}
+        return next(metric for metric in METRICS if metric in available)
+
+    @cached_property
+    def best(self) -> Cell:
+        """The highest mean of a method with teachers, ablations aside; of any, if there is no such method."""
+        cells = [cell for cell in self.ranked() if cell.mean is not None]
+        taught = [cell for cell in cells if cell.method not in {BASELINE, *self.ablations}]
+        return max(taught or cells, key=lambda cell: cell.mean or 0.0)
+
+    @cached_property
+    def baseline(self) -> Cell | None:
+        """The student without teachers, unless it is the best there is."""
+        cell = self.find(self.data, BASELINE, "", self.metric)
+        return cell if cell and cell.runs and cell is not self.best else None
+
+    @property
+    def best_run(self) -> Run:
+        """The run whose videos are shown: the best method's first seed."""
+        return self.best.runs[0]
+
+    @property
+    def setups(self) -> list[str]:
+        """Setups of the data set, the paper's first."""
+        setups = {cell.setup for cell in self.ranked() if cell.runs}
+        return sorted(setups - {""} or setups, key=setup_place)
+
+    @property
+    def data_runs(self) -> list[Run]:
+        """The data set's runs, in the tables' order."""
+        return [run for cell in self.ranked() for run in cell.runs]
+
+    def find(self, data: str, method: str, setup: str, metric: str) -> Cell | None:
+        """A cell; a method without teachers stands in every column."""
+        return self.cells.get((data, method, setup, metric)) or self.cells.get((data, method, "", metric))
+
+    def ranked(self, setup: str | None = None) -> list[Cell]:
+        """Cells of the data set and metric; those of one setup and of methods without teachers, if named."""
+        return [
+            cell
+            for cell in self.cells.values()
+            if (cell.data, cell.metric) == (self.data, self.metric)
+            and (setup is None or cell.setup in (setup, ""))
+        ]
+
+    def colour(self, method: str) -> str:
+        """A method's colour, the same in all figures."""
+        return LIGHT[self.colour_name(method)]
+
+    def colour_name(self, method: str) -> str:
+        """The name of that colour in the palettes."""
+        if method == BASELINE:
+            return "ink"
+        known = ["ccl", *(name for name in paper.METHODS if name not in ("ccl", BASELINE))]
+        known += [name for name in self.methods if name not in (*known, BASELINE)]
+        return f"s{known.index(method) % SERIES}"
+
+
+def load_results(paths: Sequence[Path] = (), split: str = "test") -> Results:
+    """Read and summarise runs; errors as of :func:`ccl_cli.report.runs.runs` and :func:`summarise`."""
+    return summarise(read_runs(paths, split), split)
+
+
+def summarise(runs: Runs, split: str = "test") -> Results:
+    """Average runs that differ in their seed alone.
+
+    Raises:
+        UsageError: runs with one label come from different recipes.
+    """
+    by_folder = {str(run.folder): run for run in (*runs.evaluated, *runs.failed)}
+    groups = runs.frame.groupby(["data", "method", "setup", "metric"], sort=False)
+    cells = [_cell(key, group.sort_values("seed", kind="stable"), by_folder) for key, group in groups]
+    cells.sort(key=_cell_place)
+    failures = runs.frame[runs.frame["error"] != ""].drop_duplicates("folder")
+    evaluations = runs.frame[runs.frame["error"] == ""].drop_duplicates(["data", "folder"])
+    for (data, _, _), group in evaluations.groupby(["data", "method", "setup"], sort=False):
+        _check_one_recipe(data, [by_folder[folder] for folder in group.sort_values("seed")["folder"]])
+    notes = [*runs.notes, *_failures(failures, by_folder)]
+    for data, group in evaluations.groupby("data"):
+        notes += _differences(data, group, by_folder)
+    by_key = {(cell.data, cell.method, cell.setup, cell.metric): cell for cell in cells}
+    return Results(runs, by_key, tuple(map(clean, notes)), split)
+
+
+def setup_place(setup: str) -> tuple[int, str]:
+    """For sorting setups: those of fewer teachers first."""
+    return len(setup), setup
+
+
+def _method_place(method: str) -> tuple[int, str]:
+    order = [*paper.METHODS, *paper.ABLATIONS]
+    return (order.index(method) if method in order else len(order), method)
+
+
+def _cell_place(cell: Cell) -> tuple[object, ...]:
+    order = list(METRICS)
+    return (
+        paper.place(cell.data),
+        _method_place(cell.method),
+        setup_place(cell.setup),
+        order.index(cell.metric),
+    )
+
+
+def _cell(key: tuple[str, str, str, str], group: DataFrame, by_folder: Mapping[str, Run]) -> Cell:
+    evaluated, failed = group[group["error"] == ""], group[group["error"] != ""]
+    values = evaluated["value"]
+    return Cell(
+        *key,
+        runs=tuple(by_folder[folder] for folder in evaluated["folder"]),
+        failed=tuple(by_folder[folder] for folder in failed["folder"]),
+        values=dict(zip(evaluated["seed"].tolist(), values.tolist(), strict=True)),
+        mean=float(values.mean()) if len(values) else None,
+        sd=float(values.std()) if len(values) > 1 else None,
+    )
+
+
+def _failures(failures: DataFrame, by_folder: Mapping[str, Run]) -> Iterator[str]:
+    for reason, folders in failures.groupby("error", sort=False)["folder"]:
+        runs = [by_folder[folder] for folder in folders]
+        names = [f"{run.label} seed {run.seed} ({run.folder})" for run in runs]
+        yield f"Failed ({reason.rstrip('.')}): {listed(names)}."
+
+
+def _check_one_recipe(data: str, runs: Sequence[Run]) -> None:
+    recipes: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        recipes[run.settings].append(run)
+    if len(recipes) > 1:
+        differences = _differing_settings(recipes.values(), ("name", "description", "train.seed", *_UNHASHED))
+        raise UsageError(
+            f"'{runs[0].label}' on {data} comes from {len(recipes)} different recipes, which are not "
+            f"averaged: {'; '.join(differences)}.",
+            f"Name the runs that belong together, for example `ccl report table {runs[0].folder} ...`.",
+        )
+
+
+def _differences(data: str, evaluations: DataFrame, by_folder: Mapping[str, Run]) -> Iterator[str]:
+    """What makes the rows of one data set hard to compare."""
+    videos = evaluations.groupby("manifest", sort=False)["folder"]
+    if len(videos) > 1:
+        parts = (f"{manifest[:8]}: {listed(folders.tolist(), 4)}" for manifest, folders in videos)
+        yield f"The videos of {data} were not the same in all runs: {'; '.join(parts)}."
+    seeds = evaluations.groupby(["method", "setup"], sort=False).size()
+    fewer = [
+        f"{method} {setup}".rstrip() + f" {n}" for (method, setup), n in seeds.items() if n < seeds.max()
+    ]
+    if fewer:
+        yield f"Numbers of seeds differ on {data}: {seeds.max()}, but {listed(fewer, 20)}."
+    settings: dict[str, list[Run]] = defaultdict(list)
+    for run in (by_folder[folder] for folder in evaluations["folder"]):
+        if run.recipe:
+            settings[
+                json.dumps(_settings(run.recipe, (*_METHOD_SETTINGS, *_HARMLESS)), sort_keys=True)
+            ].append(run)
+    if len(settings) > 1:
+        differing = _differing_settings(settings.values(), (*_METHOD_SETTINGS, *_HARMLESS))
+        yield f"Rows of {data} differ in more than their method: {'; '.join(differing)}."
+
+
+def _differing_settings(groups: Iterable[Sequence[Run]], ignored: Sequence[str]) -> list[str]:
+    """For each group of runs with one recipe: the settings that only it has, and its folders."""
+    known = [(_settings(runs[0].recipe, ignored), runs) for runs in groups if runs[0].recipe]
+    keys = dict.fromkeys(key for settings, _ in known for key in settings)
+    differing = [key for key in keys if len({json.dumps(settings.get(key)) for settings, _ in known}) > 1]
+    return [
+        ", ".join(
+            f"{key}={'default' if settings.get(key) is None else settings[key]}" for key in differing[:4]
+        )
+        + f" in {listed([run.folder for run in runs], 4)}"
+        for settings, runs in known
+    ]
+
+
+def _settings(recipe: Recipe, ignored: Sequence[str]) -> dict[str, object]:
+    """A recipe's values by dotted key, without the sections that are ignored."""
+    values = flat(recipe.model_dump(mode="json"))
+    return {
+        key: value
+        for key, value in values.items()
+        if not f"{key}.".startswith(tuple(f"{i}." for i in ignored))
+    }
