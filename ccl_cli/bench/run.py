@@ -25,7 +25,7 @@ from ccl_cli.utils.progress import Reporter
 
 # Mean top-1 by factor, by row and column.
 Scores = Mapping[tuple[str, str], Mapping[float, float]]
-# Its name, and the share of the training list that is set aside.
+# Its name, and the share of the training split that is set aside.
 _Data = tuple[str | None, float]
 _log = logging.getLogger("ccl")
 

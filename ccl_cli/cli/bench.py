@@ -51,7 +51,7 @@ def bench(
         bool,
         typer.Option(
             "--tune",
-            help="First choose each method's weight on videos held out of the training list.",
+            help="First choose each method's weight on videos held out of the training split.",
             rich_help_panel=OPTIMISATION,
         ),
     ] = False,

@@ -69,7 +69,7 @@ Method = Annotated[
     ),
 ]
 Epochs = Annotated[
-    int | None, typer.Option(help="Passes over the training list.", rich_help_panel=OPTIMISATION)
+    int | None, typer.Option(help="Passes over the training split.", rich_help_panel=OPTIMISATION)
 ]
 BatchSize = Annotated[
     int | None, typer.Option(help="Videos per step, over all processes.", rich_help_panel=OPTIMISATION)

@@ -131,7 +131,7 @@ def fit(
         ),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(min=1, help="Passes over the training list.", rich_help_panel=OPTIMISATION)
+        int, typer.Option(min=1, help="Passes over the training split.", rich_help_panel=OPTIMISATION)
     ] = 30,
     lr: Annotated[
         float | None,

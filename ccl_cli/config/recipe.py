@@ -120,7 +120,7 @@ class Optim(_Section):
 class Train(_Section):
     """The run."""
 
-    epochs: PositiveInt = Field(300, description="Passes over the training list (official code).")
+    epochs: PositiveInt = Field(300, description="Passes over the training split (official code).")
     batch_size: PositiveInt = Field(16, description="Videos per step over all processes together.")
     accumulation: PositiveInt = Field(1, description="Micro-batches per step; contrast stays within one.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -168,13 +168,13 @@ class Evaluation(_Section):
 
 
 class Tune(_Section):
-    """How a benchmark chooses each method's weight: on videos held out of the training list."""
+    """How a benchmark chooses each method's weight: on videos held out of the training split."""
 
     grid: Annotated[tuple[Positive, ...], AfterValidator(_distinct)] = Field(
         (0.01, 0.1, 1.0, 10.0), min_length=1, description="Factors on a method's own weight."
     )
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="Share of the training list to choose on, if the data set has no val split."
+        0.2, description="Share of the training split to choose on, if the data set has no val split."
     )
     seeds: Seeds = Field((0,), description="Seeds of each choice.")
     epochs: PositiveInt | None = Field(None, description="Shorter runs for the choice; default: full ones.")
@@ -243,7 +243,7 @@ class Recipe(_Section):
         0.05, description="Share of a split's videos that may be missing or corrupt before the run stops."
     )
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Share of the training list set aside as the val split."
+        0.0, description="Share of the training split set aside as the val split."
     )
     clip: Clip = Clip()
     optim: Optim = Optim()

@@ -34,7 +34,7 @@ class Setting:
         num_classes: K.
         labels: [N] int64, the class of each training row.
         teachers: In the order in which they were named.
-        epochs: Passes over the training list.
+        epochs: Passes over the training split.
     """
 
     student_dim: int
@@ -95,6 +95,11 @@ class Method(nn.Module):
     uses_teachers: ClassVar[bool] = True
     uses_stages: bool = False
     ce_weight: float = 1.0
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if cls.compare is Method.compare and cls.forward is Method.forward:
+            raise TypeError(f"{cls.__name__} defines neither compare nor forward")
 
     def __init__(self, options: Any, setting: Setting) -> None:
         super().__init__()

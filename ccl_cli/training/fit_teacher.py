@@ -65,7 +65,7 @@ class FitOptions:
     """How to train.
 
     Attributes:
-        epochs: Passes over the training list.
+        epochs: Passes over the training split.
         lr: Highest learning rate; None: 0.003 from random weights, 0.0001 from trained ones.
         batch_size: Videos per step.
         seed: Of everything random.
