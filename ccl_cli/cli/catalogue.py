@@ -45,7 +45,7 @@ def list_students(
 
 @methods_app.command("ls", epilog=examples("ccl methods ls", "ccl methods ls --json"))
 def list_methods(as_json: options.AsJson = False) -> None:
-    """List distillation methods with their papers and options."""
+    """List distillation methods with their papers; --json has their options too."""
     plugins.show(["methods"], load=True, as_json=as_json, describe=_paper)
 
 

@@ -99,8 +99,10 @@ def show(
     if as_json:
         print(json.dumps(entries))
         return
-    columns = list(dict.fromkeys([*COLUMNS, *(column for entry in entries for column in entry)]))
-    console.print_table(columns, [[_cell(entry.get(column, "")) for column in columns] for entry in entries])
+    columns = dict.fromkeys(column for entry in entries for column, value in entry.items() if _short(value))
+    console.print_table(
+        list(columns), [[_cell(entry.get(column, "")) for column in columns] for entry in entries]
+    )
     if left_out:
         print("\nBroken, and not in the list:")
         print("\n".join(f"  {problem}" for problem in left_out))
@@ -123,7 +125,10 @@ def _entry(
     return dict(zip(COLUMNS, values, strict=True)) | more
 
 
+def _short(value: Any) -> bool:
+    """Whether a value fits a table; options are for ``--json`` and ``ccl plugins info``."""
+    return not isinstance(value, dict)
+
+
 def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(value)
     return f"{value:,}" if isinstance(value, int) else f"{value}"

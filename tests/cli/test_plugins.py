@@ -125,7 +125,7 @@ def test_ls_of_methods_names_papers_and_options(ccl):
     assert methods["rkd"]["paper"] == "Park et al., CVPR 2019"
     assert set(methods["rkd"]["options"]) == {"weight", "distance", "angle", "min_distance"}
     assert all(entry["state"] == "loads" for entry in methods.values())
-    assert "weight, distance, angle, min_distance" in ccl("methods", "ls").out
+    assert "Park et al., CVPR 2019" in ccl("methods", "ls").out
 
 
 def test_ls_of_students_shows_sizes_only_if_it_loads_them(ccl, monkeypatch):
