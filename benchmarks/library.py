@@ -31,9 +31,9 @@ from measuring import (
 )
 from numpy.typing import NDArray
 
-from ccl_cli.search import approximate
-from ccl_cli.search.query import nearest
-from ccl_cli.search.store import FILE, Stamp, create, open_library
+from ccl_cli.library import approximate
+from ccl_cli.library.query import nearest
+from ccl_cli.library.store import FILE, Stamp, create, open_library
 
 TOP, CLASSES = 10, 300
 QUERIES = (1, 100)

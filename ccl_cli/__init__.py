@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from ccl_cli.errors import CclError
     from ccl_cli.evaluation.evaluate import evaluate
     from ccl_cli.evaluation.model import load_student
+    from ccl_cli.library.index import index
+    from ccl_cli.library.query import search
     from ccl_cli.methods import Method
     from ccl_cli.report.runs import runs
-    from ccl_cli.search.index import index
-    from ccl_cli.search.query import search
     from ccl_cli.students import Student
     from ccl_cli.teachers import Teacher
     from ccl_cli.training.build import load_teacher
@@ -56,7 +56,7 @@ _PLACES = {
     "Teacher": "teachers",
     "embed": "deploy.predict",
     "evaluate": "evaluation.evaluate",
-    "index": "search.index",
+    "index": "library.index",
     "list_videos": "data.video_paths",
     "load_data": "data.sources",
     "load_recipe": "config.load",
@@ -64,7 +64,7 @@ _PLACES = {
     "load_teacher": "training.build",
     "predict": "deploy.predict",
     "runs": "report.runs",
-    "search": "search.query",
+    "search": "library.query",
     "train": "training.train",
 }
 

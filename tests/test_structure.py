@@ -14,7 +14,7 @@ LINES = """
     __main__
     cli
     demo doctor scaffold testing
-    search
+    library
     deploy
     report
     bench

@@ -17,7 +17,7 @@ from ccl_cli.utils import console
 from ccl_cli.utils.text import visible
 
 if TYPE_CHECKING:
-    from ccl_cli.search.query import Answer
+    from ccl_cli.library.query import Answer
 
 index_app = typer.Typer(add_completion=False)
 search_app = typer.Typer(add_completion=False)
@@ -75,7 +75,7 @@ def index(
     same command goes on.
     """
     from ccl_cli.cli.unreadable import Unreadable
-    from ccl_cli.search.index import index as bring_up_to_date
+    from ccl_cli.library.index import index as bring_up_to_date
 
     unreadable = Unreadable()
     done = bring_up_to_date(
@@ -150,7 +150,7 @@ def search(
 
     raw = list_videos(paths)
     unreadable = Unreadable(len(raw.videos), raw.closed)
-    from ccl_cli.search.query import search as find
+    from ccl_cli.library.query import search as find
 
     answers = find(
         raw,
@@ -208,7 +208,7 @@ def _widest(texts: Iterable[str]) -> int:
 
 
 def _write_page(answers: Sequence[Answer], folder: Path, path: Path) -> None:
-    from ccl_cli.search.page import page
+    from ccl_cli.library.page import page
     from ccl_cli.utils.files import write_text
 
     write_text(path, page(answers, folder))

@@ -14,7 +14,7 @@ from ccl_cli.deploy.predict import embed, predict, predict_files
 from ccl_cli.errors import UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_split
-from ccl_cli.search.index import index
+from ccl_cli.library.index import index
 from ccl_cli.training.device import set_up
 from tests.models import write_run
 

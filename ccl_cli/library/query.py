@@ -18,9 +18,9 @@ from ccl_cli.deploy.predict import predict_files
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.metrics import directions, score_blocks
 from ccl_cli.evaluation.model import Model, load_student
-from ccl_cli.search import approximate
-from ccl_cli.search.index import own_model
-from ccl_cli.search.store import Library, open_library, stamp_of
+from ccl_cli.library import approximate
+from ccl_cli.library.index import own_model
+from ccl_cli.library.store import Library, open_library, stamp_of
 
 Vectors = dict[int, NDArray[np.float32]]
 

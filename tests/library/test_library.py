@@ -16,11 +16,11 @@ from ccl_cli.deploy import predict
 from ccl_cli.errors import DataError, EnvironmentError_, Interrupted, UsageError
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.evaluation.model import load_student
-from ccl_cli.search import index, query
-from ccl_cli.search.approximate import search as search_approximately
-from ccl_cli.search.index import index as update
-from ccl_cli.search.query import nearest, search
-from ccl_cli.search.store import FILE, Stamp, create, open_library
+from ccl_cli.library import index, query
+from ccl_cli.library.approximate import search as search_approximately
+from ccl_cli.library.index import index as update
+from ccl_cli.library.query import nearest, search
+from ccl_cli.library.store import FILE, Stamp, create, open_library
 from tests.models import write_run
 
 
@@ -256,7 +256,7 @@ def test_exact_search_finds_what_sorting_finds(tmp_path, monkeypatch, videos, to
     rng = np.random.default_rng(0)
     vectors, queries = unit(rng, videos, 8), unit(rng, 9, 8)
     monkeypatch.setattr(query, "_SCORES_AT_ONCE", 20_000)
-    monkeypatch.setattr("ccl_cli.search.store._ROWS", 700)
+    monkeypatch.setattr("ccl_cli.library.store._ROWS", 700)
     with open_library(filled(tmp_path / "l", vectors)) as library:
         cosines, numbers = nearest(library, torch.from_numpy(queries), top)
         paths = library.paths(numbers.ravel().tolist())

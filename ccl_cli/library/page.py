@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from ccl_cli.library.query import Answer
 from ccl_cli.report.page import render
 from ccl_cli.report.video_figures import thumbnail
-from ccl_cli.search.query import Answer
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.text import visible
 

@@ -13,8 +13,8 @@ from ccl_cli.deploy.predict import predict_files, refuse_several_processes
 from ccl_cli.errors import DataError, EnvironmentError_, UsageError
 from ccl_cli.evaluation.metrics import directions
 from ccl_cli.evaluation.model import Model, fingerprint, load_student
-from ccl_cli.search.approximate import build, check_installed, remove_index
-from ccl_cli.search.store import FILE, Library, Stamp, create, open_library, stamp_of
+from ccl_cli.library.approximate import build, check_installed, remove_index
+from ccl_cli.library.store import FILE, Library, Stamp, create, open_library, stamp_of
 from ccl_cli.training.runs import locate_model
 from ccl_cli.utils.files import hold, remove_leftovers
 from ccl_cli.utils.signals import stopping_here

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccl_cli.errors import DataError, EnvironmentError_, UsageError
-from ccl_cli.search.store import Library
+from ccl_cli.library.store import Library
 from ccl_cli.utils.files import atomic_path
 
 FILE = "library.faiss"
