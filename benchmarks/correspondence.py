@@ -100,7 +100,7 @@ def arranged(records: list[dict[str, object]]) -> Figures:
 def difference(first: Values, second: Values) -> str:
     """Mean difference between runs of one world and seed, and its interval."""
     pairs = [first[key] - second[key] for key in sorted(first.keys() & second.keys())]
-    if len(pairs) < 2:
+    if len(pairs) < 2 or not any(pairs):
         return ""
     low, high = t_interval(pairs) or (math.nan, math.nan)
     return f"{statistics.fmean(pairs):+.1f} ({low:+.1f} to {high:+.1f})"
@@ -156,7 +156,9 @@ def markdown(figures: Figures, records: list[dict[str, object]]) -> str:
 
 def ablations(figures: Figures, cells: list[Cell]) -> str:
     """What full CCL has more than each ablation."""
-    lines = [["ablation", "metric", "figure", "CCL minus it, world 0", "world 1", "both worlds"]]
+    first, second = WORLDS
+    columns = ("ablation", "metric", "figure", f"CCL minus it, world {first}", f"world {second}")
+    lines = [[*columns, "both worlds"]]
     lines.append(["---"] * 2 + ["---:"] * 4)
     for cell, metric in product(cells, METRICS):
         full, less = figures[metric][Cell("ccl", cell.setup, 1.0)], figures[metric][cell]
