@@ -75,8 +75,8 @@ def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None
         jobs: Runs at once; None: one per core, or per GPU.
 
     Raises:
-        Interrupted: told to stop; the next call goes on.
-        CclError: anything the user can mend.
+        Interrupted: stopped by a signal; the next call goes on.
+        CclError: anything the user can fix.
     """
     began = time.monotonic()
     output = output or folder_of(recipe) / "report.html"

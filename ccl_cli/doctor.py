@@ -142,7 +142,7 @@ def _remedy(name: str, install: str) -> str:
     if name in _TOGETHER:
         return f"Install the three as one set: pip install {_set()}"
     if any(map(_broken, _TOGETHER)):
-        return "Mend torch, torchvision and torchaudio first."
+        return "Fix torch, torchvision and torchaudio first."
     return f"Install it again: {install}"
 
 
@@ -414,8 +414,8 @@ def _surroundings() -> Iterator[Finding]:
         yield Finding("downloads", "ok", f"switched off by {variable}", advice)
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     advice = "" if encoding == "utf8" else "Names with other letters may be shown wrong: set PYTHONUTF8=1."
-    told = f"{sys.stdout.encoding}, {'a terminal' if sys.stdout.isatty() else 'no terminal: plain lines'}"
-    yield Finding("output", "warning" if advice else "ok", told, advice)
+    encoding = f"{sys.stdout.encoding}, {'a terminal' if sys.stdout.isatty() else 'no terminal: plain lines'}"
+    yield Finding("output", "warning" if advice else "ok", encoding, advice)
 
 
 def _said(error: BaseException) -> str:

@@ -75,7 +75,7 @@ class Interrupted(CclError):
 
 
 class Several(CclError):
-    """More than one thing is missing; each is named, so that the user can mend all of them at once.
+    """More than one thing is missing; each is named, so that the user can fix all of them at once.
 
     The exit code is the first one's.
     """

@@ -170,7 +170,7 @@ def _exit_code(process: ForkServerProcess, folder: Path) -> int:
     """The exit code; for a process that could not write why it ended, the reason is written."""
     code = process.exitcode or 0
     if code == Interrupted.exit_code:
-        write_error(folder, CclError("The process was told to stop, and not by the benchmark."), code)
+        write_error(folder, CclError("The process was stopped, and not by the benchmark."), code)
     if code >= 0:
         return code
     name = signal.Signals(-code).name

@@ -54,6 +54,6 @@ def _show(findings: Sequence[Finding]) -> None:
 
     table = Table.grid(padding=(0, 2))
     for each in findings:
-        told = Group(Text(each.found), *([Text(each.advice, "dim")] if each.advice else []))
-        table.add_row(Text(each.state, _STYLES[each.state]), Text(each.part, "cyan"), told)
+        finding = Group(Text(each.found), *([Text(each.advice, "dim")] if each.advice else []))
+        table.add_row(Text(each.state, _STYLES[each.state]), Text(each.part, "cyan"), finding)
     Console().print(table)

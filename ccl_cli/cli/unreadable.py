@@ -1,4 +1,4 @@
-"""Files that cannot be read: each is told at once and passed over, and the command ends with exit code 4."""
+"""Files that cannot be read: each is reported at once and left out, and the command ends with exit code 4."""
 
 from __future__ import annotations
 

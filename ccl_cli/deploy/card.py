@@ -1,4 +1,4 @@
-"""The card of a published model: what it is, what it was made from, what it reached, where it ends."""
+"""The model card of a published model: the network, its data and teachers, its figures and limits."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def check_features(path: Path) -> None:
 
 @contextmanager
 def feature_file(path: Path, model: Model, precision: str) -> Iterator[_Features]:
-    """A file of features: there when all are, or those of the finished videos when told to stop.
+    """A file of features: there when all are, or those of the finished videos after a signal.
 
     Args:
         path: The file; its suffix names the format.

@@ -369,7 +369,7 @@ def _scatter(axes: Axes, each: Predictions, points: NDArray[np.float64], split: 
 
 
 def _class_colour(label: int, classes: int) -> str:
-    """Hues around the wheel, neighbours told apart by lightness; readable on white and on black."""
+    """Hues around the wheel, neighbours of different lightness; readable on white and on black."""
     lightness = (0.42, 0.60)[label % 2]
     red, green, blue = colorsys.hls_to_rgb(label / max(classes, 1), lightness, 0.72)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"

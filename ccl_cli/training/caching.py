@@ -137,7 +137,7 @@ def open_caches(
 
     Raises:
         DataError: one is damaged.
-        Interrupted: told to stop while building.
+        Interrupted: stopped by a signal while building.
     """
     by_teacher: dict[str, Cached] = {}
     manifest = parts.manifest
@@ -167,7 +167,7 @@ def build_cache(
     Raises:
         DataError: it cannot be cached, or a part on disk is damaged.
         EnvironmentError_: the disk refuses.
-        Interrupted: told to stop; what is done is kept.
+        Interrupted: stopped by a signal; what is done is kept.
     """
     key = on_main(partial(key_of, name, teacher, manifest, recipe.cache, recipe.clip))
     if key is None:

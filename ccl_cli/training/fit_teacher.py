@@ -129,7 +129,7 @@ def fit(spec: Spec, data: str, output: Path | None = None, options: FitOptions |
     Raises:
         PluginError: a teacher that cannot be trained.
         DataError: no video has what the teacher looks at, or too many cannot be read.
-        CclError: anything else the user can mend; then no file is written.
+        CclError: anything else the user can fix; then no file is written.
     """
     options = options or FitOptions()
     plugin = registry.find(registry.TEACHERS, spec.label)
@@ -276,7 +276,7 @@ class _Part:
         try:
             check_unreadable(len(bad), self.manifest, self.split, limit, bad)
         except DataError as error:  # the limit is fixed here
-            raise DataError(error.message, "Mend them, or take them out of the data set.") from None
+            raise DataError(error.message, "Fix them, or take them out of the data set.") from None
 
 
 def _right(scores: Tensor, labels: Tensor) -> int:

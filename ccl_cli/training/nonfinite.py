@@ -65,7 +65,7 @@ class Skipped:
 
     @torch.no_grad()
     def skip(self, module: nn.Module, step: int) -> None:
-        """Put back what :meth:`before` has noted; tell the user of the first such step."""
+        """Put back what :meth:`before` has noted; warn of the first such step."""
         if not self.total:
             _log.warning(
                 "Step %d is skipped: its loss or gradient is not finite. `skipped` counts such steps.",

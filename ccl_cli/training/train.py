@@ -37,8 +37,8 @@ def train(
         The run's folder.
 
     Raises:
-        Interrupted: told to stop; the state was saved.
-        CclError: anything the user can mend.
+        Interrupted: stopped by a signal; the state was saved.
+        CclError: anything the user can fix.
     """
     parts = build(recipe)
     if dry_run:

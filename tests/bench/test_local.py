@@ -138,7 +138,7 @@ def test_a_signal_that_comes_while_a_cell_is_started_is_for_that_cell_too(monkey
 
 def test_a_cell_that_somebody_else_stops_has_failed(monkeypatch, tmp_path):
     assert run_stub(monkeypatch, tmp_path, Stub(["sh", "-c", "exit 130"])) == {"cell": 130}
-    assert "told to stop" in json.loads((tmp_path / "cell" / "error.json").read_text())["message"]
+    assert "was stopped" in json.loads((tmp_path / "cell" / "error.json").read_text())["message"]
 
 
 def test_a_cell_is_locked_while_it_runs(monkeypatch, tmp_path):

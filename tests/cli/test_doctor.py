@@ -56,7 +56,7 @@ def test_torchvision_of_another_set_in_a_cache_that_cannot_be_written(tmp_path):
     assert done.returncode == 6
     assert found["torch"]["state"] == "ok"
     assert "undefined symbol" in found["torchvision"]["found"]
-    assert found["timm"]["advice"] == "Mend torch, torchvision and torchaudio first."
+    assert found["timm"]["advice"] == "Fix torch, torchvision and torchaudio first."
     assert found["cache"]["state"] == "failed"
     assert found["cache"]["advice"] == "Name another folder in CCL_HOME."
     assert found["downloads"]["found"] == "switched off by HF_HUB_OFFLINE"

@@ -193,13 +193,20 @@ def test_an_unknown_key_is_refused_with_the_one_that_was_meant(recipe_file, text
     assert problem.endswith(expected)
 
 
-def test_all_problems_are_told_at_once_each_with_its_source(recipe_file):
-    told = problems(recipe_file("train: {seed: -1}\n"), {"train.epochs": 0}, ["optim.lr=0", "extends=smoke"])
-    assert [line.partition(":")[0] for line in told] == ["optim.lr", "train.epochs", "train.seed", "extends"]
-    assert "(--set optim.lr=0)" in told[0]
-    assert "(the command line)" in told[1]
-    assert "(mine.yaml:1)" in told[2]
-    assert "(--set extends=smoke)" in told[3]
+def test_all_problems_are_reported_at_once_each_with_its_source(recipe_file):
+    messages = problems(
+        recipe_file("train: {seed: -1}\n"), {"train.epochs": 0}, ["optim.lr=0", "extends=smoke"]
+    )
+    assert [line.partition(":")[0] for line in messages] == [
+        "optim.lr",
+        "train.epochs",
+        "train.seed",
+        "extends",
+    ]
+    assert "(--set optim.lr=0)" in messages[0]
+    assert "(the command line)" in messages[1]
+    assert "(mine.yaml:1)" in messages[2]
+    assert "(--set extends=smoke)" in messages[3]
 
 
 @pytest.mark.parametrize(
@@ -336,8 +343,8 @@ def test_each_value_is_blamed_on_the_file_it_was_written_in(family):
         parent="name: parent\noptim:\n  lr: fast\ntrain:\n  epochs: 0\n  seed: -1\n",
         child="extends: ../parent/parent.yaml\ntrain:\n  seed: -2\n  batchsize: 1\n",
     )
-    told = problems(str(child))
-    places = {line.partition(":")[0]: line.partition("(")[2].partition(")")[0] for line in told}
+    messages = problems(str(child))
+    places = {line.partition(":")[0]: line.partition("(")[2].partition(")")[0] for line in messages}
     assert places == {
         "optim.lr": "parent.yaml:3",
         "train.epochs": "parent.yaml:5",
@@ -421,11 +428,11 @@ def test_check_names_everything_that_is_not_installed():
     )
     with pytest.raises(Several) as caught:
         check_recipe(recipe)
-    told = [str(error) for error in caught.value.errors]
+    messages = [str(error) for error in caught.value.errors]
     assert caught.value.errors[0].exit_code == PluginError.exit_code
-    for line, part in zip(told, ["'audio:cnn15'", "'r2'", "'ucf52'", "'cll'"], strict=False):
+    for line, part in zip(messages, ["'audio:cnn15'", "'r2'", "'ucf52'", "'cll'"], strict=False):
         assert part in line
-    assert told[-2:] == [
+    assert messages[-2:] == [
         "method.ccl.nce_lambda: must be less than or equal to 1, got 2.",
         "method.ccl.jds: there is no such key. Did you mean 'method.ccl.jsd'?",
     ]

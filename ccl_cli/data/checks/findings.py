@@ -88,7 +88,7 @@ def examine(kind: Kind, subjects: Sequence[Subject], effort: Effort) -> Iterator
         be found out, else what ``kind`` gives. First what is known, then in the order of finding.
 
     Raises:
-        Interrupted: told to stop; what was found is kept.
+        Interrupted: stopped by a signal; what was found is kept.
         EnvironmentError_: the store cannot be used.
     """
     came: list[int] = []

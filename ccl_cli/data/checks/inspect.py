@@ -1,4 +1,4 @@
-"""What can be told of one video file: looked at as training would read it, decoded whole, or by its bytes."""
+"""Inspection of one video file: read as training reads it, decoded whole, or by its bytes."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def prepare(manifest: Manifest, path: Path, effort: Effort) -> Prepared:
         UsageError: another data set's manifest, or something else, is at ``path``.
         DataError: none of the listed videos is there or readable.
         EnvironmentError_: ``path`` cannot be written.
-        Interrupted: told to stop; the same call goes on.
+        Interrupted: stopped by a signal; the same call goes on.
     """
     _check_output(manifest, path)
     tally: Counter[tuple[str, int, str]] = Counter((v.split, v.label, "listed") for v in manifest.videos)

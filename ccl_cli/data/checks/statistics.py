@@ -93,7 +93,7 @@ def measure(manifest: Manifest, effort: Effort) -> Statistics:
     """Look at every video.
 
     Raises:
-        Interrupted: told to stop; the same call goes on.
+        Interrupted: stopped by a signal; the same call goes on.
     """
     statistics = Statistics(manifest)
     for place, found in examine(LOOK, subjects(manifest), effort):

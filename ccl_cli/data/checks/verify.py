@@ -88,7 +88,7 @@ def verify(manifest: Manifest, effort: Effort, *, frames: int, deep: bool = Fals
         deep: Decode all frames and all sound, not only the index and the first sound.
 
     Raises:
-        Interrupted: told to stop; the same call goes on.
+        Interrupted: stopped by a signal; the same call goes on.
     """
     reasons: dict[tuple[int, int], list[str]] = defaultdict(list)  # by problem and video, as numbers
 

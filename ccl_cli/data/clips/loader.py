@@ -1,4 +1,4 @@
-"""Batches from processes that decode: the one place where a data loader is made and its errors are told."""
+"""Batches from processes that decode: the only place that makes a data loader and reports its errors."""
 
 from __future__ import annotations
 

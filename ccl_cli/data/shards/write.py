@@ -63,7 +63,7 @@ def pack(
     Raises:
         DataError: too many videos cannot be read, or the folder holds something else.
         EnvironmentError_: the disk refuses.
-        Interrupted: told to stop; the finished shards are kept.
+        Interrupted: stopped by a signal; the finished shards are kept.
     """
     manifest = load_data(data, need=())
     made = {**asdict(settings), "shard_size": shard_size}
@@ -165,7 +165,7 @@ class _Packing:
         try:
             check_unreadable(len(failed), self.manifest, source.split, self.limit, failed)
         except DataError as too_many:
-            advice = "Mend them, or raise the limit with --max-unreadable; they will count as missing."
+            advice = "Fix them, or raise the limit with --max-unreadable; they will count as missing."
             raise DataError(f"{too_many.message} The last: {error.message}", advice) from error
 
 

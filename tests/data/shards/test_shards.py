@@ -286,7 +286,7 @@ def test_a_video_that_was_not_packed_says_why():
 
 @pytest.fixture
 def server(shards, monkeypatch):
-    pytest.importorskip("aiohttp")
+    pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp, of the extra 'remote'")
     monkeypatch.setattr(storage, "_PAUSES", (0.0, 0.0))
     with serving(shards.parent) as server:
         yield server
