@@ -103,24 +103,24 @@ class Broken(PluginError):
         self.reason = reason
 
 
-_told: set[str] = set()  # problems that the user has read
+_logged: set[str] = set()  # problems that were shown
 
 
 def scan() -> Scan:
     """Everything on ``sys.path``; read once per process, and each problem logged once."""
-    found = _scan(tuple(sys.path))
-    for problem in found.problems:
-        if problem not in _told:
-            _told.add(problem)
+    current = _scan(tuple(sys.path))
+    for problem in current.problems:
+        if problem not in _logged:
+            _logged.add(problem)
             _log.warning(problem)
-    return found
+    return current
 
 
 def problems() -> tuple[str, ...]:
     """What :func:`scan` has left out, for a caller that shows it: it is not logged any more."""
-    found = _scan(tuple(sys.path)).problems
-    _told.update(found)
-    return found
+    left_out = _scan(tuple(sys.path)).problems
+    _logged.update(left_out)
+    return left_out
 
 
 def plugins(group: str) -> tuple[Plugin, ...]:
@@ -200,25 +200,25 @@ def blaming(plugin: Plugin) -> Iterator[None]:
 @cache
 def _scan(folders: tuple[str, ...]) -> Scan:
     problems: list[str] = []
-    found: dict[tuple[str, str], Plugin] = {}
+    claims: dict[tuple[str, str], Plugin] = {}
     # Stable: our own names cannot be taken over by whatever happens to come earlier on sys.path.
     for plugin in sorted(_entries(folders, problems), key=lambda p: p.distribution != OWN_DISTRIBUTION):
-        first = found.setdefault((plugin.group, plugin.name), plugin)
+        first = claims.setdefault((plugin.group, plugin.name), plugin)
         if first is not plugin:
             problems.append(
                 f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} is ignored: "
                 f"{first.origin} already provides that name; uninstall one of them."
             )
-    return Scan(tuple(found.values()), tuple(in_short(problem, _LONGEST) for problem in problems))
+    return Scan(tuple(claims.values()), tuple(in_short(problem, _LONGEST) for problem in problems))
 
 
 def _entries(folders: Iterable[str], problems: list[str]) -> Iterator[Plugin]:
-    seen: set[str] = set()
+    names: set[str] = set()
     for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):
         for distribution, config in _metadata(folder, problems):
             name = re.sub(r"[-_.]+", "-", distribution.name).lower()
-            if name not in seen:  # a distribution shadows its namesakes later on the path, as its modules do
-                seen.add(name)
+            if name not in names:  # a distribution shadows its namesakes later on the path, as its modules do
+                names.add(name)
                 yield from _declared(name, distribution.version, config, problems)
 
 

@@ -143,9 +143,9 @@ def _known_vectors(raw: Raw, folder: Path) -> Vectors:
         if not len(library):
             raise DataError(f"The library '{folder}' holds no videos.", "Add some: ccl index my_videos.")
         for row, name in enumerate(raw.names):
-            known = library.find(os.path.abspath(name))  # noqa: PTH100  (links stay as they are)
-            if known and known[0] == stamp_of(name):
-                vectors[row] = known[1]
+            stored = library.find(os.path.abspath(name))  # noqa: PTH100  (links stay as they are)
+            if stored and stored[0] == stamp_of(name):
+                vectors[row] = stored[1]
     return vectors
 
 

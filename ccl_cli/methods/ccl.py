@@ -170,11 +170,11 @@ class CCL(Method):
         return (losses.half_jeffreys if half_jeffreys else losses.jensen_shannon)(logits_p, logits_q)
 
     def _check_temperatures(self) -> None:
-        known = {*TEMPERATURE, *(t.name for t in self.teachers), *(t.modality for t in self.teachers)}
-        if unknown := sorted(set(self.options.temperature) - known):
+        valid = {*TEMPERATURE, *(t.name for t in self.teachers), *(t.modality for t in self.teachers)}
+        if unknown := sorted(set(self.options.temperature) - valid):
             raise RecipeError(
                 f"method.ccl.temperature: there is no teacher or modality '{unknown[0]}'.",
-                f"This run has {', '.join(sorted(known))}.",
+                f"This run has {', '.join(sorted(valid))}.",
             )
 
     def _temperature(self, teacher: TeacherInfo) -> float:

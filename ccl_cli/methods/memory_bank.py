@@ -228,9 +228,9 @@ class NoiseContrast(nn.Module):
         both = torch.stack([torch.where(counted, exps, 0.0).sum(), counted.sum().double()])
         sums, count = total(both).unbind()
         new = (self.videos * sums / count).log()  # NaN where no row counts
-        kept = self.momentum * self.log_z.exp() + (1 - self.momentum) * new.exp()
-        later = torch.where(count > 0, kept.log(), self.log_z)
-        self.log_z.copy_(torch.where(self.log_z.isnan(), new, later))
+        average = self.momentum * self.log_z.exp() + (1 - self.momentum) * new.exp()
+        new_log_z = torch.where(count > 0, average.log(), self.log_z)
+        self.log_z.copy_(torch.where(self.log_z.isnan(), new, new_log_z))
 
 
 class View(NamedTuple):

@@ -47,13 +47,13 @@ def load_weights(
     """
     own, state = network.state_dict(), dict(state)
     weight = f"{classifier}.weight"
-    found, wanted = (len(tensors[weight]) if weight in tensors else None for tensors in (state, own))
-    if found != wanted:
+    stored, wanted = (len(tensors[weight]) if weight in tensors else None for tensors in (state, own))
+    if stored != wanted:
         state |= {key: own[key] for key in (weight, f"{classifier}.bias")}
     _check(own, state, source)
     network.load_state_dict(own | state)
-    if found != wanted:
-        what = "no classifier" if found is None else f"a classifier of {found} classes, not {wanted}"
+    if stored != wanted:
+        what = "no classifier" if stored is None else f"a classifier of {stored} classes, not {wanted}"
         log.warning("'%s' has %s: it starts from random weights, everything else is loaded.", source, what)
 
 
@@ -68,10 +68,12 @@ def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) 
             if key in own and tensor.shape != own[key].shape
         ],
     }
-    said = [f"{len(keys)} tensors are {what} ({_first(keys)})" for what, keys in misfits.items() if keys]
-    if said:
+    differences = [
+        f"{len(keys)} tensors are {what} ({_first(keys)})" for what, keys in misfits.items() if keys
+    ]
+    if differences:
         raise WeightsError(
-            f"'{source}' holds the weights of another network: {'; '.join(said)}.",
+            f"'{source}' holds the weights of another network: {'; '.join(differences)}.",
             "Name the student that the file was made for.",
         )
 

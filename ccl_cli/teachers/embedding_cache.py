@@ -183,8 +183,8 @@ class Cached:
 
     def counts(self) -> dict[str, int]:
         """Videos by state."""
-        found = Counter(self._state.tolist())
-        return {name: found[number] for number, name in enumerate(STATES) if found[number]}
+        counts = Counter(self._state.tolist())
+        return {name: counts[number] for number, name in enumerate(STATES) if counts[number]}
 
     def rows(self, places: NDArray[np.int64], views: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """One view of each of some videos.

@@ -30,10 +30,10 @@ def read_options(spec: Spec, **defaults: Any) -> dict[str, Any]:
     return defaults | spec.options
 
 
-def unknown_option(spec: Spec, name: str, known: Iterable[str]) -> PluginError:
+def unknown_option(spec: Spec, name: str, valid: Iterable[str]) -> PluginError:
     """The error for an option that a teacher does not have."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    valid = sorted(valid)
+    near = difflib.get_close_matches(name, valid, n=1)
     suggestion = f"Did you mean '{near[0]}'? " if near else ""
-    listed = ", ".join(known) or "none"
+    listed = ", ".join(valid) or "none"
     return PluginError(f"{spec.label} has no option '{name}'.", f"{suggestion}Its options: {listed}.")

@@ -76,9 +76,8 @@ def locate(spec: Spec, *files: WeightFile) -> Path:
     if spec.weights:
         return _named(spec)
     for file in files:
-        found = file.path if file.path.is_file() else _in_hub_cache(file)
-        if found:
-            return found
+        if path := file.path if file.path.is_file() else _in_hub_cache(file):
+            return path
     plain = Spec(spec.kind, spec.name, None, spec.options)
     if turned := _turned_round(spec):
         raise WeightsError(
@@ -196,8 +195,8 @@ def _published_checksum(file: WeightFile) -> str | None:
 
 
 def _check_cached(file: WeightFile) -> None:
-    known = None if (file.checksum or "").startswith("zenodo:") else file.checksum
-    if wrong := fault(file.path, known, file.size):
+    checksum = None if (file.checksum or "").startswith("zenodo:") else file.checksum
+    if wrong := fault(file.path, checksum, file.size):
         raise WeightsError(
             f"'{file.path}' is not the published file: {wrong}.", "Delete it and run the command again."
         )
@@ -225,8 +224,8 @@ def _in_hub_cache(file: WeightFile) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(*_hub_file(file))
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(*_hub_file(file))
+    return Path(path) if isinstance(path, str) else None
 
 
 def _pull_from_hub(file: WeightFile) -> Path:

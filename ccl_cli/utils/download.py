@@ -56,8 +56,8 @@ def reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answers {error.code} {error.reason}"
     cause = getattr(error, "reason", None) or error
-    said = getattr(cause, "strerror", None) or cause
-    return " ".join(str(said).split()).rstrip(".") or type(error).__name__
+    message = getattr(cause, "strerror", None) or cause
+    return " ".join(str(message).split()).rstrip(".") or type(error).__name__
 
 
 def forbidden() -> str | None:

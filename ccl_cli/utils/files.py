@@ -67,7 +67,7 @@ def _temporary(path: Path) -> Path:
     begun = re.compile(rf"\.{re.escape(path.name)}\.{_host()}-(\d+)-(\w+)\.tmp")
     with suppress(OSError):  # tidying is nothing to fail for
         for left in path.parent.iterdir():
-            if (found := begun.fullmatch(left.name)) and not _writes(int(found[1]), found[2]):
+            if (stray := begun.fullmatch(left.name)) and not _writes(int(stray[1]), stray[2]):
                 _remove(left)
     return path.with_name(temporary_name(path.name))
 

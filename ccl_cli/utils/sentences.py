@@ -75,13 +75,13 @@ def _origin(keys: Keys, origins: Mapping[Keys, str]) -> str | None:
 
 
 def _suggestion(keys: Keys, prefix: Keys, model: type[BaseModel]) -> str:
-    known = [(*prefix, *path) for path in _fields(model)]
-    elsewhere = [path for path in known if path[-1] == keys[-1]]
-    siblings = {path[-1]: path for path in known if path[:-1] == keys[:-1]}
+    paths = [(*prefix, *path) for path in _fields(model)]
+    elsewhere = [path for path in paths if path[-1] == keys[-1]]
+    siblings = {path[-1]: path for path in paths if path[:-1] == keys[:-1]}
     near = difflib.get_close_matches(keys[-1], siblings, n=1)
-    found = elsewhere or [siblings[name] for name in near]
-    if found:
-        return f"Did you mean '{'.'.join(found[0])}'?"
+    candidates = elsewhere or [siblings[name] for name in near]
+    if candidates:
+        return f"Did you mean '{'.'.join(candidates[0])}'?"
     return f"Known here: {', '.join(siblings) or 'nothing'}."
 
 

@@ -48,11 +48,11 @@ def stop_here(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def stopping_here(kept: str, hint: str) -> Iterator[None]:
+def stopping_here(outcome: str, hint: str) -> Iterator[None]:
     """Let signals end what is safe at any moment.
 
     Args:
-        kept: What the sentence says of the work, after "Stopped by SIGTERM".
+        outcome: What the sentence says of the work, after "Stopped by SIGTERM".
         hint: The next step.
 
     Raises:
@@ -62,7 +62,7 @@ def stopping_here(kept: str, hint: str) -> Iterator[None]:
         with handled_by(stop_here):
             yield
     except Stopped as stopped:
-        raise Interrupted(f"Stopped by {stopped.name}{kept}", hint) from stopped
+        raise Interrupted(f"Stopped by {stopped.name}{outcome}", hint) from stopped
 
 
 @contextmanager

@@ -261,15 +261,15 @@ def _state(path: Path, teacher: Cnn14, spec: Spec) -> dict[str, Tensor]:
             f"'{path}' holds the {width}-d CNN14, but {spec.label} was asked for {teacher.dim} dimensions.",
             f"Add the option dim={width}.",
         )
-    kept = {name: value for name, value in state.items() if not name.startswith(_FRONT_END)}
-    return {name: value.float() if value.is_floating_point() else value for name, value in kept.items()}
+    network = {name: value for name, value in state.items() if not name.startswith(_FRONT_END)}
+    return {name: value.float() if value.is_floating_point() else value for name, value in network.items()}
 
 
 def _check(own: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
     # Old files lack batch norm's step counters, which evaluation does not use.
     needed = {name: value.shape for name, value in own.items() if not name.endswith("num_batches_tracked")}
-    found = {name: value.shape for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    wrong = {name for name, _ in needed.items() ^ found.items()}
+    shapes = {name: value.shape for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    wrong = {name for name, _ in needed.items() ^ shapes.items()}
     if wrong:
         raise WeightsError(
             f"'{path}' does not hold CNN14: {len(wrong)} tensors are missing, unknown or of another shape, "

@@ -112,15 +112,15 @@ class Table:
         Raises:
             DataError: two videos would get the same embedding.
         """
-        found: dict[str, str] = {}
+        stems: dict[str, str] = {}
         for video in videos:
             name = self.find(video)
-            if name is not None and found.setdefault(name, video) != video:
+            if name is not None and stems.setdefault(name, video) != video:
                 raise DataError(
-                    f"'{self.source}' has one embedding '{name}' for both '{found[name]}' and '{video}'.",
+                    f"'{self.source}' has one embedding '{name}' for both '{stems[name]}' and '{video}'.",
                     "Name the embeddings as the data set names its videos, with their folders.",
                 )
-        return len(found)
+        return len(stems)
 
     @functools.cached_property
     def hash(self) -> str:

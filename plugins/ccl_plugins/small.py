@@ -71,8 +71,8 @@ class _Small(Teacher, ABC):
         try:
             teacher.load_state_dict(load_state(path), assign=True)
         except RuntimeError as error:
-            said = " ".join(str(error).split())[:200]
-            raise WeightsError(f"'{path}' does not fit {spec}: {said}...") from error
+            message = " ".join(str(error).split())[:200]
+            raise WeightsError(f"'{path}' does not fit {spec}: {message}...") from error
         return teacher.freeze()
 
     @classmethod
@@ -111,8 +111,8 @@ class _Small(Teacher, ABC):
         data = f"synthetic-{cls.labels}"
         path = default_path(spec.kind, spec.name, data)
         if not path.is_file():
-            said = f"The weights of {spec.label} are not on this machine: {path.name}."
-            raise WeightsError(said, cls._advice(spec))
+            message = f"The weights of {spec.label} are not on this machine: {path.name}."
+            raise WeightsError(message, cls._advice(spec))
         return replace(spec, options=spec.options | {"weights": data})
 
     @classmethod

@@ -243,8 +243,8 @@ def _network(
     except SafetensorError as error:
         raise WeightsError(f"'{path}' cannot be read as weights: {error}.", "Get the file again.") from error
     except RuntimeError as error:
-        said = " ".join(str(error).split())[:200]
-        raise WeightsError(f"'{path}' does not fit {spec.label}: {said}...") from error
+        message = " ".join(str(error).split())[:200]
+        raise WeightsError(f"'{path}' does not fit {spec.label}: {message}...") from error
     except (TypeError, ValueError, AssertionError, KeyError, AttributeError) as error:
         raise PluginError(
             f"timm cannot build {spec}: {error}.", f"Options for {name} must be timm's."

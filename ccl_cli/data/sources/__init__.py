@@ -80,13 +80,13 @@ def files_below(root: Path, closed: dict[str, str] | None = None) -> Iterator[Pa
 def videos_by_stem(root: Path) -> dict[str, str]:
     """The path of every video below a folder by its name without suffix; of several, the first as sorted."""
     # Over 200,000 files, making a Path of each would take most of the time.
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for folder, names in _walk(root.absolute()):
         for name in names:
             stem, suffix = posixpath.splitext(name)
             if suffix.lower() in SUFFIXES:
-                found.setdefault(stem, f"{folder}{os.sep}{name}")
-    return found
+                paths.setdefault(stem, f"{folder}{os.sep}{name}")
+    return paths
 
 
 def _walk(root: Path, closed: dict[str, str] | None = None) -> Iterator[tuple[str, list[str]]]:

@@ -82,26 +82,26 @@ class Published:
         places = [place for folder in folders for place in (folder, folder / self.list_file.name)]
         return next((place for place in places if place.is_file()), None)
 
-    def absent(self, root: Path, found: Path | None, given: str | None, other_videos: bool) -> DataError:
+    def absent(self, root: Path, list_file: Path | None, given: str | None, other_videos: bool) -> DataError:
         """What is missing in ``root`` and where to get it.
 
         Args:
             root: Where the videos belong.
-            found: The list, if it is there.
+            list_file: The list, if it is there.
             given: Where the user said it is.
             other_videos: Whether ``root`` holds videos, of which we do not know whether they are listed.
         """
         folder, name = shlex.quote(str(root)), self.list_file.name
         missing, steps = [], []
-        if found is None:
+        if list_file is None:
             missing.append(f"its {self.list_file.title} (no '{given or root / name}')")
             steps.append(f"mkdir -p {folder} && curl -L -o {folder}/{name} {self.list_file.url}")
-        if found is not None or not other_videos:
+        if list_file is not None or not other_videos:
             what, files = self.videos
             missing.append(f"its {what} (no listed {files} in '{root}')")
             steps.append(self.advice.format(folder=folder))
         message, hint = f"{self.title} lacks {' and '.join(missing)}.", "\n  ".join(steps)
-        if found is not None or not other_videos:
+        if list_file is not None or not other_videos:
             return DataError(message, hint)
         place = Path(given).expanduser() if given else root
         place = place / name if place.is_dir() else place
@@ -135,7 +135,7 @@ def described(text: str, example: str, published: Published | None = None) -> Ca
 
 def about(source: Callable[..., Any]) -> About:
     """What a source says of itself, else the first line of its docstring."""
-    said = getattr(source, "about", None)
-    if isinstance(said, About):
-        return said
+    about = getattr(source, "about", None)
+    if isinstance(about, About):
+        return about
     return About((inspect.getdoc(source) or "").partition("\n")[0] or "It does not say what it is.")

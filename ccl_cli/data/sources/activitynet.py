@@ -75,11 +75,11 @@ def load(
     root = Path(location).expanduser() if location else _PUBLISHED.home
     path = _PUBLISHED.find_list(root, lists)
     entries = _read(path) if path else {}
-    found = videos_by_stem(root) if root.is_dir() else {}
+    paths = videos_by_stem(root) if root.is_dir() else {}
     listed = {f"v_{key}": entry for key, entry in entries.items() if entry.subset in _SPLITS}
-    files = {name: found.get(name) or found.get(name[2:]) for name in listed}
+    files = {name: paths.get(name) or paths.get(name[2:]) for name in listed}
     if path is None or not any(files.values()):
-        raise _PUBLISHED.absent(root, path, lists, bool(found))
+        raise _PUBLISHED.absent(root, path, lists, bool(paths))
     classes = sorted({each.label for entry in listed.values() for each in entry.annotations})
     labels = {name: label for label, name in enumerate(classes)}
     rows = _stretches if segments == "trimmed" else _whole

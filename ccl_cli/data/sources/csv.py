@@ -128,10 +128,10 @@ def _value(digits: str) -> tuple[int, str, str]:
 
 def _ids(table: Path, base: Path, rows: Sequence[_Row]) -> list[str]:
     """Ids from the paths; a file listed for several stretches gets them as a suffix."""
-    seen: dict[tuple[str, float | None, float | None], int] = {}
+    first_lines: dict[tuple[str, float | None, float | None], int] = {}
     names = [_relative(base, row.path) for row in rows]
     for name, row in zip(names, rows, strict=True):
-        first = seen.setdefault((name, row.start, row.end), row.line)
+        first = first_lines.setdefault((name, row.start, row.end), row.line)
         if first != row.line:
             raise DataError(f"'{table}', line {row.line}: the same video as in line {first}.")
     stems = dict(zip(dict.fromkeys(names), unique_ids(list(dict.fromkeys(names))), strict=True))

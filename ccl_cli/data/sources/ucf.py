@@ -83,18 +83,18 @@ def _load(
     if root is None or listed_in is None:
         raise _absent(base, root, listed_in, lists)
     listed = [row for row in _read_lists(listed_in, split) if classes is None or row.name in classes]
-    found = videos_by_stem(root)
-    if wanted and not any(_stem(row) in found for row in listed):
+    paths = videos_by_stem(root)
+    if wanted and not any(_stem(row) in paths for row in listed):
         raise _absent(root, None, listed_in, lists)
     # classInd.txt is in the order of letters, whatever their case.
     names = sorted({row.name for row in listed}, key=str.lower)
     labels = {name: label for label, name in enumerate(names)}
-    flat = any(Path(path).parent == root.absolute() for path in found.values())
+    flat = any(Path(path).parent == root.absolute() for path in paths.values())
     videos = []
     for row in listed:
         # A listed video that is not there keeps its place, so that it counts as missing.
         expected = root.absolute() / ((_stem(row) if flat else row.id) + row.suffix)
-        path = Path(found.get(_stem(row), expected))
+        path = Path(paths.get(_stem(row), expected))
         videos.append(Video(row.id, path, labels[row.name], row.split))
     return Manifest(f"{name}-split{split}", tuple(names), tuple(videos))
 

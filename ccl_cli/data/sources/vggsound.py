@@ -46,11 +46,11 @@ class _Row(NamedTuple):
     def id(self) -> str:
         return f"{self.key}_{self.start:06}"
 
-    def file(self, found: Mapping[str, str]) -> str | None:
+    def file(self, paths: Mapping[str, str]) -> str | None:
         """The clip under any of the names that tools in use give it."""
         start, end = self.start, self.start + _SECONDS
         times = f"{start:06}", f"{start}", f"{start}_{end}", f"{1000 * start}_{1000 * end}"
-        return next(filter(None, (found.get(f"{self.key}_{time}") for time in times)), None)
+        return next(filter(None, (paths.get(f"{self.key}_{time}") for time in times)), None)
 
 
 @described("VGGSound: 200,000 clips of 309 classes of what is seen and heard.", "vggsound", _PUBLISHED)
@@ -70,10 +70,10 @@ def load(location: str, *, lists: str | None = None) -> Manifest:
     root = Path(location).expanduser() if location else _PUBLISHED.home
     path = _PUBLISHED.find_list(root, lists)
     rows = _read(path) if path else []
-    found = videos_by_stem(root) if root.is_dir() else {}
-    files = [row.file(found) for row in rows]
+    paths = videos_by_stem(root) if root.is_dir() else {}
+    files = [row.file(paths) for row in rows]
     if path is None or not any(files):
-        raise _PUBLISHED.absent(root, path, lists, bool(found))
+        raise _PUBLISHED.absent(root, path, lists, bool(paths))
     classes = sorted({row.label for row in rows})
     labels = {name: label for label, name in enumerate(classes)}
     home = str(root.absolute())

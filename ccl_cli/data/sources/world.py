@@ -132,10 +132,10 @@ def play(event: str | None, *, seconds: float, noise: float, rng: np.random.Gene
     since = time - np.float32(begin)
     pitch = np.full_like(time, 300 * 4 ** rng.random())
     sound = EVENTS[event](since / np.float32(length), pitch, rng)
-    heard = (since >= 0) & (since < length)
-    loudness = rng.uniform(0.1, 0.4) / max(float(np.abs(sound[heard]).max()), 1e-6)
+    audible = (since >= 0) & (since < length)
+    loudness = rng.uniform(0.1, 0.4) / max(float(np.abs(sound[audible]).max()), 1e-6)
     room = noise * rng.uniform(0.01, 0.03) * rng.standard_normal(len(time), np.float32)
-    samples: Floats = (loudness * sound * heard + room).clip(-1, 1).astype(np.float32)
+    samples: Floats = (loudness * sound * audible + room).clip(-1, 1).astype(np.float32)
     return samples
 
 

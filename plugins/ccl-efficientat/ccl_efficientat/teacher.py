@@ -181,5 +181,5 @@ def _options(spec: Spec) -> dict[str, Any]:
 def _different(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
     """Names of the tensors that are not on both sides in one shape."""
     shapes = ({name: value.shape for name, value in each.items()} for each in (own, state))
-    needed, found = shapes
-    return {name for name, _ in needed.items() ^ found.items()}
+    needed, actual = shapes
+    return {name for name, _ in needed.items() ^ actual.items()}

@@ -46,7 +46,7 @@ def digest_of(path: str) -> str:
 def _parsed(path: str, digest: str, _mtime: int) -> Captions:
     if digest_of(path) != digest:
         raise DataError(f"The captions '{path}' have changed since the run began.", "Start again.")
-    found: dict[str, tuple[str, ...]] = {}
+    captions: dict[str, tuple[str, ...]] = {}
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -57,14 +57,14 @@ def _parsed(path: str, digest: str, _mtime: int) -> Captions:
             for row in reader:
                 text = " ".join((row["text"] or "").split())
                 if row["id"] and text:
-                    found[row["id"]] = (*found.get(row["id"], ()), text)
+                    captions[row["id"]] = (*captions.get(row["id"], ()), text)
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(
             f"'{path}' cannot be read as captions: {error}.", "It must be CSV in UTF-8."
         ) from error
-    if not found:
+    if not captions:
         raise DataError(f"'{path}' holds no captions.", "Write lines of a video's id and a text.")
-    return found
+    return captions
 
 
 def _unreadable(path: str, error: OSError) -> DataError:

@@ -148,10 +148,10 @@ def _folder(spec: Spec) -> Path:
     folder = Path(wanted).expanduser()
     if not folder.is_dir():
         by_hand = _published("modules.json").path if wanted == DEFAULT else None
-        found = by_hand.parent if by_hand and by_hand.is_file() else _in_hub_cache(wanted)
-        if found is None:
+        cached = by_hand.parent if by_hand and by_hand.is_file() else _in_hub_cache(wanted)
+        if cached is None:
             raise WeightsError(f"The sentence encoder '{wanted}' is not on this machine.", _advice(wanted))
-        folder = found
+        folder = cached
     # Without modules.json the library would make up a pooling of its own.
     if not (folder / "modules.json").is_file():
         raise WeightsError(
@@ -198,8 +198,8 @@ def _load(folder: Path, spec: Spec) -> SentenceTransformer:
     try:
         return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs=options)
     except Exception as error:  # the libraries below raise all kinds for damaged files
-        said = " ".join(str(error).split())[:200]
-        raise WeightsError(f"'{folder}' cannot be loaded as a sentence encoder: {said}.") from error
+        message = " ".join(str(error).split())[:200]
+        raise WeightsError(f"'{folder}' cannot be loaded as a sentence encoder: {message}.") from error
 
 
 def _digest(folder: Path) -> str:
