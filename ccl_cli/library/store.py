@@ -12,20 +12,18 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
+from pydantic_core import from_json
 
 from ccl_cli.errors import DataError, EnvironmentError_
-from ccl_cli.utils import json_text
 from ccl_cli.utils.files import changed_at, temporary_name
-from ccl_cli.utils.json_text import Shape, fits
 
 FILE = "library.sqlite"
-_FORMAT = "ccl-library-1"
-_SHAPE: Shape = {"model": str, "fingerprint": str, "dim": int, "roots": [str]}
 _ROWS = 4096  # that are read at once
 # Numbers are never given twice: with their count, the last one tells whether anything has changed.
 _TABLES = """
@@ -34,6 +32,16 @@ _TABLES = """
     CREATE TABLE video (number INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB UNIQUE NOT NULL,
         size INTEGER, mtime INTEGER, windows INTEGER, vector BLOB NOT NULL);
 """
+
+
+class _About(BaseModel, strict=True):
+    """What every library notes of itself."""
+
+    format: Literal["ccl-library-1"] = "ccl-library-1"
+    model: str
+    fingerprint: str
+    dim: int
+    roots: list[str] = []
 
 
 class Stamp(NamedTuple):
@@ -59,11 +67,10 @@ class Library:
         self._base = base
         try:
             rows = base.execute("SELECT key, value FROM about")
-            self._about = {key: json_text.parse(value) for key, value in rows}
+            self._about = {key: from_json(value) for key, value in rows}
+            _About.model_validate(self._about)
         except (ValueError, TypeError) as error:
-            raise sqlite3.DatabaseError(f"what it notes of itself is no JSON: {error}") from error
-        if self._about.get("format") != _FORMAT or not fits(self._about, _SHAPE):
-            raise sqlite3.DatabaseError("it is of another format")
+            raise sqlite3.DatabaseError("it is of another format") from error
 
     @property
     def model(self) -> Path:
@@ -151,12 +158,12 @@ def create(folder: Path, *, model: Path, fingerprint: str, dim: int) -> None:
     """
     temporary = folder / temporary_name(FILE)
     temporary.unlink(missing_ok=True)
-    about = {"format": _FORMAT, "model": str(model), "fingerprint": fingerprint, "dim": dim, "roots": []}
+    about = _About(model=str(model), fingerprint=fingerprint, dim=dim)
     try:
         with closing(sqlite3.connect(temporary, isolation_level=None)) as base:
             base.execute("PRAGMA journal_mode = OFF")  # or a kill would leave that as well
             base.executescript(_TABLES)
-            rows = [(key, json.dumps(value)) for key, value in about.items()]
+            rows = [(key, json.dumps(value)) for key, value in about]
             base.executemany("INSERT INTO about VALUES (?, ?)", rows)
     except sqlite3.Error as error:
         temporary.unlink(missing_ok=True)

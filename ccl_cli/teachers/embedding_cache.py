@@ -14,39 +14,24 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from ccl_cli.errors import DataError, EnvironmentError_
-from ccl_cli.utils import json_text
-from ccl_cli.utils.json_text import Shape, fits
 from ccl_cli.utils.paths import cache_dir
+from ccl_cli.utils.sentences import invalid_value
 
 STATES = ("present", "absent", "silent", "no track", "unreadable")
 PRESENT = STATES.index("present")
 HEADER, EMBEDDING, STATE = "cache.json", "embedding.npy", "state.npy"
-_FORMAT = "ccl-embeddings-2"
 _BUILDING = ".building"
-_SHAPE: Shape = {
-    "format": str,
-    "states": [str],
-    "key": {"teacher": str, "fingerprint": str, "data": str, "files": str, "views": str},
-    "videos": int,
-    "count": int,
-    "dim": int,
-    "kind": str,
-    "sha256": str,
-    "built": str,
-    "inexact": int,
-    "frames": int,
-    "unreadable": {"*": str},
-}
 
 
 @dataclass(frozen=True)
@@ -88,8 +73,7 @@ class Key:
         )
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(BaseModel, frozen=True, strict=True):
     """What ``cache.json`` says.
 
     Attributes:
@@ -103,8 +87,10 @@ class Header:
         inexact: Videos of which a live teacher may see something else than these views.
         frames: Of the longest video, where the teacher looks at single frames; else 0.
         unreadable: Reasons, by place.
+        states: What the numbers in ``state.npy`` stand for.
     """
 
+    format: Literal["ccl-embeddings-2"] = "ccl-embeddings-2"
     key: Key
     videos: int
     count: int
@@ -114,7 +100,8 @@ class Header:
     built: str
     inexact: int
     frames: int
-    unreadable: dict[int, str] = field(default_factory=dict)
+    unreadable: dict[int, str] = {}
+    states: tuple[str, ...] = STATES
 
     def differs_from_live(self, clip_frames: int) -> str:
         """Why a live teacher may see something else in clips of so many frames; "" where it sees the same."""
@@ -123,21 +110,6 @@ class Header:
         if self.frames > clip_frames:
             return f"a live teacher sees frames of the clip, {clip_frames} of up to {self.frames} of a video"
         return ""
-
-    def to_json(self) -> str:
-        """One object."""
-        return json.dumps({"format": _FORMAT, "states": STATES, **asdict(self)}, indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Header:
-        """Of :meth:`to_json`; raises ValueError, KeyError or TypeError for anything else."""
-        values: dict[str, Any] = json_text.parse(text)
-        if not fits(values, _SHAPE):
-            raise ValueError("values of other kinds")
-        if (values.pop("format"), tuple(values.pop("states"))) != (_FORMAT, STATES):
-            raise ValueError("another format")
-        reasons = {int(row): str(reason) for row, reason in values.pop("unreadable").items()}
-        return cls(**values | {"key": Key(**values["key"]), "unreadable": reasons})
 
 
 class Cached:
@@ -157,7 +129,7 @@ class Cached:
             EnvironmentError_: the disk refuses.
         """
         try:
-            header = Header.from_json((folder / HEADER).read_text(encoding="utf-8"))
+            header = Header.model_validate_json((folder / HEADER).read_bytes())
             embedding = np.load(folder / EMBEDDING, mmap_mode="r", allow_pickle=False)
             state = np.load(folder / STATE, allow_pickle=False)
             if (embedding.shape, embedding.dtype) != ((header.videos, header.count, header.dim), np.float32):
@@ -170,9 +142,10 @@ class Cached:
             raise EnvironmentError_(
                 f"The cache '{folder}' cannot be read: {error.strerror or error}.", "Nothing was changed."
             ) from error
-        except (ValueError, KeyError, TypeError, EOFError) as error:
+        except (ValueError, EOFError) as error:
+            reason = invalid_value(error) if isinstance(error, ValidationError) else error
             raise DataError(
-                f"The cache '{folder}' is damaged: {error}.",
+                f"The cache '{folder}' is damaged: {reason}.",
                 f"Remove it with `ccl cache prune {folder.name}` and make it again with `ccl cache build`.",
             ) from error
         return cls(folder, header, embedding, state)

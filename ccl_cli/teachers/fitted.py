@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ccl_cli import __version__
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import WeightsError
-from ccl_cli.utils import json_text
 from ccl_cli.utils.download import reason
-from ccl_cli.utils.json_text import Shape, fits
 from ccl_cli.utils.paths import cache_dir
+from ccl_cli.utils.sentences import invalid_value
 from ccl_cli.utils.tensor_files import write_tensors
 
 _FORMAT = "ccl-teacher-1"
 _KEY = "ccl"
-_SHAPE: Shape = {
-    "teacher": str,
-    "classes": [str],
-    "options": {},
-    "dim": int,
-    "preprocess": str,
-    "data": str,
-    "manifest": str,
-}
 
 
 @dataclass(frozen=True)
@@ -54,6 +46,8 @@ class Fitted:
     preprocess: str
     data: str
     manifest: str
+
+    __pydantic_config__ = ConfigDict(strict=True)
 
 
 def default_path(modality: str, name: str, data: str) -> Path:
@@ -85,15 +79,13 @@ def read_fitted(path: Path) -> Fitted | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            header = json_text.parse((file.metadata() or {}).get(_KEY, "{}"))
+            text = (file.metadata() or {}).get(_KEY, "{}")
+        header = from_json(text)
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
             return None
-        if not fits(header, _SHAPE):
-            raise ValueError("its header holds values of other kinds")
-        return Fitted(
-            **{each.name: header[each.name] for each in fields(Fitted)}
-            | {"classes": tuple(header["classes"])}
-        )
+        return TypeAdapter(Fitted).validate_json(text)
+    except ValidationError as error:
+        raise WeightsError(f"'{path}' has a damaged header: {invalid_value(error)}.") from error
     except (SafetensorError, OSError, ValueError, LookupError) as error:
         raise WeightsError(f"'{path}' cannot be read as weights: {reason(error)[:200]}.") from error
 

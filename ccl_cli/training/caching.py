@@ -307,8 +307,10 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     embedding = np.load(folder / EMBEDDING, mmap_mode="r", allow_pickle=False)
     built, sums = datetime.now(UTC).isoformat(timespec="seconds"), checksum(embedding, state)
     header = Header(
-        key,
-        *shape,
+        key=key,
+        videos=shape[0],
+        count=shape[1],
+        dim=shape[2],
         kind=next(filter(None, (each["kind"] for each in notes)), ""),
         sha256=sums,
         built=built,
@@ -316,7 +318,7 @@ def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
         frames=max(each["frames"] for each in notes),
         unreadable={row: reason for each in notes for row, reason in each["unreadable"].items()},
     )
-    write_text(folder / HEADER, header.to_json())
+    write_text(folder / HEADER, header.model_dump_json(indent=1) + "\n")
     if key.folder.exists():  # what somebody had begun to remove
         shutil.rmtree(key.folder)
     folder.rename(key.folder)

@@ -12,8 +12,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic_core import from_json
+
 from ccl_cli.errors import EnvironmentError_
-from ccl_cli.utils.json_text import parse
 
 # Called with the bytes that are there and the bytes there will be (None where the server does not say).
 Progress = Callable[[int, int | None], None]
@@ -48,7 +49,7 @@ def read_json(url: str) -> Any:
         ValueError: it is something else; otherwise see :func:`download`.
     """
     with _open(url, {}) as response:
-        return parse(response.read())
+        return from_json(response.read())
 
 
 def reason(error: Exception) -> str:

@@ -32,6 +32,12 @@ def listed(names: Sequence[object], limit: int = 8) -> str:
     return ", ".join(map(str, names[:limit])) + more
 
 
+def invalid_value(error: ValidationError) -> str:
+    """The first value that pydantic refuses, by its place, and what it should be."""
+    detail = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, detail["loc"])), detail["msg"])))
+
+
 def invalid(
     error: ValidationError,
     model: type[BaseModel],

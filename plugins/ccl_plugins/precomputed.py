@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -31,8 +32,6 @@ from ccl_cli.config.spec import Spec
 from ccl_cli.errors import DataError, PluginError
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.options import read_options
-from ccl_cli.utils import json_text
-from ccl_cli.utils.json_text import fits
 from ccl_cli.utils.sentences import listed
 
 if TYPE_CHECKING:
@@ -295,13 +294,15 @@ def _read_safetensors(path: Path) -> Mapping[str, NDArray[Any]]:
         arrays = {name: file.get_tensor(name).float().numpy() for name in file.keys()}  # noqa: SIM118
         header = file.metadata() or {}
     if "names" in header and arrays.keys() == {"embedding"}:
-        return _paired(path, json_text.parse(header["names"]), arrays["embedding"])
+        try:
+            names = TypeAdapter(list[str]).validate_json(header["names"])
+        except ValidationError as error:
+            raise DataError(f"'{path}': its names are no list of texts.") from error
+        return _paired(path, names, arrays["embedding"])
     return arrays
 
 
 def _paired(path: Path, names: list[str], embedding: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
-    if not fits(names, [str]):
-        raise DataError(f"'{path}': its names are no list of texts.")
     if len(names) != len(embedding) or len(set(names)) != len(names):
         raise DataError(f"'{path}' has {len(set(names))} different names for {len(embedding)} embeddings.")
     return dict(zip(names, embedding, strict=True))
