@@ -64,11 +64,11 @@ class Plugin:
 
     @property
     def label(self) -> str:
-        """How a user types it: ``ccl``, ``audio:cnn14``, ``image:<name>``, ``<modality>:precomputed``."""
-        if self.group != TEACHERS:
+        """How a user types it: ``ccl``, ``audio:cnn14``, ``timm:<name>``, ``<modality>:precomputed``."""
+        kind, dot, name = self.name.partition(".")
+        if not dot:
             return self.name
-        modality, _, name = self.name.partition(".")
-        return f"{'<modality>' if modality == ANY else modality}:{'<name>' if name == ANY else name}"
+        return f"{'<modality>' if kind == ANY else kind}:{'<name>' if name == ANY else name}"
 
     @property
     def origin(self) -> str:
@@ -136,7 +136,7 @@ def names(group: str) -> list[str]:
 def find(group: str, name: str) -> Plugin:
     """The plugin that a typed name means.
 
-    A teacher ``m:n`` is looked up as ``m.n``, then ``any.n``, then ``m.any``.
+    A teacher or a student ``m:n`` is looked up as ``m.n``, then ``any.n``, then ``m.any``.
 
     Raises:
         PluginError: nothing of that name; the sentence suggests the nearest one.
@@ -299,10 +299,10 @@ def _reason(error: Exception) -> str:
 
 
 def _candidates(group: str, name: str) -> tuple[str, ...]:
-    if group != TEACHERS:
-        return (name,)
-    modality, colon, rest = name.partition(":")
-    return (f"{modality}.{rest}", f"{ANY}.{rest}", f"{modality}.{ANY}") if colon else ()
+    kind, colon, rest = name.partition(":")
+    if colon:
+        return f"{kind}.{rest}", f"{ANY}.{rest}", f"{kind}.{ANY}"
+    return () if group == TEACHERS else (name,)
 
 
 def _unknown(group: str, name: str) -> PluginError:

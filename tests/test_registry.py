@@ -60,6 +60,11 @@ def test_an_exact_name_beats_the_placeholders(site):
     assert registry.find(registry.TEACHERS, "audio:precomputed").distribution == "ccl-cli"
 
 
+def test_a_family_of_students_is_found_by_its_prefix(site):
+    assert registry.find(registry.STUDENTS, "timm:resnet50").label == "timm:<name>"
+    assert "timm:<name>" not in registry.names(registry.STUDENTS)
+
+
 def test_placeholders_are_shown_as_such_and_never_suggested(site):
     labels = {plugin.label for plugin in registry.plugins(registry.TEACHERS)}
     assert {"image:<name>", "<modality>:precomputed"} <= labels

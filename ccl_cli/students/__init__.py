@@ -26,6 +26,9 @@ class StudentOutput(NamedTuple):
 class Student(nn.Module):
     """A trunk of blocks, pooling over the whole clip, and one linear classifier.
 
+    A network that is more than that overrides :meth:`embed`; one that cannot take every clip overrides
+    :meth:`check_clip` as well, and names a clip that it takes.
+
     Args:
         blocks: Applied in order to [B, 3, T, H, W]; the output of each but the first (the stem) is a stage.
         feature_dim: Dimensions of the pooled feature, D.
@@ -33,9 +36,14 @@ class Student(nn.Module):
         dropout: Probability of dropping a feature before the classifier, in training.
         pool: Turns the last block's output, of any clip, into [B, D, 1, 1, 1]; None: the average.
 
+    Attributes:
+        usual_clip: Frames, and height and width in pixels, for which its cost is stated.
+
     Raises:
         RecipeError: the dropout is no probability below 1.
     """
+
+    usual_clip: tuple[int, int] = (16, 112)
 
     def __init__(
         self,
@@ -61,19 +69,31 @@ class Student(nn.Module):
         Shapes:
             video: [B, 3, T, H, W] floating point, normalised.
         """
+        feature, stages = self.embed(video)
+        return StudentOutput(feature, self.classifier(self.dropout(feature)), stages)
+
+    def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The feature of each clip and the outputs of the stages, as in :class:`StudentOutput`."""
         stages = []
         for block in self.blocks:
             video = block(video)
             stages.append(video)
-        feature = self.pool(video).flatten(1)
-        return StudentOutput(feature, self.classifier(self.dropout(feature)), tuple(stages[1:]))
+        return self.pool(video).flatten(1), tuple(stages[1:])
+
+    def check_clip(self, frames: int, size: int) -> None:
+        """Refuse clips that the network cannot take: ``frames`` of ``size`` by ``size`` pixels.
+
+        Raises:
+            RecipeError: with the clips that it takes.
+        """
 
 
 class StudentFactory(Protocol):
     """What a ``ccl.students`` entry point names: builds a student, with random weights unless told otherwise.
 
     ``weights`` is None (random initialisation: the student is what gets trained) or a path of a weights file.
-    Further keyword arguments are the options after ``?`` in the student's spec.
+    Further keyword arguments are the options after ``?`` in the student's spec. A family of networks, whose
+    entry point is called ``family.any``, also gets ``model``: what is typed after ``family:``.
     """
 
     def __call__(self, num_classes: int, *, weights: str | None = None, **options: Any) -> Student:

@@ -1,8 +1,8 @@
-"""pytorchvideo's published networks as students, at any clip length and size.
+"""pytorchvideo's published convolutional networks as students, at any clip size.
 
 The hub's networks end in a pooling layer of one fixed size and a softmax. Here the pooling adapts and the
-softmax is gone; everything else, the initialisation included, is pytorchvideo's own. Networks with two
-pathways (SlowFast) or position embeddings of one fixed clip (MViT) cannot do this and are left out.
+softmax is gone; everything else, the initialisation included, is pytorchvideo's own. MViT, whose position
+embeddings belong to one clip size, stands in ``transformers``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from ccl_cli.errors import RecipeError
 from ccl_cli.students import Student
 from ccl_cli.students.blocks import hub
 from ccl_cli.students.weights import load_weights, read_weights
@@ -39,13 +41,61 @@ def hub_student(name: str, num_classes: int, *, weights: str | None = None, drop
         nn.ModuleList(_stages(trunk)), classifier.in_features, num_classes, dropout, _any_size(head.pool)
     )
     student.classifier = classifier
-    if weights is not None:
-        state = read_weights(weights)
-        if "classifier.weight" in state:  # one of our own files
-            load_weights(student, state, weights)
-        else:  # The hub's network is made of the student's layers: filling one fills the other.
-            load_weights(network, state, weights, classifier=f"blocks.{len(trunk)}.proj")
+    _fill(student, network, weights)
     return student
+
+
+class SlowFast(Student):
+    """Two pathways: one sees every fourth frame, the other all of them with an eighth of the channels.
+
+    Feichtenhofer et al., "SlowFast Networks for Video Recognition", ICCV 2019. The stages are those of the
+    slow pathway, with what the fast one has sent into them.
+    """
+
+    usual_clip = (32, 224)
+    ratio = 4  # of the pathways' frame rates
+
+    def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As of every student; the number of frames must be a multiple of four."""
+        frames = video.shape[2]
+        # As pytorchvideo picks them in PackPathway, so that published weights see what they were trained on.
+        slow = torch.linspace(0, frames - 1, frames // self.ratio, device=video.device).long()
+        pathways = [video.index_select(2, slow), video]
+        stages = []
+        for block in self.blocks:
+            pathways = block(pathways)
+            stages.append(pathways[0])
+        pooled = [self.pool(pathway).flatten(1) for pathway in pathways]
+        return torch.cat(pooled, dim=1), tuple(stages[1:])
+
+    def check_clip(self, frames: int, size: int) -> None:
+        """Any size, and a number of frames that both pathways can share."""
+        if frames % self.ratio:
+            raise RecipeError(
+                f"SlowFast takes clips of a multiple of {self.ratio} frames, not of {frames}.",
+                f"For example --set clip.frames={max(1, frames // self.ratio) * self.ratio}.",
+            )
+
+
+def slowfast_r50(num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
+    """SlowFast 8x8: 34.6 M parameters, 2,304 dimensions, 50 GMAC per clip of 32x224x224."""
+    network = hub.slowfast_r50(model_num_class=num_classes)
+    *trunk, _, head = network.blocks
+    student = SlowFast(nn.ModuleList(trunk), head.proj.in_features, num_classes, dropout)
+    student.classifier = head.proj
+    _fill(student, network, weights)
+    return student
+
+
+def _fill(student: Student, network: nn.Module, weights: str | None) -> None:
+    """Put a published checkpoint or one of our own files into a student made of the network's layers."""
+    if weights is None:
+        return
+    state = read_weights(weights)
+    if "classifier.weight" in state:
+        load_weights(student, state, weights)
+    else:  # Filling the network fills the student.
+        load_weights(network, state, weights, classifier=f"blocks.{len(network.blocks) - 1}.proj")
 
 
 def _stages(trunk: Iterable[nn.Module]) -> list[nn.Module]:

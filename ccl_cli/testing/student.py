@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ccl_cli.errors import RecipeError
 from ccl_cli.students import Student, StudentFactory, StudentOutput
 from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect, expect_finite, expect_movable
 from ccl_cli.training.build import make_student
@@ -26,6 +27,16 @@ class Trial:
         self.build = build
         self.student = self.seeded(0)
 
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Frames, height and width of the clips it is tried on: small ones, if it takes them."""
+        try:
+            self.student.check_clip(*_SIZE[:2])
+        except RecipeError:
+            frames, side = self.student.usual_clip
+            return frames, side, side
+        return _SIZE
+
     def seeded(self, seed: int) -> Student:
         """One whose initial weights are drawn from a seed."""
         with torch.random.fork_rng(devices=[]):
@@ -35,7 +46,7 @@ class Trial:
     @cached_property
     def output(self) -> StudentOutput:
         """Of two clips."""
-        return run(self.student, _clips(_SIZE))
+        return run(self.student, _clips(self.size))
 
 
 check = Checks[Trial]()
@@ -84,6 +95,10 @@ def _stages(trial: Trial) -> None:
 
 @check("output")
 def _clip_sizes(trial: Trial) -> None:
+    try:
+        trial.student.check_clip(*_OTHER_SIZE[:2])
+    except RecipeError as error:
+        raise Skip("it takes clips of some sizes only, and refuses others") from error
     shape = list(run(trial.student, _clips(_OTHER_SIZE)).feature.shape)
     expect(
         shape == [2, trial.student.feature_dim],
@@ -93,13 +108,13 @@ def _clip_sizes(trial: Trial) -> None:
 
 @check("output")
 def _determinism(trial: Trial) -> None:
-    same = torch.equal(run(trial.student, _clips(_SIZE)).logits, trial.output.logits)
+    same = torch.equal(run(trial.student, _clips(trial.size)).logits, trial.output.logits)
     expect(same, "other scores of the same clip in evaluation. Leave nothing random there.")
 
 
 @check("determinism")
 def _batch(trial: Trial) -> None:
-    alone = torch.cat([run(trial.student, clip[None]).logits for clip in _clips(_SIZE)])
+    alone = torch.cat([run(trial.student, clip[None]).logits for clip in _clips(trial.size)])
     whole = trial.output.logits
     difference = float((alone - whole).abs().max() / whole.abs().max().clamp(min=1e-6))
     expect(
@@ -112,7 +127,7 @@ def _batch(trial: Trial) -> None:
 @check("output")
 def _gradient(trial: Trial) -> None:
     student = trial.seeded(0).train()
-    out: StudentOutput = student(_clips(_SIZE))
+    out: StudentOutput = student(_clips(trial.size))
     (out.logits.square().sum() + out.feature.square().sum()).backward()  # type: ignore[no-untyped-call]
     without = [name for name, each in student.named_parameters() if each.requires_grad and each.grad is None]
     expect(
@@ -144,7 +159,7 @@ def _published_file(trial: Trial) -> None:
             raise Unmet(f"tensors that cannot be saved by name: {first_line}. Do not tie weights.") from error
         other.load_state_dict(load_file(path))
     expect(
-        torch.equal(run(other, _clips(_SIZE)).logits, trial.output.logits),
+        torch.equal(run(other, _clips(trial.size)).logits, trial.output.logits),
         "other scores after saving and loading. Keep what decides them in parameters and persistent buffers.",
     )
 

@@ -76,6 +76,7 @@ def build(recipe: Recipe) -> Parts:
     warn_if_packed_smaller(videos, recipe.clip.short_side)
     torch.manual_seed(recipe.train.seed)
     student = make_student(recipe.student, len(manifest.classes))
+    student.check_clip(recipe.clip.frames, recipe.clip.size)
     infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in teachers.items())
     labels = torch.tensor([video.label for video in videos])
     setting = Setting(student.feature_dim, len(manifest.classes), labels, infos, recipe.train.epochs)
@@ -129,12 +130,13 @@ def load_teacher(wanted: str | Spec, classes: Sequence[str] = ()) -> Teacher:
 def make_student(text: str, num_classes: int, *, with_weights: bool = True) -> Student:
     """Build a student; ``with_weights=False`` ignores the initial weights its spec names."""
     spec = parse_model(text)
-    plugin = registry.find(registry.STUDENTS, spec.name)
+    plugin = registry.find(registry.STUDENTS, spec.label)
     factory: StudentFactory = registry.load(plugin)
     weights = spec.weights if with_weights else None
+    model = {"model": spec.name} if spec.kind else {}
     with registry.blaming(plugin):
         try:
-            return factory(num_classes, weights=weights, **spec.options)
+            return factory(num_classes, weights=weights, **model, **spec.options)
         except TypeError as error:
             raise RecipeError(f"Student '{spec}' does not take these options: {error}.") from error
 

@@ -161,11 +161,15 @@ def test_an_unknown_student():
         check_student("r2plus1d_19")
 
 
+# A transformer of one clip size takes a minute.
+MARKS = {"r2plus1d_tiny": (), "mvit_base_16x4": (pytest.mark.slow, pytest.mark.long)}
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(each, marks=[] if each == "r2plus1d_tiny" else pytest.mark.slow)
-        for each in names(STUDENTS)
+        pytest.param(each, marks=MARKS.get(each, pytest.mark.slow))
+        for each in [*names(STUDENTS), "timm:resnet18?shift=true", "timm:vit_tiny_patch16_224"]
     ],
 )
 def test_built_in_students_keep_it(name):

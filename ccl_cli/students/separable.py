@@ -1,0 +1,70 @@
+"""S3D, torchvision's: inception blocks whose 3-D convolutions are split into space and time.
+
+Xie et al., "Rethinking Spatiotemporal Feature Learning", ECCV 2018.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models import video
+
+from ccl_cli.errors import RecipeError
+from ccl_cli.students import Student
+from ccl_cli.students.weights import load_weights, read_weights
+
+_STAGES = ((1, 4), (4, 7), (7, 13), (13, 16))  # torchvision's layers; each begins with its pooling
+_FEWEST, _SMALLEST = 8, 32  # frames and pixels: time is halved three times, height and width five times
+
+
+class S3D(Student):
+    """See the module's text."""
+
+    usual_clip = (16, 224)
+
+    def check_clip(self, frames: int, size: int) -> None:
+        """At least 8 frames of 32 pixels."""
+        if frames < _FEWEST or size < _SMALLEST:
+            raise RecipeError(
+                f"S3D takes at least {_FEWEST} frames of {_SMALLEST} pixels, not {frames} of {size}.",
+                f"Add --set clip.frames={max(frames, _FEWEST)} --set clip.size={max(size, _SMALLEST)}.",
+            )
+
+
+class _SlidingAverage(nn.Module):
+    """The mean over all windows of a size, or of the whole map where that is smaller."""
+
+    def __init__(self, window: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, maps: Tensor) -> Tensor:
+        window = [min(size, side) for size, side in zip(self.window, maps.shape[2:], strict=True)]
+        return nn.functional.avg_pool3d(maps, window, stride=1).mean(dim=(2, 3, 4), keepdim=True)
+
+
+def s3d(num_classes: int, *, weights: str | None = None, dropout: float = 0.2) -> Student:
+    """S3D: 8.3 M parameters, 1,024 dimensions, 18 GMAC per clip of 16x224x224.
+
+    Args:
+        num_classes: K.
+        weights: torchvision's published file, or a model that ccl wrote; None for random weights.
+        dropout: Probability of dropping a feature before the classifier, in training.
+
+    Raises:
+        WeightsError: the file is absent, damaged, or of another network.
+    """
+    network = video.s3d(num_classes=num_classes)
+    layers = list(network.features)
+    stages = [nn.Sequential(*layers[start:end]) for start, end in _STAGES]
+    pool = _SlidingAverage(network.avgpool.kernel_size)
+    student = S3D(nn.ModuleList([layers[0], *stages]), 1024, num_classes, dropout, pool)
+    state = None if weights is None else read_weights(weights)
+    if state is not None and "classifier.weight" not in state:
+        load_weights(network, state, str(weights), classifier="classifier.1")
+    # torchvision classifies with a convolution of size 1.
+    convolution = network.classifier[1]
+    student.classifier.weight = nn.Parameter(convolution.weight.detach().flatten(1))
+    student.classifier.bias = convolution.bias
+    if state is not None and "classifier.weight" in state:
+        load_weights(student, state, str(weights))
+    return student

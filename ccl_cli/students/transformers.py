@@ -1,0 +1,175 @@
+"""Video transformers as students: MViT, pytorchvideo's and torchvision's, and torchvision's Video Swin.
+
+Fan et al., "Multiscale Vision Transformers", ICCV 2021; Li et al., "MViTv2", CVPR 2022; Liu et al., "Video
+Swin Transformer", CVPR 2022. The position embeddings of MViT belong to one clip size; Swin takes any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import video
+
+from ccl_cli.errors import RecipeError
+from ccl_cli.students import Student
+from ccl_cli.students.blocks import hub
+from ccl_cli.students.weights import load_weights, read_weights
+
+
+class MViT(Student):
+    """Tokens, transformer blocks that pool them between stages, and the class token's output as feature.
+
+    Args:
+        blocks: The first makes tokens [B, 1 + N, C] of a clip, the class token first; the others take tokens
+            and the grid (T, H, W) that they stand on, and return both.
+        norm: Applied to the last tokens.
+        grid: Of the first tokens.
+        feature_dim, num_classes, dropout: As of every student.
+    """
+
+    usual_clip = (16, 224)
+
+    def __init__(
+        self,
+        blocks: nn.ModuleList,
+        norm: nn.Module,
+        grid: Sequence[int],
+        feature_dim: int,
+        num_classes: int,
+        dropout: float,
+    ) -> None:
+        super().__init__(blocks, feature_dim, num_classes, dropout, norm)
+        self.grid = tuple(grid)
+
+    def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As of every student; a stage is all blocks on one grid."""
+        first, *blocks = self.blocks
+        tokens, grid = first(video), self.grid
+        stages: dict[tuple[int, ...], Tensor] = {}
+        for block in blocks:
+            tokens, grid = block(tokens, grid)
+            stages[tuple(grid)] = tokens[:, 1:].mT.unflatten(2, tuple(grid))
+        return self.pool(tokens)[:, 0], tuple(stages.values())
+
+    def check_clip(self, frames: int, size: int) -> None:
+        """One size only."""
+        if (frames, size) != self.usual_clip:
+            usual_frames, usual_size = self.usual_clip
+            raise RecipeError(
+                f"MViT takes clips of {usual_frames} frames of {usual_size} pixels, not {frames} of {size}.",
+                f"Add --set clip.frames={usual_frames} --set clip.size={usual_size}.",
+            )
+
+
+class Swin(Student):
+    """Shifted windows of tokens, channels last; the mean of the last, normalised tokens is the feature."""
+
+    usual_clip = (32, 224)
+
+    def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As of every student."""
+        first, *blocks = self.blocks
+        tokens = first(video)  # [B, T, H, W, C]
+        stages = []
+        for block in blocks:
+            tokens = block(tokens)
+            stages.append(tokens.movedim(-1, 1))
+        return self.pool(tokens).mean(dim=(1, 2, 3)), tuple(stages)
+
+
+class _Tokens(nn.Module):
+    """torchvision's patches with their positions: clips to tokens."""
+
+    def __init__(self, network: video.MViT) -> None:
+        super().__init__()
+        self.conv_proj, self.pos_encoding = network.conv_proj, network.pos_encoding
+
+    def forward(self, clips: Tensor) -> Tensor:
+        tokens: Tensor = self.pos_encoding(self.conv_proj(clips).flatten(2).mT)
+        return tokens
+
+
+def mvit_base_16x4(num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
+    """MViT-B of pytorchvideo: 36.6 M parameters, 768 dimensions, 71 GMAC per clip of 16x224x224.
+
+    Args:
+        num_classes: K.
+        weights: The checkpoint that pytorchvideo publishes, or a model that ccl wrote; None: random weights.
+        dropout: Probability of dropping a feature before the classifier, in training.
+
+    Raises:
+        WeightsError: the file is absent, damaged, or of another network.
+    """
+    with torch.device("cpu"):  # pytorchvideo reads numbers out of a tensor
+        network = hub.mvit_base_16x4(head_num_classes=num_classes)
+    positions = network.cls_positional_encoding
+    tokens = nn.Sequential(
+        network.patch_embed,
+        positions,
+        network.pos_drop or nn.Identity(),
+        network.norm_patch_embed or nn.Identity(),
+    )
+    classifier = network.head.proj
+    student = MViT(
+        nn.ModuleList([tokens, *network.blocks]),
+        network.norm_embed,
+        positions.patch_embed_shape,
+        classifier.in_features,
+        num_classes,
+        dropout,
+    )
+    return _filled(student, network, classifier, "head.proj", weights)
+
+
+def mvit_v2_s(num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
+    """MViTv2-S of torchvision: 34.5 M parameters, 768 dimensions, 64 GMAC per clip of 16x224x224.
+
+    Arguments and errors as of :func:`mvit_base_16x4`; the published weights are torchvision's.
+    """
+    network = video.mvit_v2_s(num_classes=num_classes)
+    positions = network.pos_encoding
+    classifier = network.head[1]
+    student = MViT(
+        nn.ModuleList([_Tokens(network), *network.blocks]),
+        network.norm,
+        (positions.temporal_size, *positions.spatial_size),
+        classifier.in_features,
+        num_classes,
+        dropout,
+    )
+    return _filled(student, network, classifier, "head.1", weights)
+
+
+def swin3d_t(num_classes: int, *, weights: str | None = None, dropout: float = 0.0) -> Student:
+    """Video Swin-T of torchvision: 28.2 M parameters, 768 dimensions, 88 GMAC per clip of 32x224x224.
+
+    Arguments and errors as of :func:`mvit_base_16x4`; the published weights are torchvision's.
+    """
+    network = video.swin3d_t(num_classes=num_classes)
+    first, *layers = network.features
+    # torchvision merges patches between two stages; here a stage begins with that.
+    stages = [nn.Sequential(merging, stage) for merging, stage in zip(layers[::2], layers[1::2], strict=True)]
+    stem = nn.Sequential(network.patch_embed, network.pos_drop)
+    student = Swin(
+        nn.ModuleList([stem, first, *stages]), network.num_features, num_classes, dropout, network.norm
+    )
+    return _filled(student, network, network.head, "head", weights)
+
+
+def _filled(
+    student: Student, network: nn.Module, classifier: nn.Linear, name: str, weights: str | None
+) -> Student:
+    """The student with the network's classifier, called ``name`` there, and with the weights of a file.
+
+    The student is made of the network's layers: filling one fills the other.
+    """
+    student.classifier = classifier
+    if weights is not None:
+        state = read_weights(weights)
+        if "classifier.weight" in state:  # one of our own files
+            load_weights(student, state, weights)
+        else:
+            load_weights(network, state, weights, classifier=name)
+    return student
