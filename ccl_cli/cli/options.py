@@ -77,6 +77,12 @@ BatchSize = Annotated[
 LearningRate = Annotated[
     float | None, typer.Option("--lr", help="Learning rate.", rich_help_panel=OPTIMISATION)
 ]
+Optimizer = Annotated[
+    str | None,
+    typer.Option(
+        help="Optimiser by timm's name: sgd, adamw, lamb, ...", rich_help_panel=OPTIMISATION, metavar="NAME"
+    ),
+]
 Schedule = Annotated[
     Literal["step", "cosine", "linear", "constant"] | None,
     typer.Option(help="How the learning rate changes.", rich_help_panel=OPTIMISATION),

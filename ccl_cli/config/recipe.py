@@ -73,12 +73,27 @@ class Clip(_Section):
 
 
 class Optim(_Section):
-    """Stochastic gradient descent and the schedule of its learning rate."""
+    """The optimiser and the schedule of its learning rate."""
 
+    name: str = Field("sgd", description="Optimiser by timm's name: sgd, adamw, lamb, ...")
     lr: float = Field(1e-3, gt=0, description="Learning rate.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum (official code; not in the paper).")
-    nesterov: bool = Field(False, description="Nesterov momentum.")
+    momentum: float = Field(
+        0.9,
+        ge=0,
+        lt=1,
+        description="Momentum, of optimisers that have one (official code; not in the paper).",
+    )
+    nesterov: bool = Field(False, description="Of sgd: Nesterov momentum.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay.")
+    norm_weight_decay: bool = Field(
+        True, description="Whether weight decay also acts on biases and normalisation layers."
+    )
+    layer_decay: float | None = Field(
+        None, gt=0, le=1, description="Factor on the rate of each block of the student for the one before it."
+    )
+    options: dict[str, Any] = Field(
+        {}, description="What else the optimiser takes, e.g. {betas: [0.9, 0.98]} of adamw."
+    )
     schedule: Literal["step", "cosine", "linear", "constant"] = Field(
         "step",
         description="step: the rate drops at milestones; cosine, linear: it falls to min_lr with every step.",
@@ -104,6 +119,8 @@ class Optim(_Section):
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.name != "sgd":
+            raise ValueError(f"nesterov is for sgd, and the optimiser is {self.name}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         return self

@@ -23,6 +23,7 @@ from ccl_cli.errors import CclError, DataError, RecipeError, Several
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.students import Student, StudentFactory
 from ccl_cli.teachers import Teacher
+from ccl_cli.training.optim import check_optimizer
 from ccl_cli.utils.sentences import bundled
 
 T = TypeVar("T")
@@ -61,6 +62,7 @@ def build(recipe: Recipe) -> Parts:
         Several: more than one thing is missing or wrong; a single one is raised as itself.
     """
     check_recipe(recipe)
+    check_optimizer(recipe.optim)
     errors: list[CclError] = []
     manifest = _attempt(errors, lambda: training_data(recipe))
     specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()

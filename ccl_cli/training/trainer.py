@@ -31,7 +31,7 @@ from ccl_cli.training.device import pad_time_apart, start_tracker
 from ccl_cli.training.distiller import Distiller, StepOutput
 from ccl_cli.training.metrics_log import Clock, Meter, figures_text, jsonl_writer
 from ccl_cli.training.nonfinite import Skipped, TeacherFaults, all_finite
-from ccl_cli.training.optim import parameter_groups, scheduler, set_lr, sgd
+from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, set_lr
 from ccl_cli.training.publish import check_finite, publish
 from ccl_cli.training.runs import METRICS, RunFolder
 from ccl_cli.training.state import state_dict
@@ -61,7 +61,7 @@ class Trainer:
         self.use_caches(cached or {})
         self.bare = _distiller(recipe, parts, accelerator)
         groups = parameter_groups(self.bare, recipe.optim)
-        self.distiller, self.optimizer = accelerator.prepare(self.bare, sgd(groups, recipe.optim))
+        self.distiller, self.optimizer = accelerator.prepare(self.bare, make_optimizer(groups, recipe.optim))
         self.step, self.seconds_before, self._began = 0, 0.0, time.perf_counter()
         sampler = self.sampler
         self.scheduler = scheduler(self.optimizer, recipe.optim, sampler.epochs, sampler.steps_per_epoch)

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ccl_cli.config.recipe import Optim
-from ccl_cli.training.optim import scheduler
+from ccl_cli.errors import RecipeError
+from ccl_cli.students.r2plus1d import r2plus1d_6
+from ccl_cli.training.optim import check_optimizer, make_optimizer, parameter_groups, scheduler, set_lr
 
 SCHEDULES = ("step", "cosine", "linear", "constant")
 
@@ -100,3 +102,103 @@ def test_the_shortest_runs(name, warmup_epochs, caplog):
         found = rates(1, 2, schedule=name, milestones=[], warmup_epochs=warmup_epochs)
     assert found[0] == pytest.approx(0.01 if warmup_epochs else 0.1)
     assert not caplog.records  # timm has something to say about schedules of one step
+
+
+class Network(nn.Module):
+    """A student and a method's own layer, as the distiller holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.student, self.methods = r2plus1d_6(3, width=4), nn.ModuleDict({"m": nn.Linear(4, 4)})
+
+
+def trained(optimizer_of, steps: int = 3) -> list[torch.Tensor]:
+    """Weights after some steps along fixed gradients."""
+    network = Network()
+    optimizer = optimizer_of(network)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        for parameter in network.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+    return list(network.parameters())
+
+
+def ours(optim: Optim):
+    return lambda network: make_optimizer(parameter_groups(network, optim), optim)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_default_is_torchs_sgd_to_the_last_bit(nesterov):
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": nesterov}
+    theirs = trained(lambda network: torch.optim.SGD(network.parameters(), **options))
+    assert all(map(torch.equal, trained(ours(Optim(**options))), theirs))
+
+
+def test_adamw_is_torchs_with_its_options():
+    theirs = trained(
+        lambda network: torch.optim.AdamW(network.parameters(), 0.01, betas=(0.9, 0.98), weight_decay=0.05)
+    )
+    optim = Optim(name="adamw", lr=0.01, weight_decay=0.05, options={"betas": [0.9, 0.98]})
+    assert all(map(torch.equal, trained(ours(optim)), theirs))
+
+
+@pytest.mark.parametrize("name", ["lamb", "lion", "rmsprop", "lookahead_adamw", "adafactor"])
+def test_timms_optimisers_move_every_weight(name):
+    optim = Optim(name=name, lr=0.01)
+    check_optimizer(optim)
+    for before, after in zip(Network().parameters(), trained(ours(optim), 1), strict=True):
+        assert torch.isfinite(after).all()
+        assert not torch.equal(before, after)
+
+
+def test_weight_decay_can_leave_norms_and_biases_alone():
+    optim = Optim(norm_weight_decay=False)
+    network = Network()
+    by_decay = {}
+    for group in make_optimizer(parameter_groups(network, optim), optim).param_groups:
+        by_decay.setdefault(group["weight_decay"], []).extend(group["params"])
+    assert {parameter.dim() for parameter in by_decay[0.0]} == {1}
+    assert all(parameter.dim() > 1 for parameter in by_decay[5e-4])
+    assert sum(map(len, by_decay.values())) == len(list(network.parameters()))
+
+
+def test_layer_decay_scales_the_rate_block_by_block_and_the_schedule_keeps_that():
+    optim = Optim(lr=0.1, layer_decay=0.5, schedule="cosine", head_lr_decay=False)
+    network = Network()
+    optimizer = make_optimizer(parameter_groups(network, optim), optim)
+    schedule = scheduler(optimizer, optim, 10, 1)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    for step, rate in ((0, 0.1), (5, 0.05)):
+        set_lr(optimizer, schedule, step)
+        rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        assert rates["student.classifier.weight"] == pytest.approx(rate)
+        assert rates["student.blocks.2.res_blocks.0.branch2.conv_a.conv_t.weight"] == pytest.approx(rate / 2)
+        assert rates["student.blocks.0.conv.conv_t.weight"] == pytest.approx(rate / 8)
+        assert rates["methods.m.weight"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("optim", "match"),
+    [
+        (Optim(name="adamv"), r"no optimiser 'adamv'.*Did you mean 'adam"),
+        (Optim(name="adahessian"), "second derivatives"),
+    ],
+)
+def test_optimisers_that_cannot_be_used_are_refused(optim, match):
+    with pytest.raises(RecipeError, match=f"(?s){match}"):
+        check_optimizer(optim)
+
+
+@pytest.mark.parametrize(
+    "optim", [Optim(options={"betas": [0.9, 0.9]}), Optim(name="adamw", options={"betas": [2.0, 0.9]})]
+)
+def test_options_that_an_optimiser_does_not_take_are_sentences(optim):
+    with pytest.raises(RecipeError, match=r"does not take betas"):
+        make_optimizer(parameter_groups(Network(), optim), optim)
+
+
+def test_nesterov_is_for_sgd():
+    with pytest.raises(ValueError, match="nesterov is for sgd"):
+        Optim(name="adamw", nesterov=True)
