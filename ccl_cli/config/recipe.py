@@ -38,6 +38,7 @@ def _not_dots(name: str) -> str:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Triple = tuple[float, float, float]
 # A bare string for `teachers` in YAML means one teacher.
 Teachers = Annotated[
@@ -50,6 +51,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Augment(_Section):
+    """What may happen to a training clip after crop and flip: one setting for all frames of a clip."""
+
+    color_jitter: tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Field(ge=0, le=0.5)]] = Field(
+        (0.0, 0.0, 0.0, 0.0), description="Strength for brightness, contrast, saturation and hue."
+    )
+    color_jitter_p: Fraction = Field(0.8, description="Probability of colour jitter, if it has any strength.")
+    grayscale: Fraction = Field(0.0, description="Probability of grey frames.")
+    blur: Fraction = Field(0.0, description="Probability of a Gaussian blur, sigma 0.1 to 2 pixels.")
+    rand_augment: NonNegativeInt = Field(0, description="Operations of RandAugment on each clip.")
+    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="Of RandAugment, up to 30.")
+    erase: Fraction = Field(0.0, description="Probability that a rectangle is erased.")
+
+
 class Clip(_Section):
     """The student's view of a video."""
 
@@ -59,6 +74,7 @@ class Clip(_Section):
     scale: tuple[Fraction, Fraction] = Field((0.25, 1.0), description="Area of the random crop.")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="Aspect ratio of the random crop.")
     flip: Fraction = Field(0.5, description="Probability of a horizontal flip.")
+    augment: Augment = Augment()
     mean: Triple = Field((0.4345, 0.4051, 0.3775), description="Kinetics mean, RGB in [0, 1].")
     std: tuple[Positive, Positive, Positive] = Field(
         (0.2768, 0.2713, 0.2737), description="Kinetics standard deviation."

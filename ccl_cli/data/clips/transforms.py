@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from ccl_cli.config.recipe import Clip
+from ccl_cli.config.recipe import Augment, Clip
 
 _ATTEMPTS = 10
+_BLUR_KERNEL = 9  # pixels; four standard deviations of the strongest blur
 
 
 def train_view(frames: Tensor, rng: np.random.Generator, clip: Clip) -> Tensor:
@@ -30,7 +33,31 @@ def train_view(frames: Tensor, rng: np.random.Generator, clip: Clip) -> Tensor:
     view = interpolate(crop, (clip.size, clip.size), mode="bilinear", antialias=True)
     if rng.random() < clip.flip:
         view = view.flip(-1)
+    if augmentation := augmentations(clip.augment):
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's generator
+            torch.manual_seed(int(rng.integers(2**63)))
+            view = augmentation(view)
     return view.transpose(0, 1).contiguous()
+
+
+@lru_cache
+def augmentations(augment: Augment) -> nn.Module | None:
+    """What the recipe asks for as one transform of uint8 [T, 3, H, W]; None where it asks for nothing.
+
+    torchvision draws once for all leading dimensions, so the frames of a clip stay alike.
+    """
+    steps: list[nn.Module] = []
+    if augment.rand_augment:
+        steps.append(v2.RandAugment(augment.rand_augment, augment.magnitude))
+    if any(augment.color_jitter):
+        steps.append(v2.RandomApply([v2.ColorJitter(*augment.color_jitter)], augment.color_jitter_p))
+    if augment.grayscale:
+        steps.append(v2.RandomGrayscale(augment.grayscale))
+    if augment.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(_BLUR_KERNEL)], augment.blur))
+    if augment.erase:
+        steps.append(v2.RandomErasing(augment.erase))
+    return v2.Compose(steps) if steps else None
 
 
 def eval_view(frames: Tensor, clip: Clip) -> Tensor:

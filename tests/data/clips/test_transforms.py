@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.transforms import eval_view, normalize, train_view
+from ccl_cli.config.recipe import Augment, Clip
+from ccl_cli.data.clips.transforms import augmentations, eval_view, normalize, train_view
 
 CLIP = Clip(size=32)
 WHOLE = Clip(size=32, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
@@ -107,3 +107,58 @@ def test_normalising_floats_leaves_them_alone():
     video = torch.full((1, 3, 1, 2, 2), 255.0)
     normalize(video, CLIP.mean, CLIP.std)
     assert (video == 255).all()
+
+
+AUGMENTATIONS = {
+    "color_jitter": {"color_jitter": (0.4, 0.4, 0.4, 0.1), "color_jitter_p": 1.0},
+    "grayscale": {"grayscale": 1.0},
+    "blur": {"blur": 1.0},
+    "rand_augment": {"rand_augment": 2, "magnitude": 15},
+    "erase": {"erase": 1.0},
+}
+
+
+def noise(frames: int = 3) -> torch.Tensor:
+    """The same picture in every frame."""
+    picture = torch.randint(0, 256, (1, 40, 40, 3), generator=torch.Generator().manual_seed(0))
+    return picture.to(torch.uint8).repeat(frames, 1, 1, 1)
+
+
+def augmented(seed: int, **options) -> torch.Tensor:
+    clip = Clip(**WHOLE.model_dump(exclude={"augment"}), augment=options)
+    return train_view(noise(), np.random.default_rng(seed), clip)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_an_augmentation_is_one_setting_for_all_frames_and_a_function_of_the_generator(name):
+    plain = augmented(0)
+    views = [augmented(seed, **AUGMENTATIONS[name]) for seed in range(6)]
+    assert all(torch.equal(view, augmented(seed, **AUGMENTATIONS[name])) for seed, view in enumerate(views))
+    assert any(not torch.equal(view, plain) for view in views)
+    for view in views:
+        assert (view.dtype, view.shape) == (torch.uint8, plain.shape)
+        assert torch.equal(view[:, :1].expand_as(view), view)
+
+
+def test_torchs_own_generator_is_left_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    augmented(0, **AUGMENTATIONS["rand_augment"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_augmentation_nothing_more_is_drawn():
+    rngs = np.random.default_rng(1), np.random.default_rng(1)
+    train_view(noise(), rngs[0], WHOLE)
+    train_view(noise(), rngs[1], Clip(**WHOLE.model_dump(exclude={"augment"}), augment={"blur": 1.0}))
+    assert augmentations(Augment()) is None
+    assert rngs[0].bit_generator.state != rngs[1].bit_generator.state
+
+
+def test_what_each_augmentation_does():
+    grey = augmented(0, grayscale=1.0)
+    assert torch.equal(grey[0], grey[1])
+    assert torch.equal(grey[0], grey[2])
+    assert augmented(0, blur=1.0).float().var() < augmented(0).float().var()
+    erased = augmented(0, erase=1.0) == 0
+    assert 0.02 < erased.all(dim=0).float().mean() < 0.4
