@@ -171,6 +171,9 @@ class Train(_Section):
     )
     channels_last: bool = Field(True, description="channels_last_3d memory format.")
     compile: bool = Field(False, description="torch.compile the student.")
+    recompute: bool = Field(
+        False, description="Activation checkpointing: much less memory, about a third more time."
+    )
     tracker: Literal["none", "tensorboard"] = Field("none", description="Further log, through Accelerate.")
     sync_batchnorm: bool = Field(
         True, description="Batch-norm statistics over all processes; off: each its own, a little faster."
@@ -315,7 +318,7 @@ class Recipe(_Section):
 
     def hash(self) -> str:
         """Eight hex digits over everything that decides the experiment's result; its name does not."""
-        aside = {"workers", "log_every", "checkpoint_every", "max_skipped", "tracker"}
+        aside = {"workers", "log_every", "checkpoint_every", "max_skipped", "tracker", "recompute"}
         aside_at_all = dict.fromkeys(("name", "description", "methods", "bench"), True)
         values = self.model_dump(mode="json", exclude=aside_at_all | {"train": aside})
         text = json.dumps(values, sort_keys=True)

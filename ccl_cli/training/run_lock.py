@@ -14,7 +14,15 @@ from ccl_cli.training.runs import MANIFEST, RECIPE, RunFolder, all_runs
 from ccl_cli.utils.files import hold, remove_leftovers, write_text
 
 # What a resumed run may change: nothing that decides the result of the steps already taken.
-RESUMABLE = {"workers", "log_every", "checkpoint_every", "max_skipped", "max_steps", "tracker"}
+RESUMABLE = {
+    "workers",
+    "log_every",
+    "checkpoint_every",
+    "max_skipped",
+    "max_steps",
+    "tracker",
+    "recompute",
+}
 
 _held: dict[Path, IO[str]] = {}
 

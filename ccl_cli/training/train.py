@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import torch
+
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.errors import Interrupted
+from ccl_cli.errors import CclError, EnvironmentError_, Interrupted
 from ccl_cli.training import checkpoint
 from ccl_cli.training.build import build
 from ccl_cli.training.caching import open_caches
@@ -62,6 +64,25 @@ def train(
             f"Stopped by {stopped.name} between steps; what was saved before is in '{run.path}'.",
             f"Go on with `ccl train --resume {run.path}`.",
         ) from stopped
+    except torch.OutOfMemoryError as error:
+        raise _does_not_fit(recipe) from error
     finally:
         release(run)
     return run.path
+
+
+def _does_not_fit(recipe: Recipe) -> CclError:
+    """With what keeps the step: the same batch in smaller parts, or fewer activations."""
+    train, steps = recipe.train, []
+    if train.precision == "fp32":
+        steps.append("--precision bf16")
+    if not train.recompute:
+        steps.append("--set train.recompute=true (the same step)")
+    parts = 2 * train.accumulation
+    steps.append(
+        f"--set train.accumulation={parts} (the same batch in {parts} parts, each contrasted by itself)"
+    )
+    return EnvironmentError_(
+        f"A batch of {train.batch_size} clips does not fit into the GPU's memory.",
+        f"Add {' or '.join(steps)}.",
+    )

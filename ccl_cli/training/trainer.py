@@ -33,6 +33,7 @@ from ccl_cli.training.metrics_log import Clock, Meter, figures_text, jsonl_write
 from ccl_cli.training.nonfinite import Skipped, TeacherFaults, all_finite
 from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, set_lr
 from ccl_cli.training.publish import check_finite, publish
+from ccl_cli.training.recompute import recompute_blocks
 from ccl_cli.training.runs import METRICS, RunFolder
 from ccl_cli.training.state import state_dict
 from ccl_cli.training.stop import StopRequest, stop_on_signal
@@ -270,6 +271,8 @@ def _distiller(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> Distil
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
         pad_time_apart(student)
     student.to(memory_format=memory_format)  # type: ignore[call-overload]
+    if recipe.train.recompute:
+        recompute_blocks(student)
     if recipe.train.compile:
         student.compile()
     return Distiller(

@@ -206,7 +206,7 @@ def _unexpected(error: BaseException) -> CclError:
     if _lost_peer(error, said):
         return _LostPeer()
     if type(error).__name__ == "OutOfMemoryError":
-        return EnvironmentError_("The GPU's memory is full.", "Lower --batch-size, or use --precision bf16.")
+        return EnvironmentError_("The GPU's memory is full.", "Lower --batch-size.")
     return CclError(f"Internal error: {type(error).__name__}: {said}", "--debug shows the traceback.")
 
 

@@ -1,0 +1,45 @@
+"""Activation checkpointing: the student's blocks are run again in the backward pass instead of remembered.
+
+Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. Gradients are the same; memory falls to
+that of one block and the blocks' outputs, and a step takes about one more forward pass of the student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ccl_cli.students import Student
+
+
+def recompute_blocks(student: Student) -> None:
+    """Let every block of a student be run again in the backward pass; names of tensors do not change."""
+    for block in student.blocks:
+        block.forward = partial(  # type: ignore[method-assign]
+            checkpoint, block.forward, use_reentrant=False, context_fn=partial(_contexts, block)
+        )
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around the forward pass and around the second one, which must not count the batch once more."""
+    return nullcontext(), _without_statistics(block)
+
+
+@contextmanager
+def _without_statistics(block: nn.Module) -> Iterator[None]:
+    norms = [each for each in block.modules() if isinstance(each, _BatchNorm) and each.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked -= 1
