@@ -8,6 +8,7 @@ Video Understanding", ICCV 2019.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
@@ -36,13 +37,13 @@ class Frames(Student):
 
     usual_clip = (8, 224)
 
-    def __init__(self, network: nn.Module, num_classes: int, dropout: float, shift: bool) -> None:
+    def __init__(self, network: Any, num_classes: int, dropout: float, shift: bool) -> None:
         super().__init__(nn.ModuleList([network]), network.num_features, num_classes, dropout)
         self.shifts = [_Shift(block.conv1) for block in _residual_blocks(network)] if shift else []
 
     def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """As of every student."""
-        [network] = self.blocks
+        network: Any = self.blocks[0]
         clips, _, frames = video.shape[:3]
         for shift in self.shifts:
             shift.frames = frames
@@ -53,8 +54,7 @@ class Frames(Student):
 
     def check_clip(self, frames: int, size: int) -> None:
         """Any number of frames; of the size that the network is made for, where it has only one."""
-        [network] = self.blocks
-        patches = getattr(network, "patch_embed", None)
+        patches: Any = getattr(self.blocks[0], "patch_embed", None)
         if getattr(patches, "strict_img_size", False) and tuple(patches.img_size) != (size, size):
             side = patches.img_size[0]
             raise RecipeError(
@@ -75,17 +75,17 @@ class _Shift:
         layer.register_forward_pre_hook(self)
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-        clips = inputs[0].unflatten(0, (-1, self.frames))  # [B, T, C, H, W]
+        clips = torch.unflatten(inputs[0], 0, (-1, self.frames))  # [B, T, C, H, W]
         share = clips.shape[2] // _SHARE
-        back, forth, still = clips.split([share, share, clips.shape[2] - 2 * share], dim=2)
+        back, forth, still = torch.split(clips, [share, share, clips.shape[2] - 2 * share], dim=2)
         empty = torch.zeros_like(back[:, :1])
         back = torch.cat([back[:, 1:], empty], dim=1)
         forth = torch.cat([empty, forth[:, :-1]], dim=1)
         return torch.cat([back, forth, still], dim=2).flatten(0, 1)
 
 
-def _residual_blocks(network: nn.Module) -> list[nn.Module]:
-    blocks = [each for each in network.modules() if isinstance(each, BasicBlock | Bottleneck)]
+def _residual_blocks(network: nn.Module) -> list[Any]:
+    blocks: list[Any] = [each for each in network.modules() if isinstance(each, BasicBlock | Bottleneck)]
     if not blocks:
         raise RecipeError(
             "shift=true is for ResNets, whose residual blocks it goes into.", "Leave it out, or use a ResNet."
@@ -135,7 +135,7 @@ def frames(
     return student
 
 
-def _without_classifier(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+def _without_classifier(state: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
     """A published file's tensors without those of its 1,000 classes, which ours are not."""
     names = network.default_cfg["classifier"]
     heads = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))

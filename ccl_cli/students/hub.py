@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,7 @@ def slowfast_r50(num_classes: int, *, weights: str | None = None, dropout: float
     return student
 
 
-def _fill(student: Student, network: nn.Module, weights: str | None) -> None:
+def _fill(student: Student, network: Any, weights: str | None) -> None:
     """Put a published checkpoint or one of our own files into a student made of the network's layers."""
     if weights is None:
         return

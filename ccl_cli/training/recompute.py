@@ -20,7 +20,7 @@ from ccl_cli.students import Student
 def recompute_blocks(student: Student) -> None:
     """Let every block of a student be run again in the backward pass; names of tensors do not change."""
     for block in student.blocks:
-        block.forward = partial(  # type: ignore[method-assign]
+        block.forward = partial(
             checkpoint, block.forward, use_reentrant=False, context_fn=partial(_contexts, block)
         )
 
