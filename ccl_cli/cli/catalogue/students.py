@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -45,11 +46,16 @@ def list_students(
     print_plugins([registry.STUDENTS], load, as_json, _size)
 
 
-@command(app, "info", "ccl students info x3d_s", "ccl students info r2plus1d_18 --json")
+@command(app, "info", "ccl students info x3d_s", "ccl students info timm:resnet50 --json")
 def info(name: Name, as_json: options.AsJson = False) -> None:
     """Describe a student: its network, its size, and its options with their defaults."""
-    plugin = registry.find(registry.STUDENTS, name)
-    print_plugin(plugin, as_json, _size(registry.load(plugin)))
+    from ccl_cli.config.spec import parse_model
+
+    spec = parse_model(name)
+    plugin = registry.find(registry.STUDENTS, spec.label)
+    model = {"model": spec.name} if spec.kind else {}
+    factory = partial(registry.load(plugin), **model, **spec.options)
+    print_plugin(plugin, as_json, {"name": str(spec), **_size(factory)})
 
 
 def _size(factory: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def info(name: options.TeacherName, as_json: options.AsJson = False) -> None:
 
     plugin, cls, spec = _resolve(name)
     weights = [describe_weights(file, spec) for file in cls.weight_files(spec)]
-    details = {"modality": spec.kind, "dim": dim_of(cls, spec), "weights": weights}
+    details = {"name": spec.label, "modality": spec.kind, "dim": dim_of(cls, spec), "weights": weights}
     print_plugin(plugin, as_json, details)
 
 
