@@ -16,6 +16,25 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
+BenchRecipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Built-in recipe or YAML file with a section `bench`.",
+        autocompletion=complete_recipes,
+    ),
+]
+Rows = Annotated[list[str] | None, typer.Option(metavar="ROW", help="Only these rows; repeat it for more.")]
+Setups = Annotated[
+    list[str] | None, typer.Option(metavar="COLUMN", help="Only these setups, e.g. AI; repeat for more.")
+]
+Tune = Annotated[
+    bool,
+    optimisation_option(
+        "--tune", help="First choose each method's weight on videos held out of the training split."
+    ),
+]
+
 
 @command(
     app,
@@ -26,28 +45,12 @@ app = typer.Typer(add_completion=False)
     "ccl bench ucf51-bench --tune",
 )
 def bench(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help="Built-in recipe or YAML file with a section `bench`.",
-            autocompletion=complete_recipes,
-        ),
-    ],
+    recipe: BenchRecipe,
     data: options.Data = None,
-    method: Annotated[
-        list[str] | None, typer.Option(metavar="ROW", help="Only these rows; repeat it for more.")
-    ] = None,
-    setup: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Only these setups, e.g. AI; repeat for more.")
-    ] = None,
+    method: Rows = None,
+    setup: Setups = None,
     seeds: options.Seeds = None,
-    tune: Annotated[
-        bool,
-        optimisation_option(
-            "--tune", help="First choose each method's weight on videos held out of the training split."
-        ),
-    ] = False,
+    tune: Tune = False,
     epochs: options.Epochs = None,
     jobs: Annotated[
         int | None, runtime_option(min=1, help="Runs at once; default one per GPU, or one on a CPU.")

@@ -1,4 +1,4 @@
-"""Lists and descriptions of plugins, their checks, and the whole program beside a package that does not work."""
+"""Lists and descriptions of plugins, and the whole program beside a package that does not work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from ccl_cli import __version__
-from ccl_cli.testing import teacher as kit
 from tests.cli.conftest import spawn
 from tests.plugin_folder import BROKEN, install
 
@@ -145,142 +144,6 @@ def test_ls_of_students_shows_sizes_only_if_it_loads_them(ccl, monkeypatch):
     assert "parameters" not in bad
     assert "14,570,503" in ccl("students", "ls", "--load").out
     assert "parameters" not in ccl("students", "ls").out
-
-
-# ---- check
-
-
-@pytest.mark.parametrize("name", ["fitnet", "r2plus1d_tiny"])
-def test_check_prints_a_line_for_each_check(ccl, name):
-    result = ccl("plugins", "check", name)
-    assert (result.code, result.err) == (0, "")
-    assert len(result.out.splitlines()) >= 10
-    assert all(line.startswith(("ok ", "skipped ")) for line in result.out.splitlines())
-
-
-def test_check_as_json(ccl):
-    result = ccl("plugins", "check", "baseline", "--json")
-    verdict = json.loads(result.out)
-    assert (verdict["kind"], verdict["name"], verdict["ok"]) == ("method", "baseline", True)
-    assert {check["state"] for check in verdict["checks"]} == {"ok", "skipped"}
-    assert all(check["message"] for check in verdict["checks"] if check["state"] == "skipped")
-
-
-WRONG = (
-    "from ccl_cli.errors import DataError\n"
-    "from tests.testing.test_method import EveryRow as Method\n"
-    "from tests.testing.test_teacher import Wider\n"
-    "class Teacher(Wider):\n    @classmethod\n    def from_spec(cls, spec): return cls()\n"
-    "def student(num_classes, *, weights=None): raise ValueError('no luck')\n"
-    "def source(location):\n    if location != '.': raise DataError('Not there.')\n    return []\n"
-)
-
-
-@pytest.fixture
-def wrong(tmp_path, monkeypatch):
-    """A package whose plugins load, but break their contract."""
-    entries = (
-        "[ccl.teachers]\nimage.wrong = wrong_mod:Teacher\n[ccl.students]\nwrong = wrong_mod:student\n"
-        "[ccl.methods]\nwrong = wrong_mod:Method\nbad = wrong_mod:Method\n"
-        "[ccl.datasets]\nempty = wrong_mod:source\n"
-    )
-    install(tmp_path, "wrong", entries, modules={"wrong_mod": WRONG})
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(kit, "run_each", lambda jobs, work, **_: ((job, work(job)) for job in jobs))
-    yield
-    sys.modules.pop("wrong_mod", None)
-
-
-@pytest.mark.usefixtures("wrong")
-@pytest.mark.parametrize(
-    ("name", "failed"), [("image:wrong", "embedding"), ("bad", "absent rows"), ("empty:.", "manifest")]
-)
-def test_what_fails_is_a_line_and_exit_code_5(ccl, name, failed):
-    result = ccl("plugins", "check", name)
-    assert result.code == 5
-    (line,) = [line for line in result.out.splitlines() if line.startswith("failed")]
-    assert line.startswith(f"failed  {failed} ")
-    assert len(line) > 40
-    assert result.err.splitlines()[0].startswith(f"Error: {name} fails 1 of ")
-    as_json = ccl("plugins", "check", name, "--json")
-    assert as_json.code == 5
-    assert json.loads(as_json.out)["ok"] is False
-
-
-@pytest.mark.usefixtures("wrong")
-@pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
-    [
-        (["wrong"], 2, "'wrong' is a student and a method.\n  Say which one with --kind."),
-        (["wrong", "--kind", "student"], 5, "Student 'wrong' of wrong 1.0 failed: ValueError: no luck."),
-        (["nobody"], 5, "No plugin is named 'nobody'."),
-        (["fitnets", "--kind", "method"], 5, "Did you mean 'fitnet'?"),
-        (["audio:cnn14"], 6, "The weights of audio:cnn14 are not on this machine"),
-        (["folder:absent"], 4, "There is no folder 'absent'."),
-        (["fitnet", "--data", "clips"], 2, "A method is not tried on videos."),
-        (["image:small?weights=random", "--data", "folder:absent"], 4, "There is no folder 'absent'."),
-        (["image:small?weights=random&x=1"], 5, "has no option 'x'"),
-        (["image:small?weights"], 5, "No plugin is named"),
-    ],
-)
-def test_what_cannot_be_checked_is_a_sentence(ccl, arguments, code, sentence):
-    result = ccl("plugins", "check", *arguments)
-    assert (result.code, result.out) == (code, "")
-    assert sentence in result.err
-    assert "Traceback" not in result.err
-
-
-@pytest.mark.usefixtures("wrong")
-def test_a_teacher_is_tried_on_the_videos_that_are_named(ccl, clips_folder):
-    table = f"image:precomputed@{clips_folder / 'image.npz'}"
-    assert ccl("plugins", "check", table).code == 5
-    result = ccl("plugins", "check", table, "--data", f"folder:{clips_folder / 'set'}")
-    assert result.code == 0, result.out
-    assert "ok      tells apart" in result.out
-
-
-# ---- new
-
-
-def test_the_command_says_what_to_do_next(ccl, tmp_path):
-    result = ccl("plugins", "new", "teacher", "my:teacher", "--output", "a b/c")
-    assert (result.code, result.err) == (0, "")
-    assert (tmp_path / "a b" / "c" / "src" / "ccl_teacher_my_teacher" / "__init__.py").is_file()
-    lines = [line.strip() for line in result.out.splitlines()]
-    assert lines[0] == "a b/c is a package for the teacher my:teacher."
-    assert "EDIT HERE in `a b/c/src/ccl_teacher_my_teacher/__init__.py`" in result.out
-    assert lines[-3:] == [
-        "pip install -e 'a b/c'",
-        "ccl plugins check my:teacher",
-        "ccl train --teacher my:teacher --data folder:my_videos",
-    ]
-
-
-def test_a_folder_in_use_stays_as_it_is(ccl, tmp_path):
-    (tmp_path / "used").mkdir()
-    (tmp_path / "used" / "mine.txt").write_text("mine")
-    result = ccl("plugins", "new", "method", "mine", "--output", "used")
-    assert (result.code, result.out) == (2, "")
-    assert "Error: 'used' is not empty." in result.err
-    assert [path.name for path in (tmp_path / "used").iterdir()] == ["mine.txt"]
-    result = ccl("plugins", "new", "method", "mine", "--output", "used/mine.txt")
-    assert result.code == 2
-    assert "is a file" in result.err
-
-
-def test_a_disk_that_refuses_leaves_nothing_behind(ccl, tmp_path, monkeypatch):
-    write_text = Path.write_text
-
-    def refuse(path, text, *rest, **options):
-        if path.name == "test_contract.py":
-            raise OSError(28, "No space left on device", str(path))
-        return write_text(path, text, *rest, **options)
-
-    monkeypatch.setattr(Path, "write_text", refuse)
-    result = ccl("plugins", "new", "method", "mine")
-    assert (result.code, result.out) == (6, "")
-    assert "No space left on device" in result.err
-    assert list(tmp_path.iterdir()) == []
 
 
 # ---- beside a package that does not work
