@@ -17,7 +17,7 @@ def test_check_prints_a_line_for_each_check(ccl, name):
     assert all(line.startswith(("ok ", "skipped ")) for line in result.out.splitlines())
     verdict = json.loads(ccl("plugins", "check", name, "--json").out)
     assert (verdict["name"], verdict["ok"]) == (name, True)
-    assert {check["state"] for check in verdict["checks"]} == {"ok", "skipped"}
+    assert {check["state"] for check in verdict["checks"]} <= {"ok", "skipped"}
     assert all(check["message"] for check in verdict["checks"] if check["state"] == "skipped")
 
 
