@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from entrypoints import BadEntryPoint, CaseSensitiveConfigParser, Distribution, EntryPoint, iter_files_distros
 
@@ -31,6 +31,7 @@ METHODS = "ccl.methods"
 DATASETS = "ccl.datasets"
 COMMANDS = "ccl.commands"
 GROUPS = (TEACHERS, STUDENTS, METHODS, DATASETS, COMMANDS)
+Kind = Literal["teacher", "student", "method", "dataset"]  # of plugins that have a contract to check
 
 OWN_DISTRIBUTION = "ccl-cli"
 ANY = "any"

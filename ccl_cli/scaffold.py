@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Literal
 
 from ccl_cli import registry
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import CclError, PluginError, UsageError
+from ccl_cli.registry import Kind
 from ccl_cli.utils.files import temporary_name
-
-Kind = Literal["teacher", "student", "method", "dataset"]
 
 MARK = "EDIT HERE"
 _PART = re.compile(r"[a-z][a-z0-9_-]{0,31}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ccl_cli.cli.demo import _show
+from ccl_cli.cli.demo import _print
 from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.demo import Demo, summary, with_correspondence
@@ -51,7 +51,7 @@ def test_the_summary_holds_means_deviations_and_what_is_over_the_baseline(done):
 
 def test_what_was_found_is_said_first_then_the_tables_then_where_the_page_is(done, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    _show(done)
+    _print(done)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
         "With both teachers the student gets 3.0 points more top-1 than without, which is",
@@ -70,7 +70,7 @@ def test_without_a_baseline_the_demo_says_so_and_shows_the_rest(done, capsys):
     for seed in (0, 1):
         shutil.rmtree(f"runs/demo/final-baseline--s{seed}")
         write_failed(Path("runs/demo"), "baseline", "", seed)
-    _show(replace(done, results=load_results([Path("runs/demo")])))
+    _print(replace(done, results=load_results([Path("runs/demo")])))
     out = capsys.readouterr().out
     assert " ".join(out.split()).startswith(
         "The gain from the teachers is not known: the baseline, the student without them, failed in every run."

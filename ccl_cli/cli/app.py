@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -16,11 +17,6 @@ EXPERIMENTS, USE, CATALOGUE, ADDED = "Experiments", "Use a model", "Catalogue", 
 # Name: module and attribute, panel, one line of help.
 OWN = {
     "demo": ("demo:app", EXPERIMENTS, "See the paper's claim tested on this machine, offline."),
-    "probe": (
-        "probe:app",
-        EXPERIMENTS,
-        "Tell which teachers know a data set's classes, before any training.",
-    ),
     "train": ("train:app", EXPERIMENTS, "Train a video student with any number of frozen teachers."),
     "eval": (
         "evaluate:app",
@@ -29,22 +25,27 @@ OWN = {
     ),
     "bench": ("bench:app", EXPERIMENTS, "Train methods by teacher setups by seeds, and print the tables."),
     "report": ("report:app", EXPERIMENTS, "Tables, comparisons and pictures of what runs have reached."),
-    "predict": ("predict:app", USE, "Name the classes of video files, with their probabilities."),
-    "embed": ("embed:app", USE, "Write a trained student's features of video files to a file."),
-    "index": ("search:index_app", USE, "Keep the features of your videos in a library, for ccl search."),
-    "search": ("search:search_app", USE, "Find the videos of a library that are nearest to some."),
-    "card": ("share:card_app", USE, "Write a model's card: data, teachers, figures, limits."),
-    "push": ("share:push_app", USE, "Upload a model and its card to the Hugging Face Hub."),
-    "pull": ("share:pull_app", USE, "Download a model from the Hugging Face Hub, and check it."),
-    "export": ("export:app", USE, "Write a trained student as ONNX and torch.export files, checked."),
+    "predict": ("videos.predict:app", USE, "Name the classes of video files, with their probabilities."),
+    "embed": ("videos.embed:app", USE, "Write a trained student's features of video files to a file."),
+    "index": ("videos.index:app", USE, "Keep the features of your videos in a library, for ccl search."),
+    "search": ("videos.search:app", USE, "Find the videos of a library that are nearest to some."),
+    "model": ("model:app", USE, "Export, describe, publish and download models."),
     "data": ("data:app", CATALOGUE, "List, prepare, check, pack and measure data sets."),
-    "recipes": ("recipes:app", CATALOGUE, "List, show and check recipes: experiments as YAML files."),
-    "teachers": ("teachers:app", CATALOGUE, "List, describe, download and fit teachers."),
-    "students": ("catalogue:students_app", CATALOGUE, "List students, and how large they are."),
-    "methods": ("catalogue:methods_app", CATALOGUE, "List distillation methods, their papers and options."),
+    "recipes": (
+        "catalogue.recipes:app",
+        CATALOGUE,
+        "List, show and check recipes: experiments as YAML files.",
+    ),
+    "teachers": ("teachers:app", CATALOGUE, "List, describe, download, probe and fit teachers."),
+    "students": (
+        "catalogue.students:app",
+        CATALOGUE,
+        "List students, describe them, and how large they are.",
+    ),
+    "methods": ("catalogue.methods:app", CATALOGUE, "List distillation methods, their papers and options."),
     "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once; ccl train reads what fits."),
-    "doctor": ("doctor:app", CATALOGUE, "Tell what this machine and its installation can do."),
-    "plugins": ("plugins:app", CATALOGUE, "List, describe, write and check plugins."),
+    "doctor": ("catalogue.doctor:app", CATALOGUE, "Tell what this machine and its installation can do."),
+    "plugins": ("catalogue.plugins:app", CATALOGUE, "List, write and check plugins."),
 }
 
 
@@ -71,6 +72,10 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is about to run: the real one."""
+        typed = args[0]
+        unknown = not typed.startswith("-") and self.get_command(ctx, typed) is None
+        if unknown and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{typed}'.{_suggestion(typed)}")
         name, stand_in, rest = super().resolve_command(ctx, args)
         return name, stand_in and _real(name or ""), rest
 
@@ -88,6 +93,16 @@ def _real(name: str) -> Any:
     return typer.main.get_command(command) if isinstance(command, typer.Typer) else command
 
 
+def _suggestion(typed: str) -> str:
+    """The commands that a typing error may mean: ``ccl probe`` is ``ccl teachers probe``."""
+    paths = {name: [name] for name in OWN}
+    for name in OWN:
+        for inner in getattr(_real(name), "commands", ()):
+            paths.setdefault(inner, []).append(f"{name} {inner}")
+    near = get_close_matches(typed, paths, n=1)
+    return f" Did you mean {' or '.join(map(repr, paths[near[0]]))}?" if near else ""
+
+
 app = typer.Typer(
     cls=Commands,
     help="Distil frozen teacher networks - audio, image, any - into one small video network.",
@@ -103,8 +118,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         print(f"ccl {__version__}")
         raise typer.Exit
 

@@ -1,11 +1,14 @@
-"""What several commands share: verbosity, help blocks, completion of names."""
+"""How commands are declared, how they print results, and how names complete."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import json
+import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -18,6 +21,11 @@ _VERBOSITY = {
     "verbose": typer.Option("-v", "--verbose", help="Show more detail.", rich_help_panel=OUTPUT),
     "debug": typer.Option("--debug", help="Show tracebacks too.", rich_help_panel=OUTPUT),
 }
+data_option, teacher_option, optimisation_option, runtime_option, output_option = (
+    functools.partial(typer.Option, rich_help_panel=panel)
+    for panel in (DATA, TEACHERS, OPTIMISATION, RUNTIME, OUTPUT)
+)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,6 +52,16 @@ def examples(*lines: str) -> str:
     return "[bold]Examples[/bold]\n" + "\n".join(f"  {line}" for line in lines)
 
 
+def command(app: typer.Typer, name: str, *lines: str) -> Callable[[_Function], _Function]:
+    """Add a function to a group as a command with examples, ``-q``, ``-v`` and ``--debug``."""
+
+    def add(function: _Function) -> _Function:
+        app.command(name, epilog=examples(*lines))(with_verbosity(function))
+        return function
+
+    return add
+
+
 def show_help(ctx: typer.Context) -> None:
     """A group without a command shows its help."""
     if ctx.invoked_subcommand is None:
@@ -56,10 +74,43 @@ def group(help: str, *lines: str) -> typer.Typer:
         help=help,
         add_completion=False,
         epilog=examples(*lines),
-        callback=show_help,
+        callback=with_verbosity(show_help),
         invoke_without_command=True,
         rich_markup_mode="rich",
     )
+
+
+def start_processes(count: int) -> None:
+    """For ``--num-processes``: run this command as several processes instead, unless it is one of them.
+
+    Raises:
+        typer.Exit: they have ended, with their exit code.
+    """
+    from ccl_cli.utils.launch import launch, wanted
+
+    if wanted(count):
+        raise typer.Exit(launch(count, sys.argv[1:]))
+
+
+def print_result(result: Any, as_json: bool, print_text: Callable[[], object]) -> None:
+    """Print the result of a command; of several processes only the first one does.
+
+    Args:
+        result: Plain values, printed as one JSON document.
+        as_json: Whether ``--json`` was given.
+        print_text: Prints the same for people.
+    """
+    if not console.first_process():
+        return
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print_text()
+
+
+def print_path(path: Path, as_json: bool) -> None:
+    """Print where a command has put its result."""
+    print_result({"path": str(path)}, as_json, lambda: print(path))
 
 
 def complete_recipes(incomplete: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccl_cli.cli import data_bench, data_pack, options
+from ccl_cli.cli import data_bench, data_info, data_pack, options
 from ccl_cli.cli import data_shown as shown
 from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins, examples, group, with_verbosity
 from ccl_cli.errors import DataError, PluginError, UsageError
@@ -201,6 +201,7 @@ def stats(
         shown.statistics(statistics, per_class)
 
 
+app.command("info", epilog=examples(*data_info.EXAMPLES))(with_verbosity(data_info.info))
 app.command("pack", epilog=examples(*data_pack.EXAMPLES))(with_verbosity(data_pack.pack))
 app.command("bench", epilog=examples(*data_bench.EXAMPLES))(with_verbosity(data_bench.bench))
 
@@ -234,11 +235,11 @@ def _listed(spec: Spec, yes: bool) -> Manifest:
         if missing.list_file is None or missing.place is None or not (yes or _agreed(missing)):
             hint = f"{missing.hint}\n  or add --yes, which downloads it"
             raise DataError(missing.message, hint) from missing
-        from ccl_cli.cli.teachers import bar
         from ccl_cli.data.checks.prepare import fetch_list
+        from ccl_cli.utils.progress import download_bar
 
         _log.info("%s from %s", missing.list_file.title, missing.list_file.url)
-        with bar(missing.list_file.name) as progress:
+        with download_bar(missing.list_file.name) as progress:
             fetch_list(missing.list_file, missing.place, progress)
         return load_data(spec, ())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import DATA, OPTIMISATION, OUTPUT, RUNTIME, examples, with_verbosity
+from ccl_cli.cli.common import command, data_option, output_option, print_result, runtime_option
 from ccl_cli.errors import CclError
 from ccl_cli.utils import console
 
@@ -20,37 +19,26 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command(
-    epilog=examples(
-        "ccl demo",
-        "ccl demo --correspondence 0",
-        "ccl demo --full --seeds 3",
-        "ccl demo --json > demo.json",
-    )
+@command(
+    app,
+    "demo",
+    "ccl demo",
+    "ccl demo --correspondence 0",
+    "ccl demo --full --seeds 3",
+    "ccl demo --json > demo.json",
 )
-@with_verbosity
 def demo(
     full: Annotated[bool, typer.Option("--full", help="All methods, five seeds; takes hours.")] = False,
     correspondence: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="How often a sound goes with the motion, 0 to 1; default 1.",
-            rich_help_panel=DATA,
-        ),
+        data_option(min=0, max=1, help="How often a sound goes with the motion, 0 to 1; default 1."),
     ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(metavar="N|A,B,C", help="How many seeds, or which.", rich_help_panel=OPTIMISATION),
-    ] = None,
+    seeds: options.Seeds = None,
     jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Runs at once; default one per core, or per GPU.", rich_help_panel=RUNTIME),
+        int | None, runtime_option(min=1, help="Runs at once; default one per core, or per GPU.")
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The page; default runs/demo/report.html.", rich_help_panel=OUTPUT),
+        Path | None, output_option(metavar="FILE", help="The page; default runs/demo/report.html.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -59,7 +47,7 @@ def demo(
     Handwritten digits move over clutter, each motion with a sound of its own. Teachers are trained on other
     tasks; students with and without them. A sentence, tables, and a page. Give it again to go on.
     """
-    from ccl_cli.cli.bench import parse_seeds
+    from ccl_cli.bench.seeds import parse_seeds
     from ccl_cli.config.load import load_recipe
     from ccl_cli.demo import run_demo, summary, with_correspondence
 
@@ -68,17 +56,14 @@ def demo(
     if correspondence is not None:
         recipe = with_correspondence(recipe, correspondence)
     done = run_demo(recipe, output, jobs)
-    if as_json:
-        print(json.dumps(summary(done)))
-    else:
-        _show(done)
+    print_result(summary(done), as_json, lambda: _print(done))
     if done.failed:
         raise CclError(
             f"{len(done.failed)} runs failed.", f"Why is in 'log.txt' there, as in '{done.failed[0]}'."
         )
 
 
-def _show(done: Demo) -> None:
+def _print(done: Demo) -> None:
     """The finding, the tables, each method against the baseline, and the path of the page."""
     from ccl_cli.demo import METRICS
     from ccl_cli.report.comparison import against_baseline

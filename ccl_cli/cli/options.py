@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from ccl_cli.cli.common import (
-    DATA,
-    OPTIMISATION,
-    OUTPUT,
-    RUNTIME,
-    TEACHERS,
     complete_plugins,
     complete_recipes,
+    data_option,
+    optimisation_option,
+    output_option,
+    runtime_option,
+    teacher_option,
 )
 
 RecipeName = Annotated[
@@ -33,121 +33,94 @@ Overrides = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(
+    data_option(
         metavar="SOURCE[:PATH]",
         help="Data set, e.g. ucf51 or folder:my_videos.",
-        rich_help_panel=DATA,
         autocompletion=complete_plugins("ccl.datasets"),
     ),
 ]
 Teachers = Annotated[
     list[str] | None,
-    typer.Option(
+    teacher_option(
         "--teacher",
         metavar="MODALITY:NAME",
         help="Frozen teacher, e.g. audio:cnn14; repeat it for more.",
-        rich_help_panel=TEACHERS,
         autocompletion=complete_plugins("ccl.teachers"),
+    ),
+]
+TeacherName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODALITY:NAME",
+        help="Teacher, with its options if any, e.g. 'audio:cnn14?dim=2048'.",
+        autocompletion=complete_plugins("ccl.teachers"),
+        show_default=False,
     ),
 ]
 Student = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Video network to train.",
-        rich_help_panel=TEACHERS,
-        autocompletion=complete_plugins("ccl.students"),
+    teacher_option(
+        metavar="NAME", help="Video network to train.", autocompletion=complete_plugins("ccl.students")
     ),
 ]
 Method = Annotated[
     str | None,
-    typer.Option(
+    teacher_option(
         metavar="NAME[+NAME]",
         help="Distillation method, with its published options.",
-        rich_help_panel=TEACHERS,
         autocompletion=complete_plugins("ccl.methods"),
     ),
 ]
-Epochs = Annotated[
-    int | None, typer.Option(help="Passes over the training split.", rich_help_panel=OPTIMISATION)
-]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Videos per step, over all processes.", rich_help_panel=OPTIMISATION)
-]
-LearningRate = Annotated[
-    float | None, typer.Option("--lr", help="Learning rate.", rich_help_panel=OPTIMISATION)
-]
+Epochs = Annotated[int | None, optimisation_option(help="Passes over the training split.")]
+BatchSize = Annotated[int | None, optimisation_option(help="Videos per step, over all processes.")]
+LearningRate = Annotated[float | None, optimisation_option("--lr", help="Learning rate.")]
 Optimizer = Annotated[
     str | None,
-    typer.Option(
-        help="Optimiser by timm's name: sgd, adamw, lamb, ...", rich_help_panel=OPTIMISATION, metavar="NAME"
-    ),
+    optimisation_option(metavar="NAME", help="Optimiser by timm's name: sgd, adamw, lamb, ..."),
 ]
 Schedule = Annotated[
     Literal["step", "cosine", "linear", "constant"] | None,
-    typer.Option(help="How the learning rate changes.", rich_help_panel=OPTIMISATION),
+    optimisation_option(help="How the learning rate changes."),
 ]
-MaxSteps = Annotated[int | None, typer.Option(help="Stop after so many steps.", rich_help_panel=OPTIMISATION)]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", rich_help_panel=OPTIMISATION)]
+MaxSteps = Annotated[int | None, optimisation_option(help="Stop after so many steps.")]
+Seed = Annotated[int | None, optimisation_option(help="Seed of everything random.")]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"] | None,
-    typer.Option(help="auto: bf16 on a GPU that has it.", rich_help_panel=RUNTIME),
+    Literal["auto", "fp32", "bf16", "fp16"] | None, runtime_option(help="auto: bf16 on a GPU that has it.")
 ]
-Workers = Annotated[int | None, typer.Option(help="Decoding processes.", rich_help_panel=RUNTIME)]
-NumProcesses = Annotated[
-    int,
-    typer.Option(min=1, metavar="N", help="Start N processes, one per GPU.", rich_help_panel=RUNTIME),
+Workers = Annotated[int | None, runtime_option(help="Decoding processes.")]
+NumProcesses = Annotated[int, runtime_option(min=1, metavar="N", help="Start N processes, one per GPU.")]
+Run = Annotated[
+    Path | None, typer.Argument(metavar="RUN", help="A run's folder or a model file; default the newest run.")
+]
+RunAndVideos = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN|PATH",
+        help="Video files, and folders of them at any depth; before them the run's folder or the model file "
+        "to use, default the newest run.",
+        show_default=False,
+    ),
 ]
 Resume = Annotated[
     str | None,
-    typer.Option(
-        metavar="RUN|auto",
-        help="Go on with a run; auto: the newest unfinished one of this recipe.",
-        rich_help_panel=RUNTIME,
+    runtime_option(
+        metavar="RUN|auto", help="Go on with a run; auto: the newest unfinished one of this recipe."
     ),
 ]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Build all, read one batch, train nothing.", rich_help_panel=RUNTIME),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
-PerClass = Annotated[bool, typer.Option("--per-class", help="Show each class too.", rich_help_panel=OUTPUT)]
-Name = Annotated[str | None, typer.Option(help="Name of the run.", rich_help_panel=OUTPUT)]
+DryRun = Annotated[bool, runtime_option("--dry-run", help="Build all, read one batch, train nothing.")]
+AsJson = Annotated[bool, output_option("--json", help="Print one JSON document and nothing else.")]
+PerClass = Annotated[bool, output_option("--per-class", help="Show each class too.")]
+Name = Annotated[str | None, output_option(help="Name of the run.")]
 Output = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="The run's folder; default runs/NAME/TIME-HASH.", rich_help_panel=OUTPUT
-    ),
+    Path | None, output_option(metavar="DIR", help="The run's folder; default runs/NAME/TIME-HASH.")
 ]
 Tracker = Annotated[
-    Literal["none", "tensorboard"] | None,
-    typer.Option(help="A further log besides metrics.jsonl.", rich_help_panel=OUTPUT),
+    Literal["none", "tensorboard"] | None, output_option(help="A further log besides metrics.jsonl.")
 ]
-Videos = Annotated[
-    list[Path],
-    typer.Argument(metavar="PATH", help="Video files, and folders of them at any depth.", show_default=False),
-]
-Model = Annotated[
-    Path | None,
-    typer.Option(metavar="RUN|FILE", help="A run's folder or a model file; default the newest run."),
-]
-WindowsAtOnce = Annotated[
-    int | None,
-    typer.Option("--batch-size", min=1, help="Windows per forward pass.", rich_help_panel=RUNTIME),
-]
+Split = Annotated[Literal["test", "val"], data_option(help="Which videos.")]
+ClipBatchSize = Annotated[int | None, runtime_option("--batch-size", min=1, help="Clips per forward pass.")]
 ForwardPrecision = Annotated[
-    Literal["fp32", "bf16", "fp16"],
-    typer.Option("--precision", help="Arithmetic.", rich_help_panel=RUNTIME),
+    Literal["fp32", "bf16", "fp16"], runtime_option("--precision", help="Arithmetic.")
 ]
-RowFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        metavar="FILE",
-        help="Write to a file, as its name ends: .csv, .json or .jsonl.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-JsonLines = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object per video, a line each.", rich_help_panel=OUTPUT)
-]
+Load = Annotated[bool, typer.Option("--load", help="Import each one to see whether it works.")]
+Seeds = Annotated[str | None, optimisation_option(metavar="N|A,B,C", help="How many seeds, or which.")]

@@ -6,12 +6,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import DATA, OUTPUT, complete_plugins, examples, group, with_verbosity
+from ccl_cli.cli.common import command, complete_plugins, group, output_option
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
 from ccl_cli.utils.files import write_text
@@ -33,15 +33,9 @@ Runs = Annotated[
     ),
 ]
 _METRICS = "top1, top5, mean_class, r1, r5, r10 or map"
-Split = Annotated[
-    Literal["test", "val"], typer.Option(help="Whose evaluation to read.", rich_help_panel=DATA)
-]
-FORMAT = typer.Option(
-    "--format", help="Default: as the output file's name ends, else terminal.", rich_help_panel=OUTPUT
-)
+FORMAT = output_option("--format", help="Default: as the output file's name ends, else terminal.")
 Output = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Write to a file instead of the terminal.", rich_help_panel=OUTPUT),
+    Path | None, output_option(metavar="FILE", help="Write to a file instead of the terminal.")
 ]
 MethodRow = Annotated[
     str,
@@ -51,16 +45,14 @@ MethodRow = Annotated[
 ]
 
 
-@app.command(
+@command(
+    app,
     "table",
-    epilog=examples(
-        "ccl report table",
-        "ccl report table runs/ucf51-bench --table 2 --paper",
-        "ccl report table runs/mine/a runs/mine/b --runs",
-        "ccl report table --format latex --output tables.tex",
-    ),
+    "ccl report table",
+    "ccl report table runs/ucf51-bench --table 2 --paper",
+    "ccl report table runs/mine/a runs/mine/b --runs",
+    "ccl report table --format latex --output tables.tex",
 )
-@with_verbosity
 def table(
     runs: Runs = None,
     number: Annotated[
@@ -75,7 +67,7 @@ def table(
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Put the paper's figures beside.")] = False,
     show_runs: Annotated[bool, typer.Option("--runs", help="List the runs behind every figure.")] = False,
-    split: Split = "test",
+    split: options.Split = "test",
     style: Annotated[Literal["terminal", "markdown", "csv", "latex", "json"] | None, FORMAT] = None,
     output: Output = None,
     as_json: options.AsJson = False,
@@ -92,20 +84,18 @@ def table(
     results = load_results(runs or (), split)
     built = tables(results, () if number == "all" else (int(number),), metric or (), printed=paper)
     if chosen == "terminal":
-        text = writers.terminal_tables(built, results, runs=show_runs, **_terminal_options(output))
+        text = writers.terminal_tables(built, results, runs=show_runs, **_layout(output))
     else:
         text = getattr(writers, f"{chosen}_tables")(built, results)
     _deliver(text, output, results.notes if chosen in ("csv", "latex") else ())
 
 
-@app.command(
+@command(
+    app,
     "compare",
-    epilog=examples(
-        "ccl report compare ccl baseline",
-        "ccl report compare ccl crd runs/ucf51-bench --setup AI --metric r1",
-    ),
+    "ccl report compare ccl baseline",
+    "ccl report compare ccl crd runs/ucf51-bench --setup AI --metric r1",
 )
-@with_verbosity
 def compare(
     first: MethodRow,
     second: MethodRow,
@@ -114,7 +104,7 @@ def compare(
     setup: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="Only this setup, e.g. AI; repeat it for more.")
     ] = None,
-    split: Split = "test",
+    split: options.Split = "test",
     style: Annotated[Literal["terminal", "markdown", "json"] | None, FORMAT] = None,
     output: Output = None,
     as_json: options.AsJson = False,
@@ -134,27 +124,23 @@ def compare(
     results = summarise(read_runs(runs or (), split).of_two(first, second))
     compared = compare_methods(results, first, second, metric, setup or ())
     if chosen == "terminal":
-        text = writers.terminal_comparison(compared, results, **_terminal_options(output))
+        text = writers.terminal_comparison(compared, results, **_layout(output))
     else:
         text = getattr(writers, f"{chosen}_comparison")(compared, results)
     _deliver(text, output)
 
 
-@app.command(
+@command(
+    app,
     "html",
-    epilog=examples(
-        "ccl report html",
-        "ccl report html runs/ucf51-bench --output ucf51.html",
-        "ccl report html runs/mine/a runs/mine/b --split val",
-    ),
+    "ccl report html",
+    "ccl report html runs/ucf51-bench --output ucf51.html",
+    "ccl report html runs/mine/a runs/mine/b --split val",
 )
-@with_verbosity
 def html(
     runs: Runs = None,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The page.", rich_help_panel=OUTPUT)] = Path(
-        "report.html"
-    ),
-    split: Split = "test",
+    output: Annotated[Path, output_option(metavar="FILE", help="The page.")] = Path("report.html"),
+    split: options.Split = "test",
 ) -> None:
     """Write one page with tables, pictures and where they come from; it needs no other file and no network.
 
@@ -168,30 +154,24 @@ def html(
     _deliver(page(load_results(runs or (), split)), output)
 
 
-@app.command(
+@command(
+    app,
     "figure",
-    epilog=examples(
-        "ccl report figure overview runs/ucf51-bench --output overview.pdf",
-        "ccl report figure tsne runs/mine/20260101-120000-1a2b3c4d --output tsne.png",
-    ),
+    "ccl report figure overview runs/ucf51-bench --output overview.pdf",
+    "ccl report figure tsne runs/mine/20260101-120000-1a2b3c4d --output tsne.png",
 )
-@with_verbosity
 def figure(
     name: Annotated[
         Literal["overview", "curves", "classes", "confusion", "gallery", "tsne", "correspondence"],
         typer.Argument(
-            metavar="NAME",
-            help="overview, curves, classes, confusion, gallery, tsne or correspondence.",
+            metavar="NAME", help="overview, curves, classes, confusion, gallery, tsne or correspondence."
         ),
     ],
     runs: Runs = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Ends in .png, .svg or .pdf; default NAME.png.", rich_help_panel=OUTPUT
-        ),
+        Path | None, output_option(metavar="FILE", help="Ends in .png, .svg or .pdf; default NAME.png.")
     ] = None,
-    split: Split = "test",
+    split: options.Split = "test",
 ) -> None:
     """Write one plot of the page as PNG, SVG or PDF."""
     from ccl_cli.report.figures import check_suffix, write_figure
@@ -204,32 +184,28 @@ def figure(
     _log.info("Written to %s.", path)
 
 
-def show_tables(runs: Sequence[Path]) -> None:
-    """Print the tables that some runs fill."""
+def print_tables(runs: Sequence[Path]) -> None:
+    """Print the tables that some runs fill; nothing of no runs."""
+    if not runs:
+        return
     from ccl_cli.report.results import load_results
     from ccl_cli.report.tables import tables
     from ccl_cli.report.writers import terminal_tables
 
     results = load_results(runs)
-    _deliver(terminal_tables(tables(results), results, **_terminal_options(None)), None)
+    _deliver(terminal_tables(tables(results), results, **_layout(None)), None)
 
 
 def _format(style: str | None, output: Path | None) -> str:
     return style or _BY_SUFFIX.get(output.suffix if output else "", "terminal")
 
 
-class _TerminalOptions(TypedDict):
-    plain: bool
-    width: int | None
-
-
-def _terminal_options(output: Path | None) -> _TerminalOptions:
-    """A file is plain and looks the same whatever the terminal."""
+def _layout(output: Path | None) -> dict[str, Any]:
+    """Of terminal tables: a file is plain and looks the same whatever the terminal."""
     from ccl_cli.report.writers import FILE_WIDTH
 
-    if output is not None:
-        return {"plain": True, "width": FILE_WIDTH}
-    return {"plain": console.plain(sys.stdout), "width": None}
+    plain = output is not None or console.plain(sys.stdout)
+    return {"plain": plain, "width": FILE_WIDTH if output is not None else None}
 
 
 def _deliver(text: str, output: Path | None, warnings: Sequence[str] = ()) -> None:

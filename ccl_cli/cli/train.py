@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import examples, with_verbosity
-from ccl_cli.errors import UsageError
-from ccl_cli.utils import console
+from ccl_cli.cli.common import command, print_path, print_result, start_processes
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command(
-    epilog=examples(
-        "ccl train --teacher audio:cnn14 --teacher image:resnet34 --data ucf51",
-        "ccl train --recipe smoke",
-        "ccl train --recipe ucf51 --method crd",
-        "ccl train --recipe ucf51 --set method.ccl.gradient=joint",
-        "ccl train --recipe mine.yaml --num-processes 4 --precision bf16",
-        "ccl train --resume runs/mine/20260101-120000-1a2b3c4d",
-    )
+@command(
+    app,
+    "train",
+    "ccl train --teacher audio:cnn14 --teacher image:resnet34 --data ucf51",
+    "ccl train --recipe smoke",
+    "ccl train --recipe ucf51 --method crd",
+    "ccl train --recipe ucf51 --set method.ccl.gradient=joint",
+    "ccl train --recipe mine.yaml --num-processes 4 --precision bf16",
+    "ccl train --resume runs/mine/20260101-120000-1a2b3c4d",
 )
-@with_verbosity
 def train(
     recipe: options.RecipeName = None,
     data: options.Data = None,
@@ -48,13 +44,14 @@ def train(
     output: options.Output = None,
     tracker: options.Tracker = None,
     set_: options.Overrides = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train a video student with any number of frozen teachers.
 
     What decides a value, lowest first: defaults, recipe, flags you type, --set.
     """
     from ccl_cli.config.load import check_recipe, load_recipe
-    from ccl_cli.utils.launch import launch, wanted
+    from ccl_cli.training.runs import find_run
 
     flags = {
         "name": name,
@@ -73,15 +70,14 @@ def train(
         "train.workers": workers,
         "train.tracker": tracker,
     }
-    resumed = Path(resume) if resume and resume != "auto" else None
-    if resumed and not (resumed / "recipe.yaml").is_file():
-        raise UsageError(f"'{resumed}' is not a run folder.", "Name one that `ccl train` made.")
+    resumed = find_run(Path(resume)).path if resume and resume != "auto" else None
     experiment = load_recipe(recipe or (str(resumed) if resumed else None), flags, set_ or ())
     check_recipe(experiment)
-    if wanted(num_processes):
-        raise typer.Exit(launch(num_processes, sys.argv[1:]))
+    start_processes(num_processes)
     from ccl_cli.training.train import train as run
 
     folder = run(experiment, resume=resumed or resume, output=output, dry_run=dry_run)
-    if console.first_process() and not dry_run:
-        print(folder)
+    if dry_run:
+        print_result({"path": None}, as_json, lambda: None)
+    else:
+        print_path(folder, as_json)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # What of a folder is the model's: neither checkpoints nor lists of somebody's files.
 _EVALUATIONS = "eval-*.json"
 _TAKEN = (MODEL, RECIPE, CARD, _EVALUATIONS)
-# What `ccl export` wrote into a folder of the run. It may hold code: it is not taken.
+# What `ccl model export` wrote into a folder of the run. It may hold code: it is not taken.
 _EXPORTED = ("*/model.onnx", "*/model.int8.onnx", "*/model.pt2", "*/export.json")
 _GIVEN = (*_TAKEN, *_EXPORTED)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -79,7 +79,9 @@ def uploads(run: Path | None, repository: str) -> list[Upload]:
     if CARD not in found:
         return [*listed, written]
     if any(_newer(each, found[CARD]) for name, each in found.items() if fnmatch.fnmatch(name, _EVALUATIONS)):
-        _log.warning("'%s' is older than the run's figures; `ccl card --force` writes it anew.", found[CARD])
+        _log.warning(
+            "'%s' is older than the run's figures; `ccl model card --force` writes it anew.", found[CARD]
+        )
     return listed
 
 
@@ -200,7 +202,9 @@ def _check_name(repository: str) -> None:
 
 
 def _without_model(repository: str) -> DataError:
-    return DataError(f"The repository '{repository}' holds no {MODEL}.", "It was not made with `ccl push`.")
+    return DataError(
+        f"The repository '{repository}' holds no {MODEL}.", "It was not made with `ccl model push`."
+    )
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class Correspondence:
     """One teacher of a run and the classes of its data.
 
     Attributes:
-        probe: As of ``ccl probe``, without the linear layer: in percent, with a verdict on each class.
+        probe: As of ``ccl teachers probe``, without the linear layer: percent, and a verdict per class.
         samples: Videos of a few classes of each verdict.
         silent: Why there are no samples, or "".
     """

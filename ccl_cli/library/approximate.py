@@ -57,7 +57,7 @@ def search(
         DataError: there is no such index, or the library has changed since.
     """
     faiss = _faiss()
-    hint = f"Make it: ccl index --output {folder} --faiss"
+    hint = f"Make it: ccl index --output {folder} --approximate"
     if not (folder / FILE).is_file():
         raise DataError(f"The library '{folder}' has no index for approximate search.", hint)
     if library.noted(_NOTE) != library.state:

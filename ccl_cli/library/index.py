@@ -161,13 +161,13 @@ def own_model(folder: Path, model: Path | None) -> Path:
     elif not path.is_file():
         raise DataError(
             f"The model that made '{folder}' is gone: '{path}'.",
-            "Name where it is now with --model, or make the library anew with ccl index --rebuild.",
+            "Name where it is now before the videos, or make the library anew with ccl index --rebuild.",
         )
     if fingerprint(path) != expected:
         raise UsageError(
             f"The library '{folder}' was made by another model than '{path}' holds: their features cannot be "
             "compared.",
-            "Name its own with --model, or make the library anew with ccl index --rebuild.",
+            "Name its own before the videos, or make the library anew with ccl index --rebuild.",
         )
     return path
 

@@ -61,9 +61,9 @@ def search(
     folder: str | Path,
     *,
     top: int,
-    keep_self: bool = False,
+    include_self: bool = False,
     model: str | Path | None = None,
-    probes: int | None = None,
+    nprobe: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> list[Answer]:
@@ -76,9 +76,9 @@ def search(
         raw: The queries.
         folder: The library's.
         top: How many to find for each.
-        keep_self: Whether a query may find its own file.
+        include_self: Whether a query may find its own file.
         model: A run folder or model file; None: the library's own.
-        probes: Search approximately, in so many lists; None: exactly.
+        nprobe: Search approximately, in so many lists; None: exactly.
         batch_size: Windows per forward pass; default the recipe's.
         workers: Decoding processes; default as for :func:`ccl_cli.deploy.predict.predict_files`.
 
@@ -100,11 +100,11 @@ def search(
     with open_library(folder) as library:
         array = np.array([vectors[row] for row in sorted(vectors)], np.float32).reshape(-1, library.dim)
         queries, _ = directions(torch.from_numpy(array))
-        count = min(top + (0 if keep_self else _ITSELF), len(library))
-        if probes is None:
+        count = min(top + (0 if include_self else _ITSELF), len(library))
+        if nprobe is None:
             cosines, numbers = nearest(library, queries, count)
         else:
-            cosines, numbers = approximate.search(library, folder, queries.numpy(), count, probes)
+            cosines, numbers = approximate.search(library, folder, queries.numpy(), count, nprobe)
         paths = library.paths(numbers.ravel().tolist())
     results = iter(zip(cosines.tolist(), numbers.tolist(), strict=True))
     answers = []
@@ -113,7 +113,7 @@ def search(
             answers.append(Answer(name, fault=faults[row]))
             continue
         hits = [Hit(paths[n], cosine) for cosine, n in zip(*next(results), strict=True) if n in paths]
-        answers.append(Answer(name, _best_hits(name, hits, top, keep_self)))
+        answers.append(Answer(name, _best_hits(name, hits, top, include_self)))
     return answers
 
 
@@ -170,7 +170,7 @@ def _add_vectors(
     return faults
 
 
-def _best_hits(query: str, hits: Sequence[Hit], top: int, keep_self: bool) -> tuple[Hit, ...]:
-    own = set() if keep_self else {os.path.abspath(query), os.path.realpath(query)}  # noqa: PTH100
+def _best_hits(query: str, hits: Sequence[Hit], top: int, include_self: bool) -> tuple[Hit, ...]:
+    own = set() if include_self else {os.path.abspath(query), os.path.realpath(query)}  # noqa: PTH100
     ordered = sorted(hits, key=lambda hit: (-hit.cosine, hit.path))
     return tuple(hit for hit in ordered if hit.path not in own)[:top]

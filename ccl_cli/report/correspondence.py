@@ -58,7 +58,7 @@ class TeacherReport:
         teacher: Its name.
         cards: Its own classes for a few videos.
         silent: Why there are none, or "".
-        probe: Figures of ``ccl probe`` without the linear layer.
+        probe: Figures of ``ccl teachers probe`` without the linear layer.
     """
 
     teacher: str

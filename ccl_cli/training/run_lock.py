@@ -10,7 +10,7 @@ from ccl_cli.config.load import load_recipe, to_yaml
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import CclError, RecipeError, UsageError
-from ccl_cli.training.runs import MANIFEST, RECIPE, RunFolder, all_runs
+from ccl_cli.training.runs import MANIFEST, RECIPE, RunFolder, all_runs, find_run
 from ccl_cli.utils.files import hold, remove_leftovers, write_text
 
 # What a resumed run may change: nothing that decides the result of the steps already taken.
@@ -43,7 +43,8 @@ def open_run(
         The folder, and whether it holds a checkpoint.
 
     Raises:
-        UsageError: not a run folder, finished, in use, or its data set has changed.
+        DataError: not a run folder.
+        UsageError: finished, in use, or its data set has changed.
         RecipeError: the recipe has changed.
     """
     path = _unfinished(recipe, output) if resume == "auto" else resume and Path(resume)
@@ -51,9 +52,7 @@ def open_run(
         return _begun(recipe, manifest, RunFolder(output) if output else RunFolder.new(recipe)), False
     if output is not None and path != output:
         raise UsageError("--resume goes on in the run's own folder.", "Leave --output out.")
-    run = RunFolder(path)
-    if not (path / RECIPE).is_file():
-        raise UsageError(f"'{path}' is not a run folder.", "Name one that `ccl train` made.")
+    run = find_run(path)
     _hold(run)
     try:
         _check_same(recipe, manifest, run)

@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,27 @@ def locate_model(run: str | Path | None) -> tuple[RunFolder | None, Path]:
             f"'{folder.path}' holds no model yet.", f"Finish it with `ccl train --resume {folder.path}`."
         )
     return folder, folder.model
+
+
+def split_run(paths: Sequence[Path], *, optional: bool = False) -> tuple[Path | None, list[Path]]:
+    """Tell the run that a command names first from the videos after it.
+
+    Args:
+        paths: A run folder or a model file, if one is named, then videos.
+        optional: Whether there may be no videos.
+
+    Returns:
+        The run, None for the newest, and the videos.
+
+    Raises:
+        UsageError: no videos are named.
+    """
+    run, videos = None, list(paths)
+    if videos and (videos[0].suffix == Path(MODEL).suffix or (videos[0] / RECIPE).is_file()):
+        run = videos.pop(0)
+    if not videos and not optional:
+        raise UsageError("No videos are named.", "Name files, or folders of them.")
+    return run, videos
 
 
 def all_runs() -> Iterator[RunFolder]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from ccl_cli.utils import console
@@ -69,3 +74,20 @@ class Reporter:
         if console.first_process() and not self._live and self._done != self._logged:
             self._logged = self._done
             _log.info("%s: %s %d/%d  %s", self._title, self._unit, self._done, self._steps, self._text)
+
+
+@contextmanager
+def download_bar(title: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    """A bar of a download, on a terminal; yields what takes bytes done and in all, if there is a bar."""
+    if console.plain(sys.stderr):
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

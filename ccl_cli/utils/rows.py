@@ -17,7 +17,6 @@ from ccl_cli.utils.signals import Stopped
 from ccl_cli.utils.text import visible
 
 Record = Mapping[str, Any]
-SUFFIXES = (".csv", ".json", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Form:
     end: str = ""
 
 
-LINES = Form(lambda record: json.dumps(record) + "\n")
-_ARRAY = Form(json.dumps, "[\n", ",\n", "\n]\n")
+JSON = Form(json.dumps, "[\n", ",\n", "\n]\n")
+JSON_LINES = Form(lambda record: json.dumps(record) + "\n")
 
 
 def csv_form(columns: Sequence[str], rows: Callable[[Record], Iterable[Sequence[object]]]) -> Form:
@@ -55,47 +54,51 @@ class _Writes(Protocol):
     def write(self, text: str, /) -> object: ...
 
 
-class Rows:
-    """Where records go."""
+@contextmanager
+def row_writer(file: _Writes, form: Form) -> Iterator[Callable[[Record], None]]:
+    """A function that writes one record, in one piece; told to stop, what follows the last is written too."""
+    count = 0
 
-    def __init__(self, file: _Writes, form: Form) -> None:
-        self._file, self._form, self._count = file, form, 0
-        file.write(form.begin)
+    def add(record: Record) -> None:
+        nonlocal count
+        file.write((form.between if count else "") + form.text(record))
+        count += 1
 
-    def add(self, record: Record) -> None:
-        """Write one record, in one piece."""
-        self._file.write((self._form.between if self._count else "") + self._form.text(record))
-        self._count += 1
-
-    def close(self) -> None:
-        """Write what comes after the last one."""
-        self._file.write(self._form.end)
+    file.write(form.begin)
+    try:
+        yield add
+    except Stopped:
+        file.write(form.end)
+        raise
+    file.write(form.end)
 
 
 @contextmanager
-def row_file(path: Path, csv: Form) -> Iterator[Rows]:
+def row_file(path: Path, csv: Form) -> Iterator[Callable[[Record], None]]:
     """A file of records, as its name ends: there when all are, or the finished ones when told to stop.
 
     Args:
         path: The file.
         csv: How records become CSV.
 
+    Yields:
+        What writes one record.
+
     Raises:
         UsageError: the name ends in something else.
     """
-    forms = dict(zip(SUFFIXES, (csv, _ARRAY, LINES), strict=True))
-    if path.suffix.lower() not in forms:
+    forms = {".csv": csv, ".json": JSON, ".jsonl": JSON_LINES}
+    form = forms.get(path.suffix.lower())
+    if form is None:
         raise UsageError(
-            f"'{path}' does not say in which format to write.", f"Let it end in {', '.join(SUFFIXES)}."
+            f"'{path}' does not say in which format to write.", f"Let it end in {', '.join(forms)}."
         )
-    with growing_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        rows = Rows(file, forms[path.suffix.lower()])
-        try:
-            yield rows
-        except Stopped:
-            rows.close()
-            raise
-        rows.close()
+    with (
+        growing_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+        row_writer(file, form) as add,
+    ):
+        yield add
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

@@ -19,7 +19,8 @@ def commands() -> str:
         "# The command line",
         "",
         "What `ccl COMMAND --help` shows, of all commands. `-q`, `-v` and `--debug` may also stand before the"
-        " command.",
+        " command. With `--json`, stdout holds one JSON document and nothing else. A run is named by its"
+        " folder or its model file; where none is named, it is the newest run that has a model.",
     ]
     for name in app.OWN:
         lines += _command(app._real(name), f"ccl {name}", "##")
@@ -32,7 +33,7 @@ def keys() -> str:
         "# The keys of a recipe",
         "",
         "`ccl recipes show NAME` prints them with a recipe's own values. Options of methods are listed by"
-        " `ccl plugins info methods NAME`.",
+        " `ccl methods info NAME`.",
         *_section(Recipe, ""),
     ]
     return "\n".join(lines) + "\n"

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from ccl_cli.bench import matrix
-from ccl_cli.cli.bench import parse_seeds
+from ccl_cli.bench.seeds import parse_seeds
 from ccl_cli.config.recipe import Recipe, Tune
 from ccl_cli.errors import PluginError, RecipeError, UsageError
 

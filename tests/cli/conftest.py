@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from ccl_cli.__main__ import main
+from ccl_cli.cli import app
 from ccl_cli.utils import console
+from tests.models import write_run
 
 
 @dataclass
@@ -38,6 +42,31 @@ def ccl(capsys):
         return Result(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def run(clips_folder, tmp_path):
+    """The newest run."""
+    return write_run(tmp_path / "runs" / "mine" / "a", clips_folder / "set")
+
+
+@pytest.fixture
+def videos(clips_folder, tmp_path):
+    """Six videos in folders named after their classes."""
+    return shutil.copytree(clips_folder / "set" / "test", tmp_path / "videos")
+
+
+def table(out: str) -> list[list[str]]:
+    """The words of each line."""
+    return [line.split() for line in out.splitlines()]
+
+
+def every_command() -> Iterator[tuple[str, ...]]:
+    """The words of every command and group."""
+    yield ()
+    for name in app.OWN:
+        yield (name,)
+        yield from ((name, inner) for inner in getattr(app._real(name), "commands", ()))
 
 
 def spawn(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.folders import write_bench, write_cell, write_run
+from ccl_cli.report.figures import FIGURES
+from ccl_cli.report.page import SECTIONS
+from tests.report.folders import write_bench, write_cell
+from tests.report.pages import write_study
 
 BENCH = Path("runs/b")
 
@@ -83,7 +86,7 @@ def test_compare(ccl, bench):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "sentence"),
     [
         (["table", "absent"], 4, "There is no folder 'absent'."),
         (["table", "--table", "4"], 2, "'--table'"),
@@ -93,17 +96,23 @@ def test_compare(ccl, bench):
         (["compare", "ccl"], 2, "Missing argument"),
         (["compare", "ccl", "cclx"], 2, "Did you mean 'ccl'?"),
         (["compare", "ccl", "baseline", "--output", "c.csv"], 2, "not written as csv"),
+        (["html", "absent"], 4, "There is no folder 'absent'."),
+        (["html", "--output", "runs"], 2, "'runs' is a folder."),
+        (["figure", "pie"], 2, "pie"),
+        (["figure", "tsne", "--output", "x.jpg"], 2, "Let it end in .png, .svg or .pdf."),
+        (["figure", "curves", "--split", "val"], 4, "No evaluated run"),
     ],
 )
-def test_errors(ccl, bench, words, code, said):
+def test_errors(ccl, bench, words, code, sentence):
     write_cell(Path("runs/mixed"), "ccl", seed=0, top1=1.0, train={"epochs": 1})
     write_cell(Path("runs/mixed"), "ccl", seed=1, top1=1.0, train={"epochs": 2})
     write_cell(Path("runs/zz"), "ccl", top1=1.0, name="zz")  # the newest folder
     write_cell(Path("runs/zz"), "baseline", "", top1=1.0)
+    before = set(Path().iterdir())
     result = ccl("report", *words)
     assert (result.code, result.out) == (code, "")
-    assert said in result.err
-    assert not Path("c.csv").exists()
+    assert sentence in result.err
+    assert set(Path().iterdir()) == before
 
 
 def test_no_runs_at_all(ccl):
@@ -112,32 +121,6 @@ def test_no_runs_at_all(ccl):
         4,
         ["Error: There is no evaluated run under 'runs'.", "  Evaluate one with `ccl eval`."],
     )
-
-
-def test_a_terminal_gets_bold_and_no_stars(bench, monkeypatch):
-    from ccl_cli.report.results import load_results
-    from ccl_cli.report.tables import tables
-    from ccl_cli.report.writers import terminal_tables
-
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    results = load_results([bench])
-    text = terminal_tables(tables(results, [1]), results, plain=False)
-    assert "\x1b[1m64.5 ± 0.5" in text
-    assert "*" not in text
-
-
-@pytest.mark.parametrize("words", [["table", "--format", "latex"], ["compare", "ccl", "baseline"]])
-def test_reports_import_no_torch(words):
-    write_run(Path("runs/mine/a"), top1=50.0, retrieval=(1.0, 2.0, 3.0))
-    write_run(Path("runs/mine/b"), "baseline", "", top1=40.0)
-    code = (
-        "import sys\nfrom ccl_cli.__main__ import main\n"
-        f"assert main({['report', *words]}) == 0\n"
-        "print(*({'torch', 'timm', 'av', 'accelerate'} & set(sys.modules)), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == ""
 
 
 def test_a_file_is_the_same_whatever_the_terminal(ccl, bench, monkeypatch):
@@ -149,3 +132,45 @@ def test_a_file_is_the_same_whatever_the_terminal(ccl, bench, monkeypatch):
         texts.add(Path("table.txt").read_text() + Path("compare.txt").read_text())
     (text,) = texts
     assert 80 < max(map(len, text.splitlines())) <= 100
+
+
+# ---- the page
+
+
+@pytest.fixture
+def study(clips_folder):
+    """A benchmark with videos."""
+    return write_study(BENCH, clips_folder)
+
+
+def test_a_page(ccl, study):
+    result = ccl("report", "html", str(study), "--output", "new/page.html")
+    assert (result.code, result.out) == (0, "")
+    assert "Written to new/page.html." in result.err
+    text = Path("new/page.html").read_text()
+    assert all(f'id="{section.key}"' in text for section in SECTIONS)
+    assert [path.name for path in Path("new").iterdir()] == ["page.html"]
+
+
+def test_the_newest_folder_and_the_usual_name(ccl, study):
+    assert ccl("report", "html").code == 0
+    assert "ccl on clips" in Path("report.html").read_text()
+    assert ccl("-q", "report", "figure", "curves").err == ""
+    assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_help_names_every_figure(ccl):
+    out = ccl("report", "figure", "--help").out
+    assert all(name in out for name in FIGURES)
+
+
+def test_tables_and_figures_of_records_import_no_torch(study):
+    lines = [["table", "--format", "latex"], ["compare", "ccl", "fitnet"]]
+    lines += [["figure", name, "--output", f"{name}.svg"] for name in ("overview", "curves", "classes")]
+    code = (
+        "import sys\nfrom ccl_cli.__main__ import main\n"
+        f"assert not any(main(['report', *words]) for words in {lines})\n"
+        "raise SystemExit(sorted({'torch', 'sklearn', 'av', 'accelerate'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
+    assert Path("curves.svg").stat().st_size > 1000

@@ -106,7 +106,7 @@ def test_a_model_goes_there_and_back(run, web, tmp_path):
     assert address == f"{web.address}/me/mine/commit/{there.sha(2)}"
     assert set(there.files) == {*(each.name for each in hub.uploads(run, "me/mine")), ".gitattributes"}
     assert there.files | model_of(run) == there.files
-    assert "ccl pull me/mine --output" in there.files["README.md"].decode()
+    assert "ccl model pull me/mine --output" in there.files["README.md"].decode()
     assert len(there.commits) == 2  # the new repository's, and all files in one
 
     path = hub.pull("me/mine")

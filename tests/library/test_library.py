@@ -291,7 +291,7 @@ def test_a_query_in_the_library_is_not_read_again_and_does_not_find_itself(run, 
         assert len(answer.hits) == 17
         assert str(videos / "test/down/1.mp4") not in [hit.path for hit in answer.hits]
         assert list(answer.hits) == sorted(answer.hits, key=lambda hit: -hit.cosine)
-    (kept,) = search(list_videos([videos / "test/down/1.mp4"]), LIBRARY, top=3, keep_self=True)
+    (kept,) = search(list_videos([videos / "test/down/1.mp4"]), LIBRARY, top=3, include_self=True)
     assert kept.hits[0].path == str(videos / "test/down/1.mp4")
     assert kept.hits[0].cosine == pytest.approx(1, abs=1e-6)
     assert len(kept.hits) == 3
@@ -368,7 +368,7 @@ def test_approximate_search(tmp_path, run, videos, monkeypatch):
 def test_approximate_search_of_real_videos(run, videos):
     update([videos], LIBRARY, approximate=True)
     raw = list_videos([videos / "test"])
-    about, exactly = search(raw, LIBRARY, top=17, probes=1), search(raw, LIBRARY, top=17)
+    about, exactly = search(raw, LIBRARY, top=17, nprobe=1), search(raw, LIBRARY, top=17)
     for one, other in zip(about, exactly, strict=True):  # so few videos are one list: nothing is overlooked
         assert one.query == other.query
         assert {hit.path for hit in one.hits} == {hit.path for hit in other.hits}

@@ -46,28 +46,27 @@ def root(clips_folder, tmp_path_factory) -> Path:
     (root / "bench.yaml").write_text(json.dumps(small.model_dump(mode="json") | {"teachers": [], "bench": bench}))  # fmt: skip
     train(small, output=root / "run")
     assert main(["eval", str(root / "run")]) == 0
-    library = ["--output", str(root / "library"), "--model", str(root / "run"), "--workers", "0"]
-    assert main(["index", str(root / "set"), *library]) == 0
+    library = ["--output", str(root / "library"), "--workers", "0"]
+    assert main(["index", str(root / "run"), str(root / "set"), *library]) == 0
     return root
 
 
-MODEL = "--model {root}/run --workers 0"
 WRITING = {
     "train": "train --recipe {root}/small.yaml --output {disk}/out --resume auto",
     "eval": "eval {disk}/run --retrieval",
     "bench": "bench {root}/bench.yaml",
-    "cache build": "cache build --data folder:{root}/set --workers 0 --teacher image:small?weights=random --views 64",
+    "cache build": "cache build --data folder:{root}/set --workers 0 --teacher image:small?weights=random --frames-per-video 64",
     "data prepare": "data prepare folder:{root}/set --workers 1 --output {disk}/out.jsonl",
     "data pack": "data pack folder:{root}/set --output {disk}/out --workers 0 --shard-size 1",
-    "index": f"index {{root}}/set --output {{disk}}/out {MODEL}",
-    "embed .npz": f"embed {{root}}/set --output {{disk}}/out.npz {MODEL}",
-    "embed .safetensors": f"embed {{root}}/set --output {{disk}}/out.safetensors {MODEL}",
-    "embed .parquet": f"embed {{root}}/set --output {{disk}}/out.parquet {MODEL}",
-    "predict": f"predict {{root}}/set --output {{disk}}/out.csv {MODEL}",
-    "export": "export {root}/run --output {disk}/out --format torch",
+    "index": "index {root}/run {root}/set --output {disk}/out --workers 0",
+    "embed .npz": "embed {root}/run {root}/set --output {disk}/out.npz --workers 0",
+    "embed .safetensors": "embed {root}/run {root}/set --output {disk}/out.safetensors --workers 0",
+    "embed .parquet": "embed {root}/run {root}/set --output {disk}/out.parquet --workers 0",
+    "predict": "predict {root}/run {root}/set --output {disk}/out.csv --workers 0",
+    "model export": "model export {root}/run --output {disk}/out --format torch",
     "report table": "report table {root}/run --output {disk}/out.csv",
     "report html": "report html {root}/run --output {disk}/out.html",
-    "card": "card {root}/run --output {disk}/out.md",
+    "model card": "model card {root}/run --output {disk}/out.md",
     "search --html": "search {root}/set --index {root}/library --html {disk}/out.html",
     "teachers fit": "teachers fit image:small --data folder:{root}/set --epochs 1 --workers 0 --output {disk}/out.safetensors",
 }
@@ -144,9 +143,9 @@ NOISE = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), np.uint8)
 
 
 def write_rows(path: Path) -> None:
-    with row_file(path.with_suffix(".csv"), csv_form(["a"], lambda record: [[record["a"]]])) as rows:
+    with row_file(path.with_suffix(".csv"), csv_form(["a"], lambda record: [[record["a"]]])) as write:
         for _ in range(1000):
-            rows.add({"a": "x" * 400})
+            write({"a": "x" * 400})
 
 
 @pytest.mark.parametrize("free", [0, 4096, 12288])
@@ -189,9 +188,9 @@ READING = {
     "cache build": "cache build --data folder:set --workers 0 --teacher image:small?weights=random",
     "data prepare": "data prepare folder:set --workers 1 --output m.jsonl",
     "data pack": "data pack folder:set --output shards --workers 0",
-    "index": "index set --output library --model model --workers 0",
-    "predict": "predict set --csv --model model --workers 0",
-    "embed": "embed set --output e.npz --model model --workers 0",
+    "index": "index model set --output library --workers 0",
+    "predict": "predict model set --format csv --workers 0",
+    "embed": "embed model set --output e.npz --workers 0",
 }
 HARMS: list[Callable[[Path], object]] = [
     Path.unlink,
@@ -263,7 +262,7 @@ def test_files_of_other_centuries_are_read_once(root, tmp_path, capsys, moment):
     videos = shutil.copytree(root / "set", tmp_path / "set")
     for path in videos.rglob("*"):
         os.utime(path, (moment, moment))
-    words = ["index", str(videos), "--output", "library", "--model", str(root / "run"), "--workers", "0", "--json"]  # fmt: skip
+    words = ["index", str(root / "run"), str(videos), "--output", "library", "--workers", "0", "--json"]
     capsys.readouterr()
     for added in (18, 0):
         assert main(words) == 0
@@ -275,8 +274,7 @@ def test_files_of_other_centuries_are_read_once(root, tmp_path, capsys, moment):
 @pytest.mark.parametrize(
     "words",
     [
-        "predict {loop} --model {root}/run",
-        "predict {root}/set --model {loop}",
+        "predict {root}/run {loop}",
         "eval {loop}",
         "train --recipe {loop}",
         "data stats folder:{loop}",

@@ -41,10 +41,10 @@ WORDS = {
     "data prepare": "data prepare folder:{root}/set --output set.jsonl --workers 1",
     # So much sound that there are several shards.
     "data pack": "data pack folder:{root}/set --output packed --workers 0 --shard-size 1 --audio-rate 192000",
-    "index": "index {root}/set --output library --model {root}/run --workers 0 --faiss",
+    "index": "index {root}/run {root}/set --output library --workers 0 --approximate",
     "teachers fit": "teachers fit image:small --data folder:{root}/set --epochs 1 --workers 0 --output t.safetensors",
-    "predict": "predict {root}/set --output rows.csv --model {root}/run --workers 0",
-    "embed": "embed {root}/set --output table.npz --model {root}/run --workers 0",
+    "predict": "predict {root}/run {root}/set --output rows.csv --workers 0",
+    "embed": "embed {root}/run {root}/set --output table.npz --workers 0",
 }
 QUICK = ("train", "data pack")
 each_command = pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def valid(clips_folder, tmp_path_factory) -> Path:
     (header,) = root.rglob("cache.json")
     shutil.move(header.parent, root / "home" / "embeddings" / "one")
     assert main(f"data pack folder:{root}/set --output {root}/packed --workers 0 --short-side 16".split()) == 0  # fmt: skip
-    index = f"index {root}/set --output {root}/library --model {root}/run --workers 0"
+    index = f"index {root}/run {root}/set --output {root}/library --workers 0"
     assert main(index.split()) == 0
     return root
 

@@ -237,6 +237,14 @@ def test_plain_text(bench, monkeypatch):
     ]
 
 
+def test_a_terminal_gets_bold_and_no_stars(bench, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    text = terminal_tables(*bench, plain=False)
+    assert "\x1b[1m64.5 ± 0.5" in text
+    assert "*" not in text
+
+
 def test_every_figure_can_be_traced(bench):
     text = terminal_tables(*bench, plain=True, runs=True)
     ours = [run for cell in bench[1].cells.values() for run in cell.runs]

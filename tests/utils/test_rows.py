@@ -22,8 +22,8 @@ def read(path):
 
 
 def write_and_stop(path):
-    with row_file(path, FORM) as rows:
-        rows.add(RECORDS[0])
+    with row_file(path, FORM) as write:
+        write(RECORDS[0])
         raise Stopped(signal.SIGTERM)
 
 
@@ -33,9 +33,9 @@ CSV = [["name", "value"], ["a", "1"], ["a", "0.5"], ["b\\nc", "2"]]
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
 def test_a_file_is_there_when_all_records_are(tmp_path, suffix):
     path = tmp_path / "new" / f"out{suffix}"
-    with row_file(path, FORM) as rows:
+    with row_file(path, FORM) as write:
         for record in RECORDS:
-            rows.add(record)
+            write(record)
             assert not path.exists()
     assert read(path) == (CSV if suffix == ".csv" else RECORDS)
     assert [each.name for each in path.parent.iterdir()] == [path.name]

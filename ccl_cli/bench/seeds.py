@@ -1,0 +1,27 @@
+"""Seeds as they are typed."""
+
+from __future__ import annotations
+
+from ccl_cli.errors import UsageError
+
+_MAX_SEEDS = 1000  # however they are written
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``5`` stands for the seeds 0 to 4; ``3,`` for seed 3 alone.
+
+    Raises:
+        UsageError: not numbers, or one of them twice.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    seeds = numbers if "," in text or not numbers else range(min(numbers[0], _MAX_SEEDS + 1))
+    if len(seeds) > _MAX_SEEDS:
+        raise UsageError(f"--seeds {text}: more than {_MAX_SEEDS:,} seeds.", "For example 5, or 0,1,2.")
+    if not seeds or min(seeds) < 0:
+        raise UsageError(f"--seeds {text}: neither a number of seeds nor a list.", "For example 5, or 0,1,2.")
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds {text}: a seed is named twice.", "Name each once.")
+    return list(seeds)

@@ -1,0 +1,1 @@
+"""What there is to choose from, and what this machine can do."""

@@ -1,0 +1,119 @@
+"""What ``ls`` and ``info`` print of plugins, of every kind alike."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ccl_cli.cli.common import print_result
+from ccl_cli.utils import console
+
+if TYPE_CHECKING:
+    from ccl_cli.registry import Plugin
+
+Describe = Callable[[Any], dict[str, Any]]
+
+
+def print_plugins(
+    groups: Sequence[str], load: bool, as_json: bool, describe: Describe = lambda target: {}
+) -> None:
+    """Print the plugins of some groups, and those that are broken and therefore not among them.
+
+    Args:
+        groups: Of the registry, such as ``ccl.methods``.
+        load: Import each one.
+        as_json: One JSON array; what is broken is then a warning.
+        describe: More columns for a plugin that loads, from the object that its entry point names.
+    """
+    from ccl_cli import registry
+
+    problems = () if as_json else registry.problems()
+    entries = [_entry(plugin, load, describe) for group in groups for plugin in registry.plugins(group)]
+    print_result(entries, as_json, lambda: _print_entries(entries))
+    if problems:
+        print("\nBroken, and not in the list:")
+        print("\n".join(f"  {problem}" for problem in problems))
+
+
+def print_plugin(plugin: Plugin, as_json: bool, details: Mapping[str, Any] | None = None) -> None:
+    """Print one plugin: where it comes from, its description, its options and their defaults.
+
+    Raises:
+        PluginError: it cannot be loaded.
+    """
+    from ccl_cli import registry
+
+    target = registry.load(plugin)
+    facts = {"name": plugin.label, "package": plugin.origin, "code": plugin.value, **(details or {})}
+    description, options = inspect.getdoc(target) or "", _options(target)
+    result = facts | {"description": description, "options": options}
+    print_result(result, as_json, lambda: _print_plugin(facts, description, options))
+
+
+def _print_plugin(facts: Mapping[str, Any], description: str, options: Sequence[Mapping[str, str]]) -> None:
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        lines = [line for each in fact for line in each.values()] if isinstance(fact, list) else [fact]
+        for number, line in enumerate(lines):
+            print(f"{'' if number else name:<{width}}  {line}")
+    print(f"\n{description}")
+    if options:
+        print()
+        console.print_table(list(options[0]), [list(option.values()) for option in options])
+
+
+def _print_entries(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Columns are those of any entry, without options, which do not fit a table."""
+    columns = dict.fromkeys(
+        column for entry in entries for column, value in entry.items() if not isinstance(value, dict)
+    )
+    rows = [[_cell(entry.get(column, "")) for column in columns] for entry in entries]
+    console.print_table(list(columns), rows)
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value}"
+
+
+def _entry(plugin: Plugin, load: bool, describe: Describe) -> dict[str, Any]:
+    from ccl_cli import registry
+
+    state, more = "installed", dict[str, Any]()
+    if not plugin.importable:
+        state = f"broken: there is no module '{plugin.value.partition(':')[0]}'"
+    elif load:
+        try:
+            state, more = "loads", describe(registry.load(plugin))
+        except registry.Broken as error:
+            state = f"broken: {error.reason}"
+    return {
+        "kind": plugin.group.removeprefix("ccl.").removesuffix("s"),
+        "name": plugin.label,
+        "package": plugin.distribution,
+        "version": plugin.version or "-",
+        "state": state,
+    } | more
+
+
+def _options(target: Any) -> list[dict[str, str]]:
+    """Of a method: the fields of its options; of a function: its keyword arguments."""
+    if hasattr(target, "Options"):
+        fields = target.Options.model_fields.items()
+        return _option_rows((name, field.default, field.description or "") for name, field in fields)
+    if inspect.isclass(target):  # a teacher, whose options are those of its own `from_spec`
+        return []
+    parameters = inspect.signature(target).parameters.values()
+    keywords = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
+    return _option_rows((each.name, each.default, str(each.annotation)) for each in keywords)
+
+
+def _option_rows(options: Iterable[tuple[str, Any, str]]) -> list[dict[str, str]]:
+    return [
+        {
+            "option": name,
+            "default": "required" if default is inspect.Parameter.empty else f"{default}",
+            "meaning": meaning,
+        }
+        for name, default, meaning in options
+    ]

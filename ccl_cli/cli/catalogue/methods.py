@@ -1,0 +1,42 @@
+"""``ccl methods``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ccl_cli import registry
+from ccl_cli.cli import options
+from ccl_cli.cli.catalogue.listing import print_plugin, print_plugins
+from ccl_cli.cli.common import command, complete_plugins, group
+
+app = group("List distillation methods, their papers and options.", "ccl methods ls", "ccl methods info ccl")
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="Method.", autocompletion=complete_plugins(registry.METHODS), show_default=False
+    ),
+]
+
+
+@command(app, "ls", "ccl methods ls", "ccl methods ls --json")
+def list_methods(as_json: options.AsJson = False) -> None:
+    """List distillation methods with their papers.
+
+    Their options are described with --json.
+    """
+    print_plugins([registry.METHODS], True, as_json, _paper)
+
+
+@command(app, "info", "ccl methods info ccl", "ccl methods info crd --json")
+def info(name: Name, as_json: options.AsJson = False) -> None:
+    """Describe a method: its loss, its paper, and its options with their defaults."""
+    print_plugin(registry.find(registry.METHODS, name), as_json)
+
+
+def _paper(method: Any) -> dict[str, Any]:
+    fields = method.Options.model_fields.items()
+    described = {name: field.description or "" for name, field in fields}
+    return {"paper": getattr(method, "paper", ""), "options": described}

@@ -1,0 +1,42 @@
+"""``ccl plugins new``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ccl_cli.cli import options
+from ccl_cli.cli.common import output_option, print_result
+from ccl_cli.registry import Kind
+from ccl_cli.scaffold import Scaffold
+
+EXAMPLES = (
+    "ccl plugins new teacher image:mine",
+    "ccl plugins new method mine --output ~/code/ccl-mine",
+    "ccl plugins new dataset films",
+)
+
+
+def new(
+    kind: Annotated[Kind, typer.Argument(help="What it is to be.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="What users will type; modality:name of a teacher.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None, output_option(metavar="DIR", help="The folder; default ccl-KIND-NAME.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write a package for a plugin of your own: code, entry point and test, with one place to edit."""
+    from ccl_cli import scaffold
+
+    package = scaffold.write(kind, name, output.expanduser() if output else None)
+    result = {"path": str(package.folder), "begin": package.begin, "commands": package.commands}
+    print_result(result, as_json, lambda: _print(package, name))
+
+
+def _print(package: Scaffold, name: str) -> None:
+    print(f"{package.folder} is a package for the {package.what} {name}.\n\n{package.begin} Then type:\n")
+    print("\n".join(f"  {line}" for line in package.commands))

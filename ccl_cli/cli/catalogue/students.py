@@ -1,0 +1,64 @@
+"""``ccl students``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from ccl_cli import registry
+from ccl_cli.cli import options
+from ccl_cli.cli.catalogue.listing import print_plugin, print_plugins
+from ccl_cli.cli.common import command, complete_plugins, group
+
+app = group(
+    "List students, describe them, and how large they are.",
+    "ccl students ls",
+    "ccl students ls --load",
+    "ccl students info x3d_s",
+)
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Student.",
+        autocompletion=complete_plugins(registry.STUDENTS),
+        show_default=False,
+    ),
+]
+
+
+@command(app, "ls", "ccl students ls", "ccl students ls --load", "ccl students ls --json")
+def list_students(
+    load: Annotated[
+        bool,
+        typer.Option(
+            "--load",
+            help="Build each one without weights: parameters (400 classes) and GFLOP of a clip of 16 frames "
+            "at 112 pixels, a multiplication with its addition counted once. Takes some seconds for each.",
+        ),
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """List students with the package each comes from; --load also shows how large they are."""
+    print_plugins([registry.STUDENTS], load, as_json, _size)
+
+
+@command(app, "info", "ccl students info x3d_s", "ccl students info timm:resnet50 --json")
+def info(name: Name, as_json: options.AsJson = False) -> None:
+    """Describe a student: its network, its size, and its options with their defaults."""
+    from ccl_cli.config.spec import parse_model
+
+    spec = parse_model(name)
+    plugin = registry.find(registry.STUDENTS, spec.label)
+    model = {"model": spec.name} if spec.kind else {}
+    factory = partial(registry.load(plugin), **model, **spec.options)
+    print_plugin(plugin, as_json, {"name": str(spec), **_size(factory)})
+
+
+def _size(factory: Any) -> dict[str, Any]:
+    from ccl_cli.students.size import size
+
+    return size(factory)

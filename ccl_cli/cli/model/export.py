@@ -1,0 +1,102 @@
+"""``ccl model export``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ccl_cli.cli import options
+from ccl_cli.cli.common import data_option, output_option, print_result
+from ccl_cli.utils import console
+
+EXAMPLES = (
+    "ccl model export --output exported               newest run, both formats",
+    "ccl model export runs/mine/a --output exported --int8",
+    "ccl model export model.safetensors --output exported --clips my_videos",
+)
+
+
+def export(
+    output: Annotated[Path, output_option(metavar="DIR", help="A new folder for the files.")],
+    run: options.Run = None,
+    format_: Annotated[
+        Literal["onnx", "torch", "both"],
+        typer.Option("--format", help="model.onnx, model.pt2 (torch.export) or both."),
+    ] = "both",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also an ONNX file in eight bits, with what it costs.")
+    ] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Largest difference from torch, as a share of the output's largest value."
+        ),
+    ] = 1e-4,
+    clips: Annotated[
+        list[Path] | None,
+        data_option(
+            metavar="PATH",
+            help="Videos to compare on, or a folder of them; repeat it for more. Default: the run's test "
+            "videos.",
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write a trained student as ONNX and torch.export files, checked.
+
+    Each file takes bytes and is compared with torch on real clips; one that differs is not written.
+    """
+    from ccl_cli.deploy.export import export_model
+    from ccl_cli.utils.signals import stopping_here
+
+    formats = ("onnx", "torch") if format_ == "both" else (format_,)
+    with stopping_here("; nothing was written.", "The same command begins anew."):
+        result = export_model(run, output, formats=formats, int8=int8, tolerance=tolerance, clips=clips or ())
+    print_result(result, as_json, lambda: _print(result, output))
+
+
+def _print(result: Mapping[str, Any], output: Path) -> None:
+    from ccl_cli.deploy.export import FILES, INT8, ONNX, TORCH
+
+    speed = result["speed"]
+    rows = []
+    for name, milliseconds in speed["ms"].items():
+        size, differences = result["bytes"].get(name, 0), result["difference"].get(name, {})
+        differs = [_difference(differences.get(key)) for key in ("logits", "feature")]
+        rows.append(
+            (FILES.get(name, TORCH), f"{size / 1e6:.1f}" if size else "", f"{milliseconds:.1f}", *differs)
+        )
+    console.print_table(["", "MB", "ms per clip", "logits differ by", "feature differs by"], rows)
+    threads, batches = speed["threads"], " and ".join(map(str, result["batches"]))
+    print(
+        f"\nLargest difference from torch, of torch's largest value, in batches of {batches}\n"
+        f"of {result['clips']}. Times: median of {speed['rounds']} in turns, {threads} "
+        f"thread{'s'[: threads - 1]}."
+    )
+    if "int8" in result:
+        _print_int8(result["int8"], speedup=speed["ms"][ONNX] / speed["ms"][INT8])
+    print(f"\n{output}")
+
+
+def _difference(difference: Mapping[str, float] | None) -> str:
+    return "" if difference is None else f"{difference['max_abs']:.1e} of {difference['largest']:.2g}"
+
+
+def _print_int8(int8: Mapping[str, Any], speedup: float) -> None:
+    """What eight bits cost in accuracy, and how fast they are beside float32."""
+    accuracy = int8["accuracy"]
+    rows = [("clips for calibration", f"{int8['calibration_clips']}"), ("speed", f"{speedup:.1f} x float32")]
+    if accuracy is None:
+        rows.append(("accuracy", "not known: the run's test videos are not here"))
+    else:
+        float32, quantised = accuracy["top1"].values()
+        rows += [
+            ("top-1", f"{quantised:.1f} %, float32 {float32:.1f} %"),
+            ("same class as float32", f"{accuracy['agree']:.1f} %"),
+            ("test videos, a clip of each", f"{accuracy['videos']:,} of {accuracy['of']:,}"),
+        ]
+    print()
+    console.print_table(["int8", ""], rows)

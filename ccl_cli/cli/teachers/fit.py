@@ -1,0 +1,72 @@
+"""``ccl teachers fit``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+from ccl_cli.cli import options
+from ccl_cli.cli.common import (
+    complete_plugins,
+    data_option,
+    optimisation_option,
+    output_option,
+    print_path,
+    runtime_option,
+)
+from ccl_cli.errors import UsageError
+
+_log = logging.getLogger("ccl")
+
+EXAMPLES = (
+    "ccl teachers fit audio:small --data 'synthetic?labels=sounds'",
+    "ccl teachers fit image:resnet34 --data folder:objects",
+    "ccl train --teacher 'image:resnet34?weights=objects' --data folder:my_videos",
+)
+
+
+def fit(
+    name: options.TeacherName,
+    data: Annotated[
+        str,
+        data_option(
+            metavar="SOURCE[:PATH]",
+            help="Videos with the teacher's own labels; the test split (else val) is held out.",
+            autocompletion=complete_plugins("ccl.datasets"),
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        output_option(
+            metavar="FILE",
+            help="The weights, .safetensors; default in the cache, where '?weights=DATA' finds them.",
+        ),
+    ] = None,
+    epochs: Annotated[int, optimisation_option(min=1, help="Passes over the training split.")] = 30,
+    lr: Annotated[
+        float | None,
+        optimisation_option(help="Learning rate; default 0.003, or 0.0001 where weights are there."),
+    ] = None,
+    batch_size: Annotated[int, optimisation_option(min=2, help="Videos per step.")] = 32,
+    seed: Annotated[int, optimisation_option(min=0, help="Seed of everything random.")] = 0,
+    workers: Annotated[int, runtime_option(min=0, help="Decoding processes.")] = 2,
+    as_json: options.AsJson = False,
+) -> None:
+    """Train a teacher on its own modality and labels, and save weights for --teacher NAME@FILE.
+
+    It starts from its weights; from nothing with '?weights=random', or where nobody publishes any.
+    """
+    from ccl_cli.config.spec import parse_model
+    from ccl_cli.training.fit_teacher import FitOptions
+    from ccl_cli.training.fit_teacher import fit as run
+
+    if lr is not None and not lr > 0:
+        raise UsageError(f"--lr must be above 0, not {lr}.")
+    spec = parse_model(name)
+    report = run(spec, data, output, FitOptions(epochs, lr, batch_size, seed, workers))
+    for score in filter(None, [report.train, report.held_out]):
+        _log.info("%s: %.1f %% of %d videos right", score.split, 100 * score.accuracy, score.videos)
+    how = f"--teacher {spec.label}@{report.path}"
+    _log.info("%d classes, %.1f s; use it with %s", len(report.classes), report.seconds, how)
+    print_path(report.path, as_json)

@@ -1,0 +1,1 @@
+"""Use a model on video files that have no labels."""

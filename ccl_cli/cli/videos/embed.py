@@ -1,0 +1,59 @@
+"""``ccl embed``."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ccl_cli.cli import options
+from ccl_cli.cli.common import command, output_option, print_path
+
+app = typer.Typer(add_completion=False)
+
+
+@command(
+    app,
+    "embed",
+    "ccl embed my_videos --output features.npz",
+    "ccl embed my_videos --output features.parquet",
+    "ccl embed model.safetensors a.mp4 b.mp4 --output features.safetensors",
+)
+def embed(
+    paths: options.RunAndVideos,
+    output: Annotated[
+        Path, output_option(metavar="FILE", help="As its name ends: .npz, .safetensors or .parquet.")
+    ],
+    batch_size: options.ClipBatchSize = None,
+    precision: options.ForwardPrecision = "fp32",
+    workers: options.Workers = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write a trained student's features of video files to a file.
+
+    One vector per video, the mean over its windows, not scaled; ccl eval compares them by cosine. What cannot
+    be read is named and passed over: exit code 4.
+    """
+    from ccl_cli.cli.unreadable import Unreadable
+    from ccl_cli.data.video_paths import list_videos
+    from ccl_cli.training.runs import split_run
+
+    run, files = split_run(paths)
+    raw = list_videos(files)
+    unreadable = Unreadable(len(raw.videos), raw.closed)
+    from ccl_cli.deploy.feature_file import check_features, feature_file
+    from ccl_cli.deploy.predict import embed as embed_files
+    from ccl_cli.evaluation.model import load_student
+
+    check_features(output)
+    student = load_student(run)
+    features = embed_files(student, raw, precision=precision, batch_size=batch_size, workers=workers)
+    with feature_file(output, student, precision) as file, closing(features):
+        for feature in features:
+            if feature.fault:
+                unreadable.tell(str(feature.video.path), feature.fault)
+            file.add(feature)
+    print_path(output, as_json)
+    unreadable.check()

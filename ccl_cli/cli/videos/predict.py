@@ -1,0 +1,120 @@
+"""``ccl predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ccl_cli.cli import options
+from ccl_cli.cli.common import command, output_option
+from ccl_cli.errors import UsageError
+from ccl_cli.utils import console
+from ccl_cli.utils.text import visible
+
+if TYPE_CHECKING:
+    from ccl_cli.utils.rows import Record
+
+app = typer.Typer(add_completion=False)
+
+_TOP = 5
+_MAX_WIDTH = 40  # of a class's name in the table
+Format = Literal["table", "csv", "json", "jsonl"]
+
+
+@command(
+    app,
+    "predict",
+    "ccl predict clip.mp4",
+    "ccl predict my_videos --output classes.csv",
+    "ccl predict a.mp4 b.mp4 --top 3 --json",
+    "ccl predict runs/mine/20260101-120000-1a2b3c4d my_videos",
+)
+def predict(
+    paths: options.RunAndVideos,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="K",
+            help="Classes of each video; default 5, in a table of several videos 1.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: options.ClipBatchSize = None,
+    precision: options.ForwardPrecision = "fp32",
+    workers: options.Workers = None,
+    format_: Annotated[Format, output_option("--format", help="jsonl: one object per video.")] = "table",
+    as_json: options.AsJson = False,
+    output: Annotated[
+        Path | None,
+        output_option(metavar="FILE", help="Write to a file, as its name ends: .csv, .json or .jsonl."),
+    ] = None,
+) -> None:
+    """Name the classes of video files, with their probabilities.
+
+    Videos are read as ccl eval reads them. What cannot be read is named and passed over: exit code 4.
+    """
+    if as_json + (format_ != "table") + (output is not None) > 1:
+        raise UsageError("--json, --format and --output exclude each other.", "Name one of them.")
+    from ccl_cli.cli.unreadable import Unreadable
+    from ccl_cli.data.video_paths import list_videos
+    from ccl_cli.training.runs import split_run
+
+    run, files = split_run(paths)
+    raw = list_videos(files)
+    unreadable = Unreadable(len(raw.videos), raw.closed)
+    from ccl_cli.deploy.predict import predict as predict_files
+    from ccl_cli.deploy.prediction_rows import prediction_record, unreadable_record
+    from ccl_cli.evaluation.model import load_student
+
+    student = load_student(run)
+    form: Format = "json" if as_json else format_
+    several = form == "table" and not output and len(raw.videos) > 1
+    settings = {"precision": precision, "batch_size": batch_size, "workers": workers}
+    with (
+        _writer(output, form, raw.names, student.artefact.classes) as write,
+        closing(predict_files(student, raw, top=top or (1 if several else _TOP), **settings)) as predictions,
+    ):
+        for prediction in predictions:
+            if prediction.fault:
+                unreadable.tell(prediction.path, prediction.fault)
+            write(prediction_record(prediction))
+        for name, reason in raw.closed.items():
+            write(unreadable_record(name, reason))
+    if output:
+        print(output)
+    unreadable.check()
+
+
+@contextmanager
+def _writer(
+    output: Path | None, form: Format, names: Sequence[str], classes: Sequence[str]
+) -> Iterator[Callable[[Record], None]]:
+    """What writes a record to its place as soon as it is there."""
+    from ccl_cli.deploy.prediction_rows import CSV
+    from ccl_cli.utils.rows import JSON, JSON_LINES, row_file, row_writer
+
+    if output:
+        with row_file(output, CSV) as write:
+            yield write
+    elif form == "table":
+        yield _table(names, classes)
+    else:
+        with row_writer(console.Stdout(), {"csv": CSV, "json": JSON, "jsonl": JSON_LINES}[form]) as write:
+            yield write
+
+
+def _table(names: Sequence[str], classes: Sequence[str]) -> Callable[[Record], None]:
+    """A row for each class of each video."""
+    widths = [max(map(len, map(visible, texts)), default=0) for texts in (names, classes)]
+    lines = console.Lines(["video", "class", f"{'%':>6}"], [widths[0], min(widths[1], _MAX_WIDTH), 6])
+
+    def write(record: Record) -> None:
+        for each in record.get("classes", ()):
+            lines.row(record["video"], each["class"], f"{100 * each['probability']:6.2f}")
+
+    return write

@@ -1,0 +1,101 @@
+"""``ccl search``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ccl_cli.cli import options
+from ccl_cli.cli.common import command, output_option, print_result
+from ccl_cli.utils import console
+from ccl_cli.utils.text import visible
+
+if TYPE_CHECKING:
+    from ccl_cli.library.query import Answer
+
+app = typer.Typer(add_completion=False)
+
+_TOP = 10
+
+
+@command(
+    app,
+    "search",
+    "ccl search clip.mp4 --index library",
+    "ccl search a.mp4 b.mp4 --index library --top 3 --json",
+    "ccl search queries --index library --html nearest.html",
+)
+def search(
+    paths: options.RunAndVideos,
+    index: Annotated[Path, typer.Option("--index", metavar="DIR", help="The library that ccl index made.")],
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="Videos to find for each query.")] = _TOP,
+    include_self: Annotated[
+        bool, typer.Option("--include-self", help="Let a query find its own file, if the library holds it.")
+    ] = False,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Use the faiss index, for very large libraries.")
+    ] = False,
+    nprobe: Annotated[
+        int, typer.Option(min=1, help="With --approximate: lists to look into; more find more.")
+    ] = 32,
+    batch_size: options.ClipBatchSize = None,
+    workers: options.Workers = None,
+    as_json: options.AsJson = False,
+    html: Annotated[
+        Path | None, output_option(metavar="FILE", help="Write one page with pictures instead.")
+    ] = None,
+) -> None:
+    """Find the videos of a library that are nearest to some.
+
+    Nearest by the cosine of their features, and exactly those, unless --approximate is given. The run is that
+    of the library, and needs to be named only where it has moved.
+    """
+    from ccl_cli.cli.unreadable import Unreadable
+    from ccl_cli.data.video_paths import list_videos
+    from ccl_cli.training.runs import split_run
+
+    run, files = split_run(paths)
+    raw = list_videos(files)
+    unreadable = Unreadable(len(raw.videos), raw.closed)
+    from ccl_cli.library.page import page
+    from ccl_cli.library.query import search as search_library
+    from ccl_cli.utils.files import write_text
+
+    answers = search_library(
+        raw,
+        index,
+        top=top,
+        include_self=include_self,
+        model=run,
+        nprobe=nprobe if approximate else None,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    for answer in answers:
+        if answer.fault:
+            unreadable.tell(answer.query, answer.fault)
+    if html:
+        write_text(html, page(answers, index))
+    print_result(
+        [_record(answer) for answer in answers], as_json, lambda: print(html) if html else _print(answers)
+    )
+    unreadable.check()
+
+
+def _record(answer: Answer) -> dict[str, Any]:
+    if answer.fault:
+        return {"query": answer.query, "error": answer.fault}
+    hits = [{"video": hit.path, "cosine": round(hit.cosine, 6)} for hit in answer.hits]
+    return {"query": answer.query, "hits": hits}
+
+
+def _print(answers: Sequence[Answer]) -> None:
+    rows = [
+        (visible(hit.path), f"{hit.cosine:6.3f}", visible(answer.query))
+        for answer in answers
+        for hit in answer.hits
+    ]
+    console.print_table(["video", "cosine", "query"], rows)

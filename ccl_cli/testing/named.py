@@ -1,0 +1,70 @@
+"""The checks of a plugin that is named as users type it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import get_args
+
+from ccl_cli import registry
+from ccl_cli.config.spec import parse_data, parse_model
+from ccl_cli.data.manifest import Video
+from ccl_cli.data.sources import load_data
+from ccl_cli.errors import CclError, DataError, PluginError, UsageError
+from ccl_cli.registry import Kind
+from ccl_cli.testing.verdicts import Verdict
+
+_VIDEOS = 4  # to try a teacher on, of a data set that is named
+
+
+def kind_of(name: str) -> Kind:
+    """The only kind of plugin that has a name.
+
+    Raises:
+        PluginError: no plugin has it.
+        UsageError: plugins of several kinds have it.
+    """
+    kinds = [kind for kind in get_args(Kind) if _is_installed(kind, name)]
+    if len(kinds) > 1:
+        raise UsageError(f"'{name}' is a {' and a '.join(kinds)}.", "Say which one with --kind.")
+    if not kinds:
+        raise PluginError(f"No plugin is named '{name}'.", "`ccl plugins ls` lists them.")
+    only: Kind = kinds[0]
+    return only
+
+
+def verdicts_of(kind: Kind, name: str, data: str | None = None) -> Iterator[Verdict]:
+    """Try a plugin.
+
+    Args:
+        kind: Of plugin.
+        name: What one would type after ``--teacher``, ``--student``, ``--method`` or ``--data``.
+        data: Videos to try a teacher on; default clips made for the purpose.
+
+    Raises:
+        DataError: none of the videos is on this machine.
+    """
+    videos = [_some_videos(data)] if data else []
+    verdicts: Iterator[Verdict] = import_module(f"ccl_cli.testing.{kind}").verdicts(name, *videos)
+    return verdicts
+
+
+def _is_installed(kind: Kind, name: str) -> bool:
+    try:
+        if kind in ("teacher", "student"):
+            name = parse_model(name).label
+        elif kind == "dataset":
+            name = parse_data(name).kind
+        registry.find(f"ccl.{kind}s", name)
+    except CclError:
+        return False
+    return True
+
+
+def _some_videos(data: str) -> tuple[Video, ...]:
+    manifest = load_data(data, need=())
+    videos = zip(manifest.videos, manifest.sizes, strict=True)
+    present = tuple(video for video, size in videos if size is not None)[:_VIDEOS]
+    if not present:
+        raise DataError(f"None of the videos of '{manifest.name}' is on this machine.", "Name other ones.")
+    return present

@@ -1,0 +1,210 @@
+"""Lists and descriptions of plugins, and the whole program beside a package that does not work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ccl_cli import __version__
+from tests.cli.conftest import spawn
+from tests.plugin_folder import BROKEN, install
+
+
+@pytest.fixture(scope="session")
+def broken(tmp_path_factory) -> Path:
+    """Where pip has installed ccl-broken, without a network."""
+    folder = tmp_path_factory.mktemp("broken")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "--no-deps", "--no-build-isolation", "--target", str(folder), str(BROKEN)],
+        check=True,
+        timeout=120,
+    )
+    return folder
+
+
+@pytest.fixture
+def beside_broken(broken, monkeypatch):
+    """This process has it too."""
+    monkeypatch.setattr(sys, "path", [str(broken), *sys.path])
+    yield
+    for module in [module for module in sys.modules if module.startswith("ccl_broken")]:
+        del sys.modules[module]
+
+
+# ---- ls
+
+
+def rows(out: str) -> dict[str, list[str]]:
+    return {line.split()[1]: re_split(line) for line in out.splitlines()[1:] if line.strip()}
+
+
+def re_split(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+@pytest.mark.usefixtures("beside_broken")
+def test_ls_shows_name_package_version_and_state(ccl):
+    result = ccl("plugins", "ls")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.split("\n")[0].split() == ["kind", "name", "package", "version", "state"]
+    states = rows(result.out)
+    assert states["ccl"] == ["method", "ccl", "ccl-cli", __version__, "installed"]
+    assert states["text:gone"] == [
+        "teacher",
+        "text:gone",
+        "ccl-broken",
+        "0.0.1",
+        "broken: there is no module 'ccl_broken_gone'",
+    ]
+    assert states["text:raises"][-1] == "installed"  # nothing is imported
+
+
+@pytest.mark.usefixtures("beside_broken")
+@pytest.mark.parametrize(
+    ("kind", "name", "state"),
+    [
+        ("teachers", "text:raises", "broken: RuntimeError: this module never imports"),
+        (
+            "teachers",
+            "text:missing",
+            "broken: AttributeError: module 'ccl_broken' has no attribute 'Missing'",
+        ),
+        ("students", "exits", "broken: SystemExit: 3"),
+        ("methods", "no_method", "broken: 'ccl_broken:NUMBER' has no Options"),
+        ("methods", "ccl", "loads"),
+        ("commands", "broken", "broken: RuntimeError: this module never imports"),
+    ],
+)
+def test_ls_load_says_why_a_plugin_is_broken(ccl, kind, name, state):
+    result = ccl("plugins", "ls", kind, "--load")
+    assert (result.code, result.err) == (0, "")
+    assert rows(result.out)[name][-1] == state
+
+
+def test_ls_shows_what_is_not_in_the_list_once_and_why(tmp_path):
+    install(tmp_path, "bad", b"[ccl.teachers\n")
+    install(tmp_path, "leftover", "[ccl.methods]\nx = x:X\n", metadata=False)
+    install(tmp_path, "taken", "[ccl.methods]\nccl = t:T\nodd = not a module!\n")
+    done = spawn("plugins", "ls", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    beneath = done.stdout.split("Broken, and not in the list:\n")[1].splitlines()
+    assert len(beneath) == 4
+    for name, reason in [
+        ("bad 1.0", "its entry points cannot be read"),
+        ("leftover 1.0", "it is half uninstalled"),
+        ("taken 1.0", "is no entry point"),
+        ("taken 1.0", "already provides that name"),
+    ]:
+        assert any(name in line and reason in line for line in beneath)
+
+
+def test_ls_of_methods_names_papers_and_options(ccl):
+    methods = {entry["name"]: entry for entry in json.loads(ccl("methods", "ls", "--json").out)}
+    assert methods["rkd"]["paper"] == "Park et al., CVPR 2019"
+    assert set(methods["rkd"]["options"]) == {"weight", "distance", "angle", "min_distance"}
+    assert all(entry["state"] == "loads" for entry in methods.values())
+    assert "Park et al., CVPR 2019" in ccl("methods", "ls").out
+
+
+@pytest.mark.parametrize(
+    ("words", "facts", "option"),
+    [
+        (["methods", "info", "ccl"], {"name": "ccl"}, "nce_lambda"),
+        (["students", "info", "r2plus1d_6"], {"parameters": 132_544}, "weights"),
+        (["data", "info", "folder"], {"name": "folder"}, "test"),
+    ],
+)
+def test_info_shows_options_with_their_defaults(ccl, words, facts, option):
+    result = ccl(*words)
+    assert (result.code, result.err) == (0, "")
+    described = json.loads(ccl(*words, "--json").out)
+    assert facts.items() <= described.items()
+    assert described["package"] == f"ccl-cli {__version__}"
+    assert described["description"] in result.out
+    assert option in {each["option"] for each in described["options"]}
+    assert any(line.startswith(option) for line in result.out.splitlines())
+    assert ccl(*words[:2], "nobody").code == 5
+
+
+def test_ls_of_students_shows_sizes_only_if_it_loads_them(ccl, monkeypatch):
+    from ccl_cli import registry
+
+    some = tuple(p for p in registry.plugins(registry.STUDENTS) if p.name in ("r2plus1d_10", "r2plus1d_6"))
+    broken = registry.Plugin(registry.STUDENTS, "bad", "builtins:len", "bad", "1.0")  # builds no network
+    monkeypatch.setattr(registry, "plugins", lambda group: (*some, broken))
+    large, small, bad = json.loads(ccl("students", "ls", "--load", "--json").out)
+    assert (large["parameters"], small["parameters"]) == (14_570_503, 132_544)
+    assert large["gflop"] == pytest.approx(21.36, abs=0.01)
+    assert "parameters" not in bad
+    assert "14,570,503" in ccl("students", "ls", "--load").out
+    assert "parameters" not in ccl("students", "ls").out
+
+
+# ---- beside a package that does not work
+
+
+@pytest.mark.usefixtures("beside_broken")
+def test_a_broken_command_is_listed_and_fails_alone(ccl):
+    assert "Added by ccl-broken 0.0.1." in ccl("--help").out
+    alone = ccl("broken", "--help")
+    assert alone.code == 5
+    assert "Command 'broken' of ccl-broken 0.0.1 cannot be loaded" in alone.err
+
+
+@pytest.mark.usefixtures("beside_broken")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "recipes ls",
+        "recipes show smoke",
+        "recipes check smoke",
+        "bench synthetic-bench --dry-run",
+        "plugins ls",
+        "plugins check fitnet",
+        "plugins new method mine",
+        "data ls",
+        "data info folder",
+        "data stats clips?classes=2&per_class=1&size=36&seconds=0.2",
+        "teachers ls",
+        "teachers info audio:small",
+        "teachers pull audio:small",
+        "students ls",
+        "methods ls",
+        "methods info ccl",
+        "cache ls",
+        "cache verify",
+        "cache prune --all --yes",
+    ],
+)
+def test_commands_work_beside_broken_plugins_and_json_is_one_document(ccl, tmp_path, words):
+    result = ccl(*words.split())
+    assert result.code == 0
+    assert "ccl-broken" not in result.err
+    shutil.rmtree(tmp_path / "ccl-method-mine", ignore_errors=True)
+    result = ccl(*words.split(), "--json")
+    assert result.code == 0
+    json.loads(result.out)
+
+
+def test_it_is_the_program_that_works_beside_them(broken):
+    done = spawn("teachers", "ls", PYTHONPATH=str(broken))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ccl-broken" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_training_and_evaluation_beside_broken_plugins(broken):
+    for command in (["train", "--recipe", "smoke", "--epochs", "1"], ["eval", "--json"]):
+        done = spawn(*command, PYTHONPATH=str(broken))
+        assert done.returncode == 0, done.stderr
+    assert 0 <= json.loads(done.stdout)["recognition"]["top1"] <= 100
+    done = spawn("train", "--recipe", "smoke", "--teacher", "text:raises", PYTHONPATH=str(broken))
+    assert done.returncode == 5
+    assert "this module never imports" in done.stderr

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import spawn, table
+from tests.hub_server import serving_hub
+from tests.models import publish
+from tests.report.folders import write_run
+
+TINY = {"student": "r2plus1d_tiny", "clip": {"frames": 4, "size": 16, "short_side": 16}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = write_run(tmp_path / "runs" / "mine" / "1", top1=40.0, **TINY)
+    publish(folder)
+    return folder
+
+
+def test_a_card_beside_the_newest_model(ccl, run):
+    result = ccl("model", "card", "--license", "mit")
+    assert (result.code, result.out) == (0, "runs/mine/1/README.md\n")
+    header = (run / "README.md").read_text().split("---\n")[1]
+    assert "license: mit\n" in header
+
+
+def test_a_card_is_not_replaced_unasked(ccl, run):
+    (run / "README.md").write_text("my own words")
+    result = ccl("model", "card", str(run))
+    assert result.code == 2
+    assert "exists." in result.err
+    assert (run / "README.md").read_text() == "my own words"
+    assert ccl("model", "card", str(run), "--force").code == 0
+    assert (run / "README.md").read_text().startswith("---\n")
+
+
+def test_a_card_elsewhere(ccl, run, tmp_path):
+    text = ccl("model", "card", "--output", "-").out
+    assert text.startswith("---\n")
+    assert json.loads(ccl("model", "card", "--output", "-", "--json").out) == {"card": text}
+    path = "new folder/card.md"
+    assert json.loads(ccl("model", "card", "--output", path, "--json").out) == {"path": path}
+    assert (tmp_path / path).read_text() == text
+    assert not (run / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["card", "absent"], 4, "'absent' is not a run folder."),
+        (["card", "--license", "My Own"], 2, "is not one of the Hub's names"),
+        (["push", "mine", "--dry-run"], 2, "It is OWNER/NAME."),
+        (["push", "me/mine", "absent", "--dry-run"], 4, "'absent' is not a run folder."),
+        (["push", "me/mine"], 6, "Nothing was uploaded: HF_HUB_OFFLINE is set."),
+        (["pull", "mine"], 2, "It is OWNER/NAME."),
+        (["pull", "me/mine", "--output", "runs"], 2, "'runs' exists."),
+    ],
+)
+def test_errors(ccl, run, monkeypatch, words, code, sentence):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = ccl("model", *words)
+    assert (result.code, result.out) == (code, "")
+    assert sentence in result.err
+
+
+def test_what_would_be_uploaded(ccl, run, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    listed = json.loads(ccl("model", "push", "me/mine", "--dry-run", "--json").out)
+    sizes = {each["name"]: each["bytes"] for each in listed}
+    assert set(sizes) == {"model.safetensors", "recipe.yaml", "README.md"}
+    assert sizes["recipe.yaml"] == (run / "recipe.yaml").stat().st_size
+    header, first, *_ = table(ccl("model", "push", "me/mine", str(run), "--dry-run").out)
+    assert header == ["file", "bytes"]
+    assert first == ["model.safetensors", f"{sizes['model.safetensors']:,}"]
+
+
+@pytest.mark.slow
+def test_from_one_machine_to_another(run, tmp_path):
+    """In processes of their own, with nothing but environment variables that say where the Hub is."""
+    with serving_hub() as hub:
+        environment = {
+            "HF_ENDPOINT": hub.address,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "",
+            "CCL_OFFLINE": "",
+        }
+        refused = spawn("model", "push", "me/mine", **environment, HF_TOKEN="")
+        assert (refused.returncode, hub.asked) == (6, [])
+        assert "There is no token" in refused.stderr
+        pushed = spawn("model", "push", "me/mine", "--private", **environment, HF_TOKEN=hub.token)
+        assert (pushed.returncode, pushed.stderr) == (0, "")
+        assert pushed.stdout.startswith(f"{hub.address}/me/mine/commit/")
+        pulled = spawn("model", "pull", "me/mine", "--output", "a copy", **environment, HF_TOKEN=hub.token)
+    assert pulled.returncode == 0, pulled.stderr
+    assert pulled.stdout == "a copy/model.safetensors\n"
+    assert "ccl predict 'a copy/model.safetensors' my_videos" in pulled.stderr
+    model = (tmp_path / "a copy" / "model.safetensors").read_bytes()
+    assert model == (run / "model.safetensors").read_bytes()
+    described = spawn("model", "card", "a copy/model.safetensors", "--output", "-")
+    assert described.stdout.startswith("---\n"), described.stderr

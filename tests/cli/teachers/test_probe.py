@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ccl_cli.evaluation.classifiers import RULE
+from tests.cli.conftest import spawn, table
+
+
+@pytest.fixture(scope="module")
+def embeddings(tmp_path_factory):
+    """A csv without its videos, and embeddings of one teacher that knows class b and of one that knows none."""
+    folder = tmp_path_factory.mktemp("probe")
+    rng = np.random.default_rng(0)
+    lines, rows = ["path,label,split"], {"knows": {}, "guesses": {}}
+    for split, count in (("train", 12), ("test", 10)):
+        for number, label in enumerate("abc"):
+            for each in range(count):
+                key = f"{split}/{label}{each}"
+                lines.append(f"{key}.mp4,{label},{split}")
+                rows["knows"][key] = rng.normal(size=4) + 9 * (number == 1)
+                rows["guesses"][key] = rng.normal(size=4)
+    (folder / "set.csv").write_text("\n".join(lines) + "\n")
+    for name, embeddings in rows.items():
+        np.savez(folder / f"{name}.npz", **embeddings)
+    return folder
+
+
+@pytest.fixture
+def words(embeddings):
+    teachers = [
+        f"audio:precomputed@{embeddings / 'knows.npz'}",
+        f"text:precomputed@{embeddings / 'guesses.npz'}",
+    ]
+    return [
+        "teachers",
+        "probe",
+        "--data",
+        f"csv:{embeddings / 'set.csv'}",
+        "--workers",
+        "0",
+        "--teacher",
+        teachers[0],
+        "--teacher",
+        teachers[1],
+    ]
+
+
+def test_the_tables(ccl, words):
+    result = ccl(*words)
+    assert (result.code, result.err) == (0, "")
+    header, *rows = table(result.out)
+    assert header == ["teacher", "kNN", "%", "linear", "%", "chance", "%", "test", "videos"]
+    assert [row[0] for row in rows[:3]] == ["audio:precomputed", "text:precomputed", "audio:precomputed"]
+    assert rows[0][-2:] == ["33.3", "30/30"]
+    assert rows[2][1:3] == ["+", "text:precomputed"]
+    assert ["audio:precomputed", "highly", "1", "b", "100"] in rows
+    assert ["text:precomputed", "highly", "0", "none"] in rows
+    assert "".join(result.out.split()).endswith("".join(RULE.split()))
+
+
+def test_each_class(ccl, words):
+    rows = table(ccl(*words, "--per-class").out)
+    assert ["audio:precomputed", "b", "100", "highly"] in rows
+    (row,) = [row for row in rows if row[:2] == ["text:precomputed", "b"]]
+    assert row[-1] != "highly"
+
+
+def test_json_holds_everything(ccl, words):
+    result = ccl(*words, "--json", "--k", "5")
+    assert result.out.count("\n") == 1
+    probed = json.loads(result.out)
+    assert probed.keys() == {"data", "k", "rule", "teachers", "probes"}
+    assert (probed["k"], probed["data"]["split"], probed["data"]["train"]) == (5, "test", 36)
+    first, second, pair = probed["probes"]
+    assert pair["teachers"] == ["audio:precomputed", "text:precomputed"]
+    assert first["per_class"]["b"].keys() == {"videos", "recall", "low", "high", "chance", "verdict"}
+    assert first["per_class"]["b"]["recall"] == 100
+    assert first["verdicts"]["highly"] == ["b"]
+    assert first["linear"] > second["linear"]
+
+
+def test_what_is_wrong_is_a_sentence(ccl, words):
+    assert "No teacher is named." in ccl(*words[:6]).err
+    result = ccl(*words, "--split", "val")
+    assert (result.code, result.out) == (4, "")
+    assert "has no val split" in result.err
+    result = ccl(*words, "--teacher", "audio:cnn15", "--teacher", "image:precomputed")
+    assert (result.code, result.err.count("Error: ")) == (5, 2)
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(words):
+    # slow: two processes that import torch
+    one, two = (
+        json.loads(done.stdout)
+        for done in (spawn(*words, "--json"), spawn(*words, "--json", "--num-processes", "2"))
+    )
+    assert one == two

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ccl_cli.teachers import weights
+from tests.cli.conftest import spawn, table
+from tests.plugin_folder import install
+
+
+@pytest.mark.parametrize(
+    ("name", "modality", "dim"),
+    [
+        ("audio:cnn14", "audio", "512"),
+        ("audio:cnn14?dim=2048", "audio", "2048"),
+        ("image:resnet34", "image", "512"),
+        ("flow:precomputed", "flow", "known once its weights are here"),
+    ],
+)
+def test_teachers_info(ccl, name, modality, dim):
+    result = ccl("teachers", "info", name)
+    assert result.code == 0
+    rows = table(result.out)
+    assert ["modality", modality] in rows
+    assert ["dim", *dim.split()] in rows
+    facts = json.loads(ccl("teachers", "info", name, "--json").out)
+    assert (facts["modality"], str(facts["dim"])) == (modality, dim)
+
+
+def test_teachers_info_says_where_weights_are_or_belong(ccl, tmp_path):
+    out = ccl("teachers", "info", "audio:cnn14").out
+    place = tmp_path / "cache" / "weights" / "Cnn14_emb512_mAP=0.420.pth"
+    assert f"not here yet; `ccl teachers pull 'audio:cnn14'` puts it at {place}" in out
+    assert "https://zenodo.org/" in out
+    assert "CC BY 4.0" in out
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"weights")
+    out = ccl("teachers", "info", "audio:cnn14").out
+    assert "not here yet" not in out
+    assert str(place) in out
+
+
+def test_teachers_pull(ccl, monkeypatch, tmp_path):
+    pulled = []
+
+    def pull(file, progress=None):
+        pulled.append(file.filename)
+        return tmp_path / file.filename
+
+    monkeypatch.setattr(weights, "pull", pull)
+    result = ccl("teachers", "pull", "audio:cnn14")
+    assert result.out == f"{tmp_path / 'Cnn14_emb512_mAP=0.420.pth'}\n"
+    assert "https://zenodo.org/" in result.err
+    assert ccl("teachers", "pull", "audio:cnn14?weights=random").out == ""
+    assert pulled == ["Cnn14_emb512_mAP=0.420.pth"]
+
+
+def test_teachers_pull_of_several_files_says_where_all_are_listed(ccl, monkeypatch):
+    files = [weights.WeightFile(name, f"https://example.org/{name}") for name in ("config.json", "net.pth")]
+    monkeypatch.setattr("ccl_plugins.cnn14.Cnn14.weight_files", classmethod(lambda cls, spec: files))
+    monkeypatch.setenv("CCL_OFFLINE", "1")
+    result = ccl("teachers", "pull", "audio:cnn14")
+    assert result.code == 6
+    assert "config.json was not downloaded" in result.err
+    assert "All 2 files: `ccl teachers info audio:cnn14`" in result.err
+
+
+def test_a_teacher_that_others_wrote(tmp_path):
+    source = '''
+from ccl_cli.teachers import Teacher
+
+class Words(Teacher):
+    """Counts words.
+
+    Options: none.
+    """
+
+    modality, dim = "text", 3
+
+    @classmethod
+    def from_spec(cls, spec):
+        return cls()
+
+    def forward(self, x):
+        return x
+'''
+    install(
+        tmp_path, "words", "[ccl.teachers]\ntext.words = words_mod:Words\n", modules={"words_mod": source}
+    )
+    done = spawn("teachers", "info", "text:words", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "words 1.0" in done.stdout
+    assert ["dim", "3"] in table(done.stdout)
+    assert "Counts words." in done.stdout

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ccl_cli.config.load import load_recipe
+from ccl_cli.config.recipe import Recipe
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What `ccl train` hands to the trainer."""
+    calls = []
+
+    def train(recipe, **rest):
+        calls.append((recipe, rest))
+        return Path("runs/x/y")
+
+    monkeypatch.setattr("ccl_cli.training.train.train", train)
+    return calls
+
+
+def test_the_main_line(ccl, trained):
+    result = ccl("train", "--teacher", "audio:cnn14", "--teacher", "image:resnet34", "--data", "ucf51")
+    assert (result.code, result.out) == (0, "runs/x/y\n")
+    assert json.loads(ccl("train", "--recipe", "smoke", "--json").out) == {"path": "runs/x/y"}
+    (recipe, rest), _ = trained
+    assert recipe == Recipe(data="ucf51", teachers=("audio:cnn14", "image:resnet34"))
+    assert rest == {"resume": None, "output": None, "dry_run": False}
+
+
+def test_every_flag_reaches_its_place(ccl, trained):
+    flags = (
+        "--data clips --teacher audio:cnn14 --student r2plus1d_tiny --method baseline --epochs 2 --batch-size 3 --lr 0.5 "
+        "--schedule cosine --precision bf16 --seed 4 --workers 0 --max-steps 6 --name n --tracker tensorboard --output o --dry-run"
+    )
+    assert ccl("train", *flags.split()).out == ""
+    ((recipe, rest),) = trained
+    assert recipe == load_recipe(
+        overrides=[
+            "name=n",
+            "data=clips",
+            "teachers=audio:cnn14",
+            "student=r2plus1d_tiny",
+            "method=baseline",
+            "optim={lr: 0.5, schedule: cosine}",
+            "train={epochs: 2, batch_size: 3, precision: bf16, seed: 4, workers: 0, max_steps: 6, tracker: tensorboard}",
+        ]
+    )
+    assert rest == {"resume": None, "output": Path("o"), "dry_run": True}
+
+
+@pytest.mark.parametrize("flag", ["--recipe", "--config"])
+def test_only_typed_flags_override_the_recipe(ccl, trained, flag):
+    assert (
+        ccl("train", flag, "smoke", "--epochs", "9", "--set", "train.seed=5", "--set", "train.epochs=8").code
+        == 0
+    )
+    ((recipe, _),) = trained
+    smoke = load_recipe("smoke")
+    assert recipe == smoke.model_copy(
+        update={"train": smoke.train.model_copy(update={"epochs": 8, "seed": 5})}
+    )
+
+
+def test_nothing_is_trained_when_something_is_not_installed(ccl, trained):
+    result = ccl("train", "--data", "ucf5", "--teacher", "audio:cnn1", "--method", "cll")
+    assert result.code == 5
+    assert result.err.count("Error: ") == 3
+    assert trained == []
+
+
+def test_resume_takes_the_recipe_of_the_run(ccl, trained, tmp_path):
+    run = tmp_path / "runs" / "before"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("name: before\ndata: clips\ntrain: {epochs: 2}\n")
+    assert ccl("train", "--resume", str(run), "--workers", "0").code == 0
+    ((recipe, rest),) = trained
+    assert (recipe.name, recipe.train.epochs, recipe.train.workers) == ("before", 2, 0)
+    assert rest["resume"] == run
+
+
+def test_resume_auto_takes_the_recipe_that_is_named(ccl, trained):
+    assert ccl("train", "--recipe", "smoke", "--resume", "auto").code == 0
+    ((recipe, rest),) = trained
+    assert (recipe, rest["resume"]) == (load_recipe("smoke"), "auto")
+
+
+def test_resume_of_nothing(ccl, trained):
+    result = ccl("train", "--resume", "absent/run")
+    assert result.code == 4
+    assert "'absent/run' is not a run folder." in result.err
+    assert trained == []
+
+
+@pytest.mark.parametrize("command", [["train", "--recipe", "smoke"], ["eval"]])
+def test_several_processes_are_launched_with_the_same_words(ccl, monkeypatch, trained, command):
+    launched = []
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(
+        "ccl_cli.utils.launch.launch", lambda count, words: launched.append((count, words)) or 7
+    )
+    words = [*command, "--num-processes", "3"]
+    monkeypatch.setattr(sys, "argv", ["ccl", *words])
+    assert ccl(*words).code == 7
+    assert launched == [(3, words)]
+    assert trained == []
+
+
+def test_a_process_that_was_launched_trains(ccl, monkeypatch, trained):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert ccl("train", "--recipe", "smoke", "--num-processes", "3").code == 0
+    assert len(trained) == 1
+
+
+def test_only_the_first_of_several_processes_writes_results(ccl, monkeypatch, trained):
+    monkeypatch.setenv("RANK", "1")
+    assert ccl("train", "--recipe", "smoke").out == ""
+    monkeypatch.setenv("RANK", "0")
+    assert ccl("train", "--recipe", "smoke").out != ""

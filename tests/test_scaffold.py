@@ -1,0 +1,226 @@
+"""Packages for new plugins: what is written, what is refused, and that one edit makes a working plugin."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ccl_cli import scaffold
+from ccl_cli.errors import UsageError
+from tests.plugin_folder import install, own_python
+
+NAMES = [
+    ("teacher", "my:teacher"),
+    ("teacher", "audio:ears"),
+    ("student", "mine"),
+    ("method", "mine"),
+    ("dataset", "films"),
+]
+# Names that are as long, as odd or as misleading as they may be.
+ODD = [
+    ("teacher", "a:" + "b" * 32),
+    ("teacher", "class:var"),
+    ("teacher", "tea:cher"),
+    ("student", "student"),
+    ("method", "method"),
+    ("method", "x-y_z-1"),
+    ("dataset", "d" * 32),
+]
+EDIT = re.compile(r"    raise PluginError\(\n.*?\n    \)\n", re.DOTALL)
+
+
+def code_of(folder: Path) -> Path:
+    (path,) = folder.glob("src/*/__init__.py")
+    return path
+
+
+# ---- what is written
+
+
+@pytest.mark.parametrize(("kind", "name"), [*NAMES, *ODD])
+def test_a_package_whose_entry_point_names_what_is_in_it(tmp_path, kind, name):
+    made = scaffold.write(kind, name)
+    project = tomllib.loads((made.folder / "pyproject.toml").read_text())["project"]
+    assert project["name"] == str(made.folder)
+    ((entry, value),) = project["entry-points"][f"ccl.{kind}s"].items()
+    assert entry == name.replace(":", ".")
+    module, _, attribute = value.partition(":")
+    assert code_of(made.folder).parent.name == module == str(made.folder).replace("-", "_")
+    text = code_of(made.folder).read_text()
+    assert re.search(rf"^(class|def) {attribute}\(", text, re.MULTILINE)
+    assert text.count(scaffold.MARK) == (2 if kind == "teacher" else 1)  # a teacher's error names it too
+    assert "$" not in "".join(path.read_text() for path in made.folder.rglob("*") if path.is_file())
+    compile(text, module, "exec")
+
+
+def test_names_of_packages():
+    assert [str(scaffold.write(kind, name).folder) for kind, name in NAMES] == [
+        "ccl-teacher-my-teacher",
+        "ccl-teacher-audio-ears",
+        "ccl-student-mine",
+        "ccl-method-mine",
+        "ccl-dataset-films",
+    ]
+
+
+def test_a_teacher_of_sound_listens_and_any_other_one_looks():
+    assert "window.audio" in code_of(scaffold.write("teacher", "audio:ears").folder).read_text()
+    assert "window.frames" in code_of(scaffold.write("teacher", "flow:eyes").folder).read_text()
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "here").mkdir()
+    assert code_of(scaffold.write("method", "mine", Path("here")).folder).is_file()
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("method", "ccl", "There is a method 'ccl' already, of ccl-cli"),
+        ("student", "r2plus1d_18", "already"),
+        ("dataset", "folder", "There is a data source 'folder' already"),
+        ("teacher", "audio:cnn14", "already"),
+        ("teacher", "mine:precomputed", "already"),  # any modality has one
+        ("teacher", "image:resnet50", "already"),  # one of timm's
+        ("teacher", "image", "write modality:name"),
+        ("teacher", "a:b:c", "write modality:name"),
+        ("teacher", "any:mine", "stands for every name"),
+        ("teacher", ":mine", "cannot be"),
+        ("method", "", "cannot be a method's name"),
+        ("method", "my:method", "cannot be"),
+        ("method", "My", "cannot be"),
+        ("method", "1st", "cannot be"),
+        ("method", "a b", "cannot be"),
+        ("method", "a\n", "cannot be"),
+        ("method", "<b>x</b>", "cannot be"),
+        ("method", "../x", "cannot be"),
+        ("method", "ä", "cannot be"),
+        ("dataset", "x" * 33, "at most 32"),
+    ],
+)
+def test_a_name_that_cannot_be(tmp_path, kind, name, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        scaffold.write(kind, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_of_somebody_elses_package(tmp_path, monkeypatch):
+    install(tmp_path / "site", "theirs", "[ccl.methods]\nmine = m:M\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])
+    with pytest.raises(UsageError, match=r"already, of theirs 1\.0"):
+        scaffold.write("method", "mine")
+
+
+def test_a_free_name_beside_a_teacher_that_takes_any():
+    assert scaffold.write("teacher", "image:nobody_has_this").folder.is_dir()
+
+
+# ---- what it is worth
+
+
+@pytest.mark.slow
+def test_what_is_written_is_typed_and_in_order(tmp_path):
+    folders = [
+        scaffold.write(kind, name, Path(f"{n}")).folder for n, (kind, name) in enumerate([*NAMES, *ODD])
+    ]
+    python = [sys.executable, "-m"]
+    for folder in folders:
+        for command in (["ruff", "check"], ["ruff", "format", "--check"]):
+            done = subprocess.run(
+                [*python, *command, "."], cwd=folder, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+    modules = [str(code_of(folder)) for folder in folders]
+    for folder in folders:  # under a name of its own: mypy looks at all of them together
+        test = folder / "tests" / f"test_{folder}.py"
+        test.write_text((folder / "tests" / "test_contract.py").read_text())
+        modules.append(str(test))
+    root = Path(__file__).resolve().parents[1]
+    sources = [*(str(folder / "src") for folder in folders), str(root), str(root / "plugins")]
+    quiet = ["--follow-imports", "silent", "--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run(
+        [*python, "mypy", "--config-file", "0/pyproject.toml", *quiet, *modules],
+        env={**os.environ, "MYPYPATH": os.pathsep.join(sources)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def call(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    pip = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    command = [str(python), "-m", *arguments]
+    return subprocess.run(
+        command, env={**os.environ, **pip}, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def installed(tmp_path: Path, *folders: Path) -> Path:
+    python = own_python(tmp_path / "venv")
+    named = [word for folder in folders for word in ("-e", str(folder))]
+    done = call(python, "pip", "install", "-q", "--no-deps", "--no-build-isolation", *named)
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+NETWORKS = {
+    "my:teacher": "nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 8)",
+    "audio:ears": "nn.Unflatten(1, (1, -1)), nn.AdaptiveAvgPool1d(64), nn.Flatten(), nn.Linear(64, 8)",
+}
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_one_edit_makes_a_teacher(tmp_path):
+    made = {name: scaffold.write("teacher", name).folder for name in NETWORKS}
+    python = installed(tmp_path, *made.values())
+    for name, folder in made.items():
+        for command in (["plugins", "check", name], ["train", "--recipe", "smoke", "--teacher", name]):
+            done = call(python, "ccl_cli", *command)
+            assert (done.returncode, done.stdout) == (5, "")
+            assert done.stderr.splitlines()[-2] == f"Error: {name} has no network yet."
+            assert f"at EDIT HERE in '{code_of(folder).absolute()}'" in done.stderr
+        text = code_of(folder).read_text()
+        edited = EDIT.sub(
+            f"    torch.manual_seed(0)\n    return nn.Sequential({NETWORKS[name]})\n", text, count=1
+        )
+        assert edited != text
+        code_of(folder).write_text(edited)
+        done = call(python, "ccl_cli", "plugins", "check", name)
+        assert done.returncode == 0, done.stdout
+        assert "failed" not in done.stdout
+        done = call(
+            python, "pytest", "-q", str(folder / "tests"), "-p", "no:cacheprovider", "--rootdir", str(folder)
+        )
+        assert done.returncode == 0, done.stdout
+    both = [word for name in made for word in ("--teacher", name)]
+    done = call(python, "ccl_cli", "train", "--recipe", "smoke", "--epochs", "1", *both)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / done.stdout.strip() / "model.safetensors").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_the_others_work_as_they_are_and_their_tests_pass(tmp_path):
+    made = [scaffold.write(kind, name).folder for kind, name in NAMES if kind != "teacher"]
+    python = installed(tmp_path, *made)
+    for folder in made:
+        done = call(
+            python, "pytest", "-q", str(folder / "tests"), "-p", "no:cacheprovider", "--rootdir", str(folder)
+        )
+        assert done.returncode == 0, done.stdout
+    done = call(python, "ccl_cli", "plugins", "check", "mine")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "Error: 'mine' is a student and a method.")
+    run = ["train", "--recipe", "smoke", "--epochs", "1", "--student", "mine", "--method", "mine"]
+    done = call(python, "ccl_cli", *run)
+    assert done.returncode == 0, done.stderr
