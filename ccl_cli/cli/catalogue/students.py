@@ -36,8 +36,8 @@ def list_students(
         bool,
         typer.Option(
             "--load",
-            help="Build each one without weights: parameters (400 classes) and GFLOP of a clip of 16 frames "
-            "at 112 pixels, a multiplication with its addition counted once. Takes some seconds for each.",
+            help="Build each one without weights: parameters (400 classes), and GMAC of a clip, a billion "
+            "multiplications with their additions. Takes some seconds for each.",
         ),
     ] = False,
     as_json: options.AsJson = False,

@@ -140,7 +140,7 @@ def test_ls_of_students_shows_sizes_only_if_it_loads_them(ccl, monkeypatch):
     monkeypatch.setattr(registry, "plugins", lambda group: (*some, broken))
     large, small, bad = json.loads(ccl("students", "ls", "--load", "--json").out)
     assert (large["parameters"], small["parameters"]) == (14_570_503, 132_544)
-    assert large["gflop"] == pytest.approx(21.36, abs=0.01)
+    assert large["gmac"] == pytest.approx(21.36, abs=0.01)
     assert "parameters" not in bad
     assert "14,570,503" in ccl("students", "ls", "--load").out
     assert "parameters" not in ccl("students", "ls").out
