@@ -88,8 +88,8 @@ def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None
         fitted = [_fit_unless_there(text) for text in _teachers(recipe)]
         tell("; ".join(fitted))
         # Once for all runs, which would otherwise wait for the one that does it.
-        wanted = _teachers(recipe) if recipe.cache.use == "build" else ()
-        for name, teacher in load_teachers(wanted, manifest.classes).items():
+        cached = _teachers(recipe) if recipe.cache.use == "build" else ()
+        for name, teacher in load_teachers(cached, manifest.classes).items():
             build_cache(name, teacher, manifest, recipe, set_up("fp32"))
     with _stage(3, "Students, trained with and without teachers") as tell:
         outcome = run_bench(recipe, jobs=jobs or _cores_unless_gpu())
@@ -165,7 +165,7 @@ def _cores_unless_gpu() -> int | None:
 def _stage(number: int, title: str) -> Iterator[Callable[[str], None]]:
     """Tell when a stage begins, and when it has ended what came of it and how long it took."""
     began = time.monotonic()
-    said: list[str] = []
+    outcomes: list[str] = []
     _log.info("[%d/%d] %s", number, _STAGES, title)
-    yield said.append
-    _log.info("[%d/%d] done in %.0f s: %s", number, _STAGES, time.monotonic() - began, " ".join(said))
+    yield outcomes.append
+    _log.info("[%d/%d] done in %.0f s: %s", number, _STAGES, time.monotonic() - began, " ".join(outcomes))

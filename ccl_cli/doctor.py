@@ -1,37 +1,32 @@
-"""What this machine and its installation can do, and what to do about what they cannot.
+"""Checks of the installation and the machine, each with a remedy.
 
-Nothing heavy is imported here: each check imports what it looks at, so that one that is broken costs its own
-line alone.
+Nothing heavy is imported here: each check imports its own packages, so that a broken package costs one line.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import io
 import os
 import platform
 import shutil
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ccl_cli import __version__
 from ccl_cli.utils.download import forbidden
 from ccl_cli.utils.paths import cache_dir, data_dir, runs_dir
 
-State = Literal["ok", "warning", "failed"]
-
 _GB = 1e9
-_TOGETHER = ("torch", "torchvision", "torchaudio")  # they import together only as one set
-_SHOWN = (
+_TORCH_SET = ("torch", "torchvision", "torchaudio")  # they import together only as one set
+_PACKAGES = (
+    *_TORCH_SET,
     "numpy",
     "av",
     "timm",
@@ -42,11 +37,9 @@ _SHOWN = (
     "typer",
     "pydantic",
 )
-# Decoder, the encoder that makes something to decode, and what for.
-_VIDEO = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1", "mpeg4": "mpeg4"}
-_QUIET = {"libx265": {"x265-params": "log-level=none"}}
-_AUDIO = {"aac": "aac", "mp3": "libmp3lame", "opus": "libopus"}
-_MEMORY, _DISK, _SHARED, _FILES = 4 * _GB, 5 * _GB, 0.5 * _GB, 1024
+_DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus")
+_ENCODERS = ("libx264", "aac")  # of packed clips
+_MIN_MEMORY, _MIN_DISK, _MIN_SHARED_MEMORY, _MIN_FILES = 4 * _GB, 5 * _GB, 0.5 * _GB, 1024
 _VARIABLES = (
     "CCL_OFFLINE",
     "HF_HUB_OFFLINE",
@@ -56,99 +49,99 @@ _VARIABLES = (
     "OMP_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES",
 )
-_GROUP = Path("/sys/fs/cgroup")
-_NVIDIA = Path("/proc/driver/nvidia")
-_COUNTING = 0.3  # seconds for adding up what is in one folder
+_CGROUP = Path("/sys/fs/cgroup")
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line.
 
     Attributes:
-        part: What was looked at.
+        name: Of the check.
         state: "ok"; "warning", where something may be missed; "failed", where work will fail.
-        found: What is there.
-        advice: What to do; "" where nothing need be done.
+        detail: Versions, sizes, or the error.
+        advice: The remedy; "" where none is needed.
     """
 
-    part: str
-    state: State
-    found: str
+    name: str
+    state: Literal["ok", "warning", "failed"]
+    detail: str
     advice: str = ""
 
 
-Check = Callable[[], Iterator[Finding]]
+class _PackageBroken(Exception):
+    """A package that a check needs does not import; the package has a line of its own."""
 
 
-class _NotThere(Exception):
-    """A package that a check looks at does not import; the package has a line of its own."""
-
-
-def examine() -> Iterator[Finding]:
-    """All checks, as they end; a check that breaks is a finding of its own."""
+def run_checks() -> Iterator[CheckResult]:
+    """The results of all checks, as they end; a check that raises is a failed result of its own."""
     for check in _CHECKS:
-        part = check.__name__.strip("_")
+        name = check.__name__.strip("_")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield from check()
-        except _NotThere as error:
-            yield Finding(part, "warning", f"not looked at: {error} does not import", "See its own line.")
+        except _PackageBroken as error:
+            yield CheckResult(name, "warning", f"not checked: {error} does not import", "See its own line.")
         except Exception as error:
-            yield Finding(part, "failed", _said(error), "Please report this.")
+            yield CheckResult(name, "failed", _message(error), "Please report this.")
 
 
 @cache
-def _broken(name: str) -> str | None:
-    """What is said when a package is imported; None where it imports."""
+def _import_error(name: str) -> str | None:
+    """The message of the error that importing a package raises; None where it imports."""
     try:
         importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        return _said(error)
+        return _message(error)
     return None
 
 
-def _need(*names: str) -> None:
+def _require(*names: str) -> None:
     """Leave a check whose packages do not import."""
-    if absent := [name for name in names if _broken(name) is not None]:
-        raise _NotThere(" and ".join(absent))
+    if broken := [name for name in names if _import_error(name) is not None]:
+        raise _PackageBroken(" and ".join(broken))
 
 
-def _versions() -> Iterator[Finding]:
-    yield Finding("ccl", "ok", f"{__version__} in {Path(__file__).parent}")
+def _warn_if(condition: bool, name: str, detail: str, advice: str) -> CheckResult:
+    return CheckResult(name, "warning", detail, advice) if condition else CheckResult(name, "ok", detail)
+
+
+def _versions() -> Iterator[CheckResult]:
+    yield CheckResult("ccl", "ok", f"{__version__} in {Path(__file__).parent}")
     python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield Finding("python", "ok", f"{python}, {sys.prefix}")
-    for name in (*_TOGETHER, *_SHOWN):
-        yield _package(name)
+    yield CheckResult("python", "ok", f"{python}, {sys.prefix}")
+    requirements = _requirements()
+    for name in _PACKAGES:
+        yield _package(name, requirements)
 
 
-def _package(name: str) -> Finding:
-    """Whether a package is there, in a version that ccl asks for, and imports."""
-    wanted = _requirements().get(name, "")
-    install = f"pip install '{name}{wanted}'"
+def _package(name: str, requirements: dict[str, str]) -> CheckResult:
+    """Whether a package is installed, imports, and has a version that ccl asks for."""
+    required = requirements.get(name, "")
+    install = f"pip install '{name}{required}'"
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "failed", "not installed", f"Install it: {install}")
-    if said := _broken(name):
-        return Finding(name, "failed", f"{version} does not import: {said}", _remedy(name, install))
-    if not _fits(version, wanted):
-        return Finding(name, "failed", f"{version}, but ccl needs {wanted}", f"Install that: {install}")
-    return Finding(name, "ok", version)
-
-
-def _remedy(name: str, install: str) -> str:
-    if name in _TOGETHER:
-        return f"Install the three as one set: pip install {_set()}"
-    if any(map(_broken, _TOGETHER)):
-        return "Fix torch, torchvision and torchaudio first."
-    return f"Install it again: {install}"
+        return CheckResult(name, "failed", "not installed", f"Install it: {install}")
+    if error := _import_error(name):
+        advice = f"Install it again: {install}"
+        if name in _TORCH_SET:
+            packages = " ".join(f"'{each}{requirements.get(each, '')}'" for each in _TORCH_SET)
+            advice = f"Install the three as one set: pip install {packages}"
+        elif any(map(_import_error, _TORCH_SET)):
+            advice = "Fix torch, torchvision and torchaudio first."
+        return CheckResult(name, "failed", f"{version} does not import: {error}", advice)
+    if not _satisfies(version, required):
+        detail = f"{version}, but ccl needs {required}"
+        return CheckResult(name, "failed", detail, f"Install that: {install}")
+    return CheckResult(name, "ok", version)
 
 
 def _requirements() -> dict[str, str]:
-    """By name, the versions that this ccl asks for; none where its metadata, or packaging, are not there."""
-    if _broken("packaging"):
+    """Version specifiers by package; none where ccl's metadata or packaging are not installed."""
+    if _import_error("packaging"):
         return {}
     from packaging.requirements import Requirement
 
@@ -160,153 +153,74 @@ def _requirements() -> dict[str, str]:
     return {each.name: str(each.specifier) for each in requirements if each.marker is None}
 
 
-def _fits(version: str, wanted: str) -> bool:
-    if not wanted:
+def _satisfies(version: str, required: str) -> bool:
+    if not required:
         return True
     from packaging.specifiers import SpecifierSet
 
-    return SpecifierSet(wanted).contains(version, prereleases=True)
+    return SpecifierSet(required).contains(version, prereleases=True)
 
 
-def _set() -> str:
-    return " ".join(f"'{name}{_requirements().get(name, '')}'" for name in _TOGETHER)
-
-
-def _processor() -> Iterator[Finding]:
-    _need("torch")
+def _processor() -> Iterator[CheckResult]:
+    _require("torch")
     import torch
 
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("cores", "ok", f"{count}, of which torch uses {torch.get_num_threads()}")
-    flags = _flags()
-    has = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported() and flags & {"avx512_bf16", "amx_bf16"}:
-        yield Finding("bf16 on the CPU", "ok", f"in hardware ({', '.join(has)})")
+    yield CheckResult("cores", "ok", f"{count}, of which torch uses {torch.get_num_threads()}")
+    capabilities = torch.cpu.get_capabilities()
+    native = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capabilities.get(name)]
+    if native:
+        yield CheckResult("bf16 on the CPU", "ok", f"in hardware ({', '.join(native)})")
     else:
-        found = f"emulated ({', '.join(has) or 'no AVX'})"
-        yield Finding("bf16 on the CPU", "ok", found, "On the CPU use --precision fp32, the default.")
+        advice = "On the CPU use --precision fp32, the default."
+        yield CheckResult("bf16 on the CPU", "ok", "emulated", advice)
 
 
-def _flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return set(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
-
-
-def _gpus() -> Iterator[Finding]:
-    _need("torch")
+def _gpus() -> Iterator[CheckResult]:
+    _require("torch")
     import torch
 
     if not torch.cuda.is_available():
         yield _without_cuda(torch.version.cuda, torch.backends.mps.is_available())
         return
     for number in range(torch.cuda.device_count()):
-        there = torch.cuda.get_device_properties(number)
-        precision = "bf16 and fp16" if there.major >= 8 else "fp16, bf16 only emulated"
-        found = f"{there.name}, {there.total_memory / _GB:.0f} GB, {precision}"
-        yield Finding(f"gpu {number}", "ok", found)
+        device = torch.cuda.get_device_properties(number)
+        precision = "bf16 and fp16" if device.major >= 8 else "fp16, bf16 only emulated"
+        detail = f"{device.name}, {device.total_memory / _GB:.0f} GB, {precision}"
+        yield CheckResult(f"gpu {number}", "ok", detail)
 
 
-def _without_cuda(built: str | None, apple: bool) -> Finding:
-    for_what = f"torch is built for {'CUDA ' + built if built else 'the CPU'}"
+def _without_cuda(cuda: str | None, apple: bool) -> CheckResult:
+    build = f"torch is built for {'CUDA ' + cuda if cuda else 'the CPU'}"
     if apple:
-        return Finding("gpu", "ok", f"Apple's (mps); {for_what}", "ccl has not been tried on it.")
-    if _NVIDIA.exists():
-        found = f"an NVIDIA driver is there, but torch cannot use its GPU; {for_what}"
+        return CheckResult("gpu", "ok", f"Apple's (mps); {build}", "ccl has not been tried on it.")
+    if _NVIDIA_DRIVER.exists():
+        detail = f"an NVIDIA driver is there, but torch cannot use its GPU; {build}"
         advice = "Look at nvidia-smi and CUDA_VISIBLE_DEVICES; the driver must be as new as torch's CUDA."
-        return Finding("gpu", "warning", found, advice)
-    return Finding(
-        "gpu", "ok", f"none that torch can use; {for_what}", "Everything runs on the CPU, only slower."
+        return CheckResult("gpu", "warning", detail, advice)
+    return CheckResult(
+        "gpu", "ok", f"none that torch can use; {build}", "Everything runs on the CPU, only slower."
     )
 
 
-def _codecs() -> Iterator[Finding]:
-    _need("av", "numpy")
-    for decoder, encoder in (_VIDEO | _AUDIO).items():
-        yield _codec(decoder, encoder)
-    missing = [name for name in ("libx264", "aac") if not _can_encode(name)]
-    if missing:
-        yield Finding(
-            "encoders",
-            "warning",
-            f"no {' and no '.join(missing)}",
-            "ccl data pack --format mp4 needs libx264: pip install --force-reinstall av",
-        )
-
-
-def _codec(decoder: str, encoder: str) -> Finding:
-    """Encode a little and decode it; without an encoder, whether there is a decoder."""
+def _codecs() -> Iterator[CheckResult]:
+    _require("av")
     import av
 
-    part = f"codec {decoder}"
-    if decoder not in av.codecs_available:
-        advice = "Such files cannot be read. Install PyAV from its wheel: pip install --force-reinstall av"
-        return Finding(part, "warning", "no decoder", advice)
-    if not _can_encode(encoder):
-        return Finding(part, "ok", "there is a decoder (not tried: no encoder)")
-    try:
-        count = _round_trip(encoder, audio=decoder in _AUDIO)
-    except (av.FFmpegError, ValueError) as error:
-        return Finding(part, "warning", _said(error), "Such files may not be readable.")
-    if not count:
-        return Finding(part, "warning", "what was encoded could not be decoded", "Install PyAV again.")
-    return Finding(part, "ok", f"decoded {count} frames")
+    present = [name for name in _DECODERS if name in av.codecs_available]
+    absent = [name for name in _DECODERS if name not in present]
+    detail = ", ".join(present) + f"; not {', '.join(absent)}" * bool(absent)
+    advice = "Such files cannot be read. Install PyAV from its wheel: pip install --force-reinstall av"
+    yield _warn_if(bool(absent), "decoders", detail, advice)
+    absent = [name for name in _ENCODERS if name not in av.codecs_available]
+    detail = f"not {', '.join(absent)}" if absent else ", ".join(_ENCODERS)
+    advice = "ccl data pack --format mp4 needs them: pip install --force-reinstall av"
+    yield _warn_if(bool(absent), "encoders", detail, advice)
 
 
-def _can_encode(name: str) -> bool:
-    import av
-
-    try:
-        return bool(av.codec.Codec(name, "w").is_encoder)
-    except ValueError:
-        return False
-
-
-def _round_trip(encoder: str, audio: bool) -> int:
-    """Encode a fraction of a second into memory; how many frames come out again."""
-    import av
-    import av.logging
-    import numpy as np
-
-    av.logging.set_level(None)
-    os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder talks past FFmpeg's log
-    file = io.BytesIO()
-    with av.open(file, "w", format="matroska") as container:
-        rate = 48_000 if audio else Fraction(25)
-        stream: Any = container.add_stream(encoder, rate=rate, options=_QUIET.get(encoder, {}))
-        if audio:
-            stream.layout = "mono"
-            frames = [_tone()]
-        else:
-            stream.width = stream.height = 64
-            stream.pix_fmt = "yuv420p"
-            picture = np.zeros((64, 64, 3), np.uint8)
-            frames = [av.VideoFrame.from_ndarray(picture + 20 * number, "rgb24") for number in range(4)]
-        for number, frame in enumerate(frames):
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    file.seek(0)
-    with av.open(file, "r") as container:
-        return sum(len(packet.decode()) for packet in container.demux())
-
-
-def _tone() -> Any:
-    """A tenth of a second."""
-    import av
-    import numpy as np
-
-    wave = np.sin(np.arange(4800) / 10, dtype=np.float32)[None]
-    frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-    frame.sample_rate = 48_000
-    return frame
-
-
-def _folders() -> Iterator[Finding]:
+def _folders() -> Iterator[CheckResult]:
     yield _folder("cache", cache_dir(), "CCL_HOME")
-    if not _broken("huggingface_hub"):
+    if not _import_error("huggingface_hub"):
         from huggingface_hub.constants import HF_HUB_CACHE
 
         yield _folder("Hugging Face", Path(HF_HUB_CACHE), "HF_HOME")
@@ -314,116 +228,93 @@ def _folders() -> Iterator[Finding]:
     yield _folder("runs", runs_dir(), "CCL_RUNS")
 
 
-def _folder(part: str, folder: Path, variable: str) -> Finding:
+def _folder(name: str, folder: Path, variable: str) -> CheckResult:
     folder = folder.absolute()
     try:
-        there = next(each for each in (folder, *folder.parents) if each.exists())
-        with tempfile.TemporaryFile(dir=there):
+        existing = next(each for each in (folder, *folder.parents) if each.exists())
+        with tempfile.TemporaryFile(dir=existing):
             pass
-        free = shutil.disk_usage(there).free
+        free = shutil.disk_usage(existing).free
     except OSError as error:
-        found = f"{folder} cannot be written: {error.strerror}"
-        return Finding(part, "failed", found, f"Name another folder in {variable}.")
-    held = _held(folder) if there == folder else "not there yet"
-    found = f"{folder}: {held}, {free / _GB:.0f} GB free"
-    if free < _DISK:
-        return Finding(part, "warning", found, f"Make room, or name another folder in {variable}.")
-    return Finding(part, "ok", found)
+        detail = f"{folder} cannot be written: {error.strerror}"
+        return CheckResult(name, "failed", detail, f"Name another folder in {variable}.")
+    detail = f"{folder}{': not there yet' * (existing != folder)}, {free / _GB:.0f} GB free"
+    return _warn_if(free < _MIN_DISK, name, detail, f"Make room, or name another folder in {variable}.")
 
 
-def _held(folder: Path) -> str:
-    """What all files below a folder take; of very many, those that can be counted in a moment."""
-    total, end = 0, time.monotonic() + _COUNTING
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(Path(place) / name).st_size
-            except OSError:  # removed meanwhile
-                continue
-            if time.monotonic() > end:
-                return f"holds more than {total / _GB:.2f} GB"
-    return f"holds {total / _GB:.2f} GB"
+def _memory() -> Iterator[CheckResult]:
+    _require("psutil")
+    import psutil
 
-
-def _memory() -> Iterator[Finding]:
-    fields = _meminfo()
-    if not fields:
-        return
-    free, total = fields.get("MemAvailable", 0.0), fields.get("MemTotal", 0.0)
-    limit, used = (_of_group(name) for name in ("memory.max", "memory.current"))
-    if limit is not None and limit < total:  # a container's, which the machine's own figures do not show
+    memory = psutil.virtual_memory()
+    free, total = float(memory.available), float(memory.total)
+    limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
+    if limit is not None and limit < total:  # a container's limit, which the machine's own figures lack
         free, total = min(free, limit - (used or 0.0)), limit
-    found = f"{free / _GB:.1f} of {total / _GB:.1f} GB available"
-    advice = "" if free >= _MEMORY else "Lower --batch-size and --workers."
-    yield Finding("memory", "warning" if advice else "ok", found, advice)
+    detail = f"{free / _GB:.1f} of {total / _GB:.1f} GB available"
+    yield _warn_if(free < _MIN_MEMORY, "memory", detail, "Lower --batch-size and --workers.")
     if Path("/dev/shm").is_dir():  # where the decoding processes hand their batches over
         free = shutil.disk_usage("/dev/shm").free
-        advice = "" if free >= _SHARED else "Use --workers 0, or give the container more: --shm-size=2g."
-        yield Finding("shared memory", "warning" if advice else "ok", f"{free / _GB:.1f} GB free", advice)
+        advice = "Use --workers 0, or give the container more: --shm-size=2g."
+        yield _warn_if(free < _MIN_SHARED_MEMORY, "shared memory", f"{free / _GB:.1f} GB free", advice)
 
 
-def _meminfo() -> dict[str, float]:
+def _cgroup_bytes(name: str) -> float | None:
+    """A figure of the control group of this process; None where there is no group, or no limit."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return {}
-    return {name: float(rest.split()[0]) * 1024 for name, rest in (line.split(":", 1) for line in lines)}
-
-
-def _of_group(name: str) -> float | None:
-    """A figure of the control group that this process is in; None where there is none, or no limit."""
-    try:
-        return float((_GROUP / name).read_text())
+        return float((_CGROUP / name).read_text())
     except (OSError, ValueError):
         return None
 
 
-def _limits() -> Iterator[Finding]:
+def _limits() -> Iterator[CheckResult]:
     try:
         import resource
-    except ImportError:
+    except ImportError:  # not on Windows
         return
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    advice = "" if soft < 0 or soft >= _FILES else f"Raise it where many --workers run: ulimit -n {_FILES}"
-    yield Finding("open files", "warning" if advice else "ok", f"at most {soft}", advice)
+    advice = f"Raise it where many --workers run: ulimit -n {_MIN_FILES}"
+    yield _warn_if(0 <= soft < _MIN_FILES, "open files", f"at most {soft}", advice)
 
 
-def _plugins() -> Iterator[Finding]:
+def _plugins() -> Iterator[CheckResult]:
     from ccl_cli import registry
 
     scan = registry.scan()
-    strangers = [each for each in scan.plugins if each.distribution != registry.OWN_DISTRIBUTION]
-    found = f"{len(scan.plugins) - len(strangers)} of ccl itself, {len(strangers)} of others"
-    yield Finding(
-        "plugins", "ok" if scan.plugins else "failed", found, "" if scan.plugins else "Reinstall ccl."
-    )
+    foreign = [each for each in scan.plugins if each.distribution != registry.OWN_DISTRIBUTION]
+    detail = f"{len(scan.plugins) - len(foreign)} of ccl itself, {len(foreign)} of others"
+    if scan.plugins:
+        yield CheckResult("plugins", "ok", detail)
+    else:
+        yield CheckResult("plugins", "failed", detail, "Reinstall ccl.")
     for problem in scan.problems:
-        yield Finding("plugin", "warning", problem, "Update or uninstall that package.")
-    for plugin in strangers:
+        yield CheckResult("plugin", "warning", problem, "Update or uninstall that package.")
+    for plugin in foreign:
         try:
             registry.load(plugin)
         except Exception as error:
-            yield Finding("plugin", "warning", _said(error), f"Update or uninstall {plugin.distribution}.")
+            advice = f"Update or uninstall {plugin.distribution}."
+            yield CheckResult("plugin", "warning", _message(error), advice)
 
 
-def _surroundings() -> Iterator[Finding]:
-    given = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
-    yield Finding("environment", "ok", ", ".join(given) or "nothing that concerns ccl")
+def _environment() -> Iterator[CheckResult]:
+    variables = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
+    yield CheckResult("environment", "ok", ", ".join(variables) or "nothing that concerns ccl")
     if variable := forbidden():
         advice = "Weights and models have to be here already; unset it to download."
-        yield Finding("downloads", "ok", f"switched off by {variable}", advice)
-    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    advice = "" if encoding == "utf8" else "Names with other letters may be shown wrong: set PYTHONUTF8=1."
-    encoding = f"{sys.stdout.encoding}, {'a terminal' if sys.stdout.isatty() else 'no terminal: plain lines'}"
-    yield Finding("output", "warning" if advice else "ok", encoding, advice)
+        yield CheckResult("downloads", "ok", f"switched off by {variable}", advice)
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    detail = f"{sys.stdout.encoding}, {'a terminal' if sys.stdout.isatty() else 'no terminal: plain lines'}"
+    advice = "Names with other letters may be shown wrong: set PYTHONUTF8=1."
+    yield _warn_if(ascii_only, "output", detail, advice)
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     text = " ".join(str(getattr(error, "message", error)).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-_CHECKS: tuple[Check, ...] = (
+_CHECKS: tuple[Callable[[], Iterator[CheckResult]], ...] = (
     _versions,
     _processor,
     _gpus,
@@ -432,5 +323,5 @@ _CHECKS: tuple[Check, ...] = (
     _memory,
     _limits,
     _plugins,
-    _surroundings,
+    _environment,
 )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,7 +17,7 @@ from ccl_cli import registry
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import CclError, PluginError, UsageError
 from ccl_cli.registry import Kind
-from ccl_cli.utils.files import temporary_name
+from ccl_cli.utils.files import atomic_folder
 
 MARK = "EDIT HERE"
 _PART = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -74,17 +73,16 @@ def write(kind: Kind, name: str, output: Path | None = None) -> Scaffold:
     _check_free(kind, name)
     words = _words(kind, name)
     folder = output or Path(words["distribution"])
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"'{folder}' is not empty.", "Name another folder with --output.")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"'{folder}' is a file.", "Name a folder with --output.")
     code = f"src/{words['package']}/__init__.py"
     install = f"pip install -e {shlex.quote(str(folder))}"
     tries = tuple(Template(line).substitute(words) for line in _TRY[kind])
     begin = Template(_BEGIN[kind])
     inside = "\n".join(("pip install -e '.[dev]'", *tries, "python -m pytest"))
     readme = {"begin": begin.substitute(code=code), "commands": inside}
-    _write(folder, _texts(kind, code, words | readme))
+    with atomic_folder(folder) as temporary:
+        for path, text in _texts(kind, code, words | readme).items():
+            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / path).write_text(text, encoding="utf-8")
     return Scaffold(folder, _WHAT[kind], begin.substitute(code=folder / code), (install, *tries))
 
 
@@ -166,15 +164,3 @@ def _texts(kind: Kind, code: str, words: Mapping[str, str]) -> dict[str, str]:
         for path, template in templates.items()
     }
     return filled | {code.replace("__init__.py", "py.typed"): ""}
-
-
-def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / temporary_name(folder.name)
-    try:
-        for path, text in texts.items():
-            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / path).write_text(text, encoding="utf-8")
-        temporary.replace(folder)  # an empty folder is replaced
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

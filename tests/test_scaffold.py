@@ -83,7 +83,7 @@ def test_an_empty_folder_is_filled(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "said"),
+    ("kind", "name", "message"),
     [
         ("method", "ccl", "There is a method 'ccl' already, of ccl-cli"),
         ("student", "r2plus1d_18", "already"),
@@ -107,8 +107,8 @@ def test_an_empty_folder_is_filled(tmp_path):
         ("dataset", "x" * 33, "at most 32"),
     ],
 )
-def test_a_name_that_cannot_be(tmp_path, kind, name, said):
-    with pytest.raises(UsageError, match=re.escape(said)):
+def test_a_name_that_cannot_be(tmp_path, kind, name, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
         scaffold.write(kind, name)
     assert list(tmp_path.iterdir()) == []
 

@@ -52,7 +52,7 @@ def find_examples(model: Model, named: Sequence[Path]) -> Examples:
     manifest = model.manifest
     if manifest is not None and manifest.classes != model.artefact.classes:
         manifest = None
-    test, train = (_there(manifest, split) for split in ("test", "train"))
+    test, train = (_present(manifest, split) for split in ("test", "train"))
     if named:
         videos = _named(named)
         return Examples("the named files", videos, train or videos, test)
@@ -66,7 +66,7 @@ def find_examples(model: Model, named: Sequence[Path]) -> Examples:
     return Examples("clips that ccl drew itself", drawn.split("test"), drawn.split("train"))
 
 
-def middle_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, Tensor | None]]:
+def center_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, Tensor | None]]:
     """The window around each video's middle as the student sees it; None where it cannot be read.
 
     Shapes:
@@ -89,7 +89,7 @@ def some_clips(videos: Sequence[Video], clip: Clip, count: int) -> Tensor:
     Raises:
         DataError: none of them can be read.
     """
-    read = (view for _, view in middle_clips(spread(videos, count), clip) if view is not None)
+    read = (view for _, view in center_clips(spread(videos, count), clip) if view is not None)
     views = list(read)
     if not views:
         raise DataError(f"None of the {min(count, len(videos))} videos to look at can be read.")
@@ -102,7 +102,7 @@ def spread(videos: Sequence[Video], count: int) -> list[Video]:
     return [videos[number * len(videos) // count] for number in range(count)]
 
 
-def _there(manifest: Manifest | None, split: str) -> tuple[Video, ...]:
+def _present(manifest: Manifest | None, split: str) -> tuple[Video, ...]:
     if manifest is None:
         return ()
     missing = set(manifest.missing(split))

@@ -32,7 +32,7 @@ from ccl_cli.deploy.onnx import (
     write_onnx,
     write_torch,
 )
-from ccl_cli.deploy.quantize import CALIBRATION, quantise, top1
+from ccl_cli.deploy.quantize import CALIBRATION, quantize, top1
 from ccl_cli.errors import EnvironmentError_, UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.training.artefact import Artefact
@@ -103,14 +103,14 @@ def export_model(
     with atomic_folder(output) as folder:
         job = _Job(artefact, folder, examples, describe_use(artefact))
         _write(job, formats)
-        seen = some_clips(examples.check, artefact.recipe.clip, sum(_BATCHES))
+        sample = some_clips(examples.check, artefact.recipe.clip, sum(_BATCHES))
         result = job.record | {"clips": examples.what, "batches": _BATCHES, "tolerance": tolerance}
-        result["difference"] = _compare(job.networks, seen)
+        result["difference"] = _compare(job.networks, sample)
         _refuse_beyond(tolerance, result["difference"], examples.what)
         if int8:
             result["int8"] = _add_int8(job)
-            result["difference"] |= _compare({name: job.networks[name] for name in (TORCH, INT8)}, seen)
-        result["speed"] = _times(job.networks, seen[:1])
+            result["difference"] |= _compare({name: job.networks[name] for name in (TORCH, INT8)}, sample)
+        result["speed"] = _times(job.networks, sample[:1])
         result["bytes"] = {
             name: (folder / FILES[name]).stat().st_size for name in job.networks if name != TORCH
         }
@@ -175,7 +175,7 @@ def _write(job: _Job, formats: Collection[str]) -> None:
 def _compare(networks: Mapping[str, Network], clips: Tensor) -> dict[str, dict[str, dict[str, float]]]:
     """The largest difference of each network's outputs from torch's, and torch's largest value."""
     expected = _outputs(networks[TORCH], clips)
-    found = {name: _outputs(run, clips) for name, run in networks.items() if name != TORCH}
+    by_network = {name: _outputs(run, clips) for name, run in networks.items() if name != TORCH}
     return {
         name: {
             key: {
@@ -184,7 +184,7 @@ def _compare(networks: Mapping[str, Network], clips: Tensor) -> dict[str, dict[s
             }
             for key in OUTPUTS
         }
-        for name, outputs in found.items()
+        for name, outputs in by_network.items()
     }
 
 
@@ -212,7 +212,7 @@ def _add_int8(job: _Job) -> dict[str, Any]:
     count = min(CALIBRATION, len(examples.choose))
     _log.info("Quantising with %d clips.", count)
     path = job.folder / FILES[INT8]
-    quantise(job.folder / FILES[ONNX], path, some_clips(examples.choose, clip, count))
+    quantize(job.folder / FILES[ONNX], path, some_clips(examples.choose, clip, count))
     job.networks[INT8] = open_onnx(path)
     both = {name: job.networks[name] for name in (ONNX, INT8)}
     accuracy = top1(both, examples.labelled, clip) if examples.labelled else None
@@ -221,15 +221,15 @@ def _add_int8(job: _Job) -> dict[str, Any]:
 
 def _times(networks: Mapping[str, Network], clip: Tensor) -> dict[str, Any]:
     """Median milliseconds of one clip, the networks in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in networks}
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
     begin = time.perf_counter()
     for number in range(_ROUNDS + 1):
         for name, run in networks.items():
             start = time.perf_counter()
             run(clip)
-            taken[name].append(time.perf_counter() - start)
+            seconds[name].append(time.perf_counter() - start)
         if number and time.perf_counter() - begin > _PATIENCE:
             break
     # The first round also sets things up.
-    medians = {name: 1000 * statistics.median(times[1:]) for name, times in taken.items()}
+    medians = {name: 1000 * statistics.median(times[1:]) for name, times in seconds.items()}
     return {"ms": medians, "rounds": number, "threads": torch.get_num_threads(), "batch": 1}

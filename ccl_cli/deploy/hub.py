@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -25,13 +24,12 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-# What of a folder is the model's: neither checkpoints nor lists of somebody's files.
+# The model's files: neither checkpoints nor lists of somebody's files.
 _EVALUATIONS = "eval-*.json"
-_TAKEN = (MODEL, RECIPE, CARD, _EVALUATIONS)
-# What `ccl model export` wrote into a folder of the run. It may hold code: it is not taken.
+_DOWNLOADED = (MODEL, RECIPE, CARD, _EVALUATIONS)
+# Files that `ccl model export` wrote into a folder of the run. They may hold code: they are not downloaded.
 _EXPORTED = ("*/model.onnx", "*/model.int8.onnx", "*/model.pt2", "*/export.json")
-_GIVEN = (*_TAKEN, *_EXPORTED)
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_UPLOADED = (*_DOWNLOADED, *_EXPORTED)
 _log = logging.getLogger("ccl")
 
 
@@ -69,20 +67,21 @@ def uploads(run: Path | None, repository: str) -> list[Upload]:
     written = Upload(CARD, text.encode())
     if folder is None:
         return [Upload(MODEL, path), written]
-    found = {
+    files = {
         each.relative_to(folder.path).as_posix(): each
-        for pattern in _GIVEN
+        for pattern in _UPLOADED
         for each in sorted(folder.path.glob(pattern))
         if each.is_file()
     }
-    listed = [Upload(name, each) for name, each in found.items()]
-    if CARD not in found:
-        return [*listed, written]
-    if any(_newer(each, found[CARD]) for name, each in found.items() if fnmatch.fnmatch(name, _EVALUATIONS)):
+    uploads = [Upload(name, file) for name, file in files.items()]
+    if CARD not in files:
+        return [*uploads, written]
+    evaluated = max((file.stat().st_mtime_ns for file in folder.path.glob(_EVALUATIONS)), default=0)
+    if evaluated > files[CARD].stat().st_mtime_ns:
         _log.warning(
-            "'%s' is older than the run's figures; `ccl model card --force` writes it anew.", found[CARD]
+            "'%s' is older than the run's figures; `ccl model card --force` writes it anew.", files[CARD]
         )
-    return listed
+    return uploads
 
 
 def push(run: Path | None, repository: str, *, private: bool = False) -> str:
@@ -103,7 +102,7 @@ def push(run: Path | None, repository: str, *, private: bool = False) -> str:
     files = uploads(run, repository)
     if variable := forbidden():
         raise EnvironmentError_(f"Nothing was uploaded: {variable} is set.", "Unset it, or use --dry-run.")
-    with _asking(repository) as api:
+    with _client(repository) as api:
         from huggingface_hub import CommitOperationAdd, get_token
 
         if not get_token():
@@ -159,12 +158,12 @@ def pull(repository: str, *, revision: str | None = None, output: Path | None = 
 
 
 def _downloaded(repository: str, revision: str | None) -> Path:
-    with _asking(repository) as api:
+    with _client(repository) as api:
         # Asked first: out of reach of the Hub, a download would quietly be an old copy from the cache.
         listed = api.model_info(repository, revision=revision).siblings or ()
         if MODEL not in {each.rfilename for each in listed}:
             raise _without_model(repository)
-        return Path(api.snapshot_download(repository, revision=revision, allow_patterns=list(_TAKEN)))
+        return Path(api.snapshot_download(repository, revision=revision, allow_patterns=list(_DOWNLOADED)))
 
 
 def _cached(repository: str, revision: str | None) -> Path:
@@ -172,33 +171,37 @@ def _cached(repository: str, revision: str | None) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(
-            repository, revision=revision, allow_patterns=list(_TAKEN), local_files_only=True
+        return Path(
+            snapshot_download(
+                repository, revision=revision, allow_patterns=list(_DOWNLOADED), local_files_only=True
+            )
         )
     except LocalEntryNotFoundError as error:
         raise EnvironmentError_(
             f"'{repository}' is not in the Hub's cache, and {forbidden()} is set.",
             "Unset it, or pull the model on a machine that may download and copy it.",
         ) from error
-    return Path(found)
 
 
 def _copied(folder: Path, output: Path) -> Path:
     """The model's files in a new folder, whole or absent; the cache holds links, and perhaps more files."""
     with atomic_folder(output) as new:
         for each in folder.iterdir():
-            if each.is_file() and any(fnmatch.fnmatch(each.name, pattern) for pattern in _TAKEN):
+            if each.is_file() and any(fnmatch.fnmatch(each.name, pattern) for pattern in _DOWNLOADED):
                 shutil.copyfile(each, new / each.name)
     return output
 
 
-def _newer(file: Path, than: Path) -> bool:
-    return file.stat().st_mtime_ns > than.stat().st_mtime_ns
-
-
 def _check_name(repository: str) -> None:
-    if not _NAME.fullmatch(repository):
-        raise UsageError(f"'{repository}' is not the name of a repository.", "It is OWNER/NAME.")
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+        if "/" not in repository:
+            raise HFValidationError
+    except HFValidationError as error:
+        raise UsageError(f"'{repository}' is not the name of a repository.", "It is OWNER/NAME.") from error
 
 
 def _without_model(repository: str) -> DataError:
@@ -208,10 +211,10 @@ def _without_model(repository: str) -> DataError:
 
 
 @contextmanager
-def _asking(repository: str) -> Iterator[HfApi]:
+def _client(repository: str) -> Iterator[HfApi]:
     """The Hub's client, with sentences in place of what it raises."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if plain(sys.stderr) or _log.level >= logging.ERROR:
@@ -220,16 +223,14 @@ def _asking(repository: str) -> Iterator[HfApi]:
         yield HfApi(library_name="ccl")
     except CclError:
         raise
-    except HFValidationError as error:  # stricter than ours
-        raise UsageError(f"'{repository}' is not the name of a repository.", "It is OWNER/NAME.") from error
     except Exception as error:  # the client lets the errors of whatever HTTP library it uses through
         # Of a large file's upload it tells no more than the name, and what happened as the cause of that.
         cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error
         if isinstance(cause, HfHubHTTPError):
             raise _refused(repository, cause) from error
-        said = " ".join(reason(cause).split()[:30]) if isinstance(cause, Exception) else "no answer"
+        text = " ".join(reason(cause).split()[:30]) if isinstance(cause, Exception) else "no answer"
         raise EnvironmentError_(
-            f"The Hugging Face Hub cannot be asked: {said}.",
+            f"The Hugging Face Hub cannot be reached: {text}.",
             "See that the network is there, or try again later.",
         ) from error
 
@@ -250,8 +251,8 @@ def _refused(repository: str, error: HfHubHTTPError) -> EnvironmentError_:
             f"There is no repository '{repository}', or it is not for you.",
             "Mind its spelling; a private one needs `hf auth login`.",
         )
-    status, said = error.response.status_code, " ".join((error.server_message or "").split())
+    status, text = error.response.status_code, " ".join((error.server_message or "").split())
     hint = "See that the token may write there." if status in (401, 403) else "Try again later."
     return EnvironmentError_(
-        f"The Hugging Face Hub answers {status}{said and ': ' + said.rstrip('.')}.", hint
+        f"The Hugging Face Hub answers {status}{text and ': ' + text.rstrip('.')}.", hint
     )

@@ -140,8 +140,8 @@ def open_onnx(path: Path) -> Network:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(clips: Tensor) -> dict[str, Tensor]:
-        found = session.run(list(OUTPUTS), {INPUT: clips.numpy()})
-        return {name: torch.from_numpy(value) for name, value in zip(OUTPUTS, found, strict=True)}
+        arrays = session.run(list(OUTPUTS), {INPUT: clips.numpy()})
+        return {name: torch.from_numpy(array) for name, array in zip(OUTPUTS, arrays, strict=True)}
 
     return run
 
@@ -167,5 +167,5 @@ def _refused(what: str, error: Exception, hint: str | None = None) -> CclError:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    said = str(cause).strip().splitlines() or [type(cause).__name__]
-    return PluginError(f"{what}: {said[0].rstrip('.')}.", hint)
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return PluginError(f"{what}: {lines[0].rstrip('.')}.", hint)

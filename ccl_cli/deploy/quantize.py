@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.manifest import Video
-from ccl_cli.deploy.example_clips import middle_clips, spread
+from ccl_cli.deploy.example_clips import center_clips, spread
 from ccl_cli.deploy.onnx import INPUT, Network
 from ccl_cli.utils.progress import Reporter
 
@@ -24,7 +24,7 @@ CALIBRATION = 32  # clips whose activations set the ranges
 JUDGED = 1000  # test videos, at most
 
 
-def quantise(path: Path, target: Path, clips: Tensor) -> None:
+def quantize(path: Path, target: Path, clips: Tensor) -> None:
     """Write a network's int8 version.
 
     Args:
@@ -62,11 +62,11 @@ def top1(networks: Mapping[str, Network], videos: Sequence[Video], clip: Clip) -
     chosen = spread(videos, JUDGED)
     right, agreed = dict.fromkeys(networks, 0), 0
     with Reporter("top-1", len(chosen), unit="video") as reporter:
-        for video, view in middle_clips(chosen, clip):
+        for video, view in center_clips(chosen, clip):
             if view is not None:
-                said = {name: int(run(view[None])["logits"].argmax()) for name, run in networks.items()}
-                right = {name: count + (said[name] == video.label) for name, count in right.items()}
-                agreed += len(set(said.values())) == 1
+                best = {name: int(run(view[None])["logits"].argmax()) for name, run in networks.items()}
+                right = {name: count + (best[name] == video.label) for name, count in right.items()}
+                agreed += len(set(best.values())) == 1
             reporter.advance()
     percent = {name: 100 * count / len(chosen) for name, count in right.items()}
     return {"top1": percent, "agree": 100 * agreed / len(chosen), "videos": len(chosen), "of": len(videos)}

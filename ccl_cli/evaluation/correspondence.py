@@ -20,20 +20,21 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.video.storage import size_of
 from ccl_cli.errors import CclError, DataError, WeightsError
 from ccl_cli.evaluation.classifiers import RULE
-from ccl_cli.evaluation.teacher_embeddings import Embedded, classify_videos
+from ccl_cli.evaluation.model import gone, run_manifest
+from ccl_cli.evaluation.teacher_embeddings import TeacherEmbeddings, classify_videos
 from ccl_cli.evaluation.teacher_probe import (
     NEIGHBOURS,
     ProbeSplits,
     check_blind,
     check_present,
-    divide,
-    embed_parts,
+    embed_splits,
     probe,
+    split_videos,
 )
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.build import check_coverage, load_teachers
 from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import MANIFEST, RECIPE, RunFolder, read_json
+from ccl_cli.training.runs import RECIPE, RunFolder, read_json
 from ccl_cli.utils.files import write_text
 
 TOP, EACH = 10, 2  # own classes of a sample, and samples of a verdict
@@ -109,7 +110,7 @@ def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Corr
     run = RunFolder(folder)
     try:
         manifest = _own_manifest(run)
-        parts = divide(manifest, split)
+        splits = split_videos(manifest, split)
         recipe = load_recipe(str(folder / RECIPE))
         specs = dict(zip(run.summary.get("teachers", {}), recipe.teachers, strict=False))
     except CclError as error:
@@ -119,17 +120,17 @@ def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Corr
     for name in teachers:
         try:
             loaded[name] = _own_teacher(run, name, specs.get(name), split, manifest)
-            check_coverage({name: loaded[name]}, (*parts.train, *parts.test))
+            check_coverage({name: loaded[name]}, (*splits.train, *splits.test))
         except CclError as error:
             loaded.pop(name, None)
             results[name] = error
     try:
-        embedded = embed_parts(loaded, parts, workers=recipe.train.workers) if loaded else {}
+        embedded = embed_splits(loaded, splits, workers=recipe.train.workers) if loaded else {}
     except CclError as error:
         return results | dict.fromkeys(loaded, error)
     for name, embeddings in embedded.items():
         try:
-            result = _measure_one(name, specs[name], loaded[name], embeddings, manifest, parts)
+            result = _measure_one(name, specs[name], loaded[name], embeddings, manifest, splits)
             _write(run, name, split, result)
             results[name] = result
         except CclError as error:
@@ -139,16 +140,11 @@ def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Corr
 
 def _own_manifest(run: RunFolder) -> Manifest:
     """The run's list of videos, if they still are what they were when it was trained."""
-    if not (run.path / MANIFEST).is_file():
-        raise DataError(f"'{run.path}' holds no {MANIFEST}, which lists its videos.", "Train the run again.")
-    manifest = Manifest.load(run.path / MANIFEST)
+    manifest = run_manifest(run.path)
     if manifest.hash == run.summary.get("data", {}).get("manifest"):
         return manifest
     if all(size_of(video.path) is None for video in manifest.videos):
-        raise DataError(
-            f"The videos of '{manifest.name}' are gone, for example '{manifest.videos[0].path}'.",
-            "Put them back, or name a run whose videos are there.",
-        )
+        raise gone("videos", manifest.name, manifest.videos[0])
     raise DataError(
         f"Some videos of '{manifest.name}' are gone or have changed since '{run.path}' was trained.",
         "Put them back as they were.",
@@ -171,13 +167,20 @@ def _own_teacher(run: RunFolder, name: str, spec: str | None, split: str, manife
 
 
 def _measure_one(
-    name: str, spec: str, teacher: Teacher, embedded: Embedded, manifest: Manifest, parts: ProbeSplits
+    name: str,
+    spec: str,
+    teacher: Teacher,
+    embedded: TeacherEmbeddings,
+    manifest: Manifest,
+    splits: ProbeSplits,
 ) -> Correspondence:
-    check_present(name, embedded, parts)
-    figures = probe([name], manifest, parts, {name: embedded}, with_linear=False)
+    check_present(name, embedded, splits)
+    figures = probe([name], manifest, splits, {name: embedded}, with_linear=False)
     if silent := _why_silent(teacher):
         return Correspondence(figures, (), silent)
-    chosen = _sample(figures["verdicts"], manifest.classes, parts.test, embedded.present[len(parts.train) :])
+    chosen = _sample(
+        figures["verdicts"], manifest.classes, splits.test, embedded.present[len(splits.train) :]
+    )
     with registry.blaming(registry.find(registry.TEACHERS, parse_model(spec).label)):
         scores = classify_videos(teacher, [video for _, video in chosen], set_up("fp32"), clip=Clip())
     samples = [
@@ -198,8 +201,8 @@ def _sample(
 ) -> list[tuple[str, Video]]:
     """The first video of a few classes of each verdict, evenly spread over those from best to worst."""
     firsts: dict[str, Video] = {}
-    for video, there in zip(videos, present.tolist(), strict=True):
-        if there:
+    for video, has_embedding in zip(videos, present.tolist(), strict=True):
+        if has_embedding:
             firsts.setdefault(classes[video.label], video)
     return [
         (verdict, firsts[names[(2 * place + 1) * len(names) // (2 * count)]])

@@ -71,14 +71,16 @@ def retrieval(
         gallery: [G, D] features of the training videos.
         gallery_labels: [G] int64.
     """
-    asked, read = directions(queries)
-    gallery, found = directions(gallery)
-    labels, wanted = gallery_labels[found].numpy(), query_labels[read].numpy()
+    directed, finite = directions(queries)
+    gallery, in_gallery = directions(gallery)
+    labels, query_classes = gallery_labels[in_gallery].numpy(), query_labels[finite].numpy()
     sums = np.zeros(4)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for rows, scores in score_blocks(asked, gallery, scores_at_once):
+        for block, scores in score_blocks(directed, gallery, scores_at_once):
             sums += sum(
-                pool.map(lambda row, label: _figures(row, labels == label), scores.numpy(), wanted[rows])
+                pool.map(
+                    lambda row, label: _figures(row, labels == label), scores.numpy(), query_classes[block]
+                )
             )
     r1, r5, r10, average_precision = (100 * sums / max(len(queries), 1)).tolist()
     return {"r1": r1, "r5": r5, "r10": r10, "map": average_precision}
@@ -111,10 +113,10 @@ def score_blocks(
     count = max(1, scores_at_once // max(1, len(gallery)))
     memory = gallery.new_empty(min(count, len(queries)), len(gallery))
     for first in range(0, len(queries) if len(gallery) else 0, count):
-        rows = slice(first, min(first + count, len(queries)))
-        scores = memory[: rows.stop - first]
-        _products(queries[rows], gallery, scores)
-        yield rows, scores
+        block = slice(first, min(first + count, len(queries)))
+        scores = memory[: block.stop - first]
+        _products(queries[block], gallery, scores)
+        yield block, scores
 
 
 def _products(queries: Tensor, gallery: Tensor, out: Tensor) -> None:
@@ -123,10 +125,10 @@ def _products(queries: Tensor, gallery: Tensor, out: Tensor) -> None:
     if len(queries) < _ROWS or not fast:
         np.matmul(queries.numpy(), gallery.numpy().T, out=out.numpy())
         return
-    asked = queries.to_mkldnn()
+    packed = queries.to_mkldnn()
     for first in range(0, len(gallery), _COLUMNS):
         columns = slice(first, first + _COLUMNS)
-        out[:, columns] = F.linear(asked, gallery[columns]).to_dense()
+        out[:, columns] = F.linear(packed, gallery[columns]).to_dense()
 
 
 def ranks(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ccl_cli.data.manifest import Manifest
-from ccl_cli.errors import WeightsError
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.errors import DataError, WeightsError
 from ccl_cli.training.artefact import Artefact, load_model
 from ccl_cli.training.runs import MANIFEST, RunFolder, locate_model
 
@@ -47,6 +47,25 @@ class Model:
             "student": str(self.artefact.recipe.student),
             "step": self.artefact.header.get("step"),
         }
+
+
+def run_manifest(folder: Path) -> Manifest:
+    """The list of videos that a run was trained on.
+
+    Raises:
+        DataError: the run does not say which.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"'{folder}' holds no {MANIFEST}, which lists its videos.", "Train the run again.")
+    return Manifest.load(folder / MANIFEST)
+
+
+def gone(what: str, data: str, video: Video) -> DataError:
+    """The error where none of a run's videos is on disk any more."""
+    return DataError(
+        f"The {what} of '{data}' are gone, for example '{video.path}'.",
+        "Put them back, or name a run whose videos are there.",
+    )
 
 
 def load_student(run: str | Path | None = None) -> Model:

@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.video.storage import size_of
 from ccl_cli.errors import DataError
-from ccl_cli.evaluation.model import fingerprint
+from ccl_cli.evaluation.model import fingerprint, gone, run_manifest
 from ccl_cli.evaluation.predictor import SplitPredictions, predict_split
 from ccl_cli.training.artefact import load_model
 from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import MANIFEST, RunFolder
+from ccl_cli.training.runs import RunFolder
 from ccl_cli.utils.tensor_files import write_tensors
 
 _HEADER, _ABSENT = "ccl", -1
@@ -61,9 +61,7 @@ def cached_predictions(folder: Path, split: str) -> RunPredictions:
         WeightsError: the run has no model, or a damaged one.
     """
     run = RunFolder(folder)
-    if not (folder / MANIFEST).is_file():
-        raise DataError(f"'{folder}' holds no {MANIFEST}, which lists its videos.", "Train the run again.")
-    manifest = Manifest.load(folder / MANIFEST)
+    manifest = run_manifest(folder)
     videos = manifest.split(split)
     if not videos:
         raise DataError(
@@ -76,10 +74,7 @@ def cached_predictions(folder: Path, split: str) -> RunPredictions:
     predictions = read_cache(path, header, sizes)
     if predictions is None:
         if set(sizes) == {_ABSENT}:
-            raise DataError(
-                f"The {split} videos of '{manifest.name}' are gone, for example '{videos[0].path}'.",
-                "Put them back, or name a run whose videos are there.",
-            )
+            raise gone(f"{split} videos", manifest.name, videos[0])
         predictions = _compute(run, videos, split)
         _write_cache(path, predictions, header, sizes)
     return RunPredictions(manifest.name, manifest.classes, videos, predictions)

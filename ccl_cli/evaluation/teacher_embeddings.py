@@ -25,7 +25,7 @@ from ccl_cli.utils.progress import Reporter
 
 
 @dataclass(frozen=True)
-class Embedded:
+class TeacherEmbeddings:
     """One teacher's embeddings of some videos.
 
     Shapes:
@@ -56,7 +56,7 @@ def embed_videos(
     batch_size: int,
     workers: int,
     title: str = "embed",
-) -> dict[str, Embedded]:
+) -> dict[str, TeacherEmbeddings]:
     """Let each teacher look at the middle of each video, shared among the processes.
 
     Files are opened only for teachers that look at frames or sound.
@@ -76,7 +76,9 @@ def embed_videos(
         TeacherClips(videos, clip, preprocess), batches, workers=workers, pin_memory=device.type == "cuda"
     )
     own = {
-        name: Embedded(torch.zeros(len(videos), teacher.dim), torch.zeros(len(videos), dtype=torch.bool))
+        name: TeacherEmbeddings(
+            torch.zeros(len(videos), teacher.dim), torch.zeros(len(videos), dtype=torch.bool)
+        )
         for name, teacher in teachers.items()
     }
     share = sum(map(len, batches))
@@ -109,11 +111,13 @@ def classify_videos(
     return torch.cat(scores).float().cpu()
 
 
-def _add(into: Embedded, name: str, teacher: Teacher, batch: TeacherBatch, device: torch.device) -> None:
+def _add(
+    into: TeacherEmbeddings, name: str, teacher: Teacher, batch: TeacherBatch, device: torch.device
+) -> None:
     value, present = (each.to(device, non_blocking=True) for each in batch.inputs[name])
-    made = embed(teacher, value, present).value.cpu()
-    finite = made.isfinite().all(dim=1)
-    into.value[batch.rows] = torch.where(finite[:, None], made, 0.0)
+    embeddings = embed(teacher, value, present).value.cpu()
+    finite = embeddings.isfinite().all(dim=1)
+    into.value[batch.rows] = torch.where(finite[:, None], embeddings, 0.0)
     into.present[batch.rows] = batch.inputs[name].present & finite
     into.states.update({row: states[name] for row, states in batch.states.items()})
     into.unreadable.update(
@@ -126,10 +130,10 @@ def _add(into: Embedded, name: str, teacher: Teacher, batch: TeacherBatch, devic
         )
 
 
-def _over_processes(own: Embedded, device: torch.device) -> Embedded:
+def _over_processes(own: TeacherEmbeddings, device: torch.device) -> TeacherEmbeddings:
     # Summed on the device: processes with GPUs cannot send what lies elsewhere.
     value, present = (total(each.to(device)).cpu() for each in (own.value, own.present.float()))
-    whole = Embedded(value, present > 0)
+    whole = TeacherEmbeddings(value, present > 0)
     for states, unreadable in gather_objects((own.states, own.unreadable)):
         whole.states.update(states)
         whole.unreadable.update(unreadable)

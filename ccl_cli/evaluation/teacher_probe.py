@@ -25,7 +25,7 @@ from ccl_cli.evaluation.classifiers import (
     probe_knn,
     probe_linear,
 )
-from ccl_cli.evaluation.teacher_embeddings import Embedded, embed_videos
+from ccl_cli.evaluation.teacher_embeddings import TeacherEmbeddings, embed_videos
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.build import check_coverage, load_teachers
 from ccl_cli.training.device import set_up
@@ -83,15 +83,15 @@ def probe_teachers(
             "No teacher is named.", "Name one with --teacher, for example --teacher audio:cnn14."
         )
     manifest = load_data(data)
-    parts = divide(manifest, split)
+    splits = split_videos(manifest, split)
     teachers = load_teachers(specs, manifest.classes)
     check_blind(teachers)
-    embedded = embed_parts(teachers, parts, batch_size=batch_size, workers=workers)
-    return _result(manifest, parts, teachers, embedded, k) if is_main() else {}
+    embedded = embed_splits(teachers, splits, batch_size=batch_size, workers=workers)
+    return _result(manifest, splits, teachers, embedded, k) if is_main() else {}
 
 
-def divide(manifest: Manifest, split: str | None) -> ProbeSplits:
-    """Which videos to learn from and which to test on.
+def split_videos(manifest: Manifest, split: str | None) -> ProbeSplits:
+    """The training split, and the videos to test on.
 
     Raises:
         DataError: one class, or no video to test on.
@@ -121,14 +121,14 @@ def _held_out(training: Manifest, seed: int) -> list[bool]:
 
 def _result(
     manifest: Manifest,
-    parts: ProbeSplits,
+    splits: ProbeSplits,
     teachers: Mapping[str, Teacher],
-    embedded: Mapping[str, Embedded],
+    embedded: Mapping[str, TeacherEmbeddings],
     k: int,
 ) -> dict[str, Any]:
-    videos = (*parts.train, *parts.test)
+    videos = (*splits.train, *splits.test)
     for name, each in embedded.items():
-        check_present(name, each, parts)
+        check_present(name, each, splits)
         _warn_unreadable(name, each, videos)
     groups = [*((name,) for name in teachers), *combinations(teachers, 2)]
     return {
@@ -136,36 +136,36 @@ def _result(
             "name": manifest.name,
             "manifest": manifest.hash,
             "classes": len(manifest.classes),
-            "split": parts.split,
-            "train": len(parts.train),
-            "test": len(parts.test),
+            "split": splits.split,
+            "train": len(splits.train),
+            "test": len(splits.test),
         },
         "k": k,
         "rule": RULE,
         "teachers": {name: _teacher(each, embedded[name], videos) for name, each in teachers.items()},
-        "probes": [probe(group, manifest, parts, embedded, k) for group in groups],
+        "probes": [probe(group, manifest, splits, embedded, k) for group in groups],
     }
 
 
-def embed_parts(
+def embed_splits(
     teachers: Mapping[str, Teacher],
-    parts: ProbeSplits,
+    splits: ProbeSplits,
     *,
     batch_size: int | None = None,
     workers: int | None = None,
-) -> dict[str, Embedded]:
+) -> dict[str, TeacherEmbeddings]:
     """Embeddings of the training videos and then of those to test on, by teacher.
 
     Args:
         teachers: By name.
-        parts: The videos.
+        splits: The videos.
         batch_size: Videos per forward pass; default the recipes'.
         workers: Decoding processes; default the recipes'.
 
     Raises:
         DataError: a teacher cannot have an embedding of any.
     """
-    videos, defaults = (*parts.train, *parts.test), Recipe()
+    videos, defaults = (*splits.train, *splits.test), Recipe()
     check_coverage(teachers, videos)
     return embed_videos(
         teachers,
@@ -178,7 +178,7 @@ def embed_parts(
 
 
 def check_blind(teachers: Mapping[str, Teacher]) -> None:
-    """Stop when a teacher is told what it would be asked.
+    """Refuse a teacher whose input contains the label that a probe would predict.
 
     Raises:
         DataError: names the first such teacher.
@@ -191,16 +191,16 @@ def check_blind(teachers: Mapping[str, Teacher]) -> None:
             )
 
 
-def check_present(name: str, embedded: Embedded, parts: ProbeSplits) -> None:
-    """Stop when a teacher has found nothing in all the videos of one of the two parts.
+def check_present(name: str, embedded: TeacherEmbeddings, splits: ProbeSplits) -> None:
+    """Refuse a teacher without an embedding of any video of one of the two splits.
 
     Raises:
         DataError: says why, as far as it is known.
     """
-    border = len(parts.train)
+    border = len(splits.train)
     for what, rows in (
         ("training", range(border)),
-        (parts.split, range(border, border + len(parts.test))),
+        (splits.split, range(border, border + len(splits.test))),
     ):
         if not embedded.present[rows.start : rows.stop].any():
             reason = next((embedded.unreadable[row] for row in rows if row in embedded.unreadable), "")
@@ -210,7 +210,7 @@ def check_present(name: str, embedded: Embedded, parts: ProbeSplits) -> None:
             )
 
 
-def _warn_unreadable(name: str, embedded: Embedded, videos: Sequence[Video]) -> None:
+def _warn_unreadable(name: str, embedded: TeacherEmbeddings, videos: Sequence[Video]) -> None:
     if embedded.unreadable:
         first = min(embedded.unreadable)
         _log.warning(
@@ -223,7 +223,7 @@ def _warn_unreadable(name: str, embedded: Embedded, videos: Sequence[Video]) -> 
         )
 
 
-def _teacher(teacher: Teacher, embedded: Embedded, videos: Sequence[Video]) -> dict[str, Any]:
+def _teacher(teacher: Teacher, embedded: TeacherEmbeddings, videos: Sequence[Video]) -> dict[str, Any]:
     unreadable = {videos[row].id: reason for row, reason in sorted(embedded.unreadable.items())}
     return {
         "variant": teacher.variant,
@@ -237,8 +237,8 @@ def _teacher(teacher: Teacher, embedded: Embedded, videos: Sequence[Video]) -> d
 def probe(
     group: Sequence[str],
     manifest: Manifest,
-    parts: ProbeSplits,
-    embedded: Mapping[str, Embedded],
+    splits: ProbeSplits,
+    embedded: Mapping[str, TeacherEmbeddings],
     k: int = NEIGHBOURS,
     *,
     with_linear: bool = True,
@@ -248,7 +248,7 @@ def probe(
     Args:
         group: Names of the teachers.
         manifest: The data set.
-        parts: Its videos and what they are for.
+        splits: Its videos and what they are for.
         embedded: By teacher, of the training videos and then of those to test on.
         k: Neighbours.
         with_linear: Whether to fit logistic regressions too, which takes longest.
@@ -257,37 +257,37 @@ def probe(
         Counts; unless no video is left, also figures in percent and verdicts.
     """
     present = torch.stack([embedded[name].present for name in group]).all(dim=0).numpy()
-    border, classes = len(parts.train), manifest.classes
+    border, classes = len(splits.train), manifest.classes
     in_train, in_test = present[:border], present[border:]
     entry: dict[str, Any] = {
         "teachers": list(group),
         "train": {"present": int(in_train.sum()), "videos": border},
-        "test": {"present": int(in_test.sum()), "videos": len(parts.test)},
+        "test": {"present": int(in_test.sum()), "videos": len(splits.test)},
     }
     if not in_train.any() or not in_test.any():
         _log.warning("No video to probe %s together: none has both.", " and ".join(group))
         return entry
-    train, test = _labelled(group, parts, embedded, present)
+    train, test = _labelled(group, splits, embedded, present)
     entry |= _figures(probe_knn(train, test, len(classes), k), classes)
     if with_linear:
-        linear = probe_linear(train, test, parts.validation[:, in_train])
+        linear = probe_linear(train, test, splits.validation[:, in_train])
         entry |= {"linear": 100 * linear.accuracy, "penalty": linear.penalty}
     return entry
 
 
 def _labelled(
     group: Sequence[str],
-    parts: ProbeSplits,
-    embedded: Mapping[str, Embedded],
+    splits: ProbeSplits,
+    embedded: Mapping[str, TeacherEmbeddings],
     present: NDArray[np.bool_],
 ) -> tuple[LabelledEmbeddings, LabelledEmbeddings]:
     """Training and test embeddings; several teachers' are concatenated, each of length one before."""
-    border = len(parts.train)
+    border = len(splits.train)
     in_train, in_test = present[:border], present[border:]
     embeddings = (embedded[name].value.numpy() for name in group)
     pairs = [center_and_normalize(each[:border][in_train], each[border:][in_test]) for each in embeddings]
     train, test = (np.concatenate(each, axis=1) for each in zip(*pairs, strict=True))
-    labels = np.array([video.label for video in (*parts.train, *parts.test)])
+    labels = np.array([video.label for video in (*splits.train, *splits.test)])
     return (
         LabelledEmbeddings(train, labels[:border][in_train]),
         LabelledEmbeddings(test, labels[border:][in_test]),

@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from ccl_cli.errors import UsageError
-from ccl_cli.report.results import Results, setup_place
+from ccl_cli.report.results import Results
 from ccl_cli.report.runs import METRICS, check_known
+from ccl_cli.report.tables import Column, columns_of
 
 CONFIDENCE = 0.95
 CAUTION = (
@@ -135,15 +136,13 @@ def compare(
         UsageError: no such column or metric.
     """
     check_known("metric", metric, METRICS)
-    columns = _columns(results, (first, second), metric)
+    columns = columns_of(results, (first, second), [metric])
     if not columns:
         raise UsageError(f"These runs have no {METRICS[metric][1]}.", "`ccl eval RUN` evaluates both tasks.")
     for setup in setups:
-        check_known("setup", setup, [each for _, each in columns])
+        check_known("setup", setup, [column.setup for column in columns])
     return [
-        _compare(results, data, setup, metric, first, second)
-        for data, setup in columns
-        if not setups or setup in setups
+        _compare(results, column, first, second) for column in columns if not setups or column.setup in setups
     ]
 
 
@@ -185,22 +184,11 @@ def _t_test(values: Sequence[float]) -> Any:
     return stats.ttest_1samp(values, 0.0)
 
 
-def _columns(results: Results, methods: Sequence[str], metric: str) -> list[tuple[str, str]]:
-    """Data sets and setups in which one of the methods has the metric."""
-    columns = []
-    for data in results.datasets:
-        setups = {
-            cell.setup
-            for cell in results.cells.values()
-            if (cell.data, cell.metric) == (data, metric) and cell.method in methods
-        }
-        columns += [(data, setup) for setup in sorted(setups - {""} or setups, key=setup_place)]
-    return columns
-
-
-def _compare(results: Results, data: str, setup: str, metric: str, first: str, second: str) -> Comparison:
+def _compare(results: Results, column: Column, first: str, second: str) -> Comparison:
+    data, setup, metric, _ = column
     cells = (results.find(data, method, setup, metric) for method in (first, second))
-    ours, theirs = (cell.values if cell else {} for cell in cells)
-    differences = {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
-    unpaired = tuple(sorted(ours.keys() ^ theirs.keys()))
+    minuend, subtrahend = (cell.values if cell else {} for cell in cells)
+    paired = sorted(minuend.keys() & subtrahend.keys())
+    differences = {seed: minuend[seed] - subtrahend[seed] for seed in paired}
+    unpaired = tuple(sorted(minuend.keys() ^ subtrahend.keys()))
     return Comparison(data, setup, metric, first, second, differences, unpaired)

@@ -120,12 +120,12 @@ def teachers(results: Results) -> list[TeacherReport | MissingTeacher]:
     outcomes: dict[_Teacher, tuple[Run, Correspondence | CclError]] = {}
     unmeasured: dict[Path, list[_Teacher]] = defaultdict(list)
     for teacher in distinct:
-        known = (
+        cached = (
             (run, cached_correspondence(run.folder, name, results.split)) for run, name in teacher.places
         )
-        run, measured = next(((run, each) for run, each in known if each), (teacher.run, None))
-        if measured:
-            outcomes[teacher] = run, measured
+        run, correspondence = next(((run, each) for run, each in cached if each), (teacher.run, None))
+        if correspondence:
+            outcomes[teacher] = run, correspondence
         else:
             unmeasured[run.folder].append(teacher)
     for folder, lacking in unmeasured.items():
@@ -140,8 +140,8 @@ def teachers(results: Results) -> list[TeacherReport | MissingTeacher]:
 
 def ranked(probe: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Classes with test videos, the highest recall first."""
-    known = [(name, row) for name, row in probe["per_class"].items() if row["recall"] is not None]
-    return sorted(known, key=lambda each: -each[1]["recall"])
+    tested = [(name, row) for name, row in probe["per_class"].items() if row["recall"] is not None]
+    return sorted(tested, key=lambda each: -each[1]["recall"])
 
 
 def recall_panel(teacher: TeacherReport) -> Panel:
@@ -173,12 +173,18 @@ def percent(share: float) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Teacher:
-    """One teacher, its first run and name there, and all runs that have it with its names there."""
+    """One teacher, and all runs that have it with its names there."""
 
     title: str
-    run: Run
-    name: str
     places: tuple[tuple[Run, str], ...]
+
+    @property
+    def run(self) -> Run:
+        return self.places[0][0]
+
+    @property
+    def name(self) -> str:
+        return self.places[0][1]
 
 
 def _teachers(results: Results) -> list[_Teacher]:
@@ -190,16 +196,11 @@ def _teachers(results: Results) -> list[_Teacher]:
     for run in runs:
         for name, record in read_json(run.folder / SUMMARY).get("teachers", {}).items():
             places[str(record.get("fingerprint", name))].setdefault(run.folder, (run, name))
-    firsts = {fingerprint: next(iter(having.values())) for fingerprint, having in places.items()}
-    names = [name for _, name in firsts.values()]
+    by_fingerprint = {fingerprint: tuple(by_folder.values()) for fingerprint, by_folder in places.items()}
+    names = [of_teacher[0][1] for of_teacher in by_fingerprint.values()]
     return [
-        _Teacher(
-            clean(name if names.count(name) == 1 else f"{name} ({fingerprint[-6:]})"),
-            run,
-            name,
-            tuple(places[fingerprint].values()),
-        )
-        for fingerprint, (run, name) in firsts.items()
+        _Teacher(clean(name if names.count(name) == 1 else f"{name} ({fingerprint[-6:]})"), of_teacher)
+        for name, (fingerprint, of_teacher) in zip(names, by_fingerprint.items(), strict=True)
     ]
 
 

@@ -60,12 +60,12 @@ def render(template: str, **context: Any) -> str:
 @cache
 def _templates() -> Environment:
     loader = PackageLoader("ccl_cli.report")
-    made = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    made.globals |= {"version": __version__, "colours": Markup(page_colours())}
-    made.filters["base64"] = lambda jpeg: base64.b64encode(jpeg).decode()
-    made.filters["percent"] = correspondence.percent
-    made.filters["svg"] = lambda panel: Markup(inline(panel))
-    return made
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {"version": __version__, "colours": Markup(page_colours())}
+    environment.filters["base64"] = lambda jpeg: base64.b64encode(jpeg).decode()
+    environment.filters["percent"] = correspondence.percent
+    environment.filters["svg"] = lambda panel: Markup(inline(panel))
+    return environment
 
 
 def _rendered(section: Section, results: Results) -> dict[str, str]:

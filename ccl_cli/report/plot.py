@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -29,8 +28,10 @@ _TIPS = "tips"  # begins the id of a group that holds the tooltips of its shapes
 _PHONE = 440  # pixels; a wider plot scrolls on a phone, where it would shrink until nobody can read it
 _VARIABLES = {value: f"var(--{name})" for name, value in LIGHT.items()}
 _COLOUR = re.compile("|".join(_VARIABLES))
-_REFERENCE = re.compile(r"(#)([\w.-]+)")
-_LONG = re.compile(r"-?\d+\.\d{3,}")
+# In matplotlib's SVG: a style sheet would hold for the whole page, namespaces would lengthen every name.
+_UNUSED = re.compile(
+    r'<metadata>.*?</metadata>|<style.*?</style>|xmlns(:xlink)?="[^"]*"|(?<=>)\s+(?=<)', re.DOTALL
+)
 _SHAPES = ("use", "path", "text")
 _T = TypeVar("_T")
 
@@ -83,17 +84,14 @@ def save(plot: Plot, path: Path, suffix: str) -> None:
     """
     with style():
         figure, text = _figure(plot), clean(plot.text)
-        looks: dict[str, Any] = {
-            "bbox_inches": "tight",
-            "pad_inches": _MARGIN / DPI,
-            "facecolor": LIGHT["paper"],
-        }
+        options: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": _MARGIN / DPI}
+        options["facecolor"] = LIGHT["paper"]
         if suffix == ".svg":
-            path.write_text(_file_svg(figure, text, **looks), encoding="utf-8")
+            path.write_text(_file_svg(figure, text, **options), encoding="utf-8")
         else:
             dated = {".png": "Software", ".pdf": "CreationDate"}[suffix]
-            about = {"Title": text, dated: None}  # the same plot is the same file
-            figure.savefig(path, format=suffix[1:], dpi=2 * DPI, metadata=about, **looks)
+            metadata = {"Title": text, dated: None}  # the same plot is the same file
+            figure.savefig(path, format=suffix[1:], dpi=2 * DPI, metadata=metadata, **options)
 
 
 def legend(entries: Sequence[tuple[str, str]], width: float, columns: int = 3) -> Panel:
@@ -113,8 +111,8 @@ def legend(entries: Sequence[tuple[str, str]], width: float, columns: int = 3) -
         names = [shortened(name, letters) for name, _ in entries]
         patches = [Patch(color=colour) for _, colour in entries]
         mode = "expand" if len(entries) > columns else None  # names below each other
-        made = axes.legend(patches, names, loc="upper left", ncols=columns, handlelength=1.2, mode=mode)
-        for text, (name, _) in zip(made.get_texts(), entries, strict=True):
+        drawn = axes.legend(patches, names, loc="upper left", ncols=columns, handlelength=1.2, mode=mode)
+        for text, (name, _) in zip(drawn.get_texts(), entries, strict=True):
             tips(text, [name])
 
     names = ", ".join(name for name, _ in entries)
@@ -230,69 +228,47 @@ def _draw(part: FigureBase, panel: Panel) -> None:
     panel.draw(part.subplots())
 
 
-# ---- SVG: shorter than matplotlib's, with tooltips, ids that differ from other plots', the page's colours
+# ---- SVG: tooltips, ids that differ from other plots', and in a page its colours
 
 
 def _page_svg(figure: Figure, text: str) -> str:
     """An element in the page's colours and font."""
     root = _svg(figure, text)
-    root.set("role", "img")
-    if float(root.get("width", 0)) > _PHONE:
-        root.set("style", f"min-width:{0.8 * float(root.get('width', 0)):.0f}px")
     for element in root.iter():
-        if "style" in element.attrib and element is not root:
+        if "style" in element.attrib:
             style = _COLOUR.sub(lambda match: _VARIABLES[match[0]], element.attrib["style"])
             element.set("style", style.replace(f"'{MEASURED_IN}'", "var(--font)"))
+    root.set("role", "img")
+    width = float(root.get("width", 0))
+    if width > _PHONE:
+        root.set("style", f"min-width:{0.8 * width:.0f}px")
     return ET.tostring(root, encoding="unicode")
 
 
-def _file_svg(figure: Figure, text: str, **looks: Any) -> str:
-    """A file of its own; ``looks`` as of ``Figure.savefig``."""
-    root = _svg(figure, text, **looks)
+def _file_svg(figure: Figure, text: str, **options: Any) -> str:
+    """A file of its own; ``options`` as of ``Figure.savefig``."""
+    root = _svg(figure, text, **options)
     root.set("xmlns", "http://www.w3.org/2000/svg")
     for element in root.iter("text"):
         element.set("style", element.get("style", "").replace(f"'{MEASURED_IN}'", FONT))
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _svg(figure: Figure, text: str, **looks: Any) -> ET.Element:
-    file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Title": text, "Date": None}, **looks)
-    prefix = "p" + hashlib.sha256(file.getvalue()).hexdigest()[:6]  # ids must differ from other plots'
-    root = ET.fromstring(file.getvalue())
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.endswith(("}metadata", "}style")):
-                parent.remove(child)
-    for element in root.iter():
-        _shorten(element, prefix)
+def _svg(figure: Figure, text: str, **options: Any) -> ET.Element:
+    import matplotlib
+
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": text}):  # matplotlib's ids are hashes with this salt
+        figure.savefig(file, format="svg", metadata={"Title": text, "Date": None}, **options)
+    root = ET.fromstring(_UNUSED.sub("", file.getvalue()).replace("xlink:href", "href"))
     for group in root.iter("g"):
-        if (name := group.get("id", "")).startswith(_TIPS):
-            _add_tips(group, json.loads(group.attrib.pop("id")[len(_TIPS) :]))
-        elif name:
-            del group.attrib["id"]  # nothing refers to a group
-    root.set("width", root.get("width", "").removesuffix("pt"))
-    root.set("height", root.get("height", "").removesuffix("pt"))
+        name = group.attrib.pop("id", "")  # nothing refers to a group
+        if name.startswith(_TIPS):
+            _add_tips(group, json.loads(name[len(_TIPS) :]))
+    for side in ("width", "height"):
+        root.set(side, root.get(side, "").removesuffix("pt"))
     root.set("stroke-linejoin", "round")
     return root
-
-
-def _shorten(element: ET.Element, prefix: str) -> None:
-    """Plain names, ids that begin with the prefix, and two decimals."""
-    element.tag = element.tag.rpartition("}")[2]
-    element.tail = None
-    element.text = (element.text or "").strip() or None
-    for name, value in list(element.attrib.items()):
-        del element.attrib[name]
-        name = name.rpartition("}")[2]
-        if name == "id" and element.tag != "g":
-            value = f"{prefix}-{value}"
-        elif name in ("href", "clip-path") and not value.startswith("data:"):
-            value = _REFERENCE.sub(rf"\1{prefix}-\2", value)
-        elif name not in ("id", "style", "href"):
-            value = " ".join(_LONG.sub(lambda match: f"{float(match[0]):.2f}", value).split())
-        if not value.startswith("rotate(-0 "):
-            element.set(name, value)
 
 
 def _add_tips(group: ET.Element, texts: list[str]) -> None:

@@ -97,8 +97,8 @@ class Results:
     @cached_property
     def modalities(self) -> dict[str, str]:
         """What the letters of the setups stand for."""
-        everyone = (*self.runs.evaluated, *self.runs.failed)
-        names = abbreviations(name for run in everyone for name in run.modalities)
+        runs = (*self.runs.evaluated, *self.runs.failed)
+        names = abbreviations(name for run in runs for name in run.modalities)
         return {letters: name for name, letters in names.items()}
 
     @cached_property
@@ -164,9 +164,8 @@ class Results:
         """The name of that colour in the palettes."""
         if method == BASELINE:
             return "ink"
-        known = ["ccl", *(name for name in paper.METHODS if name not in ("ccl", BASELINE))]
-        known += [name for name in self.methods if name not in (*known, BASELINE)]
-        return f"s{known.index(method) % SERIES}"
+        order = dict.fromkeys(name for name in ("ccl", *paper.METHODS, *self.methods) if name != BASELINE)
+        return f"s{list(order).index(method) % SERIES}"
 
 
 def load_results(paths: Sequence[Path] = (), split: str = "test") -> Results:
@@ -273,15 +272,15 @@ def _differences(data: str, evaluations: DataFrame, by_folder: Mapping[str, Run]
 
 def _differing_settings(groups: Iterable[Sequence[Run]], ignored: Sequence[str]) -> list[str]:
     """For each group of runs with one recipe: the settings that only it has, and its folders."""
-    known = [(_settings(runs[0].recipe, ignored), runs) for runs in groups if runs[0].recipe]
-    keys = dict.fromkeys(key for settings, _ in known for key in settings)
-    differing = [key for key in keys if len({json.dumps(settings.get(key)) for settings, _ in known}) > 1]
+    by_recipe = [(_settings(runs[0].recipe, ignored), runs) for runs in groups if runs[0].recipe]
+    keys = dict.fromkeys(key for settings, _ in by_recipe for key in settings)
+    differing = [key for key in keys if len({json.dumps(settings.get(key)) for settings, _ in by_recipe}) > 1]
     return [
         ", ".join(
             f"{key}={'default' if settings.get(key) is None else settings[key]}" for key in differing[:4]
         )
         + f" in {listed([run.folder for run in runs], 4)}"
-        for settings, runs in known
+        for settings, runs in by_recipe
     ]
 
 

@@ -177,8 +177,8 @@ def read_runs(paths: Sequence[Path] = (), split: str = "test") -> Runs:
         raise DataError(
             f"No evaluated run in {where}.", "\n  ".join([*notes, "Evaluate with `ccl eval RUN`."])
         )
-    done = {(run.method, run.setup, run.seed) for run in evaluated}
-    failed = [run for run in read if run.error and (run.method, run.setup, run.seed) not in done]
+    succeeded = {(run.method, run.setup, run.seed) for run in evaluated}
+    failed = [run for run in read if run.error and (run.method, run.setup, run.seed) not in succeeded]
     frame, repeats = _newest_of_repeats(_frame(evaluated, failed))
     counted = tuple(run for run in evaluated if str(run.folder) in set(frame["folder"]))
     return Runs(counted, tuple(failed), (*notes, *map(clean, repeats)), frame)
@@ -201,13 +201,13 @@ def seedless(recipe: Recipe) -> str:
     return recipe.model_copy(update={"name": "run", "train": train}).hash()
 
 
-def check_known(kind: str, name: str, known: Iterable[str]) -> None:
+def check_known(kind: str, name: str, names: Iterable[str]) -> None:
     """Refuse a name that is not among those known.
 
     Raises:
         UsageError: suggests the nearest one.
     """
-    names = list(dict.fromkeys(known))
+    names = list(dict.fromkeys(names))
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         suggestion = f"Did you mean '{near[0]}'? " if near else ""

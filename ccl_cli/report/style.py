@@ -80,7 +80,6 @@ _SETTINGS: dict[Any, Any] = {
     "legend.borderaxespad": 0,
     "image.composite_image": False,
     "svg.fonttype": "none",
-    "svg.hashsalt": "ccl",
     "pdf.fonttype": 42,
 }
 

@@ -173,6 +173,22 @@ def entry(table: Table, row: str, column: Column) -> Entry:
     return Entry(f"{cell.mean:.1f}", " ".join(spread), (row, column) in table.best)
 
 
+def columns_of(results: Results, methods: Sequence[str], metrics: Sequence[str]) -> list[Column]:
+    """Every data set, setup and metric in which one of the methods has a cell."""
+    columns = []
+    for data in results.datasets:
+        cells = [
+            cell
+            for cell in results.cells.values()
+            if cell.data == data and cell.method in methods and cell.metric in metrics
+        ]
+        setups = {cell.setup for cell in cells}
+        present = [metric for metric in metrics if any(cell.metric == metric for cell in cells)]
+        ordered = sorted(setups - {""} or setups, key=setup_place)
+        columns += [Column(data, setup, metric) for setup in ordered for metric in present]
+    return columns
+
+
 def footer(table: Table, results: Results) -> str:
     """How the figures of a table are to be read."""
     spread = f"Mean ± standard deviation over {table.seeds} seeds" if table.seeds > 1 else "From one seed"
@@ -206,7 +222,7 @@ def _table(results: Results, number: int, metrics: Sequence[str], printed: bool)
     rows = _rows(results, number, metrics)
     if not rows or (number == 3 and not results.ablations & set(rows)):
         return None
-    columns = _columns(results, rows, metrics)
+    columns = columns_of(results, rows, metrics)
     cells = {
         (row, column): cell
         for row in rows
@@ -227,19 +243,8 @@ def _rows(results: Results, number: int, metrics: Sequence[str]) -> list[str]:
     available = {cell.method for cell in results.cells.values() if cell.metric in metrics}
     if number != 3:
         return [method for method in results.methods if method in available - results.ablations]
-    wanted = ["baseline", *(method for method in results.methods if method in results.ablations), "ccl"]
-    return [method for method in wanted if method in available]
-
-
-def _columns(results: Results, rows: Sequence[str], metrics: Sequence[str]) -> list[Column]:
-    columns = []
-    for data in results.datasets:
-        cells = [cell for cell in results.cells.values() if cell.data == data and cell.method in rows]
-        setups = {cell.setup for cell in cells}
-        shown = [metric for metric in metrics if any(cell.metric == metric for cell in cells)]
-        named = sorted(setups - {""} or setups, key=setup_place)
-        columns += [Column(data, setup, metric) for setup in named for metric in shown]
-    return columns
+    order = ["baseline", *(method for method in results.methods if method in results.ablations), "ccl"]
+    return [method for method in order if method in available]
 
 
 def _best(cells: Mapping[tuple[str, Column], Cell], column: Column) -> list[tuple[str, Column]]:

@@ -42,6 +42,13 @@ class Predictions:
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
 
+    def take(self, places: NDArray[Any]) -> Predictions:
+        """Some of the videos: [N] places or [V] bool."""
+        videos = tuple(self.videos[place] for place in np.arange(len(self.videos))[places])
+        return Predictions(
+            self.classes, videos, self.scores[places], self.features[places], self.labels[places]
+        )
+
 
 def predictions(results: Results, split: str) -> Predictions:
     """The best run's predictions of one split.
@@ -55,22 +62,18 @@ def predictions(results: Results, split: str) -> Predictions:
 
 @lru_cache(maxsize=4)
 def _predictions(folder: Path, split: str) -> Predictions:
+    from sklearn.preprocessing import normalize
+
     from ccl_cli.evaluation.prediction_cache import cached_predictions
 
     cached = cached_predictions(folder, split)
-    features = cached.predictions.features.numpy()
-    readable = np.isfinite(features).all(axis=1)
+    tensors = cached.predictions.scores, cached.predictions.features, cached.predictions.labels
+    every = Predictions(cached.classes, cached.videos, *(tensor.numpy() for tensor in tensors))
+    readable = np.isfinite(every.features).all(axis=1)
     if not readable.any():
         raise DataError(f"None of the {split} videos of '{cached.name}' can be read.")
-    features = features[readable]
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return Predictions(
-        cached.classes,
-        tuple(video for video, there in zip(cached.videos, readable, strict=True) if there),
-        cached.predictions.scores.numpy()[readable],
-        features / np.maximum(lengths, 1e-12),
-        cached.predictions.labels.numpy()[readable],
-    )
+    read = every.take(readable)
+    return replace(read, features=normalize(read.features))
 
 
 # ---- confusion matrix
@@ -262,8 +265,8 @@ def nearest_videos(results: Results) -> list[Retrieval]:
 
 
 def thumbnail(path: Location, start: float | None = None, end: float | None = None) -> bytes | None:
-    """The middle frame of a video, or of a stretch of it, as JPEG; None if it cannot be read."""
-    from PIL import Image
+    """The middle frame of a video, or of a stretch of it, as a square JPEG; None if it cannot be read."""
+    from PIL import Image, ImageOps
 
     from ccl_cli.data.video.reader import open_video, read_frames
 
@@ -273,10 +276,8 @@ def thumbnail(path: Location, start: float | None = None, end: float | None = No
     except CclError:  # the file is gone or damaged since: the others can still be shown
         return None
     image = Image.fromarray(np.ascontiguousarray(frames[0].numpy()))
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
     file = io.BytesIO()
-    image.crop((left, top, left + side, top + side)).save(file, "JPEG", quality=82)
+    ImageOps.fit(image, (min(image.size),) * 2).save(file, "JPEG", quality=82)
     return file.getvalue()
 
 
@@ -351,19 +352,15 @@ def _tsne(features: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _thinned(each: Predictions, most: int) -> Predictions:
     """At most so many videos, evenly spread."""
-    chosen = np.unique(np.linspace(0, len(each.labels) - 1, min(most, len(each.labels))).round().astype(int))
-    return replace(
-        each,
-        videos=tuple(each.videos[place] for place in chosen),
-        scores=each.scores[chosen],
-        features=each.features[chosen],
-        labels=each.labels[chosen],
-    )
+    count = min(most, len(each.labels))
+    return each.take(np.linspace(0, len(each.labels) - 1, count).round().astype(int))
 
 
-def _scatter(axes: Axes, each: Predictions, points: NDArray[np.float64], split: str, **looks: Any) -> None:
+def _scatter(axes: Axes, each: Predictions, points: NDArray[np.float64], split: str, **marker: Any) -> None:
     colours = [_class_colour(int(label), len(each.classes)) for label in each.labels]
-    drawn = axes.scatter(points[:, 0], points[:, 1], c=colours, linewidths=0, label=f"{split} video", **looks)
+    drawn = axes.scatter(
+        points[:, 0], points[:, 1], c=colours, linewidths=0, label=f"{split} video", **marker
+    )
     pairs = zip(each.labels, each.videos, strict=True)
     tips(drawn, [f"{each.classes[label]}: {video.id} ({split})" for label, video in pairs])
 

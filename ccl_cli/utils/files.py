@@ -147,7 +147,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
-        for written in temporary.iterdir():
+        for written in filter(Path.is_file, temporary.rglob("*")):
             with written.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)

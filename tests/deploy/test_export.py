@@ -95,10 +95,10 @@ def test_a_file_turns_bytes_into_what_the_student_makes_of_them(run, exported, f
     path = exported[0] / file
     network = open_onnx(path) if file.endswith("onnx") else open_torch(path)
     clips = noise(batch)
-    found = network(clips)
+    outputs = network(clips)
     for name, value in expected(run, clips).items():
-        assert found[name].shape == value.shape
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5 * float(value.abs().max()))
+        assert outputs[name].shape == value.shape
+        torch.testing.assert_close(outputs[name], value, rtol=1e-5, atol=1e-5 * float(value.abs().max()))
 
 
 def test_an_onnx_file_needs_nothing_of_ccl_or_torch(run, exported, tmp_path):
@@ -113,9 +113,9 @@ def test_an_onnx_file_needs_nothing_of_ccl_or_torch(run, exported, tmp_path):
         "print(json.dumps([json.loads(about['classes'])[row] for row in logits.argmax(1)]))\n"
     )
     command = [sys.executable, "-c", code, str(exported[0] / "model.onnx")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    message = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     best = expected(run, clips)["logits"].argmax(1).tolist()
-    assert json.loads(said.stdout) == [CLASSES[label] for label in best]
+    assert json.loads(message.stdout) == [CLASSES[label] for label in best]
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "model.int8.onnx"])
@@ -177,15 +177,15 @@ def test_int8_is_smaller_and_its_accuracy_is_counted(run, exported):
     videos = manifest.split("test")
     clips = torch.stack([Window(video, Clip(**CLIP)).student_view for video in videos])
     labels = np.array([video.label for video in videos])
-    said = {}
+    message = {}
     for name in ("onnxruntime", "onnxruntime int8"):
         session = onnxruntime.InferenceSession(folder / export.FILES[name])
-        said[name] = session.run(["logits"], {"clips": clips.numpy()})[0].argmax(1)
+        message[name] = session.run(["logits"], {"clips": clips.numpy()})[0].argmax(1)
     accuracy = result["int8"]["accuracy"]
     assert accuracy["top1"] == {
-        name: pytest.approx(100 * (best == labels).mean()) for name, best in said.items()
+        name: pytest.approx(100 * (best == labels).mean()) for name, best in message.items()
     }
-    assert accuracy["agree"] == pytest.approx(100 * np.equal(*said.values()).mean())
+    assert accuracy["agree"] == pytest.approx(100 * np.equal(*message.values()).mean())
     assert (accuracy["videos"], accuracy["of"]) == (6, 6)
     assert result["bytes"]["onnxruntime int8"] < 0.5 * result["bytes"]["onnxruntime"]
     kinds = {node.op_type for node in onnx.load(folder / "model.int8.onnx").graph.node}
@@ -231,8 +231,8 @@ def test_a_file_that_computes_something_else_is_not_handed_over(run, tmp_path, m
         network = open_torch(path)
 
         def compute(clips):
-            found = network(clips)
-            return found | {output: change(found[output])}
+            outputs = network(clips)
+            return outputs | {output: change(outputs[output])}
 
         return compute
 
@@ -300,10 +300,10 @@ def test_files_that_are_named_are_compared_on(run, clips_folder, tmp_path):
     assert len(examples.labelled) == 6
 
 
-@pytest.mark.parametrize(("name", "said"), [("absent.mp4", "no file"), ("empty", "holds no videos")])
-def test_paths_without_a_video(run, tmp_path, name, said):
+@pytest.mark.parametrize(("name", "message"), [("absent.mp4", "no file"), ("empty", "holds no videos")])
+def test_paths_without_a_video(run, tmp_path, name, message):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         find_examples(load_student(run / MODEL), [tmp_path / name])
 
 

@@ -46,7 +46,7 @@ def reason(run, teacher=IMAGE, split="test"):
 
 
 def test_it_is_what_the_probe_measures(run, clips, tmp_path):
-    found = measure(run, [TABLE, IMAGE], "test")
+    measured = measure(run, [TABLE, IMAGE], "test")
     specs = [f"{TABLE}@{clips / 'audio.npz'}", f"{IMAGE}@{tmp_path / 'r' / 'image.safetensors'}"]
     rows = [
         f"set/{v.id}.mp4,{('right', 'down')[v.label]},{v.split}"
@@ -54,26 +54,26 @@ def test_it_is_what_the_probe_measures(run, clips, tmp_path):
     ]
     (clips / "set.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
     theirs = probe_teachers(f"csv:{clips / 'set.csv'}", specs[1:], workers=0)["probes"][0]
-    ours = found[IMAGE].probe
+    ours = measured[IMAGE].probe
     assert (ours["knn"], ours["chance"], ours["test"]) == (theirs["knn"], theirs["chance"], theirs["test"])
     assert ours["per_class"] == theirs["per_class"]
     assert "linear" not in ours
-    assert found[TABLE].probe["train"] == {"present": 8, "videos": 12}
+    assert measured[TABLE].probe["train"] == {"present": 8, "videos": 12}
 
 
 def test_the_samples_are_what_the_teacher_itself_says(run, tmp_path):
-    found = measure(run, [IMAGE], "test")[IMAGE]
-    verdicts = found.probe["verdicts"]
-    assert {sample.label for sample in found.samples} == {"right", "down"}
-    assert all(sample.label in verdicts[sample.verdict] for sample in found.samples)
+    measured = measure(run, [IMAGE], "test")[IMAGE]
+    verdicts = measured.probe["verdicts"]
+    assert {sample.label for sample in measured.samples} == {"right", "down"}
+    assert all(sample.label in verdicts[sample.verdict] for sample in measured.samples)
     teacher = load_teacher(parse_model(f"{IMAGE}@{tmp_path / 'r' / 'image.safetensors'}"))
     videos = {video.id: video for video in module.Manifest.load(run / "manifest.jsonl").split("test")}
-    for sample in found.samples:
+    for sample in measured.samples:
         window = module_window(videos[sample.video])
-        said = teacher.class_probabilities(teacher.preprocess(window)[None])[0]
-        best = said.argsort(descending=True)[:10].tolist()
+        text = teacher.class_probabilities(teacher.preprocess(window)[None])[0]
+        best = text.argsort(descending=True)[:10].tolist()
         assert [name for name, _ in sample.top] == [OWN[place] for place in best]
-        assert [share for _, share in sample.top] == pytest.approx((100 * said[best]).tolist(), abs=1e-3)
+        assert [share for _, share in sample.top] == pytest.approx((100 * text[best]).tolist(), abs=1e-3)
 
 
 def module_window(video):
@@ -85,18 +85,18 @@ def module_window(video):
 
 def test_it_is_cached_and_read_again_without_videos_and_teachers(run, clips, tmp_path):
     assert cached_correspondence(run, IMAGE, "test") is None
-    found = measure(run, [TABLE, IMAGE], "test")
+    measured = measure(run, [TABLE, IMAGE], "test")
     shutil.rmtree(clips)
     (tmp_path / "r" / "image.safetensors").unlink()
     for name in (TABLE, IMAGE):
         again = cached_correspondence(run, name, "test")
         assert isinstance(again, Correspondence)
-        assert again.samples == found[name].samples
-        assert again.silent == found[name].silent
-        assert again.probe == json.loads(json.dumps(found[name].probe))
+        assert again.samples == measured[name].samples
+        assert again.silent == measured[name].silent
+        assert again.probe == json.loads(json.dumps(measured[name].probe))
     assert cached_correspondence(run, IMAGE, "train") is None
-    assert found[TABLE].silent == "has no classes of its own"
-    assert found[TABLE].samples == ()
+    assert measured[TABLE].silent == "has no classes of its own"
+    assert measured[TABLE].samples == ()
 
 
 @pytest.mark.parametrize("part", ["data", "teachers", "rule", "damage", "half"])
@@ -122,9 +122,9 @@ def test_what_is_stale_or_damaged_is_not_believed(run, monkeypatch, part):
 
 def test_one_teacher_that_is_gone_does_not_cost_the_other(run, tmp_path):
     (tmp_path / "r" / "image.safetensors").unlink()
-    found = measure(run, [IMAGE, TABLE], "test")
-    assert "image.safetensors" in found[IMAGE].message
-    assert isinstance(found[TABLE], Correspondence)
+    measured = measure(run, [IMAGE, TABLE], "test")
+    assert "image.safetensors" in measured[IMAGE].message
+    assert isinstance(measured[TABLE], Correspondence)
     assert [file.name for file in run.glob("correspondence-*")] == [
         "correspondence-audio_precomputed-test.json"
     ]

@@ -107,10 +107,10 @@ def test_how_many_scores_are_held_at_once_changes_nothing(scores_at_once):
 @pytest.mark.parametrize("gallery", [1, 2048, 4100])
 def test_blocks_of_scores_are_the_products_however_many_there_are(queries, gallery):
     rng = torch.Generator().manual_seed(0)
-    asked, held = torch.randn(queries + gallery, 24, generator=rng).split([queries, gallery])
-    blocks = [(rows, scores.clone()) for rows, scores in score_blocks(asked, held, 150 * gallery)]
+    asked, gallery_features = torch.randn(queries + gallery, 24, generator=rng).split([queries, gallery])
+    blocks = [(rows, scores.clone()) for rows, scores in score_blocks(asked, gallery_features, 150 * gallery)]
     assert [row for rows, _ in blocks for row in range(rows.start, rows.stop)] == list(range(queries))
-    expected = asked.double() @ held.double().T
+    expected = asked.double() @ gallery_features.double().T
     torch.testing.assert_close(
         torch.cat([scores for _, scores in blocks]).double(), expected, atol=1e-5, rtol=0
     )
@@ -166,12 +166,12 @@ def test_memory_is_that_of_the_scores_held_at_once():
 
 
 def _by_sorting(queries, query_labels, gallery, gallery_labels):
-    found = torch.isfinite(gallery).all(dim=1)
-    scores = F.normalize(queries, dim=1) @ F.normalize(gallery[found], dim=1).T
+    finite = torch.isfinite(gallery).all(dim=1)
+    scores = F.normalize(queries, dim=1) @ F.normalize(gallery[finite], dim=1).T
     sums = torch.zeros(4, dtype=torch.float64)
     for row, label in zip(scores, query_labels, strict=True):
         if row.isfinite().all():
-            relevant = gallery_labels[found][row.argsort(descending=True, stable=True)] == label
+            relevant = gallery_labels[finite][row.argsort(descending=True, stable=True)] == label
             precision = (relevant.cumsum(0).double() / torch.arange(1, len(row) + 1))[relevant].mean()
             sums += torch.stack([*(relevant[:k].any().double() for k in (1, 5, 10)), precision])
     return dict(zip(("r1", "r5", "r10", "map"), (100 * sums / len(queries)).tolist(), strict=True))

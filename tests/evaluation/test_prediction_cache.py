@@ -68,10 +68,10 @@ def test_videos_that_are_gone_are_still_cached_predictions(run, computed):
 def test_a_video_that_came_back_is_predicted_anew(run, computed):
     clip = module.Manifest.load(run / "manifest.jsonl").split("test")[0].path
     os.rename(clip, clip.with_suffix(".aside"))
-    found = cached_predictions(run, "test").predictions
-    assert list(found.unreadable) == [0]
-    assert cached_predictions(run, "test").predictions.unreadable == found.unreadable
-    assert torch.isnan(found.scores[0]).all()
+    cached = cached_predictions(run, "test").predictions
+    assert list(cached.unreadable) == [0]
+    assert cached_predictions(run, "test").predictions.unreadable == cached.unreadable
+    assert torch.isnan(cached.scores[0]).all()
     os.rename(clip.with_suffix(".aside"), clip)
     assert not cached_predictions(run, "test").predictions.unreadable
     assert len(computed) == 2

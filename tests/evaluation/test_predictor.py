@@ -51,32 +51,34 @@ def alone(artefact, path: Path):
 )
 def test_every_video_is_the_mean_over_its_windows_in_order(run, folder, batch_size, workers):
     model, raw = load_student(run), list_videos([folder])
-    found = list(
+    by_video = list(
         in_order(predict_files(model, raw.videos, title="t", batch_size=batch_size, workers=workers))
     )
-    assert [seen.row for seen in found] == list(range(20))
-    for seen, video in zip(found, raw.videos, strict=True):
+    assert [prediction.row for prediction in by_video] == list(range(20))
+    for prediction, video in zip(by_video, raw.videos, strict=True):
         if video.path.name in ("0x.mp4", "empty.mp4"):
-            assert seen.fault.startswith("it is ")
-            assert seen.windows == 0
+            assert prediction.fault.startswith("it is ")
+            assert prediction.windows == 0
             continue
         scores, feature, windows = alone(model.artefact, video.path)
-        assert (seen.fault, seen.windows) == (None, windows)
-        torch.testing.assert_close(seen.scores, scores)
-        torch.testing.assert_close(seen.feature, feature)
+        assert (prediction.fault, prediction.windows) == (None, windows)
+        torch.testing.assert_close(prediction.scores, scores)
+        torch.testing.assert_close(prediction.feature, feature)
 
 
 def test_evaluation_has_the_same_digits(run, folder):
     model, raw = load_student(run), list_videos([folder])
-    found = list(in_order(predict_files(model, raw.videos, title="t", workers=0)))
+    by_video = list(in_order(predict_files(model, raw.videos, title="t", workers=0)))
     predictions = predict_split(model.artefact, raw.videos, set_up("fp32"), batch_size=4, workers=0)
     assert torch.equal(
-        torch.stack([seen.scores for seen in found]).nan_to_num(9), predictions.scores.nan_to_num(9)
+        torch.stack([prediction.scores for prediction in by_video]).nan_to_num(9),
+        predictions.scores.nan_to_num(9),
     )
     assert torch.equal(
-        torch.stack([seen.feature for seen in found]).nan_to_num(9), predictions.features.nan_to_num(9)
+        torch.stack([prediction.feature for prediction in by_video]).nan_to_num(9),
+        predictions.features.nan_to_num(9),
     )
-    assert list(predictions.unreadable) == [seen.row for seen in found if seen.fault]
+    assert list(predictions.unreadable) == [prediction.row for prediction in by_video if prediction.fault]
 
 
 def test_a_video_comes_as_soon_as_it_has_ended(run, folder):
@@ -85,13 +87,13 @@ def test_a_video_comes_as_soon_as_it_has_ended(run, folder):
     calls = []
     forward = model.artefact.student.forward
     model.artefact.student.forward = lambda video: calls.append(len(video)) or forward(video)
-    found = predict_files(model, raw.videos, title="t", workers=0)
-    first = next(found)
+    by_video = predict_files(model, raw.videos, title="t", workers=0)
+    first = next(by_video)
     assert first.fault is not None  # empty.mp4
-    second = next(found)
+    second = next(by_video)
     assert (second.row, second.windows) == (1, 5)
     assert sum(calls) == 8
-    found.close()
+    by_video.close()
 
 
 def test_chunks_say_which_videos_end_and_why(run, folder):
@@ -107,10 +109,10 @@ def test_numbers_that_are_not_finite_are_a_fault(run, clips_folder):
     model = load_student(run)
     with torch.no_grad():
         model.artefact.student.classifier.weight.fill_(torch.nan)
-    (seen,) = predict_files(
+    (prediction,) = predict_files(
         model, list_videos([clips_folder / "set/test/down/0.mp4"]).videos, title="t", workers=0
     )
-    assert seen.fault == "the model makes numbers of it that are not finite"
+    assert prediction.fault == "the model makes numbers of it that are not finite"
 
 
 def test_in_order_waits_for_no_more_than_it_must():
@@ -118,15 +120,15 @@ def test_in_order_waits_for_no_more_than_it_must():
     rows = iter([1, 0, 3, 2, 4])
     taken = []
 
-    def found():
+    def by_video():
         for row in rows:
             taken.append(row)
             yield VideoPrediction(row, nothing, nothing)
 
-    ordered = in_order(found())
+    ordered = in_order(by_video())
     assert next(ordered).row == 0
     assert taken == [1, 0]
-    assert [seen.row for seen in ordered] == [1, 2, 3, 4]
+    assert [prediction.row for prediction in ordered] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("command", [predict, embed])

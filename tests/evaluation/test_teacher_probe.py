@@ -24,7 +24,7 @@ from ccl_cli.evaluation.classifiers import (
     recall_interval,
     verdict,
 )
-from ccl_cli.evaluation.teacher_probe import HELD_OUT, divide, embed_parts, probe_teachers
+from ccl_cli.evaluation.teacher_probe import HELD_OUT, embed_splits, probe_teachers, split_videos
 from ccl_cli.training.build import load_teachers
 from ccl_cli.training.fit_teacher import FitOptions, fit
 
@@ -42,7 +42,7 @@ def prepared(train, test):
     return [LabelledEmbeddings(each, old.labels) for each, old in zip(pair, (train, test), strict=True)]
 
 
-# ---- the parts
+# ---- the splits
 
 
 @pytest.mark.parametrize(("k", "expected"), [(2, 1), (3, 0), (99, 0)])
@@ -118,9 +118,9 @@ def test_verdicts_on_noise_and_on_knowledge():
     assert sum(each.verdict != "not" for each in knn.classes) <= 4
     assert knn.accuracy < 0.04
     assert knn.chance == pytest.approx(1 / 60)
-    parts = prepared(clusters([20] * 5, 0.05), clusters([20] * 5, 0.05, seed=1))
-    sharp = probe_knn(*parts, 5, 10)
-    assert (sharp.accuracy, probe_linear(*parts, (np.arange(100) % 5 == 0)[None]).accuracy) == (1.0, 1.0)
+    splits = prepared(clusters([20] * 5, 0.05), clusters([20] * 5, 0.05, seed=1))
+    sharp = probe_knn(*splits, 5, 10)
+    assert (sharp.accuracy, probe_linear(*splits, (np.arange(100) % 5 == 0)[None]).accuracy) == (1.0, 1.0)
     assert {each.verdict for each in sharp.classes} == {"highly"}
 
 
@@ -170,16 +170,16 @@ def manifest(**counts):
     ],
 )
 def test_the_test_videos_and_the_rounds_of_validation(counts, asked, split, sizes):
-    parts = divide(manifest(**counts), asked)
-    assert (parts.split, len(parts.train), len(parts.test)) == (split, *sizes)
-    assert not {video.id for video in parts.train} & {video.id for video in parts.test}
-    assert len({tuple(held_out.tolist()) for held_out in parts.validation}) == len(parts.validation) > 1
-    for held_out in parts.validation:
-        assert 0 < held_out.sum() < len(parts.train) / 2
+    splits = split_videos(manifest(**counts), asked)
+    assert (splits.split, len(splits.train), len(splits.test)) == (split, *sizes)
+    assert not {video.id for video in splits.train} & {video.id for video in splits.test}
+    assert len({tuple(held_out.tolist()) for held_out in splits.validation}) == len(splits.validation) > 1
+    for held_out in splits.validation:
+        assert 0 < held_out.sum() < len(splits.train) / 2
         chosen, rest = (
             {
                 video.id.rpartition("_")[0]
-                for video, out in zip(parts.train, held_out, strict=True)
+                for video, out in zip(splits.train, held_out, strict=True)
                 if out == wanted
             }
             for wanted in (True, False)
@@ -189,11 +189,11 @@ def test_the_test_videos_and_the_rounds_of_validation(counts, asked, split, size
 
 def test_nothing_to_test_on():
     with pytest.raises(DataError, match="has no test split"):
-        divide(manifest(train=4), "test")
+        split_videos(manifest(train=4), "test")
     with pytest.raises(DataError, match="too small to hold videos out"):
-        divide(manifest(train=1), None)
+        split_videos(manifest(train=1), None)
     with pytest.raises(DataError, match="one class"):
-        divide(Manifest("made", ("a",), ()), None)
+        split_videos(Manifest("made", ("a",), ()), None)
 
 
 # ---- whole
@@ -218,13 +218,13 @@ def test_no_file_is_opened_for_embeddings_that_are_there(tmp_path, caplog):
     )
     logging.getLogger("ccl").propagate = True
     result = probe_teachers(data, [teacher], workers=0, k=3)
-    (found,) = result["probes"]
-    assert (found["knn"], found["linear"]) == (100, 100)
-    assert found["train"] == {"present": 20, "videos": 24}
-    assert found["test"] == {"present": 8, "videos": 12}
+    (entry,) = result["probes"]
+    assert (entry["knn"], entry["linear"]) == (100, 100)
+    assert entry["train"] == {"present": 20, "videos": 24}
+    assert entry["test"] == {"present": 8, "videos": 12}
     assert result["teachers"]["audio:precomputed"]["videos"] == {"present": 28, "absent": 8}
     assert result["teachers"]["audio:precomputed"]["unreadable"] == {}
-    assert found["per_class"]["0"]["videos"] == 4
+    assert entry["per_class"]["0"]["videos"] == 4
 
 
 def test_tables_with_rows_that_are_not_finite_are_refused_with_their_names(tmp_path):
@@ -288,10 +288,10 @@ def test_real_files(clips_folder, workers):
     assert result["teachers"]["audio:small"]["videos"] == {"present": 14, "no track": 2, "silent": 2}
     assert result["teachers"]["audio:small"]["random_weights"]
     assert result["teachers"]["image:small"]["videos"] == {"present": 18}
-    found = {tuple(each["teachers"]): each for each in result["probes"]}
-    assert len(found) == 6
-    assert found["audio:small",]["knn"] == 100  # each class has a tone of its own
-    assert found["audio:small", "image:small"]["train"] == {"present": 8, "videos": 12}
+    entry = {tuple(each["teachers"]): each for each in result["probes"]}
+    assert len(entry) == 6
+    assert entry["audio:small",]["knn"] == 100  # each class has a tone of its own
+    assert entry["audio:small", "image:small"]["train"] == {"present": 8, "videos": 12}
     again = probe_teachers(f"folder:{clips_folder / 'set'}", names, workers=0, k=3, batch_size=5)
     for one, other in zip(result["probes"], again["probes"], strict=True):
         assert (one["teachers"], one["knn"], one["verdicts"]) == (
@@ -311,14 +311,14 @@ def ucf51(shared):
 def test_what_the_authors_audio_embeddings_tell_of_ucf51(ucf51):
     data, teacher = ucf51
     known = load_data(data)
-    parts = divide(known, None)
-    embedded = embed_parts(load_teachers([teacher]), parts, workers=0)
-    found = teacher_probe.probe(["audio:precomputed"], known, parts, embedded, with_linear=False)
-    assert parts.split == "test"
-    assert found["train"] == {"present": 4893, "videos": 4901}
-    assert found["test"] == {"present": 1944, "videos": 1944}
-    assert found["knn"] == pytest.approx(44.3, abs=0.3)
-    verdicts = found["verdicts"]
+    splits = split_videos(known, None)
+    embedded = embed_splits(load_teachers([teacher]), splits, workers=0)
+    entry = teacher_probe.probe(["audio:precomputed"], known, splits, embedded, with_linear=False)
+    assert splits.split == "test"
+    assert entry["train"] == {"present": 4893, "videos": 4901}
+    assert entry["test"] == {"present": 1944, "videos": 1944}
+    assert entry["knn"] == pytest.approx(44.3, abs=0.3)
+    verdicts = entry["verdicts"]
     assert sum(map(len, verdicts.values())) == 51
     # The examples of the paper's Figure 6.
     assert "PlayingCello" in verdicts["highly"]
@@ -332,9 +332,9 @@ def test_what_the_authors_audio_embeddings_tell_of_ucf51(ucf51):
 def test_a_linear_probe_of_the_authors_audio_embeddings_of_ucf51(ucf51):
     # slow: half a minute of logistic regressions
     data, teacher = ucf51
-    (found,) = probe_teachers(data, [teacher], workers=0)["probes"]
-    assert found["linear"] == pytest.approx(46.0, abs=1.0)
-    assert found["penalty"] == 0.01
+    (entry,) = probe_teachers(data, [teacher], workers=0)["probes"]
+    assert entry["linear"] == pytest.approx(46.0, abs=1.0)
+    assert entry["penalty"] == 0.01
 
 
 def test_the_official_lists_are_enough_only_if_asked(shared):

@@ -27,13 +27,13 @@ CLIP = {"frames": 4, "size": 16, "short_side": 16}
 
 def clips_manifest(root: Path, classes: Sequence[str]) -> Manifest:
     """The two classes of the fixture `clips_folder`, under names of one's own."""
-    found = [
+    videos = [
         Video(f"{split}/{name}/{path.stem}", path, label, split)
         for split in ("train", "test")
         for label, name in enumerate(("right", "down"))
         for path in sorted((root / "set" / split / name).glob("*.mp4"))
     ]
-    return Manifest(DATA, tuple(classes), tuple(found))
+    return Manifest(DATA, tuple(classes), tuple(videos))
 
 
 def write_teachers(root: Path, clips: Path, classes: Sequence[str]) -> list[str]:

@@ -109,7 +109,7 @@ def test_other_rows_cannot_spoil_a_comparison():
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "rest", "said"),
+    ("first", "second", "rest", "message"),
     [
         ("ccl", "cdr", {}, "Did you mean 'crd'?"),
         ("ccl", "ccl", {}, "compared with itself"),
@@ -118,12 +118,12 @@ def test_other_rows_cannot_spoil_a_comparison():
         ("ccl", "crd", {"metric": "r1"}, "no R@1"),
     ],
 )
-def test_what_cannot_be_compared(first, second, rest, said):
+def test_what_cannot_be_compared(first, second, rest, message):
     write_figures("ccl", "A", {0: 51.0})
     write_figures("crd", "A", {0: 53.0})
     with pytest.raises(UsageError) as caught:
         compared(first, second, **rest)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_formats():

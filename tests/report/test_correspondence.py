@@ -36,11 +36,11 @@ def test_the_page_has_cards_and_every_class(study_runs):
     text = section(study_runs)
     assert "audio:precomputed has no classes of its own" in text
     assert text.count('<ol class="cards">') == 1
-    said = teachers(load_results([study_runs]))[1]
-    for card in said.cards:
+    sentence = teachers(load_results([study_runs]))[1]
+    for card in sentence.cards:
         assert all(f"<span>{name}</span><em>{percent(share)}</em>" in text for name, share in card.top)
     cells = Reading(text.partition(">")[2]).cells
-    for name, row in said.probe["per_class"].items():
+    for name, row in sentence.probe["per_class"].items():
         at = [n for n, cell in enumerate(cells) if cell == name][1]  # the second teacher's
         assert cells[at + 1 : at + 3] == [row["verdict"], f"{row['recall']:.0f}"]
 
@@ -61,9 +61,9 @@ def test_teachers_that_are_gone_leave_a_sentence(copied):
     for run in copied.glob("*AI*"):
         recipe = (run / "recipe.yaml").read_text()
         (run / "recipe.yaml").write_text(recipe.replace("audio.npz", "gone.npz"))
-    gone, there = teachers(load_results([copied]))
+    gone, image = teachers(load_results([copied]))
     assert isinstance(gone, MissingTeacher)
-    assert isinstance(there, TeacherReport)
+    assert isinstance(image, TeacherReport)
     text = section(copied)
     assert text.count('class="absent"') == 1
     assert "gone.npz" in text
@@ -81,9 +81,9 @@ def test_two_teachers_of_one_name_are_told_apart(copied):
     summary = json.loads((run / "summary.json").read_text())
     summary["teachers"]["image:small"]["fingerprint"] = "0-abcdef"
     (run / "summary.json").write_text(json.dumps(summary))
-    found = teachers(load_results([copied]))
-    assert [each.teacher for each in found][2] == "image:small (abcdef)"
-    assert "is not what it was" in found[2].reason
+    reports = teachers(load_results([copied]))
+    assert [each.teacher for each in reports][2] == "image:small (abcdef)"
+    assert "is not what it was" in reports[2].reason
 
 
 def test_no_teacher_at_all_and_other_videos(tmp_path, copied):

@@ -38,49 +38,33 @@ def labels(panel):
 
 def lines(panel):
     """What is drawn on each row, by its shape: x values."""
-    found = {}
+    by_row = {}
     for line in axes_of(panel).lines:
         if set(line.get_ydata()) <= set(range(20)) and line.get_linestyle() != "--":
             shape = line.get_marker() if line.get_marker() != "None" else "interval"
-            found.setdefault(int(line.get_ydata()[0]), {})[shape] = [*map(float, line.get_xdata())]
-    return found
+            by_row.setdefault(int(line.get_ydata()[0]), {})[shape] = [*map(float, line.get_xdata())]
+    return by_row
 
 
 def test_each_seed_the_mean_and_its_interval():
     write("baseline", "", 40.0, 44.0)
+    write("fitnet", "A", 41.0)
     write("ccl", "A", 51.0, 52.0, 56.0)
-    (panel,) = overview_panels(load_results([RUNS]))
-    assert labels(panel) == ["baseline", "CCL A"]
-    row = lines(panel)[1]
-    assert row["o"] == [51.0, 52.0, 56.0]
-    assert row["|"] == [53.0]
+    results = load_results([RUNS])
+    (panel,) = overview_panels(results)
+    assert labels(panel) == ["baseline", "FitNet A", "CCL A"]
+    _, one_seed, row = lines(panel).values()
+    assert (row["o"], row["|"]) == ([51.0, 52.0, 56.0], [53.0])
     # Student's t for two degrees of freedom is 4.3027; the standard deviation is sqrt(7)
     half = 4.30265 * math.sqrt(7 / 3)
     assert row["interval"] == pytest.approx([53 - half, 53 + half], abs=1e-3)
+    assert set(one_seed) == {"o", "|"}  # there is no interval
     assert {"53.0", "42.0", "Top-1 on ucf51-split1 (%)"} <= set(texts(inline(panel)))
-    assert panel.text == "top-1 on ucf51-split1: baseline 42.0, CCL A 53.0"
-
-
-def test_the_baselines_mean_is_the_line_to_compare_with():
-    write("baseline", "", 40.0, 44.0)
-    write("ccl", "A", 51.0)
-    (panel,) = overview_panels(load_results([RUNS]))
-    dashed = [line for line in axes_of(panel).lines if line.get_linestyle() == "--"]
-    assert [line.get_xdata()[0] for line in dashed] == [42.0]
-    assert set(lines(panel)[1]) == {"o", "|"}  # of one seed there is no interval
-
-
-def test_methods_have_their_colours():
-    write("baseline", "", 40.0)
-    write("fitnet", "A", 41.0)
-    write("ccl", "A", 51.0)
-    results = load_results([RUNS])
-    drawn = {
-        int(line.get_ydata()[0]): line.get_color()
-        for line in axes_of(overview_panels(results)[0]).lines
-        if line.get_marker() == "|"
-    }
-    assert drawn == {0: LIGHT["ink"], 1: results.colour("fitnet"), 2: results.colour("ccl")}
+    assert panel.text == "top-1 on ucf51-split1: baseline 42.0, FitNet A 41.0, CCL A 53.0"
+    drawn = axes_of(panel).lines
+    assert [line.get_xdata()[0] for line in drawn if line.get_linestyle() == "--"] == [42.0]
+    colours = [line.get_color() for line in drawn if line.get_marker() == "|"]
+    assert colours == [LIGHT["ink"], results.colour("fitnet"), results.colour("ccl")]
 
 
 def test_an_interval_that_is_much_wider_than_the_seeds_ends_in_arrows():
@@ -156,8 +140,8 @@ def test_of_many_classes_those_at_either_end_are_drawn():
 
 
 def test_changes_of_classes_are_bars_with_their_numbers():
-    found = [ClassGain("ccl A", {"a": -2.0, "b": 3.5, "c": 0.0})]
-    (panel,) = class_panels(found)
+    gains = [ClassGain("ccl A", {"a": -2.0, "b": 3.5, "c": 0.0})]
+    (panel,) = class_panels(gains)
     axes = axes_of(panel)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c", "a"]
     assert [bar.get_width() for bar in axes.patches] == [3.5, 0.0, -2.0]

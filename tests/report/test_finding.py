@@ -18,7 +18,7 @@ def write(label, setup, *gains, **rest):
         write_cell(RUNS, label, setup, seed, top1=BASE[seed] + gain, **rest)
 
 
-def found():
+def sentences():
     return finding(load_results([RUNS]))
 
 
@@ -43,7 +43,7 @@ def found():
 def test_both_teachers_against_none(gains, sentence):
     write("baseline", "", *[0.0] * len(gains))
     write("ccl", "AI", *gains)
-    assert found() == [f"With both teachers the student {sentence}"]
+    assert sentences() == [f"With both teachers the student {sentence}"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_one_line_for_each_teacher_alone(gains, line):
     write("baseline", "", *[0.0] * len(gains))
     for setup in ("AI", "I", "A"):
         write("ccl", setup, *gains)
-    first, *rest = found()
+    first, *rest = sentences()
     assert first.startswith("With both teachers")
     assert rest == [f"Sound alone: {line}", f"Pictures alone: {line}"]
 
@@ -66,16 +66,16 @@ def test_one_line_for_each_teacher_alone(gains, line):
 def test_the_sentences_report_ccl_and_name_another_best_method():
     write("baseline", "", 0.0)
     write("fitnet", "A", 9.0)
-    assert found()[0].startswith("With sound alone (fitnet) the student gets 9.0 points more")
+    assert sentences()[0].startswith("With sound alone (fitnet) the student gets 9.0 points more")
     write("ccl", "A", 1.0)
-    assert found()[0].startswith("With sound alone (ccl) the student gets 1.0 points more")
+    assert sentences()[0].startswith("With sound alone (ccl) the student gets 1.0 points more")
 
 
 def test_three_teachers_and_one_of_another_kind():
     write("baseline", "", 0.0)
     for setup, kinds in (("AIT", ("audio", "image", "text")), ("T", ("text",))):
         write_cell(RUNS, "ccl", setup, 0, top1=45.0, teachers=[f"{kind}:small" for kind in kinds])
-    assert [line.partition(" the student")[0] for line in found()] == [
+    assert [line.partition(" the student")[0] for line in sentences()] == [
         "With all 3 teachers",
         "Text alone: +5.0 (one seed).",
     ]
@@ -87,7 +87,7 @@ def test_what_failed_is_said():
     write("ccl", "I", 3.0)
     write_failed(RUNS, "ccl", "AI", 0)
     write_failed(RUNS, "ccl", "A", 1)
-    assert found() == [
+    assert sentences() == [
         "With both teachers the student could not be compared with the baseline: every run failed.",
         "Sound alone: +2.0 (one seed).",
         "Pictures alone: +3.0 (one seed).",
@@ -97,18 +97,18 @@ def test_what_failed_is_said():
 
 def test_without_a_baseline_nothing_is_claimed():
     write("ccl", "AI", 2.0)
-    said = "The gain from the teachers is not known: the baseline, the student without them,"
-    assert found() == [f"{said} is not among these runs."]
+    message = "The gain from the teachers is not known: the baseline, the student without them,"
+    assert sentences() == [f"{message} is not among these runs."]
     write_failed(RUNS, "baseline", "", 0)
-    assert found() == [f"{said} failed in every run.", "Failed and left out: baseline, seed 0."]
+    assert sentences() == [f"{message} failed in every run.", "Failed and left out: baseline, seed 0."]
 
 
 def test_seeds_that_only_one_has():
     write_cell(RUNS, "baseline", "", 7, top1=40.0)
     write("ccl", "AI", 2.0)
-    assert found()[0].endswith("could not be compared with the baseline: no seed was trained with both.")
+    assert sentences()[0].endswith("could not be compared with the baseline: no seed was trained with both.")
 
 
 def test_no_teachers_no_finding():
     write("baseline", "", 0.0)
-    assert found() == []
+    assert sentences() == []

@@ -108,21 +108,13 @@ def test_videos_that_went_later_lack_only_their_pictures(clips_folder, tmp_path)
     assert "No pictures to show" in text
 
 
-def test_without_a_baseline(clips_folder, tmp_path):
-    runs = write_study(tmp_path / "r", clips_folder)
-    for folder in runs.glob("*baseline*"):
-        shutil.rmtree(folder)
-    text = page(load_results([runs]))
-    assert text.count("There is no baseline among these runs to compare with.") == 2
-
-
 def test_the_page_begins_with_what_was_found_and_a_plot_of_it(study_runs, text):
     results = load_results([study_runs])
-    said = first_lines(text)
-    lines = re.findall(r"<p[^>]*>(.*?)</p>", said)
+    message = first_lines(text)
+    lines = re.findall(r"<p[^>]*>(.*?)</p>", message)
     assert lines[: len(finding(results))] == finding(results)
-    assert '<p class="verdict">With both teachers' in said
-    plots = re.findall(r"<svg.*?</svg>", said)
+    assert '<p class="verdict">With both teachers' in message
+    plots = re.findall(r"<svg.*?</svg>", message)
     assert [titles(plot)[0] for plot in plots] == [panel.text for panel in overview_panels(results)]
     plots = re.findall(r"<svg.*?</svg>", text)
     assert len(plots) >= 10
@@ -132,9 +124,9 @@ def test_the_page_begins_with_what_was_found_and_a_plot_of_it(study_runs, text):
 def test_another_method_that_is_best_is_compared_too(copied):
     for seed in (0, 1):
         write_cell(copied, "fitnet", "A", seed, data="clips", top1=90.0 + seed)
-    said = first_lines(page(load_results([copied])))
-    assert "With both teachers (ccl) the student gets 20.0 points more" in said
-    assert "fitnet is better than baseline in A" in said
+    message = first_lines(page(load_results([copied])))
+    assert "With both teachers (ccl) the student gets 20.0 points more" in message
+    assert "fitnet is better than baseline in A" in message
 
 
 def first_lines(text):
@@ -148,21 +140,23 @@ def test_the_verdict_is_about_the_data_the_page_is_about(copied, tmp_path):
         write_cell(copied / "u", "baseline", "", seed, top1=20.0 + gap)
     results = load_results([copied])
     assert (results.data, results.datasets) == ("clips", ["ucf51-split1", "clips"])
-    said = first_lines(page(results))
+    message = first_lines(page(results))
     assert (
         "With both teachers the student gets 20.0 points more top-1 than without, the same in all 2 seeds."
-        in said
+        in message
     )
 
 
 def test_what_was_chosen_on_the_test_videos_is_among_the_first_lines(copied, tmp_path):
-    said = first_lines(page(load_results([copied])))
-    assert "ccl AI is named because it is the best on these very test videos, which flatters it." in said
-    assert "checkpoint" not in said
+    message = first_lines(page(load_results([copied])))
+    assert "ccl AI is named because it is the best on these very test videos, which flatters it." in message
+    assert "checkpoint" not in message
     file = next(copied.glob("*ccl-AI-s0")) / "eval-clips-test.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "selection": "best on <test>"}))
-    said = first_lines(page(load_results([copied])))
-    assert "In 1 of 6 runs the checkpoint is not the last one: it was chosen (best on &lt;test&gt;)" in said
+    message = first_lines(page(load_results([copied])))
+    assert (
+        "In 1 of 6 runs the checkpoint is not the last one: it was chosen (best on &lt;test&gt;)" in message
+    )
 
 
 def test_other_videos_than_the_runs_own_are_not_shown_as_its_own(copied, tmp_path):
@@ -200,6 +194,7 @@ def test_a_run_with_nothing_but_its_figures(tmp_path):
     Reading(text)
     assert "None of these runs has a readable metrics.jsonl." in text
     assert "holds no manifest.jsonl" in text
+    assert text.count("There is no baseline among these runs to compare with.") == 2
 
 
 def test_the_runs_own_videos_and_reasons_are_counted(text):

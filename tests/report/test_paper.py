@@ -39,7 +39,7 @@ def test_every_figure_is_the_one_printed(shared):
     text = (shared / "paper.md").read_text().replace("<b>", "").replace("</b>", "")
     rows = [[cell.strip() for cell in line.split("\t")] for line in text.splitlines() if "\t" in line]
     figures = [row for row in rows if re.fullmatch(r"[\d.]+", row[-1]) or row[-1] == "-"]
-    setups, seen = paper.SETUPS, 0
+    setups, count = paper.SETUPS, 0
     for row in figures:
         *names, values = [*row[: -len(_values(row))], _values(row)]
         label = _label(names[-1])
@@ -47,8 +47,8 @@ def test_every_figure_is_the_one_printed(shared):
         keys = [(d, label, s, m) for d in ("ucf51", "activitynet") for s in setups for m in metrics]
         for key, value in zip(keys, values, strict=False):
             assert paper.figure(*key) == value, key
-            seen += 1
-    assert seen == 9 * 6 + 9 * 18 + 6 * 3
+            count += 1
+    assert count == 9 * 6 + 9 * 18 + 6 * 3
 
 
 def _values(row: list[str]) -> list[str]:

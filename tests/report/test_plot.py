@@ -53,7 +53,7 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-def seen(colour, kind):
+def oklab(colour, kind):
     return np.array(OKLAB) @ np.cbrt(CONES @ np.clip(np.array(BLIND[kind]) @ linear(colour), 0, 1))
 
 
@@ -81,7 +81,7 @@ def test_texts_and_series_stand_out_from_the_ground(palette):
 def test_series_differ_for_readers_who_are_colour_blind(palette, kind):
     series = ["ink", *(f"s{n}" for n in range(SERIES))]
     for pair in [*itertools.combinations(series, 2), ("good", "bad")]:
-        one, other = (seen(palette[name], kind) for name in pair)
+        one, other = (oklab(palette[name], kind) for name in pair)
         assert np.linalg.norm(one - other) > 0.08, pair
 
 

@@ -111,13 +111,13 @@ def test_what_is_left_out_is_said():
     cut = write_run(RUNS / "x" / "cut", seed=4, top1=50.0)
     (cut / "summary.json").write_text('{"evaluation": {')
     write_cell(RUNS / "x", "ccl", seed=5, phase="tune", top1=99.0)
-    found = read_runs([RUNS / "x"])
-    assert [run.folder.name for run in found.evaluated] == ["good"]
-    said = "\n".join(found.notes)
-    assert "not evaluated on its test videos yet: runs/x/cut, runs/x/pending." in said
-    assert "stopped before its end: runs/x/short." in said
-    assert "optim.lr: must be greater than 0" in said
-    assert "tune" not in said
+    read = read_runs([RUNS / "x"])
+    assert [run.folder.name for run in read.evaluated] == ["good"]
+    message = "\n".join(read.notes)
+    assert "not evaluated on its test videos yet: runs/x/cut, runs/x/pending." in message
+    assert "stopped before its end: runs/x/short." in message
+    assert "optim.lr: must be greater than 0" in message
+    assert "tune" not in message
 
 
 @pytest.mark.parametrize("paths", [(), (Path("absent"),), (Path("empty"),), (Path("runs/x"),)])
@@ -149,8 +149,8 @@ def test_the_newest_counts_data_set_by_data_set():
     (older / "summary.json").write_text(json.dumps(summary))
     os.utime(older / "summary.json", (1e9, 1e9))
     write_run(RUNS / "x" / "newer", top1=20.0, data="d1")
-    kept = ccl_cli.runs().groupby("folder")["data"].unique()
-    assert {folder: list(data) for folder, data in kept.items()} == {
+    counted = ccl_cli.runs().groupby("folder")["data"].unique()
+    assert {folder: list(data) for folder, data in counted.items()} == {
         "runs/x/older": ["d2"],
         "runs/x/newer": ["d1"],
     }
@@ -165,9 +165,9 @@ def test_a_failed_run_that_was_repeated_is_forgotten():
     write_failed(RUNS / "x", "ccl", "AI", 0)
     write_failed(RUNS / "x", "ccl", "AI", 1)
     write_cell(RUNS / "x", "ccl", "AI", 0, top1=1.0)
-    found = read_runs()
-    assert ([run.seed for run in found.evaluated], [run.seed for run in found.failed]) == ([0], [1])
-    assert found.failed[0].error == "The loss is not finite."
+    read = read_runs()
+    assert ([run.seed for run in read.evaluated], [run.seed for run in read.failed]) == ([0], [1])
+    assert read.failed[0].error == "The loss is not finite."
 
 
 def test_only_seed_name_and_what_does_not_matter_may_differ_within_a_recipe():

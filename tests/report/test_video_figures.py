@@ -42,11 +42,11 @@ def drawn(panel):
 def test_the_counts_are_those_of_the_matrix(predictions):
     matrix = np.zeros((30, 30), int)
     np.add.at(matrix, (predictions.labels, predictions.scores.argmax(axis=1)), 1)
-    found = confusion_counts(predictions)
-    assert matrix.nonzero()[0].tolist() == found.true.tolist()
-    assert matrix.nonzero()[1].tolist() == found.predicted.tolist()
-    assert matrix[found.true, found.predicted].tolist() == found.videos.tolist()
-    assert found.class_sizes.tolist() == [4] * 30
+    counts = confusion_counts(predictions)
+    assert matrix.nonzero()[0].tolist() == counts.true.tolist()
+    assert matrix.nonzero()[1].tolist() == counts.predicted.tolist()
+    assert matrix[counts.true, counts.predicted].tolist() == counts.videos.tolist()
+    assert counts.class_sizes.tolist() == [4] * 30
 
 
 def test_the_most_frequent_mistake_comes_first(predictions):

@@ -20,12 +20,12 @@ def doctor(as_json: options.AsJson = False) -> None:
 
     The exit code is 6 if something failed.
     """
-    from ccl_cli.doctor import examine
+    from ccl_cli.doctor import run_checks
 
-    findings = list(examine())
-    rows = [(each.state, each.part, each.found, each.advice) for each in findings]
-    columns = ["state", "part", "found", "what to do"]
-    print_result([asdict(each) for each in findings], as_json, lambda: console.print_table(columns, rows))
-    failed = sum(each.state == "failed" for each in findings)
+    results = list(run_checks())
+    rows = [(each.state, each.name, each.detail, each.advice) for each in results]
+    columns = ["state", "check", "result", "what to do"]
+    print_result([asdict(each) for each in results], as_json, lambda: console.print_table(columns, rows))
+    failed = sum(each.state == "failed" for each in results)
     if failed:
-        raise EnvironmentError_(f"{failed} of {len(findings)} checks failed.", "What to do stands with each.")
+        raise EnvironmentError_(f"{failed} of {len(results)} checks failed.", "What to do stands with each.")

@@ -4,15 +4,15 @@ from ccl_cli import doctor
 
 
 def test_the_table(ccl, monkeypatch):
-    findings = [
-        doctor.Finding("torch", "ok", "2.11.0"),
-        doctor.Finding("cache", "failed", "/c cannot be written", "Name another folder."),
+    results = [
+        doctor.CheckResult("torch", "ok", "2.11.0"),
+        doctor.CheckResult("cache", "failed", "/c cannot be written", "Name another folder."),
     ]
-    monkeypatch.setattr(doctor, "examine", lambda: iter(findings))
+    monkeypatch.setattr(doctor, "run_checks", lambda: iter(results))
     result = ccl("doctor")
     assert result.code == 6
     assert result.out.splitlines() == [
-        "state   part   found                 what to do",
+        "state   check  result                what to do",
         "ok      torch  2.11.0",
         "failed  cache  /c cannot be written  Name another folder.",
     ]
