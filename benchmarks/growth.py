@@ -28,7 +28,7 @@ from ccl_cli.data.clips.dataset import Loaded
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.report.plot import Panel, Plot, in_rows, logarithmic, save
+from ccl_cli.report.plot import Panel, in_rows, logarithmic, save
 from ccl_cli.report.style import LIGHT
 from ccl_cli.training.build import Parts, load_method, make_student
 from ccl_cli.training.device import set_up
@@ -159,7 +159,7 @@ def main() -> None:
     panels.append(panel("processes", rates, "clips per second"))
     print(f"{clock() - begin:.0f} {unit()} in all; embeddings 512-d, student r2plus1d_tiny at 8x32x32.\n")
     if options.plot:
-        save(Plot("How cost grows", in_rows(panels, 3)), options.plot, options.plot.suffix)
+        save(in_rows(panels, 3), options.plot, options.plot.suffix)
 
 
 if __name__ == "__main__":

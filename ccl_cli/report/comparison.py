@@ -61,6 +61,11 @@ class Comparison:
         return None if test is None else float(test.pvalue)
 
     @property
+    def clear_of_zero(self) -> bool:
+        """Whether the interval excludes "no difference"."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+    @property
     def wins_ties_losses(self) -> tuple[int, int, int]:
         """Of the first method."""
         signs = [(value > 0) - (value < 0) for value in self.differences.values()]
@@ -109,11 +114,10 @@ class Comparison:
                 f"All {self.n} seeds give the same difference{where}, {self.mean:+.1f} points: "
                 "without a spread there is no interval."
             )
-        low, high = self.interval
-        if low <= 0 <= high:
+        if not self.clear_of_zero:
             return f"These {self.n} seeds do not tell {self.first} and {self.second} apart{where}."
         better, worse = (self.first, self.second) if self.mean > 0 else (self.second, self.first)
-        near, far = sorted((abs(low), abs(high)))
+        near, far = sorted(map(abs, self.interval))
         return (
             f"{better} is better than {worse}{where}, by {near:.1f} to {far:.1f} points "
             f"(95 % confidence, {self.n} seeds)."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ccl_cli.errors import CclError, DataError
 from ccl_cli.report.plot import (
     Panel,
-    Plot,
+    PanelGrid,
     bar_panel,
     bars,
     beside,
@@ -93,7 +93,7 @@ class MissingTeacher:
     reason: str
 
 
-def figure(results: Results) -> Plot:
+def figure(results: Results) -> PanelGrid:
     """All teachers below each other.
 
     Raises:
@@ -105,7 +105,7 @@ def figure(results: Results) -> Plot:
             rows.append([_title(each.teacher)])
             rows += in_rows([*map(_card, each.cards)], 3)
             rows.append([recall_panel(each)])
-    return Plot("Audio-video correspondence", rows)
+    return rows
 
 
 def teachers(results: Results) -> list[TeacherReport | MissingTeacher]:

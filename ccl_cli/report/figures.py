@@ -15,7 +15,7 @@ from ccl_cli.report.comparison import t_interval
 from ccl_cli.report.plot import (
     SUFFIXES,
     Panel,
-    Plot,
+    PanelGrid,
     bar_panel,
     bars,
     beside,
@@ -46,17 +46,16 @@ _MAX_ROWS = 10  # up to which ablations are among them
 _OVERVIEW_WIDTH, _OVERVIEW_ROW = 320, 24
 
 
-def overview(results: Results) -> Plot:
+def overview(results: Results) -> PanelGrid:
     """Recognition and retrieval side by side, and how to read them."""
-    panels = overview_panels(results)
+    panels, text = overview_panels(results), overview_legend(results)
     width = sum(panel.width for panel in panels)
 
     def draw(axes: Axes) -> None:
         canvas(axes, width, 18)
-        axes.text(0, 12, overview_legend(results), color=LIGHT["muted"], fontsize=10)
+        axes.text(0, 12, text, color=LIGHT["muted"], fontsize=10)
 
-    text = "; ".join(panel.text for panel in panels)
-    return Plot(text, [panels, [Panel(overview_legend(results), width, 24, draw)]])
+    return [panels, [Panel(text, width, 24, draw)]]
 
 
 def overview_legend(results: Results) -> str:
@@ -137,12 +136,12 @@ _CURVE_WIDTH, _CURVE_HEIGHT = 360, 236
 _LOG_RATIO = 20  # a positive curve whose extremes differ by this factor gets a logarithmic axis
 
 
-def curves(results: Results) -> Plot:
+def curves(results: Results) -> PanelGrid:
     """All setups below each other; raises as :func:`curve_panels`."""
     panels = [panel for of_setup in curve_panels(results).values() for panel in of_setup]
     colours = [(name, results.colour(name)) for name in curve_methods(results)]
     width = _CURVE_WIDTH * min(len(panels), len(_LOGGED))
-    return Plot("Training curves", [[legend(colours, width, 6)], *in_rows(panels, len(_LOGGED))])
+    return [[legend(colours, width, 6)], *in_rows(panels, len(_LOGGED))]
 
 
 def curve_methods(results: Results) -> list[str]:
@@ -246,12 +245,6 @@ class ClassGain:
         return f"{self.label}: better in {better} classes, worse in {worse}, equal in {equal}."
 
 
-def classes(results: Results) -> Plot:
-    """The best method's setup."""
-    panels = class_panels(class_gains(results, results.best.setup))
-    return Plot("Accuracy of each class against the baseline", in_rows(panels, 2))
-
-
 def class_gains(results: Results, setup: str) -> list[ClassGain]:
     """The best method of a setup and, where there are others, the worst.
 
@@ -317,13 +310,13 @@ def _class_panel(gain: ClassGain, order: Sequence[str], reach: float) -> Panel:
 
 # ---- all figures
 
-FIGURES: dict[str, Callable[[Results], Plot]] = {
+FIGURES: dict[str, Callable[[Results], PanelGrid]] = {
     "overview": overview,
     "curves": curves,
-    "classes": classes,
-    "confusion": video_figures.confusion,
-    "gallery": video_figures.gallery,
-    "tsne": video_figures.tsne,
+    "classes": lambda results: in_rows(class_panels(class_gains(results, results.best.setup)), 2),
+    "confusion": lambda results: [[video_figures.confusion_panel(results)]],
+    "gallery": lambda results: [[video_figures.gallery_panel(results)]],
+    "tsne": lambda results: in_rows(video_figures.tsne_panels(results), 1),
     "correspondence": correspondence.figure,
 }
 
@@ -339,13 +332,13 @@ def check_suffix(path: Path) -> None:
 
 
 def write_figure(results: Results, name: str, path: Path) -> None:
-    """Write one plot, light and with a white ground, in the format of the file's suffix.
+    """Write one figure, light and with a white ground, in the format of the file's suffix.
 
     Raises:
         UsageError: neither PNG nor SVG nor PDF.
-        DataError: the runs lack what the plot shows.
+        DataError: the runs lack what the figure shows.
     """
     check_suffix(path)
-    plot = FIGURES[name](results)
+    grid = FIGURES[name](results)
     with atomic_path(path) as temporary:
-        save(plot, temporary, path.suffix.lower())
+        save(grid, temporary, path.suffix.lower())

@@ -57,7 +57,7 @@ def _sentence(results: Results, cell: Cell) -> str:
     if pair.interval is None:
         return f"{begin}, the same in all {pair.n} seeds."
     low, high = pair.interval
-    if low <= 0 <= high:
+    if not pair.clear_of_zero:
         interval = f"95 % interval {low:+.1f} to {high:+.1f}, {pair.n} seeds"
         return f"{begin}, which is not clear of zero ({interval})."
     sign = "" if low > 0 else "+"
@@ -70,12 +70,11 @@ def _line(results: Results, cell: Cell) -> str:
     pair = _pair(results, cell)
     if pair.mean is None:
         return f"{begin} {_why_not_compared(cell)}."
-    if pair.interval is None:
-        seeds = "one seed" if pair.n == 1 else f"the same in all {pair.n} seeds"
-        return f"{begin} {pair.mean:+.1f} ({seeds})."
-    low, high = pair.interval
-    unclear = ", not clear of zero" if low <= 0 <= high else ""
-    return f"{begin} {pair.mean:+.1f} ({low:+.1f} to {high:+.1f}){unclear}."
+    mean, interval = pair.texts(1)
+    if not interval:
+        interval = "one seed" if pair.n == 1 else f"the same in all {pair.n} seeds"
+    unclear = ", not clear of zero" if pair.interval and not pair.clear_of_zero else ""
+    return f"{begin} {mean} ({interval}){unclear}."
 
 
 def _why_not_compared(cell: Cell) -> str:

@@ -55,12 +55,7 @@ class Panel:
     heading: str = ""
 
 
-@dataclass(frozen=True)
-class Plot:
-    """Panels in rows; ``text`` says in words what they show."""
-
-    text: str
-    rows: Sequence[Sequence[Panel]]
+PanelGrid = Sequence[Sequence[Panel]]  # rows of panels
 
 
 def in_rows(panels: Sequence[Panel], columns: int) -> list[Sequence[Panel]]:
@@ -71,19 +66,19 @@ def in_rows(panels: Sequence[Panel], columns: int) -> list[Sequence[Panel]]:
 def inline(panel: Panel) -> str:
     """An ``svg`` element for a page that defines the colours."""
     with style():
-        return _page_svg(_figure(Plot(panel.text, [[panel]])), clean(panel.text))
+        return _page_svg(_figure([[panel]]), clean(panel.text))
 
 
-def save(plot: Plot, path: Path, suffix: str) -> None:
-    """Write a file on a white ground.
+def save(grid: PanelGrid, path: Path, suffix: str) -> None:
+    """Write panels to a file, on a white ground.
 
     Args:
-        plot: What to draw.
+        grid: The panels.
         path: The file.
         suffix: One of :data:`SUFFIXES`.
     """
     with style():
-        figure, text = _figure(plot), clean(plot.text)
+        figure, text = _figure(grid), clean("; ".join(panel.text for row in grid for panel in row))
         options: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": _MARGIN / DPI}
         options["facecolor"] = LIGHT["paper"]
         if suffix == ".svg":
@@ -197,13 +192,13 @@ def outermost(ranked: Sequence[_T], most: int) -> list[_T]:
     return [*ranked] if len(ranked) <= most else [*ranked[: most // 2], *ranked[-(most // 2) :]]
 
 
-def _figure(plot: Plot) -> Figure:
+def _figure(rows: PanelGrid) -> Figure:
     from matplotlib.figure import Figure
 
-    heights = [max(panel.height for panel in row) for row in plot.rows]
-    width, height = max(sum(panel.width for panel in row) for row in plot.rows), sum(heights)
+    heights = [max(panel.height for panel in row) for row in rows]
+    width, height = max(sum(panel.width for panel in row) for row in rows), sum(heights)
     figure = Figure(figsize=(width / DPI, height / DPI), layout="constrained")
-    for band, row, tall in zip(_split(figure, heights, height, down=True), plot.rows, heights, strict=True):
+    for band, row, tall in zip(_split(figure, heights, height, down=True), rows, heights, strict=True):
         for part, panel in zip(_split(band, [each.width for each in row], width), row, strict=True):
             _draw(_split(part, [panel.height], tall, down=True)[0], panel)
     return figure

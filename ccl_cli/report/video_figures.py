@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccl_cli.errors import CclError, DataError
-from ccl_cli.report.plot import Panel, Plot, canvas, legend, picture, shortened, tips
+from ccl_cli.report.plot import Panel, canvas, legend, picture, shortened, tips
 from ccl_cli.report.results import Results
 from ccl_cli.report.runs import clean
 from ccl_cli.report.style import LIGHT
@@ -107,12 +107,6 @@ class ConfusionCounts:
         sides = np.concatenate([self.true[self.wrong], self.predicted[self.wrong]])
         mistakes = np.bincount(sides, np.tile(self.videos[self.wrong], 2), len(self.class_sizes))
         return np.sort(np.argsort(-mistakes, kind="stable")[:limit])
-
-
-def confusion(results: Results) -> Plot:
-    """The only panel."""
-    panel = confusion_panel(results)
-    return Plot(panel.text, [[panel]])
 
 
 def confusion_panel(results: Results) -> Panel:
@@ -218,7 +212,7 @@ class Retrieval:
     neighbours: tuple[Tile, ...]
 
 
-def gallery(results: Results) -> Plot:
+def gallery_panel(results: Results) -> Panel:
     """One row for each query."""
     retrievals = nearest_videos(results)
     width, height = _tile_left(NEIGHBOURS), 20 + _ROW * len(retrievals)
@@ -235,8 +229,7 @@ def gallery(results: Results) -> Plot:
                 _draw_tile(axes, tile, x, y, LIGHT["good" if tile.right else "bad"])
                 axes.text(x + _TILE, y + _TILE + 16, "✓" if tile.right else "✗", ha="right")
 
-    text = f"Videos that {results.best_run.label} finds"
-    return Plot(text, [[Panel(text, width, height, draw)]])
+    return Panel(f"Videos that {results.best_run.label} finds", width, height, draw)
 
 
 def nearest_videos(results: Results) -> list[Retrieval]:
@@ -303,14 +296,8 @@ _MIN_VIDEOS = 5
 _LONG_NAME = 12  # letters that do not fit in a quarter of the width
 
 
-def tsne(results: Results) -> Plot:
-    """The plane and, where the classes are few, a legend of their colours; raises as :func:`tsne_panels`."""
-    panels = tsne_panels(results)
-    return Plot(panels[0].text, [[panel] for panel in panels])
-
-
 def tsne_panels(results: Results) -> list[Panel]:
-    """Circles: training videos; diamonds: the others; one colour for each class.
+    """The plane (circles: training videos; diamonds: the others) and, of few classes, their colours.
 
     Raises:
         DataError: the videos are gone, or too few.

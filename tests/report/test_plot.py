@@ -10,7 +10,6 @@ from PIL import Image
 
 from ccl_cli.report.plot import (
     Panel,
-    Plot,
     bars,
     in_rows,
     inline,
@@ -110,7 +109,7 @@ def test_the_same_plot_is_the_same_text_and_file(tmp_path):
     assert inline(a_panel()) == inline(a_panel())
     for suffix in (".png", ".svg", ".pdf"):
         for name in ("a", "b"):
-            save(Plot("t", [[a_panel()]]), tmp_path / name, suffix)
+            save([[a_panel()]], tmp_path / name, suffix)
         assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -131,7 +130,7 @@ def test_hostile_and_odd_texts(tmp_path):
     assert titles(text) == ["<&\"' 中文 $x_1 $"] * 2  # of the plot and of the class's name
     assert "<&\"' 中文 $x_1 $" in texts(text)
     for suffix in (".png", ".svg", ".pdf"):
-        save(Plot(odd, [[panel]]), tmp_path / f"f{suffix}", suffix)
+        save([[panel]], tmp_path / f"f{suffix}", suffix)
     ET.parse(tmp_path / "f.svg")
 
 
@@ -148,7 +147,7 @@ def test_each_point_has_its_tip(count, colours):
 def test_panels_keep_their_sizes_in_a_row(tmp_path):
     wide, small = a_panel(width=300, height=100), a_panel(width=100, height=50)
     assert in_rows([wide, small, small], 2) == [[wide, small], [small]]
-    save(Plot("t", in_rows([wide, small, small], 2)), tmp_path / "f.png", ".png")
+    save(in_rows([wide, small, small], 2), tmp_path / "f.png", ".png")
     shown = np.asarray(Image.open(tmp_path / "f.png").convert("L")) < 128  # the lines, two pixels for one
     left, right = shown[:, : 2 * 312], shown[:, 2 * 312 :]
     assert left[: 2 * 112].any()
