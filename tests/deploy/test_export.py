@@ -113,9 +113,9 @@ def test_an_onnx_file_needs_nothing_of_ccl_or_torch(run, exported, tmp_path):
         "print(json.dumps([json.loads(about['classes'])[row] for row in logits.argmax(1)]))\n"
     )
     command = [sys.executable, "-c", code, str(exported[0] / "model.onnx")]
-    message = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     best = expected(run, clips)["logits"].argmax(1).tolist()
-    assert json.loads(message.stdout) == [CLASSES[label] for label in best]
+    assert json.loads(process.stdout) == [CLASSES[label] for label in best]
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "model.int8.onnx"])
@@ -177,15 +177,15 @@ def test_int8_is_smaller_and_its_accuracy_is_counted(run, exported):
     videos = manifest.split("test")
     clips = torch.stack([Window(video, Clip(**CLIP)).student_view for video in videos])
     labels = np.array([video.label for video in videos])
-    message = {}
+    best = {}
     for name in ("onnxruntime", "onnxruntime int8"):
         session = onnxruntime.InferenceSession(folder / export.FILES[name])
-        message[name] = session.run(["logits"], {"clips": clips.numpy()})[0].argmax(1)
+        best[name] = session.run(["logits"], {"clips": clips.numpy()})[0].argmax(1)
     accuracy = result["int8"]["accuracy"]
     assert accuracy["top1"] == {
-        name: pytest.approx(100 * (best == labels).mean()) for name, best in message.items()
+        name: pytest.approx(100 * (answers == labels).mean()) for name, answers in best.items()
     }
-    assert accuracy["agree"] == pytest.approx(100 * np.equal(*message.values()).mean())
+    assert accuracy["agree"] == pytest.approx(100 * np.equal(*best.values()).mean())
     assert (accuracy["videos"], accuracy["of"]) == (6, 6)
     assert result["bytes"]["onnxruntime int8"] < 0.5 * result["bytes"]["onnxruntime"]
     kinds = {node.op_type for node in onnx.load(folder / "model.int8.onnx").graph.node}

@@ -70,10 +70,12 @@ def test_the_samples_are_what_the_teacher_itself_says(run, tmp_path):
     videos = {video.id: video for video in module.Manifest.load(run / "manifest.jsonl").split("test")}
     for sample in measured.samples:
         window = module_window(videos[sample.video])
-        text = teacher.class_probabilities(teacher.preprocess(window)[None])[0]
-        best = text.argsort(descending=True)[:10].tolist()
+        probabilities = teacher.class_probabilities(teacher.preprocess(window)[None])[0]
+        best = probabilities.argsort(descending=True)[:10].tolist()
         assert [name for name, _ in sample.top] == [OWN[place] for place in best]
-        assert [share for _, share in sample.top] == pytest.approx((100 * text[best]).tolist(), abs=1e-3)
+        assert [share for _, share in sample.top] == pytest.approx(
+            (100 * probabilities[best]).tolist(), abs=1e-3
+        )
 
 
 def module_window(video):

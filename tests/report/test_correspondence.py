@@ -36,11 +36,11 @@ def test_the_page_has_cards_and_every_class(study_runs):
     text = section(study_runs)
     assert "audio:precomputed has no classes of its own" in text
     assert text.count('<ol class="cards">') == 1
-    sentence = teachers(load_results([study_runs]))[1]
-    for card in sentence.cards:
+    image = teachers(load_results([study_runs]))[1]
+    for card in image.cards:
         assert all(f"<span>{name}</span><em>{percent(share)}</em>" in text for name, share in card.top)
     cells = Reading(text.partition(">")[2]).cells
-    for name, row in sentence.probe["per_class"].items():
+    for name, row in image.probe["per_class"].items():
         at = [n for n, cell in enumerate(cells) if cell == name][1]  # the second teacher's
         assert cells[at + 1 : at + 3] == [row["verdict"], f"{row['recall']:.0f}"]
 

@@ -97,10 +97,10 @@ def test_what_failed_is_said():
 
 def test_without_a_baseline_nothing_is_claimed():
     write("ccl", "AI", 2.0)
-    message = "The gain from the teachers is not known: the baseline, the student without them,"
-    assert sentences() == [f"{message} is not among these runs."]
+    unknown = "The gain from the teachers is not known: the baseline, the student without them,"
+    assert sentences() == [f"{unknown} is not among these runs."]
     write_failed(RUNS, "baseline", "", 0)
-    assert sentences() == [f"{message} failed in every run.", "Failed and left out: baseline, seed 0."]
+    assert sentences() == [f"{unknown} failed in every run.", "Failed and left out: baseline, seed 0."]
 
 
 def test_seeds_that_only_one_has():

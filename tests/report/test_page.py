@@ -110,11 +110,11 @@ def test_videos_that_went_later_lack_only_their_pictures(clips_folder, tmp_path)
 
 def test_the_page_begins_with_what_was_found_and_a_plot_of_it(study_runs, text):
     results = load_results([study_runs])
-    message = first_lines(text)
-    lines = re.findall(r"<p[^>]*>(.*?)</p>", message)
+    header = first_lines(text)
+    lines = re.findall(r"<p[^>]*>(.*?)</p>", header)
     assert lines[: len(finding(results))] == finding(results)
-    assert '<p class="verdict">With both teachers' in message
-    plots = re.findall(r"<svg.*?</svg>", message)
+    assert '<p class="verdict">With both teachers' in header
+    plots = re.findall(r"<svg.*?</svg>", header)
     assert [titles(plot)[0] for plot in plots] == [panel.text for panel in overview_panels(results)]
     plots = re.findall(r"<svg.*?</svg>", text)
     assert len(plots) >= 10
@@ -124,9 +124,9 @@ def test_the_page_begins_with_what_was_found_and_a_plot_of_it(study_runs, text):
 def test_another_method_that_is_best_is_compared_too(copied):
     for seed in (0, 1):
         write_cell(copied, "fitnet", "A", seed, data="clips", top1=90.0 + seed)
-    message = first_lines(page(load_results([copied])))
-    assert "With both teachers (ccl) the student gets 20.0 points more" in message
-    assert "fitnet is better than baseline in A" in message
+    header = first_lines(page(load_results([copied])))
+    assert "With both teachers (ccl) the student gets 20.0 points more" in header
+    assert "fitnet is better than baseline in A" in header
 
 
 def first_lines(text):
@@ -140,23 +140,21 @@ def test_the_verdict_is_about_the_data_the_page_is_about(copied, tmp_path):
         write_cell(copied / "u", "baseline", "", seed, top1=20.0 + gap)
     results = load_results([copied])
     assert (results.data, results.datasets) == ("clips", ["ucf51-split1", "clips"])
-    message = first_lines(page(results))
+    header = first_lines(page(results))
     assert (
         "With both teachers the student gets 20.0 points more top-1 than without, the same in all 2 seeds."
-        in message
+        in header
     )
 
 
 def test_what_was_chosen_on_the_test_videos_is_among_the_first_lines(copied, tmp_path):
-    message = first_lines(page(load_results([copied])))
-    assert "ccl AI is named because it is the best on these very test videos, which flatters it." in message
-    assert "checkpoint" not in message
+    header = first_lines(page(load_results([copied])))
+    assert "ccl AI is named because it is the best on these very test videos, which flatters it." in header
+    assert "checkpoint" not in header
     file = next(copied.glob("*ccl-AI-s0")) / "eval-clips-test.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "selection": "best on <test>"}))
-    message = first_lines(page(load_results([copied])))
-    assert (
-        "In 1 of 6 runs the checkpoint is not the last one: it was chosen (best on &lt;test&gt;)" in message
-    )
+    header = first_lines(page(load_results([copied])))
+    assert "In 1 of 6 runs the checkpoint is not the last one: it was chosen (best on &lt;test&gt;)" in header
 
 
 def test_other_videos_than_the_runs_own_are_not_shown_as_its_own(copied, tmp_path):

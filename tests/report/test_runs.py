@@ -113,11 +113,11 @@ def test_what_is_left_out_is_said():
     write_cell(RUNS / "x", "ccl", seed=5, phase="tune", top1=99.0)
     read = read_runs([RUNS / "x"])
     assert [run.folder.name for run in read.evaluated] == ["good"]
-    message = "\n".join(read.notes)
-    assert "not evaluated on its test videos yet: runs/x/cut, runs/x/pending." in message
-    assert "stopped before its end: runs/x/short." in message
-    assert "optim.lr: must be greater than 0" in message
-    assert "tune" not in message
+    notes = "\n".join(read.notes)
+    assert "not evaluated on its test videos yet: runs/x/cut, runs/x/pending." in notes
+    assert "stopped before its end: runs/x/short." in notes
+    assert "optim.lr: must be greater than 0" in notes
+    assert "tune" not in notes
 
 
 @pytest.mark.parametrize("paths", [(), (Path("absent"),), (Path("empty"),), (Path("runs/x"),)])
