@@ -36,6 +36,7 @@ _PACKAGES = (
     "huggingface_hub",
     "typer",
     "pydantic",
+    "psutil",
 )
 _DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus")
 _ENCODERS = ("libx264", "aac")  # of packed clips
