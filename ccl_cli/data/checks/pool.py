@@ -57,17 +57,17 @@ def run_each(
                 pending[pool.schedule(task, (job,), timeout=timeout)] = job
             if not pending:
                 return
-            done = wait(pending, _POLL_SECONDS, FIRST_COMPLETED).done
+            wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             if not pool.active:  # without workers, pending jobs would wait for ever
                 raise RuntimeError
-            for future in done:
-                yield pending.pop(future), _result(future, timeout)  # type: ignore[arg-type]
+            for future in [future for future in pending if future.done()]:
+                yield pending.pop(future), _result(future, timeout)
     except RuntimeError as error:  # pebble's, from a pool whose workers end before their first job
         raise EnvironmentError_(
             "The processes that read videos cannot start.", "If memory ran out, try --workers 1."
         ) from error
     finally:
-        pool.stop()
+        pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from ccl_cli.data.manifest import Manifest, Video, fault
 from ccl_cli.data.shards.encode import Encoded
+from ccl_cli.data.video.shard_reader import Record
 from ccl_cli.data.video.storage import RECORD, Member, Packed, is_url, length, read_range
 from ccl_cli.errors import DataError
 from ccl_cli.utils.files import atomic_path, write_text
@@ -50,35 +51,6 @@ class Sample:
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class _RecordRow(_Strict):
-    id: str
-
-
-class _RecordPicture(_Strict):
-    pts: Annotated[list[int], Field(min_length=1)]
-    end_pts: int
-    time_base: tuple[int, int]
-
-
-class _RecordSound(_Strict):
-    state: str = "left out"
-
-
-class _Record(_Strict):
-    """What a summary needs of a sample's record; see :mod:`ccl_cli.data.video.shard_reader`."""
-
-    rows: list[_RecordRow]
-    sha256: str
-    picture: _RecordPicture
-    sound: _RecordSound | None = None
-
-    def sample(self, key: str, members: Sequence[Member]) -> Sample:
-        """The sample with this record."""
-        seconds = (self.picture.end_pts - self.picture.pts[0]) * float(Fraction(*self.picture.time_base))
-        sound = self.sound.state if self.sound else "no track"
-        return Sample(key, tuple(members), tuple(row.id for row in self.rows), self.sha256, seconds, sound)
 
 
 class _ShardEntry(_Strict):
@@ -135,7 +107,7 @@ def read_shard(path: Path) -> list[Sample]:
         DataError: it is damaged.
     """
     members: dict[str, list[Member]] = {}
-    records: dict[str, _Record] = {}
+    records: dict[str, Record] = {}
     try:
         end = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
@@ -145,10 +117,17 @@ def read_shard(path: Path) -> list[Sample]:
                 key, _, suffix = entry.name.rpartition(".")
                 members.setdefault(key, []).append(Member(suffix, entry.offset_data, entry.size))
                 if suffix == RECORD and (file := tar.extractfile(entry)):
-                    records[key] = _Record.model_validate_json(file.read())
-        return [records[key].sample(key, each) for key, each in members.items()]
+                    records[key] = Record.model_validate_json(file.read())
+        return [_sample(key, tuple(each), records[key]) for key, each in members.items()]
     except (tarfile.TarError, OSError, ValueError, LookupError, ArithmeticError) as error:
         raise DataError(f"The shard '{path}' is damaged.", "Delete it and pack again.") from error
+
+
+def _sample(key: str, members: tuple[Member, ...], record: Record) -> Sample:
+    picture = record.picture
+    seconds = (picture.end_pts - picture.pts[0]) * float(Fraction(*picture.time_base))
+    sound = record.sound.state if record.sound else "no track"
+    return Sample(key, members, tuple(row.id for row in record.rows), record.sha256, seconds, sound)
 
 
 def shard_names(split: str) -> Iterator[str]:

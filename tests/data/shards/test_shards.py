@@ -44,15 +44,11 @@ def shards(tmp_path_factory, clips_folder) -> Path:
     return folder
 
 
-def samples(*sizes: int) -> list[Encoded]:
-    record = {
-        "rows": [],
-        "sha256": "",
-        "picture": {"pts": [0], "end_pts": 1, "time_base": [1, 25]},
-        "sound": None,
-    }
+def samples(*sizes: int, prefix: str = "k") -> list[Encoded]:
+    picture = {"pts": [0], "end_pts": 1, "time_base": [1, 25], "width": 1, "height": 1, "origin": 0.0}
+    record = {"format": "ccl-packed-1", "key": "k", "rows": [], "sha256": "", "picture": picture}
     return [
-        Encoded(f"k{number}", "train", {"json": json.dumps(record).encode(), "jpgs": bytes(size)})
+        Encoded(f"{prefix}{number}", "train", {"json": json.dumps(record).encode(), "jpgs": bytes(size)})
         for number, size in enumerate(sizes)
     ]
 
@@ -77,15 +73,15 @@ def test_nothing_is_left_of_a_shard_that_fails(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_members_lie_where_they_are_said_to(tmp_path):
+def test_members_lie_where_the_summary_says(tmp_path):
     long = "l" * 180  # longer than a tar header has room for
-    written = [Encoded(f"{long}/ключ", "train", sample.members) for sample in samples(700)]
-    write_shard(tmp_path / "a.tar", written, 1)
+    (written,) = samples(700, prefix=f"{long}/ключ")
+    write_shard(tmp_path / "a.tar", [written], 1)
     (sample,) = read_shard(tmp_path / "a.tar")
     content = (tmp_path / "a.tar").read_bytes()
     for member in sample.members:
         part = content[member.offset : member.offset + member.size]
-        assert part == written[0].members[member.suffix]
+        assert part == written.members[member.suffix]
 
 
 def test_a_damaged_shard_is_named(tmp_path):
@@ -133,10 +129,10 @@ def test_webdataset_reads_them(shards):
     names = sorted(map(str, shards.glob("train-*.tar")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files open
-        found = list(webdataset.WebDataset(names, shardshuffle=False))
+        packed = list(webdataset.WebDataset(names, shardshuffle=False))
         gc.collect()
-    assert len(found) == 12
-    for sample in found:
+    assert len(packed) == 12
+    for sample in packed:
         record = json.loads(sample["json"])
         assert sample["__key__"] == record["key"]
         assert len(sample["jpgs"]) == sum(record["picture"]["sizes"])

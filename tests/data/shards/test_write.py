@@ -71,7 +71,7 @@ def test_finished_shards_are_not_made_again(tmp_path, source, monkeypatch):
     assert {name for name in after if after[name] != before[name]} == {"train-000001.tar"}
 
 
-def test_told_to_stop_it_keeps_what_is_finished_and_goes_on_later(tmp_path, source, monkeypatch):
+def test_stopped_by_a_signal_it_goes_on_later(tmp_path, source, monkeypatch):
     pack(source, tmp_path / "whole", Settings(), **SMALL)
     wanted = content(tmp_path / "whole")
     real, number = write.encode, [0]
@@ -187,10 +187,10 @@ def test_a_source_is_grouped_by_file_and_split():
         Video("y", Path("/y"), 0, "train"),
         Video("x@3-", Path("/x"), 0, "train", 3, None),
     ]
-    found = {source.key: source for source in write._sources(Manifest("m", ("c",), tuple(rows)))}
-    assert (found["x@0-1"].start, found["x@0-1"].end) == (0, None)
-    assert [row["id"] for row in found["x@0-1"].rows] == ["x@0-1", "x@3-"]
-    assert (found["y"].start, found["y"].end) == (None, None)
+    sources = {source.key: source for source in write._sources(Manifest("m", ("c",), tuple(rows)))}
+    assert (sources["x@0-1"].start, sources["x@0-1"].end) == (0, None)
+    assert [row["id"] for row in sources["x@0-1"].rows] == ["x@0-1", "x@3-"]
+    assert (sources["y"].start, sources["y"].end) == (None, None)
 
 
 # ---- the disk
