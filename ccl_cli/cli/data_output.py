@@ -89,7 +89,7 @@ def _print_measures(report: Report) -> None:
     from ccl_cli.data.checks.check import MEASURES, PERCENTILES
 
     rows = [
-        [MEASURES[measure], split, *(f"{value:.6g}" for value in values)]
+        [MEASURES[measure], split, *(f"{value:.6g}" for value in values.values())]
         for split in report.splits
         for measure, values in report.percentiles(split).items()
     ]

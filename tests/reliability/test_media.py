@@ -17,7 +17,7 @@ import torch
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.checks.check import check
 from ccl_cli.data.checks.findings import Effort
-from ccl_cli.data.checks.inspect import Subject, decode, inspect_video
+from ccl_cli.data.checks.inspect import Subject, decode, inspect
 from ccl_cli.data.clips.dataset import Sample, TrainingSet
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.clips.windows import SlidingWindows
@@ -71,7 +71,7 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
 def read(path: Path) -> bool:
     """Read a file in every way; whether training read it."""
     try:
-        fault = inspect_video(Subject(str(path))).fault
+        fault = inspect(Subject(str(path))).fault
     except DataError as error:  # FFmpeg calls the end of some files an error of the disk
         fault = error.message
     for reading in (lambda: decode(Subject(str(path))), lambda: read_frames(path, 0, 8, short_side=56)):
@@ -188,7 +188,7 @@ def test_ten_hours_take_no_more_memory_than_minutes(tmp_path):
             packet.pts, packet.dts, packet.duration = number, number, 1
             made.mux(packet)
     with bounded(60, megabytes=500):
-        frames = inspect_video(Subject(str(tmp_path / "long.mp4"))).frames
+        frames = inspect(Subject(str(tmp_path / "long.mp4"))).frames
         assert frames == 900_000
         read_frames(tmp_path / "long.mp4", frames // 2, 8, short_side=56)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ccl_cli.data.checks.findings import ABSENT, DECODE, DIGEST, INSPECT, Effort, Kind, examine
-from ccl_cli.data.checks.inspect import Inspection, Subject
+from ccl_cli.data.checks.findings import ABSENT, Effort, examine
+from ccl_cli.data.checks.inspect import Inspection, Subject, decode, digest, inspect
 from ccl_cli.data.checks.pool import Failure
 from ccl_cli.data.manifest import SPLITS, Manifest
 from ccl_cli.data.video.storage import Packed
@@ -117,11 +117,11 @@ class Report:
         """Length of all readable videos of a split."""
         return sum(self.values(split, "seconds")) / 3600
 
-    def percentiles(self, split: str) -> dict[str, list[float]]:
-        """Of each of ``MEASURES``, at ``PERCENTILES``; empty where no video can be read."""
+    def percentiles(self, split: str) -> dict[str, dict[int, float]]:
+        """Of each of ``MEASURES``, by percent; empty where no video can be read."""
         values = {measure: self.values(split, measure) for measure in MEASURES}
         return {
-            measure: [round(value, 3) for value in np.percentile(each, PERCENTILES).tolist()]
+            measure: dict(zip(PERCENTILES, np.percentile(each, PERCENTILES).round(3).tolist(), strict=True))
             for measure, each in values.items()
             if each
         }
@@ -131,28 +131,24 @@ class Report:
         return {
             "data": self.manifest.name,
             "hash": self.manifest.hash,
-            "splits": {split: self._split_as_json(split) for split in self.splits},
+            "splits": {
+                split: {
+                    "counts": counts,
+                    "hours": round(self.hours(split), 3),
+                    "classes": self.classes[split],
+                    "percentiles": self.percentiles(split),
+                }
+                for split, counts in self.splits.items()
+            },
             "sizes": {f"{width}x{height}": count for (width, height), count in self.sizes.most_common()},
             "problems": [asdict(each) for each in self.problems],
         }
 
-    def _split_as_json(self, split: str) -> dict[str, Any]:
-        percentiles = {
-            measure: dict(zip(map(str, PERCENTILES), values, strict=True))
-            for measure, values in self.percentiles(split).items()
-        }
-        return {
-            "counts": self.splits[split],
-            "hours": round(self.hours(split), 3),
-            "classes": self.classes[split],
-            "percentiles": percentiles,
-        }
-
 
 class _Fault(NamedTuple):
-    """A problem of the video at an index of the manifest."""
+    """A problem of the video at a position in the manifest."""
 
-    index: int
+    position: int
     problem: str
     reason: str
 
@@ -170,18 +166,21 @@ def check(manifest: Manifest, effort: Effort, *, frames: int, deep: bool = False
         DataError: the videos are in shards.
         Interrupted: stopped by a signal; the same call goes on.
     """
-    results = dict(examine(INSPECT, _subjects(manifest), effort))
-    inspections = {
-        index: result
-        for index, result in sorted(results.items())
-        if isinstance(result, Inspection) and not result.fault
-    }
-    faults = [_Fault(index, *fault) for index, result in results.items() for fault in _faults(result, frames)]
+    inspections: dict[int, Inspection] = {}
+    faults: list[_Fault] = []
+    for index, result in examine(inspect, _subjects(manifest), effort):
+        inspection = Inspection(result.reason) if isinstance(result, Failure) else Inspection(*result)
+        problem = "missing" if result is ABSENT else "corrupt"
+        if inspection.fault:
+            faults.append(_Fault(index, problem, inspection.fault))
+        else:
+            inspections[index] = inspection
+            faults += (_Fault(index, *each) for each in _shortcomings(inspection, frames))
     if deep:
         whole = [index for index, each in inspections.items() if not each.damage]
         faults += _damaged(manifest, whole, effort)
     faults += _duplicates(manifest, effort)
-    faults.sort(key=lambda fault: (PROBLEMS.index(fault.problem), fault.index))
+    faults.sort(key=lambda fault: (PROBLEMS.index(fault.problem), fault.position))
     return Report(manifest, inspections, tuple(_problem(manifest, fault) for fault in faults))
 
 
@@ -194,58 +193,52 @@ def _subjects(manifest: Manifest) -> list[Subject]:
     return [Subject(str(video.path), video.start, video.end) for video in manifest.videos]
 
 
-def _faults(result: Inspection | Failure, frames: int) -> Iterator[tuple[str, str]]:
-    if isinstance(result, Failure):
-        yield "missing" if result is ABSENT else "corrupt", result.reason
-    elif result.fault:
-        yield "corrupt", result.fault
-    else:
-        if result.damage:
-            yield "corrupt", result.damage
-        if result.sound != "present":
-            yield result.sound, _REASONS[result.sound]
-        if result.frames < frames:
-            yield "short", f"{result.frames} frames, a clip has {frames}"
+def _shortcomings(inspection: Inspection, frames: int) -> Iterator[tuple[str, str]]:
+    """Problems of a readable video, with reasons."""
+    if inspection.damage:
+        yield "corrupt", inspection.damage
+    if inspection.sound != "present":
+        yield inspection.sound, _REASONS[inspection.sound]
+    if inspection.frames < frames:
+        yield "short", f"{inspection.frames} frames, a clip has {frames}"
 
 
-def _damaged(manifest: Manifest, indices: Iterable[int], effort: Effort) -> Iterator[_Fault]:
+def _damaged(manifest: Manifest, indices: Sequence[int], effort: Effort) -> Iterator[_Fault]:
     """Videos in files that cannot be decoded to the end."""
-    by_path: dict[str, list[int]] = defaultdict(list)
-    for index in indices:
-        by_path[str(manifest.videos[index].path)].append(index)
-    for path, result in _examine_files(DECODE, list(by_path), effort):
-        damage = result.reason if isinstance(result, Failure) else result
-        if damage:
-            yield from (_Fault(index, "corrupt", damage) for index in by_path[path])
+    paths = [str(manifest.videos[index].path) for index in indices]
+    results = _examine_files(decode, paths, effort)
+    for index, path in zip(indices, paths, strict=True):
+        result = results[path]
+        if damage := result.reason if isinstance(result, Failure) else result:
+            yield _Fault(index, "corrupt", damage)
 
 
 def _duplicates(manifest: Manifest, effort: Effort) -> Iterator[_Fault]:
     """Videos in files with the same bytes as one further up the list."""
-    by_path: dict[str, list[int]] = defaultdict(list)
-    by_size: dict[int, list[str]] = defaultdict(list)
-    for index, (video, size) in enumerate(zip(manifest.videos, manifest.sizes, strict=True)):
-        path = str(video.path)
-        if size and path not in by_path:
-            by_size[size].append(path)
-        by_path[path].append(index)
-    candidates = [path for paths in by_size.values() if len(paths) > 1 for path in paths]
-    by_digest: dict[str, list[str]] = defaultdict(list)
-    for path, digest in _examine_files(DIGEST, candidates, effort):
-        if not isinstance(digest, Failure):
-            by_digest[digest].append(path)
-    for paths in by_digest.values():
-        first, *others = sorted(paths, key=lambda path: by_path[path][0])
-        original = manifest.videos[by_path[first][0]]
-        reason = f"same bytes as '{original.id}' ({original.split}, {manifest.classes[original.label]})"
-        yield from (_Fault(index, "duplicate", reason) for path in others for index in by_path[path])
+    paths = [str(video.path) for video in manifest.videos]
+    size_of = dict(zip(paths, manifest.sizes, strict=True))
+    counts = Counter(size_of.values())
+    candidates = [path for path, size in size_of.items() if size and counts[size] > 1]
+    digests = _examine_files(digest, candidates, effort)
+    first: dict[str, int] = {}
+    for index, path in enumerate(paths):
+        if path not in digests or isinstance(digests[path], Failure):
+            continue
+        original = first.setdefault(digests[path], index)
+        if paths[original] != path:
+            video = manifest.videos[original]
+            label = manifest.classes[video.label]
+            yield _Fault(index, "duplicate", f"same bytes as '{video.id}' ({video.split}, {label})")
 
 
-def _examine_files(kind: Kind, paths: Sequence[str], effort: Effort) -> Iterator[tuple[str, Any]]:
-    for index, result in examine(kind, [Subject(path) for path in paths], effort):
-        yield paths[index], result
+def _examine_files(work: Callable[[Subject], Any], paths: Iterable[str], effort: Effort) -> dict[str, Any]:
+    """Results by path, each file examined once."""
+    unique = list(dict.fromkeys(paths))
+    results = examine(work, [Subject(path) for path in unique], effort)
+    return {unique[index]: result for index, result in results}
 
 
 def _problem(manifest: Manifest, fault: _Fault) -> Problem:
-    video = manifest.videos[fault.index]
+    video = manifest.videos[fault.position]
     label = manifest.classes[video.label]
     return Problem(fault.problem, video.id, video.split, label, str(video.path), fault.reason)

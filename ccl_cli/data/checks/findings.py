@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from ccl_cli.data.checks import inspect
-from ccl_cli.data.checks.inspect import Inspection, Subject
+from ccl_cli.data.checks.inspect import Subject
 from ccl_cli.data.checks.pool import Failure, run_each
 from ccl_cli.errors import EnvironmentError_, Interrupted
 from ccl_cli.utils.files import changed_at
@@ -37,40 +36,24 @@ class Effort(NamedTuple):
     timeout: float
 
 
-class Kind(NamedTuple):
-    """One kind of examination.
-
-    Attributes:
-        name: In the store.
-        work: Called with a subject, in another process.
-        restore: Makes the result of its stored JSON value.
-    """
-
-    name: str
-    work: Callable[[Subject], Any]
-    restore: Callable[[Any], Any]
-
-
-INSPECT = Kind("inspect", inspect.inspect_video, lambda value: Inspection(*value))
-DECODE = Kind("decode", inspect.decode, lambda value: value)
-DIGEST = Kind("compare", inspect.digest, lambda value: value)
-
 ABSENT = Failure("there is no such file")
 
 
-def examine(kind: Kind, subjects: Sequence[Subject], effort: Effort) -> Iterator[tuple[int, Any]]:
+def examine(
+    work: Callable[[Subject], Any], subjects: Sequence[Subject], effort: Effort
+) -> Iterator[tuple[int, Any]]:
     """Examine subjects; results for files that have not changed since come from the store.
 
     A failure (a process died or took too long, the disk refused) is not stored: the next run tries again.
 
     Args:
-        kind: What to do.
+        work: A module-level function, called in other processes; its name is part of the key in the store.
         subjects: Files or stretches of them.
         effort: Resources.
 
     Yields:
-        The index of a subject and its result: :data:`ABSENT`, another :class:`Failure`, else what ``kind``
-        gives. Stored results come first, the others as they are ready.
+        The index of a subject and its result: :data:`ABSENT`, another :class:`Failure`, else what ``work``
+        returns, as a JSON value. Stored results come first, the others as they are ready.
 
     Raises:
         Interrupted: stopped by a signal; the results so far are stored.
@@ -80,26 +63,26 @@ def examine(kind: Kind, subjects: Sequence[Subject], effort: Effort) -> Iterator
     with _store() as store, handled_by(lambda number, frame: signals.append(number)):
         pending: dict[int, str] = {}
         for index, subject in enumerate(subjects):
-            key = _key(kind, subject)
+            key = _key(work, subject)
             value = key and store.execute("SELECT value FROM findings WHERE key = ?", (key,)).fetchone()
             if signals:
                 break
             if key is None:
                 yield index, ABSENT
             elif value:
-                yield index, kind.restore(json.loads(value[0]))
+                yield index, json.loads(value[0])
             else:
                 pending[index] = key
-        with Reporter(kind.name, len(subjects), len(subjects) - len(pending), unit="file") as reporter:
+        with Reporter(work.__name__, len(subjects), len(subjects) - len(pending), unit="file") as reporter:
             jobs = ((index, subjects[index]) for index in pending)
-            work = partial(_examine_one, kind.work)
-            for (index, _), result in run_each(jobs, work, **effort._asdict(), stopped=lambda: bool(signals)):
+            results = run_each(
+                jobs, partial(_examine_one, work), **effort._asdict(), stopped=lambda: bool(signals)
+            )
+            for (index, _), result in results:
                 if not isinstance(result, Failure):
-                    store.execute(
-                        "INSERT OR REPLACE INTO findings VALUES (?, ?)", (pending[index], json.dumps(result))
-                    )
+                    store.execute("INSERT OR REPLACE INTO findings VALUES (?, ?)", (pending[index], result))
                 reporter.advance()
-                yield index, result
+                yield index, result if isinstance(result, Failure) else json.loads(result)
             reporter.line()
     if signals:
         raise Interrupted(
@@ -108,17 +91,17 @@ def examine(kind: Kind, subjects: Sequence[Subject], effort: Effort) -> Iterator
         )
 
 
-def _examine_one(work: Callable[[Subject], Any], job: tuple[int, Subject]) -> Any:
-    return work(job[1])
+def _examine_one(work: Callable[[Subject], Any], job: tuple[int, Subject]) -> str:
+    return json.dumps(work(job[1]))
 
 
-def _key(kind: Kind, subject: Subject) -> str | None:
+def _key(work: Callable[[Subject], Any], subject: Subject) -> str | None:
     """The primary key of a result: a file that changes has another one. None where there is no file."""
     try:
         stat = os.stat(subject.path)  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
     except (OSError, ValueError):  # ValueError: a zero byte in the path
         return None
-    return json.dumps([kind.name, *subject, stat.st_size, changed_at(stat)])
+    return json.dumps([work.__name__, *subject, stat.st_size, changed_at(stat)])
 
 
 @contextmanager

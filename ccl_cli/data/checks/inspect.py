@@ -60,7 +60,7 @@ class Inspection(NamedTuple):
         return self.frames / self.seconds if self.seconds else 0.0
 
 
-def inspect_video(subject: Subject) -> Inspection:
+def inspect(subject: Subject) -> Inspection:
     """Index a video, and decode its sound up to the first sample that is not silence.
 
     Raises:

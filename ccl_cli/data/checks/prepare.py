@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,7 +16,6 @@ from ccl_cli.data.sources.manifest import header
 from ccl_cli.errors import DataError, EnvironmentError_, UsageError
 from ccl_cli.utils.download import FAILURES, Progress, download, fault, forbidden, reason
 
-_LARGEST = 100_000_000  # bytes of a published list
 _OTHER = "Name another file with --output."
 
 
@@ -102,22 +100,17 @@ def fetch_list(file: ListFile, place: Path, progress: Progress | None = None) ->
 
 def _unpack(archive: Path, file: ListFile, place: Path) -> None:
     """The text files of the folder in the archive, all at once."""
-    with TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as scratch:
-        folder = Path(scratch) / place.name
-        folder.mkdir()
-        try:
-            with zipfile.ZipFile(archive) as packed:
-                for name in filter(re.compile(r"(.*/)?[\w-]+\.txt").fullmatch, packed.namelist()):
-                    if packed.getinfo(name).file_size > _LARGEST:
-                        raise ValueError(f"'{name}' is too large for a list")
-                    (folder / Path(name).name).write_bytes(packed.read(name))
-        except (zipfile.BadZipFile, ValueError, EOFError, zlib.error) as error:
-            archive.unlink()
-            raise EnvironmentError_(
-                f"What {file.url} sends is no whole zip archive; it was thrown away.", "Try again."
-            ) from error
-        folder.replace(place)
-    archive.unlink()
+    try:
+        with TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as folder:
+            with zipfile.ZipFile(archive) as packed:  # it extracts nothing outside of the folder
+                packed.extractall(folder, [name for name in packed.namelist() if name.endswith(".txt")])
+            (Path(folder) / place.name).replace(place)
+    except (zipfile.BadZipFile, ValueError, EOFError, zlib.error) as error:
+        raise EnvironmentError_(
+            f"What {file.url} sends is no whole zip archive; it was thrown away.", "Try again."
+        ) from error
+    finally:
+        archive.unlink()
 
 
 def _not_fetched(file: ListFile, place: Path, why: str) -> EnvironmentError_:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccl_cli.data.checks import findings, inspect
+from ccl_cli.data.checks import inspect
 from ccl_cli.data.checks.check import COLUMNS, PROBLEMS, Problem, check
 from ccl_cli.data.checks.findings import Effort
 from ccl_cli.data.sources import load_data
@@ -97,8 +97,8 @@ def test_readable_videos_are_measured(folder):
     report = check(load_data(f"folder:{folder}"), EFFORT, frames=8)
     assert problems(report) == SHALLOW - {("short", "train/a/short")}
     frames = report.percentiles("train")["frames"]
-    assert (frames[0], frames[3], frames[-1]) == (8, 50, 50)
-    assert report.percentiles("train")["rate"] == pytest.approx([25] * 7, rel=0.1)
+    assert (frames[0], frames[50], frames[100]) == (8, 50, 50)
+    assert report.percentiles("train")["rate"][50] == pytest.approx(25, rel=0.1)
     assert report.sizes == {(96, 64): 5, (320, 240): 1}
     plain = json.loads(json.dumps(report.as_json()))
     assert set(plain) == {"data", "hash", "splits", "sizes", "problems"}
@@ -134,11 +134,11 @@ def _treacherous(subject):
         os.kill(os.getpid(), signal.SIGSEGV)
     if "trackless" in subject.path:
         time.sleep(600)
-    return inspect.inspect_video(subject)
+    return inspect.inspect(subject)
 
 
 def test_a_file_that_crashes_or_hangs_the_decoder_is_corrupt(folder, monkeypatch):
-    monkeypatch.setattr("ccl_cli.data.checks.check.INSPECT", findings.INSPECT._replace(work=_treacherous))
+    monkeypatch.setattr("ccl_cli.data.checks.check.inspect", _treacherous)
     report = check(load_data(f"folder:{folder}"), Effort(1, 2.5), frames=16)
     reasons = {each.id: each.reason for each in report.problems if each.problem == "corrupt"}
     assert reasons == {

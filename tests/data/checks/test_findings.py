@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from ccl_cli.data.checks import findings
-from ccl_cli.data.checks.findings import ABSENT, DIGEST, INSPECT, Effort, examine
-from ccl_cli.data.checks.inspect import Subject
+from ccl_cli.data.checks.findings import ABSENT, Effort, examine
+from ccl_cli.data.checks.inspect import Inspection, Subject, digest, inspect
 from ccl_cli.data.checks.pool import Failure
 from ccl_cli.errors import EnvironmentError_, Interrupted
 
@@ -29,7 +29,7 @@ def files(clips_folder, tmp_path) -> list[Subject]:
 def examined(monkeypatch):
     """The results of an examination, and the subjects that did not come from the store."""
 
-    def run(subjects, kind=INSPECT):
+    def run(subjects, work=inspect):
         fresh = []
         real = findings.run_each
 
@@ -40,7 +40,7 @@ def examined(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(findings, "run_each", run_each)
-            return dict(examine(kind, subjects, EFFORT)), fresh
+            return dict(examine(work, subjects, EFFORT)), fresh
 
     return run
 
@@ -48,7 +48,7 @@ def examined(monkeypatch):
 def test_a_stored_result_is_used_again(files, examined):
     results, fresh = examined(files)
     assert results[2] is ABSENT
-    assert [results[index].frames for index in (0, 1, 3, 4)] == [20] * 4
+    assert [Inspection(*results[index]).frames for index in (0, 1, 3, 4)] == [20] * 4
     assert fresh == [files[index] for index in (0, 1, 3, 4)]
     assert examined(files) == (results, [])
 
@@ -61,19 +61,19 @@ def test_another_file_stretch_or_kind_is_examined(files, examined):
     stretch = Subject(files[3].path, 0.0, 0.4)
     results, fresh = examined([*files[:2], stretch])
     assert fresh == [*files[:2], stretch]
-    assert results[2].frames == 10
-    assert examined(files[4:], DIGEST)[1] == files[4:]
+    assert Inspection(*results[2]).frames == 10
+    assert examined(files[4:], digest)[1] == files[4:]
 
 
 def test_a_fault_is_stored_and_a_failure_is_not(files, examined, monkeypatch):
     with open(files[0].path, "wb") as file:
         file.write(b"no video" * 9)
-    assert "not a complete media file" in examined(files[:1])[0][0].fault
+    assert "not a complete media file" in examined(files[:1])[0][0][0]
     assert examined(files[:1])[1] == []
     monkeypatch.setattr(findings, "run_each", lambda jobs, *_, **__: ((job, Failure("hung")) for job in jobs))
-    assert dict(examine(INSPECT, files[1:2], EFFORT)) == {0: Failure("hung")}
+    assert dict(examine(inspect, files[1:2], EFFORT)) == {0: Failure("hung")}
     monkeypatch.undo()
-    assert examined(files[1:2])[0][0].frames == 20
+    assert examined(files[1:2])[1] == files[1:2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -82,7 +82,7 @@ def test_results_before_a_signal_are_stored(files, examined, number):
     results = {}
 
     def interrupt():
-        for index, result in examine(INSPECT, files, EFFORT):
+        for index, result in examine(inspect, files, EFFORT):
             results[index] = result
             if result is not ABSENT:
                 signal.raise_signal(number)

@@ -6,7 +6,6 @@ import json
 import shutil
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -164,9 +163,3 @@ def test_nothing_is_fetched_against_the_users_will(server, tmp_path, monkeypatch
     with pytest.raises(EnvironmentError_, match=r"CCL_OFFLINE is set.*belong at"):
         fetch_list(listing(server), tmp_path / "list.csv")
     assert server.asked == []
-
-
-def test_a_place_that_cannot_be_written(server, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(EnvironmentError_, match="was not downloaded"):
-        fetch_list(listing(server), Path(tmp_path / "file" / "list.csv"))
