@@ -131,6 +131,7 @@ def test_a_set_without_problems_and_one_without_videos(folder):
 def _treacherous(subject):
     """What a file could do to the decoder."""
     if "short" in subject.path:
+        time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGSEGV)
     if "trackless" in subject.path:
         time.sleep(600)

@@ -16,6 +16,8 @@ from ccl_cli.errors import DataError, EnvironmentError_
 
 def work(job: tuple[str, int]) -> int:
     name, number = job
+    if name in ("crash", "exit"):
+        time.sleep(0.2)  # as decoders do, it dies some time after it has taken the job
     if name == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if name == "exit":
