@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import math
-import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import av
 import numpy as np
+from scipy.io import wavfile
 from torch import Tensor
 
 from ccl_cli.data.video.container import SCALING, SILENCE
@@ -246,9 +246,5 @@ def _to_16_bits(samples: Tensor) -> NDArray[np.int16]:
 
 def _wav(samples: NDArray[np.int16], rate: int) -> bytes:
     file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes(samples.astype("<i2").tobytes())
+    wavfile.write(file, rate, samples)
     return file.getvalue()
