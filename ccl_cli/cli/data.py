@@ -1,4 +1,4 @@
-"""``ccl data``: what there is, what you have of it, what is wrong with it, and what it is like."""
+"""``ccl data``: list, prepare, check, pack and measure data sets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccl_cli.cli import data_bench, data_info, data_pack, options
-from ccl_cli.cli import data_shown as shown
+from ccl_cli.cli import data_bench, data_info, data_output, data_pack, options
 from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins, examples, group, with_verbosity
 from ccl_cli.errors import DataError, PluginError, UsageError
 
@@ -28,13 +27,12 @@ app = group(
     "List, prepare, check, pack and measure data sets.",
     "ccl data ls",
     "ccl data prepare ucf51 --videos /data/UCF-101",
-    "ccl data verify folder:my_videos",
-    "ccl data stats manifest:ucf51.jsonl",
+    "ccl data check manifest:ucf51.jsonl",
     "ccl data pack ucf51 --output packed",
     "ccl data bench shards:packed",
 )
 
-Set = Annotated[
+DataSet = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
@@ -43,19 +41,24 @@ Set = Annotated[
         show_default=False,
     ),
 ]
+Frames = Annotated[
+    int | None,
+    typer.Option(min=1, help="Frames of a clip; default the recipe's.", rich_help_panel=DATA),
+]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that look; default one per core.", rich_help_panel=RUNTIME),
+    typer.Option(min=1, help="Processes; default one per core.", rich_help_panel=RUNTIME),
 ]
-Limit = Annotated[
+Timeout = Annotated[
     float | None,
     typer.Option(
         min=1,
         metavar="SECONDS",
-        help="Time for one file, after which it counts as unreadable; default 60, decoding whole files 600.",
+        help="Time for one file, after which it counts as corrupt; default 60, with --deep 600.",
         rich_help_panel=RUNTIME,
     ),
 ]
+Show = Annotated[int, typer.Option(min=0, help="Files to print of each problem.", rich_help_panel=OUTPUT)]
 
 
 @app.command("ls", epilog=examples("ccl data ls", "ccl data ls --json"))
@@ -65,16 +68,16 @@ def list_sources(as_json: options.AsJson = False) -> None:
     from ccl_cli import registry
     from ccl_cli.data.sources.about import about
 
-    found = []
+    sources = []
     for plugin in registry.plugins(registry.DATASETS):
         try:
-            found.append((plugin, about(registry.load(plugin))))
+            sources.append((plugin, about(registry.load(plugin))))
         except PluginError as error:
             _log.warning("%s", error.message)
     if as_json:
-        print(json.dumps([shown.as_json(plugin, said) for plugin, said in found]))
+        print(json.dumps([data_output.source_as_json(plugin, each) for plugin, each in sources]))
     else:
-        shown.sources(found)
+        data_output.print_sources(sources)
 
 
 @app.command(
@@ -88,7 +91,7 @@ def list_sources(as_json: options.AsJson = False) -> None:
 )
 @with_verbosity
 def prepare(
-    name: Set,
+    name: DataSet,
     videos: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where the videos are, in folders or not.", rich_help_panel=DATA),
@@ -108,72 +111,72 @@ def prepare(
         Path | None,
         typer.Option(metavar="FILE", help="The manifest; default NAME.jsonl here.", rich_help_panel=OUTPUT),
     ] = None,
+    frames: Frames = None,
+    show: Show = 5,
     workers: Workers = None,
-    limit: Limit = None,
+    timeout: Timeout = None,
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Look into every listed video that you have, count, and write a manifest.
+    """Check every listed video that you have, and write a manifest.
 
     Give the same command again to go on after an interruption. Videos are never downloaded.
     """
+    from ccl_cli.config.load import load_recipe
     from ccl_cli.config.spec import parse_data
     from ccl_cli.data.checks.prepare import prepare as run
 
     spec = _located(parse_data(name), videos, lists)
     manifest = _listed(spec, yes)
     path = output or Path(f"{_short_name(spec.kind, manifest.name)}.jsonl")
-    prepared = run(manifest, path, _effort(workers, limit))
+    report = run(manifest, path, _effort(workers, timeout), frames=frames or load_recipe().clip.frames)
     if as_json:
-        print(json.dumps(prepared.as_json()))
+        print(json.dumps({"manifest": str(path), **report.as_json()}))
     else:
-        shown.prepared(prepared, per_class)
+        data_output.print_report(report, show, per_class)
+        print(f"Use it with --data manifest:{path}")
 
 
 @app.command(
-    "verify",
+    "check",
     epilog=examples(
-        "ccl data verify ucf51",
-        "ccl data verify folder:my_videos --deep",
-        "ccl data verify manifest:ucf51.jsonl --output report.json",
+        "ccl data check ucf51 --per-class",
+        "ccl data check folder:my_videos --deep",
+        "ccl data check manifest:ucf51.jsonl --output report.json",
     ),
 )
 @with_verbosity
-def verify(
-    data: Set,
+def check(
+    data: DataSet,
     deep: Annotated[bool, typer.Option("--deep", help="Decode all frames and all sound.")] = False,
-    frames: Annotated[
-        int | None,
-        typer.Option(min=1, help="Frames of a window; default the recipe's clip.", rich_help_panel=DATA),
-    ] = None,
-    show: Annotated[
-        int, typer.Option(min=0, help="Files to print of each problem.", rich_help_panel=OUTPUT)
-    ] = 5,
+    frames: Frames = None,
+    show: Show = 5,
     output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write all of it as JSON.", rich_help_panel=OUTPUT),
     ] = None,
     workers: Workers = None,
-    limit: Limit = None,
+    timeout: Timeout = None,
+    per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find videos that are missing, corrupt, silent, without sound track, too short or there twice.
+    """Find missing, corrupt, silent, short and duplicate videos, and count and measure all of them.
 
     Exit code 4 if any is missing or corrupt. Give the same command again to go on after an interruption.
     """
     from ccl_cli.config.load import load_recipe
-    from ccl_cli.data.checks.verify import verify as run
+    from ccl_cli.data.checks.check import check as run
     from ccl_cli.data.sources import load_data
     from ccl_cli.utils.files import write_text
 
-    window = frames or load_recipe().clip.frames
-    report = run(load_data(data, ()), _effort(workers, limit, deep), frames=window, deep=deep)
+    clip_frames = frames or load_recipe().clip.frames
+    report = run(load_data(data, ()), _effort(workers, timeout, deep), frames=clip_frames, deep=deep)
     if output:
         write_text(output, json.dumps(report.as_json(), indent=1) + "\n")
     if as_json:
         print(json.dumps(report.as_json()))
     else:
-        shown.report(report, show)
+        data_output.print_report(report, show, per_class)
     if report.broken:
         raise DataError(
             f"{report.broken} of {len(report.manifest.videos)} videos are missing or corrupt.",
@@ -181,36 +184,16 @@ def verify(
         )
 
 
-@app.command("stats", epilog=examples("ccl data stats folder:my_videos", "ccl data stats ucf51 --per-class"))
-@with_verbosity
-def stats(
-    data: Set,
-    workers: Workers = None,
-    limit: Limit = None,
-    per_class: options.PerClass = False,
-    as_json: options.AsJson = False,
-) -> None:
-    """Count videos by split and class, and tell their lengths, sizes, frame rates and sound."""
-    from ccl_cli.data.checks.statistics import measure
-    from ccl_cli.data.sources import load_data
-
-    statistics = measure(load_data(data, ()), _effort(workers, limit))
-    if as_json:
-        print(json.dumps(statistics.as_json()))
-    else:
-        shown.statistics(statistics, per_class)
-
-
 app.command("info", epilog=examples(*data_info.EXAMPLES))(with_verbosity(data_info.info))
 app.command("pack", epilog=examples(*data_pack.EXAMPLES))(with_verbosity(data_pack.pack))
 app.command("bench", epilog=examples(*data_bench.EXAMPLES))(with_verbosity(data_bench.bench))
 
 
-def _effort(workers: int | None, limit: float | None, deep: bool = False) -> Effort:
+def _effort(workers: int | None, timeout: float | None, deep: bool = False) -> Effort:
     from ccl_cli.data.checks.findings import Effort
     from ccl_cli.data.clips.workers import cores
 
-    return Effort(workers or cores(), limit or (600.0 if deep else 60.0))
+    return Effort(workers or cores(), timeout or (600.0 if deep else 60.0))
 
 
 def _located(spec: Spec, videos: Path | None, lists: Path | None) -> Spec:

@@ -22,7 +22,7 @@ EXAMPLES = (
     "ccl data pack csv:kinetics.csv --output packed --short-side 256 --fps 15 --no-audio",
     "ccl train --recipe mine.yaml --data shards:packed",
 )
-_LARGEST = {"jpeg": (1, 95), "mp4": (0, 51)}
+_QUALITIES = {"jpeg": (1, 95), "mp4": (0, 51)}
 
 
 def pack(
@@ -86,7 +86,7 @@ def pack(
     from ccl_cli.data.shards.write import pack as run
 
     quality = QUALITY[form] if quality is None else quality
-    low, high = _LARGEST[form]
+    low, high = _QUALITIES[form]
     if not low <= quality <= high:
         raise UsageError(f"--quality must be {low} to {high} for --format {form}, not {quality}.")
     result = run(

@@ -153,7 +153,7 @@ class Manifest:
             if not self.split(name):
                 raise DataError(
                     f"The data set '{self.name}' has no videos in its {name} split.",
-                    "`ccl data stats` counts its splits; of a folder, ?test=0.25 holds some videos out.",
+                    "`ccl data check` counts its splits; of a folder, ?test=0.25 holds some videos out.",
                 )
         trained = {video.label for video in self.split("train")}
         unseen = sorted({video.label for video in self.split("test")} - trained) if trained else []

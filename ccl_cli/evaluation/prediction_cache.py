@@ -65,7 +65,7 @@ def cached_predictions(folder: Path, split: str) -> RunPredictions:
     videos = manifest.split(split)
     if not videos:
         raise DataError(
-            f"The data set '{manifest.name}' has no {split} split.", "`ccl data stats` counts its splits."
+            f"The data set '{manifest.name}' has no {split} split.", "`ccl data check` counts its splits."
         )
     sizes = [_ABSENT if size is None else size for size in (size_of(video.path) for video in videos)]
     header = CacheHeader(model=fingerprint(run.model), videos=_hash_rows(manifest, videos))

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.checks.crash_proof import Lost
 from ccl_cli.data.clips.transforms import eval_view
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video.video_writer import write_clip
-from ccl_cli.errors import CclError
 from ccl_cli.teachers import Preprocess
 
 CLIP = Clip(frames=4, size=64)
@@ -92,16 +90,11 @@ def single_frame(window: Window, number: int) -> Window:
     return single
 
 
-def preprocessed(job: tuple[bytes, Video]) -> Tensor | Lost | None:
+def preprocessed(job: tuple[bytes, Video]) -> Tensor | None:
     """The input that a pickled preprocessing makes of a video; runs in another process."""
-    packed, video = job
-    try:
-        preprocess: Preprocess = pickle.loads(packed)
-        return preprocess(evaluated(video))
-    except CclError:
-        raise
-    except Exception as error:
-        return Lost(f"{type(error).__name__}: {error}")
+    pickled, video = job
+    preprocess: Preprocess = pickle.loads(pickled)
+    return preprocess(evaluated(video))
 
 
 def _made(folder: Path, name: str, number: int, frames: int, loudness: float | None) -> Video:

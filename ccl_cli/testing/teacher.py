@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ccl_cli.config.spec import parse_model
-from ccl_cli.data.checks.crash_proof import Lost, run_each
+from ccl_cli.data.checks.pool import Failure, run_each
 from ccl_cli.data.manifest import Video
 from ccl_cli.teachers import Preprocess, Teacher, Views
 from ccl_cli.testing.clips import Clips, draw, evaluated, made_clips, preprocessed, single_frame
@@ -166,12 +166,12 @@ def _repr(trial: Trial) -> None:
 @check("evaluation", "pickling")
 def _another_process(trial: Trial) -> None:
     video = trial.videos[0]
-    [(_, there)] = run_each(
-        [(pickle.dumps(trial.preprocess), video)], preprocessed, workers=1, seconds=_SECONDS
+    [(_, value)] = run_each(
+        [(pickle.dumps(trial.preprocess), video)], preprocessed, workers=1, timeout=_SECONDS
     )
     expect(
-        not isinstance(there, Lost) and _same(trial.preprocess(evaluated(video)), there),
-        f"in a loader's process {there.reason if isinstance(there, Lost) else 'another input'}. "
+        not isinstance(value, Failure) and _same(trial.preprocess(evaluated(video)), value),
+        f"in a loader's process {value.reason if isinstance(value, Failure) else 'another input'}. "
         "Let it depend on its own settings only, not on what this process has set up.",
     )
 

@@ -82,19 +82,18 @@ def test_other_packages_sources_show_and_a_broken_one_costs_a_line(ccl, tmp_path
 
 
 def test_prepare_and_use(ccl, videos):
-    result = ccl("data", "prepare", "folder", "--videos", str(videos))
+    result = ccl("data", "prepare", "folder", "--videos", str(videos), "--frames", "8")
     assert result.code == 0
     lines = [line.split() for line in result.out.splitlines()]
-    assert ["videos", "train", "test"] in lines
-    assert ["listed", "12", "6"] in lines
-    assert ["no", "track", "2", "0"] in lines
+    #                  videos, with sound, missing, corrupt, silent, no track, short, duplicate, hours
+    assert ["train", "12", "8", "0", "0", "2", "2", "0", "0", "0.00"] in lines
     source = load_data(f"folder:{videos}")
-    assert f"set.jsonl: 18 videos, hash {source.hash}" in result.out
+    assert result.out.endswith(f"2 classes, hash {source.hash}\nUse it with --data manifest:set.jsonl\n")
     assert load_data("manifest:set.jsonl").hash == source.hash
     again = ccl("data", "prepare", f"folder:{videos}", "--json", "--output", "other/m.jsonl")
     plain = json.loads(again.out)
-    assert plain["totals"]["train"]["with sound"] == 8
-    assert plain["counts"]["train"]["right"]["silent"] == 1
+    assert plain["manifest"] == "other/m.jsonl"
+    assert plain["splits"]["train"]["classes"]["right"]["silent"] == 1
     assert Path("other/m.jsonl").read_bytes() == Path("set.jsonl").read_bytes()
 
 
@@ -102,7 +101,7 @@ def test_a_place_named_twice_and_an_option_that_is_unknown(ccl, videos):
     assert ccl("data", "prepare", f"folder:{videos}", "--videos", "other").code == 2
     assert ccl("data", "prepare", "folder", "--videos", str(videos), "--lists", "x").code == 3
     assert ccl("data", "prepare", "folder", "--videos", "absent").code == 4
-    assert ccl("data", "verify", "manifest:absent.jsonl").code == 4
+    assert ccl("data", "check", "manifest:absent.jsonl").code == 4
 
 
 @pytest.fixture
@@ -154,13 +153,13 @@ def _many(videos: Path, count: int) -> Path:
     return root
 
 
-def _known() -> int:
+def _stored() -> int:
     stores = list(Path(os.environ["CCL_HOME"]).glob("findings-*.sqlite"))
     if not stores:
         return 0
     with sqlite3.connect(stores[0], timeout=60) as store:
         try:
-            return store.execute("SELECT count(*) FROM found").fetchone()[0]
+            return store.execute("SELECT count(*) FROM findings WHERE key LIKE '[\"inspect\"%'").fetchone()[0]
         except sqlite3.OperationalError:
             return 0
         finally:
@@ -174,59 +173,50 @@ def test_an_interrupted_prepare_goes_on_and_ends_the_same(videos, monkeypatch, t
     root = _many(videos, 400)
     command = [sys.executable, "-m", "ccl_cli", "data", "prepare", f"folder:{root}", "--workers", "1"]
     process = subprocess.Popen([*command, "--output", "a.jsonl"], stderr=subprocess.PIPE, text=True)
-    while _known() < 30:
+    while _stored() < 30:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL)
     assert not list(tmp_path.glob("*.jsonl*"))
     assert not list(tmp_path.glob(".*jsonl*"))
     if number == signal.SIGTERM:
-        assert "Stopped by SIGTERM" in said
-        assert "The same command goes on." in said
-    kept = _known()
-    assert 30 <= kept < 400
+        assert "Stopped by SIGTERM" in error
+        assert "The same command goes on." in error
+    assert 30 <= _stored() < 400
     result = spawn("data", "prepare", f"folder:{root}", "--output", "a.jsonl")
     assert result.returncode == 0, result.stderr
-    assert _known() == 400
+    assert _stored() == 400
     monkeypatch.setenv("CCL_HOME", str(tmp_path / "fresh"))
     assert spawn("data", "prepare", f"folder:{root}", "--output", "b.jsonl").returncode == 0
     assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
 
 
-# ---- verify and stats
+# ---- check
 
 
-def test_verify_tells_notes_from_what_breaks_training(ccl, videos):
-    result = ccl("data", "verify", f"folder:{videos}", "--frames", "16", "--output", "r.json", "--show", "1")
+def test_check_tells_notes_from_what_breaks_training(ccl, videos):
+    result = ccl("data", "check", f"folder:{videos}", "--frames", "16", "--output", "r.json", "--show", "1")
     assert result.code == 0
-    assert "silent     " in result.out
     assert "silent     and 1 more" in result.out
-    assert {each["problem"] for each in json.loads(Path("r.json").read_text())["files"]} == {
-        "silent",
-        "no track",
-    }
-    assert (
-        ccl("data", "verify", f"folder:{videos}", "--frames", "21").out.count("frames, a window has 21") == 5
-    )
+    assert "48x48 (18)" in result.out
+    problems = json.loads(Path("r.json").read_text())["problems"]
+    assert {each["problem"] for each in problems} == {"silent", "no track"}
+    result = ccl("data", "check", f"folder:{videos}", "--frames", "21", "--per-class")
+    assert result.out.count("frames, a clip has 21") == 5
+    assert ["right", "train", "6", "4", "0", "0", "1", "1", "6", "0"] in [
+        line.split() for line in result.out.splitlines()
+    ]
     (videos / "train/right/4.mp4").write_bytes(b"x" * 999)
-    result = ccl("data", "verify", f"folder:{videos}", "--json")
+    result = ccl("data", "check", f"folder:{videos}", "--json")
     assert result.code == 4
     assert "1 of 18 videos are missing or corrupt" in result.err
-    assert json.loads(result.out)["counts"]["train"]["corrupt"] == 1
+    assert json.loads(result.out)["splits"]["train"]["counts"]["corrupt"] == 1
 
 
-def test_the_window_is_the_recipes(ccl, videos, monkeypatch, tmp_path):
+def test_the_clip_is_the_recipes(ccl, videos, monkeypatch, tmp_path):
     (tmp_path / "long.yaml").write_text("clip: {frames: 21}\n")
     monkeypatch.setenv("CCL_RECIPE", "long.yaml")
-    assert json.loads(ccl("data", "verify", f"folder:{videos}", "--json").out)["counts"]["test"]["short"] == 6
-
-
-def test_stats(ccl, videos):
-    plain = json.loads(ccl("data", "stats", f"folder:{videos}", "--json").out)
-    assert plain["splits"]["test"]["states"]["with sound"] == 6
-    assert plain["splits"]["train"]["percentiles"]["frames"]["50"] == 20
-    text = ccl("data", "stats", f"folder:{videos}", "--per-class").out
-    assert "48x48 (18)" in text
-    assert ["right", "train", "4", "1", "1", "0", "0"] in [line.split() for line in text.splitlines()]
+    plain = json.loads(ccl("data", "check", f"folder:{videos}", "--json").out)
+    assert plain["splits"]["test"]["counts"]["short"] == 6

@@ -121,7 +121,7 @@ def test_a_needed_split_must_not_be_empty(manifest):
     manifest.validate(["train", "val", "test"])
     only_test = replace(manifest, videos=manifest.split("test"))
     only_test.validate(["test"])
-    with pytest.raises(DataError, match=r"no videos in its train split\. `ccl data stats`"):
+    with pytest.raises(DataError, match=r"no videos in its train split\. `ccl data check`"):
         only_test.validate()
 
 

@@ -337,10 +337,9 @@ NAMES = [
 ]  # fmt: skip
 PRINTING = [
     "data prepare folder:set --output m.jsonl --workers 1 --per-class",
-    "data stats folder:set --workers 1 --per-class",
-    "data verify folder:set --workers 1",
-    "data stats csv:list.csv --workers 1",
-    "data stats folder:\x1b[31m",
+    "data check folder:set --workers 1 --per-class",
+    "data check csv:list.csv --workers 1",
+    "data check folder:\x1b[31m",
     "recipes show \x1b]0;pwned\x07",
     "eval \x1b]0;pwned\x07[/]",
     "\x1b]0;pwned\x07",

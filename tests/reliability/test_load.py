@@ -124,9 +124,9 @@ def test_a_large_manifest(tmp_path, capsys):
         assert again.hash == manifest.hash
         assert 0.05 < len(again.hold_out(0.1).split("val")) / len(again.split("train")) < 0.2
         assert {draw.row for batch in EpochSampler(rows, 64, 1) for draw in batch} == set(range(rows))
-        assert main(["data", "stats", f"manifest:{tmp_path / 'large.jsonl'}", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert sum(each["states"]["missing"] for each in found["splits"].values()) == rows
+        assert main(["data", "check", f"manifest:{tmp_path / 'large.jsonl'}", "--json"]) == 4
+    report = json.loads(capsys.readouterr().out)
+    assert sum(each["counts"]["missing"] for each in report["splits"].values()) == rows
 
 
 def test_many_runs_in_one_process(clips_folder, capsys):

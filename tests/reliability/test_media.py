@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from ccl_cli.config.recipe import Clip
+from ccl_cli.data.checks.check import check
 from ccl_cli.data.checks.findings import Effort
-from ccl_cli.data.checks.inspect import Subject, decode, look
-from ccl_cli.data.checks.verify import verify
+from ccl_cli.data.checks.inspect import Subject, decode, inspect
 from ccl_cli.data.clips.dataset import Sample, TrainingSet
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.clips.windows import SlidingWindows
@@ -71,7 +71,7 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
 def read(path: Path) -> bool:
     """Read a file in every way; whether training read it."""
     try:
-        fault = look(Subject(str(path))).fault
+        fault = inspect(Subject(str(path))).fault
     except DataError as error:  # FFmpeg calls the end of some files an error of the disk
         fault = error.message
     for reading in (lambda: decode(Subject(str(path))), lambda: read_frames(path, 0, 8, short_side=56)):
@@ -188,7 +188,7 @@ def test_ten_hours_take_no_more_memory_than_minutes(tmp_path):
             packet.pts, packet.dts, packet.duration = number, number, 1
             made.mux(packet)
     with bounded(60, megabytes=500):
-        frames = look(Subject(str(tmp_path / "long.mp4"))).frames
+        frames = inspect(Subject(str(tmp_path / "long.mp4"))).frames
         assert frames == 900_000
         read_frames(tmp_path / "long.mp4", frames // 2, 8, short_side=56)
 
@@ -204,9 +204,9 @@ def test_all_readers_call_the_same_files_unreadable(whole, tmp_path, caplog, see
         content = damage(whole[suffix], rng) if row % 2 else whole[suffix]
         (tmp_path / f"{row}.{suffix}").write_bytes(content + bytes([row]))  # no two are the same file
         videos.append(Video(str(row), tmp_path / f"{row}.{suffix}", row % 2, "train"))
-    report = verify(Manifest("mixed", ("a", "b"), tuple(videos)), Effort(2, 300.0), frames=1)
+    report = check(Manifest("mixed", ("a", "b"), tuple(videos)), Effort(2, 300.0), frames=1)
     corrupt = {int(each.id) for each in report.problems if each.problem == "corrupt"}
-    assert report.counts()["train"]["videos"] == 40
+    assert report.splits["train"]["videos"] == 40
     chunks = list(SlidingWindows(videos, CLIP, stride=8, chunk=8))
     assert Counter(row for chunk in chunks for row in chunk.finished) == Counter(range(40))
     unreadable = {row for chunk in chunks for row in chunk.unreadable}

@@ -53,7 +53,7 @@ def embed(
     with feature_file(output, student, precision) as file, closing(features):
         for feature in features:
             if feature.fault:
-                unreadable.tell(str(feature.video.path), feature.fault)
+                unreadable.add(str(feature.video.path), feature.fault)
             file.add(feature)
     print_path(output, as_json)
     unreadable.check()

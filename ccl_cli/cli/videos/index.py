@@ -68,7 +68,7 @@ def index(
         approximate=approximate,
         batch_size=batch_size,
         workers=workers,
-        on_unreadable=unreadable.tell,
+        on_unreadable=unreadable.add,
     )
     columns = ["library", "videos", "read", "unchanged", "gone"]
     counts = (update.videos, update.added, update.unchanged, update.removed)

@@ -81,7 +81,7 @@ def predict(
     ):
         for prediction in predictions:
             if prediction.fault:
-                unreadable.tell(prediction.path, prediction.fault)
+                unreadable.add(prediction.path, prediction.fault)
             write(prediction_record(prediction))
         for name, reason in raw.closed.items():
             write(unreadable_record(name, reason))

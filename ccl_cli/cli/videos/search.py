@@ -76,7 +76,7 @@ def search(
     )
     for answer in answers:
         if answer.fault:
-            unreadable.tell(answer.query, answer.fault)
+            unreadable.add(answer.query, answer.fault)
     if html:
         write_text(html, page(answers, index))
     print_result(

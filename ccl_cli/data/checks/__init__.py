@@ -1,1 +1,1 @@
-"""Is the data what one thinks? Every file inspected, and counted."""
+"""Checks of a data set: every file inspected, its problems listed and its statistics counted."""

@@ -33,8 +33,8 @@ class Subject(NamedTuple):
     end: float | None = None
 
 
-class Finding(NamedTuple):
-    """What a look at a subject tells.
+class Inspection(NamedTuple):
+    """Metadata of a subject, and what is wrong with it.
 
     Attributes:
         fault: Why it cannot be read; None where it can.
@@ -60,8 +60,8 @@ class Finding(NamedTuple):
         return self.frames / self.seconds if self.seconds else 0.0
 
 
-def look(subject: Subject) -> Finding:
-    """Index a video and listen until something is heard.
+def inspect(subject: Subject) -> Inspection:
+    """Index a video, and decode its sound up to the first sample that is not silence.
 
     Raises:
         DataError: the disk refuses, which says nothing of the file.
@@ -73,9 +73,9 @@ def look(subject: Subject) -> Finding:
     except DataError as error:
         if isinstance(error.__cause__, OSError):
             raise
-        return Finding(error.message.replace(f"'{subject.path}'", "it").rstrip("."))
+        return Inspection(error.message.replace(f"'{subject.path}'", "it").rstrip("."))
     seconds = info.time(first + count) - info.time(first)
-    return Finding(None, _cut_off(info), count, round(seconds, 4), info.width, info.height, sound)
+    return Inspection(None, _cut_off(info), count, round(seconds, 4), info.width, info.height, sound)
 
 
 def decode(subject: Subject) -> str | None:
@@ -103,8 +103,7 @@ def decode(subject: Subject) -> str | None:
             if packet is None:
                 break
             damaged[packet.stream.type] += _damaged(packet)
-    said = [f"damaged {kind} packets: {count}" for kind, count in damaged.items() if count]
-    return ", ".join(said) or None
+    return ", ".join(f"damaged {kind} packets: {count}" for kind, count in damaged.items() if count) or None
 
 
 def digest(subject: Subject) -> str:
@@ -133,16 +132,16 @@ def _sound(info: VideoMetadata, subject: Subject) -> SoundState:
         return "no track"
     start = info.audio.start if subject.start is None else max(info.audio.start, subject.start)
     end = info.audio.end if subject.end is None else min(info.audio.end, subject.end)
-    heard = False
+    any_frame = False
     with open_container(info.path) as container:
         audio = best_stream(container, "audio")
         for frame in decoded(audio, packets_of(container, audio)):
-            heard = True
+            any_frame = True
             at = start if frame.pts is None else frame.time - info.origin
             if at >= end:
                 break
             if at + frame.samples / frame.sample_rate > start and abs(channels(frame)).max() >= SILENCE:
                 return "present"
-    if not heard:
+    if not any_frame:
         raise DataError(f"The sound track of '{info.path}' cannot be decoded.")
     return "silent"

@@ -79,7 +79,7 @@ def _next(batches: Iterator[T], patience: float) -> T:
             if time.monotonic() > deadline:
                 raise EnvironmentError_(
                     f"The processes that read videos are stuck: no batch for {patience:g} s.",
-                    "`ccl data verify` names videos that hang; on a slow disk, lower --workers.",
+                    "`ccl data check` names videos that hang; on a slow disk, lower --workers.",
                 ) from error
 
 
@@ -95,7 +95,7 @@ def _loss(error: Exception, advice: str) -> EnvironmentError_:
         with suppress(RuntimeError):
             time.sleep(_SIGNAL_SECONDS)
     reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
-    hint = "If memory ran out, lower --workers; `ccl data verify` names videos that crash a decoder"
+    hint = "If memory ran out, lower --workers; `ccl data check` names videos that crash a decoder"
     return EnvironmentError_(
         f"The processes that read videos ended: {reason}", f"{hint}{'; ' if advice else ''}{advice}."
     )

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import math
-import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import av
 import numpy as np
+from scipy.io import wavfile
 from torch import Tensor
 
 from ccl_cli.data.video.container import SCALING, SILENCE
@@ -54,13 +54,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Source:
-    """What becomes one sample: a video, or the part of it that the rows of one split need.
+    """The source of one sample: a video, or the part of it that the rows of one split need.
 
     Attributes:
         key: Name of the sample.
         path: The video.
         split: Of its rows.
-        rows: The manifest's rows as plain values, for those who read the shard without us.
+        rows: The manifest's rows as plain values, for readers of the shard without ccl.
         start: Seconds where the first row begins; None: the video's start.
         end: Seconds where the last row ends; None: the video's end.
     """
@@ -125,7 +125,7 @@ def _selected(info: VideoMetadata, first: int, count: int, fps: float | None) ->
     return selected
 
 
-# -- pictures: what the record tells of them, and their bytes
+# -- pictures: their entry in the record, and their bytes
 
 
 def _jpegs(
@@ -221,7 +221,7 @@ def _picture(
 
 
 def _sound(source: Source, rate: int | None) -> tuple[dict[str, Any] | None, NDArray[np.int16]]:
-    """What the record tells of the sound, and its samples; none where there is no track or nothing in it."""
+    """The sound's entry in the record, and its samples; none where there is no track or only silence."""
     nothing = np.zeros(0, np.int16)
     track = open_video(source.path).metadata.audio
     if track is None:
@@ -246,9 +246,5 @@ def _to_16_bits(samples: Tensor) -> NDArray[np.int16]:
 
 def _wav(samples: NDArray[np.int16], rate: int) -> bytes:
     file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes(samples.astype("<i2").tobytes())
+    wavfile.write(file, rate, samples)
     return file.getvalue()

@@ -10,23 +10,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from ccl_cli.data.manifest import Manifest, Video, fault
 from ccl_cli.data.shards.encode import Encoded
-from ccl_cli.data.video.storage import RECORD, Location, Member, Packed, is_url, length, read_range
+from ccl_cli.data.video.shard_reader import Record
+from ccl_cli.data.video.storage import RECORD, Member, Packed, is_url, length, read_range
 from ccl_cli.errors import DataError
-from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path, write_text
-from ccl_cli.utils.json_text import fits
 
 INDEX = "index.json"
 FORMAT = "ccl-shards-1"
-# What a file of the right format and of senseless content makes Python say.
-_SENSELESS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
-_AT_ONCE = 16  # questions to a server
+_CONNECTIONS = 16  # to a server, at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,40 @@ class Sample:
     sound: str
 
 
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _ShardEntry(_Strict):
+    name: Annotated[str, Field(pattern=r"^[\w-]+\.tar$")]  # in the index's own folder
+    size: NonNegativeInt
+
+
+class _SampleEntry(_Strict):
+    shard: NonNegativeInt
+    key: str
+    members: list[tuple[str, NonNegativeInt, NonNegativeInt]]
+
+
+class _VideoEntry(_Strict):
+    id: str
+    label: int
+    split: str
+    start: float | None = None
+    end: float | None = None
+    sample: NonNegativeInt | None = None
+    unreadable: str = ""
+
+
+class _Index(_Strict):
+    format: Literal["ccl-shards-1"]
+    name: str
+    classes: list[str]
+    shards: list[_ShardEntry]
+    samples: list[_SampleEntry]
+    videos: list[_VideoEntry]
+
+
 def write_shard(path: Path, samples: Iterable[Encoded], limit: int) -> None:
     """Write samples until the shard holds at least ``limit`` bytes; it is whole or absent.
 
@@ -59,9 +92,8 @@ def write_shard(path: Path, samples: Iterable[Encoded], limit: int) -> None:
     with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
         for sample in samples:
             for suffix, data in sample.members.items():
-                entry = tarfile.TarInfo(
-                    f"{sample.key}.{suffix}"
-                )  # of nobody, at no time: always the same bytes
+                # Owner and time stay zero: the same samples give the same bytes.
+                entry = tarfile.TarInfo(f"{sample.key}.{suffix}")
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
             if tar.offset >= limit:
@@ -75,30 +107,27 @@ def read_shard(path: Path) -> list[Sample]:
         DataError: it is damaged.
     """
     members: dict[str, list[Member]] = {}
-    records: dict[str, Any] = {}
+    records: dict[str, Record] = {}
     try:
         end = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
             for entry in tar:
                 if not entry.isreg() or entry.issparse() or entry.offset_data + entry.size > end:
-                    raise ValueError(f"'{entry.name}' is no plain file, or a larger one than is there")
+                    raise ValueError(f"'{entry.name}' is no plain file, or is cut off")
                 key, _, suffix = entry.name.rpartition(".")
                 members.setdefault(key, []).append(Member(suffix, entry.offset_data, entry.size))
                 if suffix == RECORD and (file := tar.extractfile(entry)):
-                    records[key] = _summary(json_text.parse(file.read()))
-        return [Sample(key, tuple(places), **records[key]) for key, places in members.items()]
-    except (tarfile.TarError, *_SENSELESS) as error:
+                    records[key] = Record.model_validate_json(file.read())
+        return [_sample(key, tuple(each), records[key]) for key, each in members.items()]
+    except (tarfile.TarError, OSError, ValueError, LookupError, ArithmeticError) as error:
         raise DataError(f"The shard '{path}' is damaged.", "Delete it and pack again.") from error
 
 
-def _summary(record: Mapping[str, Any]) -> dict[str, Any]:
-    picture, sound = record["picture"], record["sound"]
-    return {
-        "rows": tuple(row["id"] for row in record["rows"]),
-        "sha256": record["sha256"],
-        "seconds": (picture["end_pts"] - picture["pts"][0]) * float(Fraction(*picture["time_base"])),
-        "sound": sound.get("state", "left out") if sound else "no track",
-    }
+def _sample(key: str, members: tuple[Member, ...], record: Record) -> Sample:
+    picture = record.picture
+    seconds = (picture.end_pts - picture.pts[0]) * float(Fraction(*picture.time_base))
+    sound = record.sound.state if record.sound else "no track"
+    return Sample(key, members, tuple(row.id for row in record.rows), record.sha256, seconds, sound)
 
 
 def shard_names(split: str) -> Iterator[str]:
@@ -145,13 +174,16 @@ def write_index(
     Raises:
         OSError: the disk refuses.
     """
-    samples: list[dict[str, Any]] = []
-    of_row: dict[str, int] = {}
-    for number, samples_of_shard in enumerate(shards.values()):
-        for sample in samples_of_shard:
-            of_row.update(dict.fromkeys(sample.rows, len(samples)))
-            entry = {"shard": number, "key": sample.key, "members": sample.members, "sha256": sample.sha256}
-            samples.append(entry)
+    samples = [
+        {"shard": number, "key": sample.key, "members": sample.members, "sha256": sample.sha256}
+        for number, of_shard in enumerate(shards.values())
+        for sample in of_shard
+    ]
+    sample_of_row = {
+        row: number
+        for number, sample in enumerate(chain.from_iterable(shards.values()))
+        for row in sample.rows
+    }
     index = {
         "format": FORMAT,
         "name": manifest.name,
@@ -160,13 +192,15 @@ def write_index(
         "classes": manifest.classes,
         "shards": [{"name": name, "size": (folder / name).stat().st_size} for name in shards],
         "samples": samples,
-        "videos": [_row(video, of_row, unreadable) for video in manifest.videos],
+        "videos": [
+            _row(video, sample_of_row.get(video.id), unreadable.get(video.id)) for video in manifest.videos
+        ],
     }
     write_text(folder / INDEX, json.dumps(index, separators=(",", ":")) + "\n")
 
 
 def read_manifest(location: str) -> Manifest:
-    """The manifest of a folder of shards, after a look at whether all of them are whole.
+    """The manifest of a folder of shards, after a check that all of them are whole.
 
     Args:
         location: Path or URL of the folder.
@@ -175,50 +209,34 @@ def read_manifest(location: str) -> Manifest:
         DataError: no index there, an unknown one, or shards that are not what it says.
         EnvironmentError_: the server cannot be reached, or cannot send parts of files.
     """
-    index = read_index(location)
-    try:
-        addresses = [_join(location, _plain(shard["name"])) for shard in index["shards"]]
-        sizes = [shard["size"] for shard in index["shards"]]
-        _check_sizes(addresses, sizes)
-        if not fits(index, {"name": str, "classes": [str]}):
-            raise ValueError("no name or no classes")
-        samples = [_sample(each, addresses, sizes) for each in index["samples"]]
-        classes = tuple(index["classes"])
-        videos = tuple(_video(row, samples, location, len(classes)) for row in index["videos"])
-        return Manifest(index["name"], classes, videos)
-    except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
-        raise _unknown(location) from error
-
-
-def read_index(location: str) -> dict[str, Any]:
-    """The index of a folder of shards; errors as in :func:`read_manifest`."""
     if not is_url(location) and not (Path(location) / INDEX).is_file():
         raise DataError(
             f"'{location}' holds no {INDEX}.",
             "Make the shards with `ccl data pack`; if that was interrupted, run it again to finish.",
         )
+    address = _join(location, INDEX)
+    text = read_range(address, 0, length(address))
     try:
-        address = _join(location, INDEX)
-        index: dict[str, Any] = json_text.parse(read_range(address, 0, length(address)))
-        if index["format"] != FORMAT:
-            raise ValueError("another format")
-        return index
-    except (ValueError, KeyError, TypeError) as error:
-        raise _unknown(location) from error
-
-
-def _unknown(location: str) -> DataError:
-    return DataError(f"The {INDEX} of '{location}' is not one of '{FORMAT}'.", "Pack the set with this ccl.")
+        index = _Index.model_validate_json(text)
+        addresses = [_join(location, shard.name) for shard in index.shards]
+        samples = [_packed(sample, index.shards, addresses) for sample in index.samples]
+        videos = tuple(_video(row, samples, location, len(index.classes)) for row in index.videos)
+    except (ValueError, IndexError) as error:
+        raise DataError(
+            f"The {INDEX} of '{location}' is not one of '{FORMAT}'.", "Pack the set with this ccl."
+        ) from error
+    _check_sizes(addresses, [shard.size for shard in index.shards])
+    return Manifest(index.name, tuple(index.classes), videos)
 
 
 def _check_sizes(addresses: Sequence[str], sizes: Sequence[int]) -> None:
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
         lengths = list(pool.map(length, addresses))
-    for address, size, there in zip(addresses, sizes, lengths, strict=True):
-        if size != there:
-            what = "is cut off" if there < size else "is another one than the index describes"
+    for address, size, actual in zip(addresses, sizes, lengths, strict=True):
+        if size != actual:
+            state = "is cut off" if actual < size else "is another one than the index describes"
             raise DataError(
-                f"The shard '{address}' {what}: it has {there:,} bytes, the index says {size:,}.",
+                f"The shard '{address}' {state}: it has {actual:,} bytes, the index says {size:,}.",
                 "Copy or pack the set again.",
             )
     if addresses and sizes[0]:
@@ -229,38 +247,25 @@ def _join(location: str, name: str) -> str:
     return f"{location.rstrip('/')}/{name}" if is_url(location) else str(Path(location) / name)
 
 
-def _plain(name: str) -> str:
-    """The name itself, if it is that of a file in the index's own folder."""
-    if name != Path(name).name:
-        raise ValueError(name)
-    return name
+def _packed(sample: _SampleEntry, shards: Sequence[_ShardEntry], addresses: Sequence[str]) -> Packed:
+    members = tuple(Member(*member) for member in sample.members)
+    if any(member.offset + member.size > shards[sample.shard].size for member in members):
+        raise ValueError(f"'{sample.key}' lies outside of its shard")
+    return Packed(addresses[sample.shard], sample.key, members)
 
 
-def _sample(each: dict[str, Any], addresses: Sequence[str], sizes: Sequence[int]) -> Packed:
-    if type(each["shard"]) is not int:
-        raise ValueError("a shard must be named by its number")
-    shard, members = each["shard"], tuple(Member(*one) for one in each["members"])
-    within = all(0 <= one.offset <= one.offset + one.size <= sizes[shard] for one in members)
-    if shard < 0 or not within:
-        raise ValueError(f"outside of the shard: {each['key']}")
-    return Packed(addresses[shard], each["key"], members)
+def _row(video: Video, sample: int | None, reason: str | None) -> dict[str, Any]:
+    row = {"id": video.id, "label": video.label, "split": video.split, "start": video.start, "end": video.end}
+    row |= {"sample": sample, "unreadable": reason}
+    return {key: value for key, value in row.items() if value is not None}
 
 
-def _row(video: Video, of_row: Mapping[str, int], unreadable: Mapping[str, str]) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": video.id, "label": video.label, "split": video.split}
-    row |= {key: at for key, at in (("start", video.start), ("end", video.end)) if at is not None}
-    if video.id in of_row:
-        return row | {"sample": of_row[video.id]}
-    return row | {"unreadable": unreadable[video.id]}
-
-
-def _video(row: dict[str, Any], samples: Sequence[Packed], location: str, classes: int) -> Video:
-    path: Location
-    if "sample" in row:
-        path = samples[row["sample"]]
+def _video(row: _VideoEntry, samples: Sequence[Packed], location: str, classes: int) -> Video:
+    if row.sample is None:
+        path = Packed(location, row.id, reason=f"'{row.id}' is not in the shards: {row.unreadable}")
     else:
-        path = Packed(location, row["id"], reason=f"'{row['id']}' is not in the shards: {row['unreadable']}")
-    video = Video(row["id"], path, row["label"], row["split"], row.get("start"), row.get("end"))
-    if wrong := fault(video, classes):
-        raise ValueError(wrong)
+        path = samples[row.sample]
+    video = Video(row.id, path, row.label, row.split, row.start, row.end)
+    if reason := fault(video, classes):
+        raise ValueError(reason)
     return video

@@ -1,4 +1,4 @@
-"""A data set re-encoded into shards: in several processes, in order, from where it stopped before."""
+"""Pack a data set into shards, in several processes; an interruption costs the unfinished shard only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -32,7 +32,7 @@ from ccl_cli.utils.files import hold, remove_leftovers
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import stopping_here
 
-_PATIENCE = 3600.0  # seconds for one video
+_TIMEOUT = 3600.0  # seconds for one video
 
 
 def pack(
@@ -46,8 +46,8 @@ def pack(
 ) -> dict[str, Any]:
     """Pack a data set, or finish what was interrupted.
 
-    The same videos and settings give the same bytes, whatever the number of processes. A shard that is
-    finished is never made again, and one that is not is never seen.
+    The same videos and settings give the same bytes, whatever the number of processes. Finished shards are
+    kept, and an unfinished one is never visible.
 
     Args:
         data: The data set, as after ``--data``.
@@ -66,17 +66,17 @@ def pack(
         Interrupted: stopped by a signal; the finished shards are kept.
     """
     manifest = load_data(data, need=())
-    made = {**asdict(settings), "shard_size": shard_size}
+    options = {**asdict(settings), "shard_size": shard_size}
     try:
         with (
             hold(output / ".lock", f"Another process packs into '{output}'.", "Wait for it to end."),
             stopping_here("; finished shards are kept.", "Run the same command again to go on."),
         ):
             remove_leftovers(output)
-            claim_folder(output, json.dumps({"format": FORMAT, "videos": manifest.hash, **made}), "shards")
+            claim_folder(output, json.dumps({"format": FORMAT, "videos": manifest.hash, **options}), "shards")
             work = _Packing(manifest, output, shard_size, max_unreadable)
             work.run(settings, workers)
-            write_index(output, manifest, made, work.shards, work.unreadable)
+            write_index(output, manifest, options, work.shards, work.unreadable)
     except OSError as error:
         raise EnvironmentError_(
             f"Cannot write shards to '{output}': {error.strerror or error}.",
@@ -86,7 +86,7 @@ def pack(
 
 
 class _Packing:
-    """The state of one folder: what is finished, and what cannot be read."""
+    """The state of one folder: its finished shards, and the videos that cannot be read."""
 
     def __init__(self, manifest: Manifest, output: Path, shard_size: int, limit: float) -> None:
         self.manifest, self.output, self.shard_size, self.limit = manifest, output, shard_size, limit
@@ -139,14 +139,14 @@ class _Packing:
     def _encoded(
         self, todo: Sequence[Source], settings: Settings, workers: int, reporter: Reporter
     ) -> Iterator[Encoded]:
-        """What can be read of the sources, in their order."""
+        """The readable sources, encoded, in their order."""
         encoded = read_batches(
             _Sources(todo, settings),
             workers,
             batch_size=None,
             modules=[__name__],
             advice="run the same command again to go on",
-            patience=_PATIENCE,
+            patience=_TIMEOUT,
             prefetch=2,  # long videos are large: few wait to be written
         )
         size = 0
@@ -155,28 +155,24 @@ class _Packing:
                 size += sum(map(len, sample.members.values()))
                 yield sample
             else:
-                self._leave_out(source, sample.error)
+                self._leave_out(source, sample)
             reporter.advance(text=f"{size / 1e6:.0f} MB")
 
-    def _leave_out(self, source: Source, error: DataError) -> None:
-        self.unreadable |= {row["id"]: error.message for row in source.rows}
+    def _leave_out(self, source: Source, reason: str) -> None:
+        self.unreadable |= {row["id"]: reason for row in source.rows}
         failed = self.failed[source.split]
         failed += [Video(row["id"], source.path, row["label"], source.split) for row in source.rows]
         try:
             check_unreadable(len(failed), self.manifest, source.split, self.limit, failed)
         except DataError as too_many:
             advice = "Fix them, or raise the limit with --max-unreadable; they will count as missing."
-            raise DataError(f"{too_many.message} The last: {error.message}", advice) from error
+            raise DataError(f"{too_many.message} The last: {reason}", advice) from too_many
 
 
-class _Failed(NamedTuple):
-    error: DataError
+class _Sources(Dataset[Encoded | str | CclError]):
+    """Encodes in the workers. A video that cannot be packed gives a reason, so that the others still are.
 
-
-class _Sources(Dataset[Encoded | _Failed | CclError]):
-    """Encodes in the workers; errors are returned, not raised: a loader would turn them into tracebacks.
-
-    Whatever an odd file makes a library say, it costs that file alone: the others can still be packed.
+    An error that must end the run is returned, not raised: a loader would turn it into a traceback.
     """
 
     def __init__(self, sources: Sequence[Source], settings: Settings) -> None:
@@ -185,17 +181,16 @@ class _Sources(Dataset[Encoded | _Failed | CclError]):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> Encoded | _Failed | CclError:
+    def __getitem__(self, index: int) -> Encoded | str | CclError:
         source = self.sources[index]
         try:
             return encode(source, self.settings)
         except DataError as error:
-            return _Failed(error)
+            return error.message
         except CclError as error:
             return error
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            return _Failed(DataError(f"'{source.path}' cannot be packed: {reason}."))
+            return f"'{source.path}' cannot be packed: {type(error).__name__}: {error}."
 
 
 def _sources(manifest: Manifest) -> list[Source]:

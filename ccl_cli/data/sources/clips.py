@@ -6,11 +6,9 @@ clips are silent and some have no sound track at all.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,11 +18,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ccl_cli.data.manifest import Manifest
-from ccl_cli.data.sources import folder
 from ccl_cli.data.sources.about import described
-from ccl_cli.data.video.video_writer import claim_folder, write_clip
-from ccl_cli.errors import EnvironmentError_
-from ccl_cli.utils.paths import cache_dir
+from ccl_cli.data.sources.generated import generate
+from ccl_cli.data.video.video_writer import write_clip
 
 Floats = NDArray[np.floating[Any]]
 Motion = Callable[[Floats], tuple[Any, Any, Any]]
@@ -71,28 +67,24 @@ def load(
         DataError: a folder with other content.
         EnvironmentError_: no room on the disk.
     """
-    options = {"classes": classes, "per_class": per_class, "size": size, "seconds": seconds, "seed": seed}
-    stamp = json.dumps({"format": "ccl-clips-2", **options})
-    key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
-    root = Path(location).expanduser() if location else cache_dir() / "clips" / key
-    try:
-        claim_folder(root, stamp)
-        for part, count in ("train", per_class), ("test", max(1, per_class // 2)):
-            for label, index in product(range(classes), range(count)):
-                name = list(_MOTIONS)[label]
-                path = root / part / name / f"{name}_{index:03}.mp4"
-                if not path.is_file():  # one that is there is whole
-                    rng = np.random.default_rng([seed, label, index, part == "test"])
-                    _write(path, label, _SOUNDS[(label + index) % len(_SOUNDS)], size, seconds, rng)
-    except OSError as error:
-        raise EnvironmentError_(
-            f"Cannot write clips to '{root}': {error.strerror or error}.",
-            "Make room, or name another folder; the clips that are done are kept.",
-        ) from error
-    return replace(folder.load(str(root)), name="clips")
+    settings = {"classes": classes, "per_class": per_class, "size": size, "seconds": seconds, "seed": seed}
+    writers = {}
+    for part, count in ("train", per_class), ("test", max(1, per_class // 2)):
+        for label, index in product(range(classes), range(count)):
+            name = list(_MOTIONS)[label]
+            writers[f"{part}/{name}/{name}_{index:03}.mp4"] = partial(
+                _write,
+                label=label,
+                kind=_SOUNDS[(label + index) % len(_SOUNDS)],
+                size=size,
+                seconds=seconds,
+                seed=[seed, label, index, part == "test"],
+            )
+    return generate(location, "clips", {"format": "ccl-clips-2", **settings}, writers)
 
 
-def _write(path: Path, label: int, kind: str, size: int, seconds: float, rng: np.random.Generator) -> None:
+def _write(path: Path, *, label: int, kind: str, size: int, seconds: float, seed: Sequence[int]) -> None:
+    rng = np.random.default_rng(seed)
     frames = _render(list(_MOTIONS.values())[label], round(seconds * FPS), size, rng)
     write_clip(path, frames, FPS, _sound(kind, label, len(frames) / FPS, rng), RATE)
 

@@ -33,7 +33,7 @@ def load(location: str, *, root: str | None = None) -> Manifest:
     then = header(path).get("hash")
     if then and then != manifest.hash:
         _log.warning(
-            "'%s': the videos are not what they were (hash %s, now %s); `ccl data prepare` looks again.",
+            "'%s': the videos are not what they were (hash %s, now %s); run `ccl data prepare` again.",
             path,
             then,
             manifest.hash,

@@ -29,31 +29,21 @@ those of each split.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import multiprocessing
-import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from ccl_cli.data.clips.workers import cores
 from ccl_cli.data.manifest import SPLITS, Manifest
-from ccl_cli.data.sources import folder, world
+from ccl_cli.data.sources import world
 from ccl_cli.data.sources.about import described
-from ccl_cli.data.video.video_writer import claim_folder, write_clip
-from ccl_cli.errors import EnvironmentError_, RecipeError
-from ccl_cli.utils.paths import cache_dir
+from ccl_cli.data.sources.generated import generate
+from ccl_cli.data.video.video_writer import write_clip
+from ccl_cli.errors import RecipeError
 
 Labels = Literal["actions", "objects", "sounds"]
 Count = Annotated[int, Field(ge=1)]
@@ -73,8 +63,6 @@ _MOTIONS = (
     *("left", "grow", "up-right", "shake"),
     *("up", "shrink", "counterclockwise", "down-right"),
 )
-_FEW = 32  # files that are written before other processes would have started
-_log = logging.getLogger("ccl")
 
 
 @dataclass(frozen=True)
@@ -141,6 +129,11 @@ class ClipName:
     split: str
     label: int
     number: int
+
+    def path(self, settings: World) -> str:
+        """Its file, relative to the set's folder."""
+        name = settings.names()[self.label]
+        return f"{self.split}/{name}/{name}_{self.number:03}.mp4"
 
 
 @described(
@@ -214,111 +207,42 @@ def load(
         frames=frames,
         seed=seed,
     )
-    stamp = json.dumps({"format": "ccl-synthetic-5", **asdict(settings)})
-    key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
-    root = Path(location).expanduser() if location else cache_dir() / "synthetic" / f"{labels}-{key}"
-    try:
-        claim_folder(root, stamp)
-        _write_missing(root, settings)
-    except OSError as error:
-        raise EnvironmentError_(
-            f"Cannot write clips to '{root}': {error.strerror or error}.",
-            "Make room, or name another folder; the clips that are done are kept.",
-        ) from error
     # What is fitted to a label space is filed under its name.
     name = "synthetic" if labels == "actions" else f"synthetic-{labels}"
-    return replace(folder.load(str(root)), name=name)
+    writers = {clip.path(settings): partial(_write, settings, clip) for clip in settings.clip_names()}
+    return generate(location, name, {"format": "ccl-synthetic-5", **asdict(settings)}, writers)
 
 
 # -- writing
 
 
-def _write_missing(root: Path, settings: World) -> None:
-    missing = _missing(root, settings)
-    processes = min(cores(), len(missing) // _FEW)
-    if processes > 1 and _spawnable():
-        try:
-            _write_together(root, settings, missing, processes)
-        except BrokenProcessPool:
-            _log.warning("The processes that write clips ended; this one goes on alone.")
-    if missing := _missing(root, settings):
-        _images.update({part: world.digits(part) for part in world.PARTS})
-        for name in missing:
-            _write(root, settings, name)
-
-
-def _missing(root: Path, settings: World) -> list[ClipName]:
-    # A file that is there is whole.
-    return [name for name in settings.clip_names() if not _path(root, settings, name).is_file()]
-
-
-def _spawnable() -> bool:
-    """Whether new processes can import the main module, as multiprocessing has them do."""
-    main = sys.modules["__main__"]
-    named, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-    return bool(named) or file is None or Path(file).is_file()  # a script from stdin is '<stdin>'
-
-
-def _write_together(root: Path, settings: World, names: Sequence[ClipName], processes: int) -> None:
-    with TemporaryDirectory() as folder:
-        # Importing scikit-learn takes each process longer than writing a hundred clips. The digits go through
-        # a file: more than a pipe holds would wait for ever for a process that failed to start.
-        path = Path(folder) / "digits.npz"
-        digits: dict[str, Any] = {
-            f"{part}/{digit}": each for part in world.PARTS for digit, each in enumerate(world.digits(part))
-        }
-        np.savez(path, **digits)
-        # Spawned: a server to fork from would lack what the readers of the clips want of it later on.
-        spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=(path,))
-        try:
-            for _ in pool.map(partial(_write, root, settings), names, chunksize=8):
-                pass
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_images: dict[str, tuple[world.Floats, ...]] = {}  # of each part, by digit
-
-
-def _begin(digits: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the process that asked
-    with np.load(digits) as file:
-        _images.update({part: tuple(file[f"{part}/{digit}"] for digit in range(10)) for part in world.PARTS})
-
-
-def _path(root: Path, settings: World, name: ClipName) -> Path:
-    label = settings.names()[name.label]
-    return root / name.split / label / f"{label}_{name.number:03}.mp4"
-
-
-def _write(root: Path, settings: World, name: ClipName) -> None:
+def _write(settings: World, name: ClipName, path: Path) -> None:
     for_teachers = settings.labels != "actions"
     part = f"teacher-{name.split}".replace("-val", "-train") if for_teachers else name.split
-    looks, sounds = (_generator(settings, name, stream) for stream in (0, 1))
+    picture_rng, sound_rng = (_generator(settings, name, stream) for stream in (0, 1))
     # An object's clip is a slide show: other pictures of it, in other places.
     slides = settings.labels == "objects"
     whole = np.linspace(-0.5, 0.5, settings.frames)
-    moments = list(looks.uniform(-0.5, 0.5, (settings.frames, 1))) if slides else [whole]
-    shown = [
+    moments = list(picture_rng.uniform(-0.5, 0.5, (settings.frames, 1))) if slides else [whole]
+    parts = [
         world.render(
-            *_subject(settings, name, looks),
-            _images[part],
+            *_subject(settings, name, picture_rng),
+            world.digits(part),
             times=times,
             size=settings.size,
             noise=settings.noise,
             distractors=settings.distractors,
             jitter=settings.jitter,
-            rng=looks,
+            rng=picture_rng,
         )
         for times in moments
     ]
-    pictures = np.concatenate(shown)
-    write_clip(_path(root, settings, name), pictures, FPS, _sound(settings, name, sounds), world.RATE)
+    pictures = np.concatenate(parts)
+    write_clip(path, pictures, FPS, _sound(settings, name, sound_rng), world.RATE)
 
 
 def _generator(settings: World, name: ClipName, stream: int) -> np.random.Generator:
-    """Random numbers of one clip's looks or sounds, whatever other clips there are."""
+    """Random numbers of one clip's picture or sound, whatever other clips there are."""
     digit, motion = settings.subject(name) if settings.labels == "actions" else (name.label, "right")
     labels, split = _LABELS.index(settings.labels), SPLITS.index(name.split)
     return np.random.default_rng(

@@ -58,11 +58,20 @@ class _Sound(_Strict):
     start: float
     end: float
     rate: int | None = None
+    state: str = "left out"
 
 
-class _Record(_Strict):
+class _Row(_Strict):
+    id: str
+
+
+class Record(_Strict):
+    """The record of a sample, as far as it is read."""
+
     format: str
     key: str
+    rows: list[_Row]
+    sha256: str
     short_side: int | None = None
     picture: _Picture
     sound: _Sound | None = None
@@ -78,7 +87,7 @@ class ShardReader:
     def __init__(self, location: Packed) -> None:
         self.location = location
         try:
-            record = _Record.model_validate_json(location.read(RECORD))
+            record = Record.model_validate_json(location.read(RECORD))
             if (record.format, record.key) != (FORMAT, location.key):
                 raise ValueError("the record of another video")
             self.metadata, self._offsets = _metadata(location, record)
@@ -151,7 +160,7 @@ class ShardReader:
         return open_container(self.location, cast(BinaryIO, buffered))
 
 
-def _metadata(location: Packed, record: _Record) -> tuple[VideoMetadata, NDArray[np.int64] | None]:
+def _metadata(location: Packed, record: Record) -> tuple[VideoMetadata, NDArray[np.int64] | None]:
     """Metadata, and [N + 1] int64 where each JPEG begins and the last one ends, if frames are packed so.
 
     Raises:

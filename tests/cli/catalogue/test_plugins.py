@@ -170,7 +170,7 @@ def test_a_broken_command_is_listed_and_fails_alone(ccl):
         "plugins new method mine",
         "data ls",
         "data info folder",
-        "data stats clips?classes=2&per_class=1&size=36&seconds=0.2",
+        "data check clips?classes=2&per_class=1&size=36&seconds=0.2",
         "teachers ls",
         "teachers info audio:small",
         "teachers pull audio:small",

@@ -6,12 +6,12 @@ import json
 import shutil
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from ccl_cli.data.checks.check import PROBLEMS
 from ccl_cli.data.checks.findings import Effort
-from ccl_cli.data.checks.prepare import COLUMNS, fetch_list, prepare
+from ccl_cli.data.checks.prepare import fetch_list, prepare
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.about import ListFile
@@ -32,61 +32,54 @@ def listed(clips_folder, tmp_path) -> Manifest:
     return manifest
 
 
-def test_everything_that_is_listed_is_counted(listed, tmp_path):
-    done = prepare(listed, tmp_path / "m.jsonl", EFFORT)
-    numbers = {
-        split: {name: tuple(row.values()) for name, row in rows.items()}
-        for split, rows in done.counts.items()
-    }
-    #                    listed, missing, found, unreadable, readable, sound, silent, no track
-    assert numbers == {
-        "train": {"down": (6, 0, 6, 0, 6, 4, 1, 1), "right": (6, 1, 5, 0, 5, 3, 1, 1)},
-        "test": {"down": (3, 0, 3, 1, 2, 2, 0, 0), "right": (3, 0, 3, 0, 3, 3, 0, 0)},
-    }
-    assert tuple(done.totals()["train"].values()) == (12, 1, 11, 0, 11, 7, 2, 2)
-    assert done.unreadable == {"test/down/2": "it is empty (0 bytes)"}
-    assert tuple(done.counts["train"]["down"]) == COLUMNS
-
-
 def test_the_manifest_is_its_source(listed, tmp_path):
     path = tmp_path / "m.jsonl"
-    done = prepare(listed, path, EFFORT)
+    report = prepare(listed, path, EFFORT, frames=8)
+    assert {problem: report.splits["train"][problem] for problem in PROBLEMS[:4]} == {
+        "missing": 1,
+        "corrupt": 0,
+        "silent": 2,
+        "no track": 2,
+    }
+    assert [(each.id, each.reason) for each in report.problems if each.problem == "corrupt"] == [
+        ("test/down/2", "it is empty (0 bytes)")
+    ]
     fresh = replace(listed)
     loaded = load_data(f"manifest:{path}")
     assert (loaded, loaded.hash) == (fresh, fresh.hash)
     assert [video.id for video in loaded.missing("train")] == ["train/right/5"]
     header = json.loads(path.read_text().splitlines()[0])
-    assert (header["hash"], header["counts"], header["root"]) == (fresh.hash, done.counts, f"{tmp_path}/set")
+    assert (header["hash"], header["root"]) == (fresh.hash, f"{tmp_path}/set")
 
 
 def test_stretches_are_videos(listed, tmp_path):
     table = tmp_path / "t.csv"
     path = next(video.path for video in listed.videos if video.id == "train/down/4")
     table.write_text(f"path,label,start,end\n{path},a,0,0.4\n{path},b,0.4,0.8\n{path},b,30,40\n")
-    done = prepare(load_data(f"csv:{table}"), tmp_path / "m.jsonl", EFFORT)
-    assert [row["readable"] for row in done.counts["train"].values()] == [1, 1]
-    assert "lies outside it" in done.unreadable[next(iter(done.unreadable))]
+    report = prepare(load_data(f"csv:{table}"), tmp_path / "m.jsonl", EFFORT, frames=8)
+    assert [row["with sound"] for row in report.classes["train"].values()] == [1, 1]
+    assert "lies outside it" in report.problems[0].reason
     assert load_data(f"manifest:{tmp_path}/m.jsonl").videos == load_data(f"csv:{table}").videos
 
 
 def test_it_replaces_its_own_manifest_and_nothing_else(listed, tmp_path):
     path = tmp_path / "m.jsonl"
-    prepare(listed, path, EFFORT)
+    prepare(listed, path, EFFORT, frames=8)
     first = path.read_bytes()
-    prepare(listed, path, EFFORT)
+    prepare(listed, path, EFFORT, frames=8)
     assert path.read_bytes() == first
     with pytest.raises(UsageError, match="manifest of 'set', not of 'other'"):
-        prepare(replace(listed, name="other"), path, EFFORT)
+        prepare(replace(listed, name="other"), path, EFFORT, frames=8)
     path.write_text("my notes")
     with pytest.raises(UsageError, match="is no manifest"):
-        prepare(listed, path, EFFORT)
+        prepare(listed, path, EFFORT, frames=8)
     assert path.read_text() == "my notes"
 
 
 def test_nothing_to_read_is_no_data_set(listed, tmp_path):
     shutil.rmtree(tmp_path / "set")
     with pytest.raises(DataError, match="None of the 18 listed videos"):
-        prepare(listed, tmp_path / "m.jsonl", EFFORT)
+        prepare(listed, tmp_path / "m.jsonl", EFFORT, frames=8)
     assert not (tmp_path / "m.jsonl").exists()
 
 
@@ -170,9 +163,3 @@ def test_nothing_is_fetched_against_the_users_will(server, tmp_path, monkeypatch
     with pytest.raises(EnvironmentError_, match=r"CCL_OFFLINE is set.*belong at"):
         fetch_list(listing(server), tmp_path / "list.csv")
     assert server.asked == []
-
-
-def test_a_place_that_cannot_be_written(server, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(EnvironmentError_, match="was not downloaded"):
-        fetch_list(listing(server), Path(tmp_path / "file" / "list.csv"))

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import io
 import json
 import shutil
 import subprocess
-import tarfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ccl_cli.data.manifest import Manifest
@@ -44,15 +44,11 @@ def shards(tmp_path_factory, clips_folder) -> Path:
     return folder
 
 
-def samples(*sizes: int) -> list[Encoded]:
-    record = {
-        "rows": [],
-        "sha256": "",
-        "picture": {"pts": [0], "end_pts": 1, "time_base": [1, 25]},
-        "sound": None,
-    }
+def samples(*sizes: int, prefix: str = "k") -> list[Encoded]:
+    picture = {"pts": [0], "end_pts": 1, "time_base": [1, 25], "width": 1, "height": 1, "origin": 0.0}
+    record = {"format": "ccl-packed-1", "key": "k", "rows": [], "sha256": "", "picture": picture}
     return [
-        Encoded(f"k{number}", "train", {"json": json.dumps(record).encode(), "jpgs": bytes(size)})
+        Encoded(f"{prefix}{number}", "train", {"json": json.dumps(record).encode(), "jpgs": bytes(size)})
         for number, size in enumerate(sizes)
     ]
 
@@ -77,15 +73,15 @@ def test_nothing_is_left_of_a_shard_that_fails(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_members_lie_where_they_are_said_to(tmp_path):
+def test_members_lie_where_the_summary_says(tmp_path):
     long = "l" * 180  # longer than a tar header has room for
-    written = [Encoded(f"{long}/ключ", "train", sample.members) for sample in samples(700)]
-    write_shard(tmp_path / "a.tar", written, 1)
+    (written,) = samples(700, prefix=f"{long}/ключ")
+    write_shard(tmp_path / "a.tar", [written], 1)
     (sample,) = read_shard(tmp_path / "a.tar")
     content = (tmp_path / "a.tar").read_bytes()
     for member in sample.members:
         part = content[member.offset : member.offset + member.size]
-        assert part == written[0].members[member.suffix]
+        assert part == written.members[member.suffix]
 
 
 def test_a_damaged_shard_is_named(tmp_path):
@@ -133,42 +129,26 @@ def test_webdataset_reads_them(shards):
     names = sorted(map(str, shards.glob("train-*.tar")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files open
-        found = list(webdataset.WebDataset(names, shardshuffle=False))
+        packed = list(webdataset.WebDataset(names, shardshuffle=False))
         gc.collect()
-    assert len(found) == 12
-    for sample in found:
+    assert len(packed) == 12
+    for sample in packed:
         record = json.loads(sample["json"])
         assert sample["__key__"] == record["key"]
         assert len(sample["jpgs"]) == sum(record["picture"]["sizes"])
         assert ("wav" in sample) == (record["sound"] is not None)
 
 
-def test_the_index_tells_place_and_hash_of_every_member(shards):
-    import hashlib
-
+def test_the_index_has_the_settings_and_the_hash_of_every_sample(shards):
     index = json.loads((shards / "index.json").read_text())
     assert index["settings"] == {
-        "short_side": 128,
-        "fps": None,
-        "format": "jpeg",
-        "quality": 85,
-        "rate": 32000,
+        **{"short_side": 128, "fps": None, "format": "jpeg", "quality": 85, "rate": 32000},
         "shard_size": 300_000,
     }
-    assert [shard["size"] for shard in index["shards"]] == [
-        (shards / shard["name"]).stat().st_size for shard in index["shards"]
-    ]
     for sample in index["samples"]:
-        name = index["shards"][sample["shard"]]["name"]
-        content = (shards / name).read_bytes()
-        with tarfile.open(shards / name) as tar:
-            names = tar.getnames()
-        digest = hashlib.sha256()
-        for suffix, offset, size in sample["members"]:
-            assert f"{sample['key']}.{suffix}" in names
-            if suffix != "json":
-                digest.update(content[offset : offset + size])
-        assert digest.hexdigest()[:16] == sample["sha256"]
+        content = (shards / index["shards"][sample["shard"]]["name"]).read_bytes()
+        (_, *media) = [content[offset : offset + size] for _, offset, size in sample["members"]]
+        assert hashlib.sha256(b"".join(media)).hexdigest()[:16] == sample["sha256"]
 
 
 # ---- the source
@@ -177,12 +157,8 @@ def test_the_index_tells_place_and_hash_of_every_member(shards):
 def test_the_manifest_is_that_of_the_files(shards, clips_folder):
     before, after = load_data(f"folder:{clips_folder / 'set'}"), load_data(f"shards:{shards}")
     assert (after.name, after.classes) == (before.name, before.classes)
-    rows = [[(v.id, v.label, v.split, v.start, v.end) for v in m.videos] for m in (before, after)]
-    assert rows[0] == rows[1]
-    assert before.hold_out(0.3).split("val") != ()
-    assert [v.id for v in before.hold_out(0.3).split("val")] == [
-        v.id for v in after.hold_out(0.3).split("val")
-    ]
+    one, other = ([replace(v, path=Path()) for v in m.hold_out(0.3).videos] for m in (before, after))
+    assert one == other
     assert after.missing("train") == []
     assert after.hash != before.hash
     assert len(list(shards.glob("train-*.tar"))) > 1
@@ -297,12 +273,10 @@ def test_from_a_server_everything_is_as_from_the_folder(shards, server):
     assert far.hash == near.hash
     assert far.missing("train") == []
     for one, other in zip(near.videos[::4], far.videos[::4], strict=True):
-        np.testing.assert_array_equal(
-            read_frames(one.path, 3, 8).frames, read_frames(other.path, 3, 8).frames
-        )
-        heard, same = (read_audio(v.path, centre=0.4, seconds=9, rate=32000) for v in (one, other))
-        assert heard.state == same.state
-        assert heard.samples is None or bool((heard.samples == same.samples).all())
+        assert torch.equal(read_frames(one.path, 3, 8).frames, read_frames(other.path, 3, 8).frames)
+        near_sound, far_sound = (read_audio(v.path, centre=0.4, seconds=9, rate=32000) for v in (one, other))
+        assert near_sound.state == far_sound.state
+        assert near_sound.samples is None or torch.equal(near_sound.samples, far_sound.samples)
         assert len(list(iter_windows(other.path, 16, 16))) == 2
 
 
@@ -322,18 +296,6 @@ def test_a_server_without_ranges_is_refused_at_once(server):
     server.ranges = False
     with pytest.raises(EnvironmentError_, match="whole files only"):
         load(f"{server.url}/set")
-
-
-def test_a_shard_that_is_cut_off_on_the_server(shards, server):
-    index = json.loads((shards / "index.json").read_text())
-    index["shards"][0]["size"] += 512
-    other = shards.parent / "other"
-    other.mkdir()
-    (other / "index.json").write_text(json.dumps(index))
-    for shard in shards.glob("*.tar"):
-        (other / shard.name).symlink_to(shard)
-    with pytest.raises(DataError, match=r"'http://127.*\.tar' is cut off"):
-        load(f"{server.url}/other")
 
 
 def test_nothing_on_the_server(server):

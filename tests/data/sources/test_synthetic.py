@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +12,7 @@ from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import load_source, synthetic, world
 from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.sound import read_audio
-from ccl_cli.errors import DataError, EnvironmentError_, RecipeError
+from ccl_cli.errors import RecipeError
 
 FEW = {"motion_groups": 2, "clips": 2, "val_clips": 0, "test_clips": 1, "size": 24, "frames": 4}
 
@@ -305,61 +302,6 @@ def test_same_seed_same_bytes_whatever_else_there_is(tmp_path):
     assert len({*clips.values()}) == len(clips) == 12
 
 
-def test_interrupted_writing_is_completed_and_the_rest_left_alone(tmp_path, monkeypatch):
-    whole = synthetic.load(str(tmp_path / "whole"), **FEW)
-    real, calls = synthetic.write_clip, []
-
-    def interrupted(path, *args):
-        calls.append(path)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        real(path, *args)
-
-    monkeypatch.setattr(synthetic, "write_clip", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        synthetic.load(str(tmp_path / "part"), **FEW)
-    again = synthetic.load(str(tmp_path / "part"), **FEW)
-    assert content(tmp_path / "part") == content(tmp_path / "whole")
-    assert again.hash == whole.hash
-    done = len(calls)
-    synthetic.load(str(tmp_path / "part"), **FEW)
-    assert len(calls) == done
-
-
-def test_several_processes_write_the_same_files(tmp_path, monkeypatch):
-    synthetic.load(str(tmp_path / "one"), **FEW)
-    monkeypatch.setattr(synthetic, "_FEW", 4)
-    monkeypatch.setattr(synthetic, "cores", lambda: 2)
-    monkeypatch.setattr(synthetic, "write_clip", None)  # the other processes have their own
-    synthetic.load(str(tmp_path / "two"), **FEW)
-    assert content(tmp_path / "one") == content(tmp_path / "two")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", ["stdin", "file"])
-def test_scripts_that_new_processes_cannot_import_do_not_hang(tmp_path, source):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from ccl_cli.data.sources import synthetic\n"
-        "synthetic._FEW, synthetic.cores = 4, lambda: 2\n"
-        f"print(len(synthetic.load({str(tmp_path / 'two')!r}, **{FEW!r}).videos))\n"  # whoever imports it
-    )
-    command = [sys.executable, *([script] if source == "file" else ["-"])]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    given = script.read_text() if source == "stdin" else ""
-    done = subprocess.run(command, input=given, env=env, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "12\n"), done.stderr
-    assert ("goes on alone" in done.stderr) if source == "file" else not done.stderr
-    synthetic.load(str(tmp_path / "one"), **FEW)
-    assert content(tmp_path / "two") == content(tmp_path / "one")
-
-
-def test_folder_of_other_options_is_not_mixed(tmp_path):
-    synthetic.load(str(tmp_path / "x"), **FEW)
-    with pytest.raises(DataError, match="other options"):
-        synthetic.load(str(tmp_path / "x"), **FEW, correspondence=0.1)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -377,9 +319,3 @@ def test_impossible_options_are_sentences(tmp_path, options):
     with pytest.raises(RecipeError):
         load_source("synthetic", synthetic.load, str(tmp_path / "x"), options)
     assert not (tmp_path / "x").exists()
-
-
-def test_unwritable_place_is_a_sentence(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentError_, match="Cannot write"):
-        synthetic.load(str(tmp_path / "file" / "clips"), **FEW)

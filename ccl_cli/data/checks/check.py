@@ -1,0 +1,244 @@
+"""The check of a data set: which videos have which problem, and the statistics of the readable ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ccl_cli.data.checks.findings import ABSENT, Effort, examine
+from ccl_cli.data.checks.inspect import Inspection, Subject, decode, digest, inspect
+from ccl_cli.data.checks.pool import Failure
+from ccl_cli.data.manifest import SPLITS, Manifest
+from ccl_cli.data.video.storage import Packed
+from ccl_cli.errors import DataError
+
+# The first two break training.
+BREAKING = ("missing", "corrupt")
+PROBLEMS = (*BREAKING, "silent", "no track", "short", "duplicate")
+COLUMNS = ("videos", "with sound", *PROBLEMS)
+PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+# Attributes of an inspection, and their units.
+MEASURES = {
+    "seconds": "seconds",
+    "frames": "frames",
+    "rate": "frames/s",
+    "width": "width",
+    "height": "height",
+}
+_REASONS = {"silent": "no sample reaches 1e-4", "no track": "only a picture"}
+
+Counts = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of one video.
+
+    Attributes:
+        problem: One of ``PROBLEMS``.
+        id: The video's.
+        split: The video's.
+        label: Name of its class.
+        path: Its file.
+        reason: Details.
+    """
+
+    problem: str
+    id: str
+    split: str
+    label: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a check.
+
+    Attributes:
+        manifest: What was checked.
+        inspections: Of the readable videos, by their index in the manifest.
+        problems: Worst first, then in the manifest's order.
+    """
+
+    manifest: Manifest
+    inspections: dict[int, Inspection]
+    problems: tuple[Problem, ...]
+
+    @property
+    def broken(self) -> int:
+        """How many videos break training."""
+        return len({each.id for each in self.problems if each.problem in BREAKING})
+
+    @cached_property
+    def classes(self) -> dict[str, dict[str, Counts]]:
+        """By split, class and one of ``COLUMNS``; classes without videos in a split are left out."""
+        videos, names = self.manifest.videos, self.manifest.classes
+        tally = Counter((video.split, names[video.label], "videos") for video in videos)
+        audible = (videos[index] for index, each in self.inspections.items() if each.sound == "present")
+        tally.update((video.split, names[video.label], "with sound") for video in audible)
+        tally.update((each.split, each.label, each.problem) for each in self.problems)
+        return {
+            split: {
+                name: {column: tally[split, name, column] for column in COLUMNS}
+                for name in names
+                if tally[split, name, "videos"]
+            }
+            for split in SPLITS
+            if any(video.split == split for video in videos)
+        }
+
+    @cached_property
+    def splits(self) -> dict[str, Counts]:
+        """By split and one of ``COLUMNS``."""
+        return {
+            split: {column: sum(row[column] for row in rows.values()) for column in COLUMNS}
+            for split, rows in self.classes.items()
+        }
+
+    @cached_property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """Readable videos by (width, height), pixels."""
+        return Counter((each.width, each.height) for each in self.inspections.values())
+
+    def values(self, split: str, measure: str) -> list[float]:
+        """One of ``MEASURES``, for each readable video of a split."""
+        videos = self.manifest.videos
+        return [
+            getattr(each, measure) for index, each in self.inspections.items() if videos[index].split == split
+        ]
+
+    def hours(self, split: str) -> float:
+        """Length of all readable videos of a split."""
+        return sum(self.values(split, "seconds")) / 3600
+
+    def percentiles(self, split: str) -> dict[str, dict[int, float]]:
+        """Of each of ``MEASURES``, by percent; empty where no video can be read."""
+        values = {measure: self.values(split, measure) for measure in MEASURES}
+        return {
+            measure: dict(zip(PERCENTILES, np.percentile(each, PERCENTILES).round(3).tolist(), strict=True))
+            for measure, each in values.items()
+            if each
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as plain values."""
+        return {
+            "data": self.manifest.name,
+            "hash": self.manifest.hash,
+            "splits": {
+                split: {
+                    "counts": counts,
+                    "hours": round(self.hours(split), 3),
+                    "classes": self.classes[split],
+                    "percentiles": self.percentiles(split),
+                }
+                for split, counts in self.splits.items()
+            },
+            "sizes": {f"{width}x{height}": count for (width, height), count in self.sizes.most_common()},
+            "problems": [asdict(each) for each in self.problems],
+        }
+
+
+class _Fault(NamedTuple):
+    """A problem of the video at a position in the manifest."""
+
+    position: int
+    problem: str
+    reason: str
+
+
+def check(manifest: Manifest, effort: Effort, *, frames: int, deep: bool = False) -> Report:
+    """Inspect every video, decode all frames if ``deep``, and compare files of the same size.
+
+    Args:
+        manifest: What to check.
+        effort: Resources.
+        frames: Length of a clip; a shorter video repeats its frames.
+        deep: Decode all frames and all sound, not only the index and the first sound.
+
+    Raises:
+        DataError: the videos are in shards.
+        Interrupted: stopped by a signal; the same call goes on.
+    """
+    inspections: dict[int, Inspection] = {}
+    faults: list[_Fault] = []
+    for index, result in examine(inspect, _subjects(manifest), effort):
+        inspection = Inspection(result.reason) if isinstance(result, Failure) else Inspection(*result)
+        problem = "missing" if result is ABSENT else "corrupt"
+        if inspection.fault:
+            faults.append(_Fault(index, problem, inspection.fault))
+        else:
+            inspections[index] = inspection
+            faults += (_Fault(index, *each) for each in _shortcomings(inspection, frames))
+    if deep:
+        whole = [index for index, each in inspections.items() if not each.damage]
+        faults += _damaged(manifest, whole, effort)
+    faults += _duplicates(manifest, effort)
+    faults.sort(key=lambda fault: (PROBLEMS.index(fault.problem), fault.position))
+    return Report(manifest, inspections, tuple(_problem(manifest, fault) for fault in faults))
+
+
+def _subjects(manifest: Manifest) -> list[Subject]:
+    if any(isinstance(video.path, Packed) for video in manifest.videos):
+        raise DataError(
+            f"'{manifest.name}' is packed: its videos were inspected when that was done.",
+            "Name the data set that it was packed from.",
+        )
+    return [Subject(str(video.path), video.start, video.end) for video in manifest.videos]
+
+
+def _shortcomings(inspection: Inspection, frames: int) -> Iterator[tuple[str, str]]:
+    """Problems of a readable video, with reasons."""
+    if inspection.damage:
+        yield "corrupt", inspection.damage
+    if inspection.sound != "present":
+        yield inspection.sound, _REASONS[inspection.sound]
+    if inspection.frames < frames:
+        yield "short", f"{inspection.frames} frames, a clip has {frames}"
+
+
+def _damaged(manifest: Manifest, indices: Sequence[int], effort: Effort) -> Iterator[_Fault]:
+    """Videos in files that cannot be decoded to the end."""
+    paths = [str(manifest.videos[index].path) for index in indices]
+    results = _examine_files(decode, paths, effort)
+    for index, path in zip(indices, paths, strict=True):
+        result = results[path]
+        if damage := result.reason if isinstance(result, Failure) else result:
+            yield _Fault(index, "corrupt", damage)
+
+
+def _duplicates(manifest: Manifest, effort: Effort) -> Iterator[_Fault]:
+    """Videos in files with the same bytes as one further up the list."""
+    paths = [str(video.path) for video in manifest.videos]
+    size_of = dict(zip(paths, manifest.sizes, strict=True))
+    counts = Counter(size_of.values())
+    candidates = [path for path, size in size_of.items() if size and counts[size] > 1]
+    digests = _examine_files(digest, candidates, effort)
+    first: dict[str, int] = {}
+    for index, path in enumerate(paths):
+        if path not in digests or isinstance(digests[path], Failure):
+            continue
+        original = first.setdefault(digests[path], index)
+        if paths[original] != path:
+            video = manifest.videos[original]
+            label = manifest.classes[video.label]
+            yield _Fault(index, "duplicate", f"same bytes as '{video.id}' ({video.split}, {label})")
+
+
+def _examine_files(work: Callable[[Subject], Any], paths: Iterable[str], effort: Effort) -> dict[str, Any]:
+    """Results by path, each file examined once."""
+    unique = list(dict.fromkeys(paths))
+    results = examine(work, [Subject(path) for path in unique], effort)
+    return {unique[index]: result for index, result in results}
+
+
+def _problem(manifest: Manifest, fault: _Fault) -> Problem:
+    video = manifest.videos[fault.position]
+    label = manifest.classes[video.label]
+    return Problem(fault.problem, video.id, video.split, label, str(video.path), fault.reason)

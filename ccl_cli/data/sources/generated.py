@@ -1,0 +1,50 @@
+"""Data sets that ccl writes itself, into a folder of the user's or into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ccl_cli.data.clips.workers import cores
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sources import folder
+from ccl_cli.data.video.video_writer import claim_folder
+from ccl_cli.errors import EnvironmentError_
+from ccl_cli.utils.paths import cache_dir
+
+
+def generate(
+    location: str, name: str, settings: Mapping[str, Any], writers: Mapping[str, Callable[[Path], None]]
+) -> Manifest:
+    """Write the videos that are not there yet, and list them all.
+
+    Args:
+        location: Folder of the videos; "" for one in the cache, named after the settings.
+        name: Of the data set.
+        settings: Everything that decides the videos.
+        writers: By path below the folder, ``SPLIT/CLASS/NAME.mp4``: writes that video.
+
+    Raises:
+        DataError: a folder with other content.
+        EnvironmentError_: no room on the disk.
+    """
+    stamp = json.dumps(settings)
+    key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
+    root = Path(location).expanduser() if location else cache_dir() / name / key
+    try:
+        claim_folder(root, stamp)
+        missing = [path for path in writers if not (root / path).is_file()]  # one that is there is whole
+        with ThreadPoolExecutor(cores()) as pool:  # rendering and encoding release the GIL
+            for _ in pool.map(lambda path: writers[path](root / path), missing):
+                pass
+    except OSError as error:
+        raise EnvironmentError_(
+            f"Cannot write clips to '{root}': {error.strerror or error}.",
+            "Make room, or name another folder; the clips that are done are kept.",
+        ) from error
+    return replace(folder.load(str(root)), name=name)
