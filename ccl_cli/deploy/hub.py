@@ -194,7 +194,7 @@ def _copied(folder: Path, output: Path) -> Path:
 
 def _check_name(repository: str) -> None:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(repository)

@@ -69,7 +69,7 @@ def _predictions(folder: Path, split: str) -> Predictions:
     cached = cached_predictions(folder, split)
     tensors = cached.predictions.scores, cached.predictions.features, cached.predictions.labels
     every = Predictions(cached.classes, cached.videos, *(tensor.numpy() for tensor in tensors))
-    readable = np.isfinite(every.features).all(axis=1)
+    readable = np.asarray(np.isfinite(every.features).all(axis=1))
     if not readable.any():
         raise DataError(f"None of the {split} videos of '{cached.name}' can be read.")
     read = every.take(readable)
