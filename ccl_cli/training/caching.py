@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ccl_cli.config.recipe import Cache, Clip, Recipe
 from ccl_cli.data.clips.batch import TeacherInput
-from ccl_cli.data.clips.teacher_clips import TeacherBatch, TeacherClips, split_rows, teacher_loader
+from ccl_cli.data.clips.dataset import TeacherBatch, TeacherClips, clip_loader, split_rows
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
 from ccl_cli.teachers import Embedding, Teacher, embed
@@ -38,12 +38,12 @@ from ccl_cli.teachers.embedding_cache import (
     is_any_of,
 )
 from ccl_cli.training.build import Parts
-from ccl_cli.training.stop import StopRequest, stop_on_signal
 from ccl_cli.utils import json_text
 from ccl_cli.utils.distributed import barrier, is_main, on_main, rank, world_size
 from ccl_cli.utils.files import hold, remove_leftovers, write_text
 from ccl_cli.utils.json_text import Shape, fits
 from ccl_cli.utils.progress import Reporter
+from ccl_cli.utils.signals import StopRequest, stop_on_signal
 from ccl_cli.utils.tensor_files import write_tensors
 
 PART = 256  # videos that are kept together: what a kill can cost
@@ -249,7 +249,7 @@ def _embed_parts(
     parts = [_Part(number, len(videos), (views, teacher.dim)) for number in missing]
     size = max(1, recipe.eval.batch_size // views)
     batches = [rows for part in parts for rows in split_rows(range(part.first, part.first + part.rows), size)]
-    loader = teacher_loader(
+    loader = clip_loader(
         TeacherClips(videos, recipe.clip, {name: teacher.preprocess}, views=views),
         batches,
         workers=recipe.train.workers,
@@ -402,7 +402,7 @@ def check_cache(
     rows = sorted({len(videos) * number // samples for number in range(samples)})
     name, views = header.key.teacher, _views_of(header.key, recipe.cache)
     dataset = TeacherClips(videos, recipe.clip, {name: teacher.preprocess}, views=views)
-    for batch in teacher_loader(dataset, [[row] for row in rows], workers=0, pin_memory=False):
+    for batch in clip_loader(dataset, [[row] for row in rows], workers=0, pin_memory=False):
         row = int(batch.rows)
         made = _embed_views(teacher, batch.inputs[name], views, torch.device("cpu"))[0]
         kept = torch.stack([cached.rows(np.array([row]), np.array([view]))[0][0] for view in range(views)])

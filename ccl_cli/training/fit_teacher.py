@@ -19,9 +19,8 @@ from ccl_cli import registry
 from ccl_cli.config.recipe import Clip, Optim, Recipe
 from ccl_cli.config.spec import Spec
 from ccl_cli.data.clips.batch import TeacherInput
-from ccl_cli.data.clips.dataset import TrainingSet, training_loader
+from ccl_cli.data.clips.dataset import TeacherClips, TrainingClips, clip_loader, split_rows
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
-from ccl_cli.data.clips.teacher_clips import TeacherClips, split_rows, teacher_loader
 from ccl_cli.data.manifest import Manifest, check_unreadable
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError, WeightsError
@@ -172,8 +171,8 @@ class _Session:
         part = _Part(self.manifest, "train")
         sampler = EpochSampler(len(part.videos), options.batch_size, options.epochs, options.seed)
         steps, per_epoch = sampler.total_steps, sampler.steps_per_epoch
-        dataset = TrainingSet(part.videos, self.clip, self.preprocess, options.seed)
-        loader = training_loader(dataset, sampler, workers=options.workers, pin_memory=self.pin_memory)
+        dataset = TrainingClips(part.videos, self.clip, self.preprocess, options.seed)
+        loader = clip_loader(dataset, sampler, workers=options.workers, pin_memory=self.pin_memory)
         lr = options.lr or (_SCRATCH_LR if self.teacher.random_weights else _ADAPT_LR)
         optimizer = torch.optim.AdamW(self.teacher.parameters(), lr)
         optim = Optim(lr=lr, schedule="cosine", warmup_epochs=options.epochs / 10, min_lr=lr / 1000)
@@ -205,7 +204,7 @@ class _Session:
         if split is None:
             return None
         part = _Part(self.manifest, split)
-        loader = teacher_loader(
+        loader = clip_loader(
             TeacherClips(part.videos, self.clip, self.preprocess),
             split_rows(range(len(part.videos)), self.options.batch_size),
             workers=self.options.workers,

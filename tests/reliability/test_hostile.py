@@ -36,9 +36,9 @@ from ccl_cli.data.video.storage import Member, Packed
 from ccl_cli.errors import CclError, DataError, RecipeError, WeightsError
 from ccl_cli.teachers.embedding_cache import STATES, Cached
 from ccl_cli.teachers.weights import load_state
-from ccl_cli.training import checkpoint
-from ccl_cli.training.artefact import load_model
 from ccl_cli.training.build import load_teachers, make_student
+from ccl_cli.training.run import checkpoint
+from ccl_cli.training.run.artefact import load_model
 from tests.models import write_run
 from tests.reliability.bounds import bounded
 from tests.reliability.damage import damaged_text, twist

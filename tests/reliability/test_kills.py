@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from ccl_cli.training.checkpoint import load_state, save_state
+from ccl_cli.training.run.checkpoint import load_state, save_state
 from ccl_cli.training.train import train
 from tests.reliability.damage import damage
 from tests.reliability.processes import (

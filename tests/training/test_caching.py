@@ -26,8 +26,8 @@ from ccl_cli.teachers import embedding_cache
 from ccl_cli.training import caching
 from ccl_cli.training.build import load_teachers
 from ccl_cli.training.caching import CachedRows, build_cache, check_cache, key_of
-from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
 from ccl_cli.utils.files import hold
 from tests.data.media import damage_sound

@@ -15,7 +15,7 @@ from ccl_cli.methods.cmc import CMC
 from ccl_cli.methods.crd import CRD
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
-from ccl_cli.training.nonfinite import Skipped
+from ccl_cli.training.compute.nonfinite import Skipped
 
 VIDEOS, ROWS = 5000, 6
 

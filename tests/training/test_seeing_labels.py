@@ -16,8 +16,8 @@ from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.evaluation.teacher_probe import probe_teachers
 from ccl_cli.training.build import load_teachers
 from ccl_cli.training.caching import build_cache, key_of
-from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
 from tests.plugin_folder import install
 from tests.training.test_training import lines

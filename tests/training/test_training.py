@@ -28,8 +28,8 @@ from ccl_cli.errors import (
 )
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training import trainer
-from ccl_cli.training.artefact import load_model
-from ccl_cli.training.runs import RunFolder, find_run
+from ccl_cli.training.run.artefact import load_model
+from ccl_cli.training.run.folder import RunFolder, find_run
 from ccl_cli.training.train import train
 from ccl_cli.training.trainer import Trainer
 
@@ -108,13 +108,13 @@ def test_memory_is_kept_once_the_first_step_is_over(clips_folder, monkeypatch):
     said = []
     monkeypatch.setattr("ccl_cli.training.trainer.separate_blocks", lambda: said.append("separate"))
     monkeypatch.setattr("ccl_cli.training.trainer.keep_blocks", lambda: said.append("keep"))
-    step = Trainer._train_step
+    step = Trainer.train_step
 
     def spy(self, micro_batches):
         said.append("step")
         step(self, micro_batches)
 
-    monkeypatch.setattr(Trainer, "_train_step", spy)
+    monkeypatch.setattr(Trainer, "train_step", spy)
     train(recipe(clips_folder, train={"max_steps": 1}))
     assert said == ["separate", "step", "keep"]
 
@@ -378,15 +378,15 @@ def test_a_test_set_alone_can_be_recognised(clips_folder, tmp_path):
 
 
 def test_a_folder_is_held_by_one_training_at_a_time(clips_folder):
-    from ccl_cli.training import run_lock
+    from ccl_cli.training.run import open_run
 
     run = RunFolder(train(recipe(clips_folder, train={"max_steps": 1})))
-    run_lock._hold(run)
+    open_run._hold(run)
     try:
         with pytest.raises(UsageError, match="Another process is training"):
             train(recipe(clips_folder), resume=run.path)
     finally:
-        run_lock.release(run)
+        open_run.release(run)
     train(recipe(clips_folder), resume=run.path)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from ccl_cli.utils.signals import held_signals
 
 # What every process that decodes needs.
-PRELOAD = ("ccl_cli.data.clips.dataset", "ccl_cli.data.clips.windows")
+PRELOAD = ("ccl_cli.data.clips.dataset", "ccl_cli.data.clips.sliding_windows")
 
 
 class _Process(ForkServerProcess):

@@ -15,8 +15,8 @@ from ccl_cli.utils.distributed import summed, world_size
 
 
 @contextmanager
-def naming_single_values() -> Iterator[None]:
-    """Around a training step: that a channel has one value only becomes a sentence.
+def explaining_small_batches() -> Iterator[None]:
+    """Turn torch's complaint about one value per channel into a sentence with a next step.
 
     Raises:
         RecipeError: the batch and the clip are too small for a variance.

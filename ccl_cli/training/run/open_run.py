@@ -10,7 +10,7 @@ from ccl_cli.config.load import load_recipe, to_yaml
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import CclError, RecipeError, UsageError
-from ccl_cli.training.runs import MANIFEST, RECIPE, RunFolder, all_runs, find_run
+from ccl_cli.training.run.folder import MANIFEST, RECIPE, RunFolder, all_runs, find_run
 from ccl_cli.utils.files import hold, remove_leftovers, write_text
 
 # What a resumed run may change: nothing that decides the result of the steps already taken.
