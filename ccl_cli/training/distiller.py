@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.data.clips.transforms import normalize
+from ccl_cli.errors import PluginError
 from ccl_cli.methods import Method
 from ccl_cli.methods.losses import cross_entropy, full_precision
 from ccl_cli.students import Student, StudentOutput
@@ -22,6 +23,9 @@ from ccl_cli.training.compute.batch_norm import share_statistics
 from ccl_cli.training.compute.device import pad_time_apart
 from ccl_cli.training.compute.recompute import recompute_blocks
 from ccl_cli.utils.distributed import masked_mean
+
+# Names of a line of metrics.jsonl that no term of a method may take.
+RESERVED = {"step", "epoch", "lr", "loss", "ce", "accuracy", "skipped", "clips_per_s", "data_wait"}
 
 
 class StepOutput(NamedTuple):
@@ -91,7 +95,10 @@ class Distiller(nn.Module):
         parts = {"ce": self.ce_weight * ce}
         for name, method in self.methods.items():
             prefix = f"{name}." if len(self.methods) > 1 else ""
-            parts |= {prefix + term: value for term, value in method(student, teachers, batch).items()}
+            terms = {prefix + term: value for term, value in method(student, teachers, batch).items()}
+            if reserved := sorted(terms.keys() & RESERVED):
+                raise PluginError(f"The method '{name}' may not call a term '{reserved[0]}': ccl does.")
+            parts |= terms
         return parts
 
 

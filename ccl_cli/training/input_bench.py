@@ -62,21 +62,21 @@ def bench_input(recipe: Recipe, *, seconds: float, clips_per_second: float | Non
     parts = build(recipe)
     trainer = _trainer(recipe, parts)
     dataset = training_clips(recipe, parts, trainer.live)
-    one = _alone(dataset, recipe, seconds)
+    per_worker = _alone(dataset, recipe, seconds)
     workers = recipe.train.workers
-    every, batches = _together(dataset, recipe, seconds) if workers else (one.clips, [])
+    together, batches = _together(dataset, recipe, seconds) if workers else (per_worker.clips, [])
     step: dict[str, Any] = {"clips_per_s": clips_per_second, "measured": False}
     if clips_per_second is None:
         step = _step(recipe, trainer, batches or _batches(dataset, recipe, 1))
-    wait = max(0.0, 1 - every / step["clips_per_s"])
+    wait = max(0.0, 1 - together / step["clips_per_s"])
     return {
         "data": {"name": parts.manifest.name, "videos": len(parts.videos)},
-        "worker": {"clips_per_s": one.clips, "mb_per_s": one.megabytes},
-        "workers": {"number": workers, "clips_per_s": every},
+        "worker": {"clips_per_s": per_worker.clips, "mb_per_s": per_worker.megabytes},
+        "workers": {"number": workers, "clips_per_s": together},
         "step": step,
         "data_wait": wait,
         "cores": cores(),
-        "advice": _advice(recipe, parts, one.clips, step["clips_per_s"]) if wait > 0 else [],
+        "advice": _advice(recipe, parts, per_worker.clips, step["clips_per_s"]) if wait > 0 else [],
     }
 
 
@@ -87,13 +87,13 @@ def _alone(dataset: TrainingClips, recipe: Recipe, seconds: float) -> Speed:
     draws = chain.from_iterable(_sampler(dataset, recipe))
     dataset.read(next(draws))  # imports and first calls
     before, begin, count = _bytes_read(), time.perf_counter(), 0
-    while (taken := time.perf_counter() - begin) < seconds or not count:
+    while (elapsed := time.perf_counter() - begin) < seconds or not count:
         dataset.read(next(draws))
         count += 1
     after = _bytes_read()
     torch.set_num_threads(threads)
-    read = None if before is None or after is None or _remote(dataset) else (after - before) / 1e6 / taken
-    return Speed(count / taken, read)
+    read = None if before is None or after is None or _remote(dataset) else (after - before) / 1e6 / elapsed
+    return Speed(count / elapsed, read)
 
 
 def _together(dataset: TrainingClips, recipe: Recipe, seconds: float) -> tuple[float, list[Loaded]]:
@@ -101,11 +101,11 @@ def _together(dataset: TrainingClips, recipe: Recipe, seconds: float) -> tuple[f
     batches = _stream(dataset, recipe, recipe.train.workers)
     last = [next(batches)]
     begin, count = time.perf_counter(), 0
-    while (taken := time.perf_counter() - begin) < seconds or count < recipe.train.workers:
+    while (elapsed := time.perf_counter() - begin) < seconds or count < recipe.train.workers:
         last = [*last[-1:], next(batches)]
         count += 1
     del batches  # ends the workers
-    return count * len(last[-1].batch.labels) / taken, last
+    return count * len(last[-1].batch.labels) / elapsed, last
 
 
 def _batches(dataset: TrainingClips, recipe: Recipe, count: int) -> list[Loaded]:
@@ -157,13 +157,13 @@ def _timed_step(trainer: Trainer, micro_batches: Sequence[Loaded]) -> float:
     return time.perf_counter() - begin
 
 
-def _advice(recipe: Recipe, parts: Parts, one: float, wanted: float) -> list[str]:
+def _advice(recipe: Recipe, parts: Parts, per_worker: float, clips_per_second: float) -> list[str]:
     """What makes reading faster, most useful first: commands and flags to type."""
-    there, needed = cores(), math.ceil(wanted / one)
+    limit, needed = cores(), math.ceil(clips_per_second / per_worker)
     steps = []
-    if recipe.train.workers < min(needed, there):
-        enough = "" if needed <= there else f"; {needed} would be needed and there are {there} cores"
-        steps.append(f"--workers {min(needed, there)}{enough}")
+    if recipe.train.workers < min(needed, limit):
+        shortage = "" if needed <= limit else f"; {needed} would be needed and there are {limit} cores"
+        steps.append(f"--workers {min(needed, limit)}{shortage}")
     if not any(isinstance(video.path, Packed) for video in parts.videos):
         side, data = recipe.clip.short_side, shlex.quote(recipe.data or "")
         steps.append(f"ccl data pack {data} --output packed --short-side {side}; then --data shards:packed")

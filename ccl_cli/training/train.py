@@ -55,7 +55,8 @@ def train(
         cached = open_caches(recipe, parts, accelerator)
         trainer = Trainer(recipe, parts, run, accelerator, cached)
         if resumed:
-            load_state_dict(trainer, checkpoint.load_state(run.state))
+            state = checkpoint.load_state(on_main(lambda: checkpoint.newest_state(run.state)))
+            load_state_dict(trainer, state)
             _log.info("Going on with %s from step %d.", run.path, trainer.step)
         else:
             _log.info("Run %s", run.path)

@@ -141,7 +141,7 @@ class Trainer:
                 figures.append(self._micro_step(loaded.batch, share))
         losses = [values["loss"] for values in figures]
         if all_finite(losses, self.bare.parameters(), self.accelerator.scaler):
-            self.skipped.took()
+            self.skipped.accept()
             if self.recipe.optim.clip_norm:
                 self.accelerator.clip_grad_norm_(self.bare.parameters(), self.recipe.optim.clip_norm)
             self.optimizer.step()
@@ -165,7 +165,7 @@ class Trainer:
             # Rows that never left the CPU: to read them back from a GPU would wait for it.
             embeddings[name] = rows.embedding(loaded.rows, batch.epoch, self.device)
         embeddings = {
-            name: self.faults.without(name, embedding, batch.rows) for name, embedding in embeddings.items()
+            name: self.faults.drop(name, embedding, batch.rows) for name, embedding in embeddings.items()
         }
         with explaining_small_batches():
             output: StepOutput = self.distiller(batch, embeddings)

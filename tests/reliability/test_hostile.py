@@ -131,7 +131,7 @@ READERS: dict[str, tuple[str, list[Callable[[Path, object], None]], Callable[[Pa
     "student": ("w.pt", FORMS, student("r2plus1d_tiny")),
     "student of the hub": ("w.pyth", FORMS, student("x3d_xs")),
     "model": ("model.safetensors", FORMS, load_model),
-    "checkpoint": ("state/step-000000001.pt", FORMS, lambda path: checkpoint.load_state(path.parent)),
+    "checkpoint": ("state/step-000000001.pt", FORMS, lambda path: checkpoint.newest_state(path.parent)),
     "cache": ("cache/embedding.npy", [array_file, *FORMS], cache_with),
 }
 SLOW = ("teacher audio:cnn14", "teacher image:resnet34", "student of the hub")

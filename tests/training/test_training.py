@@ -93,9 +93,9 @@ def test_training_learns_and_evaluation_reads_only_the_model(clips_folder, tmp_p
     assert result["recognition"]["top1"] > 50
     assert json.loads((run / "eval-set-test.json").read_text()) == json.loads(json.dumps(result))
     evaluate(run, tasks=["retrieval"])
-    kept = json.loads((run / "eval-set-test.json").read_text())
-    assert kept["recognition"] == result["recognition"]
-    assert kept["counts"].keys() == {"test", "train"}
+    saved = json.loads((run / "eval-set-test.json").read_text())
+    assert saved["recognition"] == result["recognition"]
+    assert saved["counts"].keys() == {"test", "train"}
     alone = tmp_path / "elsewhere.safetensors"
     alone.write_bytes((run / "model.safetensors").read_bytes())
     again = evaluate(alone, data=f"folder:{clips_folder / 'set'}")
@@ -105,18 +105,18 @@ def test_training_learns_and_evaluation_reads_only_the_model(clips_folder, tmp_p
 
 @pytest.mark.slow
 def test_memory_is_kept_once_the_first_step_is_over(clips_folder, monkeypatch):
-    said = []
-    monkeypatch.setattr("ccl_cli.training.trainer.separate_blocks", lambda: said.append("separate"))
-    monkeypatch.setattr("ccl_cli.training.trainer.keep_blocks", lambda: said.append("keep"))
+    warned = []
+    monkeypatch.setattr("ccl_cli.training.trainer.separate_blocks", lambda: warned.append("separate"))
+    monkeypatch.setattr("ccl_cli.training.trainer.keep_blocks", lambda: warned.append("keep"))
     step = Trainer.train_step
 
     def spy(self, micro_batches):
-        said.append("step")
+        warned.append("step")
         step(self, micro_batches)
 
     monkeypatch.setattr(Trainer, "train_step", spy)
     train(recipe(clips_folder, train={"max_steps": 1}))
-    assert said == ["separate", "step", "keep"]
+    assert warned == ["separate", "step", "keep"]
 
 
 @pytest.mark.slow
@@ -344,9 +344,9 @@ def test_unreadable_videos_are_counted_named_and_bounded(clips_folder, damaged):
     assert list(result["counts"]["test"]["unreadable"]) == ["test/down/0"]
     assert result["recognition"]["per_class"]["down"]["videos"] == 3
     (damaged / "train" / "right" / "3.mp4").write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 of 12 videos of the train split") as caught:
+    with pytest.raises(DataError, match=r"2 of 12 videos of the train split") as raised:
         train(recipe(clips_folder, **changes, train={"epochs": 2}))
-    assert caught.value.exit_code == 4
+    assert raised.value.exit_code == 4
     train(recipe(clips_folder, **changes, max_unreadable=0.2, train={"epochs": 2}))
 
 
@@ -360,9 +360,9 @@ def test_a_video_that_vanishes_during_a_run_counts_as_missing_in_evaluation(clip
 
 def test_evaluation_of_a_run_that_was_stopped_says_that_it_does_not_count(clips_folder, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("ccl"), "propagate", True)
-    for limit, said in ((1, True), (0, False)):
+    for limit, warned in ((1, True), (0, False)):
         evaluate(train(recipe(clips_folder, train={"max_steps": limit})), tasks=["recognition"])
-        assert ("stopped before its end" in caplog.text) is said
+        assert ("stopped before its end" in caplog.text) is warned
         caplog.clear()
 
 
@@ -381,7 +381,7 @@ def test_a_folder_is_held_by_one_training_at_a_time(clips_folder):
     from ccl_cli.training.run import open_run
 
     run = RunFolder(train(recipe(clips_folder, train={"max_steps": 1})))
-    open_run._hold(run)
+    open_run._lock(run)
     try:
         with pytest.raises(UsageError, match="Another process is training"):
             train(recipe(clips_folder), resume=run.path)
@@ -581,10 +581,10 @@ def test_everything_missing_is_named_at_once(clips_folder):
         data="folder:nowhere",
         teachers=["image:resnet34", "audio:precomputed@nothing.npz"],
     )
-    with pytest.raises(CclError) as caught:
+    with pytest.raises(CclError) as raised:
         train(wrong)
-    assert len(caught.value.errors) == 3
-    text = " ".join(str(error) for error in caught.value.errors)
+    assert len(raised.value.errors) == 3
+    text = " ".join(str(error) for error in raised.value.errors)
     assert "nowhere" in text
     assert "ccl teachers pull image:resnet34" in text
     assert "nothing.npz" in text

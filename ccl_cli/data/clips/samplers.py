@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-# From the frames of a video, the frames of a clip and random numbers to the first frame and their number.
+# (frames available, frames of a clip, random numbers) -> (first frame, number of frames), all consecutive.
 ClipSampler = Callable[[int, int, np.random.Generator], tuple[int, int]]
 
 
