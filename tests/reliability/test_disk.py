@@ -29,7 +29,7 @@ from ccl_cli.utils.rows import csv_form, row_file
 from ccl_cli.utils.tensor_files import write_tensors
 from tests.reliability.bounds import Disk, small_disk
 from tests.reliability.processes import Command, contents, fresh_server, leftovers, refusal, seeds
-from tests.training.test_training import recipe
+from tests.training.runs import recipe
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from tests.reliability.processes import (
     seeds,
     until,
 )
-from tests.training.test_training import recipe
+from tests.training.runs import recipe
 
 REFUSED = r"Error: .*(Another process|is not empty|is running in|has finished)"
 WORDS = {

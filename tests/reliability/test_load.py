@@ -26,7 +26,7 @@ from ccl_cli.evaluation.evaluate import evaluate
 from tests.conftest import moving_stripes
 from tests.reliability.bounds import bounded
 from tests.reliability.test_media import CLIP, SoundTeacher
-from tests.training.test_training import recipe
+from tests.training.runs import recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 FLAT = 40  # MB that may come between the second and the last quarter of the time

@@ -21,6 +21,7 @@ from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.build import build
 from ccl_cli.training.train import train
 from ccl_plugins.cnn14 import Waveform
+from tests.training.runs import small_recipe
 
 CLIP = Clip(frames=8, size=32, short_side=48)
 
@@ -35,18 +36,8 @@ def sets(request, tmp_path_factory, clips_folder) -> tuple[str, str]:
 
 
 def recipe(data: str, **changes) -> Recipe:
-    values = {
-        "name": "test",
-        "data": data,
-        "student": "r2plus1d_tiny",
-        "method": "baseline",
-        "clip": CLIP.model_dump(),
-        "optim": {"lr": 0.03},
-        "train": {"epochs": 5, "batch_size": 6, "workers": 0, "log_every": 1},
-    }
-    for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
-    return Recipe.model_validate(values)
+    base = {"method": "baseline", "clip": CLIP.model_dump(), "optim": {"lr": 0.03}}
+    return small_recipe(data, base, changes)
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -25,83 +23,6 @@ from ccl_cli.errors import CclError, DataError
 
 UNREADABLE = "unreadable"
 _ATTEMPTS = 16  # more neighbours than that are a folder that was not copied, not single damaged files
-Index = TypeVar("Index")
-Sample = TypeVar("Sample")
-Collated = TypeVar("Collated")
-
-
-class ClipDataset(ABC, Dataset[Sample | CclError], Generic[Index, Sample, Collated]):
-    """Clips of videos. A subclass says which clip of a video is read, and what an unreadable one means.
-
-    Errors are returned, not raised: a loader would turn a raised one into a traceback.
-
-    Args:
-        videos: By row.
-        clip: Length of a clip, size of its frames and the student's view.
-        preprocess: By teacher.
-    """
-
-    def __init__(self, videos: Sequence[Video], clip: Clip, preprocess: Mapping[str, Preprocess]) -> None:
-        self.videos, self.clip, self.preprocess = videos, clip, dict(preprocess)
-
-    def __getitem__(self, index: Index) -> Sample | CclError:
-        """One sample, or the error that must end the run."""
-        try:
-            return self.read(index)
-        except CclError as error:
-            return error
-
-    def collate(self, samples: Sequence[Sample | CclError]) -> Collated | CclError:
-        """A batch, or the first error among its samples."""
-        good = []
-        for sample in samples:
-            if isinstance(sample, CclError):
-                return sample
-            good.append(sample)
-        return self.stack(good)
-
-    @abstractmethod
-    def read(self, index: Index) -> Sample:
-        """Read one sample.
-
-        Raises:
-            CclError: what must end the run.
-        """
-
-    @abstractmethod
-    def stack(self, samples: Sequence[Sample]) -> Collated:
-        """Make one batch of samples."""
-
-
-def clip_loader(
-    dataset: ClipDataset[Index, Any, Collated],
-    batches: Iterable[Sequence[Index]],
-    *,
-    workers: int,
-    pin_memory: bool,
-    advice: str = "",
-) -> Iterator[Collated]:
-    """All batches in one stream: workers never stop between epochs.
-
-    Args:
-        dataset: What is read.
-        batches: Indices of each batch.
-        workers: Number of processes that read.
-        pin_memory: Whether the batches are meant for a GPU.
-        advice: A further step for the error of a process that has ended.
-
-    Raises:
-        CclError: as :func:`read_batches`, or what the dataset returned.
-    """
-    return read_batches(
-        dataset,
-        workers,
-        batch_sampler=batches,
-        collate_fn=dataset.collate,
-        pin_memory=pin_memory,
-        modules={type(each).__module__ for each in dataset.preprocess.values()},
-        advice=advice,
-    )
 
 
 @dataclass
@@ -138,7 +59,7 @@ class Loaded:
         return replace(self, batch=self.batch.map(lambda tensor: tensor.pin_memory()))
 
 
-class TrainingClips(ClipDataset[Draw, TrainingSample, Loaded]):
+class TrainingClips(Dataset[TrainingSample]):
     """A random clip of each video drawn.
 
     A video that cannot be read is replaced by its neighbour in the list and reported, so that a batch never
@@ -155,10 +76,9 @@ class TrainingClips(ClipDataset[Draw, TrainingSample, Loaded]):
     def __init__(
         self, videos: Sequence[Video], clip: Clip, preprocess: Mapping[str, Preprocess], seed: int
     ) -> None:
-        super().__init__(videos, clip, preprocess)
-        self.seed = seed
+        self.videos, self.clip, self.preprocess, self.seed = videos, clip, dict(preprocess), seed
 
-    def read(self, draw: Draw) -> TrainingSample:
+    def __getitem__(self, draw: Draw) -> TrainingSample:
         """The clip of a draw, or of the next video that can be read.
 
         Raises:
@@ -169,16 +89,20 @@ class TrainingClips(ClipDataset[Draw, TrainingSample, Loaded]):
         for attempt in range(min(_ATTEMPTS, len(self.videos))):
             row = (draw.row + attempt) % len(self.videos)
             try:
-                with _naming(self.videos[row]):
-                    return self._read(draw, row, unreadable)
+                return self._read(draw, row, unreadable)
             except DataError as error:
                 unreadable[row] = error.message
+            except CclError:
+                raise
+            except Exception as error:
+                path = self.videos[row].path
+                raise CclError(f"Reading '{path}' failed: {type(error).__name__}: {error}.") from error
         raise DataError(
             f"{len(unreadable)} videos in a row cannot be read; the first: {next(iter(unreadable.values()))}",
             "`ccl data verify` names all of them.",
         )
 
-    def stack(self, samples: Sequence[TrainingSample]) -> Loaded:
+    def collate(self, samples: Sequence[TrainingSample]) -> Loaded:
         """A missing modality becomes a zero row that is marked as absent."""
         batch = Batch(
             video=torch.stack([sample.view for sample in samples]),
@@ -243,7 +167,7 @@ class _TeacherSample:
     frames: int = 0
 
 
-class TeacherClips(ClipDataset[int, _TeacherSample, TeacherBatch]):
+class TeacherClips(Dataset[_TeacherSample]):
     """The centre clip of each video, or for a cache evenly spread frames, as the teachers see them.
 
     What one teacher cannot read is unreadable for that one alone.
@@ -263,10 +187,9 @@ class TeacherClips(ClipDataset[int, _TeacherSample, TeacherBatch]):
         *,
         views: int | None = None,
     ) -> None:
-        super().__init__(videos, clip, preprocess)
-        self.views = views
+        self.videos, self.clip, self.preprocess, self.views = videos, clip, dict(preprocess), views
 
-    def read(self, row: int) -> _TeacherSample:
+    def __getitem__(self, row: int) -> _TeacherSample:
         """One video through every teacher's preprocessing.
 
         Raises:
@@ -275,8 +198,7 @@ class TeacherClips(ClipDataset[int, _TeacherSample, TeacherBatch]):
         sample, centre = _TeacherSample(row), Window(self.videos[row], self.clip)
         for name in self.preprocess:
             try:
-                with _naming(centre.video):
-                    self._add(sample, name, centre)
+                self._add(sample, name, centre)
             except DataError as error:
                 sample.inputs[name] = [None] * (self.views or 1)
                 sample.states[name], sample.unreadable[name] = UNREADABLE, error.message
@@ -285,7 +207,7 @@ class TeacherClips(ClipDataset[int, _TeacherSample, TeacherBatch]):
                 sample.exact, sample.frames = not _has_picture(centre), 0
         return sample
 
-    def stack(self, samples: Sequence[_TeacherSample]) -> TeacherBatch:
+    def collate(self, samples: Sequence[_TeacherSample]) -> TeacherBatch:
         """All views of all videos, in one row."""
         return TeacherBatch(
             torch.tensor([sample.row for sample in samples]),
@@ -317,20 +239,58 @@ class TeacherClips(ClipDataset[int, _TeacherSample, TeacherBatch]):
         sample.exact = last.whole if last is centre else sample.frames <= len(windows)
 
 
+@overload
+def clip_loader(
+    dataset: TrainingClips,
+    batches: Iterable[Sequence[Draw]],
+    *,
+    workers: int,
+    pin_memory: bool,
+    advice: str = "",
+) -> Iterator[Loaded]: ...
+@overload
+def clip_loader(
+    dataset: TeacherClips,
+    batches: Iterable[Sequence[int]],
+    *,
+    workers: int,
+    pin_memory: bool,
+    advice: str = "",
+) -> Iterator[TeacherBatch]: ...
+def clip_loader(
+    dataset: TrainingClips | TeacherClips,
+    batches: Iterable[Any],
+    *,
+    workers: int,
+    pin_memory: bool,
+    advice: str = "",
+) -> Iterator[Any]:
+    """All batches in one stream: workers never stop between epochs.
+
+    Args:
+        dataset: What is read.
+        batches: Indices of each batch.
+        workers: Number of processes that read; 0 decodes in this one.
+        pin_memory: Whether the batches are meant for a GPU.
+        advice: A further step for the error of a process that has ended.
+
+    Raises:
+        CclError: as :func:`read_batches`.
+    """
+    return read_batches(
+        dataset,
+        workers,
+        batch_sampler=batches,
+        collate_fn=dataset.collate,
+        pin_memory=pin_memory,
+        modules={type(each).__module__ for each in dataset.preprocess.values()},
+        advice=advice,
+    )
+
+
 def split_rows(rows: Sequence[int], size: int) -> list[Sequence[int]]:
     """Rows in batches of at most ``size``."""
     return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
-
-
-@contextmanager
-def _naming(video: Video) -> Iterator[None]:
-    """Turn an error that nobody foresaw into one that names the video."""
-    try:
-        yield
-    except CclError:
-        raise
-    except Exception as error:
-        raise CclError(f"Reading '{video.path}' failed: {type(error).__name__}: {error}.") from error
 
 
 def _has_picture(window: Window) -> bool:

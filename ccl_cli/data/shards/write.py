@@ -173,8 +173,8 @@ class _Failed(NamedTuple):
     error: DataError
 
 
-class _Sources(Dataset[Encoded | _Failed | CclError]):
-    """Encodes in the workers; errors are returned, not raised: a loader would turn them into tracebacks.
+class _Sources(Dataset[Encoded | _Failed]):
+    """Encodes in the workers.
 
     Whatever an odd file makes a library say, it costs that file alone: the others can still be packed.
     """
@@ -185,14 +185,14 @@ class _Sources(Dataset[Encoded | _Failed | CclError]):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> Encoded | _Failed | CclError:
+    def __getitem__(self, index: int) -> Encoded | _Failed:
         source = self.sources[index]
         try:
             return encode(source, self.settings)
         except DataError as error:
             return _Failed(error)
-        except CclError as error:
-            return error
+        except CclError:
+            raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             return _Failed(DataError(f"'{source.path}' cannot be packed: {reason}."))
