@@ -67,7 +67,7 @@ def bench_input(recipe: Recipe, *, seconds: float, clips_per_second: float | Non
     together, batches = _together(dataset, recipe, seconds) if workers else (per_worker.clips, [])
     step: dict[str, Any] = {"clips_per_s": clips_per_second, "measured": False}
     if clips_per_second is None:
-        step = _step(recipe, trainer, batches or _batches(dataset, recipe, 1))
+        step = _step(recipe, trainer, batches or [next(_stream(dataset, recipe, 0))])
     wait = max(0.0, 1 - together / step["clips_per_s"])
     return {
         "data": {"name": parts.manifest.name, "videos": len(parts.videos)},
@@ -106,11 +106,6 @@ def _together(dataset: TrainingClips, recipe: Recipe, seconds: float) -> tuple[f
         count += 1
     del batches  # ends the workers
     return count * len(last[-1].batch.labels) / elapsed, last
-
-
-def _batches(dataset: TrainingClips, recipe: Recipe, count: int) -> list[Loaded]:
-    stream = _stream(dataset, recipe, 0)
-    return [next(stream) for _ in range(count)]
 
 
 def _stream(dataset: TrainingClips, recipe: Recipe, workers: int) -> Iterator[Loaded]:
