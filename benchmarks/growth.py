@@ -31,8 +31,8 @@ from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.report.plot import Panel, in_rows, logarithmic, save
 from ccl_cli.report.style import LIGHT
 from ccl_cli.training.build import Parts, load_method, make_student
-from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.trainer import Trainer
 from ccl_plugins.precomputed import Precomputed, Table
 
@@ -67,7 +67,7 @@ def step(batch: int, teachers: int, classes: int) -> Callable[[], None]:
         {method: load_method(method, {}, setting)},
     )
     trainer = Trainer(recipe, parts, RunFolder(Path("none")), set_up("fp32"))
-    return lambda: trainer._train_step([loaded])
+    return lambda: trainer.train_step([loaded])
 
 
 def steps(rounds: int) -> dict[str, dict[int, float]]:

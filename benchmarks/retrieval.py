@@ -31,7 +31,7 @@ from measuring import (
 from torch import Tensor
 
 from ccl_cli.evaluation import metrics
-from ccl_cli.training.allocator import keep_blocks
+from ccl_cli.training.compute.allocator import keep_blocks
 
 CLASSES = 309
 

@@ -52,9 +52,9 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.teachers import Embedding, Teacher
 from ccl_cli.training.build import Parts, load_method, load_teacher, make_student
-from ccl_cli.training.device import set_up
+from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.distiller import Distiller
-from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.trainer import Trainer
 from ccl_plugins.precomputed import Precomputed, Table
 
@@ -170,7 +170,7 @@ def our_step(
     videos = tuple(Video(str(row), Path("none"), 0, "train") for row in range(options.batch))
     parts = Parts(Manifest("none", ("none",), ()), videos, (), teachers, network, methods)
     trainer = Trainer(recipe, parts, RunFolder(Path("none")), set_up(precision))
-    return lambda: trainer._train_step([Loaded(batch, {}, {})])
+    return lambda: trainer.train_step([Loaded(batch, {}, {})])
 
 
 def setting(batch: Batch, width: int = WIDTH) -> Setting:

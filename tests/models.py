@@ -12,10 +12,10 @@ from ccl_cli.config.load import load_recipe, to_yaml
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.sources import load_data
 from ccl_cli.evaluation.predictor import predict_split
-from ccl_cli.training.artefact import Artefact, save_model
 from ccl_cli.training.build import make_student
-from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import MANIFEST, MODEL, RECIPE, RunFolder
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.training.run.artefact import Artefact, save_model
+from ccl_cli.training.run.folder import MANIFEST, MODEL, RECIPE, RunFolder
 from ccl_cli.utils.files import write_text
 
 CLIP = {"frames": 4, "size": 16, "short_side": 16}

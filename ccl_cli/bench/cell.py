@@ -15,7 +15,7 @@ from typing import Any
 from ccl_cli.bench.matrix import Cell
 from ccl_cli.data.clips.workers import end_with_parent
 from ccl_cli.errors import CclError, Interrupted, Several
-from ccl_cli.training.runs import CELL, ERROR, LOG, RunFolder, read_json
+from ccl_cli.training.run.folder import CELL, ERROR, LOG, RunFolder, read_json
 from ccl_cli.utils import console
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.signals import STOPPING

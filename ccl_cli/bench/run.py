@@ -19,7 +19,7 @@ from ccl_cli.config.spec import parse_model
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import UsageError
 from ccl_cli.training.build import training_data
-from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.utils.paths import runs_dir
 from ccl_cli.utils.progress import Reporter
 

@@ -58,7 +58,7 @@ def build(
     from ccl_cli.data.sources import load_data
     from ccl_cli.training.build import load_teachers
     from ccl_cli.training.caching import build_cache, is_exact
-    from ccl_cli.training.device import set_up
+    from ccl_cli.training.compute.device import set_up
 
     manifest = load_data(experiment.data)
     accelerator = set_up("fp32")

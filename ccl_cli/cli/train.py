@@ -51,7 +51,7 @@ def train(
     What decides a value, lowest first: defaults, recipe, flags you type, --set.
     """
     from ccl_cli.config.load import check_recipe, load_recipe
-    from ccl_cli.training.runs import find_run
+    from ccl_cli.training.run.folder import find_run
 
     flags = {
         "name": name,

@@ -16,8 +16,8 @@ from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import CclError, UsageError
 from ccl_cli.report.runs import METRICS, clean, read_runs
 from ccl_cli.report.writers import escape_markdown, markdown_table
-from ccl_cli.training.artefact import Artefact, load_model
-from ccl_cli.training.runs import CELL, RunFolder, locate_model, read_json
+from ccl_cli.training.run.artefact import Artefact, load_model
+from ccl_cli.training.run.folder import CELL, RunFolder, locate_model, read_json
 
 CARD = "README.md"
 _UNKNOWN = "unknown"  # also the Hub's word for a licence that is not known

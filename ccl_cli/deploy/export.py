@@ -35,7 +35,7 @@ from ccl_cli.deploy.onnx import (
 from ccl_cli.deploy.quantize import CALIBRATION, quantize, top1
 from ccl_cli.errors import EnvironmentError_, UsageError
 from ccl_cli.evaluation.model import load_student
-from ccl_cli.training.artefact import Artefact
+from ccl_cli.training.run.artefact import Artefact
 from ccl_cli.utils.files import atomic_folder, refuse_used, write_text
 
 TORCH, EXPORTED, ONNX, INT8 = "torch", "torch.export", "onnxruntime", "onnxruntime int8"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from ccl_cli.deploy.card import CARD, card
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, UsageError, WeightsError
-from ccl_cli.training.artefact import load_model
-from ccl_cli.training.runs import MODEL, RECIPE, locate_model
+from ccl_cli.training.run.artefact import load_model
+from ccl_cli.training.run.folder import MODEL, RECIPE, locate_model
 from ccl_cli.utils.console import plain
 from ccl_cli.utils.download import forbidden, reason
 from ccl_cli.utils.files import atomic_folder

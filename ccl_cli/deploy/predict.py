@@ -16,7 +16,7 @@ from ccl_cli.data.video_paths import Raw
 from ccl_cli.errors import UsageError
 from ccl_cli.evaluation.model import Model
 from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_videos
-from ccl_cli.training.device import set_up
+from ccl_cli.training.compute.device import set_up
 from ccl_cli.utils.text import visible
 
 _FEW = 2  # files that are read sooner than a process to read them has started

@@ -33,8 +33,8 @@ from ccl_cli.evaluation.teacher_probe import (
 )
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.build import check_coverage, load_teachers
-from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import RECIPE, RunFolder, read_json
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.training.run.folder import RECIPE, RunFolder, read_json
 from ccl_cli.utils.files import write_text
 
 TOP, EACH = 10, 2  # own classes of a sample, and samples of a verdict

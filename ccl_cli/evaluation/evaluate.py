@@ -18,9 +18,9 @@ from ccl_cli.errors import DataError, UsageError
 from ccl_cli.evaluation.metrics import recognition, retrieval
 from ccl_cli.evaluation.model import Model, load_student
 from ccl_cli.evaluation.predictor import SplitPredictions, predict_split
-from ccl_cli.training.artefact import Artefact
-from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import RunFolder, read_json
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.training.run.artefact import Artefact
+from ccl_cli.training.run.folder import RunFolder, read_json
 from ccl_cli.utils.distributed import is_main
 from ccl_cli.utils.files import write_text
 

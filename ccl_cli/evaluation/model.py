@@ -10,8 +10,8 @@ from typing import Any
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import DataError, WeightsError
-from ccl_cli.training.artefact import Artefact, load_model
-from ccl_cli.training.runs import MANIFEST, RunFolder, locate_model
+from ccl_cli.training.run.artefact import Artefact, load_model
+from ccl_cli.training.run.folder import MANIFEST, RunFolder, locate_model
 
 
 @dataclass(frozen=True)

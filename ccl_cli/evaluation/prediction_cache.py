@@ -18,9 +18,9 @@ from ccl_cli.data.video.storage import size_of
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.model import fingerprint, gone, run_manifest
 from ccl_cli.evaluation.predictor import SplitPredictions, predict_split
-from ccl_cli.training.artefact import load_model
-from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.training.run.artefact import load_model
+from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.utils.tensor_files import write_tensors
 
 _HEADER, _ABSENT = "ccl", -1

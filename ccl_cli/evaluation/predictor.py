@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from ccl_cli.data.clips.sliding_windows import SlidingWindows, window_loader
 from ccl_cli.data.clips.transforms import normalize
-from ccl_cli.data.clips.windows import SlidingWindows, window_loader
 from ccl_cli.data.manifest import Video
-from ccl_cli.training.artefact import Artefact
+from ccl_cli.training.run.artefact import Artefact
 from ccl_cli.utils.distributed import gather_objects, rank, total, world_size
 from ccl_cli.utils.progress import Reporter
 

@@ -11,12 +11,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.teacher_clips import (
+from ccl_cli.data.clips.dataset import (
     UNREADABLE,
     TeacherBatch,
     TeacherClips,
+    clip_loader,
     split_rows,
-    teacher_loader,
 )
 from ccl_cli.data.manifest import Video
 from ccl_cli.teachers import Teacher, embed
@@ -72,7 +72,7 @@ def embed_videos(
         teacher.to(device)
     preprocess = {name: teacher.preprocess for name, teacher in teachers.items()}
     batches = split_rows(range(rank(), len(videos), world_size()), batch_size)
-    loader = teacher_loader(
+    loader = clip_loader(
         TeacherClips(videos, clip, preprocess), batches, workers=workers, pin_memory=device.type == "cuda"
     )
     own = {
@@ -103,7 +103,7 @@ def classify_videos(
     """
     teacher.to(accelerator.device)
     dataset = TeacherClips(videos, clip, {"": teacher.preprocess})
-    loader = teacher_loader(dataset, split_rows(range(len(videos)), 8), workers=0, pin_memory=False)
+    loader = clip_loader(dataset, split_rows(range(len(videos)), 8), workers=0, pin_memory=False)
     with torch.inference_mode():
         scores = [
             teacher.class_probabilities(batch.inputs[""].value.to(accelerator.device)) for batch in loader

@@ -28,7 +28,7 @@ from ccl_cli.evaluation.classifiers import (
 from ccl_cli.evaluation.teacher_embeddings import TeacherEmbeddings, embed_videos
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.build import check_coverage, load_teachers
-from ccl_cli.training.device import set_up
+from ccl_cli.training.compute.device import set_up
 from ccl_cli.utils.distributed import is_main
 
 HELD_OUT = "held out"

@@ -15,7 +15,7 @@ from ccl_cli.evaluation.metrics import directions
 from ccl_cli.evaluation.model import Model, fingerprint, load_student
 from ccl_cli.library.approximate import build, check_installed, remove_index
 from ccl_cli.library.store import FILE, Library, Stamp, create, open_library, stamp_of
-from ccl_cli.training.runs import locate_model
+from ccl_cli.training.run.folder import locate_model
 from ccl_cli.utils.files import hold, remove_leftovers
 from ccl_cli.utils.signals import stopping_here
 

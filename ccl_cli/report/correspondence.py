@@ -25,7 +25,7 @@ from ccl_cli.report.results import Results
 from ccl_cli.report.runs import Run, clean
 from ccl_cli.report.style import LIGHT
 from ccl_cli.report.video_figures import thumbnail
-from ccl_cli.training.runs import MANIFEST, SUMMARY, read_json
+from ccl_cli.training.run.folder import MANIFEST, SUMMARY, read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -30,8 +30,8 @@ from ccl_cli.report.plot import (
 from ccl_cli.report.results import BASELINE, Cell, Results
 from ccl_cli.report.runs import METRICS, clean
 from ccl_cli.report.style import LIGHT
-from ccl_cli.training.runs import METRICS as METRICS_FILE
-from ccl_cli.training.runs import read_json
+from ccl_cli.training.run.folder import METRICS as METRICS_FILE
+from ccl_cli.training.run.folder import read_json
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ccl_cli.report.results import Results
 from ccl_cli.report.runs import Run, clean
-from ccl_cli.training.runs import RECIPE, SUMMARY, read_json
+from ccl_cli.training.run.folder import RECIPE, SUMMARY, read_json
 
 Lines = list[tuple[str, ...]]  # a header and rows
 

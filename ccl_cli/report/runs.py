@@ -14,7 +14,7 @@ from ccl_cli.config import yaml_text
 from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import CclError, DataError, RecipeError, UsageError
-from ccl_cli.training.runs import CELL, ERROR, RECIPE, SUMMARY, read_json
+from ccl_cli.training.run.folder import CELL, ERROR, RECIPE, SUMMARY, read_json
 from ccl_cli.utils.paths import runs_dir
 from ccl_cli.utils.sentences import listed
 

@@ -109,18 +109,19 @@ def load_teachers(specs: Sequence[str], classes: Sequence[str] = ()) -> dict[str
     return _by_name(specs, [teacher for teacher in loaded if teacher is not None])
 
 
-def load_teacher(wanted: str | Spec, classes: Sequence[str] = ()) -> Teacher:
+def load_teacher(spec: str | Spec, classes: Sequence[str] = ()) -> Teacher:
     """Build one frozen teacher with its weights, e.g. ``image:resnet34``.
 
     Args:
-        wanted: As it is typed.
+        spec: Its name and options, or their text.
         classes: Names of the data set's classes, for a teacher that wants to know them.
 
     Raises:
         PluginError: no such teacher, or it is broken.
         WeightsError: its weights are not there.
     """
-    spec = wanted if isinstance(wanted, Spec) else parse_model(wanted)
+    if isinstance(spec, str):
+        spec = parse_model(spec)
     plugin = registry.find(registry.TEACHERS, spec.label)
     cls: type[Teacher] = registry.load(plugin)
     with registry.blaming(plugin):

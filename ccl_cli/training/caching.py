@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ccl_cli.config.recipe import Cache, Clip, Recipe
 from ccl_cli.data.clips.batch import TeacherInput
-from ccl_cli.data.clips.teacher_clips import TeacherBatch, TeacherClips, split_rows, teacher_loader
+from ccl_cli.data.clips.dataset import TeacherBatch, TeacherClips, clip_loader, split_rows
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
 from ccl_cli.teachers import Embedding, Teacher, embed
@@ -38,12 +38,12 @@ from ccl_cli.teachers.embedding_cache import (
     is_any_of,
 )
 from ccl_cli.training.build import Parts
-from ccl_cli.training.stop import StopRequest, stop_on_signal
 from ccl_cli.utils import json_text
 from ccl_cli.utils.distributed import barrier, is_main, on_main, rank, world_size
 from ccl_cli.utils.files import hold, remove_leftovers, write_text
 from ccl_cli.utils.json_text import Shape, fits
 from ccl_cli.utils.progress import Reporter
+from ccl_cli.utils.signals import StopRequest, stop_on_signal
 from ccl_cli.utils.tensor_files import write_tensors
 
 PART = 256  # videos that are kept together: what a kill can cost
@@ -66,19 +66,19 @@ class CachedRows:
         self.cached, self.seed = cached, seed
         place = {video.id: number for number, video in enumerate(manifest.learnt_from)}
         self._places = np.array([place[video.id] for video in videos], np.int64)
-        self._drawn = lru_cache(maxsize=1)(self._draw)
+        self._views_of_epoch = lru_cache(maxsize=1)(self._draw_views)
 
     def embedding(self, rows: Tensor, epoch: int, device: torch.device) -> Embedding:
         """Embeddings of some rows ([B] int64) of the training split."""
         places = self._places[rows.cpu().numpy()]
-        value, present = self.cached.rows(places, self._drawn(epoch)[rows.cpu().numpy()])
+        value, present = self.cached.rows(places, self._views_of_epoch(epoch)[rows.cpu().numpy()])
         return Embedding(value.to(device, non_blocking=True), present.to(device, non_blocking=True))
 
     def state(self, row: int) -> str:
         """What became of a video's modality."""
         return self.cached.state(self._places[row])
 
-    def _draw(self, epoch: int) -> NDArray[np.int64]:
+    def _draw_views(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, epoch, 3])
         return rng.integers(self.cached.header.count, size=len(self._places))
 
@@ -108,7 +108,7 @@ def existing(key: Key, recipe: Recipe) -> Cached | None:
         DataError: it is damaged.
     """
     if not on_main((key.folder / HEADER).is_file):
-        _tell_stale(key)
+        _warn_if_stale(key)
         return None
     cached = Cached.open(key.folder)
     return cached if recipe.cache.use == "build" or is_exact(cached, recipe.clip) else None
@@ -127,7 +127,7 @@ def open_caches(
 ) -> dict[str, Cached]:
     """The caches that training will read instead of running a teacher.
 
-    None where a method wants the teachers' inner stages, which no cache holds.
+    Nothing is read where a method wants the teachers' inner stages, which no cache holds.
 
     Args:
         recipe: For ``cache`` and ``clip``.
@@ -185,7 +185,7 @@ def build_cache(
             if not on_main((key.folder / HEADER).is_file):
                 _embed_parts(name, teacher, manifest, key, recipe, accelerator)
                 barrier()
-                on_main(lambda: _put_together(key, teacher, manifest))
+                on_main(lambda: _merge_parts(key, teacher, manifest))
     except OSError as error:
         raise EnvironmentError_(
             f"The cache '{key.folder}' cannot be written: {error.strerror or error}.",
@@ -221,10 +221,10 @@ class _Part:
         self.unreadable: dict[int, str] = {}
         self.kind, self.inexact, self.frames = "", 0, 0
 
-    def add(self, name: str, batch: TeacherBatch, made: Tensor) -> None:
-        finite = made.isfinite().flatten(1).all(dim=1)
+    def add(self, name: str, batch: TeacherBatch, embedding: Tensor) -> None:
+        finite = embedding.isfinite().flatten(1).all(dim=1)
         at = batch.rows - self.first
-        self.value[at] = torch.where(finite[:, None, None], made, 0.0)
+        self.value[at] = torch.where(finite[:, None, None], embedding, 0.0)
         self.kind = self.kind or batch.kinds.get(name, "")
         self.inexact, self.frames = self.inexact + batch.inexact, max(self.frames, batch.frames)
         self.unreadable |= {row: reasons[name] for row, reasons in batch.unreadable.items()}
@@ -249,7 +249,7 @@ def _embed_parts(
     parts = [_Part(number, len(videos), (views, teacher.dim)) for number in missing]
     size = max(1, recipe.eval.batch_size // views)
     batches = [rows for part in parts for rows in split_rows(range(part.first, part.first + part.rows), size)]
-    loader = teacher_loader(
+    loader = clip_loader(
         TeacherClips(videos, recipe.clip, {name: teacher.preprocess}, views=views),
         batches,
         workers=recipe.train.workers,
@@ -268,21 +268,21 @@ def _embed_parts(
             if batch.rows[-1] == part.first + part.rows - 1:
                 part.save(key.building)
                 part = next(pending, None)
-            _heed(stop, key)
+            _stop_if_requested(stop, key)
 
 
 def _embed_views(teacher: Teacher, inputs: TeacherInput, views: int, device: torch.device) -> Tensor:
     """[n, K, D]; zero where one of the views of a video is absent."""
     present = inputs.present.view(-1, views).all(dim=1).repeat_interleave(views)
-    made = embed(teacher, inputs.value.to(device, non_blocking=True), present.to(device)).value
-    return made.cpu().view(len(present) // views, views, -1)
+    embedding = embed(teacher, inputs.value.to(device, non_blocking=True), present.to(device)).value
+    return embedding.cpu().view(len(present) // views, views, -1)
 
 
 def _views_of(key: Key, cache: Cache) -> int:
     return 1 if key.views == "track" else cache.views
 
 
-def _heed(stop: StopRequest, key: Key) -> None:
+def _stop_if_requested(stop: StopRequest, key: Key) -> None:
     if stop.requested:
         raise Interrupted(
             f"Stopped by {stop.name} while caching {key.teacher}; what is done is in '{key.building}'.",
@@ -290,7 +290,7 @@ def _heed(stop: StopRequest, key: Key) -> None:
         )
 
 
-def _put_together(key: Key, teacher: Teacher, manifest: Manifest) -> None:
+def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     """All parts as one cache, which is there at once or not at all."""
     folder, videos = key.building, len(manifest.learnt_from)
     paths = [_part_path(folder, number) for number in range(-(-videos // PART))]
@@ -365,7 +365,7 @@ def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict
         ) from error
 
 
-def _tell_stale(key: Key) -> None:
+def _warn_if_stale(key: Key) -> None:
     """Say so when there is a cache of this teacher and data set that does not serve."""
     for folder in caches():
         try:
@@ -402,13 +402,13 @@ def check_cache(
     rows = sorted({len(videos) * number // samples for number in range(samples)})
     name, views = header.key.teacher, _views_of(header.key, recipe.cache)
     dataset = TeacherClips(videos, recipe.clip, {name: teacher.preprocess}, views=views)
-    for batch in teacher_loader(dataset, [[row] for row in rows], workers=0, pin_memory=False):
+    for batch in clip_loader(dataset, [[row] for row in rows], workers=0, pin_memory=False):
         row = int(batch.rows)
-        made = _embed_views(teacher, batch.inputs[name], views, torch.device("cpu"))[0]
-        kept = torch.stack([cached.rows(np.array([row]), np.array([view]))[0][0] for view in range(views)])
+        embedding = _embed_views(teacher, batch.inputs[name], views, torch.device("cpu"))[0]
+        expected, _ = cached.rows(np.full(views, row), np.arange(views))
         state = batch.states[row][name]
         if state != cached.state(row):
             faults.append(f"'{videos[row].id}' is {state} now, it was {cached.state(row)}")
-        elif not torch.allclose(made, kept, rtol=1e-3, atol=1e-3 * float(kept.abs().max())):
+        elif not torch.allclose(embedding, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
             faults.append(f"'{videos[row].id}' has another embedding now")
     return faults

@@ -7,16 +7,25 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ccl_cli.config.recipe import Clip
+from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.data.clips.transforms import normalize
+from ccl_cli.errors import PluginError
 from ccl_cli.methods import Method
 from ccl_cli.methods.losses import cross_entropy, full_precision
 from ccl_cli.students import Student, StudentOutput
 from ccl_cli.teachers import Embedding
+from ccl_cli.training.build import Parts
+from ccl_cli.training.compute.batch_norm import share_statistics
+from ccl_cli.training.compute.device import pad_time_apart
+from ccl_cli.training.compute.recompute import recompute_blocks
 from ccl_cli.utils.distributed import masked_mean
+
+# Names of a line of metrics.jsonl that no term of a method may take.
+RESERVED = {"step", "epoch", "lr", "loss", "ce", "accuracy", "skipped", "clips_per_s", "data_wait"}
 
 
 class StepOutput(NamedTuple):
@@ -86,9 +95,30 @@ class Distiller(nn.Module):
         parts = {"ce": self.ce_weight * ce}
         for name, method in self.methods.items():
             prefix = f"{name}." if len(self.methods) > 1 else ""
-            parts |= {prefix + term: value for term, value in method(student, teachers, batch).items()}
+            terms = {prefix + term: value for term, value in method(student, teachers, batch).items()}
+            if reserved := sorted(terms.keys() & RESERVED):
+                raise PluginError(f"The method '{name}' may not call a term '{reserved[0]}': ccl does.")
+            parts |= terms
         return parts
 
 
 def _full_precision(student: StudentOutput) -> StudentOutput:
     return StudentOutput(full_precision(student.feature), full_precision(student.logits), student.stages)
+
+
+def make_distiller(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> Distiller:
+    """Student and methods as the recipe's layout, precision and device want them."""
+    memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
+    student = parts.student
+    if recipe.train.sync_batchnorm:
+        share_statistics(student, accelerator.device)
+    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
+        pad_time_apart(student)
+    student.to(memory_format=memory_format)  # type: ignore[call-overload]
+    if recipe.train.recompute:
+        recompute_blocks(student)
+    if recipe.train.compile:
+        student.compile()
+    return Distiller(
+        student, parts.methods, recipe.clip, ce_weight=recipe.ce_weight, memory_format=memory_format
+    )

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from ccl_cli.config.load import to_yaml
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.data.clips.dataset import TrainingSet, training_loader
-from ccl_cli.data.clips.epoch_sampler import EpochSampler
+from ccl_cli.data.clips.dataset import clip_loader
+from ccl_cli.training.batches import batch_sampler, training_clips
 from ccl_cli.training.build import Parts, parameter_count
 from ccl_cli.training.caching import existing, wanted_key
 
 
 def describe(recipe: Recipe, parts: Parts) -> str:
     """The resolved recipe, sizes, steps and the shapes of the first batch."""
-    train = recipe.train
-    sampler = EpochSampler(len(parts.videos), train.batch_size, train.epochs, train.seed, train.accumulation)
-    preprocess = {name: teacher.preprocess for name, teacher in parts.teachers.items()}
-    loader = training_loader(
-        TrainingSet(parts.videos, recipe.clip, preprocess, train.seed), sampler, workers=0, pin_memory=False
-    )
-    loaded = next(loader)
+    sampler = batch_sampler(recipe, parts)
+    dataset = training_clips(recipe, parts, parts.teachers)
+    loaded = next(clip_loader(dataset, sampler, workers=0, pin_memory=False))
     methods = sum(parameter_count(method) for method in parts.methods.values())
     teachers = sum(parameter_count(teacher) for teacher in parts.teachers.values())
     lines = [

@@ -19,9 +19,8 @@ from ccl_cli import registry
 from ccl_cli.config.recipe import Clip, Optim, Recipe
 from ccl_cli.config.spec import Spec
 from ccl_cli.data.clips.batch import TeacherInput
-from ccl_cli.data.clips.dataset import TrainingSet, training_loader
+from ccl_cli.data.clips.dataset import TeacherClips, TrainingClips, clip_loader, split_rows
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
-from ccl_cli.data.clips.teacher_clips import TeacherClips, split_rows, teacher_loader
 from ccl_cli.data.manifest import Manifest, check_unreadable
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError, WeightsError
@@ -86,7 +85,7 @@ class Score:
     Attributes:
         split: Of the data set.
         accuracy: In [0, 1].
-        videos: How many were looked at; those without the modality are left out.
+        videos: Their number; those without the modality are left out.
     """
 
     split: str
@@ -169,59 +168,59 @@ class _Session:
     def train(self) -> Score:
         """All passes; the score is the last one's."""
         options = self.options
-        part = _Part(self.manifest, "train")
-        sampler = EpochSampler(len(part.videos), options.batch_size, options.epochs, options.seed)
+        split = _Split(self.manifest, "train")
+        sampler = EpochSampler(len(split.videos), options.batch_size, options.epochs, options.seed)
         steps, per_epoch = sampler.total_steps, sampler.steps_per_epoch
-        dataset = TrainingSet(part.videos, self.clip, self.preprocess, options.seed)
-        loader = training_loader(dataset, sampler, workers=options.workers, pin_memory=self.pin_memory)
+        dataset = TrainingClips(split.videos, self.clip, self.preprocess, options.seed)
+        loader = clip_loader(dataset, sampler, workers=options.workers, pin_memory=self.pin_memory)
         lr = options.lr or (_SCRATCH_LR if self.teacher.random_weights else _ADAPT_LR)
         optimizer = torch.optim.AdamW(self.teacher.parameters(), lr)
         optim = Optim(lr=lr, schedule="cosine", warmup_epochs=options.epochs / 10, min_lr=lr / 1000)
         schedule = scheduler(optimizer, optim, options.epochs, per_epoch)
         nn.Module.train(self.teacher)  # the contract's own `train` never leaves evaluation mode
-        right = seen = 0
+        correct = count = 0
         with Reporter("fit", steps) as reporter:
             for step, loaded in enumerate(loader, start=1):
-                part.add(loaded.unreadable)
+                split.add(loaded.unreadable)
                 inputs, labels = self._present(loaded.batch.inputs[self.label], loaded.batch.labels)
                 if (step - 1) % per_epoch == 0:
-                    right = seen = 0
+                    correct = count = 0
                 schedule.step_update(step - 1)
                 if len(labels) > 1:  # batch norm has nothing to say about a single one
-                    right += self._step(inputs, labels, optimizer)
-                    seen += len(labels)
-                reporter.advance(text=f"acc {right / max(seen, 1):.0%}")
+                    correct += self._step(inputs, labels, optimizer)
+                    count += len(labels)
+                reporter.advance(text=f"acc {correct / max(count, 1):.0%}")
                 if step % per_epoch == 0:
                     reporter.line()
-        part.warn()
-        if not seen:
+        split.warn()
+        if not count:
             raise DataError(f"No training video of '{self.manifest.name}' has what {self.label} looks at.")
         self.teacher.freeze()
-        return Score("train", right / seen, seen)
+        return Score("train", correct / count, count)
 
     def held_out(self) -> Score | None:
-        """The middle of each video that was kept from training."""
-        split = next((name for name in ("test", "val") if self.manifest.split(name)), None)
-        if split is None:
+        """The score on the centre clip of each video that was not trained on."""
+        name = next((name for name in ("test", "val") if self.manifest.split(name)), None)
+        if name is None:
             return None
-        part = _Part(self.manifest, split)
-        loader = teacher_loader(
-            TeacherClips(part.videos, self.clip, self.preprocess),
-            split_rows(range(len(part.videos)), self.options.batch_size),
+        split = _Split(self.manifest, name)
+        loader = clip_loader(
+            TeacherClips(split.videos, self.clip, self.preprocess),
+            split_rows(range(len(split.videos)), self.options.batch_size),
             workers=self.options.workers,
             pin_memory=self.pin_memory,
         )
-        right = seen = 0
+        correct = count = 0
         with torch.inference_mode():
             for batch in loader:
-                part.add({row: reasons[self.label] for row, reasons in batch.unreadable.items()})
-                labels = torch.tensor([part.videos[row].label for row in batch.rows.tolist()])
+                split.add({row: reasons[self.label] for row, reasons in batch.unreadable.items()})
+                labels = torch.tensor([split.videos[row].label for row in batch.rows.tolist()])
                 inputs, labels = self._present(batch.inputs[self.label], labels)
                 if len(labels):
-                    right += _right(self.teacher.class_scores(inputs), labels)
-                    seen += len(labels)
-        part.warn()
-        return Score(split, right / seen, seen) if seen else None
+                    correct += _count_correct(self.teacher.class_scores(inputs), labels)
+                    count += len(labels)
+        split.warn()
+        return Score(name, correct / count, count) if count else None
 
     def _present(self, given: TeacherInput, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and labels of the samples that have the teacher's modality, on the device."""
@@ -238,10 +237,10 @@ class _Session:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return _right(scores, labels)
+        return _count_correct(scores, labels)
 
 
-class _Part:
+class _Split:
     """One split of the data set: its videos that are on disk, and those of them that cannot be read."""
 
     def __init__(self, manifest: Manifest, split: str) -> None:
@@ -279,7 +278,7 @@ class _Part:
             raise DataError(error.message, "Fix them, or take them out of the data set.") from None
 
 
-def _right(scores: Tensor, labels: Tensor) -> int:
+def _count_correct(scores: Tensor, labels: Tensor) -> int:
     return int((scores.argmax(dim=1) == labels).sum())
 
 

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.data.clips.dataset import Loaded, Sample, TrainingSet, training_loader
+from ccl_cli.data.clips.dataset import Loaded, TrainingClips, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.clips.workers import cores
 from ccl_cli.data.video.storage import Packed
-from ccl_cli.errors import CclError
+from ccl_cli.training.batches import training_clips
 from ccl_cli.training.build import Parts, build
 from ccl_cli.training.caching import open_caches
-from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.trainer import Trainer
 
 _STEPS = 3  # timed, after one that warms up
@@ -61,76 +61,61 @@ def bench_input(recipe: Recipe, *, seconds: float, clips_per_second: float | Non
     """
     parts = build(recipe)
     trainer = _trainer(recipe, parts)
-    dataset = TrainingSet(
-        parts.videos,
-        recipe.clip,
-        {name: teacher.preprocess for name, teacher in trainer.live.items()},
-        recipe.train.seed,
-    )
-    one = _alone(dataset, recipe, seconds)
+    dataset = training_clips(recipe, parts, trainer.live)
+    per_worker = _alone(dataset, recipe, seconds)
     workers = recipe.train.workers
-    every, batches = _together(dataset, recipe, seconds) if workers else (one.clips, [])
+    together, batches = _together(dataset, recipe, seconds) if workers else (per_worker.clips, [])
     step: dict[str, Any] = {"clips_per_s": clips_per_second, "measured": False}
     if clips_per_second is None:
-        step = _step(recipe, trainer, batches or _batches(dataset, recipe, 1))
-    wait = max(0.0, 1 - every / step["clips_per_s"])
+        step = _step(recipe, trainer, batches or [next(_stream(dataset, recipe, 0))])
+    wait = max(0.0, 1 - together / step["clips_per_s"])
     return {
         "data": {"name": parts.manifest.name, "videos": len(parts.videos)},
-        "worker": {"clips_per_s": one.clips, "mb_per_s": one.megabytes},
-        "workers": {"number": workers, "clips_per_s": every},
+        "worker": {"clips_per_s": per_worker.clips, "mb_per_s": per_worker.megabytes},
+        "workers": {"number": workers, "clips_per_s": together},
         "step": step,
         "data_wait": wait,
         "cores": cores(),
-        "advice": _advice(recipe, parts, one.clips, step["clips_per_s"]) if wait > 0 else [],
+        "advice": _advice(recipe, parts, per_worker.clips, step["clips_per_s"]) if wait > 0 else [],
     }
 
 
-def _alone(dataset: TrainingSet, recipe: Recipe, seconds: float) -> Speed:
+def _alone(dataset: TrainingClips, recipe: Recipe, seconds: float) -> Speed:
     """One thread of this process: what a worker does."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     draws = chain.from_iterable(_sampler(dataset, recipe))
-    _sample(dataset[next(draws)])  # imports and first calls
+    dataset[next(draws)]  # imports and first calls
     before, begin, count = _bytes_read(), time.perf_counter(), 0
-    while (taken := time.perf_counter() - begin) < seconds or not count:
-        _sample(dataset[next(draws)])
+    while (elapsed := time.perf_counter() - begin) < seconds or not count:
+        dataset[next(draws)]
         count += 1
     after = _bytes_read()
     torch.set_num_threads(threads)
-    read = None if before is None or after is None or _remote(dataset) else (after - before) / 1e6 / taken
-    return Speed(count / taken, read)
+    read = None if before is None or after is None or _remote(dataset) else (after - before) / 1e6 / elapsed
+    return Speed(count / elapsed, read)
 
 
-def _together(dataset: TrainingSet, recipe: Recipe, seconds: float) -> tuple[float, list[Loaded]]:
+def _together(dataset: TrainingClips, recipe: Recipe, seconds: float) -> tuple[float, list[Loaded]]:
     """All workers, from the first batch on; also the last batches."""
     batches = _stream(dataset, recipe, recipe.train.workers)
-    kept = [next(batches)]
+    last = [next(batches)]
     begin, count = time.perf_counter(), 0
-    while (taken := time.perf_counter() - begin) < seconds or count < recipe.train.workers:
-        kept = [*kept[-1:], next(batches)]
+    while (elapsed := time.perf_counter() - begin) < seconds or count < recipe.train.workers:
+        last = [*last[-1:], next(batches)]
         count += 1
     del batches  # ends the workers
-    return count * len(kept[-1].batch.labels) / taken, kept
+    return count * len(last[-1].batch.labels) / elapsed, last
 
 
-def _batches(dataset: TrainingSet, recipe: Recipe, count: int) -> list[Loaded]:
-    stream = _stream(dataset, recipe, 0)
-    return [next(stream) for _ in range(count)]
+def _stream(dataset: TrainingClips, recipe: Recipe, workers: int) -> Iterator[Loaded]:
+    return clip_loader(dataset, _sampler(dataset, recipe), workers=workers, pin_memory=False)
 
 
-def _stream(dataset: TrainingSet, recipe: Recipe, workers: int) -> Iterator[Loaded]:
-    return training_loader(dataset, _sampler(dataset, recipe), workers=workers, pin_memory=False)
-
-
-def _sampler(dataset: TrainingSet, recipe: Recipe) -> EpochSampler:
+def _sampler(dataset: TrainingClips, recipe: Recipe) -> EpochSampler:
     """Micro-batches without an end."""
     train = recipe.train
     return EpochSampler(len(dataset.videos), train.batch_size, 10**6, train.seed, train.accumulation)
-
-
-def _sample(sample: Sample | CclError) -> None:
-    if isinstance(sample, CclError):
-        raise sample
 
 
 def _trainer(recipe: Recipe, parts: Parts) -> Trainer:
@@ -161,26 +146,26 @@ def _step(recipe: Recipe, trainer: Trainer, batches: Sequence[Loaded]) -> dict[s
 
 def _timed_step(trainer: Trainer, micro_batches: Sequence[Loaded]) -> float:
     begin = time.perf_counter()
-    trainer._train_step(micro_batches)
+    trainer.train_step(micro_batches)
     if trainer.device.type == "cuda":
         torch.cuda.synchronize(trainer.device)
     return time.perf_counter() - begin
 
 
-def _advice(recipe: Recipe, parts: Parts, one: float, wanted: float) -> list[str]:
+def _advice(recipe: Recipe, parts: Parts, per_worker: float, clips_per_second: float) -> list[str]:
     """What makes reading faster, most useful first: commands and flags to type."""
-    there, needed = cores(), math.ceil(wanted / one)
+    limit, needed = cores(), math.ceil(clips_per_second / per_worker)
     steps = []
-    if recipe.train.workers < min(needed, there):
-        enough = "" if needed <= there else f"; {needed} would be needed and there are {there} cores"
-        steps.append(f"--workers {min(needed, there)}{enough}")
+    if recipe.train.workers < min(needed, limit):
+        shortage = "" if needed <= limit else f"; {needed} would be needed and there are {limit} cores"
+        steps.append(f"--workers {min(needed, limit)}{shortage}")
     if not any(isinstance(video.path, Packed) for video in parts.videos):
         side, data = recipe.clip.short_side, shlex.quote(recipe.data or "")
         steps.append(f"ccl data pack {data} --output packed --short-side {side}; then --data shards:packed")
     return steps or ["more cores, fewer teachers, or a pack with a smaller --short-side"]
 
 
-def _remote(dataset: TrainingSet) -> bool:
+def _remote(dataset: TrainingClips) -> bool:
     path = dataset.videos[0].path
     return isinstance(path, Packed) and "://" in path.shard
 

@@ -9,14 +9,15 @@ import torch
 
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import CclError, EnvironmentError_, Interrupted
-from ccl_cli.training import checkpoint
+from ccl_cli.training.batches import batch_sampler
 from ccl_cli.training.build import build
 from ccl_cli.training.caching import open_caches
-from ccl_cli.training.device import set_up
+from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.dry_run import describe
-from ccl_cli.training.run_lock import open_run, release
-from ccl_cli.training.state import load_state_dict
-from ccl_cli.training.trainer import Trainer, sampler_from
+from ccl_cli.training.run import checkpoint
+from ccl_cli.training.run.open_run import open_run, release
+from ccl_cli.training.run.state import load_state_dict
+from ccl_cli.training.trainer import Trainer
 from ccl_cli.utils.console import first_process
 from ccl_cli.utils.distributed import on_main
 from ccl_cli.utils.signals import Stopped
@@ -48,13 +49,14 @@ def train(
             print(describe(recipe, parts))
         return Path()
     accelerator = set_up(recipe.train.precision, recipe.train.tracker)
-    sampler_from(recipe, parts, 0)  # refuses a batch that cannot be split before anything is written
+    batch_sampler(recipe, parts)  # refuses a batch that cannot be split before anything is written
     run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
     try:
         cached = open_caches(recipe, parts, accelerator)
         trainer = Trainer(recipe, parts, run, accelerator, cached)
         if resumed:
-            load_state_dict(trainer, checkpoint.load_state(run.state))
+            state = checkpoint.load_state(on_main(lambda: checkpoint.newest_state(run.state)))
+            load_state_dict(trainer, state)
             _log.info("Going on with %s from step %d.", run.path, trainer.step)
         else:
             _log.info("Run %s", run.path)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +17,30 @@ from torch import Tensor
 
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.batch import Batch
-from ccl_cli.data.clips.dataset import Loaded, TrainingSet, training_loader
+from ccl_cli.data.clips.dataset import Loaded, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import check_unreadable
 from ccl_cli.errors import Interrupted
 from ccl_cli.teachers import embed
 from ccl_cli.teachers.embedding_cache import Cached
-from ccl_cli.training import checkpoint
-from ccl_cli.training.allocator import keep_blocks, separate_blocks
-from ccl_cli.training.batch_norm import naming_single_values, share_statistics
+from ccl_cli.training.batches import batch_sampler, training_clips
 from ccl_cli.training.build import Parts
 from ccl_cli.training.caching import CachedRows
-from ccl_cli.training.device import pad_time_apart, start_tracker
-from ccl_cli.training.distiller import Distiller, StepOutput
+from ccl_cli.training.compute.allocator import keep_blocks, separate_blocks
+from ccl_cli.training.compute.batch_norm import explaining_small_batches
+from ccl_cli.training.compute.device import start_tracker
+from ccl_cli.training.compute.nonfinite import Skipped, TeacherFaults, all_finite
+from ccl_cli.training.distiller import StepOutput, make_distiller
 from ccl_cli.training.metrics_log import Clock, Meter, figures_text, jsonl_writer
-from ccl_cli.training.nonfinite import Skipped, TeacherFaults, all_finite
 from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, set_lr
-from ccl_cli.training.publish import check_finite, publish
-from ccl_cli.training.recompute import recompute_blocks
-from ccl_cli.training.runs import METRICS, RunFolder
-from ccl_cli.training.state import state_dict
-from ccl_cli.training.stop import StopRequest, stop_on_signal
+from ccl_cli.training.run import checkpoint
+from ccl_cli.training.run.folder import METRICS, RunFolder
+from ccl_cli.training.run.publish import check_finite, publish
+from ccl_cli.training.run.state import state_dict
 from ccl_cli.training.video_states import VideoStates
-from ccl_cli.utils.distributed import any_process, barrier, gather_objects, is_main, on_main, rank, world_size
+from ccl_cli.utils.distributed import any_process, barrier, gather_objects, is_main, on_main, world_size
 from ccl_cli.utils.progress import Reporter
+from ccl_cli.utils.signals import StopRequest, stop_on_signal
 
 _log = logging.getLogger("ccl")
 
@@ -60,12 +61,12 @@ class Trainer:
         if self.device.type == "cpu":
             separate_blocks()
         self.use_caches(cached or {})
-        self.bare = _distiller(recipe, parts, accelerator)
+        self.bare = make_distiller(recipe, parts, accelerator)
         groups = parameter_groups(self.bare, recipe.optim)
         self.distiller, self.optimizer = accelerator.prepare(self.bare, make_optimizer(groups, recipe.optim))
         self.step, self.seconds_before, self._began = 0, 0.0, time.perf_counter()
-        sampler = self.sampler
-        self.scheduler = scheduler(self.optimizer, recipe.optim, sampler.epochs, sampler.steps_per_epoch)
+        self.steps_per_epoch = batch_sampler(recipe, parts).steps_per_epoch
+        self.scheduler = scheduler(self.optimizer, recipe.optim, recipe.train.epochs, self.steps_per_epoch)
         self.meter, self.clock, self.video_states = Meter(), Clock(), VideoStates()
         self.skipped, self.faults = Skipped(), TeacherFaults(len(parts.videos), self.device)
 
@@ -84,14 +85,9 @@ class Trainer:
         """Time spent on this run so far, interruptions left out."""
         return self.seconds_before + time.perf_counter() - self._began
 
-    @property
-    def sampler(self) -> EpochSampler:
-        """The batches that are still to come."""
-        return sampler_from(self.recipe, self.parts, self.step)
-
     def fit(self) -> None:
         """Train to the end, then publish the student."""
-        sampler = self.sampler
+        sampler = batch_sampler(self.recipe, self.parts, self.step)
         limit = self.recipe.train.max_steps
         last = min(sampler.total_steps, limit) if limit else sampler.total_steps
         if self.recipe.train.tracker != "none":
@@ -104,8 +100,8 @@ class Trainer:
             jsonl_writer(self.run.path / METRICS) as write,
         ):
             for micro_batches in self._steps(sampler) if self.step < last else ():
-                self._train_step(micro_batches)
-                self._after_step(sampler, last, reporter, write)
+                self.train_step(micro_batches)
+                self._after_step(last, reporter, write)
                 self._check_skipped(micro_batches)
                 if self.step >= last:
                     break
@@ -115,29 +111,21 @@ class Trainer:
 
     def _steps(self, sampler: EpochSampler) -> Iterator[list[Loaded]]:
         """This process's micro-batches, a step's worth at a time."""
-        dataset = TrainingSet(
-            self.parts.videos,
-            self.recipe.clip,
-            {name: teacher.preprocess for name, teacher in self.live.items()},
-            self.recipe.train.seed,
-        )
-        loader = training_loader(
-            dataset,
+        loader = clip_loader(
+            training_clips(self.recipe, self.parts, self.live),
             sampler,
             workers=self.recipe.train.workers,
             pin_memory=self.device.type == "cuda",
-            # Saving takes all processes at the same step, so alone this one can only leave.
+            # A checkpoint needs all processes at the same step: one that loses its workers can only end.
             advice=f"go on with `ccl train --resume {self.run.path}`",
         )
         self.clock.restart()
-        step: list[Loaded] = []
-        for loaded in self.clock.waiting(loader):
-            step.append(loaded)
-            if len(step) == sampler.accumulation:
-                yield step
-                step = []
+        batches = self.clock.waiting(loader)
+        while micro_batches := list(islice(batches, sampler.accumulation)):
+            yield micro_batches
 
-    def _train_step(self, micro_batches: Sequence[Loaded]) -> None:
+    def train_step(self, micro_batches: Sequence[Loaded]) -> None:
+        """One optimiser step over its micro-batches; it changes nothing if one of them is not finite."""
         # All randomness inside the networks is a function of (seed, step, rank): resuming needs no generator
         # state.
         seeds = np.random.SeedSequence([self.recipe.train.seed, self.step, self.accelerator.process_index])
@@ -150,10 +138,10 @@ class Trainer:
             self.video_states.add(loaded)
             sync = number == len(micro_batches) - 1
             with nullcontext() if sync else self.accelerator.no_sync(self.distiller):
-                figures.append(self._micro_step(loaded.batch.to(self.device), share))
+                figures.append(self._micro_step(loaded.batch, share))
         losses = [values["loss"] for values in figures]
         if all_finite(losses, self.bare.parameters(), self.accelerator.scaler):
-            self.skipped.took()
+            self.skipped.accept()
             if self.recipe.optim.clip_norm:
                 self.accelerator.clip_grad_norm_(self.bare.parameters(), self.recipe.optim.clip_norm)
             self.optimizer.step()
@@ -166,32 +154,34 @@ class Trainer:
             keep_blocks()
         self.step += 1
 
-    def _micro_step(self, batch: Batch, share: float) -> dict[str, Tensor]:
+    def _micro_step(self, loaded: Batch, share: float) -> dict[str, Tensor]:
+        batch = loaded.to(self.device)
         with self.accelerator.autocast():
             embeddings = {
                 name: embed(teacher, *batch.inputs[name], stages=self.parts.uses_stages)
                 for name, teacher in self.live.items()
             }
         for name, rows in self.cached.items():
-            embeddings[name] = rows.embedding(batch.rows, batch.epoch, self.device)
+            # Rows that never left the CPU: to read them back from a GPU would wait for it.
+            embeddings[name] = rows.embedding(loaded.rows, batch.epoch, self.device)
         embeddings = {
-            name: self.faults.without(name, embedding, batch.rows) for name, embedding in embeddings.items()
+            name: self.faults.drop(name, embedding, batch.rows) for name, embedding in embeddings.items()
         }
-        with naming_single_values():
+        with explaining_small_batches():
             output: StepOutput = self.distiller(batch, embeddings)
         self.accelerator.backward(output.loss * share)
         accuracy = (output.logits.argmax(dim=1) == batch.labels).float().mean()
         self.clock.clips += len(batch.labels)
         return {"loss": output.loss.detach(), "accuracy": accuracy, **output.parts}
 
-    def _after_step(self, sampler: EpochSampler, last: int, reporter: Reporter, write: Any) -> None:
+    def _after_step(self, last: int, reporter: Reporter, write: Any) -> None:
         train = self.recipe.train
-        epoch_ends = self.step % sampler.steps_per_epoch == 0
+        epoch_ends = self.step % self.steps_per_epoch == 0
         text = None
         if self.step % train.log_every == 0 or self.step == last:
             figures = self.meter.read() | self.clock.read() | {"skipped": self.skipped.total}
             text = figures_text(figures)
-            epoch = -(-self.step // sampler.steps_per_epoch)
+            epoch = -(-self.step // self.steps_per_epoch)
             write({"step": self.step, "epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], **figures})
             self.accelerator.log(figures, step=self.step)
             self._check_unreadable()
@@ -204,7 +194,9 @@ class Trainer:
             self._save()
 
     def _check_unreadable(self) -> None:
-        unreadable = self.video_states.gathered().unreadable
+        unreadable: dict[int, str] = {}
+        for reasons in gather_objects(self.video_states.unreadable):
+            unreadable |= reasons
         check_unreadable(
             len(self.parts.missing) + len(unreadable),
             self.parts.manifest,
@@ -215,7 +207,7 @@ class Trainer:
 
     def _check_skipped(self, micro_batches: Sequence[Loaded]) -> None:
         """End a run that does not get anywhere: too many steps skipped in a row, or all of an epoch's."""
-        limit = min(self.recipe.train.max_skipped, self.sampler.steps_per_epoch)
+        limit = min(self.recipe.train.max_skipped, self.steps_per_epoch)
         if self.skipped.in_a_row < limit:
             return
         rows = [row for loaded in micro_batches for row in loaded.batch.rows.tolist()]
@@ -246,35 +238,3 @@ class Trainer:
             self.distiller = self.bare
             self.accelerator.free_memory()
         self.accelerator.end_training()
-
-
-def sampler_from(recipe: Recipe, parts: Parts, start: int) -> EpochSampler:
-    """This process's batches from a step on."""
-    return EpochSampler(
-        videos=len(parts.videos),
-        batch_size=recipe.train.batch_size,
-        epochs=recipe.train.epochs,
-        seed=recipe.train.seed,
-        accumulation=recipe.train.accumulation,
-        rank=rank(),
-        processes=world_size(),
-        start=start,
-    )
-
-
-def _distiller(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> Distiller:
-    """Student and methods as the recipe's layout, precision and device want them."""
-    memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
-    student = parts.student
-    if recipe.train.sync_batchnorm:
-        share_statistics(student, accelerator.device)
-    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
-        pad_time_apart(student)
-    student.to(memory_format=memory_format)  # type: ignore[call-overload]
-    if recipe.train.recompute:
-        recompute_blocks(student)
-    if recipe.train.compile:
-        student.compile()
-    return Distiller(
-        student, parts.methods, recipe.clip, ce_weight=recipe.ce_weight, memory_format=memory_format
-    )

@@ -46,12 +46,12 @@ class _LostPeer(EnvironmentError_):
 
 
 @dataclass
-class _Asked:
+class _Verbosity:
     level: int = logging.INFO
     debug: bool = False
 
 
-_asked = _Asked()
+_verbosity = _Verbosity()
 
 
 def configure(quiet: bool = False, verbose: bool = False, debug: bool = False) -> None:
@@ -60,14 +60,14 @@ def configure(quiet: bool = False, verbose: bool = False, debug: bool = False) -
     Of several processes only the first logs; the others report errors.
     """
     if quiet:
-        _asked.level = logging.ERROR
+        _verbosity.level = logging.ERROR
     if verbose or debug:
-        _asked.level = logging.DEBUG
-    _asked.debug = _asked.debug or debug
-    _log.setLevel(_asked.level if first_process() else logging.ERROR)
+        _verbosity.level = logging.DEBUG
+    _verbosity.debug = _verbosity.debug or debug
+    _log.setLevel(_verbosity.level if first_process() else logging.ERROR)
     _log.propagate = False
     _log.handlers = [_handler()]
-    if _asked.level > logging.DEBUG:  # each retry of the Hub's client is two lines, and the last is an error
+    if _verbosity.level > logging.DEBUG:  # the Hub's client writes two lines for each retry
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
@@ -87,18 +87,18 @@ def report(error: BaseException) -> int:
     Returns:
         The exit code of the process.
     """
-    if _asked.debug:
+    if _verbosity.debug:
         traceback.print_exception(error)
-    known = error if isinstance(error, CclError) else _unexpected(error)
-    several = known.errors if isinstance(known, Several) else [known]
+    failure = error if isinstance(error, CclError) else _unexpected(error)
+    errors = failure.errors if isinstance(failure, Several) else [failure]
     with suppress(OSError):  # stderr may be a file on a full disk: the exit code still tells
-        for each in several:
+        for each in errors:
             print(_coloured(_begins(), _RED) + printable(each.message), file=sys.stderr)
             if each.hint:
                 print(_coloured(f"  {printable(each.hint)}", _DIM), file=sys.stderr)
-    if isinstance(known, _LostPeer) and LAUNCHED in os.environ:
+    if isinstance(failure, _LostPeer) and LAUNCHED in os.environ:
         return LOST_PEER
-    return several[0].exit_code
+    return errors[0].exit_code
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
@@ -192,22 +192,22 @@ def _begins() -> str:
     return f"Error (process {os.environ['RANK']}): "
 
 
-def _lost_peer(error: BaseException, said: str) -> bool:
+def _lost_peer(error: BaseException, message: str) -> bool:
     connected = isinstance(error, RuntimeError) and "RANK" in os.environ
-    return connected and any(words in said.lower() for words in _LOST)
+    return connected and any(words in message.lower() for words in _LOST)
 
 
 def _unexpected(error: BaseException) -> CclError:
-    said = " ".join(str(error).split()) or "no message"
+    message = " ".join(str(error).split()) or "no message"
     if isinstance(error, OSError) and error.strerror:
         where = f": '{error.filename}'" if error.filename else ""
         step = _STEPS.get(error.errno or 0, "--debug shows where it happened.")
         return EnvironmentError_(f"{error.strerror}{where}.", step)
-    if _lost_peer(error, said):
+    if _lost_peer(error, message):
         return _LostPeer()
     if type(error).__name__ == "OutOfMemoryError":
         return EnvironmentError_("The GPU's memory is full.", "Lower --batch-size.")
-    return CclError(f"Internal error: {type(error).__name__}: {said}", "--debug shows the traceback.")
+    return CclError(f"Internal error: {type(error).__name__}: {message}", "--debug shows the traceback.")
 
 
 def _coloured(text: str, code: str) -> str:
@@ -217,11 +217,11 @@ def _coloured(text: str, code: str) -> str:
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.capitalize()}: "
-        said = printable(record.getMessage())
+        message = printable(record.getMessage())
         if plain(sys.stderr):
-            return f"{self.formatTime(record, '%H:%M:%S')} {level}{said}"
+            return f"{self.formatTime(record, '%H:%M:%S')} {level}{message}"
         colour = _YELLOW if record.levelno >= logging.WARNING else _DIM
-        return (_coloured(level, colour) if level else "") + said
+        return (_coloured(level, colour) if level else "") + message
 
 
 class _Stderr(logging.Handler):

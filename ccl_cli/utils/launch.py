@@ -33,11 +33,11 @@ _log = logging.getLogger("ccl.launch")
 
 @dataclass
 class _Rank:
-    """One process. Only the first one writes to the terminal; what another says is kept in ``said``."""
+    """One process. Only the first one writes to the terminal; another one's words go to ``output``."""
 
     number: int
     process: subprocess.Popen[bytes]
-    said: IO[bytes] | None
+    output: IO[bytes] | None
 
     @property
     def code(self) -> int | None:
@@ -75,30 +75,30 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     """
     shared = _environment(count, cpu=_on_cpu(count))
     ranks: list[_Rank] = []
-    with ExitStack() as stack, _passing_signals_on(ranks) as passed:
+    with ExitStack() as stack, _forwarding_signals(ranks) as signals:
         for number in range(count):
             ranks.append(_start(number, shared, arguments, stack))
-        culprit = _watch(ranks, passed)
+        culprit = _watch(ranks, signals)
         if culprit is None:
             return 0
         code = culprit.code or 1
-        if not passed or code < 128:
-            _explain(culprit, ranks)
+        if not signals or code < 128:
+            _report(culprit, ranks)
         return EnvironmentError_.exit_code if code == LOST_PEER else code
 
 
 def _start(number: int, shared: dict[str, str], arguments: Sequence[str], stack: ExitStack) -> _Rank:
-    said = stack.enter_context(tempfile.TemporaryFile()) if number else None  # noqa: SIM115
+    output = stack.enter_context(tempfile.TemporaryFile()) if number else None  # noqa: SIM115
     process = subprocess.Popen(
         [sys.executable, *_safe_path(), "-m", "ccl_cli", *arguments],
         env=os.environ | shared | {"RANK": str(number), "LOCAL_RANK": str(number)},
         stdin=subprocess.DEVNULL,
-        stdout=said,
-        stderr=said,
+        stdout=output,
+        stderr=output,
         start_new_session=True,  # else a Ctrl-C in the terminal would reach each process twice
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
-    rank = _Rank(number, process, said)
+    rank = _Rank(number, process, output)
     stack.callback(_reap, rank)
     return rank
 
@@ -149,27 +149,27 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _passing_signals_on(ranks: Sequence[_Rank]) -> Iterator[list[int]]:
+def _forwarding_signals(ranks: Sequence[_Rank]) -> Iterator[list[int]]:
     """Pass signals on to all processes; yields those that came. The third Ctrl-C kills."""
-    passed: list[int] = []
+    signals: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        passed.append(number)
-        impatient = passed.count(signal.SIGINT) > 2
+    def forward(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        impatient = signals.count(signal.SIGINT) > 2
         for rank in ranks:
             rank.send(signal.SIGKILL if impatient else number)
 
-    with handled_by(pass_on):
-        yield passed
+    with handled_by(forward):
+        yield signals
 
 
-def _watch(ranks: Sequence[_Rank], passed: Sequence[int]) -> _Rank | None:
+def _watch(ranks: Sequence[_Rank], signals: Sequence[int]) -> _Rank | None:
     """Wait for all; the first one that failed, or None. After a failure or signal they get a bounded time."""
-    while _running(ranks) and not passed and _failed(ranks) is None:
+    while _running(ranks) and not signals and _failed(ranks) is None:
         time.sleep(_POLL)
     culprit = _failed(ranks)
-    if passed:
-        _end_after_signal(ranks, passed)
+    if signals:
+        _end_after_signal(ranks, signals)
     elif culprit:
         # First on their own: a mistake that all of them make ends all of them, the first with its sentence.
         _wait(ranks, _SETTLE)
@@ -185,9 +185,9 @@ def _running(ranks: Sequence[_Rank]) -> list[_Rank]:
     return [rank for rank in ranks if rank.code is None]
 
 
-def _failed(ranks: Sequence[_Rank], known: _Rank | None = None) -> _Rank | None:
+def _failed(ranks: Sequence[_Rank], suspect: _Rank | None = None) -> _Rank | None:
     """The one to blame: rather the known one than another, last of all one that only lost its peer."""
-    failed = [*filter(None, [known]), *(rank for rank in ranks if rank.code)]
+    failed = [*filter(None, [suspect]), *(rank for rank in ranks if rank.code)]
     return min(failed, key=lambda rank: rank.code == LOST_PEER, default=None)
 
 
@@ -197,23 +197,23 @@ def _wait(ranks: Sequence[_Rank], seconds: float) -> None:
         time.sleep(_POLL)
 
 
-def _end_after_signal(ranks: Sequence[_Rank], passed: Sequence[int]) -> None:
+def _end_after_signal(ranks: Sequence[_Rank], signals: Sequence[int]) -> None:
     _wait(ranks, _SAVE + _GRACE)
-    late = _running(ranks)
-    for rank in late:
+    survivors = _running(ranks)
+    for rank in survivors:
         _reap(rank)
-    if late:
-        name, numbers = signal.Signals(passed[0]).name, ", ".join(str(rank.number) for rank in late)
+    if survivors:
+        name, numbers = signal.Signals(signals[0]).name, ", ".join(str(rank.number) for rank in survivors)
         _log.error("Killed, still running %.0f s after %s: process %s.", _SAVE + _GRACE, name, numbers)
 
 
-def _explain(culprit: _Rank, ranks: Sequence[_Rank]) -> None:
+def _report(culprit: _Rank, ranks: Sequence[_Rank]) -> None:
     """Say which process failed, and show its words, unless the terminal says it already."""
     if ranks[0].code == culprit.code and culprit.ended_by is None:
         return
-    if culprit.said is not None:
-        culprit.said.seek(0)
-        print(culprit.said.read().decode(errors="replace").strip()[-_TAIL:], file=sys.stderr)
+    if culprit.output is not None:
+        culprit.output.seek(0)
+        print(culprit.output.read().decode(errors="replace").strip()[-_TAIL:], file=sys.stderr)
     _log.error("Process %d of %d failed first, exit code %s.", culprit.number, len(ranks), culprit.code)
     if name := culprit.ended_by:
         _log.error("It was ended by %s: memory may have run out. What was saved before is kept.", name)

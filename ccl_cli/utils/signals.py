@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from ccl_cli.errors import Interrupted
 
 # A terminal's Ctrl-C, and what schedulers send.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_log = logging.getLogger("ccl")
 
 
 @contextmanager
@@ -63,6 +65,37 @@ def stopping_here(outcome: str, hint: str) -> Iterator[None]:
             yield
     except Stopped as stopped:
         raise Interrupted(f"Stopped by {stopped.name}{outcome}", hint) from stopped
+
+
+class StopRequest:
+    """Set by a signal, looked at between steps."""
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal came."""
+        return bool(self.name)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler.
+
+        Raises:
+            Stopped: a second Ctrl-C does not wait any more.
+        """
+        if self.requested and number == signal.SIGINT:
+            raise Stopped(number)
+        self.name = signal.Signals(number).name
+        _log.warning("%s: stopping after this step.", self.name)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn SIGTERM, SIGINT and SIGUSR1 (what schedulers send) into a request to stop."""
+    stop = StopRequest()
+    with handled_by(stop):
+        yield stop
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class Result:
 @pytest.fixture(autouse=True)
 def _logging_as_before():
     yield
-    console._asked = console._Asked()
+    console._verbosity = console._Verbosity()
     logger = logging.getLogger("ccl")
     logger.handlers, logger.propagate = [], True
     logger.setLevel(logging.NOTSET)

@@ -12,7 +12,7 @@ from ccl_cli.config.recipe import Recipe
 from ccl_cli.deploy.card import card, results
 from ccl_cli.errors import DataError, UsageError, WeightsError
 from ccl_cli.report.runs import clean
-from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.run.folder import RunFolder
 from tests.models import publish
 from tests.plugin_folder import install
 from tests.report.folders import write_cell, write_failed, write_run

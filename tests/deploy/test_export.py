@@ -30,9 +30,9 @@ from ccl_cli.deploy.onnx import Deployed, open_onnx, open_torch, trace, write_on
 from ccl_cli.errors import DataError, EnvironmentError_, PluginError, RecipeError, UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.students import Student
-from ccl_cli.training.artefact import load_model, save_model
 from ccl_cli.training.build import make_student
-from ccl_cli.training.runs import MANIFEST, MODEL, RECIPE
+from ccl_cli.training.run.artefact import load_model, save_model
+from ccl_cli.training.run.folder import MANIFEST, MODEL, RECIPE
 
 CLASSES = ("right <b>", "down\n'\"é")
 CLIP = {"frames": 4, "size": 16, "short_side": 16, "mean": (0.5, 0.1, 0.3), "std": (0.2, 0.3, 0.4)}

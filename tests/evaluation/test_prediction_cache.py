@@ -9,7 +9,7 @@ import torch
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation import prediction_cache as module
 from ccl_cli.evaluation.prediction_cache import cached_predictions
-from ccl_cli.training.artefact import load_model, save_model
+from ccl_cli.training.run.artefact import load_model, save_model
 from tests.report.pages import write_study
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ccl_cli.data.clips.sliding_windows import SlidingWindows
 from ccl_cli.data.clips.transforms import eval_view, normalize
-from ccl_cli.data.clips.windows import SlidingWindows
 from ccl_cli.data.video.reader import iter_windows
 from ccl_cli.data.video_paths import list_videos
 from ccl_cli.deploy.predict import embed, predict, predict_files
@@ -15,7 +15,7 @@ from ccl_cli.errors import UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_split
 from ccl_cli.library.index import index
-from ccl_cli.training.device import set_up
+from ccl_cli.training.compute.device import set_up
 from tests.models import write_run
 
 

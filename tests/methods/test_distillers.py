@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.batch import Batch
+from ccl_cli.errors import PluginError
 from ccl_cli.registry import METHODS, find, load
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
@@ -172,6 +173,16 @@ def test_half_precision_is_computed_in_single(variant, dtype):
     assert output.loss.dtype == torch.float32
     for gradient in torch.autograd.grad(output.loss, leaves, allow_unused=True):
         assert gradient is None or torch.isfinite(gradient).all()
+
+
+def test_a_term_may_not_take_the_name_of_another_figure(monkeypatch):
+    example = Example(dtype=torch.float32)
+    method = build("kd", example)
+    monkeypatch.setattr(type(method), "forward", lambda *_: {"ce": torch.zeros(())})
+    student = Fixed(StudentOutput(example.feature, example.logits))
+    batch = Batch(torch.zeros(7, 3, 1, 2, 2, dtype=torch.uint8), example.labels, torch.arange(7), {}, 0)
+    with pytest.raises(PluginError, match="'m' may not call a term 'ce'"):
+        Distiller(student, {"m": method}, Clip())(batch, {})
 
 
 @each_variant

@@ -180,7 +180,7 @@ def test_reductions_differ_by_the_number_of_rows_present():
 
 def test_a_real_image_network_shows_stages_that_a_real_student_follows(clips_folder):
     from ccl_cli.config.recipe import Recipe
-    from ccl_cli.training.runs import RunFolder
+    from ccl_cli.training.run.folder import RunFolder
     from ccl_cli.training.train import train
 
     values = {

@@ -23,7 +23,7 @@ from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.train import train
 from tests.bench.test_run import recipe as bench_recipe
 from tests.reliability.processes import seeds
-from tests.training.test_training import ended, lines, recipe, start
+from tests.training.runs import ended, lines, recipe, start
 
 METHODS = ["ccl", "baseline", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd"]
 LIVE = ["audio:small?weights=random", "image:small?weights=random"]

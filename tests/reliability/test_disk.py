@@ -22,14 +22,14 @@ from ccl_cli.config.load import to_yaml
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError
-from ccl_cli.training.checkpoint import save_state
+from ccl_cli.training.run.checkpoint import save_state
 from ccl_cli.training.train import train
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.rows import csv_form, row_file
 from ccl_cli.utils.tensor_files import write_tensors
 from tests.reliability.bounds import Disk, small_disk
 from tests.reliability.processes import Command, contents, fresh_server, leftovers, refusal, seeds
-from tests.training.test_training import recipe
+from tests.training.runs import recipe
 
 
 @pytest.fixture(scope="module")

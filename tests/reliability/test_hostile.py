@@ -36,9 +36,9 @@ from ccl_cli.data.video.storage import Member, Packed
 from ccl_cli.errors import CclError, DataError, RecipeError, WeightsError
 from ccl_cli.teachers.embedding_cache import STATES, Cached
 from ccl_cli.teachers.weights import load_state
-from ccl_cli.training import checkpoint
-from ccl_cli.training.artefact import load_model
 from ccl_cli.training.build import load_teachers, make_student
+from ccl_cli.training.run import checkpoint
+from ccl_cli.training.run.artefact import load_model
 from tests.models import write_run
 from tests.reliability.bounds import bounded
 from tests.reliability.damage import damaged_text, twist
@@ -131,7 +131,7 @@ READERS: dict[str, tuple[str, list[Callable[[Path, object], None]], Callable[[Pa
     "student": ("w.pt", FORMS, student("r2plus1d_tiny")),
     "student of the hub": ("w.pyth", FORMS, student("x3d_xs")),
     "model": ("model.safetensors", FORMS, load_model),
-    "checkpoint": ("state/step-000000001.pt", FORMS, lambda path: checkpoint.load_state(path.parent)),
+    "checkpoint": ("state/step-000000001.pt", FORMS, lambda path: checkpoint.newest_state(path.parent)),
     "cache": ("cache/embedding.npy", [array_file, *FORMS], cache_with),
 }
 SLOW = ("teacher audio:cnn14", "teacher image:resnet34", "student of the hub")

@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from ccl_cli.training.checkpoint import load_state, save_state
+from ccl_cli.training.run.checkpoint import load_state, newest_state, save_state
 from ccl_cli.training.train import train
 from tests.reliability.damage import damage
 from tests.reliability.processes import (
@@ -30,7 +30,7 @@ from tests.reliability.processes import (
     seeds,
     until,
 )
-from tests.training.test_training import recipe
+from tests.training.runs import recipe
 
 REFUSED = r"Error: .*(Another process|is not empty|is running in|has finished)"
 WORDS = {
@@ -261,7 +261,7 @@ def test_nothing_of_a_damaged_checkpoint_is_used(tmp_path, monkeypatch, caplog, 
     save_state(tmp_path, 1, state(1))
     newest = save_state(tmp_path, 2, state(2))
     newest.write_bytes(damage(newest.read_bytes(), random.Random(seed)))
-    loaded = load_state(tmp_path)
+    loaded = load_state(newest_state(tmp_path))
     # A bit that nothing reads, such as a date within the file, does no harm.
     assert loaded["step"] == 2 or "step-000000002.pt is damaged" in caplog.text
     wanted = state(loaded["step"])

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from ccl_cli.__main__ import main
-from ccl_cli.data.clips.dataset import Loaded, TrainingSet, training_loader
+from ccl_cli.data.clips.dataset import Loaded, TrainingClips, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
@@ -26,7 +26,7 @@ from ccl_cli.evaluation.evaluate import evaluate
 from tests.conftest import moving_stripes
 from tests.reliability.bounds import bounded
 from tests.reliability.test_media import CLIP, SoundTeacher
-from tests.training.test_training import recipe
+from tests.training.runs import recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 FLAT = 40  # MB that may come between the second and the last quarter of the time
@@ -88,8 +88,8 @@ def test_an_epoch_of_many_videos(many, caplog):
     videos = load_data(many).split("train")
     rows: set[int] = set()
     with flat():
-        dataset = TrainingSet(videos, CLIP, {"audio:a": SoundTeacher()}, 0)
-        loader = training_loader(dataset, EpochSampler(len(videos), 20, 1), workers=2, pin_memory=False)
+        dataset = TrainingClips(videos, CLIP, {"audio:a": SoundTeacher()}, 0)
+        loader = clip_loader(dataset, EpochSampler(len(videos), 20, 1), workers=2, pin_memory=False)
         for loaded in loader:
             assert isinstance(loaded, Loaded)
             rows.update(loaded.batch.rows.tolist())

@@ -18,9 +18,9 @@ from ccl_cli.config.recipe import Clip
 from ccl_cli.data.checks.check import check
 from ccl_cli.data.checks.findings import Effort
 from ccl_cli.data.checks.inspect import Subject, decode, inspect
-from ccl_cli.data.clips.dataset import Sample, TrainingSet
+from ccl_cli.data.clips.dataset import TrainingClips, TrainingSample
 from ccl_cli.data.clips.epoch_sampler import Draw
-from ccl_cli.data.clips.windows import SlidingWindows
+from ccl_cli.data.clips.sliding_windows import SlidingWindows
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.video_writer import write_clip
@@ -68,6 +68,13 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
     return {suffix: (folder / f"a.{suffix}").read_bytes() for suffix in FORMS}
 
 
+def trained_on(video: Video, preprocess: dict) -> TrainingSample | DataError:
+    try:
+        return TrainingClips([video], CLIP, preprocess, 0)[Draw(0, 0, 0)]
+    except DataError as error:
+        return error
+
+
 def read(path: Path) -> bool:
     """Read a file in every way; whether training read it."""
     try:
@@ -80,16 +87,15 @@ def read(path: Path) -> bool:
         except DataError as error:
             fault = fault or error.message
     video = Video("a", path, 0, "train")
-    sample = TrainingSet([video], CLIP, {"audio:a": SoundTeacher()}, 0)[Draw(0, 0, 0)]
+    sample = trained_on(video, {"audio:a": SoundTeacher()})
     chunks = list(SlidingWindows([video], CLIP, stride=8, chunk=4))
     unreadable = {row: reason for chunk in chunks for row, reason in chunk.unreadable.items()}
     assert [row for chunk in chunks for row in chunk.finished] == [0], "counted other than once"
     assert bool(unreadable) == (not sum(len(chunk.windows) for chunk in chunks))
     assert all(len(reason) > 10 and "Error: " not in reason for reason in unreadable.values())
-    if isinstance(sample, Sample):
-        assert sample.video.shape == (3, 8, 48, 48)
+    if not isinstance(sample, DataError):
+        assert sample.view.shape == (3, 8, 48, 48)
         return True
-    assert isinstance(sample, DataError)
     assert fault, f"only training cannot read it: {sample.message}"
     return False
 
@@ -210,8 +216,7 @@ def test_all_readers_call_the_same_files_unreadable(whole, tmp_path, caplog, see
     chunks = list(SlidingWindows(videos, CLIP, stride=8, chunk=8))
     assert Counter(row for chunk in chunks for row in chunk.finished) == Counter(range(40))
     unreadable = {row for chunk in chunks for row in chunk.unreadable}
-    alone = [TrainingSet([video], CLIP, {}, 0)[Draw(0, 0, 0)] for video in videos]
-    untrainable = {row for row, sample in enumerate(alone) if not isinstance(sample, Sample)}
+    untrainable = {row for row, video in enumerate(videos) if isinstance(trained_on(video, {}), DataError)}
     odd = set(range(1, 40, 2))
     assert unreadable <= untrainable <= corrupt | unreadable | odd
     assert corrupt | unreadable | untrainable <= odd

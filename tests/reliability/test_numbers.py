@@ -17,11 +17,11 @@ from ccl_cli.config.load import to_yaml
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError, DataError, RecipeError
 from ccl_cli.evaluation.evaluate import evaluate
-from ccl_cli.training.device import set_up
+from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.train import train
 from tests.plugin_folder import install
 from tests.reliability.processes import seeds
-from tests.training.test_training import ended, lines, recipe, start
+from tests.training.runs import ended, lines, recipe, start
 
 METHODS = ["baseline", "ccl", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd"]
 SMALL = {"clip": {"frames": 4, "size": 32, "short_side": 48}, "optim": {"lr": 1e-4}}

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.batch import Batch
-from ccl_cli.data.clips.dataset import TrainingSet
+from ccl_cli.data.clips.dataset import TrainingClips
 from ccl_cli.data.clips.epoch_sampler import Draw
+from ccl_cli.data.clips.sliding_windows import SlidingWindows
 from ccl_cli.data.clips.window import Window
-from ccl_cli.data.clips.windows import SlidingWindows
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
 from ccl_cli.data.sources import csv as csv_source
 from ccl_cli.data.video.metadata import VideoMetadata
@@ -248,8 +248,8 @@ def test_training_and_middle_windows_lie_inside(numbered, frames, length, begin,
     start, end, first, count = stretch_of(numbered[frames], begin, share)
     video, recorder = Video("v", numbered[frames], 0, "train", start, end), Recorder()
     clip = Clip(frames=length, size=8, short_side=16)
-    sample = TrainingSet([video], clip, {"any:recorder": recorder}, seed)[Draw(epoch, 0, 0)]
-    assert sample.video.shape == (3, length, 8, 8)
+    sample = TrainingClips([video], clip, {"any:recorder": recorder}, seed)[Draw(epoch, 0, 0)]
+    assert sample.view.shape == (3, length, 8, 8)
     for window in (recorder.window, Window(video, clip)):
         numbers = numbers_of(window.frames)
         own = range(numbers[0], min(numbers[0] + length, first + count))

@@ -166,7 +166,7 @@ def root(valid, tmp_path, monkeypatch) -> Iterator[Path]:
     registry._scan.cache_clear()
     yield root
     registry._scan.cache_clear()
-    console._asked = console._Asked()
+    console._verbosity = console._Verbosity()
     logging.getLogger("ccl").handlers = []
     logging.getLogger("ccl").propagate = True
 

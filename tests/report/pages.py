@@ -15,9 +15,9 @@ from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.config.spec import parse_model
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.teachers.fitted import Fitted, save_fitted
-from ccl_cli.training.artefact import save_model
 from ccl_cli.training.build import load_teachers, make_student
-from ccl_cli.training.runs import MANIFEST, METRICS, MODEL, SUMMARY, read_json
+from ccl_cli.training.run.artefact import save_model
+from ccl_cli.training.run.folder import MANIFEST, METRICS, MODEL, SUMMARY, read_json
 from ccl_plugins.small import SmallImage
 from tests.report.folders import write_cell
 

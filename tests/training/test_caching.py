@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -26,29 +25,19 @@ from ccl_cli.teachers import embedding_cache
 from ccl_cli.training import caching
 from ccl_cli.training.build import load_teachers
 from ccl_cli.training.caching import CachedRows, build_cache, check_cache, key_of
-from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
 from ccl_cli.utils.files import hold
 from tests.data.media import damage_sound
-from tests.training.test_training import lines
+from tests.training.runs import lines, small_recipe
 
 AUDIO, IMAGE = "audio:small?weights=random&seconds=2.0", "image:small?weights=random"
 
 
 def recipe(clips_folder, **changes) -> Recipe:
-    values = {
-        "name": "test",
-        "data": f"folder:{clips_folder / 'set'}",
-        "teachers": [AUDIO, IMAGE],
-        "student": "r2plus1d_tiny",
-        "clip": {"frames": 8, "size": 32},
-        "train": {"epochs": 3, "batch_size": 6, "workers": 0, "log_every": 1},
-        "cache": {"views": 4},
-    }
-    for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
-    return Recipe.model_validate(values)
+    base = {"teachers": [AUDIO, IMAGE], "train": {"epochs": 3}, "cache": {"views": 4}}
+    return small_recipe(f"folder:{clips_folder / 'set'}", base, changes)
 
 
 def built(experiment):
@@ -335,32 +324,14 @@ def test_a_second_build_waits_for_the_first(clips_folder, caplog):
     assert f"Another process is building '{key.folder.name}'. Waiting for it." in caplog.text
 
 
-def test_a_disk_that_refuses_is_a_sentence_and_the_parts_stay(clips_folder, monkeypatch):
-    experiment = recipe(clips_folder, teachers=AUDIO)
-    original, calls = Path.rename, []
-
-    def full(self, target):
-        calls.append(self)
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(EnvironmentError_, match="cannot be written: No space left on device"):
-        built(experiment)
-    assert calls
-    monkeypatch.setattr(Path, "rename", original)
-    assert not list(embedding_cache.caches())
-    assert embedding_cache.unfinished()
-    built(experiment)
-    assert len(list(embedding_cache.caches())) == 1
-    assert not embedding_cache.unfinished()
-
-
 def test_a_part_is_removed_when_it_is_damaged_and_not_when_the_disk_refuses(clips_folder, monkeypatch):
     experiment = recipe(clips_folder, teachers=AUDIO)
     with monkeypatch.context() as full:
         full.setattr(Path, "rename", lambda self, target: refuse(28, "No space left on device"))
         with pytest.raises(EnvironmentError_):
             built(experiment)
+    assert embedding_cache.unfinished()
+    assert not list(embedding_cache.caches())
     (part,) = embedding_cache.root().rglob("part-*.safetensors")
     content = part.read_bytes()
     with monkeypatch.context() as busy:
@@ -382,63 +353,27 @@ def refuse(number, said):
     raise OSError(number, said)
 
 
-@pytest.fixture(scope="module")
-def long_table(clips_folder, tmp_path_factory):
-    """700 stretches of the training videos: three parts of a cache."""
-    folder = tmp_path_factory.mktemp("table")
-    paths = sorted((clips_folder / "set" / "train").rglob("*.mp4"))
-    rows = [f"{paths[n % 12]},{paths[n % 12].parent.name},{n / 1000:.3f}" for n in range(700)]
-    (folder / "long.csv").write_text("\n".join(["path,label,start", *rows]) + "\n")
-    return folder / "long.csv"
-
-
-def start(path, home, *arguments):
-    command = [sys.executable, "-m", "ccl_cli", "cache", "build", "--recipe", str(path), *arguments]
-    environment = {**os.environ, "CCL_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def arrays(home):
-    return {
-        path.relative_to(home / "embeddings").as_posix(): path.read_bytes()
-        for path in sorted((home / "embeddings").rglob("*.npy"))
-    }
-
-
 @pytest.mark.slow
-@pytest.mark.long
-def test_killed_stopped_and_shared_builds_end_with_the_bytes_of_an_uninterrupted_one(
-    clips_folder, long_table, tmp_path
-):
-    path = tmp_path / "recipe.yaml"
-    changes = {"teachers": IMAGE, "train": {"workers": 1}, "cache": {"views": 2}}
-    path.write_text(to_yaml(recipe(clips_folder, data=f"csv:{long_table}", **changes)))
-    homes = {name: tmp_path / name for name in ("whole", "killed", "stopped", "two")}
-
-    def ended(process, code=0):
-        out, error = process.communicate(timeout=300)
-        assert process.returncode == code, error
-        assert "Traceback" not in error
-        return out, error
-
-    ended(start(path, homes["whole"]))
-    whole = arrays(homes["whole"])
-    assert len(whole) == 2
-    for name, number, code in (("killed", signal.SIGKILL, -9), ("stopped", signal.SIGTERM, 130)):
-        process = start(path, homes[name])
-        deadline = time.monotonic() + 120
-        while not list(homes[name].rglob("part-000001.safetensors")):
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.send_signal(number)
-        _, error = ended(process, code)
-        assert code < 0 or "Go on with the same command" in error
-        assert not list((homes[name] / "embeddings").glob(f"*/{embedding_cache.HEADER}"))
-        ended(start(path, homes[name]))
-        assert arrays(homes[name]) == whole
-    out, _ = ended(start(path, homes["two"], "--num-processes", "2"))
-    assert len(out.split()) == 1
-    assert arrays(homes["two"]) == whole
+def test_two_processes_build_the_cache_of_one(clips_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    paths = sorted((clips_folder / "set" / "train").rglob("*.mp4"))
+    rows = [f"{paths[n % 12]},{paths[n % 12].parent.name},{n / 1000:.3f}" for n in range(600)]  # three parts
+    (tmp_path / "long.csv").write_text("\n".join(["path,label,start", *rows]) + "\n")
+    changes = {"data": f"csv:{tmp_path / 'long.csv'}", "teachers": IMAGE, "cache": {"views": 2}}
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe(clips_folder, **changes)))
+    arrays = []
+    for processes in ("1", "2"):
+        monkeypatch.setenv("CCL_HOME", str(tmp_path / processes))
+        command = [
+            sys.executable,
+            "-m",
+            "ccl_cli",
+            "cache",
+            "build",
+            "--recipe",
+            str(tmp_path / "recipe.yaml"),
+        ]
+        subprocess.run([*command, "--num-processes", processes], check=True, timeout=300)
+        arrays.append([path.read_bytes() for path in sorted((tmp_path / processes).rglob("*.npy"))])
+    assert len(arrays[0]) == 2
+    assert arrays[0] == arrays[1]

@@ -10,18 +10,12 @@ from ccl_cli.data.shards.write import pack
 from ccl_cli.errors import DataError
 from ccl_cli.training import input_bench
 from ccl_cli.training.input_bench import bench_input
+from tests.training.runs import small_recipe
 
 
 def recipe(data: str, **train) -> Recipe:
-    return Recipe.model_validate(
-        {
-            "data": data,
-            "method": "baseline",
-            "student": "r2plus1d_tiny",
-            "clip": {"frames": 8, "size": 32, "short_side": 48},
-            "train": {"batch_size": 4, "workers": 0, **train},
-        }
-    )
+    base = {"method": "baseline", "clip": {"short_side": 48}, "train": {"batch_size": 4, **train}}
+    return small_recipe(data, base)
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.evaluation.teacher_probe import probe_teachers
 from ccl_cli.training.build import load_teachers
 from ccl_cli.training.caching import build_cache, key_of
-from ccl_cli.training.device import set_up
-from ccl_cli.training.runs import RunFolder
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
 from tests.plugin_folder import install
-from tests.training.test_training import lines
+from tests.training.runs import lines, small_recipe
 
 SOURCE = """
 import torch
@@ -61,15 +61,8 @@ def _plugin(tmp_path, monkeypatch):
 
 
 def recipe(clips_folder, **changes) -> Recipe:
-    values = {
-        "name": "test",
-        "data": f"folder:{clips_folder / 'set'}",
-        "teachers": [TOLD],
-        "student": "r2plus1d_tiny",
-        "clip": {"frames": 8, "size": 32},
-        "train": {"epochs": 2, "batch_size": 6, "workers": 0, "log_every": 1},
-    }
-    return Recipe.model_validate(values | changes)
+    base = {"teachers": [TOLD], "train": {"epochs": 2}}
+    return small_recipe(f"folder:{clips_folder / 'set'}", base, changes)
 
 
 def built(experiment):
@@ -111,9 +104,9 @@ def test_it_cannot_be_probed(clips_folder):
     with pytest.raises(DataError, match="is told the class of each video"):
         probe_teachers(f"folder:{clips_folder / 'set'}", [TOLD, "image:small?weights=random"], workers=0)
     run = train(recipe(clips_folder))
-    found = measure(run, [TOLD], "test")[TOLD]
-    assert isinstance(found, DataError)
-    assert "is told the class" in found.message
+    refusal = measure(run, [TOLD], "test")[TOLD]
+    assert isinstance(refusal, DataError)
+    assert "is told the class" in refusal.message
 
 
 def test_its_cache_gives_the_very_same_run(clips_folder):

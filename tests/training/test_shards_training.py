@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from ccl_cli.config.recipe import Clip, Recipe
-from ccl_cli.data.clips.dataset import TrainingSet
+from ccl_cli.data.clips.dataset import TrainingClips
 from ccl_cli.data.clips.epoch_sampler import Draw, EpochSampler
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
@@ -21,6 +21,7 @@ from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.build import build
 from ccl_cli.training.train import train
 from ccl_plugins.cnn14 import Waveform
+from tests.training.runs import small_recipe
 
 CLIP = Clip(frames=8, size=32, short_side=48)
 
@@ -35,18 +36,8 @@ def sets(request, tmp_path_factory, clips_folder) -> tuple[str, str]:
 
 
 def recipe(data: str, **changes) -> Recipe:
-    values = {
-        "name": "test",
-        "data": data,
-        "student": "r2plus1d_tiny",
-        "method": "baseline",
-        "clip": CLIP.model_dump(),
-        "optim": {"lr": 0.03},
-        "train": {"epochs": 5, "batch_size": 6, "workers": 0, "log_every": 1},
-    }
-    for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
-    return Recipe.model_validate(values)
+    base = {"method": "baseline", "clip": CLIP.model_dump(), "optim": {"lr": 0.03}}
+    return small_recipe(data, base, changes)
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -55,14 +46,14 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_every_draw_is_that_of_the_files(sets):
     files, shards = (
-        TrainingSet(load_data(data).split("train"), CLIP, {"sound": Waveform(32000, 0.5)}, seed=3)
+        TrainingClips(load_data(data).split("train"), CLIP, {"sound": Waveform(32000, 0.5)}, seed=3)
         for data in sets
     )
     for batch in EpochSampler(12, 6, epochs=2, seed=3):
         for draw in batch:
             one, other = files[draw], shards[draw]
-            assert (other.label, other.index, other.states) == (one.label, one.index, one.states)
-            assert psnr(one.video, other.video) > 24  # the clips are noise laid over stripes
+            assert (other.label, other.row, other.states) == (one.label, one.row, one.states)
+            assert psnr(one.view, other.view) > 24  # the clips are noise laid over stripes
             heard, same = one.inputs["sound"], other.inputs["sound"]
             assert (heard is None) == (same is None)
             if heard is not None:
@@ -70,9 +61,9 @@ def test_every_draw_is_that_of_the_files(sets):
 
 
 def test_another_window_or_crop_would_be_seen(sets):
-    files, shards = (TrainingSet(load_data(data).split("train"), CLIP, {}, seed=3) for data in sets)
+    files, shards = (TrainingClips(load_data(data).split("train"), CLIP, {}, seed=3) for data in sets)
     shards.seed = 4
-    assert psnr(files[Draw(0, 0, 1)].video, shards[Draw(0, 0, 1)].video) < 18
+    assert psnr(files[Draw(0, 0, 1)].view, shards[Draw(0, 0, 1)].view) < 18
 
 
 def test_frames_packed_smaller_than_the_recipe_wants_them_are_warned_of(tmp_path, clips_folder, caplog):
@@ -95,7 +86,7 @@ def test_ten_steps_from_shards_are_four_a_stop_and_six_to_the_bit(sets):
 
     from ccl_cli.training import trainer
 
-    step, taken = trainer.Trainer._train_step, [0]
+    step, taken = trainer.Trainer.train_step, [0]
 
     def stopping(self, micro_batches):
         step(self, micro_batches)
@@ -104,7 +95,7 @@ def test_ten_steps_from_shards_are_four_a_stop_and_six_to_the_bit(sets):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_train_step", stopping)
+        patch.setattr(trainer.Trainer, "train_step", stopping)
         with pytest.raises(Interrupted) as error:
             train(recipe(shards))
     parted = str(error.value.hint).split("--resume ")[1].strip("`.")

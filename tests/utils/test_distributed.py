@@ -19,8 +19,8 @@ from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
-from ccl_cli.training.batch_norm import share_statistics
 from ccl_cli.training.build import load_method
+from ccl_cli.training.compute.batch_norm import share_statistics
 from ccl_cli.utils.distributed import any_process, gather_objects, masked_mean, on_main
 
 pytestmark = pytest.mark.slow

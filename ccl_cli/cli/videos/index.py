@@ -55,7 +55,7 @@ def index(
     """
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.library.index import index as update_library
-    from ccl_cli.training.runs import split_run
+    from ccl_cli.training.run.folder import split_run
 
     unreadable = Unreadable()
     run, files = split_run(paths or [], optional=True)

@@ -62,7 +62,7 @@ def predict(
         raise UsageError("--json, --format and --output exclude each other.", "Name one of them.")
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
-    from ccl_cli.training.runs import split_run
+    from ccl_cli.training.run.folder import split_run
 
     run, files = split_run(paths)
     raw = list_videos(files)

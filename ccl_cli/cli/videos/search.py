@@ -55,7 +55,7 @@ def search(
     """
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
-    from ccl_cli.training.runs import split_run
+    from ccl_cli.training.run.folder import split_run
 
     run, files = split_run(paths)
     raw = list_videos(files)

@@ -1,10 +1,10 @@
-"""Training samples: one window of one video, the student's view of it, and every teacher's input."""
+"""Clips of videos as student and teachers see them: random ones in training, else the centre."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -12,31 +12,34 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.batch import Batch
-from ccl_cli.data.clips.epoch_sampler import Draw, EpochSampler
+from ccl_cli.data.clips.batch import Batch, TeacherInput
+from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.clips.preprocess import Preprocess, collate_inputs, run_preprocess
-from ccl_cli.data.clips.samplers import random_clip
+from ccl_cli.data.clips.samplers import random_clip, single_frame
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
 from ccl_cli.errors import CclError, DataError
 
-_ATTEMPTS = 16
+UNREADABLE = "unreadable"
+_ATTEMPTS = 16  # more neighbours than that are a folder that was not copied, not single damaged files
 
 
 @dataclass
-class Sample:
+class TrainingSample:
     """What a worker made of one draw.
 
     Attributes:
-        index: Row of the training split that was read in the end.
+        view: [3, T, S, S] uint8, the student's.
+        row: Row of the training split that was read in the end.
+        inputs: By teacher; None where the modality is missing.
+        states: State of each modality, e.g. {"audio": "silent"}.
         unreadable: Rows tried before it, with the reason each could not be read.
-        states: What became of each modality, for the data counts: e.g. {"audio": "silent"}.
     """
 
-    video: Tensor
+    view: Tensor
     label: int
-    index: int
+    row: int
     inputs: dict[str, Tensor | None]
     states: dict[str, str]
     epoch: int
@@ -45,7 +48,7 @@ class Sample:
 
 @dataclass
 class Loaded:
-    """A collated batch and what the workers have to tell about it."""
+    """A collated batch, with the workers' reports by row of the training split."""
 
     batch: Batch
     states: dict[int, dict[str, str]]
@@ -56,99 +59,242 @@ class Loaded:
         return replace(self, batch=self.batch.map(lambda tensor: tensor.pin_memory()))
 
 
-class TrainingSet(Dataset[Sample | CclError]):
-    """Reads one window per draw; every random number depends on (seed, epoch, row drawn) alone.
+class TrainingClips(Dataset[TrainingSample]):
+    """A random clip of each video drawn.
 
     A video that cannot be read is replaced by its neighbour in the list and reported, so that a batch never
-    changes its shape; the neighbour gets other frames and another crop than in its own draw. Errors are
-    returned, not raised: a loader would turn a raised one into a traceback.
+    changes its shape. Random numbers depend on (seed, epoch, row read, row drawn), those that a whole step
+    shares on (seed, step).
 
     Args:
         videos: The training split.
         clip: The student's view.
         preprocess: By teacher.
-        seed: Of the windows and views.
+        seed: Of the clips and views.
     """
 
     def __init__(
         self, videos: Sequence[Video], clip: Clip, preprocess: Mapping[str, Preprocess], seed: int
     ) -> None:
-        self.videos = videos
-        self.clip = clip
-        self.preprocess = dict(preprocess)
-        self.seed = seed
+        self.videos, self.clip, self.preprocess, self.seed = videos, clip, dict(preprocess), seed
 
-    def __getitem__(self, draw: Draw) -> Sample | CclError:
-        """The draw's sample, or the error that must end the run."""
+    def __getitem__(self, draw: Draw) -> TrainingSample:
+        """The clip of a draw, or of the next video that can be read.
+
+        Raises:
+            DataError: too many videos in a row cannot be read.
+            CclError: a teacher's preprocessing or a decoder fails otherwise.
+        """
         unreadable: dict[int, str] = {}
         for attempt in range(min(_ATTEMPTS, len(self.videos))):
-            index = (draw.row + attempt) % len(self.videos)
+            row = (draw.row + attempt) % len(self.videos)
             try:
-                return self._read(draw, index, unreadable)
+                return self._read(draw, row, unreadable)
             except DataError as error:
-                unreadable[index] = error.message
-            except CclError as error:
-                return error
+                unreadable[row] = error.message
+            except CclError:
+                raise
             except Exception as error:
-                return CclError(
-                    f"Reading '{self.videos[index].path}' failed: {type(error).__name__}: {error}."
-                )
-        return DataError(
-            f"{len(unreadable)} videos in a row cannot be read; the first: {next(iter(unreadable.values()))}"
+                path = self.videos[row].path
+                raise CclError(f"Reading '{path}' failed: {type(error).__name__}: {error}.") from error
+        raise DataError(
+            f"{len(unreadable)} videos in a row cannot be read; the first: {next(iter(unreadable.values()))}",
+            "`ccl data verify` names all of them.",
         )
 
-    def _read(self, draw: Draw, index: int, unreadable: dict[int, str]) -> Sample:
-        video = self.videos[index]
-        # The draw counts too where the video stands in for another: its own draw may be in the same batch.
-        instead_of = [] if index == draw.row else [draw.row]
+    def collate(self, samples: Sequence[TrainingSample]) -> Loaded:
+        """A missing modality becomes a zero row that is marked as absent."""
+        batch = Batch(
+            video=torch.stack([sample.view for sample in samples]),
+            labels=torch.tensor([sample.label for sample in samples]),
+            rows=torch.tensor([sample.row for sample in samples]),
+            inputs={
+                name: collate_inputs([sample.inputs[name] for sample in samples], each)
+                for name, each in self.preprocess.items()
+            },
+            epoch=samples[0].epoch,
+        )
+        unreadable = {row: reason for sample in samples for row, reason in sample.unreadable.items()}
+        return Loaded(batch, {sample.row: sample.states for sample in samples}, unreadable)
+
+    def _read(self, draw: Draw, row: int, unreadable: dict[int, str]) -> TrainingSample:
+        video = self.videos[row]
+        # The replacement's own draw may be in the same batch: with these seeds it has other frames there.
+        replaced = [] if row == draw.row else [draw.row]
         window = Window(
             video,
             self.clip,
             random_clip,
-            rng=np.random.default_rng([self.seed, draw.epoch, index, 1, *instead_of]),
+            rng=np.random.default_rng([self.seed, draw.epoch, row, 1, *replaced]),
             batch_rng=np.random.default_rng([self.seed, draw.step, 2]),
             training=True,
         )
         view = window.student_view  # before a preprocess that may draw random numbers too
         inputs = {name: run_preprocess(name, each, window) for name, each in self.preprocess.items()}
-        return Sample(view, video.label, index, inputs, window.states, draw.epoch, unreadable)
+        return TrainingSample(view, video.label, row, inputs, window.states, draw.epoch, unreadable)
 
 
-def collate(samples: Sequence[Sample | CclError], preprocess: Mapping[str, Preprocess]) -> Loaded | CclError:
-    """Samples to a batch; a missing modality becomes a zero row that is marked as absent."""
-    good = []
-    for sample in samples:
-        if isinstance(sample, CclError):
-            return sample
-        good.append(sample)
-    batch = Batch(
-        video=torch.stack([sample.video for sample in good]),
-        labels=torch.tensor([sample.label for sample in good]),
-        rows=torch.tensor([sample.index for sample in good]),
-        inputs={
-            name: collate_inputs([sample.inputs[name] for sample in good], preprocess[name])
-            for name in preprocess
-        },
-        epoch=good[0].epoch,
-    )
-    unreadable = {index: reason for sample in good for index, reason in sample.unreadable.items()}
-    return Loaded(batch, {sample.index: sample.states for sample in good}, unreadable)
+class TeacherBatch(NamedTuple):
+    """What the teachers see of one or several whole videos.
+
+    Attributes:
+        rows: [n] int64, rows of the videos.
+        inputs: By teacher, of n videos, or of n * K views, each video's K views in a row.
+        states: By row and teacher: "present", "absent", "silent", "no track", "unreadable".
+        unreadable: Why, by row and teacher.
+        kinds: By teacher, the name under which its states are counted: "audio", or the teacher's own.
+        inexact: Videos of which a live teacher may see something else than these views.
+        frames: Of the longest video, where a teacher looks at single frames; else 0.
+    """
+
+    rows: Tensor
+    inputs: dict[str, TeacherInput]
+    states: dict[int, dict[str, str]]
+    unreadable: dict[int, dict[str, str]]
+    kinds: dict[str, str]
+    inexact: int
+    frames: int
 
 
-def training_loader(
-    dataset: TrainingSet, sampler: EpochSampler, *, workers: int, pin_memory: bool, advice: str = ""
-) -> Iterator[Loaded]:
-    """All the remaining micro-batches of a run in one stream: workers never stop between epochs.
+@dataclass
+class _TeacherSample:
+    row: int
+    inputs: dict[str, list[Tensor | None]] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    exact: bool = True
+    frames: int = 0
+
+
+class TeacherClips(Dataset[_TeacherSample]):
+    """The centre clip of each video, or for a cache evenly spread frames, as the teachers see them.
+
+    What one teacher cannot read is unreadable for that one alone.
+
+    Args:
+        videos: By row.
+        clip: Length of the centre clip and size of decoded frames.
+        preprocess: By teacher.
+        views: For a cache: K single frames of each video, where a teacher looks at single frames.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        clip: Clip,
+        preprocess: Mapping[str, Preprocess],
+        *,
+        views: int | None = None,
+    ) -> None:
+        self.videos, self.clip, self.preprocess, self.views = videos, clip, dict(preprocess), views
+
+    def __getitem__(self, row: int) -> _TeacherSample:
+        """One video through every teacher's preprocessing.
+
+        Raises:
+            CclError: a teacher's preprocessing or a decoder fails, otherwise than on damaged data.
+        """
+        sample, centre = _TeacherSample(row), Window(self.videos[row], self.clip)
+        for name in self.preprocess:
+            try:
+                self._add(sample, name, centre)
+            except DataError as error:
+                sample.inputs[name] = [None] * (self.views or 1)
+                sample.states[name], sample.unreadable[name] = UNREADABLE, error.message
+                # Where only the teacher cannot read a video, a live one keeps it out of training, and a cache
+                # does not; where nobody can, both do.
+                sample.exact, sample.frames = not _has_picture(centre), 0
+        return sample
+
+    def collate(self, samples: Sequence[_TeacherSample]) -> TeacherBatch:
+        """All views of all videos, in one row."""
+        return TeacherBatch(
+            torch.tensor([sample.row for sample in samples]),
+            {
+                name: collate_inputs([value for sample in samples for value in sample.inputs[name]], each)
+                for name, each in self.preprocess.items()
+            },
+            {sample.row: sample.states for sample in samples},
+            {sample.row: sample.unreadable for sample in samples if sample.unreadable},
+            {name: kind for sample in reversed(samples) for name, kind in sample.kinds.items()},
+            sum(not sample.exact for sample in samples),
+            max(sample.frames for sample in samples),
+        )
+
+    def _add(self, sample: _TeacherSample, name: str, centre: Window) -> None:
+        preprocess, views = self.preprocess[name], self.views
+        windows = [centre]
+        if views and getattr(preprocess, "views", None) == "frame":
+            clip = self.clip.model_copy(update={"frames": 1})
+            windows = [Window(centre.video, clip, single_frame(view, views)) for view in range(views)]
+            sample.frames = windows[0].available
+        inputs = []
+        for window in windows:
+            window.states = {}
+            inputs.append(run_preprocess(name, preprocess, window))
+        last = windows[-1]
+        sample.inputs[name] = inputs
+        sample.kinds[name], sample.states[name] = next(iter(last.states.items()))
+        sample.exact = last.whole if last is centre else sample.frames <= len(windows)
+
+
+@overload
+def clip_loader(
+    dataset: TrainingClips,
+    batches: Iterable[Sequence[Draw]],
+    *,
+    workers: int,
+    pin_memory: bool,
+    advice: str = "",
+) -> Iterator[Loaded]: ...
+@overload
+def clip_loader(
+    dataset: TeacherClips,
+    batches: Iterable[Sequence[int]],
+    *,
+    workers: int,
+    pin_memory: bool,
+    advice: str = "",
+) -> Iterator[TeacherBatch]: ...
+def clip_loader(
+    dataset: TrainingClips | TeacherClips,
+    batches: Iterable[Any],
+    *,
+    workers: int,
+    pin_memory: bool,
+    advice: str = "",
+) -> Iterator[Any]:
+    """All batches in one stream: workers never stop between epochs.
+
+    Args:
+        dataset: What is read.
+        batches: Indices of each batch.
+        workers: Number of processes that read; 0 decodes in this one.
+        pin_memory: Whether the batches are meant for a GPU.
+        advice: A further step for the error of a process that has ended.
 
     Raises:
-        CclError: as :func:`read_batches`; too many videos in a row cannot be read, or a preprocessing fails.
+        CclError: as :func:`read_batches`.
     """
     return read_batches(
         dataset,
         workers,
-        batch_sampler=sampler,
-        collate_fn=partial(collate, preprocess=dataset.preprocess),
+        batch_sampler=batches,
+        collate_fn=dataset.collate,
         pin_memory=pin_memory,
         modules={type(each).__module__ for each in dataset.preprocess.values()},
         advice=advice,
     )
+
+
+def split_rows(rows: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Rows in batches of at most ``size``."""
+    return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+
+
+def _has_picture(window: Window) -> bool:
+    try:
+        return len(window.frames) > 0
+    except DataError:
+        return False

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ccl_cli.data.clips.workers import worker_options
 from ccl_cli.errors import CclError, EnvironmentError_
@@ -33,9 +34,6 @@ def read_batches(
 ) -> Iterator[Any]:
     """The batches of a dataset.
 
-    A dataset returns an error that must end the run instead of raising it: a loader would turn a raised one
-    into a traceback. It is raised here.
-
     Args:
         dataset: What is read.
         workers: Number of processes; 0 decodes in this one.
@@ -47,12 +45,16 @@ def read_batches(
         options: Of torch's ``DataLoader``.
 
     Raises:
-        CclError: what the dataset returns.
+        CclError: what the dataset raises.
         EnvironmentError_: a process has ended, or is stuck.
     """
     if workers:
         options |= worker_options(modules)
         options |= {"num_workers": workers, "prefetch_factor": prefetch, "timeout": _POLL_SECONDS}
+    if not isinstance(dataset, IterableDataset):
+        dataset = _ErrorsAsValues(dataset)
+        if "collate_fn" in options:
+            options["collate_fn"] = partial(_collate, collate=options["collate_fn"])
     batches = iter(DataLoader(dataset, pin_memory=pin_memory, **options))
     while True:
         try:
@@ -66,6 +68,27 @@ def read_batches(
         if isinstance(batch, CclError):
             raise batch
         yield batch
+
+
+class _ErrorsAsValues(Dataset[Any]):
+    """A dataset whose errors are samples: a loader would turn a raised one into a traceback."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self.dataset[index]
+        except CclError as error:
+            return error
+
+
+def _collate(samples: Sequence[Any], collate: Callable[[Sequence[Any]], Any]) -> Any:
+    """A batch, or the first error among its samples."""
+    return next((each for each in samples if isinstance(each, CclError)), None) or collate(samples)
 
 
 def _next(batches: Iterator[T], patience: float) -> T:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
-# From the frames of a video, the frames of a clip and random numbers to the first frame and their number.
+# (frames available, frames of a clip, random numbers) -> (first frame, number of frames), all consecutive.
 ClipSampler = Callable[[int, int, np.random.Generator], tuple[int, int]]
 
 
@@ -24,10 +23,4 @@ def centre_clip(available: int, length: int, rng: np.random.Generator) -> tuple[
 
 def single_frame(part: int, parts: int) -> ClipSampler:
     """The frame in the centre of the ``part``-th of ``parts`` equal parts of a video."""
-    return partial(_single_frame, part=part, parts=parts)
-
-
-def _single_frame(
-    available: int, length: int, rng: np.random.Generator, *, part: int, parts: int
-) -> tuple[int, int]:
-    return (2 * part + 1) * available // (2 * parts), 1
+    return lambda available, length, rng: ((2 * part + 1) * available // (2 * parts), 1)

@@ -18,7 +18,7 @@ from ccl_cli.data.video.sound import read_audio
 
 
 class Window:
-    """A clip of a video, by default the one that evaluation shows, and its sound.
+    """A clip of a video, by default its centre, and the sound around it.
 
     Nothing is read before it is used: a teacher that only looks the video up needs no file, and one that
     listens needs no picture.
@@ -27,12 +27,12 @@ class Window:
         video: The manifest's row: id, path, label, start and end.
         clip: Length of the clip, size of its frames, and the student's view.
         sampler: Which frames of the video.
-        rng: Random numbers of this draw; depends on (seed, epoch, index), never on the worker.
-        batch_rng: Random numbers that are the same for every sample of one batch.
+        rng: Random numbers of this draw; they depend on (seed, epoch, row), never on the worker.
+        batch_rng: Random numbers that are the same for every sample of one step, on all processes.
         training: False in evaluation: then nothing may be random.
 
     Attributes:
-        states: What :meth:`audio` came upon, for the data counts: "present", "silent" or "no track".
+        states: State of each modality, as :meth:`audio` found it: "present", "silent" or "no track".
         whole: False once :meth:`audio` has left out a part of the track: another window may hear that.
     """
 

@@ -17,7 +17,7 @@ from typing import Any
 from ccl_cli.utils.signals import held_signals
 
 # What every process that decodes needs.
-PRELOAD = ("ccl_cli.data.clips.dataset", "ccl_cli.data.clips.windows")
+PRELOAD = ("ccl_cli.data.clips.dataset", "ccl_cli.data.clips.sliding_windows")
 
 
 class _Process(ForkServerProcess):
@@ -26,12 +26,12 @@ class _Process(ForkServerProcess):
         with held_signals():  # the server may be started now
             return ForkServerProcess._Popen(process_obj)
 
-    # These are deaf to SIGTERM, with which Python ends those that are left when it exits and waits for them.
+    # Python terminates the processes that are left when it exits, and waits for them; these ignore SIGTERM.
     terminate = ForkServerProcess.kill
 
 
 class _Server(ForkServerContext):
-    """Processes that are forked from a server; signals wait in it, and in them until they let them in."""
+    """Processes that are forked from a server. The server blocks signals, a process until :func:`begin`."""
 
     Process = _Process
 
@@ -62,11 +62,11 @@ def begin(worker: int) -> None:
     # Whoever stops the run decides when: a Ctrl-C or a scheduler's signal reaches the whole group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    sys.excepthook = _tell
+    sys.excepthook = _excepthook
     end_with_parent()
 
 
-def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # What fails while videos are read travels another way. This comes from the thread that hands batches on:
     # that whoever reads them has gone, stopped or killed in the middle, is no news to anybody.
     if not issubclass(kind, (OSError, EOFError, AuthenticationError)):

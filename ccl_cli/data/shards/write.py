@@ -169,11 +169,8 @@ class _Packing:
             raise DataError(f"{too_many.message} The last: {reason}", advice) from too_many
 
 
-class _Sources(Dataset[Encoded | str | CclError]):
-    """Encodes in the workers. A video that cannot be packed gives a reason, so that the others still are.
-
-    An error that must end the run is returned, not raised: a loader would turn it into a traceback.
-    """
+class _Sources(Dataset[Encoded | str]):
+    """Encodes in the workers. A video that cannot be packed gives a reason, so that the others still are."""
 
     def __init__(self, sources: Sequence[Source], settings: Settings) -> None:
         self.sources, self.settings = sources, settings
@@ -181,14 +178,14 @@ class _Sources(Dataset[Encoded | str | CclError]):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> Encoded | str | CclError:
+    def __getitem__(self, index: int) -> Encoded | str:
         source = self.sources[index]
         try:
             return encode(source, self.settings)
         except DataError as error:
             return error.message
-        except CclError as error:
-            return error
+        except CclError:
+            raise
         except Exception as error:
             return f"'{source.path}' cannot be packed: {type(error).__name__}: {error}."
 

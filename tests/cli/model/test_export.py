@@ -11,9 +11,9 @@ import torch
 
 from ccl_cli.cli.model.export import _print_int8
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.training.artefact import save_model
 from ccl_cli.training.build import make_student
-from ccl_cli.training.runs import MODEL
+from ccl_cli.training.run.artefact import save_model
+from ccl_cli.training.run.folder import MODEL
 from ccl_cli.utils.signals import Stopped
 from tests.cli.conftest import spawn
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.dataset import TrainingSet
+from ccl_cli.data.clips.dataset import TrainingClips
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.reader import open_video
@@ -39,24 +39,24 @@ def videos(clips_folder, tmp_path):
 
 
 def test_a_video_in_place_of_another_is_not_seen_as_in_its_own_draw(videos):
-    samples = TrainingSet(videos, CLIP, {"any:start": Start()}, seed=3)
+    samples = TrainingClips(videos, CLIP, {"any:start": Start()}, seed=3)
     same = []
     for epoch in range(8):
         drawn = [samples[Draw(epoch, 5 * epoch, row)] for row in (1, 2, 3)]
-        assert [sample.index for sample in drawn] == [3, 3, 3]
+        assert [sample.row for sample in drawn] == [3, 3, 3]
         same += [
-            torch.equal(one.video, two.video) for one, two in zip(drawn, drawn[1:] + drawn[:1], strict=True)
+            torch.equal(one.view, two.view) for one, two in zip(drawn, drawn[1:] + drawn[:1], strict=True)
         ]
         again = samples[Draw(epoch, 5 * epoch, 1)]
-        assert torch.equal(again.video, drawn[0].video)
+        assert torch.equal(again.view, drawn[0].view)
     assert not any(same)
 
 
 def test_a_readable_video_is_drawn_by_seed_epoch_and_row(videos):
-    samples = TrainingSet(videos, CLIP, {"any:start": Start()}, seed=3)
+    samples = TrainingClips(videos, CLIP, {"any:start": Start()}, seed=3)
     for epoch in range(4):
         info = open_video(videos[4].path).metadata
         first = int(np.random.default_rng([3, epoch, 4, 1]).integers(0, info.frames - CLIP.frames + 1))
         assert samples[Draw(epoch, 0, 4)].inputs["any:start"].item() == info.time(first)
-    alone = TrainingSet([replace(video, id="x") for video in videos], CLIP, {}, seed=3)
-    assert torch.equal(alone[Draw(0, 7, 4)].video, samples[Draw(0, 9, 4)].video)
+    alone = TrainingClips([replace(video, id="x") for video in videos], CLIP, {}, seed=3)
+    assert torch.equal(alone[Draw(0, 7, 4)].view, samples[Draw(0, 9, 4)].view)

@@ -26,7 +26,7 @@ class Numbers(Dataset):
 
     def __getitem__(self, index):
         if index == 2 and self.what == "error":
-            return DataError("No video can be read.")
+            raise DataError("No video can be read.")
         if index == 2 and self.what == "raise":
             raise ValueError("a bug")
         if index == 2 and self.what == "hang":
@@ -36,7 +36,7 @@ class Numbers(Dataset):
         return index
 
 
-def test_what_a_dataset_returns_as_an_error_is_raised():
+def test_an_error_of_ours_arrives_as_it_was_raised():
     batches = read_batches(Numbers("error"), 0, batch_size=None)
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(DataError, match="No video can be read"):

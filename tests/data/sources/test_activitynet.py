@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.dataset import TrainingSet
+from ccl_cli.data.clips.dataset import TrainingClips
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.sources import load_source
 from ccl_cli.data.sources.activitynet import load
@@ -96,9 +96,9 @@ def test_training_sees_nothing_outside_a_stretch(tmp_path):
     write_clip(tmp_path / "v_ZNVhz7ctTq0.mp4", frames, 25)
     write_list(tmp_path, {"ZNVhz7ctTq0": entry("training", ("Surfing", 0.4, 0.8))})
     (video,) = load(str(tmp_path), segments="trimmed").videos
-    samples = TrainingSet((video,), Clip(frames=6, size=32, short_side=36), {}, 0)
+    samples = TrainingClips((video,), Clip(frames=6, size=32, short_side=36), {}, 0)
     read = [samples[Draw(epoch, epoch, 0)] for epoch in range(8)]
-    seen = {round(float(frame.float().mean()) / 5) for sample in read for frame in sample.video.unbind(1)}
+    seen = {round(float(frame.float().mean()) / 5) for sample in read for frame in sample.view.unbind(1)}
     assert min(seen) >= 9  # frames 10 to 19, up to the codec's error
     assert max(seen) <= 20
     assert len(seen) > 6

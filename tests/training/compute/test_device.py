@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ccl_cli.training.build import make_student
-from ccl_cli.training.device import pad_time_apart
+from ccl_cli.training.compute.device import pad_time_apart
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_processes_that_cannot_meet_are_told_what_to_check():
             "ACCELERATE_USE_CPU": "true",
         }
         code = """
-from ccl_cli.training.device import set_up
+from ccl_cli.training.compute.device import set_up
 from ccl_cli.errors import EnvironmentError_
 try:
     set_up("fp32")

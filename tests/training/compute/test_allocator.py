@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 # The same blocks again and again, 240 MB in all; how many pages the system had to hand out each time.
 PROGRAM = """
 import json, resource, torch
-from ccl_cli.training.allocator import keep_blocks, separate_blocks
+from ccl_cli.training.compute.allocator import keep_blocks, separate_blocks
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -13,10 +13,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ccl_cli.errors import RecipeError
 from ccl_cli.utils.distributed import summed, world_size
 
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 @contextmanager
-def naming_single_values() -> Iterator[None]:
-    """Around a training step: that a channel has one value only becomes a sentence.
+def explaining_small_batches() -> Iterator[None]:
+    """Turn torch's complaint about one value per channel into a sentence with a next step.
 
     Raises:
         RecipeError: the batch and the clip are too small for a variance.
@@ -36,9 +38,18 @@ def share_statistics(network: nn.Module, device: torch.device) -> None:
     """Make every batch normalisation inside a network one over the rows of all processes.
 
     Each process must hold equally many rows.
+
+    Raises:
+        RecipeError: a layer's class may do more than normalise, which the one in its place would not.
     """
     if world_size() == 1:
         return
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm) and type(module) not in (*_PLAIN, _Shared):
+            raise RecipeError(
+                f"The student's layer '{name}', a {type(module).__name__}, cannot share batch statistics.",
+                "Switch that off with --set train.sync_batchnorm=false.",
+            )
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return

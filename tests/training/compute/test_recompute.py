@@ -12,7 +12,7 @@ from ccl_cli.errors import EnvironmentError_
 from ccl_cli.students import Student
 from ccl_cli.students.hub import x3d_xs
 from ccl_cli.students.r2plus1d import r2plus1d_tiny
-from ccl_cli.training.recompute import recompute_blocks
+from ccl_cli.training.compute.recompute import recompute_blocks
 from ccl_cli.training.train import train
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccl_cli.errors import EnvironmentError_
-from ccl_cli.training.allocator import keep_blocks
+from ccl_cli.training.compute.allocator import keep_blocks
 
 _log = logging.getLogger("ccl")
 

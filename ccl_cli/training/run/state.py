@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def state_dict(trainer: Trainer) -> dict[str, Any]:
-    """The trainer's state, the same on every process; all of them call this together."""
+    """The trainer's state as the first process saves it; all of them call this together."""
     scaler = trainer.accelerator.scaler
     states = trainer.video_states.gathered()
     return {
@@ -21,7 +21,7 @@ def state_dict(trainer: Trainer) -> dict[str, Any]:
         "manifest": trainer.parts.manifest.hash,
         "seconds": trainer.seconds,
         "distiller": trainer.bare.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),  # the learning rate is a function of the step
         "scaler": scaler.state_dict() if scaler else None,
         "cached": {name: rows.cached.folder.name for name, rows in trainer.cached.items()},
         "meter": trainer.meter.state_dict(),
@@ -57,11 +57,11 @@ def load_state_dict(trainer: Trainer, state: dict[str, Any]) -> None:
 
 def _use_caches_of(trainer: Trainer, folders: Mapping[str, str]) -> None:
     """Read the caches with which the run began, and no others."""
-    there = {name: rows.cached for name, rows in trainer.cached.items()}
+    available = {name: rows.cached for name, rows in trainer.cached.items()}
     for name, folder in folders.items():
-        if name not in there or there[name].folder.name != folder:
+        if name not in available or available[name].folder.name != folder:
             raise UsageError(
                 f"The run began with embeddings of {name} from the cache '{folder}', which is gone.",
                 "Build it again with `ccl cache build`, or start a new run.",
             )
-    trainer.use_caches({name: there[name] for name in folders})
+    trainer.use_caches({name: available[name] for name in folders})

@@ -29,36 +29,36 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
     except (OSError, RuntimeError) as error:  # torch says of a full disk where in its file it stands
-        said = getattr(error, "strerror", None) or "the disk is full, or refuses"
+        reason = getattr(error, "strerror", None) or "the disk is full, or refuses"
         raise EnvironmentError_(
-            f"The checkpoint '{path}' cannot be written: {said}.",
+            f"The checkpoint '{path}' cannot be written: {reason}.",
             "Make room; the one before is untouched.",
         ) from error
-    _keep_newest(folder, path)
-    for unread in _states(folder):
-        if unread > path:  # damaged, as it was not gone on with
-            unread.unlink(missing_ok=True)
+    _remove_older(folder, path)
+    for newer in _states(folder):
+        if newer > path:  # newest_state passed over it: it is damaged
+            newer.unlink(missing_ok=True)
     return path
 
 
-def load_state(folder: Path) -> dict[str, Any]:
-    """The newest state that is whole.
+def newest_state(folder: Path) -> Path:
+    """The newest state that is whole. Of several processes one chooses for all, or they may resume apart.
 
     Raises:
         DataError: there is none.
     """
     for path in reversed(_states(folder)):
         try:
-            state = _load(path)
+            load_state(path)
         except Exception as error:  # damaged bytes make a reader say anything
             _log.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
         else:
-            _keep_newest(folder, path)  # a kill may have come between writing and removing
-            return state
+            _remove_older(folder, path)  # a kill may have come between writing and removing
+            return path
     raise DataError(f"'{folder}' holds no checkpoint that can be read.", "Start the run anew.")
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_state(path: Path) -> dict[str, Any]:
     """Read a state; torch alone does not notice every damage to its bytes."""
     with zipfile.ZipFile(path) as file:
         if damaged := file.testzip():
@@ -67,7 +67,7 @@ def _load(path: Path) -> dict[str, Any]:
     return state
 
 
-def _keep_newest(folder: Path, path: Path) -> None:
+def _remove_older(folder: Path, path: Path) -> None:
     """Remove what is older than the newest two up to ``path``, which is whole."""
     for old in [state for state in _states(folder) if state <= path][:-_KEEP]:
         old.unlink(missing_ok=True)

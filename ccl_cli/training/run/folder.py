@@ -72,7 +72,7 @@ class RunFolder:
         Raises:
             UsageError: there is.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(map(_counts, self.path.iterdir()))):
+        if self.path.exists() and (not self.path.is_dir() or any(map(_marks_used, self.path.iterdir()))):
             raise UsageError(
                 f"'{self.path}' is not empty.",
                 f"Continue it with --resume {self.path}, or name another folder.",
@@ -201,7 +201,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return fitting(value, _EVALUATION if path.name.startswith("eval-") else _SHAPES.get(path.name, {}))
 
 
-def _counts(file: Path) -> bool:
+def _marks_used(file: Path) -> bool:
     """Whether a file makes its folder a used one: not a benchmark's, nor what a kill leaves of a write."""
     left_over = file.match(".*.tmp") or file.name == ".lock"
     return not left_over and file.name not in (CELL, ERROR, LOG)

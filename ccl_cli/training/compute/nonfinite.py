@@ -19,7 +19,7 @@ from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import total
 from ccl_cli.utils.sentences import listed
 
-_ENOUGH = 16  # videos after which a teacher that has made nothing of any is given up
+_MIN_VIDEOS = 16  # without one finite embedding among so many, a teacher is useless
 _log = logging.getLogger("ccl")
 
 
@@ -33,7 +33,7 @@ class Skipped:
 
     def __init__(self) -> None:
         self.total = self.in_a_row = 0
-        self._kept: dict[str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
         self._banks: list[MemoryBank] = []
 
     def before(self, module: nn.Module) -> None:
@@ -51,17 +51,17 @@ class Skipped:
             if isinstance(part, MemoryBank | Sampler)
             for buffer in part.buffers(recurse=False)
         }
-        self._kept = {
+        self._buffers = {
             name: buffer.detach().clone()
             for name, buffer in module.named_buffers()
             if id(buffer) not in large
         }
 
-    def took(self) -> None:
-        """The step's numbers were good."""
+    def accept(self) -> None:
+        """Keep what the forward pass has changed: the step will be taken."""
         for bank in self._banks:
             bank.forget()
-        self.in_a_row, self._kept = 0, {}
+        self.in_a_row, self._buffers = 0, {}
 
     @torch.no_grad()
     def skip(self, module: nn.Module, step: int) -> None:
@@ -72,11 +72,11 @@ class Skipped:
                 step + 1,
             )
         for name, buffer in module.named_buffers():
-            if name in self._kept:
-                buffer.copy_(self._kept[name])
+            if name in self._buffers:
+                buffer.copy_(self._buffers[name])
         for bank in self._banks:
             bank.undo()
-        self.total, self.in_a_row, self._kept = self.total + 1, self.in_a_row + 1, {}
+        self.total, self.in_a_row, self._buffers = self.total + 1, self.in_a_row + 1, {}
 
     def error(self, step: int, names: Sequence[str], state: Path) -> CclError:
         """Why a run ends that only skips steps: the last one's videos, and where the state is saved."""
@@ -127,10 +127,10 @@ class TeacherFaults:
     def __init__(self, videos: int, device: torch.device) -> None:
         self.videos, self.device = videos, device
         self._counts: dict[str, Tensor] = {}  # [2, N]: how often finite, how often not
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
-    def without(self, name: str, embedding: Embedding, rows: Tensor) -> Embedding:
-        """The embedding of some rows ([B] int64), those that are not finite left out."""
+    def drop(self, name: str, embedding: Embedding, rows: Tensor) -> Embedding:
+        """Count the rows ([B] int64) that are not finite, and mark them as absent."""
         finite = embedding.value.isfinite().all(dim=1)
         good, bad = embedding.present & finite, embedding.present & ~finite
         if name not in self._counts:
@@ -150,13 +150,13 @@ class TeacherFaults:
         """
         for name, (good, bad) in self._totals():
             names = [videos[row].id for row in bad.nonzero().flatten().tolist()]
-            if len(names) >= _ENOUGH and not good.any():
+            if len(names) >= _MIN_VIDEOS and not good.any():
                 raise PluginError(
                     f"{name} makes numbers that are not finite of every video: {listed(names, 3)}.",
                     f"Look at it with `ccl plugins check {name.partition('#')[0]}`, or use --precision fp32.",
                 )
-            if names and name not in self._told:
-                self._told.add(name)
+            if names and name not in self._warned:
+                self._warned.add(name)
                 _log.warning(
                     "%s makes numbers that are not finite of %s. Such videos are trained on as if they "
                     "lacked it; summary.json will name them all.",

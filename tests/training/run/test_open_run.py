@@ -5,7 +5,7 @@ import pytest
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import UsageError
-from ccl_cli.training.run_lock import open_run, release
+from ccl_cli.training.run.open_run import open_run, release
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ccl_cli.methods.cmc import CMC
 from ccl_cli.methods.crd import CRD
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
-from ccl_cli.training.nonfinite import Skipped
+from ccl_cli.training.compute.nonfinite import Skipped
 
 VIDEOS, ROWS = 5000, 6
 
@@ -69,7 +69,7 @@ def test_a_skipped_step_leaves_no_trace_in_any_buffer(module):
     guard = Skipped()
     guard.before(module)
     forward(module, 1)
-    guard.took()
+    guard.accept()
     before = buffers(module)
     guard.before(module)
     for seed in (2, 3, 2):  # micro-batches of one step, the last one with the first one's videos again
@@ -86,7 +86,7 @@ def test_a_step_that_is_taken_is_as_without_the_guard(module):
     for seed in (1, 2):
         guard.before(module)
         forward(module, seed)
-        guard.took()
+        guard.accept()
         forward(alone, seed)
     assert same(buffers(alone), buffers(module))
     guard.before(module)
@@ -101,4 +101,4 @@ def test_before_a_step_no_bank_is_copied(module):
             guard.before(module)
         assert made.largest <= 100  # of 40,000 in a bank
         forward(module, seed)
-        guard.took()
+        guard.accept()

@@ -1,4 +1,4 @@
-"""A new run's folder, or the one to go on with: held by one training at a time, if nothing has changed."""
+"""A new run's folder, or the one to go on with: one training at a time, and only if nothing has changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ccl_cli.config.load import load_recipe, to_yaml
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import CclError, RecipeError, UsageError
-from ccl_cli.training.runs import MANIFEST, RECIPE, RunFolder, all_runs, find_run
+from ccl_cli.training.run.folder import MANIFEST, RECIPE, RunFolder, all_runs, find_run
 from ccl_cli.utils.files import hold, remove_leftovers, write_text
 
 # What a resumed run may change: nothing that decides the result of the steps already taken.
@@ -24,13 +24,13 @@ RESUMABLE = {
     "recompute",
 }
 
-_held: dict[Path, IO[str]] = {}
+_locks: dict[Path, IO[str]] = {}
 
 
 def open_run(
     recipe: Recipe, manifest: Manifest, resume: Path | str | None, output: Path | None
 ) -> tuple[RunFolder, bool]:
-    """Open and hold a run's folder; :func:`release` it afterwards.
+    """Open and lock a run's folder; :func:`release` it afterwards.
 
     Args:
         recipe: The experiment.
@@ -49,11 +49,11 @@ def open_run(
     """
     path = _unfinished(recipe, output) if resume == "auto" else resume and Path(resume)
     if not path:
-        return _begun(recipe, manifest, RunFolder(output) if output else RunFolder.new(recipe)), False
+        return _start_run(recipe, manifest, RunFolder(output) if output else RunFolder.new(recipe)), False
     if output is not None and path != output:
         raise UsageError("--resume goes on in the run's own folder.", "Leave --output out.")
     run = find_run(path)
-    _hold(run)
+    _lock(run)
     try:
         _check_same(recipe, manifest, run)
     except CclError:
@@ -63,9 +63,9 @@ def open_run(
     return run, any(run.state.glob("step-*.pt"))
 
 
-def _begun(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
+def _start_run(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
     run.refuse_used()
-    _hold(run)
+    _lock(run)
     try:
         run.refuse_used()  # by another process, before it was ours
         write_text(run.path / RECIPE, to_yaml(recipe))
@@ -78,24 +78,24 @@ def _begun(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
 
 def release(run: RunFolder) -> None:
     """Let others train in the folder again."""
-    if file := _held.pop(run.path.resolve(), None):
+    if file := _locks.pop(run.path.resolve(), None):
         file.close()
 
 
-def _hold(run: RunFolder) -> None:
+def _lock(run: RunFolder) -> None:
     refusal = f"Another process is training in '{run.path}'."
-    _held[run.path.resolve()] = hold(run.path / ".lock", refusal, "Wait for it, or start a run of its own.")
+    _locks[run.path.resolve()] = hold(run.path / ".lock", refusal, "Wait for it, or start a run of its own.")
     remove_leftovers(run.path, run.state)
 
 
 def _unfinished(recipe: Recipe, output: Path | None) -> Path | None:
     if output is not None:
         return output if (output / RECIPE).is_file() else None
-    runs = [run for run in all_runs() if not run.finished and _began_with(recipe, run)]
+    runs = [run for run in all_runs() if not run.finished and _has_recipe(recipe, run)]
     return max((run.path for run in runs), key=lambda path: path.name, default=None)
 
 
-def _began_with(recipe: Recipe, run: RunFolder) -> bool:
+def _has_recipe(recipe: Recipe, run: RunFolder) -> bool:
     try:
         return not _changes(recipe, run)
     except CclError:  # another version's recipe, or no recipe at all
@@ -104,9 +104,9 @@ def _began_with(recipe: Recipe, run: RunFolder) -> bool:
 
 def _changes(recipe: Recipe, run: RunFolder) -> list[str]:
     """Sections of the recipe that are not as the run began with them."""
-    before = load_recipe(str(run.path / RECIPE))
-    now, then = (each.model_dump(mode="json", exclude={"train": RESUMABLE}) for each in (recipe, before))
-    return sorted(key for key in now if now[key] != then[key])
+    previous = load_recipe(str(run.path / RECIPE))
+    now, then = (each.model_dump(mode="json", exclude={"train": RESUMABLE}) for each in (recipe, previous))
+    return sorted(section for section in now if now[section] != then[section])
 
 
 def _check_same(recipe: Recipe, manifest: Manifest, run: RunFolder) -> None:

@@ -1,0 +1,35 @@
+"""The batches of a run, the same for training, a dry run and a measurement of reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.data.clips.dataset import TrainingClips
+from ccl_cli.data.clips.epoch_sampler import EpochSampler
+from ccl_cli.training.build import Parts
+from ccl_cli.utils.distributed import rank, world_size
+
+
+def batch_sampler(recipe: Recipe, parts: Parts, start: int = 0) -> EpochSampler:
+    """This process's batches from a step on.
+
+    Raises:
+        RecipeError: a batch cannot be split over the processes.
+    """
+    return EpochSampler(
+        videos=len(parts.videos),
+        batch_size=recipe.train.batch_size,
+        epochs=recipe.train.epochs,
+        seed=recipe.train.seed,
+        accumulation=recipe.train.accumulation,
+        rank=rank(),
+        processes=world_size(),
+        start=start,
+    )
+
+
+def training_clips(recipe: Recipe, parts: Parts, teachers: Iterable[str]) -> TrainingClips:
+    """The training videos as the student and the named teachers see them."""
+    preprocess = {name: parts.teachers[name].preprocess for name in teachers}
+    return TrainingClips(parts.videos, recipe.clip, preprocess, recipe.train.seed)

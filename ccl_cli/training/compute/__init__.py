@@ -1,0 +1,1 @@
+"""On which device and in which numbers a run computes, whatever it computes."""

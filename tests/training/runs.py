@@ -1,0 +1,59 @@
+"""Small recipes on the clips, their runs in a process of their own, and the lines that runs write."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from ccl_cli.config.recipe import Recipe
+
+_BASE = {
+    "name": "test",
+    "student": "r2plus1d_tiny",
+    "clip": {"frames": 8, "size": 32},
+    "optim": {"lr": 0.01},
+    "train": {"epochs": 5, "batch_size": 6, "workers": 0, "log_every": 1},
+}
+
+
+def small_recipe(data: str, *layers: dict) -> Recipe:
+    """A recipe of a tiny student on a data set; later layers win, entry by entry."""
+    values = {**_BASE, "data": data}
+    for layer in layers:
+        for key, value in layer.items():
+            values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
+    return Recipe.model_validate(values)
+
+
+def recipe(clips_folder, **changes) -> Recipe:
+    """The clips with two teachers that are tables."""
+    names = [f"{kind}:precomputed@{clips_folder / kind}.npz" for kind in ("audio", "image")]
+    return small_recipe(f"folder:{clips_folder / 'set'}", {"teachers": names}, changes)
+
+
+def lines(run) -> list[dict]:
+    """Lines of a run's metrics, without those figures that depend on the machine."""
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: entry[key] for key in entry.keys() - {"clips_per_s", "data_wait"}} for entry in entries]
+
+
+def start(arguments, new_group=False) -> subprocess.Popen:
+    """``ccl train`` in a process of its own; read it with :func:`ended`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ccl_cli", "train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=new_group,
+    )
+
+
+def ended(process, code=0) -> tuple[str, str]:
+    """What a process wrote, once it has ended with that exit code."""
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == code, error
+    assert code < 0 or "Traceback" not in error
+    return out, error
