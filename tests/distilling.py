@@ -15,6 +15,7 @@ from ccl_cli.methods.fitnet import FitNet
 from ccl_cli.methods.ifd import IFD
 from ccl_cli.methods.kd import KD
 from ccl_cli.methods.pkt import PKT
+from ccl_cli.methods.queue_kl import QueueKL
 from ccl_cli.methods.relational import Rows
 from ccl_cli.methods.rkd import RKD
 from ccl_cli.students import StudentOutput
@@ -37,6 +38,7 @@ VARIANTS = {
     "ifd stages": (IFD, dict(stages="broadcast_last", alpha=3.0)),
     "kd": (KD, {}),
     "kd average": (KD, dict(combine="average")),
+    "queue_kl": (QueueKL, dict(size=12)),
 }
 
 

@@ -23,7 +23,10 @@ from tests.plugin_folder import install
 from tests.reliability.processes import seeds
 from tests.training.test_training import ended, lines, recipe, start
 
-METHODS = ["baseline", "ccl", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd"]
+METHODS = [
+    "baseline", "ccl", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd",
+    "queue_kl",
+]  # fmt: skip
 SMALL = {"clip": {"frames": 4, "size": 32, "short_side": 48}, "optim": {"lr": 1e-4}}
 
 

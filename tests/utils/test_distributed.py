@@ -56,6 +56,7 @@ VARIANTS = {
     "cmc nce": ("cmc", dict(num_negatives=5, dim=4, loss="nce", graph="full")),
     "kd": ("kd", {}),
     "kd average": ("kd", dict(combine="average")),
+    "queue_kl": ("queue_kl", dict(size=12)),
 }
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 0])
 
