@@ -18,6 +18,7 @@ from ccl_cli.methods.pkt import PKT
 from ccl_cli.methods.queue_kl import QueueKL
 from ccl_cli.methods.relational import Rows
 from ccl_cli.methods.rkd import RKD
+from ccl_cli.methods.unic import UNIC
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
@@ -39,6 +40,7 @@ VARIANTS = {
     "kd": (KD, {}),
     "kd average": (KD, dict(combine="average")),
     "queue_kl": (QueueKL, dict(size=12)),
+    "unic": (UNIC, {}),
 }
 
 

@@ -76,7 +76,7 @@ def test_the_batch_may_come_in_any_order(variant):
     order = torch.tensor([4, 2, 6, 0, 5, 1, 3])
     value = total(run(build(variant, example), example)[0]).item()
     moved = total(run(build(variant, example), example.select(order))[0]).item()
-    if variant == "cckd neighbour":
+    if variant in ("cckd neighbour"):  # unic draws by place
         assert moved != pytest.approx(value, rel=1e-3)
     else:
         assert moved == pytest.approx(value, rel=1e-12)
@@ -193,7 +193,7 @@ def test_the_student_learns_nothing_from_what_only_trains_the_methods_layers():
     assert all(gradient.abs().max() == 0 for gradient in gradients)
 
 
-@pytest.mark.parametrize("name", ["fitnet", "pkt", "cckd", "rkd", "ifd", "kd", "queue_kl"])
+@pytest.mark.parametrize("name", ["fitnet", "pkt", "cckd", "rkd", "ifd", "kd", "queue_kl", "unic"])
 def test_methods_are_installed_and_say_what_each_option_is(name):
     cls = load(find(METHODS, name))
     assert cls in {variant for variant, _ in VARIANTS.values()}

@@ -57,6 +57,7 @@ VARIANTS = {
     "kd": ("kd", {}),
     "kd average": ("kd", dict(combine="average")),
     "queue_kl": ("queue_kl", dict(size=12)),
+    "unic": ("unic", {}),
 }
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 0])
 
