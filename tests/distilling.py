@@ -27,6 +27,7 @@ VARIANTS = {
     "fitnet": (FitNet, {}),
     "fitnet linear": (FitNet, dict(regressor="linear")),
     "fitnet norm": (FitNet, dict(regressor="linear_bn_relu")),
+    "fitnet logsum": (FitNet, dict(regressor="mlp_bn", loss="logsum")),
     "pkt": (PKT, {}),
     "pkt batchmean": (PKT, dict(reduction="batchmean")),
     "pkt concat": (PKT, dict(combine="concat")),

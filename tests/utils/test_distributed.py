@@ -40,6 +40,7 @@ VARIANTS = {
     "fitnet": ("fitnet", {}),
     "fitnet linear": ("fitnet", dict(regressor="linear")),
     "fitnet bn": ("fitnet", dict(regressor="linear_bn_relu")),
+    "fitnet logsum": ("fitnet", dict(regressor="mlp_bn", loss="logsum")),
     "pkt": ("pkt", {}),
     "pkt batchmean": ("pkt", dict(reduction="batchmean")),
     "pkt concat": ("pkt", dict(combine="concat")),
