@@ -14,6 +14,7 @@ from ccl_cli.methods.cckd import CCKD
 from ccl_cli.methods.fitnet import FitNet
 from ccl_cli.methods.ifd import IFD
 from ccl_cli.methods.kd import KD
+from ccl_cli.methods.mnf_csc import MNFCSC
 from ccl_cli.methods.pkt import PKT
 from ccl_cli.methods.queue_kl import QueueKL
 from ccl_cli.methods.relational import Rows
@@ -42,6 +43,7 @@ VARIANTS = {
     "kd average": (KD, dict(combine="average")),
     "queue_kl": (QueueKL, dict(size=12)),
     "unic": (UNIC, {}),
+    "mnf_csc": (MNFCSC, {}),
 }
 
 

@@ -20,7 +20,7 @@ AUDIO, IMAGE = "audio:cnn14", "image:resnet34"
 BATCH_SIZE = {"ucf51": 16, "activitynet": 64, "vggsound": 256, "ucf51-official": 16}
 METHODS = [
     "baseline", "fitnet", "pkt", "cckd", "rkd", "crd", "ifd", "cmc", "kd", "ccl",
-    "queue_kl", "unic",
+    "queue_kl", "unic", "mnf_csc",
 ]  # fmt: skip
 
 

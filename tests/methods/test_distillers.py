@@ -76,7 +76,7 @@ def test_the_batch_may_come_in_any_order(variant):
     order = torch.tensor([4, 2, 6, 0, 5, 1, 3])
     value = total(run(build(variant, example), example)[0]).item()
     moved = total(run(build(variant, example), example.select(order))[0]).item()
-    if variant in ("cckd neighbour"):  # unic draws by place
+    if variant in ("cckd neighbour", "unic"):  # unic draws by place
         assert moved != pytest.approx(value, rel=1e-3)
     else:
         assert moved == pytest.approx(value, rel=1e-12)
@@ -144,6 +144,8 @@ def test_degenerate_batches_have_a_finite_value_and_a_gradient_of_ordinary_size(
     ordinary = max(gradient.abs().max() for gradient in run(build(variant, example), example)[1])
     # The gradient of an angle is of order 1 / distance: larger by what the rows are closer.
     close = variant == "rkd" and case.startswith("nearly")
+    # Batch normalisation of rows that are all alike divides by 0.003.
+    close = close or (variant == "mnf_csc" and "one student row" in case)
     for dtype in (torch.float32, torch.float64):
         example = degenerate(case, dtype)
         terms, gradients = run(build(variant, example), example)
@@ -193,7 +195,7 @@ def test_the_student_learns_nothing_from_what_only_trains_the_methods_layers():
     assert all(gradient.abs().max() == 0 for gradient in gradients)
 
 
-@pytest.mark.parametrize("name", ["fitnet", "pkt", "cckd", "rkd", "ifd", "kd", "queue_kl", "unic"])
+@pytest.mark.parametrize("name", ["fitnet", "pkt", "cckd", "rkd", "ifd", "kd", "queue_kl", "unic", "mnf_csc"])
 def test_methods_are_installed_and_say_what_each_option_is(name):
     cls = load(find(METHODS, name))
     assert cls in {variant for variant, _ in VARIANTS.values()}

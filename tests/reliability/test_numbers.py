@@ -25,7 +25,7 @@ from tests.training.test_training import ended, lines, recipe, start
 
 METHODS = [
     "baseline", "ccl", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd",
-    "queue_kl", "unic",
+    "queue_kl", "unic", "mnf_csc",
 ]  # fmt: skip
 SMALL = {"clip": {"frames": 4, "size": 32, "short_side": 48}, "optim": {"lr": 1e-4}}
 

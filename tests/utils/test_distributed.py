@@ -59,6 +59,7 @@ VARIANTS = {
     "kd average": ("kd", dict(combine="average")),
     "queue_kl": ("queue_kl", dict(size=12)),
     "unic": ("unic", {}),
+    "mnf_csc": ("mnf_csc", dict(heads=1)),
 }
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 0])
 
