@@ -85,6 +85,7 @@ class MNFCSCOptions(MethodOptions):
     margin: float = Field(0.2, ge=0, description="Of the filter's triplet loss.")
     norm_weight: float = Field(0.001, ge=0, description="Of the filter's sparsity.")
     heads: int = Field(2, ge=1, description="Heads of the attention; they divide the student's width.")
+    lr_scale: float = Field(0.2, gt=0, description="Factor on the learning rate of the filter.")
 
 
 class MNFCSC(Method):
@@ -104,6 +105,7 @@ class MNFCSC(Method):
                 "Use heads: 1.",
             )
         super().__init__(options, setting)
+        self.lr_scale = options.lr_scale
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
         """The filter."""
