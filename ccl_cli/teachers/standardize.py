@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import scipy.linalg
 import torch
 from torch import Tensor
 
+from ccl_cli.config.recipe import Standardize
 from ccl_cli.errors import DataError
-
-Kind = Literal["none", "center", "zscore", "phi_s"]
 
 _DEAD = 1e-6  # a dimension whose deviation is below this share of the typical one does not move
 
@@ -71,7 +69,7 @@ class Transform:
         return centred * factor if factor.dim() == 1 else centred @ factor.mT
 
 
-def fit(kind: Kind, moments: Moments, teacher: str) -> Transform:
+def fit(kind: Standardize, moments: Moments, teacher: str) -> Transform:
     """The transform of a teacher whose embeddings have these moments.
 
     Args:
@@ -100,9 +98,14 @@ def fit(kind: Kind, moments: Moments, teacher: str) -> Transform:
     if kind == "center":
         return Transform(mean, torch.ones_like(mean))
     if kind == "zscore":
-        moves = variance.sqrt() > _DEAD * variance.mean().sqrt()
-        return Transform(mean, torch.where(moves, variance.rsqrt(), 0.0))
+        return Transform(mean, inverse_deviation(variance))
     return Transform(mean, isotropic(*eigen(covariance)))
+
+
+def inverse_deviation(variance: Tensor) -> Tensor:
+    """One over each dimension's deviation, [D]; zero for one that does not move."""
+    moves = variance.sqrt() > _DEAD * variance.mean().sqrt()
+    return torch.where(moves, variance.clamp(min=torch.finfo(variance.dtype).tiny).rsqrt(), 0.0)
 
 
 def eigen(covariance: Tensor) -> tuple[Tensor, Tensor]:

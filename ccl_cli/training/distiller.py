@@ -16,6 +16,7 @@ from ccl_cli.methods import Method
 from ccl_cli.methods.losses import cross_entropy, full_precision
 from ccl_cli.students import Student, StudentOutput
 from ccl_cli.teachers import Embedding
+from ccl_cli.training.standardizers import Standardizer, Standardizers
 from ccl_cli.utils.distributed import masked_mean
 
 
@@ -42,6 +43,7 @@ class Distiller(nn.Module):
         clip: How the student's view is normalised.
         ce_weight: Weight of the student's cross-entropy; the methods' own factors are multiplied with it.
         memory_format: Of the student's input.
+        standardizers: By teacher: what its embeddings go through before any method sees them.
     """
 
     mean: Tensor
@@ -55,12 +57,14 @@ class Distiller(nn.Module):
         *,
         ce_weight: float = 1.0,
         memory_format: torch.memory_format = torch.contiguous_format,
+        standardizers: Mapping[str, Standardizer] | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.methods = nn.ModuleDict(methods)
         self.ce_weight = ce_weight * math.prod(method.ce_weight for method in methods.values())
         self.memory_format = memory_format
+        self.standardizers = Standardizers(standardizers or {})
         # On the device from the start: a tensor made from Python numbers at each step would make a GPU wait.
         self.register_buffer("mean", torch.tensor(clip.mean), persistent=False)
         self.register_buffer("std", torch.tensor(clip.std), persistent=False)
@@ -72,7 +76,7 @@ class Distiller(nn.Module):
         student: StudentOutput = self.student(video.contiguous(memory_format=self.memory_format))
         # Losses in single precision: exp(1 / temperature) overflows half precision.
         with torch.autocast(video.device.type, enabled=False):
-            parts = self._parts(_full_precision(student), teachers, batch)
+            parts = self._parts(_full_precision(student), self.standardizers(teachers), batch)
         loss = torch.stack([part.to(parts["ce"].dtype) for part in parts.values()]).sum()
         return StepOutput(
             loss, {name: part.detach() for name, part in parts.items()}, student.logits.detach()

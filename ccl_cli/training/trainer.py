@@ -35,6 +35,7 @@ from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, 
 from ccl_cli.training.publish import check_finite, publish
 from ccl_cli.training.recompute import recompute_blocks
 from ccl_cli.training.runs import METRICS, RunFolder
+from ccl_cli.training.standardizers import Standardizer, make_standardizers
 from ccl_cli.training.state import state_dict
 from ccl_cli.training.stop import StopRequest, stop_on_signal
 from ccl_cli.training.video_states import VideoStates
@@ -60,7 +61,8 @@ class Trainer:
         if self.device.type == "cpu":
             separate_blocks()
         self.use_caches(cached or {})
-        self.bare = _distiller(recipe, parts, accelerator)
+        standardizers = make_standardizers(recipe.standardize, parts.teachers, self.cached)
+        self.bare = _distiller(recipe, parts, accelerator, standardizers)
         groups = parameter_groups(self.bare, recipe.optim)
         self.distiller, self.optimizer = accelerator.prepare(self.bare, make_optimizer(groups, recipe.optim))
         self.step, self.seconds_before, self._began = 0, 0.0, time.perf_counter()
@@ -262,7 +264,9 @@ def sampler_from(recipe: Recipe, parts: Parts, start: int) -> EpochSampler:
     )
 
 
-def _distiller(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> Distiller:
+def _distiller(
+    recipe: Recipe, parts: Parts, accelerator: Accelerator, standardizers: Mapping[str, Standardizer]
+) -> Distiller:
     """Student and methods as the recipe's layout, precision and device want them."""
     memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
     student = parts.student
@@ -276,5 +280,10 @@ def _distiller(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> Distil
     if recipe.train.compile:
         student.compile()
     return Distiller(
-        student, parts.methods, recipe.clip, ce_weight=recipe.ce_weight, memory_format=memory_format
+        student,
+        parts.methods,
+        recipe.clip,
+        ce_weight=recipe.ce_weight,
+        memory_format=memory_format,
+        standardizers=standardizers,
     )
