@@ -14,9 +14,12 @@ from ccl_cli.methods.cckd import CCKD
 from ccl_cli.methods.fitnet import FitNet
 from ccl_cli.methods.ifd import IFD
 from ccl_cli.methods.kd import KD
+from ccl_cli.methods.mnf_csc import MNFCSC
 from ccl_cli.methods.pkt import PKT
+from ccl_cli.methods.queue_kl import QueueKL
 from ccl_cli.methods.relational import Rows
 from ccl_cli.methods.rkd import RKD
+from ccl_cli.methods.unic import UNIC
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
@@ -25,6 +28,7 @@ VARIANTS = {
     "fitnet": (FitNet, {}),
     "fitnet linear": (FitNet, dict(regressor="linear")),
     "fitnet norm": (FitNet, dict(regressor="linear_bn_relu")),
+    "fitnet logsum": (FitNet, dict(regressor="mlp_bn", loss="logsum")),
     "pkt": (PKT, {}),
     "pkt batchmean": (PKT, dict(reduction="batchmean")),
     "pkt concat": (PKT, dict(combine="concat")),
@@ -37,6 +41,9 @@ VARIANTS = {
     "ifd stages": (IFD, dict(stages="broadcast_last", alpha=3.0)),
     "kd": (KD, {}),
     "kd average": (KD, dict(combine="average")),
+    "queue_kl": (QueueKL, dict(size=12)),
+    "unic": (UNIC, {}),
+    "mnf_csc": (MNFCSC, {}),
 }
 
 

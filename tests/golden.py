@@ -14,7 +14,8 @@ TAGS = {"same": ("f_s", "f_t_same"), "diff": ("f_s", "f_t_diff"), "relu": ("f_s_
 
 def load(shared: Path, name: str) -> dict[str, Tensor]:
     with np.load(shared / "golden" / f"{name}.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
+        arrays = {key: file[key] for key in file.files}
+    return {key: torch.from_numpy(array) for key, array in arrays.items() if array.dtype.kind != "U"}
 
 
 def pair(golden: dict[str, Tensor], tag: str) -> tuple[Tensor, Tensor]:

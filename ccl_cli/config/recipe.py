@@ -40,6 +40,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Triple = tuple[float, float, float]
+Standardize = Literal["none", "center", "zscore", "phi_s"]
 # A bare string for `teachers` in YAML means one teacher.
 Teachers = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
@@ -275,6 +276,11 @@ class Recipe(_Section):
         description="Recipe keys that go with a method where `--method`, or a row of a benchmark, names it.",
     )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the student's own cross-entropy.")
+    standardize: dict[str, Standardize] = Field(
+        {},
+        description="How each teacher's embeddings are standardised: none, center, zscore or phi_s, by the "
+        "teacher's name; '*': all others; one word: all.",
+    )
     max_unreadable: Fraction = Field(
         0.05, description="Share of a split's videos that may be missing or corrupt before the run stops."
     )
@@ -292,6 +298,11 @@ class Recipe(_Section):
     @classmethod
     def _method_shorthand(cls, value: Any) -> Any:
         return methods_section(value)
+
+    @field_validator("standardize", mode="before")
+    @classmethod
+    def _standardize_shorthand(cls, value: Any) -> Any:
+        return {"*": value} if isinstance(value, str) else value
 
     @field_validator("teachers")
     @classmethod

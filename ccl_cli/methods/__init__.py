@@ -87,6 +87,7 @@ class Method(nn.Module):
         uses_teachers: Whether it looks at embeddings; if no method of a run does, teachers are not built.
         uses_stages: Whether it also wants what the teachers' inner stages say.
         ce_weight: Factor that its objective puts on the student's cross-entropy, beside the recipe's own.
+        lr_scale: Factor on the learning rate of its layers.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
@@ -95,6 +96,7 @@ class Method(nn.Module):
     uses_teachers: ClassVar[bool] = True
     uses_stages: bool = False
     ce_weight: float = 1.0
+    lr_scale: float = 1.0
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
+from ccl_cli.methods.batch_norm import MaskedBatchNorm
 from ccl_cli.students import StudentOutput
-from ccl_cli.utils.distributed import gather_mask, gather_rows
+
+_POWER = 4
+_GUARD = 1e-5  # in the logarithm: bounds the gradient of a student that is right
+_LOG_SUM_WEIGHT = 1.0
 
 
 def hint(prediction: Tensor, target: Tensor) -> Tensor:
@@ -26,16 +29,48 @@ def hint(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).square().mean(dim=1)
 
 
+def log_sum(prediction: Tensor, target: Tensor) -> Tensor:
+    """Logarithm of the sum of the differences' fourth powers, a soft maximum (Miles and Mikolajczyk, 2024).
+
+    Shapes:
+        prediction: [B, D_m].
+        target: [B, D_m].
+        returns: [B].
+    """
+    difference = prediction - target
+    # Divided by the largest: the powers must not overflow.
+    scale = difference.detach().abs().amax(dim=1, keepdim=True).clamp(min=1)
+    powers = (difference / scale) ** _POWER
+    guard = _GUARD / scale.squeeze(1) ** _POWER
+    return (powers.sum(dim=1) + guard).log() + _POWER * scale.squeeze(1).log()
+
+
 class FitNetOptions(MethodOptions):
     """Options of ``fitnet``."""
 
     weight: float = Field(
-        100.0, ge=0, description="Weight of the squared error, which is a mean over rows and dimensions."
+        100.0,
+        ge=0,
+        description="Weight of the squared error, which is a mean over rows and dimensions; of logsum the "
+        "default is 1.",
     )
-    regressor: Literal["auto", "identity", "linear", "linear_bn_relu"] = Field(
+    regressor: Literal["auto", "identity", "linear", "linear_bn_relu", "mlp_bn"] = Field(
         "auto",
-        description="Maps the student's feature to the teacher's; auto: identity if as wide, else linear.",
+        description="Maps the student's feature to the teacher's; auto: identity if as wide, else linear; "
+        "mlp_bn: two layers with batch norm and ReLU between.",
     )
+    loss: Literal["mse", "logsum"] = Field(
+        "mse",
+        description="mse: squared error, as published; logsum: log of the sum of fourth powers, which is "
+        "ruled by the largest errors whatever the teacher's scale.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_weight(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("loss") == "logsum":
+            return {"weight": _LOG_SUM_WEIGHT, **values}
+        return values
 
 
 class FitNet(Method):
@@ -51,16 +86,19 @@ class FitNet(Method):
             raise RecipeError(
                 f"method.fitnet.regressor: identity needs a teacher as wide as the student "
                 f"({setting.student_dim}), but '{teacher.name}' has {teacher.dim} dimensions.",
-                "Use auto, linear or linear_bn_relu.",
+                "Use auto, linear, linear_bn_relu or mlp_bn.",
             )
         if kind == "identity" or (kind == "auto" and equal):
             return _Identity()
-        regressor = _LinearNormRelu if kind == "linear_bn_relu" else _Linear
-        return regressor(setting.student_dim, teacher.dim)
+        if kind in ("auto", "linear"):
+            return _Linear(setting.student_dim, teacher.dim)
+        output = nn.Linear(teacher.dim, teacher.dim) if kind == "mlp_bn" else nn.Identity()
+        return _Normalised(setting.student_dim, teacher.dim, output)
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
         """``fitnet``."""
-        return {"fitnet": hint(teacher.head(student.feature, teacher.present), teacher.value)}
+        distance = log_sum if self.options.loss == "logsum" else hint
+        return {"fitnet": distance(teacher.head(student.feature, teacher.present), teacher.value)}
 
 
 class _Identity(nn.Module):
@@ -73,20 +111,14 @@ class _Linear(nn.Linear):
         return super().forward(x)
 
 
-class _LinearNormRelu(nn.Module):
-    """Linear, batch norm over the rows present on all processes, ReLU; keeps no running statistics."""
+class _Normalised(nn.Module):
+    """Linear, batch norm over the rows present on all processes, ReLU; then whatever makes the output."""
 
-    def __init__(self, dim_in: int, dim_out: int, eps: float = 1e-5) -> None:
+    def __init__(self, dim_in: int, dim_out: int, output: nn.Module) -> None:
         super().__init__()
         self.linear = nn.Linear(dim_in, dim_out)
-        self.scale = nn.Parameter(torch.ones(dim_out))
-        self.shift = nn.Parameter(torch.zeros(dim_out))
-        self.eps = eps
+        self.norm = MaskedBatchNorm(dim_out)
+        self.output = output
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        x = self.linear(x)
-        everywhere, keep = gather_rows(x), gather_mask(present)[:, None]
-        count = keep.sum().clamp(min=1)
-        mean = torch.where(keep, everywhere, 0.0).sum(dim=0) / count
-        variance = torch.where(keep, everywhere - mean, 0.0).square().sum(dim=0) / count
-        return (self.scale * (x - mean) * (variance + self.eps).rsqrt() + self.shift).relu()
+        return self.output(self.norm(self.linear(x), present).relu())  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ small batch. Every process holds the same banks: updates are gathered, and draws
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ccl_cli.methods import MethodOptions
+from ccl_cli.methods.draws import SharedDraws, uniform_rows
 from ccl_cli.methods.losses import info_nce, unit_rows
-from ccl_cli.utils.distributed import gather_mask, gather_rows, rank, total, world_size
+from ccl_cli.utils.distributed import gather_mask, gather_rows, total
 
 Negatives = Literal["other_class", "other_instance", "uniform"]
 Positive = Literal["own", "same_class"]
@@ -136,8 +137,7 @@ class Sampler(nn.Module):
         super().__init__()
         self.count, self.negatives, self.positive = min(count, len(labels)), negatives, positive
         self.register_buffer("labels", labels, persistent=False)
-        # Plain numbers, not buffers: reading one from a GPU would make every step wait.
-        self.seed, self.draws = int(torch.randint(2**31, ())), 0
+        self.random = SharedDraws()
 
     @torch.no_grad()
     def draw(self, rows: Tensor, absent: Tensor) -> Contrast:
@@ -147,9 +147,7 @@ class Sampler(nn.Module):
             rows: [A] int64, this process's anchors.
             absent: [N] bool, videos that lack the modality; never drawn.
         """
-        generator = torch.Generator(rows.device)
-        generator.manual_seed(self.seed + self.draws)
-        self.draws += 1
+        generator = self.random.next(rows.device)
         same_class = self.labels[rows][:, None] == self.labels[None, :]
         allowed = (~absent).expand(len(rows), -1)
         best = self._keys(rows, generator, self._candidates(rows, allowed, same_class)).topk(
@@ -161,20 +159,9 @@ class Sampler(nn.Module):
             own = torch.where(keys.amax(dim=1) >= 0, keys.argmax(dim=1), rows)
         return Contrast(own, best.indices, best.values >= 0)
 
-    def get_extra_state(self) -> dict[str, int]:
-        """How far the generator has come."""
-        return {"seed": self.seed, "draws": self.draws}
-
-    def set_extra_state(self, state: Any) -> None:
-        """Go on from there."""
-        self.seed, self.draws = state["seed"], state["draws"]
-
     def _keys(self, rows: Tensor, generator: torch.Generator, candidates: Tensor) -> Tensor:
         """A random number in [0, 1) for each of an anchor's candidates, -1 elsewhere: [A, N]."""
-        # Drawn for the anchors of all processes, so that theirs differ.
-        first, everyone = rank() * len(rows), world_size() * len(rows)
-        keys = torch.rand(everyone, len(self.labels), generator=generator, device=rows.device)
-        return keys[first : first + len(rows)].masked_fill(~candidates, -1.0)
+        return uniform_rows(len(rows), len(self.labels), generator).masked_fill(~candidates, -1.0)
 
     def _candidates(self, rows: Tensor, allowed: Tensor, same_class: Tensor) -> Tensor:
         if self.negatives == "other_class":

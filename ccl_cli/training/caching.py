@@ -37,6 +37,7 @@ from ccl_cli.teachers.embedding_cache import (
     checksum,
     is_any_of,
 )
+from ccl_cli.teachers.standardize import Moments
 from ccl_cli.training.build import Parts
 from ccl_cli.utils import json_text
 from ccl_cli.utils.distributed import barrier, is_main, on_main, rank, world_size
@@ -47,6 +48,7 @@ from ccl_cli.utils.signals import StopRequest, stop_on_signal
 from ccl_cli.utils.tensor_files import write_tensors
 
 PART = 256  # videos that are kept together: what a kill can cost
+_CHUNK = 4096  # embeddings that are in memory at once
 _UNREADABLE = STATES.index("unreadable")
 _NOTES: Shape = {"unreadable": {"*": str}, "kind": str, "inexact": int, "frames": int}
 _log = logging.getLogger("ccl")
@@ -73,6 +75,16 @@ class CachedRows:
         places = self._places[rows.cpu().numpy()]
         value, present = self.cached.rows(places, self._views_of_epoch(epoch)[rows.cpu().numpy()])
         return Embedding(value.to(device, non_blocking=True), present.to(device, non_blocking=True))
+
+    def moments(self) -> Moments:
+        """Of all frames or tracks of the training split's videos that have finite embeddings, in one pass."""
+        moments = Moments(self.cached.header.dim)
+        for begin in range(0, len(self._places), _CHUNK):
+            places = self._places[begin : begin + _CHUNK]
+            for view in range(self.cached.header.count):
+                value, present = self.cached.rows(places, np.full_like(places, view))
+                moments.add(value[present & value.isfinite().all(dim=1)])
+        return moments
 
     def state(self, row: int) -> str:
         """What became of a video's modality."""

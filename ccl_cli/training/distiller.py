@@ -22,6 +22,7 @@ from ccl_cli.training.build import Parts
 from ccl_cli.training.compute.batch_norm import share_statistics
 from ccl_cli.training.compute.device import pad_time_apart
 from ccl_cli.training.compute.recompute import recompute_blocks
+from ccl_cli.training.standardizers import Standardizer, Standardizers
 from ccl_cli.utils.distributed import masked_mean
 
 # Names of a line of metrics.jsonl that no term of a method may take.
@@ -51,6 +52,7 @@ class Distiller(nn.Module):
         clip: How the student's view is normalised.
         ce_weight: Weight of the student's cross-entropy; the methods' own factors are multiplied with it.
         memory_format: Of the student's input.
+        standardizers: By teacher: what its embeddings go through before any method sees them.
     """
 
     mean: Tensor
@@ -64,12 +66,14 @@ class Distiller(nn.Module):
         *,
         ce_weight: float = 1.0,
         memory_format: torch.memory_format = torch.contiguous_format,
+        standardizers: Mapping[str, Standardizer] | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.methods = nn.ModuleDict(methods)
         self.ce_weight = ce_weight * math.prod(method.ce_weight for method in methods.values())
         self.memory_format = memory_format
+        self.standardizers = Standardizers(standardizers or {})
         # On the device from the start: a tensor made from Python numbers at each step would make a GPU wait.
         self.register_buffer("mean", torch.tensor(clip.mean), persistent=False)
         self.register_buffer("std", torch.tensor(clip.std), persistent=False)
@@ -81,7 +85,7 @@ class Distiller(nn.Module):
         student: StudentOutput = self.student(video.contiguous(memory_format=self.memory_format))
         # Losses in single precision: exp(1 / temperature) overflows half precision.
         with torch.autocast(video.device.type, enabled=False):
-            parts = self._parts(_full_precision(student), teachers, batch)
+            parts = self._parts(_full_precision(student), self.standardizers(teachers), batch)
         loss = torch.stack([part.to(parts["ce"].dtype) for part in parts.values()]).sum()
         return StepOutput(
             loss, {name: part.detach() for name, part in parts.items()}, student.logits.detach()
@@ -106,7 +110,9 @@ def _full_precision(student: StudentOutput) -> StudentOutput:
     return StudentOutput(full_precision(student.feature), full_precision(student.logits), student.stages)
 
 
-def make_distiller(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> Distiller:
+def make_distiller(
+    recipe: Recipe, parts: Parts, accelerator: Accelerator, standardizers: Mapping[str, Standardizer]
+) -> Distiller:
     """Student and methods as the recipe's layout, precision and device want them."""
     memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
     student = parts.student
@@ -120,5 +126,10 @@ def make_distiller(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> Di
     if recipe.train.compile:
         student.compile()
     return Distiller(
-        student, parts.methods, recipe.clip, ce_weight=recipe.ce_weight, memory_format=memory_format
+        student,
+        parts.methods,
+        recipe.clip,
+        ce_weight=recipe.ce_weight,
+        memory_format=memory_format,
+        standardizers=standardizers,
     )

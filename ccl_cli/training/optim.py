@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from ccl_cli.students import Student
 if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
 
+    from ccl_cli.methods import Method
     from ccl_cli.training.distiller import Distiller
 
 Group = dict[str, Any]
@@ -27,11 +28,17 @@ _WARM_UP_FROM = 0.1  # of the rate, as in the recipes of PySlowFast (github.com/
 def parameter_groups(distiller: Distiller, optim: Optim) -> list[Group]:
     """The student's parameters by weight decay and layer, and the methods' own, which may keep their rate.
 
-    A group's ``lr_scale`` is its factor on the learning rate: ``layer_decay`` for each layer that follows.
+    A group's ``lr_scale`` is its factor on the learning rate: of the student, ``layer_decay`` for each layer
+    that follows; of a method, its own.
     """
     scales = _layer_scales(distiller.student, optim.layer_decay)
     student = _grouped(distiller.student, optim, scales, follows_schedule=True)
-    return student + _grouped(distiller.methods, optim, {}, follows_schedule=optim.head_lr_decay)
+    scales = {
+        f"{name}.{parameter}": cast("Method", method).lr_scale
+        for name, method in distiller.methods.items()
+        for parameter, _ in method.named_parameters()
+    }
+    return student + _grouped(distiller.methods, optim, scales, follows_schedule=optim.head_lr_decay)
 
 
 def check_optimizer(optim: Optim) -> None:
@@ -113,7 +120,7 @@ def set_lr(optimizer: torch.optim.Optimizer, scheduler: Scheduler, step: int) ->
     scheduler.step_update(step)
     for group, rate in zip(optimizer.param_groups, scheduler.base_values, strict=True):
         if not group["follows_schedule"]:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 def _drops(optim: Optim, epochs: int, steps_per_epoch: int) -> list[int]:

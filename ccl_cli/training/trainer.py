@@ -37,6 +37,7 @@ from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.folder import METRICS, RunFolder
 from ccl_cli.training.run.publish import check_finite, publish
 from ccl_cli.training.run.state import state_dict
+from ccl_cli.training.standardizers import make_standardizers
 from ccl_cli.training.video_states import VideoStates
 from ccl_cli.utils.distributed import any_process, barrier, gather_objects, is_main, on_main, world_size
 from ccl_cli.utils.progress import Reporter
@@ -61,7 +62,8 @@ class Trainer:
         if self.device.type == "cpu":
             separate_blocks()
         self.use_caches(cached or {})
-        self.bare = make_distiller(recipe, parts, accelerator)
+        standardizers = make_standardizers(recipe.standardize, parts.teachers, self.cached)
+        self.bare = make_distiller(recipe, parts, accelerator, standardizers)
         groups = parameter_groups(self.bare, recipe.optim)
         self.distiller, self.optimizer = accelerator.prepare(self.bare, make_optimizer(groups, recipe.optim))
         self.step, self.seconds_before, self._began = 0, 0.0, time.perf_counter()

@@ -18,7 +18,10 @@ from ccl_cli.training.train import train
 
 AUDIO, IMAGE = "audio:cnn14", "image:resnet34"
 BATCH_SIZE = {"ucf51": 16, "activitynet": 64, "vggsound": 256, "ucf51-official": 16}
-METHODS = ["baseline", "fitnet", "pkt", "cckd", "rkd", "crd", "ifd", "cmc", "kd", "ccl"]
+METHODS = [
+    "baseline", "fitnet", "pkt", "cckd", "rkd", "crd", "ifd", "cmc", "kd", "ccl",
+    "queue_kl", "unic", "mnf_csc",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", builtin_recipes())

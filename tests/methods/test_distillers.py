@@ -29,10 +29,9 @@ def total(terms):
 @given(seed=st.integers(0, 10_000), absent=st.sets(st.integers(0, 6), min_size=1, max_size=5))
 def test_absent_rows_are_as_if_they_were_not_there(variant, seed, absent):
     example = Example(dims=(6,), absent=(absent,), seed=seed)
-    method = build(variant, example)
     kept = [row for row in range(7) if row not in absent]
-    terms, gradients = run(method, example)
-    expected, smaller = run(method, example.select(kept))
+    terms, gradients = run(build(variant, example), example)
+    expected, smaller = run(build(variant, example), example.select(kept))
     assert terms.keys() == expected.keys()
     for name, value in terms.items():
         assert value.item() == pytest.approx(expected[name].item(), rel=1e-9, abs=1e-9)
@@ -45,10 +44,9 @@ def test_absent_rows_are_as_if_they_were_not_there(variant, seed, absent):
 @pytest.mark.parametrize("junk", [1e6, torch.nan])
 def test_absent_rows_may_hold_anything(variant, junk):
     example = Example()
-    method = build(variant, example)
-    expected, gradients = run(method, example)
+    expected, gradients = run(build(variant, example), example)
     example.teachers[0][[2, 5]] = junk
-    terms, others = run(method, example, zero_absent=False)
+    terms, others = run(build(variant, example), example, zero_absent=False)
     assert total(terms).item() == total(expected).item()
     for gradient, other in zip(gradients, others, strict=True):
         assert torch.equal(gradient, other)
@@ -76,11 +74,10 @@ def test_two_teachers_of_any_width_add_up(variant):
 @each_variant
 def test_the_batch_may_come_in_any_order(variant):
     example = Example()
-    method = build(variant, example)
     order = torch.tensor([4, 2, 6, 0, 5, 1, 3])
-    value = total(run(method, example)[0]).item()
-    moved = total(run(method, example.select(order))[0]).item()
-    if variant == "cckd neighbour":
+    value = total(run(build(variant, example), example)[0]).item()
+    moved = total(run(build(variant, example), example.select(order))[0]).item()
+    if variant in ("cckd neighbour", "unic"):  # unic draws by place
         assert moved != pytest.approx(value, rel=1e-3)
     else:
         assert moved == pytest.approx(value, rel=1e-12)
@@ -148,6 +145,8 @@ def test_degenerate_batches_have_a_finite_value_and_a_gradient_of_ordinary_size(
     ordinary = max(gradient.abs().max() for gradient in run(build(variant, example), example)[1])
     # The gradient of an angle is of order 1 / distance: larger by what the rows are closer.
     close = variant == "rkd" and case.startswith("nearly")
+    # Batch normalisation of rows that are all alike divides by 0.003.
+    close = close or (variant == "mnf_csc" and "one student row" in case)
     for dtype in (torch.float32, torch.float64):
         example = degenerate(case, dtype)
         terms, gradients = run(build(variant, example), example)
@@ -207,7 +206,7 @@ def test_the_student_learns_nothing_from_what_only_trains_the_methods_layers():
     assert all(gradient.abs().max() == 0 for gradient in gradients)
 
 
-@pytest.mark.parametrize("name", ["fitnet", "pkt", "cckd", "rkd", "ifd", "kd"])
+@pytest.mark.parametrize("name", ["fitnet", "pkt", "cckd", "rkd", "ifd", "kd", "queue_kl", "unic", "mnf_csc"])
 def test_methods_are_installed_and_say_what_each_option_is(name):
     cls = load(find(METHODS, name))
     assert cls in {variant for variant, _ in VARIANTS.values()}

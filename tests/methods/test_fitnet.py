@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from distilling import Example, build, points, run
@@ -7,7 +9,7 @@ from golden import assert_close, assert_reference, load, pair
 from torch import nn
 
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods.fitnet import hint
+from ccl_cli.methods.fitnet import FitNetOptions, hint, log_sum
 
 
 def test_equals_the_reference(shared):
@@ -64,14 +66,34 @@ def test_a_regressor_is_learned_only_where_it_is_needed(regressor, trained):
     assert sum(parameter.numel() for parameter in method.parameters()) == trained
 
 
-def test_the_normalised_regressor_is_batch_norm_over_the_rows_present():
+@pytest.mark.parametrize("variant", ["fitnet norm", "fitnet logsum"])
+def test_a_normalised_regressor_is_batch_norm_over_the_rows_present(variant):
     example = Example(dims=(9,), absent=((2, 5),))
-    method = build("fitnet norm", example)
+    method = build(variant, example)
     (ours,) = method.heads
     norm = nn.BatchNorm1d(9, track_running_stats=False).double()
     present = example.present[0]
-    expected = norm(ours.linear(example.feature[present])).relu()
+    expected = ours.output(norm(ours.linear(example.feature[present])).relu())
     actual = ours(example.feature, present)[present]
     assert_close(actual.detach(), expected.detach(), 1e-12)
     gradients = (torch.autograd.grad(y.square().sum(), ours.linear.weight)[0] for y in (actual, expected))
     assert_close(*gradients, 1e-12)
+    assert isinstance(ours.output, nn.Linear) == (variant == "fitnet logsum")
+
+
+def test_log_sum_is_the_logarithm_of_the_sum_of_fourth_powers():
+    prediction, target, *_ = points()
+    prediction.requires_grad_()
+    value, difference = log_sum(prediction, target), prediction - target
+    plain = (difference**4).sum(dim=1).log()
+    assert_close(value.detach(), plain.detach(), 1e-5)
+    gradients = (torch.autograd.grad(y.sum(), prediction)[0] for y in (value, plain))
+    assert_close(*gradients, 1e-3)  # what the guard against an error of zero changes
+    assert_close(log_sum(1e6 * difference, 0 * difference), plain + 4 * math.log(1e6), 1e-9)
+    assert log_sum(torch.full((1, 2), 1e20), torch.zeros(1, 2)).isfinite().all()
+
+
+def test_the_default_weight_follows_the_loss():
+    assert FitNetOptions().weight == 100
+    assert FitNetOptions(loss="logsum").weight == 1
+    assert FitNetOptions(loss="logsum", weight=3).weight == 3

@@ -25,7 +25,10 @@ from tests.bench.test_run import recipe as bench_recipe
 from tests.reliability.processes import seeds
 from tests.training.runs import ended, lines, recipe, start
 
-METHODS = ["ccl", "baseline", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd"]
+METHODS = [
+    "ccl", "baseline", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd",
+    "queue_kl", "unic", "mnf_csc",
+]  # fmt: skip
 LIVE = ["audio:small?weights=random", "image:small?weights=random"]
 SMALL = {"clip": {"frames": 4, "size": 32, "short_side": 48}, "optim": {"lr": 1e-3}}
 

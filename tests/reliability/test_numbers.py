@@ -23,7 +23,10 @@ from tests.plugin_folder import install
 from tests.reliability.processes import seeds
 from tests.training.runs import ended, lines, recipe, start
 
-METHODS = ["baseline", "ccl", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd"]
+METHODS = [
+    "baseline", "ccl", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd",
+    "queue_kl", "unic", "mnf_csc",
+]  # fmt: skip
 SMALL = {"clip": {"frames": 4, "size": 32, "short_side": 48}, "optim": {"lr": 1e-4}}
 
 

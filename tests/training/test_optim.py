@@ -111,6 +111,7 @@ class Network(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.student, self.methods = r2plus1d_6(3, width=4), nn.ModuleDict({"m": nn.Linear(4, 4)})
+        self.methods["m"].lr_scale = 1.0
 
 
 def trained(optimizer_of, steps: int = 3) -> list[torch.Tensor]:
@@ -164,9 +165,10 @@ def test_weight_decay_can_leave_norms_and_biases_alone():
     assert sum(map(len, by_decay.values())) == len(list(network.parameters()))
 
 
-def test_layer_decay_scales_the_rate_block_by_block_and_the_schedule_keeps_that():
+def test_layer_decay_scales_the_rate_block_by_block_and_a_method_its_own_and_the_schedule_keeps_that():
     optim = Optim(lr=0.1, layer_decay=0.5, schedule="cosine", head_lr_decay=False)
     network = Network()
+    network.methods["m"].lr_scale = 0.2
     optimizer = make_optimizer(parameter_groups(network, optim), optim)
     schedule = scheduler(optimizer, optim, 10, 1)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
@@ -176,7 +178,7 @@ def test_layer_decay_scales_the_rate_block_by_block_and_the_schedule_keeps_that(
         assert rates["student.classifier.weight"] == pytest.approx(rate)
         assert rates["student.blocks.2.res_blocks.0.branch2.conv_a.conv_t.weight"] == pytest.approx(rate / 2)
         assert rates["student.blocks.0.conv.conv_t.weight"] == pytest.approx(rate / 8)
-        assert rates["methods.m.weight"] == 0.1
+        assert rates["methods.m.weight"] == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize(

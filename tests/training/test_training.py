@@ -105,7 +105,10 @@ def wait_for(condition, process, seconds=120):
     [
         "crd",
         "ccl+kd",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("cmc", "fitnet+pkt+cckd+rkd+ifd")),
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("cmc", "fitnet+pkt+cckd+rkd+ifd", "queue_kl+unic+mnf_csc")
+        ),
     ],
 )
 def test_ten_steps_equal_four_and_six_with_every_method(clips_folder, tmp_path, method):

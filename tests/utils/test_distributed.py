@@ -21,6 +21,7 @@ from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.build import load_method
 from ccl_cli.training.compute.batch_norm import share_statistics
+from ccl_cli.training.standardizers import Standardizer
 from ccl_cli.utils.distributed import any_process, gather_objects, masked_mean, on_main
 
 pytestmark = pytest.mark.slow
@@ -40,6 +41,7 @@ VARIANTS = {
     "fitnet": ("fitnet", {}),
     "fitnet linear": ("fitnet", dict(regressor="linear")),
     "fitnet bn": ("fitnet", dict(regressor="linear_bn_relu")),
+    "fitnet logsum": ("fitnet", dict(regressor="mlp_bn", loss="logsum")),
     "pkt": ("pkt", {}),
     "pkt batchmean": ("pkt", dict(reduction="batchmean")),
     "pkt concat": ("pkt", dict(combine="concat")),
@@ -56,6 +58,9 @@ VARIANTS = {
     "cmc nce": ("cmc", dict(num_negatives=5, dim=4, loss="nce", graph="full")),
     "kd": ("kd", {}),
     "kd average": ("kd", dict(combine="average")),
+    "queue_kl": ("queue_kl", dict(size=12)),
+    "unic": ("unic", {}),
+    "mnf_csc": ("mnf_csc", dict(heads=1)),
 }
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 0])
 
@@ -123,6 +128,7 @@ def find_out(rank, folder):
         for present in PRESENT:
             step = DistributedDataParallel(Step(variant), broadcast_buffers=False)
             torch.save(two_steps(step, rank, 2, present), f"{folder}/{variant}-{present}-{rank}.pt")
+    torch.save(running_statistics(rank, 2), f"{folder}/standardizer-{rank}.pt")
     step = DistributedDataParallel(normalised(), broadcast_buffers=False)
     torch.save(batch_norm_step(step, rank, 2), f"{folder}/batch-norm-{rank}.pt")
     facts = {
@@ -135,6 +141,14 @@ def find_out(rank, folder):
     except ZeroDivisionError:
         facts["error"] = "everywhere"
     torch.save(facts, f"{folder}/facts-{rank}.pt")
+
+
+def running_statistics(rank, processes):
+    """Of a live teacher that is standardised, after two steps."""
+    standardizer = Standardizer("zscore", DIM, None).double()
+    for step in range(2):
+        standardizer(data(rank, processes, "unequal", step)[1]["audio:t"])
+    return dict(standardizer.named_buffers())
 
 
 def normalised():
@@ -177,6 +191,13 @@ def test_two_processes_give_the_gradients_of_one(results, variant, present):
         for name, value in expected.items():
             scale = max(1.0, value.double().abs().nan_to_num().max().item())
             torch.testing.assert_close(actual[name], value, rtol=1e-12, atol=1e-13 * scale, equal_nan=True)
+
+
+def test_running_statistics_of_two_processes_are_those_of_one(results):
+    expected = running_statistics(0, 1)
+    for rank in range(2):
+        for name, value in results[f"standardizer-{rank}"].items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
 
 
 def test_batch_normalisation_of_two_processes_is_that_of_one(results):

@@ -40,13 +40,14 @@ def sample_sheet(batch: Batch, classes: Sequence[str], ids: Sequence[str], count
     grid = figure.subplots(shown, len(ratios), squeeze=False, width_ratios=ratios)
     for row in range(shown):
         _show_clip(grid[row, : len(columns)], batch.video[row])
-        label = classes[batch.labels[row]] if batch.labels[row] >= 0 else "no label"
-        grid[row, 0].set_title(f"{label}  ·  {ids[row][-40:]}", fontsize=7, loc="left")
-        for axes, name in zip(grid[row, len(columns) :], teachers, strict=True):
-            value, present = batch.inputs[name]
+        label = int(batch.labels[row])
+        name = classes[label] if label >= 0 else "no label"
+        grid[row, 0].set_title(f"{name}  ·  {ids[row][-40:]}", fontsize=7, loc="left")
+        for axes, teacher in zip(grid[row, len(columns) :], teachers, strict=True):
+            value, present = batch.inputs[teacher]
             _show_input(axes, value[row] if present[row] else None)
             if row == 0:
-                axes.set_title(name, fontsize=7)
+                axes.set_title(teacher, fontsize=7)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     return figure

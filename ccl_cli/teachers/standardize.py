@@ -1,0 +1,218 @@
+"""Standardisation of a teacher's embeddings, from the moments of its embeddings of the training split.
+
+``phi_s`` is PHI-S (Ranzinger et al., "PHI-S: Distribution Balancing for Label-Free Multi-Teacher
+Distillation", arXiv 2410.01680, 2024): every dimension gets the variance one by a rotation and one scale, so
+that no direction is stretched.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from ccl_cli.config.recipe import Standardize
+from ccl_cli.errors import DataError
+
+_DEAD = 1e-6  # a dimension whose deviation is below this share of the typical one does not move
+
+
+class Moments:
+    """Count, mean and scatter of embeddings that come in chunks, in float64.
+
+    Args:
+        dim: Width D_m.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.count = 0
+        self.mean = torch.zeros(dim, dtype=torch.float64)
+        self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
+
+    def add(self, value: Tensor) -> None:
+        """Take in some rows, [n, D_m], all of them present."""
+        if not len(value):
+            return
+        value = value.double().cpu()
+        mean = value.mean(dim=0)
+        centred, shift = value - mean, mean - self.mean
+        total = self.count + len(value)
+        # From differences to means: sums of squares would cancel where the mean is large.
+        self._scatter += centred.mT @ centred + shift.outer(shift) * (self.count * len(value) / total)
+        self.mean += shift * (len(value) / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> Tensor:
+        """[D_m, D_m], the scatter by the count less one."""
+        return self._scatter / (self.count - 1)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What is done to an embedding: a mean is taken away, then it is scaled, or turned and scaled.
+
+    Shapes:
+        mean: [D_m].
+        factor: [D_m] of each dimension, or a matrix [D_m, D_m].
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """[..., D_m] to [..., D_m], in the type of ``value``."""
+        centred, factor = value - self.mean.to(value), self.factor.to(value)
+        return centred * factor if factor.dim() == 1 else centred @ factor.mT
+
+
+def fit(kind: Standardize, moments: Moments, teacher: str) -> Transform:
+    """The transform of a teacher whose embeddings have these moments.
+
+    Args:
+        kind: ``none``; ``center``: mean zero; ``zscore``: each dimension has mean zero and variance one, or
+            is zero if it never moves; ``phi_s``: a rotation and a scale give every dimension variance one.
+        moments: Of its embeddings of the training split.
+        teacher: Its name, for errors.
+
+    Raises:
+        DataError: the embeddings are fewer than two, or all the same.
+    """
+    mean = moments.mean
+    if kind == "none":
+        return Transform(torch.zeros_like(mean), torch.ones_like(mean))
+    if moments.count < 2:
+        raise DataError(
+            f"{teacher} has {moments.count} embeddings of the training split, too few to standardise.",
+            f"Use standardize: none for {teacher}.",
+        )
+    covariance = moments.covariance
+    variance = covariance.diagonal().clamp(min=0)
+    if not variance.any():
+        raise DataError(
+            f"{teacher} has the same embedding of every training video.", "Leave this teacher out."
+        )
+    if kind == "center":
+        return Transform(mean, torch.ones_like(mean))
+    if kind == "zscore":
+        return Transform(mean, inverse_deviation(variance))
+    return Transform(mean, isotropic(*eigen(covariance)))
+
+
+def inverse_deviation(variance: Tensor) -> Tensor:
+    """One over each dimension's deviation, [D]; zero for one that does not move."""
+    moves = variance.sqrt() > _DEAD * variance.mean().sqrt()
+    return torch.where(moves, variance.clamp(min=torch.finfo(variance.dtype).tiny).rsqrt(), 0.0)
+
+
+def eigen(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [D], ascending and not negative, and vectors [D, D] in columns, the largest entry positive.
+
+    The rule for the signs makes the result the same on machines whose linear algebra chooses others.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
+    return values.clamp(min=0), vectors * largest.sign()
+
+
+def isotropic(values: Tensor, vectors: Tensor) -> Tensor:
+    """PHI-S: the matrix W, [D, D], with ``diag(W C W^T) = 1`` and ``W^T W`` a multiple of the identity.
+
+    Shapes:
+        values: [D] eigenvalues of C.
+        vectors: [D, D] eigenvectors in columns.
+    """
+    dim = len(values)
+    signs = hadamard(dim)
+    rotation = spreading(values) if signs is None else signs.double() / math.sqrt(dim)
+    return rotation @ vectors.mT / values.mean().sqrt()
+
+
+def hadamard(size: int) -> Tensor | None:
+    """A matrix of signs, [D, D] int64, whose rows are orthogonal; None for sizes without a construction.
+
+    Sylvester's for powers of two, else the product of the largest possible one with one of Paley's.
+    """
+    if size & (size - 1) == 0:
+        return torch.from_numpy(scipy.linalg.hadamard(size, dtype=int))
+    power = (size & -size) // 2
+    while power:
+        paley = _paley(size // power)
+        if paley is not None:
+            return torch.kron(torch.from_numpy(scipy.linalg.hadamard(power, dtype=int)), paley)
+        power //= 2
+    return None
+
+
+def _paley(size: int) -> Tensor | None:
+    """Paley's first construction, else his second (J. Math. Phys. 12, 1933), for prime fields."""
+    prime = size - 1
+    if _is_prime(prime) and prime % 4 == 3:
+        matrix = torch.ones(size, size, dtype=torch.int64)
+        matrix[1:, 0] = -1
+        matrix[1:, 1:] = _residues(prime) + torch.eye(prime, dtype=torch.int64)
+        return matrix
+    prime = size // 2 - 1
+    if size % 2 == 0 and _is_prime(prime) and prime % 4 == 1:
+        conference = torch.ones(size // 2, size // 2, dtype=torch.int64)
+        conference[0, 0] = 0
+        conference[1:, 1:] = _residues(prime)
+        of_signs, of_zeros = torch.tensor([[1, 1], [1, -1]]), torch.tensor([[1, -1], [-1, -1]])
+        return torch.kron(conference, of_signs) + torch.kron(
+            torch.eye(size // 2, dtype=torch.int64), of_zeros
+        )
+    return None
+
+
+def _residues(prime: int) -> Tensor:
+    """[q, q]: 1 where i - j is a square in the field, -1 where it is none, 0 where i = j."""
+    character = torch.full((prime,), -1, dtype=torch.int64)
+    character[[k * k % prime for k in range(1, prime)]] = 1
+    character[0] = 0
+    return torch.from_numpy(scipy.linalg.circulant(character.numpy()))
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, math.isqrt(number) + 1))
+
+
+def spreading(values: Tensor) -> Tensor:
+    """An orthogonal matrix R, [D, D], for which ``R diag(values) R^T`` has a constant diagonal; any D.
+
+    D - 1 plane rotations: each turns the dimension with the smallest and the one with the largest variance
+    until the first has the mean (the constructive proof of the Schur-Horn theorem).
+    """
+    dim, mean = len(values), values.mean()
+    rotation, covariance = torch.eye(dim, dtype=values.dtype), values.diag()
+    pending = torch.ones(dim, dtype=torch.bool)
+    for _ in range(dim - 1):
+        variance = covariance.diagonal()
+        low = int(variance.masked_fill(~pending, torch.inf).argmin())
+        high = int(variance.masked_fill(~pending, -torch.inf).argmax())
+        pending[low] = False
+        if low == high or variance[high] <= mean:
+            continue
+        plane = [low, high]
+        turn = _turn(variance[low] - mean, covariance[low, high], variance[high] - mean)
+        rotation[plane] = turn @ rotation[plane]
+        covariance[plane] = turn @ covariance[plane]
+        covariance[:, plane] = covariance[:, plane] @ turn.mT
+    return rotation
+
+
+def _turn(below: Tensor, product: Tensor, above: Tensor) -> Tensor:
+    """The plane rotation, [2, 2], that makes the first variance the mean.
+
+    Args:
+        below: The first variance less the mean, at most zero.
+        product: The covariance of the two.
+        above: The second variance less the mean, more than zero.
+    """
+    # below + 2 t product + t^2 above = 0, of which both solutions are real.
+    tangent = (-product + (product.square() - above * below).clamp(min=0).sqrt()) / above
+    cosine = (1 + tangent.square()).rsqrt()
+    sine = tangent * cosine
+    return torch.stack([torch.stack([cosine, sine]), torch.stack([-sine, cosine])])

@@ -1,0 +1,123 @@
+"""What teachers' embeddings go through before any method sees them, kept with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ccl_cli.config.recipe import Standardize
+from ccl_cli.errors import RecipeError
+from ccl_cli.teachers import Embedding, Teacher
+from ccl_cli.teachers.standardize import Transform, fit, inverse_deviation
+from ccl_cli.training.caching import CachedRows
+from ccl_cli.utils.distributed import total
+
+_ALL = "*"  # stands for the teachers that are not named
+
+
+class Standardizer(nn.Module):
+    """One teacher's transform: fixed before the run, or by the embeddings that training has seen so far.
+
+    Args:
+        kind: Not ``none``; ``phi_s`` only with a transform.
+        dim: Width D_m.
+        transform: From the whole training split; None: follow the embeddings, each batch included before it
+            is transformed.
+    """
+
+    mean: Tensor
+    factor: Tensor
+    count: Tensor
+    squares: Tensor
+
+    def __init__(self, kind: Standardize, dim: int, transform: Transform | None) -> None:
+        super().__init__()
+        self.kind, self.running = kind, transform is None
+        mean, factor = (
+            (transform.mean, transform.factor) if transform else (torch.zeros(dim), torch.ones(dim))
+        )
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("factor", factor.float())
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("squares", torch.zeros(dim))
+
+    def forward(self, embedding: Embedding) -> Embedding:
+        """The same rows are present; the others stay zero."""
+        value, present, stages = embedding
+        if self.running and self.training:
+            self._follow(value, present)
+        value = Transform(self.mean, self.factor)(value)
+        return Embedding(torch.where(present[:, None], value, 0.0), present, stages)
+
+    def get_extra_state(self) -> bool:
+        """Whether it follows the embeddings: a cache that has appeared since must not change a run."""
+        return self.running
+
+    def set_extra_state(self, state: Any) -> None:
+        """Go on in the same way."""
+        self.running = state
+
+    @torch.no_grad()
+    def _follow(self, value: Tensor, present: Tensor) -> None:
+        """Take in the rows present on all processes."""
+        counted, new = present[:, None], total(present.sum())
+        mean = total(torch.where(counted, value, 0.0).sum(dim=0)) / new.clamp(min=1)
+        squares = total(torch.where(counted, value - mean, 0.0).square().sum(dim=0))
+        count = self.count + new
+        shift, share = mean - self.mean, new / count.clamp(min=1)
+        self.squares += squares + shift.square() * self.count * share
+        self.mean += shift * share
+        self.count.copy_(count)
+        if self.kind == "zscore":
+            self.factor.copy_(inverse_deviation(self.squares / (count - 1).clamp(min=1)))
+
+
+class Standardizers(nn.Module):
+    """Those of all teachers that have one; the others' embeddings pass as they are."""
+
+    def __init__(self, by_teacher: Mapping[str, Standardizer]) -> None:
+        super().__init__()
+        # A list: a teacher's name may hold a dot, which the name of a module may not.
+        self.names, self.each = tuple(by_teacher), nn.ModuleList(by_teacher.values())
+
+    def forward(self, teachers: Mapping[str, Embedding]) -> Mapping[str, Embedding]:
+        """By name, as given."""
+        standardized = {name: each(teachers[name]) for name, each in zip(self.names, self.each, strict=True)}
+        return {**teachers, **standardized}
+
+
+def make_standardizers(
+    kinds: Mapping[str, Standardize], teachers: Mapping[str, Teacher], cached: Mapping[str, CachedRows]
+) -> dict[str, Standardizer]:
+    """What the recipe's ``standardize`` asks for: exact where a teacher is cached, running where it is live.
+
+    Raises:
+        RecipeError: it names a teacher that the run has not, or wants ``phi_s`` of one that is not cached.
+        DataError: a teacher's embeddings cannot be standardised.
+    """
+    if unknown := sorted(kinds.keys() - teachers.keys() - {_ALL}):
+        if teachers:
+            raise RecipeError(
+                f"standardize: there is no teacher '{unknown[0]}'.", f"This run has {', '.join(teachers)}."
+            )
+        return {}
+    wanted = {name: kinds.get(name, kinds.get(_ALL, "none")) for name in teachers}
+    return {
+        name: _make(name, kind, teachers[name].dim, cached.get(name))
+        for name, kind in wanted.items()
+        if kind != "none"
+    }
+
+
+def _make(name: str, kind: Standardize, dim: int, cached: CachedRows | None) -> Standardizer:
+    if cached:
+        return Standardizer(kind, dim, fit(kind, cached.moments(), name))
+    if kind == "phi_s":
+        raise RecipeError(
+            f"standardize: phi_s needs all embeddings of {name} before the first step, and it is not cached.",
+            "Use --set cache.use=build, or zscore, which follows a live teacher.",
+        )
+    return Standardizer(kind, dim, None)
