@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,7 +58,7 @@ def frame_numbers(frames: int) -> list[int]:
     return sorted(set(np.linspace(0, frames - 1, min(_FRAMES, frames)).round().astype(int).tolist()))
 
 
-def _show_clip(axes: Sequence[Axes], video: Tensor) -> None:
+def _show_clip(axes: Iterable[Axes], video: Tensor) -> None:
     for each, number in zip(axes, frame_numbers(video.shape[1]), strict=True):
         each.imshow(video[:, number].permute(1, 2, 0).numpy(), interpolation="nearest")
         each.set_xlabel(f"frame {number}", fontsize=6)
