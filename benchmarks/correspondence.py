@@ -35,7 +35,7 @@ from ccl_cli.report.comparison import t_interval
 from ccl_cli.report.runs import read_runs
 from ccl_cli.utils.paths import runs_dir
 
-WORLDS, DIAL = (5, 6), (1.0, 0.75, 0.5, 0.0)
+WORLDS, DIAL = (3, 4), (1.0, 0.75, 0.5, 0.0)
 # Rows at a correspondence below 1: the others do not hear the difference.
 CCL = ["--method", "ccl", "--setup", "A", "--setup", "AI"]
 HEARING = ["--method", "fitnet", "--method", "crd", *CCL]

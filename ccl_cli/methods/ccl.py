@@ -30,7 +30,7 @@ OFFICIAL: dict[str, Any] = {
 
 
 class CCLOptions(MethodOptions):
-    """Options of ``ccl``; those that ``preset`` does not set have the paper's values by default."""
+    """Options of ``ccl``. What ``preset`` does not set has the default that is shown, which is the paper's."""
 
     preset: Literal["official", "paper"] = Field(
         "official",
