@@ -19,8 +19,8 @@ Weight = Annotated[float, Field(ge=0)]
 
 TEMPERATURE = {"audio": 0.5, "image": 0.1, "other": 0.1}
 
-# Where the authors' published code departs from the paper's equations. Its two contrasts carry weight 1
-# each, not lambda and 1 - lambda.
+# Where the official code departs from the paper. Its two contrasts carry weight 1 each, not lambda and 1 -
+# lambda.
 OFFICIAL: dict[str, Any] = {
     "symmetric": "sum",
     "nce_scale": 2.0,
@@ -30,13 +30,10 @@ OFFICIAL: dict[str, Any] = {
 
 
 class CCLOptions(MethodOptions):
-    """Options of ``ccl``. What ``preset`` does not set has the default that is shown, which is the paper's."""
+    """Options of ``ccl``; the defaults are the paper's."""
 
-    preset: Literal["official", "paper"] = Field(
-        "official",
-        description="official: the losses of the authors' code, which sets "
-        + ", ".join(f"{key}: {value}".lower() for key, value in OFFICIAL.items())
-        + "; paper: the paper's equations.",
+    preset: Literal["paper", "official"] = Field(
+        "paper", description="official: the published code's losses (recipe ucf51-official has the rest)."
     )
     temperature: dict[str, Annotated[float, Field(gt=0)]] = Field(
         TEMPERATURE,
@@ -86,7 +83,7 @@ class CCLOptions(MethodOptions):
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("preset", "official") == "official":
+        if isinstance(values, dict) and values.get("preset") == "official":
             return {**OFFICIAL, **values}
         return values
 

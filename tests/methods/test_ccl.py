@@ -29,8 +29,7 @@ class Step:
         self.teachers = [TEACHERS[letter] for letter in SETUPS[setup]]
         self.letters = SETUPS[setup]
         self.method = CCL(
-            CCLOptions(**{"preset": "paper", **options}),
-            Setting(6, 4, torch.zeros(8, dtype=torch.long), tuple(self.teachers)),
+            CCLOptions(**options), Setting(6, 4, torch.zeros(8, dtype=torch.long), tuple(self.teachers))
         ).double()
         self.feature = nn.Parameter(golden["param_x_v"].clone())
         self.classifier = nn.Linear(6, 4).double()
@@ -116,10 +115,9 @@ def example(rows=7, dims=(5, 9), absent=(2,), dtype=torch.float64, classes=3, se
     """A method on random numbers; row ``absent`` of the first teacher is missing."""
     torch.manual_seed(seed)
     infos = tuple(TeacherInfo(f"m{k}:t", f"m{k}", dim) for k, dim in enumerate(dims))
-    method = CCL(
-        CCLOptions(**{"preset": "paper", **options}),
-        Setting(6, classes, torch.zeros(rows, dtype=torch.long), infos),
-    ).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    method = CCL(CCLOptions(**options), Setting(6, classes, torch.zeros(rows, dtype=torch.long), infos)).to(
+        torch.float64 if dtype == torch.float64 else torch.float32
+    )
     feature = torch.rand(rows, 6, dtype=torch.float64).to(dtype).requires_grad_()
     logits = torch.randn(rows, classes, dtype=torch.float64).to(dtype).requires_grad_()
     embeddings = {}

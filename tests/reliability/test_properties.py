@@ -37,7 +37,7 @@ from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
 CONTRASTIVE = {
-    "ccl": (CCL, dict(preset="paper")),
+    "ccl": (CCL, {}),
     "ccl official": (CCL, dict(preset="official")),
     "ccl infonce": (CCL, dict(contrast="infonce", symmetric="mean", divergence="js", gradient="joint")),
     "crd": (CRD, dict(dim=8)),

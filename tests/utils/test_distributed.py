@@ -33,9 +33,9 @@ PRESENT = {
     "nobody": [0] * 8,
 }
 VARIANTS = {
-    "ccl": ("ccl", dict(preset="paper")),
+    "ccl": ("ccl", {}),
     "ccl official": ("ccl", dict(preset="official")),
-    "ccl joint": ("ccl", dict(preset="paper", gradient="joint", symmetric="mean")),
+    "ccl joint": ("ccl", dict(gradient="joint", symmetric="mean")),
     "ccl infonce": ("ccl", dict(contrast="infonce")),
     "ccl no composition": ("ccl", dict(composition=False)),
     "fitnet": ("fitnet", {}),
