@@ -169,6 +169,7 @@ _MODELS = {
     "dinov2-registers": lambda: hf.Dinov2WithRegistersModel(
         hf.Dinov2WithRegistersConfig(**_VISION, num_register_tokens=2)
     ),
+    "dinov3": lambda: hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**_VISION, num_register_tokens=2)),
     "vit": lambda: hf.ViTModel(hf.ViTConfig(**_VISION), add_pooling_layer=False),
     "vit-classes": lambda: hf.ViTForImageClassification(hf.ViTConfig(**_VISION, **_FEW)),
     "clip": _clip,
@@ -179,7 +180,10 @@ _MODELS = {
     "clap-fused": lambda: _clap(fused=True),
     "wav2vec2": lambda: hf.Wav2Vec2Model(hf.Wav2Vec2Config(**_WAVE)),
     "hubert": lambda: hf.HubertModel(hf.HubertConfig(**_WAVE)),
+    "wavlm": lambda: hf.WavLMModel(hf.WavLMConfig(**_WAVE)),
+    "wav2vec2-classes": lambda: hf.Wav2Vec2ForSequenceClassification(hf.Wav2Vec2Config(**_WAVE, **_FEW)),
     "whisper": lambda: hf.WhisperForConditionalGeneration(_whisper_config()),
+    "whisper-classes": lambda: hf.WhisperForAudioClassification(_whisper_config(**_FEW)),
     "bert": lambda: hf.BertForMaskedLM(hf.BertConfig(**{**_TEXT, "pad_token_id": 0})),
     "t5": lambda: hf.T5Model(
         hf.T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=0)
@@ -196,6 +200,7 @@ _PROCESSORS = {
     "timesformer": lambda: hf.VideoMAEImageProcessor(**_CROPPED),
     "xclip": lambda: hf.CLIPImageProcessor(**_CROPPED),
     "dinov2": lambda: hf.BitImageProcessor(**_CROPPED),
+    "dinov3": lambda: hf.DINOv3ViTImageProcessor(size=_SQUARE),
     "vit": lambda: hf.ViTImageProcessor(size=_SQUARE),
     "swin": lambda: hf.ViTImageProcessor(size=_SQUARE),
     "clip": lambda: hf.CLIPImageProcessor(**_CROPPED),
@@ -205,6 +210,7 @@ _PROCESSORS = {
     "clap-fused": lambda: _clap_extractor("fusion"),
     "wav2vec2": lambda: hf.Wav2Vec2FeatureExtractor(),
     "hubert": lambda: hf.Wav2Vec2FeatureExtractor(),
+    "wavlm": lambda: hf.Wav2Vec2FeatureExtractor(),
     "whisper": lambda: hf.WhisperFeatureExtractor(feature_size=8, chunk_length=1),
 }
 _TOKENIZERS = {

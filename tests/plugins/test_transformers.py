@@ -101,6 +101,8 @@ EMBEDDINGS = [
         "Dinov2WithRegistersModel",
         lambda m, x: tokens_of(m, x)[:, 3:].mean(1),
     ),
+    ("image", "dinov3", "", "DINOv3ViTModel", lambda m, x: m(x).pooler_output),
+    ("image", "dinov3", "pool=mean", "DINOv3ViTModel", lambda m, x: tokens_of(m, x)[:, 3:].mean(1)),
     ("image", "vit", "", "ViTModel", lambda m, x: tokens_of(m, x)[:, 0]),
     ("image", "vit-classes", "pool=cls", "ViTModel", lambda m, x: tokens_of(m, x)[:, 0]),
     ("image", "clip", "", "CLIPModel", lambda m, x: m.get_image_features(x).pooler_output),
@@ -117,6 +119,7 @@ EMBEDDINGS = [
     ),
     ("audio", "wav2vec2", "seconds=1", "Wav2Vec2Model", lambda m, x: tokens_of(m, x).mean(1)),
     ("audio", "hubert", "seconds=1", "HubertModel", lambda m, x: tokens_of(m, x).mean(1)),
+    ("audio", "wavlm", "seconds=1", "WavLMModel", lambda m, x: tokens_of(m, x).mean(1)),
     ("audio", "whisper", "", "WhisperModel", lambda m, x: m.get_encoder()(x).last_hidden_state.mean(1)),
 ]
 
@@ -141,10 +144,12 @@ def test_embeddings_are_those_of_the_library(models, modality, name, options, ow
         ("image", "dinov2-classes", "Dinov2ForImageClassification"),
         ("image", "vit-classes", "ViTForImageClassification"),
         ("audio", "ast-classes", "ASTForAudioClassification"),
+        ("audio", "whisper-classes", "WhisperForAudioClassification"),
+        ("audio", "wav2vec2-classes", "Wav2Vec2ForSequenceClassification"),
     ],
 )
 def test_of_a_classifier_it_is_what_the_last_layer_sees(models, modality, name, own_class):
-    teacher = build(modality, models(name))
+    teacher = build(modality, models(name), "?seconds=1" if name.startswith("wav2vec2") else "")
     model = getattr(hf, own_class).from_pretrained(models(name)).eval()
     with torch.inference_mode():
         scores = model.classifier(teacher(batch(teacher, 1)))
