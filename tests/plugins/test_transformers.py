@@ -13,6 +13,7 @@ import torch
 
 from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import PluginError, WeightsError
+from ccl_cli.testing import check_teacher
 from tests.plugins.windows import make_window
 
 hf = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -204,6 +205,17 @@ FAMILIES = [
     ("text", "bert"),
     ("text", "clip"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("modality", "name"),
+    [
+        pytest.param(*each, marks=() if each == ("audio", "clap") else pytest.mark.slow, id="-".join(each))
+        for each in FAMILIES
+    ],
+)
+def test_the_conformance_kit(models, modality, name):
+    assert not check_teacher(build(modality, models(name))).failures
 
 
 @pytest.mark.parametrize(("modality", "name"), FAMILIES)
