@@ -17,6 +17,12 @@ from tests.plugins.sentence_encoder import write_encoder
 
 ROOT = PLUGINS.parent
 SOUND, PICTURE = "audio:efficientat_mn04?weights=random&seconds=1", "image:small?weights=random"
+# By package, one teacher of it.
+EXAMPLES = {
+    "ccl-efficientat": "audio:efficientat_mn04",
+    "ccl-text": "text:sentence",
+    "ccl-transformers": "video:hf",
+}
 SMALL = """\
 student: r2plus1d_tiny
 clip: {frames: 8, size: 32}
@@ -33,9 +39,9 @@ def pip(*arguments):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder with both packages, and nothing else of them on the path."""
+    """A folder with these packages, and nothing else of them on the path."""
     target = tmp_path_factory.mktemp("site")
-    for name in ("ccl-efficientat", "ccl-text"):
+    for name in EXAMPLES:
         pip("install", "--target", str(target), str(PLUGINS / name))
     return target
 
@@ -55,7 +61,7 @@ def ccl(installed, *arguments, fails=False):
     return done
 
 
-@pytest.mark.parametrize("name", ["ccl-efficientat", "ccl-text"])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_they_are_found_by_their_entry_points(tmp_path, name):
     install_project(tmp_path, PLUGINS / name)
     code = (
@@ -63,18 +69,19 @@ def test_they_are_found_by_their_entry_points(tmp_path, name):
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    expected = {"ccl-efficientat": "audio:efficientat_mn04", "ccl-text": "text:sentence"}[name]
-    assert expected in done.stdout.split()
+    assert EXAMPLES[name] in done.stdout.split()
 
 
 @pytest.mark.slow
 def test_they_are_listed_and_load(installed):
     for arguments in (("teachers", "ls", "--load"), ("plugins", "ls", "--load")):
         shown = [line.split() for line in ccl(installed, *arguments).stdout.splitlines()]
-        ours = {line[1]: (line[2], line[-1]) for line in shown if line[2] in ("ccl-efficientat", "ccl-text")}
+        ours = {line[1]: (line[2], line[-1]) for line in shown if line[2] in EXAMPLES}
+        for modality in ("video", "image", "audio", "text"):
+            assert ours[f"{modality}:hf"] == ("ccl-transformers", "loads")
         assert ours["text:sentence"] == ("ccl-text", "loads")
         assert ours["audio:efficientat_mn10"] == ("ccl-efficientat", "loads")
-        assert len(ours) == 7
+        assert len(ours) == 11
     said = ccl(installed, "teachers", "info", "audio:efficientat_mn10").stdout
     assert "960" in said
     assert "mn10_as_mAP_471.pt" in said
@@ -117,6 +124,26 @@ def test_three_modalities_train_a_student_that_needs_none_of_them(installed, tmp
 
 
 @pytest.mark.slow
+def test_teachers_of_four_modalities_from_folders_of_the_hub(installed, tmp_path):
+    from tests.plugins.hub_models import write_model  # imports transformers, which takes seconds
+
+    models = {"video": "videomae", "image": "vit", "audio": "clap", "text": "bert"}
+    teachers = [f"{modality}:hf@{write_model(tmp_path / name, name)}" for modality, name in models.items()]
+    small = tmp_path / "small.yaml"
+    small.write_text(SMALL)
+    flags = ["--data", "clips:toy?classes=2", "--recipe", str(small)]
+    flags += [part for teacher in teachers for part in ("--teacher", teacher)]
+    run = tmp_path / ccl(installed, "train", *flags).stdout.strip().splitlines()[-1]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["finished"]
+    assert [name for name, record in summary["teachers"].items() if record["sees_label"]] == ["text:hf"]
+    assert len(summary["teachers"]) == len(models)
+    assert summary["teachers"]["video:hf"]["variant"].startswith("videomae?pool=mean#")
+    done = ccl(tmp_path / "nowhere", "eval", str(run), "--json")
+    assert json.loads(done.stdout)["recognition"]["top1"] >= 0
+
+
+@pytest.mark.slow
 def test_the_wheel_of_ccl_holds_none_of_them(tmp_path):
     pip("wheel", "--wheel-dir", str(tmp_path), str(ROOT))
     (wheel,) = tmp_path.glob("ccl_cli-*.whl")
@@ -130,3 +157,4 @@ def test_the_wheel_of_ccl_holds_none_of_them(tmp_path):
     }
     assert "efficientat" not in points
     assert "ccl_text" not in points
+    assert "ccl_transformers" not in points

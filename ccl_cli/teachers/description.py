@@ -28,7 +28,7 @@ def dim_of(cls: type[Teacher], spec: Spec) -> int | str:
 def describe_weights(file: WeightFile, spec: Spec) -> dict[str, str]:
     """A file of a teacher's weights: its name, where it is or belongs, its address and its licence."""
     try:
-        place = f"{locate(spec, file)}"
+        place = f"{locate(Spec(spec.kind, spec.name, None, spec.options), file)}"
     except CclError:
         place = f"not here yet; `ccl teachers pull '{spec}'` puts it at {file.path}"
     licence = ", ".join(filter(None, [file.licence, file.note]))

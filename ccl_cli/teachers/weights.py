@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import torch
 from safetensors import SafetensorError
@@ -36,7 +37,8 @@ class WeightFile:
 
     Attributes:
         filename: Its name in the cache.
-        url: ``https://...``, or ``hf://owner/repository/file`` on the Hugging Face hub.
+        url: ``https://...``, or ``hf://owner/repository[@revision]/file`` on the Hugging Face hub; the
+            revision is percent-encoded.
         checksum: ``sha256:<hex>`` or ``md5:<hex>``, of which the first digits are enough; ``zenodo:<record>``
             to ask that record at the time of the download; None where nobody publishes one.
         size: In bytes, or None.
@@ -61,8 +63,8 @@ class WeightFile:
         """Where a browser finds it."""
         if not self.url.startswith(_HUB):
             return self.url
-        repository, name = _hub_file(self)
-        return f"https://huggingface.co/{repository}/resolve/main/{name}"
+        repository, name, revision = _hub_file(self)
+        return f"https://huggingface.co/{repository}/resolve/{quote(revision, safe='')}/{name}"
 
 
 def locate(spec: Spec, *files: WeightFile) -> Path:
@@ -214,9 +216,11 @@ def _not_downloaded(file: WeightFile, why: str, step: str = "Run the command aga
     )
 
 
-def _hub_file(file: WeightFile) -> tuple[str, str]:
+def _hub_file(file: WeightFile) -> tuple[str, str, str]:
+    """Repository, name of the file and revision."""
     owner, repository, name = file.url.removeprefix(_HUB).split("/", 2)
-    return f"{owner}/{repository}", name
+    repository, _, revision = repository.partition("@")
+    return f"{owner}/{repository}", name, unquote(revision) or "main"
 
 
 def _in_hub_cache(file: WeightFile) -> Path | None:
@@ -224,7 +228,8 @@ def _in_hub_cache(file: WeightFile) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(*_hub_file(file))
+    repository, name, revision = _hub_file(file)
+    path = try_to_load_from_cache(repository, name, revision=revision)
     return Path(path) if isinstance(path, str) else None
 
 
@@ -232,8 +237,9 @@ def _pull_from_hub(file: WeightFile) -> Path:
     from huggingface_hub import hf_hub_download
 
     _refuse_offline(file)
+    repository, name, revision = _hub_file(file)
     try:
-        path = Path(hf_hub_download(*_hub_file(file)))
+        path = Path(hf_hub_download(repository, name, revision=revision))
     except Exception as error:  # the client lets the errors of whatever HTTP library it uses through
         raise _not_downloaded(file, " ".join(reason(error).split()[:30])) from error
     stored = path.resolve()  # the client names it after its sha256, but does not check that

@@ -192,14 +192,15 @@ def test_without_its_checksum_nothing_is_downloaded(server, monkeypatch, page):
     assert left(file) == []
 
 
+@pytest.mark.parametrize(("asked", "revision"), [("", "main"), ("@refs%2Fpr%2F1", "refs/pr/1")])
 @pytest.mark.parametrize("arrives", [CONTENT, CONTENT[:-1]])
-def test_what_the_hub_sends_is_checked(tmp_path, monkeypatch, arrives):
+def test_what_the_hub_sends_is_checked(tmp_path, monkeypatch, arrives, asked, revision):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     stored = tmp_path / "blobs" / SHA
     link = tmp_path / "snapshots" / "model.safetensors"
 
-    def client(repository, name):
-        assert (repository, name) == ("timm/net", "model.safetensors")
+    def client(repository, name, **options):
+        assert (repository, name, options) == ("timm/net", "model.safetensors", {"revision": revision})
         stored.parent.mkdir()
         stored.write_bytes(arrives)
         link.parent.mkdir()
@@ -207,7 +208,7 @@ def test_what_the_hub_sends_is_checked(tmp_path, monkeypatch, arrives):
         return str(link)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", client)
-    file = WeightFile("net.safetensors", "hf://timm/net/model.safetensors")
+    file = WeightFile("net.safetensors", f"hf://timm/net{asked}/model.safetensors")
     if arrives == CONTENT:
         assert pull(file) == link
     else:

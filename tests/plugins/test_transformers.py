@@ -1,0 +1,470 @@
+"""Networks of transformers as teachers: tiny ones of every architecture, against the library's own outputs."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import socket
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ccl_cli.config.spec import parse_model
+from ccl_cli.errors import PluginError, WeightsError
+from ccl_cli.testing import check_teacher
+from tests.plugins.windows import make_window
+
+hf = pytest.importorskip("transformers", reason="transformers is not installed")
+teacher_module = pytest.importorskip("ccl_transformers.teacher", reason="ccl-transformers is not importable")
+hub_models = pytest.importorskip("tests.plugins.hub_models")
+HubTeacher = teacher_module.HubTeacher
+
+SOUND = torch.sin(torch.arange(60_000) * torch.linspace(0.05, 0.2, 60_000)) / 2
+CLASSES = ("MoveRight", "move_down")
+SENTENCES = ["a video of Move Right", "a video of move down"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The folder of a tiny model by its name, written once."""
+    root, written = tmp_path_factory.mktemp("models"), {}
+
+    def model(name):
+        if name not in written:
+            written[name] = hub_models.write_model(root / name, name)
+        return written[name]
+
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    connect = socket.socket.connect
+
+    def connect_locally(self, address):
+        assert self.family == socket.AF_UNIX, "somebody asks the network"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+def build(modality, folder, options=""):
+    teacher = HubTeacher.from_spec(parse_model(f"{modality}:hf@{folder}{options}"))
+    teacher.use_classes(CLASSES)
+    return teacher
+
+
+def batch(teacher, count=2):
+    windows = [make_window(sound=SOUND[5000 * number :], training=False) for number in range(count)]
+    return torch.stack([teacher.preprocess(window) for window in windows])
+
+
+# ---- the embedding is the library's own
+
+
+def processed(modality, name):
+    """What the model's processor makes of the same window, called as transformers' documentation does."""
+    processor, window = hub_models.make_processor(name), make_window(training=False)
+    if modality == "image":
+        return processor(images=window.frames[4].numpy(), return_tensors="pt")["pixel_values"]
+    if modality == "video":
+        frames = list(window.frames[[0, 2, 5, 7]].numpy())
+        made = (
+            processor(images=frames, return_tensors="pt")
+            if name == "xclip"
+            else processor(frames, return_tensors="pt")
+        )
+        value = next(iter(made.values()))
+        return value if value.dim() == 5 else value[None]
+    rate = processor.sampling_rate
+    sound = SOUND[: int(rate * (0.32 if name.startswith("ast") else 1))]
+    return processor(sound.numpy(), sampling_rate=rate, return_tensors="pt")[processor.model_input_names[0]]
+
+
+def tokens_of(model, x):
+    return model(x).last_hidden_state
+
+
+EMBEDDINGS = [
+    ("video", "videomae", "", "VideoMAEModel", lambda m, x: tokens_of(m, x).mean(1)),
+    ("video", "vjepa2", "", "VJEPA2Model", lambda m, x: m.get_vision_features(x).mean(1)),
+    ("video", "timesformer", "", "TimesformerModel", lambda m, x: tokens_of(m, x)[:, 0]),
+    ("video", "timesformer", "pool=mean", "TimesformerModel", lambda m, x: tokens_of(m, x)[:, 1:].mean(1)),
+    ("video", "xclip", "", "XCLIPModel", lambda m, x: m.get_video_features(x).pooler_output),
+    ("image", "dinov2", "", "Dinov2Model", lambda m, x: m(x).pooler_output),
+    ("image", "dinov2", "pool=mean", "Dinov2Model", lambda m, x: tokens_of(m, x)[:, 1:].mean(1)),
+    (
+        "image",
+        "dinov2-registers",
+        "pool=mean",
+        "Dinov2WithRegistersModel",
+        lambda m, x: tokens_of(m, x)[:, 3:].mean(1),
+    ),
+    ("image", "dinov3", "", "DINOv3ViTModel", lambda m, x: m(x).pooler_output),
+    ("image", "dinov3", "pool=mean", "DINOv3ViTModel", lambda m, x: tokens_of(m, x)[:, 3:].mean(1)),
+    ("image", "vit", "", "ViTModel", lambda m, x: tokens_of(m, x)[:, 0]),
+    ("image", "vit-classes", "pool=cls", "ViTModel", lambda m, x: tokens_of(m, x)[:, 0]),
+    ("image", "clip", "", "CLIPModel", lambda m, x: m.get_image_features(x).pooler_output),
+    ("image", "clip", "pool=mean", "CLIPVisionModel", lambda m, x: tokens_of(m, x)[:, 1:].mean(1)),
+    ("image", "siglip", "", "SiglipModel", lambda m, x: m.get_image_features(x).pooler_output),
+    ("audio", "ast", "", "ASTModel", lambda m, x: m(x).pooler_output),
+    ("audio", "clap", "", "ClapModel", lambda m, x: m.get_audio_features(x).pooler_output),
+    (
+        "audio",
+        "clap-fused",
+        "",
+        "ClapModel",
+        lambda m, x: m.get_audio_features(x, torch.tensor([[False]])).pooler_output,
+    ),
+    ("audio", "wav2vec2", "seconds=1", "Wav2Vec2Model", lambda m, x: tokens_of(m, x).mean(1)),
+    ("audio", "hubert", "seconds=1", "HubertModel", lambda m, x: tokens_of(m, x).mean(1)),
+    ("audio", "wavlm", "seconds=1", "WavLMModel", lambda m, x: tokens_of(m, x).mean(1)),
+    ("audio", "whisper", "", "WhisperModel", lambda m, x: m.get_encoder()(x).last_hidden_state.mean(1)),
+]
+
+
+@pytest.mark.parametrize(("modality", "name", "options", "own_class", "own"), EMBEDDINGS)
+def test_embeddings_are_those_of_the_library(models, modality, name, options, own_class, own):
+    teacher = build(modality, models(name), f"?{options}" if options else "")
+    model = getattr(hf, own_class).from_pretrained(models(name)).eval()
+    with torch.inference_mode():
+        expected = own(model, processed(modality, name))
+        made = teacher(batch(teacher, 1))
+    assert made.shape == (1, teacher.dim)
+    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+    assert expected.std() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("modality", "name", "own_class"),
+    [
+        ("video", "videomae-classes", "VideoMAEForVideoClassification"),
+        ("video", "vjepa2-classes", "VJEPA2ForVideoClassification"),
+        ("image", "dinov2-classes", "Dinov2ForImageClassification"),
+        ("image", "vit-classes", "ViTForImageClassification"),
+        ("audio", "ast-classes", "ASTForAudioClassification"),
+        ("audio", "whisper-classes", "WhisperForAudioClassification"),
+        ("audio", "wav2vec2-classes", "Wav2Vec2ForSequenceClassification"),
+    ],
+)
+def test_of_a_classifier_it_is_what_the_last_layer_sees(models, modality, name, own_class):
+    teacher = build(modality, models(name), "?seconds=1" if name.startswith("wav2vec2") else "")
+    model = getattr(hf, own_class).from_pretrained(models(name)).eval()
+    with torch.inference_mode():
+        scores = model.classifier(teacher(batch(teacher, 1)))
+        expected = model(processed(modality, name)).logits
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "own_class", "own"),
+    [
+        ("clip", "CLIPModel", lambda m, x: m.get_text_features(**x).pooler_output),
+        ("siglip", "SiglipModel", lambda m, x: m.get_text_features(**x).pooler_output),
+        ("clap", "ClapModel", lambda m, x: m.get_text_features(**x).pooler_output),
+        ("bert", "BertModel", lambda m, x: masked_mean(m(**x).last_hidden_state, x["attention_mask"])),
+        ("t5", "T5EncoderModel", lambda m, x: masked_mean(m(**x).last_hidden_state, x["attention_mask"])),
+    ],
+)
+def test_class_names_are_embedded_as_the_library_does(models, name, own_class, own):
+    teacher = build("text", models(name))
+    assert teacher.sees_label
+    tokenizer = hub_models.make_tokenizer(name)
+    padding = "max_length" if name == "siglip" else True
+    model = getattr(hf, own_class).from_pretrained(models(name)).eval()
+    tokens = tokenizer(SENTENCES, padding=padding, return_tensors="pt")
+    with torch.inference_mode():
+        expected = own(model, {key: tokens[key] for key in tokens if key != "token_type_ids"})
+        made = teacher(torch.tensor([[2], [1], [0]]))
+    torch.testing.assert_close(made, torch.stack([expected[1], expected[0], 0 * expected[0]]))
+
+
+def masked_mean(tokens, mask):
+    return torch.stack([each[kept == 1].mean(0) for each, kept in zip(tokens, mask, strict=True)])
+
+
+# ---- the contract
+
+FAMILIES = [
+    ("video", "videomae"),
+    ("video", "vjepa2"),
+    ("video", "timesformer"),
+    ("video", "xclip"),
+    ("image", "dinov2"),
+    ("image", "vit"),
+    ("image", "clip"),
+    ("image", "siglip"),
+    ("audio", "ast"),
+    ("audio", "clap"),
+    ("audio", "clap-fused"),
+    ("audio", "wav2vec2"),
+    ("audio", "hubert"),
+    ("audio", "whisper"),
+    ("text", "bert"),
+    ("text", "clip"),
+]
+
+
+@pytest.mark.parametrize(
+    ("modality", "name"),
+    [
+        pytest.param(*each, marks=() if each == ("audio", "clap") else pytest.mark.slow, id="-".join(each))
+        for each in FAMILIES
+    ],
+)
+def test_the_conformance_kit(models, modality, name):
+    assert not check_teacher(build(modality, models(name))).failures
+
+
+@pytest.mark.parametrize(("modality", "name"), FAMILIES)
+def test_a_row_does_not_depend_on_its_batch(models, modality, name):
+    teacher = build(modality, models(name))
+    assert len(pickle.dumps(teacher.preprocess)) < 1_000_000
+    x = batch(teacher, 3)
+    with torch.inference_mode():
+        together, alone = teacher(x), torch.cat([teacher(row[None]) for row in x])
+    torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-5)
+
+
+def test_random_frames_in_training_and_none_of_sound_is_missing(models):
+    image = build("image", models("vit")).preprocess
+    drawn = [image(make_window(seed=seed)) for seed in range(8)]
+    assert any(not torch.equal(drawn[0], each) for each in drawn)
+    assert image.views == "frame"
+    assert getattr(build("video", models("videomae")).preprocess, "views", None) is None
+    sound = build("audio", models("ast")).preprocess
+    assert sound.views == "track"
+    assert sound(make_window(sound=None)) is None
+    for shortest in (1, 50):  # samples
+        assert sound(make_window(sound=SOUND[:shortest])).isfinite().all()
+
+
+def test_the_sound_is_asked_for_at_the_rate_and_length_of_the_model(models):
+    asked = {}
+    for name, options in (("ast", ""), ("clap", ""), ("whisper", "?seconds=0.5"), ("hubert", "?seconds=2")):
+        window = make_window(sound=SOUND)
+        window.audio = lambda rate, seconds, name=name: asked.setdefault(name, (rate, seconds)) and SOUND
+        build("audio", models(name), options).preprocess(window)
+    assert asked == {
+        "ast": (16_000, 0.32),
+        "clap": (8000, 1.0),
+        "whisper": (16_000, 0.5),
+        "hubert": (16_000, 2.0),
+    }
+
+
+def test_the_fingerprint_is_of_weights_settings_pooling_and_processor(models, tmp_path):
+    first = build("image", models("vit"))
+    assert build("image", shutil.copytree(models("vit"), tmp_path / "vit")).fingerprint == first.fingerprint
+    weights = hub_models.write_model(tmp_path / "1" / "vit", "vit", seed=1)
+    processor = shutil.copytree(models("vit"), tmp_path / "2" / "vit")
+    hf.ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False).save_pretrained(processor)
+    others = [
+        build("image", weights),
+        build("image", processor),
+        build("image", models("vit"), "?pool=mean"),
+        build("image", models("vit"), "?trust_remote_code=true"),
+    ]
+    assert len({each.fingerprint for each in (first, *others)}) == 5
+    assert "trust_remote_code=true" in others[-1].variant
+    assert "pool=cls" in first.variant
+
+
+def test_building_one_leaves_the_random_numbers_alone(models):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    build("audio", models("wav2vec2"))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# ---- what is missing or wrong
+
+
+def test_a_model_that_is_not_here_names_the_command():
+    with pytest.raises(WeightsError, match=r"'some/model' is not on this machine") as caught:
+        build("video", "some/model", "?pool=mean")
+    assert "`ccl teachers pull 'video:hf@some/model?pool=mean'`" in str(caught.value)
+    assert caught.value.exit_code == 6
+    for wrong in ("./gone", "x", "a b/c"):
+        with pytest.raises(WeightsError, match="Name a folder, or owner/name"):
+            build("image", wrong)
+    with pytest.raises(WeightsError, match=r"image:hf needs a model\. Write image:hf@owner/name"):
+        HubTeacher.from_spec(parse_model("image:hf"))
+
+
+def remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def pickle_weights(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def damage_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"nothing")
+
+
+def remove_processor(folder):
+    (folder / "preprocessor_config.json").unlink()
+
+
+def remove_config(folder):
+    (folder / "config.json").unlink()
+
+
+def lose_tensors(folder):
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(folder / "model.safetensors")
+    save_file(dict(list(state.items())[:-4]), folder / "model.safetensors", {"format": "pt"})
+
+
+def need_code(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (remove_weights, "has no weights"),
+        (pickle_weights, "pickles only"),
+        (damage_weights, "cannot be loaded"),
+        (remove_processor, "cannot be loaded"),
+        (remove_config, r"no config\.json"),
+        (lose_tensors, "tensors are missing"),
+        (need_code, "needs Python code of its own"),
+    ],
+)
+def test_half_a_model_is_a_sentence(models, tmp_path, spoil, message):
+    folder = shutil.copytree(models("vit"), tmp_path / "half")
+    spoil(folder)
+    with pytest.raises(WeightsError, match=message) as caught:
+        build("image", folder)
+    assert str(folder) in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("modality", "name", "options", "message"),
+    [
+        ("image", "swin", "", r"No published image embedding is known here for the architecture 'swin'"),
+        ("image", "videomae", "", r"is of modality video\. Write video:hf"),
+        ("video", "videomae", "?pool=cls", r"has no pooling 'cls'\. It has mean"),
+        ("image", "vit", "?pool=max", r"is one of cls, mean, head, not 'max'"),
+        ("audio", "clap", "?seconds=30", r"hears at most 1 s of sound, not 30\. Write \?seconds=1 or less"),
+        ("audio", "hubert", "?seconds=0.01", r"at least 0.1 seconds"),
+        ("text", "bert", "?prompt=a video", r"has no \{\} for the class's name"),
+        ("video", "videomae", "?seconds=3", r"has no option 'seconds'"),
+    ],
+)
+def test_what_a_model_cannot_do_is_a_sentence(models, modality, name, options, message):
+    with pytest.raises(PluginError, match=message):
+        build(modality, models(name), options)
+
+
+def test_an_unknown_architecture_with_a_pooling_of_the_users_choice(models):
+    teacher = build("image", models("swin"), "?pool=mean")
+    model = hf.SwinModel.from_pretrained(models("swin")).eval()
+    with torch.inference_mode():
+        expected = model(processed("image", "swin")).last_hidden_state.mean(1)
+        torch.testing.assert_close(teacher(batch(teacher, 1)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_class_without_a_name_is_a_sentence(models):
+    teacher = HubTeacher.from_spec(parse_model(f"text:hf@{models('bert')}"))
+    with pytest.raises(PluginError, match="not told the names"):
+        teacher.preprocess(make_window())
+
+
+# ---- the hub
+
+
+def published(*names, **others):
+    files = [SimpleNamespace(rfilename=name, size=3, lfs=None) for name in names]
+    return SimpleNamespace(siblings=files, card_data=others or None)
+
+
+def weight_files(text):
+    return HubTeacher.weight_files(parse_model(text))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Puts the answer of the hub, or its error."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("CCL_OFFLINE", raising=False)
+
+    def put(answer):
+        def model_info(self, name, revision, files_metadata):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+
+    return put
+
+
+NAMES = ("config.json", "model-00001-of-00002.safetensors", "pytorch_model.bin", "own.py", "onnx/model.json")
+
+
+def test_pull_gets_settings_and_safetensors_of_the_revision(hub):
+    hub(published(*NAMES, license="mit"))
+    files = weight_files("video:hf@some/model?revision=refs/pr/1")
+    assert [file.url for file in files] == [
+        f"hf://some/model@refs%2Fpr%2F1/{name}"
+        for name in ("config.json", "model-00001-of-00002.safetensors")
+    ]
+    assert {file.licence for file in files} == {"mit"}
+    trusted = weight_files("video:hf@some/model?trust_remote_code=true")
+    assert "own.py" in {file.url.rpartition("/")[2] for file in trusted}
+
+
+def test_what_the_hub_does_not_have_is_a_sentence(hub, monkeypatch, models):
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    response = SimpleNamespace(headers={}, request=None, status_code=404)
+    for error, message in (
+        (RepositoryNotFoundError, "There is no model 'some/model'"),
+        (GatedRepoError, r"is gated\. Accept its terms"),
+        (RevisionNotFoundError, "has no revision 'main'"),
+        (ConnectionError, "cannot be asked"),
+    ):
+        hub(error("no") if error is ConnectionError else error("no", response=response))
+        with pytest.raises(WeightsError, match=message):
+            weight_files("video:hf@some/model")
+    hub(published("config.json", "pytorch_model.bin"))
+    with pytest.raises(WeightsError, match="pickles only"):
+        weight_files("video:hf@some/model")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        weight_files("video:hf@some/model")
+    assert weight_files(f"image:hf@{models('vit')}") == []
+
+
+@pytest.mark.parametrize("revision", ["main", "v1"])
+def test_a_download_is_found_in_the_hubs_cache(models, tmp_path, monkeypatch, revision):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--some--vit"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / revision).write_text("a" * 40)
+    shutil.copytree(models("vit"), repository / "snapshots" / ("a" * 40))
+    teacher = build("image", "some/vit", f"?revision={revision}")
+    assert teacher.variant.startswith("some/vit@aaaaaaaaaaaa?pool=cls#")
+    with pytest.raises(WeightsError, match="is not on this machine"):
+        build("image", "some/vit", "?revision=other")
+
+
+def test_files_that_were_put_where_ccl_says_are_found(models, hub):
+    folder = models("vit")
+    hub(published(*(path.name for path in folder.iterdir())))
+    for file in weight_files("image:hf@some/vit"):
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / file.path.name, file.path)
+    assert build("image", "some/vit").variant.startswith("some/vit@main?pool=cls#")
