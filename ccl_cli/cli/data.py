@@ -1,4 +1,4 @@
-"""``ccl data``: list, prepare, check, pack and measure data sets."""
+"""``ccl data``: list, show, prepare, check, pack and measure data sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccl_cli.cli import data_bench, data_info, data_output, data_pack, options
+from ccl_cli.cli import data_bench, data_info, data_output, data_pack, data_show, options
 from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins, examples, group, with_verbosity
 from ccl_cli.errors import DataError, PluginError, UsageError
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ccl")
 
 app = group(
-    "List, prepare, check, pack and measure data sets.",
+    "List, show, prepare, check, pack and measure data sets.",
     "ccl data ls",
+    "ccl data show folder:my_videos",
     "ccl data prepare ucf51 --videos /data/UCF-101",
     "ccl data check manifest:ucf51.jsonl",
     "ccl data pack ucf51 --output packed",
@@ -187,6 +188,7 @@ def check(
 app.command("info", epilog=examples(*data_info.EXAMPLES))(with_verbosity(data_info.info))
 app.command("pack", epilog=examples(*data_pack.EXAMPLES))(with_verbosity(data_pack.pack))
 app.command("bench", epilog=examples(*data_bench.EXAMPLES))(with_verbosity(data_bench.bench))
+app.command("show", epilog=examples(*data_show.EXAMPLES))(with_verbosity(data_show.show))
 
 
 def _effort(workers: int | None, timeout: float | None, deep: bool = False) -> Effort:

@@ -1,13 +1,17 @@
-"""What a run would do, with one batch really read."""
+"""What a run would do, with one batch really read, and that batch as a picture."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from ccl_cli.config.load import to_yaml
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.dataset import clip_loader
+from ccl_cli.data.clips.sample_sheet import sample_sheet
 from ccl_cli.training.batches import batch_sampler, training_clips
-from ccl_cli.training.build import Parts, parameter_count
+from ccl_cli.training.build import Parts, build, parameter_count
 from ccl_cli.training.caching import existing, wanted_key
+from ccl_cli.utils.files import atomic_path
 
 
 def describe(recipe: Recipe, parts: Parts) -> str:
@@ -34,6 +38,25 @@ def describe(recipe: Recipe, parts: Parts) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def draw_samples(recipe: Recipe, clips: int, output: Path) -> None:
+    """Write a picture of the first clips that a run would train on.
+
+    Raises:
+        CclError: a part of the recipe is missing, or no video can be read.
+        OSError: the disk refuses.
+    """
+    parts = build(recipe)
+    batch = min(clips, len(parts.videos))
+    recipe = recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"batch_size": batch, "accumulation": 1})}
+    )
+    dataset = training_clips(recipe, parts, parts.teachers)
+    loaded = next(clip_loader(dataset, batch_sampler(recipe, parts), workers=0, pin_memory=False))
+    ids = [parts.videos[row].id for row in loaded.batch.rows.tolist()]
+    with atomic_path(output) as temporary:
+        sample_sheet(loaded.batch, parts.manifest.classes, ids, clips).savefig(temporary, format="png")
 
 
 def _from_cache(recipe: Recipe, parts: Parts, name: str) -> str:
