@@ -17,10 +17,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic_core import from_json
-
 from ccl_cli.data.video.storage import Location, contents_hash, from_plain, size_of, to_plain
 from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path
 
 SPLITS = ("train", "val", "test")
@@ -199,7 +198,7 @@ class Manifest:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
             # One array parses three times faster than 200,000 lines.
-            header, *rows = from_json(f"[{','.join(lines)}]")
+            header, *rows = json_text.parse(f"[{','.join(lines)}]")
             if header["format"] != _FORMAT or header["videos"] != len(rows):
                 raise ValueError("unknown format or missing rows")
             name, classes = str(header["name"]), tuple(map(str, header["classes"]))

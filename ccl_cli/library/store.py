@@ -18,9 +18,9 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from pydantic_core import from_json
 
 from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.utils import json_text
 from ccl_cli.utils.files import changed_at, temporary_name
 
 FILE = "library.sqlite"
@@ -67,7 +67,7 @@ class Library:
         self._base = base
         try:
             rows = base.execute("SELECT key, value FROM about")
-            self._about = {key: from_json(value) for key, value in rows}
+            self._about = {key: json_text.parse(value) for key, value in rows}
             _About.model_validate(self._about)
         except (ValueError, TypeError) as error:
             raise sqlite3.DatabaseError("it is of another format") from error

@@ -46,6 +46,7 @@ from ccl_cli.utils.json_text import Shape, fits
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import StopRequest, stop_on_signal
 from ccl_cli.utils.tensor_files import write_tensors
+from ccl_cli.utils.text import printable
 
 PART = 256  # videos that are kept together: what a kill can cost
 _CHUNK = 4096  # embeddings that are in memory at once
@@ -328,7 +329,8 @@ def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
         built=built,
         inexact=sum(each["inexact"] for each in notes),
         frames=max(each["frames"] for each in notes),
-        unreadable={row: reason for each in notes for row, reason in each["unreadable"].items()},
+        # A path that is no UTF-8 may be in a reason.
+        unreadable={row: printable(reason) for each in notes for row, reason in each["unreadable"].items()},
     )
     write_text(folder / HEADER, header.model_dump_json(indent=1) + "\n")
     if key.folder.exists():  # what somebody had begun to remove

@@ -15,7 +15,7 @@ _WHOLE = 2**63  # what an array of numbers takes
 
 
 def parse(text: str | bytes) -> Any:
-    """The value.
+    """The value; a name that is no UTF-8 stays what Python made of it, which stricter parsers refuse.
 
     Raises:
         ValueError: not JSON, or nested too deep to be read.

@@ -292,7 +292,7 @@ def test_damage_is_found(clips_folder):
     path.write_bytes(content)
     header = cached.folder / embedding_cache.HEADER
     header.write_text(header.read_text().replace("ccl-embeddings-2", "ccl-embeddings-9"))
-    with pytest.raises(DataError, match="is damaged: another format"):
+    with pytest.raises(DataError, match="is damaged: format: Input should be"):
         embedding_cache.Cached.open(cached.folder)
 
 

@@ -21,6 +21,7 @@ from ccl_cli.data.shards.encode import Encoded
 from ccl_cli.data.video.shard_reader import Record
 from ccl_cli.data.video.storage import RECORD, Member, Packed, is_url, length, read_range
 from ccl_cli.errors import DataError
+from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path, write_text
 
 INDEX = "index.json"
@@ -61,7 +62,7 @@ class _ShardEntry(_Strict):
 class _SampleEntry(_Strict):
     shard: NonNegativeInt
     key: str
-    members: list[tuple[str, NonNegativeInt, NonNegativeInt]]
+    members: list[Annotated[tuple[str, NonNegativeInt, NonNegativeInt], Field(strict=False)]]
 
 
 class _VideoEntry(_Strict):
@@ -117,7 +118,7 @@ def read_shard(path: Path) -> list[Sample]:
                 key, _, suffix = entry.name.rpartition(".")
                 members.setdefault(key, []).append(Member(suffix, entry.offset_data, entry.size))
                 if suffix == RECORD and (file := tar.extractfile(entry)):
-                    records[key] = Record.model_validate_json(file.read())
+                    records[key] = Record.model_validate(json_text.parse(file.read()))
         return [_sample(key, tuple(each), records[key]) for key, each in members.items()]
     except (tarfile.TarError, OSError, ValueError, LookupError, ArithmeticError) as error:
         raise DataError(f"The shard '{path}' is damaged.", "Delete it and pack again.") from error
@@ -217,7 +218,7 @@ def read_manifest(location: str) -> Manifest:
     address = _join(location, INDEX)
     text = read_range(address, 0, length(address))
     try:
-        index = _Index.model_validate_json(text)
+        index = _Index.model_validate(json_text.parse(text))
         addresses = [_join(location, shard.name) for shard in index.shards]
         samples = [_packed(sample, index.shards, addresses) for sample in index.samples]
         videos = tuple(_video(row, samples, location, len(index.classes)) for row in index.videos)

@@ -6,11 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources.about import described
 from ccl_cli.errors import DataError
+from ccl_cli.utils import json_text
 
 _log = logging.getLogger("ccl")
 
@@ -44,5 +43,5 @@ def load(location: str, *, root: str | None = None) -> Manifest:
 def header(path: Path) -> dict[str, Any]:
     """The first line of a manifest."""
     with path.open(encoding="utf-8") as file:
-        first: dict[str, Any] = from_json(file.readline())
+        first: dict[str, Any] = json_text.parse(file.readline())
     return first

@@ -17,17 +17,18 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import av
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ccl_cli.data.video.container import MAX_SIDE, open_container
 from ccl_cli.data.video.file_reader import ToImage, decode_frames
 from ccl_cli.data.video.metadata import AudioTrack, Frame, VideoMetadata
 from ccl_cli.data.video.storage import JPEGS, MP4, RECORD, SOUND, Packed
 from ccl_cli.errors import DataError
+from ccl_cli.utils import json_text
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -39,6 +40,10 @@ _BLOCK = 64  # JPEGs that are read at once
 _BUFFER = 2**20  # bytes of an mp4 that are read at once: most are smaller
 
 
+# JSON has lists only.
+Pair = Annotated[tuple[int, int], Field(strict=False)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -46,12 +51,12 @@ class _Strict(BaseModel):
 class _Picture(_Strict):
     width: int
     height: int
-    time_base: tuple[int, int]
+    time_base: Pair
     origin: float
     pts: list[int]
     end_pts: int
     sizes: list[int] | None = None
-    keys: list[tuple[int, int]] | None = None
+    keys: list[Pair] | None = None
 
 
 class _Sound(_Strict):
@@ -87,7 +92,7 @@ class ShardReader:
     def __init__(self, location: Packed) -> None:
         self.location = location
         try:
-            record = Record.model_validate_json(location.read(RECORD))
+            record = Record.model_validate(json_text.parse(location.read(RECORD)))
             if (record.format, record.key) != (FORMAT, location.key):
                 raise ValueError("the record of another video")
             self.metadata, self._offsets = _metadata(location, record)
