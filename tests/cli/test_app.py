@@ -14,7 +14,14 @@ from tests.plugin_folder import install
 
 GROUPS = ("report", "model", "data", "recipes", "teachers", "students", "methods", "cache", "plugins")
 WIDE = {("data", "prepare"), ("data", "pack")}  # examples of more than 80 letters
-WITHOUT_JSON = {(), *((group,) for group in GROUPS), ("report", "html"), ("report", "figure")}
+# Groups, and what writes a page or a picture.
+WITHOUT_JSON = {
+    (),
+    *((group,) for group in GROUPS),
+    ("report", "html"),
+    ("report", "figure"),
+    ("data", "show"),
+}
 
 
 @pytest.mark.parametrize("command", list(every_command()), ids=" ".join)

@@ -23,7 +23,7 @@ def test_a_picture_of_training_clips(ccl, clips_folder, tmp_path):
     ("words", "code", "match"),
     [
         (("nowhere:x",), 5, "No dataset 'nowhere'"),
-        (("folder:absent",), 3, "absent"),
+        (("folder:absent",), 4, "no folder 'absent'"),
     ],
 )
 def test_what_cannot_be_shown_leaves_no_file(ccl, tmp_path, monkeypatch, words, code, match):
@@ -35,8 +35,8 @@ def test_what_cannot_be_shown_leaves_no_file(ccl, tmp_path, monkeypatch, words, 
 
 
 def test_a_place_that_cannot_be_written(ccl, clips_folder, tmp_path):
-    result = ccl(
-        "data", "show", f"folder:{clips_folder / 'set'}", "--output", str(tmp_path / "no" / "way.png"), *SMALL
-    )
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "look.png"
+    result = ccl("data", "show", f"folder:{clips_folder / 'set'}", "--output", str(output), *SMALL)
     assert result.code == 6
     assert "cannot be written" in result.err

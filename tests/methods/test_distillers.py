@@ -144,16 +144,16 @@ def test_degenerate_batches_have_a_finite_value_and_a_gradient_of_ordinary_size(
     example = degenerate("ordinary", torch.float64)
     ordinary = max(gradient.abs().max() for gradient in run(build(variant, example), example)[1])
     # The gradient of an angle is of order 1 / distance: larger by what the rows are closer.
-    close = variant == "rkd" and case.startswith("nearly")
-    # Batch normalisation of rows that are all alike divides by 0.003.
-    close = close or (variant == "mnf_csc" and "one student row" in case)
+    limit = 5e4 if variant == "rkd" and case.startswith("nearly") else 500
+    if variant == "mnf_csc" and "one student row" in case:
+        limit = 1e7  # each of its two batch normalisations divides rows that are all alike by 0.003
     for dtype in (torch.float32, torch.float64):
         example = degenerate(case, dtype)
         terms, gradients = run(build(variant, example), example)
         assert torch.isfinite(total(terms))
         for gradient in gradients:
             assert torch.isfinite(gradient).all()
-            assert gradient.abs().max() <= (5e4 if close else 500) * ordinary
+            assert gradient.abs().max() <= limit * ordinary
 
 
 @each_variant
