@@ -41,7 +41,19 @@ CCL = ["--method", "ccl", "--setup", "A", "--setup", "AI"]
 HEARING = ["--method", "fitnet", "--method", "crd", *CCL]
 METRICS = {"top1": "top-1", "r1": "R@1"}
 RESULTS, IMAGE = Path("benchmarks/results"), Path("docs/images/correspondence.png")
-COLOURS = {"baseline": "#555555", "fitnet": "#d55e00", "crd": "#009e73", "ccl": "#0072b2"}
+COLOURS = {"fitnet": "#d55e00", "crd": "#009e73", "ccl": "#0072b2"}
+SETUPS = {"A": "sound", "I": "pictures", "AI": "both"}
+NAMES = {
+    "fitnet": "FitNet",
+    "crd": "CRD",
+    "ccl": "CCL",
+    "ccl w/o composition": "without composition",
+    "ccl w L_ct": "InfoNCE",
+    "ccl w/o L_nce": "without contrastive loss",
+    "ccl w/o L_jsd": "without divergence",
+    "ccl joint": "joint gradient",
+    "ccl official": "authors' losses",
+}
 
 Key = tuple[int, int]  # world, seed
 Values = dict[Key, float]
@@ -167,47 +179,56 @@ def ablations(figures: Figures, cells: list[Cell]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def gains(values: Values, baseline: Values) -> list[float]:
+    """Points over the baseline, of runs of one world and seed."""
+    return [values[key] - baseline[key] for key in sorted(values.keys() & baseline.keys())]
+
+
 def plot(figures: Figures) -> Figure:
-    """Top-1 at correspondence 1, a dot for each run, and, where there are runs, along the dial."""
-    dial = any(cell.correspondence < 1 and cell.setup in ("A", "AI") for cell in figures["top1"])
-    figure = Figure(figsize=(10 if dial else 7, 3.6), layout="constrained", dpi=150)
-    axes = figure.subplots(1, 2, width_ratios=(3, 2)) if dial else [figure.subplots()]
-    baseline = float(np.mean(list(figures["top1"][Cell("baseline", "", 1.0)].values())))
-    for each in axes:
-        each.axhline(baseline, color="#999999", lw=0.8, ls="--")
-        each.spines[["top", "right"]].set_visible(False)
-        each.set(ylabel="top-1 (%)")
-    dots(axes[0], figures["top1"])
-    if dial:
-        lines(axes[1], figures["top1"])
+    """Top-1 over the baseline: a dot for each pair of runs, the mean, its 95 % interval; and along the dial."""
+    top1 = figures["top1"]
+    baseline = top1[Cell("baseline", "", 1.0)]
+    figure = Figure(figsize=(10, 4.6), layout="constrained", dpi=150)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    methods = [*NAMES]
+    rows = [cell for cell in top1 if cell.correspondence == 1 and cell.method in NAMES]
+    rows.sort(
+        key=lambda cell: (cell.method not in COLOURS, len(cell.setup), cell.setup, methods.index(cell.method))
+    )
+    for place, cell in enumerate(rows):
+        differences = gains(top1[cell], baseline)
+        across = -place + np.random.default_rng(place).uniform(-0.15, 0.15, len(differences))
+        colour = COLOURS[cell.method.split()[0]]
+        left.plot(differences, across, "o", ms=3, color=colour, alpha=0.4)
+        if interval := t_interval(differences):
+            left.plot(interval, [-place, -place], color=colour, lw=2)
+        left.plot(np.mean(differences), -place, "o", ms=7, color=colour)
+    labels = [f"{NAMES[cell.method]}, {SETUPS[cell.setup]}" for cell in rows]
+    left.set_yticks([-place for place in range(len(rows))], labels, fontsize=8)
+    left.axvline(0, color="#999999", lw=0.8, ls="--")
+    left.set_xlabel("top-1 over the baseline, points")
+    lines(right, top1, baseline)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def dots(axes: Axes, top1: dict[Cell, Values]) -> None:
-    """Each run, the mean and its 95 % interval."""
-    setups = ("", "A", "I", "AI")
-    rows = [c for setup in setups for c in top1 if c.setup == setup and c.correspondence == 1]
-    for place, cell in enumerate(rows):
-        values = list(top1[cell].values())
-        across = place + np.random.default_rng(place).uniform(-0.12, 0.12, len(values))
-        colour = COLOURS[cell.method.split()[0]]
-        axes.plot(across, values, "o", ms=3, color=colour, alpha=0.45)
-        if interval := t_interval(values):
-            axes.plot([place, place], interval, color=colour, lw=2)
-        axes.plot(place, np.mean(values), "o", ms=7, color=colour)
-    labels = [f"{cell.method}\n{cell.setup}".replace(" w/o", "\nw/o") for cell in rows]
-    axes.set_xticks(range(len(rows)), labels, fontsize=8)
-
-
-def lines(axes: Axes, top1: dict[Cell, Values]) -> None:
-    """Means along the dial."""
-    for setup, method in product(("A", "AI"), ("fitnet", "crd", "ccl")):
-        there = [value for value in DIAL if Cell(method, setup, value) in top1]
-        means = [np.mean(list(top1[Cell(method, setup, value)].values())) for value in there]
-        style = "--" if setup == "A" else "-"
-        axes.plot(there, means, style, marker="o", ms=4, color=COLOURS[method], label=f"{method} {setup}")
-    axes.set(xlabel="correspondence of sound and motion")
-    axes.legend(fontsize=7, frameon=False)
+def lines(axes: Axes, top1: dict[Cell, Values], baseline: Values) -> None:
+    """Means and intervals of CCL along the dial, where both worlds have run."""
+    for shift, (setup, style) in enumerate((("A", "--"), ("AI", "-"))):
+        cells = [Cell("ccl", setup, at) for at in DIAL]
+        whole = [cell for cell in cells if {world for world, _ in top1.get(cell, ())} == set(WORLDS)]
+        differences = [gains(top1[cell], baseline) for cell in whole]
+        at = [cell.correspondence + 0.01 * shift for cell in whole]
+        axes.plot(
+            at, [np.mean(each) for each in differences], style, color=COLOURS["ccl"], label=SETUPS[setup]
+        )
+        for x, each in zip(at, differences, strict=True):
+            axes.plot([x, x], t_interval(each) or (np.nan, np.nan), color=COLOURS["ccl"], lw=2)
+            axes.plot(x, np.mean(each), "o", ms=6, color=COLOURS["ccl"])
+    axes.axhline(0, color="#999999", lw=0.8, ls="--")
+    axes.set(xlabel="how often sound fits the motion", ylabel="top-1 over the baseline, points")
+    axes.legend(title="CCL with", fontsize=8, title_fontsize=8, frameon=False, loc="center left")
 
 
 def report() -> None:
