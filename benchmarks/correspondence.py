@@ -185,7 +185,7 @@ def gains(values: Values, baseline: Values) -> list[float]:
 
 
 def plot(figures: Figures) -> Figure:
-    """Top-1 over the baseline: a dot for each pair of runs, the mean, its 95 % interval; and along the dial."""
+    """Top-1 over the baseline: a dot for each pair of runs, the mean and its interval; and along the dial."""
     top1 = figures["top1"]
     baseline = top1[Cell("baseline", "", 1.0)]
     figure = Figure(figsize=(10, 4.6), layout="constrained", dpi=150)
