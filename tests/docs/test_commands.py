@@ -66,6 +66,9 @@ TABLE: dict[str, Instead] = {
     "ccl teachers pull image:resnet34": Instead(
         FETCH, "CCL_HOME=none {}", 6, "resnet34-b627a593.pth was not downloaded"
     ),
+    # Of a package of its own; tests/plugins/test_transformers.py has the teacher.
+    "ccl teachers pull video:hf@MCG-NJU/videomae-base": Instead(FETCH),
+    "ccl train --teacher video:hf@MCG-NJU/videomae-base --data folder:my_videos": Instead(FETCH),
     # The demo and the study
     "ccl demo": Instead(LONG),
     "ccl demo --seeds 8": Instead(LONG),
@@ -108,6 +111,9 @@ TABLE: dict[str, Instead] = {
             "ccl train --recipe ucf51 --set method.ccl.composition=false",
             "ccl train --recipe ucf51-official --teacher audio:cnn14",
             "ccl train --recipe ucf51-official --data activitynet --batch-size 64",
+            "ccl train --recipe ucf51 --method fitnet --set method.fitnet.regressor=mlp_bn --set method.fitnet.loss=logsum",
+            "ccl train --recipe ucf51 --set standardize=zscore",
+            "ccl train --recipe ucf51 --set cache.use=build --set standardize=phi_s",
         ),
         Instead(LONG),  # tests/config/test_builtin_recipes.py takes two steps of each
     ),
