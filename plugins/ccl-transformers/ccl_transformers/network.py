@@ -66,6 +66,7 @@ class Encoder(nn.Module):
         self, model: nn.Module, family: Family, pool: Pool, dim: int, *, fused: bool = False
     ) -> None:
         super().__init__()
+        _register_plain_tensors(model)
         self.model, self.family, self.pool, self.dim, self.fused = model, family, pool, dim, fused
 
     def forward(self, mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
@@ -99,6 +100,15 @@ class Encoder(nn.Module):
         if self.family.call == "forward":
             return str(self.model.main_input_name)
         return "input_features" if self.family.call == "get_audio_features" else "pixel_values"
+
+
+def _register_plain_tensors(model: nn.Module) -> None:
+    """Let tensors that a model keeps as plain attributes (VideoMAE's positions) follow it to a device."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor):
+                delattr(module, name)
+                module.register_buffer(name, value, persistent=False)
 
 
 def load_encoder(source: Source, config: Any, modality: str, wanted: str) -> Encoder:
