@@ -9,7 +9,12 @@ import reference  # beside this file
 from mkdocs.structure.files import File, Files
 
 _RESULTS = "benchmarks/results"
-_SHOWN = ("gradient_share.md", "input.md", "library.md")  # those that no page of docs/ holds already
+_SHOWN = (
+    "correspondence_official.md",
+    "gradient_share.md",
+    "input.md",
+    "library.md",
+)  # those that no page of docs/ holds already
 _PAGES = {"commands.md": reference.commands, "keys.md": reference.keys}
 
 

@@ -66,9 +66,6 @@ TABLE: dict[str, Instead] = {
     "ccl teachers pull image:resnet34": Instead(
         FETCH, "CCL_HOME=none {}", 6, "resnet34-b627a593.pth was not downloaded"
     ),
-    # Of a package of its own; tests/plugins/test_transformers.py has the teacher.
-    "ccl teachers pull video:hf@MCG-NJU/videomae-base": Instead(FETCH),
-    "ccl train --teacher video:hf@MCG-NJU/videomae-base --data folder:my_videos": Instead(FETCH),
     # The demo and the study
     "ccl demo": Instead(LONG),
     "ccl demo --seeds 8": Instead(LONG),
