@@ -160,7 +160,7 @@ def _own_teacher(run: RunFolder, name: str, spec: str | None, split: str, manife
     check_blind({name: teacher})
     if teacher.fingerprint != then:
         raise WeightsError(
-            f"{name} is not what it was when '{run.path}' was trained: its weights or settings have changed.",
+            f"{name} has other weights or settings than when '{run.path}' was trained.",
             "Put them back as they were.",
         )
     return teacher

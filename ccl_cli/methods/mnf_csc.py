@@ -122,7 +122,7 @@ class MNFCSC(Method):
         feature, tokens = student.feature, _tokens(student)
         noise_filter, present = teacher.head, teacher.present
         value = noise_filter.resize(teacher.value)
-        # Twice: the filter's own losses must not reach the student, and the contrast must.
+        # The filter runs twice: its own losses must not reach the student, and the contrastive loss must.
         filtered = noise_filter(feature.detach(), tokens.detach(), value, present)
         live = noise_filter(feature, tokens, value, present)
         norm = noise_filter.sparsity() * self.options.norm_weight

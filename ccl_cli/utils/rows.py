@@ -56,7 +56,7 @@ class _Writes(Protocol):
 
 @contextmanager
 def row_writer(file: _Writes, form: Form) -> Iterator[Callable[[Record], None]]:
-    """A function that writes one record, in one piece; told to stop, what follows the last is written too."""
+    """A function that writes one record, in one piece; a stop signal still ends the file as its form does."""
     count = 0
 
     def add(record: Record) -> None:

@@ -115,7 +115,7 @@ def test_the_fingerprint_is_of_weights_tokenizer_prompt_and_classes(encoder, tmp
 
 
 def test_a_class_that_was_not_told_is_a_sentence(encoder):
-    with pytest.raises(PluginError, match="not told the names"):
+    with pytest.raises(PluginError, match="not given the names"):
         from_spec(f"text:sentence@{encoder}").preprocess(make_window())
 
 

@@ -17,9 +17,9 @@ from ccl_cli.testing import check_teacher
 from tests.plugins.windows import make_window
 
 hf = pytest.importorskip("transformers", reason="transformers is not installed")
-teacher_module = pytest.importorskip("ccl_transformers.teacher", reason="ccl-transformers is not importable")
-hub_models = pytest.importorskip("tests.plugins.hub_models")
-HubTeacher = teacher_module.HubTeacher
+
+from ccl_transformers.teacher import HubTeacher  # noqa: E402
+from tests.plugins import hub_models  # noqa: E402
 
 SOUND = torch.sin(torch.arange(60_000) * torch.linspace(0.05, 0.2, 60_000)) / 2
 CLASSES = ("MoveRight", "move_down")
@@ -376,7 +376,7 @@ def test_an_unknown_architecture_with_a_pooling_of_the_users_choice(models):
 
 def test_a_class_without_a_name_is_a_sentence(models):
     teacher = HubTeacher.from_spec(parse_model(f"text:hf@{models('bert')}"))
-    with pytest.raises(PluginError, match="not told the names"):
+    with pytest.raises(PluginError, match="not given the names"):
         teacher.preprocess(make_window())
 
 

@@ -83,7 +83,7 @@ def test_two_teachers_of_one_name_are_told_apart(copied):
     (run / "summary.json").write_text(json.dumps(summary))
     reports = teachers(load_results([copied]))
     assert [each.teacher for each in reports][2] == "image:small (abcdef)"
-    assert "is not what it was" in reports[2].reason
+    assert "has other weights or settings" in reports[2].reason
 
 
 def test_no_teacher_at_all_and_other_videos(tmp_path, copied):

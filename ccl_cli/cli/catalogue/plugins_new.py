@@ -20,7 +20,7 @@ EXAMPLES = (
 
 
 def new(
-    kind: Annotated[Kind, typer.Argument(help="What it is to be.", show_default=False)],
+    kind: Annotated[Kind, typer.Argument(help="Kind of plugin.", show_default=False)],
     name: Annotated[
         str, typer.Argument(help="What users will type; modality:name of a teacher.", show_default=False)
     ],

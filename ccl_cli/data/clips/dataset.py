@@ -99,7 +99,7 @@ class TrainingClips(Dataset[TrainingSample]):
                 raise CclError(f"Reading '{path}' failed: {type(error).__name__}: {error}.") from error
         raise DataError(
             f"{len(unreadable)} videos in a row cannot be read; the first: {next(iter(unreadable.values()))}",
-            "`ccl data verify` names all of them.",
+            "`ccl data check` names all of them.",
         )
 
     def collate(self, samples: Sequence[TrainingSample]) -> Loaded:

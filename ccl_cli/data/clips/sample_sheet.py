@@ -40,8 +40,7 @@ def sample_sheet(batch: Batch, classes: Sequence[str], ids: Sequence[str], count
     grid = figure.subplots(shown, len(ratios), squeeze=False, width_ratios=ratios)
     for row in range(shown):
         _show_clip(grid[row, : len(columns)], batch.video[row])
-        label = int(batch.labels[row])
-        name = classes[label] if label >= 0 else "no label"
+        name = classes[int(batch.labels[row])]
         grid[row, 0].set_title(f"{name}  ·  {ids[row][-40:]}", fontsize=7, loc="left")
         for axes, teacher in zip(grid[row, len(columns) :], teachers, strict=True):
             value, present = batch.inputs[teacher]

@@ -51,7 +51,7 @@ class ClassNames:
     def __call__(self, window: Window) -> Tensor:
         """The sentence ``[bytes]``, see :func:`to_bytes`."""
         if window.video.label >= len(self.classes):
-            raise PluginError("The text teacher was not told the names of the classes.")
+            raise PluginError("The text teacher was not given the names of the classes.")
         return to_bytes(self.prompt.replace("{}", readable(self.classes[window.video.label])))
 
 

@@ -113,7 +113,7 @@ class ClassNames:
     def __call__(self, window: Window) -> Tensor:
         """The class's number ``[1]``, from 1 on: 0 stands for a video without a class."""
         if window.video.label >= len(self.classes):
-            raise PluginError("The text teacher was not told the names of the classes.")
+            raise PluginError("The text teacher was not given the names of the classes.")
         return torch.tensor([window.video.label + 1])
 
 
