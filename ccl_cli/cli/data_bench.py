@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import RUNTIME, complete_plugins
+from ccl_cli.cli.common import RUNTIME
 from ccl_cli.utils import console
 
 EXAMPLES = (
@@ -21,14 +21,7 @@ EXAMPLES = (
 
 
 def bench(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[SOURCE[:PATH]]",
-            help="Data set; default the recipe's.",
-            autocompletion=complete_plugins("ccl.datasets"),
-        ),
-    ] = None,
+    data: options.RecipeData = None,
     recipe: options.RecipeName = None,
     teacher: options.Teachers = None,
     workers: options.Workers = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import OUTPUT, complete_plugins
+from ccl_cli.cli.common import OUTPUT
 from ccl_cli.errors import EnvironmentError_
 
 EXAMPLES = (
@@ -20,14 +20,7 @@ EXAMPLES = (
 
 
 def show(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[SOURCE[:PATH]]",
-            help="Data set; default the recipe's.",
-            autocompletion=complete_plugins("ccl.datasets"),
-        ),
-    ] = None,
+    data: options.RecipeData = None,
     recipe: options.RecipeName = None,
     teacher: options.Teachers = None,
     clips: Annotated[int, typer.Option(min=1, max=64, help="Clips in the picture.")] = 8,

@@ -48,6 +48,14 @@ Teachers = Annotated[
         autocompletion=complete_plugins("ccl.teachers"),
     ),
 ]
+RecipeData = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[SOURCE[:PATH]]",
+        help="Data set; default the recipe's.",
+        autocompletion=complete_plugins("ccl.datasets"),
+    ),
+]
 TeacherName = Annotated[
     str,
     typer.Argument(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from ccl_cli.errors import RecipeError
 from ccl_cli.students import Student
 from ccl_cli.students.blocks import hub
-from ccl_cli.students.weights import load_weights, read_weights
+from ccl_cli.students.weights import fill_student
 
 
 def hub_student(name: str, num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
@@ -42,7 +41,7 @@ def hub_student(name: str, num_classes: int, *, weights: str | None = None, drop
         nn.ModuleList(_stages(trunk)), classifier.in_features, num_classes, dropout, _any_size(head.pool)
     )
     student.classifier = classifier
-    _fill(student, network, weights)
+    fill_student(student, network, weights, f"blocks.{len(network.blocks) - 1}.proj")
     return student
 
 
@@ -84,19 +83,8 @@ def slowfast_r50(num_classes: int, *, weights: str | None = None, dropout: float
     *trunk, _, head = network.blocks
     student = SlowFast(nn.ModuleList(trunk), head.proj.in_features, num_classes, dropout)
     student.classifier = head.proj
-    _fill(student, network, weights)
+    fill_student(student, network, weights, f"blocks.{len(network.blocks) - 1}.proj")
     return student
-
-
-def _fill(student: Student, network: Any, weights: str | None) -> None:
-    """Put a published checkpoint or one of our own files into a student made of the network's layers."""
-    if weights is None:
-        return
-    state = read_weights(weights)
-    if "classifier.weight" in state:
-        load_weights(student, state, weights)
-    else:  # Filling the network fills the student.
-        load_weights(network, state, weights, classifier=f"blocks.{len(network.blocks) - 1}.proj")
 
 
 def _stages(trunk: Iterable[nn.Module]) -> list[nn.Module]:

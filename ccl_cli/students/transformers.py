@@ -15,7 +15,7 @@ from torchvision.models import video
 from ccl_cli.errors import RecipeError
 from ccl_cli.students import Student
 from ccl_cli.students.blocks import hub
-from ccl_cli.students.weights import load_weights, read_weights
+from ccl_cli.students.weights import fill_student
 
 
 class MViT(Student):
@@ -120,7 +120,9 @@ def mvit_base_16x4(num_classes: int, *, weights: str | None = None, dropout: flo
         num_classes,
         dropout,
     )
-    return _filled(student, network, classifier, "head.proj", weights)
+    student.classifier = classifier
+    fill_student(student, network, weights, "head.proj")
+    return student
 
 
 def mvit_v2_s(num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
@@ -139,7 +141,9 @@ def mvit_v2_s(num_classes: int, *, weights: str | None = None, dropout: float = 
         num_classes,
         dropout,
     )
-    return _filled(student, network, classifier, "head.1", weights)
+    student.classifier = classifier
+    fill_student(student, network, weights, "head.1")
+    return student
 
 
 def swin3d_t(num_classes: int, *, weights: str | None = None, dropout: float = 0.0) -> Student:
@@ -155,21 +159,6 @@ def swin3d_t(num_classes: int, *, weights: str | None = None, dropout: float = 0
     student = Swin(
         nn.ModuleList([stem, first, *stages]), network.num_features, num_classes, dropout, network.norm
     )
-    return _filled(student, network, network.head, "head", weights)
-
-
-def _filled(
-    student: Student, network: nn.Module, classifier: nn.Linear, name: str, weights: str | None
-) -> Student:
-    """The student with the network's classifier, called ``name`` there, and with the weights of a file.
-
-    The student is made of the network's layers: filling one fills the other.
-    """
-    student.classifier = classifier
-    if weights is not None:
-        state = read_weights(weights)
-        if "classifier.weight" in state:  # one of our own files
-            load_weights(student, state, weights)
-        else:
-            load_weights(network, state, weights, classifier=name)
+    student.classifier = network.head
+    fill_student(student, network, weights, "head")
     return student

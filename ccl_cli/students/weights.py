@@ -57,6 +57,27 @@ def load_weights(
         log.warning("'%s' has %s: it starts from random weights, everything else is loaded.", source, what)
 
 
+def fill_student(student: nn.Module, network: nn.Module, file: str | None, classifier: str) -> None:
+    """Put a published file, or a model that ccl wrote, into a student that is made of the network's layers.
+
+    Args:
+        student: Filled by its own names if the file has them.
+        network: As its library builds it; filling it fills the student.
+        file: What the student's spec names after ``@``; None leaves the random weights.
+        classifier: Where the network's last linear layer is.
+
+    Raises:
+        WeightsError: the file is absent, damaged, or of another network.
+    """
+    if file is None:
+        return
+    state = read_weights(file)
+    if "classifier.weight" in state:
+        load_weights(student, state, file)
+    else:
+        load_weights(network, state, file, classifier=classifier)
+
+
 def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
     misfits = {
         # Batch norm's step counters are unused, and absent from old files.
