@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import transformers as hf
 
-WORDS = "a video of moving left right up down somebody plays the cello in rain cat dog and"
+from tests.plugins.sentence_encoder import word_tokenizer
+
 _SIZE, _FRAMES, _PATCH = 32, 4, 16
 _COMMON = {
     "hidden_size": 16,
@@ -25,20 +26,7 @@ _WAVE |= {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
 
 
 def _tokenizer(**arguments: Any) -> Any:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer.train_from_iterator([WORDS], trainers.WordLevelTrainer(special_tokens=special))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return hf.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=16, **{**names, "eos_token": "[SEP]", **arguments}
-    )
+    return word_tokenizer(model_max_length=16, **{"eos_token": "[SEP]", **arguments})
 
 
 def _clip() -> Any:

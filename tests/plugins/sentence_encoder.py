@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 WORDS = "a video of moving left right up down somebody plays the cello in rain cat dog and"
 
 
-def write_encoder(folder: Path, dim: int = 16, seed: int = 0) -> Path:
-    """Save a BERT of one layer with its tokenizer, mean pooling and normalisation."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer import modules
+def word_tokenizer(**arguments: Any) -> Any:
+    """A fast tokenizer of :data:`WORDS`, with BERT's special tokens."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -25,8 +24,18 @@ def write_encoder(folder: Path, dim: int = 16, seed: int = 0) -> Path:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **arguments)
+
+
+def write_encoder(folder: Path, dim: int = 16, seed: int = 0) -> Path:
+    """Save a BERT of one layer with its tokenizer, mean pooling and normalisation."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
+    from transformers import BertConfig, BertModel
+
+    tokenizer = word_tokenizer()
     config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=len(tokenizer),
         hidden_size=dim,
         num_hidden_layers=1,
         num_attention_heads=2,
@@ -37,7 +46,7 @@ def write_encoder(folder: Path, dim: int = 16, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         network = BertModel(config)
     raw = folder.with_name(f"{folder.name}-raw")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(raw)
+    tokenizer.save_pretrained(raw)
     network.save_pretrained(raw)
     transformer = modules.Transformer(str(raw), max_seq_length=32)
     parts = [transformer, modules.Pooling(transformer.get_embedding_dimension()), modules.Normalize()]
