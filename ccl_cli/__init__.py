@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from ccl_cli.library.index import index
     from ccl_cli.library.query import search
     from ccl_cli.methods import Method
-    from ccl_cli.report.runs import runs
+    from ccl_cli.report.figures import figure
+    from ccl_cli.report.page import write_page
+    from ccl_cli.report.runs import curves, runs
     from ccl_cli.students import Student
     from ccl_cli.teachers import Teacher
     from ccl_cli.training.build import load_teacher
+    from ccl_cli.training.dry_run import draw_samples
+    from ccl_cli.training.fit_teacher import fit_teacher
     from ccl_cli.training.train import train
 
 __version__ = "0.1.0"
@@ -34,8 +38,12 @@ __all__ = [
     "Recipe",
     "Student",
     "Teacher",
+    "curves",
+    "draw_samples",
     "embed",
     "evaluate",
+    "figure",
+    "fit_teacher",
     "index",
     "list_videos",
     "load_data",
@@ -46,6 +54,7 @@ __all__ = [
     "runs",
     "search",
     "train",
+    "write_page",
 ]
 
 _PLACES = {
@@ -54,8 +63,12 @@ _PLACES = {
     "Recipe": "config.recipe",
     "Student": "students",
     "Teacher": "teachers",
+    "curves": "report.runs",
+    "draw_samples": "training.dry_run",
     "embed": "deploy.predict",
     "evaluate": "evaluation.evaluate",
+    "figure": "report.figures",
+    "fit_teacher": "training.fit_teacher",
     "index": "library.index",
     "list_videos": "data.video_paths",
     "load_data": "data.sources",
@@ -66,6 +79,7 @@ _PLACES = {
     "runs": "report.runs",
     "search": "library.query",
     "train": "training.train",
+    "write_page": "report.page",
 }
 
 

@@ -23,7 +23,7 @@ from ccl_cli.report.results import BASELINE, Cell, Results, load_results
 from ccl_cli.training.build import load_teacher, load_teachers
 from ccl_cli.training.caching import build_cache
 from ccl_cli.training.compute.device import set_up
-from ccl_cli.training.fit_teacher import FitOptions, fit
+from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_cli.utils.files import write_text
 
 METRICS = ("top1", "r1")
@@ -149,7 +149,7 @@ def _fit_unless_there(text: str) -> str:
         if spec.weights or spec.label not in _OWN_TASKS:
             raise
     # Processes that decode would take longer to start than these files to decode.
-    report = fit(spec, _OWN_TASKS[spec.label], options=FitOptions(workers=0))
+    report = fit_teacher(spec, _OWN_TASKS[spec.label], options=FitOptions(workers=0))
     assert report.held_out
     right = f"{100 * report.held_out.accuracy:.0f} % of {report.held_out.videos} test clips right"
     return f"{spec.label} tells {len(report.classes)} classes, {right}"

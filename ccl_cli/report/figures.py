@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccl_cli.errors import DataError, UsageError
-from ccl_cli.report import correspondence, paper, video_figures
+from ccl_cli.report import correspondence, paper, plot, video_figures
 from ccl_cli.report.comparison import t_interval
 from ccl_cli.report.plot import (
     SUFFIXES,
@@ -27,16 +27,16 @@ from ccl_cli.report.plot import (
     save,
     shortened,
 )
-from ccl_cli.report.results import BASELINE, Cell, Results
-from ccl_cli.report.runs import METRICS, clean
+from ccl_cli.report.results import BASELINE, Cell, Results, load_results
+from ccl_cli.report.runs import METRICS, check_known, clean, logged
 from ccl_cli.report.style import LIGHT
 from ccl_cli.training.run.folder import METRICS as METRICS_FILE
 from ccl_cli.training.run.folder import read_json
-from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 # ---- overview: each seed, the mean and its 95 % interval
@@ -175,27 +175,13 @@ def _logged(cell: Cell, name: str) -> DataFrame:
     """Mean and standard deviation over the cell's seeds, by step that all of them have logged."""
     from pandas import DataFrame
 
-    by_run = [_read_logged(run.folder / METRICS_FILE, name) for run in cell.runs]
-    values = DataFrame([logged for logged in by_run if logged], dtype=float).T.dropna().sort_index()
+    frames = [logged(run.folder) for run in cell.runs]
+    columns = [frame[name][abs(frame[name]) < math.inf] for frame in frames if name in frame]
+    values = (
+        _LOGGED[name][1]
+        * DataFrame([each for each in columns if len(each)], dtype=float).T.dropna().sort_index()
+    )
     return DataFrame({"mean": values.mean(axis=1), "sd": values.std(axis=1).fillna(0)})
-
-
-def _read_logged(path: Path, name: str) -> dict[int, float]:
-    """A quantity by step, without lines that are damaged and values that are not finite."""
-    logged: dict[int, float] = {}
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return logged
-    for line in lines:
-        try:
-            entry = json_text.parse(line)
-            step, value = int(entry["step"]), _LOGGED[name][1] * float(entry[name])
-        except (ValueError, KeyError, TypeError, OverflowError):
-            continue
-        if math.isfinite(value):
-            logged[step] = value
-    return logged
 
 
 def _curve_panel(results: Results, title: str, by_method: dict[str, DataFrame], name: str) -> Panel:
@@ -329,6 +315,23 @@ def check_suffix(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"'{path}' names no kind of picture.", "Let it end in .png, .svg or .pdf.")
+
+
+def figure(name: str, *folders: Path | str, split: str = "test") -> Figure:
+    """One figure of the report, as matplotlib's.
+
+    Args:
+        name: ``overview``, ``curves``, ``classes``, ``confusion``, ``gallery``, ``tsne`` or
+            ``correspondence``.
+        folders: Run folders, or folders of them; none for the newest that holds an evaluated run.
+        split: Whose evaluation to show: "test" or "val".
+
+    Raises:
+        UsageError: there is no figure of that name.
+        DataError: no such folder, or its runs lack what the figure shows.
+    """
+    check_known("figure", name, FIGURES)
+    return plot.figure(FIGURES[name](load_results([Path(folder) for folder in folders], split)))
 
 
 def write_figure(results: Results, name: str, path: Path) -> None:

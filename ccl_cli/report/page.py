@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
@@ -17,11 +18,12 @@ from ccl_cli.report import correspondence, figures, metadata, video_figures
 from ccl_cli.report.comparison import CAUTION, HEADER, Comparison, compare
 from ccl_cli.report.finding import finding, main_method
 from ccl_cli.report.plot import inline
-from ccl_cli.report.results import BASELINE, Cell, Results
+from ccl_cli.report.results import BASELINE, Cell, Results, load_results
 from ccl_cli.report.runs import METRICS, clean
 from ccl_cli.report.style import page_colours
 from ccl_cli.report.tables import blocks, footer, tables
 from ccl_cli.report.writers import MAX_COLUMNS
+from ccl_cli.utils.files import write_text
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,25 @@ def page(results: Results) -> str:
         overview_legend=figures.overview_legend(results),
         sections=[_rendered(section, results) for section in SECTIONS],
     )
+
+
+def write_page(*folders: Path | str, output: Path | str = "report.html", split: str = "test") -> Path:
+    """Write the page of ``ccl report html``.
+
+    Args:
+        folders: Run folders, or folders of them; none for the newest that holds an evaluated run.
+        output: The file.
+        split: Whose evaluation to show: "test" or "val".
+
+    Returns:
+        The file.
+
+    Raises:
+        DataError: no such folder, or nothing in it has been evaluated.
+    """
+    path = Path(output)
+    write_text(path, page(load_results([Path(folder) for folder in folders], split)))
+    return path
 
 
 def render(template: str, **context: Any) -> str:

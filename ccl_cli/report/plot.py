@@ -69,6 +69,12 @@ def inline(panel: Panel) -> str:
         return _page_svg(_figure([[panel]]), clean(panel.text))
 
 
+def figure(grid: PanelGrid) -> Figure:
+    """The panels as one figure of matplotlib."""
+    with style():
+        return _figure(grid)
+
+
 def save(grid: PanelGrid, path: Path, suffix: str) -> None:
     """Write panels to a file, on a white ground.
 
@@ -78,15 +84,15 @@ def save(grid: PanelGrid, path: Path, suffix: str) -> None:
         suffix: One of :data:`SUFFIXES`.
     """
     with style():
-        figure, text = _figure(grid), clean("; ".join(panel.text for row in grid for panel in row))
+        whole, text = _figure(grid), clean("; ".join(panel.text for row in grid for panel in row))
         options: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": _MARGIN / DPI}
         options["facecolor"] = LIGHT["paper"]
         if suffix == ".svg":
-            path.write_text(_file_svg(figure, text, **options), encoding="utf-8")
+            path.write_text(_file_svg(whole, text, **options), encoding="utf-8")
         else:
             dated = {".png": "Software", ".pdf": "CreationDate"}[suffix]
             metadata = {"Title": text, dated: None}  # the same plot is the same file
-            figure.savefig(path, format=suffix[1:], dpi=2 * DPI, metadata=metadata, **options)
+            whole.savefig(path, format=suffix[1:], dpi=2 * DPI, metadata=metadata, **options)
 
 
 def legend(entries: Sequence[tuple[str, str]], width: float, columns: int = 3) -> Panel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,6 +16,8 @@ from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import CclError, DataError, RecipeError, UsageError
 from ccl_cli.training.run.folder import CELL, ERROR, RECIPE, SUMMARY, read_json
+from ccl_cli.training.run.folder import METRICS as LOGGED
+from ccl_cli.utils import json_text
 from ccl_cli.utils.paths import runs_dir
 from ccl_cli.utils.sentences import listed
 
@@ -151,6 +154,36 @@ def runs(*folders: Path | str, split: str = "test") -> DataFrame:
         DataError: no such folder, or nothing in it has been evaluated.
     """
     return read_runs([Path(folder) for folder in folders], split).frame
+
+
+def curves(run: Path | str) -> DataFrame:
+    """What a run logged while it trained: a row a line of its metrics, by step, a column a figure.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        DataError: there is no such run, or nothing readable in its metrics.
+    """
+    frame = logged(Path(run))
+    if frame.empty:
+        raise DataError(f"'{run}' has logged no figures.", "Name a run's folder.")
+    return frame
+
+
+def logged(folder: Path) -> DataFrame:
+    """As :func:`curves`, without lines that are damaged; empty where nothing can be read."""
+    from pandas import DataFrame
+
+    by_step: dict[int, dict[str, float]] = {}
+    with suppress(OSError):
+        for line in (folder / LOGGED).read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
+                entry = json_text.parse(line)
+                figures = {key: float(value) for key, value in entry.items() if value is not None}
+                by_step[int(entry["step"])] = figures
+    frame = DataFrame.from_dict(by_step, orient="index", dtype=float).sort_index()
+    return frame.rename_axis("step").drop(columns="step", errors="ignore")
 
 
 def read_runs(paths: Sequence[Path] = (), split: str = "test") -> Runs:

@@ -40,8 +40,13 @@ def describe(recipe: Recipe, parts: Parts) -> str:
     return "\n".join(lines)
 
 
-def draw_samples(recipe: Recipe, clips: int, output: Path) -> None:
-    """Write a picture of the first clips that a run would train on.
+def draw_samples(recipe: Recipe, clips: int = 8, output: Path | str = "samples.png") -> None:
+    """Write a picture of the first clips that a run would train on, as ``ccl data show`` does.
+
+    Args:
+        recipe: With the data set and, for their inputs, the teachers.
+        clips: How many.
+        output: A PNG file.
 
     Raises:
         CclError: a part of the recipe is missing, or no video can be read.
@@ -55,7 +60,7 @@ def draw_samples(recipe: Recipe, clips: int, output: Path) -> None:
     dataset = training_clips(recipe, parts, parts.teachers)
     loaded = next(clip_loader(dataset, batch_sampler(recipe, parts), workers=0, pin_memory=False))
     ids = [parts.videos[row].id for row in loaded.batch.rows.tolist()]
-    with atomic_path(output) as temporary:
+    with atomic_path(Path(output)) as temporary:
         sample_sheet(loaded.batch, parts.manifest.classes, ids, clips).savefig(temporary, format="png")
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ccl_cli import registry
 from ccl_cli.config.recipe import Clip, Optim, Recipe
-from ccl_cli.config.spec import Spec
+from ccl_cli.config.spec import Spec, parse_model
 from ccl_cli.data.clips.batch import TeacherInput
 from ccl_cli.data.clips.dataset import TeacherClips, TrainingClips, clip_loader, split_rows
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
@@ -113,14 +113,16 @@ class FitReport:
     seconds: float
 
 
-def fit(spec: Spec, data: str, output: Path | None = None, options: FitOptions | None = None) -> FitReport:
+def fit_teacher(
+    name: str | Spec, data: str, output: Path | None = None, options: FitOptions | None = None
+) -> FitReport:
     """Train a teacher to tell the classes of a data set by its own modality, and save it.
 
     The teacher sees one random window of each video per pass, as the students' training would show it. Its
     score on the videos held out is that on their middles.
 
     Args:
-        spec: The teacher, with the options of its network and its preprocessing.
+        name: The teacher, as after ``--teacher``, with the options of its network and its preprocessing.
         data: The data set, as after ``--data``.
         output: The file to write; None: in the cache, named after teacher and data set.
         options: How to train.
@@ -131,6 +133,7 @@ def fit(spec: Spec, data: str, output: Path | None = None, options: FitOptions |
         CclError: anything else the user can fix; then no file is written.
     """
     options = options or FitOptions()
+    spec = parse_model(name) if isinstance(name, str) else name
     plugin = registry.find(registry.TEACHERS, spec.label)
     cls = registry.load(plugin)
     if not all(hasattr(cls, hook) for hook in _HOOKS):

@@ -26,7 +26,7 @@ from ccl_cli.evaluation.classifiers import (
 )
 from ccl_cli.evaluation.teacher_probe import HELD_OUT, embed_splits, probe_teachers, split_videos
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.fit_teacher import FitOptions, fit
+from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 
 
 def clusters(counts, spread, seed=0, dim=6):
@@ -354,7 +354,7 @@ def test_the_dial_of_the_synthetic_world_is_read_off(tmp_path):
     size = "size=24&noise=1"
     spec = parse_model("audio:small")
     sounds = f"synthetic:{tmp_path / 'sounds'}?labels=sounds&clips=24&test_clips=6&{size}"
-    report = fit(spec, sounds, tmp_path / "audio.safetensors", FitOptions(epochs=20, workers=0))
+    report = fit_teacher(spec, sounds, tmp_path / "audio.safetensors", FitOptions(epochs=20, workers=0))
     assert report.held_out.accuracy > 0.8
 
     names = [f"0123456789-motion{number}" for number in range(1, 13)]

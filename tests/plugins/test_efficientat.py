@@ -17,7 +17,7 @@ from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.teachers import weights
-from ccl_cli.training.fit_teacher import FitOptions, fit
+from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_efficientat.network import mobilenet
 from ccl_efficientat.sound import LogMel, Sound, mel_filters
 from ccl_efficientat.teacher import EfficientAT, audioset_classes
@@ -242,7 +242,9 @@ def test_it_can_be_fitted_to_the_sounds_of_a_data_set(published, tmp_path, monke
     monkeypatch.syspath_prepend(str(site))
     assert registry.find(registry.TEACHERS, "audio:efficientat_mn04").distribution == "ccl-efficientat"
     spec = parse_model(f"audio:efficientat_mn04@{published}?seconds=1")
-    report = fit(spec, "clips:toy", tmp_path / "own.safetensors", FitOptions(epochs=8, lr=1e-3, workers=0))
+    report = fit_teacher(
+        spec, "clips:toy", tmp_path / "own.safetensors", FitOptions(epochs=8, lr=1e-3, workers=0)
+    )
     assert report.held_out.accuracy >= 2 / len(report.classes)
     fitted = from_spec(f"audio:efficientat_mn04@{report.path}")
     assert fitted.classes == report.classes

@@ -1,25 +1,30 @@
 from __future__ import annotations
 
+import json
 import math
 import struct
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
-from ccl_cli.errors import UsageError
+from ccl_cli.errors import DataError, UsageError
 from ccl_cli.report.figures import (
     FIGURES,
     ClassGain,
     class_panels,
     curve_panels,
+    figure,
     overview_legend,
     overview_panels,
     write_figure,
 )
 from ccl_cli.report.plot import inline
 from ccl_cli.report.results import load_results
+from ccl_cli.report.runs import curves
 from ccl_cli.report.style import LIGHT
 from tests.report.folders import write_bench, write_cell, write_failed
 from tests.report.plots import axes_of, texts
@@ -185,3 +190,17 @@ def test_damaged_lines_of_metrics_cost_only_themselves(copied, tmp_path):
 def write_figure_text(runs, folder):
     write_figure(load_results([runs]), "curves", folder / "curves.svg")
     return (folder / "curves.svg").read_text()
+
+
+def test_a_figure_is_matplotlibs_and_a_runs_curve_a_frame(copied):
+    drawn = figure("curves", copied)
+    assert isinstance(drawn, Figure)
+    assert drawn.findobj(Line2D)
+    run = next(copied.glob("*/metrics.jsonl")).parent
+    first, second = map(json.loads, (run / "metrics.jsonl").read_text().splitlines()[:2])
+    assert curves(run)["loss"][first["step"]] == first["loss"]
+    assert curves(run)["ce"][second["step"]] == second["ce"]
+    with pytest.raises(UsageError, match="no figure 'curve'"):
+        figure("curve", copied)
+    with pytest.raises(DataError, match="has logged no figures"):
+        curves(copied)

@@ -21,7 +21,7 @@ from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, 
 from ccl_cli.teachers.fitted import default_path, read_fitted
 from ccl_cli.training import fit_teacher as fitting
 from ccl_cli.training.build import load_teacher
-from ccl_cli.training.fit_teacher import FitOptions, fit
+from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 
 SIZES = {"clips": 8, "test_clips": 2, "size": 24, "frames": 8}
 BRIEF = FitOptions(epochs=1, batch_size=16, workers=0)
@@ -72,7 +72,7 @@ def noise(teacher, count=3):
 
 @pytest.mark.slow
 def test_a_fitted_teacher_tells_sounds_apart_and_comes_back_from_its_file(data, tmp_path):
-    report = fit(
+    report = fit_teacher(
         parse_model("audio:small?seconds=0.5"),
         data["sounds"],
         tmp_path / "a.safetensors",
@@ -101,7 +101,9 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(data, t
     for number, (seed, workers) in enumerate(((3, 0), (3, 1), (4, 0))):
         options = FitOptions(epochs=1, batch_size=16, seed=seed, workers=workers)
         paths.append(
-            fit(parse_model("image:small"), data["objects"], tmp_path / f"{number}.safetensors", options).path
+            fit_teacher(
+                parse_model("image:small"), data["objects"], tmp_path / f"{number}.safetensors", options
+            ).path
         )
     one, again, other = (path.read_bytes() for path in paths)
     assert one == again
@@ -113,7 +115,7 @@ def test_without_output_the_cache_keeps_it_where_the_bare_name_finds_it(data):
         load_teacher(parse_model("image:small"))
     assert "image-small-synthetic-objects.safetensors" in str(missing.value)
     assert "`ccl teachers fit image:small --data 'synthetic?labels=objects'`" in str(missing.value)
-    report = fit(parse_model("image:small?dim=16"), data["objects"], None, BRIEF)
+    report = fit_teacher(parse_model("image:small?dim=16"), data["objects"], None, BRIEF)
     assert report.path == default_path("image", "small", "synthetic-objects")
     assert load_teacher(parse_model("image:small")).dim == 16
     assert load_teacher(parse_model("image:small?weights=synthetic-objects")).dim == 16
@@ -125,11 +127,11 @@ def test_without_output_the_cache_keeps_it_where_the_bare_name_finds_it(data):
 
 def test_each_small_teacher_has_label_space_of_its_own(data):
     """Fitted to what another teacher is for, it is not what the bare name means."""
-    fit(parse_model("image:small"), data["sounds"], None, BRIEF)
+    fit_teacher(parse_model("image:small"), data["sounds"], None, BRIEF)
     with pytest.raises(WeightsError, match="image-small-synthetic-objects"):
         load_teacher(parse_model("image:small"))
     assert load_teacher(parse_model("image:small?weights=synthetic-sounds")).classes[0] == "beeps"
-    path = fit(parse_model("audio:small"), data["sounds"], None, BRIEF).path
+    path = fit_teacher(parse_model("audio:small"), data["sounds"], None, BRIEF).path
     assert path == default_path("audio", "small", "synthetic-sounds")
     assert load_teacher(parse_model("audio:small")).classes[0] == "beeps"
 
@@ -137,27 +139,27 @@ def test_each_small_teacher_has_label_space_of_its_own(data):
 def test_replacing_what_was_fitted_to_other_data_is_told(data, folder, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     folder = folder.rename(tmp_path / "synthetic-objects")  # of the same name, as it happens
-    path = fit(parse_model("image:small"), data["objects"], None, BRIEF).path
-    fit(parse_model("image:small"), f"folder:{folder}", None, BRIEF)
+    path = fit_teacher(parse_model("image:small"), data["objects"], None, BRIEF).path
+    fit_teacher(parse_model("image:small"), f"folder:{folder}", None, BRIEF)
     assert not caplog.messages  # the same videos
     next(folder.rglob("*.mp4")).unlink()
-    assert fit(parse_model("image:small"), f"folder:{folder}", None, BRIEF).path == path
+    assert fit_teacher(parse_model("image:small"), f"folder:{folder}", None, BRIEF).path == path
     assert f"'{path}' was fitted to other data" in caplog.messages[0]
     path.write_bytes(b"damaged")
-    fit(parse_model("image:small"), data["objects"], None, BRIEF)
+    fit_teacher(parse_model("image:small"), data["objects"], None, BRIEF)
     assert len(caplog.messages) == 1
 
 
 def test_going_on_from_what_the_cache_holds(data):
     """By the data set's name, as documented: with the options and the weights of that file."""
-    fit(parse_model("image:small?dim=8&size=24"), data["objects"], None, BRIEF)
+    fit_teacher(parse_model("image:small?dim=8&size=24"), data["objects"], None, BRIEF)
     spec = parse_model("image:small?weights=synthetic-objects")
     before = load_teacher(spec)
     start = fitting.registry.load(registry.find(registry.TEACHERS, "image:small")).to_fit(spec, ("a", "b"))
     assert torch.equal(start(noise(start)), before(noise(before)))
     assert start.class_scores(noise(start)).shape == (3, 2)
     tiny = FitOptions(epochs=1, lr=1e-9, batch_size=16, workers=0)
-    path = fit(spec, data["sounds"], None, tiny).path
+    path = fit_teacher(spec, data["sounds"], None, tiny).path
     assert read_fitted(path).options == {"dim": 8, "size": 24}
     after = load_teacher(parse_model("image:small?weights=synthetic-sounds"))
     assert (after.dim, after.preprocess.size) == (8, (24, 24))
@@ -173,7 +175,7 @@ def test_a_timm_network_is_adapted_to_a_domain(data, tmp_path, network):
     size = "" if network == "test_vit" else "?size=32"
     spec = parse_model(f"image:{network}@{tmp_path / 'trained.safetensors'}{size}")
     tiny = FitOptions(epochs=1, lr=1e-9, batch_size=40, workers=0)
-    path = fit(spec, data["objects"], tmp_path / "t.safetensors", tiny).path
+    path = fit_teacher(spec, data["objects"], tmp_path / "t.safetensors", tiny).path
     teacher = load_teacher(parse_model(f"image:{network}@{path}"))
     assert teacher.classes == tuple("0123456789")
     assert teacher.preprocess == load_teacher(spec).preprocess
@@ -201,7 +203,7 @@ def test_cnn14_starts_from_published_weights(data, tmp_path, narrow_cnn14):
     front_end = {"spectrogram_extractor.stft.conv_real.weight": torch.zeros(513, 1, 1024)}
     torch.save({"iteration": 1, "model": published.state_dict() | front_end}, path)
     tiny = FitOptions(epochs=1, lr=1e-9, batch_size=40, workers=0)
-    report = fit(
+    report = fit_teacher(
         parse_model(f"audio:cnn14@{path}?seconds=0.31"), data["sounds"], tmp_path / "c.safetensors", tiny
     )
     teacher = load_teacher(parse_model(f"audio:cnn14@{report.path}"))
@@ -239,7 +241,7 @@ def test_videos_that_cannot_be_read_are_counted_and_told(folder, tmp_path, caplo
     rows = [f"{path},{path.parent.name},{path.parents[1].name}" for path in sorted(folder.rglob("*.mp4"))]
     table = folder / "table.csv"
     table.write_text("\n".join(["path,label,split", *rows, "absent.mp4,9,train"]))
-    report = fit(parse_model("image:small"), f"csv:{table}", tmp_path / "a.safetensors", BRIEF)
+    report = fit_teacher(parse_model("image:small"), f"csv:{table}", tmp_path / "a.safetensors", BRIEF)
     train, test = (message for message in caplog.messages if "left out" in message)
     assert train.startswith("4 of 81 train videos are left out, because they cannot be read: '")
     assert train.endswith("absent.mp4' is not there.")
@@ -252,7 +254,7 @@ def test_videos_that_cannot_be_read_are_counted_and_told(folder, tmp_path, caplo
 def test_too_many_videos_that_cannot_be_read_stop_it(folder, tmp_path, split, count):
     spoil(folder, split, count)
     with pytest.raises(DataError) as stopped:
-        fit(parse_model("image:small"), f"folder:{folder}", tmp_path / "a.safetensors", BRIEF)
+        fit_teacher(parse_model("image:small"), f"folder:{folder}", tmp_path / "a.safetensors", BRIEF)
     assert f"{count} of {80 if split == 'train' else 20} videos of the {split} split" in str(stopped.value)
     assert "--set" not in str(stopped.value)  # the command has no such option
     assert not (tmp_path / "a.safetensors").exists()
@@ -262,7 +264,7 @@ def test_too_many_videos_that_cannot_be_read_stop_it(folder, tmp_path, split, co
 
 
 def test_files_of_other_teachers_are_refused(data, tmp_path):
-    path = fit(parse_model("image:small"), data["objects"], tmp_path / "i.safetensors", BRIEF).path
+    path = fit_teacher(parse_model("image:small"), data["objects"], tmp_path / "i.safetensors", BRIEF).path
     with pytest.raises(WeightsError, match="fitted as image:small, not as image:resnet18"):
         load_teacher(parse_model(f"image:resnet18@{path}"))
     foreign = tmp_path / "foreign.safetensors"
@@ -276,23 +278,23 @@ def test_files_of_other_teachers_are_refused(data, tmp_path):
 
 def test_what_cannot_be_fitted(data, tmp_path, clips_folder):
     with pytest.raises(PluginError, match="nothing to train"):
-        fit(parse_model(f"image:precomputed@{clips_folder / 'image.npz'}"), data["objects"])
+        fit_teacher(parse_model(f"image:precomputed@{clips_folder / 'image.npz'}"), data["objects"])
     with pytest.raises(
         DataError, match="No training video of 'synthetic-objects' has what audio:small looks at"
     ):
-        fit(parse_model("audio:small"), data["objects"], tmp_path / "a.safetensors", BRIEF)
+        fit_teacher(parse_model("audio:small"), data["objects"], tmp_path / "a.safetensors", BRIEF)
     with pytest.raises(UsageError, match=r"saved as \.safetensors"):
-        fit(parse_model("image:small"), data["objects"], tmp_path / "a.pth", BRIEF)
+        fit_teacher(parse_model("image:small"), data["objects"], tmp_path / "a.pth", BRIEF)
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentError_, match="Cannot write"):
-        fit(parse_model("image:small"), data["objects"], tmp_path / "file" / "a.safetensors", BRIEF)
+        fit_teacher(parse_model("image:small"), data["objects"], tmp_path / "file" / "a.safetensors", BRIEF)
     assert not (tmp_path / "a.safetensors").exists()
 
 
 def test_a_loss_that_explodes_is_told(data, tmp_path):
     options = FitOptions(epochs=3, lr=1e30, batch_size=16, workers=0)
     with pytest.raises(CclError, match="not finite"):
-        fit(parse_model("image:small"), data["objects"], tmp_path / "a.safetensors", options)
+        fit_teacher(parse_model("image:small"), data["objects"], tmp_path / "a.safetensors", options)
     assert not list(tmp_path.glob("*.safetensors*"))
 
 

@@ -58,13 +58,12 @@ def fit(
     It starts from its weights; from nothing with '?weights=random', or where nobody publishes any.
     """
     from ccl_cli.config.spec import parse_model
-    from ccl_cli.training.fit_teacher import FitOptions
-    from ccl_cli.training.fit_teacher import fit as run
+    from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 
     if lr is not None and not lr > 0:
         raise UsageError(f"--lr must be above 0, not {lr}.")
     spec = parse_model(name)
-    report = run(spec, data, output, FitOptions(epochs, lr, batch_size, seed, workers))
+    report = fit_teacher(spec, data, output, FitOptions(epochs, lr, batch_size, seed, workers))
     for score in filter(None, [report.train, report.held_out]):
         _log.info("%s: %.1f %% of %d videos right", score.split, 100 * score.accuracy, score.videos)
     how = f"--teacher {spec.label}@{report.path}"
