@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +30,7 @@ _LABELS = {
     "ccl eval                             newest run, both tasks",
     "ccl eval --retrieval",
     "ccl eval runs/mine/20260101-120000-1a2b3c4d --per-class",
+    "ccl eval --weights raw               beside a moving average: the weights themselves",
     "ccl eval --json > result.json",
 )
 def evaluate(
@@ -38,6 +39,10 @@ def evaluate(
     retrieval: Annotated[bool, typer.Option("--retrieval", help="Test videos find training videos.")] = False,
     data: options.Data = None,
     split: options.Split = "test",
+    weights: Annotated[
+        Literal["ema", "raw"] | None,
+        typer.Option("--weights", help="Of a run with train.ema; default what it published."),
+    ] = None,
     batch_size: options.ClipBatchSize = None,
     precision: options.ForwardPrecision = "fp32",
     workers: options.Workers = None,
@@ -58,6 +63,7 @@ def evaluate(
         tasks={task for task, flag in flags.items() if flag} or set(flags),
         data=data,
         split=split,
+        weights=weights,
         batch_size=batch_size,
         precision=precision,
         workers=workers,

@@ -170,6 +170,15 @@ class Train(_Section):
     max_skipped: PositiveInt = Field(
         10, description="Steps in a row without a finite loss and gradient after which the run stops."
     )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of a moving average of the weights, then published, e.g. 0.9998; 0: none.",
+    )
+    ema_warmup: bool = Field(
+        True, description="Whether that decay rises from 0 with the steps, by timm's formula."
+    )
     channels_last: bool = Field(True, description="channels_last_3d memory format.")
     compile: bool = Field(False, description="torch.compile the student.")
     recompute: bool = Field(

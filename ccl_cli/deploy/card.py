@@ -107,7 +107,7 @@ def card(run: Path | None, *, licence: str = _UNKNOWN, repository: str = "OWNER/
         max_classes=_MAX_CLASSES,
         teachers=_teacher_rows(artefact.recipe.teachers, summary),
         licence=licence,
-        facts=_facts(summary),
+        facts=_facts(artefact, summary),
         recipe_yaml=text,
         fence="`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0)),
     )
@@ -229,11 +229,13 @@ def _weights(text: str, record: Mapping[str, Any]) -> tuple[str, str]:
     return names, ", ".join(licences) or _UNKNOWN
 
 
-def _facts(summary: Mapping[str, Any]) -> list[str]:
-    """How the run was made: its seed, length and device, and versions of packages."""
+def _facts(artefact: Artefact, summary: Mapping[str, Any]) -> list[str]:
+    """Which weights they are, how the run was made (seed, length, device), and versions of packages."""
     keys = ("seed", "steps", "seconds", "device")
     versions = summary.get("versions", {})
-    return [f"{key}: {_text(summary[key])}" for key in keys if key in summary] + [
+    about = {key: artefact.header[key] for key in ("weights", "selection") if key in artefact.header}
+    about |= {key: summary[key] for key in keys if key in summary}
+    return [f"{key}: {_text(value)}" for key, value in about.items()] + [
         f"{_text(name)} {_text(version)}" for name, version in versions.items() if name != "ccl"
     ]
 

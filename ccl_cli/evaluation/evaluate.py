@@ -34,6 +34,7 @@ def evaluate(
     tasks: Collection[str] = TASKS,
     data: str | None = None,
     split: str = "test",
+    weights: str | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
     precision: str = "fp32",
@@ -48,6 +49,7 @@ def evaluate(
         tasks: "recognition", "retrieval" or both.
         data: Another data set than the run's, with the same class names.
         split: "test" or "val".
+        weights: Of a run with a moving average "ema" or "raw"; default what it has published.
         batch_size: Windows per forward pass; default the recipe's.
         workers: Decoding processes; default the recipe's.
         precision: "fp32" or "bf16".
@@ -57,7 +59,7 @@ def evaluate(
     """
     if split not in ("val", "test"):
         raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
-    model = load_student(run)
+    model = load_student(run, weights)
     artefact, recipe = model.artefact, model.artefact.recipe
     manifest = _manifest(model, data, [split, "train"] if "retrieval" in tasks else [split])
     accelerator = set_up(precision)
@@ -72,6 +74,7 @@ def evaluate(
         "recipe": recipe.hash(),
         "data": {"name": manifest.name, "manifest": manifest.hash, "split": split},
         "selection": artefact.header.get("selection", "last"),
+        "weights": artefact.header.get("weights", "raw"),
         "counts": {split: _counts(manifest, split, queries)},
     }
     if "recognition" in tasks:
@@ -81,7 +84,7 @@ def evaluate(
         result["counts"]["train"] = _counts(manifest, "train", gallery)
         result["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
     if is_main() and model.run is not None:
-        _record(model.run, result)
+        _record(model.run, result, "" if model.path == model.run.model else f"-{weights}")
         if model.run.summary.get("finished") is False:
             _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
     return result
@@ -145,10 +148,13 @@ def _counts(manifest: Manifest, split: str, predictions: SplitPredictions) -> di
     }
 
 
-def _record(folder: RunFolder, result: dict[str, Any]) -> None:
-    """Write the figures, beside what was already known of the same model on the same videos."""
+def _record(folder: RunFolder, result: dict[str, Any], suffix: str) -> None:
+    """Write the figures, beside what was already known of the same model on the same videos.
+
+    Those of weights that were not published have a suffix, so that no report takes them for the run's.
+    """
     data = result["data"]
-    name = re.sub(r"[^\w.-]+", "_", f"{data['name']}-{data['split']}")
+    name = re.sub(r"[^\w.-]+", "_", f"{data['name']}-{data['split']}{suffix}")
     path = folder.path / f"eval-{name}.json"
     before = read_json(path)
     if (before.get("data"), before.get("step")) == (data, result["step"]):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.errors import DataError, WeightsError
+from ccl_cli.errors import DataError, UsageError, WeightsError
 from ccl_cli.training.run.artefact import Artefact, load_model
 from ccl_cli.training.run.folder import MANIFEST, RunFolder, locate_model
 
@@ -68,14 +68,23 @@ def gone(what: str, data: str, video: Video) -> DataError:
     )
 
 
-def load_student(run: str | Path | None = None) -> Model:
+def load_student(run: str | Path | None = None, weights: str | None = None) -> Model:
     """The student of a run, a model file, or of the newest run if none is named.
+
+    Args:
+        run: Which.
+        weights: Of a run with a moving average "ema" or "raw"; None: those that it has published.
 
     Raises:
         DataError: there is no such run.
+        UsageError: there are no such weights.
         WeightsError: it has no model, or a damaged one.
     """
     folder, path = locate_model(run)
+    if weights:
+        if folder is None:
+            raise UsageError("A model file holds one set of weights.", "Name the run's folder to choose.")
+        path = folder.model_with(weights)
     return Model(path, load_model(path), folder)
 
 

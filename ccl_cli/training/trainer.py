@@ -31,6 +31,7 @@ from ccl_cli.training.compute.batch_norm import explaining_small_batches
 from ccl_cli.training.compute.device import start_tracker
 from ccl_cli.training.compute.nonfinite import Skipped, TeacherFaults, all_finite
 from ccl_cli.training.distiller import StepOutput, make_distiller
+from ccl_cli.training.ema import averaged
 from ccl_cli.training.metrics_log import Clock, Meter, figures_text, jsonl_writer
 from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, set_lr
 from ccl_cli.training.run import checkpoint
@@ -66,6 +67,7 @@ class Trainer:
         self.bare = make_distiller(recipe, parts, accelerator, standardizers)
         groups = parameter_groups(self.bare, recipe.optim)
         self.distiller, self.optimizer = accelerator.prepare(self.bare, make_optimizer(groups, recipe.optim))
+        self.ema = averaged(self.bare.student, recipe.train)
         self.step, self.seconds_before, self._began = 0, 0.0, time.perf_counter()
         self.steps_per_epoch = batch_sampler(recipe, parts).steps_per_epoch
         self.scheduler = scheduler(self.optimizer, recipe.optim, recipe.train.epochs, self.steps_per_epoch)
@@ -147,6 +149,8 @@ class Trainer:
             if self.recipe.optim.clip_norm:
                 self.accelerator.clip_grad_norm_(self.bare.parameters(), self.recipe.optim.clip_norm)
             self.optimizer.step()
+            if self.ema and not self.accelerator.optimizer_step_was_skipped:
+                self.ema.update(self.bare.student)
             for values in figures:
                 self.meter.add(values, share)
         else:

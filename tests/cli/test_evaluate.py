@@ -45,15 +45,29 @@ def test_both_tasks_unless_one_is_named(ccl, evaluated, flags, tasks):
     assert ccl("eval", *flags).code == 0
     ((run, asked, rest),) = evaluated
     assert (run, asked) == (None, tasks)
-    assert rest == {"data": None, "split": "test", "batch_size": None, "precision": "fp32", "workers": None}
+    assert rest == {
+        "data": None,
+        "split": "test",
+        "weights": None,
+        "batch_size": None,
+        "precision": "fp32",
+        "workers": None,
+    }
 
 
 def test_flags_of_eval(ccl, evaluated):
-    flags = "runs/a/b --data clips --split val --batch-size 3 --precision bf16 --workers 0"
+    flags = "runs/a/b --data clips --split val --weights raw --batch-size 3 --precision bf16 --workers 0"
     ccl("eval", *flags.split())
     ((run, _, rest),) = evaluated
     assert run == Path("runs/a/b")
-    assert rest == {"data": "clips", "split": "val", "batch_size": 3, "precision": "bf16", "workers": 0}
+    assert rest == {
+        "data": "clips",
+        "split": "val",
+        "weights": "raw",
+        "batch_size": 3,
+        "precision": "bf16",
+        "workers": 0,
+    }
 
 
 def test_json_is_one_object_and_nothing_else(ccl, evaluated):

@@ -19,8 +19,9 @@ from ccl_cli.utils.files import write_text
 from ccl_cli.utils.json_text import Shape, fitting
 from ccl_cli.utils.paths import runs_dir
 
-MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
+MODEL, RAW_MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
     "model.safetensors",
+    "model-raw.safetensors",
     "summary.json",
     "metrics.jsonl",
     "recipe.yaml",
@@ -82,6 +83,25 @@ class RunFolder:
     def model(self) -> Path:
         """The published student."""
         return self.path / MODEL
+
+    @property
+    def raw_model(self) -> Path:
+        """The weights that a published moving average follows; there only beside one."""
+        return self.path / RAW_MODEL
+
+    def model_with(self, weights: str) -> Path:
+        """The file that holds these weights: "ema" or "raw".
+
+        Raises:
+            UsageError: the run has no moving average.
+        """
+        averaged = self.raw_model.is_file()
+        if weights == "ema" and not averaged:
+            raise UsageError(
+                f"'{self.path}' has no moving average of its weights.",
+                "Train with one: --set train.ema=0.999.",
+            )
+        return self.raw_model if weights == "raw" and averaged else self.model
 
     @property
     def state(self) -> Path:

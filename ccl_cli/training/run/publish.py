@@ -1,4 +1,7 @@
-"""The end of a run: the student as ``model.safetensors``, and ``summary.json``."""
+"""The end of a run: the student as ``model.safetensors``, and ``summary.json``.
+
+With a moving average that is what is published, and the weights themselves lie beside it.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +35,10 @@ def publish(trainer: Trainer, *, finished: bool) -> None:
     check_finite(trainer)
     states, faults = trainer.video_states.gathered(), trainer.faults.rows()
     if is_main():
-        manifest = trainer.parts.manifest
-        save_model(
-            trainer.run.model,
-            trainer.bare.student,
-            trainer.recipe,
-            manifest.classes,
-            manifest=manifest.hash,
-            data=manifest.name,
-            step=trainer.step,
-            selection="last",
-        )
         trainer.run.update_summary(
-            _summary(trainer, states, faults) | {"finished": finished, "evaluation": {}}
+            {"model": _save_models(trainer)}
+            | _summary(trainer, states, faults)
+            | {"finished": finished, "evaluation": {}}
         )
 
 
@@ -62,6 +56,19 @@ def check_finite(trainer: Trainer) -> None:
             f"The weights are not finite any more at step {trainer.step}.",
             f"Lower optim.lr or use --precision fp32{saved}.",
         )
+
+
+def _save_models(trainer: Trainer) -> dict[str, Any]:
+    """Write the model, and beside a moving average the weights themselves; what the first file holds."""
+    manifest, raw = trainer.parts.manifest, trainer.bare.student
+    record = {"step": trainer.step, "selection": "last", "weights": "ema" if trainer.ema else "raw"}
+    about = record | {"manifest": manifest.hash, "data": manifest.name}
+    published = trainer.ema.student if trainer.ema else raw
+    save_model(trainer.run.model, published, trainer.recipe, manifest.classes, **about)
+    if trainer.ema:
+        about["weights"] = "raw"
+        save_model(trainer.run.raw_model, raw, trainer.recipe, manifest.classes, **about)
+    return record
 
 
 def _summary(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequence[int]]) -> dict[str, Any]:

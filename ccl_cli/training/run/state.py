@@ -11,7 +11,7 @@ from ccl_cli.training.video_states import VideoStates
 if TYPE_CHECKING:
     from ccl_cli.training.trainer import Trainer
 
-_FORMAT = "ccl-state-1"  # counts up whenever an entry is added, renamed or gone
+_FORMAT = "ccl-state-2"  # counts up whenever an entry is added, renamed or gone
 
 
 def state_dict(trainer: Trainer) -> dict[str, Any]:
@@ -24,6 +24,7 @@ def state_dict(trainer: Trainer) -> dict[str, Any]:
         "manifest": trainer.parts.manifest.hash,
         "seconds": trainer.seconds,
         "distiller": trainer.bare.state_dict(),
+        "ema": trainer.ema.state_dict() if trainer.ema else None,
         "optimizer": trainer.optimizer.state_dict(),  # the learning rate is a function of the step
         "scaler": scaler.state_dict() if scaler else None,
         "cached": {name: rows.cached.folder.name for name, rows in trainer.cached.items()},
@@ -55,6 +56,8 @@ def load_state_dict(trainer: Trainer, state: dict[str, Any]) -> None:
     _use_caches_of(trainer, state["cached"])
     trainer.step, trainer.seconds_before = state["step"], state["seconds"]
     trainer.bare.load_state_dict(state["distiller"])
+    if trainer.ema:
+        trainer.ema.load_state_dict(state["ema"])
     trainer.optimizer.load_state_dict(state["optimizer"])
     if trainer.accelerator.scaler and state["scaler"]:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,87 @@
+"""The moving average of the weights: what it follows, what is published, and what a resumed run goes on with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ccl_cli.config.recipe import Train
+from ccl_cli.deploy.card import card
+from ccl_cli.errors import UsageError
+from ccl_cli.evaluation.evaluate import evaluate
+from ccl_cli.training import trainer
+from ccl_cli.training.build import make_student
+from ccl_cli.training.ema import averaged
+from ccl_cli.training.run.artefact import load_model
+from ccl_cli.training.train import train
+from tests.training.runs import lines, recipe
+
+PUBLISHED, RAW = "model.safetensors", "model-raw.safetensors"
+
+
+def test_weights_and_batch_statistics_are_averaged_and_counters_copied():
+    student = make_student("r2plus1d_tiny", 2)
+    average = averaged(student, Train(ema=0.9, ema_warmup=False))
+    expected = {}
+    for value in (1.0, 2.0, 3.0):
+        for tensor in student.state_dict().values():
+            tensor.fill_(value)
+        average.update(student)
+        for name, tensor in student.state_dict().items():
+            follows = name in expected and tensor.is_floating_point()
+            expected[name] = 0.9 * expected[name] + 0.1 * tensor if follows else tensor.clone()
+    for name, tensor in average.student.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])
+    assert averaged(student, Train()) is None
+
+
+@pytest.mark.parametrize("more", [{}, {"recompute": True}], ids=str)
+def test_the_average_is_published_and_resumed_and_changes_no_step(clips_folder, tmp_path, more):
+    ema = {"ema": 0.9, **more}
+    plain = train(recipe(clips_folder, train=more), output=tmp_path / "plain")
+    once = train(recipe(clips_folder, train=ema), output=tmp_path / "once")
+    parts = train(recipe(clips_folder, train={"max_steps": 4, **ema}), output=tmp_path / "parts")
+    train(recipe(clips_folder, train=ema), resume=parts)
+    assert lines(plain) == lines(once) == lines(parts)
+    for name in (PUBLISHED, RAW):
+        assert (once / name).read_bytes() == (parts / name).read_bytes()
+    average, raw, untouched = (load_file(file) for file in (once / PUBLISHED, once / RAW, plain / PUBLISHED))
+    assert all(torch.equal(value, untouched[name]) for name, value in raw.items())
+    assert any(not torch.equal(value, average[name]) for name, value in raw.items())
+    assert not (plain / RAW).exists()
+
+
+def test_a_step_that_is_skipped_does_not_move_the_average(clips_folder, tmp_path, monkeypatch):
+    real, answers = trainer.all_finite, iter([True, False, True])
+    monkeypatch.setattr(trainer, "all_finite", lambda *given: real(*given) and next(answers))
+    runs = [
+        train(recipe(clips_folder, train={"ema": 0.5, "max_steps": limit}), output=tmp_path / str(limit))
+        for limit in (2, 1)
+    ]
+    skipped, before = (load_file(run / PUBLISHED) for run in runs)
+    assert all(torch.equal(value, before[name]) for name, value in skipped.items())
+
+
+def test_whoever_reads_the_model_learns_which_weights_it_holds(clips_folder, tmp_path):
+    run = train(recipe(clips_folder, train={"ema": 0.9}), output=tmp_path / "run")
+    assert [load_model(run / name).header["weights"] for name in (PUBLISHED, RAW)] == ["ema", "raw"]
+    results = {weights: evaluate(run, weights=weights) for weights in (None, "ema", "raw")}
+    assert {key: result["weights"] for key, result in results.items()} == {
+        None: "ema",
+        "ema": "ema",
+        "raw": "raw",
+    }
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["model"] == {"step": 10, "selection": "last", "weights": "ema"}
+    assert summary["evaluation"].keys() == {"set-test", "set-test-raw"}
+    assert json.loads((run / "eval-set-test.json").read_text())["weights"] == "ema"
+    assert "weights: ema, selection: last" in card(run)[1]
+    with pytest.raises(UsageError, match="holds one set of weights"):
+        evaluate(run / PUBLISHED, weights="raw")
+    plain = train(recipe(clips_folder, train={"max_steps": 1}), output=tmp_path / "plain")
+    with pytest.raises(UsageError, match="no moving average"):
+        evaluate(plain, weights="ema")
+    assert evaluate(plain, weights="raw", tasks=["recognition"])["weights"] == "raw"
