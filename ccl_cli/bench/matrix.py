@@ -245,3 +245,8 @@ def check(recipe: Recipe) -> None:
     cells = [*tune_cells(recipe, hold_out=True), *final_cells(recipe, {})]
     for cell in {(cell.method, cell.setup): cell for cell in cells}.values():
         check_recipe(cell.recipe)
+        if cell.recipe.labels_per_class == 0:
+            raise RecipeError(
+                f"A benchmark compares accuracies, and the row '{cell.method}' trains without labels.",
+                "Set labels_per_class above 0, or train it with `ccl train`.",
+            )

@@ -185,9 +185,16 @@ def _data_of(cell: Cell) -> _Data:
 
 
 def _data_hashes(cells: Sequence[Cell]) -> dict[_Data, str]:
-    """The hash of each data set that the cells train on, which is listed once."""
+    """The hash of each data set that the cells train on, which is listed once.
+
+    Raises:
+        DataError: one has no labels to evaluate with.
+    """
     recipes = {_data_of(cell): cell.recipe for cell in cells}
-    return {key: training_data(recipe).hash for key, recipe in recipes.items()}
+    manifests = {key: training_data(recipe) for key, recipe in recipes.items()}
+    for manifest in manifests.values():
+        manifest.labelled()
+    return {key: manifest.hash for key, manifest in manifests.items()}
 
 
 def modules_of(cells: Sequence[Cell]) -> list[str]:

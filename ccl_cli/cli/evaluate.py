@@ -21,6 +21,9 @@ _LABELS = {
     "r5": "R@5",
     "r10": "R@10",
     "map": "mAP",
+    "knn": "kNN",
+    "linear": "linear",
+    "chance": "chance",
 }
 
 
@@ -29,6 +32,7 @@ _LABELS = {
     "eval",
     "ccl eval                             newest run, both tasks",
     "ccl eval --retrieval",
+    "ccl eval --probe --data folder:other_videos",
     "ccl eval runs/mine/20260101-120000-1a2b3c4d --per-class",
     "ccl eval --weights raw               beside a moving average: the weights themselves",
     "ccl eval --json > result.json",
@@ -37,6 +41,10 @@ def evaluate(
     run: options.Run = None,
     recognition: Annotated[bool, typer.Option("--recognition", help="Class accuracy.")] = False,
     retrieval: Annotated[bool, typer.Option("--retrieval", help="Test videos find training videos.")] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="kNN and linear accuracy of its features, fitted on training videos."),
+    ] = False,
     data: options.Data = None,
     split: options.Split = "test",
     weights: Annotated[
@@ -50,17 +58,17 @@ def evaluate(
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Evaluate a trained student: recognition and retrieval, in percent.
+    """Evaluate a trained student: recognition, retrieval and probes, in percent.
 
-    Both tasks unless one is named. Videos that cannot be read count as errors.
+    Recognition and retrieval unless a task is named. Videos that cannot be read count as errors.
     """
     start_processes(num_processes)
     from ccl_cli.evaluation.evaluate import evaluate as run_evaluation
 
-    flags = {"recognition": recognition, "retrieval": retrieval}
+    flags = {"recognition": recognition, "retrieval": retrieval, "probe": probe}
     result = run_evaluation(
         run,
-        tasks={task for task, flag in flags.items() if flag} or set(flags),
+        tasks={task for task, flag in flags.items() if flag} or None,
         data=data,
         split=split,
         weights=weights,
@@ -72,7 +80,7 @@ def evaluate(
 
 
 def _print(result: Mapping[str, Any], per_class: bool) -> None:
-    for task in ("recognition", "retrieval"):
+    for task in ("recognition", "retrieval", "probe"):
         figures = result.get(task, {})
         rows = [(label, f"{figures[key]:.2f}") for key, label in _LABELS.items() if key in figures]
         if rows:

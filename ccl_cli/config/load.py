@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ccl_cli import registry
 from ccl_cli.config import yaml_text
 from ccl_cli.config.recipe import Recipe, methods_section
 from ccl_cli.config.spec import parse_data, parse_model
-from ccl_cli.errors import CclError, RecipeError, Several, UsageError
+from ccl_cli.errors import CclError, PluginError, RecipeError, Several, UsageError
 from ccl_cli.utils.sentences import Keys, bundled, invalid
 
 
@@ -73,15 +74,41 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         PluginError: an unknown plugin, or a method that cannot be imported.
-        RecipeError: a bad option. Several when more than one thing is wrong.
+        RecipeError: a bad option, or a method that needs labels and gets none. Several when more than one
+            thing is wrong.
     """
     plugins = [(registry.TEACHERS, parse_model(text).label) for text in recipe.teachers]
     plugins += [(registry.STUDENTS, parse_model(recipe.student).label)]
     plugins += [(registry.DATASETS, parse_data(recipe.data).kind)] if recipe.data else []
     checks: list[Callable[[], object]] = [partial(registry.find, group, name) for group, name in plugins]
     checks += [partial(_check_method, name, options) for name, options in recipe.method.items()]
+    checks += [partial(refuse_without_labels, recipe)] if recipe.labels_per_class == 0 else []
     if errors := list(_failures(checks)):
         raise bundled(errors)
+
+
+def needs_labels(name: str) -> bool:
+    """Whether a method trains on labelled videos only."""
+    return bool(registry.load(registry.find(registry.METHODS, name)).needs_labels)
+
+
+def refuse_without_labels(recipe: Recipe) -> None:
+    """Stop where no training video has a label and one of the methods needs them.
+
+    Raises:
+        RecipeError: names the methods that need none.
+    """
+    needy = [name for name in recipe.method if needs_labels(name)]
+    if not needy:
+        return
+    able = []
+    for name in registry.names(registry.METHODS):
+        with suppress(PluginError):  # a broken package of somebody else's
+            able += [] if needs_labels(name) else [name]
+    raise RecipeError(
+        f"{' and '.join(needy)} cannot train without labels.",
+        f"These methods need none: {', '.join(able)}.",
+    )
 
 
 def method_options(method: Any, name: str, given: Mapping[str, Any]) -> BaseModel:

@@ -296,6 +296,14 @@ class Recipe(_Section):
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Share of the training split set aside as the val split."
     )
+    labels_per_class: NonNegativeInt | None = Field(
+        None,
+        description="Train with the labels of so many videos of each class, the others count as unlabelled; "
+        "0: without any; default: with all.",
+    )
+    labels_seed: NonNegativeInt = Field(
+        0, description="Which videos keep their labels; of one seed, the fewer are among the more."
+    )
     clip: Clip = Clip()
     optim: Optim = Optim()
     train: Train = Train()

@@ -23,6 +23,7 @@ from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path
 
 SPLITS = ("train", "val", "test")
+UNLABELLED = -1
 _FORMAT = "ccl-manifest-1"
 _READERS = 16
 _GROUPED = re.compile(r"(.*_g\d+)_c\d+")  # UCF101: clips of one group were cut from one video
@@ -37,7 +38,7 @@ class Video:
     Attributes:
         id: Unique within the data set: posix path without suffix, relative to the set's root.
         path: Absolute path of the file, which may be absent, or its place in a shard.
-        label: Index into the manifest's classes.
+        label: Index into the manifest's classes; None: unlabelled.
         split: "train", "val" or "test".
         start: Seconds from the start of the file where the stretch begins; None: the file's start.
         end: Seconds where it ends; None: the file's end.
@@ -45,21 +46,26 @@ class Video:
 
     id: str
     path: Location
-    label: int
+    label: int | None
     split: str
     start: float | None = None
     end: float | None = None
 
+    @property
+    def target(self) -> int:
+        """The label as tensors hold it: :data:`UNLABELLED` where there is none."""
+        return UNLABELLED if self.label is None else self.label
+
 
 @dataclass(frozen=True)
 class Manifest:
-    """A labelled, split list of videos.
+    """A split list of videos, with labels or without.
 
     File sizes are read once, when first needed: :attr:`hash` and :meth:`missing` describe that moment.
 
     Attributes:
         name: Shown in tables, for example ``ucf51-split1``.
-        classes: Class names; a video's label is an index into them.
+        classes: Class names; a video's label is an index into them. Without any, no video has a label.
         videos: All rows, in the source's order.
     """
 
@@ -103,11 +109,44 @@ class Manifest:
     def labels_hash(self) -> str:
         """As :attr:`files_hash`, over the names of the videos' classes too."""
         digest = hashlib.sha256(self.files_hash.encode())
-        digest.update(json.dumps([self.classes[video.label] for video in self.learnt_from]).encode())
+        digest.update(json.dumps([self.class_name(video) for video in self.learnt_from]).encode())
         return digest.hexdigest()[:16]
 
+    def class_name(self, video: Video) -> str:
+        """The name of a video's class; "" where it has no label."""
+        return "" if video.label is None else self.classes[video.label]
+
+    def labelled(self) -> Manifest:
+        """The videos that have a label.
+
+        Raises:
+            DataError: none has.
+        """
+        videos = tuple(video for video in self.videos if video.label is not None)
+        if not videos:
+            raise DataError(f"The videos of '{self.name}' have no labels.", "Name a data set that has them.")
+        return self if len(videos) == len(self.videos) else replace(self, videos=videos)
+
+    def keep_labels(self, per_class: int, seed: int = 0) -> Manifest:
+        """Take the labels off all training videos but so many of each class.
+
+        Chosen by a hash of their ids: the same ones on every machine, and those of a smaller number are among
+        those of a larger one.
+        """
+        kept: Counter[int] = Counter()
+        labels: dict[str, int] = {}
+        for video in sorted(self.split("train"), key=lambda video: _place(seed, video.id)):
+            if video.label is not None and kept[video.label] < per_class:
+                kept[video.label] += 1
+                labels[video.id] = video.label
+        videos = (
+            replace(video, label=labels.get(video.id)) if video.split == "train" else video
+            for video in self.videos
+        )
+        return replace(self, videos=tuple(videos))
+
     def counts(self) -> dict[str, dict[str, int]]:
-        """Videos per split and class name; every split and every class appears, if only with 0."""
+        """Labelled videos per split and class name; each split and class appears, if only with 0."""
         counter = Counter((video.split, video.label) for video in self.videos)
         return {
             split: {name: counter[split, label] for label, name in enumerate(self.classes)}
@@ -120,7 +159,7 @@ class Manifest:
         return [video for video, size in rows if size is None and video.split == split]
 
     def hold_out(self, share: float, seed: int = 0) -> Manifest:
-        """Set a share of each class's training videos aside as the val split.
+        """Set a share of each class's training videos, and of the unlabelled ones, aside as the val split.
 
         What belongs together stays together: stretches of one file, and videos of one group where ids tell
         (``v_Biking_g07_c03``). The same share and seed set the same videos aside.
@@ -130,7 +169,7 @@ class Manifest:
         """
         if self.split("val"):
             raise DataError(f"The data set '{self.name}' has a val split already.", "Leave holdout at 0.")
-        by_class: defaultdict[int, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        by_class: defaultdict[int | None, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for video in self.split("train"):
             by_class[video.label][_group(video)].append(video.id)
         chosen = (_share_of(list(groups.values()), share, seed) for groups in by_class.values())
@@ -154,8 +193,8 @@ class Manifest:
                     f"The data set '{self.name}' has no videos in its {name} split.",
                     "`ccl data check` counts its splits; of a folder, ?test=0.25 holds some videos out.",
                 )
-        trained = {video.label for video in self.split("train")}
-        unseen = sorted({video.label for video in self.split("test")} - trained) if trained else []
+        trained, tested = ({video.label for video in self.split(name)} for name in ("train", "test"))
+        unseen = sorted(label for label in tested - trained if label is not None) if trained - {None} else []
         if unseen:
             names = ", ".join(self.classes[label] for label in unseen[:5])
             _log.warning("%d classes of the test split have no training video: %s", len(unseen), names)
@@ -220,7 +259,7 @@ class Manifest:
             raise DataError(f"The data set '{self.name}' lists '{repeated[0]}' more than once.")
         classes = len(self.classes)
         for video in self.videos:
-            if not 0 <= video.label < classes:
+            if video.label is not None and not 0 <= video.label < classes:
                 raise DataError(f"'{video.id}' has label {video.label}, but there are {classes} classes.")
             if video.split not in SPLITS:
                 known = ", ".join(SPLITS)
@@ -259,10 +298,15 @@ def _group(video: Video) -> str:
     return numbered[1] if numbered else str(video.path)
 
 
+def _place(seed: int, name: str) -> bytes:
+    """Where a name stands in an order that is random, and the same everywhere."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
 def _share_of(groups: list[list[str]], share: float, seed: int) -> list[str]:
     """Ids of whole groups, about that share of all; never all of them, and never none of several."""
     # Ordered by a hash: the choice depends neither on the source's order nor on where the files lie.
-    groups = sorted(groups, key=lambda ids: hashlib.sha256(f"{seed}:{min(ids)}".encode()).digest())
+    groups = sorted(groups, key=lambda ids: _place(seed, min(ids)))
     wanted = share * sum(map(len, groups))
     chosen: list[str] = []
     for ids in groups[:-1]:
@@ -301,7 +345,7 @@ def fault(video: Video, classes: int) -> str | None:
         return "the id must be a text"
     if not isinstance(video.split, str):
         return "the split must be a text"
-    if type(video.label) is not int or not 0 <= video.label < classes:
+    if video.label is not None and (type(video.label) is not int or not 0 <= video.label < classes):
         return f"the label {video.label!r} is not one of the {classes} classes"
     for name, at in ("start", video.start), ("end", video.end):
         if at is not None and (type(at) not in (int, float) or not 0 <= at < math.inf):

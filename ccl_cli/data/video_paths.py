@@ -49,10 +49,10 @@ def list_videos(paths: str | Path | Sequence[str | Path]) -> Raw:
     ids = unique_ids([below for _, below in by_path.values()])
     counts = Counter(ids)
     named_ids = zip(by_path.values(), ids, strict=True)
-    return Raw(
-        tuple(Video(key if counts[key] == 1 else str(path), path, 0, "test") for (path, _), key in named_ids),
-        closed,
+    videos = (
+        Video(key if counts[key] == 1 else str(path), path, None, "test") for (path, _), key in named_ids
     )
+    return Raw(tuple(videos), closed)
 
 
 def _of(named: Path, closed: dict[str, str]) -> Iterator[tuple[Path, str]]:

@@ -140,7 +140,7 @@ def _card_data(artefact: Artefact, measured: Sequence[Result], licence: str) -> 
     return ModelCardData(
         license=licence,
         library_name="ccl",
-        pipeline_tag="video-classification",
+        pipeline_tag="video-classification" if artefact.classes else "feature-extraction",
         tags=_TAGS,
         model_name=artefact.recipe.name if measured else None,
         eval_results=[

@@ -88,7 +88,7 @@ def export_model(
         What ``export.json`` holds: the preprocessing, the comparison, sizes and times.
 
     Raises:
-        UsageError: the folder is not empty, or int8 is wanted without ONNX.
+        UsageError: the folder is not empty, int8 is wanted without ONNX, or the student has no classes.
         PluginError: the student cannot be exported.
         EnvironmentError_: a package is absent, or a file does not compute what torch does; nothing is left.
     """
@@ -98,6 +98,7 @@ def export_model(
         need_onnx()
     refuse_used(output)
     model = load_student(run)
+    model.need_classes()
     artefact = model.artefact
     examples = find_examples(model, clips)
     with atomic_folder(output) as folder:

@@ -127,8 +127,12 @@ def predict(model: Model, videos: Raw, *, top: int = 5, **settings: Any) -> Gene
 
     Yields:
         One for each video, in their order.
+
+    Raises:
+        UsageError: the student was trained without labels.
     """
     settings = {"title": "predict"} | settings
+    model.need_classes()
     classes = model.artefact.classes
     with closing(in_order(predict_files(model, videos.videos, **settings))) as predictions:
         for each, name in zip(predictions, videos.names, strict=True):

@@ -184,7 +184,7 @@ def _measure_one(
     with registry.blaming(registry.find(registry.TEACHERS, parse_model(spec).label)):
         scores = classify_videos(teacher, [video for _, video in chosen], set_up("fp32"), clip=Clip())
     samples = [
-        Sample(video.id, manifest.classes[video.label], verdict, _top(teacher.classes or (), row))
+        Sample(video.id, manifest.class_name(video), verdict, _top(teacher.classes or (), row))
         for (verdict, video), row in zip(chosen, scores, strict=True)
     ]
     return Correspondence(figures, tuple(samples))
@@ -203,7 +203,7 @@ def _sample(
     firsts: dict[str, Video] = {}
     for video, has_embedding in zip(videos, present.tolist(), strict=True):
         if has_embedding:
-            firsts.setdefault(classes[video.label], video)
+            firsts.setdefault(classes[video.target], video)
     return [
         (verdict, firsts[names[(2 * place + 1) * len(names) // (2 * count)]])
         for verdict, names in verdicts.items()

@@ -1,4 +1,4 @@
-"""Recognition and retrieval of a published student: sliding windows, one score and one feature per video."""
+"""Recognition, retrieval and probes of a published student: sliding windows, one feature per video."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ccl_cli.training.run.folder import RunFolder, read_json
 from ccl_cli.utils.distributed import is_main
 from ccl_cli.utils.files import write_text
 
-TASKS = ("recognition", "retrieval")
+TASKS = ("recognition", "retrieval", "probe")
 _log = logging.getLogger("ccl")
 
 
 def evaluate(
     run: str | Path | None = None,
     *,
-    tasks: Collection[str] = TASKS,
+    tasks: Collection[str] | None = None,
     data: str | None = None,
     split: str = "test",
     weights: str | None = None,
@@ -41,13 +41,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a run's student, or a ``model.safetensors`` alone.
 
-    Recognition scores the videos of ``split``; retrieval asks with them and searches the training split. A
-    video that is missing or cannot be read counts as an error.
+    Recognition scores the videos of ``split``; retrieval asks with them and searches the training split; the
+    probe fits nearest neighbours and a logistic regression to the training split's features and judges them
+    on ``split``. A video that is missing or cannot be read is an error; one without a label is left out.
 
     Args:
         run: A run folder, a model file, or None for the newest run.
-        tasks: "recognition", "retrieval" or both.
-        data: Another data set than the run's, with the same class names.
+        tasks: Of :data:`TASKS`; default recognition and retrieval, of a student without classes retrieval.
+        data: Another data set than the run's; for recognition, with the same class names.
         split: "test" or "val".
         weights: Of a run with a moving average "ema" or "raw"; default what it has published.
         batch_size: Windows per forward pass; default the recipe's.
@@ -56,12 +57,22 @@ def evaluate(
 
     Returns:
         Figures in percent and counts, also written to the run's folder.
+
+    Raises:
+        UsageError: recognition of a student that was trained without labels.
+        DataError: the data set has no labels, or lacks a split.
     """
     if split not in ("val", "test"):
         raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
     model = load_student(run, weights)
     artefact, recipe = model.artefact, model.artefact.recipe
-    manifest = _manifest(model, data, [split, "train"] if "retrieval" in tasks else [split])
+    if tasks is None:
+        tasks = ("recognition", "retrieval") if artefact.classes else ("retrieval",)
+    if "recognition" in tasks:
+        model.need_classes()
+    with_train = "retrieval" in tasks or "probe" in tasks
+    listed = _manifest(model, data, [split, "train"] if with_train else [split], tasks)
+    manifest = listed.labelled()
     accelerator = set_up(precision)
     settings = {
         "batch_size": batch_size or recipe.eval.batch_size,
@@ -72,17 +83,22 @@ def evaluate(
         "model": str(model.path),
         "step": artefact.header.get("step"),
         "recipe": recipe.hash(),
-        "data": {"name": manifest.name, "manifest": manifest.hash, "split": split},
+        "data": {"name": manifest.name, "manifest": listed.hash, "split": split},
         "selection": artefact.header.get("selection", "last"),
         "weights": artefact.header.get("weights", "raw"),
         "counts": {split: _counts(manifest, split, queries)},
     }
     if "recognition" in tasks:
         result["recognition"] = recognition(queries.scores, queries.labels, artefact.classes)
-    if "retrieval" in tasks:
+    if with_train:
         gallery = _predict_split(artefact, manifest, "train", accelerator, **settings)
         result["counts"]["train"] = _counts(manifest, "train", gallery)
+    if "retrieval" in tasks:
         result["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
+    if "probe" in tasks and is_main():
+        from ccl_cli.evaluation.student_probe import probe_student  # scikit-learn takes a second to import
+
+        result["probe"] = probe_student(manifest, split, gallery, queries)
     if is_main() and model.run is not None:
         _record(model.run, result, "" if model.path == model.run.model else f"-{weights}")
         if model.run.summary.get("finished") is False:
@@ -108,14 +124,16 @@ def _predict_split(
     return predictions
 
 
-def _manifest(model: Model, data: str | None, need: Collection[str]) -> Manifest:
+def _manifest(model: Model, data: str | None, need: Collection[str], tasks: Collection[str]) -> Manifest:
     artefact = model.artefact
     if data is None and model.run is not None and (own := model.manifest):
         return own
     text = data or artefact.recipe.data
     if text is None:
         raise UsageError("The model does not say which data to use.", "Name it with --data.")
-    manifest = _with_classes_of(artefact, load_data(text, need))
+    manifest = load_data(text, need)
+    if "recognition" in tasks or set(manifest.classes) <= set(artefact.classes):
+        manifest = _with_classes_of(artefact, manifest)
     if data is None and manifest.hash != artefact.header.get("manifest"):
         _log.warning("The data set is not as it was when the model was trained on it.")
     return manifest
@@ -127,10 +145,11 @@ def _with_classes_of(artefact: Artefact, manifest: Manifest) -> Manifest:
     if unknown:
         raise DataError(
             f"The model does not know {len(unknown)} class(es) of '{manifest.name}', such as '{unknown[0]}'.",
-            f"It was trained on {len(artefact.classes)} classes: {', '.join(artefact.classes[:5])}, ...",
+            f"It was trained on {len(artefact.classes)} classes: {', '.join(artefact.classes[:5])}, ... "
+            "--retrieval and --probe judge its features on others.",
         )
     place = {name: label for label, name in enumerate(artefact.classes)}
-    videos = tuple(replace(v, label=place[manifest.classes[v.label]]) for v in manifest.videos)
+    videos = tuple(replace(video, label=place.get(manifest.class_name(video))) for video in manifest.videos)
     return Manifest(manifest.name, artefact.classes, videos)
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ccl_cli.config.spec import parse_model
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import DataError, UsageError, WeightsError
 from ccl_cli.training.run.artefact import Artefact, load_model
@@ -38,6 +39,19 @@ class Model:
         """The list of videos that lies beside the file; None without one."""
         path = self.path.with_name(MANIFEST)
         return Manifest.load(path) if path.is_file() else None
+
+    def need_classes(self) -> None:
+        """Refuse a student that was trained without labels.
+
+        Raises:
+            UsageError: it has no classes.
+        """
+        if not self.artefact.classes:
+            raise UsageError(
+                f"'{self.path}' was trained without labels: it makes features, and knows no classes.",
+                f"Fine-tune it with `ccl train --student {parse_model(self.artefact.recipe.student).label}"
+                f"@{self.path} --data SOURCE`; `ccl embed`, and `ccl eval --retrieval`, take it as it is.",
+            )
 
     def metadata(self) -> dict[str, Any]:
         """What identifies it, as plain values."""

@@ -61,7 +61,7 @@ def cached_predictions(folder: Path, split: str) -> RunPredictions:
         WeightsError: the run has no model, or a damaged one.
     """
     run = RunFolder(folder)
-    manifest = run_manifest(folder)
+    manifest = run_manifest(folder).labelled()
     videos = manifest.split(split)
     if not videos:
         raise DataError(

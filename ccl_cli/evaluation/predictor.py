@@ -121,7 +121,7 @@ def predict_split(
     scores, features = (total(each.to(accelerator.device)).cpu() for each in (scores, features))
     for of_process in gather_objects(unreadable):
         unreadable |= of_process
-    labels = torch.tensor([video.label for video in videos], dtype=torch.long)
+    labels = torch.tensor([video.target for video in videos], dtype=torch.long)
     return SplitPredictions(scores, features, labels, unreadable)
 
 

@@ -94,8 +94,9 @@ def split_videos(manifest: Manifest, split: str | None) -> ProbeSplits:
     """The training split, and the videos to test on.
 
     Raises:
-        DataError: one class, or no video to test on.
+        DataError: no labels, one class, or no video to test on.
     """
+    manifest = manifest.labelled()
     if len(manifest.classes) < 2:
         raise DataError(f"The data set '{manifest.name}' has one class: there is nothing to tell apart.")
     train = manifest.split("train")
@@ -287,7 +288,7 @@ def _labelled(
     embeddings = (embedded[name].value.numpy() for name in group)
     pairs = [center_and_normalize(each[:border][in_train], each[border:][in_test]) for each in embeddings]
     train, test = (np.concatenate(each, axis=1) for each in zip(*pairs, strict=True))
-    labels = np.array([video.label for video in (*splits.train, *splits.test)])
+    labels = np.array([video.target for video in (*splits.train, *splits.test)])
     return (
         LabelledEmbeddings(train, labels[:border][in_train]),
         LabelledEmbeddings(test, labels[border:][in_test]),

@@ -31,8 +31,8 @@ class Setting:
 
     Attributes:
         student_dim: Width D of the student's feature.
-        num_classes: K.
-        labels: [N] int64, the class of each training row.
+        num_classes: K; 0 where no training row has a label.
+        labels: [N] int64, the class of each training row; -1 for a row without a label.
         teachers: In the order in which they were named.
         epochs: Passes over the training split.
     """
@@ -85,6 +85,8 @@ class Method(nn.Module):
         paper: Where the method was published, for lists.
         tuned: The option that scales what it adds to the student's cross-entropy.
         uses_teachers: Whether it looks at embeddings; if no method of a run does, teachers are not built.
+        needs_labels: Whether it looks at labels; if a method of a run does, unlabelled videos are left out of
+            the training. One that does not gets rows whose label is -1.
         uses_stages: Whether it also wants what the teachers' inner stages say.
         ce_weight: Factor that its objective puts on the student's cross-entropy, beside the recipe's own.
         lr_scale: Factor on the learning rate of its layers.
@@ -94,6 +96,7 @@ class Method(nn.Module):
     paper: ClassVar[str] = ""
     tuned: ClassVar[str] = "weight"
     uses_teachers: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
     uses_stages: bool = False
     ce_weight: float = 1.0
     lr_scale: float = 1.0

@@ -101,6 +101,7 @@ class CCKD(Method):
 
     Options = CCKDOptions
     paper = "Peng et al., ICCV 2019"
+    needs_labels = False
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
         """Of ``neighbour``: the map of the student's feature to the teacher's width."""

@@ -44,6 +44,7 @@ class CMC(Method):
 
     Options = CMCOptions
     paper = "Tian et al., ECCV 2020"
+    needs_labels = False
 
     def __init__(self, options: CMCOptions, setting: Setting) -> None:
         super().__init__(options, setting)

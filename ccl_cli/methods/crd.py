@@ -38,6 +38,7 @@ class CRD(Method):
 
     Options = CRDOptions
     paper = "Tian et al., ICLR 2020"
+    needs_labels = False
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
         """Projections and banks."""

@@ -78,6 +78,7 @@ class FitNet(Method):
 
     Options = FitNetOptions
     paper = "Romero et al., ICLR 2015"
+    needs_labels = False
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
         """The regressor: ``(feature [B, D], present [B])`` to [B, D_m]."""

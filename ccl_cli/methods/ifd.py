@@ -113,6 +113,7 @@ class IFD(Method):
 
     Options = IFDOptions
     paper = "Passalis et al., CVPR 2020"
+    needs_labels = False
 
     def __init__(self, options: IFDOptions, setting: Setting) -> None:
         super().__init__(options, setting)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ccl_cli.data.manifest import UNLABELLED
+
 # Stands for minus infinity in a score: its exponential is exactly zero, but it stays finite where a gradient
 # multiplies it by zero.
 _EXCLUDED = -1e30
@@ -103,8 +105,8 @@ def jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of [B, K] logits with [B] labels, per row: [B]."""
-    return F.cross_entropy(full_precision(logits), labels, reduction="none")
+    """Cross-entropy of [B, K] logits with [B] labels, per row: [B]; 0 where the label is -1."""
+    return F.cross_entropy(full_precision(logits), labels, reduction="none", ignore_index=UNLABELLED)
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from ccl_cli.data.manifest import UNLABELLED
 from ccl_cli.methods import MethodOptions
 from ccl_cli.methods.draws import SharedDraws, uniform_rows
 from ccl_cli.methods.losses import info_nce, unit_rows
@@ -124,7 +125,7 @@ class Sampler(nn.Module):
     """Draws each anchor's positive and negatives, the same whatever the number of processes.
 
     Args:
-        labels: [N] int64, the class of each training row.
+        labels: [N] int64, the class of each training row, -1 without one.
         count: Negatives per anchor, K; fewer where there are fewer candidates.
         negatives: Candidates: videos of other classes, all other videos, or all videos, the anchor's own
             included.
@@ -136,7 +137,9 @@ class Sampler(nn.Module):
     def __init__(self, labels: Tensor, count: int, negatives: Negatives, positive: Positive = "own") -> None:
         super().__init__()
         self.count, self.negatives, self.positive = min(count, len(labels)), negatives, positive
-        self.register_buffer("labels", labels, persistent=False)
+        # A video without a label is the only one of its class.
+        alone = UNLABELLED - torch.arange(len(labels))
+        self.register_buffer("labels", torch.where(labels == UNLABELLED, alone, labels), persistent=False)
         self.random = SharedDraws()
 
     @torch.no_grad()

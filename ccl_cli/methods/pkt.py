@@ -73,6 +73,7 @@ class PKT(Method):
 
     Options = PKTOptions
     paper = "Passalis and Tefas, ECCV 2018"
+    needs_labels = False
 
     def batches(self, dtype: torch.dtype, teachers: Mapping[str, Embedding]) -> Iterator[TeacherBatch]:
         """Each teacher, or all as one."""

@@ -71,6 +71,7 @@ class QueueKL(Method):
 
     Options = QueueKLOptions
     paper = "lightly-train, 2026"
+    needs_labels = False
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
         """The map of the student's feature, and the queue."""

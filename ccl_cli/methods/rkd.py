@@ -114,6 +114,7 @@ class RKD(Method):
 
     Options = RKDOptions
     paper = "Park et al., CVPR 2019"
+    needs_labels = False
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
         """``distance`` and ``angle``, those that have a share."""

@@ -90,6 +90,7 @@ class UNIC(Method):
 
     Options = UNICOptions
     paper = "Sariyildiz et al., ECCV 2024"
+    needs_labels = False
 
     rows_done: Tensor
 

@@ -14,13 +14,21 @@ class StudentOutput(NamedTuple):
 
     Shapes:
         feature: [B, D] pooled penultimate feature x_v, not normalised.
-        logits: [B, K] class scores z_v.
+        logits: [B, K] class scores z_v; [B, 0] of a student that was trained without labels.
         stages: outputs of the residual stages, each [B, C, T, H, W], first to last.
     """
 
     feature: Tensor
     logits: Tensor
     stages: tuple[Tensor, ...] = ()
+
+
+class NoClassifier(nn.Module):
+    """Stands for the classifier where there are no classes."""
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Scores of no class: [B, D] to [B, 0]."""
+        return feature[:, :0]
 
 
 class Student(nn.Module):
@@ -61,7 +69,7 @@ class Student(nn.Module):
         self.num_classes = num_classes
         self.pool = nn.AdaptiveAvgPool3d(1) if pool is None else pool
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(feature_dim, num_classes)
+        self.classifier: nn.Module = nn.Linear(feature_dim, num_classes)
 
     def forward(self, video: Tensor) -> StudentOutput:
         """Run the network.
@@ -79,6 +87,10 @@ class Student(nn.Module):
             video = block(video)
             stages.append(video)
         return self.pool(video).flatten(1), tuple(stages[1:])
+
+    def drop_classifier(self) -> None:
+        """Become a network of features alone, for training without labels."""
+        self.num_classes, self.classifier = 0, NoClassifier()
 
     def check_clip(self, frames: int, size: int) -> None:
         """Refuse clips that the network cannot take: ``frames`` of ``size`` by ``size`` pixels.

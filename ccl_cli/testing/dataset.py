@@ -65,7 +65,8 @@ def _manifest(trial: Trial) -> None:
 @check("manifest")
 def _classes(trial: Trial) -> None:
     classes = trial.manifest.classes
-    named = bool(classes) and all(isinstance(name, str) and name for name in classes)
+    labelled = any(video.label is not None for video in trial.manifest.videos)
+    named = (bool(classes) or not labelled) and all(isinstance(name, str) and name for name in classes)
     expect(named, f"names of classes that are no text or empty: {classes[:3]!r}. Give each class a name.")
     repeated = [name for name in classes if classes.count(name) > 1]
     expect(not repeated, f"a class stands twice: {repeated[:1]}. List each class once.")

@@ -13,6 +13,7 @@ from torch import Tensor
 from ccl_cli import registry
 from ccl_cli.config.load import method_options
 from ccl_cli.data.clips.batch import Batch
+from ccl_cli.data.manifest import UNLABELLED
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.students import StudentOutput
@@ -51,11 +52,11 @@ class Trial:
     name: str
     cls: type[Method]
 
-    def build(self, teachers: int = 2) -> Method:
+    def build(self, teachers: int = 2, *, labelled: bool = True) -> Method:
         """With its default options, and layers drawn from a fixed seed."""
         torch.manual_seed(0)
-        labels = torch.arange(_VIDEOS) % _CLASSES
-        setting = Setting(_DIM, _CLASSES, labels, _TEACHERS[:teachers], 5)
+        labels = torch.arange(_VIDEOS) % _CLASSES if labelled else torch.full((_VIDEOS,), UNLABELLED)
+        setting = Setting(_DIM, _CLASSES if labelled else 0, labels, _TEACHERS[:teachers], 5)
         return self.cls(method_options(self.cls, self.name, {}), setting)
 
     def terms(self, method: Method, example: Example) -> dict[str, Tensor]:
@@ -156,6 +157,18 @@ def _nobody_present(trial: Trial) -> None:
 def _small_batches(trial: Trial) -> None:
     _expect_finite_gradients(trial, example(rows=1), "for a batch of one row")
     _expect_finite_gradients(trial, example(labels=[0] * _ROWS), "for a batch of one class")
+
+
+@check("terms")
+def _without_labels(trial: Trial) -> None:
+    if trial.cls.needs_labels:
+        raise Skip("it says that it needs labels")
+    given = example(labels=[UNLABELLED] * _ROWS)
+    _expect_finite_gradients(trial, given, "without any label")
+    expect(
+        bool(trial.terms(trial.build(labelled=False), given)),
+        "no terms without labels. Set needs_labels = True.",
+    )
 
 
 @check("terms")

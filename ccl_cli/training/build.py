@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ccl_cli import registry
-from ccl_cli.config.load import check_recipe, method_options
+from ccl_cli.config.load import check_recipe, method_options, needs_labels, refuse_without_labels
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.config.spec import Spec, parse_model
 from ccl_cli.data.manifest import Manifest, Video, check_unreadable
@@ -24,6 +25,7 @@ from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.students import Student, StudentFactory
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.optim import check_optimizer
+from ccl_cli.training.run.folder import locate_model
 from ccl_cli.utils.sentences import bundled
 
 T = TypeVar("T")
@@ -36,7 +38,7 @@ class Parts:
 
     Attributes:
         manifest: The whole data set.
-        videos: The training videos that are on disk.
+        videos: The training videos that are on disk, with the labels that the run sees.
         missing: The training videos that are not.
         teachers: Frozen, by name.
         methods: By name.
@@ -48,6 +50,16 @@ class Parts:
     teachers: dict[str, Teacher]
     student: Student
     methods: dict[str, Method]
+
+    @cached_property
+    def labelled(self) -> int:
+        """How many of the training videos have a label."""
+        return sum(video.label is not None for video in self.videos)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the student tells apart: the data set's classes; nothing where it sees no label."""
+        return self.manifest.classes if self.labelled else ()
 
     @property
     def uses_stages(self) -> bool:
@@ -65,6 +77,7 @@ def build(recipe: Recipe) -> Parts:
     check_optimizer(recipe.optim)
     errors: list[CclError] = []
     manifest = _attempt(errors, lambda: training_data(recipe))
+    seen = training_videos(recipe, manifest) if manifest else ()
     specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()
     classes = manifest.classes if manifest else ()
     teachers = _attempt(errors, lambda: load_teachers(specs, classes))
@@ -72,16 +85,20 @@ def build(recipe: Recipe) -> Parts:
         raise bundled(errors)
     missing = manifest.missing("train")
     check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing)
-    absent = set(missing)
-    videos = tuple(video for video in manifest.split("train") if video not in absent)
+    absent = {video.id for video in missing}
+    videos = tuple(video for video in seen if video.id not in absent)
+    if not videos:
+        raise DataError(f"None of the {len(seen)} videos to train on is there, such as '{seen[0].path}'.")
+    _check_told(teachers, videos)
     check_coverage(teachers, videos, "training videos")
     warn_if_packed_smaller(videos, recipe.clip.short_side)
     torch.manual_seed(recipe.train.seed)
-    student = make_student(recipe.student, len(manifest.classes))
+    classes = manifest.classes if any(video.label is not None for video in videos) else ()
+    student = make_student(recipe.student, len(classes))
     student.check_clip(recipe.clip.frames, recipe.clip.size)
     infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in teachers.items())
-    labels = torch.tensor([video.label for video in videos])
-    setting = Setting(student.feature_dim, len(manifest.classes), labels, infos, recipe.train.epochs)
+    labels = torch.tensor([video.target for video in videos])
+    setting = Setting(student.feature_dim, len(classes), labels, infos, recipe.train.epochs)
     methods = {name: load_method(name, options, setting) for name, options in recipe.method.items()}
     return Parts(manifest, videos, tuple(missing), teachers, student, methods)
 
@@ -90,6 +107,24 @@ def training_data(recipe: Recipe) -> Manifest:
     """The recipe's data set, with the videos set aside that it wants to choose on."""
     manifest = load_data(recipe.data)
     return manifest.hold_out(recipe.holdout) if recipe.holdout else manifest
+
+
+def training_videos(recipe: Recipe, manifest: Manifest) -> tuple[Video, ...]:
+    """The training split with the labels that a run sees; without unlabelled videos if a method needs labels.
+
+    Raises:
+        RecipeError: a method needs labels, and there are none.
+    """
+    if recipe.labels_per_class is not None:
+        manifest = manifest.keep_labels(recipe.labels_per_class, recipe.labels_seed)
+    videos = manifest.split("train")
+    labelled = tuple(video for video in videos if video.label is not None)
+    if not labelled:
+        refuse_without_labels(recipe)
+    if len(labelled) == len(videos) or not any(map(needs_labels, recipe.method)):
+        return videos
+    _log.info("Training on the %d of %d videos that have a label.", len(labelled), len(videos))
+    return labelled
 
 
 def load_teachers(specs: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Teacher]:
@@ -131,17 +166,32 @@ def load_teacher(spec: str | Spec, classes: Sequence[str] = ()) -> Teacher:
 
 
 def make_student(text: str, num_classes: int, *, with_weights: bool = True) -> Student:
-    """Build a student; ``with_weights=False`` ignores the initial weights its spec names."""
+    """Build a student.
+
+    Args:
+        text: Its name, and after ``@`` a file of weights or a run's folder to start from.
+        num_classes: K; 0: without a classifier.
+        with_weights: False ignores the initial weights.
+    """
     spec = parse_model(text)
     plugin = registry.find(registry.STUDENTS, spec.label)
     factory: StudentFactory = registry.load(plugin)
-    weights = spec.weights if with_weights else None
+    weights = _weights_file(spec.weights) if with_weights and spec.weights else None
     model = {"model": spec.name} if spec.kind else {}
     with registry.blaming(plugin):
         try:
-            return factory(num_classes, weights=weights, **model, **spec.options)
+            student = factory(max(num_classes, 1), weights=weights, **model, **spec.options)
         except TypeError as error:
             raise RecipeError(f"Student '{spec}' does not take these options: {error}.") from error
+    if not num_classes:
+        student.drop_classifier()
+    return student
+
+
+def _weights_file(named: str) -> str:
+    """The file that a student starts from; of a run's folder its model."""
+    path = Path(named).expanduser()
+    return str(locate_model(path)[1]) if path.is_dir() else named
 
 
 def load_method(name: str, options: dict[str, object], setting: Setting) -> Method:
@@ -177,6 +227,17 @@ def check_coverage(teachers: Mapping[str, Teacher], videos: Sequence[Video], wha
                 f"{name} has no embedding for any of the {len(videos)} {what}.",
                 f"Its names must be video ids such as '{videos[0].id}'.",
             )
+
+
+def _check_told(teachers: Mapping[str, Teacher], videos: Sequence[Video]) -> None:
+    """Refuse a teacher that is told the class of videos whose label the run does not see."""
+    unlabelled = sum(video.label is None for video in videos)
+    told = [name for name, teacher in teachers.items() if teacher.sees_label]
+    if unlabelled and told:
+        raise RecipeError(
+            f"{told[0]} is told the class of each video, and {unlabelled} training videos have no label.",
+            "Leave it out, or name another data set.",
+        )
 
 
 def parameter_count(module: nn.Module) -> int:

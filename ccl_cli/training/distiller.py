@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.data.clips.transforms import normalize
+from ccl_cli.data.manifest import UNLABELLED
 from ccl_cli.errors import PluginError
 from ccl_cli.methods import Method
 from ccl_cli.methods.losses import cross_entropy, full_precision
@@ -26,7 +27,18 @@ from ccl_cli.training.standardizers import Standardizer, Standardizers
 from ccl_cli.utils.distributed import masked_mean
 
 # Names of a line of metrics.jsonl that no term of a method may take.
-RESERVED = {"step", "epoch", "lr", "loss", "ce", "accuracy", "skipped", "clips_per_s", "data_wait"}
+RESERVED = {
+    "step",
+    "epoch",
+    "lr",
+    "loss",
+    "ce",
+    "accuracy",
+    "labelled",
+    "skipped",
+    "clips_per_s",
+    "data_wait",
+}
 
 
 class StepOutput(NamedTuple):
@@ -34,7 +46,7 @@ class StepOutput(NamedTuple):
 
     Attributes:
         loss: Scalar; the sum of the parts.
-        parts: Weighted terms by name.
+        parts: Weighted terms by name; no cross-entropy where there are no classes.
         logits: [B, K] the student's class scores.
     """
 
@@ -50,7 +62,8 @@ class Distiller(nn.Module):
         student: The network that is published in the end.
         methods: By name; each owns its layers.
         clip: How the student's view is normalised.
-        ce_weight: Weight of the student's cross-entropy; the methods' own factors are multiplied with it.
+        ce_weight: Weight of the student's cross-entropy, a mean over the labelled rows; the methods' own
+            factors are multiplied with it.
         memory_format: Of the student's input.
         standardizers: By teacher: what its embeddings go through before any method sees them.
     """
@@ -85,8 +98,9 @@ class Distiller(nn.Module):
         student: StudentOutput = self.student(video.contiguous(memory_format=self.memory_format))
         # Losses in single precision: exp(1 / temperature) overflows half precision.
         with torch.autocast(video.device.type, enabled=False):
-            parts = self._parts(_full_precision(student), self.standardizers(teachers), batch)
-        loss = torch.stack([part.to(parts["ce"].dtype) for part in parts.values()]).sum()
+            student = _full_precision(student)
+            parts = self._parts(student, self.standardizers(teachers), batch)
+        loss = torch.stack([part.to(student.logits.dtype) for part in parts.values()]).sum()
         return StepOutput(
             loss, {name: part.detach() for name, part in parts.items()}, student.logits.detach()
         )
@@ -94,9 +108,9 @@ class Distiller(nn.Module):
     def _parts(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
     ) -> dict[str, Tensor]:
-        everyone = torch.ones_like(batch.labels, dtype=torch.bool)
-        ce = masked_mean(cross_entropy(student.logits, batch.labels), everyone)
-        parts = {"ce": self.ce_weight * ce}
+        parts = {}
+        if self.student.num_classes:
+            parts["ce"] = self.ce_weight * mean_cross_entropy(student.logits, batch.labels)
         for name, method in self.methods.items():
             prefix = f"{name}." if len(self.methods) > 1 else ""
             terms = {prefix + term: value for term, value in method(student, teachers, batch).items()}
@@ -104,6 +118,16 @@ class Distiller(nn.Module):
                 raise PluginError(f"The method '{name}' may not call a term '{reserved[0]}': ccl does.")
             parts |= terms
         return parts
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Over the labelled rows of all processes; zero, and still part of the graph, where there are none.
+
+    Shapes:
+        logits: [B, K].
+        labels: [B] int64; -1 for a row without a label.
+    """
+    return masked_mean(cross_entropy(logits, labels), labels != UNLABELLED)
 
 
 def _full_precision(student: StudentOutput) -> StudentOutput:

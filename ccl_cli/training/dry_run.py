@@ -25,7 +25,7 @@ def describe(recipe: Recipe, parts: Parts) -> str:
         to_yaml(recipe).rstrip(),
         "---",
         f"data: {parts.manifest.name}, {len(parts.videos)} training videos ({len(parts.missing)} missing), "
-        f"{len(parts.manifest.classes)} classes, manifest {parts.manifest.hash}",
+        f"{parts.labelled} labelled, {len(parts.classes)} classes, manifest {parts.manifest.hash}",
         f"parameters: student {parameter_count(parts.student):,}, methods {methods:,}, frozen {teachers:,}",
         f"steps: {sampler.steps_per_epoch} per epoch, {sampler.total_steps} in all",
         f"batch: video {tuple(loaded.batch.video.shape)}",

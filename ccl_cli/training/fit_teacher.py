@@ -142,7 +142,8 @@ def fit_teacher(
             "A teacher's class needs to_fit, class_scores and own_weights for that.",
         )
     spec, _ = as_fitted(spec)  # what was fitted before keeps its options
-    manifest = load_data(data)
+    manifest = load_data(data).labelled()
+    manifest.validate()
     path = output or default_path(spec.kind, spec.name, manifest.name)
     _check_output(path, manifest)
     torch.manual_seed(options.seed)
@@ -217,7 +218,7 @@ class _Session:
         with torch.inference_mode():
             for batch in loader:
                 split.add({row: reasons[self.label] for row, reasons in batch.unreadable.items()})
-                labels = torch.tensor([split.videos[row].label for row in batch.rows.tolist()])
+                labels = torch.tensor([split.videos[row].target for row in batch.rows.tolist()])
                 inputs, labels = self._present(batch.inputs[self.label], labels)
                 if len(labels):
                     correct += _count_correct(self.teacher.class_scores(inputs), labels)

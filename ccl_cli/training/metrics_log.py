@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ccl_cli.data.manifest import UNLABELLED
 from ccl_cli.utils.distributed import is_main, total, world_size
 
 T = TypeVar("T")
@@ -36,8 +37,10 @@ class Meter:
         self.weight += weight
 
     def read(self) -> dict[str, float]:
-        """Means over steps and processes; starts anew."""
+        """Means over steps and processes, the accuracy's over labelled rows; starts anew."""
         means = {name: value.item() / self.weight for name, value in self._over_processes().items()}
+        if labelled := means.get("labelled"):
+            means["accuracy"] /= labelled
         self.sums, self.weight = {}, 0.0
         return means
 
@@ -55,6 +58,21 @@ class Meter:
             return {}
         means = total(torch.stack(list(self.sums.values()))) / world_size()
         return dict(zip(self.sums, means.cpu(), strict=True))
+
+
+def accuracy(logits: Tensor, labels: Tensor, *, partly: bool) -> dict[str, Tensor]:
+    """``accuracy``: the share of rows whose class is right; a row without a label never is.
+
+    Args:
+        logits: [B, K].
+        labels: [B] int64.
+        partly: Whether rows may lack a label: adds ``labelled``, the share that has one, of which a
+            :class:`Meter` makes the accuracy of those.
+    """
+    shares = {"accuracy": (logits.argmax(dim=1) == labels).float().mean()}
+    if partly:
+        shares["labelled"] = (labels != UNLABELLED).float().mean()
+    return shares
 
 
 class Clock:

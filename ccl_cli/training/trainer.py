@@ -32,7 +32,7 @@ from ccl_cli.training.compute.device import start_tracker
 from ccl_cli.training.compute.nonfinite import Skipped, TeacherFaults, all_finite
 from ccl_cli.training.distiller import StepOutput, make_distiller
 from ccl_cli.training.ema import averaged
-from ccl_cli.training.metrics_log import Clock, Meter, figures_text, jsonl_writer
+from ccl_cli.training.metrics_log import Clock, Meter, accuracy, figures_text, jsonl_writer
 from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, set_lr
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.folder import METRICS, RunFolder
@@ -176,9 +176,12 @@ class Trainer:
         with explaining_small_batches():
             output: StepOutput = self.distiller(batch, embeddings)
         self.accelerator.backward(output.loss * share)
-        accuracy = (output.logits.argmax(dim=1) == batch.labels).float().mean()
+        figures = {"loss": output.loss.detach()}
+        if self.parts.classes:
+            partly = self.parts.labelled < len(self.parts.videos)
+            figures |= accuracy(output.logits, batch.labels, partly=partly)
         self.clock.clips += len(batch.labels)
-        return {"loss": output.loss.detach(), "accuracy": accuracy, **output.parts}
+        return figures | output.parts
 
     def _after_step(self, last: int, reporter: Reporter, write: Any) -> None:
         train = self.recipe.train

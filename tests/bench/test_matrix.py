@@ -152,6 +152,7 @@ def test_a_row_may_name_its_columns(named):
         ({"x": {"method": "ccl", "optim": {"lr": -1}}}, RecipeError, "bench.methods.x.optim.lr"),
         ({"x": {"meth": "ccl"}}, RecipeError, "bench.methods.x.meth"),
         ({"x": {"method": {"ccl": {"jsd": 7}}}}, RecipeError, "jsd"),
+        ({"x": {"method": "fitnet", "labels_per_class": 0}}, RecipeError, "row 'x' trains without labels"),
         ({"x": {"method": 5}}, RecipeError, "bench.methods.x.method: must be a section .*, got 5"),
         ({"x": {"method": ["ccl"]}}, RecipeError, "bench.methods.x.method: must be a section"),
     ],

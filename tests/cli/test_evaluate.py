@@ -15,6 +15,7 @@ RESULT = {
         "per_class": {"a": {"top1": 50.0, "videos": 2}, "b": {"top1": 0.0, "videos": 1}},
     },
     "retrieval": {"r1": 10.0, "r5": 20.0, "r10": 30.123, "map": 5.0},
+    "probe": {"knn": 40.0, "linear": 60.0, "chance": 20.0, "k": 10, "per_class": {}},
     "counts": {},
 }
 
@@ -25,8 +26,8 @@ def evaluated(monkeypatch):
     calls = []
 
     def evaluate(run, *, tasks, **rest):
-        calls.append((run, set(tasks), rest))
-        return {key: value for key, value in RESULT.items() if key in tasks or key == "counts"}
+        calls.append((run, tasks, rest))
+        return {key: value for key, value in RESULT.items() if not tasks or key in tasks or key == "counts"}
 
     monkeypatch.setattr("ccl_cli.evaluation.evaluate.evaluate", evaluate)
     return calls
@@ -35,13 +36,13 @@ def evaluated(monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "tasks"),
     [
-        ([], {"recognition", "retrieval"}),
+        ([], None),
         (["--retrieval"], {"retrieval"}),
         (["--recognition"], {"recognition"}),
-        (["--retrieval", "--recognition"], {"recognition", "retrieval"}),
+        (["--retrieval", "--recognition", "--probe"], {"recognition", "retrieval", "probe"}),
     ],
 )
-def test_both_tasks_unless_one_is_named(ccl, evaluated, flags, tasks):
+def test_tasks_are_those_that_are_named(ccl, evaluated, flags, tasks):
     assert ccl("eval", *flags).code == 0
     ((run, asked, rest),) = evaluated
     assert (run, asked) == (None, tasks)
@@ -82,5 +83,6 @@ def test_the_table(ccl, evaluated):
     assert ["mean", "of", "classes", "25.00"] in lines
     assert ["R@10", "30.12"] in lines
     assert ["mAP", "5.00"] in lines
+    assert ["linear", "60.00"] in lines
     assert ["a", "50.00", "2"] not in lines
     assert ["a", "50.00", "2"] in table(ccl("eval", "--per-class").out)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,40 @@ def test_a_failed_save_leaves_the_old_file_alone(manifest, tmp_path):
         changed(manifest, 3, label=Path("not a number")).save(path)
     assert path.read_bytes() == before
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_video_may_have_no_label(manifest, tmp_path):
+    some = changed(manifest, 0, label=None)
+    some.validate()
+    some.save(tmp_path / "m.jsonl")
+    again = Manifest.load(tmp_path / "m.jsonl")
+    assert again == some
+    assert (again.videos[0].target, again.class_name(again.videos[0])) == (-1, "")
+    assert again.labelled().videos == manifest.videos[1:]
+    assert len({some.hash, manifest.hash, again.labelled().hash}) == 3
+    assert again.counts()["train"] == {"kick": 0, "run": 1}
+    with pytest.raises(DataError, match="have no labels"):
+        replace(again, videos=again.videos[:1]).labelled()
+
+
+def test_fewer_labels_are_among_more():
+    videos = [
+        Video(f"{label}/{n}", Path(f"/{label}/{n}.mp4"), label, "train")
+        for label in (0, 1)
+        for n in range(20)
+    ]
+    videos += [Video("none", Path("/none.mp4"), None, "train"), Video("t", Path("/t.mp4"), 1, "test")]
+    manifest = Manifest("few", ("kick", "run"), tuple(videos))
+
+    def kept(count, seed=0, of=manifest):
+        return {video.id for video in of.keep_labels(count, seed).split("train") if video.label is not None}
+
+    chosen = [kept(count) for count in (0, 2, 5, 10, 99)]
+    assert [len(each) for each in chosen] == [0, 4, 10, 20, 40]
+    assert all(fewer < more for fewer, more in pairwise(chosen))
+    assert kept(5) == kept(5, of=replace(manifest, videos=manifest.videos[::-1])) != kept(5, seed=1)
+    few = manifest.keep_labels(2)
+    assert [replace(video, label=None) for video in few.videos] == [
+        replace(v, label=None) for v in manifest.videos
+    ]
+    assert few.split("test") == manifest.split("test")

@@ -28,6 +28,9 @@ FETCH = "fetches published weights"
 SMALL = "--set student=r2plus1d_tiny --set clip.frames=4 --set clip.size=32 --set train.workers=0"
 EMBEDDINGS = "--teacher audio:precomputed@audio.npz --teacher image:precomputed@image.npz"
 BOTH = "ccl train --teacher audio:cnn14 --teacher image:resnet34"
+TEACHERS = "--teacher audio:cnn14 --teacher image:resnet34"
+FEATURES = "ccl train --method unic"
+TUNE = "ccl train --method baseline --student r2plus1d_18@runs/features --data 'folder:my_videos?test=0.25'"
 CLIPS = "--workers 0 --epochs 1 --data 'clips?per_class=3&size=36&seconds=0.5'"
 CELL = f"--name small --method baseline --setup AI --seeds 1 --epochs 1 {SMALL}"
 
@@ -116,6 +119,15 @@ TABLE: dict[str, Instead] = {
     "CCL_RECIPE=mine.yaml ccl data bench": Instead(
         "measures for half a minute", f"{{}} --seconds 0.2 {EMBEDDINGS} {SMALL}"
     ),
+    # R(2+1)D-18 is slow here, and so is a whole run of CNN14.
+    **{
+        command: Instead(LONG, command.replace("r2plus1d_18", "r2plus1d_tiny"))
+        for command in (
+            f"{FEATURES} --student r2plus1d_18 {TEACHERS} --data 'folder:my_videos?labels=none' --output runs/features",
+            f"{TUNE} --output runs/tuned",
+            f"{TUNE} --set labels_per_class=2",
+        )
+    },
     # Servers
     "ccl train --recipe mine.yaml --data shards:https://example.org/packed": Instead(
         "there is no such server", "ccl train --recipe mine.yaml --data shards:$CCL_PAGE_SERVER/packed"

@@ -16,13 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.methods.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.build import load_method
 from ccl_cli.training.compute.batch_norm import share_statistics
+from ccl_cli.training.distiller import mean_cross_entropy
 from ccl_cli.training.standardizers import Standardizer
-from ccl_cli.utils.distributed import any_process, gather_objects, masked_mean, on_main
+from ccl_cli.utils.distributed import any_process, gather_objects, on_main
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +63,13 @@ VARIANTS = {
     "mnf_csc": ("mnf_csc", dict(heads=1)),
 }
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 0])
+# With a method that needs no labels; the processes have the rows of a permutation.
+SOME_LABELS = {
+    "crd, some labels": torch.tensor([0, 1, -1, -1, 1, -1, 1, -1]),
+    "crd, one label": torch.tensor([-1, -1, -1, 2, -1, -1, -1, -1]),
+    "crd, no label": torch.full((8,), -1),
+}
+VARIANTS |= dict.fromkeys(SOME_LABELS, VARIANTS["crd"])
 
 
 class Step(nn.Module):
@@ -75,18 +82,19 @@ class Step(nn.Module):
         infos = (TeacherInfo("audio:t", "audio", DIM), TeacherInfo("image:t", "image", 7))
         self.trunk = nn.Linear(4, DIM)
         self.classifier = nn.Linear(DIM, CLASSES)
-        self.method = load_method(name, options, Setting(DIM, CLASSES, LABELS, infos, 10))
+        self.labels = SOME_LABELS.get(variant, LABELS)
+        self.method = load_method(name, options, Setting(DIM, CLASSES, self.labels, infos, 10))
         self.double()
 
     def forward(self, x, embeddings, rows):
         feature = self.trunk(x).relu()
         stages = tuple(value[:, :, None, None, None] for value in (feature[:, :3], feature))
         student = StudentOutput(feature, self.classifier(feature), stages)
-        labels = LABELS[rows]
+        labels = self.labels[rows]
         batch = Batch(torch.empty(0), labels, rows, {}, 0)
-        everyone = torch.ones_like(labels, dtype=torch.bool)
-        ce = masked_mean(cross_entropy(student.logits, labels), everyone)
-        return ce + sum(self.method(student, embeddings, batch).values())
+        return mean_cross_entropy(student.logits, labels) + sum(
+            self.method(student, embeddings, batch).values()
+        )
 
 
 def data(rank, processes, present, step):

@@ -72,6 +72,7 @@ def predict(
     from ccl_cli.evaluation.model import load_student
 
     student = load_student(run)
+    student.need_classes()
     form: Format = "json" if as_json else format_
     several = form == "table" and not output and len(raw.videos) > 1
     settings = {"precision": precision, "batch_size": batch_size, "workers": workers}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from ccl_cli.data.checks.findings import ABSENT, Effort, examine
 from ccl_cli.data.checks.inspect import Inspection, Subject, decode, digest, inspect
 from ccl_cli.data.checks.pool import Failure
-from ccl_cli.data.manifest import SPLITS, Manifest
+from ccl_cli.data.manifest import SPLITS, Manifest, Video
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.errors import DataError
 
@@ -30,6 +30,7 @@ MEASURES = {
     "width": "width",
     "height": "height",
 }
+NO_LABEL = "no label"
 _REASONS = {"silent": "no sample reaches 1e-4", "no track": "only a picture"}
 
 Counts = dict[str, int]
@@ -43,7 +44,7 @@ class Problem:
         problem: One of ``PROBLEMS``.
         id: The video's.
         split: The video's.
-        label: Name of its class.
+        label: Name of its class, or "no label".
         path: Its file.
         reason: Details.
     """
@@ -77,16 +78,19 @@ class Report:
 
     @cached_property
     def classes(self) -> dict[str, dict[str, Counts]]:
-        """By split, class and one of ``COLUMNS``; classes without videos in a split are left out."""
-        videos, names = self.manifest.videos, self.manifest.classes
-        tally = Counter((video.split, names[video.label], "videos") for video in videos)
+        """By split, class and one of ``COLUMNS``; classes without videos in a split are left out.
+
+        Videos without a label stand last, as a class of their own.
+        """
+        videos, name_of = self.manifest.videos, partial(_class_name, self.manifest)
+        tally = Counter((video.split, name_of(video), "videos") for video in videos)
         audible = (videos[index] for index, each in self.inspections.items() if each.sound == "present")
-        tally.update((video.split, names[video.label], "with sound") for video in audible)
+        tally.update((video.split, name_of(video), "with sound") for video in audible)
         tally.update((each.split, each.label, each.problem) for each in self.problems)
         return {
             split: {
                 name: {column: tally[split, name, column] for column in COLUMNS}
-                for name in names
+                for name in (*self.manifest.classes, NO_LABEL)
                 if tally[split, name, "videos"]
             }
             for split in SPLITS
@@ -227,7 +231,7 @@ def _duplicates(manifest: Manifest, effort: Effort) -> Iterator[_Fault]:
         original = first.setdefault(digests[path], index)
         if paths[original] != path:
             video = manifest.videos[original]
-            label = manifest.classes[video.label]
+            label = _class_name(manifest, video)
             yield _Fault(index, "duplicate", f"same bytes as '{video.id}' ({video.split}, {label})")
 
 
@@ -238,7 +242,11 @@ def _examine_files(work: Callable[[Subject], Any], paths: Iterable[str], effort:
     return {unique[index]: result for index, result in results}
 
 
+def _class_name(manifest: Manifest, video: Video) -> str:
+    return manifest.class_name(video) or NO_LABEL
+
+
 def _problem(manifest: Manifest, fault: _Fault) -> Problem:
     video = manifest.videos[fault.position]
-    label = manifest.classes[video.label]
+    label = _class_name(manifest, video)
     return Problem(fault.problem, video.id, video.split, label, str(video.path), fault.reason)

@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
     Shapes:
         video: [B, 3, T, S, S] uint8, not normalised.
-        labels: [B] int64.
+        labels: [B] int64; -1 for a row without a label.
         rows: [B] int64, places in the training split.
     """
 

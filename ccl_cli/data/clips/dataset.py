@@ -38,7 +38,7 @@ class TrainingSample:
     """
 
     view: Tensor
-    label: int
+    target: int
     row: int
     inputs: dict[str, Tensor | None]
     states: dict[str, str]
@@ -106,7 +106,7 @@ class TrainingClips(Dataset[TrainingSample]):
         """A missing modality becomes a zero row that is marked as absent."""
         batch = Batch(
             video=torch.stack([sample.view for sample in samples]),
-            labels=torch.tensor([sample.label for sample in samples]),
+            labels=torch.tensor([sample.target for sample in samples]),
             rows=torch.tensor([sample.row for sample in samples]),
             inputs={
                 name: collate_inputs([sample.inputs[name] for sample in samples], each)
@@ -131,7 +131,7 @@ class TrainingClips(Dataset[TrainingSample]):
         )
         view = window.student_view  # before a preprocess that may draw random numbers too
         inputs = {name: run_preprocess(name, each, window) for name, each in self.preprocess.items()}
-        return TrainingSample(view, video.label, row, inputs, window.states, draw.epoch, unreadable)
+        return TrainingSample(view, video.target, row, inputs, window.states, draw.epoch, unreadable)
 
 
 class TeacherBatch(NamedTuple):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccl_cli.data.clips.batch import Batch
+from ccl_cli.data.manifest import UNLABELLED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,8 @@ def sample_sheet(batch: Batch, classes: Sequence[str], ids: Sequence[str], count
     grid = figure.subplots(shown, len(ratios), squeeze=False, width_ratios=ratios)
     for row in range(shown):
         _show_clip(grid[row, : len(columns)], batch.video[row])
-        name = classes[int(batch.labels[row])]
+        label = int(batch.labels[row])
+        name = "no label" if label == UNLABELLED else classes[label]
         grid[row, 0].set_title(f"{name}  ·  {ids[row][-40:]}", fontsize=7, loc="left")
         for axes, teacher in zip(grid[row, len(columns) :], teachers, strict=True):
             value, present = batch.inputs[teacher]

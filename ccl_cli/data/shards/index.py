@@ -67,7 +67,7 @@ class _SampleEntry(_Strict):
 
 class _VideoEntry(_Strict):
     id: str
-    label: int
+    label: int | None = None
     split: str
     start: float | None = None
     end: float | None = None

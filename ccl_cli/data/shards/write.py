@@ -217,5 +217,6 @@ def _source(key: str, videos: Sequence[Video], classes: Sequence[str]) -> Source
 
 
 def _row(video: Video, classes: Sequence[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": video.id, "class": classes[video.label], "label": video.label}
+    name = None if video.label is None else classes[video.label]
+    row: dict[str, Any] = {"id": video.id, "class": name, "label": video.label}
     return row | {key: at for key, at in (("start", video.start), ("end", video.end)) if at is not None}

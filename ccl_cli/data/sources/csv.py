@@ -1,4 +1,4 @@
-"""A table of videos: one row each, with a header ``path,label[,split][,start][,end]``."""
+"""A table of videos: one row each, with a header ``path[,label][,split][,start][,end]``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ccl_cli.data.sources.about import described
 from ccl_cli.errors import DataError
 
 _COLUMNS = ("path", "label", "split", "start", "end")
-_LAYOUT = "The first line names the columns: path,label and optionally split,start,end (seconds)."
+_LAYOUT = "The first line names the columns: path, and optionally label,split,start,end (seconds)."
 _log = logging.getLogger("ccl")
 
 
@@ -31,11 +31,12 @@ class _Row(NamedTuple):
     end: float | None
 
 
-@described("A table of your videos: path,label[,split][,start][,end].", "csv:my_videos.csv")
+@described("A table of your videos: path[,label][,split][,start][,end].", "csv:my_videos.csv")
 def load(location: str, *, root: str | None = None, delimiter: str | None = None) -> Manifest:
     """Read a table. Classes are its labels, sorted: as numbers where all are, else as text.
 
-    Rows of one file with different start and end are different videos.
+    A row whose label is empty is unlabelled, and every row is where there is no such column. Rows of one file
+    with different start and end are different videos.
 
     Args:
         location: The file, UTF-8.
@@ -53,12 +54,14 @@ def load(location: str, *, root: str | None = None, delimiter: str | None = None
     rows = _read(table, mark) if location else []
     if not rows:
         raise DataError(f"'{location}' lists no video." if location else "No table is named.", _LAYOUT)
-    classes = _classes({row.label for row in rows})
+    classes = _classes({row.label for row in rows} - {""})
     labels = {name: label for label, name in enumerate(classes)}
     videos = [
-        Video(key, base / row.path, labels[row.label], row.split, row.start, row.end)
+        Video(key, base / row.path, labels.get(row.label), row.split, row.start, row.end)
         for key, row in zip(_ids(table, base, rows), rows, strict=True)
     ]
+    if unlabelled := sum(not row.label for row in rows):
+        _log.info("'%s': %d of %d videos have no label.", table, unlabelled, len(rows))
     return Manifest(table.stem, classes, tuple(videos))
 
 
@@ -79,9 +82,8 @@ def _read(table: Path, delimiter: str) -> list[_Row]:
 
 
 def _check_header(table: Path, names: Sequence[str]) -> None:
-    missing = [name for name in _COLUMNS[:2] if name not in names]
-    if missing:
-        raise DataError(f"'{table}' has no column '{missing[0]}' (columns: {', '.join(names)}).", _LAYOUT)
+    if "path" not in names:
+        raise DataError(f"'{table}' has no column 'path' (columns: {', '.join(names)}).", _LAYOUT)
     if len(set(names)) < len(names):
         raise DataError(f"'{table}' names a column twice.", _LAYOUT)
     unknown = [name for name in names if name not in _COLUMNS]
@@ -93,9 +95,8 @@ def _row(where: str, line: int, cells: dict[str | None, str | None]) -> _Row:
     if None in cells or None in cells.values():
         raise DataError(f"{where}: {'more' if None in cells else 'fewer'} cells than the header.")
     texts = {name: (cells.get(name) or "").strip() for name in _COLUMNS}
-    for name in _COLUMNS[:2]:
-        if not texts[name]:
-            raise DataError(f"{where}: the {name} is empty.")
+    if not texts["path"]:
+        raise DataError(f"{where}: the path is empty.")
     split = SPLIT_NAMES.get(texts["split"].lower() or "train")
     if split is None:
         raise DataError(f"{where}: '{texts['split']}' is not a split.", "Splits are train, val and test.")

@@ -1,4 +1,4 @@
-"""Class folders: ``root/<class>/…`` or ``root/{train,val,test}/<class>/…``."""
+"""Class folders: ``root/<class>/…`` or ``root/{train,val,test}/<class>/…``; or any folder, without labels."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from ccl_cli.data.sources.about import described
 from ccl_cli.errors import DataError, RecipeError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-_LAYOUT = "Expected ROOT/<class>/*.mp4, or ROOT/train/<class>/*.mp4 with val and test beside train."
+_LAYOUT = (
+    "Expected ROOT/<class>/*.mp4, or ROOT/train/<class>/*.mp4 with val and test beside train; "
+    "?labels=none takes any videos, without labels."
+)
 _log = logging.getLogger("ccl")
 
 
 @dataclass
 class _Row:
     path: Path
-    name: str  # of the class
+    name: str  # of the class, "" without labels
     split: str
 
 
@@ -43,8 +46,9 @@ def load(
     fold: Annotated[int, Field(ge=0)] | None = None,
     folds: Annotated[int, Field(ge=2)] = 5,
     seed: Annotated[int, Field(ge=0)] = 0,
+    labels: Literal["folders", "none"] = "folders",
 ) -> Manifest:
-    """List a folder of labelled videos; a class's index is its place in the sorted class names.
+    """List a folder of videos; a class's index is its place in the sorted class names.
 
     Without a test folder every video is for training, unless a share or a fold says otherwise. Where files
     with neighbouring names are cut from one recording, split by ``blocks`` or ``fold``: a random split would
@@ -58,6 +62,7 @@ def load(
         fold: Test on this one of ``folds`` contiguous blocks of each class.
         folds: Number of blocks.
         seed: Of the random split.
+        labels: folders: each class has its folder; none: every video, wherever it lies, is unlabelled.
 
     Raises:
         DataError: no such folder, or not of this layout.
@@ -70,7 +75,7 @@ def load(
         raise RecipeError(
             f"fold={fold} and test={test:g} cannot be: give test, or a fold below folds={folds}."
         )
-    rows = _scan(root)
+    rows = _scan(root, labelled=labels == "folders")
     tested = (fold / folds, (fold + 1) / folds) if fold is not None else (1 - test, 1.0)
     for name, share in ("test", tested[1] - tested[0]), ("val", val):
         if share and any(row.split == name for row in rows):
@@ -80,33 +85,38 @@ def load(
     at_random = split == "random" and fold is None
     _hold_out(rows, "test", *tested, seed=seed if at_random else None)
     _hold_out(rows, "val", 1 - val, 1.0, seed=seed if at_random else None)
-    classes = tuple(sorted({row.name for row in rows}))
+    classes = tuple(sorted({row.name for row in rows} - {""}))
     if len(classes) == 1:
         _log.warning("'%s' holds one class only, '%s': there is nothing to tell apart.", root, classes[0])
-    labels = {name: label for label, name in enumerate(classes)}
+    label_of = {name: label for label, name in enumerate(classes)}
     ids = unique_ids([row.path.relative_to(root).as_posix() for row in rows])
-    videos = (Video(key, row.path, labels[row.name], row.split) for key, row in zip(ids, rows, strict=True))
+    videos = (
+        Video(key, row.path, label_of.get(row.name), row.split) for key, row in zip(ids, rows, strict=True)
+    )
     return Manifest(root.name, classes, tuple(videos))
 
 
-def _scan(root: Path) -> list[_Row]:
-    """Every video of a class; all are for training where the folder names no splits."""
+def _scan(root: Path, *, labelled: bool) -> list[_Row]:
+    """Every video, of a class if labelled; all are for training where the folder names no splits."""
     folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
     named = bool(folders) and all(path.name.lower() in SPLIT_NAMES for path in folders)
-    depth = 1 if named else 0
+    splits, depth = int(named), int(named) + int(labelled)  # folders above a video: at least so many
     rows, others = [], Counter[str]()
     for path in files_below(root):
         parts = path.relative_to(root).parts
-        if len(parts) > depth + 1 and path.suffix.lower() in SUFFIXES:
+        if len(parts) > depth and path.suffix.lower() in SUFFIXES:
             split = SPLIT_NAMES[parts[0].lower()] if named else "train"
-            rows.append(_Row(path, parts[depth], split))
+            rows.append(_Row(path, parts[splits] if labelled else "", split))
         else:
             others[path.suffix.lower() or "no suffix"] += 1
-    if not rows:
+    if not rows and labelled:
         raise DataError(f"'{root}' has no class folder with videos in it.", _LAYOUT)
+    if not rows:
+        raise DataError(f"'{root}' has no videos in it.", f"Videos end in {', '.join(sorted(SUFFIXES))}.")
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        _log.info("'%s': %d files are not videos of a class (%s).", root, others.total(), kinds)
+        what = "videos of a class" if labelled else "videos"
+        _log.info("'%s': %d files are not %s (%s).", root, others.total(), what, kinds)
     return rows
 
 

@@ -45,7 +45,7 @@ def save_model(
         path: The file.
         student: The network.
         recipe: How it was trained.
-        classes: Names, in the order of its scores.
+        classes: Names, in the order of its scores; none of a student that was trained without labels.
         records: Further entries of the header, such as the manifest's hash.
     """
     header = {
@@ -105,6 +105,6 @@ def _fill(student: Student, state: dict[str, Tensor], name: str) -> None:
 
 def _classes(header: dict[str, Any]) -> tuple[str, ...]:
     names = header["classes"]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its classes are not a list of names")
     return tuple(names)

@@ -50,6 +50,7 @@ _EVALUATION: dict[str, Shape] = {
     "counts": {"*": {"unreadable": {}}},
     "recognition": {"per_class": {"*": {"top1": float, "videos": int}}},
     "retrieval": {},
+    "probe": {},
 }
 
 

@@ -60,14 +60,14 @@ def check_finite(trainer: Trainer) -> None:
 
 def _save_models(trainer: Trainer) -> dict[str, Any]:
     """Write the model, and beside a moving average the weights themselves; what the first file holds."""
-    manifest, raw = trainer.parts.manifest, trainer.bare.student
+    manifest, classes, raw = trainer.parts.manifest, trainer.parts.classes, trainer.bare.student
     record = {"step": trainer.step, "selection": "last", "weights": "ema" if trainer.ema else "raw"}
     about = record | {"manifest": manifest.hash, "data": manifest.name}
     published = trainer.ema.student if trainer.ema else raw
-    save_model(trainer.run.model, published, trainer.recipe, manifest.classes, **about)
+    save_model(trainer.run.model, published, trainer.recipe, classes, **about)
     if trainer.ema:
         about["weights"] = "raw"
-        save_model(trainer.run.raw_model, raw, trainer.recipe, manifest.classes, **about)
+        save_model(trainer.run.raw_model, raw, trainer.recipe, classes, **about)
     return record
 
 
@@ -104,8 +104,9 @@ def _data(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequence[i
     return {
         "name": manifest.name,
         "manifest": manifest.hash,
-        "classes": len(manifest.classes),
+        "classes": len(trainer.parts.classes),
         "train": len(manifest.split("train")),
+        "labelled": trainer.parts.labelled,
         "seen": len(states.modalities),
         "missing": [video.id for video in trainer.parts.missing],
         "unreadable": {videos[row].id: reason for row, reason in sorted(states.unreadable.items())},

@@ -48,11 +48,14 @@ class ClassNames:
         """One for each class."""
         return tuple(self.prompt.replace("{}", readable(name)) for name in self.classes)
 
-    def __call__(self, window: Window) -> Tensor:
-        """The sentence ``[bytes]``, see :func:`to_bytes`."""
-        if window.video.label >= len(self.classes):
+    def __call__(self, window: Window) -> Tensor | None:
+        """The sentence ``[bytes]``, see :func:`to_bytes`; None where the video has no label."""
+        label = window.video.label
+        if label is None:
+            return None
+        if label >= len(self.classes):
             raise PluginError("The text teacher was not given the names of the classes.")
-        return to_bytes(self.prompt.replace("{}", readable(self.classes[window.video.label])))
+        return to_bytes(self.prompt.replace("{}", readable(self.classes[label])))
 
 
 @dataclass(frozen=True)

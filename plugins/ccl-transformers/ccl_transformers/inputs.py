@@ -110,11 +110,14 @@ class ClassNames:
         words = (_WORD_BOUNDARY.sub(" ", name).strip() for name in self.classes)
         return [self.prompt.replace("{}", name) for name in words]
 
-    def __call__(self, window: Window) -> Tensor:
-        """The class's number ``[1]``, from 1 on: 0 stands for a video without a class."""
-        if window.video.label >= len(self.classes):
+    def __call__(self, window: Window) -> Tensor | None:
+        """The class's number ``[1]``, from 1 on: 0 stands for a video without a class, which gives None."""
+        label = window.video.label
+        if label is None:
+            return None
+        if label >= len(self.classes):
             raise PluginError("The text teacher was not given the names of the classes.")
-        return torch.tensor([window.video.label + 1])
+        return torch.tensor([label + 1])
 
 
 def process_frames(processor: Any, frames: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ccl_cli.data.checks.check import check
+from ccl_cli.data.checks.findings import Effort
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.shards import write
 from ccl_cli.data.shards.encode import Settings
@@ -221,3 +223,18 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, source, form):
     for workers in 0, 1, 2:
         pack(source, tmp_path / str(workers), settings, **SMALL | {"workers": workers})
     assert content(tmp_path / "0") == content(tmp_path / "1") == content(tmp_path / "2")
+
+
+def test_videos_without_labels_are_packed_and_checked_like_others(tmp_path, clips_folder):
+    table = tmp_path / "some.csv"
+    names = ["train/right/2", "train/down/2", "test/down/0"]
+    rows = [
+        f"{clips_folder}/set/{name}.mp4,{label}" for name, label in zip(names, ("right", "", ""), strict=True)
+    ]
+    table.write_text("\n".join(["path,label", *rows]) + "\n")
+    manifest = load_data(f"csv:{table}")
+    assert check(manifest, Effort(1, 60.0), frames=8).splits["train"]["videos"] == 3
+    pack(f"csv:{table}", tmp_path / "p", Settings(), **SMALL)
+    packed = load_data(f"shards:{tmp_path / 'p'}")
+    assert packed.classes == ("right",)
+    assert {video.id: video.label for video in packed.videos} == {v.id: v.label for v in manifest.videos}

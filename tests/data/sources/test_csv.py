@@ -42,6 +42,15 @@ def test_all_columns_in_any_order_with_spaces_quotes_and_a_byte_order_mark(table
     ]
 
 
+def test_labels_may_be_absent(table):
+    some = load(table("path,label,split\na.mp4,run,\nb.mp4,,\nc.mp4, ,test\n"))
+    some.validate()
+    assert (some.classes, [video.label for video in some.videos]) == (("run",), [0, None, None])
+    none = load(table("path,split\na.mp4,train\nb.mp4,test\n"))
+    none.validate(["train", "test"])
+    assert (none.classes, [video.label for video in none.videos]) == ((), [None, None])
+
+
 def test_numbers_as_labels_are_sorted_as_numbers(table):
     manifest = load(table("path,label\n" + "".join(f"{k}.mp4,{k}\n" for k in (10, 9, 2, 0))))
     assert manifest.classes == ("0", "2", "9", "10")
@@ -92,11 +101,9 @@ def test_other_columns_are_named(table, caplog):
         ("", "has no column 'path'"),
         ("path,label\n", "lists no video"),
         ("file,label\na.mp4,x\n", r"has no column 'path' \(columns: file, label\)"),
-        ("path\na.mp4\n", "has no column 'label'"),
         ("path,label,label\na.mp4,x,y\n", "names a column twice"),
         ("path,label\na.mp4,x\nb.mp4\n", "line 3: fewer cells"),
         ("path,label\na.mp4,x,y\n", "line 2: more cells"),
-        ("path,label\na.mp4,\n", "line 2: the label is empty"),
         ("path,label\na.mp4,x\n ,x\n", "line 3: the path is empty"),
         ("path,label,split\na.mp4,x,dev\n", "line 2: 'dev' is not a split"),
         ("path,label,start\na.mp4,x,soon\n", "line 2: start 'soon' is not a number of seconds"),

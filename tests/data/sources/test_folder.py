@@ -79,6 +79,19 @@ def test_what_is_left_out_is_said_in_one_line(tmp_path, caplog):
     ]
 
 
+def test_without_labels_every_video_counts_wherever_it_lies(tmp_path):
+    root = make(tmp_path, "a.mp4", "run/b.mp4", "run/deep/c.avi", "notes.txt")
+    manifest = load(str(root), labels="none", test=0.34)
+    manifest.validate(["train", "test"])
+    assert sorted(video.id for video in manifest.videos) == ["a", "run/b", "run/deep/c"]
+    assert len(manifest.split("test")) == 1
+    assert (manifest.classes, {video.label for video in manifest.videos}) == ((), {None})
+    split = load(str(make(tmp_path / "s", "train/a.mp4", "test/run/b.mp4")), labels="none")
+    assert (ids(split, "train"), ids(split, "test")) == (["train/a"], ["test/run/b"])
+    with pytest.raises(DataError, match="has no videos in it"):
+        load(str(make(tmp_path / "none", "a.txt")), labels="none")
+
+
 def test_files_that_differ_in_their_suffix_alone_keep_it(tmp_path):
     manifest = load(str(make(tmp_path, "run/a.mp4", "run/a.avi", "kick/b.mp4")))
     manifest.validate()

@@ -1,0 +1,223 @@
+"""Where labels are few, does it help to have learnt from teachers without any first? In the demo's world.
+
+    python benchmarks/label_free.py run       # goes on where it was interrupted; an hour or two on two cores
+    python benchmarks/label_free.py report    # benchmarks/results/label_free.md
+
+Students learn from both teachers without a label, by one method each. From each of them, and from random
+weights, a classifier is then trained on the labels of a few clips of each class: the same clips for all that
+share a seed, for the same number of steps. The learning rate of that is chosen for each start and number of
+labels by the mean over seeds on the val split. A difference is between runs of one seed; its interval is
+Student's t at 95 %, not corrected for the number of comparisons.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import statistics
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ccl_cli.bench.matrix import recipe_with
+from ccl_cli.config.load import load_recipe
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.config.spec import parse_model
+from ccl_cli.errors import WeightsError
+from ccl_cli.evaluation.evaluate import evaluate
+from ccl_cli.report.comparison import t_interval
+from ccl_cli.training.build import load_teacher
+from ccl_cli.training.fit_teacher import FitOptions, fit
+from ccl_cli.training.run.folder import RunFolder
+from ccl_cli.training.train import train
+from ccl_cli.utils.paths import runs_dir
+
+SEEDS, LABELS, RATES = (0, 1, 2, 3, 4), (2, 5, 10), (0.03, 0.1)
+CLASSES, STEPS, BATCH = 12, 300, 24  # of fine-tuning
+SCRATCH = "random weights"
+# Published options, but for fitnet's 100, which was found at a tenth of the world's learning rate.
+METHODS: dict[str, dict[str, Any]] = {
+    "fitnet": {"weight": 10.0},
+    "crd": {},
+    "cmc": {},
+    "queue_kl": {},
+    "unic": {},
+}
+TEACHERS = {"audio:small": "sounds", "image:small": "objects"}
+METRICS = {"top1": "top-1", "r1": "R@1"}
+RESULT = Path("benchmarks/results/label_free.md")
+
+Values = dict[int, float]  # by seed
+
+
+class Run(NamedTuple):
+    """One training.
+
+    Attributes:
+        start: The method that the student has learnt by before, or ``SCRATCH``.
+        seed: Of everything random, and of the choice of labelled clips.
+        labels: Of each class; None: this is the training without labels.
+        rate: Learning rate of fine-tuning.
+    """
+
+    start: str
+    seed: int
+    labels: int | None = None
+    rate: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        tuned = "" if self.labels is None else f"-{self.labels}-{self.rate:g}"
+        return runs_dir() / "label-free" / f"{self.start.replace(' ', '-')}-s{self.seed}{tuned}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it trains."""
+        changes: dict[str, Any] = {"labels_per_class": self.labels or 0, "train": {"seed": self.seed}}
+        if self.labels is None:
+            changes["method"] = {self.start: METHODS[self.start]}
+        else:
+            epochs = STEPS // math.ceil(CLASSES * self.labels / BATCH)
+            start = "" if self.start == SCRATCH else f"@{Run(self.start, self.seed).folder}"
+            changes |= {"labels_seed": self.seed, "method": {"baseline": {}}, "teachers": []}
+            changes |= {"student": f"r2plus1d_6{start}"}
+            changes["optim"] = {"lr": self.rate, "warmup_epochs": epochs / 20}
+            changes["train"] |= {"epochs": epochs, "batch_size": BATCH}
+        return recipe_with(load_recipe("synthetic"), changes, "label_free")
+
+
+def pretrainings() -> list[Run]:
+    """Those without labels."""
+    return [Run(method, seed) for seed, method in product(SEEDS, METHODS)]
+
+
+def tunings(start: str) -> Iterator[Run]:
+    """From one start, with the fewest labels first."""
+    return (Run(start, seed, labels, rate) for labels, rate, seed in product(LABELS, RATES, SEEDS))
+
+
+def run() -> None:
+    """Everything, two runs at a time."""
+    for name, labels in TEACHERS.items():
+        try:
+            load_teacher(name)
+        except WeightsError:
+            fit(parse_model(name), f"synthetic?labels={labels}", options=FitOptions(workers=0))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for stage in pretrainings(), [each for start in (SCRATCH, *METHODS) for each in tunings(start)]:
+            todo = [each for each in stage if not done(each)]
+            print(f"{len(stage)} runs, {len(todo)} to do", flush=True)
+            for number, each in enumerate(pool.map(finish, todo), 1):
+                print(f"{number}/{len(todo)} {each}", flush=True)
+
+
+def done(each: Run) -> bool:
+    """Whether it has been evaluated on all that :func:`finish` evaluates it on."""
+    splits = {"test"} if each.labels is None else {"val", "test"}
+    run = RunFolder(each.folder)
+    return run.finished and {name.rpartition("-")[2] for name in run.summary["evaluation"]} >= splits
+
+
+def finish(each: Run) -> str:
+    """Train what is left of it, and evaluate it; in a process of its own."""
+    if not RunFolder(each.folder).finished:
+        train(each.recipe, resume="auto", output=each.folder)
+    if each.labels is None:
+        evaluate(each.folder, tasks=["retrieval", "probe"])
+    else:
+        evaluate(each.folder, tasks=["recognition"], split="val")
+        evaluate(each.folder)
+    return each.folder.name
+
+
+def figure(each: Run, split: str, task: str, metric: str) -> float | None:
+    """In percent; None where it is not there yet."""
+    evaluation = RunFolder(each.folder).summary.get("evaluation", {}).get(f"synthetic-{split}", {})
+    return evaluation.get(task, {}).get(metric)
+
+
+def figures(runs: list[Run], split: str, task: str, metric: str) -> Values:
+    """By seed, of the runs that have ended."""
+    values = ((each.seed, figure(each, split, task, metric)) for each in runs)
+    return {seed: value for seed, value in values if value is not None}
+
+
+def best(start: str, labels: int) -> list[Run]:
+    """The runs at the learning rate with the best mean on the val split."""
+    by_rate = [[Run(start, seed, labels, rate) for seed in SEEDS] for rate in RATES]
+    return max(by_rate, key=lambda runs: mean(figures(runs, "val", "recognition", "top1")))
+
+
+def mean(values: Values) -> float:
+    """Of the seeds; minus infinity without any."""
+    return statistics.fmean(values.values()) if values else -math.inf
+
+
+def spread(values: Values) -> str:
+    """Mean and standard deviation over seeds."""
+    if len(values) < 2:
+        return f"{mean(values):.1f}" if values else "-"
+    return f"{mean(values):.1f} ± {statistics.stdev(values.values()):.1f}"
+
+
+def difference(values: Values, others: Values) -> str:
+    """Mean difference between runs of one seed, and its interval."""
+    pairs = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
+    low, high = t_interval(pairs) or (math.nan, math.nan)
+    return f"{statistics.fmean(pairs):+.1f} ({low:+.1f} to {high:+.1f})" if len(pairs) > 1 else "-"
+
+
+def tuned_rows(labels: int) -> Iterator[list[str]]:
+    """A row for each start."""
+    scratch = best(SCRATCH, labels)
+    for start in (SCRATCH, *METHODS):
+        runs = best(start, labels)
+        row = [f"{labels}", start, f"{runs[0].rate:g}"]
+        for metric, task in ("top1", "recognition"), ("r1", "retrieval"):
+            values = figures(runs, "test", task, metric)
+            others = figures(scratch, "test", task, metric)
+            row += [spread(values), "" if start == SCRATCH else difference(values, others)]
+        yield row
+
+
+def pretrained_rows() -> Iterator[list[str]]:
+    """What the features know before any label: a row for each method."""
+    for method in METHODS:
+        runs = [Run(method, seed) for seed in SEEDS]
+        tasks = ("r1", "retrieval"), ("knn", "probe"), ("linear", "probe")
+        yield [method, *(spread(figures(runs, "test", task, metric)) for metric, task in tasks)]
+
+
+def table(header: list[str], rows: Iterator[list[str]]) -> str:
+    """Markdown."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
+
+
+def report() -> None:
+    """Both tables, to the screen and to the file that the documentation reads."""
+    ended = [done(each) for start in (SCRATCH, *METHODS) for each in tunings(start)]
+    columns = ["labels of each class", "starts from", "learning rate"]
+    columns += ["top-1", "over random weights", "R@1", "over random weights"]
+    parts = [
+        "# Few labels, after learning without any",
+        f"`python benchmarks/label_free.py run`, then `report`; {sum(ended)} of {len(ended)} runs of "
+        f"fine-tuning, {STEPS} steps of {BATCH} clips each. Mean ± standard deviation over seeds in percent; "
+        "differences in points, seed by seed, with 95 % intervals. R@1 searches all training clips.",
+        table(columns, (row for labels in LABELS for row in tuned_rows(labels))),
+        "The features before fine-tuning; probes are fitted to the labels of all training clips:",
+        table(["learnt by", "R@1", "kNN", "linear"], pretrained_rows()),
+    ]
+    text = "\n\n".join(parts) + "\n"
+    RESULT.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    {"run": run, "report": report}[sys.argv[1]]()

@@ -1,0 +1,136 @@
+"""Training with few labels or none: what is seen, what is refused, and what the student can do afterwards."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ccl_cli.config.load import check_recipe
+from ccl_cli.data.sources import load_data
+from ccl_cli.data.video_paths import list_videos
+from ccl_cli.deploy.predict import embed, predict
+from ccl_cli.errors import DataError, RecipeError, UsageError
+from ccl_cli.evaluation.evaluate import evaluate
+from ccl_cli.evaluation.model import load_student
+from ccl_cli.training import build as building
+from ccl_cli.training.build import build
+from ccl_cli.training.distiller import mean_cross_entropy
+from ccl_cli.training.run.artefact import load_model
+from ccl_cli.training.train import train
+from tests.training.runs import lines, recipe
+
+LABEL_FREE = ["fitnet", "pkt", "cckd", "rkd", "crd", "cmc", "ifd", "queue_kl", "unic"]
+TWO_STEPS = {"epochs": 1}
+
+
+def unlabelled(clips_folder, **changes):
+    data = f"folder:{clips_folder / 'set'}?labels=none"
+    return recipe(clips_folder, **{"data": data, "method": "fitnet", "train": TWO_STEPS, **changes})
+
+
+@pytest.mark.parametrize("method", LABEL_FREE)
+def test_methods_without_labels_train(clips_folder, method):
+    run = train(unlabelled(clips_folder, method=method, ce_weight=0))
+    steps = lines(run)
+    assert len(steps) == 2
+    for step in steps:
+        assert math.isfinite(step["loss"])
+        assert not {"ce", "accuracy", "labelled"} & step.keys()
+        assert step["loss"] == pytest.approx(sum(v for k, v in step.items() if "/" in k), rel=1e-5)
+    assert steps[0]["loss"] > 0
+
+
+@pytest.mark.parametrize("method", ["ccl", "kd", "mnf_csc", "baseline", "fitnet+kd"])
+def test_methods_that_need_labels_say_so_before_anything_is_read(clips_folder, monkeypatch, method):
+    monkeypatch.setattr(building, "load_teachers", None)
+    with pytest.raises(RecipeError, match=r"cannot train without labels\. .*: .*crd.*unic"):
+        build(unlabelled(clips_folder, method=method))
+    with pytest.raises(RecipeError, match=method.removeprefix("fitnet+")):
+        check_recipe(recipe(clips_folder, method=method, labels_per_class=0))
+
+
+def test_methods_that_need_labels_train_on_the_videos_that_have_one(clips_folder):
+    parts = build(recipe(clips_folder, labels_per_class=2))
+    assert (len(parts.videos), parts.labelled, parts.classes) == (4, 4, ("down", "right"))
+    parts = build(recipe(clips_folder, labels_per_class=2, method="crd"))
+    assert (len(parts.videos), parts.labelled, parts.classes) == (12, 4, ("down", "right"))
+    assert sum(video.label is not None for video in parts.manifest.videos) == 18  # the list stays as it is
+
+
+def test_cross_entropy_and_accuracy_are_those_of_labelled_rows(clips_folder):
+    changes = {"method": "fitnet", "labels_per_class": 3, "train": {"epochs": 1, "batch_size": 12}}
+    (step,) = lines(train(recipe(clips_folder, **changes)))
+    assert step["labelled"] == 0.5
+    assert step["accuracy"] * 6 == pytest.approx(round(step["accuracy"] * 6))
+    logits = torch.randn(5, 3, requires_grad=True)
+    labels = torch.tensor([2, -1, 0, -1, -1])
+    expected = torch.nn.functional.cross_entropy(logits[[0, 2]], labels[[0, 2]])
+    torch.testing.assert_close(mean_cross_entropy(logits, labels), expected)
+    nobody = mean_cross_entropy(logits, torch.full((5,), -1))
+    (gradient,) = torch.autograd.grad(nobody, logits)
+    assert nobody == 0
+    assert not gradient.any()
+
+
+def test_a_model_without_classes_has_features_and_says_so(clips_folder, tmp_path):
+    run = train(unlabelled(clips_folder))
+    model, labelled = load_student(run), f"folder:{clips_folder / 'set'}"
+    assert model.artefact.classes == ()
+    assert not any(name.startswith("classifier") for name in load_file(run / "model.safetensors"))
+    videos = list_videos(clips_folder / "set" / "test")
+    assert all(feature.vector.isfinite().all() for feature in embed(model, videos, workers=0))
+    for use in (lambda: list(predict(model, videos)), lambda: evaluate(run, tasks=["recognition"])):
+        with pytest.raises(
+            UsageError, match=r"without labels.*Fine-tune it with `ccl train --student r2plus1d_tiny@"
+        ):
+            use()
+    with pytest.raises(DataError, match="have no labels"):
+        evaluate(run)
+    assert evaluate(run, data=labelled).keys() & {"recognition", "retrieval", "probe"} == {"retrieval"}
+
+
+@pytest.mark.parametrize("named", ["run", "file"])
+def test_fine_tuning_takes_all_weights_but_the_classifier(clips_folder, named, caplog):
+    run = train(unlabelled(clips_folder))
+    start = run if named == "run" else run / "model.safetensors"
+    tuned = recipe(clips_folder, student=f"r2plus1d_tiny@{start}", method="baseline", train=TWO_STEPS)
+    student = build(tuned).student
+    before, now = load_file(run / "model.safetensors"), student.state_dict()
+    assert now.keys() - before.keys() == {"classifier.weight", "classifier.bias"}
+    assert all(torch.equal(now[name], value) for name, value in before.items())
+    assert "has no classifier: it starts from random weights" in caplog.text
+    assert load_model(train(tuned) / "model.safetensors").classes == ("down", "right")
+    again = build(unlabelled(clips_folder, student=tuned.student)).student
+    assert again.num_classes == 0
+
+
+def test_the_probe_is_scikit_learns_on_the_features(clips_folder):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from ccl_cli.evaluation.classifiers import LabelledEmbeddings, center_and_normalize, predict_knn
+
+    run = train(unlabelled(clips_folder))
+    data = f"folder:{clips_folder / 'set'}"
+    result = evaluate(run, data=data, tasks=["probe"])["probe"]
+    manifest, model = load_data(data), load_student(run)
+    features, labels = {}, {}
+    for split in ("train", "test"):
+        of_split = manifest.split(split)
+        files = list_videos([video.path for video in of_split])
+        features[split] = np.stack([each.vector.numpy() for each in embed(model, files, workers=0)])
+        labels[split] = np.array([video.label for video in of_split])
+    train_x, test_x = center_and_normalize(features["train"], features["test"])
+    knn = predict_knn(LabelledEmbeddings(train_x, labels["train"]), test_x, 10)
+    assert result["knn"] == pytest.approx(100 * (knn == labels["test"]).mean())
+    strength = 1 / (result["penalty"] * len(train_x))
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=100)).fit(
+        train_x, labels["train"]
+    )
+    assert result["linear"] == pytest.approx(100 * linear.score(test_x, labels["test"]))
+    assert result["chance"] == 50
