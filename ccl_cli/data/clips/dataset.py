@@ -19,7 +19,7 @@ from ccl_cli.data.clips.preprocess import Preprocess, collate_inputs, run_prepro
 from ccl_cli.data.clips.samplers import random_clip, single_frame
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
-from ccl_cli.errors import CclError, DataError
+from ccl_cli.errors import DataError
 
 UNREADABLE = "unreadable"
 _ATTEMPTS = 16  # more neighbours than that are a folder that was not copied, not single damaged files
@@ -92,11 +92,6 @@ class TrainingClips(Dataset[TrainingSample]):
                 return self._read(draw, row, unreadable)
             except DataError as error:
                 unreadable[row] = error.message
-            except CclError:
-                raise
-            except Exception as error:
-                path = self.videos[row].path
-                raise CclError(f"Reading '{path}' failed: {type(error).__name__}: {error}.") from error
         raise DataError(
             f"{len(unreadable)} videos in a row cannot be read; the first: {next(iter(unreadable.values()))}",
             "`ccl data check` names all of them.",

@@ -26,8 +26,9 @@ from ccl_cli.data.shards.index import (
     write_shard,
 )
 from ccl_cli.data.sources import load_data
+from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.video_writer import claim_folder
-from ccl_cli.errors import CclError, DataError, EnvironmentError_
+from ccl_cli.errors import DataError, EnvironmentError_
 from ccl_cli.utils.files import hold, remove_leftovers
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import stopping_here
@@ -181,13 +182,10 @@ class _Sources(Dataset[Encoded | str]):
     def __getitem__(self, index: int) -> Encoded | str:
         source = self.sources[index]
         try:
-            return encode(source, self.settings)
+            with blaming_video(source.path):
+                return encode(source, self.settings)
         except DataError as error:
             return error.message
-        except CclError:
-            raise
-        except Exception as error:
-            return f"'{source.path}' cannot be packed: {type(error).__name__}: {error}."
 
 
 def _sources(manifest: Manifest) -> list[Source]:
