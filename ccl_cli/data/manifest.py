@@ -226,13 +226,19 @@ class Manifest:
                 known = ", ".join(SPLITS)
                 raise DataError(f"'{video.id}' is in the unknown split '{video.split}'.", f"Known: {known}.")
 
+def unreadable_limit(manifest: Manifest, split: str, share: float) -> int:
+    """How many videos of a split may be missing or unreadable: one at least, all of them never."""
+    videos = len(manifest.split(split))
+    return min(max(1, int(share * videos)), videos - 1)
+
+
 
 def check_unreadable(
     count: int, manifest: Manifest, split: str, limit: float, examples: Sequence[Video] = ()
 ) -> None:
-    """Stop when more of a split cannot be read than the recipe allows (one video is always allowed)."""
+    """Stop when more of a split cannot be read than the recipe allows."""
     videos = len(manifest.split(split))
-    if count <= max(1, int(limit * videos)) and (count < videos or not videos):
+    if count <= unreadable_limit(manifest, split, limit) or not videos:
         return
     names = ", ".join(str(video.path) for video in examples[:3])
     raise DataError(

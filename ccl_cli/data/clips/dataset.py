@@ -22,7 +22,6 @@ from ccl_cli.data.manifest import Video
 from ccl_cli.errors import DataError
 
 UNREADABLE = "unreadable"
-_ATTEMPTS = 16  # more neighbours than that are a folder that was not copied, not single damaged files
 
 
 @dataclass
@@ -71,30 +70,38 @@ class TrainingClips(Dataset[TrainingSample]):
         clip: The student's view.
         preprocess: By teacher.
         seed: Of the clips and views.
+        max_unreadable: Of the videos; None: all but one.
     """
 
     def __init__(
-        self, videos: Sequence[Video], clip: Clip, preprocess: Mapping[str, Preprocess], seed: int
+        self,
+        videos: Sequence[Video],
+        clip: Clip,
+        preprocess: Mapping[str, Preprocess],
+        seed: int,
+        max_unreadable: int | None = None,
     ) -> None:
         self.videos, self.clip, self.preprocess, self.seed = videos, clip, dict(preprocess), seed
+        self.max_unreadable = len(videos) - 1 if max_unreadable is None else max_unreadable
 
     def __getitem__(self, draw: Draw) -> TrainingSample:
         """The clip of a draw, or of the next video that can be read.
 
         Raises:
-            DataError: too many videos in a row cannot be read.
-            CclError: a teacher's preprocessing or a decoder fails otherwise.
+            DataError: more videos in a row cannot be read than may be.
+            CclError: a teacher's preprocessing or the machine fails.
         """
         unreadable: dict[int, str] = {}
-        for attempt in range(min(_ATTEMPTS, len(self.videos))):
-            row = (draw.row + attempt) % len(self.videos)
+        while len(unreadable) <= self.max_unreadable:
+            row = (draw.row + len(unreadable)) % len(self.videos)
             try:
                 return self._read(draw, row, unreadable)
             except DataError as error:
                 unreadable[row] = error.message
         raise DataError(
-            f"{len(unreadable)} videos in a row cannot be read; the first: {next(iter(unreadable.values()))}",
-            "`ccl data check` names all of them.",
+            f"{len(unreadable)} videos in a row cannot be read, more than max_unreadable allows; the first: "
+            f"{next(iter(unreadable.values()))}",
+            "`ccl data check` names all of them; the recipe's max_unreadable is the limit.",
         )
 
     def collate(self, samples: Sequence[TrainingSample]) -> Loaded:
