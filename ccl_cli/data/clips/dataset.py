@@ -62,8 +62,8 @@ class TrainingClips(Dataset[TrainingSample]):
     """A random clip of each video drawn.
 
     A video that cannot be read is replaced by its neighbour in the list and reported, so that a batch never
-    changes its shape. Random numbers depend on (seed, epoch, row read, row drawn), those that a whole step
-    shares on (seed, step).
+    changes its shape. Random numbers depend on (seed, epoch, row read, draw), those that a whole step shares
+    on (seed, step).
 
     Args:
         videos: The training split.
@@ -121,13 +121,15 @@ class TrainingClips(Dataset[TrainingSample]):
 
     def _read(self, draw: Draw, row: int, unreadable: dict[int, str]) -> TrainingSample:
         video = self.videos[row]
-        # The replacement's own draw may be in the same batch: with these seeds it has other frames there.
-        replaced = [] if row == draw.row else [draw.row]
+        # Another draw of this row may be in the same batch: its own, or one that it stands in for. With these
+        # seeds it has other frames there.
+        repeat = [draw.repeat] if draw.repeat else []
+        which = [draw.row, *repeat] if repeat or row != draw.row else []
         window = Window(
             video,
             self.clip,
             random_clip,
-            rng=np.random.default_rng([self.seed, draw.epoch, row, 1, *replaced]),
+            rng=np.random.default_rng([self.seed, draw.epoch, row, 1, *which]),
             batch_rng=np.random.default_rng([self.seed, draw.step, 2]),
             training=True,
         )

@@ -69,6 +69,15 @@ def test_a_readable_video_is_drawn_by_seed_epoch_and_row(videos):
     assert torch.equal(alone[Draw(0, 7, 4)].view, samples[Draw(0, 9, 4)].view)
 
 
+def test_draws_of_one_row_in_one_step_see_it_differently(videos):
+    samples = TrainingClips(videos, CLIP, {}, seed=3)
+    drawn = [
+        samples[Draw(0, 0, row, repeat)] for row, repeat in [(3, 0), (3, 1), (3, 2), (1, 0), (1, 1), (2, 1)]
+    ]
+    assert {sample.row for sample in drawn} == {3}
+    assert len({sample.view.numpy().tobytes() for sample in drawn}) == 6
+
+
 def test_only_the_limit_decides_how_many_videos_in_a_row_may_be_unreadable(videos, tmp_path):
     (tmp_path / "bad.mp4").write_text("not a video")
     stretch = [Video(f"bad/{number}", tmp_path / "bad.mp4", 0, "train") for number in range(20)]
