@@ -239,7 +239,8 @@ class _Part:
         at = batch.rows - self.first
         self.value[at] = torch.where(finite[:, None, None], embedding, 0.0)
         self.kind = self.kind or batch.kinds.get(name, "")
-        self.inexact, self.frames = self.inexact + batch.inexact, max(self.frames, batch.frames)
+        self.inexact += batch.inexact[name]
+        self.frames = max(self.frames, batch.frames[name])
         self.unreadable |= {row: reasons[name] for row, reasons in batch.unreadable.items()}
         for row, good in zip(batch.rows.tolist(), finite.tolist(), strict=True):
             state = batch.states[row][name] if good else "unreadable"

@@ -147,8 +147,8 @@ class TeacherBatch(NamedTuple):
         states: By row and teacher: "present", "absent", "silent", "no track", "unreadable".
         unreadable: Why, by row and teacher.
         kinds: By teacher, the name under which its states are counted: "audio", or the teacher's own.
-        inexact: Videos of which a live teacher may see something else than these views.
-        frames: Of the longest video, where a teacher looks at single frames; else 0.
+        inexact: By teacher, videos of which a live one may see something else than these views.
+        frames: By teacher, of the longest video, where it looks at single frames; else 0.
     """
 
     rows: Tensor
@@ -156,8 +156,8 @@ class TeacherBatch(NamedTuple):
     states: dict[int, dict[str, str]]
     unreadable: dict[int, dict[str, str]]
     kinds: dict[str, str]
-    inexact: int
-    frames: int
+    inexact: dict[str, int]
+    frames: dict[str, int]
 
 
 @dataclass
@@ -167,8 +167,8 @@ class _TeacherSample:
     states: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
-    exact: bool = True
-    frames: int = 0
+    exact: dict[str, bool] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
 
 
 class TeacherClips(Dataset[_TeacherSample]):
@@ -208,7 +208,7 @@ class TeacherClips(Dataset[_TeacherSample]):
                 sample.states[name], sample.unreadable[name] = UNREADABLE, error.message
                 # Where only the teacher cannot read a video, a live one keeps it out of training, and a cache
                 # does not; where nobody can, both do.
-                sample.exact, sample.frames = not _has_picture(centre), 0
+                sample.exact[name], sample.frames[name] = not _has_picture(centre), 0
         return sample
 
     def collate(self, samples: Sequence[_TeacherSample]) -> TeacherBatch:
@@ -222,17 +222,17 @@ class TeacherClips(Dataset[_TeacherSample]):
             {sample.row: sample.states for sample in samples},
             {sample.row: sample.unreadable for sample in samples if sample.unreadable},
             {name: kind for sample in reversed(samples) for name, kind in sample.kinds.items()},
-            sum(not sample.exact for sample in samples),
-            max(sample.frames for sample in samples),
+            {name: sum(not sample.exact[name] for sample in samples) for name in self.preprocess},
+            {name: max(sample.frames[name] for sample in samples) for name in self.preprocess},
         )
 
     def _add(self, sample: _TeacherSample, name: str, centre: Window) -> None:
         preprocess, views = self.preprocess[name], self.views
-        windows = [centre]
+        windows, frames = [centre], 0
         if views and getattr(preprocess, "views", None) == "frame":
             clip = self.clip.model_copy(update={"frames": 1})
             windows = [Window(centre.video, clip, single_frame(view, views)) for view in range(views)]
-            sample.frames = windows[0].available
+            frames = windows[0].available
         inputs = []
         for window in windows:
             window.states = {}
@@ -240,7 +240,8 @@ class TeacherClips(Dataset[_TeacherSample]):
         last = windows[-1]
         sample.inputs[name] = inputs
         sample.kinds[name], sample.states[name] = next(iter(last.states.items()))
-        sample.exact = last.whole if last is centre else sample.frames <= len(windows)
+        sample.exact[name] = last.whole if last is centre else frames <= len(windows)
+        sample.frames[name] = frames
 
 
 @overload

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.dataset import TrainingClips
+from ccl_cli.data.clips.dataset import TeacherClips, TrainingClips
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
@@ -94,3 +94,15 @@ def test_the_limit_is_the_recipes_without_the_videos_that_are_not_there(tmp_path
     videos = tuple(Video(f"{number}", tmp_path / "x.mp4", 0, "train") for number in range(100))
     parts = Parts(Manifest("x", ("a",), videos), videos[3:], videos[:3], {}, None, {})
     assert training_clips(small_recipe("x", {"max_unreadable": 0.2}), parts, ()).max_unreadable == 17
+
+
+def test_what_one_teacher_sees_says_nothing_of_another(videos):
+    preprocess = {
+        "image:i": Picture((32, 32), 1.0, "bilinear", False, (0.0,) * 3, (1.0,) * 3),
+        "audio:a": Waveform(16_000, 2.0),
+    }
+    for order in (preprocess, dict(reversed(preprocess.items()))):
+        samples = TeacherClips(videos[4:6], CLIP, order, views=2)
+        batch = samples.collate([samples[0], samples[1]])
+        assert batch.inexact == {"image:i": 2, "audio:a": 0}
+        assert batch.frames == {"image:i": 20, "audio:a": 0}
