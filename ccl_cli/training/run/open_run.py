@@ -7,22 +7,14 @@ from pathlib import Path
 from typing import IO
 
 from ccl_cli.config.load import load_recipe, to_yaml
-from ccl_cli.config.recipe import Recipe
+from ccl_cli.config.recipe import ASIDE, Recipe
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import CclError, RecipeError, UsageError
 from ccl_cli.training.run.folder import MANIFEST, RECIPE, RunFolder, all_runs, find_run
 from ccl_cli.utils.files import hold, remove_leftovers, write_text
 
 # What a resumed run may change: nothing that decides the result of the steps already taken.
-RESUMABLE = {
-    "workers",
-    "log_every",
-    "checkpoint_every",
-    "max_skipped",
-    "max_steps",
-    "tracker",
-    "recompute",
-}
+RESUMABLE = (*ASIDE, "train.max_steps", "eval")
 
 _locks: dict[Path, IO[str]] = {}
 
@@ -105,7 +97,7 @@ def _has_recipe(recipe: Recipe, run: RunFolder) -> bool:
 def _changes(recipe: Recipe, run: RunFolder) -> list[str]:
     """Sections of the recipe that are not as the run began with them."""
     previous = load_recipe(str(run.path / RECIPE))
-    now, then = (each.model_dump(mode="json", exclude={"train": RESUMABLE}) for each in (recipe, previous))
+    now, then = (each.without(RESUMABLE) for each in (recipe, previous))
     return sorted(section for section in now if now[section] != then[section])
 
 
@@ -115,7 +107,7 @@ def _check_same(recipe: Recipe, manifest: Manifest, run: RunFolder) -> None:
     if changed := _changes(recipe, run):
         raise RecipeError(
             f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
-            f"Only {', '.join(f'train.{key}' for key in sorted(RESUMABLE))} may change.",
+            f"Only {', '.join(RESUMABLE)} may change.",
         )
     if not (run.path / MANIFEST).exists():  # ended before it had taken a step
         manifest.save(run.path / MANIFEST)
