@@ -58,6 +58,11 @@ def newest_state(folder: Path) -> Path:
     raise DataError(f"'{folder}' holds no checkpoint that can be read.", "Start the run anew.")
 
 
+def holds_state(folder: Path) -> bool:
+    """Whether there is any state in a folder, whole or not."""
+    return bool(_states(folder))
+
+
 def load_state(path: Path) -> dict[str, Any]:
     """Read a state; torch alone does not notice every damage to its bytes."""
     with zipfile.ZipFile(path) as file:

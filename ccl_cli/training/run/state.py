@@ -11,7 +11,7 @@ from ccl_cli.training.video_states import VideoStates
 if TYPE_CHECKING:
     from ccl_cli.training.trainer import Trainer
 
-_FORMAT = "ccl-state-1"  # counts up whenever an entry is added, renamed or gone
+_FORMAT = "ccl-state-2"  # counts up whenever an entry is added, renamed or gone
 
 
 def state_dict(trainer: Trainer) -> dict[str, Any]:
@@ -21,7 +21,6 @@ def state_dict(trainer: Trainer) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "step": trainer.step,
-        "manifest": trainer.parts.manifest.hash,
         "seconds": trainer.seconds,
         "distiller": trainer.bare.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),  # the learning rate is a function of the step
@@ -39,18 +38,12 @@ def load_state_dict(trainer: Trainer, state: dict[str, Any]) -> None:
     """Put a trainer that was built from the same recipe into a state of :func:`state_dict`.
 
     Raises:
-        UsageError: another version of ccl wrote it; files of the data set have changed, appeared or gone; or
-            a cache has gone.
+        UsageError: another version of ccl wrote it, or a cache has gone.
     """
     if state.get("format") != _FORMAT:
         raise UsageError(
             f"Another version of ccl wrote the checkpoints of '{trainer.run.path}'.",
             "Go on with that version, or start a new run.",
-        )
-    if state["manifest"] != trainer.parts.manifest.hash:
-        raise UsageError(
-            f"Files of the data set have changed since '{trainer.run.path}' began.",
-            "Restore them, or start a new run.",
         )
     _use_caches_of(trainer, state["cached"])
     trainer.step, trainer.seconds_before = state["step"], state["seconds"]
