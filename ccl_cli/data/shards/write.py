@@ -17,7 +17,7 @@ from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.manifest import SPLITS, Manifest, Video, check_unreadable
 from ccl_cli.data.shards.encode import Encoded, Settings, Source, encode
 from ccl_cli.data.shards.index import (
-    FORMAT,
+    INDEX_FORMAT,
     Sample,
     keys_for,
     read_shard,
@@ -74,7 +74,9 @@ def pack(
             stopping_here("; finished shards are kept.", "Run the same command again to go on."),
         ):
             remove_leftovers(output)
-            claim_folder(output, json.dumps({"format": FORMAT, "videos": manifest.hash, **options}), "shards")
+            claim_folder(
+                output, json.dumps({"format": INDEX_FORMAT, "videos": manifest.hash, **options}), "shards"
+            )
             work = _Packing(manifest, output, shard_size, max_unreadable)
             work.run(settings, workers)
             write_index(output, manifest, options, work.shards, work.unreadable)
