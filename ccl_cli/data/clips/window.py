@@ -109,8 +109,7 @@ class Window:
 
     @cached_property
     def _metadata(self) -> VideoMetadata:
-        with blaming_video(self.video.path):
-            return open_video(self.video.path).metadata
+        return open_video(self.video.path).metadata
 
     @cached_property
     def _decoded(self) -> DecodedClip:
