@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -45,6 +46,12 @@ Standardize = Literal["none", "center", "zscore", "phi_s"]
 Teachers = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
+# Keys that decide no figure of a run: its hash leaves them out.
+ASIDE = (
+    *("name", "description", "methods", "bench"),
+    *("train.workers", "train.log_every", "train.checkpoint_every", "train.max_skipped"),
+    *("train.tracker", "train.recompute"),
+)
 Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
@@ -344,12 +351,19 @@ class Recipe(_Section):
         """``ccl`` or ``ccl+pkt``."""
         return "+".join(self.method)
 
+    def without(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The recipe as plain values, without some sections (``bench``) and entries (``train.workers``)."""
+        exclude: dict[str, Any] = {}
+        for section, _, entry in (key.partition(".") for key in keys):
+            if entry:
+                exclude.setdefault(section, set()).add(entry)
+            else:
+                exclude[section] = True
+        return self.model_dump(mode="json", exclude=exclude)
+
     def hash(self) -> str:
         """Eight hex digits over everything that decides the experiment's result; its name does not."""
-        aside = {"workers", "log_every", "checkpoint_every", "max_skipped", "tracker", "recompute"}
-        aside_at_all = dict.fromkeys(("name", "description", "methods", "bench"), True)
-        values = self.model_dump(mode="json", exclude=aside_at_all | {"train": aside})
-        text = json.dumps(values, sort_keys=True)
+        text = json.dumps(self.without(ASIDE), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -199,19 +199,18 @@ class Manifest:
             names = ", ".join(self.classes[label] for label in unseen[:5])
             _log.warning("%d classes of the test split have no training video: %s", len(unseen), names)
 
-    def save(self, path: Path, root: Path | None = None, notes: Mapping[str, Any] | None = None) -> None:
+    def save(self, path: Path, root: Path | None = None) -> None:
         """Write JSON lines, a header and then one row per video, atomically.
 
         Args:
             path: The file.
             root: Paths below this folder are written relative to it, so that the videos can be moved.
-            notes: What else the header should hold.
 
         Raises:
             EnvironmentError_: the file cannot be written.
         """
         header = {"format": _FORMAT, "name": self.name, "classes": self.classes, "videos": len(self.videos)}
-        header |= ({"root": str(root)} if root else {}) | dict(notes or {})
+        header |= ({"root": str(root)} if root else {}) | {"hash": self.hash}
         rows = (json.dumps(_to_row(video, f"{root}{os.sep}" if root else "")) + "\n" for video in self.videos)
         try:
             with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -266,12 +265,18 @@ class Manifest:
                 raise DataError(f"'{video.id}' is in the unknown split '{video.split}'.", f"Known: {known}.")
 
 
+def unreadable_limit(manifest: Manifest, split: str, share: float) -> int:
+    """How many videos of a split may be missing or unreadable: one at least, all of them never."""
+    videos = len(manifest.split(split))
+    return min(max(1, int(share * videos)), videos - 1)
+
+
 def check_unreadable(
     count: int, manifest: Manifest, split: str, limit: float, examples: Sequence[Video] = ()
 ) -> None:
-    """Stop when more of a split cannot be read than the recipe allows (one video is always allowed)."""
+    """Stop when more of a split cannot be read than the recipe allows."""
     videos = len(manifest.split(split))
-    if count <= max(1, int(limit * videos)) and (count < videos or not videos):
+    if count <= unreadable_limit(manifest, split, limit) or not videos:
         return
     names = ", ".join(str(video.path) for video in examples[:3])
     raise DataError(
@@ -291,6 +296,19 @@ class DataSource(Protocol):
             DataError: it is not there or does not have the expected layout.
         """
         ...
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The first line of a saved manifest: its ``name``, the ``hash`` it had then, and more.
+
+    Raises:
+        DataError: it is no manifest.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            return dict(json_text.parse(file.readline()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"'{path}' is no manifest.", "Write it again.") from error
 
 
 def _group(video: Video) -> str:

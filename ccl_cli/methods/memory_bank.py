@@ -121,7 +121,7 @@ class MemoryBank(nn.Module):
         self.forget()
 
 
-class Sampler(nn.Module):
+class NegativeSampler(nn.Module):
     """Draws each anchor's positive and negatives, the same whatever the number of processes.
 
     Args:
@@ -244,8 +244,8 @@ class ViewContrast(nn.Module):
         options: Temperature and momentum.
         labels: [N] int64, the class of each training row.
         count: Negatives per anchor, K.
-        negatives: See :class:`Sampler`.
-        positive: See :class:`Sampler`.
+        negatives: See :class:`NegativeSampler`.
+        positive: See :class:`NegativeSampler`.
         loss: Softmax or noise-contrastive estimation.
     """
 
@@ -260,7 +260,7 @@ class ViewContrast(nn.Module):
     ) -> None:
         super().__init__()
         self.temperature = options.temperature
-        self.sampler = Sampler(labels, count, negatives, positive)
+        self.sampler = NegativeSampler(labels, count, negatives, positive)
         self.nce = nn.ModuleList(
             NoiseContrast(len(labels), options.z_momentum) for _ in range(2) if loss == "nce"
         )

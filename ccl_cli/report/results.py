@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ccl_cli.config.recipe import Recipe
+from ccl_cli.config.recipe import ASIDE, Recipe
 from ccl_cli.errors import UsageError
 from ccl_cli.report import paper
 from ccl_cli.report.runs import METRICS, Run, Runs, abbreviations, clean, flat, read_runs
@@ -22,13 +22,8 @@ if TYPE_CHECKING:
 
 BASELINE = "baseline"
 # Rows of one table may differ in these settings, in no others.
-_METHOD_SETTINGS = ("name", "description", "data", "teachers", "method", "train.seed")
-_UNHASHED = (
-    "bench",
-    "methods",
-    *(f"train.{key}" for key in ("workers", "log_every", "checkpoint_every", "max_skipped", "tracker")),
-)
-_HARMLESS = (*_UNHASHED, "max_unreadable", "eval.batch_size")
+_METHOD_SETTINGS = ("data", "teachers", "method", "train.seed")
+_HARMLESS = (*ASIDE, "max_unreadable", "eval.batch_size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +234,7 @@ def _check_one_recipe(data: str, runs: Sequence[Run]) -> None:
     for run in runs:
         recipes[run.settings].append(run)
     if len(recipes) > 1:
-        differences = _differing_settings(recipes.values(), ("name", "description", "train.seed", *_UNHASHED))
+        differences = _differing_settings(recipes.values(), ("train.seed", *ASIDE))
         raise UsageError(
             f"'{runs[0].label}' on {data} comes from {len(recipes)} different recipes, which are not "
             f"averaged: {'; '.join(differences)}.",
@@ -286,9 +281,4 @@ def _differing_settings(groups: Iterable[Sequence[Run]], ignored: Sequence[str])
 
 def _settings(recipe: Recipe, ignored: Sequence[str]) -> dict[str, object]:
     """A recipe's values by dotted key, without the sections that are ignored."""
-    values = flat(recipe.model_dump(mode="json"))
-    return {
-        key: value
-        for key, value in values.items()
-        if not f"{key}.".startswith(tuple(f"{i}." for i in ignored))
-    }
+    return flat(recipe.without(ignored))

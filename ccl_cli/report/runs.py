@@ -229,9 +229,9 @@ def abbreviations(modalities: Iterable[str]) -> dict[str, str]:
 
 
 def seedless(recipe: Recipe) -> str:
-    """Hash over all that decides a result except the seed; the recipe's name aside."""
+    """Hash over all that decides a result except the seed."""
     train = recipe.train.model_copy(update={"seed": 0})
-    return recipe.model_copy(update={"name": "run", "train": train}).hash()
+    return recipe.model_copy(update={"train": train}).hash()
 
 
 def check_known(kind: str, name: str, names: Iterable[str]) -> None:

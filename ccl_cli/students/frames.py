@@ -7,7 +7,6 @@ Video Understanding", ICCV 2019.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from ccl_cli.errors import RecipeError
 from ccl_cli.students import Student
-from ccl_cli.students.weights import load_weights, read_weights
+from ccl_cli.students.weights import fill_student
 
 _STAGES = 4  # the last ones of timm's intermediate features
 _SHARE = 8  # one channel in so many moves forward in time, as many move back
@@ -126,17 +125,12 @@ def frames(
     if not hasattr(network, "forward_intermediates"):
         raise RecipeError(f"timm shows no stages of '{model}'.", "Use a network of another family.")
     student = Frames(network, num_classes, dropout, shift)
-    if weights is not None:
-        state = read_weights(weights)
-        if all(name.startswith(("blocks.0.", "classifier.")) for name in state):  # one of our own files
-            load_weights(student, state, weights)
-        else:
-            load_weights(network, _without_classifier(state, network), weights)
+
+    def without_classifier(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of its 1,000 classes, which are not ours."""
+        names = network.default_cfg["classifier"]
+        heads = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+        return {name: value for name, value in state.items() if not name.startswith(heads)}
+
+    fill_student(student, network, weights, convert=without_classifier)
     return student
-
-
-def _without_classifier(state: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
-    """A published file's tensors without those of its 1,000 classes, which ours are not."""
-    names = network.default_cfg["classifier"]
-    heads = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
-    return {name: value for name, value in state.items() if not name.startswith(heads)}

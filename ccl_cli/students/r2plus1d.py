@@ -20,17 +20,17 @@ from functools import partial
 from operator import add
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from ccl_cli.errors import RecipeError
 from ccl_cli.students import Student
 from ccl_cli.students.blocks import ResBlock, ResNetBasicStem, ResStage, create_conv_2plus1d
-from ccl_cli.students.weights import load_weights, read_weights
+from ccl_cli.students.weights import fill_student
 
 Layout = Literal["torchvision", "official", "narrow"]
 Triple = tuple[int, int, int]
 
-# torchvision's names to ours, applied in this order; our own names pass through unchanged.
+# torchvision's names to ours, applied in this order.
 _RENAMES = (
     (r"^stem\.([013])\.", r"blocks.0.conv.\1."),
     (r"^stem\.4\.", "blocks.0.norm."),
@@ -91,9 +91,7 @@ def r2plus1d(
     student = Student(nn.ModuleList([stem, *stages]), widths[-1], num_classes, dropout)
     if layout != "official":
         student.apply(_initialise)
-    if weights is not None:
-        state = read_weights(weights)
-        load_weights(student, {torchvision_key(key): state[key] for key in state}, weights)
+    fill_student(student, student, weights, convert=_renamed)
     return student
 
 
@@ -135,11 +133,11 @@ def mid_channels(dim_in: int, dim_out: int, kernel: Triple = (3, 3, 3)) -> int:
     return time * height * width * dim_in * dim_out // (height * width * dim_in + time * dim_out)
 
 
-def torchvision_key(key: str) -> str:
-    """Our name of a tensor that torchvision calls ``key``."""
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What torchvision has named, by our names."""
     for pattern, name in _RENAMES:
-        key = re.sub(pattern, name, key)
-    return key
+        state = {re.sub(pattern, name, key): value for key, value in state.items()}
+    return state
 
 
 def _stem(dim_mid: int, dim_out: int, stride: Triple) -> nn.Module:

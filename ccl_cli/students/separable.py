@@ -10,7 +10,7 @@ from torchvision.models import video
 
 from ccl_cli.errors import RecipeError
 from ccl_cli.students import Student
-from ccl_cli.students.weights import load_weights, read_weights
+from ccl_cli.students.weights import fill_student
 
 _STAGES = ((1, 4), (4, 7), (7, 13), (13, 16))  # torchvision's layers; each begins with its pooling
 _FEWEST, _SMALLEST = 8, 32  # frames and pixels: time is halved three times, height and width five times
@@ -58,13 +58,15 @@ def s3d(num_classes: int, *, weights: str | None = None, dropout: float = 0.2) -
     stages = [nn.Sequential(*layers[start:end]) for start, end in _STAGES]
     pool = _SlidingAverage(network.avgpool.kernel_size)
     student = S3D(nn.ModuleList([layers[0], *stages]), 1024, num_classes, dropout, pool)
-    state = None if weights is None else read_weights(weights)
-    if state is not None and "classifier.weight" not in state:
-        load_weights(network, state, str(weights), classifier="classifier.1")
     # torchvision classifies with a convolution of size 1.
     convolution = network.classifier[1]
     student.classifier.weight = nn.Parameter(convolution.weight.detach().flatten(1))
     student.classifier.bias = convolution.bias
-    if state is not None and "classifier.weight" in state:
-        load_weights(student, state, str(weights))
+    network.classifier[1] = student.classifier
+    fill_student(student, network, weights, "classifier.1", _linear)
     return student
+
+
+def _linear(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    weight = "classifier.1.weight"
+    return state | ({weight: state[weight].flatten(1)} if weight in state else {})

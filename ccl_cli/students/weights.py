@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ccl_cli.errors import WeightsError
 from ccl_cli.teachers.weights import load_state
 
+Convert = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 log = logging.getLogger("ccl")
 
 
@@ -57,14 +58,21 @@ def load_weights(
         log.warning("'%s' has %s: it starts from random weights, everything else is loaded.", source, what)
 
 
-def fill_student(student: nn.Module, network: nn.Module, file: str | None, classifier: str) -> None:
-    """Put a published file, or a model that ccl wrote, into a student that is made of the network's layers.
+def fill_student(
+    student: nn.Module,
+    network: nn.Module,
+    file: str | None,
+    classifier: str = "classifier",
+    convert: Convert = dict,
+) -> None:
+    """Put a model that ccl wrote, or a published file, into a student that is made of the network's layers.
 
     Args:
-        student: Filled by its own names if the file has them.
-        network: As its library builds it; filling it fills the student.
+        student: Filled where the file has no names but its own.
+        network: Whose names published files have; filling it fills the student.
         file: What the student's spec names after ``@``; None leaves the random weights.
         classifier: Where the network's last linear layer is.
+        convert: Turns the tensors of a published file into the network's.
 
     Raises:
         WeightsError: the file is absent, damaged, or of another network.
@@ -72,10 +80,10 @@ def fill_student(student: nn.Module, network: nn.Module, file: str | None, class
     if file is None:
         return
     state = read_weights(file)
-    if "classifier.weight" in state:
+    if state.keys() <= student.state_dict().keys():
         load_weights(student, state, file)
     else:
-        load_weights(network, state, file, classifier=classifier)
+        load_weights(network, convert(state), file, classifier=classifier)
 
 
 def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.dataset import TrainingClips
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
+from ccl_cli.data.manifest import unreadable_limit
 from ccl_cli.training.build import Parts
 from ccl_cli.utils.distributed import rank, world_size
 
@@ -32,4 +33,5 @@ def batch_sampler(recipe: Recipe, parts: Parts, start: int = 0) -> EpochSampler:
 def training_clips(recipe: Recipe, parts: Parts, teachers: Iterable[str]) -> TrainingClips:
     """The training videos as the student and the named teachers see them."""
     preprocess = {name: parts.teachers[name].preprocess for name in teachers}
-    return TrainingClips(parts.videos, recipe.clip, preprocess, recipe.train.seed)
+    limit = unreadable_limit(parts.manifest, "train", recipe.max_unreadable) - len(parts.missing)
+    return TrainingClips(parts.videos, recipe.clip, preprocess, recipe.train.seed, limit)

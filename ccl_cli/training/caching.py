@@ -10,12 +10,13 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -42,7 +43,6 @@ from ccl_cli.training.build import Parts
 from ccl_cli.utils import json_text
 from ccl_cli.utils.distributed import barrier, is_main, on_main, rank, world_size
 from ccl_cli.utils.files import hold, remove_leftovers, write_text
-from ccl_cli.utils.json_text import Shape, fits
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import StopRequest, stop_on_signal
 from ccl_cli.utils.tensor_files import write_tensors
@@ -51,8 +51,16 @@ from ccl_cli.utils.text import printable
 PART = 256  # videos that are kept together: what a kill can cost
 _CHUNK = 4096  # embeddings that are in memory at once
 _UNREADABLE = STATES.index("unreadable")
-_NOTES: Shape = {"unreadable": {"*": str}, "kind": str, "inexact": int, "frames": int}
 _log = logging.getLogger("ccl")
+
+
+class _Notes(BaseModel, strict=True):
+    """What a part tells of its videos besides their embeddings, as :class:`Header` has it."""
+
+    unreadable: dict[Annotated[int, Field(strict=False)], str]
+    kind: str
+    inexact: int
+    frames: int
 
 
 class CachedRows:
@@ -239,7 +247,8 @@ class _Part:
         at = batch.rows - self.first
         self.value[at] = torch.where(finite[:, None, None], embedding, 0.0)
         self.kind = self.kind or batch.kinds.get(name, "")
-        self.inexact, self.frames = self.inexact + batch.inexact, max(self.frames, batch.frames)
+        self.inexact += batch.inexact[name]
+        self.frames = max(self.frames, batch.frames[name])
         self.unreadable |= {row: reasons[name] for row, reasons in batch.unreadable.items()}
         for row, good in zip(batch.rows.tolist(), finite.tolist(), strict=True):
             state = batch.states[row][name] if good else "unreadable"
@@ -248,9 +257,9 @@ class _Part:
                 self.unreadable[row] = "The teacher makes numbers of it that are not finite."
 
     def save(self, folder: Path) -> None:
-        names = ("unreadable", "kind", "inexact", "frames")
-        notes = {"notes": json.dumps({name: getattr(self, name) for name in names})}
-        write_tensors(_part_path(folder, self.number), {"value": self.value, "state": self.state}, notes)
+        notes = json.dumps({name: getattr(self, name) for name in _Notes.model_fields})
+        tensors = {"value": self.value, "state": self.state}
+        write_tensors(_part_path(folder, self.number), tensors, {"notes": notes})
 
 
 def _embed_parts(
@@ -308,7 +317,7 @@ def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     folder, videos = key.building, len(manifest.learnt_from)
     paths = [_part_path(folder, number) for number in range(-(-videos // PART))]
     shape = (videos, _read_part(paths[0])[0].shape[1], teacher.dim)
-    state, notes = np.zeros(videos, np.uint8), list[dict[str, Any]]()
+    state, notes = np.zeros(videos, np.uint8), list[_Notes]()
     with _array_file(folder / EMBEDDING, "<f4", shape) as file:
         for number, path in enumerate(paths):
             value, states, of_part = _read_part(path)
@@ -324,13 +333,13 @@ def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
         videos=shape[0],
         count=shape[1],
         dim=shape[2],
-        kind=next(filter(None, (each["kind"] for each in notes)), ""),
+        kind=next(filter(None, (each.kind for each in notes)), ""),
         sha256=sums,
         built=built,
-        inexact=sum(each["inexact"] for each in notes),
-        frames=max(each["frames"] for each in notes),
+        inexact=sum(each.inexact for each in notes),
+        frames=max(each.frames for each in notes),
         # A path that is no UTF-8 may be in a reason.
-        unreadable={row: printable(reason) for each in notes for row, reason in each["unreadable"].items()},
+        unreadable={row: printable(reason) for each in notes for row, reason in each.unreadable.items()},
     )
     write_text(folder / HEADER, header.model_dump_json(indent=1) + "\n")
     if key.folder.exists():  # what somebody had begun to remove
@@ -358,15 +367,12 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.safetensors"))
 
 
-def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[str, Any]]:
-    """Values and states of some videos, and what else the part tells of them, as :class:`Header` has it."""
+def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], _Notes]:
+    """Values and states of some videos, and what else the part tells of them."""
     try:
         path.open("rb").close()  # what safe_open says of a file that cannot be opened tells nothing
         with safe_open(path, "np") as file:
-            notes = json_text.parse(file.metadata()["notes"])
-            if not fits(notes, _NOTES):
-                raise ValueError("notes of another kind")
-            notes["unreadable"] = {int(row): reason for row, reason in notes["unreadable"].items()}
+            notes = _Notes.model_validate(json_text.parse(file.metadata()["notes"]))
             return file.get_tensor("value"), file.get_tensor("state"), notes
     except OSError as error:  # says nothing of what the file holds
         raise EnvironmentError_(

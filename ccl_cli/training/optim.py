@@ -124,7 +124,7 @@ def set_lr(optimizer: torch.optim.Optimizer, scheduler: Scheduler, step: int) ->
 
 
 def _drops(optim: Optim, epochs: int, steps_per_epoch: int) -> list[int]:
-    """Milestones as timm counts them, from 1: the first step of the first epoch that is not before one."""
+    """Steps at which the rate drops, counted from 1: of epoch 2 with 10 steps an epoch, step 21."""
     at = sorted(m * epochs if m < 1 else m for m in optim.milestones)
     return [math.ceil(epoch) * steps_per_epoch + 1 for epoch in at if epoch < epochs]
 

@@ -63,7 +63,7 @@ def train(
         trainer.fit()
     except Stopped as stopped:
         raise Interrupted(
-            f"Stopped by {stopped.name} between steps; what was saved before is in '{run.path}'.",
+            f"Stopped by {stopped.name} without saving; what was saved before is in '{run.path}'.",
             f"Go on with `ccl train --resume {run.path}`.",
         ) from stopped
     except torch.OutOfMemoryError as error:

@@ -145,12 +145,15 @@ class Trainer:
                 figures.append(self._micro_step(loaded.batch, share))
         losses = [values["loss"] for values in figures]
         if all_finite(losses, self.bare.parameters(), self.accelerator.scaler):
-            self.skipped.accept()
             if self.recipe.optim.clip_norm:
                 self.accelerator.clip_grad_norm_(self.bare.parameters(), self.recipe.optim.clip_norm)
             self.optimizer.step()
-            if self.ema and not self.accelerator.optimizer_step_was_skipped:
-                self.ema.update(self.bare.student)
+            if self.optimizer.step_was_skipped:  # by the scaler of fp16, whose next scale is smaller
+                self.skipped.undo(self.bare)
+            else:
+                self.skipped.accept()
+                if self.ema:
+                    self.ema.update(self.bare.student)
             for values in figures:
                 self.meter.add(values, share)
         else:

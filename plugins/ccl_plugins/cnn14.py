@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torchaudio.functional as audio
@@ -21,13 +20,14 @@ from torch.nn import functional as F
 
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.teachers import Teacher, Views
+from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.options import read_options
+from ccl_cli.teachers.waveform import Waveform
 from ccl_cli.teachers.weights import WeightFile, load_state, locate
 
 if TYPE_CHECKING:
-    from ccl_cli.data.clips.window import Window
+    pass
 
 RATE = 32_000  # Hz
 _FFT, _HOP, _MELS, _LOW, _HIGH = 1024, 320, 64, 50.0, 14_000.0
@@ -57,38 +57,6 @@ _PUBLISHED = {
 }
 
 
-@dataclass(frozen=True)
-class Waveform:
-    """Mono sound around the window's centre, always ``seconds`` long.
-
-    A shorter track is repeated up to that length: CNN14 takes the mean and the maximum over time, which
-    repetition leaves almost as they are and silence would not.
-    """
-
-    rate: int = RATE
-    seconds: float = 10.0
-    # Exact where no track is longer than ``seconds``; of a longer one its middle stands for the whole.
-    views: ClassVar[Views] = "track"
-
-    @property
-    def shape(self) -> tuple[int]:
-        """[samples]."""
-        return (round(self.rate * self.seconds),)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """float32, in [-1, 1]."""
-        return torch.float32
-
-    def __call__(self, window: Window) -> Tensor | None:
-        """Samples ``[rate * seconds]``, or None where there is no track or only silence."""
-        samples = window.audio(rate=self.rate, seconds=self.seconds)
-        if samples is None or not len(samples):
-            return None
-        (length,) = self.shape
-        return samples.repeat(-(-length // len(samples)))[:length]
-
-
 class Cnn14(Teacher):
     """Six blocks of two convolutions on a log-mel spectrogram, then mean plus maximum over time.
 
@@ -105,7 +73,7 @@ class Cnn14(Teacher):
         self.dim = dim
         self.variant = _PUBLISHED[dim].filename.removesuffix(".pth")
         self.classes = audioset_classes() if classes is None else tuple(classes)
-        self.preprocess = Waveform(seconds=seconds)
+        self.preprocess = Waveform(RATE, seconds)
         with torch.device("cpu"):  # real numbers even where the network is built without storage
             # Not in the state dict: the published files hold them under other names.
             self.register_buffer("window", torch.hann_window(_FFT), persistent=False)

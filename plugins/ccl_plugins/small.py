@@ -21,8 +21,8 @@ from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.teachers import Preprocess, Teacher
 from ccl_cli.teachers.fitted import as_fitted, default_path
 from ccl_cli.teachers.options import read_options
+from ccl_cli.teachers.waveform import Waveform
 from ccl_cli.teachers.weights import load_state, locate
-from ccl_plugins.cnn14 import Waveform
 from ccl_plugins.picture import Picture
 
 RATE = 16_000  # Hz

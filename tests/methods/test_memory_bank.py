@@ -19,8 +19,8 @@ from ccl_cli.methods.crd import CRD, CRDOptions, CRDPair
 from ccl_cli.methods.memory_bank import (
     Contrast,
     MemoryBank,
+    NegativeSampler,
     NoiseContrast,
-    Sampler,
     View,
     ViewContrast,
     softmax_contrast,
@@ -202,7 +202,7 @@ LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 2, 0])
 @pytest.mark.parametrize("negatives", ["other_class", "other_instance", "uniform"])
 def test_negatives_are_distinct_and_of_the_right_kind(negatives):
     absent = torch.zeros(8, dtype=torch.bool).index_fill(0, torch.tensor([4]), True)
-    sampler, rows = Sampler(LABELS, 16384, negatives), torch.tensor([0, 2, 5])
+    sampler, rows = NegativeSampler(LABELS, 16384, negatives), torch.tensor([0, 2, 5])
     contrast = sampler.draw(rows, absent)
     for row, negative, drawn in zip(rows.tolist(), contrast.negative, contrast.drawn, strict=True):
         found = negative[drawn].tolist()
@@ -216,7 +216,7 @@ def test_negatives_are_distinct_and_of_the_right_kind(negatives):
 
 
 def test_draws_are_uniform_and_differ_from_step_to_step():
-    sampler, absent = Sampler(LABELS, 2, "other_instance"), torch.zeros(8, dtype=torch.bool)
+    sampler, absent = NegativeSampler(LABELS, 2, "other_instance"), torch.zeros(8, dtype=torch.bool)
     counts = torch.zeros(8)
     for _ in range(3000):
         counts.index_add_(0, sampler.draw(torch.tensor([3]), absent).negative[0], torch.ones(2))
@@ -226,7 +226,7 @@ def test_draws_are_uniform_and_differ_from_step_to_step():
 
 
 def test_a_positive_may_be_any_video_of_the_class():
-    sampler = Sampler(LABELS, 2, "other_class", "same_class")
+    sampler = NegativeSampler(LABELS, 2, "other_class", "same_class")
     absent = torch.zeros(8, dtype=torch.bool).index_fill(0, torch.tensor([7]), True)
     found = {sampler.draw(torch.tensor([1]), absent).positive.item() for _ in range(100)}
     assert found == {0, 1}
@@ -234,9 +234,9 @@ def test_a_positive_may_be_any_video_of_the_class():
 
 def test_draws_go_on_from_a_checkpoint():
     absent, rows = torch.zeros(8, dtype=torch.bool), torch.tensor([0, 3])
-    sampler = Sampler(LABELS, 3, "other_instance")
+    sampler = NegativeSampler(LABELS, 3, "other_instance")
     sampler.draw(rows, absent)
-    other = Sampler(LABELS, 3, "other_instance")
+    other = NegativeSampler(LABELS, 3, "other_instance")
     other.load_state_dict(sampler.state_dict())
     assert torch.equal(sampler.draw(rows, absent).negative, other.draw(rows, absent).negative)
 

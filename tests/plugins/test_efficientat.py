@@ -17,13 +17,13 @@ from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.teachers import weights
+from ccl_cli.teachers.waveform import Waveform
 from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_efficientat.network import mobilenet
-from ccl_efficientat.sound import LogMel, Sound, mel_filters
+from ccl_efficientat.sound import LogMel, mel_filters
 from ccl_efficientat.teacher import EfficientAT, audioset_classes
 from ccl_plugins import cnn14
 from tests.golden import assert_close
-from tests.plugins.windows import make_window
 
 # What each of the ten classes of ESC-10 is called in AudioSet.
 ESC10 = {
@@ -154,7 +154,7 @@ def test_the_published_file_in_the_cache_is_checked_and_found(published):
     assert weights.pull(file) == file.path  # its bytes are the published ones
     teacher = EfficientAT.from_spec(spec)
     assert (teacher.variant, teacher.dim, teacher.random_weights) == ("mn04_as", 384, False)
-    assert teacher.preprocess == Sound(10.0)
+    assert teacher.preprocess == Waveform(32_000, 10.0)
     with file.path.open("ab") as damaged:
         damaged.write(b"more")
     with pytest.raises(WeightsError, match="is not the published file"):
@@ -215,15 +215,6 @@ def test_bad_options(options):
     text = f"?{options}" if "@" not in options else "@x.pt?weights=random"
     with pytest.raises((PluginError, WeightsError), match="audio:efficientat_mn04"):
         from_spec(f"audio:efficientat_mn04{text}")
-
-
-def test_no_sound_is_missing_and_a_short_track_is_repeated():
-    preprocess = Sound(seconds=0.5)
-    assert preprocess(make_window(sound=None)) is None
-    assert preprocess(make_window(sound=torch.zeros(0))) is None
-    samples = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, 7000).astype(np.float32))
-    value = preprocess(make_window(sound=samples))
-    assert torch.equal(value, torch.cat([samples, samples, samples])[:16_000])
 
 
 def test_class_names_are_audiosets():

@@ -295,6 +295,19 @@ def test_an_overflow_of_the_scaler_is_no_bad_loss(clips_folder, monkeypatch):
     assert math.isfinite(lines(run)[-1]["loss"])
 
 
+def test_an_overflow_of_the_scaler_changes_nothing(clips_folder, monkeypatch):
+    scale_by(monkeypatch, 2.0**127)
+    limits = {"batch_size": 2, "checkpoint_every": 1, "max_steps": 2}
+    run = train(recipe(clips_folder, method="crd", ce_weight=8.0, **SMALL, train=limits))
+    first, second = state(run, 1), state(run, 2)
+    assert second["scaler"]["scale"] == 2.0**125  # both steps have overflowed
+    for name, value in first["distiller"].items():
+        other = second["distiller"][name]
+        if torch.is_tensor(value):
+            value, other = value.nan_to_num(7.0), other.nan_to_num(7.0)  # no batch has counted yet
+        assert torch.equal(value, other) if torch.is_tensor(value) else value == other, name
+
+
 def test_a_gradient_that_no_scale_mends_is_one(clips_folder, odd_plugins, monkeypatch):
     scale_by(monkeypatch, 4.0)
     with pytest.raises(CclError, match="not finite in 2 steps in a row, up to step"):

@@ -18,9 +18,9 @@ from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import Interrupted
 from ccl_cli.evaluation.evaluate import evaluate
+from ccl_cli.teachers.waveform import Waveform
 from ccl_cli.training.build import build
 from ccl_cli.training.train import train
-from ccl_plugins.cnn14 import Waveform
 from tests.training.runs import small_recipe
 
 CLIP = Clip(frames=8, size=32, short_side=48)

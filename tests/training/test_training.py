@@ -236,10 +236,10 @@ def test_resume_refuses_data_that_has_changed(clips_folder, damaged):
     run = train(recipe(clips_folder, **changes, train={"max_steps": 1}))
     last = damaged / "train" / "down" / "5.mp4"
     last.write_bytes(last.read_bytes() + b"more")
-    with pytest.raises(UsageError, match="Files of the data set have changed"):
+    with pytest.raises(UsageError, match="The data set, or a file of it, has changed"):
         train(recipe(clips_folder, **changes), resume=run)
     last.rename(damaged / "train" / "right" / "9.mp4")
-    with pytest.raises(UsageError, match="The data set has changed"):
+    with pytest.raises(UsageError, match="The data set, or a file of it, has changed"):
         train(recipe(clips_folder, **changes), resume=run)
 
 

@@ -10,9 +10,8 @@ from tempfile import TemporaryDirectory
 
 from ccl_cli.data.checks.check import Report, check
 from ccl_cli.data.checks.findings import Effort
-from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.manifest import Manifest, read_header
 from ccl_cli.data.sources.about import ListFile
-from ccl_cli.data.sources.manifest import header
 from ccl_cli.errors import DataError, EnvironmentError_, UsageError
 from ccl_cli.utils.download import FAILURES, Progress, download, fault, forbidden, reason
 
@@ -42,7 +41,7 @@ def prepare(manifest: Manifest, path: Path, effort: Effort, *, frames: int) -> R
             f"None of the {len(manifest.videos)} listed videos can be read.",
             f"The first: {first.reason}." if first else None,
         )
-    manifest.save(path, _root(manifest), {"hash": manifest.hash})
+    manifest.save(path, _root(manifest))
     return report
 
 
@@ -57,8 +56,8 @@ def _check_output(manifest: Manifest, path: Path) -> None:
     if not path.exists():
         return
     try:
-        name = header(path).get("name")
-    except (OSError, ValueError, AttributeError) as error:
+        name = read_header(path).get("name")
+    except DataError as error:
         raise UsageError(f"'{path}' is there, and is no manifest.", _OTHER) from error
     if name != manifest.name:
         raise UsageError(f"'{path}' is the manifest of '{name}', not of '{manifest.name}'.", _OTHER)

@@ -28,6 +28,10 @@ class Batch(NamedTuple):
         video: [B, 3, T, S, S] uint8, not normalised.
         labels: [B] int64; -1 for a row without a label.
         rows: [B] int64, places in the training split.
+
+    Attributes:
+        inputs: By teacher.
+        epoch: From 0; logs count from 1.
     """
 
     video: Tensor

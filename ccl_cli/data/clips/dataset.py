@@ -19,10 +19,9 @@ from ccl_cli.data.clips.preprocess import Preprocess, collate_inputs, run_prepro
 from ccl_cli.data.clips.samplers import random_clip, single_frame
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
-from ccl_cli.errors import CclError, DataError
+from ccl_cli.errors import DataError
 
 UNREADABLE = "unreadable"
-_ATTEMPTS = 16  # more neighbours than that are a folder that was not copied, not single damaged files
 
 
 @dataclass
@@ -63,43 +62,46 @@ class TrainingClips(Dataset[TrainingSample]):
     """A random clip of each video drawn.
 
     A video that cannot be read is replaced by its neighbour in the list and reported, so that a batch never
-    changes its shape. Random numbers depend on (seed, epoch, row read, row drawn), those that a whole step
-    shares on (seed, step).
+    changes its shape. Random numbers depend on (seed, epoch, row read, draw), those that a whole step shares
+    on (seed, step).
 
     Args:
         videos: The training split.
         clip: The student's view.
         preprocess: By teacher.
         seed: Of the clips and views.
+        max_unreadable: Of the videos; None: all but one.
     """
 
     def __init__(
-        self, videos: Sequence[Video], clip: Clip, preprocess: Mapping[str, Preprocess], seed: int
+        self,
+        videos: Sequence[Video],
+        clip: Clip,
+        preprocess: Mapping[str, Preprocess],
+        seed: int,
+        max_unreadable: int | None = None,
     ) -> None:
         self.videos, self.clip, self.preprocess, self.seed = videos, clip, dict(preprocess), seed
+        self.max_unreadable = len(videos) - 1 if max_unreadable is None else max_unreadable
 
     def __getitem__(self, draw: Draw) -> TrainingSample:
         """The clip of a draw, or of the next video that can be read.
 
         Raises:
-            DataError: too many videos in a row cannot be read.
-            CclError: a teacher's preprocessing or a decoder fails otherwise.
+            DataError: more videos in a row cannot be read than may be.
+            CclError: a teacher's preprocessing or the machine fails.
         """
         unreadable: dict[int, str] = {}
-        for attempt in range(min(_ATTEMPTS, len(self.videos))):
-            row = (draw.row + attempt) % len(self.videos)
+        while len(unreadable) <= self.max_unreadable:
+            row = (draw.row + len(unreadable)) % len(self.videos)
             try:
                 return self._read(draw, row, unreadable)
             except DataError as error:
                 unreadable[row] = error.message
-            except CclError:
-                raise
-            except Exception as error:
-                path = self.videos[row].path
-                raise CclError(f"Reading '{path}' failed: {type(error).__name__}: {error}.") from error
         raise DataError(
-            f"{len(unreadable)} videos in a row cannot be read; the first: {next(iter(unreadable.values()))}",
-            "`ccl data check` names all of them.",
+            f"{len(unreadable)} videos in a row cannot be read, more than max_unreadable allows; the first: "
+            f"{next(iter(unreadable.values()))}",
+            "`ccl data check` names all of them; the recipe's max_unreadable is the limit.",
         )
 
     def collate(self, samples: Sequence[TrainingSample]) -> Loaded:
@@ -119,13 +121,15 @@ class TrainingClips(Dataset[TrainingSample]):
 
     def _read(self, draw: Draw, row: int, unreadable: dict[int, str]) -> TrainingSample:
         video = self.videos[row]
-        # The replacement's own draw may be in the same batch: with these seeds it has other frames there.
-        replaced = [] if row == draw.row else [draw.row]
+        # Another draw of this row may be in the same batch: its own, or one that it stands in for. With these
+        # seeds it has other frames there.
+        repeat = [draw.repeat] if draw.repeat else []
+        which = [draw.row, *repeat] if repeat or row != draw.row else []
         window = Window(
             video,
             self.clip,
             random_clip,
-            rng=np.random.default_rng([self.seed, draw.epoch, row, 1, *replaced]),
+            rng=np.random.default_rng([self.seed, draw.epoch, row, 1, *which]),
             batch_rng=np.random.default_rng([self.seed, draw.step, 2]),
             training=True,
         )
@@ -143,8 +147,8 @@ class TeacherBatch(NamedTuple):
         states: By row and teacher: "present", "absent", "silent", "no track", "unreadable".
         unreadable: Why, by row and teacher.
         kinds: By teacher, the name under which its states are counted: "audio", or the teacher's own.
-        inexact: Videos of which a live teacher may see something else than these views.
-        frames: Of the longest video, where a teacher looks at single frames; else 0.
+        inexact: By teacher, videos of which a live one may see something else than these views.
+        frames: By teacher, of the longest video, where it looks at single frames; else 0.
     """
 
     rows: Tensor
@@ -152,8 +156,8 @@ class TeacherBatch(NamedTuple):
     states: dict[int, dict[str, str]]
     unreadable: dict[int, dict[str, str]]
     kinds: dict[str, str]
-    inexact: int
-    frames: int
+    inexact: dict[str, int]
+    frames: dict[str, int]
 
 
 @dataclass
@@ -163,8 +167,8 @@ class _TeacherSample:
     states: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
-    exact: bool = True
-    frames: int = 0
+    exact: dict[str, bool] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
 
 
 class TeacherClips(Dataset[_TeacherSample]):
@@ -204,7 +208,7 @@ class TeacherClips(Dataset[_TeacherSample]):
                 sample.states[name], sample.unreadable[name] = UNREADABLE, error.message
                 # Where only the teacher cannot read a video, a live one keeps it out of training, and a cache
                 # does not; where nobody can, both do.
-                sample.exact, sample.frames = not _has_picture(centre), 0
+                sample.exact[name], sample.frames[name] = not _has_picture(centre), 0
         return sample
 
     def collate(self, samples: Sequence[_TeacherSample]) -> TeacherBatch:
@@ -218,17 +222,17 @@ class TeacherClips(Dataset[_TeacherSample]):
             {sample.row: sample.states for sample in samples},
             {sample.row: sample.unreadable for sample in samples if sample.unreadable},
             {name: kind for sample in reversed(samples) for name, kind in sample.kinds.items()},
-            sum(not sample.exact for sample in samples),
-            max(sample.frames for sample in samples),
+            {name: sum(not sample.exact[name] for sample in samples) for name in self.preprocess},
+            {name: max(sample.frames[name] for sample in samples) for name in self.preprocess},
         )
 
     def _add(self, sample: _TeacherSample, name: str, centre: Window) -> None:
         preprocess, views = self.preprocess[name], self.views
-        windows = [centre]
+        windows, frames = [centre], 0
         if views and getattr(preprocess, "views", None) == "frame":
             clip = self.clip.model_copy(update={"frames": 1})
             windows = [Window(centre.video, clip, single_frame(view, views)) for view in range(views)]
-            sample.frames = windows[0].available
+            frames = windows[0].available
         inputs = []
         for window in windows:
             window.states = {}
@@ -236,7 +240,8 @@ class TeacherClips(Dataset[_TeacherSample]):
         last = windows[-1]
         sample.inputs[name] = inputs
         sample.kinds[name], sample.states[name] = next(iter(last.states.items()))
-        sample.exact = last.whole if last is centre else sample.frames <= len(windows)
+        sample.exact[name] = last.whole if last is centre else frames <= len(windows)
+        sample.frames[name] = frames
 
 
 @overload

@@ -12,11 +12,19 @@ from ccl_cli.errors import RecipeError
 
 
 class Draw(NamedTuple):
-    """One sample of one step: what a worker needs to make it, whatever worker that is."""
+    """One sample of one step: what a worker needs to make it, whatever worker that is.
+
+    Attributes:
+        epoch: From 0.
+        step: Counted over the whole run, from 0.
+        row: Of the training split.
+        repeat: How often the step has drawn this row before; above 0 only in a step larger than the split.
+    """
 
     epoch: int
     step: int
     row: int
+    repeat: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,9 @@ class EpochSampler:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.videos)
             first = max(self.start - epoch * self.steps_per_epoch, 0)
             for step in range(first, self.steps_per_epoch):
-                places = np.arange(step * self.batch_size, (step + 1) * self.batch_size) % self.videos
-                rows = order[places].reshape(self.accumulation, self.processes, -1)
+                places = np.arange(self.batch_size).reshape(self.accumulation, self.processes, -1)
                 number = epoch * self.steps_per_epoch + step
-                for micro in rows[:, self.rank]:
-                    yield [Draw(epoch, number, int(row)) for row in micro]
+                for micro in places[:, self.rank]:
+                    rows = order[(step * self.batch_size + micro) % self.videos]
+                    draws = zip(rows.tolist(), (micro // self.videos).tolist(), strict=True)
+                    yield [Draw(epoch, number, row, repeat) for row, repeat in draws]

@@ -51,7 +51,9 @@ def read_batches(
     if workers:
         options |= worker_options(modules)
         options |= {"num_workers": workers, "prefetch_factor": prefetch, "timeout": _POLL_SECONDS}
-    if not isinstance(dataset, IterableDataset):
+    if isinstance(dataset, IterableDataset):
+        dataset = _StreamOfErrors(dataset)
+    else:
         dataset = _ErrorsAsValues(dataset)
         if "collate_fn" in options:
             options["collate_fn"] = partial(_collate, collate=options["collate_fn"])
@@ -84,6 +86,19 @@ class _ErrorsAsValues(Dataset[Any]):
             return self.dataset[index]
         except CclError as error:
             return error
+
+
+class _StreamOfErrors(IterableDataset[Any]):
+    """The same of a stream, which ends with its first error."""
+
+    def __init__(self, dataset: IterableDataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self.dataset
+        except CclError as error:
+            yield error
 
 
 def _collate(samples: Sequence[Any], collate: Callable[[Sequence[Any]], Any]) -> Any:

@@ -58,7 +58,8 @@ def run_preprocess(name: str, preprocess: Preprocess, window: Window) -> Tensor 
         raise PluginError(
             f"The preprocessing of '{name}' failed on '{window.video.id}': {type(error).__name__}: {error}."
         ) from error
-    own = window.states or {name: "absent" if value is None else "present"}  # of what it did not say itself
+    # Where the preprocess has asked for no modality that has states, its input is the only sign.
+    own = window.states or {name: "absent" if value is None else "present"}
     window.states = before | own
     if value is not None and tuple(value.shape) != tuple(preprocess.shape):
         raise PluginError(

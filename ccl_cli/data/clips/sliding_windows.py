@@ -13,7 +13,9 @@ from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.clips.transforms import eval_view
 from ccl_cli.data.manifest import Video
+from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.reader import iter_windows
+from ccl_cli.errors import DataError
 
 
 class Chunk(NamedTuple):
@@ -84,9 +86,9 @@ class SlidingWindows(IterableDataset[Chunk]):
                     if len(chunk.windows) == self.chunk:
                         yield chunk.collated()
                         chunk = _Chunk(self.clip)
-            except Exception as error:  # whatever it is, the other videos can still be evaluated
+            except DataError as error:
                 if not is_readable:
-                    chunk.unreadable[row] = getattr(error, "message", f"{type(error).__name__}: {error}")
+                    chunk.unreadable[row] = error.message
             chunk.finished.append(row)
             if not self.mixed:
                 yield chunk.collated()
@@ -104,7 +106,8 @@ class SlidingWindows(IterableDataset[Chunk]):
             start=video.start,
             end=video.end,
         )
-        return (eval_view(window.frames, clip) for window in windows)
+        with blaming_video(video.path):
+            yield from (eval_view(window.frames, clip) for window in windows)
 
 
 class _Chunk:

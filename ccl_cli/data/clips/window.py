@@ -12,6 +12,7 @@ from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.samplers import ClipSampler, centre_clip
 from ccl_cli.data.clips.transforms import eval_view, train_view
 from ccl_cli.data.manifest import Video
+from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.metadata import VideoMetadata
 from ccl_cli.data.video.reader import DecodedClip, open_video, read_frames
 from ccl_cli.data.video.sound import read_audio
@@ -61,9 +62,10 @@ class Window:
     @cached_property
     def student_view(self) -> Tensor:
         """[3, T, S, S] uint8 for the student, not normalised: a random crop in training, else the centre."""
-        if self.training:
-            return train_view(self.frames, self.rng, self.clip)
-        return eval_view(self.frames, self.clip)
+        with blaming_video(self.video.path):
+            if self.training:
+                return train_view(self.frames, self.rng, self.clip)
+            return eval_view(self.frames, self.clip)
 
     @cached_property
     def start(self) -> float:
@@ -97,14 +99,11 @@ class Window:
         Raises:
             DataError: the file has a track that cannot be decoded.
         """
-        sound = read_audio(
-            self.video.path,
-            centre=(self.start + self.end) / 2,
-            seconds=seconds,
-            rate=rate,
-            start=self.video.start,
-            end=self.video.end,
-        )
+        video, centre = self.video, (self.start + self.end) / 2
+        with blaming_video(video.path):
+            sound = read_audio(
+                video.path, centre=centre, seconds=seconds, rate=rate, start=video.start, end=video.end
+            )
         self.states["audio"], self.whole = sound.state, self.whole and sound.whole
         return sound.samples if sound.state == "present" else None
 
@@ -114,7 +113,8 @@ class Window:
 
     @cached_property
     def _decoded(self) -> DecodedClip:
-        return read_frames(self.video.path, *self._range, short_side=self.clip.short_side)
+        with blaming_video(self.video.path):
+            return read_frames(self.video.path, *self._range, short_side=self.clip.short_side)
 
     @cached_property
     def _range(self) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ccl_cli.data.video.container import SCALING, SILENCE
 from ccl_cli.data.video.metadata import VideoMetadata
 from ccl_cli.data.video.reader import open_video
-from ccl_cli.data.video.shard_reader import FORMAT
+from ccl_cli.data.video.shard_reader import RECORD_FORMAT
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.data.video.storage import JPEGS, MP4, RECORD, SOUND, Location
 from ccl_cli.errors import DataError, EnvironmentError_
@@ -101,7 +101,7 @@ def encode(source: Source, settings: Settings) -> Encoded:
     members = {suffix: data} | ({SOUND: _wav(samples, settings.rate or 0)} if len(samples) else {})
     digest = hashlib.sha256(b"".join(members.values())).hexdigest()[:16]
     record = {
-        "format": FORMAT,
+        "format": RECORD_FORMAT,
         "key": source.key,
         "split": source.split,
         "rows": source.rows,

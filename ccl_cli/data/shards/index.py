@@ -25,7 +25,7 @@ from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path, write_text
 
 INDEX = "index.json"
-FORMAT = "ccl-shards-1"
+INDEX_FORMAT = "ccl-shards-1"
 _CONNECTIONS = 16  # to a server, at a time
 
 
@@ -186,7 +186,7 @@ def write_index(
         for row in sample.rows
     }
     index = {
-        "format": FORMAT,
+        "format": INDEX_FORMAT,
         "name": manifest.name,
         "packed_from": manifest.hash,
         "settings": dict(settings),
@@ -224,7 +224,7 @@ def read_manifest(location: str) -> Manifest:
         videos = tuple(_video(row, samples, location, len(index.classes)) for row in index.videos)
     except (ValueError, IndexError) as error:
         raise DataError(
-            f"The {INDEX} of '{location}' is not one of '{FORMAT}'.", "Pack the set with this ccl."
+            f"The {INDEX} of '{location}' is not one of '{INDEX_FORMAT}'.", "Pack the set with this ccl."
         ) from error
     _check_sizes(addresses, [shard.size for shard in index.shards])
     return Manifest(index.name, tuple(index.classes), videos)

@@ -17,7 +17,7 @@ from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.manifest import SPLITS, Manifest, Video, check_unreadable
 from ccl_cli.data.shards.encode import Encoded, Settings, Source, encode
 from ccl_cli.data.shards.index import (
-    FORMAT,
+    INDEX_FORMAT,
     Sample,
     keys_for,
     read_shard,
@@ -26,8 +26,9 @@ from ccl_cli.data.shards.index import (
     write_shard,
 )
 from ccl_cli.data.sources import load_data
+from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.video_writer import claim_folder
-from ccl_cli.errors import CclError, DataError, EnvironmentError_
+from ccl_cli.errors import DataError, EnvironmentError_
 from ccl_cli.utils.files import hold, remove_leftovers
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import stopping_here
@@ -73,7 +74,9 @@ def pack(
             stopping_here("; finished shards are kept.", "Run the same command again to go on."),
         ):
             remove_leftovers(output)
-            claim_folder(output, json.dumps({"format": FORMAT, "videos": manifest.hash, **options}), "shards")
+            claim_folder(
+                output, json.dumps({"format": INDEX_FORMAT, "videos": manifest.hash, **options}), "shards"
+            )
             work = _Packing(manifest, output, shard_size, max_unreadable)
             work.run(settings, workers)
             write_index(output, manifest, options, work.shards, work.unreadable)
@@ -181,13 +184,10 @@ class _Sources(Dataset[Encoded | str]):
     def __getitem__(self, index: int) -> Encoded | str:
         source = self.sources[index]
         try:
-            return encode(source, self.settings)
+            with blaming_video(source.path):
+                return encode(source, self.settings)
         except DataError as error:
             return error.message
-        except CclError:
-            raise
-        except Exception as error:
-            return f"'{source.path}' cannot be packed: {type(error).__name__}: {error}."
 
 
 def _sources(manifest: Manifest) -> list[Source]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
-from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.manifest import Manifest, read_header
 from ccl_cli.data.sources.about import described
 from ccl_cli.errors import DataError
-from ccl_cli.utils import json_text
 
 _log = logging.getLogger("ccl")
 
@@ -29,7 +27,7 @@ def load(location: str, *, root: str | None = None) -> Manifest:
         raise DataError("No manifest is named.", "Write for example manifest:ucf51.jsonl.")
     path = Path(location).expanduser()
     manifest = Manifest.load(path, Path(root).expanduser().absolute() if root else None)
-    then = header(path).get("hash")
+    then = read_header(path).get("hash")
     if then and then != manifest.hash:
         _log.warning(
             "'%s': the videos are not what they were (hash %s, now %s); run `ccl data prepare` again.",
@@ -38,10 +36,3 @@ def load(location: str, *, root: str | None = None) -> Manifest:
             manifest.hash,
         )
     return manifest
-
-
-def header(path: Path) -> dict[str, Any]:
-    """The first line of a manifest."""
-    with path.open(encoding="utf-8") as file:
-        first: dict[str, Any] = json_text.parse(file.readline())
-    return first

@@ -43,8 +43,8 @@ def decode_audio(
     mean, energies, native = _placed(path, track, origin, low, high, None)
     energy, each = energies[0], energies[1:]
     loudest = each.max()
-    silence = max(mean.max(initial=0.0), -mean.min(initial=0.0)) < SILENCE and loudest >= SILENCE**2
-    if silence or energy < _CANCELLED * loudest:
+    inaudible = max(mean.max(initial=0.0), -mean.min(initial=0.0)) < SILENCE
+    if (inaudible and loudest >= SILENCE**2) or energy < _CANCELLED * loudest:  # the channels cancel
         mean, _, _ = _placed(path, track, origin, low, high, int(each.argmax()))
     return mean, native
 

@@ -12,6 +12,7 @@ import av.logging
 import numpy as np
 from av.stream import Disposition
 
+from ccl_cli.data.video.faults import is_of_the_machine
 from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def open_container(path: Location, mp4: BinaryIO | None = None) -> Iterator[Inpu
     try:
         container = av.open(file, format=form, container_options=options, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
+        if is_of_the_machine(error):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"'{path}' is not a complete media file: {reason}.") from error
     with container:

@@ -115,7 +115,8 @@ def _decoded_pts(path: Path, period: int) -> NDArray[np.int64]:
         start = video.start_time or 0
         stamps = [frame.pts for frame in decoded(video, packets_of(container, video))]
         ordered = sorted({stamp for stamp in stamps if stamp is not None})
-        # An AVI has one frame rate; its frames are stamped with the packet that set them free.
+        # An AVI has one frame rate. Its decoded frames have the timestamp of the packet after which they came
+        # out, not their own.
         if len(ordered) < len(stamps) or container.format.name == "avi":
             return start + period * np.arange(len(stamps), dtype=np.int64)
         return np.array(ordered, np.int64)

@@ -45,12 +45,12 @@ class VideoMetadata:
         keys: [K, 2] int64 presentation and decoding timestamps of the key frames, ascending.
         end_pts: Where the last frame ends.
         time_base: Seconds per timestamp unit.
-        origin: Seconds by the file's timestamps that count as 0: where picture or sound starts.
+        origin: Timestamp in seconds at which picture or sound starts; every other time counts from it.
         width: Pixels, as stored; 0 in a file without a picture.
         height: Pixels, as stored.
         seekable: Whether timestamps identify frames, so that a seek can be checked.
         audio: The sound track, if any.
-        promised: Seconds that the file's header says there are; less where it does not say.
+        promised: Length in seconds by the file's header; 0 where it gives none.
     """
 
     path: Location

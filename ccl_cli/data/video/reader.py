@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.file_reader import FileReader
 from ccl_cli.data.video.metadata import Frame, VideoMetadata
 from ccl_cli.data.video.shard_reader import ShardReader
@@ -83,18 +84,17 @@ def open_video(location: Location) -> VideoReader:
 
     Raises:
         DataError: not found, empty or not a media file; or not packed, or not where its index says.
+        EnvironmentError_: the machine does not give it away.
     """
-    if isinstance(location, Packed):
-        return _readers.get((location,), lambda: ShardReader(location))
-    try:
+    with blaming_video(location):
+        if isinstance(location, Packed):
+            return _readers.get((location,), lambda: ShardReader(location))
         status = location.stat()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in it
-        raise DataError(f"'{location}' cannot be read: {getattr(error, 'strerror', error)}.") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"'{location}' is not a file.")
-    if status.st_size == 0:
-        raise DataError(f"'{location}' is empty (0 bytes).")
-    return _readers.get((location, status.st_mtime_ns, status.st_size), lambda: FileReader(location))
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"'{location}' is not a file.")
+        if status.st_size == 0:
+            raise DataError(f"'{location}' is empty (0 bytes).")
+        return _readers.get((location, status.st_mtime_ns, status.st_size), lambda: FileReader(location))
 
 
 def read_frames(location: Location, first: int, count: int, *, short_side: int = 256) -> DecodedClip:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from numpy.typing import NDArray
 
-FORMAT = "ccl-packed-1"
+RECORD_FORMAT = "ccl-packed-1"
 WAV_HEADER = 44  # bytes before the first sample
 _BLOCK = 64  # JPEGs that are read at once
 _BUFFER = 2**20  # bytes of an mp4 that are read at once: most are smaller
@@ -93,7 +93,7 @@ class ShardReader:
         self.location = location
         try:
             record = Record.model_validate(json_text.parse(location.read(RECORD)))
-            if (record.format, record.key) != (FORMAT, location.key):
+            if (record.format, record.key) != (RECORD_FORMAT, location.key):
                 raise ValueError("the record of another video")
             self.metadata, self._offsets = _metadata(location, record)
         except (ValueError, ArithmeticError) as error:  # a time base of zero, a number beyond 64 bits

@@ -93,8 +93,8 @@ def _resampled(reader: VideoReader, low: float, high: float, rate: int) -> Tenso
 def _resampler(native: int, rate: int) -> Any:
     from torchaudio.transforms import Resample
 
-    # The filter has numerator x denominator weights: gigabytes for 8001 Hz. What rates have in common makes
-    # it exact for all usual ones; of the others pitch and length change by less than a thousandth.
+    # The filter has numerator x denominator weights, gigabytes for 8001 Hz. Usual rates have large factors in
+    # common and are exact; an odd one is rounded: pitch and length change by less than a thousandth.
     ratio = Fraction(rate, native)
     ratio = ratio.limit_denominator(math.ceil(math.sqrt(_FILTER / ratio)))
     return Resample(ratio.denominator, ratio.numerator)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from fsspec.core import url_to_fs
 
+from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.errors import DataError, EnvironmentError_
 
 RECORD, JPEGS, MP4, SOUND = "json", "jpgs", "mp4", "wav"
@@ -150,12 +151,9 @@ def length(address: str) -> int:
 
 def _local(path: str, offset: int, size: int) -> bytes:
     """As fsspec's local file system reads a range, in a third of its time."""
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            file.seek(offset)
-            return file.read(size)
-    except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
+    with blaming_video(path), open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        file.seek(offset)
+        return file.read(size)
 
 
 def _remote(address: str, method: str, **arguments: int) -> Any:

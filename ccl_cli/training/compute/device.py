@@ -55,8 +55,8 @@ def _accelerator(precision: str, tracker: str) -> Accelerator:
         mixed_precision=precision.replace("fp32", "no"),
         log_with=None if tracker == "none" else tracker,
         project_config=ProjectConfiguration(logging_dir="."),
-        # A method's buffers are equal on all processes by construction, and broadcasting would undo updates;
-        # batch statistics stay each process's own, and the first one's are published.
+        # Nothing to broadcast: methods keep their buffers equal on all processes, and so do batch statistics.
+        # With train.sync_batchnorm off those are each process's own, and the first one's are published.
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         ],

@@ -14,7 +14,8 @@ from torch.amp.grad_scaler import GradScaler
 
 from ccl_cli.data.manifest import Video
 from ccl_cli.errors import CclError, PluginError
-from ccl_cli.methods.memory_bank import MemoryBank, Sampler
+from ccl_cli.methods.draws import SharedDraws
+from ccl_cli.methods.memory_bank import MemoryBank, NegativeSampler
 from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import total
 from ccl_cli.utils.sentences import listed
@@ -24,7 +25,7 @@ _log = logging.getLogger("ccl")
 
 
 class Skipped:
-    """Steps whose loss or gradient was not finite: they change nothing and are counted.
+    """Steps that are not taken: they change nothing. Those whose loss or gradient was not finite are counted.
 
     Attributes:
         total: In the whole run.
@@ -35,20 +36,22 @@ class Skipped:
         self.total = self.in_a_row = 0
         self._buffers: dict[str, Tensor] = {}
         self._banks: list[MemoryBank] = []
+        self._draws: list[tuple[SharedDraws, int]] = []
 
     def before(self, module: nn.Module) -> None:
-        """Note what a forward pass may change: batch statistics, memory banks.
+        """Note what a forward pass may change: batch statistics, memory banks, how far draws have come.
 
         Buffers are copied, except those that may have a row for every video: a bank keeps the rows that its
         updates overwrite, and a sampler's labels never change.
         """
         self._banks = [part for part in module.modules() if isinstance(part, MemoryBank)]
+        self._draws = [(part, part.draws) for part in module.modules() if isinstance(part, SharedDraws)]
         for bank in self._banks:
             bank.remember()
         large = {
             id(buffer)
             for part in module.modules()
-            if isinstance(part, MemoryBank | Sampler)
+            if isinstance(part, MemoryBank | NegativeSampler)
             for buffer in part.buffers(recurse=False)
         }
         self._buffers = {
@@ -58,25 +61,32 @@ class Skipped:
         }
 
     def accept(self) -> None:
-        """Keep what the forward pass has changed: the step will be taken."""
+        """Keep what the forward pass has changed: the step has been taken."""
         for bank in self._banks:
             bank.forget()
         self.in_a_row, self._buffers = 0, {}
 
     @torch.no_grad()
-    def skip(self, module: nn.Module, step: int) -> None:
-        """Put back what :meth:`before` has noted; warn of the first such step."""
-        if not self.total:
-            _log.warning(
-                "Step %d is skipped: its loss or gradient is not finite. `skipped` counts such steps.",
-                step + 1,
-            )
+    def undo(self, module: nn.Module) -> None:
+        """Put back what :meth:`before` has noted."""
         for name, buffer in module.named_buffers():
             if name in self._buffers:
                 buffer.copy_(self._buffers[name])
         for bank in self._banks:
             bank.undo()
-        self.total, self.in_a_row, self._buffers = self.total + 1, self.in_a_row + 1, {}
+        for part, draws in self._draws:
+            part.draws = draws
+        self._buffers = {}
+
+    def skip(self, module: nn.Module, step: int) -> None:
+        """Undo a step that is not finite, and count it; warn of the first one."""
+        if not self.total:
+            _log.warning(
+                "Step %d is skipped: its loss or gradient is not finite. `skipped` counts such steps.",
+                step + 1,
+            )
+        self.undo(module)
+        self.total, self.in_a_row = self.total + 1, self.in_a_row + 1
 
     def error(self, step: int, names: Sequence[str], state: Path) -> CclError:
         """Why a run ends that only skips steps: the last one's videos, and where the state is saved."""
@@ -101,7 +111,7 @@ def all_finite(
 ) -> bool:
     """Whether a step's losses and gradients are finite, on every process; each gets the same answer.
 
-    A gradient that overflows only because the scaler has made it large is the scaler's affair, which takes no
+    A gradient that overflows only because the scaler has made it large is left to the scaler, which takes no
     step and tries a smaller scale.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import zipfile
 from pathlib import Path
@@ -46,16 +47,27 @@ def newest_state(folder: Path) -> Path:
 
     Raises:
         DataError: there is none.
+        EnvironmentError_: the disk does not give one away; nothing is removed then.
     """
     for path in reversed(_states(folder)):
         try:
             load_state(path)
         except Exception as error:  # damaged bytes make a reader say anything
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
+                reason = getattr(error, "strerror", None) or "there is no memory for it"
+                raise EnvironmentError_(
+                    f"The checkpoint '{path}' cannot be read: {reason}.", "It may be whole: try again."
+                ) from error
             _log.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
         else:
             _remove_older(folder, path)  # a kill may have come between writing and removing
             return path
     raise DataError(f"'{folder}' holds no checkpoint that can be read.", "Start the run anew.")
+
+
+def holds_state(folder: Path) -> bool:
+    """Whether there is any state in a folder, whole or not."""
+    return bool(_states(folder))
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from ccl_cli.config.load import load_recipe, to_yaml
-from ccl_cli.config.recipe import Recipe
-from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.config.recipe import ASIDE, Recipe
+from ccl_cli.data.manifest import Manifest, read_header
 from ccl_cli.errors import CclError, RecipeError, UsageError
+from ccl_cli.training.run.checkpoint import holds_state
 from ccl_cli.training.run.folder import MANIFEST, RECIPE, RunFolder, all_runs, find_run
 from ccl_cli.utils.files import hold, remove_leftovers, write_text
 
 # What a resumed run may change: nothing that decides the result of the steps already taken.
-RESUMABLE = {
-    "workers",
-    "log_every",
-    "checkpoint_every",
-    "max_skipped",
-    "max_steps",
-    "tracker",
-    "recompute",
-}
+RESUMABLE = (*ASIDE, "train.max_steps", "eval")
 
 _locks: dict[Path, IO[str]] = {}
 
@@ -60,7 +52,7 @@ def open_run(
         release(run)
         raise
     write_text(path / RECIPE, to_yaml(recipe))
-    return run, any(run.state.glob("step-*.pt"))
+    return run, holds_state(run.state)
 
 
 def _start_run(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
@@ -105,7 +97,7 @@ def _has_recipe(recipe: Recipe, run: RunFolder) -> bool:
 def _changes(recipe: Recipe, run: RunFolder) -> list[str]:
     """Sections of the recipe that are not as the run began with them."""
     previous = load_recipe(str(run.path / RECIPE))
-    now, then = (each.model_dump(mode="json", exclude={"train": RESUMABLE}) for each in (recipe, previous))
+    now, then = (each.without(RESUMABLE) for each in (recipe, previous))
     return sorted(section for section in now if now[section] != then[section])
 
 
@@ -115,15 +107,12 @@ def _check_same(recipe: Recipe, manifest: Manifest, run: RunFolder) -> None:
     if changed := _changes(recipe, run):
         raise RecipeError(
             f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
-            f"Only {', '.join(f'train.{key}' for key in sorted(RESUMABLE))} may change.",
+            f"Only {', '.join(RESUMABLE)} may change.",
         )
     if not (run.path / MANIFEST).exists():  # ended before it had taken a step
         manifest.save(run.path / MANIFEST)
-    before = Manifest.load(run.path / MANIFEST)
-    if before.classes != manifest.classes or _rows(before) != _rows(manifest):
-        raise UsageError(f"The data set has changed since '{run.path}' began.", "Start a new run.")
-
-
-def _rows(manifest: Manifest) -> list[Video]:
-    """The rows wherever they lie."""
-    return [replace(video, path=Path()) for video in manifest.videos]
+    if read_header(run.path / MANIFEST).get("hash") != manifest.hash:
+        raise UsageError(
+            f"The data set, or a file of it, has changed since '{run.path}' began.",
+            "Restore it, or start a new run.",
+        )

@@ -21,7 +21,6 @@ def state_dict(trainer: Trainer) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "step": trainer.step,
-        "manifest": trainer.parts.manifest.hash,
         "seconds": trainer.seconds,
         "distiller": trainer.bare.state_dict(),
         "ema": trainer.ema.state_dict() if trainer.ema else None,
@@ -40,18 +39,12 @@ def load_state_dict(trainer: Trainer, state: dict[str, Any]) -> None:
     """Put a trainer that was built from the same recipe into a state of :func:`state_dict`.
 
     Raises:
-        UsageError: another version of ccl wrote it; files of the data set have changed, appeared or gone; or
-            a cache has gone.
+        UsageError: another version of ccl wrote it, or a cache has gone.
     """
     if state.get("format") != _FORMAT:
         raise UsageError(
             f"Another version of ccl wrote the checkpoints of '{trainer.run.path}'.",
             "Go on with that version, or start a new run.",
-        )
-    if state["manifest"] != trainer.parts.manifest.hash:
-        raise UsageError(
-            f"Files of the data set have changed since '{trainer.run.path}' began.",
-            "Restore them, or start a new run.",
         )
     _use_caches_of(trainer, state["cached"])
     trainer.step, trainer.seconds_before = state["step"], state["seconds"]

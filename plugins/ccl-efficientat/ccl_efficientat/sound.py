@@ -1,17 +1,11 @@
-"""What the networks hear: ten seconds of sound, and its log-mel spectrogram."""
+"""The networks' log-mel spectrogram."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from ccl_cli.data.clips.window import Window
-    from ccl_cli.teachers import Views
 
 RATE = 32_000  # Hz
 MELS = 128
@@ -21,37 +15,6 @@ _HIGHEST = 15_000.0  # Hz, the end of the last filter; the first one begins at 0
 _EMPHASIS = 0.97
 _FLOOR, _SHIFT, _SCALE = 1e-5, 4.5, 5.0
 _MEL, _CORNER = 1127.0, 700.0  # mel(f) = 1127 log(1 + f / 700 Hz)
-
-
-@dataclass(frozen=True)
-class Sound:
-    """Mono sound around the window's centre, always ``seconds`` long.
-
-    A shorter track is repeated up to that length: the networks take the mean over time, which repetition
-    leaves almost as it is and silence would not.
-    """
-
-    seconds: float = 10.0
-    # Exact where no track is longer than ``seconds``; of a longer one its middle stands for the whole.
-    views: ClassVar[Views] = "track"
-
-    @property
-    def shape(self) -> tuple[int]:
-        """[samples]."""
-        return (round(RATE * self.seconds),)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """float32, in [-1, 1]."""
-        return torch.float32
-
-    def __call__(self, window: Window) -> Tensor | None:
-        """Samples ``[32000 * seconds]``, or None where there is no track or only silence."""
-        samples = window.audio(rate=RATE, seconds=self.seconds)
-        if samples is None or not len(samples):
-            return None
-        (length,) = self.shape
-        return samples.repeat(-(-length // len(samples)))[:length]
 
 
 class LogMel(nn.Module):

@@ -19,9 +19,10 @@ from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.options import read_options
+from ccl_cli.teachers.waveform import Waveform
 from ccl_cli.teachers.weights import WeightFile, load_state, locate
 from ccl_efficientat.network import from_published, mobilenet
-from ccl_efficientat.sound import RATE, SHORTEST, LogMel, Sound
+from ccl_efficientat.sound import RATE, SHORTEST, LogMel
 
 _RELEASE = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
 _PREFIX = "efficientat_"
@@ -74,7 +75,7 @@ class EfficientAT(Teacher):
         super().__init__()
         self.variant = f"{variant}_as"
         self.classes = audioset_classes() if classes is None else tuple(classes)
-        self.preprocess = Sound(seconds)
+        self.preprocess = Waveform(RATE, seconds)
         self.log_mel = LogMel()
         self.network = mobilenet(_VARIANTS[variant].width, len(self.classes))
         self.dim = self.network.classifier[0].in_features

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import defaultdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,12 @@ def test_every_video_is_seen_each_epoch_and_every_batch_is_full(
         seen = [d.row for micros in draws for micro in micros for d in micro if d.epoch == epoch]
         assert set(seen) == set(range(videos))
         assert len(seen) < videos + batch
+    steps = defaultdict(list)
+    for draw in (each for micros in draws for micro in micros for each in micro):
+        steps[draw.step].append(draw)
+    for step in steps.values():  # no two draws alike; repeated only where the split is too small
+        assert len(set(step)) == batch
+        assert {draw.repeat for draw in step} == set(range(-(-batch // videos)))
 
 
 @given(start=st.integers(0, 12), accumulation=st.sampled_from([1, 2]))

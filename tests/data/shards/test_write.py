@@ -162,7 +162,7 @@ def test_a_video_that_no_library_can_encode_costs_itself_alone(tmp_path, source,
     monkeypatch.setattr(write, "encode", odd)
     report = pack(source, tmp_path / "p", Settings(), **SMALL)
     assert list(report["unreadable"]) == ["test/down/1"]
-    assert report["unreadable"]["test/down/1"].endswith("cannot be packed: RuntimeError: an odd file.")
+    assert report["unreadable"]["test/down/1"].endswith("cannot be read: RuntimeError: an odd file.")
 
 
 def test_stretches_of_one_file_are_packed_once(tmp_path, clips_folder):

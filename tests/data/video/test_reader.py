@@ -1,17 +1,20 @@
-"""Readers stay for the next epoch, in a bounded amount of memory."""
+"""Videos that cannot be opened; readers stay for the next epoch, in a bounded amount of memory."""
 
 from __future__ import annotations
 
+import errno
 from fractions import Fraction
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
 from ccl_cli.data.video import reader
 from ccl_cli.data.video.metadata import VideoMetadata
+from ccl_cli.errors import DataError, EnvironmentError_
 
 
 def make(frames: int) -> SimpleNamespace:
@@ -58,3 +61,21 @@ def test_threads_share_it(cache):
     for thread in threads:
         thread.join()
     assert cache.frames == sum(each.metadata.frames + 128 for each in cache.readers.values()) <= 10_000
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (ZeroDivisionError("odd"), DataError, "ZeroDivisionError: odd"),
+        (OSError(errno.EMFILE, "Too many open files"), EnvironmentError_, "Too many open files"),
+        (av.error.OSError(errno.EMFILE, "Too many open files"), EnvironmentError_, "Too many open files"),
+    ],
+)
+def test_what_cannot_be_opened_is_a_sentence(tmp_path, monkeypatch, error, kind, sentence):
+    def fails(*args, **options):
+        raise error
+
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    monkeypatch.setattr(av, "open", fails)
+    with pytest.raises(kind, match=rf"a\.mp4' cannot be read: {sentence}\."):
+        reader.open_video(tmp_path / "a.mp4")

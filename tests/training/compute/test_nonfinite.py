@@ -13,6 +13,7 @@ from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.cmc import CMC
 from ccl_cli.methods.crd import CRD
+from ccl_cli.methods.draws import SharedDraws
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.compute.nonfinite import Skipped
@@ -61,6 +62,10 @@ def buffers(module):
     return {name: buffer.clone() for name, buffer in module.named_buffers()}
 
 
+def draws(module):
+    return [part.draws for part in module.modules() if isinstance(part, SharedDraws)]
+
+
 def same(one, other):
     return all(torch.equal(value.nan_to_num(7.0), other[name].nan_to_num(7.0)) for name, value in one.items())
 
@@ -70,14 +75,16 @@ def test_a_skipped_step_leaves_no_trace_in_any_buffer(module):
     guard.before(module)
     forward(module, 1)
     guard.accept()
-    before = buffers(module)
+    before, drawn = buffers(module), draws(module)
     guard.before(module)
     for seed in (2, 3, 2):  # micro-batches of one step, the last one with the first one's videos again
         forward(module, seed)
     changed = buffers(module)
     assert not same(before, changed)
+    assert drawn != draws(module)
     guard.skip(module, 0)
     assert same(before, buffers(module))
+    assert drawn == draws(module)
     assert (guard.total, guard.in_a_row) == (1, 1)
 
 
