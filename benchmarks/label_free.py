@@ -27,12 +27,11 @@ import torch
 from ccl_cli.bench.matrix import recipe_with
 from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import WeightsError
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.report.comparison import t_interval
 from ccl_cli.training.build import load_teacher
-from ccl_cli.training.fit_teacher import FitOptions, fit
+from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
 from ccl_cli.utils.paths import runs_dir
@@ -108,7 +107,7 @@ def run() -> None:
         try:
             load_teacher(name)
         except WeightsError:
-            fit(parse_model(name), f"synthetic?labels={labels}", options=FitOptions(workers=0))
+            fit_teacher(name, f"synthetic?labels={labels}", options=FitOptions(workers=0))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for stage in pretrainings(), [each for start in (SCRATCH, *METHODS) for each in tunings(start)]:

@@ -231,11 +231,10 @@ def _weights(text: str, record: Mapping[str, Any]) -> tuple[str, str]:
 
 def _facts(artefact: Artefact, summary: Mapping[str, Any]) -> list[str]:
     """Which weights they are, how the run was made (seed, length, device), and versions of packages."""
-    keys = ("seed", "steps", "seconds", "device")
     versions = summary.get("versions", {})
-    about = {key: artefact.header[key] for key in ("weights", "selection") if key in artefact.header}
-    about |= {key: summary[key] for key in keys if key in summary}
-    return [f"{key}: {_text(value)}" for key, value in about.items()] + [
+    about = {key: artefact.header.get(key, "") for key in ("weights", "selection")}
+    about |= {key: summary.get(key, "") for key in ("seed", "steps", "seconds", "device")}
+    return [f"{key}: {_text(value)}" for key, value in about.items() if value != ""] + [
         f"{_text(name)} {_text(version)}" for name, version in versions.items() if name != "ccl"
     ]
 

@@ -242,12 +242,14 @@ def nearest_videos(results: Results) -> list[Retrieval]:
     firsts = np.unique(queries.labels, return_index=True)[1]
     chosen = firsts[np.linspace(0, len(firsts) - 1, min(QUERIES, len(firsts))).round().astype(int)]
     nearest = np.argsort(-(queries.features[chosen] @ training.features.T), axis=1, kind="stable")
-    names = [clean(name) for name in queries.classes]
+    names = [*map(clean, queries.classes), ""]  # the last one is that of a video without a label, -1
     retrievals = []
     for query, order in zip(chosen.tolist(), nearest[:, :NEIGHBOURS].tolist(), strict=True):
         label = int(queries.labels[query])
-        tiles = [_tile(training.videos[n], names, int(training.labels[n]) == label) for n in order]
-        retrievals.append(Retrieval(_tile(queries.videos[query], names, True), tuple(tiles)))
+        tiles = [
+            _tile(training.videos[n], names[training.labels[n]], training.labels[n] == label) for n in order
+        ]
+        retrievals.append(Retrieval(_tile(queries.videos[query], names[label], True), tuple(tiles)))
     tiles = [tile for each in retrievals for tile in (each.query, *each.neighbours)]
     if all(tile.jpeg is None for tile in tiles):
         raise DataError(
@@ -274,8 +276,8 @@ def thumbnail(path: Location, start: float | None = None, end: float | None = No
     return file.getvalue()
 
 
-def _tile(video: Video, names: Sequence[str], right: bool) -> Tile:
-    return Tile(clean(video.id), names[video.label], right, thumbnail(video.path, video.start, video.end))
+def _tile(video: Video, name: str, right: bool) -> Tile:
+    return Tile(clean(video.id), name, bool(right), thumbnail(video.path, video.start, video.end))
 
 
 def _tile_left(place: int) -> int:
