@@ -130,7 +130,13 @@ def confusion_panel(results: Results) -> Panel:
 
 
 def confusion_counts(predictions: Predictions) -> ConfusionCounts:
-    """Count the pairs that occur: a whole matrix of 5,000 classes would have 25 million cells."""
+    """Count the pairs that occur: a whole matrix of 5,000 classes would have 25 million cells.
+
+    Raises:
+        DataError: the run was trained without labels.
+    """
+    if not predictions.scores.shape[1]:
+        raise DataError("The run was trained without labels: it takes no video for one of a class.")
     classes = len(predictions.classes)
     predicted = predictions.scores.argmax(axis=1)
     pairs, videos = np.unique(predictions.labels * classes + predicted, return_counts=True)
