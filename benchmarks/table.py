@@ -24,6 +24,7 @@ RESULTS, DOCUMENT = HERE / "results", HERE.parent / "docs" / "speed.md"
 BENCHMARKS = {
     "step": ["step.py"],
     "precision": ["precision.py"],
+    "method_overhead": ["method_overhead.py"],
     "wait": ["wait.py"],
     "loss": ["loss.py"],
     "retrieval": ["retrieval.py", "--paper", "--rounds", "2"],

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ccl_cli.config.trust import note_typed
 from ccl_cli.errors import Interrupted, UsageError
 from ccl_cli.utils.signals import Stopped, handled_by, ignore_from_here, stop_here
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or the exit code of what went wrong (see :mod:`ccl_cli.errors`).
     """
     stopped = ""
+    note_typed(sys.argv[1:] if argv is None else argv)
     try:
         with handled_by(stop_here):
             code = _run(argv)

@@ -14,6 +14,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import constants
 
 _LARGE = (".safetensors", ".onnx", ".pt2", ".bin")
 
@@ -93,12 +96,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def found(self, name: str, revision: str):
-        """The repository at a revision; answers itself where there is none."""
+    def found(self, name: str, revision: str, *, files: bool = False):
+        """The repository at a revision; answers itself where there is none, or its files are not for anybody."""
         repository = self.hub.repositories.get(name)
         if repository is None:
             self.answer({"error": "Repository not found"}, 401, {"X-Error-Code": "RepoNotFound"})
-        elif repository.gated:
+        elif repository.gated and files:
             self.answer({"error": "Ask for access"}, 403, {"X-Error-Code": "GatedRepo"})
         elif (there := repository.at(revision)) is None:
             self.answer({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
@@ -111,7 +114,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def info(self, name: str, revision: str | None):
         if there := self.found(name, revision or "main"):
             sha, files = there
-            siblings = [{"rfilename": path} for path in files]
+            siblings = [
+                {"rfilename": path, "size": len(data), "blobId": git_hash(data), **self.lfs(path, data)}
+                for path, data in files.items()
+            ]
             private = self.hub.repositories[name].private
             self.answer({"id": name, "sha": sha, "private": private, "siblings": siblings})
 
@@ -121,12 +127,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def entry(self, path: str, data: bytes):
         entry = {"type": "file", "path": path, "size": len(data), "oid": git_hash(data)}
-        if path.endswith(_LARGE):
-            entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
-        return entry
+        return {**entry, **self.lfs(path, data)}
+
+    def lfs(self, path: str, data: bytes):
+        """Of a large file: what git LFS knows of it."""
+        if not path.endswith(_LARGE):
+            return {}
+        digest = hashlib.sha256(data).hexdigest()
+        return {"lfs": {"oid": digest, "sha256": digest, "size": len(data), "pointerSize": 134}}
 
     def file(self, name: str, revision: str, path: str):
-        if not (there := self.found(name, revision)):
+        if not (there := self.found(name, revision, files=True)):
             return
         sha, files = there
         if path not in files:
@@ -208,6 +219,19 @@ _ROUTES = [
     (r"GET /api/models/([^/]+/[^/]+)/tree/([^/]+)", "tree"),
     (r"(?:GET|HEAD) /([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "file"),
 ]
+
+
+def point_client_at(hub: Hub, monkeypatch, folder: Path) -> None:
+    """The Hub's client as it is where HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_DISABLE_XET were set."""
+    for name in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
 
 
 def git_hash(data: bytes) -> str:

@@ -88,7 +88,7 @@ def tune_cells(recipe: Recipe, *, hold_out: bool) -> list[Cell]:
 
     Args:
         recipe: With a benchmark whose ``tune`` is set.
-        hold_out: Whether videos must be set aside, because the data set has no val split.
+        hold_out: Whether videos must be set aside, because the data set of the choice has no val split.
     """
     bench = section(recipe)
     if bench.tune is None:
@@ -103,6 +103,8 @@ def tune_cells(recipe: Recipe, *, hold_out: bool) -> list[Cell]:
         for seed in bench.tune.seeds
     ]
     changes: dict[str, Any] = {"holdout": bench.tune.holdout if hold_out else 0.0}
+    if bench.tune.data:
+        changes["data"] = bench.tune.data
     if bench.tune.epochs:
         changes["train"] = {"epochs": bench.tune.epochs}
     return [replace(cell, recipe=recipe_with(cell.recipe, changes, "bench.tune")) for cell in cells]

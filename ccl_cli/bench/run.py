@@ -66,10 +66,11 @@ def run_bench(recipe: Recipe, *, jobs: int | None = None) -> Outcome:
 
 
 def tuning_cells(recipe: Recipe) -> list[Cell]:
-    """The runs that choose weights on this data set; none if the recipe's benchmark does not ask for it."""
-    if section(recipe).tune is None:
+    """The runs that choose weights; none if the recipe's benchmark does not ask for it."""
+    tune = section(recipe).tune
+    if tune is None:
         return []
-    return tune_cells(recipe, hold_out=not load_data(recipe.data).split("val"))
+    return tune_cells(recipe, hold_out=not load_data(tune.data or recipe.data).split("val"))
 
 
 def folder_of(recipe: Recipe) -> Path:

@@ -26,12 +26,12 @@ app = group(
     "ccl cache prune --stale --recipe ucf51",
 )
 
-FramesPerVideo = Annotated[
+Views = Annotated[
     int | None,
     typer.Option(
-        "--frames-per-video",
+        "--views",
         min=1,
-        help="Frames of each video for a teacher of single frames; default the recipe's, 8.",
+        help="Frames of each video for a teacher of single frames, or clips; default the recipe's, 8.",
     ),
 ]
 
@@ -40,20 +40,20 @@ FramesPerVideo = Annotated[
     app,
     "build",
     "ccl cache build --data ucf51 --teacher audio:cnn14 --teacher image:resnet34",
-    "ccl cache build --recipe mine.yaml --frames-per-video 16 --num-processes 4",
+    "ccl cache build --recipe mine.yaml --views 16 --num-processes 4",
 )
 def build(
     recipe: options.RecipeName = None,
     data: options.Data = None,
     teacher: options.Teachers = None,
-    frames: FramesPerVideo = None,
+    views: Views = None,
     workers: options.Workers = None,
     num_processes: options.NumProcesses = 1,
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Embed every video of the training split; what is there stays, after any interruption too."""
-    experiment = _experiment(recipe, data, teacher, frames, workers, set_)
+    experiment = _experiment(recipe, data, teacher, views, workers, set_)
     start_processes(num_processes)
     from ccl_cli.data.sources import load_data
     from ccl_cli.training.build import load_teachers
@@ -98,7 +98,7 @@ def verify(
     recipe: options.RecipeName = None,
     data: options.Data = None,
     teacher: options.Teachers = None,
-    frames: FramesPerVideo = None,
+    views: Views = None,
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -106,7 +106,7 @@ def verify(
     from ccl_cli.training.cache_checks import check_bytes, check_embeddings
 
     if recipe or data or teacher:
-        checks = check_embeddings(_experiment(recipe, data, teacher, frames, 0, set_))
+        checks = check_embeddings(_experiment(recipe, data, teacher, views, 0, set_))
     else:
         checks = check_bytes()
     faults = dict(checks)
@@ -132,7 +132,7 @@ def prune(
     recipe: options.RecipeName = None,
     data: options.Data = None,
     teacher: options.Teachers = None,
-    frames: FramesPerVideo = None,
+    views: Views = None,
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -144,7 +144,7 @@ def prune(
     if stale:
         from ccl_cli.training.cache_checks import stale_caches
 
-        folders = stale_caches(_experiment(recipe, data, teacher, frames, 0, set_))
+        folders = stale_caches(_experiment(recipe, data, teacher, views, 0, set_))
     else:
         folders = [*caches(), *unfinished()] if everything else _named(names or [])
     total = _megabytes(sum(map(folder_bytes, folders)))
@@ -162,13 +162,13 @@ def _experiment(
     recipe: str | None,
     data: str | None,
     teacher: list[str] | None,
-    frames: int | None,
+    views: int | None,
     workers: int | None,
     overrides: list[str] | None,
 ) -> Recipe:
     from ccl_cli.config.load import load_recipe
 
-    flags = {"data": data, "teachers": teacher, "cache.views": frames, "train.workers": workers}
+    flags = {"data": data, "teachers": teacher, "cache.views": views, "train.workers": workers}
     experiment = load_recipe(recipe, flags, overrides or ())
     if not experiment.teachers:
         raise UsageError("No teacher is named.", "Give --teacher, for example --teacher image:resnet34.")

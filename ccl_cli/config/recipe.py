@@ -209,7 +209,9 @@ class Cache(_Section):
         "make what is lacking; off: run the teachers.",
     )
     views: PositiveInt = Field(
-        8, description="Frames of each video that a teacher of single frames is shown; one is drawn per step."
+        8,
+        description="Frames of each video that a teacher of single frames is shown (clips, if it looks at "
+        "clips); one is drawn per step.",
     )
 
 
@@ -223,6 +225,9 @@ class Evaluation(_Section):
 class Tune(_Section):
     """How a benchmark chooses each method's weight: on videos held out of the training split."""
 
+    data: str | None = Field(
+        None, description="Another data set to choose on, e.g. another world; default: the benchmark's own."
+    )
     grid: Annotated[tuple[Positive, ...], AfterValidator(_distinct)] = Field(
         (0.01, 0.1, 1.0, 10.0), min_length=1, description="Factors on a method's own weight."
     )

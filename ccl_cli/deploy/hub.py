@@ -19,6 +19,7 @@ from ccl_cli.training.run.folder import MODEL, RECIPE, locate_model
 from ccl_cli.utils.console import plain
 from ccl_cli.utils.download import forbidden, reason
 from ccl_cli.utils.files import atomic_folder
+from ccl_cli.utils.hub import refusal
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -236,21 +237,8 @@ def _client(repository: str) -> Iterator[HfApi]:
 
 
 def _refused(repository: str, error: HfHubHTTPError) -> EnvironmentError_:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if isinstance(error, GatedRepoError):
-        return EnvironmentError_(
-            f"The repository '{repository}' asks for consent.", "Give it on its page, then `hf auth login`."
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return EnvironmentError_(
-            f"The repository '{repository}' has no such revision.", "Its page lists them."
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return EnvironmentError_(
-            f"There is no repository '{repository}', or it is not for you.",
-            "Mind its spelling; a private one needs `hf auth login`.",
-        )
+    if refused := refusal(repository, error):
+        return EnvironmentError_(*refused)
     status, text = error.response.status_code, " ".join((error.server_message or "").split())
     hint = "See that the token may write there." if status in (401, 403) else "Try again later."
     return EnvironmentError_(

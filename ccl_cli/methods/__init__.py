@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -67,6 +67,10 @@ class TeacherBatch(NamedTuple):
     stages: tuple[Tensor, ...]
 
 
+# By name, a teacher's embeddings of some rows of the training split ([n] int64); None: it is not cached.
+CachedEmbedding = Callable[[str, Tensor], Embedding | None]
+
+
 class MethodOptions(BaseModel):
     """Base of a method's options: validated, unknown names refused."""
 
@@ -115,6 +119,9 @@ class Method(nn.Module):
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
         """The layers and buffers that belong to one teacher; ``self.options`` is set. By default none."""
         return nn.Identity()
+
+    def use_cached(self, cached: CachedEmbedding) -> None:
+        """Look at embeddings of the training split before the first step; by default nothing is asked for."""
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
         """Named terms of one teacher: a value for each row, [B], not weighted.

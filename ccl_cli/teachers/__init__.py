@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ccl_cli.data.clips.preprocess import Preprocess as Preprocess
 
-Views = Literal["track", "frame"]
+Views = Literal["track", "frame", "clip"]
 
 if TYPE_CHECKING:
     from ccl_cli.config.spec import Spec

@@ -43,7 +43,7 @@ class Key:
         fingerprint: The teacher's.
         data: Name of the data set, for people.
         files: Hash of the videos, see ``Manifest.files_hash``; of a teacher that sees labels, with them.
-        views: "track", or for example "8 frames at 256 px".
+        views: "track", or for example "8 frames at 256 px" or "8 clips of 16 frames at 256 px".
     """
 
     teacher: str

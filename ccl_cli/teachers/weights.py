@@ -21,6 +21,7 @@ from torch import Tensor
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import WeightsError
 from ccl_cli.utils.download import FAILURES, Progress, download, fault, forbidden, read_json, reason
+from ccl_cli.utils.hub import refusal
 from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.tensor_files import write_tensors
 
@@ -241,6 +242,8 @@ def _pull_from_hub(file: WeightFile) -> Path:
     try:
         path = Path(hf_hub_download(repository, name, revision=revision))
     except Exception as error:  # the client lets the errors of whatever HTTP library it uses through
+        if refused := refusal(repository, error):
+            raise WeightsError(*refused) from error
         raise _not_downloaded(file, " ".join(reason(error).split()[:30])) from error
     stored = path.resolve()  # the client names it after its sha256, but does not check that
     checksum = f"sha256:{stored.name}" if len(stored.name) == 64 else file.checksum

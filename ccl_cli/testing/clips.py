@@ -79,15 +79,15 @@ def evaluated(video: Video, seed: int = 0) -> Window:
     return window
 
 
-def single_frame(window: Window, number: int) -> Window:
-    """A window of one of another window's frames, as a cache shows it."""
-    frames = window.frames[number, None]
+def cached_view(window: Window, first: int, count: int) -> Window:
+    """A window of some of another window's frames, as a cache shows it."""
+    frames = window.frames[first : first + count]
     seconds = (window.end - window.start) / len(window.frames)
-    start = window.start + number * seconds
-    single = Window(window.video, window.clip, training=window.training)
-    single.frames, single.student_view = frames, eval_view(frames, window.clip)
-    single.start, single.end = start, start + seconds
-    return single
+    view = Window(window.video, window.clip)
+    view.frames, view.student_view = frames, eval_view(frames, window.clip)
+    view.start = window.start + first * seconds
+    view.end = view.start + count * seconds
+    return view
 
 
 def preprocessed(job: tuple[bytes, Video]) -> Tensor | None:

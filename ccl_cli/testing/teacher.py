@@ -17,7 +17,7 @@ from ccl_cli.config.spec import parse_model
 from ccl_cli.data.checks.pool import Failure, run_each
 from ccl_cli.data.manifest import Video
 from ccl_cli.teachers import Preprocess, Teacher, Views
-from ccl_cli.testing.clips import Clips, draw, evaluated, made_clips, preprocessed, single_frame
+from ccl_cli.testing.clips import Clips, cached_view, draw, evaluated, made_clips, preprocessed
 from ccl_cli.testing.verdicts import Checks, Skip, Verdict, expect, expect_finite, expect_movable
 from ccl_cli.training.build import load_teacher
 
@@ -185,7 +185,7 @@ def _views(trial: Trial) -> None:
     expect(
         declared in get_args(Views), f"views is {declared!r} instead of {known}. Correct it or leave it out."
     )
-    (_frame_alone if declared == "frame" else _whole_track)(trial)
+    {"frame": _frame_alone, "clip": _clip_alone, "track": _whole_track}[declared](trial)
 
 
 @check("input")
@@ -353,11 +353,23 @@ def _frame_alone(trial: Trial) -> None:
     """The input is that of a window which holds nothing but one of the frames."""
     for window in (draw(trial.clips.one, seed=3), evaluated(trial.clips.one)):
         value = trial.preprocess(window)
-        alone = (trial.preprocess(single_frame(window, number)) for number in range(len(window.frames)))
+        alone = (trial.preprocess(cached_view(window, number, 1)) for number in range(len(window.frames)))
         expect(
             any(_same(value, each) for each in alone),
             "views = 'frame', but no frame of window.frames gives this input by itself. "
             "Look at one frame and at nothing else (not at student_view), or declare no views.",
+        )
+
+
+def _clip_alone(trial: Trial) -> None:
+    """The input is that of a window which holds the same frames, whatever the draw."""
+    windows = [evaluated(trial.clips.one), *(draw(trial.clips.one, seed) for seed in range(3))]
+    for window in windows:
+        view = cached_view(window, 0, len(window.frames))
+        expect(
+            _same(trial.preprocess(window), trial.preprocess(view)),
+            "views = 'clip', but window.frames alone do not give this input. "
+            "Look at them and at nothing else (not at student_view or rng), or declare no views.",
         )
 
 

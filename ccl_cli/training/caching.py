@@ -86,7 +86,7 @@ class CachedRows:
         return Embedding(value.to(device, non_blocking=True), present.to(device, non_blocking=True))
 
     def moments(self) -> Moments:
-        """Of all frames or tracks of the training split's videos that have finite embeddings, in one pass."""
+        """Of all views of the training split's videos that have finite embeddings, in one pass."""
         moments = Moments(self.cached.header.dim)
         for begin in range(0, len(self._places), _CHUNK):
             places = self._places[begin : begin + _CHUNK]
@@ -106,10 +106,15 @@ class CachedRows:
 
 def key_of(name: str, teacher: Teacher, manifest: Manifest, cache: Cache, clip: Clip) -> Key | None:
     """Which cache would serve a teacher; None: none can, it depends on the student's view or on the draw."""
-    views = getattr(teacher.preprocess, "views", None)
-    if views is None:
+    size = f"at {clip.short_side} px"
+    texts = {
+        "track": "track",
+        "frame": f"{cache.views} frames {size}",
+        "clip": f"{cache.views} clips of {clip.frames} frames {size}",
+    }
+    text = texts.get(getattr(teacher.preprocess, "views", None) or "")
+    if text is None:
         return None
-    text = "track" if views == "track" else f"{cache.views} frames at {clip.short_side} px"
     files = manifest.labels_hash if teacher.sees_label else manifest.files_hash
     return Key(name.partition("#")[0], teacher.fingerprint, manifest.name, files, text)
 

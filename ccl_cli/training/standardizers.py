@@ -112,6 +112,16 @@ def make_standardizers(
     }
 
 
+def cached_embedding(
+    cached: Mapping[str, CachedRows], standardizers: Mapping[str, Standardizer], name: str, rows: Tensor
+) -> Embedding | None:
+    """A teacher's embeddings of some rows ([n] int64) of the training split; None where it is not cached."""
+    if name not in cached:
+        return None
+    embedding = cached[name].embedding(rows, 0, torch.device("cpu"))
+    return standardizers[name](embedding) if name in standardizers else embedding
+
+
 def _make(name: str, kind: Standardize, dim: int, cached: CachedRows | None) -> Standardizer:
     if cached:
         return Standardizer(kind, dim, fit(kind, cached.moments(), name))

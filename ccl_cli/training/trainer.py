@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.folder import METRICS, RunFolder
 from ccl_cli.training.run.publish import check_finite, publish
 from ccl_cli.training.run.state import state_dict
-from ccl_cli.training.standardizers import make_standardizers
+from ccl_cli.training.standardizers import cached_embedding, make_standardizers
 from ccl_cli.training.video_states import VideoStates
 from ccl_cli.utils.distributed import any_process, barrier, gather_objects, is_main, on_main, world_size
 from ccl_cli.utils.progress import Reporter
@@ -64,6 +65,8 @@ class Trainer:
             separate_blocks()
         self.use_caches(cached or {})
         standardizers = make_standardizers(recipe.standardize, parts.teachers, self.cached)
+        for method in parts.methods.values():
+            method.use_cached(partial(cached_embedding, self.cached, standardizers))
         self.bare = make_distiller(recipe, parts, accelerator, standardizers)
         groups = parameter_groups(self.bare, recipe.optim)
         self.distiller, self.optimizer = accelerator.prepare(self.bare, make_optimizer(groups, recipe.optim))

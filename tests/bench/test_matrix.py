@@ -94,6 +94,12 @@ def test_tuning_holds_videos_out_and_leaves_the_test_list_alone():
     assert matrix.tune_cells(recipe(), hold_out=True) == []
 
 
+def test_weights_may_be_chosen_on_another_data_set():
+    tuned = recipe(tune={"data": "folder:other", "grid": [0.1]})
+    assert {cell.recipe.data for cell in matrix.tune_cells(tuned, hold_out=False)} == {"folder:other"}
+    assert {cell.recipe.data for cell in matrix.final_cells(tuned, {})} == {tuned.data}
+
+
 def test_what_tuning_says_lies_over_what_a_row_says():
     row = {"method": "ccl", "holdout": 0.5, "train": {"epochs": 9, "batch_size": 4}}
     tuned = recipe(methods={"long": row}, ablations={}, tune={"epochs": 2, "holdout": 0.3})

@@ -10,7 +10,7 @@ TEACHERS = ["--teacher", "audio:small?weights=random", "--teacher", "image:small
 
 @pytest.fixture
 def words(clips_folder):
-    return ["--data", f"folder:{clips_folder / 'set'}", *TEACHERS, "--frames-per-video", "2"]
+    return ["--data", f"folder:{clips_folder / 'set'}", *TEACHERS, "--views", "2"]
 
 
 def test_build_list_verify_and_prune(ccl, words, tmp_path):
@@ -69,7 +69,7 @@ def test_stale_ones_alone_are_pruned(ccl, words, clips_folder, tmp_path):
         (["prune"], 2, "Say which caches to delete"),
         (["prune", "--all", "--stale"], 2, "Say which caches to delete"),
         (["prune", "image-small-0", "--yes"], 2, "There is no cache 'image-small-0'"),
-        (["build", "--frames-per-video", "0"], 2, "--frames-per-video"),
+        (["build", "--views", "0"], 2, "--views"),
     ],
 )
 def test_what_makes_no_sense_is_a_sentence(ccl, arguments, code, sentence):

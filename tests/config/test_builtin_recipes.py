@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from ccl_cli.bench.matrix import final_cells
+from ccl_cli.bench.matrix import final_cells, tune_cells
 from ccl_cli.config import yaml_text
 from ccl_cli.config.load import builtin_recipes, check_recipe, load_recipe
 from ccl_cli.config.recipe import Recipe
@@ -109,6 +109,18 @@ def test_the_ablations_are_those_of_the_papers_table_3():
         "ccl w/o L_nce": {"ccl": {"nce": False}},
         "ccl w/o L_jsd": {"ccl": {"jsd": False}},
     }
+
+
+def test_all_methods_have_one_budget_in_the_comparison_of_methods():
+    recipe = load_recipe("methods-bench")
+    search, final = tune_cells(recipe, hold_out=False), final_cells(recipe, {})
+    assert (len(search), len(final)) == (252, 275)
+    assert {cell.recipe.data for cell in search} == {"synthetic?seed=10"}
+    assert {cell.recipe.data for cell in final} == {"synthetic?seed=6"}
+    methods = {name for cell in final for name in cell.recipe.method}
+    assert methods == {*METHODS} - {"kd"}
+    standardized = {cell.method: cell.recipe.standardize for cell in final if cell.recipe.standardize}
+    assert standardized == {"ccl zscore": {"*": "zscore"}, "ccl phi_s": {"*": "phi_s"}}
 
 
 # ---- two steps

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from ccl_cli.deploy import hub
 from ccl_cli.errors import DataError, EnvironmentError_, UsageError, WeightsError
-from tests.hub_server import serving_hub
+from tests.hub_server import point_client_at, serving_hub
 from tests.models import publish
 from tests.report.folders import write_run
 
@@ -32,17 +32,8 @@ def run(tmp_path):
 
 @pytest.fixture
 def web(tmp_path, monkeypatch):
-    """The Hub's client as it is where HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_DISABLE_XET were set."""
-    for name in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
     with serving_hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", server.token)
+        point_client_at(server, monkeypatch, tmp_path)
         yield server
 
 
@@ -200,7 +191,7 @@ def test_no_network_is_not_an_old_copy(run, web, monkeypatch):
     [("gone", "There is no repository 'me/gone', or it is not for you"), ("gated", "asks for consent")],
 )
 def test_repositories_that_cannot_be_pulled(web, name, message):
-    web.add("me/gated", {}, gated=True)
+    web.add("me/gated", {"model.safetensors": b""}, gated=True)
     with pytest.raises(EnvironmentError_, match=message):
         hub.pull(f"me/{name}")
 

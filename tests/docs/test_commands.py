@@ -147,7 +147,12 @@ TABLE: dict[str, Instead] = {
 }
 
 
-FOLLOWED = {"write_a_teacher.md", "write_a_method.md", "add_a_data_set.md"}  # by test_plugin_pages.py
+FOLLOWED = {
+    "write_a_teacher.md",
+    "write_a_method.md",
+    "add_a_data_set.md",
+    "hub_teachers.md",
+}  # by test_plugin_pages.py
 
 
 # ---- read

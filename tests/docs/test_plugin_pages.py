@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs.pages import DOCS, blocks
 from tests.docs.warm import FIRST, warm_ccl
-from tests.plugin_folder import own_python
+from tests.plugin_folder import PLUGINS, own_python
 
 
 def follow(page: str, folder: Path, python: Path, programs: Path) -> str:
@@ -58,9 +58,11 @@ def run(line: str, folder: Path, python: Path, programs: Path) -> str:
         ("write_a_teacher.md", ["image:mine", "ccl-teacher-mine", "ok      another process", "1 passed"]),
         ("write_a_method.md", ["Weight of the cosine distance.", "ok      absent rows"]),
         ("add_a_data_set.md", ["ok      round trip", "--data stems:my_videos"]),
+        ("hub_teachers.md", ["my_model?pool=mean#", "ok      another process", "video-hf-", "top-1"]),
     ],
 )
 def test_a_reader_who_copies_the_page_has_a_working_plugin(tmp_path, page, shown):
+    (tmp_path / "plugins").symlink_to(PLUGINS)
     with warm_ccl(tmp_path / "warm") as programs:
         out = follow(page, tmp_path, own_python(tmp_path / "venv"), programs)
     for text in shown:

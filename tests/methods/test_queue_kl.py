@@ -8,8 +8,10 @@ from distilling import Example, build, run
 from golden import assert_close, load
 from torch import nn
 
+from ccl_cli.errors import RecipeError
 from ccl_cli.methods.losses import unit_rows
 from ccl_cli.methods.queue_kl import QueueHead, queue_size, relational_kl
+from ccl_cli.teachers import Embedding
 
 EVERYONE = torch.ones(6, dtype=torch.bool)
 
@@ -32,7 +34,9 @@ def fill(made, queue):
 def compare(made, feature, teacher, present):
     """Mean over the rows present, and its gradients at the feature and the projector."""
     feature = nn.Parameter(feature)
-    values = made(feature, unit_rows(torch.where(present[:, None], teacher, 0.0)), present)
+    values = made(
+        feature, unit_rows(torch.where(present[:, None], teacher, 0.0)), present, torch.arange(len(present))
+    )
     loss = torch.where(present, values, 0.0).sum() / present.sum()
     loss.backward()
     gradients = {
@@ -110,6 +114,28 @@ def test_the_queue_takes_in_neither_absent_rows_nor_zero_embeddings_nor_anything
     assert_close(made.queue[:4], unit_rows(example.teachers[0][[0, 1, 4, 6]]), 1e-12)
     assert made.filled.tolist() == [True] * 4 + [False] * 8
     assert gradient[[2, 3, 5]].abs().sum() == 0
+
+
+def test_a_sample_of_training_videos_stands_in_for_the_queue():
+    """Of the rows that were drawn one lacks the teacher, and no row is compared with itself."""
+    example = Example(dims=(5,), absent=((2,),))
+    method = build("queue_kl", example, anchors="sample", size=6)
+    (made,) = method.heads
+    everything = Embedding(example.teachers[0], example.present[0])
+    method.use_cached(lambda name, rows: Embedding(everything.value[rows], everything.present[rows]))
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    terms, _ = run(method.train(), example)
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    expected = []
+    for row in [row for row in range(7) if example.present[0][row]]:
+        others = [each for each in made.rows.tolist() if each not in (row, 2)]
+        anchors = unit_rows(everything.value[others])
+        student, teacher = unit_rows(made.project(example.feature[[row]])), unit_rows(everything.value[[row]])
+        looked_at = torch.ones(len(others), dtype=torch.bool)
+        expected.append(relational_kl(student, teacher, anchors, looked_at, 0.07))
+    assert_close(terms["queue_kl/t0"], torch.cat(expected).mean().detach(), 1e-9)
+    with pytest.raises(RecipeError, match=r"needs embeddings of t0 before the first step.*cache.use=build"):
+        method.use_cached(lambda name, rows: None)
 
 
 @pytest.mark.parametrize(("videos", "size"), [(7, 16), (50, 32), (999, 256), (19_999, 4096), (20_000, 8192)])

@@ -6,12 +6,19 @@ import json
 import pickle
 import shutil
 import socket
+import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from ccl_cli.config.recipe import Clip
 from ccl_cli.config.spec import parse_model
+from ccl_cli.data.clips.window import Window
+from ccl_cli.data.manifest import Video
+from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.testing import check_teacher
 from tests.plugins.windows import make_window
@@ -233,7 +240,7 @@ def test_random_frames_in_training_and_none_of_sound_is_missing(models):
     drawn = [image(make_window(seed=seed)) for seed in range(8)]
     assert any(not torch.equal(drawn[0], each) for each in drawn)
     assert image.views == "frame"
-    assert getattr(build("video", models("videomae")).preprocess, "views", None) is None
+    assert build("video", models("videomae")).preprocess.views == "clip"
     sound = build("audio", models("ast")).preprocess
     assert sound.views == "track"
     assert sound(make_window(sound=None)) is None
@@ -255,7 +262,91 @@ def test_the_sound_is_asked_for_at_the_rate_and_length_of_the_model(models):
     }
 
 
-def test_the_fingerprint_is_of_weights_settings_pooling_and_processor(models, tmp_path):
+def write_tones(path, *pitches):
+    """A video whose sound has these frequencies, Hz, a second each, at 44.1 kHz."""
+    times = np.arange(44_100) / 44_100
+    sound = np.concatenate([np.sin(2 * np.pi * pitch * times) / 2 for pitch in pitches]).astype(np.float32)
+    write_clip(path, np.zeros((25 * len(pitches), 32, 32, 3), np.uint8), 25, sound, 44_100)
+    return Window(Video("a", path, 0, "train"), Clip(frames=8))
+
+
+@pytest.mark.parametrize("pitches", [(440,), (300, 440, 600)], ids=["short", "long"])
+def test_sound_keeps_its_pitch_at_the_models_rate_and_of_a_long_track_the_middle_is_heard(
+    models, tmp_path, pitches
+):
+    window = write_tones(tmp_path / "tones.mp4", *pitches)
+    heard = build("audio", models("wav2vec2"), "?seconds=0.8").preprocess(window)
+    assert heard.shape == (12_800,)  # 16 kHz
+    spectrum = torch.fft.rfft(heard * torch.hann_window(len(heard))).abs()
+    assert int(spectrum.argmax()) * 16_000 / len(heard) == pytest.approx(440, abs=2)
+    assert not window.whole  # so the cache of this video is not exact
+
+
+OWN_CODE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+class Config(PretrainedConfig):
+    model_type = "own"
+
+class Model(PreTrainedModel):
+    config_class, main_input_name = Config, "pixel_values"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = torch.nn.Linear(3, config.hidden_size)
+        self.post_init()
+
+    def forward(self, pixel_values):
+        return BaseModelOutput(self.layer(pixel_values.mean(dim=(2, 3)))[:, None])
+"""
+
+
+@pytest.fixture
+def own_model(models, tmp_path, monkeypatch):
+    """A model of an architecture that only its own code knows."""
+    monkeypatch.setenv("CCL_TRUST_REMOTE_CODE", "1")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    folder = shutil.copytree(models("vit"), tmp_path / "own")
+    auto_map = {"AutoConfig": "code.Config", "AutoModel": "code.Model"}
+    config = {"model_type": "own", "hidden_size": 4, "architectures": ["Model"], "auto_map": auto_map}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text(OWN_CODE)
+    save_file({"layer.weight": torch.ones(4, 3), "layer.bias": torch.zeros(4)}, folder / "model.safetensors")
+    return folder
+
+
+def test_code_beside_a_model_runs_where_it_is_trusted_and_is_in_the_fingerprint(own_model):
+    with pytest.raises(WeightsError, match=r"needs Python code of its own.*trust_remote_code=true"):
+        build("image", own_model, "?pool=mean")
+    trusted = "?pool=mean&trust_remote_code=true"
+    teacher = build("image", own_model, trusted)
+    x = batch(teacher)
+    torch.testing.assert_close(teacher(x), x.mean(dim=(2, 3)).sum(dim=1, keepdim=True).expand(-1, 4))
+    assert "trust_remote_code=true" in teacher.variant
+    (own_model / "code.py").write_text(OWN_CODE.replace("mean(dim=(2, 3))", "amax(dim=(2, 3))"))
+    other = build("image", own_model, trusted)
+    assert other.fingerprint != teacher.fingerprint
+    torch.testing.assert_close(other(x), x.amax(dim=(2, 3)).sum(dim=1, keepdim=True).expand(-1, 4))
+
+
+def test_code_is_not_run_because_a_recipe_says_so(own_model, monkeypatch):
+    monkeypatch.setenv("CCL_TRUST_REMOTE_CODE", "")
+    with pytest.raises(WeightsError, match=r"a recipe says so.*type the teacher after --teacher"):
+        build("image", own_model, "?pool=mean&trust_remote_code=true")
+
+
+def test_code_of_another_repository_is_not_run(own_model):
+    config = (own_model / "config.json").read_text()
+    (own_model / "config.json").write_text(config.replace("code.Model", "somebody/else--code.Model"))
+    with pytest.raises(WeightsError, match="from another repository, 'somebody/else': it is not run"):
+        build("image", own_model, "?pool=mean&trust_remote_code=true")
+
+
+def test_the_fingerprint_is_of_weights_settings_pooling_and_processor(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("CCL_TRUST_REMOTE_CODE", "1")
     first = build("image", models("vit"))
     assert build("image", shutil.copytree(models("vit"), tmp_path / "vit")).fingerprint == first.fingerprint
     weights = hub_models.write_model(tmp_path / "1" / "vit", "vit", seed=1)
@@ -315,8 +406,6 @@ def remove_config(folder):
 
 
 def lose_tensors(folder):
-    from safetensors.torch import load_file, save_file
-
     state = load_file(folder / "model.safetensors")
     save_file(dict(list(state.items())[:-4]), folder / "model.safetensors", {"format": "pt"})
 
@@ -429,9 +518,9 @@ def test_what_the_hub_does_not_have_is_a_sentence(hub, monkeypatch, models):
 
     response = SimpleNamespace(headers={}, request=None, status_code=404)
     for error, message in (
-        (RepositoryNotFoundError, "There is no model 'some/model'"),
-        (GatedRepoError, r"is gated\. Accept its terms"),
-        (RevisionNotFoundError, "has no revision 'main'"),
+        (RepositoryNotFoundError, "There is no repository 'some/model'"),
+        (GatedRepoError, r"asks for consent\. Accept its terms"),
+        (RevisionNotFoundError, "has no such revision"),
         (ConnectionError, "cannot be asked"),
     ):
         hub(error("no") if error is ConnectionError else error("no", response=response))
@@ -456,7 +545,7 @@ def test_a_download_is_found_in_the_hubs_cache(models, tmp_path, monkeypatch, re
     (repository / "refs" / revision).write_text("a" * 40)
     shutil.copytree(models("vit"), repository / "snapshots" / ("a" * 40))
     teacher = build("image", "some/vit", f"?revision={revision}")
-    assert teacher.variant.startswith("some/vit@aaaaaaaaaaaa?pool=cls#")
+    assert teacher.variant.startswith(f"some/vit@{'a' * 40}?pool=cls#")
     with pytest.raises(WeightsError, match="is not on this machine"):
         build("image", "some/vit", "?revision=other")
 

@@ -55,7 +55,7 @@ WRITING = {
     "train": "train --recipe {root}/small.yaml --output {disk}/out --resume auto",
     "eval": "eval {disk}/run --retrieval",
     "bench": "bench {root}/bench.yaml",
-    "cache build": "cache build --data folder:{root}/set --workers 0 --teacher image:small?weights=random --frames-per-video 64",
+    "cache build": "cache build --data folder:{root}/set --workers 0 --teacher image:small?weights=random --views 64",
     "data prepare": "data prepare folder:{root}/set --workers 1 --output {disk}/out.jsonl",
     "data pack": "data pack folder:{root}/set --output {disk}/out --workers 0 --shard-size 1",
     "index": "index {root}/run {root}/set --output {disk}/out --workers 0",

@@ -151,6 +151,14 @@ class AllFrames(Pixels):
         return self.small(window.frames.float().mean(dim=0).permute(2, 0, 1))
 
 
+class Clip(AllFrames):
+    views = "clip"
+
+
+class DrawnFromClip(Pixels):
+    views = "clip"
+
+
 class WindowAsTrack(Pixels):
     views = "track"
 
@@ -250,6 +258,7 @@ WRONG = [
     ("views", lambda: Good(AllFrames())),
     ("views", lambda: Good(WindowAsTrack())),
     ("views", lambda: Good(MadeUpViews())),
+    ("views", lambda: Good(DrawnFromClip())),
     ("missing modality", lambda: Good(Zeros())),
     ("embedding", Wider),
     ("embedding", Infinite),
@@ -304,6 +313,7 @@ def test_a_good_teacher_passes_what_concerns_it():
     listening = states(check_teacher(Good(Sound())))
     assert {check for check, state in listening.items() if state == "skipped"} == {"classes", "built twice"}
     assert set(listening.values()) == {"ok", "skipped"}
+    assert states(check_teacher(Good(Clip())))["views"] == "ok"
 
 
 def test_what_only_works_in_the_process_that_set_it_up(monkeypatch):

@@ -20,7 +20,8 @@ from ccl_cli.config.recipe import Cache, Recipe
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.reader import read_frames
-from ccl_cli.errors import DataError, EnvironmentError_, UsageError
+from ccl_cli.errors import DataError, EnvironmentError_, RecipeError, UsageError
+from ccl_cli.methods.losses import unit_rows
 from ccl_cli.teachers import embedding_cache
 from ccl_cli.training import caching
 from ccl_cli.training.build import load_teachers
@@ -30,6 +31,7 @@ from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
 from ccl_cli.utils.files import hold
 from tests.data.media import damage_sound
+from tests.plugin_folder import install
 from tests.training.runs import lines, small_recipe
 
 AUDIO, IMAGE = "audio:small?weights=random&seconds=2.0", "image:small?weights=random"
@@ -152,6 +154,71 @@ def test_the_views_are_single_frames_spread_over_the_video_and_all_are_drawn(cli
     assert torch.equal(*(each.embedding(row, 7, torch.device("cpu")).value for each in (rows, again)))
 
 
+SIGHT = "video:sight"
+SIGHT_SOURCE = """
+import torch
+from ccl_cli.teachers import Teacher
+
+
+class Brightness:
+    shape, dtype, views = (8,), torch.float32, "clip"
+
+    def __repr__(self):
+        return "Brightness()"
+
+    def __call__(self, window):
+        return window.frames.float().mean(dim=(1, 2, 3))[:8]
+
+
+class Sight(Teacher):
+    modality, dim, preprocess = "video", 8, Brightness()
+
+    @classmethod
+    def from_spec(cls, spec):
+        return cls().freeze()
+
+    def forward(self, x):
+        return x
+"""
+
+
+@pytest.fixture
+def _sight(tmp_path, monkeypatch):
+    install(
+        tmp_path / "site",
+        "sight",
+        "[ccl.teachers]\nvideo.sight = sight:Sight\n",
+        modules={"sight": SIGHT_SOURCE},
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+
+@pytest.mark.usefixtures("_sight")
+def test_a_teacher_of_clips_is_shown_clips_spread_over_the_video(clips_folder):
+    experiment = recipe(clips_folder, teachers=SIGHT, cache={"use": "build"})
+    made, manifest, teachers = built(experiment)
+    cached, video = made[SIGHT], manifest.learnt_from[3]
+    for view, first in enumerate((0, 4, 8, 12)):  # from end to end
+        expected = read_frames(video.path, first, 8).frames.float().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(cached.rows(np.array([3]), np.array([view]))[0][0], expected)
+    assert (cached.header.inexact, cached.header.frames) == (12, 0)
+    assert used(train(experiment)) == {SIGHT: "4 clips of 8 frames at 256 px"}
+    assert used(train(recipe(clips_folder, teachers=SIGHT))) == {SIGHT: None}
+    for change in ({"clip": {"frames": 9}}, {"clip": {"short_side": 24}}, {"cache": {"views": 5}}):
+        other = recipe(clips_folder, teachers=SIGHT, **change)
+        assert key_of(SIGHT, teachers[SIGHT], manifest, other.cache, other.clip) != cached.header.key
+
+
+@pytest.mark.usefixtures("_sight")
+def test_a_cache_of_all_clips_that_there_are_gives_the_very_same_run(clips_folder):
+    whole = recipe(clips_folder, teachers=SIGHT, clip={"frames": 20})
+    live = train(whole)
+    built(whole)
+    cached = train(whole)
+    assert used(cached) == {SIGHT: "4 clips of 20 frames at 256 px"}
+    assert lines(cached) == lines(live)
+
+
 def test_a_recipe_can_ask_for_caches_and_what_is_held_out_does_not_matter(clips_folder):
     run = train(recipe(clips_folder, cache={"use": "build"}))
     summary = RunFolder(run).summary["teachers"]
@@ -251,6 +318,30 @@ def test_a_dry_run_says_what_would_be_read(clips_folder, capsys):
     assert "RANDOM WEIGHTS, read from the cache (track)" in capsys.readouterr().out
     train(recipe(clips_folder, cache={"use": "off"}), dry_run=True)
     assert "read from the cache" not in capsys.readouterr().out
+
+
+def test_anchors_are_embeddings_of_the_cache_as_the_method_sees_them(clips_folder):
+    method = {"queue_kl": {"anchors": "sample", "size": 5}}
+    sampled = {"teachers": IMAGE, "method": method, "standardize": "center", "train": {"max_steps": 2}}
+    with pytest.raises(RecipeError, match="needs embeddings of image:small before the first step"):
+        train(recipe(clips_folder, **sampled))
+    run = train(recipe(clips_folder, **sampled, cache={"use": "build"}))
+    state = torch.load(next(run.glob("state/*.pt")), weights_only=True)
+    queue, rows = (find(state, f"heads.0.{name}") for name in ("queue", "rows"))
+    made, manifest, _ = built(recipe(clips_folder, **sampled))
+    cached = CachedRows(made["image:small"], manifest, manifest.split("train"), seed=0)
+    value = cached.embedding(rows, 0, torch.device("cpu")).value - cached.moments().mean.float()
+    torch.testing.assert_close(queue, unit_rows(value))
+
+
+def find(state, end):
+    """The tensor whose name ends so, anywhere in a checkpoint."""
+    for name, value in state.items():
+        if str(name).endswith(end):
+            return value
+        if isinstance(value, dict) and (found := find(value, end)) is not None:
+            return found
+    return None
 
 
 def test_methods_that_want_inner_stages_run_the_teacher(clips_folder):

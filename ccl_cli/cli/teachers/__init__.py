@@ -39,12 +39,12 @@ def list_teachers(load: options.Load = False, as_json: options.AsJson = False) -
 @command(app, "info", "ccl teachers info audio:cnn14", "ccl teachers info 'audio:cnn14?dim=2048'")
 def info(name: options.TeacherName, as_json: options.AsJson = False) -> None:
     """Describe a teacher: its modality, width, options and weight files."""
-    from ccl_cli.teachers.description import describe_weights, dim_of
+    from ccl_cli.teachers.description import describe_network, describe_weights
 
     plugin, cls, spec = _resolve(name)
     weights = [describe_weights(file, spec) for file in cls.weight_files(spec)]
-    details = {"name": spec.label, "modality": spec.kind, "dim": dim_of(cls, spec), "weights": weights}
-    print_plugin(plugin, as_json, details)
+    network = describe_network(cls, spec)
+    print_plugin(plugin, as_json, {"name": spec.label, "modality": spec.kind, **network, "weights": weights})
 
 
 @command(app, "pull", "ccl teachers pull audio:cnn14")

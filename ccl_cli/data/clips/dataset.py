@@ -16,7 +16,7 @@ from ccl_cli.data.clips.batch import Batch, TeacherInput
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.clips.preprocess import Preprocess, collate_inputs, run_preprocess
-from ccl_cli.data.clips.samplers import random_clip, single_frame
+from ccl_cli.data.clips.samplers import clip_places, random_clip, single_frame, spread_clip
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
 from ccl_cli.errors import DataError
@@ -172,7 +172,7 @@ class _TeacherSample:
 
 
 class TeacherClips(Dataset[_TeacherSample]):
-    """The centre clip of each video, or for a cache evenly spread frames, as the teachers see them.
+    """The centre clip of each video, or for a cache evenly spread frames or clips, as the teachers see them.
 
     What one teacher cannot read is unreadable for that one alone.
 
@@ -180,7 +180,7 @@ class TeacherClips(Dataset[_TeacherSample]):
         videos: By row.
         clip: Length of the centre clip and size of decoded frames.
         preprocess: By teacher.
-        views: For a cache: K single frames of each video, where a teacher looks at single frames.
+        views: For a cache: K single frames of each video, or K clips, where a teacher looks at those.
     """
 
     def __init__(
@@ -228,11 +228,15 @@ class TeacherClips(Dataset[_TeacherSample]):
 
     def _add(self, sample: _TeacherSample, name: str, centre: Window) -> None:
         preprocess, views = self.preprocess[name], self.views
-        windows, frames = [centre], 0
-        if views and getattr(preprocess, "views", None) == "frame":
-            clip = self.clip.model_copy(update={"frames": 1})
-            windows = [Window(centre.video, clip, single_frame(view, views)) for view in range(views)]
-            frames = windows[0].available
+        kind = getattr(preprocess, "views", None)
+        windows, frames, places = [centre], 0, 1
+        if views and kind in ("frame", "clip"):
+            single = kind == "frame"
+            clip = self.clip.model_copy(update={"frames": 1}) if single else self.clip
+            spread = single_frame if single else spread_clip
+            windows = [Window(centre.video, clip, spread(view, views)) for view in range(views)]
+            frames = windows[0].available if single else 0
+            places = clip_places(windows[0].available, clip.frames)
         inputs = []
         for window in windows:
             window.states = {}
@@ -240,7 +244,7 @@ class TeacherClips(Dataset[_TeacherSample]):
         last = windows[-1]
         sample.inputs[name] = inputs
         sample.kinds[name], sample.states[name] = next(iter(last.states.items()))
-        sample.exact[name] = last.whole if last is centre else frames <= len(windows)
+        sample.exact[name] = last.whole and places <= len(windows)
         sample.frames[name] = frames
 
 

@@ -23,8 +23,9 @@ class Preprocess(Protocol):
 
     One that may be cached (``ccl cache``) says what it looks at in an attribute ``views``: "track", where one
     embedding serves the whole video whatever the window (unless ``window.audio`` leaves out a part of a
-    longer track, which the cache notes), or "frame", where it looks at a single frame of the window. Without
-    it, or where it is None, its teacher always runs.
+    longer track, which the cache notes), "frame", where it looks at a single frame of the window, or "clip",
+    where it looks at all of the window's frames and at nothing else. Without it, or where it is None, its
+    teacher always runs.
     """
 
     @property

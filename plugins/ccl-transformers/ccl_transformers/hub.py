@@ -11,14 +11,18 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ccl_cli.config.spec import Spec
+from ccl_cli.config.trust import VARIABLE, is_code_trusted
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.teachers.weights import WeightFile
 from ccl_cli.utils.download import forbidden, reason
+from ccl_cli.utils.hub import refusal
 from ccl_cli.utils.paths import cache_dir
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 _SETTINGS = ("*.json", "*.txt", "*.model")
+_CODE = "*.py"
+_OTHERS_CODE = re.compile(r'"([\w.-]+/[\w.-]+)--[\w.]+"')  # in an auto_map
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack")
 
 
@@ -27,7 +31,8 @@ class ModelFolder(NamedTuple):
 
     Attributes:
         path: Of the folder with config.json and the weights.
-        name: For records: the folder's name, or owner/name and the commit.
+        name: For records: the folder's name, or owner/name and the commit (of files put there by hand, the
+            revision that they stand for).
     """
 
     path: Path
@@ -66,13 +71,36 @@ def published_files(spec: Spec, revision: str, trust_remote_code: bool) -> list[
         return []
     if not _HUB_NAME.fullmatch(spec.weights):
         raise _absent(spec)
+    if variable := forbidden():
+        return _files_here(spec, revision, variable)
     repository = _ask_hub(spec, revision)
     names = [file.rfilename for file in repository.siblings]
     _require_safetensors(names, spec)
-    wanted = (*_WEIGHTS, *_SETTINGS, *(("*.py",) if trust_remote_code else ()))
+    wanted = (*_WEIGHTS, *_SETTINGS, *((_CODE,) if trust_remote_code else ()))
     licence = (repository.card_data or {}).get("license") or ""
     chosen = [file for file in repository.siblings if "/" not in file.rfilename and _is_any(file, wanted)]
     return [_weight_file(spec.weights, revision, file, str(licence)) for file in chosen]
+
+
+def check_code(folder: Path, spec: Spec) -> None:
+    """Refuse code that nobody has typed to trust, and code of another repository.
+
+    The latter is neither pulled nor pinned, and no fingerprint covers it.
+
+    Raises:
+        WeightsError: one of both.
+    """
+    if not is_code_trusted():
+        raise WeightsError(
+            f"'{spec.weights}' would run Python code of its own, only because a recipe says so.",
+            f"Read it; if you trust it, type the teacher after --teacher, or set {VARIABLE}=1.",
+        )
+    for path in sorted(folder.glob("*config.json")):
+        if found := _OTHERS_CODE.search(path.read_text(encoding="utf-8", errors="replace")):
+            raise WeightsError(
+                f"'{spec.weights}' takes Python code from another repository, '{found[1]}': it is not run.",
+                "Copy the code beside the model and name it there in auto_map, or choose another model.",
+            )
 
 
 def digest_settings(folder: Path) -> str:
@@ -99,46 +127,48 @@ def _downloaded(spec: Spec, revision: str) -> ModelFolder:
         path = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise _absent(spec) from error
-    return ModelFolder(path, f"{name}@{path.name[:12]}")
+    return ModelFolder(path, f"{name}@{path.name}")
+
+
+def _files_here(spec: Spec, revision: str, variable: str) -> list[WeightFile]:
+    """What an earlier download has left."""
+    name = spec.weights or ""
+    try:
+        folder = _downloaded(spec, revision).path
+    except WeightsError as error:
+        raise WeightsError(
+            f"Which files '{name}' has is not known: {variable} is set.", "Unset it and try again."
+        ) from error
+    return [
+        WeightFile(f"{_place(name, revision)}/{path.name}", _address(name, revision, path.name))
+        for path in sorted(folder.iterdir())
+    ]
 
 
 def _ask_hub(spec: Spec, revision: str) -> Any:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     name = spec.weights or ""
-    if variable := forbidden():
-        raise WeightsError(
-            f"Which files '{name}' has is not known: {variable} is set.", "Unset it and try again."
-        )
     try:
         return HfApi().model_info(name, revision=revision, files_metadata=True)
-    except GatedRepoError as error:
-        raise WeightsError(
-            f"The model '{name}' is gated.",
-            f"Accept its terms at https://huggingface.co/{name} and run `hf auth login`.",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise WeightsError(f"'{name}' has no revision '{revision}'.", "Correct ?revision=.") from error
-    except RepositoryNotFoundError as error:
-        raise WeightsError(
-            f"There is no model '{name}' on the Hugging Face hub, or it is private.",
-            "Correct what follows '@', or run `hf auth login`.",
-        ) from error
     except Exception as error:  # the client lets the errors of whatever HTTP library it uses through
-        raise WeightsError(
-            f"The Hugging Face hub cannot be asked for '{name}': {reason(error)[:200]}.", "Try again."
-        ) from error
+        unreachable = f"The Hugging Face hub cannot be asked for '{name}': {reason(error)[:200]}."
+        raise WeightsError(*(refusal(name, error) or (unreachable, "Try again."))) from error
 
 
 def _weight_file(name: str, revision: str, file: Any, licence: str) -> WeightFile:
     return WeightFile(
         f"{_place(name, revision)}/{file.rfilename}",
-        f"hf://{name}@{quote(revision, safe='')}/{file.rfilename}",
+        _address(name, revision, file.rfilename),
         checksum=f"sha256:{file.lfs.sha256}" if file.lfs else None,
         size=file.size,
         licence=licence,
+        note="Python code that is run" if fnmatch(file.rfilename, _CODE) else "",
     )
+
+
+def _address(name: str, revision: str, file: str) -> str:
+    return f"hf://{name}@{quote(revision, safe='')}/{file}"
 
 
 def _place(name: str, revision: str) -> str:

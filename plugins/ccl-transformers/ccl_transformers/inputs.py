@@ -45,8 +45,7 @@ class Picture:
 class FrameSequence:
     """As many frames as the network takes, evenly spaced over the window.
 
-    A window of fewer frames shows some of them several times. It has no ``views``: a cache holds single
-    frames, and this needs the whole window.
+    A window of fewer frames shows some of them several times.
 
     Attributes:
         processor: A video processor of transformers, or an image processor, which takes each frame.
@@ -56,6 +55,7 @@ class FrameSequence:
     processor: Any
     shape: tuple[int, ...]
     dtype: ClassVar[torch.dtype] = torch.float32
+    views: ClassVar[Views] = "clip"
 
     def __call__(self, window: Window) -> Tensor:
         """Frames ``[frames, 3, height, width]``; a window always has some."""

@@ -14,7 +14,7 @@ from ccl_cli.teachers import Preprocess, Teacher
 from ccl_cli.teachers.options import read_options
 from ccl_cli.teachers.weights import WeightFile
 from ccl_transformers.families import POOLS
-from ccl_transformers.hub import digest_settings, locate_model, published_files
+from ccl_transformers.hub import check_code, digest_settings, locate_model, published_files
 from ccl_transformers.inputs import (
     SHORTEST,
     ClassNames,
@@ -39,8 +39,8 @@ class HubTeacher(Teacher):
     safetensors only, and nothing is downloaded in training.
 
     Options: ``revision`` (branch, tag or commit: main), ``pool`` (``cls``, ``mean`` or ``head``),
-    ``trust_remote_code`` (false), ``seconds`` of sound, ``prompt`` with ``{}`` for the class's name
-    (``a video of {}``).
+    ``trust_remote_code`` (false; true only where it is typed), ``seconds`` of sound, ``prompt`` with ``{}``
+    for the class's name (``a video of {}``).
 
     Attributes:
         tokenizer: Of a text model.
@@ -68,6 +68,8 @@ class HubTeacher(Teacher):
         logging.set_verbosity_error()  # what the library warns of is checked here
         options = _options(spec)
         model = locate_model(spec, options["revision"])
+        if options["trust_remote_code"]:
+            check_code(model.path, spec)
         source = Source(model.path, options["trust_remote_code"], spec)
         config = source.load(AutoConfig)
         encoder = load_encoder(source, config, spec.kind, options["pool"])
