@@ -83,12 +83,18 @@ def group(help: str, *lines: str) -> typer.Typer:
 def start_processes(count: int) -> None:
     """For ``--num-processes``: run this command as several processes instead, unless it is one of them.
 
+    A task of a Slurm step becomes one of them too. Call it before torch is imported.
+
     Raises:
         typer.Exit: they have ended, with their exit code.
+        UsageError: Slurm has started several, and each was told to start several.
     """
     from ccl_cli.utils.launch import launch, wanted
+    from ccl_cli.utils.slurm_step import join_step
 
-    if wanted(count):
+    if join_step(count):
+        console.configure()  # of several processes only the first one logs
+    elif wanted(count):
         raise typer.Exit(launch(count, sys.argv[1:]))
 
 
