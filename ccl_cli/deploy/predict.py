@@ -10,7 +10,6 @@ from zlib import crc32
 
 from torch import Tensor
 
-from ccl_cli.data.clips.workers import cores
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video_paths import Raw
 from ccl_cli.errors import DataError
@@ -18,6 +17,7 @@ from ccl_cli.evaluation.model import Model
 from ccl_cli.evaluation.predictor import VideoPrediction, from_all, in_order, predict_videos
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.utils.distributed import gather_objects, world_size
+from ccl_cli.utils.processes import cores
 from ccl_cli.utils.text import visible
 
 _FEW = 2  # files that are read sooner than a process to read them has started
