@@ -92,7 +92,8 @@ def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None
         for name, teacher in load_teachers(cached, manifest.classes).items():
             build_cache(name, teacher, manifest, recipe, set_up("fp32"))
     with _stage(3, "Students, trained with and without teachers") as tell:
-        outcome = run_bench(recipe, jobs=jobs or _cores_unless_gpu())
+        executor = recipe.executor.model_copy(update={"jobs": jobs or _cores_unless_gpu()})
+        outcome = run_bench(recipe.model_copy(update={"executor": executor}))
         tell(f"{len(outcome.folders) - len(outcome.failed)} of {len(outcome.folders)} runs")
     with _stage(4, "Report") as tell:
         results = load_results(outcome.folders)

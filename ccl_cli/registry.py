@@ -30,7 +30,8 @@ STUDENTS = "ccl.students"
 METHODS = "ccl.methods"
 DATASETS = "ccl.datasets"
 COMMANDS = "ccl.commands"
-GROUPS = (TEACHERS, STUDENTS, METHODS, DATASETS, COMMANDS)
+EXECUTORS = "ccl.executors"
+GROUPS = (TEACHERS, STUDENTS, METHODS, DATASETS, COMMANDS, EXECUTORS)
 Kind = Literal["teacher", "student", "method", "dataset"]  # of plugins that have a contract to check
 
 OWN_DISTRIBUTION = "ccl-cli"
@@ -50,7 +51,8 @@ class Plugin:
     """One entry point of one installed distribution.
 
     Attributes:
-        group: ``ccl.teachers``, ``ccl.students``, ``ccl.methods``, ``ccl.datasets`` or ``ccl.commands``.
+        group: ``ccl.teachers``, ``ccl.students``, ``ccl.methods``, ``ccl.datasets``, ``ccl.commands`` or
+            ``ccl.executors``.
         name: As in the metadata, e.g. ``audio.cnn14``.
         value: ``module:attribute``.
         distribution: Name of the distribution, normalised.

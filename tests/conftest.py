@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,23 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder with reference values and real clips is not beside the project")
     return SHARED
+
+
+@pytest.fixture
+def slurm(shared, tmp_path, monkeypatch) -> Iterator[Path]:
+    """Slurm's commands on this machine; yields the folder of their state. What still runs at the end is ended."""
+    commands, state = shared / "slurm_stub", tmp_path / "slurm"
+    if not commands.is_dir():
+        pytest.skip("there is no imitation of Slurm beside the project")
+    monkeypatch.setenv("PATH", f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_STUB_DIR", str(state))
+    monkeypatch.setenv("SLURM_STUB_PYTHON", sys.executable)
+    monkeypatch.setenv("SLURM_STUB_GRACE", "5")
+    yield state
+    monkeypatch.delenv("SLURM_STUB_FAIL", raising=False)
+    subprocess.run(["scancel", "--me"], check=True)
+    while subprocess.run(["squeue", "-h"], check=True, capture_output=True).stdout:
+        time.sleep(0.05)
 
 
 @pytest.fixture(autouse=True)

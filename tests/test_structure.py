@@ -24,6 +24,7 @@ LINES = """
     students
     teachers
     data
+    executors
     config
     registry
     errors utils

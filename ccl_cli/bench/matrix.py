@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -60,6 +61,11 @@ class Cell:
         """What is written beside the run, for the tables."""
         entries = {key: value for key, value in asdict(self).items() if key != "recipe"}
         return {"bench": self.recipe.name} | entries
+
+    def item(self, root: Path) -> dict[str, Any]:
+        """The cell of the benchmark in a folder, as plain values."""
+        recipe = self.recipe.model_dump(mode="json")
+        return {"folder": str(root.absolute() / self.folder), "record": self.record, "recipe": recipe}
 
 
 def final_cells(recipe: Recipe, factors: Factors) -> list[Cell]:
@@ -204,7 +210,7 @@ def recipe_with(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recip
     Raises:
         RecipeError: an unknown key or a bad value; names ``where``.
     """
-    values = recipe.model_dump(mode="json", exclude={"methods", "bench"})
+    values = recipe.model_dump(mode="json", exclude={"methods", "bench", "executor"})
     try:
         return Recipe.model_validate(merged(values, changes))
     except ValidationError as error:
@@ -244,6 +250,7 @@ def check(recipe: Recipe) -> None:
     Raises:
         CclError: what is wrong.
     """
+    registry.find(registry.EXECUTORS, recipe.executor.name)
     cells = [*tune_cells(recipe, hold_out=True), *final_cells(recipe, {})]
     for cell in {(cell.method, cell.setup): cell for cell in cells}.values():
         check_recipe(cell.recipe)

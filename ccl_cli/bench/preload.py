@@ -1,8 +1,4 @@
-"""Imported by the server that cells are forked from: what every cell needs, once instead of in each."""
-
-import contextlib
-import importlib
-import os
+"""What every cell imports: the server that cells are forked from does it once instead of each."""
 
 import timm.scheduler  # noqa: F401
 
@@ -10,7 +6,3 @@ import ccl_cli.data.clips.dataset
 import ccl_cli.data.clips.sliding_windows
 import ccl_cli.evaluation.evaluate
 import ccl_cli.training.train  # noqa: F401
-
-for _module in filter(None, os.environ.get("CCL_PRELOAD", "").split(",")):
-    with contextlib.suppress(Exception):  # a plugin that cannot be imported is its cells' own trouble
-        importlib.import_module(_module)

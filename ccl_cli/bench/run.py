@@ -11,13 +11,16 @@ from statistics import fmean
 from typing import NamedTuple
 
 from ccl_cli import registry
-from ccl_cli.bench.cell import Device, failed_at, figures, reason
-from ccl_cli.bench.local import local_devices, run_locally
+from ccl_cli.bench import cell as of_cell
+from ccl_cli.bench.cell import figures
 from ccl_cli.bench.matrix import Cell, Factors, final_cells, section, tune_cells
-from ccl_cli.config.recipe import Recipe
+from ccl_cli.config.recipe import Executor, Recipe
 from ccl_cli.config.spec import parse_model
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import UsageError
+from ccl_cli.executors import map_items
+from ccl_cli.executors.part import WHOLE, Part
+from ccl_cli.executors.work import Work
 from ccl_cli.training.build import training_data
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.utils.paths import runs_dir
@@ -37,31 +40,35 @@ class Outcome(NamedTuple):
     failed: list[Path]
 
 
-def run_bench(recipe: Recipe, *, jobs: int | None = None) -> Outcome:
+def run_bench(recipe: Recipe, *, part: Part = WHOLE) -> Outcome:
     """Run every cell that is not finished; choose weights first if the recipe asks for it.
 
     Several processes, on several machines with one disk, may run one benchmark: they share the cells.
 
     Args:
-        recipe: With a benchmark.
-        jobs: Cells at once; default one per GPU, or one.
+        recipe: With a benchmark; its section ``executor`` says who runs it.
+        part: Which cells to run; those that choose weights must all be finished before the others begin.
+
+    Returns:
+        All cells of the tables, whoever runs them, and those of the part that failed.
 
     Raises:
         Interrupted: a signal stopped it.
-        UsageError: the data has changed since cells finished.
+        UsageError: the data has changed since cells finished, or other parts have not chosen weights yet.
+        EnvironmentError_: the executor cannot do its work.
     """
     root, tuning = folder_of(recipe), tuning_cells(recipe)
-    devices = local_devices(jobs)
     hashes = _data_hashes([*tuning, *final_cells(recipe, {})])
     failed: list[Cell] = []
     factors: Factors = {}
     if tuning:
         _check_data(root, tuning, hashes)
-        failed += _run("tune", root, tuning, devices)
+        failed += _run("tune", root, part.of(tuning), recipe.executor)
+        _check_others(part, root, tuning)
         factors = choose(root, tuning)
     cells = final_cells(recipe, factors)
     _check_data(root, cells, hashes)
-    failed += _run("bench", root, cells, devices)
+    failed += _run("bench", root, part.of(cells), recipe.executor)
     return Outcome([root / cell.folder for cell in cells], [root / cell.folder for cell in failed])
 
 
@@ -118,52 +125,62 @@ def best(tried: Scores) -> Factors:
     }
 
 
-def _run(title: str, root: Path, cells: Sequence[Cell], devices: Sequence[Device]) -> list[Cell]:
+def _run(title: str, root: Path, cells: Sequence[Cell], executor: Executor) -> list[Cell]:
     """Run what is not finished; the cells that failed."""
     todo = unfinished(root, cells)
     done = len(cells) - len(todo)
     _log.info("%s: %d cells, %d of them finished before.", title, len(cells), done)
+    by_name = {cell.folder: cell for cell in todo}
+    work = Work(
+        title,
+        root,
+        function=f"{of_cell.__name__}:run",
+        done=f"{of_cell.__name__}:done",
+        items={name: cell.item(root) for name, cell in by_name.items()},
+        modules=("ccl_cli.bench.preload", *modules_of(todo)),
+    )
     with Reporter(title, len(cells), done, unit="cell") as reporter:
-        events = _Events(root, todo, reporter)
-        run_locally(root, todo, devices, modules_of(todo), events)
-    return events.failed
+        events = _Events(work, by_name, reporter)
+        reasons = map_items(work, executor, events)
+    for name in reasons.keys() - events.told:
+        _log.warning("%s failed: %s", by_name[name].label, reasons[name])
+    return [by_name[name] for name in reasons]
+
+
+def _check_others(part: Part, root: Path, tuning: Sequence[Cell]) -> None:
+    """Refuse to choose while others are still at it."""
+    if part != WHOLE and (left := unfinished(root, tuning)):
+        raise UsageError(
+            f"{len(left)} of the runs that choose weights are not finished, such as '{left[0].label}'.",
+            "Wait for the other parts, then give the same command again.",
+        )
 
 
 class _Events:
     """Reports what becomes of each cell.
 
     Attributes:
-        failed: Cells that failed, here or in another process.
+        told: Of which cells.
     """
 
-    def __init__(self, root: Path, cells: Sequence[Cell], reporter: Reporter) -> None:
-        self.root, self.reporter = root, reporter
-        self.failed: list[Cell] = []
-        self._failures_before = {cell.folder: failed_at(root / cell.folder) for cell in cells}
+    def __init__(self, work: Work, cells: Mapping[str, Cell], reporter: Reporter) -> None:
+        self.work, self.cells, self.reporter = work, cells, reporter
+        self.told: set[str] = set()
         self._start: dict[str, float] = {}
 
-    def settled(self, cell: Cell) -> bool:
-        """Whether another process has finished the cell, or failed to, since this one began."""
-        failure = failed_at(self.root / cell.folder)
-        if failure is not None and failure != self._failures_before[cell.folder]:
-            return True
-        return figures(cell, self.root / cell.folder) is not None
-
-    def began(self, cell: Cell, device: Device) -> None:
+    def began(self, name: str, place: str) -> None:
         """Show the cell that runs."""
-        self._start[cell.folder] = time.monotonic()
-        self.reporter.advance(0, text=f"{cell.label} on {device.name}")
+        self._start[name] = time.monotonic()
+        self.reporter.advance(0, text=f"{self.cells[name].label} on {place}")
 
-    def ended(self, cell: Cell, exit_code: int) -> None:
+    def ended(self, name: str) -> None:
         """Report a cell's figures, or why it failed."""
-        start = self._start.get(cell.folder)
+        self.told.add(name)
+        start, cell = self._start.get(name), self.cells[name]
         place = f"{time.monotonic() - start:.0f} s" if start is not None else "in another process"
-        folder = self.root / cell.folder
-        evaluation = figures(cell, folder)
-        if exit_code or evaluation is None:
-            self.failed.append(cell)
-            why = reason(folder) or f"it ended with exit code {exit_code} and could not write down why"
-            _log.warning("%s failed (%s): %s", cell.label, place, why)
+        evaluation = figures(cell, self.work.folder / name)
+        if evaluation is None:
+            _log.warning("%s failed (%s): %s", cell.label, place, self.work.reason(name))
         else:
             top1, r1 = evaluation["recognition"]["top1"], evaluation["retrieval"]["r1"]
             _log.info("%s: top-1 %.1f, R@1 %.1f (%s)", cell.label, top1, r1, place)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, complete_recipes, optimisation_option, print_result, runtime_option
+from ccl_cli.cli.common import (
+    command,
+    complete_recipes,
+    executor_flags,
+    optimisation_option,
+    print_result,
+    runtime_option,
+)
 from ccl_cli.errors import CclError
 from ccl_cli.utils import console
 
@@ -43,6 +50,7 @@ Tune = Annotated[
     "ccl bench synthetic-bench --seeds 5",
     "ccl bench ucf51-bench --method ccl --method baseline --setup AI",
     "ccl bench ucf51-bench --tune",
+    "ccl bench ucf51-bench --executor slurm",
 )
 def bench(
     recipe: BenchRecipe,
@@ -55,6 +63,8 @@ def bench(
     jobs: Annotated[
         int | None, runtime_option(min=1, help="Runs at once; default one per GPU, or one on a CPU.")
     ] = None,
+    executor: options.Executor = None,
+    part: options.Part = None,
     precision: options.Precision = None,
     workers: options.Workers = None,
     dry_run: Annotated[
@@ -66,11 +76,13 @@ def bench(
 ) -> None:
     """Train methods by teacher setups by seeds, and print the tables.
 
-    Give the same command again to go on: finished runs are kept, broken ones tried again.
+    Give the same command again to go on: finished runs are kept, broken ones tried again. On several machines
+    with one folder of runs it shares them.
     """
     from ccl_cli.bench import matrix
     from ccl_cli.bench.seeds import parse_seeds
     from ccl_cli.config.load import load_recipe
+    from ccl_cli.executors.part import parse_part
 
     flags: dict[str, Any] = {
         "name": name,
@@ -79,7 +91,9 @@ def bench(
         "train.precision": precision,
         "train.workers": workers,
         "bench.seeds": None if seeds is None else parse_seeds(seeds),
+        **executor_flags(executor, jobs),
     }
+    share = parse_part(part)
     experiment = load_recipe(recipe, flags, set_ or ())
     experiment = matrix.only(experiment, method or (), setup or ())
     if tune:
@@ -91,7 +105,7 @@ def bench(
     from ccl_cli.bench.run import run_bench
     from ccl_cli.cli.report import print_tables
 
-    outcome = run_bench(experiment, jobs=jobs)
+    outcome = run_bench(experiment, part=share)
     folders, failed = ([str(folder) for folder in some] for some in (outcome.folders, outcome.failed))
     tables = outcome.folders if set(folders) - set(failed) else []
     print_result({"runs": folders, "failed": failed}, as_json, lambda: print_tables(tables))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, group, print_result, start_processes
+from ccl_cli.cli.common import command, executor_flags, group, print_result, start_processes
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.utils import console
 
@@ -26,6 +28,8 @@ app = group(
     "ccl cache prune --stale --recipe ucf51",
 )
 
+_log = logging.getLogger("ccl")
+
 Views = Annotated[
     int | None,
     typer.Option(
@@ -41,6 +45,7 @@ Views = Annotated[
     "build",
     "ccl cache build --data ucf51 --teacher audio:cnn14 --teacher image:resnet34",
     "ccl cache build --recipe mine.yaml --views 16 --num-processes 4",
+    "ccl cache build --recipe mine.yaml --executor slurm",
 )
 def build(
     recipe: options.RecipeName = None,
@@ -49,22 +54,38 @@ def build(
     views: Views = None,
     workers: options.Workers = None,
     num_processes: options.NumProcesses = 1,
+    executor: options.Executor = None,
+    part: options.Part = None,
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Embed every video of the training split; what is there stays, after any interruption too."""
-    experiment = _experiment(recipe, data, teacher, views, workers, set_)
+    from ccl_cli import registry
+    from ccl_cli.executors.part import WHOLE, parse_part
+
+    experiment = _experiment(recipe, data, teacher, views, workers, set_, executor_flags(executor))
+    share, elsewhere = parse_part(part), experiment.executor.name != "local"
+    if sum([share != WHOLE, elsewhere, num_processes > 1]) > 1:
+        raise UsageError("--part, --executor and --num-processes exclude each other.", "Name one of them.")
+    registry.find(registry.EXECUTORS, experiment.executor.name)
     start_processes(num_processes)
     from ccl_cli.data.sources import load_data
     from ccl_cli.training.build import load_teachers
-    from ccl_cli.training.caching import build_cache, is_exact
-    from ccl_cli.training.compute.device import set_up
+    from ccl_cli.training.cache_parts import build_by_executor, build_part
+    from ccl_cli.training.caching import is_exact
 
     manifest = load_data(experiment.data)
-    accelerator = set_up("fp32")
+    networks = load_teachers(experiment.teachers, manifest.classes)
     paths = []
-    for name, network in load_teachers(experiment.teachers, manifest.classes).items():
-        cached = build_cache(name, network, manifest, experiment, accelerator)
+    for spec, (name, network) in zip(experiment.teachers, networks.items(), strict=True):
+        own = experiment.model_copy(update={"teachers": (spec,)})
+        if elsewhere:
+            cached = build_by_executor(name, network, manifest, own)
+        else:
+            cached = build_part(name, network, manifest, own, share)
+        if cached is None:
+            _log.info("%s: part %s is done, others are not.", name, part)
+            continue
         paths.append(str(cached.folder))
         if console.first_process() and experiment.cache.use != "build":
             is_exact(cached, experiment.clip)
@@ -165,11 +186,12 @@ def _experiment(
     views: int | None,
     workers: int | None,
     overrides: list[str] | None,
+    further: Mapping[str, Any] | None = None,
 ) -> Recipe:
     from ccl_cli.config.load import load_recipe
 
     flags = {"data": data, "teachers": teacher, "cache.views": views, "train.workers": workers}
-    experiment = load_recipe(recipe, flags, overrides or ())
+    experiment = load_recipe(recipe, {**flags, **(further or {})}, overrides or ())
     if not experiment.teachers:
         raise UsageError("No teacher is named.", "Give --teacher, for example --teacher image:resnet34.")
     return experiment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -83,13 +84,39 @@ def group(help: str, *lines: str) -> typer.Typer:
 def start_processes(count: int) -> None:
     """For ``--num-processes``: run this command as several processes instead, unless it is one of them.
 
+    A task of a Slurm step becomes one of them too. Call it before torch is imported.
+
     Raises:
         typer.Exit: they have ended, with their exit code.
+        UsageError: Slurm has started several, and each was told to start several.
     """
     from ccl_cli.utils.launch import launch, wanted
+    from ccl_cli.utils.slurm_step import join_step
 
-    if wanted(count):
+    if join_step(count):
+        console.configure()  # of several processes only the first one logs
+    elif wanted(count):
         raise typer.Exit(launch(count, sys.argv[1:]))
+
+
+def executor_flags(name: str | None, jobs: int | None = None) -> dict[str, Any]:
+    """The section ``executor`` as this machine and a command line have it, for ``load_recipe``.
+
+    ``CCL_EXECUTOR_PARTITION`` stands for ``executor.partition``, and ``CCL_EXECUTOR`` for ``executor.name``.
+
+    Args:
+        name: From ``--executor``.
+        jobs: From ``--jobs``.
+    """
+    from ccl_cli.config import yaml_text
+
+    prefix = "CCL_EXECUTOR"
+    flags: dict[str, Any] = {"executor.name": name or os.environ.get(prefix) or None, "executor.jobs": jobs}
+    for variable, text in os.environ.items():
+        key = f"executor.{variable.removeprefix(f'{prefix}_').lower()}"
+        if variable.startswith(f"{prefix}_") and text and flags.get(key) is None:
+            flags[key] = yaml_text.parse(text, variable) if text.lstrip().startswith("{") else text
+    return flags
 
 
 def print_result(result: Any, as_json: bool, print_text: Callable[[], object]) -> None:

@@ -193,7 +193,7 @@ app.command("show", epilog=examples(*data_show.EXAMPLES))(with_verbosity(data_sh
 
 def _effort(workers: int | None, timeout: float | None, deep: bool = False) -> Effort:
     from ccl_cli.data.checks.findings import Effort
-    from ccl_cli.data.clips.workers import cores
+    from ccl_cli.utils.processes import cores
 
     return Effort(workers or cores(), timeout or (600.0 if deep else 60.0))
 

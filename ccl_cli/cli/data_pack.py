@@ -81,9 +81,9 @@ def pack(
     Run the same command again after an interruption: finished shards are kept.
     """
     from ccl_cli.config.recipe import Recipe
-    from ccl_cli.data.clips.workers import cores
     from ccl_cli.data.shards.encode import QUALITY, Settings
     from ccl_cli.data.shards.write import pack as run
+    from ccl_cli.utils.processes import cores
 
     quality = QUALITY[form] if quality is None else quality
     low, high = _QUALITIES[form]

@@ -97,6 +97,18 @@ Precision = Annotated[
 ]
 Workers = Annotated[int | None, runtime_option(help="Decoding processes.")]
 NumProcesses = Annotated[int, runtime_option(min=1, metavar="N", help="Start N processes, one per GPU.")]
+Executor = Annotated[
+    str | None,
+    runtime_option(
+        "--executor",
+        metavar="NAME",
+        help="Who does the work: local, slurm, or another package's; set how by CCL_EXECUTOR_....",
+        autocompletion=complete_plugins("ccl.executors"),
+    ),
+]
+Part = Annotated[
+    str | None, runtime_option("--part", metavar="I/N", help="Do the I-th of N parts only, from 1/N to N/N.")
+]
 Run = Annotated[
     Path | None, typer.Argument(metavar="RUN", help="A run's folder or a model file; default the newest run.")
 ]

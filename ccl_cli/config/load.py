@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from ccl_cli import registry
 from ccl_cli.config import yaml_text
-from ccl_cli.config.recipe import Recipe, methods_section
+from ccl_cli.config.recipe import Executor, Recipe, methods_section
 from ccl_cli.config.spec import parse_data, parse_model
 from ccl_cli.errors import CclError, PluginError, RecipeError, Several, UsageError
 from ccl_cli.utils.sentences import Keys, bundled, invalid
@@ -66,6 +66,7 @@ def load_recipe(
 def to_yaml(recipe: Recipe) -> str:
     """The recipe with every default written out; reads back equal."""
     empty = {key for key in ("methods", "bench") if not getattr(recipe, key)}
+    empty |= {"executor"} if recipe.executor == Executor() else set()
     return yaml_text.dump(recipe.model_dump(mode="json", exclude=empty))
 
 

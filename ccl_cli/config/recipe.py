@@ -48,7 +48,7 @@ Teachers = Annotated[
 ]
 # Keys that decide no figure of a run: its hash leaves them out.
 ASIDE = (
-    *("name", "description", "methods", "bench"),
+    *("name", "description", "methods", "bench", "executor"),
     *("train.workers", "train.log_every", "train.checkpoint_every", "train.max_skipped"),
     *("train.tracker", "train.recompute"),
 )
@@ -279,6 +279,38 @@ def columns(row: str | dict[str, Any]) -> tuple[str, ...] | None:
     return tuple(map(str, named)) if isinstance(named, list | tuple) else (str(named),)
 
 
+class Executor(_Section):
+    """Who does the runs of a benchmark, and other work that falls into parts.
+
+    Each key can be set for a machine too: CCL_EXECUTOR_PARTITION=gpu stands for `partition: gpu`, and
+    CCL_EXECUTOR=slurm for `name: slurm`.
+    """
+
+    name: str = Field("local", description="local: this machine; slurm: an array of Slurm jobs.")
+    jobs: PositiveInt | None = Field(
+        None, description="Items at once on one machine; default one per GPU, or one on a CPU."
+    )
+    seconds: NonNegative = Field(0.0, description="What one item may take; 0: any time.")
+    tasks: PositiveInt = Field(
+        4, description="Of slurm: tasks of the array; each does its share, `jobs` items at once."
+    )
+    parallel: NonNegativeInt = Field(0, description="Of slurm: tasks that run at once; 0: all.")
+    partition: str = Field("", description="Of slurm: as sbatch takes it.")
+    account: str = Field("", description="Of slurm: as sbatch takes it.")
+    gpus: NonNegativeInt = Field(0, description="Of slurm: GPUs of a task.")
+    cpus: NonNegativeInt = Field(0, description="Of slurm: cores of a task; 0: the cluster's default.")
+    memory: str = Field("", description="Of slurm: memory of a task, for example 64G.")
+    time: str = Field(
+        "",
+        description="Of slurm: limit of a task, for example 08:00:00; two minutes before it saves and is "
+        "queued again.",
+    )
+    options: dict[str, str | int] = Field(
+        {}, description="Of slurm: what else sbatch takes, for example {constraint: a100}."
+    )
+    poll: Positive = Field(10.0, description="Of slurm: seconds between looks at the queue.")
+
+
 class Recipe(_Section):
     """One experiment."""
 
@@ -322,6 +354,7 @@ class Recipe(_Section):
     cache: Cache = Cache()
     eval: Evaluation = Evaluation()
     bench: Bench | None = Field(None, description="Rows and columns of `ccl bench`.")
+    executor: Executor = Executor()
 
     @field_validator("method", mode="before")
     @classmethod

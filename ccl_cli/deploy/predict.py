@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from torch import Tensor
 
-from ccl_cli.data.clips.workers import cores
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video_paths import Raw
-from ccl_cli.errors import UsageError
+from ccl_cli.errors import DataError
 from ccl_cli.evaluation.model import Model
-from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_videos
+from ccl_cli.evaluation.predictor import VideoPrediction, from_all, in_order, predict_videos
 from ccl_cli.training.compute.device import set_up
+from ccl_cli.utils.distributed import gather_objects, world_size
+from ccl_cli.utils.processes import cores
 from ccl_cli.utils.text import visible
 
 _FEW = 2  # files that are read sooner than a process to read them has started
@@ -59,19 +60,6 @@ class Feature:
     fault: str | None
 
 
-def refuse_several_processes() -> None:
-    """Stop where a launcher has started several processes, which would each write a part of the result.
-
-    Raises:
-        UsageError: this is one of several.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "Video files are read by one process, and a launcher has started several.",
-            "Start the command alone; --workers N decodes in N processes.",
-        )
-
-
 def predict_files(
     model: Model,
     videos: Sequence[Video],
@@ -82,7 +70,7 @@ def predict_files(
     workers: int | None = None,
     mixed: bool = True,
 ) -> Generator[VideoPrediction, None, None]:
-    """Scores and features of files, computed as ``ccl eval`` does.
+    """Scores and features of files, computed as ``ccl eval`` does, by all processes of a launcher together.
 
     Args:
         model: The student.
@@ -94,25 +82,25 @@ def predict_files(
         mixed: False: on a CPU a feature does not depend on the other videos, not in its last bits.
 
     Yields:
-        Each once, in the order in which they end. A fault says of "it" what is wrong.
+        Each once, in the order in which they end, on every process. A fault says of "it" what is wrong.
 
     Raises:
-        UsageError: several processes have been started.
+        DataError: the processes do not see the same files.
     """
-    refuse_several_processes()
-    recipe = model.artefact.recipe
+    recipe, accelerator = model.artefact.recipe, set_up(precision)
+    _check_same(videos)
     if workers is None:
         workers = 0 if len(videos) <= _FEW else min(recipe.train.workers, cores())
     predictions = predict_videos(
         model.artefact,
         videos,
-        set_up(precision),
+        accelerator,
         batch_size=batch_size or recipe.eval.batch_size,
         workers=workers,
         title=title,
         mixed=mixed,
     )
-    for prediction in predictions:
+    for prediction in from_all(predictions):
         yield prediction._replace(fault=_fault(prediction, videos[prediction.row]))
 
 
@@ -148,6 +136,15 @@ def embed(model: Model, videos: Raw, **settings: Any) -> Generator[Feature, None
     with closing(in_order(predict_files(model, videos.videos, **settings))) as predictions:
         for each, video in zip(predictions, videos.videos, strict=True):
             yield Feature(video, None if each.fault else each.feature, each.windows, each.fault)
+
+
+def _check_same(videos: Sequence[Video]) -> None:
+    """Processes list the files each for itself, and mean by a number the file at that place."""
+    if world_size() > 1 and len(set(gather_objects(crc32(repr(videos).encode())))) > 1:
+        raise DataError(
+            "The processes do not see the same video files.",
+            "Name folders that every machine sees, and to which nothing is added meanwhile.",
+        )
 
 
 def _fault(prediction: VideoPrediction, video: Video) -> str | None:

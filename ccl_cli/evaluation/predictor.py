@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from ccl_cli.data.manifest import Video
 from ccl_cli.training.run.artefact import Artefact
 from ccl_cli.utils.distributed import gather_objects, rank, total, world_size
 from ccl_cli.utils.progress import Reporter
+
+_BLOCK = 64  # videos of each process that are exchanged at once
 
 
 class VideoPrediction(NamedTuple):
@@ -123,6 +126,16 @@ def predict_split(
         unreadable |= of_process
     labels = torch.tensor([video.target for video in videos], dtype=torch.long)
     return SplitPredictions(scores, features, labels, unreadable)
+
+
+def from_all(predictions: Iterable[VideoPrediction]) -> Generator[VideoPrediction, None, None]:
+    """The predictions of all processes, on each of them, some of each at a time; all must read to the end."""
+    if world_size() == 1:
+        yield from predictions
+        return
+    own = iter(predictions)
+    while any(blocks := gather_objects(list(islice(own, _BLOCK)))):
+        yield from chain.from_iterable(blocks)
 
 
 def in_order(predictions: Iterable[VideoPrediction]) -> Generator[VideoPrediction, None, None]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from ccl_cli.data.manifest import Video
 from ccl_cli.data.video_paths import Raw, list_videos
-from ccl_cli.deploy.predict import predict_files, refuse_several_processes
+from ccl_cli.deploy.predict import predict_files
 from ccl_cli.errors import DataError, EnvironmentError_, UsageError
 from ccl_cli.evaluation.metrics import directions
 from ccl_cli.evaluation.model import Model, fingerprint, load_student
+from ccl_cli.evaluation.predictor import VideoPrediction
 from ccl_cli.library.approximate import build, check_installed, remove_index
 from ccl_cli.library.store import FILE, Library, Stamp, create, open_library, stamp_of
+from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import locate_model
+from ccl_cli.utils.distributed import from_main, is_main
 from ccl_cli.utils.files import hold, remove_leftovers
 from ccl_cli.utils.signals import stopping_here
 
@@ -57,7 +61,8 @@ def index(
 ) -> Updated:
     """Bring a library up to date with files and folders; what it holds from elsewhere stays.
 
-    Every video is put as soon as it has been read, so that a kill costs those at hand.
+    Every video is put as soon as it has been read, so that a kill costs those at hand. Of several processes
+    all read, and the first one writes.
 
     Args:
         paths: Files and folders; none: those that the library was made from.
@@ -75,12 +80,14 @@ def index(
         DataError: a path that is not there, or a damaged library.
         Interrupted: a signal stopped it.
     """
-    refuse_several_processes()
     folder, model = Path(folder), Path(model) if model else None
     _check_folder(folder)
     if approximate:
         check_installed()
     files, roots = _list_files(folder, [Path(path) for path in paths], bool(forget_paths))
+    set_up("fp32")  # the processes meet before one of them is alone
+    if not is_main():
+        return _read_along(batch_size, workers)
     lock = folder / ".lock", f"Another process brings '{folder}' up to date.", "Wait for it to end."
     stopped = f". What was read is in '{folder}'.", "The same command goes on."
     # Opened before the folder is made: without a model there is no library.
@@ -96,6 +103,7 @@ def index(
                 update = _Update(library, folder, on_unreadable)
                 update.forget(forget_paths)
                 new = update.compare(files, roots)
+                from_main((path, new.videos))
                 if new.videos:  # often nothing has changed, and no model is needed
                     update.add(new, student or load_student(path), batch_size, workers)
                 update.result.videos = len(library)
@@ -106,7 +114,23 @@ def index(
             f"The library '{folder}' cannot be written: {error.strerror or error}.",
             "What was read is kept: make room, and give the same command again.",
         ) from error
-    return update.result
+    return from_main(update.result)  # type: ignore[no-any-return]
+
+
+def _read_along(batch_size: int | None, workers: int | None) -> Updated:
+    """What a process beside the first one does: read its share of what the first one says."""
+    path, videos = from_main(None)
+    if videos:
+        for _ in _read(load_student(path), videos, batch_size, workers):
+            pass
+    return from_main(None)  # type: ignore[no-any-return]
+
+
+def _read(
+    model: Model, videos: Sequence[Video], batch_size: int | None, workers: int | None
+) -> Generator[VideoPrediction, None, None]:
+    # Not mixed: else the vectors would depend on where an earlier call was interrupted.
+    return predict_files(model, videos, title="index", batch_size=batch_size, workers=workers, mixed=False)
 
 
 def _create(folder: Path, student: Model) -> None:
@@ -212,12 +236,8 @@ class _Update:
 
     def add(self, files: Raw, model: Model, batch_size: int | None, workers: int | None) -> None:
         """Read files, and put each into the library as soon as it has been read."""
-        # Not mixed: else the vectors would depend on where an earlier call was interrupted.
-        predictions = predict_files(
-            model, files.videos, title="index", batch_size=batch_size, workers=workers, mixed=False
-        )
         names = files.names
-        with closing(predictions):
+        with closing(_read(model, files.videos, batch_size, workers)) as predictions:
             for prediction in predictions:
                 name = names[prediction.row]
                 stamp = self.stamps[name]

@@ -15,7 +15,8 @@ from ccl_cli.config import yaml_text
 from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import CclError, DataError, RecipeError, UsageError
-from ccl_cli.training.run.folder import CELL, ERROR, RECIPE, SUMMARY, read_json
+from ccl_cli.executors.work import ERROR
+from ccl_cli.training.run.folder import CELL, RECIPE, SUMMARY, read_json
 from ccl_cli.training.run.folder import METRICS as LOGGED
 from ccl_cli.utils import json_text
 from ccl_cli.utils.paths import runs_dir

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -50,7 +50,9 @@ from ccl_cli.utils.text import printable
 
 PART = 256  # videos that are kept together: what a kill can cost
 _CHUNK = 4096  # embeddings that are in memory at once
+WORK = "work"  # beside the parts, what those who make them elsewhere leave
 _UNREADABLE = STATES.index("unreadable")
+EmbedElsewhere = Callable[[Key, Sequence[int]], None]
 _log = logging.getLogger("ccl")
 
 
@@ -179,7 +181,13 @@ def open_caches(
 
 
 def build_cache(
-    name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe, accelerator: Accelerator
+    name: str,
+    teacher: Teacher,
+    manifest: Manifest,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    *,
+    embed_elsewhere: EmbedElsewhere | None = None,
 ) -> Cached:
     """Embed every video that one may learn from, shared among the processes; what is there is kept.
 
@@ -189,6 +197,7 @@ def build_cache(
         manifest: Its rows of the train and val splits are embedded.
         recipe: For ``cache``, ``clip``, ``eval.batch_size`` and ``train.workers``.
         accelerator: Where to compute; always in single precision.
+        embed_elsewhere: Makes the numbered parts that are missing instead.
 
     Raises:
         DataError: it cannot be cached, or a part on disk is damaged.
@@ -207,10 +216,14 @@ def build_cache(
     try:
         lock = hold(_lock_path(key), says, "Waiting for it.", wait=True) if is_main() else nullcontext()
         with lock:
-            on_main(lambda: _clear_up(key))
+            if embed_elsewhere is None:  # else others may be writing
+                on_main(lambda: _clear_up(key))
             if not on_main((key.folder / HEADER).is_file):
-                _embed_parts(name, teacher, manifest, key, recipe, accelerator)
-                barrier()
+                if embed_elsewhere is None:
+                    embed_parts(name, teacher, manifest, key, recipe, accelerator, _own_parts(manifest))
+                    barrier()
+                else:
+                    embed_elsewhere(key, part_numbers(manifest))
                 on_main(lambda: _merge_parts(key, teacher, manifest))
     except OSError as error:
         raise EnvironmentError_(
@@ -267,12 +280,27 @@ class _Part:
         write_tensors(_part_path(folder, self.number), tensors, {"notes": notes})
 
 
-def _embed_parts(
-    name: str, teacher: Teacher, manifest: Manifest, key: Key, recipe: Recipe, accelerator: Accelerator
+def part_numbers(manifest: Manifest) -> range:
+    """The parts of a data set's cache."""
+    return range(-(-len(manifest.learnt_from) // PART))
+
+
+def _own_parts(manifest: Manifest) -> range:
+    return part_numbers(manifest)[rank() :: world_size()]
+
+
+def embed_parts(
+    name: str,
+    teacher: Teacher,
+    manifest: Manifest,
+    key: Key,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    numbers: Sequence[int],
 ) -> None:
+    """Make those of some parts that are not there, one after the other."""
     videos, views = manifest.learnt_from, _views_of(key, recipe.cache)
-    numbers = range(-(-len(videos) // PART))[rank() :: world_size()]
-    missing = [number for number in numbers if not _part_path(key.building, number).is_file()]
+    missing = [number for number in numbers if not has_part(key, number)]
     parts = [_Part(number, len(videos), (views, teacher.dim)) for number in missing]
     size = max(1, recipe.eval.batch_size // views)
     batches = [rows for part in parts for rows in split_rows(range(part.first, part.first + part.rows), size)]
@@ -320,7 +348,7 @@ def _stop_if_requested(stop: StopRequest, key: Key) -> None:
 def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     """All parts as one cache, which is there at once or not at all."""
     folder, videos = key.building, len(manifest.learnt_from)
-    paths = [_part_path(folder, number) for number in range(-(-videos // PART))]
+    paths = [_part_path(folder, number) for number in part_numbers(manifest)]
     shape = (videos, _read_part(paths[0])[0].shape[1], teacher.dim)
     state, notes = np.zeros(videos, np.uint8), list[_Notes]()
     with _array_file(folder / EMBEDDING, "<f4", shape) as file:
@@ -349,6 +377,8 @@ def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     write_text(folder / HEADER, header.model_dump_json(indent=1) + "\n")
     if key.folder.exists():  # what somebody had begun to remove
         shutil.rmtree(key.folder)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    remove_leftovers(folder)
     folder.rename(key.folder)
     _clear_up(key)
 
@@ -362,6 +392,11 @@ def _array_file(path: Path, kind: str, shape: tuple[int, ...]) -> Iterator[IO[by
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
         yield file
+
+
+def has_part(key: Key, number: int) -> bool:
+    """Whether a part is there, or is in the finished cache."""
+    return _part_path(key.building, number).is_file() or (key.folder / HEADER).is_file()
 
 
 def _part_path(folder: Path, number: int) -> Path:

@@ -17,7 +17,6 @@ import torch
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.dataset import Loaded, TrainingClips, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
-from ccl_cli.data.clips.workers import cores
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.training.batches import training_clips
 from ccl_cli.training.build import Parts, build
@@ -25,6 +24,7 @@ from ccl_cli.training.caching import open_caches
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.trainer import Trainer
+from ccl_cli.utils.processes import cores
 
 _STEPS = 3  # timed, after one that warms up
 _PATIENCE = 30.0  # seconds after which no further step is begun

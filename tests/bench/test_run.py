@@ -10,17 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from ccl_cli.__main__ import main
-from ccl_cli.bench.cell import write_error
+from ccl_cli.bench import cell as of_cell
 from ccl_cli.bench.matrix import final_cells, tune_cells
-from ccl_cli.bench.run import _Events, best, choose, folder_of, run_bench, scores, unfinished
+from ccl_cli.bench.run import best, choose, folder_of, run_bench, scores, unfinished
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import DataError, UsageError
-from ccl_cli.utils.progress import Reporter
+from ccl_cli.executors.part import Part
+from ccl_cli.executors.work import Work, write_error
 
 
 def values(clips_folder, **changes):
@@ -39,8 +41,8 @@ def values(clips_folder, **changes):
     }
 
 
-def recipe(clips_folder, **changes):
-    return Recipe.model_validate(values(clips_folder, **changes))
+def recipe(clips_folder, *, jobs=None, **changes):
+    return Recipe.model_validate(values(clips_folder, **changes) | {"executor": {"jobs": jobs}})
 
 
 def stamps(root):
@@ -54,9 +56,9 @@ def test_finished_cells_are_kept_and_a_broken_one_does_not_stop_the_rest(clips_f
         "baseline": "baseline",
         "fitnet": "fitnet",
     }
-    experiment = recipe(clips_folder, methods=methods)
+    experiment = recipe(clips_folder, methods=methods, jobs=2)
     root = folder_of(experiment)
-    folders, (folder,) = run_bench(experiment, jobs=2)
+    folders, (folder,) = run_bench(experiment)
     assert folder.name.startswith("diverges")
     error = json.loads((folder / "error.json").read_text())
     assert "not finite" in error["message"]
@@ -172,12 +174,9 @@ def test_runs_that_choose_and_fail_are_failures_too(clips_folder, monkeypatch):
     (final,) = final_cells(experiment, {})
     evaluated(root, final, 50)
 
-    def fail(root, cells, devices, modules, events):
-        for cell in cells:
-            events.began(cell, devices[0])
-            events.ended(cell, 1)
-
-    monkeypatch.setattr("ccl_cli.bench.run.run_locally", fail)
+    monkeypatch.setattr(
+        "ccl_cli.bench.run.map_items", lambda work, executor, events: dict.fromkeys(work.items, "no")
+    )
     assert run_bench(experiment) == ([root / final.folder], [root / cells[0].folder])
 
 
@@ -186,16 +185,66 @@ def test_a_cell_that_another_process_finished_or_failed_is_settled(clips_folder,
     broken, finished, retried, untouched = cells
     for cell in (broken, retried):
         write_error(tmp_path / cell.folder, DataError("before"), 4)
-    events = _Events(tmp_path, cells, Reporter("bench", len(cells)))
-    assert not any(map(events.settled, cells))
+    items = {cell.folder: cell.item(tmp_path) for cell in cells}
+    work = Work("bench", tmp_path, "", f"{of_cell.__name__}:done", items).left()
+    assert work.unsettled() == list(items)
     evaluated(tmp_path, finished, 50)
     write_error(tmp_path / broken.folder, DataError("in the other process"), 4)
     (tmp_path / retried.folder / "error.json").unlink()
-    assert [events.settled(cell) for cell in cells] == [True, True, False, False]
-    events.ended(broken, 0)
-    events.ended(finished, 0)
-    assert events.failed == [broken]
+    assert work.unsettled() == [retried.folder, untouched.folder]
+    assert not work.is_done(broken.folder)
+    assert work.reason(broken.folder) == "in the other process"
     assert not (tmp_path / untouched.folder).exists()
+
+
+def test_a_cell_on_paper_trains_the_same_recipe(clips_folder, tmp_path):
+    (cell,) = final_cells(recipe(clips_folder, methods={"fitnet": "fitnet"}), {})
+    item = json.loads(json.dumps(cell.item(tmp_path)))
+    assert Recipe.model_validate(item["recipe"]) == cell.recipe
+    assert item["folder"] == str(tmp_path / cell.folder)
+
+
+def test_a_part_runs_its_cells_only_and_chooses_no_weight_before_the_others(clips_folder, monkeypatch):
+    ran: list[list[str]] = []
+    monkeypatch.setattr("ccl_cli.bench.run.map_items", lambda work, *_: ran.append(list(work.items)) or {})
+    cells = [cell.folder for cell in final_cells(recipe(clips_folder, seeds=[0, 1]), {})]
+    for number in (1, 2, 3):
+        run_bench(recipe(clips_folder, seeds=[0, 1]), part=Part(number, 3))
+    assert ran == [cells[0::3], cells[1::3], cells[2::3]]
+    experiment, root, tuning = tuned(clips_folder, {0.1: [None], 1.0: [20]})
+    with pytest.raises(UsageError, match="1 of the runs that choose weights are not finished"):
+        run_bench(experiment, part=Part(2, 2))
+    evaluated(root, tuning[0], 10)
+    assert run_bench(experiment, part=Part(2, 2)).failed == []
+
+
+TABLE_OF_FAILURES = {
+    "diverges": {"method": "fitnet", "optim": {"lr": 1e30}},
+    "baseline": "baseline",
+    "fitnet": "fitnet",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_cluster_makes_the_tables_of_one_machine(clips_folder, tmp_path, slurm, monkeypatch, capsys):
+    """Of three cells one always fails; two callers at once, and both print what the others have reached."""
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    tables = {}
+    for executor in ("local", "slurm"):
+        path = tmp_path / f"{executor}.yaml"
+        content = values(clips_folder, methods=TABLE_OF_FAILURES) | {"executor": {"tasks": 2, "poll": 0.5}}
+        path.write_text(yaml.safe_dump(content))
+        monkeypatch.setenv("CCL_RUNS", str(tmp_path / executor))
+        callers = [start(path, "--executor", executor) for _ in range(1 if executor == "local" else 2)]
+        outputs = [caller.communicate(timeout=400) for caller in callers]
+        for _, said in outputs:
+            assert "diverges A seed 0 failed" in said
+            assert "not finite" in said
+        (tables[executor],) = {out for out, _ in outputs}
+    assert tables["local"] == tables["slurm"]
+    assert len(list((slurm / "jobs").iterdir())) == 1
 
 
 @pytest.mark.slow

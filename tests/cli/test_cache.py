@@ -94,3 +94,16 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(ccl, words, tmp_path, mon
     assert result.code == 6
     assert "cannot be written: Not a directory" in result.err
     assert "CCL_HOME" in result.err
+
+
+@pytest.mark.parametrize("more", [["--executor", "slurm"], ["--num-processes", "2"]])
+def test_ways_to_share_a_build_exclude_each_other(ccl, words, more):
+    result = ccl("cache", "build", *words, "--part", "1/2", *more)
+    assert result.code == 2
+    assert "--part, --executor and --num-processes exclude each other." in result.err
+
+
+def test_parts_make_a_cache_together(ccl, words):
+    """These clips fit into one part."""
+    assert ccl("cache", "build", *words, "--workers", "0", "--part", "2/2").out == "\n"
+    assert len(ccl("cache", "build", *words, "--workers", "0", "--part", "1/2").out.split()) == 2

@@ -112,6 +112,10 @@ TABLE: dict[str, Instead] = {
     "ccl bench ucf51-bench --method ccl --method baseline --setup AI --seeds 5": Instead(
         LONG, "{} --dry-run"
     ),
+    "ccl bench ucf51-bench --executor slurm": Instead("a cluster", "{} --dry-run"),
+    "ccl cache build --recipe mine.yaml --executor slurm": Instead("a cluster"),
+    "ccl cache build --recipe mine.yaml --part 2/4": Instead("mine.yaml names no teacher"),
+    "ccl bench ucf51-bench --part 2/4": Instead(LONG, "{} --dry-run"),
     "ccl bench ucf51-bench --jobs 8": Instead("eight GPUs", "{} --dry-run"),
     "ccl data bench folder:my_videos": Instead(
         "measures for half a minute", f"env -u CCL_RECIPE {{}} --seconds 0.2 {SMALL}"
@@ -140,9 +144,8 @@ TABLE: dict[str, Instead] = {
     "accelerate launch --num_processes 2 -m ccl_cli train --recipe mine.yaml": Instead("two GPUs"),
     "ccl train --recipe mine.yaml --num-processes 2": Instead("two GPUs", "ccl train --recipe mine.yaml"),
     "ccl eval --num-processes 2": Instead("two GPUs", "ccl eval"),
-    "sbatch nodes.sh": Instead(
-        "two machines",
-        "SLURM_JOB_ID=$$ SLURM_JOB_NODELIST=localhost SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1 {}",
+    "ccl predict my_videos --output classes.csv --num-processes 2": Instead(
+        "two GPUs", "ccl predict my_videos --output classes.csv"
     ),
 }
 

@@ -142,7 +142,7 @@ def programs(folder: Path) -> None:
     """A cluster's scheduler that runs the job here and now."""
     for name, body in {
         "sbatch": 'bash "$1"',
-        "srun": '"$@"',
+        "srun": 'while [[ $1 == -* ]]; do shift; done; "$@"',
         "scontrol": 'echo "${@: -1}"',
     }.items():
         (folder / name).write_text(f"#!/bin/bash\nset -euo pipefail\n{body}\n")

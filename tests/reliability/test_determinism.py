@@ -142,8 +142,9 @@ def test_a_benchmark_does_not_depend_on_how_many_cells_run_at_once(clips_folder)
     methods = {name: {"method": name, "optim": {"lr": 1e-3}} for name in METHODS[:3]}
     runs = []
     for jobs in (1, 2):
-        experiment = bench_recipe(clips_folder, methods=methods).model_copy(update={"name": f"jobs{jobs}"})
-        assert run_bench(experiment, jobs=jobs).failed == []
+        changes = {"name": f"jobs{jobs}"}
+        experiment = bench_recipe(clips_folder, jobs=jobs, methods=methods).model_copy(update=changes)
+        assert run_bench(experiment).failed == []
         runs.append([folder_of(experiment) / cell.folder for cell in final_cells(experiment, {})])
     for one, other in zip(*runs, strict=True):
         check_equal(one, other)

@@ -468,3 +468,27 @@ def test_two_processes_build_the_cache_of_one(clips_folder, tmp_path, monkeypatc
         arrays.append([path.read_bytes() for path in sorted((tmp_path / processes).rglob("*.npy"))])
     assert len(arrays[0]) == 2
     assert arrays[0] == arrays[1]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_cluster_and_parts_build_the_cache_of_one_process(clips_folder, tmp_path, slurm, monkeypatch):
+    paths = sorted((clips_folder / "set" / "train").rglob("*.mp4"))
+    rows = [f"{paths[n % 12]},{paths[n % 12].parent.name},{n / 1000:.3f}" for n in range(300)]  # two parts
+    (tmp_path / "long.csv").write_text("\n".join(["path,label,start", *rows]) + "\n")
+    changes = {"data": f"csv:{tmp_path / 'long.csv'}", "teachers": IMAGE, "cache": {"views": 2}}
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe(clips_folder, **changes, executor={"poll": 0.5})))
+    root = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]))
+    arrays, names = [], []
+    for way in ([[]], [["--executor", "slurm"]], [["--part", "2/2"], ["--part", "1/2"]]):
+        home = tmp_path / str(len(arrays))
+        monkeypatch.setenv("CCL_HOME", str(home))
+        for words in way:
+            command = [sys.executable, "-m", "ccl_cli", "cache", "build", "--recipe", "recipe.yaml", *words]
+            subprocess.run(command, check=True, timeout=300, cwd=tmp_path)
+        arrays.append([path.read_bytes() for path in sorted(home.rglob("*.npy"))])
+        names.append(sorted(path.name for path in home.rglob("*/*/*")))
+    assert len(arrays[0]) == 2
+    assert arrays[0] == arrays[1] == arrays[2]
+    assert names[0] == names[1] == names[2]  # nothing else is left

@@ -12,7 +12,7 @@ from ccl_cli.cli.catalogue import plugins_check, plugins_new
 from ccl_cli.cli.catalogue.listing import print_plugins
 from ccl_cli.cli.common import command, group
 
-Group = Literal["teachers", "students", "methods", "datasets", "commands"]
+Group = Literal["teachers", "students", "methods", "datasets", "commands", "executors"]
 
 app = group(
     "List, write and check plugins.",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, output_option, print_path
+from ccl_cli.cli.common import command, output_option, print_path, start_processes
+from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
 
@@ -29,6 +30,7 @@ def embed(
     batch_size: options.ClipBatchSize = None,
     precision: options.ForwardPrecision = "fp32",
     workers: options.Workers = None,
+    num_processes: options.NumProcesses = 1,
     as_json: options.AsJson = False,
 ) -> None:
     """Write a trained student's features of video files to a file.
@@ -36,6 +38,7 @@ def embed(
     One vector per video, the mean over its windows, not scaled; ccl eval compares them by cosine. What cannot
     be read is named and passed over: exit code 4.
     """
+    start_processes(num_processes)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
     from ccl_cli.training.run.folder import split_run
@@ -50,10 +53,12 @@ def embed(
     check_features(output)
     student = load_student(run)
     features = embed_files(student, raw, precision=precision, batch_size=batch_size, workers=workers)
-    with feature_file(output, student, precision) as file, closing(features):
+    first = console.first_process()  # of several processes it alone writes
+    with feature_file(output, student, precision) if first else nullcontext() as file, closing(features):
         for feature in features:
             if feature.fault:
                 unreadable.add(str(feature.video.path), feature.fault)
-            file.add(feature)
+            if file:
+                file.add(feature)
     print_path(output, as_json)
     unreadable.check()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, output_option, print_result
+from ccl_cli.cli.common import command, output_option, print_result, start_processes
 from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
@@ -46,6 +46,7 @@ def index(
     ] = False,
     batch_size: options.ClipBatchSize = None,
     workers: options.Workers = None,
+    num_processes: options.NumProcesses = 1,
     as_json: options.AsJson = False,
 ) -> None:
     """Keep the features of your videos in a library, for ccl search.
@@ -53,6 +54,7 @@ def index(
     Files that are new or have changed are read, and those that are gone drop out. Stop it at any time: the
     same command goes on.
     """
+    start_processes(num_processes)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.library.index import index as update_library
     from ccl_cli.training.run.folder import split_run

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, output_option
+from ccl_cli.cli.common import command, output_option, start_processes
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
 from ccl_cli.utils.text import visible
@@ -47,6 +47,7 @@ def predict(
     batch_size: options.ClipBatchSize = None,
     precision: options.ForwardPrecision = "fp32",
     workers: options.Workers = None,
+    num_processes: options.NumProcesses = 1,
     format_: Annotated[Format, output_option("--format", help="jsonl: one object per video.")] = "table",
     as_json: options.AsJson = False,
     output: Annotated[
@@ -60,6 +61,7 @@ def predict(
     """
     if as_json + (format_ != "table") + (output is not None) > 1:
         raise UsageError("--json, --format and --output exclude each other.", "Name one of them.")
+    start_processes(num_processes)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
     from ccl_cli.training.run.folder import split_run
@@ -86,7 +88,7 @@ def predict(
             write(prediction_record(prediction))
         for name, reason in raw.closed.items():
             write(unreadable_record(name, reason))
-    if output:
+    if output and console.first_process():
         print(output)
     unreadable.check()
 
@@ -95,11 +97,13 @@ def predict(
 def _writer(
     output: Path | None, form: Format, names: Sequence[str], classes: Sequence[str]
 ) -> Iterator[Callable[[Record], None]]:
-    """What writes a record to its place as soon as it is there."""
+    """What writes a record to its place as soon as it is there; of several processes the first one's does."""
     from ccl_cli.deploy.prediction_rows import CSV
     from ccl_cli.utils.rows import JSON, JSON_LINES, row_file, row_writer
 
-    if output:
+    if not console.first_process():
+        yield lambda record: None
+    elif output:
         with row_file(output, CSV) as write:
             yield write
     elif form == "table":

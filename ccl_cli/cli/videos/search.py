@@ -77,7 +77,7 @@ def search(
     for answer in answers:
         if answer.fault:
             unreadable.add(answer.query, answer.fault)
-    if html:
+    if html and console.first_process():
         write_text(html, page(answers, index))
     print_result(
         [_record(answer) for answer in answers], as_json, lambda: print(html) if html else _print(answers)

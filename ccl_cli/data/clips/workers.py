@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
-import threading
 from collections.abc import Iterable
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import TracebackType
 from typing import Any
 
+from ccl_cli.utils.processes import end_with_parent
 from ccl_cli.utils.signals import held_signals
 
 # What every process that decodes needs.
@@ -37,11 +35,6 @@ class _Server(ForkServerContext):
 
 
 SERVER = _Server()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_options(modules: Iterable[str] = ()) -> dict[str, Any]:
@@ -71,18 +64,3 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: Tracebac
     # that whoever reads them has gone, stopped or killed in the middle, is no news to anybody.
     if not issubclass(kind, (OSError, EOFError, AuthenticationError)):
         sys.__excepthook__(kind, error, trace)
-
-
-def end_with_parent() -> None:
-    """Let this process leave when the one that started it is gone, killed or not.
-
-    Processes of a fork server are otherwise only watched by the server.
-    """
-    threading.Thread(target=_watch_parent, daemon=True).start()
-
-
-def _watch_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ccl_cli.data.clips.workers import cores
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import folder
 from ccl_cli.data.video.video_writer import claim_folder
 from ccl_cli.errors import EnvironmentError_
 from ccl_cli.utils.paths import cache_dir
+from ccl_cli.utils.processes import cores
 
 
 def generate(

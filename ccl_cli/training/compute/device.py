@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 import torch
@@ -52,6 +53,8 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
 
 def _accelerator(precision: str, tracker: str) -> Accelerator:
     return Accelerator(
+        # Without being told, several processes without a GPU would each be a group of their own.
+        cpu=int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available(),
         mixed_precision=precision.replace("fp32", "no"),
         log_with=None if tracker == "none" else tracker,
         project_config=ProjectConfiguration(logging_dir="."),

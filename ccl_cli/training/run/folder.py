@@ -14,6 +14,7 @@ from typing import Any
 from ccl_cli import __version__
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import DataError, UsageError
+from ccl_cli.executors.work import ERROR, LOG
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.json_text import Shape, fitting
@@ -27,8 +28,7 @@ MODEL, RAW_MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
     "recipe.yaml",
     "manifest.jsonl",
 )
-# Beside a run that belongs to a benchmark: its place in the tables, why it failed, and what it said.
-CELL, ERROR, LOG = "cell.json", "error.json", "log.txt"
+CELL = "cell.json"  # beside a run that belongs to a benchmark: its place in the tables
 # What readers of a record count on; an entry of another kind counts as absent.
 _SHAPES: dict[str, dict[str, Shape]] = {
     SUMMARY: {

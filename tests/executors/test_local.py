@@ -11,10 +11,13 @@ from functools import partial
 import pytest
 import torch
 
-from ccl_cli.bench import local
-from ccl_cli.bench.cell import Device
-from ccl_cli.bench.local import local_devices, lock_cell, run_locally
-from ccl_cli.errors import Interrupted
+from ccl_cli.config.recipe import Executor
+from ccl_cli.errors import DataError, EnvironmentError_, Interrupted
+from ccl_cli.executors import local
+from ccl_cli.executors.item import Device
+from ccl_cli.executors.local import local_devices, lock_item
+from ccl_cli.executors.work import Work, reason, write_error
+from tests.executors.things import Events
 
 
 def python(folder, program, **environment):
@@ -29,7 +32,7 @@ def python(folder, program, **environment):
     )
 
 
-def test_every_gpu_takes_one_cell_and_further_ones_share(monkeypatch):
+def test_every_gpu_takes_one_item_and_further_ones_share(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [device.name for device in local_devices(None)] == ["gpu 0", "gpu 1"]
@@ -38,56 +41,32 @@ def test_every_gpu_takes_one_cell_and_further_ones_share(monkeypatch):
     assert [device.environment["CUDA_VISIBLE_DEVICES"] for device in local_devices(None)] == ["5", "7"]
 
 
-def test_cells_share_a_cpu_s_threads(monkeypatch):
+def test_items_share_a_cpu_s_threads(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(local, "cores", lambda: 8)
     assert [device.threads for device in local_devices(None)] == [None]
     assert [device.threads for device in local_devices(3)] == [2, 2, 2]
     assert local_devices(20)[0].threads == 1
 
 
-class Cell:
-    """What an executor needs of a cell that cannot even begin."""
-
-    phase, record, label = "final", {"method": "x"}, "x"
-
-    class recipe:
-        class train:
-            max_steps = 0
-
-    def __init__(self, folder="cell"):
-        self.folder = folder
+def work(root, *names, done="tests.executors.things:done", **changes):
+    """Items that cannot even begin: there is no such function."""
+    items = {name: {"folder": str(root / name)} for name in names or ("item",)}
+    return Work("test", root, "no.such.module:run", done, items, **changes)
 
 
-class Events:
-    """Records what an executor tells."""
-
-    def __init__(self, settled=()):
-        self.settled_cells = settled
-        self.devices, self.exit_codes = [], {}
-
-    def settled(self, cell):
-        return cell.folder in self.settled_cells
-
-    def began(self, cell, device):
-        self.devices.append(device)
-
-    def ended(self, cell, exit_code):
-        self.exit_codes[cell.folder] = exit_code
-
-
-def test_a_process_sees_its_device_only_and_leaves_a_reason(tmp_path):
-    devices = [
-        Device("cpu", {"CUDA_VISIBLE_DEVICES": "3", "CCL_RUNS": str(number)}, 1) for number in range(2)
-    ]
+def test_a_process_sees_its_device_only_and_leaves_a_reason(tmp_path, monkeypatch):
+    devices = [Device(f"gpu {number}", {"CUDA_VISIBLE_DEVICES": str(number)}) for number in range(2)]
+    monkeypatch.setattr(local, "local_devices", lambda jobs: devices)
     events = Events()
-    run_locally(tmp_path, [Cell(name) for name in "abc"], devices, ["no.such.module", "json"], events)
-    assert events.devices[:2] == devices
-    assert len(events.devices) == 3
-    assert events.exit_codes == {"a": 1, "b": 1, "c": 1}
+    whole = work(tmp_path, *"abc", modules=("no.such.module", "json"))
+    assert local.run(whole, Executor(), events) == {}
+    assert events.places[:2] == ["gpu 0", "gpu 1"]
+    assert len(events.places) == 3
+    assert sorted(events.names) == ["a", "b", "c"]
     for name in "abc":
         error = json.loads((tmp_path / name / "error.json").read_text())
-        assert error["message"].startswith("AttributeError")
+        assert (error["message"], error["exit_code"]) == ("ModuleNotFoundError: No module named 'no'", 1)
         assert "Internal error" in (tmp_path / name / "log.txt").read_text()
 
 
@@ -95,13 +74,13 @@ def test_a_process_sees_its_device_only_and_leaves_a_reason(tmp_path):
 def test_preloading_never_fails(tmp_path):
     # In a process of its own: it ignores signals from then on.
     modules = ",0,no.such.module,ccl_cli.nothing"
-    process = python(tmp_path, "import ccl_cli.bench.preload", CCL_PRELOAD=modules)
+    process = python(tmp_path, "import ccl_cli.executors.preload", CCL_PRELOAD=modules)
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == 0
 
 
 class Stub:
-    """In place of a cell's process: a program, and what happens while it starts."""
+    """In place of an item's process: a program, and what happens while it starts."""
 
     def __init__(self, command, meanwhile=lambda: None):
         # Whoever started the tests in the background may have them ignore Ctrl-C.
@@ -116,48 +95,62 @@ class Stub:
         self.exitcode = self.process.wait()
 
 
-def run_stub(monkeypatch, root, stub, cells=None, settled=()):
-    """Exit codes by cell."""
-    events = Events(settled)
+def run_stub(monkeypatch, root, stub, *names, **changes):
+    """Items that have ended."""
+    events = Events()
     context = type("Context", (), {"Process": staticmethod(lambda target, args: stub)})
     monkeypatch.setattr(local.multiprocessing, "get_context", lambda name: context)
-    run_locally(root, cells or [Cell()], [Device("cpu")], [], events)
-    return events.exit_codes
+    local.run(work(root, *names, **changes), Executor(), events)
+    return events.names
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_that_comes_while_a_cell_is_started_is_for_that_cell_too(monkeypatch, tmp_path, number):
+def test_a_signal_that_comes_while_an_item_is_started_is_for_that_item_too(monkeypatch, tmp_path, number):
     stub = Stub(["sleep", "10"], lambda: os.kill(os.getpid(), number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with pytest.raises(Interrupted, match=f"Stopped by {number.name}"):
         run_stub(monkeypatch, tmp_path, stub)
     assert stub.exitcode == -number
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
-    assert not list((tmp_path / "cell").iterdir())  # no reason: it did not fail
+    assert not list((tmp_path / "item").iterdir())  # no reason: it did not fail
 
 
-def test_a_cell_that_somebody_else_stops_has_failed(monkeypatch, tmp_path):
-    assert run_stub(monkeypatch, tmp_path, Stub(["sh", "-c", "exit 130"])) == {"cell": 130}
-    assert "was stopped" in json.loads((tmp_path / "cell" / "error.json").read_text())["message"]
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("exit 130", "was stopped"), ("kill -KILL $$", "ended by SIGKILL"), ("exit 7", "exit code 7"), ("true", "exit code 0")],
+)  # fmt: skip
+def test_an_item_that_cannot_say_why_it_failed_has_a_reason(monkeypatch, tmp_path, command, said):
+    assert run_stub(monkeypatch, tmp_path, Stub(["sh", "-c", command])) == ["item"]
+    assert said in reason(tmp_path / "item")
 
 
-def test_a_cell_is_locked_while_it_runs(monkeypatch, tmp_path):
+def test_an_item_is_locked_while_it_is_done(monkeypatch, tmp_path):
     locks = []
-    stub = Stub(["true"], lambda: locks.append(lock_cell(tmp_path / "cell")))
-    assert run_stub(monkeypatch, tmp_path, stub) == {"cell": 0}
+    stub = Stub(["true"], lambda: locks.append(lock_item(tmp_path / "item")))
+    assert run_stub(monkeypatch, tmp_path, stub) == ["item"]
     assert locks == [None]
-    assert lock_cell(tmp_path / "cell") is not None
+    assert lock_item(tmp_path / "item") is not None
 
 
-@pytest.mark.parametrize("settled", [(), ("theirs",)])
-def test_a_cell_of_another_process_is_waited_for_and_run_if_it_was_given_up(monkeypatch, tmp_path, settled):
-    """The other process ends while our own cell runs; one that was stopped leaves its cell to us."""
-    lock = lock_cell(tmp_path / "theirs")
+def test_a_disk_without_locks_is_named(monkeypatch, tmp_path):
+    def refuse(self, **settings):
+        raise NotImplementedError("flock")
+
+    monkeypatch.setattr(local.FileLock, "acquire", refuse)
+    with pytest.raises(EnvironmentError_, match="cannot be locked"):
+        lock_item(tmp_path / "item")
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_an_item_of_another_process_is_waited_for_and_done_if_it_was_given_up(monkeypatch, tmp_path, settled):
+    """The other process ends while our own item runs; one that was stopped leaves its item to us."""
+    lock = lock_item(tmp_path / "theirs")
     started = []
     stub = Stub(["true"], lambda: started.append(lock.is_locked))
     monkeypatch.setattr(stub, "join", lambda: (Stub.join(stub), lock.release()))
-    cells = [Cell("theirs"), Cell("ours")]
-    assert run_stub(monkeypatch, tmp_path, stub, cells, settled) == {"ours": 0, "theirs": 0}
+    if settled:
+        write_error(tmp_path / "theirs", DataError("in the other process"), 4)
+    assert run_stub(monkeypatch, tmp_path, stub, "theirs", "ours") == ["ours", "theirs"]
     assert started == [True] + [False] * (not settled)
 
 
@@ -166,19 +159,20 @@ import multiprocessing
 import os
 from pathlib import Path
 
-from ccl_cli.bench.cell import Device
-from ccl_cli.bench.local import run_locally
-from tests.bench.test_local import Cell, Events
+from ccl_cli.config.recipe import Executor
+from ccl_cli.executors import local
+from tests.executors.test_local import work
+from tests.executors.things import Events
 
 os.setpgrp()  # with its server, as a shell starts it
 preload = multiprocessing.set_forkserver_preload
 multiprocessing.set_forkserver_preload = lambda names: preload(["slowly_imported"])
-run_locally(Path(), [Cell()], [Device("cpu")], [], Events())
+local.run(work(Path()), Executor(), Events())
 """
 
 
-def test_a_ctrl_c_while_the_cells_server_starts_ends_without_a_traceback(tmp_path):
-    """The terminal sends it to the server too, and the cell is born with it."""
+def test_a_ctrl_c_while_the_server_starts_ends_without_a_traceback(tmp_path):
+    """The terminal sends it to the server too, and the item is born with it."""
     (tmp_path / "slowly_imported.py").write_text("import time\nopen('begun', 'w')\ntime.sleep(1)\n")
     process = python(tmp_path, STOPPED)
     while not (tmp_path / "begun").exists():
@@ -190,26 +184,20 @@ def test_a_ctrl_c_while_the_cells_server_starts_ends_without_a_traceback(tmp_pat
     assert said.splitlines()[-1].startswith("ccl_cli.errors.Interrupted: Stopped by SIGINT")
     assert "KeyboardInterrupt" not in said
     assert "EOFError" not in said
-    assert [path.name for path in (tmp_path / "cell").iterdir()] == ["log.txt"]
-    assert (tmp_path / "cell" / "log.txt").read_text() == ""
+    assert [path.name for path in (tmp_path / "item").iterdir()] == ["log.txt"]
+    assert (tmp_path / "item" / "log.txt").read_text() == ""
 
 
 INTERRUPTED = """
 from pathlib import Path
 
-from ccl_cli.bench import cell
+from ccl_cli.executors.item import Device, run_item
 
-
-def interrupt(*_):
-    raise KeyboardInterrupt
-
-
-cell._finish = interrupt
-cell.run_cell(None, Path(), cell.Device("cpu"))
+run_item("tests.executors.things:interrupt", None, Path(), Device("cpu"))
 """
 
 
-def test_an_interrupted_cell_says_so_by_its_code_alone(tmp_path):
+def test_an_interrupted_item_says_so_by_its_code_alone(tmp_path):
     process = python(tmp_path, INTERRUPTED)
     process.communicate(timeout=60)
     assert process.returncode == 130

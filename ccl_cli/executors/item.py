@@ -1,0 +1,82 @@
+"""One item, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from ccl_cli.errors import Interrupted
+from ccl_cli.executors.work import ERROR, LOG, write_error
+from ccl_cli.utils import console
+from ccl_cli.utils.processes import end_with_parent
+from ccl_cli.utils.signals import STOPPING
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where an item computes.
+
+    Attributes:
+        name: "cpu" or "gpu 0".
+        environment: What makes a process see that device only.
+        threads: Threads of a process without a GPU; None: torch's default.
+    """
+
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+
+
+def run_item(function: str, item: Any, folder: Path, device: Device) -> None:
+    """Call a function with an item; the target of a process.
+
+    The exit code is 0, or that of the error, which is also left in the folder.
+    """
+    os.setsid()  # a Ctrl-C in the terminal reaches the executor, which passes it on
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    end_with_parent()
+    _redirect_output(folder / LOG)
+    os.environ.update(device.environment)
+    console.configure()
+    code = 0
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # one that came since the start is raised here
+        (folder / ERROR).unlink(missing_ok=True)
+        _limit_threads(device.threads)
+        resolve_name(function)(item)
+    except KeyboardInterrupt:
+        code = Interrupted.exit_code
+    except BaseException as error:
+        code = console.report(error)
+        if not isinstance(error, Interrupted):
+            write_error(folder, error, code)
+    with suppress(OSError):  # the log may lie on a full disk
+        sys.stdout.flush()
+        sys.stderr.flush()
+    raise SystemExit(code)
+
+
+def _limit_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:  # imported by the server, which knew of no limit
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _redirect_output(path: Path) -> None:
+    """Write everything that this process and its children print to a file."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)

@@ -1,0 +1,199 @@
+"""Do items on this machine: each in a process of its own, one per free device.
+
+Other processes, here or on other machines, may do items of the same work. An item is locked while it is done.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import cast
+
+from filelock import FileLock, Timeout
+
+from ccl_cli.config.recipe import Executor
+from ccl_cli.errors import CclError, EnvironmentError_, Interrupted
+from ccl_cli.executors.item import Device, run_item
+from ccl_cli.executors.work import Events, Work, write_error
+from ccl_cli.utils.processes import cores
+from ccl_cli.utils.signals import handled_by, held_signals
+
+_POLL_SECONDS = 0.5
+
+
+def local_devices(jobs: int | None) -> list[Device]:
+    """Every GPU; without one the CPU, shared by ``jobs`` items at once (default 1)."""
+    gpus = _gpus()
+    if gpus:
+        # With more jobs than GPUs several items share one.
+        return [
+            Device(f"gpu {number % gpus}", {"CUDA_VISIBLE_DEVICES": _visible(number % gpus)})
+            for number in range(jobs or gpus)
+        ]
+    count = jobs or 1
+    threads = max(1, cores() // count) if count > 1 else None
+    return [Device("cpu", threads=threads) for _ in range(count)]
+
+
+def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
+    """Do every item, as many at once as there are devices, and wait for those that other processes do.
+
+    Args:
+        work: What is to do.
+        settings: For ``jobs`` and ``seconds``.
+        events: Hears of every item, until a signal stops the work.
+
+    Returns:
+        Nothing: every item that failed has left its reason.
+
+    Raises:
+        Interrupted: a signal stopped it; the items that ran may have saved their state.
+        EnvironmentError_: the disk has no locks.
+    """
+    os.environ["CCL_PRELOAD"] = ",".join(work.modules)
+    multiprocessing.set_forkserver_preload(["ccl_cli.executors.preload"])
+    pool = _Pool(work, events, local_devices(settings.jobs), settings.seconds, deque(work.items))
+    with handled_by(lambda number, frame: pool.signals.append(number)):
+        forwarded = 0
+        while pool.running or (pool.waiting and not pool.signals):
+            pool.start_items()
+            # Not from the handler: a signal that came while an item was being started is for that one too.
+            for number in pool.signals[forwarded:]:
+                forwarded += 1
+                pool.forward(number)
+            pool.wait()
+    if pool.signals:
+        name = signal.Signals(pool.signals[0]).name
+        raise Interrupted(
+            f"Stopped by {name}; what is finished is kept, the rest was saved.",
+            "The same command goes on.",
+        )
+    return {}
+
+
+@dataclass(frozen=True)
+class _Running:
+    process: ForkServerProcess
+    name: str
+    device: Device
+    lock: FileLock
+    began: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class _Pool:
+    """Items that wait and items that run; these by the sentinel of their process."""
+
+    work: Work
+    events: Events
+    free: list[Device]
+    seconds: float
+    waiting: deque[str]
+    running: dict[int, _Running] = field(default_factory=dict)
+    signals: list[int] = field(default_factory=list)
+
+    def start_items(self) -> None:
+        """Start as many waiting items as there are free devices; one that another process does waits on."""
+        for _ in range(len(self.waiting)):
+            if not self.free or self.signals:
+                return
+            name = self.waiting.popleft()
+            lock = lock_item(self.work.folder / name)
+            if lock is None:
+                self.waiting.append(name)
+            elif self.work.is_settled(name):
+                lock.release()
+                self.events.ended(name)
+            else:
+                self._start(name, lock)
+
+    def forward(self, number: int) -> None:
+        """Send a signal to every item that runs."""
+        for each in self.running.values():
+            if each.process.pid is not None and each.process.is_alive():
+                with suppress(ProcessLookupError):
+                    os.kill(each.process.pid, number)
+
+    def wait(self) -> None:
+        """Wait until an item ends, or a moment; end those that take too long."""
+        for sentinel in wait(list(self.running), _POLL_SECONDS):
+            ended = self.running.pop(cast(int, sentinel))
+            ended.process.join()
+            if not self.signals:  # an item that a signal to the executor stopped has not failed
+                self._note(ended)
+                self.events.ended(ended.name)
+            ended.lock.release()
+            self.free.append(ended.device)
+        for each in self.running.values():
+            if self.seconds and time.monotonic() - each.began > self.seconds and each.process.pid:
+                with suppress(ProcessLookupError):
+                    os.killpg(each.process.pid, signal.SIGKILL)  # with the processes that it has started
+
+    def _start(self, name: str, lock: FileLock) -> None:
+        folder, device = self.work.folder / name, self.free.pop(0)
+        folder.mkdir(parents=True, exist_ok=True)
+        context = multiprocessing.get_context("forkserver")
+        arguments = (self.work.function, self.work.items[name], folder, device)
+        process = context.Process(target=run_item, args=arguments)
+        with held_signals():
+            process.start()
+        self.running[process.sentinel] = _Running(process, name, device, lock)
+        self.events.began(name, device.name)
+
+    def _note(self, ended: _Running) -> None:
+        """Write why an item is not done where its process could not."""
+        code, folder = ended.process.exitcode or 0, self.work.folder / ended.name
+        if code == Interrupted.exit_code:
+            _write(folder, "The process was stopped, and not by whoever started it.", code)
+        elif code < 0 and self.seconds and time.monotonic() - ended.began > self.seconds:
+            _write(folder, f"It took longer than {self.seconds:g} s.", 128 - code)
+        elif code < 0:
+            name = signal.Signals(-code).name
+            _write(folder, f"The process was ended by {name}; memory may have run out.", 128 - code)
+        elif not self.work.is_settled(ended.name):
+            _write(folder, f"It ended with exit code {code} and could not write down why.", code or 1)
+
+
+def lock_item(folder: Path) -> FileLock | None:
+    """Lock an item until the lock is released or this process ends; None: another process has locked it.
+
+    Raises:
+        EnvironmentError_: the disk has no locks.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    except NotImplementedError as error:
+        raise EnvironmentError_(
+            f"Files in '{folder.parent}' cannot be locked, so machines cannot share the work there.",
+            "Name another disk with CCL_RUNS, or have this one mounted with locks (Lustre: -o flock).",
+        ) from error
+    return lock
+
+
+def _write(folder: Path, message: str, code: int) -> None:
+    write_error(folder, CclError(message), code)
+
+
+def _gpus() -> int:
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # none: what asks for them takes seconds to import
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _visible(number: int) -> str:
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return listed.split(",")[number] if listed else str(number)

@@ -1,0 +1,50 @@
+"""``python -m ccl_cli.executors.slurm_task WORK NUMBER``: one task of an array does its share of the work."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from ccl_cli.config.recipe import Executor
+from ccl_cli.executors import local
+from ccl_cli.executors.work import Work
+from ccl_cli.utils import console
+
+_log = logging.getLogger("ccl")
+
+
+class _Log:
+    """Says in the task's log what becomes of its items."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def began(self, name: str, place: str) -> None:
+        _log.info("%s on %s", name, place)
+
+    def ended(self, name: str) -> None:
+        _log.info("%s: %s", name, "done" if self.work.is_done(name) else self.work.reason(name))
+
+
+def main(file: Path, number: int) -> int:
+    """Do what is left of a task's share: all of it, or after it was requeued the rest.
+
+    Returns:
+        The exit code: 130 where it was stopped, and 0 even where items failed, which have left their reasons.
+    """
+    console.configure()
+    values = json.loads(file.read_text(encoding="utf-8"))
+    work = Work.read(values["work"])
+    share = work.only(list(work.items)[number :: values["tasks"]])
+    share = share.only(share.unsettled())
+    try:
+        local.run(share, Executor.model_validate(values["settings"]), _Log(share))
+    except Exception as error:
+        return console.report(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,100 @@
+"""A cache whose parts other processes make: an executor's, or the same command's on other machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ccl_cli.config.recipe import Recipe
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sources import load_data
+from ccl_cli.errors import CclError, DataError
+from ccl_cli.executors import map_items
+from ccl_cli.executors.part import WHOLE, Part
+from ccl_cli.executors.work import Work
+from ccl_cli.teachers import Teacher
+from ccl_cli.teachers.embedding_cache import Cached, Key
+from ccl_cli.training.build import load_teachers
+from ccl_cli.training.caching import (
+    PART,
+    WORK,
+    build_cache,
+    embed_parts,
+    has_part,
+    key_of,
+    part_numbers,
+)
+from ccl_cli.training.compute.device import set_up
+from ccl_cli.utils.progress import Reporter
+
+
+def build_by_executor(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe) -> Cached:
+    """:func:`ccl_cli.training.caching.build_cache`, every part of which is an item of the recipe's executor.
+
+    Args:
+        name: The teacher's, as results show it.
+        teacher: The one that the recipe names.
+        manifest: The recipe's data set.
+        recipe: Of one teacher.
+
+    Raises:
+        CclError: a part could not be made; the others are kept.
+    """
+
+    def embed(key: Key, numbers: Sequence[int]) -> None:
+        shared = {"teacher": name, "key": asdict(key), "recipe": recipe.model_dump(mode="json")}
+        items = {f"part-{number:06}": {**shared, "number": number} for number in numbers}
+        own = __name__
+        work = Work("cache", key.building / WORK, f"{own}:run", f"{own}:done", items)
+        with Reporter(f"cache {name}", len(manifest.learnt_from), unit="video") as reporter:
+            reasons = map_items(work, recipe.executor, _Progress(reporter))
+        for part, why in reasons.items():
+            raise CclError(
+                f"{len(reasons)} of {len(numbers)} parts of the cache are not made, such as {part}: {why}",
+                "What is done is kept; the same command tries the others again.",
+            )
+
+    return build_cache(name, teacher, manifest, recipe, set_up("fp32"), embed_elsewhere=embed)
+
+
+def build_part(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe, part: Part) -> Cached | None:
+    """Make a share of a cache; whoever finds that all is there makes it one. None: others are still at it."""
+    accelerator = set_up("fp32")
+    if part != WHOLE and (key := key_of(name, teacher, manifest, recipe.cache, recipe.clip)):
+        numbers = part_numbers(manifest)
+        embed_parts(name, teacher, manifest, key, recipe, accelerator, part.of(numbers))
+        if not all(has_part(key, number) for number in numbers):
+            return None
+    return build_cache(name, teacher, manifest, recipe, accelerator)
+
+
+def run(item: Mapping[str, Any]) -> None:
+    """Make one part.
+
+    Raises:
+        DataError: the data set is not the one that the cache is made of.
+    """
+    recipe, number = Recipe.model_validate(item["recipe"]), item["number"]
+    manifest = load_data(recipe.data)
+    if number not in part_numbers(manifest):
+        raise DataError("The data set has changed since the cache was begun.", "Give the command again.")
+    (teacher,) = load_teachers(recipe.teachers, manifest.classes).values()
+    key, accelerator = Key(**item["key"]), set_up("fp32")
+    embed_parts(item["teacher"], teacher, manifest, key, recipe, accelerator, [number])
+
+
+def done(item: Mapping[str, Any]) -> bool:
+    """Whether a part is there."""
+    return has_part(Key(**item["key"]), item["number"])
+
+
+class _Progress:
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+
+    def began(self, name: str, place: str) -> None:
+        self.reporter.advance(0, text=f"{name} on {place}")
+
+    def ended(self, name: str) -> None:
+        self.reporter.advance(PART)

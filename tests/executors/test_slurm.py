@@ -1,0 +1,237 @@
+"""Work that is mapped over an imitation of Slurm, and over this machine in the same words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ccl_cli.config.recipe import Executor
+from ccl_cli.errors import EnvironmentError_, UsageError
+from ccl_cli.executors import map_items, slurm
+from ccl_cli.executors.part import Part, parse_part
+from ccl_cli.executors.work import Work
+from tests.executors.things import Events
+
+ROOT = Path(__file__).parents[2]
+DRIVER = """
+import sys
+from pathlib import Path
+from tests.executors.test_slurm import start
+print(start(Path(sys.argv[1]), sys.argv[2].split(",")))
+"""
+
+
+@pytest.fixture
+def cluster(slurm, monkeypatch):
+    """Tasks find the tests' functions, and know without importing torch that there is no GPU."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return slurm
+
+
+def work(folder, acts):
+    items = {f"{number}-{act}": {"act": act, "folder": str(folder / f"{number}-{act}")} for number, act in enumerate(acts)}  # fmt: skip
+    return Work("test", folder, "tests.executors.things:run", "tests.executors.things:done", items)
+
+
+def start(folder, acts, executor="slurm", **settings):
+    """Reasons by item."""
+    settings = {"name": executor, "tasks": 2, "poll": 0.2, "jobs": 2, **settings}
+    return map_items(work(folder, acts), Executor.model_validate(settings), Events())
+
+
+def driver(folder, acts):
+    """A caller in a process of its own."""
+    command = [sys.executable, "-c", DRIVER, str(folder), ",".join(acts)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def counted(folder, what="ended"):
+    """How often each item has begun or ended."""
+    path = folder / f"{what}.txt"
+    return Counter(path.read_text().split()) if path.exists() else Counter()
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def arrays(cluster):
+    return [path.name for path in (cluster / "jobs").iterdir()]
+
+
+@pytest.mark.parametrize("executor", ["local", "slurm"])
+def test_a_failure_costs_its_item_only_and_is_named(cluster, tmp_path, executor):
+    folder = tmp_path / "work"
+    acts = ["0", "die", "0", "hang", "raise", "0"]
+    reasons = start(folder, acts, executor, seconds=3)
+    assert reasons == {
+        "1-die": "The process was ended by SIGKILL; memory may have run out.",
+        "3-hang": "It took longer than 3 s.",
+        "4-raise": "It is no use.",
+    }
+    assert counted(folder) == {"0-0": 1, "2-0": 1, "5-0": 1}
+    assert set(counted(folder, "begun").values()) == {1}  # a failed item is for the next call
+    assert start(folder, acts, executor, seconds=3).keys() == reasons.keys()
+    assert counted(folder, "begun") == {"0-0": 1, "1-die": 2, "2-0": 1, "3-hang": 2, "4-raise": 2, "5-0": 1}
+
+
+@pytest.mark.slow
+def test_a_second_caller_waits_for_the_array_of_one_that_was_killed(cluster, tmp_path, monkeypatch):
+    folder, acts = tmp_path / "work", ["0.3"] * 10
+    first = driver(folder, acts)
+    wait_for(lambda: counted(folder).total() > 1)
+    first.kill()
+    first.communicate()
+    monkeypatch.setenv("SLURM_STUB_FAIL", "squeue")  # no answer is not "no job"
+    answers = []
+    sleep = time.sleep
+
+    def wait(seconds):
+        answers.append(os.environ.pop("SLURM_STUB_FAIL", None))
+        sleep(seconds)
+
+    monkeypatch.setattr(slurm.time, "sleep", wait)
+    assert start(folder, acts) == {}
+    assert answers[0] == "squeue"
+    assert set(counted(folder).values()) == {1}
+    assert counted(folder).total() == 10
+    assert len(arrays(cluster)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_callers_at_once_share_one_array(cluster, tmp_path, count):
+    folder, acts = tmp_path / "work", ["0.1", "die", "0.1", "0.1"]
+    drivers = [driver(folder, acts) for _ in range(count)]
+    outputs = {each.communicate(timeout=120)[0] for each in drivers}
+    assert len(outputs) == 1
+    assert "SIGKILL" in outputs.pop()
+    assert counted(folder, "begun") == {"0-0.1": 1, "1-die": 1, "2-0.1": 1, "3-0.1": 1}
+    assert len(arrays(cluster)) == 1
+
+
+@pytest.mark.slow
+def test_a_task_that_is_killed_is_named_and_the_next_call_does_what_it_left(cluster, tmp_path):
+    folder, acts = tmp_path / "work", ["0.2", "600", "0.2", "0.2"]
+    first = driver(folder, acts)
+    wait_for(lambda: "1-600" in counted(folder, "begun"))
+    (array,) = arrays(cluster)
+    subprocess.run(["scancel", "--signal=KILL", f"{array}_1"], check=True)
+    out, said = first.communicate(timeout=60)
+    assert f"task 1 of array {array} was ended by SIGKILL: " in said
+    assert f"'1-600': 'task 1 of array {array} was ended by SIGKILL'" in out
+    (folder / "1-600" / "result").touch()
+    assert start(folder, acts) == {}
+    assert {name: count for name, count in counted(folder).items() if count > 1} == {}
+
+
+@pytest.mark.slow
+def test_a_task_that_is_told_to_stop_is_queued_again_and_goes_on(cluster, tmp_path):
+    folder, acts = tmp_path / "work", ["0.5"] * 8
+    first = driver(folder, acts)
+    wait_for(lambda: counted(folder).total() > 1)
+    (array,) = arrays(cluster)
+    subprocess.run(["scancel", "--signal=USR1", f"{array}_0"], check=True)
+    out, said = first.communicate(timeout=60)
+    assert out == "{}\n", said
+    assert set(counted(folder).values()) == {1}
+    assert counted(folder).total() == 8
+    assert '"restarts": 1' in (cluster / "jobs" / array / "task0.json").read_text()
+
+
+REFUSAL = """#!/bin/sh
+echo 'sbatch: error: invalid partition specified: none' >&2
+echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2
+exit 1
+"""
+ELSEWHERE = """#!/bin/sh
+for file; do :; done
+rm "$(dirname "$file")/work.json"
+exec {sbatch} "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "said"),
+    [
+        (None, "There is no `sbatch` here."),
+        (REFUSAL, "Slurm refuses the jobs: invalid partition specified: none; Batch job submission failed: Invalid"),
+        (ELSEWHERE, "The cluster's nodes do not see '"),
+    ],
+)  # fmt: skip
+def test_what_keeps_slurm_from_working_is_one_sentence(cluster, shared, tmp_path, monkeypatch, sbatch, said):
+    programs, folder = tmp_path / "programs", tmp_path / "work"
+    programs.mkdir()
+    if sbatch:
+        (programs / "sbatch").write_text(sbatch.format(sbatch=shared / "slurm_stub" / "sbatch"))
+        (programs / "sbatch").chmod(0o755)
+    paths = f"{programs}:{os.environ['PATH']}" if sbatch else str(programs)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", paths)
+        with pytest.raises(EnvironmentError_) as caught:
+            start(folder, ["0", "0"])
+    assert caught.value.message.startswith(said)
+    assert caught.value.exit_code == 6
+    assert caught.value.hint
+    assert {path.name for path in folder.glob("*")} <= {".slurm.lock"}
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "said"),
+    [
+        ("COMPLETED", "0:0", "ended with exit code 0"),
+        ("FAILED", "1:0", "ended with exit code 1"),
+        ("FAILED", "0:9", "was ended by SIGKILL"),
+        ("CANCELLED by 1000", "0:15", "was cancelled"),
+        ("TIMEOUT", "0:0", "reached its limit of time"),
+        ("OUT_OF_MEMORY", "0:125", "ran out of memory"),
+        ("FAILED", "0:53", "was ended by signal 53"),
+        ("", "", "ended, and Slurm does not say how"),
+    ],
+)
+def test_an_ending_in_words(state, code, said):
+    assert slurm._ending(state, code) == said
+
+
+def test_settings_are_options_of_sbatch(tmp_path):
+    settings = Executor(
+        tasks=3, parallel=2, partition="gpu", account="lab", gpus=4, cpus=8, memory="64G", time="08:00:00",
+        options={"constraint": "a100"},
+    )  # fmt: skip
+    options = slurm._Cluster(work(tmp_path, ["0"]), settings, Events())._options(3)
+    assert {
+        "--array=0-2%2", "--partition=gpu", "--account=lab", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=64G",
+        "--time=08:00:00", "--signal=USR1@120", "--constraint=a100", "--requeue",
+    } <= set(options)  # fmt: skip
+    plain = slurm._Cluster(work(tmp_path, ["0"]), Executor(), Events())._options(1)
+    assert not [
+        option for option in plain if option.startswith(("--partition", "--gpus", "--time", "--signal"))
+    ]
+
+
+def test_work_on_paper_is_the_same_work(tmp_path):
+    whole = work(tmp_path, ["0", "die"]).left()
+    assert Work.read(whole.to_json()) == whole
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "4", "a/b", "1/0", "-1/2"])
+def test_what_is_no_part_is_refused(text):
+    with pytest.raises(UsageError, match="not one of a number of parts"):
+        parse_part(text)
+
+
+def test_parts_are_the_whole():
+    assert parse_part(None) == Part(1, 1)
+    parts = [parse_part(f"{number}/3").of(range(10)) for number in (1, 2, 3)]
+    assert sorted(number for part in parts for number in part) == list(range(10))

@@ -1,0 +1,53 @@
+"""Items for executors: what each does is in it, and that it did it is one line of a common file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from ccl_cli.errors import DataError
+from ccl_cli.utils.files import write_text
+
+
+class Events:
+    """Records what an executor tells."""
+
+    def __init__(self):
+        self.places, self.names = [], []
+
+    def began(self, name, place):
+        self.places.append(place)
+
+    def ended(self, name):
+        self.names.append(name)
+
+
+def run(item):
+    begun = Path(item["folder"]).parent / "begun.txt"
+    line(begun, item)
+    match item["act"]:
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "raise":
+            raise DataError("It is no use.", "Give up.")
+        case "hang":
+            time.sleep(600)
+        case seconds:
+            time.sleep(float(seconds))
+    write_text(Path(item["folder"]) / "result", "done")
+    line(begun.with_name("ended.txt"), item)
+
+
+def done(item):
+    return (Path(item["folder"]) / "result").is_file()
+
+
+def interrupt(item):
+    raise KeyboardInterrupt
+
+
+def line(path, item):
+    with path.open("a") as file:
+        file.write(f"{Path(item['folder']).name}\n")

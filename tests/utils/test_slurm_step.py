@@ -1,0 +1,132 @@
+"""Tasks of a Slurm step as processes of one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ccl_cli.config.load import to_yaml
+from ccl_cli.errors import UsageError
+from ccl_cli.training.train import train
+from ccl_cli.utils.slurm_step import join_step
+from tests.training.runs import lines, recipe
+from tests.utils.test_distributed import Step, two_steps
+
+TASK = {
+    "SLURM_JOB_ID": "123456",
+    "SLURM_NTASKS": "7",
+    "SLURM_STEP_NUM_TASKS": "7",
+    "SLURM_STEP_NODELIST": "gpu[008-009,011],login",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x3),1",
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "2",
+}
+SET = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "OMP_NUM_THREADS",
+)
+PATHS = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+@pytest.fixture
+def task(monkeypatch):
+    """Let this process be a task, but for what is changed; None takes a variable away."""
+
+    def begin(**changes):
+        monkeypatch.setattr(os, "environ", {})
+        os.environ.update({name: value for name, value in {**TASK, **changes}.items() if value is not None})
+        joined = join_step()
+        return joined, tuple(os.environ.get(name) for name in SET)
+
+    return begin
+
+
+def test_a_task_is_numbered_as_torch_reads_it(task):
+    assert task() == (True, ("5", "1", "7", "2", "gpu008", "23456", "1"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "value"),
+    [
+        ({"SLURM_STEP_NODELIST": None, "SLURM_JOB_NODELIST": "one,two"}, 4, "one"),
+        ({"SLURM_STEP_NODELIST": "r[1-2]n[03-04]"}, 4, "r1n03"),
+        ({"SLURM_STEP_ID": "2"}, 5, "25450"),  # another step of the job needs another port
+        ({"SLURM_STEP_TASKS_PER_NODE": None}, 3, None),
+        ({"SLURM_CPUS_PER_TASK": "12"}, 6, "12"),
+        ({"MASTER_ADDR": "10.0.0.1"}, 4, "10.0.0.1"),
+        ({"MASTER_PORT": "1"}, 5, "1"),
+    ],
+)
+def test_what_slurm_says_and_what_the_user_has_set_counts(task, changes, place, value):
+    assert task(**changes)[1][place] == value
+
+
+@pytest.mark.parametrize(
+    "changes", [{"SLURM_STEP_NUM_TASKS": None}, {"SLURM_STEP_NUM_TASKS": "1"}, {"RANK": "0"}]
+)
+def test_a_script_a_shell_one_task_and_a_launched_process_are_left_alone(task, changes):
+    joined, (_, *others) = task(**changes)
+    assert not joined
+    assert set(others) == {None}
+
+
+def test_tasks_that_should_each_start_several_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(TASK))
+    with pytest.raises(UsageError, match="7 tasks, and each was told to start 4 processes"):
+        join_step(4)
+
+
+GRADIENTS = """
+import torch.distributed as dist
+from ccl_cli.utils.slurm_step import join_step
+assert join_step()
+dist.init_process_group("gloo")
+from tests.utils import test_distributed
+test_distributed.VARIANTS = {"ccl": test_distributed.VARIANTS["ccl"]}
+test_distributed.find_out(dist.get_rank(), ".")
+"""
+
+
+def two_nodes(folder, command):
+    """Run a command as one task on each of two nodes."""
+    script = f"#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=1 --output=out.txt\nsrun {command}\n"
+    (folder / "job.sh").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": PATHS}
+    environment = {name: value for name, value in environment.items() if name != "ACCELERATE_USE_CPU"}
+    done = subprocess.run(["sbatch", "--wait", "job.sh"], cwd=folder, env=environment, timeout=300)
+    assert done.returncode == 0, (folder / "out.txt").read_text()
+
+
+@pytest.mark.slow
+def test_gradients_on_two_nodes_are_those_of_one_process(slurm, tmp_path):
+    (tmp_path / "gradients.py").write_text(GRADIENTS)
+    two_nodes(tmp_path, f"{sys.executable} gradients.py")
+    expected = two_steps(Step("ccl"), 0, 1, "unequal")
+    for rank in range(2):
+        actual = torch.load(tmp_path / f"ccl-unequal-{rank}.pt", weights_only=True)
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(actual[name], value, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.slow
+def test_a_run_on_two_nodes_is_one_run(slurm, clips_folder, tmp_path):
+    experiment = recipe(clips_folder, train={"batch_size": 8, "max_steps": 2}, optim={"lr": 1e-4})
+    (tmp_path / "r.yaml").write_text(to_yaml(experiment))
+    two_nodes(tmp_path, f"{sys.executable} -m ccl_cli train --recipe r.yaml --output two")
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["processes"] == 2
+    one, two = lines(train(experiment)), lines(tmp_path / "two")
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-3)
+    assert (tmp_path / "out.txt").read_text().splitlines()[-1] == "two"  # told once
