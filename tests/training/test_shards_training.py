@@ -52,7 +52,7 @@ def test_every_draw_is_that_of_the_files(sets):
     for batch in EpochSampler(12, 6, epochs=2, seed=3):
         for draw in batch:
             one, other = files[draw], shards[draw]
-            assert (other.label, other.row, other.states) == (one.label, one.row, one.states)
+            assert (other.target, other.row, other.states) == (one.target, one.row, one.states)
             assert psnr(one.view, other.view) > 24  # the clips are noise laid over stripes
             heard, same = one.inputs["sound"], other.inputs["sound"]
             assert (heard is None) == (same is None)

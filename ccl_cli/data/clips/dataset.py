@@ -30,6 +30,7 @@ class TrainingSample:
 
     Attributes:
         view: [3, T, S, S] uint8, the student's.
+        target: Index of the class; -1 without a label.
         row: Row of the training split that was read in the end.
         inputs: By teacher; None where the modality is missing.
         states: State of each modality, e.g. {"audio": "silent"}.
