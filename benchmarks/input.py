@@ -159,7 +159,7 @@ def as_720p(path: Path, folder: Path) -> Path:
         video = file.add_stream("libx264", rate=rate, options={"crf": "21"})
         video.width, video.height, video.pix_fmt = 1280, 720, "yuv420p"
         video.codec_context.gop_size = 10 * int(rate)
-        for number, (_, image) in enumerate(open_video(path).frames(0, info.frames, short_side=10_000)):
+        for number, image in enumerate(open_video(path).frames(range(info.frames), short_side=10_000)):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image)).reformat(1280, 720, "yuv420p")
             frame.pts, frame.time_base = number, 1 / rate
             file.mux(video.encode(frame))

@@ -130,7 +130,7 @@ def prepare(
     spec = _located(parse_data(name), videos, lists)
     manifest = _listed(spec, yes)
     path = output or Path(f"{_short_name(spec.kind, manifest.name)}.jsonl")
-    report = run(manifest, path, _effort(workers, timeout), frames=frames or load_recipe().clip.frames)
+    report = run(manifest, path, _effort(workers, timeout), frames=frames or load_recipe().clip.span)
     if as_json:
         print(json.dumps({"manifest": str(path), **report.as_json()}))
     else:
@@ -170,7 +170,7 @@ def check(
     from ccl_cli.data.sources import load_data
     from ccl_cli.utils.files import write_text
 
-    clip_frames = frames or load_recipe().clip.frames
+    clip_frames = frames or load_recipe().clip.span
     report = run(load_data(data, ()), _effort(workers, timeout, deep), frames=clip_frames, deep=deep)
     if output:
         write_text(output, json.dumps(report.as_json(), indent=1) + "\n")

@@ -76,7 +76,16 @@ class Augment(_Section):
 class Clip(_Section):
     """The student's view of a video."""
 
-    frames: PositiveInt = Field(16, description="Consecutive frames per clip.")
+    frames: PositiveInt = Field(16, description="Frames per clip.")
+    sampling: Literal["dense", "segments"] = Field(
+        "dense",
+        description="dense: frames at equal distances; segments: one frame of each of `frames` equal parts "
+        "of the video (TSN), a random one in training and the one in its centre at test time.",
+    )
+    stride: PositiveInt = Field(1, description="Of dense: every n-th frame of the file.")
+    fps: Positive | None = Field(
+        None, description="Of dense: frames per second, whatever the file's rate; default: every stride-th."
+    )
     size: PositiveInt = Field(112, description="Height and width the student sees, pixels.")
     short_side: PositiveInt = Field(256, description="Frames are decoded at most this large, pixels.")
     scale: tuple[Fraction, Fraction] = Field((0.25, 1.0), description="Area of the random crop.")
@@ -87,6 +96,33 @@ class Clip(_Section):
     std: tuple[Positive, Positive, Positive] = Field(
         (0.2768, 0.2713, 0.2737), description="Kinetics standard deviation."
     )
+
+    @property
+    def span(self) -> int:
+        """Frames of the file from the first to the last of a dense clip, if ``fps`` is None."""
+        return (self.frames - 1) * self.stride + 1
+
+    @property
+    def spacing(self) -> str:
+        """How its frames lie, in words after their number; "" of consecutive ones."""
+        if self.sampling == "segments":
+            return " of equal parts"
+        if self.fps is not None:
+            return f" at {self.fps:g} per second"
+        return f", {self.stride} apart" if self.stride > 1 else ""
+
+    @property
+    def consecutive(self) -> bool:
+        """Whether a clip is made of consecutive frames."""
+        return not self.spacing
+
+    @model_validator(mode="after")
+    def _one_distance(self) -> Self:
+        if self.stride > 1 and self.fps is not None:
+            raise ValueError("stride and fps both set the distance between frames: leave one of them out")
+        if self.sampling == "segments" and (self.stride > 1 or self.fps is not None):
+            raise ValueError("segments cover the whole video and have no stride or fps: leave these out")
+        return self
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -216,10 +252,17 @@ class Cache(_Section):
 
 
 class Evaluation(_Section):
-    """Sliding windows over every test video (and, for retrieval, every training video)."""
+    """Clips of every test video (and, for retrieval, every training video), whose scores are averaged."""
 
     batch_size: PositiveInt = Field(32, description="Windows per forward pass.")
-    stride: PositiveInt = Field(16, description="Frames between window starts.")
+    stride: PositiveInt = Field(16, description="Frames between starts of sliding windows.")
+    clips: NonNegativeInt = Field(
+        0,
+        description="Clips spread evenly over each video; 0: sliding windows, or one clip of segments.",
+    )
+    crops: Literal[1, 3] = Field(
+        1, description="Of each clip: 1: the centre; 3: the centre and both ends of the longer side."
+    )
 
 
 class Tune(_Section):

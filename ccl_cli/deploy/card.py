@@ -13,6 +13,7 @@ from typing import Any
 from ccl_cli import registry
 from ccl_cli.config.load import to_yaml
 from ccl_cli.config.spec import parse_model
+from ccl_cli.deploy.preprocessing import describe_preprocessing
 from ccl_cli.errors import CclError, UsageError
 from ccl_cli.report.runs import METRICS, clean, read_runs
 from ccl_cli.report.writers import escape_markdown, markdown_table
@@ -94,6 +95,7 @@ def card(run: Path | None, *, licence: str = _UNKNOWN, repository: str = "OWNER/
         code=_code,
         table=markdown_table,
         recipe=artefact.recipe,
+        preprocessing=describe_preprocessing(artefact.recipe),
         summary=summary,
         parameters=sum(each.numel() for each in artefact.student.parameters()),
         feature_dim=artefact.student.feature_dim,

@@ -32,6 +32,7 @@ from ccl_cli.deploy.onnx import (
     write_onnx,
     write_torch,
 )
+from ccl_cli.deploy.preprocessing import describe_preprocessing
 from ccl_cli.deploy.quantize import CALIBRATION, quantize, top1
 from ccl_cli.errors import EnvironmentError_, UsageError
 from ccl_cli.evaluation.model import load_student
@@ -132,18 +133,7 @@ def describe_use(artefact: Artefact) -> dict[str, Any]:
         },
         "outputs": {"logits": [BATCH, student.num_classes], "feature": [BATCH, student.feature_dim]},
         "classes": artefact.classes,
-        "preprocessing": {
-            "frames": clip.frames,
-            "size": clip.size,
-            "short_side": clip.short_side,
-            "mean": clip.mean,
-            "std": clip.std,
-            "sampling": f"{clip.frames} consecutive frames at the file's own rate; a short video repeats",
-            "decoding": f"frames scaled down to a short side of {clip.short_side} pixels, if they are larger",
-            "crop": f"short side resized to {clip.size} pixels, bilinear with antialiasing; then the centre",
-            "stride": artefact.recipe.eval.stride,
-            "video": "windows start every `stride` frames; mean of softmax(logits), mean of features",
-        },
+        "preprocessing": describe_preprocessing(artefact.recipe),
         "model": {
             "student": parse_model(artefact.recipe.student).name,  # not the weights' path that it began with
             "recipe": artefact.recipe.hash(),

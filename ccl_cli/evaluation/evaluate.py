@@ -1,4 +1,4 @@
-"""Recognition, retrieval and probes of a published student: sliding windows, one feature per video."""
+"""Recognition, retrieval and probes of a published student: one score and one feature per video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A student on whole videos: scores and features of all sliding windows, averaged per video."""
+"""A student on whole videos: scores and features of all windows, averaged per video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ccl_cli.data.clips.sliding_windows import SlidingWindows, window_loader
+from ccl_cli.data.clips.evaluation_clips import EvaluationClips, window_loader
 from ccl_cli.data.clips.transforms import normalize
 from ccl_cli.data.manifest import Video
 from ccl_cli.training.run.artefact import Artefact
@@ -78,10 +78,10 @@ def predict_videos(
     """
     recipe, device = artefact.recipe, accelerator.device
     student = artefact.student.to(device)
-    dataset = SlidingWindows(
+    dataset = EvaluationClips(
         videos,
         recipe.clip,
-        stride=recipe.eval.stride,
+        recipe.eval,
         chunk=batch_size,
         mixed=mixed or device.type != "cpu",  # small batches would keep a GPU waiting
         rank=rank(),

@@ -104,11 +104,11 @@ class Header(BaseModel, frozen=True, strict=True):
     states: tuple[str, ...] = STATES
 
     def differs_from_live(self, clip_frames: int) -> str:
-        """Why a live teacher may see something else in clips of so many frames; "" where it sees the same."""
+        """Why a live teacher may see something else in clips of so many consecutive frames; "" where not."""
         if self.inexact:
             return f"of {self.inexact} of {self.videos} videos a live teacher may see or hear something else"
         if self.frames > clip_frames:
-            return f"a live teacher sees frames of the clip, {clip_frames} of up to {self.frames} of a video"
+            return f"a live teacher sees frames of the clip, not all of up to {self.frames} of a video"
         return ""
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
+from ccl_cli.data.clips.samplers import Frames, Stretch
 from ccl_cli.data.clips.transforms import eval_view
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
@@ -59,8 +60,9 @@ def made_clips() -> Iterator[Clips]:
 def draw(video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames) -> Window:
     """A window as training draws it, from the video's frame ``at`` on."""
 
-    def sampler(available: int, length: int, rng: np.random.Generator) -> tuple[int, int]:
-        return min(at, available - 1), length
+    def sampler(stretch: Stretch, clip: Clip, rng: np.random.Generator) -> Frames:
+        first = stretch.first + min(at, stretch.frames - 1)
+        return range(first, first + clip.frames)
 
     return Window(
         video,

@@ -9,15 +9,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from ccl_cli import registry
 from ccl_cli.config.load import check_recipe, method_options, needs_labels, refuse_without_labels
-from ccl_cli.config.recipe import Recipe
+from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.config.spec import Spec, parse_model
+from ccl_cli.data.clips.samplers import Stretch, centre_clip
 from ccl_cli.data.manifest import Manifest, Video, check_unreadable
 from ccl_cli.data.sources import load_data
+from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.shard_reader import ShardReader
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.errors import CclError, DataError, RecipeError, Several
@@ -29,6 +32,7 @@ from ccl_cli.training.run.folder import locate_model
 from ccl_cli.utils.sentences import bundled
 
 T = TypeVar("T")
+_OPENED = 64  # videos, at most, to find one that is as long as a clip
 _log = logging.getLogger("ccl")
 
 
@@ -92,6 +96,7 @@ def build(recipe: Recipe) -> Parts:
     _check_told(teachers, videos)
     check_coverage(teachers, videos, "training videos")
     warn_if_packed_smaller(videos, recipe.clip.short_side)
+    check_span(videos, recipe.clip)
     torch.manual_seed(recipe.train.seed)
     classes = manifest.classes if any(video.label is not None for video in videos) else ()
     student = make_student(recipe.student, len(classes))
@@ -213,6 +218,40 @@ def warn_if_packed_smaller(videos: Sequence[Video], short_side: int) -> None:
             side,
             short_side,
         )
+
+
+def check_span(videos: Sequence[Video], clip: Clip) -> None:
+    """Stop when ``clip.stride`` or ``clip.fps`` makes a clip longer than every training video.
+
+    Opens at most 64 videos, spread over all that may be long enough, up to the first that is. Where there are
+    more and none of these is, it only warns.
+
+    Raises:
+        RecipeError: names the span.
+    """
+    if clip.consecutive or clip.sampling == "segments":
+        return
+    seconds = 0 if clip.fps is None else (clip.frames - 1) / clip.fps
+    candidates = [v for v in videos if v.end is None or v.end - (v.start or 0) > seconds]
+    opened = candidates[:: max(1, -(-len(candidates) // _OPENED))]
+    if any(_spans(video, clip) for video in opened):
+        return
+    span = f"{clip.span} frames" if clip.fps is None else f"{seconds:g} s"
+    sentence = f"A clip of {clip.frames} frames spans {span}, and none of %s training videos is as long."
+    hint = "Lower clip.frames or clip.stride." if clip.fps is None else "Lower clip.frames or raise clip.fps."
+    if len(opened) == len(candidates):
+        raise RecipeError(sentence % f"the {len(videos)}", hint)
+    sentence %= f"{len(opened)} of the {len(videos)}"
+    _log.warning("%s Frames of short videos repeat. %s", sentence, hint)
+
+
+def _spans(video: Video, clip: Clip) -> bool:
+    try:
+        metadata = open_video(video.path).metadata
+        stretch = Stretch(metadata, *metadata.frame_range(video.start, video.end))
+    except DataError:
+        return False
+    return len(centre_clip(stretch, clip, np.random.default_rng(0))) == clip.frames
 
 
 def check_coverage(teachers: Mapping[str, Teacher], videos: Sequence[Video], what: str = "videos") -> None:

@@ -112,7 +112,7 @@ def key_of(name: str, teacher: Teacher, manifest: Manifest, cache: Cache, clip: 
     texts = {
         "track": "track",
         "frame": f"{cache.views} frames {size}",
-        "clip": f"{cache.views} clips of {clip.frames} frames {size}",
+        "clip": f"{cache.views} clips of {clip.frames} frames{clip.spacing} {size}",
     }
     text = texts.get(getattr(teacher.preprocess, "views", None) or "")
     if text is None:
@@ -144,7 +144,7 @@ def existing(key: Key, recipe: Recipe) -> Cached | None:
 
 def is_exact(cached: Cached, clip: Clip) -> bool:
     """Whether a live teacher would see nothing else than the cache holds; says why not."""
-    reason = cached.header.differs_from_live(clip.frames)
+    reason = cached.header.differs_from_live(clip.frames if clip.consecutive else 1)
     if reason:
         _log.warning("The cache '%s' is read with cache.use=build only: %s.", cached.folder.name, reason)
     return not reason

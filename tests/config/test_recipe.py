@@ -169,6 +169,15 @@ def test_an_override_without_key_or_value_is_a_usage_error(text):
             "optim: {warmup_epochs: 300}\n",
             "The recipe: optim.warmup_epochs, 300, must be below train.epochs, 300.",
         ),
+        (
+            "clip: {stride: 2, fps: 10}\n",
+            "clip: stride and fps both set the distance between frames: leave one of them out (mine.yaml:1).",
+        ),
+        (
+            "clip: {sampling: segments, fps: 10}\n",
+            "clip: segments cover the whole video and have no stride or fps: leave these out (mine.yaml:1).",
+        ),
+        ("eval: {crops: 2}\n", "eval.crops: must be 1 or 3, got 2 (mine.yaml:1)."),
     ],
 )
 def test_each_bad_value_is_one_sentence_with_its_line(recipe_file, text, sentence):
@@ -189,7 +198,9 @@ def test_each_bad_value_is_one_sentence_with_its_line(recipe_file, text, sentenc
 def test_an_unknown_key_is_refused_with_the_one_that_was_meant(recipe_file, text, suggested):
     (problem,) = problems(recipe_file(text))
     assert "there is no such key (mine.yaml:" in problem
-    expected = f"Did you mean '{suggested}'?" if suggested else "Known here: batch_size, stride."
+    expected = (
+        f"Did you mean '{suggested}'?" if suggested else "Known here: batch_size, clips, crops, stride."
+    )
     assert problem.endswith(expected)
 
 

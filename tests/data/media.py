@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +10,11 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from ccl_cli.config.recipe import Clip, Evaluation
+from ccl_cli.data.clips.evaluation_clips import read_evaluation_clips
+from ccl_cli.data.manifest import Video
 from ccl_cli.data.video.container import SCALING  # several threads overwrite each other's edges at odd widths
+from ccl_cli.data.video.reader import DecodedClip
 
 RATE = 25
 
@@ -102,6 +107,12 @@ def looped(images: np.ndarray, first: int, count: int) -> np.ndarray:
     """Frames from ``first``, repeated from there where they do not suffice."""
     rest = images[first : first + count]
     return rest[np.arange(count) % len(rest)]
+
+
+def iter_windows(path, length, stride, *, short_side=256, start=None, end=None) -> Iterator[DecodedClip]:
+    """Sliding windows of consecutive frames."""
+    video, clip = Video("v", path, 0, "test", start, end), Clip(frames=length, short_side=short_side)
+    return read_evaluation_clips(video, clip, Evaluation(stride=stride))
 
 
 def display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:

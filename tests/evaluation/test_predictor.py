@@ -4,16 +4,20 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as tv
 
 from ccl_cli.__main__ import main
-from ccl_cli.data.clips.sliding_windows import SlidingWindows
+from ccl_cli.config.recipe import Evaluation
+from ccl_cli.data.clips.evaluation_clips import EvaluationClips
 from ccl_cli.data.clips.transforms import eval_view, normalize
-from ccl_cli.data.video.reader import iter_windows
+from ccl_cli.data.video.reader import read_frames
+from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.data.video_paths import list_videos
 from ccl_cli.deploy.predict import predict, predict_files
 from ccl_cli.errors import DataError
@@ -21,6 +25,7 @@ from ccl_cli.evaluation.model import load_student
 from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_split
 from ccl_cli.library.store import open_library
 from ccl_cli.training.compute.device import set_up
+from tests.data.media import iter_windows
 from tests.models import write_run
 
 
@@ -86,6 +91,41 @@ def test_evaluation_has_the_same_digits(run, folder):
     assert list(predictions.unreadable) == [prediction.row for prediction in by_video if prediction.fault]
 
 
+@pytest.mark.parametrize(
+    ("clip", "frames"),
+    [
+        ({"stride": 3}, [[0, 3, 6, 9], [5, 8, 11, 14], [10, 13, 16, 19]]),
+        ({"sampling": "segments"}, [[0, 5, 10, 15], [2, 7, 12, 17], [4, 9, 14, 19]]),
+    ],
+)
+def test_clips_and_crops_are_averaged(run, tmp_path, clip, frames):
+    """Of videos of 20 frames, wider than high; ``ccl predict`` and ``ccl eval`` have the same digits."""
+    model = load_student(run)
+    recipe = model.artefact.recipe
+    path = tmp_path / "wide.mp4"
+    write_clip(path, np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8), 25)
+    recipe = recipe.model_copy(
+        update={
+            "clip": recipe.clip.model_copy(update=clip),
+            "eval": Evaluation(clips=3, crops=3, batch_size=4),
+        }
+    )
+    artefact = replace(model.artefact, recipe=recipe)
+    whole = tv.resize(read_frames(path, 0, 20).frames.permute(0, 3, 1, 2), [16], antialias=True)
+    crops = [whole[..., at : at + 16] for at in (0, 4, 8)]
+    views = torch.stack([crop[numbers].transpose(0, 1) for numbers in frames for crop in crops])
+    with torch.inference_mode():
+        output = artefact.student(normalize(views, recipe.clip.mean, recipe.clip.std))
+    raw = list_videos([path])
+    (prediction,) = predict_files(replace(model, artefact=artefact), raw.videos, title="t", workers=0)
+    assert prediction.windows == 9
+    torch.testing.assert_close(prediction.scores, output.logits.softmax(1).mean(0))
+    torch.testing.assert_close(prediction.feature, output.feature.mean(0))
+    evaluated = predict_split(artefact, raw.videos, set_up("fp32"), batch_size=4, workers=0)
+    assert torch.equal(evaluated.scores[0], prediction.scores)
+    assert torch.equal(evaluated.features[0], prediction.feature)
+
+
 def test_a_video_comes_as_soon_as_it_has_ended(run, folder):
     """Of twenty videos the first is there when four windows have been looked at, not at the end."""
     model, raw = load_student(run), list_videos([folder])
@@ -103,7 +143,7 @@ def test_a_video_comes_as_soon_as_it_has_ended(run, folder):
 
 def test_chunks_say_which_videos_end_and_why(run, folder):
     recipe, raw = load_student(run).artefact.recipe, list_videos([folder])
-    chunks = list(SlidingWindows(raw.videos, recipe.clip, stride=recipe.eval.stride, chunk=7))
+    chunks = list(EvaluationClips(raw.videos, recipe.clip, recipe.eval, chunk=7))
     assert [row for chunk in chunks for row in chunk.finished] == list(range(20))
     assert {row for chunk in chunks for row in chunk.unreadable} == {0, 8}
     assert all(row in chunk.finished for chunk in chunks for row in chunk.unreadable)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from ccl_cli.config.recipe import Clip
+from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.checks.check import check
 from ccl_cli.data.checks.findings import Effort
 from ccl_cli.data.checks.inspect import Subject, decode, inspect
 from ccl_cli.data.clips.dataset import TrainingClips, TrainingSample
 from ccl_cli.data.clips.epoch_sampler import Draw
-from ccl_cli.data.clips.sliding_windows import SlidingWindows
+from ccl_cli.data.clips.evaluation_clips import EvaluationClips
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.video_writer import write_clip
@@ -88,7 +88,7 @@ def read(path: Path) -> bool:
             fault = fault or error.message
     video = Video("a", path, 0, "train")
     sample = trained_on(video, {"audio:a": SoundTeacher()})
-    chunks = list(SlidingWindows([video], CLIP, stride=8, chunk=4))
+    chunks = list(EvaluationClips([video], CLIP, Evaluation(stride=8), chunk=4))
     unreadable = {row: reason for chunk in chunks for row, reason in chunk.unreadable.items()}
     assert [row for chunk in chunks for row in chunk.finished] == [0], "counted other than once"
     assert bool(unreadable) == (not sum(len(chunk.windows) for chunk in chunks))
@@ -213,7 +213,7 @@ def test_all_readers_call_the_same_files_unreadable(whole, tmp_path, caplog, see
     report = check(Manifest("mixed", ("a", "b"), tuple(videos)), Effort(2, 300.0), frames=1)
     corrupt = {int(each.id) for each in report.problems if each.problem == "corrupt"}
     assert report.splits["train"]["videos"] == 40
-    chunks = list(SlidingWindows(videos, CLIP, stride=8, chunk=8))
+    chunks = list(EvaluationClips(videos, CLIP, Evaluation(stride=8), chunk=8))
     assert Counter(row for chunk in chunks for row in chunk.finished) == Counter(range(40))
     unreadable = {row for chunk in chunks for row in chunk.unreadable}
     untrainable = {row for row, video in enumerate(videos) if isinstance(trained_on(video, {}), DataError)}

@@ -16,16 +16,16 @@ from distilling import build as build_relational
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ccl_cli.config.recipe import Clip
+from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.data.clips.dataset import TrainingClips
 from ccl_cli.data.clips.epoch_sampler import Draw
-from ccl_cli.data.clips.sliding_windows import SlidingWindows
+from ccl_cli.data.clips.evaluation_clips import EvaluationClips
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
 from ccl_cli.data.sources import csv as csv_source
 from ccl_cli.data.video.metadata import VideoMetadata
-from ccl_cli.data.video.reader import iter_windows, open_video
+from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.storage import Member, Packed
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError
@@ -35,6 +35,7 @@ from ccl_cli.methods.cmc import CMC
 from ccl_cli.methods.crd import CRD
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from tests.data.media import iter_windows
 
 CONTRASTIVE = {
     "ccl": (CCL, {}),
@@ -222,7 +223,9 @@ def test_each_video_is_finished_once_whatever_the_processes(numbered, length, st
     videos = [Video(str(count), path, 0, "test") for count, path in numbered.items()]
     clip, windows, finished = Clip(frames=length, size=16), Counter(), []
     for rank in range(processes):
-        for part in SlidingWindows(videos, clip, stride=stride, chunk=chunk, rank=rank, processes=processes):
+        for part in EvaluationClips(
+            videos, clip, Evaluation(stride=stride), chunk=chunk, rank=rank, processes=processes
+        ):
             assert len(part.windows) == len(part.rows) <= chunk
             windows.update(part.rows.tolist())
             finished += part.finished

@@ -204,7 +204,8 @@ def test_a_teacher_of_clips_is_shown_clips_spread_over_the_video(clips_folder):
     assert (cached.header.inexact, cached.header.frames) == (12, 0)
     assert used(train(experiment)) == {SIGHT: "4 clips of 8 frames at 256 px"}
     assert used(train(recipe(clips_folder, teachers=SIGHT))) == {SIGHT: None}
-    for change in ({"clip": {"frames": 9}}, {"clip": {"short_side": 24}}, {"cache": {"views": 5}}):
+    clips = ({"frames": 9}, {"short_side": 24}, {"stride": 2}, {"fps": 9}, {"sampling": "segments"})
+    for change in (*({"clip": clip} for clip in clips), {"cache": {"views": 5}}):
         other = recipe(clips_folder, teachers=SIGHT, **change)
         assert key_of(SIGHT, teachers[SIGHT], manifest, other.cache, other.clip) != cached.header.key
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -330,6 +331,29 @@ def test_teachers_and_methods_must_fit_each_other(clips_folder, tmp_path, caplog
     np.savez(strange, names=["nobody"], embedding=np.ones((1, 4), np.float32))
     with pytest.raises(DataError, match="no embedding for any of the 12"):
         train(recipe(clips_folder, teachers=[f"audio:precomputed@{strange}"]))
+
+
+@pytest.mark.parametrize(
+    ("clip", "sentence"),
+    [
+        ({"stride": 3}, "A clip of 8 frames spans 22 frames, and none of the 12 training videos is as long."),
+        ({"fps": 8}, "A clip of 8 frames spans 0.875 s, and none of the 12 training videos is as long."),
+    ],
+)
+def test_a_clip_longer_than_every_video_is_refused(clips_folder, clip, sentence):
+    with pytest.raises(RecipeError) as caught:
+        train(recipe(clips_folder, clip=clip))
+    assert caught.value.message == sentence
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("clip", [{"stride": 2}, {"fps": 10}, {"sampling": "segments"}])
+def test_the_model_carries_its_clips(clips_folder, clip):
+    run = train(recipe(clips_folder, clip=clip, eval={"clips": 2, "crops": 3}, train={"max_steps": 1}))
+    carried = load_model(run / "model.safetensors").recipe
+    assert carried.clip.model_dump().items() >= clip.items()
+    assert (carried.eval.clips, carried.eval.crops) == (2, 3)
+    assert evaluate(run, tasks=["recognition"])["counts"]["test"]["read"] == 6
 
 
 def test_two_teachers_of_one_modality_and_one_of_a_new_one(clips_folder):

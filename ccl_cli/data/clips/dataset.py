@@ -16,12 +16,14 @@ from ccl_cli.data.clips.batch import Batch, TeacherInput
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.clips.preprocess import Preprocess, collate_inputs, run_preprocess
-from ccl_cli.data.clips.samplers import clip_places, random_clip, single_frame, spread_clip
+from ccl_cli.data.clips.samplers import random_clip, single_frame, spread_clip
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
 from ccl_cli.errors import DataError
 
 UNREADABLE = "unreadable"
+# Of a clip that is a single frame, whatever the student's clips are.
+_ONE_FRAME = {"frames": 1, "sampling": "dense", "stride": 1, "fps": None}
 
 
 @dataclass
@@ -230,14 +232,14 @@ class TeacherClips(Dataset[_TeacherSample]):
     def _add(self, sample: _TeacherSample, name: str, centre: Window) -> None:
         preprocess, views = self.preprocess[name], self.views
         kind = getattr(preprocess, "views", None)
-        windows, frames, places = [centre], 0, 1
+        windows, frames, places = [centre], 0, 1.0
         if views and kind in ("frame", "clip"):
             single = kind == "frame"
-            clip = self.clip.model_copy(update={"frames": 1}) if single else self.clip
+            clip = self.clip.model_copy(update=_ONE_FRAME) if single else self.clip
             spread = single_frame if single else spread_clip
             windows = [Window(centre.video, clip, spread(view, views)) for view in range(views)]
             frames = windows[0].available if single else 0
-            places = clip_places(windows[0].available, clip.frames)
+            places = windows[0].places
         inputs = []
         for window in windows:
             window.states = {}

@@ -67,9 +67,22 @@ def eval_view(frames: Tensor, clip: Clip) -> Tensor:
         frames: [T, H, W, 3] uint8.
         returns: [3, T, S, S] uint8.
     """
-    resized = tv.resize(frames.permute(0, 3, 1, 2), [clip.size], antialias=True)
-    view: Tensor = tv.center_crop(resized, [clip.size, clip.size])
-    return view.transpose(0, 1).contiguous()
+    return eval_views(frames, clip, crops=1)[0]
+
+
+def eval_views(frames: Tensor, clip: Clip, *, crops: int) -> list[Tensor]:
+    """Resize the short side to S and crop the centre; of 3 crops, also both ends of the longer side.
+
+    Shapes:
+        frames: [T, H, W, 3] uint8.
+        returns: each [3, T, S, S] uint8.
+    """
+    size = clip.size
+    resized = tv.resize(frames.permute(0, 3, 1, 2), [size], antialias=True)
+    views = [tv.center_crop(resized, [size, size])]
+    if crops == 3:
+        views = [resized[..., :size, :size], *views, resized[..., -size:, -size:]]
+    return [view.transpose(0, 1).contiguous() for view in views]
 
 
 def normalize(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.samplers import ClipSampler, centre_clip
+from ccl_cli.data.clips.samplers import ClipSampler, Frames, Stretch, centre_clip, clip_places
 from ccl_cli.data.clips.transforms import eval_view, train_view
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.metadata import VideoMetadata
-from ccl_cli.data.video.reader import DecodedClip, open_video, read_frames
+from ccl_cli.data.video.reader import DecodedClip, open_video, read_clip
 from ccl_cli.data.video.sound import read_audio
 
 
@@ -26,7 +26,7 @@ class Window:
 
     Args:
         video: The manifest's row: id, path, label, start and end.
-        clip: Length of the clip, size of its frames, and the student's view.
+        clip: Length of the clip, distance and size of its frames, and the student's view.
         sampler: Which frames of the video.
         rng: Random numbers of this draw; they depend on (seed, epoch, row), never on the worker.
         batch_rng: Random numbers that are the same for every sample of one step, on all processes.
@@ -56,8 +56,7 @@ class Window:
     @cached_property
     def frames(self) -> Tensor:
         """[T, H, W, 3] uint8 RGB, upright, as decoded (short side bounded, not cropped); short ones loop."""
-        frames, length = self._decoded.frames, self.clip.frames
-        return frames if len(frames) == length else frames[torch.arange(length) % len(frames)]
+        return self._decoded.frames
 
     @cached_property
     def student_view(self) -> Tensor:
@@ -70,18 +69,23 @@ class Window:
     @cached_property
     def start(self) -> float:
         """Presentation time of the first frame, in seconds from the start of the file."""
-        return self._metadata.time(self._range[0])
+        return self._metadata.time(self._numbers[0])
 
     @cached_property
     def end(self) -> float:
         """Presentation time of the end of the last frame, in seconds."""
         # Training decodes the frames anyway, and those of a damaged video may end before its metadata do.
-        return self._decoded.end if self.training else self._metadata.time(sum(self._range))
+        return self._decoded.end if self.training else self._metadata.time(self._numbers[-1] + 1)
 
     @property
     def available(self) -> int:
         """Frames of the video's stretch."""
-        return self._metadata.frame_range(self.video.start, self.video.end)[1]
+        return self._stretch.frames
+
+    @property
+    def places(self) -> float:
+        """At how many frames a clip may begin; infinite for segments, which spread clips never cover."""
+        return math.inf if self.clip.sampling == "segments" else clip_places(self._stretch, self.clip)
 
     def audio(self, rate: int, seconds: float) -> Tensor | None:
         """Mono sound around the window's centre.
@@ -113,12 +117,14 @@ class Window:
 
     @cached_property
     def _decoded(self) -> DecodedClip:
+        clip = self.clip
         with blaming_video(self.video.path):
-            return read_frames(self.video.path, *self._range, short_side=self.clip.short_side)
+            return read_clip(self.video.path, self._numbers, clip.frames, short_side=clip.short_side)
 
     @cached_property
-    def _range(self) -> tuple[int, int]:
-        """First frame and number of frames."""
-        first, available = self._metadata.frame_range(self.video.start, self.video.end)
-        offset, count = self.sampler(available, self.clip.frames, self.rng)
-        return first + offset, count
+    def _stretch(self) -> Stretch:
+        return Stretch(self._metadata, *self._metadata.frame_range(self.video.start, self.video.end))
+
+    @cached_property
+    def _numbers(self) -> Frames:
+        return self.sampler(self._stretch, self.clip, self.rng)

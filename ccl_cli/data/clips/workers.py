@@ -15,7 +15,7 @@ from ccl_cli.utils.processes import end_with_parent
 from ccl_cli.utils.signals import held_signals
 
 # What every process that decodes needs.
-PRELOAD = ("ccl_cli.data.clips.dataset", "ccl_cli.data.clips.sliding_windows")
+PRELOAD = ("ccl_cli.data.clips.dataset", "ccl_cli.data.clips.evaluation_clips")
 
 
 class _Process(ForkServerProcess):

@@ -90,10 +90,9 @@ def encode(source: Source, settings: Settings) -> Encoded:
     reader = open_video(source.path)
     info = reader.metadata
     first, count = info.frame_range(source.start, source.end)
-    selected = _selected(info, first, count, settings.fps)
-    frames = reader.frames(first, count, short_side=settings.short_side)
-    images = (image for (_, image), is_selected in zip(frames, selected, strict=False) if is_selected)
-    pts = info.pts[first : first + count][selected]
+    numbers = first + np.flatnonzero(_selected(info, first, count, settings.fps))
+    images = reader.frames(numbers.tolist(), short_side=settings.short_side)
+    pts = info.pts[numbers]
     end = info.end_pts if first + count == info.frames else int(info.pts[first + count])
     write = _jpegs if settings.format == "jpeg" else _mp4
     suffix, picture, data = write(replace(info, end_pts=end), pts, images, settings.quality)

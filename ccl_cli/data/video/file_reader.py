@@ -6,10 +6,10 @@ exactly those frames: by a seek where the file's timestamps prove right, else by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from itertools import dropwhile, islice
+from itertools import dropwhile, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from ccl_cli.data.video.audio_decoder import decode_audio
 from ccl_cli.data.video.container import SCALING, best_stream, decoded, open_container, packets_of
 from ccl_cli.data.video.file_metadata import read_metadata
-from ccl_cli.data.video.metadata import Frame, VideoMetadata
+from ccl_cli.data.video.metadata import VideoMetadata
 from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 # Decoders that heed a change of skip_frame between packets; AV1's keeps the first value.
 _SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}
+# Frames up to a key frame that are decoded sooner than it is sought. Of 8 segments of a UCF101 clip, with a
+# key frame every 12 frames, that takes a third of the time.
+_SEEK = 16
 
 Opener = Callable[[], AbstractContextManager["InputContainer"]]
 
@@ -41,12 +44,9 @@ class FileReader:
         self.path = path
         self.metadata = read_metadata(path)
 
-    def frames(self, first: int, count: int, *, short_side: int, seek: bool = True) -> Iterator[Frame]:
+    def frames(self, numbers: Sequence[int], *, short_side: int) -> Iterator[NDArray[np.uint8]]:
         """Frames by decoding; a DataError where the file cannot be opened."""
-        frames = decode_frames(
-            partial(open_container, self.path), self.metadata, first, ToImage(short_side), seek
-        )
-        return islice(frames, count)
+        return decode_frames(partial(open_container, self.path), self.metadata, numbers, ToImage(short_side))
 
     def audio(self, start: float, stop: float) -> tuple[NDArray[np.float32], int]:
         """Samples by decoding; a DataError where the track cannot be decoded."""
@@ -56,54 +56,73 @@ class FileReader:
 
 
 def decode_frames(
-    open_file: Opener, metadata: VideoMetadata, first: int, to_image: ToImage, seek: bool
-) -> Iterator[Frame]:
-    """All frames from ``first`` on.
+    open_file: Opener, metadata: VideoMetadata, numbers: Sequence[int], to_image: ToImage
+) -> Iterator[NDArray[np.uint8]]:
+    """Decode some frames; from the first one that seeking does not find, decode the file from its start.
 
     Args:
         open_file: Opens the container, at its start.
         metadata: Of the video.
-        first: Index of the first frame.
+        numbers: Of the frames, ascending.
         to_image: Turns decoded frames into pictures.
-        seek: Whether to seek to the first frame where that can be checked.
     """
-    key = int(np.searchsorted(metadata.keys[:, 0], metadata.pts[first], side="right")) - 1
-    if seek and metadata.seekable and key >= 0:
+    done = 0
+    if metadata.seekable:
         with open_file() as container:
-            frames = _sought(container, metadata, first, *metadata.keys[key].tolist())
-            head = next(frames, None)
-            if head is not None and head.pts == metadata.pts[first]:
-                yield head.pts, to_image(head)
-                yield from ((frame.pts, to_image(frame)) for frame in frames)
-                return
-    with open_file() as container:
-        video = best_stream(container, "video")
-        for frame in islice(decoded(video, packets_of(container, video)), first, None):
-            yield frame.pts, to_image(frame)
+            for number, frame in zip(numbers, _sought(container, metadata, numbers), strict=False):
+                if frame.pts != metadata.pts[number]:
+                    break
+                yield to_image(frame)
+                done += 1
+    if rest := set(numbers[done:]):
+        with open_file() as container:
+            video = best_stream(container, "video")
+            frames = decoded(video, packets_of(container, video))
+            for number, frame in enumerate(islice(frames, max(rest) + 1)):
+                if number in rest:
+                    yield to_image(frame)
 
 
-def _sought(
-    container: InputContainer, metadata: VideoMetadata, first: int, key_pts: int, key_dts: int
-) -> Iterator[Any]:
-    """Frames from ``first`` on, decoded from one key frame; nothing if that frame is not found."""
+def _sought(container: InputContainer, metadata: VideoMetadata, numbers: Sequence[int]) -> Iterator[Any]:
+    """The frames by their timestamps, decoded from key frames; no more where one of these is not found."""
     video = best_stream(container, "video")
-    with suppress(av.FFmpegError):  # an AVI without its index cannot seek
-        container.seek(key_dts, stream=video)
-    packets = dropwhile(lambda packet: packet.pts != key_pts, packets_of(container, video))
-    for frame in decoded(video, _skipping(video, packets, metadata.pts[first])):
-        if frame.pts == key_pts and not frame.key_frame:
+    for key, part in _parts(metadata, numbers):
+        if key < 0:
             return
-        if frame.pts is not None and frame.pts >= metadata.pts[first]:
-            yield frame
+        key_pts, key_dts = metadata.keys[key].tolist()
+        with suppress(av.FFmpegError):  # an AVI without its index cannot seek
+            container.seek(key_dts, stream=video)
+        packets = dropwhile(lambda packet, pts=key_pts: packet.pts != pts, packets_of(container, video))
+        rest = iter(part)
+        wanted = next(rest)
+        for frame in decoded(video, _skipping(video, packets, set(part))):
+            if frame.pts == key_pts and not frame.key_frame:
+                return
+            if frame.pts is not None and frame.pts >= wanted:
+                yield frame
+                if (following := next(rest, None)) is None:
+                    break
+                wanted = following
 
 
-def _skipping(video: Any, packets: Iterator[Any], until: int) -> Iterator[Any]:
-    """Tell the decoder to leave out frames before ``until`` that no other frame refers to."""
+def _parts(metadata: VideoMetadata, numbers: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """What is decoded in one go: the key frame to begin with, -1 if there is none, and timestamps."""
+    places = np.asarray(numbers)
+    pts = metadata.pts[places]
+    keys = np.searchsorted(metadata.keys[:, 0], pts, side="right") - 1
+    saved = np.searchsorted(metadata.pts, metadata.keys[keys[1:], 0]) - places[:-1]
+    cuts = [0, *(np.flatnonzero(saved > _SEEK) + 1).tolist(), len(numbers)]
+    for begin, end in pairwise(cuts):
+        yield int(keys[begin]), pts[begin:end].tolist()
+
+
+def _skipping(video: Any, packets: Iterator[Any], wanted: Collection[int]) -> Iterator[Any]:
+    """Tell the decoder to leave out frames that are not wanted and that no other frame refers to."""
     codec = video.codec_context
     able = codec.name in _SKIPPING
     for packet in packets:
         if able:
-            codec.skip_frame = "NONREF" if packet.pts < until else "DEFAULT"
+            codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
         yield packet
 
 

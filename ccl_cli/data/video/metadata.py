@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from ccl_cli.data.video.storage import Location
 
 
-# Presentation timestamp and upright picture [H, W, 3] uint8 RGB of a decoded frame.
-Frame = tuple[int | None, "NDArray[np.uint8]"]
-
-
 @dataclass(frozen=True, slots=True)
 class AudioTrack:
     """Where a file's sound lies.
@@ -81,6 +77,11 @@ class VideoMetadata:
         # Division of integers rounds as a Fraction would, in a tenth of the time.
         return pts * self.time_base.numerator / self.time_base.denominator - self.origin
 
+    def times(self, first: int, count: int) -> NDArray[np.float64]:
+        """[count] presentation times of frames from ``first`` on, in seconds."""
+        seconds: NDArray[np.float64] = self.pts[first : first + count] * float(self.time_base) - self.origin
+        return seconds
+
     def require_picture(self) -> None:
         """Raise a DataError where there is no frame."""
         if not self.width:
@@ -95,7 +96,7 @@ class VideoMetadata:
             DataError: there is no picture, or the stretch lies outside the video.
         """
         self.require_picture()
-        times = self.pts * float(self.time_base) - self.origin
+        times = self.times(0, self.frames)
         tolerance = 1e-4  # a time written with four decimals still names its frame
         start_at = times[0] if start is None else start + tolerance
         end_at = np.inf if end is None else end - tolerance

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import stat
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.file_reader import FileReader
-from ccl_cli.data.video.metadata import Frame, VideoMetadata
+from ccl_cli.data.video.metadata import VideoMetadata
 from ccl_cli.data.video.shard_reader import ShardReader
 from ccl_cli.data.video.storage import Location, Packed
 from ccl_cli.errors import DataError
@@ -42,14 +42,12 @@ class VideoReader(Protocol):
 
     def __hash__(self) -> int: ...  # a reader is a key of caches
 
-    def frames(self, first: int, count: int, *, short_side: int, seek: bool = True) -> Iterator[Frame]:
-        """Timestamps and pictures of at most ``count`` frames, in order of presentation.
+    def frames(self, numbers: Sequence[int], *, short_side: int) -> Iterator[NDArray[np.uint8]]:
+        """Some frames [H, W, 3] uint8 RGB, upright, as far as the video can be decoded.
 
         Args:
-            first: Index of the first frame.
-            count: Number of frames.
+            numbers: Of the frames, in order of presentation, each once; below ``metadata.frames``.
             short_side: Larger frames are scaled down to this short side, pixels.
-            seek: Whether to seek to the first frame where that can be checked.
 
         Raises:
             DataError: the video cannot be opened, or a packed frame is damaged.
@@ -66,12 +64,12 @@ class VideoReader(Protocol):
 
 
 class DecodedClip(NamedTuple):
-    """Consecutive frames.
+    """Frames of a video, in order of presentation.
 
     Attributes:
         frames: [T, H, W, 3] uint8 RGB, upright.
         start: Presentation time of the first frame, seconds on the file's clock.
-        end: End of the last frame that is not a repetition, seconds.
+        end: End of the last frame, whatever is repeated after it, seconds.
     """
 
     frames: Tensor
@@ -98,94 +96,123 @@ def open_video(location: Location) -> VideoReader:
 
 
 def read_frames(location: Location, first: int, count: int, *, short_side: int = 256) -> DecodedClip:
-    """Read frames ``first`` to ``first + count``; where the video ends earlier they repeat from the first.
+    """Read consecutive frames; where the video ends earlier they repeat from the first.
+
+    Args:
+        location: The video.
+        first: Number of the first frame, in presentation order.
+        count: Number of frames T.
+        short_side: As in :func:`read_clip`.
+
+    Raises:
+        DataError: as :func:`read_clip`.
+    """
+    return read_clip(location, range(first, first + count), count, short_side=short_side)
+
+
+def read_clip(
+    location: Location, numbers: Sequence[int], length: int, *, short_side: int = 256
+) -> DecodedClip:
+    """Read some frames; those that are there, and can be decoded, repeat from the first up to ``length``.
 
     Videos of at most 128 KiB of pixels stay decoded, the latest 256 in each process: at most 34 MB.
 
     Args:
         location: The video.
-        first: Index of the first frame, in presentation order.
-        count: Number of frames T.
+        numbers: Of the frames in presentation order, ascending; one may be named several times.
+        length: Number of frames T.
         short_side: Larger frames are scaled down to this short side, pixels.
 
     Raises:
         DataError: unreadable, no such frame, or no frame of the clip can be decoded.
     """
     reader = open_video(location)
-    metadata = reader.metadata
+    metadata, first = reader.metadata, numbers[0]
     metadata.require_picture()
-    wanted = metadata.pts[first : first + count].tolist()
+    wanted = [number for number in dict.fromkeys(numbers) if number < metadata.frames]
     if first < 0 or not wanted:
         raise DataError(f"'{location}' has {metadata.frames} frames, so there is no frame {first}.")
-    frames = list(_frames(reader, first, len(wanted), short_side))
-    if metadata.seekable and [pts for pts, _ in frames] != wanted:
-        frames = list(reader.frames(first, len(wanted), short_side=short_side, seek=False))
-    if not frames:
+    images = dict(zip(wanted, _images(reader, wanted, short_side), strict=False))
+    if not images:
         raise DataError(f"No frame of '{location}' from {metadata.time(first):.2f} s on can be decoded.")
-    return _clip(metadata, [image for _, image in frames], first, count)
+    return _clip(metadata, numbers, images, length)
 
 
-def iter_windows(
+def iter_clips(
     location: Location,
+    plan: Callable[[int], Sequence[Sequence[int]]],
+    first: int,
+    available: int,
     length: int,
-    stride: int,
     *,
     short_side: int = 256,
-    start: float | None = None,
-    end: float | None = None,
 ) -> Iterator[DecodedClip]:
-    """Slide windows over a video in one pass, holding one window in memory.
+    """Read clips of a stretch of a video in one pass, holding the frames of few clips in memory.
 
-    Windows start every ``stride`` frames until all frames are covered. The last one slides back so that it
-    ends with the video; only a video that is shorter than a window repeats its frames.
+    A damaged video may end earlier than its metadata say. The clips that are still to come then are those of
+    a stretch that ends there.
 
     Args:
         location: The video.
-        length: Frames per window.
-        stride: Frames between starts.
-        short_side: As in :func:`read_frames`.
-        start: Seconds where to begin; None: the file's start.
-        end: Seconds where to stop; None: the file's end.
+        plan: From the number of frames of the stretch to its clips, each the frame numbers that
+            :func:`read_clip` takes, in the order of their first and of their last frames.
+        first: Number of the stretch's first frame.
+        available: Frames of the stretch.
+        length: Frames of a clip T.
+        short_side: As in :func:`read_clip`.
 
     Raises:
         DataError: unreadable, or no frame can be decoded.
     """
     reader = open_video(location)
-    metadata = reader.metadata
-    first, available = metadata.frame_range(start, end)
-    images: deque[NDArray[np.uint8]] = deque(maxlen=length)
-    begin = covered = count = 0  # frames counted from ``first``; the next window begins at ``begin``
-    for count, (_, image) in enumerate(_frames(reader, first, available, short_side), 1):
-        images.append(image)
-        if count == begin + length:
-            yield _clip(metadata, images, first + begin, length)
-            begin, covered = begin + stride, count
-    if not count:
+    images: dict[int, NDArray[np.uint8]] = {}
+    clips, done = plan(available), 0
+    wanted = sorted(set(chain.from_iterable(clips)))
+    for number, image in zip(wanted, _images(reader, wanted, short_side), strict=False):
+        images[number] = image
+        while done < len(clips) and clips[done][-1] == number:
+            yield _clip(reader.metadata, clips[done], images, length)
+            done += 1
+            _forget(images, clips[done][0] if done < len(clips) else number, length)
+    if not images:
         raise DataError(f"No frame of '{location}' can be decoded.")
-    if count > max(begin, covered):
-        yield _clip(metadata, images, first + max(count - length, 0), length)
+    if done < len(clips):
+        for numbers in plan(max(images) + 1 - first)[done:]:
+            if all(number in images for number in numbers):
+                yield _clip(reader.metadata, numbers, images, length)
+            else:
+                yield read_clip(location, numbers, length, short_side=short_side)
 
 
-def _frames(reader: VideoReader, first: int, count: int, short_side: int) -> Iterable[Frame]:
+def _images(reader: VideoReader, numbers: Sequence[int], short_side: int) -> Iterable[NDArray[np.uint8]]:
     metadata = reader.metadata
     if metadata.frames * metadata.height * metadata.width * 3 <= _SMALL:
-        return _small_video(reader, short_side)[first : first + count]
-    return reader.frames(first, count, short_side=short_side)
+        images = _small_video(reader, short_side)
+        return (images[number] for number in numbers if number < len(images))
+    return reader.frames(numbers, short_side=short_side)
 
 
 @lru_cache(maxsize=_SMALL_VIDEOS)
-def _small_video(reader: VideoReader, short_side: int) -> list[Frame]:
-    return list(reader.frames(0, reader.metadata.frames, short_side=short_side))
+def _small_video(reader: VideoReader, short_side: int) -> list[NDArray[np.uint8]]:
+    return list(reader.frames(range(reader.metadata.frames), short_side=short_side))
 
 
 def _clip(
-    metadata: VideoMetadata, images: Iterable[NDArray[np.uint8]], first: int, count: int
+    metadata: VideoMetadata, numbers: Sequence[int], images: Mapping[int, NDArray[np.uint8]], length: int
 ) -> DecodedClip:
-    images = list(images)
-    frames = torch.from_numpy(np.stack(images))
-    if len(images) < count:
-        frames = frames[torch.arange(count) % len(images)]
-    return DecodedClip(frames, metadata.time(first), metadata.time(first + len(images)))
+    """The frames that could be decoded, and these again up to the length of a clip."""
+    decoded = [number for number in numbers if number in images]
+    frames = torch.from_numpy(np.stack([images[number] for number in decoded]))
+    if len(decoded) < length:
+        frames = frames[torch.arange(length) % len(decoded)]
+    return DecodedClip(frames, metadata.time(numbers[0]), metadata.time(decoded[-1] + 1))
+
+
+def _forget(images: dict[int, NDArray[np.uint8]], before: int, least: int) -> None:
+    """Drop frames that no further clip has; the last ones stay, for a video that ends too early."""
+    past = [number for number in images if number < before]
+    for number in past[: len(images) - least]:
+        del images[number]
 
 
 class _ReaderCache:

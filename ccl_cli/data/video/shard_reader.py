@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from fractions import Fraction
-from itertools import islice
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import av
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ccl_cli.data.video.container import MAX_SIDE, open_container
 from ccl_cli.data.video.file_reader import ToImage, decode_frames
-from ccl_cli.data.video.metadata import AudioTrack, Frame, VideoMetadata
+from ccl_cli.data.video.metadata import AudioTrack, VideoMetadata
 from ccl_cli.data.video.storage import JPEGS, MP4, RECORD, SOUND, Packed
 from ccl_cli.errors import DataError
 from ccl_cli.utils import json_text
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 RECORD_FORMAT = "ccl-packed-1"
 WAV_HEADER = 44  # bytes before the first sample
-_BLOCK = 64  # JPEGs that are read at once
+_BLOCK = 64  # JPEGs that are decoded at once
+_GAP = 2**16  # bytes between two JPEGs that are read sooner than the second one is asked for by itself
 _BUFFER = 2**20  # bytes of an mp4 that are read at once: most are smaller
 
 
@@ -103,21 +104,19 @@ class ShardReader:
             ) from error
         self.scaled_to = record.short_side
 
-    def frames(self, first: int, count: int, *, short_side: int, seek: bool = True) -> Iterator[Frame]:
+    def frames(self, numbers: Sequence[int], *, short_side: int) -> Iterator[NDArray[np.uint8]]:
         """Frames as large as they were packed, or scaled down further; a DataError where one is damaged."""
         if self._offsets is None:
-            to_image = ToImage(MAX_SIDE)
-            decoded = decode_frames(self._open_mp4, self.metadata, first, to_image, seek)
-            frames: Iterator[Frame] = islice(decoded, count)
+            frames = decode_frames(self._open_mp4, self.metadata, numbers, ToImage(MAX_SIDE))
         else:
-            frames = self._jpegs(self._offsets, first, count)
+            frames = self._jpegs(self._offsets, numbers)
         height, width = self.metadata.height, self.metadata.width
         scale = ToImage(short_side)
-        for pts, image in frames:
+        for image in frames:
             image = image[:height, :width]  # H.264 has even sides only: an odd one was padded
             if min(height, width) > short_side:
                 image = scale(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24"))
-            yield pts, image
+            yield image
 
     def audio(self, start: float, stop: float) -> tuple[NDArray[np.float32], int]:
         """Samples by their place; a DataError where the video was packed without its sound."""
@@ -136,25 +135,22 @@ class ShardReader:
             mono[: end - begin] = np.frombuffer(data, "<i2") / np.float32(2**15)
         return mono, track.rate
 
-    def _jpegs(self, offsets: NDArray[np.int64], first: int, count: int) -> Iterator[Frame]:
+    def _jpegs(self, offsets: NDArray[np.int64], numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         import torch
         from torchvision.io import ImageReadMode, decode_jpeg
 
-        pts, last = self.metadata.pts, min(first + count, self.metadata.frames)
-        for begin in range(first, last, _BLOCK):
-            end = min(begin + _BLOCK, last)
-            block = bytearray(self.location.read(JPEGS, *offsets[[begin, end]].tolist()))
-            sizes = np.diff(offsets[begin : end + 1]).tolist()
+        for block in _blocks(offsets, np.asarray(numbers)):
+            first, last = int(block[0]), int(block[-1])
+            data = bytearray(self.location.read(JPEGS, *offsets[[first, last + 1]].tolist()))
+            sizes = np.diff(offsets[first : last + 2]).tolist()
             try:
                 # All in one call: what stands around the decoding would take a tenth of the time.
-                parts = list(torch.frombuffer(block, dtype=torch.uint8).split_with_sizes(sizes))
-                images = decode_jpeg(parts, ImageReadMode.RGB)
+                parts = torch.frombuffer(data, dtype=torch.uint8).split_with_sizes(sizes)
+                images = decode_jpeg([parts[number - first] for number in block.tolist()], ImageReadMode.RGB)
             except RuntimeError as error:
-                raise DataError(
-                    f"A frame of '{self.location}' from {begin} to {end - 1} is damaged."
-                ) from error
-            for stamp, image in zip(pts[begin:end].tolist(), images, strict=True):
-                yield stamp, image.permute(1, 2, 0).numpy()
+                raise DataError(f"A frame of '{self.location}' from {first} to {last} is damaged.") from error
+            for image in images:
+                yield image.permute(1, 2, 0).numpy()
 
     def _open_mp4(self) -> AbstractContextManager[InputContainer]:
         member = self.location.member(MP4)
@@ -188,6 +184,15 @@ def _metadata(location: Packed, record: Record) -> tuple[VideoMetadata, NDArray[
     )
     offsets = None if picture.sizes is None else np.cumsum([0, *picture.sizes], dtype=np.int64)
     return metadata, offsets
+
+
+def _blocks(offsets: NDArray[np.int64], numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Frames that are read at once: without long gaps between them."""
+    gaps = offsets[numbers[1:]] - offsets[numbers[:-1] + 1]
+    cuts = [0, *(np.flatnonzero(gaps > _GAP) + 1).tolist(), len(numbers)]
+    for begin, end in pairwise(cuts):
+        for at in range(begin, end, _BLOCK):
+            yield numbers[at : min(at + _BLOCK, end)]
 
 
 class _MemberFile(io.RawIOBase):

@@ -8,10 +8,10 @@ import os
 import pytest
 import torch
 
-from ccl_cli.config.recipe import Clip
+from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.dataset import TeacherClips, TrainingClips, clip_loader
 from ccl_cli.data.clips.epoch_sampler import Draw
-from ccl_cli.data.clips.sliding_windows import SlidingWindows, window_loader
+from ccl_cli.data.clips.evaluation_clips import EvaluationClips, window_loader
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
@@ -41,7 +41,7 @@ def cache(source, folder):
 
 def evaluate(source, folder):
     videos = load_data(source).split("train")
-    chunks = window_loader(SlidingWindows(videos, CLIP, stride=8, chunk=9), workers=0, pin_memory=False)
+    chunks = window_loader(EvaluationClips(videos, CLIP, Evaluation(), chunk=9), workers=0, pin_memory=False)
     return {videos[row].id: reason for chunk in chunks for row, reason in chunk.unreadable.items()}
 
 
@@ -92,13 +92,13 @@ def test_an_error_of_the_machine_costs_no_video(fail, tmp_path, read, method, er
 def test_an_error_of_the_machine_comes_out_of_another_process_as_it_was(tmp_path):
     (tmp_path / "set" / "a").mkdir(parents=True)
     (tmp_path / "set" / "a" / "1.mp4").write_bytes(b"1")
-    dataset = Gone(load_data(f"folder:{tmp_path / 'set'}").videos, CLIP, stride=8, chunk=9)
+    dataset = Gone(load_data(f"folder:{tmp_path / 'set'}").videos, CLIP, Evaluation(), chunk=9)
     with pytest.raises(EnvironmentError_) as caught:
         list(window_loader(dataset, workers=1, pin_memory=False))
     assert caught.value.message == GONE.message
 
 
-class Gone(SlidingWindows):
+class Gone(EvaluationClips):
     def _views(self, row):
         raise GONE
         yield torch.empty(0)

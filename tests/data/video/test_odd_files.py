@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ccl_cli.data.video import file_metadata, reader
-from ccl_cli.data.video.reader import iter_windows, open_video, read_frames
+from ccl_cli.data.video.reader import open_video, read_frames
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.errors import DataError
-from tests.data.media import looped, pictures, sequential, write
+from tests.data.media import iter_windows, looped, pictures, sequential, write
 from tests.data.video.test_sound import tone
 
 # File: frames, height and width as shown, and what its sound is.

@@ -1,4 +1,4 @@
-"""Evaluation samples: every window of every video, streamed in chunks of bounded size."""
+"""Evaluation samples: every clip of every video at test time, streamed in chunks of bounded size."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ccl_cli.config.recipe import Clip
+from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.loader import read_batches
-from ccl_cli.data.clips.transforms import eval_view
+from ccl_cli.data.clips.samplers import Frames, Stretch, evaluation_clips
+from ccl_cli.data.clips.transforms import eval_views
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video.faults import blaming_video
-from ccl_cli.data.video.reader import iter_windows
+from ccl_cli.data.video.reader import DecodedClip, iter_clips, open_video
 from ccl_cli.errors import DataError
 
 
@@ -36,15 +37,15 @@ class Chunk(NamedTuple):
     unreadable: dict[int, str]
 
 
-class SlidingWindows(IterableDataset[Chunk]):
-    """Consecutive windows of each video, centre crop, as :func:`iter_windows` slides them.
+class EvaluationClips(IterableDataset[Chunk]):
+    """The windows of each video, which are the crops of its clips at test time.
 
-    A video counts as unreadable when not one of its windows can be decoded.
+    A video counts as unreadable when not one of its clips can be decoded.
 
     Args:
         videos: Videos to read.
         clip: The student's view.
-        stride: Frames between window starts.
+        evaluation: Which clips and crops of each video.
         chunk: Windows per chunk.
         mixed: Whether a chunk may hold windows of several videos. If not, what a network makes of a video
             does not depend on the others in its last bits.
@@ -56,8 +57,8 @@ class SlidingWindows(IterableDataset[Chunk]):
         self,
         videos: Sequence[Video],
         clip: Clip,
+        evaluation: Evaluation,
         *,
-        stride: int,
         chunk: int,
         mixed: bool = True,
         rank: int = 0,
@@ -65,7 +66,7 @@ class SlidingWindows(IterableDataset[Chunk]):
     ) -> None:
         self.videos = videos
         self.clip = clip
-        self.stride = stride
+        self.evaluation = evaluation
         self.chunk = chunk
         self.mixed = mixed
         self.rank = rank
@@ -98,16 +99,24 @@ class SlidingWindows(IterableDataset[Chunk]):
 
     def _views(self, row: int) -> Iterator[Tensor]:
         video, clip = self.videos[row], self.clip
-        windows = iter_windows(
-            video.path,
-            clip.frames,
-            self.stride,
-            short_side=clip.short_side,
-            start=video.start,
-            end=video.end,
-        )
         with blaming_video(video.path):
-            yield from (eval_view(window.frames, clip) for window in windows)
+            for decoded in read_evaluation_clips(video, clip, self.evaluation):
+                yield from eval_views(decoded.frames, clip, crops=self.evaluation.crops)
+
+
+def read_evaluation_clips(video: Video, clip: Clip, evaluation: Evaluation) -> Iterator[DecodedClip]:
+    """Decode the clips of a video at test time, in one pass.
+
+    Raises:
+        DataError: as :func:`iter_clips`.
+    """
+    metadata = open_video(video.path).metadata
+    first, available = metadata.frame_range(video.start, video.end)
+
+    def plan(frames: int) -> list[Frames]:
+        return evaluation_clips(Stretch(metadata, first, frames), clip, evaluation)
+
+    return iter_clips(video.path, plan, first, available, clip.frames, short_side=clip.short_side)
 
 
 class _Chunk:
@@ -129,6 +138,6 @@ class _Chunk:
         return Chunk(windows, rows, self.finished, self.unreadable)
 
 
-def window_loader(dataset: SlidingWindows, *, workers: int, pin_memory: bool) -> Iterator[Chunk]:
+def window_loader(dataset: EvaluationClips, *, workers: int, pin_memory: bool) -> Iterator[Chunk]:
     """Chunks from several workers; a video's windows all come from one worker, in order."""
     return read_batches(dataset, workers, batch_size=None, pin_memory=pin_memory)

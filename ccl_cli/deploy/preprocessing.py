@@ -1,0 +1,55 @@
+"""How a model's clips are cut from a video and become one answer, in numbers and in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ccl_cli.config.recipe import Clip, Recipe
+from ccl_cli.data.clips.samplers import clips_per_video
+
+
+def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
+    """What ``ccl eval`` does between a video file and its scores, for somebody who does it without ccl."""
+    clip, evaluation = recipe.clip, recipe.eval
+    views = "clips and crops" if evaluation.crops > 1 else "clips"
+    return {
+        "frames": clip.frames,
+        "size": clip.size,
+        "short_side": clip.short_side,
+        "mean": clip.mean,
+        "std": clip.std,
+        "frame_stride": clip.stride,
+        "fps": clip.fps,
+        "sampling": _sampling(clip),
+        "decoding": f"frames scaled down to a short side of {clip.short_side} pixels, if they are larger",
+        "crop": f"short side resized to {clip.size} pixels, bilinear with antialiasing; then the centre"
+        + (" and both ends of the longer side" if evaluation.crops == 3 else ""),
+        "crops": evaluation.crops,
+        "clips": clips_per_video(clip, evaluation),
+        "stride": evaluation.stride,
+        "video": f"{_clips(recipe)}; mean of softmax(logits) and mean of features over {views}",
+    }
+
+
+def _sampling(clip: Clip) -> str:
+    if clip.sampling == "segments":
+        return f"{clip.frames} frames, one of each of as many equal parts of the video"
+    if clip.fps is not None:
+        return f"{clip.frames} frames at {clip.fps:g} per second, the nearest by time; a short video repeats"
+    if clip.stride > 1:
+        return f"{clip.frames} frames, {clip.stride} apart in the file; a short video repeats"
+    return f"{clip.frames} consecutive frames at the file's own rate; a short video repeats"
+
+
+def _clips(recipe: Recipe) -> str:
+    clips = clips_per_video(recipe.clip, recipe.eval)
+    if not clips:
+        return f"windows start every {recipe.eval.stride} frames, the last one ends with the video"
+    if recipe.clip.sampling == "segments":
+        where = (
+            "the centre of each part" if clips == 1 else f"the centre of the k-th of {clips} parts of each"
+        )
+        return f"{clips} clip{'s' * (clips > 1)}, frames in {where}"
+    if clips == 1:
+        return "the clip in the centre of the video"
+    return f"{clips} clips, the first at the start and the last at the end of the video, evenly spread"
