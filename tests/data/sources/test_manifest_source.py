@@ -19,7 +19,7 @@ def manifest(tmp_path) -> Path:
         path.write_bytes(name.encode())
     path = tmp_path / "m.jsonl"
     source = load_data(f"folder:{tmp_path}/set")
-    source.save(path, tmp_path / "set", {"hash": source.hash, "counts": {}})
+    source.save(path, tmp_path / "set")
     return path
 
 
