@@ -214,21 +214,21 @@ def plot(figures: Figures) -> Figure:
 
 
 def lines(axes: Axes, top1: dict[Cell, Values], baseline: Values) -> None:
-    """Means and intervals of CCL along the dial, where both worlds have run."""
-    for shift, (setup, style) in enumerate((("A", "--"), ("AI", "-"))):
-        cells = [Cell("ccl", setup, at) for at in DIAL]
+    """Means and intervals along the dial, where both worlds have run."""
+    rows = (("ccl", "A", "--"), ("ccl", "AI", "-"), ("fitnet", "AI", "-"), ("crd", "AI", "-"))
+    for shift, (method, setup, style) in enumerate(rows):
+        cells = [Cell(method, setup, at) for at in DIAL]
         whole = [cell for cell in cells if {world for world, _ in top1.get(cell, ())} == set(WORLDS)]
         differences = [gains(top1[cell], baseline) for cell in whole]
-        at = [cell.correspondence + 0.01 * shift for cell in whole]
-        axes.plot(
-            at, [np.mean(each) for each in differences], style, color=COLOURS["ccl"], label=SETUPS[setup]
-        )
+        at = [cell.correspondence + 0.012 * shift for cell in whole]
+        colour, label = COLOURS[method], f"{NAMES[method]}, {SETUPS[setup]}"
+        axes.plot(at, [np.mean(each) for each in differences], style, color=colour, label=label)
         for x, each in zip(at, differences, strict=True):
-            axes.plot([x, x], t_interval(each) or (np.nan, np.nan), color=COLOURS["ccl"], lw=2)
-            axes.plot(x, np.mean(each), "o", ms=6, color=COLOURS["ccl"])
+            axes.plot([x, x], t_interval(each) or (np.nan, np.nan), color=colour, lw=2)
+            axes.plot(x, np.mean(each), "o", ms=6, color=colour)
     axes.axhline(0, color="#999999", lw=0.8, ls="--")
     axes.set(xlabel="how often sound fits the motion", ylabel="top-1 over the baseline, points")
-    axes.legend(title="CCL with", fontsize=8, title_fontsize=8, frameon=False, loc="center left")
+    axes.legend(fontsize=8, frameon=False, loc="center left")
 
 
 def report() -> None:
