@@ -43,7 +43,6 @@ SCRATCH = "random weights"
 METHODS: dict[str, dict[str, Any]] = {
     "fitnet": {"weight": 10.0},
     "crd": {},
-    "cmc": {},
     "queue_kl": {},
     "unic": {},
 }
