@@ -34,7 +34,5 @@ def parse_part(text: str | None) -> Part:
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text or "1/1")
     part = Part(*map(int, match.groups())) if match else Part(0, 0)
     if not 1 <= part.number <= part.parts:
-        raise UsageError(
-            f"--part {text}: not a part of a number of parts.", "For example 2/4; they count from 1."
-        )
+        raise UsageError(f"--part {text}: not one of a number of parts.", "For example 2/4, from 1/4 to 4/4.")
     return part
