@@ -11,6 +11,7 @@ from pathlib import Path
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.sources import SUFFIXES, files_below, unique_ids
 from ccl_cli.errors import DataError
+from ccl_cli.executors.part import Part
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Raw:
     def names(self) -> list[str]:
         """The paths of the videos."""
         return [str(video.path) for video in self.videos]
+
+    def share(self, part: Part) -> Raw:
+        """A part of the videos; folders that cannot be looked into belong to the first one."""
+        return Raw(tuple(part.of(self.videos)), self.closed if part.number == 1 else {})
 
 
 def list_videos(paths: str | Path | Sequence[str | Path]) -> Raw:

@@ -32,7 +32,9 @@ def map_items(work: Work, settings: Executor, events: Events) -> dict[str, str]:
     if left.items:
         with registry.blaming(plugin):
             lost = run(left, settings, events)
-    unknown = "it is not known why"
-    return {
-        name: left.reason(name) or lost.get(name, unknown) for name in left.items if not left.is_done(name)
-    }
+    reasons = {}
+    for name in left.items:
+        if not left.is_done(name):  # a reason from an earlier call says nothing of this one
+            known = left.reason(name) if left.is_settled(name) else lost.get(name)
+            reasons[name] = known or "It is not known why."
+    return reasons

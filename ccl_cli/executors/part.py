@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 class Part(NamedTuple):
-    """The part ``number``, from 1, of ``count``."""
+    """The part ``number``, from 1, of all ``parts``."""
 
     number: int
-    count: int
+    parts: int
 
     def of(self, items: Sequence[T]) -> Sequence[T]:
         """Every item belongs to one part; neighbours belong to different ones."""
-        return items[self.number - 1 :: self.count]
+        return items[self.number - 1 :: self.parts]
 
 
 WHOLE = Part(1, 1)
@@ -33,8 +33,6 @@ def parse_part(text: str | None) -> Part:
     """
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text or "1/1")
     part = Part(*map(int, match.groups())) if match else Part(0, 0)
-    if not 1 <= part.number <= part.count:
-        raise UsageError(
-            f"--part {text}: not a part of a number of parts.", "For example 2/4; they count from 1."
-        )
+    if not 1 <= part.number <= part.parts:
+        raise UsageError(f"--part {text}: not one of a number of parts.", "For example 2/4, from 1/4 to 4/4.")
     return part

@@ -36,11 +36,13 @@ _ENDINGS = {
     "CANCELLED": "was cancelled",
     "PREEMPTED": "was preempted",
 }
-# A task that was told to stop is queued again, and goes on with what is left of its share.
+# A step does not take its cores from the job's options. A task that was told to stop is queued again, and
+# goes on with what is left of its share.
 _SCRIPT = """\
 #!/bin/bash
 [ -r {work} ] || exit {unseen}
-srun {command} {work} "$SLURM_ARRAY_TASK_ID" || code=$?
+cores=${{SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}}
+srun $cores {command} {work} "$SLURM_ARRAY_TASK_ID" || code=$?
 if [ "${{code:-0}}" = 130 ]; then
   scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 else
@@ -161,7 +163,6 @@ class _Cluster:
             "cpus-per-task": settings.cpus,
             "mem": settings.memory,
             "time": settings.time,
-            "signal": f"USR1@{_WARNING_SECONDS}" if settings.time else "",
             **settings.options,
         }
         limit = f"%{settings.parallel}" if settings.parallel else ""
@@ -172,6 +173,7 @@ class _Cluster:
             "--requeue",
             "--open-mode=append",
             "--export=ALL",
+            f"--signal=USR1@{_WARNING_SECONDS}",
             f"--chdir={Path.cwd()}",
             f"--output={self.folder}/%a.log",
             *(f"--{name}={value}" for name, value in given.items() if value),

@@ -215,9 +215,7 @@ def test_settings_are_options_of_sbatch(tmp_path):
         "--time=08:00:00", "--signal=USR1@120", "--constraint=a100", "--requeue",
     } <= set(options)  # fmt: skip
     plain = slurm._Cluster(work(tmp_path, ["0"]), Executor(), Events())._options(1)
-    assert not [
-        option for option in plain if option.startswith(("--partition", "--gpus", "--time", "--signal"))
-    ]
+    assert not [option for option in plain if option.startswith(("--partition", "--gpus", "--time", "--mem"))]
 
 
 def test_work_on_paper_is_the_same_work(tmp_path):

@@ -11,7 +11,8 @@ from typing import Any
 
 from ccl_cli.config.load import to_yaml
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.training.run.folder import CELL, ERROR, RECIPE, SUMMARY
+from ccl_cli.executors.work import ERROR
+from ccl_cli.training.run.folder import CELL, RECIPE, SUMMARY
 
 TEACHERS = {"A": ["audio:cnn14"], "I": ["image:resnet34"], "AI": ["audio:cnn14", "image:resnet34"], "": []}
 _clock = count(1)

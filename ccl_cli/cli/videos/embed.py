@@ -31,6 +31,7 @@ def embed(
     precision: options.ForwardPrecision = "fp32",
     workers: options.Workers = None,
     num_processes: options.NumProcesses = 1,
+    part: options.Part = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write a trained student's features of video files to a file.
@@ -38,13 +39,16 @@ def embed(
     One vector per video, the mean over its windows, not scaled; ccl eval compares them by cosine. What cannot
     be read is named and passed over: exit code 4.
     """
+    from ccl_cli.executors.part import parse_part
+
+    share = parse_part(part)
     start_processes(num_processes)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
     from ccl_cli.training.run.folder import split_run
 
     run, files = split_run(paths)
-    raw = list_videos(files)
+    raw = list_videos(files).share(share)
     unreadable = Unreadable(len(raw.videos), raw.closed)
     from ccl_cli.deploy.feature_file import check_features, feature_file
     from ccl_cli.deploy.predict import embed as embed_files

@@ -48,6 +48,7 @@ def predict(
     precision: options.ForwardPrecision = "fp32",
     workers: options.Workers = None,
     num_processes: options.NumProcesses = 1,
+    part: options.Part = None,
     format_: Annotated[Format, output_option("--format", help="jsonl: one object per video.")] = "table",
     as_json: options.AsJson = False,
     output: Annotated[
@@ -61,13 +62,16 @@ def predict(
     """
     if as_json + (format_ != "table") + (output is not None) > 1:
         raise UsageError("--json, --format and --output exclude each other.", "Name one of them.")
+    from ccl_cli.executors.part import parse_part
+
+    share = parse_part(part)
     start_processes(num_processes)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
     from ccl_cli.training.run.folder import split_run
 
     run, files = split_run(paths)
-    raw = list_videos(files)
+    raw = list_videos(files).share(share)
     unreadable = Unreadable(len(raw.videos), raw.closed)
     from ccl_cli.deploy.predict import predict as predict_files
     from ccl_cli.deploy.prediction_rows import prediction_record, unreadable_record

@@ -35,6 +35,16 @@ def test_accuracy_computed_from_the_json_is_that_of_evaluation(ccl, run, videos)
         assert 100 * np.mean([predicted == true for predicted, true in first if true == name]) == row["top1"]
 
 
+def test_parts_are_the_whole(ccl, run, videos):
+    whole = records(ccl("predict", "videos", "--json").out)
+    parts = [records(ccl("predict", "videos", "--json", "--part", f"{n}/4").out) for n in (1, 2, 3, 4)]
+    names = [[each["video"] for each in part] for part in parts]
+    assert names == [[each["video"] for each in whole[n::4]] for n in range(4)]
+    assert ccl("embed", "videos", "--output", "o.npz", "--part", "7/7").code == 0  # six videos: it is empty
+    assert np.load("o.npz")["embedding"].shape[0] == 0
+    assert ccl("predict", "videos", "--part", "5/4").code == 2
+
+
 def test_a_file_of_one_and_of_several(ccl, run, videos):
     one = ccl("predict", "videos/down/0.mp4").out.splitlines()
     assert one[0].split() == ["video", "class", "%"]
