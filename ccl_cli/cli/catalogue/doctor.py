@@ -12,6 +12,11 @@ from ccl_cli.errors import EnvironmentError_
 from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
+_NEXT = (
+    ("ccl demo", "see what distillation gives, in five minutes"),
+    ("ccl data check folder:my_videos", "see whether your own videos can be read"),
+    ("ccl train --recipe ucf51 --dry-run", "see what the paper's experiment needs"),
+)
 
 
 @command(app, "doctor", "ccl doctor", "ccl doctor --json > doctor.json        for a bug report")
@@ -25,7 +30,14 @@ def doctor(as_json: options.AsJson = False) -> None:
     results = list(run_checks())
     rows = [(each.state, each.name, each.detail, each.advice) for each in results]
     columns = ["state", "check", "result", "what to do"]
-    print_result([asdict(each) for each in results], as_json, lambda: console.print_table(columns, rows))
+
     failed = sum(each.state == "failed" for each in results)
+
+    def show() -> None:
+        console.print_table(columns, rows)
+        if not failed:
+            print("\nNext:", *(f"  {typed:<36} {purpose}" for typed, purpose in _NEXT), sep="\n")
+
+    print_result([asdict(each) for each in results], as_json, show)
     if failed:
         raise EnvironmentError_(f"{failed} of {len(results)} checks failed.", "What to do stands with each.")
