@@ -134,8 +134,11 @@ Name = Annotated[str | None, output_option(help="Name of the run.")]
 Output = Annotated[
     Path | None, output_option(metavar="DIR", help="The run's folder; default runs/NAME/TIME-HASH.")
 ]
-Tracker = Annotated[
-    Literal["none", "tensorboard"] | None, output_option(help="A further log besides metrics.jsonl.")
+Trackers = Annotated[
+    list[str] | None,
+    output_option(
+        "--tracker", metavar="NAME", help="Log there too: tensorboard, wandb, mlflow, ...; repeatable."
+    ),
 ]
 Split = Annotated[Literal["test", "val"], data_option(help="Which videos.")]
 ClipBatchSize = Annotated[int | None, runtime_option("--batch-size", min=1, help="Clips per forward pass.")]

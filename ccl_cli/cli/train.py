@@ -42,7 +42,7 @@ def train(
     dry_run: options.DryRun = False,
     name: options.Name = None,
     output: options.Output = None,
-    tracker: options.Tracker = None,
+    tracker: options.Trackers = None,
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -68,7 +68,7 @@ def train(
         "train.seed": seed,
         "train.precision": precision,
         "train.workers": workers,
-        "train.tracker": tracker,
+        "train.trackers": tracker,
     }
     resumed = find_run(Path(resume)).path if resume and resume != "auto" else None
     experiment = load_recipe(recipe or (str(resumed) if resumed else None), flags, set_ or ())

@@ -50,8 +50,16 @@ Teachers = Annotated[
 ASIDE = (
     *("name", "description", "methods", "bench", "executor"),
     *("train.workers", "train.log_every", "train.checkpoint_every", "train.max_skipped"),
-    *("train.tracker", "train.recompute"),
+    *("train.trackers", "train.recompute"),
 )
+TrackerName = Literal[
+    "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
+]
+Trackers = Annotated[
+    tuple[TrackerName, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    AfterValidator(_distinct),
+]
 Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
@@ -227,7 +235,7 @@ class Train(_Section):
     recompute: bool = Field(
         False, description="Activation checkpointing: much less memory, about a third more time."
     )
-    tracker: Literal["none", "tensorboard"] = Field("none", description="Further log, through Accelerate.")
+    trackers: Trackers = Field((), description="Where figures go besides metrics.jsonl: trackers by name.")
     sync_batchnorm: bool = Field(
         True, description="Batch-norm statistics over all processes; off: each its own, a little faster."
     )

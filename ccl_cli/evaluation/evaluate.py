@@ -12,17 +12,20 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.manifest import Manifest, check_unreadable
 from ccl_cli.data.sources import load_data
-from ccl_cli.errors import DataError, UsageError
+from ccl_cli.errors import DataError, EnvironmentError_, UsageError
 from ccl_cli.evaluation.metrics import recognition, retrieval
 from ccl_cli.evaluation.model import Model, load_student
 from ccl_cli.evaluation.predictor import SplitPredictions, predict_split
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.artefact import Artefact
-from ccl_cli.training.run.folder import RunFolder, read_json
+from ccl_cli.training.run.folder import TRACKERS, RunFolder, read_json
+from ccl_cli.training.run.trackers import need_trackers, tracking
 from ccl_cli.utils.distributed import is_main
 from ccl_cli.utils.files import write_text
+from ccl_cli.utils.json_text import flat
 
 TASKS = ("recognition", "retrieval", "probe")
 _log = logging.getLogger("ccl")
@@ -103,6 +106,8 @@ def evaluate(
         _record(model.run, result, "" if model.path == model.run.model else f"-{weights}")
         if model.run.summary.get("finished") is False:
             _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
+    if model.run is not None and model.path == model.run.model and (model.run.path / TRACKERS).exists():
+        _track(model.run, recipe, accelerator, result)
     return result
 
 
@@ -183,6 +188,18 @@ def _record(folder: RunFolder, result: dict[str, Any], suffix: str) -> None:
     figures = {task: _short(result[task]) for task in TASKS if task in result}
     evaluations = folder.summary.get("evaluation", {}) | {name: figures}
     folder.update_summary({"evaluation": evaluations})
+
+
+def _track(run: RunFolder, recipe: Recipe, accelerator: Accelerator, result: dict[str, Any]) -> None:
+    """Give the figures to the run's trackers too; where these fail, the evaluation is none the worse."""
+    split = result["data"]["split"]
+    figures = {task: _short(result[task]) for task in TASKS if task in result}
+    try:
+        need_trackers(recipe.train.trackers)
+        with tracking(accelerator, recipe, run):
+            accelerator.log({f"{split}/{name}": value for name, value in flat(figures).items()})
+    except EnvironmentError_ as error:
+        _log.warning("%s", error)
 
 
 def _short(figures: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from ccl_cli.config.recipe import ASIDE, Recipe
 from ccl_cli.errors import UsageError
 from ccl_cli.report import paper
-from ccl_cli.report.runs import METRICS, Run, Runs, abbreviations, clean, flat, read_runs
+from ccl_cli.report.runs import METRICS, Run, Runs, abbreviations, clean, read_runs
 from ccl_cli.report.style import LIGHT, SERIES
+from ccl_cli.utils.json_text import flat
 from ccl_cli.utils.sentences import listed
 
 if TYPE_CHECKING:

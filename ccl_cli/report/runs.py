@@ -19,6 +19,7 @@ from ccl_cli.executors.work import ERROR
 from ccl_cli.training.run.folder import CELL, RECIPE, SUMMARY, read_json
 from ccl_cli.training.run.folder import METRICS as LOGGED
 from ccl_cli.utils import json_text
+from ccl_cli.utils.json_text import flat
 from ccl_cli.utils.paths import runs_dir
 from ccl_cli.utils.sentences import listed
 
@@ -254,14 +255,6 @@ def check_known(kind: str, name: str, names: Iterable[str]) -> None:
 def clean(text: object) -> str:
     """Free text on one line, without control characters."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted keys."""
-    dotted: dict[str, Any] = {}
-    for key, value in values.items():
-        dotted |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return dotted
 
 
 def _newest() -> Path:

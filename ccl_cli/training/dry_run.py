@@ -61,7 +61,7 @@ def draw_samples(recipe: Recipe, clips: int = 8, output: Path | str = "samples.p
     loaded = next(clip_loader(dataset, batch_sampler(recipe, parts), workers=0, pin_memory=False))
     ids = [parts.videos[row].id for row in loaded.batch.rows.tolist()]
     with atomic_path(Path(output)) as temporary:
-        sample_sheet(loaded.batch, parts.manifest.classes, ids, clips).savefig(temporary, format="png")
+        sample_sheet(loaded.batch, parts.manifest.classes, ids, clips).save(temporary, format="png")
 
 
 def _from_cache(recipe: Recipe, parts: Parts, name: str) -> str:

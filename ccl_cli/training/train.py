@@ -17,6 +17,7 @@ from ccl_cli.training.dry_run import describe
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.open_run import open_run, release
 from ccl_cli.training.run.state import load_state_dict
+from ccl_cli.training.run.trackers import need_trackers, tracking
 from ccl_cli.training.trainer import Trainer
 from ccl_cli.utils.console import first_process
 from ccl_cli.utils.distributed import on_main
@@ -43,12 +44,13 @@ def train(
         Interrupted: stopped by a signal; the state was saved.
         CclError: anything the user can fix.
     """
+    need_trackers(recipe.train.trackers)
     parts = build(recipe)
     if dry_run:
         if first_process():
             print(describe(recipe, parts))
         return Path()
-    accelerator = set_up(recipe.train.precision, recipe.train.tracker)
+    accelerator = set_up(recipe.train.precision)
     batch_sampler(recipe, parts)  # refuses a batch that cannot be split before anything is written
     run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
     try:
@@ -60,7 +62,8 @@ def train(
             _log.info("Going on with %s from step %d.", run.path, trainer.step)
         else:
             _log.info("Run %s", run.path)
-        trainer.fit()
+        with tracking(accelerator, recipe, run):
+            trainer.fit()
     except Stopped as stopped:
         raise Interrupted(
             f"Stopped by {stopped.name} without saving; what was saved before is in '{run.path}'.",

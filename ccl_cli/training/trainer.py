@@ -29,7 +29,6 @@ from ccl_cli.training.build import Parts
 from ccl_cli.training.caching import CachedRows
 from ccl_cli.training.compute.allocator import keep_blocks, separate_blocks
 from ccl_cli.training.compute.batch_norm import explaining_small_batches
-from ccl_cli.training.compute.device import start_tracker
 from ccl_cli.training.compute.nonfinite import Skipped, TeacherFaults, all_finite
 from ccl_cli.training.distiller import StepOutput, make_distiller
 from ccl_cli.training.ema import averaged
@@ -38,6 +37,7 @@ from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, 
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.folder import METRICS, RunFolder
 from ccl_cli.training.run.publish import check_finite, publish
+from ccl_cli.training.run.samples import drawing_first
 from ccl_cli.training.run.state import state_dict
 from ccl_cli.training.standardizers import cached_embedding, make_standardizers
 from ccl_cli.training.video_states import VideoStates
@@ -97,8 +97,6 @@ class Trainer:
         sampler = batch_sampler(self.recipe, self.parts, self.step)
         limit = self.recipe.train.max_steps
         last = min(sampler.total_steps, limit) if limit else sampler.total_steps
-        if self.recipe.train.tracker != "none":
-            start_tracker(self.accelerator, self.run.path)
         if is_main():
             self.run.truncate_metrics(self.step)
         with (
@@ -127,7 +125,7 @@ class Trainer:
             advice=f"go on with `ccl train --resume {self.run.path}`",
         )
         self.clock.restart()
-        batches = self.clock.waiting(loader)
+        batches = drawing_first(self, self.clock.waiting(loader))
         while micro_batches := list(islice(batches, sampler.accumulation)):
             yield micro_batches
 

@@ -48,3 +48,11 @@ def _fits(value: Any, shape: Shape) -> bool:
     if shape is int:
         return type(value) is int and abs(value) < _WHOLE
     return isinstance(value, shape)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted keys."""
+    dotted: dict[str, Any] = {}
+    for key, value in values.items():
+        dotted |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return dotted

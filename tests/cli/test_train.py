@@ -35,7 +35,7 @@ def test_the_main_line(ccl, trained):
 def test_every_flag_reaches_its_place(ccl, trained):
     flags = (
         "--data clips --teacher audio:cnn14 --student r2plus1d_tiny --method baseline --epochs 2 --batch-size 3 --lr 0.5 "
-        "--schedule cosine --precision bf16 --seed 4 --workers 0 --max-steps 6 --name n --tracker tensorboard --output o --dry-run"
+        "--schedule cosine --precision bf16 --seed 4 --workers 0 --max-steps 6 --name n --tracker tensorboard --tracker wandb --output o --dry-run"
     )
     assert ccl("train", *flags.split()).out == ""
     ((recipe, rest),) = trained
@@ -47,7 +47,7 @@ def test_every_flag_reaches_its_place(ccl, trained):
             "student=r2plus1d_tiny",
             "method=baseline",
             "optim={lr: 0.5, schedule: cosine}",
-            "train={epochs: 2, batch_size: 3, precision: bf16, seed: 4, workers: 0, max_steps: 6, tracker: tensorboard}",
+            "train={epochs: 2, batch_size: 3, precision: bf16, seed: 4, workers: 0, max_steps: 6, trackers: [tensorboard, wandb]}",
         ]
     )
     assert rest == {"resume": None, "output": Path("o"), "dry_run": True}

@@ -317,11 +317,6 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(clips_folder):
         train(recipe(clips_folder, optim={"lr": 1e30}))
 
 
-def test_tensorboard_events_are_written(clips_folder):
-    run = train(recipe(clips_folder, train={"tracker": "tensorboard", "max_steps": 1}))
-    assert list(run.rglob("events.out.tfevents.*"))
-
-
 def test_teachers_and_methods_must_fit_each_other(clips_folder, tmp_path, caplog):
     with pytest.raises(RecipeError, match="ccl needs at least one teacher"):
         train(recipe(clips_folder, teachers=[]))

@@ -1,27 +1,37 @@
-"""One picture of a batch: what the student sees of each clip, and what each teacher gets."""
+"""One picture of a batch: what the student sees of each clip, and what each teacher gets.
+
+Pillow draws it in a few hundredths of a second, so that every run can leave one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from ccl_cli.data.clips.batch import Batch
+from ccl_cli.data.clips.batch import Batch, TeacherInput
 from ccl_cli.data.manifest import UNLABELLED
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _FRAMES = 4  # of a clip that are shown
 _SPECTROGRAM = 256  # samples of a window; as many as a small waveform has
+# Pixels: a picture's height, a teacher's picture's width, between pictures, a line of text.
+_SIDE, _WIDE, _GAP, _LINE = 144, 200, 8, 15
 
 
-def sample_sheet(batch: Batch, classes: Sequence[str], ids: Sequence[str], count: int = 8) -> Figure:
+class Tile(NamedTuple):
+    """A picture, None where the modality is absent, and what stands under it."""
+
+    caption: str
+    picture: Image.Image | None
+    width: int
+
+
+def sample_sheet(batch: Batch, classes: Sequence[str], ids: Sequence[str], count: int = 8) -> Image.Image:
     """Draw the first clips of a batch, one row each.
 
     Args:
@@ -30,28 +40,32 @@ def sample_sheet(batch: Batch, classes: Sequence[str], ids: Sequence[str], count
         ids: Of the batch's videos.
         count: Rows at most.
     """
-    from matplotlib.figure import Figure
-
-    shown = min(count, len(batch.labels))
-    columns = [f"{number}" for number in frame_numbers(batch.video.shape[2])]
-    teachers = list(batch.inputs)
-    size = (1.5 * (len(columns) + 1.4 * len(teachers)) + 0.5, 1.65 * shown + 0.4)
-    figure = Figure(figsize=size, layout="constrained", dpi=110)
-    ratios = [1.0] * len(columns) + [1.4] * len(teachers)
-    grid = figure.subplots(shown, len(ratios), squeeze=False, width_ratios=ratios)
-    for row in range(shown):
-        _show_clip(grid[row, : len(columns)], batch.video[row])
-        label = int(batch.labels[row])
+    rows = [clip_tiles(batch, row) for row in range(min(count, len(batch.labels)))]
+    lefts = list(accumulate((tile.width + _GAP for tile in rows[0]), initial=_GAP))
+    height = _SIDE + 2 * _LINE + _GAP
+    sheet = Image.new("RGB", (lefts[-1], len(rows) * height + _GAP), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for row, tiles in enumerate(rows):
+        label, top = int(batch.labels[row]), _GAP + row * height
         name = "no label" if label == UNLABELLED else classes[label]
-        grid[row, 0].set_title(f"{name}  ·  {ids[row][-40:]}", fontsize=7, loc="left")
-        for axes, teacher in zip(grid[row, len(columns) :], teachers, strict=True):
-            value, present = batch.inputs[teacher]
-            _show_input(axes, value[row] if present[row] else None)
-            if row == 0:
-                axes.set_title(teacher, fontsize=7)
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-    return figure
+        pen.text((_GAP, top), f"{name}  ·  {ids[row][-40:]}", "black", font)
+        for tile, left in zip(tiles, lefts, strict=False):
+            if tile.picture is None:
+                pen.text((left + tile.width // 2, top + _LINE + _SIDE // 2), "absent", "black", font, "mm")
+            else:
+                sheet.paste(_fitted(tile), (left, top + _LINE))
+            pen.text((left, top + _LINE + _SIDE), tile.caption, "black", font)
+    return sheet
+
+
+def clip_tiles(batch: Batch, row: int) -> list[Tile]:
+    """The pictures of one clip: frames of the student's view, then each teacher's input."""
+    video = batch.video[row]
+    frames = [
+        Tile(f"frame {number}", Image.fromarray(video[:, number].permute(1, 2, 0).numpy()), _SIDE)
+        for number in frame_numbers(video.shape[1])
+    ]
+    return frames + [_input_tile(name, given, row) for name, given in batch.inputs.items()]
 
 
 def frame_numbers(frames: int) -> list[int]:
@@ -59,39 +73,53 @@ def frame_numbers(frames: int) -> list[int]:
     return sorted(set(np.linspace(0, frames - 1, min(_FRAMES, frames)).round().astype(int).tolist()))
 
 
-def _show_clip(axes: Iterable[Axes], video: Tensor) -> None:
-    for each, number in zip(axes, frame_numbers(video.shape[1]), strict=True):
-        each.imshow(video[:, number].permute(1, 2, 0).numpy(), interpolation="nearest")
-        each.set_xlabel(f"frame {number}", fontsize=6)
-
-
-def _show_input(axes: Axes, value: Tensor | None) -> None:
+def _input_tile(name: str, given: TeacherInput, row: int) -> Tile:
     """A teacher's input by its shape: image, clip (its centre frame), waveform, spectrogram, numbers."""
-    if value is None:
-        axes.text(0.5, 0.5, "absent", ha="center", va="center", fontsize=8, transform=axes.transAxes)
-        return
-    value = value.detach().float()
+    if not given.present[row]:
+        return Tile(name, None, _WIDE)
+    value = given.value[row].detach().float().nan_to_num()
     if value.dim() == 4:  # a clip, channels first or second
         frames = value if value.shape[1] == 3 else value.transpose(0, 1)
         value = frames[len(frames) // 2]
+    caption = f"{name}  {' x '.join(map(str, value.shape))}"
     if value.dim() == 3 and value.shape[0] == 3:
-        axes.imshow(_stretched(value).permute(1, 2, 0).numpy(), interpolation="nearest")
+        picture = Image.fromarray(_bytes(value).permute(1, 2, 0).numpy())
     elif value.dim() >= 2:
-        axes.imshow(value.flatten(0, -2).numpy(), aspect="auto", origin="lower", cmap="magma")
+        picture = _heat_map(value.flatten(0, -2))
     elif len(value) > 2 * _SPECTROGRAM:
-        axes.imshow(_spectrogram(value), aspect="auto", origin="lower", cmap="magma")
+        picture = _heat_map(_spectrogram(value))
     else:
-        axes.plot(value.numpy(), lw=0.8)
-    axes.set_xlabel(" x ".join(map(str, value.shape)), fontsize=6)
+        picture = _curve(value)
+    return Tile(caption, picture, _WIDE)
 
 
-def _stretched(image: Tensor) -> Tensor:
-    """To [0, 1], whatever a teacher's normalisation is."""
-    low, high = image.min(), image.max()
-    return (image - low) / (high - low).clamp(min=1e-6)
+def _fitted(tile: Tile) -> Image.Image:
+    """As large as its place allows; frames and images keep their shape, and their pixels stay to be seen."""
+    assert tile.picture is not None
+    return ImageOps.contain(tile.picture, (tile.width, _SIDE), Image.Resampling.NEAREST)
 
 
-def _spectrogram(waveform: Tensor) -> NDArray[np.float32]:
+def _bytes(value: Tensor) -> Tensor:
+    """To [0, 255], whatever a teacher's normalisation is."""
+    low, high = value.min(), value.max()
+    return ((value - low) / (high - low).clamp(min=1e-6) * 255).byte()
+
+
+def _heat_map(value: Tensor) -> Image.Image:
+    """[rows, columns], the first row below, in colours from black to yellow."""
+    grey = Image.fromarray(_bytes(value.flip(0)).numpy()).resize((_WIDE, _SIDE), Image.Resampling.BILINEAR)
+    return ImageOps.colorize(grey, black="#000004", mid="#b73779", white="#fcfdbf")
+
+
+def _curve(value: Tensor) -> Image.Image:
+    picture = Image.new("RGB", (_WIDE, _SIDE), "#f4f4f4")
+    heights = (_SIDE - 1) * (1 - _bytes(value) / 255)
+    places = torch.linspace(0, _WIDE - 1, len(value))
+    ImageDraw.Draw(picture).line(list(zip(places.tolist(), heights.tolist(), strict=True)), "#3b528b")
+    return picture
+
+
+def _spectrogram(waveform: Tensor) -> Tensor:
     """[frequency, time] in decibels."""
     spectrum = torch.stft(
         waveform,
@@ -100,5 +128,4 @@ def _spectrogram(waveform: Tensor) -> NDArray[np.float32]:
         window=torch.hann_window(_SPECTROGRAM),
         return_complex=True,
     )
-    decibels: NDArray[np.float32] = (20 * (spectrum.abs() + 1e-5).log10()).numpy()
-    return decibels
+    return 20 * (spectrum.abs() + 1e-5).log10()

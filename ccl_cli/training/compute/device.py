@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,12 +18,11 @@ from ccl_cli.training.compute.allocator import keep_blocks
 _log = logging.getLogger("ccl")
 
 
-def set_up(precision: str, tracker: str = "none") -> Accelerator:
+def set_up(precision: str) -> Accelerator:
     """Set up this process, and its part of the group when there are several.
 
     Args:
         precision: "auto" (bf16 on a GPU that has it, else fp32), "fp32", "bf16" or "fp16".
-        tracker: "none" or "tensorboard"; :func:`start_tracker` says where it writes.
 
     Raises:
         EnvironmentError_: the machine lacks what was asked for, or the group's processes do not meet.
@@ -35,14 +33,12 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
         raise EnvironmentError_("fp16 needs a GPU.", "Use --precision bf16 or fp32.")
     if precision == "bf16" and not torch.cuda.is_available() and not _cpu_has_bf16():
         _log.warning("This CPU has no fast bf16 arithmetic: fp32 will be many times faster.")
-    if tracker == "tensorboard":
-        _need_tensorboard()
     if not torch.cuda.is_available():
         keep_blocks()
     # A second run in one process may have another precision; the processes' group stays.
     AcceleratorState._reset_state(reset_partial_state=False)
     try:
-        return _accelerator(precision, tracker)
+        return _accelerator(precision)
     except torch.distributed.DistError as error:
         reason = str(error).partition("\n")[0]
         raise EnvironmentError_(
@@ -51,13 +47,11 @@ def set_up(precision: str, tracker: str = "none") -> Accelerator:
         ) from error
 
 
-def _accelerator(precision: str, tracker: str) -> Accelerator:
+def _accelerator(precision: str) -> Accelerator:
     return Accelerator(
         # Without being told, several processes without a GPU would each be a group of their own.
         cpu=int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available(),
         mixed_precision=precision.replace("fp32", "no"),
-        log_with=None if tracker == "none" else tracker,
-        project_config=ProjectConfiguration(logging_dir="."),
         # Nothing to broadcast: methods keep their buffers equal on all processes, and so do batch statistics.
         # With train.sync_batchnorm off those are each process's own, and the first one's are published.
         kwargs_handlers=[
@@ -89,20 +83,5 @@ class _PadTime:
         return (F.pad(inputs[0], (0, 0, 0, 0, frames, frames)),) if short else inputs
 
 
-def start_tracker(accelerator: Accelerator, folder: Any) -> None:
-    """Let the tracker, if there is one, write into a folder."""
-    accelerator.project_configuration.logging_dir = str(folder)
-    accelerator.init_trackers("log")
-
-
 def _cpu_has_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _need_tensorboard() -> None:
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError as error:
-        raise EnvironmentError_(
-            "TensorBoard is not installed.", "Install it with `pip install 'ccl-cli[trackers]'`."
-        ) from error

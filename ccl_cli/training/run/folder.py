@@ -28,6 +28,7 @@ MODEL, RAW_MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
     "recipe.yaml",
     "manifest.jsonl",
 )
+SAMPLES, TRACKERS = "samples.png", "trackers.json"
 CELL = "cell.json"  # beside a run that belongs to a benchmark: its place in the tables
 # What readers of a record count on; an entry of another kind counts as absent.
 _SHAPES: dict[str, dict[str, Shape]] = {
@@ -44,6 +45,7 @@ _SHAPES: dict[str, dict[str, Shape]] = {
     },
     CELL: {"method": str, "setup": str, "table": str, "phase": str, "seed": int},
     ERROR: {"message": str},
+    TRACKERS: {"*": {"*": str}},
 }
 _EVALUATION: dict[str, Shape] = {
     "data": {},
@@ -122,6 +124,12 @@ class RunFolder:
     def update_summary(self, entries: Mapping[str, Any]) -> None:
         """Merge entries into ``summary.json``."""
         write_text(self.path / SUMMARY, json.dumps({**self.summary, **entries}, indent=2) + "\n")
+
+    def last_logged(self) -> int:
+        """The last step of ``metrics.jsonl``; -1: there is none."""
+        path = self.path / METRICS
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        return max((step for line in lines if (step := _step_of(line)) < sys.maxsize), default=-1)
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines a resumed run is going to write again."""

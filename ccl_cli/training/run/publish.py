@@ -35,11 +35,9 @@ def publish(trainer: Trainer, *, finished: bool) -> None:
     check_finite(trainer)
     states, faults = trainer.video_states.gathered(), trainer.faults.rows()
     if is_main():
-        trainer.run.update_summary(
-            {"model": _save_models(trainer)}
-            | _summary(trainer, states, faults)
-            | {"finished": finished, "evaluation": {}}
-        )
+        summary = {"model": _save_models(trainer)} | _summary(trainer, states, faults)
+        trainer.run.update_summary(summary | {"finished": finished, "evaluation": {}})
+        trainer.accelerator.log(_final_figures(summary))
 
 
 def check_finite(trainer: Trainer) -> None:
@@ -56,6 +54,14 @@ def check_finite(trainer: Trainer) -> None:
             f"The weights are not finite any more at step {trainer.step}.",
             f"Lower optim.lr or use --precision fp32{saved}.",
         )
+
+
+def _final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What trackers are told at the end of a run."""
+    data = summary["data"]
+    counts = {name: len(data[name]) for name in ("missing", "unreadable")}
+    figures = {name: summary[name] for name in ("seconds", "skipped")} | {"videos": data["seen"]} | counts
+    return {f"final/{name}": value for name, value in figures.items()}
 
 
 def _save_models(trainer: Trainer) -> dict[str, Any]:

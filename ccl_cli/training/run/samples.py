@@ -1,0 +1,46 @@
+"""The first batch of a run as ``samples.png`` in its folder, to be looked at while the run trains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from ccl_cli.data.clips.dataset import Loaded
+from ccl_cli.data.clips.sample_sheet import sample_sheet
+from ccl_cli.training.run.folder import CELL, SAMPLES
+from ccl_cli.training.run.trackers import log_picture
+from ccl_cli.utils.distributed import is_main
+from ccl_cli.utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from ccl_cli.training.trainer import Trainer
+
+_log = logging.getLogger("ccl")
+
+
+def drawing_first(trainer: Trainer, batches: Iterator[Loaded]) -> Iterator[Loaded]:
+    """The batches; the main process draws the first one, unless the run has its picture.
+
+    A benchmark's runs have none: there are many, and they differ in what no picture shows.
+    """
+    folder = trainer.run.path
+    if not is_main() or (folder / SAMPLES).exists() or (folder / CELL).exists():
+        return batches
+    first = next(batches, None)
+    if first is None:
+        return batches
+    try:
+        _draw(trainer, first)
+    except Exception as error:  # a full disk, a shape that nobody has thought of: no reason not to train
+        _log.warning("The first batch could not be drawn: %s.", error)
+    return chain([first], batches)
+
+
+def _draw(trainer: Trainer, loaded: Loaded) -> None:
+    path, parts = trainer.run.path / SAMPLES, trainer.parts
+    ids = [parts.videos[row].id for row in loaded.batch.rows.tolist()]
+    with atomic_path(path) as temporary:
+        sample_sheet(loaded.batch, parts.manifest.classes, ids).save(temporary, format="png")
+    log_picture(trainer.accelerator, path)
