@@ -111,7 +111,8 @@ def test_clips_and_crops_are_averaged(run, tmp_path, clip, frames):
         }
     )
     artefact = replace(model.artefact, recipe=recipe)
-    whole = tv.resize(read_frames(path, 0, 20).frames.permute(0, 3, 1, 2), [16], antialias=True)
+    decoded = read_frames(path, 0, 20, short_side=recipe.clip.short_side).frames
+    whole = tv.resize(decoded.permute(0, 3, 1, 2), [16], antialias=True)
     crops = [whole[..., at : at + 16] for at in (0, 4, 8)]
     views = torch.stack([crop[numbers].transpose(0, 1) for numbers in frames for crop in crops])
     with torch.inference_mode():

@@ -92,10 +92,10 @@ def _sought(container: InputContainer, metadata: VideoMetadata, numbers: Sequenc
         key_pts, key_dts = metadata.keys[key].tolist()
         with suppress(av.FFmpegError):  # an AVI without its index cannot seek
             container.seek(key_dts, stream=video)
-        packets = dropwhile(lambda packet, pts=key_pts: packet.pts != pts, packets_of(container, video))
+        packets = _skipping(video, _from(key_pts, packets_of(container, video)), set(part))
         rest = iter(part)
         wanted = next(rest)
-        for frame in decoded(video, _skipping(video, packets, set(part))):
+        for frame in decoded(video, packets):
             if frame.pts == key_pts and not frame.key_frame:
                 return
             if frame.pts is not None and frame.pts >= wanted:
@@ -103,6 +103,10 @@ def _sought(container: InputContainer, metadata: VideoMetadata, numbers: Sequenc
                 if (following := next(rest, None)) is None:
                     break
                 wanted = following
+
+
+def _from(pts: int, packets: Iterator[Any]) -> Iterator[Any]:
+    return dropwhile(lambda packet: packet.pts != pts, packets)
 
 
 def _parts(metadata: VideoMetadata, numbers: Sequence[int]) -> Iterator[tuple[int, list[int]]]:

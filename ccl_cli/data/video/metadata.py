@@ -79,8 +79,8 @@ class VideoMetadata:
 
     def times(self, first: int, count: int) -> NDArray[np.float64]:
         """[count] presentation times of frames from ``first`` on, in seconds."""
-        seconds: NDArray[np.float64] = self.pts[first : first + count] * float(self.time_base) - self.origin
-        return seconds
+        seconds = self.pts[first : first + count] * float(self.time_base) - self.origin
+        return np.asarray(seconds, np.float64)
 
     def require_picture(self) -> None:
         """Raise a DataError where there is no frame."""
