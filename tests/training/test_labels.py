@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from ccl_cli.config.load import check_recipe
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video_paths import list_videos
+from ccl_cli.deploy.card import card
+from ccl_cli.deploy.export import export_model
 from ccl_cli.deploy.predict import embed, predict
 from ccl_cli.errors import DataError, RecipeError, UsageError
 from ccl_cli.evaluation.evaluate import evaluate
@@ -83,11 +85,20 @@ def test_a_model_without_classes_has_features_and_says_so(clips_folder, tmp_path
     assert not any(name.startswith("classifier") for name in load_file(run / "model.safetensors"))
     videos = list_videos(clips_folder / "set" / "test")
     assert all(feature.vector.isfinite().all() for feature in embed(model, videos, workers=0))
-    for use in (lambda: list(predict(model, videos)), lambda: evaluate(run, tasks=["recognition"])):
+    uses = (
+        lambda: list(predict(model, videos)),
+        lambda: evaluate(run, tasks=["recognition"]),
+        lambda: export_model(run, tmp_path / "exported", formats=["torch"]),
+    )
+    for use in uses:
         with pytest.raises(
             UsageError, match=r"without labels.*Fine-tune it with `ccl train --student r2plus1d_tiny@"
         ):
             use()
+    assert not (tmp_path / "exported").exists()
+    text = card(run)[1]
+    assert "It was trained without labels." in text
+    assert "ccl predict" not in text
     with pytest.raises(DataError, match="have no labels"):
         evaluate(run)
     assert evaluate(run, data=labelled).keys() & {"recognition", "retrieval", "probe"} == {"retrieval"}
