@@ -14,6 +14,7 @@ _SHOWN = (
     "gradient_share.md",
     "input.md",
     "library.md",
+    "standardize.md",
 )  # those that no page of docs/ holds already
 _PAGES = {"commands.md": reference.commands, "keys.md": reference.keys}
 
