@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ccl_cli.training.fit_teacher import fit_teacher
     from ccl_cli.training.train import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "CclError",
     "Method",
