@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ccl_cli.errors import CclError
     from ccl_cli.evaluation.evaluate import evaluate
     from ccl_cli.evaluation.model import load_student
+    from ccl_cli.evaluation.while_training import train
     from ccl_cli.library.index import index
     from ccl_cli.library.query import search
     from ccl_cli.methods import Method
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ccl_cli.training.build import load_teacher
     from ccl_cli.training.dry_run import draw_samples
     from ccl_cli.training.fit_teacher import fit_teacher
-    from ccl_cli.training.train import train
 
 __version__ = "0.2.0"
 __all__ = [
@@ -78,7 +78,7 @@ _PLACES = {
     "predict": "deploy.predict",
     "runs": "report.runs",
     "search": "library.query",
-    "train": "training.train",
+    "train": "evaluation.while_training",
     "write_page": "report.page",
 }
 

@@ -20,7 +20,7 @@ def run(item: Mapping[str, Any]) -> None:
         item: From :meth:`ccl_cli.bench.matrix.Cell.item`.
     """
     from ccl_cli.evaluation.evaluate import evaluate
-    from ccl_cli.training.train import train
+    from ccl_cli.evaluation.while_training import train
 
     folder, recipe = Path(item["folder"]), Recipe.model_validate(item["recipe"])
     write_text(folder / CELL, json.dumps(item["record"]) + "\n")

@@ -74,7 +74,7 @@ def train(
     experiment = load_recipe(recipe or (str(resumed) if resumed else None), flags, set_ or ())
     check_recipe(experiment)
     start_processes(num_processes)
-    from ccl_cli.training.train import train as run
+    from ccl_cli.evaluation.while_training import train as run
 
     folder = run(experiment, resume=resumed or resume, output=output, dry_run=dry_run)
     if dry_run:

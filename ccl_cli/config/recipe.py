@@ -52,6 +52,8 @@ ASIDE = (
     *("train.workers", "train.log_every", "train.checkpoint_every", "train.max_skipped"),
     *("train.trackers", "train.recompute"),
 )
+# Scores on held-out videos, which decide nothing unless `train.keep` or `train.patience` goes by them.
+SCORES = ("train.eval_every", "train.eval_split", "train.eval_retrieval", "train.keep_by")
 TrackerName = Literal[
     "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
 ]
@@ -230,6 +232,20 @@ class Train(_Section):
     ema_warmup: bool = Field(
         True, description="Whether that decay rises from 0 with the steps, by timm's formula."
     )
+    eval_every: NonNegativeInt = Field(
+        0, description="Epochs between scores on held-out videos, a val split or `holdout`; 0: none."
+    )
+    eval_split: Literal["val", "test"] = Field("val", description="Which videos those scores are of.")
+    eval_retrieval: bool = Field(
+        False, description="Score R@1 too, for which the training videos are read as well."
+    )
+    keep: Literal["last", "best"] = Field(
+        "last", description="Which weights are published: the last step's, or those that scored best."
+    )
+    keep_by: Literal["top1", "loss", "r1"] = Field("top1", description="Figure that tells which is better.")
+    patience: NonNegativeInt = Field(
+        0, description="Scores in a row without a better one after which the run ends; 0: never."
+    )
     channels_last: bool = Field(True, description="channels_last_3d memory format.")
     compile: bool = Field(False, description="torch.compile the student.")
     recompute: bool = Field(
@@ -239,6 +255,20 @@ class Train(_Section):
     sync_batchnorm: bool = Field(
         True, description="Batch-norm statistics over all processes; off: each its own, a little faster."
     )
+
+    @model_validator(mode="after")
+    def _scores_are_made(self) -> Self:
+        if self.chooses and not self.eval_every:
+            key = "keep: best" if self.keep == "best" else "patience"
+            raise ValueError(f"{key} goes by scores on held-out videos; set eval_every too, for example to 1")
+        if self.keep_by == "r1" and not self.eval_retrieval:
+            raise ValueError("keep_by: r1 needs eval_retrieval: true, which reads the training videos too")
+        return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether scores on held-out videos decide which weights are published, or when the run ends."""
+        return self.keep == "best" or self.patience > 0
 
 
 class Cache(_Section):
@@ -452,7 +482,8 @@ class Recipe(_Section):
 
     def hash(self) -> str:
         """Eight hex digits over everything that decides the experiment's result; its name does not."""
-        text = json.dumps(self.without(ASIDE), sort_keys=True)
+        aside = ASIDE if self.train.chooses else (*ASIDE, *SCORES)
+        text = json.dumps(self.without(aside), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -81,7 +81,7 @@ def evaluate(
         "batch_size": batch_size or recipe.eval.batch_size,
         "workers": recipe.train.workers if workers is None else workers,
     }
-    queries = _predict_split(artefact, manifest, split, accelerator, **settings)
+    queries = predict_manifest(artefact, manifest, split, accelerator, **settings)
     result: dict[str, Any] = {
         "model": str(model.path),
         "step": artefact.header.get("step"),
@@ -94,7 +94,7 @@ def evaluate(
     if "recognition" in tasks:
         result["recognition"] = recognition(queries.scores, queries.labels, artefact.classes)
     if with_train:
-        gallery = _predict_split(artefact, manifest, "train", accelerator, **settings)
+        gallery = predict_manifest(artefact, manifest, "train", accelerator, **settings)
         result["counts"]["train"] = _counts(manifest, "train", gallery)
     if "retrieval" in tasks:
         result["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
@@ -111,9 +111,14 @@ def evaluate(
     return result
 
 
-def _predict_split(
+def predict_manifest(
     artefact: Artefact, manifest: Manifest, split: str, accelerator: Accelerator, **settings: int
 ) -> SplitPredictions:
+    """Run a student over one split of a data set; ``settings`` are those of :func:`predict_split`.
+
+    Raises:
+        DataError: there is no such split, or too many of its videos cannot be read.
+    """
     videos = manifest.split(split)
     if not videos:
         raise DataError(

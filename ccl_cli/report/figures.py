@@ -131,17 +131,22 @@ _LOGGED = {
     "accuracy": ("Accuracy on training batches (%)", 100.0),
     "ce": ("Cross-entropy of the student", 1.0),
     "loss": ("Loss in total", 1.0),
+    **{f"{split}_top1": (f"Top-1 on {split} videos (%)", 1.0) for split in ("val", "test")},
+    **{f"{split}_r1": (f"R@1 on {split} videos (%)", 1.0) for split in ("val", "test")},
+    **{f"{split}_loss": (f"Cross-entropy on {split} videos", 1.0) for split in ("val", "test")},
 }
+_CURVE_COLUMNS = 3
 _CURVE_WIDTH, _CURVE_HEIGHT = 360, 236
 _LOG_RATIO = 20  # a positive curve whose extremes differ by this factor gets a logarithmic axis
 
 
 def curves(results: Results) -> PanelGrid:
     """All setups below each other; raises as :func:`curve_panels`."""
-    panels = [panel for of_setup in curve_panels(results).values() for panel in of_setup]
+    by_setup = curve_panels(results).values()
     colours = [(name, results.colour(name)) for name in curve_methods(results)]
-    width = _CURVE_WIDTH * min(len(panels), len(_LOGGED))
-    return [[legend(colours, width, 6)], *in_rows(panels, len(_LOGGED))]
+    width = _CURVE_WIDTH * min(max(map(len, by_setup)), _CURVE_COLUMNS)
+    grid = [row for panels in by_setup for row in in_rows(panels, _CURVE_COLUMNS)]
+    return [[legend(colours, width, 6)], *grid]
 
 
 def curve_methods(results: Results) -> list[str]:
@@ -188,7 +193,7 @@ def _curve_panel(results: Results, title: str, by_method: dict[str, DataFrame], 
     best = results.best.method
     low = min(float(curve["mean"].min()) for curve in by_method.values())
     high = max(float(curve["mean"].max()) for curve in by_method.values())
-    log = name != "accuracy" and low > 0 and high / low > _LOG_RATIO
+    log = "%" not in title and low > 0 and high / low > _LOG_RATIO
 
     def draw(axes: Axes) -> None:
         for method, curve in sorted(by_method.items(), key=lambda item: item[0] == best):

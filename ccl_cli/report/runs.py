@@ -159,7 +159,7 @@ def runs(*folders: Path | str, split: str = "test") -> DataFrame:
 
 
 def curves(run: Path | str) -> DataFrame:
-    """What a run logged while it trained: a row a line of its metrics, by step, a column a figure.
+    """What a run logged while it trained: a row a step with a line in its metrics, a column a figure.
 
     Args:
         run: The run's folder.
@@ -183,7 +183,7 @@ def logged(folder: Path) -> DataFrame:
             with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
                 entry = json_text.parse(line)
                 figures = {key: float(value) for key, value in entry.items() if value is not None}
-                by_step[int(entry["step"])] = figures
+                by_step.setdefault(int(entry["step"]), {}).update(figures)  # a score has a line of its own
     frame = DataFrame.from_dict(by_step, orient="index", dtype=float).sort_index()
     return frame.rename_axis("step").drop(columns="step", errors="ignore")
 

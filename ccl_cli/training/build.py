@@ -27,6 +27,7 @@ from ccl_cli.errors import CclError, DataError, RecipeError, Several
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.students import Student, StudentFactory
 from ccl_cli.teachers import Teacher
+from ccl_cli.training.held_out import check_held_out
 from ccl_cli.training.optim import check_optimizer
 from ccl_cli.training.run.folder import locate_model
 from ccl_cli.utils.sentences import bundled
@@ -85,6 +86,9 @@ def build(recipe: Recipe) -> Parts:
     specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()
     classes = manifest.classes if manifest else ()
     teachers = _attempt(errors, lambda: load_teachers(specs, classes))
+    if manifest is not None:
+        sees_labels = any(video.label is not None for video in seen)
+        _attempt(errors, partial(check_held_out, recipe, manifest, sees_labels=sees_labels))
     if errors or manifest is None or teachers is None:
         raise bundled(errors)
     missing = manifest.missing("train")

@@ -23,6 +23,7 @@ from ccl_cli.training.build import Parts
 from ccl_cli.training.compute.batch_norm import share_statistics
 from ccl_cli.training.compute.device import pad_time_apart
 from ccl_cli.training.compute.recompute import recompute_blocks
+from ccl_cli.training.held_out import LOGGED
 from ccl_cli.training.standardizers import Standardizer, Standardizers
 from ccl_cli.utils.distributed import masked_mean
 
@@ -38,6 +39,7 @@ RESERVED = {
     "skipped",
     "clips_per_s",
     "data_wait",
+    *LOGGED,
 }
 
 

@@ -48,6 +48,11 @@ class AveragedStudent:
         self.student.load_state_dict(state["student"])
 
 
+def by_weights(student: Student, average: AveragedStudent | None) -> dict[str, Student]:
+    """The students by the name of their weights; the first one is to be scored and published."""
+    return {"ema": average.student, "raw": student} if average else {"raw": student}
+
+
 def averaged(student: Student, train: Train) -> AveragedStudent | None:
     """The student's moving average, if the recipe wants one."""
     return AveragedStudent(student, train) if train.ema else None

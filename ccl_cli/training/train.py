@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.errors import CclError, EnvironmentError_, Interrupted
+from ccl_cli.errors import CclError, EnvironmentError_, Interrupted, UsageError
 from ccl_cli.training.batches import batch_sampler
 from ccl_cli.training.build import build
 from ccl_cli.training.caching import open_caches
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.dry_run import describe
+from ccl_cli.training.held_out import Score
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.open_run import open_run, release
 from ccl_cli.training.run.state import load_state_dict
@@ -27,23 +28,27 @@ _log = logging.getLogger("ccl")
 
 
 def train(
-    recipe: Recipe, *, resume: Path | str | None = None, output: Path | None = None, dry_run: bool = False
+    recipe: Recipe,
+    *,
+    resume: Path | str | None = None,
+    output: Path | None = None,
+    dry_run: bool = False,
+    score: Score | None = None,
 ) -> Path:
-    """Train a student as the recipe says, or go on with a run.
+    """Train as ``ccl_cli.train`` does.
 
     Args:
-        recipe: The experiment.
-        resume: A run folder, or "auto" for the newest unfinished run of the same recipe (a new one if none).
-        output: Folder of a new run; default ``runs/<name>/<time>-<hash>``.
-        dry_run: Build everything and read one batch, but write and train nothing.
-
-    Returns:
-        The run's folder.
+        recipe: As there.
+        resume: As there.
+        output: As there.
+        dry_run: As there.
+        score: Evaluates a student on held-out videos; None: the recipe must not want it.
 
     Raises:
-        Interrupted: stopped by a signal; the state was saved.
-        CclError: anything the user can fix.
+        CclError: as there.
     """
+    if recipe.train.eval_every and score is None:
+        raise UsageError("train.eval_every needs somebody who scores.", "Call ccl_cli.train, which does.")
     need_trackers(recipe.train.trackers)
     parts = build(recipe)
     if dry_run:
@@ -55,7 +60,7 @@ def train(
     run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
     try:
         cached = open_caches(recipe, parts, accelerator)
-        trainer = Trainer(recipe, parts, run, accelerator, cached)
+        trainer = Trainer(recipe, parts, run, accelerator, cached, score)
         if resumed:
             state = checkpoint.load_state(on_main(lambda: checkpoint.newest_state(run.state)))
             load_state_dict(trainer, state)

@@ -20,7 +20,6 @@ from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.data.clips.dataset import Loaded, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
-from ccl_cli.data.manifest import check_unreadable
 from ccl_cli.errors import Interrupted
 from ccl_cli.teachers import embed
 from ccl_cli.teachers.embedding_cache import Cached
@@ -31,7 +30,8 @@ from ccl_cli.training.compute.allocator import keep_blocks, separate_blocks
 from ccl_cli.training.compute.batch_norm import explaining_small_batches
 from ccl_cli.training.compute.nonfinite import Skipped, TeacherFaults, all_finite
 from ccl_cli.training.distiller import StepOutput, make_distiller
-from ccl_cli.training.ema import averaged
+from ccl_cli.training.ema import averaged, by_weights
+from ccl_cli.training.held_out import HeldOut, Score
 from ccl_cli.training.metrics_log import Clock, Meter, accuracy, figures_text, jsonl_writer
 from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, set_lr
 from ccl_cli.training.run import checkpoint
@@ -58,6 +58,7 @@ class Trainer:
         run: RunFolder,
         accelerator: Accelerator,
         cached: Mapping[str, Cached] | None = None,
+        score: Score | None = None,
     ) -> None:
         self.recipe, self.parts, self.run, self.accelerator = recipe, parts, run, accelerator
         self.device = accelerator.device
@@ -71,6 +72,7 @@ class Trainer:
         groups = parameter_groups(self.bare, recipe.optim)
         self.distiller, self.optimizer = accelerator.prepare(self.bare, make_optimizer(groups, recipe.optim))
         self.ema = averaged(self.bare.student, recipe.train)
+        self.students, self.held_out = by_weights(self.bare.student, self.ema), HeldOut(recipe, score)
         self.step, self.seconds_before, self._began = 0, 0.0, time.perf_counter()
         self.steps_per_epoch = batch_sampler(recipe, parts).steps_per_epoch
         self.scheduler = scheduler(self.optimizer, recipe.optim, recipe.train.epochs, self.steps_per_epoch)
@@ -95,8 +97,7 @@ class Trainer:
     def fit(self) -> None:
         """Train to the end, then publish the student."""
         sampler = batch_sampler(self.recipe, self.parts, self.step)
-        limit = self.recipe.train.max_steps
-        last = min(sampler.total_steps, limit) if limit else sampler.total_steps
+        last = min(sampler.total_steps, self.recipe.train.max_steps or sampler.total_steps)
         if is_main():
             self.run.truncate_metrics(self.step)
         with (
@@ -104,15 +105,18 @@ class Trainer:
             Reporter("train", last, self.step) as reporter,
             jsonl_writer(self.run.path / METRICS) as write,
         ):
-            for micro_batches in self._steps(sampler) if self.step < last else ():
+            for micro_batches in () if self._is_over(last) else self._steps(sampler):
                 self.train_step(micro_batches)
                 self._after_step(last, reporter, write)
                 self._check_skipped(micro_batches)
-                if self.step >= last:
+                if self._is_over(last):
                     break
                 if any_process(stop.requested, self.device):
                     self._stop(stop)
-        self._end(finished=self.step >= sampler.total_steps)
+        self._end(finished=self._is_over(sampler.total_steps))
+
+    def _is_over(self, last: int) -> bool:
+        return self.step >= last or self.held_out.exhausted
 
     def _steps(self, sampler: EpochSampler) -> Iterator[list[Loaded]]:
         """This process's micro-batches, a step's worth at a time."""
@@ -144,8 +148,7 @@ class Trainer:
             sync = number == len(micro_batches) - 1
             with nullcontext() if sync else self.accelerator.no_sync(self.distiller):
                 figures.append(self._micro_step(loaded.batch, share))
-        losses = [values["loss"] for values in figures]
-        if all_finite(losses, self.bare.parameters(), self.accelerator.scaler):
+        if all_finite([each["loss"] for each in figures], self.bare.parameters(), self.accelerator.scaler):
             if self.recipe.optim.clip_norm:
                 self.accelerator.clip_grad_norm_(self.bare.parameters(), self.recipe.optim.clip_norm)
             self.optimizer.step()
@@ -193,30 +196,22 @@ class Trainer:
         text = None
         if self.step % train.log_every == 0 or self.step == last:
             figures = self.meter.read() | self.clock.read() | {"skipped": self.skipped.total}
-            text = figures_text(figures)
+            text = figures_text(figures) + self.held_out.text
             epoch = -(-self.step // self.steps_per_epoch)
             write({"step": self.step, "epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], **figures})
             self.accelerator.log(figures, step=self.step)
-            self._check_unreadable()
+            self.video_states.check(self.parts, self.recipe.max_unreadable)
             self.faults.check(self.parts.videos)
         reporter.advance(text=text)
         if epoch_ends or self.step == last:
             reporter.line()
+        if self.held_out.due(self.step, self.steps_per_epoch):
+            with reporter.paused():
+                self.held_out.evaluate(self, write)
+            self.clock.restart()
         every = train.checkpoint_every
         if (every and self.step % every == 0) or (not every and epoch_ends) or self.step == last:
             self._save()
-
-    def _check_unreadable(self) -> None:
-        unreadable: dict[int, str] = {}
-        for reasons in gather_objects(self.video_states.unreadable):
-            unreadable |= reasons
-        check_unreadable(
-            len(self.parts.missing) + len(unreadable),
-            self.parts.manifest,
-            "train",
-            self.recipe.max_unreadable,
-            [self.parts.videos[row] for row in unreadable],
-        )
 
     def _check_skipped(self, micro_batches: Sequence[Loaded]) -> None:
         """End a run that does not get anywhere: too many steps skipped in a row, or all of an epoch's."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ccl_cli.data.clips.dataset import Loaded
+from ccl_cli.data.manifest import check_unreadable
+from ccl_cli.training.build import Parts
 from ccl_cli.utils.distributed import gather_objects
 
 
@@ -26,6 +28,17 @@ class VideoStates:
         """Take in the reports of one batch."""
         self.modalities.update(loaded.states)
         self.unreadable.update(loaded.unreadable)
+
+    def check(self, parts: Parts, limit: float) -> None:
+        """Stop when more than this share of the training videos cannot be read. For all processes at once.
+
+        Raises:
+            DataError: names some of them.
+        """
+        gathered = gather_objects(self.unreadable)
+        unreadable = {row: reason for reasons in gathered for row, reason in reasons.items()}
+        count, examples = len(parts.missing) + len(unreadable), [parts.videos[row] for row in unreadable]
+        check_unreadable(count, parts.manifest, "train", limit, examples)
 
     def gathered(self) -> VideoStates:
         """The reports of all processes, on each of them."""

@@ -134,6 +134,12 @@ def from_main(item: object) -> Any:
     return items[0]
 
 
+def copy_from_main(x: Tensor) -> None:
+    """Overwrite a tensor with the main process's."""
+    if world_size() > 1:
+        dist.broadcast(x, src=0)
+
+
 def on_main(make: Callable[[], T]) -> T:
     """Call ``make`` on the main process only; every process gets its result, or its error."""
     outcome: tuple[T | None, Exception | None] = (None, None)

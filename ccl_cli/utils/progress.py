@@ -68,6 +68,15 @@ class Reporter:
         if not self._live and time.monotonic() - self._last_line > _LINE_SECONDS:
             self.line()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the bar away while something else shows its own."""
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
     def line(self) -> None:
         """Log one plain line, unless the bar is shown or nothing has happened since the last one."""
         self._last_line = time.monotonic()

@@ -19,7 +19,7 @@ def trained(monkeypatch):
         calls.append((recipe, rest))
         return Path("runs/x/y")
 
-    monkeypatch.setattr("ccl_cli.training.train.train", train)
+    monkeypatch.setattr("ccl_cli.evaluation.while_training.train", train)
     return calls
 
 

@@ -133,6 +133,15 @@ def test_curves_are_means_and_deviations_over_seeds(study_runs):
     assert [line.get_linestyle() for line in axes.lines if line.get_color() == LIGHT["ink"]] == ["--"]
 
 
+def test_scores_on_held_out_videos_are_curves_of_their_own(copied):
+    for file in copied.glob("*/metrics.jsonl"):
+        scored = '{"step": 10, "val_top1": 40.0, "val_loss": 1.5}\n{"step": 20, "val_top1": 60.0, "val_loss": 1.0}\n'
+        file.write_text(scored + file.read_text())
+    *_, top1, loss = curve_panels(load_results([copied]))["AI"]
+    assert (top1.heading, loss.heading) == ("AI: Top-1 on val videos (%)", "AI: Cross-entropy on val videos")
+    assert list(axes_of(top1).lines[0].get_ydata()) == [40.0, 60.0]
+
+
 def test_of_many_classes_those_at_either_end_are_drawn():
     points = {f"c{n}": n - 2500.0 for n in range(5000)}
     (panel,) = class_panels([ClassGain("ccl AI", points)])

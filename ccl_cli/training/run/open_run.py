@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import IO
 
 from ccl_cli.config.load import load_recipe, to_yaml
-from ccl_cli.config.recipe import ASIDE, Recipe
+from ccl_cli.config.recipe import ASIDE, SCORES, Recipe
 from ccl_cli.data.manifest import Manifest, read_header
 from ccl_cli.errors import CclError, RecipeError, UsageError
 from ccl_cli.training.run.checkpoint import holds_state
 from ccl_cli.training.run.folder import MANIFEST, RECIPE, RunFolder, all_runs, find_run
 from ccl_cli.utils.files import hold, remove_leftovers, write_text
-
-# What a resumed run may change: nothing that decides the result of the steps already taken.
-RESUMABLE = (*ASIDE, "train.max_steps", "eval")
 
 _locks: dict[Path, IO[str]] = {}
 
@@ -94,10 +91,16 @@ def _has_recipe(recipe: Recipe, run: RunFolder) -> bool:
         return False
 
 
+def _may_change(recipe: Recipe) -> tuple[str, ...]:
+    """What a resumed run may change: nothing that decides the result of what it has done already."""
+    may_change = (*ASIDE, "train.max_steps")
+    return may_change if recipe.train.chooses else (*may_change, *SCORES, "eval")
+
+
 def _changes(recipe: Recipe, run: RunFolder) -> list[str]:
     """Sections of the recipe that are not as the run began with them."""
     previous = load_recipe(str(run.path / RECIPE))
-    now, then = (each.without(RESUMABLE) for each in (recipe, previous))
+    now, then = (each.without(_may_change(recipe)) for each in (recipe, previous))
     return sorted(section for section in now if now[section] != then[section])
 
 
@@ -107,7 +110,7 @@ def _check_same(recipe: Recipe, manifest: Manifest, run: RunFolder) -> None:
     if changed := _changes(recipe, run):
         raise RecipeError(
             f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
-            f"Only {', '.join(RESUMABLE)} may change.",
+            f"Only {', '.join(_may_change(recipe))} may change.",
         )
     if not (run.path / MANIFEST).exists():  # ended before it had taken a step
         manifest.save(run.path / MANIFEST)

@@ -35,7 +35,8 @@ def publish(trainer: Trainer, *, finished: bool) -> None:
     check_finite(trainer)
     states, faults = trainer.video_states.gathered(), trainer.faults.rows()
     if is_main():
-        summary = {"model": _save_models(trainer)} | _summary(trainer, states, faults)
+        scores = trainer.held_out.summary()
+        summary = {"model": _save_models(trainer)} | _summary(trainer, states, faults) | scores
         trainer.run.update_summary(summary | {"finished": finished, "evaluation": {}})
         trainer.accelerator.log(_final_figures(summary))
 
@@ -66,15 +67,12 @@ def _final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
 
 def _save_models(trainer: Trainer) -> dict[str, Any]:
     """Write the model, and beside a moving average the weights themselves; what the first file holds."""
-    manifest, classes, raw = trainer.parts.manifest, trainer.parts.classes, trainer.bare.student
-    record = {"step": trainer.step, "selection": "last", "weights": "ema" if trainer.ema else "raw"}
-    about = record | {"manifest": manifest.hash, "data": manifest.name}
-    published = trainer.ema.student if trainer.ema else raw
-    save_model(trainer.run.model, published, trainer.recipe, classes, **about)
-    if trainer.ema:
-        about["weights"] = "raw"
-        save_model(trainer.run.raw_model, raw, trainer.recipe, classes, **about)
-    return record
+    parts, files = trainer.parts, (trainer.run.model, trainer.run.raw_model)
+    record = {"step": trainer.step, "selection": "last"} | trainer.held_out.restore_best(trainer.students)
+    about = record | {"manifest": parts.manifest.hash, "data": parts.manifest.name}
+    for file, (weights, student) in zip(files, trainer.students.items(), strict=False):
+        save_model(file, student, trainer.recipe, parts.classes, **about, weights=weights)
+    return record | {"weights": next(iter(trainer.students))}
 
 
 def _summary(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequence[int]]) -> dict[str, Any]:

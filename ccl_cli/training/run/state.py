@@ -32,6 +32,7 @@ def state_dict(trainer: Trainer) -> dict[str, Any]:
         "unreadable": states.unreadable,
         "skipped": trainer.skipped.state_dict(),
         "faults": trainer.faults.state_dict(),
+        "held_out": trainer.held_out.state_dict(),
     }
 
 
@@ -58,6 +59,7 @@ def load_state_dict(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer.video_states = VideoStates(state["modalities"], state["unreadable"])
     trainer.skipped.load_state_dict(state["skipped"])
     trainer.faults.load_state_dict(state["faults"])
+    trainer.held_out.load_state_dict(state["held_out"])
 
 
 def _use_caches_of(trainer: Trainer, folders: Mapping[str, str]) -> None:
