@@ -198,11 +198,11 @@ def _record(folder: RunFolder, result: dict[str, Any], suffix: str) -> None:
 def _track(run: RunFolder, recipe: Recipe, accelerator: Accelerator, result: dict[str, Any]) -> None:
     """Give the figures to the run's trackers too; where these fail, the evaluation is none the worse."""
     split = result["data"]["split"]
-    figures = {task: _short(result[task]) for task in TASKS if task in result}
+    figures = flat({task: _short(result[task]) for task in TASKS if task in result})
     try:
         need_trackers(recipe.train.trackers)
         with tracking(accelerator, recipe, run):
-            accelerator.log({f"{split}/{name}": value for name, value in flat(figures).items()})
+            accelerator.log({f"{split}/{name}": each for name, each in figures.items() if each is not None})
     except EnvironmentError_ as error:
         _log.warning("%s", error)
 

@@ -38,6 +38,7 @@ def test_a_run_leaves_what_it_promises(clips_folder):
         "manifest.jsonl",
         "metrics.jsonl",
         "model.safetensors",
+        "samples.png",
         "summary.json",
         "state",
         ".lock",

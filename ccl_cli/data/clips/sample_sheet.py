@@ -53,7 +53,9 @@ def sample_sheet(batch: Batch, classes: Sequence[str], ids: Sequence[str], count
             if tile.picture is None:
                 pen.text((left + tile.width // 2, top + _LINE + _SIDE // 2), "absent", "black", font, "mm")
             else:
-                sheet.paste(_fitted(tile), (left, top + _LINE))
+                # As large as fits: frames and images keep their shape, and their pixels stay to be seen.
+                fitted = ImageOps.contain(tile.picture, (tile.width, _SIDE), Image.Resampling.NEAREST)
+                sheet.paste(fitted, (left, top + _LINE))
             pen.text((left, top + _LINE + _SIDE), tile.caption, "black", font)
     return sheet
 
@@ -77,7 +79,7 @@ def _input_tile(name: str, given: TeacherInput, row: int) -> Tile:
     """A teacher's input by its shape: image, clip (its centre frame), waveform, spectrogram, numbers."""
     if not given.present[row]:
         return Tile(name, None, _WIDE)
-    value = given.value[row].detach().float().nan_to_num()
+    value = given.value[row].detach().float().nan_to_num(0, 0, 0)
     if value.dim() == 4:  # a clip, channels first or second
         frames = value if value.shape[1] == 3 else value.transpose(0, 1)
         value = frames[len(frames) // 2]
@@ -91,12 +93,6 @@ def _input_tile(name: str, given: TeacherInput, row: int) -> Tile:
     else:
         picture = _curve(value)
     return Tile(caption, picture, _WIDE)
-
-
-def _fitted(tile: Tile) -> Image.Image:
-    """As large as its place allows; frames and images keep their shape, and their pixels stay to be seen."""
-    assert tile.picture is not None
-    return ImageOps.contain(tile.picture, (tile.width, _SIDE), Image.Resampling.NEAREST)
 
 
 def _bytes(value: Tensor) -> Tensor:

@@ -84,15 +84,18 @@ class Tracked:
 
     def __init__(self, tracker: Any, logged: int, step: int) -> None:
         self.name: str = tracker.name
+        # In MLflow's files `ce` and `ce/audio:cnn14` would be a file and a folder of one name.
+        self._separator = "." if self.name == "mlflow" else "/"
         self._tracker, self._logged, self._step, self._open = tracker, logged, step, True
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log the figures of a step, or, without one, figures of the whole run."""
+        named = {name.replace("/", self._separator): value for name, value in values.items()}
         if step is None:
-            self._attempt(lambda: self._log_final(dict(values)))
+            self._attempt(lambda: self._log_final(named))
         elif step > self._logged:
             self._step = step
-            self._attempt(lambda: self._tracker.log(dict(values), step=step))
+            self._attempt(lambda: self._tracker.log(named, step=step))
 
     def log_picture(self, path: Path) -> None:
         """Log a PNG file, by its name without suffix, at the present step."""

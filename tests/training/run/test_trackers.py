@@ -67,8 +67,9 @@ def of_mlflow(run):
     (experiment,) = (each for each in client.search_experiments() if each.name == "test")
     (stored,) = client.search_runs([experiment.experiment_id])
     assert stored.info.run_name == "mine"
+    assert {"ce", "ce.image:precomputed"} <= stored.data.metrics.keys()
     curve = [(each.step, each.value) for each in client.get_metric_history(stored.info.run_id, "loss")]
-    final = [stored.data.metrics[name] for name in ("final/videos", "test/recognition.top1")]
+    final = [stored.data.metrics[name] for name in ("final.videos", "test.recognition.top1")]
     return curve, stored.data.params, len(client.list_artifacts(stored.info.run_id)), final
 
 
