@@ -199,7 +199,7 @@ def test_an_unknown_key_is_refused_with_the_one_that_was_meant(recipe_file, text
     (problem,) = problems(recipe_file(text))
     assert "there is no such key (mine.yaml:" in problem
     expected = (
-        f"Did you mean '{suggested}'?" if suggested else "Known here: batch_size, clips, crops, stride."
+        f"Did you mean '{suggested}'?" if suggested else "Known here: batch_size, stride, clips, crops."
     )
     assert problem.endswith(expected)
 
