@@ -79,10 +79,11 @@ def build(
     paths = []
     for spec, (name, network) in zip(experiment.teachers, networks.items(), strict=True):
         own = experiment.model_copy(update={"teachers": (spec,)})
-        if elsewhere:
-            cached = build_by_executor(name, network, manifest, own)
-        else:
-            cached = build_part(name, network, manifest, own, share)
+        cached = (
+            build_by_executor(name, network, manifest, own)
+            if elsewhere
+            else build_part(name, network, manifest, own, share)
+        )
         if cached is None:
             _log.info("%s: part %s is done, others are not.", name, part)
             continue

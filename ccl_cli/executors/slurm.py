@@ -103,7 +103,7 @@ class _Cluster:
                 _log.info("Waiting for array %s, which runs already.", array)
             self._follow(array)
         self._hear()
-        return self._lost(array, names) if submitted else {}
+        return self._lost(array, names) if submitted and array else {}
 
     def _running(self) -> str | None:
         """The array that was submitted last, while Slurm has it in its queue."""
@@ -212,7 +212,7 @@ class _Cluster:
                 f"The cluster's nodes do not see '{self.folder.parent}'.",
                 "Name a folder on a disk that all of them see: CCL_RUNS for runs, CCL_HOME for caches.",
             )
-        reasons = {}
+        reasons: dict[str, str] = {}
         for task in range(tasks):
             of_task = [name for name in names[task::tasks] if name in left]
             if of_task:

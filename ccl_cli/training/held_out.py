@@ -121,7 +121,7 @@ class HeldOut:
         value, best = self.latest.get(name, math.nan), self.best.get("figures", {}).get(name)
         if best is None:
             return math.isfinite(value)
-        return value < best if name == "loss" else value > best
+        return bool(value < best if name == "loss" else value > best)
 
 
 def check_held_out(recipe: Recipe, manifest: Manifest, *, sees_labels: bool) -> None:
