@@ -58,13 +58,13 @@ class PluginError(CclError):
     exit_code = 5
 
 
-class EnvironmentError_(CclError):
+class SystemSetupError(CclError):
     """Weights, network, disk or hardware are not there."""
 
     exit_code = 6
 
 
-class WeightsError(EnvironmentError_):
+class WeightsError(SystemSetupError):
     """A weights file is absent, damaged or does not fit its network."""
 
 
@@ -74,7 +74,7 @@ class Interrupted(CclError):
     exit_code = 130
 
 
-class Several(CclError):
+class MultipleErrors(CclError):
     """More than one thing is missing; each is named, so that the user can fix all of them at once.
 
     The exit code is the first one's.
@@ -85,4 +85,4 @@ class Several(CclError):
         self.errors = errors
 
     def __reduce__(self) -> tuple[type[CclError], tuple[list[CclError]]]:  # type: ignore[override]
-        return Several, (self.errors,)
+        return MultipleErrors, (self.errors,)

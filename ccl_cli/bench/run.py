@@ -55,7 +55,7 @@ def run_bench(recipe: Recipe, *, part: Part = WHOLE) -> Outcome:
     Raises:
         Interrupted: a signal stopped it.
         UsageError: the data has changed since cells finished, or other parts have not chosen weights yet.
-        EnvironmentError_: the executor cannot do its work.
+        SystemSetupError: the executor cannot do its work.
     """
     root, tuning = folder_of(recipe), tuning_cells(recipe)
     hashes = _data_hashes([*tuning, *final_cells(recipe, {})])

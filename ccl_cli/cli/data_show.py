@@ -10,7 +10,7 @@ import typer
 
 from ccl_cli.cli import options
 from ccl_cli.cli.common import OUTPUT
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 
 EXAMPLES = (
     "ccl data show folder:my_videos",
@@ -39,7 +39,7 @@ def show(
     try:
         draw_samples(experiment, clips, output)
     except OSError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"'{output}' cannot be written: {error.strerror}.", "Make room, or name another place."
         ) from error
     print(output)

@@ -20,7 +20,7 @@ from ccl_cli import registry
 from ccl_cli.config import yaml_text
 from ccl_cli.config.recipe import Executor, Recipe, methods_section
 from ccl_cli.config.spec import parse_data, parse_model
-from ccl_cli.errors import CclError, PluginError, RecipeError, Several, UsageError
+from ccl_cli.errors import CclError, MultipleErrors, PluginError, RecipeError, UsageError
 from ccl_cli.utils.sentences import Keys, bundled, invalid
 
 
@@ -43,7 +43,8 @@ def load_recipe(
         overrides: ``a.b=c``, each value read as YAML.
 
     Raises:
-        RecipeError: no such recipe, not YAML, an unknown key or a bad value; Several when more than one.
+        RecipeError: no such recipe, not YAML, an unknown key or a bad value.
+        MultipleErrors: more than one of these.
         UsageError: an override without ``=``.
     """
     name = name or os.environ.get("CCL_RECIPE")
@@ -75,8 +76,8 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         PluginError: an unknown plugin, or a method that cannot be imported.
-        RecipeError: a bad option, or a method that needs labels and gets none. Several when more than one
-            thing is wrong.
+        RecipeError: a bad option, or a method that needs labels and gets none.
+        MultipleErrors: more than one of these.
     """
     plugins = [(registry.TEACHERS, parse_model(text).label) for text in recipe.teachers]
     plugins += [(registry.STUDENTS, parse_model(recipe.student).label)]
@@ -243,7 +244,7 @@ def _failures(checks: Iterable[Callable[[], object]]) -> Iterator[CclError]:
     for check in checks:
         try:
             check()
-        except Several as several:
+        except MultipleErrors as several:
             yield from several.errors
         except CclError as error:
             yield error

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ccl_cli.data.video.storage import Location, contents_hash, from_plain, size_of, to_plain
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path
 
@@ -207,7 +207,7 @@ class Manifest:
             root: Paths below this folder are written relative to it, so that the videos can be moved.
 
         Raises:
-            EnvironmentError_: the file cannot be written.
+            SystemSetupError: the file cannot be written.
         """
         header = {"format": _FORMAT, "name": self.name, "classes": self.classes, "videos": len(self.videos)}
         header |= ({"root": str(root)} if root else {}) | {"hash": self.hash}
@@ -217,7 +217,7 @@ class Manifest:
                 file.write(json.dumps(header) + "\n")
                 file.writelines(rows)
         except OSError as error:
-            raise EnvironmentError_(
+            raise SystemSetupError(
                 f"The manifest '{path}' cannot be written: {error.strerror}.",
                 "Make room, or name another place.",
             ) from error

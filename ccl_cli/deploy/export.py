@@ -34,7 +34,7 @@ from ccl_cli.deploy.onnx import (
 )
 from ccl_cli.deploy.preprocessing import describe_preprocessing
 from ccl_cli.deploy.quantize import CALIBRATION, quantize, top1
-from ccl_cli.errors import EnvironmentError_, UsageError
+from ccl_cli.errors import SystemSetupError, UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.training.run.artefact import Artefact
 from ccl_cli.utils.files import atomic_folder, refuse_used, write_text
@@ -91,7 +91,7 @@ def export_model(
     Raises:
         UsageError: the folder is not empty, int8 is wanted without ONNX, or the student has no classes.
         PluginError: the student cannot be exported.
-        EnvironmentError_: a package is absent, or a file does not compute what torch does; nothing is left.
+        SystemSetupError: a package is absent, or a file does not compute what torch does; nothing is left.
     """
     if int8 and "onnx" not in formats:
         raise UsageError("--int8 is a version of the ONNX file.", "Add --format onnx or --format both.")
@@ -189,7 +189,7 @@ def _refuse_beyond(tolerance: float, differences: Mapping[str, Any], what: str) 
     for name, by_output in differences.items():
         for key, difference in by_output.items():
             if not difference["max_abs"] <= tolerance * difference["largest"]:  # NaN is refused too
-                raise EnvironmentError_(
+                raise SystemSetupError(
                     f"{FILES[name]} does not compute what torch does: on {what}, '{key}' differs by up to "
                     f"{difference['max_abs']:.1e}. Its largest value is {difference['largest']:.1e}, and the "
                     f"tolerance {tolerance:g} of that.",

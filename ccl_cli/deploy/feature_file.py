@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ccl_cli import __version__
 from ccl_cli.deploy.predict import Feature
-from ccl_cli.errors import EnvironmentError_, UsageError
+from ccl_cli.errors import SystemSetupError, UsageError
 from ccl_cli.evaluation.model import Model
 from ccl_cli.utils.files import growing_path
 from ccl_cli.utils.signals import Stopped
@@ -126,7 +126,7 @@ def check_features(path: Path) -> None:
 
     Raises:
         UsageError: it does not say in which format.
-        EnvironmentError_: what writes that format is not installed.
+        SystemSetupError: what writes that format is not installed.
     """
     if path.suffix.lower() not in _FORMS:
         raise UsageError(
@@ -160,7 +160,7 @@ def _arrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             "Parquet files need pyarrow, which is not installed.",
             "Install it with `pip install 'ccl-cli[parquet]'`, or write .npz or .safetensors.",
         ) from error

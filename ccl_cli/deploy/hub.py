@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccl_cli.deploy.card import CARD, card
-from ccl_cli.errors import CclError, DataError, EnvironmentError_, UsageError, WeightsError
+from ccl_cli.errors import CclError, DataError, SystemSetupError, UsageError, WeightsError
 from ccl_cli.training.run.artefact import load_model
 from ccl_cli.training.run.folder import MODEL, RECIPE, locate_model
 from ccl_cli.utils.console import plain
@@ -98,16 +98,16 @@ def push(run: Path | None, repository: str, *, private: bool = False) -> str:
 
     Raises:
         UsageError: not the name of a repository, or it is public and should be private.
-        EnvironmentError_: no network wanted, no token, or what the Hub answers.
+        SystemSetupError: no network wanted, no token, or what the Hub answers.
     """
     files = uploads(run, repository)
     if variable := forbidden():
-        raise EnvironmentError_(f"Nothing was uploaded: {variable} is set.", "Unset it, or use --dry-run.")
+        raise SystemSetupError(f"Nothing was uploaded: {variable} is set.", "Unset it, or use --dry-run.")
     with _client(repository) as api:
         from huggingface_hub import CommitOperationAdd, get_token
 
         if not get_token():
-            raise EnvironmentError_(
+            raise SystemSetupError(
                 "There is no token for the Hugging Face Hub.",
                 "Make one at https://huggingface.co/settings/tokens, then `hf auth login`, or set HF_TOKEN.",
             )
@@ -138,7 +138,7 @@ def pull(repository: str, *, revision: str | None = None, output: Path | None = 
 
     Raises:
         UsageError: not the name of a repository, or ``output`` is there already.
-        EnvironmentError_: no network wanted and not in the cache, or what the Hub answers.
+        SystemSetupError: no network wanted and not in the cache, or what the Hub answers.
         DataError: the repository holds no model of ours.
         WeightsError: the model is damaged or not of ours.
     """
@@ -178,7 +178,7 @@ def _cached(repository: str, revision: str | None) -> Path:
             )
         )
     except LocalEntryNotFoundError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"'{repository}' is not in the Hub's cache, and {forbidden()} is set.",
             "Unset it, or pull the model on a machine that may download and copy it.",
         ) from error
@@ -230,17 +230,15 @@ def _client(repository: str) -> Iterator[HfApi]:
         if isinstance(cause, HfHubHTTPError):
             raise _refused(repository, cause) from error
         text = " ".join(reason(cause).split()[:30]) if isinstance(cause, Exception) else "no answer"
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"The Hugging Face Hub cannot be reached: {text}.",
             "See that the network is there, or try again later.",
         ) from error
 
 
-def _refused(repository: str, error: HfHubHTTPError) -> EnvironmentError_:
+def _refused(repository: str, error: HfHubHTTPError) -> SystemSetupError:
     if refused := refusal(repository, error):
-        return EnvironmentError_(*refused)
+        return SystemSetupError(*refused)
     status, text = error.response.status_code, " ".join((error.server_message or "").split())
     hint = "See that the token may write there." if status in (401, 403) else "Try again later."
-    return EnvironmentError_(
-        f"The Hugging Face Hub answers {status}{text and ': ' + text.rstrip('.')}.", hint
-    )
+    return SystemSetupError(f"The Hugging Face Hub answers {status}{text and ': ' + text.rstrip('.')}.", hint)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.transforms import normalize
-from ccl_cli.errors import CclError, EnvironmentError_, PluginError
+from ccl_cli.errors import CclError, PluginError, SystemSetupError
 from ccl_cli.students import Student
 
 if TYPE_CHECKING:
@@ -150,14 +150,14 @@ def need_onnx() -> None:
     """Make sure that ONNX files can be written and run.
 
     Raises:
-        EnvironmentError_: a package is absent.
+        SystemSetupError: a package is absent.
     """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"ONNX files need the package '{error.name}', which is not installed.",
             "Install it with `pip install 'ccl-cli[export]'`, or write the other file alone: --format torch.",
         ) from error

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.manifest import Manifest, check_unreadable
 from ccl_cli.data.sources import load_data
-from ccl_cli.errors import DataError, EnvironmentError_, UsageError
+from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.evaluation.metrics import recognition, retrieval
 from ccl_cli.evaluation.model import Model, load_student
 from ccl_cli.evaluation.predictor import SplitPredictions, predict_split
@@ -203,7 +203,7 @@ def _track(run: RunFolder, recipe: Recipe, accelerator: Accelerator, result: dic
         need_trackers(recipe.train.trackers)
         with tracking(accelerator, recipe, run):
             accelerator.log({f"{split}/{name}": each for name, each in figures.items() if each is not None})
-    except EnvironmentError_ as error:
+    except SystemSetupError as error:
         _log.warning("%s", error)
 
 

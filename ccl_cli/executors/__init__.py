@@ -22,7 +22,7 @@ def map_items(work: Work, settings: Executor, events: Events) -> dict[str, str]:
 
     Raises:
         Interrupted: a signal stopped it.
-        EnvironmentError_: the executor cannot do its work.
+        SystemSetupError: the executor cannot do its work.
         PluginError: there is no such executor.
     """
     plugin = registry.find(registry.EXECUTORS, settings.name)

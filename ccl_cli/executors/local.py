@@ -20,7 +20,7 @@ from typing import cast
 from filelock import FileLock, Timeout
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.errors import CclError, EnvironmentError_, Interrupted
+from ccl_cli.errors import CclError, Interrupted, SystemSetupError
 from ccl_cli.executors.item import Device, run_item
 from ccl_cli.executors.work import Events, Work, write_error
 from ccl_cli.utils.processes import cores
@@ -56,7 +56,7 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
 
     Raises:
         Interrupted: a signal stopped it; the items that ran may have saved their state.
-        EnvironmentError_: the disk has no locks.
+        SystemSetupError: the disk has no locks.
     """
     os.environ["CCL_PRELOAD"] = ",".join(work.modules)
     multiprocessing.set_forkserver_preload(["ccl_cli.executors.preload"])
@@ -166,7 +166,7 @@ def lock_item(folder: Path) -> FileLock | None:
     """Lock an item until the lock is released or this process ends; None: another process has locked it.
 
     Raises:
-        EnvironmentError_: the disk has no locks.
+        SystemSetupError: the disk has no locks.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
@@ -175,7 +175,7 @@ def lock_item(folder: Path) -> FileLock | None:
     except Timeout:
         return None
     except NotImplementedError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"Files in '{folder.parent}' cannot be locked, so machines cannot share the work there.",
             "Name another disk with CCL_RUNS, or have this one mounted with locks (Lustre: -o flock).",
         ) from error

@@ -22,7 +22,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 from ccl_cli.executors.work import Events, Work
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.signals import stopping_here
@@ -65,11 +65,11 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
 
     Raises:
         Interrupted: a signal stopped the waiting; the jobs go on.
-        EnvironmentError_: there is no Slurm here, it refuses the jobs, or the nodes do not see the folder.
+        SystemSetupError: there is no Slurm here, it refuses the jobs, or the nodes do not see the folder.
     """
     for name in ("sbatch", "squeue"):
         if shutil.which(name) is None:
-            raise EnvironmentError_(
+            raise SystemSetupError(
                 f"There is no `{name}` here.",
                 "Give the command where jobs are submitted, or use --executor local.",
             )
@@ -130,7 +130,7 @@ class _Cluster:
         """Submit what is left; the number of the array.
 
         Raises:
-            EnvironmentError_: Slurm refuses it; nothing is left of it.
+            SystemSetupError: Slurm refuses it; nothing is left of it.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -144,7 +144,7 @@ class _Cluster:
         asked = _command("sbatch", *self._options(tasks), str(self.folder / "job.sh"))
         if asked.returncode:
             shutil.rmtree(self.folder)
-            raise EnvironmentError_(
+            raise SystemSetupError(
                 f"Slurm refuses the jobs: {_words(asked.stderr)}",
                 "Set what your cluster asks for, such as CCL_EXECUTOR_PARTITION or CCL_EXECUTOR_ACCOUNT.",
             )
@@ -201,14 +201,14 @@ class _Cluster:
         """What became of the tasks of items of which nothing has come.
 
         Raises:
-            EnvironmentError_: the nodes do not see the folder.
+            SystemSetupError: the nodes do not see the folder.
         """
         tasks = min(self.settings.tasks, len(names))
         left = set(self.work.unsettled())
         endings = _endings(array) if left else {}
         if any(code == f"{UNSEEN}:0" for _, code in endings.values()):
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise EnvironmentError_(
+            raise SystemSetupError(
                 f"The cluster's nodes do not see '{self.folder.parent}'.",
                 "Name a folder on a disk that all of them see: CCL_RUNS for runs, CCL_HOME for caches.",
             )

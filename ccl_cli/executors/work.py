@@ -11,7 +11,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
-from ccl_cli.errors import CclError, Several
+from ccl_cli.errors import CclError, MultipleErrors
 from ccl_cli.utils.files import write_text
 
 ERROR, LOG = "error.json", "log.txt"  # in an item's folder: why it failed, and what it has printed
@@ -110,7 +110,7 @@ def reason(folder: Path) -> str:
 
 def write_error(folder: Path, error: BaseException, code: int) -> None:
     """Write why an item failed, for its caller and for readers of the folder, if the disk takes it."""
-    first = error.errors[0] if isinstance(error, Several) else error
+    first = error.errors[0] if isinstance(error, MultipleErrors) else error
     message = first.message if isinstance(first, CclError) else f"{type(error).__name__}: {error}"
     hint = first.hint if isinstance(first, CclError) else None
     with suppress(OSError):

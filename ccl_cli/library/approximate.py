@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccl_cli.errors import DataError, EnvironmentError_, UsageError
+from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.library.store import Library
 from ccl_cli.utils.files import atomic_path
 
@@ -23,7 +23,7 @@ def build(library: Library, folder: Path) -> None:
     """Divide the vectors into lists of nearby ones (faiss's IVF, whole vectors), held in memory meanwhile.
 
     Raises:
-        EnvironmentError_: faiss is not installed.
+        SystemSetupError: faiss is not installed.
         UsageError: the library is empty.
     """
     faiss = _faiss()
@@ -53,7 +53,7 @@ def search(
         returns: [Q, top] each.
 
     Raises:
-        EnvironmentError_: faiss is not installed.
+        SystemSetupError: faiss is not installed.
         DataError: there is no such index, or the library has changed since.
     """
     faiss = _faiss()
@@ -76,7 +76,7 @@ def check_installed() -> None:
     """Check that there is faiss.
 
     Raises:
-        EnvironmentError_: it is not installed.
+        SystemSetupError: it is not installed.
     """
     _faiss()
 
@@ -98,7 +98,7 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             "Approximate search needs faiss, which is not installed.",
             "Install it with `pip install 'ccl-cli[faiss]'`, or search exactly.",
         ) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video_paths import Raw, list_videos
 from ccl_cli.deploy.predict import predict_files
-from ccl_cli.errors import DataError, EnvironmentError_, UsageError
+from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.evaluation.metrics import directions
 from ccl_cli.evaluation.model import Model, fingerprint, load_student
 from ccl_cli.evaluation.predictor import VideoPrediction
@@ -110,7 +110,7 @@ def index(
                 if approximate:
                     build(library, folder)
     except OSError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"The library '{folder}' cannot be written: {error.strerror or error}.",
             "What was read is kept: make room, and give the same command again.",
         ) from error

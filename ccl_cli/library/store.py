@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import changed_at, temporary_name
 
@@ -154,7 +154,7 @@ def create(folder: Path, *, model: Path, fingerprint: str, dim: int) -> None:
     """Make an empty library, which takes the place of one that is there.
 
     Raises:
-        EnvironmentError_: the disk refuses.
+        SystemSetupError: the disk refuses.
     """
     temporary = folder / temporary_name(FILE)
     temporary.unlink(missing_ok=True)
@@ -180,7 +180,7 @@ def open_library(folder: Path, *, write: bool = False) -> Iterator[Library]:
 
     Raises:
         DataError: there is none, or it is damaged.
-        EnvironmentError_: the disk refuses.
+        SystemSetupError: the disk refuses.
     """
     path = folder / FILE
     if not path.is_file():
@@ -213,9 +213,9 @@ def _at_rest(base: sqlite3.Connection) -> None:
         base.execute("PRAGMA journal_mode = DELETE")
 
 
-def _unusable(folder: Path, error: Exception) -> DataError | EnvironmentError_:
+def _unusable(folder: Path, error: Exception) -> DataError | SystemSetupError:
     if isinstance(error, sqlite3.OperationalError):
-        return EnvironmentError_(
+        return SystemSetupError(
             f"The library '{folder}' cannot be used: {error}.",
             "Look for room on the disk and for permission to write there; the same command goes on.",
         )

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.sentences import invalid_value
 
@@ -126,7 +126,7 @@ class Cached:
 
         Raises:
             DataError: absent, damaged or cut off.
-            EnvironmentError_: the disk refuses.
+            SystemSetupError: the disk refuses.
         """
         try:
             header = Header.model_validate_json((folder / HEADER).read_bytes())
@@ -139,7 +139,7 @@ class Cached:
         except FileNotFoundError as error:
             raise DataError(f"There is no cache at '{folder}'.", "Make it with `ccl cache build`.") from error
         except OSError as error:  # says nothing of what the files hold
-            raise EnvironmentError_(
+            raise SystemSetupError(
                 f"The cache '{folder}' cannot be read: {error.strerror or error}.", "Nothing was changed."
             ) from error
         except (ValueError, EOFError) as error:

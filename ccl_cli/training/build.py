@@ -23,7 +23,7 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.shard_reader import ShardReader
 from ccl_cli.data.video.storage import Packed
-from ccl_cli.errors import CclError, DataError, RecipeError, Several
+from ccl_cli.errors import CclError, DataError, MultipleErrors, RecipeError
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.students import Student, StudentFactory
 from ccl_cli.teachers import Teacher
@@ -76,7 +76,7 @@ def build(recipe: Recipe) -> Parts:
     """Build every part; the same seed gives the same initial weights.
 
     Raises:
-        Several: more than one thing is missing or wrong; a single one is raised as itself.
+        MultipleErrors: more than one thing is missing or wrong; a single one is raised as itself.
     """
     check_recipe(recipe)
     check_optimizer(recipe.optim)
@@ -144,7 +144,7 @@ def load_teachers(specs: Sequence[str], classes: Sequence[str] = ()) -> dict[str
         classes: Names of the data set's classes.
 
     Raises:
-        Several: more than one cannot be built; a single error is raised as itself.
+        MultipleErrors: more than one cannot be built; a single error is raised as itself.
     """
     errors: list[CclError] = []
     loaded = [_attempt(errors, partial(load_teacher, text, classes)) for text in specs]
@@ -313,7 +313,7 @@ def _by_name(specs: Sequence[str], teachers: list[Teacher]) -> dict[str, Teacher
 def _attempt(errors: list[CclError], make: Callable[[], T]) -> T | None:
     try:
         return make()
-    except Several as error:
+    except MultipleErrors as error:
         errors.extend(error.errors)
     except CclError as error:
         errors.append(error)

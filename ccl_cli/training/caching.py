@@ -24,7 +24,7 @@ from ccl_cli.config.recipe import Cache, Clip, Recipe
 from ccl_cli.data.clips.batch import TeacherInput
 from ccl_cli.data.clips.dataset import TeacherBatch, TeacherClips, clip_loader, split_rows
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.errors import CclError, DataError, EnvironmentError_, Interrupted
+from ccl_cli.errors import CclError, DataError, Interrupted, SystemSetupError
 from ccl_cli.teachers import Embedding, Teacher, embed
 from ccl_cli.teachers.embedding_cache import (
     EMBEDDING,
@@ -201,7 +201,7 @@ def build_cache(
 
     Raises:
         DataError: it cannot be cached, or a part on disk is damaged.
-        EnvironmentError_: the disk refuses.
+        SystemSetupError: the disk refuses.
         Interrupted: stopped by a signal; what is done is kept.
     """
     key = on_main(partial(key_of, name, teacher, manifest, recipe.cache, recipe.clip))
@@ -226,7 +226,7 @@ def build_cache(
                     embed_elsewhere(key, part_numbers(manifest))
                 on_main(lambda: _merge_parts(key, teacher, manifest))
     except OSError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"The cache '{key.folder}' cannot be written: {error.strerror or error}.",
             "Make room, or move it with CCL_HOME; what is done is kept.",
         ) from error
@@ -415,7 +415,7 @@ def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], _Not
             notes = _Notes.model_validate(json_text.parse(file.metadata()["notes"]))
             return file.get_tensor("value"), file.get_tensor("state"), notes
     except OSError as error:  # says nothing of what the file holds
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"'{path}' cannot be read: {error.strerror or error}.", "What is done is kept: try again."
         ) from error
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -23,7 +23,7 @@ from ccl_cli.data.clips.dataset import TeacherClips, TrainingClips, clip_loader,
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, check_unreadable
 from ccl_cli.data.sources import load_data
-from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError, WeightsError
+from ccl_cli.errors import CclError, DataError, PluginError, SystemSetupError, UsageError, WeightsError
 from ccl_cli.teachers import Preprocess, Teacher
 from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, read_fitted, save_fitted
 from ccl_cli.training.optim import scheduler
@@ -295,7 +295,7 @@ def _check_output(path: Path, manifest: Manifest) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentError_(f"Cannot write to '{path.parent}': {error.strerror}.") from error
+        raise SystemSetupError(f"Cannot write to '{path.parent}': {error.strerror}.") from error
     with suppress(WeightsError):  # a damaged file is no loss
         before = read_fitted(path) if path.is_file() else None
         if before and before.manifest != manifest.hash:
@@ -325,4 +325,4 @@ def _save(report: FitReport, spec: Spec, teacher: _Trainee, manifest: Manifest) 
     try:
         save_fitted(report.path, fitted, teacher.own_weights(), **records)
     except OSError as error:
-        raise EnvironmentError_(f"Cannot write '{report.path}': {error.strerror or error}.") from error
+        raise SystemSetupError(f"Cannot write '{report.path}': {error.strerror or error}.") from error

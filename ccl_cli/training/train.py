@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.errors import CclError, EnvironmentError_, Interrupted, UsageError
+from ccl_cli.errors import CclError, Interrupted, SystemSetupError, UsageError
 from ccl_cli.training.batches import batch_sampler
 from ccl_cli.training.build import build
 from ccl_cli.training.caching import open_caches
@@ -92,7 +92,7 @@ def _does_not_fit(recipe: Recipe) -> CclError:
     steps.append(
         f"--set train.accumulation={parts} (the same batch in {parts} parts, each contrasted by itself)"
     )
-    return EnvironmentError_(
+    return SystemSetupError(
         f"A batch of {train.batch_size} clips does not fit into the GPU's memory.",
         f"Add {' or '.join(steps)}.",
     )

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TextIO
 
-from ccl_cli.errors import CclError, EnvironmentError_, Several
+from ccl_cli.errors import CclError, MultipleErrors, SystemSetupError
 from ccl_cli.utils.text import printable, visible
 
 _log = logging.getLogger("ccl")
@@ -40,7 +40,7 @@ _STEPS = {
 _RED, _YELLOW, _DIM, _BOLD, _END = "\033[1;31m", "\033[33m", "\033[2m", "\033[1m", "\033[0m"
 
 
-class _LostPeer(EnvironmentError_):
+class _LostPeer(SystemSetupError):
     def __init__(self) -> None:
         super().__init__("Another process of this run ended; its own message says why.")
 
@@ -90,7 +90,7 @@ def report(error: BaseException) -> int:
     if _verbosity.debug:
         traceback.print_exception(error)
     failure = error if isinstance(error, CclError) else _unexpected(error)
-    errors = failure.errors if isinstance(failure, Several) else [failure]
+    errors = failure.errors if isinstance(failure, MultipleErrors) else [failure]
     with suppress(OSError):  # stderr may be a file on a full disk: the exit code still tells
         for each in errors:
             print(_coloured(_begins(), _RED) + printable(each.message), file=sys.stderr)
@@ -202,11 +202,11 @@ def _unexpected(error: BaseException) -> CclError:
     if isinstance(error, OSError) and error.strerror:
         where = f": '{error.filename}'" if error.filename else ""
         step = _STEPS.get(error.errno or 0, "--debug shows where it happened.")
-        return EnvironmentError_(f"{error.strerror}{where}.", step)
+        return SystemSetupError(f"{error.strerror}{where}.", step)
     if _lost_peer(error, message):
         return _LostPeer()
     if type(error).__name__ == "OutOfMemoryError":
-        return EnvironmentError_("The GPU's memory is full.", "Lower --batch-size.")
+        return SystemSetupError("The GPU's memory is full.", "Lower --batch-size.")
     return CclError(f"Internal error: {type(error).__name__}: {message}", "--debug shows the traceback.")
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from pydantic_core import from_json
 
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 
 # Called with the bytes that are there and the bytes there will be (None where the server does not say).
 Progress = Callable[[int, int | None], None]
@@ -30,7 +30,7 @@ def download(url: str, path: Path, progress: Progress | None = None) -> None:
 
     Raises:
         OSError, http.client.HTTPException: see ``FAILURES``; what arrived stays for the next attempt.
-        EnvironmentError_: the address, or one it redirects to, is neither http nor https.
+        SystemSetupError: the address, or one it redirects to, is neither http nor https.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(_ATTEMPTS):
@@ -153,4 +153,4 @@ def _open(url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
 
 def _refuse_other_schemes(url: str) -> None:
     if not url.startswith(("https://", "http://")):
-        raise EnvironmentError_(f"'{url}' is refused: files are downloaded over http and https only.")
+        raise SystemSetupError(f"'{url}' is refused: files are downloaded over http and https only.")

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 from ccl_cli.utils.console import LAUNCHED, LOST_PEER
 from ccl_cli.utils.signals import handled_by
 
@@ -71,7 +71,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         0, or the exit code of the first process that failed.
 
     Raises:
-        EnvironmentError_: more processes than GPUs.
+        SystemSetupError: more processes than GPUs.
     """
     shared = _environment(count, cpu=_on_cpu(count))
     ranks: list[_Rank] = []
@@ -84,7 +84,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         code = culprit.code or 1
         if not signals or code < 128:
             _report(culprit, ranks)
-        return EnvironmentError_.exit_code if code == LOST_PEER else code
+        return SystemSetupError.exit_code if code == LOST_PEER else code
 
 
 def _start(number: int, shared: dict[str, str], arguments: Sequence[str], stack: ExitStack) -> _Rank:
@@ -130,7 +130,7 @@ def _on_cpu(count: int) -> bool:
     if not gpus:
         return True
     if count > gpus:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"{count} processes need {count} GPUs, and there {'is' if gpus == 1 else 'are'} {gpus}.",
             f"Use --num-processes {gpus}, or set ACCELERATE_USE_CPU=true.",
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ccl_cli.errors import CclError, RecipeError, Several
+from ccl_cli.errors import CclError, MultipleErrors, RecipeError
 
 Keys = tuple[str, ...]
 
@@ -23,7 +23,7 @@ _ASIDE = re.compile(r", unable to parse.*| after validation.*")
 
 def bundled(errors: Sequence[CclError]) -> CclError:
     """The only error, or all of them as one."""
-    return errors[0] if len(errors) == 1 else Several(list(errors))
+    return errors[0] if len(errors) == 1 else MultipleErrors(list(errors))
 
 
 def listed(names: Sequence[object], limit: int = 8) -> str:

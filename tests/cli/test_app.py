@@ -8,7 +8,7 @@ import pytest
 
 from ccl_cli import __version__
 from ccl_cli.cli.app import OWN, app
-from ccl_cli.errors import DataError, RecipeError, Several
+from ccl_cli.errors import DataError, MultipleErrors, RecipeError
 from tests.cli.conftest import every_command, spawn
 from tests.plugin_folder import install
 
@@ -125,7 +125,7 @@ def failing(monkeypatch, error: BaseException) -> None:
     [
         (DataError("No video.", "Get one."), 4, ["Error: No video.", "  Get one."]),
         (
-            Several([RecipeError("One."), DataError("Two.", "Do it.")]),
+            MultipleErrors([RecipeError("One."), DataError("Two.", "Do it.")]),
             3,
             ["Error: One.", "Error: Two.", "  Do it."],
         ),

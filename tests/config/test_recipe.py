@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from ccl_cli.config import yaml_text
 from ccl_cli.config.load import check_recipe, load_recipe, to_yaml
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.errors import CclError, PluginError, Several, UsageError
+from ccl_cli.errors import CclError, MultipleErrors, PluginError, UsageError
 
 
 def problems(*args, **kwargs) -> list[str]:
     with pytest.raises(CclError) as caught:
         load_recipe(*args, **kwargs)
-    errors = caught.value.errors if isinstance(caught.value, Several) else [caught.value]
+    errors = caught.value.errors if isinstance(caught.value, MultipleErrors) else [caught.value]
     assert all(error.exit_code == 3 for error in errors)
     return [str(error) for error in errors]
 
@@ -437,7 +437,7 @@ def test_check_names_everything_that_is_not_installed():
         flags={"teachers": ["audio:cnn15"], "student": "r2", "data": "ucf52:x"},
         overrides=["method={cll: {}, ccl: {jds: false, nce_lambda: 2}}"],
     )
-    with pytest.raises(Several) as caught:
+    with pytest.raises(MultipleErrors) as caught:
         check_recipe(recipe)
     messages = [str(error) for error in caught.value.errors]
     assert caught.value.errors[0].exit_code == PluginError.exit_code

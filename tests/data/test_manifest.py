@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_unreadable_and_unwritable_places_are_named(manifest, tmp_path):
         Manifest.load(tmp_path / "absent.jsonl")
     blocked = tmp_path / "file"
     blocked.touch()
-    with pytest.raises(EnvironmentError_, match="cannot be written"):
+    with pytest.raises(SystemSetupError, match="cannot be written"):
         manifest.save(blocked / "m.jsonl")
 
 

@@ -27,7 +27,7 @@ from ccl_cli.deploy import example_clips, export
 from ccl_cli.deploy.example_clips import find_examples, some_clips
 from ccl_cli.deploy.export import export_model
 from ccl_cli.deploy.onnx import Deployed, open_onnx, open_torch, trace, write_onnx
-from ccl_cli.errors import DataError, EnvironmentError_, PluginError, RecipeError, UsageError
+from ccl_cli.errors import DataError, PluginError, RecipeError, SystemSetupError, UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.students import Student
 from ccl_cli.training.build import make_student
@@ -237,7 +237,7 @@ def test_a_file_that_computes_something_else_is_not_handed_over(run, tmp_path, m
         return compute
 
     monkeypatch.setattr(export, "open_torch", wrong)
-    with pytest.raises(EnvironmentError_, match=rf"model\.pt2 does not compute .* '{output}' differs"):
+    with pytest.raises(SystemSetupError, match=rf"model\.pt2 does not compute .* '{output}' differs"):
         export_model(run, tmp_path / "out" / "exported", formats=["torch"], tolerance=2e-4)
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from ccl_cli.data.manifest import Video
 from ccl_cli.deploy.feature_file import check_features, feature_file
 from ccl_cli.deploy.predict import Feature
-from ccl_cli.errors import EnvironmentError_, Interrupted, UsageError
+from ccl_cli.errors import Interrupted, SystemSetupError, UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.utils.signals import Stopped
 from ccl_plugins.precomputed import open_table
@@ -124,5 +124,5 @@ def test_another_format_and_a_missing_package_are_a_sentence(tmp_path, monkeypat
         check_features(tmp_path / "f.csv")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     check_features(tmp_path / "f.npz")
-    with pytest.raises(EnvironmentError_, match=r"pip install 'ccl-cli\[parquet\]'"):
+    with pytest.raises(SystemSetupError, match=r"pip install 'ccl-cli\[parquet\]'"):
         check_features(tmp_path / "f.parquet")

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from ccl_cli.deploy import hub
-from ccl_cli.errors import DataError, EnvironmentError_, UsageError, WeightsError
+from ccl_cli.errors import DataError, SystemSetupError, UsageError, WeightsError
 from tests.hub_server import point_client_at, serving_hub
 from tests.models import publish
 from tests.report.folders import write_run
@@ -132,7 +132,7 @@ def test_a_revision(run, web):
     )
     with pytest.raises(WeightsError):
         hub.pull("me/mine")
-    with pytest.raises(EnvironmentError_, match="no such revision"):
+    with pytest.raises(SystemSetupError, match="no such revision"):
         hub.pull("me/mine", revision="v7")
 
 
@@ -152,7 +152,7 @@ def test_a_revision(run, web):
 )
 def test_no_token_and_a_wrong_one(run, web, monkeypatch, token, message, hint):
     monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(EnvironmentError_, match=message) as caught:
+    with pytest.raises(SystemSetupError, match=message) as caught:
         hub.push(run, "me/mine")
     assert hint in caught.value.hint
     assert web.repositories == {}
@@ -162,9 +162,9 @@ def test_no_token_and_a_wrong_one(run, web, monkeypatch, token, message, hint):
 @pytest.mark.parametrize("variable", ["CCL_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline(run, web, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(EnvironmentError_, match=f"Nothing was uploaded: {variable} is set"):
+    with pytest.raises(SystemSetupError, match=f"Nothing was uploaded: {variable} is set"):
         hub.push(run, "me/mine")
-    with pytest.raises(EnvironmentError_, match=f"not in the Hub's cache, and {variable} is set"):
+    with pytest.raises(SystemSetupError, match=f"not in the Hub's cache, and {variable} is set"):
         hub.pull("me/mine")
     assert hub.uploads(run, "me/mine")
     assert web.asked == []
@@ -182,7 +182,7 @@ def test_no_network_is_not_an_old_copy(run, web, monkeypatch):
     hub.pull("me/mine")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     for ask in (lambda: hub.pull("me/mine"), lambda: hub.push(run, "me/mine")):
-        with pytest.raises(EnvironmentError_, match=r"cannot be reached: .*onnection refused"):
+        with pytest.raises(SystemSetupError, match=r"cannot be reached: .*onnection refused"):
             ask()
 
 
@@ -192,7 +192,7 @@ def test_no_network_is_not_an_old_copy(run, web, monkeypatch):
 )
 def test_repositories_that_cannot_be_pulled(web, name, message):
     web.add("me/gated", {"model.safetensors": b""}, gated=True)
-    with pytest.raises(EnvironmentError_, match=message):
+    with pytest.raises(SystemSetupError, match=message):
         hub.pull(f"me/{name}")
 
 
@@ -205,7 +205,7 @@ def test_repositories_that_cannot_be_pulled(web, name, message):
 )
 def test_an_upload_that_the_hub_refuses(run, web, refusal, full, message):
     web.refusal, web.full = refusal, full
-    with pytest.raises(EnvironmentError_, match=message) as caught:
+    with pytest.raises(SystemSetupError, match=message) as caught:
         hub.push(run, "me/mine")
     assert caught.value.hint == "See that the token may write there."
 

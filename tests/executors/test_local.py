@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.errors import DataError, EnvironmentError_, Interrupted
+from ccl_cli.errors import DataError, Interrupted, SystemSetupError
 from ccl_cli.executors import local
 from ccl_cli.executors.item import Device
 from ccl_cli.executors.local import local_devices, lock_item
@@ -137,7 +137,7 @@ def test_a_disk_without_locks_is_named(monkeypatch, tmp_path):
         raise NotImplementedError("flock")
 
     monkeypatch.setattr(local.FileLock, "acquire", refuse)
-    with pytest.raises(EnvironmentError_, match="cannot be locked"):
+    with pytest.raises(SystemSetupError, match="cannot be locked"):
         lock_item(tmp_path / "item")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.errors import EnvironmentError_, UsageError
+from ccl_cli.errors import SystemSetupError, UsageError
 from ccl_cli.executors import map_items, slurm
 from ccl_cli.executors.part import Part, parse_part
 from ccl_cli.executors.work import Work
@@ -179,7 +179,7 @@ def test_what_keeps_slurm_from_working_is_one_sentence(cluster, shared, tmp_path
     paths = f"{programs}:{os.environ['PATH']}" if sbatch else str(programs)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", paths)
-        with pytest.raises(EnvironmentError_) as caught:
+        with pytest.raises(SystemSetupError) as caught:
             start(folder, ["0", "0"])
     assert caught.value.message.startswith(said)
     assert caught.value.exit_code == 6

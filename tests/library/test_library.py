@@ -13,7 +13,7 @@ import torch
 
 from ccl_cli.data.video_paths import list_videos
 from ccl_cli.deploy import predict
-from ccl_cli.errors import DataError, EnvironmentError_, Interrupted, UsageError
+from ccl_cli.errors import DataError, Interrupted, SystemSetupError, UsageError
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.library import index, query
@@ -207,7 +207,7 @@ def test_a_damaged_library_is_a_sentence_and_can_be_made_anew(run, videos, conte
     else:
         (LIBRARY / FILE).write_bytes(content)
     for call in (lambda: update([videos], LIBRARY), lambda: search(list_videos([videos]), LIBRARY, top=1)):
-        with pytest.raises((DataError, EnvironmentError_), match="'library'"):
+        with pytest.raises((DataError, SystemSetupError), match="'library'"):
             call()
     assert update([videos], LIBRARY, rebuild=True).videos == 18
 
@@ -361,7 +361,7 @@ def test_approximate_search(tmp_path, run, videos, monkeypatch):
         with pytest.raises(DataError, match="was damaged and has been removed"):
             search_approximately(library, folder, queries, 5, 8)
         monkeypatch.setitem(sys.modules, "faiss", None)
-        with pytest.raises(EnvironmentError_, match=r"pip install 'ccl-cli\[faiss\]'"):
+        with pytest.raises(SystemSetupError, match=r"pip install 'ccl-cli\[faiss\]'"):
             index.build(library, folder)
 
 

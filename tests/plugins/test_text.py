@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ccl_cli.config.spec import parse_model
-from ccl_cli.errors import DataError, EnvironmentError_, PluginError, WeightsError
+from ccl_cli.errors import DataError, PluginError, SystemSetupError, WeightsError
 from ccl_text.sentences import BYTES, readable, to_bytes, to_texts
 from ccl_text.teacher import DEFAULT, SentenceTeacher
 from tests.plugins.sentence_encoder import write_encoder
@@ -277,7 +277,7 @@ def test_damaged_weights_are_refused(encoder, tmp_path):
 
 def test_without_the_library_the_sentence_says_what_to_install(encoder, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(EnvironmentError_, match="pip install sentence-transformers") as caught:
+    with pytest.raises(SystemSetupError, match="pip install sentence-transformers") as caught:
         from_spec(f"text:sentence@{encoder}")
     assert caught.value.exit_code == 6
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from ccl_cli.errors import EnvironmentError_, WeightsError
+from ccl_cli.errors import SystemSetupError, WeightsError
 from ccl_cli.teachers.weights import WeightFile, pull
 from tests.web import Server, serving
 
@@ -128,7 +128,7 @@ def test_a_redirect_on_the_web_is_followed(server):
 @pytest.mark.parametrize("target", ["ftp://127.0.0.1/net.pth", "file:///etc/hostname"])
 def test_a_redirect_off_the_web_is_refused(server, target):
     server.redirects["/net.pth"] = target
-    with pytest.raises(EnvironmentError_):
+    with pytest.raises(SystemSetupError):
         pull(server.file())
     assert left(server.file()) == []
 
@@ -138,7 +138,7 @@ def test_other_schemes_are_refused(tmp_path):
     local.write_text("secret")
     for url in (local.as_uri(), "ftp://example.org/net.pth", "data:,abc"):
         file = WeightFile("net.pth", url)
-        with pytest.raises(EnvironmentError_, match="http and https only"):
+        with pytest.raises(SystemSetupError, match="http and https only"):
             pull(file)
         assert left(file) == []
 

@@ -20,7 +20,7 @@ from ccl_cli.config.recipe import Cache, Recipe
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.reader import read_frames
-from ccl_cli.errors import DataError, EnvironmentError_, RecipeError, UsageError
+from ccl_cli.errors import DataError, RecipeError, SystemSetupError, UsageError
 from ccl_cli.methods.losses import unit_rows
 from ccl_cli.teachers import embedding_cache
 from ccl_cli.training import caching
@@ -420,7 +420,7 @@ def test_a_part_is_removed_when_it_is_damaged_and_not_when_the_disk_refuses(clip
     experiment = recipe(clips_folder, teachers=AUDIO)
     with monkeypatch.context() as full:
         full.setattr(Path, "rename", lambda self, target: refuse(28, "No space left on device"))
-        with pytest.raises(EnvironmentError_):
+        with pytest.raises(SystemSetupError):
             built(experiment)
     assert embedding_cache.unfinished()
     assert not list(embedding_cache.caches())
@@ -428,7 +428,7 @@ def test_a_part_is_removed_when_it_is_damaged_and_not_when_the_disk_refuses(clip
     content = part.read_bytes()
     with monkeypatch.context() as busy:
         busy.setattr(caching, "safe_open", lambda *_: refuse(5, "Input/output error"))
-        with pytest.raises(EnvironmentError_, match="cannot be read: Input/output error"):
+        with pytest.raises(SystemSetupError, match="cannot be read: Input/output error"):
             built(experiment)
     assert part.read_bytes() == content
     part.write_bytes(content[:-1])
@@ -437,7 +437,7 @@ def test_a_part_is_removed_when_it_is_damaged_and_not_when_the_disk_refuses(clip
     assert not part.exists()
     made, *_ = built(experiment)
     monkeypatch.setattr(np, "load", lambda *_, **__: refuse(5, "Input/output error"))
-    with pytest.raises(EnvironmentError_, match="cannot be read: Input/output error"):
+    with pytest.raises(SystemSetupError, match="cannot be read: Input/output error"):
         embedding_cache.Cached.open(made["audio:small"].folder)
 
 

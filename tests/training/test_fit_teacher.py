@@ -17,7 +17,7 @@ from ccl_cli.config.spec import parse_model
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import synthetic
 from ccl_cli.data.video.video_writer import write_clip
-from ccl_cli.errors import CclError, DataError, EnvironmentError_, PluginError, UsageError, WeightsError
+from ccl_cli.errors import CclError, DataError, PluginError, SystemSetupError, UsageError, WeightsError
 from ccl_cli.teachers.fitted import default_path, read_fitted
 from ccl_cli.training import fit_teacher as fitting
 from ccl_cli.training.build import load_teacher
@@ -286,7 +286,7 @@ def test_what_cannot_be_fitted(data, tmp_path, clips_folder):
     with pytest.raises(UsageError, match=r"saved as \.safetensors"):
         fit_teacher(parse_model("image:small"), data["objects"], tmp_path / "a.pth", BRIEF)
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentError_, match="Cannot write"):
+    with pytest.raises(SystemSetupError, match="Cannot write"):
         fit_teacher(parse_model("image:small"), data["objects"], tmp_path / "file" / "a.safetensors", BRIEF)
     assert not (tmp_path / "a.safetensors").exists()
 

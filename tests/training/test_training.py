@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from ccl_cli.errors import (
     CclError,
     DataError,
-    EnvironmentError_,
     PluginError,
     RecipeError,
+    SystemSetupError,
     UsageError,
 )
 from ccl_cli.evaluation.evaluate import evaluate
@@ -309,7 +309,7 @@ def test_bf16_runs_and_stays_near_fp32(clips_folder):
 
 def test_fp16_without_a_gpu_says_what_to_do(clips_folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(EnvironmentError_, match="fp16 needs a GPU"):
+    with pytest.raises(SystemSetupError, match="fp16 needs a GPU"):
         train(recipe(clips_folder, train={"precision": "fp16"}))
 
 

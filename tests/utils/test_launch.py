@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 from ccl_cli.utils import launch
 from tests.plugin_folder import install
 
@@ -240,6 +240,6 @@ def test_cpu_processes_where_there_is_no_gpu(monkeypatch, gpus, forced, cpu):
 def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
-    with pytest.raises(EnvironmentError_, match="2 processes need 2 GPUs, and there is 1") as caught:
+    with pytest.raises(SystemSetupError, match="2 processes need 2 GPUs, and there is 1") as caught:
         launch.launch(2, ["train"])
     assert "--num-processes 1" in str(caught.value)

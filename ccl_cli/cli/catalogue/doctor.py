@@ -8,7 +8,7 @@ import typer
 
 from ccl_cli.cli import options
 from ccl_cli.cli.common import command, print_result
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
@@ -40,4 +40,4 @@ def doctor(as_json: options.AsJson = False) -> None:
 
     print_result([asdict(each) for each in results], as_json, show)
     if failed:
-        raise EnvironmentError_(f"{failed} of {len(results)} checks failed.", "What to do stands with each.")
+        raise SystemSetupError(f"{failed} of {len(results)} checks failed.", "What to do stands with each.")

@@ -8,7 +8,7 @@ import typer
 
 from ccl_cli.cli import options
 from ccl_cli.cli.common import command, complete_recipes, group, print_result
-from ccl_cli.errors import CclError, Several, UsageError
+from ccl_cli.errors import CclError, MultipleErrors, UsageError
 from ccl_cli.utils import console
 
 app = group(
@@ -86,7 +86,7 @@ def check(
     print_result(valid, as_json, lambda: print(*lines, sep="\n", end="\n" if lines else ""))
     errors = [error for each in results.values() for error in each]
     if errors:
-        raise Several(errors)
+        raise MultipleErrors(errors)
 
 
 def _errors(name: str) -> list[CclError]:
@@ -94,7 +94,7 @@ def _errors(name: str) -> list[CclError]:
     try:
         _check(name)
     except CclError as error:
-        errors = error.errors if isinstance(error, Several) else [error]
+        errors = error.errors if isinstance(error, MultipleErrors) else [error]
         return [type(each)(f"{name}: {each.message}", each.hint) for each in errors]
     return []
 

@@ -15,7 +15,7 @@ import av
 
 from ccl_cli.data.checks.inspect import Subject
 from ccl_cli.data.checks.pool import Failure, run_each
-from ccl_cli.errors import EnvironmentError_, Interrupted
+from ccl_cli.errors import Interrupted, SystemSetupError
 from ccl_cli.utils.files import changed_at
 from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.progress import Reporter
@@ -57,7 +57,7 @@ def examine(
 
     Raises:
         Interrupted: stopped by a signal; the results so far are stored.
-        EnvironmentError_: the store cannot be used.
+        SystemSetupError: the store cannot be used.
     """
     signals: list[int] = []
     with _store() as store, handled_by(lambda number, frame: signals.append(number)):
@@ -119,7 +119,7 @@ def _store() -> Iterator[sqlite3.Connection]:
             )
             yield store
     except sqlite3.Error as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"Results cannot be stored in '{path}': {error}.",
             "Delete it, or set CCL_HOME to a folder on a local disk.",
         ) from error

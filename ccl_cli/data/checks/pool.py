@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from ccl_cli.data.clips.workers import SERVER, begin
-from ccl_cli.errors import CclError, EnvironmentError_
+from ccl_cli.errors import CclError, SystemSetupError
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -44,7 +44,7 @@ def run_each(
         stopped: Whether to stop early; asked twice a second.
 
     Raises:
-        EnvironmentError_: processes cannot start.
+        SystemSetupError: processes cannot start.
     """
     multiprocessing.set_forkserver_preload(["ccl_cli.data.checks.inspect"])
     pool = ProcessPool(workers, initializer=begin, initargs=(0,), context=SERVER)
@@ -63,7 +63,7 @@ def run_each(
             for future in [future for future in pending if future.done()]:
                 yield pending.pop(future), _result(future, timeout)
     except RuntimeError as error:  # pebble's, from a pool whose workers end before their first job
-        raise EnvironmentError_(
+        raise SystemSetupError(
             "The processes that read videos cannot start.", "If memory ran out, try --workers 1."
         ) from error
     finally:

@@ -12,7 +12,7 @@ from ccl_cli.data.checks.check import Report, check
 from ccl_cli.data.checks.findings import Effort
 from ccl_cli.data.manifest import Manifest, read_header
 from ccl_cli.data.sources.about import ListFile
-from ccl_cli.errors import DataError, EnvironmentError_, UsageError
+from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.utils.download import FAILURES, Progress, download, fault, forbidden, reason
 
 _OTHER = "Name another file with --output."
@@ -30,7 +30,7 @@ def prepare(manifest: Manifest, path: Path, effort: Effort, *, frames: int) -> R
     Raises:
         UsageError: another data set's manifest, or something else, is at ``path``.
         DataError: none of the listed videos can be read.
-        EnvironmentError_: ``path`` cannot be written.
+        SystemSetupError: ``path`` cannot be written.
         Interrupted: stopped by a signal; the same call goes on.
     """
     _check_output(manifest, path)
@@ -75,7 +75,7 @@ def fetch_list(file: ListFile, place: Path, progress: Progress | None = None) ->
         progress: Called as the bytes come.
 
     Raises:
-        EnvironmentError_: no network wanted or none to be had, other bytes than the published ones, or no
+        SystemSetupError: no network wanted or none to be had, other bytes than the published ones, or no
             room.
     """
     if variable := forbidden():
@@ -85,7 +85,7 @@ def fetch_list(file: ListFile, place: Path, progress: Progress | None = None) ->
         download(file.url, part, progress)
         if wrong := fault(part, file.checksum):
             part.unlink()
-            raise EnvironmentError_(
+            raise SystemSetupError(
                 f"What {file.url} sends is not the published list: {wrong}; it was thrown away.",
                 f"If the publisher has changed it, download it yourself and put it at {place}.",
             )
@@ -105,15 +105,15 @@ def _unpack(archive: Path, file: ListFile, place: Path) -> None:
                 packed.extractall(folder, [name for name in packed.namelist() if name.endswith(".txt")])
             (Path(folder) / place.name).replace(place)
     except (zipfile.BadZipFile, ValueError, EOFError, zlib.error) as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"What {file.url} sends is no whole zip archive; it was thrown away.", "Try again."
         ) from error
     finally:
         archive.unlink()
 
 
-def _not_fetched(file: ListFile, place: Path, why: str) -> EnvironmentError_:
-    return EnvironmentError_(
+def _not_fetched(file: ListFile, place: Path, why: str) -> SystemSetupError:
+    return SystemSetupError(
         f"{file.url} was not downloaded: {why}.",
         f"Run the command again, or download it elsewhere; its {file.title} belong at {place}.",
     )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ccl_cli.data.clips.workers import worker_options
-from ccl_cli.errors import CclError, EnvironmentError_
+from ccl_cli.errors import CclError, SystemSetupError
 
 T = TypeVar("T")
 PATIENCE = 300.0  # seconds without a batch
@@ -46,7 +46,7 @@ def read_batches(
 
     Raises:
         CclError: what the dataset raises.
-        EnvironmentError_: a process has ended, or is stuck.
+        SystemSetupError: a process has ended, or is stuck.
     """
     if workers:
         options |= worker_options(modules)
@@ -115,7 +115,7 @@ def _next(batches: Iterator[T], patience: float) -> T:
             if "timed out" not in str(error):
                 raise
             if time.monotonic() > deadline:
-                raise EnvironmentError_(
+                raise SystemSetupError(
                     f"The processes that read videos are stuck: no batch for {patience:g} s.",
                     "`ccl data check` names videos that hang; on a slow disk, lower --workers.",
                 ) from error
@@ -128,12 +128,12 @@ def _is_loss(error: Exception) -> bool:
     return isinstance(error, (ConnectionError, EOFError))
 
 
-def _loss(error: Exception, advice: str) -> EnvironmentError_:
+def _loss(error: Exception, advice: str) -> SystemSetupError:
     if not isinstance(error, RuntimeError):
         with suppress(RuntimeError):
             time.sleep(_SIGNAL_SECONDS)
     reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
     hint = "If memory ran out, lower --workers; `ccl data check` names videos that crash a decoder"
-    return EnvironmentError_(
+    return SystemSetupError(
         f"The processes that read videos ended: {reason}", f"{hint}{'; ' if advice else ''}{advice}."
     )

@@ -22,7 +22,7 @@ from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.shard_reader import RECORD_FORMAT
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.data.video.storage import JPEGS, MP4, RECORD, SOUND, Location
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,7 +173,7 @@ def _mp4(
 
 def _h264(container: Any, shape: Sequence[int], unit: Fraction, quality: int) -> Any:
     if "libx264" not in av.codecs_available:
-        raise EnvironmentError_("This PyAV cannot encode H.264.", "Use --format jpeg.")
+        raise SystemSetupError("This PyAV cannot encode H.264.", "Use --format jpeg.")
     # mbtree: x264's AVX-512 code for it gives other bytes from run to run.
     options = {
         "crf": str(quality),

@@ -208,7 +208,7 @@ def read_manifest(location: str) -> Manifest:
 
     Raises:
         DataError: no index there, an unknown one, or shards that are not what it says.
-        EnvironmentError_: the server cannot be reached, or cannot send parts of files.
+        SystemSetupError: the server cannot be reached, or cannot send parts of files.
     """
     if not is_url(location) and not (Path(location) / INDEX).is_file():
         raise DataError(

@@ -28,7 +28,7 @@ from ccl_cli.data.shards.index import (
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.video_writer import claim_folder
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 from ccl_cli.utils.files import hold, remove_leftovers
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import stopping_here
@@ -63,7 +63,7 @@ def pack(
 
     Raises:
         DataError: too many videos cannot be read, or the folder holds something else.
-        EnvironmentError_: the disk refuses.
+        SystemSetupError: the disk refuses.
         Interrupted: stopped by a signal; the finished shards are kept.
     """
     manifest = load_data(data, need=())
@@ -81,7 +81,7 @@ def pack(
             work.run(settings, workers)
             write_index(output, manifest, options, work.shards, work.unreadable)
     except OSError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"Cannot write shards to '{output}': {error.strerror or error}.",
             "Finished shards are kept: make room, or name another folder, and run the command again.",
         ) from error

@@ -65,7 +65,7 @@ def load(
 
     Raises:
         DataError: a folder with other content.
-        EnvironmentError_: no room on the disk.
+        SystemSetupError: no room on the disk.
     """
     settings = {"classes": classes, "per_class": per_class, "size": size, "seconds": seconds, "seed": seed}
     writers = {}

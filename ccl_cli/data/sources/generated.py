@@ -13,7 +13,7 @@ from typing import Any
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import folder
 from ccl_cli.data.video.video_writer import claim_folder
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.processes import cores
 
@@ -31,7 +31,7 @@ def generate(
 
     Raises:
         DataError: a folder with other content.
-        EnvironmentError_: no room on the disk.
+        SystemSetupError: no room on the disk.
     """
     stamp = json.dumps(settings)
     key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
@@ -43,7 +43,7 @@ def generate(
             for _ in pool.map(lambda path: writers[path](root / path), missing):
                 pass
     except OSError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"Cannot write clips to '{root}': {error.strerror or error}.",
             "Make room, or name another folder; the clips that are done are kept.",
         ) from error

@@ -22,7 +22,7 @@ def load(location: str) -> Manifest:
 
     Raises:
         DataError: no shards there, or some are not what the index says.
-        EnvironmentError_: a server cannot be reached, or cannot send parts of files.
+        SystemSetupError: a server cannot be reached, or cannot send parts of files.
     """
     from ccl_cli.data.shards.index import read_manifest
 

@@ -183,7 +183,7 @@ def load(
     Raises:
         RecipeError: options that contradict each other.
         DataError: a folder with other content.
-        EnvironmentError_: no room on the disk.
+        SystemSetupError: no room on the disk.
     """
     if labels == "actions" and object_groups * motion_groups < 2:
         raise RecipeError("One group of objects and one of motions make a single action.", "Raise either.")

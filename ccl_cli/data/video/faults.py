@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ccl_cli.errors import CclError, DataError, EnvironmentError_
+from ccl_cli.errors import CclError, DataError, SystemSetupError
 
 # Too many open files, or a network's disk that is gone. Not EIO: FFmpeg says so of damaged files, and one bad
 # sector is the fault of one file.
@@ -24,7 +24,7 @@ def blaming_video(location: object) -> Iterator[None]:
 
     Raises:
         DataError: whatever a decoder says of the video, foreseen or not.
-        EnvironmentError_: the machine has no memory or files left, or its disk is gone.
+        SystemSetupError: the machine has no memory or files left, or its disk is gone.
     """
     try:
         yield
@@ -33,7 +33,7 @@ def blaming_video(location: object) -> Iterator[None]:
     except Exception as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         if is_of_the_machine(error):
-            raise EnvironmentError_(
+            raise SystemSetupError(
                 f"'{location}' cannot be read: {reason}.",
                 "Look at the machine's memory, its disks and its limit of open files (`ulimit -n`).",
             ) from error

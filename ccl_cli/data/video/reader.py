@@ -82,7 +82,7 @@ def open_video(location: Location) -> VideoReader:
 
     Raises:
         DataError: not found, empty or not a media file; or not packed, or not where its index says.
-        EnvironmentError_: the machine does not give it away.
+        SystemSetupError: the machine does not give it away.
     """
     with blaming_video(location):
         if isinstance(location, Packed):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fsspec.core import url_to_fs
 
 from ccl_cli.data.video.faults import blaming_video
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 
 RECORD, JPEGS, MP4, SOUND = "json", "jpgs", "mp4", "wav"
 _BLOCK = 4096  # bytes
@@ -63,7 +63,7 @@ class Packed:
 
         Raises:
             DataError: the video was not packed, or the shard is gone or cut off.
-            EnvironmentError_: the server cannot be reached or does not send parts of a file.
+            SystemSetupError: the server cannot be reached or does not send parts of a file.
         """
         member = self.member(suffix)
         if member is None:
@@ -120,7 +120,7 @@ def read_range(address: str, offset: int, size: int) -> bytes:
 
     Raises:
         DataError: the file does not exist, or ends before.
-        EnvironmentError_: a server cannot be reached or ignores ranges, or a package for it is not installed.
+        SystemSetupError: a server cannot be reached or ignores ranges, or a package for it is not installed.
     """
     if not size:
         return b""
@@ -130,7 +130,7 @@ def read_range(address: str, offset: int, size: int) -> bytes:
         else _local(address, offset, size)
     )
     if len(data) > size:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"'{address}': the server sends whole files only, no parts of them (it ignores Range).",
             "Use a server that sends ranges, or copy the folder to this machine.",
         )
@@ -162,7 +162,7 @@ def _remote(address: str, method: str, **arguments: int) -> Any:
     try:
         store, path = url_to_fs(address, **(_PROXIES if scheme in ("http", "https") else {}))
     except (ImportError, ValueError) as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"Addresses with '{scheme}://' are read through fsspec, which cannot: {_one_line(error)}.",
             "For https: `pip install 'ccl-cli[remote]'`; else install the package that fsspec names.",
         ) from error
@@ -173,7 +173,7 @@ def _remote(address: str, method: str, **arguments: int) -> Any:
             raise DataError(f"'{address}' is not there.") from error
         except Exception as error:  # every file system has errors of its own
             if pause is None:
-                raise EnvironmentError_(f"'{address}' cannot be read: {_one_line(error)}.") from error
+                raise SystemSetupError(f"'{address}' cannot be read: {_one_line(error)}.") from error
             time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
 

@@ -12,7 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 from ccl_cli.training.compute.allocator import keep_blocks
 
 _log = logging.getLogger("ccl")
@@ -25,12 +25,12 @@ def set_up(precision: str) -> Accelerator:
         precision: "auto" (bf16 on a GPU that has it, else fp32), "fp32", "bf16" or "fp16".
 
     Raises:
-        EnvironmentError_: the machine lacks what was asked for, or the group's processes do not meet.
+        SystemSetupError: the machine lacks what was asked for, or the group's processes do not meet.
     """
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and not torch.cuda.is_available():
-        raise EnvironmentError_("fp16 needs a GPU.", "Use --precision bf16 or fp32.")
+        raise SystemSetupError("fp16 needs a GPU.", "Use --precision bf16 or fp32.")
     if precision == "bf16" and not torch.cuda.is_available() and not _cpu_has_bf16():
         _log.warning("This CPU has no fast bf16 arithmetic: fp32 will be many times faster.")
     if not torch.cuda.is_available():
@@ -41,7 +41,7 @@ def set_up(precision: str) -> Accelerator:
         return _accelerator(precision)
     except torch.distributed.DistError as error:
         reason = str(error).partition("\n")[0]
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"The processes of this run did not find each other: {reason}",
             "Check MASTER_ADDR and MASTER_PORT; each run on a machine needs a port of its own.",
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 from ccl_cli.utils.files import atomic_path
 
 _KEEP = 2
@@ -31,7 +31,7 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
             torch.save(state, temporary)
     except (OSError, RuntimeError) as error:  # torch says of a full disk where in its file it stands
         reason = getattr(error, "strerror", None) or "the disk is full, or refuses"
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"The checkpoint '{path}' cannot be written: {reason}.",
             "Make room; the one before is untouched.",
         ) from error
@@ -47,7 +47,7 @@ def newest_state(folder: Path) -> Path:
 
     Raises:
         DataError: there is none.
-        EnvironmentError_: the disk does not give one away; nothing is removed then.
+        SystemSetupError: the disk does not give one away; nothing is removed then.
     """
     for path in reversed(_states(folder)):
         try:
@@ -55,7 +55,7 @@ def newest_state(folder: Path) -> Path:
         except Exception as error:  # damaged bytes make a reader say anything
             if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
                 reason = getattr(error, "strerror", None) or "there is no memory for it"
-                raise EnvironmentError_(
+                raise SystemSetupError(
                     f"The checkpoint '{path}' cannot be read: {reason}.", "It may be whole: try again."
                 ) from error
             _log.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 from ccl_cli.training.run.folder import TRACKERS, RunFolder, read_json
 from ccl_cli.utils.distributed import on_main
 from ccl_cli.utils.files import write_text
@@ -40,13 +40,13 @@ def need_trackers(names: Sequence[str]) -> None:
     """See that trackers are installed.
 
     Raises:
-        EnvironmentError_: one is not.
+        SystemSetupError: one is not.
     """
     available = {str(each) for each in get_available_trackers()}
     for name in names:
         if name not in available:
             package = "'ccl-cli[trackers]'" if name in _IN_EXTRA else name
-            raise EnvironmentError_(
+            raise SystemSetupError(
                 f"The tracker {name} is not installed.", f"Install it with `pip install {package}`."
             )
 
@@ -58,7 +58,7 @@ def tracking(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> Iterat
     Figures of a step carry it; figures without a step are final ones of the run.
 
     Raises:
-        EnvironmentError_: a tracker does not start.
+        SystemSetupError: a tracker does not start.
     """
     if not recipe.train.trackers:
         yield
@@ -140,7 +140,7 @@ def _start(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> None:
                 tracker.store_init_configuration(_configuration(recipe))
             go_on = _GO_ON[name](tracker.tracker) if name in _GO_ON else {}
         except Exception as error:
-            raise EnvironmentError_(
+            raise SystemSetupError(
                 f"The tracker {name} does not start: {_reason(error)}.",
                 "Set it up as its documentation says, or leave it out: --set train.trackers=[].",
             ) from error

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ccl_cli.config.spec import Spec
-from ccl_cli.errors import EnvironmentError_, PluginError, WeightsError
+from ccl_cli.errors import PluginError, SystemSetupError, WeightsError
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.options import read_options
 from ccl_cli.teachers.weights import WeightFile
@@ -189,7 +189,7 @@ def _load(folder: Path, spec: Spec) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
     except ImportError as error:
-        raise EnvironmentError_(
+        raise SystemSetupError(
             f"{spec.label} needs the library sentence-transformers: {error}.",
             "Install it with `pip install sentence-transformers`.",
         ) from error

@@ -9,7 +9,7 @@ from ccl_cli.data.checks import findings
 from ccl_cli.data.checks.findings import ABSENT, Effort, examine
 from ccl_cli.data.checks.inspect import Inspection, Subject, digest, inspect
 from ccl_cli.data.checks.pool import Failure
-from ccl_cli.errors import EnvironmentError_, Interrupted
+from ccl_cli.errors import Interrupted, SystemSetupError
 
 EFFORT = Effort(1, 60.0)
 
@@ -100,9 +100,9 @@ def test_a_store_that_cannot_be_used_is_named(files, examined, tmp_path, monkeyp
     examined(files)
     (store,) = findings.cache_dir().glob("findings-*.sqlite")
     store.write_bytes(b"something else" * 1000)
-    with pytest.raises(EnvironmentError_, match=r"cannot be stored in .*Delete it"):
+    with pytest.raises(SystemSetupError, match=r"cannot be stored in .*Delete it"):
         examined(files)
     (tmp_path / "file").touch()
     monkeypatch.setenv("CCL_HOME", str(tmp_path / "file"))
-    with pytest.raises(EnvironmentError_, match="cannot be stored"):
+    with pytest.raises(SystemSetupError, match="cannot be stored"):
         examined(files)

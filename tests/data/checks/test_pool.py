@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.data.checks.pool import Failure, run_each
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 
 
 def work(job: tuple[str, int]) -> int:
@@ -71,7 +71,7 @@ def test_jobs_are_taken_as_they_are_needed_until_it_is_stopped():
 
 
 def test_processes_that_cannot_start_are_no_failed_jobs():
-    with pytest.raises(EnvironmentError_, match="cannot start"):
+    with pytest.raises(SystemSetupError, match="cannot start"):
         list(run_each([1], DiesAtTheStart(), workers=1, timeout=60))
 
 

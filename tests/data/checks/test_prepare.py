@@ -15,7 +15,7 @@ from ccl_cli.data.checks.prepare import fetch_list, prepare
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.about import ListFile
-from ccl_cli.errors import DataError, EnvironmentError_, UsageError
+from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from tests.web import Server, serving
 
 EFFORT = Effort(2, 60.0)
@@ -125,7 +125,7 @@ def test_a_list_is_fetched_and_checked(server, tmp_path):
 def test_a_download_that_broke_off_goes_on(server, tmp_path):
     server.cuts = [1000, 0]
     place = tmp_path / "list.csv"
-    with pytest.raises(EnvironmentError_, match="connection was cut after 1,000 bytes") as caught:
+    with pytest.raises(SystemSetupError, match="connection was cut after 1,000 bytes") as caught:
         fetch_list(listing(server), place)
     assert caught.value.exit_code == 6
     assert not place.exists()
@@ -135,7 +135,7 @@ def test_a_download_that_broke_off_goes_on(server, tmp_path):
 
 
 def test_other_bytes_are_thrown_away(server, tmp_path):
-    with pytest.raises(EnvironmentError_, match="not the published list: its git is"):
+    with pytest.raises(SystemSetupError, match="not the published list: its git is"):
         fetch_list(listing(server, checksum="git:" + 40 * "0"), tmp_path / "list.csv")
     assert list(tmp_path.iterdir()) == []
 
@@ -153,13 +153,13 @@ def test_an_archive_is_unpacked_and_stays_inside(server, tmp_path):
 
 def test_what_is_no_archive(server, tmp_path):
     server.pages["/lists.zip"] = server.pages["/lists.zip"][:-40]
-    with pytest.raises(EnvironmentError_, match="no whole zip archive"):
+    with pytest.raises(SystemSetupError, match="no whole zip archive"):
         fetch_list(listing(server, "lists.zip"), tmp_path / "lists")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_fetched_against_the_users_will(server, tmp_path, monkeypatch):
     monkeypatch.setenv("CCL_OFFLINE", "1")
-    with pytest.raises(EnvironmentError_, match=r"CCL_OFFLINE is set.*belong at"):
+    with pytest.raises(SystemSetupError, match=r"CCL_OFFLINE is set.*belong at"):
         fetch_list(listing(server), tmp_path / "list.csv")
     assert server.asked == []

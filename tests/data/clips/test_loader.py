@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ccl_cli.data.clips import loader
 from ccl_cli.data.clips.loader import read_batches
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 
 
 class Numbers(Dataset):
@@ -67,7 +67,7 @@ def test_a_process_that_dies_or_hangs_ends_the_run_with_a_sentence(monkeypatch, 
         modules=["tests.data.clips.test_loader"],
         advice="go on",
     )
-    with pytest.raises(EnvironmentError_, match=sentence) as caught:
+    with pytest.raises(SystemSetupError, match=sentence) as caught:
         list(batches)
     assert hint in caught.value.hint
 

@@ -16,12 +16,12 @@ from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.file_reader import FileReader
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 from ccl_cli.teachers.waveform import Waveform
 
 CLIP = Clip(frames=4, size=32, short_side=36)
 SOUND = {"audio:a": Waveform(15_000, 0.5)}  # a rate at which no other test has heard the clips
-GONE = EnvironmentError_("The server is gone.")
+GONE = SystemSetupError("The server is gone.")
 
 
 def train(source, folder):
@@ -82,9 +82,7 @@ def test_an_error_that_nobody_has_foreseen_costs_its_video(fail, tmp_path, read,
     "error", [GONE, MemoryError(), OSError(errno.EMFILE, os.strerror(errno.EMFILE))], ids=str
 )
 def test_an_error_of_the_machine_costs_no_video(fail, tmp_path, read, method, error):
-    with pytest.raises(
-        EnvironmentError_, match=r"^The server is gone|3\.mp4' cannot be read: (Mem|Too many)"
-    ):
+    with pytest.raises(SystemSetupError, match=r"^The server is gone|3\.mp4' cannot be read: (Mem|Too many)"):
         read(fail(method, error), tmp_path / "p")
 
 
@@ -93,7 +91,7 @@ def test_an_error_of_the_machine_comes_out_of_another_process_as_it_was(tmp_path
     (tmp_path / "set" / "a").mkdir(parents=True)
     (tmp_path / "set" / "a" / "1.mp4").write_bytes(b"1")
     dataset = Gone(load_data(f"folder:{tmp_path / 'set'}").videos, CLIP, Evaluation(), chunk=9)
-    with pytest.raises(EnvironmentError_) as caught:
+    with pytest.raises(SystemSetupError) as caught:
         list(window_loader(dataset, workers=1, pin_memory=False))
     assert caught.value.message == GONE.message
 

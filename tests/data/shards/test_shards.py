@@ -25,7 +25,7 @@ from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.shard_reader import ShardReader
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.data.video.storage import Packed, size_of
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 from tests.data.media import iter_windows
 from tests.data.server import serving
 
@@ -295,7 +295,7 @@ def test_only_the_window_is_fetched(shards, server):
 
 def test_a_server_without_ranges_is_refused_at_once(server):
     server.ranges = False
-    with pytest.raises(EnvironmentError_, match="whole files only"):
+    with pytest.raises(SystemSetupError, match="whole files only"):
         load(f"{server.url}/set")
 
 

@@ -16,7 +16,7 @@ from ccl_cli.data.shards import write
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
-from ccl_cli.errors import DataError, EnvironmentError_, Interrupted, UsageError
+from ccl_cli.errors import DataError, Interrupted, SystemSetupError, UsageError
 from ccl_cli.utils.files import hold
 
 SMALL = {"workers": 0, "shard_size": 300_000, "max_unreadable": 0.05}
@@ -201,7 +201,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing_half_written(tmp
     size = max(path.stat().st_size for path in (tmp_path / "whole").glob("*.tar"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size - 20_000, limits[1]))
     try:
-        with pytest.raises(EnvironmentError_, match=r"Cannot write shards to '.*p': File too large") as error:
+        with pytest.raises(SystemSetupError, match=r"Cannot write shards to '.*p': File too large") as error:
             pack(source, tmp_path / "p", Settings(), **SMALL)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

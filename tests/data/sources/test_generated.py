@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.data.sources import clips, generated, synthetic
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 
 FEW = {
     clips: {"classes": 2, "per_class": 2, "size": 48, "seconds": 0.2},
@@ -81,5 +81,5 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, load):
 
 def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path, load):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentError_, match="Cannot write"):
+    with pytest.raises(SystemSetupError, match="Cannot write"):
         load(str(tmp_path / "file" / "clips"))

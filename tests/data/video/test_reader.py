@@ -14,7 +14,7 @@ import pytest
 
 from ccl_cli.data.video import reader
 from ccl_cli.data.video.metadata import VideoMetadata
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 
 
 def make(frames: int) -> SimpleNamespace:
@@ -67,8 +67,8 @@ def test_threads_share_it(cache):
     ("error", "kind", "sentence"),
     [
         (ZeroDivisionError("odd"), DataError, "ZeroDivisionError: odd"),
-        (OSError(errno.EMFILE, "Too many open files"), EnvironmentError_, "Too many open files"),
-        (av.error.OSError(errno.EMFILE, "Too many open files"), EnvironmentError_, "Too many open files"),
+        (OSError(errno.EMFILE, "Too many open files"), SystemSetupError, "Too many open files"),
+        (av.error.OSError(errno.EMFILE, "Too many open files"), SystemSetupError, "Too many open files"),
     ],
 )
 def test_what_cannot_be_opened_is_a_sentence(tmp_path, monkeypatch, error, kind, sentence):

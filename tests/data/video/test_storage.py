@@ -10,7 +10,7 @@ import pytest
 
 from ccl_cli.data.video import storage
 from ccl_cli.data.video.storage import Member, Packed, length, read_range, size_of
-from ccl_cli.errors import DataError, EnvironmentError_
+from ccl_cli.errors import DataError, SystemSetupError
 from tests.data.server import serving
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
@@ -81,14 +81,14 @@ def test_faults_that_pass_are_tried_again(server, faults):
 
 def test_faults_that_stay_are_one_sentence(server):
     server.faults = ["busy"] * 3
-    with pytest.raises(EnvironmentError_, match=r"a\.tar' cannot be read: 503"):
+    with pytest.raises(SystemSetupError, match=r"a\.tar' cannot be read: 503"):
         read_range(f"{server.url}/a.tar", 0, 10)
     assert server.faults == []
 
 
 def test_a_server_that_ignores_ranges_is_named(server):
     server.ranges = False
-    with pytest.raises(EnvironmentError_, match="whole files only, no parts of them") as error:
+    with pytest.raises(SystemSetupError, match="whole files only, no parts of them") as error:
         read_range(f"{server.url}/a.tar", 0, 10)
     assert "copy the folder to this machine" in error.value.hint
 
@@ -101,7 +101,7 @@ def test_the_proxy_of_the_environment_is_used(server, monkeypatch):
 
 
 def test_an_address_that_fsspec_cannot_read_says_what_to_install():
-    with pytest.raises(EnvironmentError_, match=r"'nosuch://' .*Protocol not known: nosuch") as error:
+    with pytest.raises(SystemSetupError, match=r"'nosuch://' .*Protocol not known: nosuch") as error:
         read_range("nosuch://bucket/a.tar", 0, 1)
     assert "pip install 'ccl-cli[remote]'" in error.value.hint
 

@@ -75,10 +75,10 @@ def test_processes_that_cannot_meet_are_told_what_to_check():
         }
         code = """
 from ccl_cli.training.compute.device import set_up
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 try:
     set_up("fp32")
-except EnvironmentError_ as error:
+except SystemSetupError as error:
     print(error, error.hint)
 """
         done = subprocess.run(

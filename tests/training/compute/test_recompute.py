@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ccl_cli.config.load import load_recipe
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 from ccl_cli.students import Student
 from ccl_cli.students.hub import x3d_xs
 from ccl_cli.students.r2plus1d import r2plus1d_tiny
@@ -66,7 +66,7 @@ def test_a_batch_that_does_not_fit_names_what_keeps_the_step(monkeypatch, tmp_pa
 
     monkeypatch.setattr("ccl_cli.training.trainer.Trainer.fit", full)
     recipe = load_recipe("smoke", {"train.batch_size": 4, "train.accumulation": 2, "method": "baseline"})
-    with pytest.raises(EnvironmentError_, match="A batch of 4 clips does not fit") as caught:
+    with pytest.raises(SystemSetupError, match="A batch of 4 clips does not fit") as caught:
         train(recipe, output=tmp_path / "run")
     assert "train.recompute=true" in caught.value.hint
     assert "train.accumulation=4" in caught.value.hint

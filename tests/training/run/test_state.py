@@ -7,7 +7,7 @@ import errno
 import pytest
 import torch
 
-from ccl_cli.errors import EnvironmentError_, UsageError
+from ccl_cli.errors import SystemSetupError, UsageError
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.train import train
 from tests.training.runs import recipe
@@ -42,7 +42,7 @@ def test_a_checkpoint_that_the_machine_cannot_read_is_not_taken_for_a_damaged_on
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "load_state", failing)
         with pytest.raises(
-            EnvironmentError_, match=r"step-000000002\.pt' cannot be read: (Input|there is no)"
+            SystemSetupError, match=r"step-000000002\.pt' cannot be read: (Input|there is no)"
         ):
             checkpoint.newest_state(tmp_path)
     assert checkpoint.newest_state(tmp_path).name == "step-000000002.pt"

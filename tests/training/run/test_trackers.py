@@ -12,7 +12,7 @@ import yaml
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from ccl_cli.config.recipe import Recipe, TrackerName
-from ccl_cli.errors import EnvironmentError_
+from ccl_cli.errors import SystemSetupError
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.run.trackers import Tracked, need_trackers
 from ccl_cli.training.train import train
@@ -24,7 +24,7 @@ NAMES = ("mlflow", "tensorboard", "trackio", "wandb")
 def installed(name):
     try:
         need_trackers([name])
-    except EnvironmentError_:
+    except SystemSetupError:
         return False
     return True
 
@@ -163,7 +163,7 @@ def test_a_tracker_that_does_not_start_is_refused_and_no_step_taken(clips_folder
         raise ValueError("No API key configured.\nUse `login`.")
 
     monkeypatch.setattr(LOGGER_TYPE_TO_CLASS["tensorboard"], "start", start)
-    with pytest.raises(EnvironmentError_, match="tensorboard does not start: No API key configured"):
+    with pytest.raises(SystemSetupError, match="tensorboard does not start: No API key configured"):
         train(recipe(clips_folder, train={"trackers": "tensorboard"}), output=tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
@@ -191,6 +191,6 @@ def test_the_names_are_accelerates():
 @pytest.mark.parametrize(("name", "package"), [("wandb", "'ccl-cli[trackers]'"), ("aim", "aim")])
 def test_one_that_is_not_installed_is_named_with_what_installs_it(monkeypatch, name, package):
     monkeypatch.setattr("ccl_cli.training.run.trackers.get_available_trackers", list)
-    with pytest.raises(EnvironmentError_) as raised:
+    with pytest.raises(SystemSetupError) as raised:
         train(Recipe.model_validate({"train": {"trackers": [name]}}))
     assert raised.value.hint == f"Install it with `pip install {package}`."
