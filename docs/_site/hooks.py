@@ -11,6 +11,7 @@ from mkdocs.structure.files import File, Files
 _RESULTS = "benchmarks/results"
 _SHOWN = (
     "correspondence_official.md",
+    "defaults.md",
     "gradient_share.md",
     "input.md",
     "library.md",
