@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ccl_cli.cli import data_bench, data_info, data_output, data_pack, data_show, options
-from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins, examples, group, with_verbosity
+from ccl_cli.cli.common import (
+    DATA,
+    OUTPUT,
+    RUNTIME,
+    complete_plugins,
+    examples,
+    executor_flags,
+    group,
+    with_verbosity,
+)
 from ccl_cli.errors import DataError, PluginError, UsageError
 
 if TYPE_CHECKING:
+    from ccl_cli.config.recipe import Executor
     from ccl_cli.config.spec import Spec
     from ccl_cli.data.checks.findings import Effort
     from ccl_cli.data.manifest import Manifest
@@ -116,6 +126,7 @@ def prepare(
     show: Show = 5,
     workers: Workers = None,
     timeout: Timeout = None,
+    executor: options.Executor = None,
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -127,10 +138,12 @@ def prepare(
     from ccl_cli.config.spec import parse_data
     from ccl_cli.data.checks.prepare import prepare as run
 
+    experiment = load_recipe(None, executor_flags(executor))
+    effort = _effort(workers, timeout, experiment.executor)
     spec = _located(parse_data(name), videos, lists)
     manifest = _listed(spec, yes)
     path = output or Path(f"{_short_name(spec.kind, manifest.name)}.jsonl")
-    report = run(manifest, path, _effort(workers, timeout), frames=frames or load_recipe().clip.span)
+    report = run(manifest, path, effort, frames=frames or experiment.clip.span)
     if as_json:
         print(json.dumps({"manifest": str(path), **report.as_json()}))
     else:
@@ -143,6 +156,7 @@ def prepare(
     epilog=examples(
         "ccl data check ucf51 --per-class",
         "ccl data check folder:my_videos --deep",
+        "ccl data check vggsound --executor slurm",
         "ccl data check manifest:ucf51.jsonl --output report.json",
     ),
 )
@@ -158,6 +172,7 @@ def check(
     ] = None,
     workers: Workers = None,
     timeout: Timeout = None,
+    executor: options.Executor = None,
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -170,8 +185,9 @@ def check(
     from ccl_cli.data.sources import load_data
     from ccl_cli.utils.files import write_text
 
-    clip_frames = frames or load_recipe().clip.span
-    report = run(load_data(data, ()), _effort(workers, timeout, deep), frames=clip_frames, deep=deep)
+    experiment = load_recipe(None, executor_flags(executor))
+    effort = _effort(workers, timeout, experiment.executor, deep)
+    report = run(load_data(data, ()), effort, frames=frames or experiment.clip.span, deep=deep)
     if output:
         write_text(output, json.dumps(report.as_json(), indent=1) + "\n")
     if as_json:
@@ -191,11 +207,13 @@ app.command("bench", epilog=examples(*data_bench.EXAMPLES))(with_verbosity(data_
 app.command("show", epilog=examples(*data_show.EXAMPLES))(with_verbosity(data_show.show))
 
 
-def _effort(workers: int | None, timeout: float | None, deep: bool = False) -> Effort:
+def _effort(workers: int | None, timeout: float | None, executor: Executor, deep: bool = False) -> Effort:
+    from ccl_cli import registry
     from ccl_cli.data.checks.findings import Effort
     from ccl_cli.utils.processes import cores
 
-    return Effort(workers or cores(), timeout or (600.0 if deep else 60.0))
+    registry.find(registry.EXECUTORS, executor.name)
+    return Effort(workers or cores(), timeout or (600.0 if deep else 60.0), executor)
 
 
 def _located(spec: Spec, videos: Path | None, lists: Path | None) -> Spec:

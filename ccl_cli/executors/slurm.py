@@ -96,9 +96,8 @@ class _Cluster:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         while not submitted and (names := self.work.unsettled()):
             with FileLock(self.folder.with_name(".slurm.lock")):
-                array = self._running()
-                if array is None:
-                    array, submitted = self._submit(names), True
+                running = self._running()
+                array, submitted = running or self._submit(names), running is None
             if not submitted:
                 _log.info("Waiting for array %s, which runs already.", array)
             self._follow(array)

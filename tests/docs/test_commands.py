@@ -113,6 +113,9 @@ TABLE: dict[str, Instead] = {
         LONG, "{} --dry-run"
     ),
     "ccl bench ucf51-bench --executor slurm": Instead("a cluster", "{} --dry-run"),
+    "ccl data check folder:my_videos --executor slurm": Instead(
+        "a cluster", "ccl data check folder:my_videos"
+    ),
     "ccl cache build --recipe mine.yaml --executor slurm": Instead("a cluster"),
     "ccl cache build --recipe mine.yaml --part 2/4": Instead("mine.yaml names no teacher"),
     "ccl bench ucf51-bench --part 2/4": Instead(LONG, "{} --dry-run"),

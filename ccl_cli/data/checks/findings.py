@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import av
 
+from ccl_cli.config.recipe import Executor
+from ccl_cli.data.checks.blocks import examine_blocks, examine_one
 from ccl_cli.data.checks.inspect import Subject
 from ccl_cli.data.checks.pool import Failure, run_each
 from ccl_cli.errors import Interrupted, SystemSetupError
@@ -30,10 +32,12 @@ class Effort(NamedTuple):
     Attributes:
         workers: Processes.
         timeout: Seconds for one file.
+        executor: Who examines.
     """
 
     workers: int
     timeout: float
+    executor: Executor = Executor()
 
 
 ABSENT = Failure("there is no such file")
@@ -58,6 +62,7 @@ def examine(
     Raises:
         Interrupted: stopped by a signal; the results so far are stored.
         SystemSetupError: the store cannot be used.
+        CclError: an executor could not examine some; the results of the others are stored.
     """
     signals: list[int] = []
     with _store() as store, handled_by(lambda number, frame: signals.append(number)):
@@ -74,14 +79,12 @@ def examine(
             else:
                 pending[index] = key
         with Reporter(work.__name__, len(subjects), len(subjects) - len(pending), unit="file") as reporter:
-            jobs = ((index, subjects[index]) for index in pending)
-            results = run_each(
-                jobs, partial(_examine_one, work), **effort._asdict(), stopped=lambda: bool(signals)
-            )
-            for (index, _), result in results:
+            jobs = [(index, subjects[index]) for index in pending]
+            local = effort.executor.name == "local"
+            for (index, _), result in _results(work, jobs, effort, reporter, lambda: bool(signals)):
                 if not isinstance(result, Failure):
                     store.execute("INSERT OR REPLACE INTO findings VALUES (?, ?)", (pending[index], result))
-                reporter.advance()
+                reporter.advance(int(local))  # else the block has been counted
                 yield index, result if isinstance(result, Failure) else json.loads(result)
             reporter.line()
     if signals:
@@ -91,8 +94,19 @@ def examine(
         )
 
 
-def _examine_one(work: Callable[[Subject], Any], job: tuple[int, Subject]) -> str:
-    return json.dumps(work(job[1]))
+def _results(
+    work: Callable[[Subject], Any],
+    jobs: Sequence[tuple[int, Subject]],
+    effort: Effort,
+    reporter: Reporter,
+    stopped: Callable[[], bool],
+) -> Iterator[tuple[tuple[int, Subject], str | Failure]]:
+    if effort.executor.name != "local":
+        return examine_blocks(
+            work, jobs, timeout=effort.timeout, executor=effort.executor, advance=reporter.advance
+        )
+    examined = partial(examine_one, work)
+    return run_each(jobs, examined, workers=effort.workers, timeout=effort.timeout, stopped=stopped)
 
 
 def _key(work: Callable[[Subject], Any], subject: Subject) -> str | None:

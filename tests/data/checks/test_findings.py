@@ -5,11 +5,12 @@ import signal
 
 import pytest
 
-from ccl_cli.data.checks import findings
+from ccl_cli.config.recipe import Executor
+from ccl_cli.data.checks import blocks, findings
 from ccl_cli.data.checks.findings import ABSENT, Effort, examine
 from ccl_cli.data.checks.inspect import Inspection, Subject, digest, inspect
 from ccl_cli.data.checks.pool import Failure
-from ccl_cli.errors import Interrupted, SystemSetupError
+from ccl_cli.errors import CclError, Interrupted, SystemSetupError
 
 EFFORT = Effort(1, 60.0)
 
@@ -106,3 +107,25 @@ def test_a_store_that_cannot_be_used_is_named(files, examined, tmp_path, monkeyp
     monkeypatch.setenv("CCL_HOME", str(tmp_path / "file"))
     with pytest.raises(SystemSetupError, match="cannot be stored"):
         examined(files)
+
+
+def test_a_cluster_finds_what_one_machine_finds(files, slurm, monkeypatch, tmp_path):
+    with open(files[1].path, "wb") as file:
+        file.write(b"no video" * 9)
+    here = dict(examine(inspect, files, EFFORT))
+    monkeypatch.setenv("CCL_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(blocks, "BLOCK", 2)
+    cluster = EFFORT._replace(executor=Executor(name="slurm", tasks=2, poll=0.2))
+    assert dict(examine(inspect, files, cluster)) == here
+    assert not list((tmp_path / "elsewhere" / "findings").iterdir())
+    assert dict(examine(inspect, files, cluster)) == here  # from the store
+    assert len(list((slurm / "jobs").iterdir())) == 1
+
+
+def test_blocks_that_were_not_examined_are_an_error(files, monkeypatch):
+    monkeypatch.setattr(
+        blocks, "map_items", lambda work, *_: dict.fromkeys(work.items, "its node burned down")
+    )
+    with pytest.raises(CclError, match=r"1 of 1 blocks of files were not examined, .*: its node burned down"):
+        dict(examine(inspect, files, EFFORT._replace(executor=Executor(name="slurm"))))
