@@ -102,7 +102,7 @@ class _Cluster:
                 _log.info("Waiting for array %s, which runs already.", array)
             self._follow(array)
         self._hear()
-        return self._lost(array, names) if submitted and array else {}
+        return self._lost(array, names) if submitted else {}
 
     def _running(self) -> str | None:
         """The array that was submitted last, while Slurm has it in its queue."""
