@@ -114,6 +114,7 @@ class Fixed(nn.Module):
     def __init__(self, output: StudentOutput) -> None:
         super().__init__()
         self.output, self.one = output, nn.Parameter(torch.ones(1))
+        self.num_classes = output.logits.shape[1]
 
     def forward(self, video: Tensor) -> StudentOutput:
         return self.output

@@ -21,7 +21,7 @@ OWN = {
     "eval": (
         "evaluate:app",
         EXPERIMENTS,
-        "Evaluate a trained student: recognition and retrieval, in percent.",
+        "Evaluate a trained student: recognition, retrieval and probes, in percent.",
     ),
     "bench": ("bench:app", EXPERIMENTS, "Train methods by teacher setups by seeds, and print the tables."),
     "report": ("report:app", EXPERIMENTS, "Tables, comparisons and pictures of what runs have reached."),

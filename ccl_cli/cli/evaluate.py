@@ -34,7 +34,7 @@ _LABELS = {
     "ccl eval --retrieval",
     "ccl eval --probe --data folder:other_videos",
     "ccl eval runs/mine/20260101-120000-1a2b3c4d --per-class",
-    "ccl eval --weights raw               beside a moving average: the weights themselves",
+    "ccl eval --weights raw                not the moving average",
     "ccl eval --json > result.json",
 )
 def evaluate(

@@ -193,7 +193,7 @@ def test_nothing_to_test_on():
     with pytest.raises(DataError, match="too small to hold videos out"):
         split_videos(manifest(train=1), None)
     with pytest.raises(DataError, match="one class"):
-        split_videos(Manifest("made", ("a",), ()), None)
+        split_videos(Manifest("made", ("a",), manifest(train=1).videos[:1]), None)
 
 
 # ---- whole

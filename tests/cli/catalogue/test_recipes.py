@@ -20,7 +20,10 @@ def test_recipes_ls(ccl):
     [
         ("smoke", ["smoke"]),
         ("ucf51", ["ucf51", "ucf51-bench", "ucf51-official"]),
-        ("*-bench", [f"{data}-bench" for data in ("activitynet", "synthetic", "ucf51", "vggsound")]),
+        (
+            "*-bench",
+            [f"{data}-bench" for data in ("activitynet", "methods", "synthetic", "ucf51", "vggsound")],
+        ),
     ],
 )
 def test_recipes_ls_of_a_pattern(ccl, pattern, names):
