@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,47 +68,75 @@ def evaluate(
     if split not in ("val", "test"):
         raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
     model = load_student(run, weights)
-    artefact, recipe = model.artefact, model.artefact.recipe
+    artefact = model.artefact
     if tasks is None:
         tasks = ("recognition", "retrieval") if artefact.classes else ("retrieval",)
     if "recognition" in tasks:
         model.need_classes()
-    with_train = "retrieval" in tasks or "probe" in tasks
-    listed = _manifest(model, data, [split, "train"] if with_train else [split], tasks)
-    manifest = listed.labelled()
-    accelerator = set_up(precision)
+    splits = [split, "train"] if "retrieval" in tasks or "probe" in tasks else [split]
+    listed = _manifest(model, data, splits, tasks)
+    manifest, accelerator = listed.labelled(), set_up(precision)
     settings = {
-        "batch_size": batch_size or recipe.eval.batch_size,
-        "workers": recipe.train.workers if workers is None else workers,
+        "batch_size": batch_size or artefact.recipe.eval.batch_size,
+        "workers": artefact.recipe.train.workers if workers is None else workers,
     }
-    queries = predict_manifest(artefact, manifest, split, accelerator, **settings)
-    result: dict[str, Any] = {
+    predictions = {
+        name: predict_manifest(artefact, manifest, name, accelerator, **settings) for name in splits
+    }
+    result = _about(model, listed, split) | {
+        "counts": {name: _counts(manifest, name, each) for name, each in predictions.items()}
+    }
+    result |= _figures(tasks, artefact.classes, manifest, split, predictions)
+    if model.run is not None:
+        _record_figures(model, model.run, result, weights, accelerator)
+    return result
+
+
+def _record_figures(
+    model: Model, run: RunFolder, result: dict[str, Any], weights: str | None, accelerator: Accelerator
+) -> None:
+    """Write the figures to the run's folder and, of what it has published, to its trackers."""
+    published = model.path == run.model
+    if is_main():
+        _record(run, result, "" if published else f"-{weights}")
+        if run.summary.get("finished") is False:
+            _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
+    if published and (run.path / TRACKERS).exists():
+        _track(run, model.artefact.recipe, accelerator, result)
+
+
+def _about(model: Model, manifest: Manifest, split: str) -> dict[str, Any]:
+    """What was evaluated on what."""
+    header = model.artefact.header
+    return {
         "model": str(model.path),
-        "step": artefact.header.get("step"),
-        "recipe": recipe.hash(),
-        "data": {"name": manifest.name, "manifest": listed.hash, "split": split},
-        "selection": artefact.header.get("selection", "last"),
-        "weights": artefact.header.get("weights", "raw"),
-        "counts": {split: _counts(manifest, split, queries)},
+        "step": header.get("step"),
+        "recipe": model.artefact.recipe.hash(),
+        "data": {"name": manifest.name, "manifest": manifest.hash, "split": split},
+        "selection": header.get("selection", "last"),
+        "weights": header.get("weights", "raw"),
     }
+
+
+def _figures(
+    tasks: Collection[str],
+    classes: Sequence[str],
+    manifest: Manifest,
+    split: str,
+    predictions: Mapping[str, SplitPredictions],
+) -> dict[str, Any]:
+    """By task; the probe's on the first process only."""
+    queries, gallery = predictions[split], predictions.get("train")
+    figures: dict[str, Any] = {}
     if "recognition" in tasks:
-        result["recognition"] = recognition(queries.scores, queries.labels, artefact.classes)
-    if with_train:
-        gallery = predict_manifest(artefact, manifest, "train", accelerator, **settings)
-        result["counts"]["train"] = _counts(manifest, "train", gallery)
-    if "retrieval" in tasks:
-        result["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
-    if "probe" in tasks and is_main():
+        figures["recognition"] = recognition(queries.scores, queries.labels, classes)
+    if "retrieval" in tasks and gallery:
+        figures["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
+    if "probe" in tasks and gallery and is_main():
         from ccl_cli.evaluation.student_probe import probe_student  # scikit-learn takes a second to import
 
-        result["probe"] = probe_student(manifest, split, gallery, queries)
-    if is_main() and model.run is not None:
-        _record(model.run, result, "" if model.path == model.run.model else f"-{weights}")
-        if model.run.summary.get("finished") is False:
-            _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
-    if model.run is not None and model.path == model.run.model and (model.run.path / TRACKERS).exists():
-        _track(model.run, recipe, accelerator, result)
-    return result
+        figures["probe"] = probe_student(manifest, split, gallery, queries)
+    return figures
 
 
 def predict_manifest(
