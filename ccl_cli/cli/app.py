@@ -30,7 +30,7 @@ OWN = {
     "index": ("videos.index:app", USE, "Keep the features of your videos in a library, for ccl search."),
     "search": ("videos.search:app", USE, "Find the videos of a library that are nearest to some."),
     "model": ("model:app", USE, "Export, describe, publish and download models."),
-    "data": ("data:app", CATALOGUE, "List, show, prepare, check, pack and measure data sets."),
+    "data": ("datasets:app", CATALOGUE, "List, show, prepare, check, pack and measure data sets."),
     "recipes": (
         "catalogue.recipes:app",
         CATALOGUE,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccl_cli.cli import data_bench, data_info, data_output, data_pack, data_show, options
+from ccl_cli.cli import options
 from ccl_cli.cli.common import (
     DATA,
     OUTPUT,
@@ -22,6 +22,7 @@ from ccl_cli.cli.common import (
     group,
     with_verbosity,
 )
+from ccl_cli.cli.datasets import bench, info, pack, show, tables
 from ccl_cli.errors import DataError, PluginError, UsageError
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ def list_sources(as_json: options.AsJson = False) -> None:
         except PluginError as error:
             _log.warning("%s", error.message)
     if as_json:
-        print(json.dumps([data_output.source_as_json(plugin, each) for plugin, each in sources]))
+        print(json.dumps([tables.source_as_json(plugin, each) for plugin, each in sources]))
     else:
-        data_output.print_sources(sources)
+        tables.print_sources(sources)
 
 
 @app.command(
@@ -147,7 +148,7 @@ def prepare(
     if as_json:
         print(json.dumps({"manifest": str(path), **report.as_json()}))
     else:
-        data_output.print_report(report, show, per_class)
+        tables.print_report(report, show, per_class)
         print(f"Use it with --data manifest:{path}")
 
 
@@ -193,7 +194,7 @@ def check(
     if as_json:
         print(json.dumps(report.as_json()))
     else:
-        data_output.print_report(report, show, per_class)
+        tables.print_report(report, show, per_class)
     if report.broken:
         raise DataError(
             f"{report.broken} of {len(report.manifest.videos)} videos are missing or corrupt.",
@@ -201,10 +202,10 @@ def check(
         )
 
 
-app.command("info", epilog=examples(*data_info.EXAMPLES))(with_verbosity(data_info.info))
-app.command("pack", epilog=examples(*data_pack.EXAMPLES))(with_verbosity(data_pack.pack))
-app.command("bench", epilog=examples(*data_bench.EXAMPLES))(with_verbosity(data_bench.bench))
-app.command("show", epilog=examples(*data_show.EXAMPLES))(with_verbosity(data_show.show))
+app.command("info", epilog=examples(*info.EXAMPLES))(with_verbosity(info.info))
+app.command("pack", epilog=examples(*pack.EXAMPLES))(with_verbosity(pack.pack))
+app.command("bench", epilog=examples(*bench.EXAMPLES))(with_verbosity(bench.bench))
+app.command("show", epilog=examples(*show.EXAMPLES))(with_verbosity(show.show))
 
 
 def _effort(workers: int | None, timeout: float | None, executor: Executor, deep: bool = False) -> Effort:
