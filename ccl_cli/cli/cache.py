@@ -71,8 +71,8 @@ def build(
     start_processes(num_processes)
     from ccl_cli.data.sources import load_data
     from ccl_cli.training.build import load_teachers
-    from ccl_cli.training.cache_parts import build_by_executor, build_part
-    from ccl_cli.training.caching import is_exact
+    from ccl_cli.training.cache.caching import is_exact
+    from ccl_cli.training.cache.parts import build_by_executor, build_part
 
     manifest = load_data(experiment.data)
     networks = load_teachers(experiment.teachers, manifest.classes)
@@ -97,7 +97,7 @@ def build(
 def list_caches(as_json: options.AsJson = False) -> None:
     """List the caches on this machine."""
     from ccl_cli.teachers.embedding_cache import folder_bytes, unfinished
-    from ccl_cli.training.cache_checks import cache_records
+    from ccl_cli.training.cache.checks import cache_records
 
     records = list(cache_records())
     columns = ("name", "data", "views", "videos", "present", "mb")
@@ -125,7 +125,7 @@ def verify(
     as_json: options.AsJson = False,
 ) -> None:
     """Check every cache's bytes or, with a recipe or data and teachers, embed some videos of theirs again."""
-    from ccl_cli.training.cache_checks import check_bytes, check_embeddings
+    from ccl_cli.training.cache.checks import check_bytes, check_embeddings
 
     if recipe or data or teacher:
         checks = check_embeddings(_experiment(recipe, data, teacher, views, 0, set_))
@@ -164,7 +164,7 @@ def prune(
     if sum([bool(names), stale, everything]) != 1:
         raise UsageError("Say which caches to delete.", "Name them, or give --stale or --all.")
     if stale:
-        from ccl_cli.training.cache_checks import stale_caches
+        from ccl_cli.training.cache.checks import stale_caches
 
         folders = stale_caches(_experiment(recipe, data, teacher, views, 0, set_))
     else:

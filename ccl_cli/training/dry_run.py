@@ -10,7 +10,7 @@ from ccl_cli.data.clips.dataset import clip_loader
 from ccl_cli.data.clips.sample_sheet import sample_sheet
 from ccl_cli.training.batches import batch_sampler, training_clips
 from ccl_cli.training.build import Parts, build, parameter_count
-from ccl_cli.training.caching import existing, wanted_key
+from ccl_cli.training.cache.caching import existing, wanted_key
 from ccl_cli.utils.files import atomic_path
 
 

@@ -11,7 +11,7 @@ from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import CclError, Interrupted, SystemSetupError, UsageError
 from ccl_cli.training.batches import batch_sampler
 from ccl_cli.training.build import build
-from ccl_cli.training.caching import open_caches
+from ccl_cli.training.cache.caching import open_caches
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.dry_run import describe
 from ccl_cli.training.held_out import Score

@@ -25,7 +25,7 @@ from ccl_cli.teachers import embed
 from ccl_cli.teachers.embedding_cache import Cached
 from ccl_cli.training.batches import batch_sampler, training_clips
 from ccl_cli.training.build import Parts
-from ccl_cli.training.caching import CachedRows
+from ccl_cli.training.cache.caching import CachedRows
 from ccl_cli.training.compute.allocator import keep_blocks, separate_blocks
 from ccl_cli.training.compute.batch_norm import explaining_small_batches
 from ccl_cli.training.compute.nonfinite import Skipped, TeacherFaults, all_finite

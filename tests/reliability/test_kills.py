@@ -82,7 +82,7 @@ class Job:
 
 def small_parts() -> None:
     """Let a cache of few videos have several parts."""
-    from ccl_cli.training import caching
+    from ccl_cli.training.cache import caching
 
     caching.PART = 2
 

@@ -12,7 +12,7 @@ from ccl_cli.config.load import method_options
 from ccl_cli.errors import CclError
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.build import parameter_count
-from ccl_cli.training.caching import CachedRows
+from ccl_cli.training.cache.caching import CachedRows
 from ccl_cli.training.run.artefact import save_model
 from ccl_cli.training.run.folder import versions
 from ccl_cli.training.video_states import VideoStates, count_states

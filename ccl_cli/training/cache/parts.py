@@ -16,7 +16,7 @@ from ccl_cli.executors.work import Work
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.embedding_cache import Cached, Key
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.caching import (
+from ccl_cli.training.cache.caching import (
     PART,
     WORK,
     build_cache,
@@ -30,7 +30,7 @@ from ccl_cli.utils.progress import Reporter
 
 
 def build_by_executor(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe) -> Cached:
-    """:func:`ccl_cli.training.caching.build_cache`, every part of which is an item of the recipe's executor.
+    """Build a cache, every part of which is an item of the recipe's executor.
 
     Args:
         name: The teacher's, as results show it.

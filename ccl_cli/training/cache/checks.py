@@ -13,7 +13,7 @@ from ccl_cli.errors import DataError
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.embedding_cache import Cached, Key, caches
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.caching import check_cache, key_of
+from ccl_cli.training.cache.caching import check_cache, key_of
 
 
 def cache_records() -> Iterator[dict[str, Any]]:

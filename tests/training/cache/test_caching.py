@@ -23,9 +23,9 @@ from ccl_cli.data.video.reader import read_frames
 from ccl_cli.errors import DataError, RecipeError, SystemSetupError, UsageError
 from ccl_cli.methods.losses import unit_rows
 from ccl_cli.teachers import embedding_cache
-from ccl_cli.training import caching
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.caching import CachedRows, build_cache, check_cache, key_of
+from ccl_cli.training.cache import caching
+from ccl_cli.training.cache.caching import CachedRows, build_cache, check_cache, key_of
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
