@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -64,6 +65,7 @@ def evaluate(
     """
     start_processes(num_processes)
     from ccl_cli.evaluation.evaluate import evaluate as run_evaluation
+    from ccl_cli.evaluation.evaluate import is_tracked
 
     flags = {"recognition": recognition, "retrieval": retrieval, "probe": probe}
     result = run_evaluation(
@@ -77,6 +79,10 @@ def evaluate(
         workers=workers,
     )
     print_result(result, as_json, lambda: _print(result, per_class))
+    if data is None and console.first_process() and is_tracked(result):
+        from ccl_cli.report.tracked import track_figures
+
+        track_figures(Path(result["model"]).parent, split)
 
 
 def _print(result: Mapping[str, Any], per_class: bool) -> None:

@@ -18,16 +18,18 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.evaluation.metrics import recognition, retrieval
 from ccl_cli.evaluation.model import Model, load_student
+from ccl_cli.evaluation.prediction_cache import cache_predictions
 from ccl_cli.evaluation.predictor import SplitPredictions, predict_split
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.artefact import Artefact
-from ccl_cli.training.run.folder import TRACKERS, RunFolder, read_json
+from ccl_cli.training.run.folder import MODEL, TRACKERS, RunFolder, read_json
 from ccl_cli.training.run.trackers import need_trackers, tracking
 from ccl_cli.utils.distributed import is_main
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.json_text import flat
 
-TASKS = ("recognition", "retrieval", "probe")
+USUAL = ("recognition", "retrieval")
+TASKS = (*USUAL, "probe")
 _log = logging.getLogger("ccl")
 
 
@@ -69,8 +71,7 @@ def evaluate(
         raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
     model = load_student(run, weights)
     artefact = model.artefact
-    if tasks is None:
-        tasks = ("recognition", "retrieval") if artefact.classes else ("retrieval",)
+    tasks = tasks if tasks is not None else USUAL if artefact.classes else ("retrieval",)
     if "recognition" in tasks:
         model.need_classes()
     splits = [split, "train"] if "retrieval" in tasks or "probe" in tasks else [split]
@@ -89,7 +90,16 @@ def evaluate(
     result |= _figures(tasks, artefact.classes, manifest, split, predictions)
     if model.run is not None:
         _record_figures(model, model.run, result, weights, accelerator)
+        if is_main() and is_tracked(result) and (data, batch_size, precision) == (None, None, "fp32"):
+            for name, each in predictions.items():  # of which figures are drawn next
+                cache_predictions(model.run, manifest, name, each)
     return result
+
+
+def is_tracked(result: Mapping[str, Any]) -> bool:
+    """Whether an evaluation is of what a run has published that was logged to trackers."""
+    model = Path(result["model"])
+    return model.name == MODEL and (model.parent / TRACKERS).exists()
 
 
 def _record_figures(
@@ -101,7 +111,7 @@ def _record_figures(
         _record(run, result, "" if published else f"-{weights}")
         if run.summary.get("finished") is False:
             _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
-    if published and (run.path / TRACKERS).exists():
+    if is_tracked(result):
         _track(run, model.artefact.recipe, accelerator, result)
 
 

@@ -67,10 +67,7 @@ def cached_predictions(folder: Path, split: str) -> RunPredictions:
         raise DataError(
             f"The data set '{manifest.name}' has no {split} split.", "`ccl data check` counts its splits."
         )
-    sizes = [_ABSENT if size is None else size for size in (size_of(video.path) for video in videos)]
-    header = CacheHeader(model=fingerprint(run.model), videos=_hash_rows(manifest, videos))
-    name = re.sub(r"[^\w.-]+", "_", manifest.name)
-    path = folder / f"predictions-{name}-{split}.safetensors"
+    path, header, sizes = _place(run, manifest, split)
     predictions = read_cache(path, header, sizes)
     if predictions is None:
         if set(sizes) == {_ABSENT}:
@@ -78,6 +75,28 @@ def cached_predictions(folder: Path, split: str) -> RunPredictions:
         predictions = _compute(run, videos, split)
         _write_cache(path, predictions, header, sizes)
     return RunPredictions(manifest.name, manifest.classes, videos, predictions)
+
+
+def cache_predictions(run: RunFolder, manifest: Manifest, split: str, predictions: SplitPredictions) -> None:
+    """Keep what an evaluation has computed for :func:`cached_predictions`.
+
+    Args:
+        run: Whose published model was evaluated, in float32 and with the recipe's batches.
+        manifest: The run's own, labelled videos only.
+        split: Of the manifest.
+        predictions: In the split's order.
+    """
+    path, header, sizes = _place(run, manifest, split)
+    _write_cache(path, predictions, header, sizes)
+
+
+def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, CacheHeader, list[int]]:
+    """The file, what it has to belong to, and the videos' sizes as they are now."""
+    videos = manifest.split(split)
+    sizes = [_ABSENT if size is None else size for size in (size_of(video.path) for video in videos)]
+    header = CacheHeader(model=fingerprint(run.model), videos=_hash_rows(manifest, videos))
+    name = re.sub(r"[^\w.-]+", "_", manifest.name)
+    return run.path / f"predictions-{name}-{split}.safetensors", header, sizes
 
 
 def read_cache(path: Path, expected: CacheHeader, sizes: Sequence[int]) -> SplitPredictions | None:

@@ -31,6 +31,7 @@ BOTH = "ccl train --teacher audio:cnn14 --teacher image:resnet34"
 TEACHERS = "--teacher audio:cnn14 --teacher image:resnet34"
 FEATURES = "ccl train --method unic"
 TUNE = "ccl train --method baseline --student r2plus1d_18@runs/features --data 'folder:my_videos?test=0.25'"
+SCORED = "--set holdout=0.2 --set train.eval_every=1 --set train.keep=best"
 CLIPS = "--workers 0 --epochs 1 --data 'clips?per_class=3&size=36&seconds=0.5'"
 CELL = f"--name small --method baseline --setup AI --seeds 1 --epochs 1 {SMALL}"
 
@@ -82,6 +83,11 @@ TABLE: dict[str, Instead] = {
     ),
     # CNN14 hears ten seconds of every clip in every epoch.
     f"{BOTH} --data 'folder:my_videos?test=0.25' --epochs 30": Instead(LONG, "{} --epochs 1"),
+    f"{BOTH} --data 'folder:my_videos?test=0.25' --epochs 30 --seed 7": Instead(LONG, "{} --epochs 1"),
+    f"{BOTH} --data 'folder:my_videos?test=0.25' --epochs 30 {SCORED}": Instead(LONG, "{} --epochs 1"),
+    f"ccl train --method baseline --data 'folder:my_videos?test=0.25' --epochs 30 {SCORED}": Instead(
+        LONG, "{} --epochs 1"
+    ),
     f"{BOTH} --data ucf51": Instead(LONG, "{} --batch-size 4 --max-steps 1"),
     f"{BOTH} --data 'folder:my_videos?test=0.25'": Instead(LONG, "{} --epochs 1"),
     "ccl train --data manifest:ucf51.jsonl --teacher audio:cnn14": Instead(

@@ -11,7 +11,7 @@ import pytest
 
 from ccl_cli.config.load import to_yaml
 from ccl_cli.training.train import train
-from tests.training.runs import lines, recipe, start
+from tests.training.runs import ended, lines, recipe, start
 
 OPTIMISERS = {
     "sgd": {"lr": 0.01},
@@ -73,6 +73,6 @@ def test_a_killed_run_goes_on_bit_for_bit(clips_folder, tmp_path):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    ended(process, -signal.SIGKILL)
     train(whole, resume=parts)
     assert models(parts) == models(once)

@@ -191,16 +191,18 @@ def _log_picture(tracker: Any, path: Path, step: int) -> None:
 
         tracker.log({path.stem: trackio.Image(str(path))}, step=step)
     elif hasattr(tracker, "log_images"):
+        # wandb takes nothing for a step that it has passed, and counts on by itself.
+        at = None if tracker.name == "wandb" else step
         import numpy as np
         from PIL import Image
 
         with Image.open(path) as file:
             image = np.asarray(file.convert("RGB"))
         if tracker.name == "tensorboard":
-            tracker.log_images({path.stem: image[None]}, step=step, dataformats="NHWC")
+            tracker.log_images({path.stem: image[None]}, step=at, dataformats="NHWC")
         else:
             single = tracker.name in ("aim", "clearml")
-            tracker.log_images({path.stem: image if single else [image]}, step=step)
+            tracker.log_images({path.stem: image if single else [image]}, step=at)
 
 
 def _reason(error: BaseException) -> str:
