@@ -15,6 +15,14 @@ _SHOWN = (
     "gradient_share.md",
     "input.md",
     "library.md",
+    "speed_growth.md",
+    "speed_loss.md",
+    "speed_precision.md",
+    "speed_retrieval.md",
+    "speed_start.md",
+    "speed_step.md",
+    "speed_step_wide.md",
+    "speed_wait.md",
     "standardize.md",
 )  # those that no page of docs/ holds already
 _PAGES = {"commands.md": reference.commands, "keys.md": reference.keys}
