@@ -17,6 +17,7 @@ RESULT = {
     "retrieval": {"r1": 10.0, "r5": 20.0, "r10": 30.123, "map": 5.0},
     "probe": {"knn": 40.0, "linear": 60.0, "chance": 20.0, "k": 10, "per_class": {}},
     "counts": {},
+    "model": "runs/x/1/model.safetensors",
 }
 
 
@@ -27,7 +28,9 @@ def evaluated(monkeypatch):
 
     def evaluate(run, *, tasks, **rest):
         calls.append((run, tasks, rest))
-        return {key: value for key, value in RESULT.items() if not tasks or key in tasks or key == "counts"}
+        return {
+            key: value for key, value in RESULT.items() if not tasks or key in {*tasks, "counts", "model"}
+        }
 
     monkeypatch.setattr("ccl_cli.evaluation.evaluate.evaluate", evaluate)
     return calls
