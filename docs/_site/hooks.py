@@ -14,6 +14,7 @@ _SHOWN = (
     "defaults.md",
     "gradient_share.md",
     "input.md",
+    "label_free.md",
     "library.md",
     "speed_growth.md",
     "speed_loss.md",
