@@ -16,8 +16,11 @@ def test_the_notebook_runs_and_shows_pictures(tmp_path, monkeypatch):
 
     monkeypatch.setenv("CCL_HOME", str(tmp_path / "cache"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    for cell in notebook.cells:  # five epochs instead of eighty; the rest is as it stands
-        cell.source = cell.source.replace('"train.seed": seed', '"train.seed": seed, "train.epochs": 5')
+    for (
+        cell
+    ) in notebook.cells:  # one seed and five epochs instead of two and eighty; the rest is as it stands
+        source = cell.source.replace('"train.seed": seed', '"train.seed": seed, "train.epochs": 5')
+        cell.source = source.replace("for seed in (0, 1):", "for seed in (0,):")
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]

@@ -26,11 +26,12 @@ SCHEDULES = {
     "constant": {"warmup_epochs": 1},
 }
 GRID = list(product(OPTIMISERS, SCHEDULES, (0.0, 0.9), (1, 2)))
-# Each optimiser with each schedule once, averages and accumulation in turn.
+# Each optimiser with two schedules and each schedule with two optimisers; averages and accumulation in turn.
 DIAGONAL = [
-    (optimiser, schedule, (0.0, 0.9)[(row + column) % 2], 1 + (row + column // 2) % 2)
+    (optimiser, schedule, (0.0, 0.9)[row // 2], 1 + column % 2)
     for row, optimiser in enumerate(OPTIMISERS)
     for column, schedule in enumerate(SCHEDULES)
+    if (row + column) % 2 == 0
 ]
 
 
