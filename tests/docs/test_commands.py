@@ -76,6 +76,15 @@ TABLE: dict[str, Instead] = {
     "ccl demo --correspondence 0": Instead(LONG),
     "ccl demo --full": Instead(LONG),
     "ccl train --recipe smoke": Instead("takes a minute", f"{{}} {CLIPS}"),
+    **dict.fromkeys(
+        (
+            "ccl train --recipe smoke --set clip.stride=2 --set eval.clips=2 --set eval.crops=3",
+            "ccl train --recipe smoke --set clip.sampling=segments",
+            "ccl train --recipe smoke --set train.ema=0.9",
+            "ccl train --recipe smoke --set holdout=0.25 --set train.eval_every=1 --set train.keep=best",
+        ),
+        Instead("takes a minute", "{} --workers 0 --epochs 1"),
+    ),
     "ccl train --recipe smoke --data clips:my_videos": Instead(
         "my_videos is there already, and a minute",
         "rm -r my_videos && ccl train --recipe smoke --workers 0 --epochs 1 "
