@@ -13,8 +13,6 @@ the number of comparisons.
 from __future__ import annotations
 
 import json
-import math
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from paired import Values, difference, gains, spread
 
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.sources import load_data
@@ -56,7 +55,6 @@ NAMES = {
 }
 
 Key = tuple[int, int]  # world, seed
-Values = dict[Key, float]
 
 
 class Cell(NamedTuple):
@@ -107,21 +105,6 @@ def arranged(records: list[dict[str, object]]) -> Figures:
             cell = Cell(record["method"], record["setup"], correspondence)
             found[metric].setdefault(cell, {})[record["world"], record["seed"]] = record[metric]
     return found
-
-
-def difference(first: Values, second: Values) -> str:
-    """Mean difference between runs of one world and seed, and its interval."""
-    pairs = [first[key] - second[key] for key in sorted(first.keys() & second.keys())]
-    if len(pairs) < 2 or not any(pairs):
-        return ""
-    low, high = t_interval(pairs) or (math.nan, math.nan)
-    return f"{statistics.fmean(pairs):+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def spread(values: Values) -> str:
-    """Mean and standard deviation over seeds."""
-    sd = f" ± {statistics.stdev(values.values()):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values.values()):.1f}{sd}"
 
 
 def of_world(values: Values, world: int) -> Values:
@@ -177,11 +160,6 @@ def ablations(figures: Figures, cells: list[Cell]) -> str:
         apart = [difference(of_world(full, world), of_world(less, world)) for world in WORLDS]
         lines.append([cell.method, METRICS[metric], spread(less), *apart, difference(full, less)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def gains(values: Values, baseline: Values) -> list[float]:
-    """Points over the baseline, of runs of one world and seed."""
-    return [values[key] - baseline[key] for key in sorted(values.keys() & baseline.keys())]
 
 
 def plot(figures: Figures) -> Figure:

@@ -12,23 +12,19 @@ comparisons.
 
 from __future__ import annotations
 
-import math
-import multiprocessing
-import statistics
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+from measuring import table_text
+from paired import Values, difference, mean, spread, two_at_a_time
 
 from ccl_cli.bench.matrix import recipe_with
 from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.evaluation.evaluate import evaluate
-from ccl_cli.report.comparison import t_interval
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
 from ccl_cli.utils.paths import runs_dir
@@ -48,8 +44,6 @@ WEIGHTS = ("raw", "ema")
 METRICS = {"top1": ("recognition", "top-1"), "r1": ("retrieval", "R@1")}
 REFERENCE = "SGD, steps"  # with raw weights: what the paper's recipes do
 RESULT = Path("benchmarks/results/defaults.md")
-
-Values = dict[int, float]  # by seed
 
 
 class Run(NamedTuple):
@@ -116,12 +110,8 @@ def chosen_rate(optimiser: str, method: str, weights: str) -> float:
 
 def run() -> None:
     """Everything, two runs at a time; `ccl teachers fit` has to have made the teachers."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for stage in search, final:
-            todo = [each for each in stage() if not done(each)]
-            for number, each in enumerate(pool.map(finish, todo), 1):
-                print(f"{number}/{len(todo)} {each}", flush=True)
+    for stage in search, final:
+        two_at_a_time(finish, [each for each in stage() if not done(each)])
 
 
 def key(each: Run, weights: str) -> str:
@@ -155,25 +145,6 @@ def figures(runs: list[Run], weights: str, metric: str) -> Values:
     }
 
 
-def mean(values: Values) -> float:
-    """Of the seeds; minus infinity without any."""
-    return statistics.fmean(values.values()) if values else -math.inf
-
-
-def spread(values: Values) -> str:
-    """Mean and standard deviation over seeds."""
-    return f"{mean(values):.1f} ± {statistics.stdev(values.values()):.1f}" if len(values) > 1 else "-"
-
-
-def difference(values: Values, others: Values) -> str:
-    """Mean difference between runs of one seed, and its interval."""
-    pairs = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
-    if len(pairs) < 2 or not any(pairs):
-        return ""
-    low, high = t_interval(pairs) or (math.nan, math.nan)
-    return f"{statistics.fmean(pairs):+.1f} ({low:+.1f} to {high:+.1f})"
-
-
 def rows(method: str) -> Iterator[list[str]]:
     """Of one method, a row for each optimiser and kind of weights."""
     reference = finals(REFERENCE, method, "raw")
@@ -194,11 +165,6 @@ def gains() -> Iterator[list[str]]:
         yield [optimiser, "yes" if weights == "ema" else "no", *(difference(*pair) for pair in pairs)]
 
 
-def table(header: list[str], lines: Iterator[list[str]]) -> str:
-    """Markdown."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *lines])
-
-
 def report() -> None:
     """Both tables, to the screen and to the file that the documentation reads."""
     columns = ["method", "optimiser, schedule", "moving average", "learning rate"]
@@ -210,9 +176,9 @@ def report() -> None:
         f"`seed={SEARCH_WORLD}`, seeds {SEARCH_SEEDS[0]} and {SEARCH_SEEDS[1]}. Moving average: "
         f"decay {EMA} with warm-up. Mean ± standard deviation over seeds in percent; "
         "differences in points, seed by seed, with 95 % intervals.",
-        table(columns, (row for method in METHODS for row in rows(method))),
+        table_text(columns, [row for method in METHODS for row in rows(method)]),
         "CCL with both teachers over the baseline, under each setting:",
-        table(["optimiser, schedule", "moving average", "top-1", "R@1"], gains()),
+        table_text(["optimiser, schedule", "moving average", "top-1", "R@1"], [*gains()]),
     ]
     text = "\n\n".join(parts) + "\n"
     RESULT.write_text(text)

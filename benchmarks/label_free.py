@@ -13,23 +13,20 @@ Student's t at 95 %, not corrected for the number of comparisons.
 from __future__ import annotations
 
 import math
-import multiprocessing
-import statistics
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+from measuring import table_text
+from paired import Values, difference, mean, spread, two_at_a_time
 
 from ccl_cli.bench.matrix import recipe_with
 from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import WeightsError
 from ccl_cli.evaluation.evaluate import evaluate
-from ccl_cli.report.comparison import t_interval
 from ccl_cli.training.build import load_teacher
 from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_cli.training.run.folder import RunFolder
@@ -49,8 +46,6 @@ METHODS: dict[str, dict[str, Any]] = {
 TEACHERS = {"audio:small": "sounds", "image:small": "objects"}
 METRICS = {"top1": "top-1", "r1": "R@1"}
 RESULT = Path("benchmarks/results/label_free.md")
-
-Values = dict[int, float]  # by seed
 
 
 class Run(NamedTuple):
@@ -107,13 +102,8 @@ def run() -> None:
             load_teacher(name)
         except WeightsError:
             fit_teacher(name, f"synthetic?labels={labels}", options=FitOptions(workers=0))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for stage in pretrainings(), [each for start in (SCRATCH, *METHODS) for each in tunings(start)]:
-            todo = [each for each in stage if not done(each)]
-            print(f"{len(stage)} runs, {len(todo)} to do", flush=True)
-            for number, each in enumerate(pool.map(finish, todo), 1):
-                print(f"{number}/{len(todo)} {each}", flush=True)
+    for stage in pretrainings(), [each for start in (SCRATCH, *METHODS) for each in tunings(start)]:
+        two_at_a_time(finish, [each for each in stage if not done(each)])
 
 
 def done(each: Run) -> bool:
@@ -153,25 +143,6 @@ def best(start: str, labels: int) -> list[Run]:
     return max(by_rate, key=lambda runs: mean(figures(runs, "val", "recognition", "top1")))
 
 
-def mean(values: Values) -> float:
-    """Of the seeds; minus infinity without any."""
-    return statistics.fmean(values.values()) if values else -math.inf
-
-
-def spread(values: Values) -> str:
-    """Mean and standard deviation over seeds."""
-    if len(values) < 2:
-        return f"{mean(values):.1f}" if values else "-"
-    return f"{mean(values):.1f} ± {statistics.stdev(values.values()):.1f}"
-
-
-def difference(values: Values, others: Values) -> str:
-    """Mean difference between runs of one seed, and its interval."""
-    pairs = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
-    low, high = t_interval(pairs) or (math.nan, math.nan)
-    return f"{statistics.fmean(pairs):+.1f} ({low:+.1f} to {high:+.1f})" if len(pairs) > 1 else "-"
-
-
 def tuned_rows(labels: int) -> Iterator[list[str]]:
     """A row for each start."""
     scratch = best(SCRATCH, labels)
@@ -193,11 +164,6 @@ def pretrained_rows() -> Iterator[list[str]]:
         yield [method, *(spread(figures(runs, "test", task, metric)) for metric, task in tasks)]
 
 
-def table(header: list[str], rows: Iterator[list[str]]) -> str:
-    """Markdown."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
-
-
 def report() -> None:
     """Both tables, to the screen and to the file that the documentation reads."""
     ended = [done(each) for start in (SCRATCH, *METHODS) for each in tunings(start)]
@@ -208,9 +174,9 @@ def report() -> None:
         f"`python benchmarks/label_free.py run`, then `report`; {sum(ended)} of {len(ended)} runs of "
         f"fine-tuning, {STEPS} steps of {BATCH} clips each. Mean ± standard deviation over seeds in percent; "
         "differences in points, seed by seed, with 95 % intervals. R@1 searches all training clips.",
-        table(columns, (row for labels in LABELS for row in tuned_rows(labels))),
+        table_text(columns, [row for labels in LABELS for row in tuned_rows(labels)]),
         "The features before fine-tuning; probes are fitted to the labels of all training clips:",
-        table(["learnt by", "R@1", "kNN", "linear"], pretrained_rows()),
+        table_text(["learnt by", "R@1", "kNN", "linear"], [*pretrained_rows()]),
     ]
     text = "\n\n".join(parts) + "\n"
     RESULT.write_text(text)

@@ -142,7 +142,7 @@ def _run(title: str, root: Path, cells: Sequence[Cell], executor: Executor) -> l
     with Reporter(title, len(cells), done, unit="cell") as reporter:
         events = _Events(work, by_name, reporter)
         reasons = map_items(work, executor, events)
-    for name in reasons.keys() - events.told:
+    for name in reasons.keys() - events.reported:
         _log.warning("%s failed: %s", by_name[name].label, reasons[name])
     return [by_name[name] for name in reasons]
 
@@ -157,15 +157,15 @@ def _check_others(part: Part, root: Path, tuning: Sequence[Cell]) -> None:
 
 
 class _Events:
-    """Reports what becomes of each cell.
+    """Reports how each cell ends.
 
     Attributes:
-        told: Of which cells.
+        reported: Names of the cells whose end has been reported.
     """
 
     def __init__(self, work: Work, cells: Mapping[str, Cell], reporter: Reporter) -> None:
         self.work, self.cells, self.reporter = work, cells, reporter
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
         self._start: dict[str, float] = {}
 
     def began(self, name: str, place: str) -> None:
@@ -175,7 +175,7 @@ class _Events:
 
     def ended(self, name: str) -> None:
         """Report a cell's figures, or why it failed."""
-        self.told.add(name)
+        self.reported.add(name)
         start, cell = self._start.get(name), self.cells[name]
         place = f"{time.monotonic() - start:.0f} s" if start is not None else "in another process"
         evaluation = figures(cell, self.work.folder / name)

@@ -88,7 +88,7 @@ def start_processes(count: int) -> None:
 
     Raises:
         typer.Exit: they have ended, with their exit code.
-        UsageError: Slurm has started several, and each was told to start several.
+        UsageError: ``count`` is above 1 in one of several Slurm tasks.
     """
     from ccl_cli.utils.launch import launch, wanted
     from ccl_cli.utils.slurm_step import join_step

@@ -55,7 +55,7 @@ def evaluate(
         tasks: Of :data:`TASKS`; default recognition and retrieval, of a student without classes retrieval.
         data: Another data set than the run's; for recognition, with the same class names.
         split: "test" or "val".
-        weights: Of a run with a moving average "ema" or "raw"; default what it has published.
+        weights: "ema" or "raw", of a run with a moving average; default the published weights.
         batch_size: Windows per forward pass; default the recipe's.
         workers: Decoding processes; default the recipe's.
         precision: "fp32" or "bf16".
@@ -105,7 +105,7 @@ def is_tracked(result: Mapping[str, Any]) -> bool:
 def _record_figures(
     model: Model, run: RunFolder, result: dict[str, Any], weights: str | None, accelerator: Accelerator
 ) -> None:
-    """Write the figures to the run's folder and, of what it has published, to its trackers."""
+    """Write the figures to the run's folder; those of the published weights also go to its trackers."""
     published = model.path == run.model
     if is_main():
         _record(run, result, "" if published else f"-{weights}")

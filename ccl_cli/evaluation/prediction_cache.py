@@ -91,7 +91,7 @@ def cache_predictions(run: RunFolder, manifest: Manifest, split: str, prediction
 
 
 def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, CacheHeader, list[int]]:
-    """The file, what it has to belong to, and the videos' sizes as they are now."""
+    """Path and header of the cached predictions, and the present size of each video in bytes."""
     videos = manifest.split(split)
     sizes = [_ABSENT if size is None else size for size in (size_of(video.path) for video in videos)]
     header = CacheHeader(model=fingerprint(run.model), videos=_hash_rows(manifest, videos))

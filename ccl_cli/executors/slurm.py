@@ -36,8 +36,8 @@ _ENDINGS = {
     "CANCELLED": "was cancelled",
     "PREEMPTED": "was preempted",
 }
-# A step does not take its cores from the job's options. A task that was told to stop is queued again, and
-# goes on with what is left of its share.
+# A step does not take its cores from the job's options. A task that Slurm stops is queued again, and
+# continues with the rest of its share.
 _SCRIPT = """\
 #!/bin/bash
 [ -r {work} ] || exit {unseen}

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ccl_cli.errors import CclError, MultipleErrors
 from ccl_cli.utils.files import write_text
 
-ERROR, LOG = "error.json", "log.txt"  # in an item's folder: why it failed, and what it has printed
+ERROR, LOG = "error.json", "log.txt"  # in an item's folder: the reason of a failure, and the item's output
 
 
 class Events(Protocol):

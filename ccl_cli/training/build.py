@@ -97,7 +97,7 @@ def build(recipe: Recipe) -> Parts:
     videos = tuple(video for video in seen if video.id not in absent)
     if not videos:
         raise DataError(f"None of the {len(seen)} videos to train on is there, such as '{seen[0].path}'.")
-    _check_told(teachers, videos)
+    _check_label_readers(teachers, videos)
     check_coverage(teachers, videos, "training videos")
     warn_if_packed_smaller(videos, recipe.clip.short_side)
     check_span(videos, recipe.clip)
@@ -272,13 +272,13 @@ def check_coverage(teachers: Mapping[str, Teacher], videos: Sequence[Video], wha
             )
 
 
-def _check_told(teachers: Mapping[str, Teacher], videos: Sequence[Video]) -> None:
-    """Refuse a teacher that is told the class of videos whose label the run does not see."""
+def _check_label_readers(teachers: Mapping[str, Teacher], videos: Sequence[Video]) -> None:
+    """Refuse a teacher that reads labels where training videos have none."""
     unlabelled = sum(video.label is None for video in videos)
-    told = [name for name, teacher in teachers.items() if teacher.sees_label]
-    if unlabelled and told:
+    label_readers = [name for name, teacher in teachers.items() if teacher.sees_label]
+    if unlabelled and label_readers:
         raise RecipeError(
-            f"{told[0]} is told the class of each video, and {unlabelled} training videos have no label.",
+            f"{label_readers[0]} reads the class of each video, and {unlabelled} training videos have no label.",
             "Leave it out, or name another data set.",
         )
 

@@ -16,17 +16,17 @@ def join_step(count: int = 1) -> bool:
     tasks counts, and only where no other launcher has set ``RANK``. What is set already stays as it is.
 
     Args:
-        count: How many processes each task was told to start.
+        count: Value of ``--num-processes``.
 
     Raises:
-        UsageError: each of several tasks was told to start several processes.
+        UsageError: ``count`` is above 1 in one of several tasks.
     """
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks < 2 or "RANK" in os.environ:
         return False
     if count > 1:
         raise UsageError(
-            f"Slurm has started {tasks} tasks, and each was told to start {count} processes.",
+            f"Slurm has started {tasks} tasks, and each would start {count} processes.",
             "Start one task per GPU and leave --num-processes out.",
         )
     for name, value in _variables(os.environ).items():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ccl_cli.config.load import to_yaml
 from ccl_cli.evaluation.prediction_cache import cached_predictions
 from tests.training.runs import recipe
-
-accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 
 @pytest.mark.slow
@@ -20,7 +19,7 @@ def test_an_evaluation_gives_its_figures_to_the_runs_trackers(ccl, clips_folder,
     assert ccl("eval", str(run)).code == 0
     images = set()
     for events in run.rglob("events.out.*"):
-        read = accumulator.EventAccumulator(str(events), size_guidance={"images": 0})
+        read = EventAccumulator(str(events), size_guidance={"images": 0})
         images |= set(read.Reload().Tags()["images"])
     assert images >= {"samples", "curves", "confusion", "gallery", "tsne"}
     # What was drawn is what was evaluated: no video was scored a second time.

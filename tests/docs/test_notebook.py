@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import nbformat
 import pytest
 
 from tests.docs.pages import DOCS
 
-nbformat = pytest.importorskip("nbformat")
 NOTEBOOK = DOCS / "tutorials" / "first_distillation.ipynb"
 
 

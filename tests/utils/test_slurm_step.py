@@ -84,7 +84,7 @@ def test_a_script_a_shell_one_task_and_a_launched_process_are_left_alone(task, c
 
 def test_tasks_that_should_each_start_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(os, "environ", dict(TASK))
-    with pytest.raises(UsageError, match="7 tasks, and each was told to start 4 processes"):
+    with pytest.raises(UsageError, match="7 tasks, and each would start 4 processes"):
         join_step(4)
 
 

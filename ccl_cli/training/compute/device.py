@@ -49,7 +49,7 @@ def set_up(precision: str) -> Accelerator:
 
 def _accelerator(precision: str) -> Accelerator:
     return Accelerator(
-        # Without being told, several processes without a GPU would each be a group of their own.
+        # By default, Accelerate would make each of several processes without a GPU a group of its own.
         cpu=int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available(),
         mixed_precision=precision.replace("fp32", "no"),
         # Nothing to broadcast: methods keep their buffers equal on all processes, and so do batch statistics.

@@ -58,7 +58,7 @@ def check_finite(trainer: Trainer) -> None:
 
 
 def _final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
-    """What trackers are told at the end of a run."""
+    """Totals of the run, for its trackers."""
     data = summary["data"]
     counts = {name: len(data[name]) for name in ("missing", "unreadable")}
     figures = {name: summary[name] for name in ("seconds", "skipped")} | {"videos": data["seen"]} | counts

@@ -131,8 +131,8 @@ def wandb_records(path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_run_is_one_curve_with_its_recipe_its_picture_and_its_figures(tracked, name):
-    if not installed(name):
-        pytest.skip(f"{name} is not installed")
+    if name == "trackio" and not installed(name):
+        pytest.skip("trackio is in no extra of ccl: it needs a Pillow older than the one in constraints.txt")
     run, top1 = tracked
     curve, configuration, pictures, final = globals()[f"of_{name}"](run)
     assert curve == [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in lines(run)]
