@@ -278,7 +278,7 @@ def _check_label_readers(teachers: Mapping[str, Teacher], videos: Sequence[Video
     label_readers = [name for name, teacher in teachers.items() if teacher.sees_label]
     if unlabelled and label_readers:
         raise RecipeError(
-            f"{label_readers[0]} reads the class of each video, and {unlabelled} training videos have no label.",
+            f"{label_readers[0]} reads labels, and {unlabelled} training videos have none.",
             "Leave it out, or name another data set.",
         )
 

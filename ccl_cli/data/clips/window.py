@@ -14,7 +14,7 @@ from ccl_cli.data.clips.transforms import eval_view, train_view
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.metadata import VideoMetadata
-from ccl_cli.data.video.reader import DecodedClip, open_video, read_clip
+from ccl_cli.data.video.reader import DecodedClip, VideoReader, open_video, read_clip
 from ccl_cli.data.video.sound import read_audio
 
 
@@ -112,14 +112,24 @@ class Window:
         return sound.samples if sound.state == "present" else None
 
     @cached_property
+    def _reader(self) -> VideoReader:
+        return open_video(self.video.path)
+
+    @property
     def _metadata(self) -> VideoMetadata:
-        return open_video(self.video.path).metadata
+        return self._reader.metadata
 
     @cached_property
     def _decoded(self) -> DecodedClip:
         clip = self.clip
         with blaming_video(self.video.path):
-            return read_clip(self.video.path, self._numbers, clip.frames, short_side=clip.short_side)
+            return read_clip(
+                self.video.path,
+                self._numbers,
+                clip.frames,
+                short_side=clip.short_side,
+                reader=self._reader,
+            )
 
     @cached_property
     def _stretch(self) -> Stretch:

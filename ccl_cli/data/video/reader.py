@@ -111,7 +111,12 @@ def read_frames(location: Location, first: int, count: int, *, short_side: int =
 
 
 def read_clip(
-    location: Location, numbers: Sequence[int], length: int, *, short_side: int = 256
+    location: Location,
+    numbers: Sequence[int],
+    length: int,
+    *,
+    short_side: int = 256,
+    reader: VideoReader | None = None,
 ) -> DecodedClip:
     """Read some frames; those that are there, and can be decoded, repeat from the first up to ``length``.
 
@@ -122,11 +127,12 @@ def read_clip(
         numbers: Of the frames in presentation order, ascending; one may be named several times.
         length: Number of frames T.
         short_side: Larger frames are scaled down to this short side, pixels.
+        reader: The video's, if it is open already.
 
     Raises:
         DataError: unreadable, no such frame, or no frame of the clip can be decoded.
     """
-    reader = open_video(location)
+    reader = reader or open_video(location)
     metadata, first = reader.metadata, numbers[0]
     metadata.require_picture()
     wanted = [number for number in dict.fromkeys(numbers) if number < metadata.frames]
