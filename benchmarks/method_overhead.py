@@ -8,19 +8,12 @@ its terms, from the student's feature, scores and stages on, with the embeddings
 teacher at hand as from a cache, and the update of the method's own layers. One row in eight has no sound.
 Both are timed by themselves, all methods in turns: a difference of two steps would drown in their noise.
 `ratio` is what a step with the method takes, in multiples of one without.
-
-What it prints is also written to benchmarks/results/speed_method_overhead.md, its figures to
-method_overhead.json there; --small writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
-from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -38,9 +31,7 @@ from ccl_cli.teachers import Embedding
 from ccl_cli.teachers.standardize import Moments, fit
 from ccl_cli.training.build import load_method, make_student
 from ccl_cli.training.standardizers import Standardizer, Standardizers
-from ccl_cli.utils.files import write_text
 
-RESULTS = Path(__file__).resolve().parent / "results"
 VIDEOS, LIMIT = 5000, 1.05
 
 
@@ -162,14 +153,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.small:
         options.student, options.frames, options.size, options.rounds = "r2plus1d_tiny", 8, 32, 3
-    with redirect_stdout(io.StringIO()) as text:
-        heading("What a method costs", "torch")
-        measured = measure(options)
-        report(measured, options)
-    print(text.getvalue(), end="")
-    if not options.small:
-        write_text(RESULTS / "method_overhead.json", json.dumps(measured, indent=1) + "\n")
-        write_text(RESULTS / "speed_method_overhead.md", text.getvalue())
+    heading("What a method costs", "torch")
+    report(measure(options), options)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,10 +164,10 @@ def our_step(
         train={"batch_size": options.batch, "channels_last": channels_last, "compile": compile},
     )
     network = make_student(recipe.student, CLASSES, with_weights=False)
-    methods = {
-        name: load_method(name, given, setting(batch, network.feature_dim))
-        for name, given in recipe.method.items()
-    }
+    ours = setting(batch, network.feature_dim)
+    if not teachers:
+        ours = replace(ours, teachers=())
+    methods = {name: load_method(name, given, ours) for name, given in recipe.method.items()}
     videos = tuple(Video(str(row), Path("none"), 0, "train") for row in range(options.batch))
     parts = Parts(Manifest("none", ("none",), ()), videos, (), teachers, network, methods)
     trainer = Trainer(recipe, parts, RunFolder(Path("none")), set_up(precision))

@@ -20,7 +20,7 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.errors import UsageError
 from ccl_cli.executors import map_items
 from ccl_cli.executors.part import WHOLE, Part
-from ccl_cli.executors.work import Work
+from ccl_cli.executors.work import Work, failed_at
 from ccl_cli.training.build import training_data
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.utils.paths import runs_dir
@@ -148,8 +148,9 @@ def _run(title: str, root: Path, cells: Sequence[Cell], executor: Executor) -> l
 
 
 def _check_others(part: Part, root: Path, tuning: Sequence[Cell]) -> None:
-    """Refuse to choose while others are still at it."""
-    if part != WHOLE and (left := unfinished(root, tuning)):
+    """Refuse to choose while other parts still run; a run that failed is finished too."""
+    left = [cell for cell in unfinished(root, tuning) if failed_at(root / cell.folder) is None]
+    if part != WHOLE and left:
         raise UsageError(
             f"{len(left)} of the runs that choose weights are not finished, such as '{left[0].label}'.",
             "Wait for the other parts, then give the same command again.",

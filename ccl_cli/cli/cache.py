@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,11 +65,19 @@ def build(
     from ccl_cli.executors.part import WHOLE, parse_part
 
     experiment = _experiment(recipe, data, teacher, views, workers, set_, executor_flags(executor))
-    share, elsewhere = parse_part(part), experiment.executor.name != "local"
+    share = parse_part(part)
+    # A flag comes before a recipe's or a profile's executor.
+    here = executor is None and (share != WHOLE or num_processes > 1)
+    elsewhere = experiment.executor.name != "local" and not here
     if sum([share != WHOLE, elsewhere, num_processes > 1]) > 1:
         raise UsageError("--part, --executor and --num-processes exclude each other.", "Name one of them.")
     registry.find(registry.EXECUTORS, experiment.executor.name)
     start_processes(num_processes)
+    if (share != WHOLE or elsewhere) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "--part and --executor are for one process, and a launcher has started several.",
+            "Leave them out: the processes share the videos.",
+        )
     from ccl_cli.data.sources import load_data
     from ccl_cli.training.build import load_teachers
     from ccl_cli.training.cache.caching import is_exact

@@ -17,5 +17,5 @@ def note_typed(arguments: Iterable[str]) -> None:
 
 
 def is_code_trusted() -> bool:
-    """Whether ``trust_remote_code=true`` was typed in this command, or the variable is set."""
-    return bool(os.environ.get(VARIABLE))
+    """Whether ``trust_remote_code=true`` was typed in this command, or the variable says yes."""
+    return os.environ.get(VARIABLE, "").lower() in ("1", "true", "yes", "on")

@@ -265,18 +265,23 @@ class Manifest:
                 raise DataError(f"'{video.id}' is in the unknown split '{video.split}'.", f"Known: {known}.")
 
 
-def unreadable_limit(manifest: Manifest, split: str, share: float) -> int:
-    """How many videos of a split may be missing or unreadable: one at least, all of them never."""
-    videos = len(manifest.split(split))
+def unreadable_limit(videos: int, share: float) -> int:
+    """How many of so many videos may be missing or unreadable: one at least, all of them never."""
     return min(max(1, int(share * videos)), videos - 1)
 
 
 def check_unreadable(
-    count: int, manifest: Manifest, split: str, limit: float, examples: Sequence[Video] = ()
+    count: int,
+    manifest: Manifest,
+    split: str,
+    limit: float,
+    examples: Sequence[Video] = (),
+    *,
+    videos: int | None = None,
 ) -> None:
-    """Stop when more of a split cannot be read than the recipe allows."""
-    videos = len(manifest.split(split))
-    if count <= unreadable_limit(manifest, split, limit) or not videos:
+    """Stop when more of a split, or of so many ``videos`` of it, cannot be read than the recipe allows."""
+    videos = len(manifest.split(split)) if videos is None else videos
+    if count <= unreadable_limit(videos, limit) or not videos:
         return
     names = ", ".join(str(video.path) for video in examples[:3])
     raise DataError(
@@ -306,9 +311,12 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open(encoding="utf-8") as file:
-            return dict(json_text.parse(file.readline()))
-    except (OSError, ValueError, TypeError) as error:
+            header = json_text.parse(file.readline())
+        if header["format"] != _FORMAT:
+            raise ValueError("not a manifest of this version")
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"'{path}' is no manifest.", "Write it again.") from error
+    return dict(header)
 
 
 def _group(video: Video) -> str:

@@ -77,6 +77,10 @@ def evaluate(
     splits = [split, "train"] if "retrieval" in tasks or "probe" in tasks else [split]
     listed = _manifest(model, data, splits, tasks)
     manifest, accelerator = listed.labelled(), set_up(precision)
+    if "probe" in tasks:
+        from ccl_cli.evaluation.teacher_probe import split_videos  # scikit-learn takes a second to import
+
+        split_videos(manifest, split)  # refuses a single class before any video is read
     settings = {
         "batch_size": batch_size or artefact.recipe.eval.batch_size,
         "workers": artefact.recipe.train.workers if workers is None else workers,
@@ -89,7 +93,7 @@ def evaluate(
     }
     result |= _figures(tasks, artefact.classes, manifest, split, predictions)
     if model.run is not None:
-        _record_figures(model, model.run, result, weights, accelerator)
+        _record_figures(model, model.run, result, weights, accelerator, own_data=data is None)
         if is_main() and is_tracked(result) and (data, batch_size, precision) == (None, None, "fp32"):
             for name, each in predictions.items():  # of which figures are drawn next
                 cache_predictions(model.run, manifest, name, each)
@@ -103,15 +107,21 @@ def is_tracked(result: Mapping[str, Any]) -> bool:
 
 
 def _record_figures(
-    model: Model, run: RunFolder, result: dict[str, Any], weights: str | None, accelerator: Accelerator
+    model: Model,
+    run: RunFolder,
+    result: dict[str, Any],
+    weights: str | None,
+    accelerator: Accelerator,
+    *,
+    own_data: bool,
 ) -> None:
-    """Write the figures to the run's folder; those of the published weights also go to its trackers."""
+    """Write the figures to the run's folder; its trackers get the published weights' on its own data."""
     published = model.path == run.model
     if is_main():
         _record(run, result, "" if published else f"-{weights}")
         if run.summary.get("finished") is False:
             _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
-    if is_tracked(result):
+    if own_data and is_tracked(result):
         _track(run, model.artefact.recipe, accelerator, result)
 
 

@@ -27,7 +27,7 @@ def probe_student(
 
     Returns:
         ``knn``, ``linear`` and ``chance`` in percent, where a video without a feature is an error; ``k``; the
-        ``penalty`` chosen; and ``per_class``.
+        ``penalty`` chosen; and ``per_class`` over the videos that have a feature.
 
     Raises:
         DataError: one class.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -25,7 +26,7 @@ from ccl_cli.config.recipe import Executor
 from ccl_cli.errors import SystemSetupError
 from ccl_cli.executors.work import Events, Work
 from ccl_cli.utils.files import write_text
-from ccl_cli.utils.signals import stopping_here
+from ccl_cli.utils.signals import handled_by, stop_here, stopping_here
 
 UNSEEN = 66  # exit code of a task that does not see the list of work
 _WARNING_SECONDS = 120  # in which a run saves before the limit of time
@@ -49,6 +50,8 @@ else
   exit "${{code:-0}}"
 fi
 """
+# What `srun` takes from the job around it: an array must not inherit the numbers of the submitter's own job.
+_OF_A_JOB = re.compile(r"SLURM_(CPUS|GPUS|JOB|MEM|NNODES|NODE|NPROCS|NTASKS|STEP|TASKS|TRES|THREADS)")
 _log = logging.getLogger("ccl")
 
 
@@ -140,18 +143,28 @@ class _Cluster:
         command = [sys.executable, "-P", "-m", "ccl_cli.executors.slurm_task"]
         script = _SCRIPT.format(work=shlex.quote(str(file)), command=shlex.join(command), unseen=UNSEEN)
         write_text(self.folder / "job.sh", script)
-        asked = _command("sbatch", *self._options(tasks), str(self.folder / "job.sh"))
+        asked = self._sbatch(tasks)
         if asked.returncode:
             shutil.rmtree(self.folder)
             raise SystemSetupError(
                 f"Slurm refuses the jobs: {_words(asked.stderr)}",
                 "Set what your cluster asks for, such as CCL_EXECUTOR_PARTITION or CCL_EXECUTOR_ACCOUNT.",
             )
-        array = asked.stdout.strip().partition(";")[0]  # a federation adds the cluster's name
-        write_text(self.folder / "array", array + "\n")
+        array = _number(asked)
         said = f"array {array} of {tasks} tasks for {len(names)} items; they print to '{self.folder}'"
         _log.info("%s: %s.", self.work.title, said)
         return array
+
+    def _sbatch(self, tasks: int) -> subprocess.CompletedProcess[str]:
+        """Submit, and write down the number; a signal waits, else the array would be submitted again."""
+        signals: list[int] = []
+        with handled_by(lambda number, frame: signals.append(number)):
+            asked = _command("sbatch", *self._options(tasks), str(self.folder / "job.sh"))
+            if not asked.returncode:
+                write_text(self.folder / "array", _number(asked) + "\n")
+        if signals:
+            stop_here(signals[0], None)
+        return asked
 
     def _options(self, tasks: int) -> list[str]:
         settings = self.settings
@@ -162,8 +175,9 @@ class _Cluster:
             "cpus-per-task": settings.cpus,
             "mem": settings.memory,
             "time": settings.time,
-            **settings.options,
         }
+        own = [f"--{name}={value}" for name, value in given.items() if value]
+        further = [f"--{name}" + f"={value}" * (value != "") for name, value in settings.options.items()]
         limit = f"%{settings.parallel}" if settings.parallel else ""
         return [
             "--parsable",
@@ -175,7 +189,8 @@ class _Cluster:
             f"--signal=USR1@{_WARNING_SECONDS}",
             f"--chdir={Path.cwd()}",
             f"--output={self.folder}/%a.log",
-            *(f"--{name}={value}" for name, value in given.items() if value),
+            *own,
+            *further,
         ]
 
     def _follow(self, array: str) -> None:
@@ -221,6 +236,11 @@ class _Cluster:
         return reasons
 
 
+def _number(asked: subprocess.CompletedProcess[str]) -> str:
+    """What `sbatch --parsable` prints; a federation adds the cluster's name."""
+    return asked.stdout.strip().partition(";")[0]
+
+
 def _endings(array: str) -> dict[str, tuple[str, str]]:
     """State and exit code of each task; none where there is no accounting."""
     if shutil.which("sacct") is None:
@@ -243,7 +263,16 @@ def _ending(state: str, code: str) -> str:
 
 
 def _command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    """Run a command of Slurm, out of reach of the terminal's Ctrl-C, as if outside of any job."""
+    return subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={name: value for name, value in os.environ.items() if not _OF_A_JOB.match(name)},
+        start_new_session=True,
+    )
 
 
 def _words(text: str) -> str:

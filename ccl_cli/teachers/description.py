@@ -7,7 +7,7 @@ import logging
 import torch
 
 from ccl_cli.config.spec import Spec
-from ccl_cli.errors import CclError, WeightsError
+from ccl_cli.errors import CclError, SystemSetupError, WeightsError
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.weights import WeightFile, locate
 
@@ -33,7 +33,7 @@ def describe_network(cls: type[Teacher], spec: Spec) -> dict[str, int | str]:
         return {"dim": "known once its weights are here"}
     try:
         teacher = cls.from_spec(spec)
-    except WeightsError as error:
+    except (WeightsError, SystemSetupError) as error:
         return {"dim": f"not known. {error.message}"}
     return {"dim": teacher.dim, "variant": teacher.variant}
 

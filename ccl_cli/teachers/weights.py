@@ -105,7 +105,7 @@ def pull(file: WeightFile, progress: Progress | None = None) -> Path:
         WeightsError: no network wanted (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), none to be had, or other bytes
             than the published ones.
     """
-    if file.url.startswith(_HUB):
+    if file.url.startswith(_HUB) and not file.path.is_file():
         return _in_hub_cache(file) or _pull_from_hub(file)
     if file.path.is_file():
         _check_cached(file)

@@ -163,12 +163,11 @@ def _small_batches(trial: Trial) -> None:
 def _without_labels(trial: Trial) -> None:
     if trial.cls.needs_labels:
         raise Skip("it says that it needs labels")
-    given = example(labels=[UNLABELLED] * _ROWS)
-    _expect_finite_gradients(trial, given, "without any label")
-    expect(
-        bool(trial.terms(trial.build(labelled=False), given)),
-        "no terms without labels. Set needs_labels = True.",
-    )
+    labels = [UNLABELLED] * _ROWS
+    _expect_finite_gradients(trial, example(labels=labels), "without any label")
+    method, given = trial.build(labelled=False), example(labels=labels, classes=0)
+    expect(bool(trial.terms(method, given)), "no terms without labels. Set needs_labels = True.")
+    _expect_finite_gradients(trial, given, "of a student without classes", method)
 
 
 @check("terms")
@@ -217,6 +216,7 @@ def example(
     *,
     rows: int = _ROWS,
     labels: Sequence[int] | None = None,
+    classes: int = _CLASSES,
     present: Sequence[int] = (0, 1, 3, 4, 6, 7),
     seed: int = 0,
 ) -> Example:
@@ -226,7 +226,7 @@ def example(
     def random(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
-    leaves = random(rows, _DIM), random(rows, _CLASSES), random(rows, 4, 2, 4, 4)
+    leaves = random(rows, _DIM), random(rows, classes), random(rows, 4, 2, 4, 4)
     embeddings = {}
     for number, info in enumerate(_TEACHERS[:teachers]):
         mask = torch.tensor([bool(present) and (number > 0 or row in present) for row in range(rows)])
@@ -234,14 +234,14 @@ def example(
         embeddings[info.name] = Embedding(
             torch.where(mask[:, None], random(rows, info.dim), 0.0), mask, stages
         )
-    classes = torch.tensor(labels if labels is not None else [row % _CLASSES for row in range(rows)])
-    batch = Batch(torch.empty(0), classes, torch.arange(rows), {}, 0)
+    targets = torch.tensor(labels if labels is not None else [row % _CLASSES for row in range(rows)])
+    batch = Batch(torch.empty(0), targets, torch.arange(rows), {}, 0)
     first, second, third = (leaf.requires_grad_() for leaf in leaves)
     return Example((first, second, third), embeddings, batch)
 
 
-def _expect_finite_gradients(trial: Trial, given: Example, when: str) -> None:
-    method = trial.build()
+def _expect_finite_gradients(trial: Trial, given: Example, when: str, method: Method | None = None) -> None:
+    method = method or trial.build()
     gradients = trial.gradients(method, given)
     expect_finite(*gradients, *(each.grad for each in method.parameters()), of=f"in a gradient {when}")
 

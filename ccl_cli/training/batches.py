@@ -33,5 +33,6 @@ def batch_sampler(recipe: Recipe, parts: Parts, start: int = 0) -> EpochSampler:
 def training_clips(recipe: Recipe, parts: Parts, teachers: Iterable[str]) -> TrainingClips:
     """The training videos as the student and the named teachers see them."""
     preprocess = {name: parts.teachers[name].preprocess for name in teachers}
-    limit = unreadable_limit(parts.manifest, "train", recipe.max_unreadable) - len(parts.missing)
+    missing = len(parts.missing)
+    limit = unreadable_limit(len(parts.videos) + missing, recipe.max_unreadable) - missing
     return TrainingClips(parts.videos, recipe.clip, preprocess, recipe.train.seed, limit)

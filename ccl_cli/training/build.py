@@ -91,9 +91,9 @@ def build(recipe: Recipe) -> Parts:
         _attempt(errors, partial(check_held_out, recipe, manifest, sees_labels=sees_labels))
     if errors or manifest is None or teachers is None:
         raise bundled(errors)
-    missing = manifest.missing("train")
-    check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing)
-    absent = {video.id for video in missing}
+    absent = {video.id for video in manifest.missing("train")}
+    missing = tuple(video for video in seen if video.id in absent)
+    check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing, videos=len(seen))
     videos = tuple(video for video in seen if video.id not in absent)
     if not videos:
         raise DataError(f"None of the {len(seen)} videos to train on is there, such as '{seen[0].path}'.")
@@ -109,7 +109,7 @@ def build(recipe: Recipe) -> Parts:
     labels = torch.tensor([video.target for video in videos])
     setting = Setting(student.feature_dim, len(classes), labels, infos, recipe.train.epochs)
     methods = {name: load_method(name, options, setting) for name, options in recipe.method.items()}
-    return Parts(manifest, videos, tuple(missing), teachers, student, methods)
+    return Parts(manifest, videos, missing, teachers, student, methods)
 
 
 def training_data(recipe: Recipe) -> Manifest:
@@ -254,7 +254,7 @@ def _spans(video: Video, clip: Clip) -> bool:
         metadata = open_video(video.path).metadata
         stretch = Stretch(metadata, *metadata.frame_range(video.start, video.end))
     except DataError:
-        return False
+        return True  # the loader reports what cannot be read
     return len(centre_clip(stretch, clip, np.random.default_rng(0))) == clip.frames
 
 

@@ -42,6 +42,8 @@ class HeldOut:
 
     def __init__(self, recipe: Recipe, score: Score | None = None) -> None:
         self.train, self._score = recipe.train, score
+        # A resumed run may score other videos, or other clips of them, while the scores choose nothing.
+        self._of = [self.train.eval_split, recipe.eval.model_dump(mode="json")]
         self.latest: Mapping[str, float] = {}
         self.best: dict[str, Any] = {}
         self.waited = 0
@@ -110,11 +112,12 @@ class HeldOut:
 
     def state_dict(self) -> dict[str, Any]:
         """The same on every process."""
-        return {"latest": dict(self.latest), "best": self.best, "waited": self.waited}
+        return {"latest": dict(self.latest), "best": self.best, "waited": self.waited, "of": self._of}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        self.latest, self.best, self.waited = state["latest"], state["best"], state["waited"]
+        """Go on from :meth:`state_dict`, unless those scores are of other videos or clips."""
+        if state["of"] == self._of:
+            self.latest, self.best, self.waited = state["latest"], state["best"], state["waited"]
 
     def _is_better(self) -> bool:
         name = self.train.keep_by

@@ -38,7 +38,8 @@ class VideoStates:
         gathered = gather_objects(self.unreadable)
         unreadable = {row: reason for reasons in gathered for row, reason in reasons.items()}
         count, examples = len(parts.missing) + len(unreadable), [parts.videos[row] for row in unreadable]
-        check_unreadable(count, parts.manifest, "train", limit, examples)
+        videos = len(parts.videos) + len(parts.missing)
+        check_unreadable(count, parts.manifest, "train", limit, examples, videos=videos)
 
     def gathered(self) -> VideoStates:
         """The reports of all processes, on each of them."""

@@ -38,9 +38,11 @@ def _variables(slurm: Mapping[str, str]) -> dict[str, str]:
     # Two jobs on one node need two ports, and so do two steps of one job.
     number = int(slurm["SLURM_JOB_ID"]) + 997 * int(slurm.get("SLURM_STEP_ID", 0))
     nodes = slurm.get("SLURM_STEP_NODELIST") or slurm["SLURM_JOB_NODELIST"]
+    # Slurm may show each task its own GPU only, which then is the first one.
+    own_gpu = slurm.get("CUDA_VISIBLE_DEVICES", "").count(",") == 0 and slurm.get("CUDA_VISIBLE_DEVICES")
     variables = {
         "RANK": slurm["SLURM_PROCID"],
-        "LOCAL_RANK": slurm["SLURM_LOCALID"],
+        "LOCAL_RANK": "0" if own_gpu else slurm["SLURM_LOCALID"],
         "WORLD_SIZE": slurm["SLURM_STEP_NUM_TASKS"],
         "MASTER_ADDR": _first_node(nodes),
         "MASTER_PORT": str(20000 + number % 10000),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 import torchaudio.functional as audio
@@ -25,9 +25,6 @@ from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.options import read_options
 from ccl_cli.teachers.waveform import Waveform
 from ccl_cli.teachers.weights import WeightFile, load_state, locate
-
-if TYPE_CHECKING:
-    pass
 
 RATE = 32_000  # Hz
 _FFT, _HOP, _MELS, _LOW, _HIGH = 1024, 320, 64, 50.0, 14_000.0

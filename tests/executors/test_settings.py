@@ -20,8 +20,15 @@ def settings(*typed, **variables):
 
 def test_a_machine_s_variables_and_flags_that_are_typed():
     assert settings(None) == Executor()
-    machine = {"": "slurm", "_PARTITION": "8", "_GPUS": "2", "_OPTIONS": "{qos: long, nice: 5}", "_JOBS": "3"}
-    expected = Executor(name="slurm", partition="8", gpus=2, options={"qos": "long", "nice": 5}, jobs=3)
+    machine = {
+        "": "slurm",
+        "_PARTITION": "8",
+        "_GPUS": "2",
+        "_OPTIONS": "{qos: long, nice: 5, time-min: 12:00:00}",
+        "_JOBS": "3",
+    }
+    options = {"qos": "long", "nice": 5, "time-min": "12:00:00"}
+    expected = Executor(name="slurm", partition="8", gpus=2, options=options, jobs=3)
     assert settings(None, None, **machine) == expected
     assert settings("local", 1, **machine) == expected.model_copy(update={"name": "local", "jobs": 1})
 

@@ -207,12 +207,12 @@ def test_an_ending_in_words(state, code, said):
 def test_settings_are_options_of_sbatch(tmp_path):
     settings = Executor(
         tasks=3, parallel=2, partition="gpu", account="lab", gpus=4, cpus=8, memory="64G", time="08:00:00",
-        options={"constraint": "a100"},
+        options={"constraint": "a100", "exclusive": ""},
     )  # fmt: skip
     options = slurm._Cluster(work(tmp_path, ["0"]), settings, Events())._options(3)
     assert {
         "--array=0-2%2", "--partition=gpu", "--account=lab", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=64G",
-        "--time=08:00:00", "--signal=USR1@120", "--constraint=a100", "--requeue",
+        "--time=08:00:00", "--signal=USR1@120", "--constraint=a100", "--exclusive", "--requeue",
     } <= set(options)  # fmt: skip
     plain = slurm._Cluster(work(tmp_path, ["0"]), Executor(), Events())._options(1)
     assert not [option for option in plain if option.startswith(("--partition", "--gpus", "--time", "--mem"))]

@@ -332,8 +332,9 @@ def test_code_beside_a_model_runs_where_it_is_trusted_and_is_in_the_fingerprint(
     torch.testing.assert_close(other(x), x.amax(dim=(2, 3)).sum(dim=1, keepdim=True).expand(-1, 4))
 
 
-def test_code_is_not_run_because_a_recipe_says_so(own_model, monkeypatch):
-    monkeypatch.setenv("CCL_TRUST_REMOTE_CODE", "")
+@pytest.mark.parametrize("no", ["", "0"])
+def test_code_is_not_run_because_a_recipe_says_so(own_model, monkeypatch, no):
+    monkeypatch.setenv("CCL_TRUST_REMOTE_CODE", no)
     with pytest.raises(WeightsError, match=r"a recipe says so.*type the teacher after --teacher"):
         build("image", own_model, "?pool=mean&trust_remote_code=true")
 

@@ -19,6 +19,7 @@ from ccl_cli.errors import DataError, RecipeError, UsageError
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.training import build as building
+from ccl_cli.training.batches import training_clips
 from ccl_cli.training.build import build
 from ccl_cli.training.distiller import mean_cross_entropy
 from ccl_cli.training.run.artefact import load_model
@@ -56,8 +57,10 @@ def test_methods_that_need_labels_say_so_before_anything_is_read(clips_folder, m
 
 
 def test_methods_that_need_labels_train_on_the_videos_that_have_one(clips_folder):
-    parts = build(recipe(clips_folder, labels_per_class=2))
+    experiment = recipe(clips_folder, labels_per_class=2, max_unreadable=1)
+    parts = build(experiment)
     assert (len(parts.videos), parts.labelled, parts.classes) == (4, 4, ("down", "right"))
+    assert training_clips(experiment, parts, []).max_unreadable == 3  # of those, not of the whole split
     parts = build(recipe(clips_folder, labels_per_class=2, method="crd"))
     assert (len(parts.videos), parts.labelled, parts.classes) == (12, 4, ("down", "right"))
     assert sum(video.label is not None for video in parts.manifest.videos) == 18  # the list stays as it is
@@ -113,7 +116,7 @@ def test_fine_tuning_takes_all_weights_but_the_classifier(clips_folder, named, c
     before, now = load_file(run / "model.safetensors"), student.state_dict()
     assert now.keys() - before.keys() == {"classifier.weight", "classifier.bias"}
     assert all(torch.equal(now[name], value) for name, value in before.items())
-    assert "has no classifier: it starts from random weights" in caplog.text
+    assert "has no classifier: everything else is loaded" in caplog.text
     assert load_model(train(tuned) / "model.safetensors").classes == ("down", "right")
     again = build(unlabelled(clips_folder, student=tuned.student)).student
     assert again.num_classes == 0

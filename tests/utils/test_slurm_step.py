@@ -55,6 +55,8 @@ def task(monkeypatch):
 
 def test_a_task_is_numbered_as_torch_reads_it(task):
     assert task() == (True, ("5", "1", "7", "2", "gpu008", "23456", "1"))
+    assert task(CUDA_VISIBLE_DEVICES="0,1")[1][1] == "1"
+    assert task(CUDA_VISIBLE_DEVICES="1")[1][1] == "0"  # the only one that this task sees
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+import av
+
 from ccl_cli.config.recipe import Executor
 from ccl_cli.data.checks.inspect import Subject
 from ccl_cli.data.checks.pool import Failure, run_each
@@ -27,6 +29,7 @@ BLOCK = 1000  # subjects that are examined together: what a kill can cost
 def examine_blocks(
     work: Callable[[Subject], Any],
     jobs: Sequence[tuple[int, Subject]],
+    keys: Sequence[str],
     *,
     timeout: float,
     executor: Executor,
@@ -37,6 +40,7 @@ def examine_blocks(
     Args:
         work: A module-level function.
         jobs: Subjects by number.
+        keys: What the result of each depends on.
         timeout: Seconds for one file.
         executor: Who examines.
         advance: Is called with a number of subjects when a block has ended.
@@ -47,8 +51,8 @@ def examine_blocks(
     function = f"{work.__module__}:{work.__name__}"
     blocks = [jobs[first : first + BLOCK] for first in range(0, len(jobs), BLOCK)]
     contents = [[subject for _, subject in block] for block in blocks]
-    # The same files are found again in the same place.
-    digest = hashlib.sha256(json.dumps([function, timeout, contents]).encode()).hexdigest()[:16]
+    # The same files are found again in the same place; one that has changed since has another key.
+    digest = hashlib.sha256(json.dumps([av.__version__, keys, timeout]).encode()).hexdigest()[:16]
     folder = (cache_dir() / "findings" / digest).absolute()
     shared = {"function": function, "timeout": timeout}
     items: dict[str, dict[str, Any]] = {
@@ -56,19 +60,21 @@ def examine_blocks(
         for number, subjects in enumerate(contents)
     }
     own = __name__
-    whole = Work("check", folder, f"{own}:run", f"{own}:done", items)
+    whole = Work("check", folder, f"{own}:run", f"{own}:done", items, modules=(own,))
     # One block at once on a machine: it takes all cores.
-    reasons = map_items(whole, executor.model_copy(update={"jobs": 1}), _Progress(advance))
+    sizes = {name: len(item["subjects"]) for name, item in items.items()}
+    advance(sum(size for name, size in sizes.items() if whole.is_done(name)))
+    reasons = map_items(whole, executor.model_copy(update={"jobs": 1}), _Progress(sizes, advance))
     for (name, item), block in zip(items.items(), blocks, strict=True):
         if name not in reasons:
             for job, (value, failure) in zip(block, _results(Path(item["file"])), strict=True):
                 yield job, value if failure is None else Failure(failure)
-    shutil.rmtree(folder, ignore_errors=True)  # all of it is stored by now
     for name, why in reasons.items():
         raise CclError(
             f"{len(reasons)} of {len(blocks)} blocks of files were not examined, such as {name}: {why}",
-            "The results of the others are stored; the same command tries these again.",
+            f"The results of the others are stored; the same command tries these again. Logs: '{folder}'.",
         )
+    shutil.rmtree(folder, ignore_errors=True)  # all of it is stored by now
 
 
 def _results(path: Path) -> list[tuple[str, str | None]]:
@@ -101,11 +107,11 @@ def done(item: Mapping[str, Any]) -> bool:
 
 
 class _Progress:
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self.advance = advance
+    def __init__(self, sizes: Mapping[str, int], advance: Callable[[int], None]) -> None:
+        self.sizes, self.advance = sizes, advance
 
     def began(self, name: str, place: str) -> None:
         pass
 
     def ended(self, name: str) -> None:
-        self.advance(BLOCK)
+        self.advance(self.sizes[name])

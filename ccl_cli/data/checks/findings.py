@@ -81,7 +81,8 @@ def examine(
         with Reporter(work.__name__, len(subjects), len(subjects) - len(pending), unit="file") as reporter:
             jobs = [(index, subjects[index]) for index in pending]
             local = effort.executor.name == "local"
-            for (index, _), result in _results(work, jobs, effort, reporter, lambda: bool(signals)):
+            keys = list(pending.values())
+            for (index, _), result in _results(work, jobs, keys, effort, reporter, lambda: bool(signals)):
                 if not isinstance(result, Failure):
                     store.execute("INSERT OR REPLACE INTO findings VALUES (?, ?)", (pending[index], result))
                 reporter.advance(int(local))  # else the block has been counted
@@ -97,13 +98,14 @@ def examine(
 def _results(
     work: Callable[[Subject], Any],
     jobs: Sequence[tuple[int, Subject]],
+    keys: Sequence[str],
     effort: Effort,
     reporter: Reporter,
     stopped: Callable[[], bool],
 ) -> Iterator[tuple[tuple[int, Subject], str | Failure]]:
     if effort.executor.name != "local":
         return examine_blocks(
-            work, jobs, timeout=effort.timeout, executor=effort.executor, advance=reporter.advance
+            work, jobs, keys, timeout=effort.timeout, executor=effort.executor, advance=reporter.advance
         )
     examined = partial(examine_one, work)
     return run_each(jobs, examined, workers=effort.workers, timeout=effort.timeout, stopped=stopped)

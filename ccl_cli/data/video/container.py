@@ -53,7 +53,7 @@ def open_container(path: Location, mp4: BinaryIO | None = None) -> Iterator[Inpu
     try:
         container = av.open(file, format=form, container_options=options, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
-        if is_of_the_machine(error):
+        if _is_of_the_machine(error):
             raise
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"'{path}' is not a complete media file: {reason}.") from error
@@ -61,6 +61,8 @@ def open_container(path: Location, mp4: BinaryIO | None = None) -> Iterator[Inpu
         try:
             yield container
         except av.FFmpegError as error:
+            if _is_of_the_machine(error):
+                raise
             raise DataError(f"'{path}' cannot be decoded: {error.strerror}.") from error
 
 
@@ -83,11 +85,15 @@ def best_stream(container: InputContainer, kind: Literal["video", "audio"]) -> A
 
 def packets_of(container: InputContainer, *streams: Any) -> Iterator[Any]:
     """Packets that hold data; a file that is cut off simply ends."""
-    # PyAV has no place for packets of a stream that a damaged MPEG file only announces in its middle.
-    with suppress(av.FFmpegError, IndexError):
+    try:
         for packet in islice(container.demux(*streams), MAX_PACKETS):
             if packet.size:  # an empty one would tell the decoder that the file ends
                 yield packet
+    except IndexError:
+        pass  # PyAV has no place for packets of a stream that a damaged MPEG file announces in its middle
+    except av.FFmpegError as error:
+        if _is_of_the_machine(error):
+            raise
 
 
 def decoded(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
@@ -97,6 +103,11 @@ def decoded(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
             yield from stream.decode(packet)
     with suppress(av.FFmpegError):
         yield from stream.decode(None)
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    # A damaged header may ask FFmpeg for any amount of memory.
+    return is_of_the_machine(error) and not isinstance(error, MemoryError)
 
 
 def channels(frame: Any) -> NDArray[np.floating[Any]]:

@@ -67,7 +67,7 @@ def decode_frames(
         to_image: Turns decoded frames into pictures.
     """
     done = 0
-    if metadata.seekable:
+    if metadata.seekable and len(metadata.keys):
         with open_file() as container:
             for number, frame in zip(numbers, _sought(container, metadata, numbers), strict=False):
                 if frame.pts != metadata.pts[number]:

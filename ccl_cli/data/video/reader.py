@@ -217,7 +217,7 @@ def _clip(
 def _forget(images: dict[int, NDArray[np.uint8]], before: int, least: int) -> None:
     """Drop frames that no further clip has; the last ones stay, for a video that ends too early."""
     past = [number for number in images if number < before]
-    for number in past[: len(images) - least]:
+    for number in past[: max(0, len(images) - least)]:
         del images[number]
 
 

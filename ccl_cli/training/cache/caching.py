@@ -216,8 +216,7 @@ def build_cache(
     try:
         lock = hold(_lock_path(key), says, "Waiting for it.", wait=True) if is_main() else nullcontext()
         with lock:
-            if embed_elsewhere is None:  # else others may be writing
-                on_main(lambda: _clear_up(key))
+            on_main(lambda: _remove_parts(key))
             if not on_main((key.folder / HEADER).is_file):
                 if embed_elsewhere is None:
                     embed_parts(name, teacher, manifest, key, recipe, accelerator, _own_parts(manifest))
@@ -237,9 +236,8 @@ def _is_complete(key: Key) -> bool:
     return (key.folder / HEADER).is_file() and not any(_parts(key.folder))
 
 
-def _clear_up(key: Key) -> None:
-    """Remove what processes that were killed have left; the lock is ours."""
-    remove_leftovers(key.building)
+def _remove_parts(key: Key) -> None:
+    """Remove parts beside the cache that was merged of them, which a process that was killed has left."""
     for path in _parts(key.folder):
         path.unlink()
 
@@ -302,6 +300,7 @@ def embed_parts(
     videos, views = manifest.learnt_from, _views_of(key, recipe.cache)
     missing = [number for number in numbers if not has_part(key, number)]
     parts = [_Part(number, len(videos), (views, teacher.dim)) for number in missing]
+    total = world_size() * sum(min(PART, len(videos) - number * PART) for number in numbers)
     size = max(1, recipe.eval.batch_size // views)
     batches = [rows for part in parts for rows in split_rows(range(part.first, part.first + part.rows), size)]
     loader = clip_loader(
@@ -314,8 +313,8 @@ def embed_parts(
     teacher.to(accelerator.device)
     pending = iter(parts)
     part = next(pending, None)
-    with stop_on_signal() as stop, Reporter(f"cache {name}", len(videos), unit="video") as reporter:
-        reporter.advance(len(videos) - sum(map(len, batches)) * world_size())
+    with stop_on_signal() as stop, Reporter(f"cache {name}", total, unit="video") as reporter:
+        reporter.advance(total - sum(map(len, batches)) * world_size())
         for batch in loader:
             assert part
             part.add(name, batch, _embed_views(teacher, batch.inputs[name], views, accelerator.device))
@@ -380,7 +379,7 @@ def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     shutil.rmtree(folder / WORK, ignore_errors=True)
     remove_leftovers(folder)
     folder.rename(key.folder)
-    _clear_up(key)
+    _remove_parts(key)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def build_by_executor(name: str, teacher: Teacher, manifest: Manifest, recipe: R
         shared = {"teacher": name, "key": asdict(key), "recipe": recipe.model_dump(mode="json")}
         items = {f"part-{number:06}": {**shared, "number": number} for number in numbers}
         own = __name__
-        work = Work("cache", key.building / WORK, f"{own}:run", f"{own}:done", items)
+        work = Work("cache", key.building / WORK, f"{own}:run", f"{own}:done", items, modules=(own,))
         with Reporter(f"cache {name}", len(manifest.learnt_from), unit="video") as reporter:
             reasons = map_items(work, recipe.executor, _Progress(reporter))
         for part, why in reasons.items():
@@ -73,15 +73,16 @@ def run(item: Mapping[str, Any]) -> None:
     """Make one part.
 
     Raises:
-        DataError: the data set is not the one that the cache is made of.
+        DataError: the data set or the teacher is not the one that the cache is made of.
     """
-    recipe, number = Recipe.model_validate(item["recipe"]), item["number"]
+    recipe, name, key = Recipe.model_validate(item["recipe"]), item["teacher"], Key(**item["key"])
     manifest = load_data(recipe.data)
-    if number not in part_numbers(manifest):
-        raise DataError("The data set has changed since the cache was begun.", "Give the command again.")
     (teacher,) = load_teachers(recipe.teachers, manifest.classes).values()
-    key, accelerator = Key(**item["key"]), set_up("fp32")
-    embed_parts(item["teacher"], teacher, manifest, key, recipe, accelerator, [number])
+    if key_of(name, teacher, manifest, recipe.cache, recipe.clip) != key:
+        raise DataError(
+            "The data set or the teacher has changed since the cache was begun.", "Give the command again."
+        )
+    embed_parts(name, teacher, manifest, key, recipe, set_up("fp32"), [item["number"]])
 
 
 def done(item: Mapping[str, Any]) -> bool:

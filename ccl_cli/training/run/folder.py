@@ -125,11 +125,14 @@ class RunFolder:
         """Merge entries into ``summary.json``."""
         write_text(self.path / SUMMARY, json.dumps({**self.summary, **entries}, indent=2) + "\n")
 
-    def last_logged(self) -> int:
-        """The last step of ``metrics.jsonl``; -1: there is none."""
-        path = self.path / METRICS
+    def last_logged(self) -> dict[bool, int]:
+        """The last step in ``metrics.jsonl`` of training (True) and of a held-out score (False); -1: none."""
+        path, last = self.path / METRICS, {True: -1, False: -1}
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-        return max((step for line in lines if (step := _step_of(line)) < sys.maxsize), default=-1)
+        for line in lines:
+            if (step := _step_of(line)) < sys.maxsize:
+                last['"loss"' in line] = step
+        return last
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines a resumed run is going to write again."""

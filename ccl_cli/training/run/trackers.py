@@ -1,7 +1,8 @@
 """Trackers of experiments beside ``metrics.jsonl``: Accelerate's classes, and what these leave open.
 
-A run's folder records by which arguments each tracker finds its run again. A resumed run goes on there, and
-leaves out the steps that were logged before it was interrupted: they are the same to the bit.
+A run's folder records by which arguments each tracker finds its run again. A resumed run continues there and
+skips the steps that were logged before it was interrupted: they are the same to the bit. A tracker that
+cannot find its run again starts a new one, from the checkpoint's step on.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from ccl_cli.utils.files import write_text
 from ccl_cli.utils.json_text import flat
 
 _IN_EXTRA = ("mlflow", "tensorboard", "wandb")
-# How a tracker finds a run again, from its own object for the run; TensorBoard finds it in its folder.
+# How a tracker finds a run again, from its own object for the run. TensorBoard finds it in its folder.
 _GO_ON: dict[str, Callable[[Any], dict[str, str]]] = {
     "mlflow": lambda run: {"run_id": run.info.run_id},
+    "tensorboard": lambda run: {},
     "trackio": lambda run: {"name": run.name, "resume": "allow"},
     "wandb": lambda run: {"id": run.id, "resume": "allow"},
 }
@@ -78,11 +80,11 @@ class Tracked:
 
     Args:
         tracker: Started.
-        logged: The last step that the run has logged to it; -1: none.
+        logged: The last steps that the run has logged to it, as :meth:`RunFolder.last_logged` gives them.
         step: The run's last step so far.
     """
 
-    def __init__(self, tracker: Any, logged: int, step: int) -> None:
+    def __init__(self, tracker: Any, logged: Mapping[bool, int], step: int) -> None:
         self.name: str = tracker.name
         # In MLflow's files `ce` and `ce/audio:cnn14` would be a file and a folder of one name.
         self._separator = "." if self.name == "mlflow" else "/"
@@ -93,7 +95,7 @@ class Tracked:
         named = {name.replace("/", self._separator): value for name, value in values.items()}
         if step is None:
             self._attempt(lambda: self._log_final(named))
-        elif step > self._logged:
+        elif step > self._logged["loss" in values]:
             self._step = step
             self._attempt(lambda: self._tracker.log(named, step=step))
 
@@ -131,12 +133,13 @@ def log_picture(accelerator: Accelerator, path: Path) -> None:
 
 
 def _start(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> None:
-    record, step = read_json(run.path / TRACKERS), run.last_logged()
+    record, logged = read_json(run.path / TRACKERS), run.last_logged()
     for name in recipe.train.trackers:
+        continues = name in record and name in _GO_ON
         tracker = _make(name, recipe, run, record.get(name, {}))
         try:
             tracker.start()
-            if name not in record or name == "trackio":  # which replaces it by nothing otherwise
+            if not continues or name == "trackio":  # which replaces it by nothing otherwise
                 tracker.store_init_configuration(_configuration(recipe))
             go_on = _GO_ON[name](tracker.tracker) if name in _GO_ON else {}
         except Exception as error:
@@ -144,7 +147,8 @@ def _start(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> None:
                 f"The tracker {name} does not start: {_reason(error)}.",
                 "Set it up as its documentation says, or leave it out: --set train.trackers=[].",
             ) from error
-        accelerator.trackers.append(Tracked(tracker, step if name in record else -1, step))
+        skipped = logged if continues else {True: -1, False: -1}
+        accelerator.trackers.append(Tracked(tracker, skipped, max(logged.values())))
         record[name] = go_on
     write_text(run.path / TRACKERS, json.dumps(record) + "\n")
 

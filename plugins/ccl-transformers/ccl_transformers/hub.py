@@ -88,7 +88,7 @@ def check_code(folder: Path, spec: Spec) -> None:
     The latter is neither pulled nor pinned, and no fingerprint covers it.
 
     Raises:
-        WeightsError: one of both.
+        WeightsError: it is either.
     """
     if not is_code_trusted():
         raise WeightsError(
@@ -142,6 +142,7 @@ def _files_here(spec: Spec, revision: str, variable: str) -> list[WeightFile]:
     return [
         WeightFile(f"{_place(name, revision)}/{path.name}", _address(name, revision, path.name))
         for path in sorted(folder.iterdir())
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in (*_WEIGHTS, *_SETTINGS, _CODE))
     ]
 
 

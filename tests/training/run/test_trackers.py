@@ -168,13 +168,26 @@ def test_a_tracker_that_does_not_start_is_refused_and_no_step_taken(clips_folder
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_a_score_is_logged_though_training_has_logged_its_step_before_the_kill():
+    calls = []
+    tracker = SimpleNamespace(name="x", log=lambda values, step: calls.append(values), finish=lambda: None)
+    tracked = Tracked(tracker, logged={True: 4, False: 2}, step=4)
+    for values in ({"loss": 1.0}, {"val_top1": 50.0}):
+        tracked.log(values, step=4)
+    assert calls == [{"val_top1": 50.0}]
+
+
 def test_one_that_fails_later_is_left_alone(caplog):
     def log(values, step):
         calls.append(step)
         raise ConnectionError("server gone")
 
     calls, closed = [], []
-    tracker = Tracked(SimpleNamespace(name="x", log=log, finish=lambda: closed.append(1)), logged=-1, step=-1)
+    tracker = Tracked(
+        SimpleNamespace(name="x", log=log, finish=lambda: closed.append(1)),
+        logged={True: -1, False: -1},
+        step=-1,
+    )
     with caplog.at_level(logging.WARNING):
         for step in (1, 2):
             tracker.log({"loss": 1.0}, step=step)
