@@ -13,8 +13,15 @@ from torch import Tensor, nn
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, Setting
-from ccl_cli.methods.losses import unit_rows
-from ccl_cli.methods.memory_bank import BankOptions, Loss, MemoryBank, Negatives, View, ViewContrast
+from ccl_cli.methods.components.losses import unit_rows
+from ccl_cli.methods.components.memory_bank import (
+    BankOptions,
+    Loss,
+    MemoryBank,
+    Negatives,
+    View,
+    ViewContrast,
+)
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import masked_mean

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.losses import unit_rows
-from ccl_cli.methods.memory_bank import (
+from ccl_cli.methods.components.losses import unit_rows
+from ccl_cli.methods.components.memory_bank import (
     BankOptions,
     Contrast,
     MemoryBank,

@@ -16,7 +16,7 @@ from ccl_cli.data.clips.transforms import normalize
 from ccl_cli.data.manifest import UNLABELLED
 from ccl_cli.errors import PluginError
 from ccl_cli.methods import Method
-from ccl_cli.methods.losses import cross_entropy, full_precision
+from ccl_cli.methods.components.losses import cross_entropy, full_precision
 from ccl_cli.students import Student, StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.build import Parts

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from golden import assert_close, load
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -15,8 +14,7 @@ from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.cmc import CMC, CMCOptions
-from ccl_cli.methods.crd import CRD, CRDOptions, CRDPair
-from ccl_cli.methods.memory_bank import (
+from ccl_cli.methods.components.memory_bank import (
     Contrast,
     MemoryBank,
     NegativeSampler,
@@ -25,8 +23,10 @@ from ccl_cli.methods.memory_bank import (
     ViewContrast,
     softmax_contrast,
 )
+from ccl_cli.methods.crd import CRD, CRDOptions, CRDPair
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from tests.helpers.golden import assert_close, load
 
 AUDIO, IMAGE = TeacherInfo("audio:a", "audio", 7), TeacherInfo("image:i", "image", 6)
 

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.cmc import CMC
+from ccl_cli.methods.components.draws import SharedDraws
 from ccl_cli.methods.crd import CRD
-from ccl_cli.methods.draws import SharedDraws
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.compute.nonfinite import Skipped

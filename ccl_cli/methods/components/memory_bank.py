@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ccl_cli.data.manifest import UNLABELLED
 from ccl_cli.methods import MethodOptions
-from ccl_cli.methods.draws import SharedDraws, uniform_rows
-from ccl_cli.methods.losses import info_nce, unit_rows
+from ccl_cli.methods.components.draws import SharedDraws, uniform_rows
+from ccl_cli.methods.components.losses import info_nce, unit_rows
 from ccl_cli.utils.distributed import gather_mask, gather_rows, total
 
 Negatives = Literal["other_class", "other_instance", "uniform"]
