@@ -1,32 +1,26 @@
-"""Memory banks: one remembered embedding per training video, and contrasts against many of them at once.
+"""Memory banks: one remembered embedding per training video, and whether it is known to lack the modality.
 
 Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018; used by CRD
 and CMC. Banks hold an entry for every training video, so that a contrast sees thousands of negatives at a
-small batch. Every process holds the same banks: updates are gathered, and draws come from one generator.
+small batch. Every process holds the same banks, or a share of each, and learns every process's updates.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.manifest import UNLABELLED
 from ccl_cli.methods import MethodOptions
-from ccl_cli.methods.components.draws import SharedDraws, uniform_rows
-from ccl_cli.methods.components.losses import info_nce, unit_rows
-from ccl_cli.utils.distributed import gather_mask, gather_rows, total
+from ccl_cli.methods.components.losses import unit_rows
+from ccl_cli.utils.distributed import gather_mask, gather_rows, rank, rows_on_main, summed, world_size
 
-Negatives = Literal["other_class", "other_instance", "uniform"]
-Positive = Literal["own", "same_class"]
-Loss = Literal["softmax", "nce"]
 Share = Annotated[float, Field(ge=0, le=1)]
-# The reference's guard inside the logarithms, which moves values by less than it.
-_EPSILON = 1e-7
+_BLOCK = 65_536  # entries that are drawn at once
 
 
 class BankOptions(MethodOptions):
@@ -39,20 +33,10 @@ class BankOptions(MethodOptions):
     z_momentum: Share = Field(
         1.0, description="Of nce: share of the normalising constant that later batches keep; 1: fixed."
     )
-
-
-class Contrast(NamedTuple):
-    """Which bank entries each anchor is compared with.
-
-    Shapes:
-        positive: [A] int64.
-        negative: [A, K] int64.
-        drawn: [A, K] bool; False pads the rows of anchors with fewer than K candidates.
-    """
-
-    positive: Tensor
-    negative: Tensor
-    drawn: Tensor
+    shard_memory: bool = Field(
+        False,
+        description="Each process holds a share of every bank instead of all of it; the steps are the same.",
+    )
 
 
 class MemoryBank(nn.Module):
@@ -72,16 +56,18 @@ class MemoryBank(nn.Module):
         self.momentum = momentum
         # What updates have overwritten since `remember`: rows, entries, absent. None: nobody asked.
         self._overwritten: list[tuple[Tensor, Tensor, Tensor]] | None = None
-        bound = math.sqrt(3 / dim)  # rows of expected unit length
-        self.register_buffer("entries", torch.empty(videos, dim).uniform_(-bound, bound))
+        self.register_buffer("entries", _random_entries(videos, dim))
         self.register_buffer("absent", torch.zeros(videos, dtype=torch.bool))
 
-    def scores(self, anchor: Tensor, temperature: float) -> Tensor:
-        """Similarity of anchors ``[A, F]`` to every entry over temperature, ``[A, N]``.
+    def scores(self, anchor: Tensor, candidates: Tensor, temperature: float) -> Tensor:
+        """Similarity over temperature of each anchor to its own candidates.
 
-        One product with the whole bank needs less memory than the chosen entries of each anchor would.
+        Shapes:
+            anchor: [A, F].
+            candidates: [A, C] int64, places in the training split.
+            returns: [A, C].
         """
-        return anchor @ self.entries.to(anchor.dtype, copy=True).mT / temperature
+        return _similarities(anchor, self.entries, temperature).gather(1, candidates)
 
     @torch.no_grad()
     def update(self, rows: Tensor, embedding: Tensor, present: Tensor) -> None:
@@ -98,12 +84,11 @@ class MemoryBank(nn.Module):
         embedding = gather_rows(embedding.detach()).to(self.entries.dtype)
         same = (rows[:, None] == rows[None, :]) & present[None, :]
         first, any_present = same.int().argmax(dim=1), same.any(dim=1)
-        old = self.entries[rows]
+        old = self.entries[self._places(rows)]
         if self._overwritten is not None:
             self._overwritten.append((rows, old, self.absent[rows]))
         moved = unit_rows(self.momentum * old + (1 - self.momentum) * embedding[first])
-        self.entries[rows] = torch.where(any_present[:, None], moved, old)
-        self.absent[rows] = ~any_present
+        self._write(rows, torch.where(any_present[:, None], moved, old), ~any_present)
 
     def remember(self) -> None:
         """Keep what updates overwrite from here on, a batch's rows each, so that they can be undone."""
@@ -116,182 +101,111 @@ class MemoryBank(nn.Module):
     @torch.no_grad()
     def undo(self) -> None:
         """Take back the updates since :meth:`remember`."""
-        for rows, entries, absent in reversed(self._overwritten or []):
-            self.entries[rows], self.absent[rows] = entries, absent
+        for overwritten in reversed(self._overwritten or []):
+            self._write(*overwritten)
         self.forget()
 
+    def _write(self, rows: Tensor, entries: Tensor, absent: Tensor) -> None:
+        self.entries[self._places(rows)], self.absent[rows] = entries, absent
 
-class NegativeSampler(nn.Module):
-    """Draws each anchor's positive and negatives, the same whatever the number of processes.
+    def _places(self, rows: Tensor) -> Tensor:
+        """Where in ``entries`` the videos' embeddings are."""
+        return rows
 
-    Args:
-        labels: [N] int64, the class of each training row, -1 without one.
-        count: Negatives per anchor, K; fewer where there are fewer candidates.
-        negatives: Candidates: videos of other classes, all other videos, or all videos, the anchor's own
-            included.
-        positive: The anchor's own entry, or that of any video of its class.
+
+class ShardedMemoryBank(MemoryBank):
+    """A bank of which each process holds an equal share of the entries: the same steps in less memory.
+
+    Anchors are gathered, each process scores them against its share, and the scores are added up. Checkpoints
+    hold whole banks, so that any number of processes goes on from them. Until :meth:`shard` there are no
+    entries, because a process does not know its share before the processes have met.
     """
 
-    labels: Tensor
+    def __init__(self, videos: int, dim: int, momentum: float) -> None:
+        super().__init__(0, dim, momentum)
+        self.videos, self.first, self.size = videos, 0, 0
+        self.register_buffer("entries", torch.empty(0, dim), persistent=False)
+        self.absent = torch.zeros(videos, dtype=torch.bool)
+        self._generator_state = torch.get_rng_state()
+        for _ in _blocks(videos, dim):  # whatever is drawn afterwards is as beside an ordinary bank
+            pass
 
-    def __init__(self, labels: Tensor, count: int, negatives: Negatives, positive: Positive = "own") -> None:
-        super().__init__()
-        self.count, self.negatives, self.positive = min(count, len(labels)), negatives, positive
-        # A video without a label is the only one of its class.
-        alone = UNLABELLED - torch.arange(len(labels))
-        self.register_buffer("labels", torch.where(labels == UNLABELLED, alone, labels), persistent=False)
-        self.random = SharedDraws()
+    def shard(self) -> None:
+        """Draw this process's share of what an ordinary bank would begin with."""
+        self.size = -(-self.videos // world_size())
+        self.first = rank() * self.size
+        # One more entry, always zero: it stands for all rows of other processes.
+        entries = torch.zeros(self.size + 1, self.entries.shape[1])
+        generator = torch.Generator()
+        generator.set_state(self._generator_state)
+        for rows, block in _blocks(self.videos, entries.shape[1], generator):
+            entries[self._places(rows)] = block
+        entries[-1] = 0
+        self.entries = entries.to(self.entries)
+
+    def scores(self, anchor: Tensor, candidates: Tensor, temperature: float) -> Tensor:
+        """As of any bank; all processes call it together, with as many anchors and candidates."""
+        places = self._places(gather_rows(candidates))
+        similar = _similarities(gather_rows(anchor), self._share(), temperature)
+        scores = similar.gather(1, places.clamp(max=self.size - 1))
+        scores = summed(torch.where(places < self.size, scores, 0.0))
+        return scores.narrow(0, rank() * len(anchor), len(anchor))
+
+    def get_extra_state(self) -> Tensor:
+        """The whole bank on the main process, [N, F] on the CPU; all processes call this together."""
+        return rows_on_main(self._share(), self.videos)
 
     @torch.no_grad()
-    def draw(self, rows: Tensor, absent: Tensor) -> Contrast:
-        """Distinct negatives of each anchor, uniformly among its candidates.
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take this process's share from the whole bank, [N, F]."""
+        rows = state[self.first : self.first + self.size]
+        self._share()[: len(rows)] = rows.to(self.entries)
 
-        Shapes:
-            rows: [A] int64, this process's anchors.
-            absent: [N] bool, videos that lack the modality; never drawn.
-        """
-        generator = self.random.next(rows.device)
-        same_class = self.labels[rows][:, None] == self.labels[None, :]
-        allowed = (~absent).expand(len(rows), -1)
-        best = self._keys(rows, generator, self._candidates(rows, allowed, same_class)).topk(
-            self.count, dim=1
-        )
-        own = rows
-        if self.positive == "same_class":
-            keys = self._keys(rows, generator, allowed & same_class)
-            own = torch.where(keys.amax(dim=1) >= 0, keys.argmax(dim=1), rows)
-        return Contrast(own, best.indices, best.values >= 0)
+    def _share(self) -> Tensor:
+        """This process's entries, [N / processes, F], rounded up: the last may be of no video."""
+        if not self.size:
+            raise RuntimeError("A bank that is split needs shard() first.")
+        return self.entries[:-1]
 
-    def _keys(self, rows: Tensor, generator: torch.Generator, candidates: Tensor) -> Tensor:
-        """A random number in [0, 1) for each of an anchor's candidates, -1 elsewhere: [A, N]."""
-        return uniform_rows(len(rows), len(self.labels), generator).masked_fill(~candidates, -1.0)
+    def _write(self, rows: Tensor, entries: Tensor, absent: Tensor) -> None:
+        super()._write(rows, entries, absent)
+        self.entries[-1] = 0
 
-    def _candidates(self, rows: Tensor, allowed: Tensor, same_class: Tensor) -> Tensor:
-        if self.negatives == "other_class":
-            return allowed & ~same_class
-        if self.negatives == "other_instance":
-            return allowed.scatter(1, rows[:, None], False)
-        return allowed
+    def _places(self, rows: Tensor) -> Tensor:
+        places = rows - self.first
+        return torch.where((places >= 0) & (places < self.size), places, self.size)
 
 
-class NoiseContrast(nn.Module):
-    """Noise-contrastive estimation with many negatives (Gutmann and Hyvarinen, 2010), as CRD uses it.
+def make_bank(options: BankOptions, videos: int, dim: int) -> MemoryBank:
+    """The bank that the options ask for, of ``videos`` entries of width ``dim``."""
+    bank = ShardedMemoryBank if options.shard_memory else MemoryBank
+    return bank(videos, dim, options.momentum)
 
-    With P = exp(score) / Z and c = K / N: ``-log P0 / (P0 + c) - sum_k log c / (P_k + c)``. Z is N times the
-    mean of exp(score) over the first batch that has any row.
 
-    Args:
-        videos: N.
-        momentum: Share of Z that later batches keep; 1 fixes it, as published.
+def shard_banks(module: nn.Module) -> None:
+    """Give each sharded bank in a module this process's share, now that the processes have met."""
+    for part in module.modules():
+        if isinstance(part, ShardedMemoryBank):
+            part.shard()
+
+
+def _random_entries(videos: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
+    """Entries to begin with, [videos, dim], of unit length on average."""
+    bound = math.sqrt(3 / dim)
+    return torch.empty(videos, dim).uniform_(-bound, bound, generator=generator)
+
+
+def _blocks(
+    videos: int, dim: int, generator: torch.Generator | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The numbers of :func:`_random_entries`, a block at a time: rows of the training split and entries."""
+    for rows in torch.arange(videos).split(_BLOCK):
+        yield rows, _random_entries(len(rows), dim, generator)
+
+
+def _similarities(anchor: Tensor, entries: Tensor, temperature: float) -> Tensor:
+    """Of anchors [A, F] to every entry [N, F], over temperature: [A, N].
+
+    One product with the whole bank needs less memory than the chosen entries of each anchor would.
     """
-
-    log_z: Tensor
-
-    def __init__(self, videos: int, momentum: float = 1.0) -> None:
-        super().__init__()
-        self.videos, self.momentum = videos, momentum
-        self.register_buffer("log_z", torch.tensor(math.nan, dtype=torch.float64))
-
-    def forward(self, scores: Tensor, contrast: Contrast, present: Tensor) -> Tensor:
-        """Loss of each anchor.
-
-        Shapes:
-            scores: [A, N] similarities over temperature.
-            present: [A] bool, anchors that count.
-            returns: [A].
-        """
-        positive = scores.gather(1, contrast.positive[:, None]).squeeze(1)  # [A]
-        negative = scores.gather(1, contrast.negative)  # [A, K]
-        self._update(positive, negative, contrast.drawn, present)
-        log_z = self.log_z.nan_to_num(0.0).to(scores.dtype)  # unset only while no row has counted
-        share = contrast.drawn.sum(dim=1).clamp(min=1).to(scores.dtype) / self.videos  # [A], K / N
-        log_c, log_guarded = share.log(), (share + _EPSILON).log()
-        log_p, log_q = positive - log_z, negative - log_z
-        of_positive = log_p - torch.logaddexp(log_p, log_guarded)
-        of_negative = log_c[:, None] - torch.logaddexp(log_q, log_guarded[:, None])
-        return -of_positive - torch.where(contrast.drawn, of_negative, 0.0).sum(dim=1)
-
-    @torch.no_grad()
-    def _update(self, positive: Tensor, negative: Tensor, drawn: Tensor, present: Tensor) -> None:
-        counted = torch.cat([present[:, None], drawn & present[:, None]], dim=1)
-        exps = torch.cat([positive[:, None], negative], dim=1).double().exp()
-        both = torch.stack([torch.where(counted, exps, 0.0).sum(), counted.sum().double()])
-        sums, count = total(both).unbind()
-        new = (self.videos * sums / count).log()  # NaN where no row counts
-        average = self.momentum * self.log_z.exp() + (1 - self.momentum) * new.exp()
-        new_log_z = torch.where(count > 0, average.log(), self.log_z)
-        self.log_z.copy_(torch.where(self.log_z.isnan(), new, new_log_z))
-
-
-class View(NamedTuple):
-    """One network's codes of a batch.
-
-    Shapes:
-        code: [B, F] of unit length.
-        present: [B] bool, the rows that it has.
-        bank: Its codes of all training videos.
-    """
-
-    code: Tensor
-    present: Tensor
-    bank: MemoryBank
-
-
-class ViewContrast(nn.Module):
-    """Contrastive loss between two views: each as anchor against the other's bank.
-
-    Args:
-        options: Temperature and momentum.
-        labels: [N] int64, the class of each training row.
-        count: Negatives per anchor, K.
-        negatives: See :class:`NegativeSampler`.
-        positive: See :class:`NegativeSampler`.
-        loss: Softmax or noise-contrastive estimation.
-    """
-
-    def __init__(
-        self,
-        options: BankOptions,
-        labels: Tensor,
-        count: int,
-        negatives: Negatives,
-        positive: Positive = "own",
-        loss: Loss = "nce",
-    ) -> None:
-        super().__init__()
-        self.temperature = options.temperature
-        self.sampler = NegativeSampler(labels, count, negatives, positive)
-        self.nce = nn.ModuleList(
-            NoiseContrast(len(labels), options.z_momentum) for _ in range(2) if loss == "nce"
-        )
-
-    def forward(
-        self, first: View, second: View, rows: Tensor, contrast: Contrast | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Loss of each row, [B], of the first view against the second one's bank, and the other way round.
-
-        Shapes:
-            rows: [B] int64, places in the training split.
-            contrast: Entries to compare with, instead of drawing them.
-        """
-        contrast = contrast or self.sampler.draw(rows, first.bank.absent | second.bank.absent)
-        scores = (
-            second.bank.scores(first.code, self.temperature),
-            first.bank.scores(second.code, self.temperature),
-        )
-        if not self.nce:
-            return softmax_contrast(scores[0], contrast), softmax_contrast(scores[1], contrast)
-        present = first.present & second.present
-        return self.nce[0](scores[0], contrast, present), self.nce[1](scores[1], contrast, present)
-
-
-def softmax_contrast(scores: Tensor, contrast: Contrast) -> Tensor:
-    """Cross-entropy of the positive among itself and the negatives.
-
-    Shapes:
-        scores: [A, N] similarities over temperature.
-        returns: [A].
-    """
-    candidates = torch.cat([contrast.positive[:, None], contrast.negative], dim=1)
-    present = F.pad(contrast.drawn, (1, 0), value=True)
-    return info_nce(scores.gather(1, candidates), torch.zeros_like(contrast.positive), present)
+    return anchor @ entries.to(anchor.dtype, copy=True).mT / temperature
