@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from ccl_cli import registry
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.methods.losses import cross_entropy
+from ccl_cli.methods.components.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.build import load_method, make_student

@@ -32,7 +32,7 @@ from measuring import (
 )
 from torch import Tensor
 
-from ccl_cli.methods.losses import cosine_scores, multiclass_nce
+from ccl_cli.methods.components.losses import cosine_scores, multiclass_nce
 from ccl_cli.training.compute.allocator import keep_blocks
 
 TEMPERATURE, CLASSES, GUARD = 0.1, 51, 1e-10

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from plugin_folder import install, install_broken
 
 from ccl_cli import doctor
+from tests.helpers.plugin_folder import install, install_broken
 
 
 def run(tmp_path, **environment):

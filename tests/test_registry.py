@@ -9,7 +9,7 @@ import pytest
 
 from ccl_cli import registry
 from ccl_cli.errors import PluginError
-from tests.plugin_folder import install, install_broken
+from tests.helpers.plugin_folder import install, install_broken
 
 TEACHER = "class T:\n    def from_spec(): ...\n    def weight_files(): ...\n"
 

@@ -13,7 +13,7 @@ import pytest
 
 from ccl_cli import scaffold
 from ccl_cli.errors import UsageError
-from tests.plugin_folder import install, own_python
+from tests.helpers.plugin_folder import install, own_python
 
 NAMES = [
     ("teacher", "my:teacher"),

@@ -41,6 +41,10 @@ Tune = Annotated[
         "--tune", help="First choose each method's weight on videos held out of the training split."
     ),
 ]
+Jobs = Annotated[
+    int | None, runtime_option(min=1, help="Runs at once; default one per GPU, or one on a CPU.")
+]
+ListRuns = Annotated[bool, runtime_option("--dry-run", help="List the runs and which are finished.")]
 
 
 @command(
@@ -60,16 +64,12 @@ def bench(
     seeds: options.Seeds = None,
     tune: Tune = False,
     epochs: options.Epochs = None,
-    jobs: Annotated[
-        int | None, runtime_option(min=1, help="Runs at once; default one per GPU, or one on a CPU.")
-    ] = None,
+    jobs: Jobs = None,
     executor: options.Executor = None,
     part: options.Part = None,
     precision: options.Precision = None,
     workers: options.Workers = None,
-    dry_run: Annotated[
-        bool, runtime_option("--dry-run", help="List the runs and which are finished.")
-    ] = False,
+    dry_run: ListRuns = False,
     name: options.Name = None,
     set_: options.Overrides = None,
     as_json: options.AsJson = False,

@@ -90,8 +90,8 @@ def start_processes(count: int) -> None:
         typer.Exit: they have ended, with their exit code.
         UsageError: ``count`` is above 1 in one of several Slurm tasks.
     """
-    from ccl_cli.utils.launch import launch, wanted
-    from ccl_cli.utils.slurm_step import join_step
+    from ccl_cli.utils.processes.launch import launch, wanted
+    from ccl_cli.utils.processes.slurm_step import join_step
 
     if join_step(count):
         console.configure()  # of several processes only the first one logs

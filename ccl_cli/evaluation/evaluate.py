@@ -71,9 +71,7 @@ def evaluate(
         raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
     model = load_student(run, weights)
     artefact = model.artefact
-    tasks = tasks if tasks is not None else USUAL if artefact.classes else ("retrieval",)
-    if "recognition" in tasks:
-        model.need_classes()
+    tasks = _possible_tasks(model, tasks)
     splits = [split, "train"] if "retrieval" in tasks or "probe" in tasks else [split]
     listed = _manifest(model, data, splits, tasks)
     manifest, accelerator = listed.labelled(), set_up(precision)
@@ -98,6 +96,14 @@ def evaluate(
             for name, each in predictions.items():  # of which figures are drawn next
                 cache_predictions(model.run, manifest, name, each)
     return result
+
+
+def _possible_tasks(model: Model, tasks: Collection[str] | None) -> Collection[str]:
+    """The tasks, or those that are usual for the model; refuses recognition by a model without classes."""
+    tasks = tasks if tasks is not None else USUAL if model.artefact.classes else ("retrieval",)
+    if "recognition" in tasks:
+        model.need_classes()
+    return tasks
 
 
 def is_tracked(result: Mapping[str, Any]) -> bool:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.losses import unit_rows
-from ccl_cli.methods.relational import Rows, relate
+from ccl_cli.methods.components.losses import unit_rows
+from ccl_cli.methods.components.relational import Rows, relate
 from ccl_cli.students import StudentOutput
 from ccl_cli.utils.distributed import rank
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo, losses
-from ccl_cli.methods.composition import CompositionHead
+from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
+from ccl_cli.methods.components import losses
+from ccl_cli.methods.components.composition import CompositionHead
 from ccl_cli.students import StudentOutput
 from ccl_cli.utils.distributed import gather_mask, gather_rows, rank
 

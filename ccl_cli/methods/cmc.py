@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, Setting
-from ccl_cli.methods.losses import unit_rows
-from ccl_cli.methods.memory_bank import BankOptions, Loss, MemoryBank, Negatives, View, ViewContrast
+from ccl_cli.methods.components.contrast import Loss, Negatives, View, ViewContrast
+from ccl_cli.methods.components.losses import unit_rows
+from ccl_cli.methods.components.memory_bank import BankOptions, MemoryBank, make_bank
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import masked_mean
@@ -57,7 +58,7 @@ class CMC(Method):
         linear = options.heads == "linear"
         width = options.dim if linear else setting.student_dim
         self.view_heads = nn.ModuleList(nn.Linear(dim, width) if linear else nn.Identity() for dim in dims)
-        self.banks = nn.ModuleList(MemoryBank(setting.num_videos, width, options.momentum) for _ in dims)
+        self.banks = nn.ModuleList(make_bank(options, setting.num_videos, width) for _ in dims)
         every_pair = list(combinations(range(len(dims)), 2))
         self.pairs = [pair for pair in every_pair if options.graph == "full" or pair[0] == 0]
         self.losses = nn.ModuleList(

@@ -7,16 +7,9 @@ from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.losses import unit_rows
-from ccl_cli.methods.memory_bank import (
-    BankOptions,
-    Contrast,
-    MemoryBank,
-    Negatives,
-    Positive,
-    View,
-    ViewContrast,
-)
+from ccl_cli.methods.components.contrast import Contrast, Negatives, Positive, View, ViewContrast
+from ccl_cli.methods.components.losses import unit_rows
+from ccl_cli.methods.components.memory_bank import BankOptions, make_bank
 from ccl_cli.students import StudentOutput
 
 
@@ -57,8 +50,8 @@ class CRDPair(nn.Module):
         super().__init__()
         self.project_student = nn.Linear(setting.student_dim, options.dim)
         self.project_teacher = nn.Linear(teacher_dim, options.dim)
-        self.student_bank = MemoryBank(setting.num_videos, options.dim, options.momentum)
-        self.teacher_bank = MemoryBank(setting.num_videos, options.dim, options.momentum)
+        self.student_bank = make_bank(options, setting.num_videos, options.dim)
+        self.teacher_bank = make_bank(options, setting.num_videos, options.dim)
         self.loss = ViewContrast(
             options, setting.labels, options.num_negatives, options.negatives, options.positive
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.batch_norm import MaskedBatchNorm
+from ccl_cli.methods.components.batch_norm import MaskedBatchNorm
 from ccl_cli.students import StudentOutput
 
 _POWER = 4

@@ -13,8 +13,8 @@ from torch import Tensor
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch
-from ccl_cli.methods.losses import full_precision
-from ccl_cli.methods.relational import (
+from ccl_cli.methods.components.losses import full_precision
+from ccl_cli.methods.components.relational import (
     REDUCTION_HELP,
     Reduction,
     Rows,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.losses import cross_entropy
+from ccl_cli.methods.components.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 

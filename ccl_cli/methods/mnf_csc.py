@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.batch_norm import MaskedBatchNorm
-from ccl_cli.methods.losses import cross_entropy, unit_rows
+from ccl_cli.methods.components.batch_norm import MaskedBatchNorm
+from ccl_cli.methods.components.losses import cross_entropy, unit_rows
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import gather_mask, gather_rows

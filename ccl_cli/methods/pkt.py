@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, MethodOptions, TeacherBatch, TeacherInfo
-from ccl_cli.methods.losses import unit_rows
-from ccl_cli.methods.relational import (
+from ccl_cli.methods.components.losses import unit_rows
+from ccl_cli.methods.components.relational import (
     REDUCTION_HELP,
     Reduction,
     Rows,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, MethodOptions, TeacherBatch
-from ccl_cli.methods.relational import Rows, distances, relate
+from ccl_cli.methods.components.relational import Rows, distances, relate
 from ccl_cli.students import StudentOutput
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.draws import SharedDraws, uniform_rows
-from ccl_cli.methods.losses import unit_rows
+from ccl_cli.methods.components.draws import SharedDraws, uniform_rows
+from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import total, world_size

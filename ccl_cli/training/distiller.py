@@ -16,7 +16,8 @@ from ccl_cli.data.clips.transforms import normalize
 from ccl_cli.data.manifest import UNLABELLED
 from ccl_cli.errors import PluginError
 from ccl_cli.methods import Method
-from ccl_cli.methods.losses import cross_entropy, full_precision
+from ccl_cli.methods.components.losses import cross_entropy, full_precision
+from ccl_cli.methods.components.memory_bank import shard_banks
 from ccl_cli.students import Student, StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.build import Parts
@@ -151,7 +152,7 @@ def make_distiller(
         recompute_blocks(student)
     if recipe.train.compile:
         student.compile()
-    return Distiller(
+    distiller = Distiller(
         student,
         parts.methods,
         recipe.clip,
@@ -159,3 +160,5 @@ def make_distiller(
         memory_format=memory_format,
         standardizers=standardizers,
     )
+    shard_banks(distiller)
+    return distiller

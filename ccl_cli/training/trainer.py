@@ -32,15 +32,15 @@ from ccl_cli.training.compute.nonfinite import Skipped, TeacherFaults, all_finit
 from ccl_cli.training.distiller import StepOutput, make_distiller
 from ccl_cli.training.ema import averaged, by_weights
 from ccl_cli.training.held_out import HeldOut, Score
-from ccl_cli.training.metrics_log import Clock, Meter, accuracy, figures_text, jsonl_writer
 from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, set_lr
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.folder import METRICS, RunFolder
+from ccl_cli.training.run.metrics_log import Clock, Meter, accuracy, figures_text, jsonl_writer
 from ccl_cli.training.run.publish import check_finite, publish
 from ccl_cli.training.run.samples import drawing_first
 from ccl_cli.training.run.state import state_dict
+from ccl_cli.training.run.video_states import VideoStates
 from ccl_cli.training.standardizers import cached_embedding, make_standardizers
-from ccl_cli.training.video_states import VideoStates
 from ccl_cli.utils.distributed import any_process, barrier, gather_objects, is_main, on_main, world_size
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import StopRequest, stop_on_signal

@@ -73,6 +73,24 @@ def gather_mask(mask: Tensor) -> Tensor:
     return gather_rows(mask.to(torch.uint8)).bool()
 
 
+@torch.no_grad()
+def rows_on_main(x: Tensor, count: int) -> Tensor:
+    """The first ``count`` rows of all processes in rank order, ``[B, ...]`` to ``[count, ...]``, on the CPU.
+
+    Only the main process gets them; the others get no row. One process's rows at a time are on a device
+    beside its own. Every process must hold the same number of rows, and every process must call it.
+    """
+    rows = torch.empty(count if is_main() else 0, *x.shape[1:], dtype=x.dtype)
+    for source in range(world_size()):
+        block = x.contiguous() if source == rank() else torch.empty_like(x)
+        if world_size() > 1:
+            dist.broadcast(block, src=source)
+        if is_main():
+            place = rows[source * len(x) : (source + 1) * len(x)]
+            place.copy_(block[: len(place)])
+    return rows
+
+
 def total(x: Tensor) -> Tensor:
     """Sum of a tensor over all processes, without gradient."""
     x = x.detach().clone()

@@ -13,7 +13,7 @@ import pytest
 from ccl_cli.__main__ import main
 from ccl_cli.cli import app
 from ccl_cli.utils import console
-from tests.models import write_run
+from tests.helpers.models import write_run
 
 
 @dataclass

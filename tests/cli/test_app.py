@@ -10,7 +10,7 @@ from ccl_cli import __version__
 from ccl_cli.cli.app import OWN, app
 from ccl_cli.errors import DataError, MultipleErrors, RecipeError
 from tests.cli.conftest import every_command, spawn
-from tests.plugin_folder import install
+from tests.helpers.plugin_folder import install
 
 GROUPS = ("report", "model", "data", "recipes", "teachers", "students", "methods", "cache", "plugins")
 WIDE = {("data", "prepare"), ("data", "pack")}  # examples of more than 80 letters

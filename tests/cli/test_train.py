@@ -101,7 +101,7 @@ def test_several_processes_are_launched_with_the_same_words(ccl, monkeypatch, tr
     launched = []
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(
-        "ccl_cli.utils.launch.launch", lambda count, words: launched.append((count, words)) or 7
+        "ccl_cli.utils.processes.launch.launch", lambda count, words: launched.append((count, words)) or 7
     )
     words = [*command, "--num-processes", "3"]
     monkeypatch.setattr(sys, "argv", ["ccl", *words])

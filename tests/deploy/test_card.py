@@ -13,8 +13,8 @@ from ccl_cli.deploy.card import card, results
 from ccl_cli.errors import DataError, UsageError, WeightsError
 from ccl_cli.report.runs import clean
 from ccl_cli.training.run.folder import RunFolder
-from tests.models import publish
-from tests.plugin_folder import install
+from tests.helpers.models import publish
+from tests.helpers.plugin_folder import install
 from tests.report.folders import write_cell, write_failed, write_run
 
 TINY = {"student": "r2plus1d_tiny", "clip": {"frames": 4, "size": 16, "short_side": 16}}

@@ -17,7 +17,7 @@ from ccl_cli.errors import Interrupted, SystemSetupError, UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.utils.signals import Stopped
 from ccl_plugins.precomputed import open_table
-from tests.models import write_run
+from tests.helpers.models import write_run
 
 NAMES = ["a/b", "=x\n", "\udcff"]
 SUFFIXES = [".npz", ".safetensors", ".parquet"]

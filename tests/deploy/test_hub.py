@@ -10,8 +10,8 @@ from huggingface_hub import constants
 
 from ccl_cli.deploy import hub
 from ccl_cli.errors import DataError, SystemSetupError, UsageError, WeightsError
-from tests.hub_server import point_client_at, serving_hub
-from tests.models import publish
+from tests.helpers.hub_server import point_client_at, serving_hub
+from tests.helpers.models import publish
 from tests.report.folders import write_run
 
 # The client's own way of uploading over git LFS, as of 2.4.

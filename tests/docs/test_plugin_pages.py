@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs.pages import DOCS, blocks
 from tests.docs.warm import FIRST, warm_ccl
-from tests.plugin_folder import PLUGINS, own_python
+from tests.helpers.plugin_folder import PLUGINS, own_python
 
 
 def follow(page: str, folder: Path, python: Path, programs: Path) -> str:

@@ -26,7 +26,7 @@ from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_spli
 from ccl_cli.library.store import open_library
 from ccl_cli.training.compute.device import set_up
 from tests.data.media import iter_windows
-from tests.models import write_run
+from tests.helpers.models import write_run
 
 
 @pytest.fixture

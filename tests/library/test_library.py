@@ -21,7 +21,7 @@ from ccl_cli.library.approximate import search as search_approximately
 from ccl_cli.library.index import index as update
 from ccl_cli.library.query import nearest, search
 from ccl_cli.library.store import FILE, Stamp, create, open_library
-from tests.models import write_run
+from tests.helpers.models import write_run
 
 
 @pytest.fixture

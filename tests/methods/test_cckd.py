@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from distilling import Example, build, everyone, points, rows, run
-from golden import TAGS, assert_close, assert_reference, load, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccl_cli.methods.cckd import CCKDOptions, bilinear_kernel, congruence, neighbour, taylor_kernel
+from tests.helpers.golden import TAGS, assert_close, assert_reference, load, pair
+from tests.methods.distilling import Example, build, everyone, points, rows, run
 
 
 def value(student, teacher, kernel=taylor_kernel):

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from distilling import Fixed
-from golden import assert_close, load
 from pydantic import ValidationError
 from torch import nn
 
@@ -12,11 +10,13 @@ from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.ccl import CCL, CCLOptions
-from ccl_cli.methods.composition import CompositionHead
-from ccl_cli.methods.losses import cross_entropy
+from ccl_cli.methods.components.composition import CompositionHead
+from ccl_cli.methods.components.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.distiller import Distiller
+from tests.helpers.golden import assert_close, load
+from tests.methods.distilling import Fixed
 
 TEACHERS = {"a": TeacherInfo("audio:a", "audio", 6), "i": TeacherInfo("image:i", "image", 6)}
 SETUPS = {"A": "a", "I": "i", "AI": "ai"}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from distilling import VARIANTS, Example, Fixed, build, run
-from golden import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +14,8 @@ from ccl_cli.registry import METHODS, find, load
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.distiller import Distiller
+from tests.helpers.golden import assert_close
+from tests.methods.distilling import VARIANTS, Example, Fixed, build, run
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from distilling import Example, build, points, run
-from golden import assert_close, assert_reference, load, pair
 from torch import nn
 
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods.fitnet import FitNetOptions, hint, log_sum
+from tests.helpers.golden import assert_close, assert_reference, load, pair
+from tests.methods.distilling import Example, build, points, run
 
 
 def test_equals_the_reference(shared):

@@ -5,8 +5,6 @@ import math
 
 import pytest
 import torch
-from distilling import Example, build, everyone, points, rows, run
-from golden import TAGS, assert_close, assert_reference, load, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +14,8 @@ from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.ifd import IFD, IFDOptions, ifd, pool_stage
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from tests.helpers.golden import TAGS, assert_close, assert_reference, load, pair
+from tests.methods.distilling import Example, build, everyone, points, rows, run
 
 KERNELS = {
     "combined": {},

@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from distilling import Example, build, run
-from golden import assert_reference, load
 
 from ccl_cli.data.clips.batch import Batch
+from ccl_cli.methods.components.losses import cross_entropy
 from ccl_cli.methods.kd import soft_targets
-from ccl_cli.methods.losses import cross_entropy
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from tests.helpers.golden import assert_reference, load
+from tests.methods.distilling import Example, build, run
 
 
 @pytest.mark.parametrize("temperature", [1, 4])

@@ -3,17 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from distilling import Example, build, run
-from golden import assert_close, load
 from torch import nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.methods.losses import unit_rows
+from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.methods.mnf_csc import MNFCSC, MNFCSCOptions, calibrated_contrast, temperatures
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from tests.helpers.golden import assert_close, load
+from tests.methods.distilling import Example, build, run
 
 # The reference adds 1e-10 inside its logarithm, ours is exact: with temperatures that adapt, 5e-9.
 GUARD = 1e-7

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from distilling import Example, build, everyone, points, rows, run
-from golden import TAGS, assert_reference, load, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccl_cli.methods.losses import unit_rows
+from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.methods.pkt import PKTOptions, pkt
+from tests.helpers.golden import TAGS, assert_reference, load, pair
+from tests.methods.distilling import Example, build, everyone, points, rows, run
 
 
 def value(student, teacher):

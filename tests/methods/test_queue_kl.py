@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from distilling import Example, build, run
-from golden import assert_close, load
 from torch import nn
 
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods.losses import unit_rows
+from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.methods.queue_kl import QueueHead, queue_size, relational_kl
 from ccl_cli.teachers import Embedding
+from tests.helpers.golden import assert_close, load
+from tests.methods.distilling import Example, build, run
 
 EVERYONE = torch.ones(6, dtype=torch.bool)
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from distilling import Example, build, everyone, points, rows, run
-from golden import TAGS, assert_close, assert_reference, load, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccl_cli.methods.rkd import angle_loss, comparable, distance_loss, geometry
+from tests.helpers.golden import TAGS, assert_close, assert_reference, load, pair
+from tests.methods.distilling import Example, build, everyone, points, rows, run
 
 LOSSES = {"dist": distance_loss, "angle": angle_loss}
 

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from distilling import Example, build, run
-from golden import assert_close, load
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from ccl_cli.methods import unic
 from ccl_cli.methods.unic import UNICHead, choose_teachers, cosine_distance, momentum, smooth_l1
+from tests.helpers.golden import assert_close, load
+from tests.methods.distilling import Example, build, run
 
 NAMES = ("a", "b", "c")
 

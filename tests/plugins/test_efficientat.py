@@ -23,7 +23,7 @@ from ccl_efficientat.network import mobilenet
 from ccl_efficientat.sound import LogMel, mel_filters
 from ccl_efficientat.teacher import EfficientAT, audioset_classes
 from ccl_plugins import cnn14
-from tests.golden import assert_close
+from tests.helpers.golden import assert_close
 
 # What each of the ten classes of ESC-10 is called in AudioSet.
 ESC10 = {
@@ -226,7 +226,7 @@ def test_class_names_are_audiosets():
 def test_it_can_be_fitted_to_the_sounds_of_a_data_set(published, tmp_path, monkeypatch):
     """A new last layer and a few passes over clips of ccl's own, whose classes sound differently."""
     from ccl_cli import registry
-    from tests.plugin_folder import PLUGINS, install_project
+    from tests.helpers.plugin_folder import PLUGINS, install_project
 
     site = tmp_path / "site"
     install_project(site, PLUGINS / "ccl-efficientat")

@@ -39,11 +39,11 @@ from ccl_cli.teachers.weights import load_state
 from ccl_cli.training.build import load_teachers, make_student
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.artefact import load_model
-from tests.models import write_run
+from tests.helpers.models import write_run
+from tests.helpers.web import Server, serving
 from tests.reliability.bounds import bounded
 from tests.reliability.damage import damaged_text, twist
 from tests.reliability.processes import seeds
-from tests.web import Server, serving
 
 # ---- pickles
 

@@ -19,7 +19,7 @@ from ccl_cli.errors import CclError, DataError, RecipeError
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.train import train
-from tests.plugin_folder import install
+from tests.helpers.plugin_folder import install
 from tests.reliability.processes import seeds
 from tests.training.runs import ended, lines, recipe, start
 

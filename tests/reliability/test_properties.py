@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from distilling import CLASSES, VARIANTS, Example
-from distilling import build as build_relational
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +34,8 @@ from ccl_cli.methods.crd import CRD
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from tests.data.media import iter_windows
+from tests.methods.distilling import CLASSES, VARIANTS, Example
+from tests.methods.distilling import build as build_relational
 
 CONTRASTIVE = {
     "ccl": (CCL, {}),

@@ -21,7 +21,7 @@ from ccl_cli.__main__ import main
 from ccl_cli.config.spec import parse_data, parse_model
 from ccl_cli.errors import CclError
 from ccl_cli.utils import console
-from tests.models import write_run
+from tests.helpers.models import write_run
 from tests.reliability.bounds import bounded
 from tests.reliability.damage import damaged_text
 from tests.reliability.processes import seeds

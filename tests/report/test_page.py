@@ -14,7 +14,7 @@ from ccl_cli.report.finding import finding
 from ccl_cli.report.page import SECTIONS, page
 from ccl_cli.report.results import load_results
 from ccl_cli.report.tables import blocks, tables
-from tests.browser import browser
+from tests.helpers.browser import browser
 from tests.report.folders import write_cell
 from tests.report.pages import Reading, write_study
 from tests.report.plots import titles

@@ -9,7 +9,7 @@ import pytest
 
 from ccl_cli.errors import SystemSetupError, WeightsError
 from ccl_cli.teachers.weights import WeightFile, pull
-from tests.web import Server, serving
+from tests.helpers.web import Server, serving
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA = hashlib.sha256(CONTENT).hexdigest()

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from golden import assert_close, load
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ccl_cli.errors import DataError
 from ccl_cli.teachers.standardize import Moments, eigen, fit, hadamard, isotropic, spreading
+from tests.helpers.golden import assert_close, load
 
 EXACT = ["d2", "d4", "d8", "d12", "d20", "d24", "d28"]
 

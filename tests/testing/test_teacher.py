@@ -17,7 +17,7 @@ from ccl_cli.teachers import Teacher, embed
 from ccl_cli.testing import check_teacher
 from ccl_cli.testing import teacher as kit
 from ccl_cli.testing.clips import draw, evaluated, made_clips
-from tests.plugin_folder import install
+from tests.helpers.plugin_folder import install
 
 _SET_UP: dict[str, int] = {}  # what this process knows, and no worker
 

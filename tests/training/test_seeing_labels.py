@@ -19,7 +19,7 @@ from ccl_cli.training.cache.caching import build_cache, key_of
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
-from tests.plugin_folder import install
+from tests.helpers.plugin_folder import install
 from tests.training.runs import lines, small_recipe
 
 SOURCE = """

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden import assert_close
 
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import RecipeError
@@ -10,6 +9,7 @@ from ccl_cli.teachers import Embedding
 from ccl_cli.teachers.standardize import Moments, fit
 from ccl_cli.training.standardizers import Standardizer
 from ccl_cli.training.train import train
+from tests.helpers.golden import assert_close
 from tests.training.cache.test_caching import AUDIO, IMAGE
 from tests.training.test_training import lines, recipe
 

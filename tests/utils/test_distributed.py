@@ -16,13 +16,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Setting, TeacherInfo
+from ccl_cli.methods.components.memory_bank import ShardedMemoryBank, shard_banks
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.build import load_method
 from ccl_cli.training.compute.batch_norm import share_statistics
 from ccl_cli.training.distiller import mean_cross_entropy
 from ccl_cli.training.standardizers import Standardizer
-from ccl_cli.utils.distributed import any_process, gather_objects, on_main
+from ccl_cli.utils.distributed import (
+    any_process,
+    from_main,
+    gather_objects,
+    gather_rows,
+    on_main,
+    world_size,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -70,12 +78,18 @@ SOME_LABELS = {
     "crd, no label": torch.full((8,), -1),
 }
 VARIANTS |= dict.fromkeys(SOME_LABELS, VARIANTS["crd"])
+# Nine videos: the banks' shares are of five and of four. One of these videos is in no batch.
+SHARDED = {f"{name} sharded": dict(shard_memory=True) for name in ("crd", "crd relaxed", "cmc", "cmc nce")}
+for name, option in SHARDED.items():
+    method, options = VARIANTS[name.removesuffix(" sharded")]
+    VARIANTS[name] = (method, options | option)
+    SOME_LABELS[name] = torch.cat([LABELS, LABELS[:1]])
 
 
 class Step(nn.Module):
     """A linear student and a method, as one module to be wrapped."""
 
-    def __init__(self, variant):
+    def __init__(self, variant, **changes):
         super().__init__()
         torch.manual_seed(0)
         name, options = VARIANTS[variant]
@@ -83,8 +97,9 @@ class Step(nn.Module):
         self.trunk = nn.Linear(4, DIM)
         self.classifier = nn.Linear(DIM, CLASSES)
         self.labels = SOME_LABELS.get(variant, LABELS)
-        self.method = load_method(name, options, Setting(DIM, CLASSES, self.labels, infos, 10))
+        self.method = load_method(name, options | changes, Setting(DIM, CLASSES, self.labels, infos, 10))
         self.double()
+        shard_banks(self)
 
     def forward(self, x, embeddings, rows):
         feature = self.trunk(x).relu()
@@ -117,8 +132,30 @@ def two_steps(module, rank, processes, present):
     for step in range(2):
         module(*data(rank, processes, present, step)).backward()
     found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
-    found |= {name: buffer.clone() for name, buffer in module.named_buffers()}
+    found |= buffers(module)
     return {name.removeprefix("module."): value for name, value in found.items()}
+
+
+def buffers(module):
+    """Copies; of sharded banks all shares."""
+    found = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    for name, bank in module.named_modules():
+        if isinstance(bank, ShardedMemoryBank):
+            assert len(bank.entries) == bank.size + 1 == -(-bank.videos // world_size()) + 1
+            found[f"{name}.entries"] = gather_rows(bank.entries[:-1])[: bank.videos].clone()
+    return found
+
+
+def resumed(variant, rank):
+    """Whether a step from a checkpoint equals one without, to the bit; and the main process's checkpoint."""
+    once, again = Step(variant), Step(variant)
+    once(*data(rank, 2, "unequal", 0))
+    state = from_main(once.state_dict())
+    again.load_state_dict(state)
+    for each in (once, again):
+        each(*data(rank, 2, "unequal", 1)).backward()
+    values = [buffers(each) | {name: p.grad for name, p in each.named_parameters()} for each in (once, again)]
+    return state, all(torch.equal(value, values[1][name]) for name, value in values[0].items())
 
 
 def worker(rank, folder):
@@ -136,6 +173,8 @@ def find_out(rank, folder):
         for present in PRESENT:
             step = DistributedDataParallel(Step(variant), broadcast_buffers=False)
             torch.save(two_steps(step, rank, 2, present), f"{folder}/{variant}-{present}-{rank}.pt")
+    for variant in SHARDED:
+        torch.save(resumed(variant, rank), f"{folder}/resumed-{variant}-{rank}.pt")
     torch.save(running_statistics(rank, 2), f"{folder}/standardizer-{rank}.pt")
     step = DistributedDataParallel(normalised(), broadcast_buffers=False)
     torch.save(batch_norm_step(step, rank, 2), f"{folder}/batch-norm-{rank}.pt")
@@ -192,13 +231,29 @@ def results():
 @pytest.mark.parametrize("present", PRESENT)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_two_processes_give_the_gradients_of_one(results, variant, present):
-    expected = two_steps(Step(variant), 0, 1, present)
+    unsharded = dict(shard_memory=False) if variant in SHARDED else {}
+    expected = two_steps(Step(variant, **unsharded), 0, 1, present)
     for rank in range(2):
         actual = results[f"{variant}-{present}-{rank}"]
         assert actual.keys() == expected.keys()
         for name, value in expected.items():
             scale = max(1.0, value.double().abs().nan_to_num().max().item())
             torch.testing.assert_close(actual[name], value, rtol=1e-12, atol=1e-13 * scale, equal_nan=True)
+
+
+@pytest.mark.parametrize("variant", SHARDED)
+def test_sharded_banks_go_on_from_a_checkpoint_in_any_number_of_processes(results, variant):
+    expected, alone = Step(variant, shard_memory=False), Step(variant)
+    for rank in range(2):
+        state, same = results[f"resumed-{variant}-{rank}"]
+        assert same
+    alone.load_state_dict(state)
+    expected(*data(0, 1, "unequal", 0))
+    for each in (expected, alone):
+        each(*data(0, 1, "unequal", 1)).backward()
+    for name, parameter in alone.named_parameters():
+        grad = expected.get_parameter(name).grad
+        torch.testing.assert_close(parameter.grad, grad, rtol=1e-12, atol=1e-13)
 
 
 def test_running_statistics_of_two_processes_are_those_of_one(results):

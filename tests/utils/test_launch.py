@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.errors import SystemSetupError
-from ccl_cli.utils import launch
-from tests.plugin_folder import install
+from ccl_cli.utils.processes import launch
+from tests.helpers.plugin_folder import install
 
 PROBE = """
 import json, os, signal, sys, time
@@ -67,8 +67,8 @@ def waits(folder):
     time.sleep(60)
 """
 
-ROOT = Path(launch.__file__).resolve().parents[2]
-START = "import sys; from ccl_cli.utils import launch; sys.exit(launch.launch(2, sys.argv[1:]))"
+ROOT = Path(launch.__file__).resolve().parents[3]
+START = "import sys; from ccl_cli.utils.processes import launch; sys.exit(launch.launch(2, sys.argv[1:]))"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 from ccl_cli.config.load import to_yaml
 from ccl_cli.errors import UsageError
 from ccl_cli.training.train import train
-from ccl_cli.utils.slurm_step import join_step
+from ccl_cli.utils.processes.slurm_step import join_step
 from tests.training.runs import lines, recipe
 from tests.utils.test_distributed import Step, two_steps
 
@@ -92,7 +92,7 @@ def test_tasks_that_should_each_start_several_processes_are_refused(monkeypatch)
 
 GRADIENTS = """
 import torch.distributed as dist
-from ccl_cli.utils.slurm_step import join_step
+from ccl_cli.utils.processes.slurm_step import join_step
 assert join_step()
 dist.init_process_group("gloo")
 from tests.utils import test_distributed

@@ -14,8 +14,9 @@ from torch.amp.grad_scaler import GradScaler
 
 from ccl_cli.data.manifest import Video
 from ccl_cli.errors import CclError, PluginError
-from ccl_cli.methods.draws import SharedDraws
-from ccl_cli.methods.memory_bank import MemoryBank, NegativeSampler
+from ccl_cli.methods.components.contrast import NegativeSampler
+from ccl_cli.methods.components.draws import SharedDraws
+from ccl_cli.methods.components.memory_bank import MemoryBank
 from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import total
 from ccl_cli.utils.sentences import listed

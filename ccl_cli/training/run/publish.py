@@ -15,7 +15,7 @@ from ccl_cli.training.build import parameter_count
 from ccl_cli.training.cache.caching import CachedRows
 from ccl_cli.training.run.artefact import save_model
 from ccl_cli.training.run.folder import versions
-from ccl_cli.training.video_states import VideoStates, count_states
+from ccl_cli.training.run.video_states import VideoStates, count_states
 from ccl_cli.utils.distributed import is_main, world_size
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ccl_cli.errors import UsageError
-from ccl_cli.training.video_states import VideoStates
+from ccl_cli.training.run.video_states import VideoStates
 
 if TYPE_CHECKING:
     from ccl_cli.training.trainer import Trainer

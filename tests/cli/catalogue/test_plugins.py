@@ -12,7 +12,7 @@ import pytest
 
 from ccl_cli import __version__
 from tests.cli.conftest import spawn
-from tests.plugin_folder import BROKEN, install
+from tests.helpers.plugin_folder import BROKEN, install
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ccl_cli.testing import teacher as kit
-from tests.plugin_folder import install
+from tests.helpers.plugin_folder import install
 
 
 @pytest.mark.parametrize("name", ["baseline", "r2plus1d_tiny"])

@@ -17,8 +17,8 @@ import pytest
 from ccl_cli import registry
 from ccl_cli.data.sources import load_data, ucf
 from tests.cli.conftest import spawn
-from tests.plugin_folder import install
-from tests.web import Server, serving
+from tests.helpers.plugin_folder import install
+from tests.helpers.web import Server, serving
 
 OWN = ["activitynet", "clips", "csv", "folder", "manifest", "synthetic", "ucf101", "ucf51", "vggsound"]
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tests.cli.conftest import spawn, table
-from tests.hub_server import serving_hub
-from tests.models import publish
+from tests.helpers.hub_server import serving_hub
+from tests.helpers.models import publish
 from tests.report.folders import write_run
 
 TINY = {"student": "r2plus1d_tiny", "clip": {"frames": 4, "size": 16, "short_side": 16}}

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import constants
 
 from ccl_cli.config.spec import parse_model
-from tests.hub_server import point_client_at, serving_hub
-from tests.plugin_folder import install
+from tests.helpers.hub_server import point_client_at, serving_hub
+from tests.helpers.plugin_folder import install
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 

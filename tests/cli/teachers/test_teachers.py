@@ -6,7 +6,7 @@ import pytest
 
 from ccl_cli.teachers import weights
 from tests.cli.conftest import spawn, table
-from tests.plugin_folder import install
+from tests.helpers.plugin_folder import install
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from ccl_cli.deploy import predict
 from ccl_cli.evaluation.evaluate import evaluate
 from tests.cli.conftest import table
-from tests.models import write_run
+from tests.helpers.models import write_run
 
 
 def records(text):

@@ -16,7 +16,7 @@ from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.about import ListFile
 from ccl_cli.errors import DataError, SystemSetupError, UsageError
-from tests.web import Server, serving
+from tests.helpers.web import Server, serving
 
 EFFORT = Effort(2, 60.0)
 

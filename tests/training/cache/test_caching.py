@@ -21,7 +21,7 @@ from ccl_cli.data.clips.window import Window
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.reader import read_frames
 from ccl_cli.errors import DataError, RecipeError, SystemSetupError, UsageError
-from ccl_cli.methods.losses import unit_rows
+from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.teachers import embedding_cache
 from ccl_cli.training.build import load_teachers
 from ccl_cli.training.cache import caching
@@ -31,7 +31,7 @@ from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
 from ccl_cli.utils.files import hold
 from tests.data.media import damage_sound
-from tests.plugin_folder import install
+from tests.helpers.plugin_folder import install
 from tests.training.runs import lines, small_recipe
 
 AUDIO, IMAGE = "audio:small?weights=random&seconds=2.0", "image:small?weights=random"

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.cmc import CMC
+from ccl_cli.methods.components.draws import SharedDraws
+from ccl_cli.methods.components.memory_bank import shard_banks
 from ccl_cli.methods.crd import CRD
-from ccl_cli.methods.draws import SharedDraws
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.compute.nonfinite import Skipped
@@ -33,14 +34,16 @@ class Made(TorchDispatchMode):
         return out
 
 
-@pytest.fixture(params=[CRD, CMC])
+@pytest.fixture(params=[(CRD, False), (CRD, True), (CMC, False)], ids=["crd", "crd sharded", "cmc"])
 def module(request):
     """A method with banks beside a layer with batch statistics."""
     torch.manual_seed(0)
+    method, shard_memory = request.param
     teachers = (TeacherInfo("audio:a", "audio", 5), TeacherInfo("image:i", "image", 7))
-    options = request.param.Options(num_negatives=32, dim=8)
-    method = request.param(options, Setting(6, 4, torch.arange(VIDEOS) % 4, teachers))
-    return nn.ModuleDict({"method": method, "norm": nn.BatchNorm1d(6)})
+    options = method.Options(num_negatives=32, dim=8, shard_memory=shard_memory)
+    built = method(options, Setting(6, 4, torch.arange(VIDEOS) % 4, teachers))
+    shard_banks(built)
+    return nn.ModuleDict({"method": built, "norm": nn.BatchNorm1d(6)})
 
 
 def forward(module, seed):

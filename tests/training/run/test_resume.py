@@ -77,3 +77,16 @@ def test_a_killed_run_goes_on_bit_for_bit(clips_folder, tmp_path):
     ended(process, -signal.SIGKILL)
     train(whole, resume=parts)
     assert models(parts) == models(once)
+
+
+@pytest.mark.slow
+def test_two_processes_with_sharded_memory_banks_go_on_bit_for_bit(clips_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    method = {"crd": {"shard_memory": True}}
+    (tmp_path / "r.yaml").write_text(to_yaml(recipe(clips_folder, method=method, train={"epochs": 2})))
+    once, parts, two = tmp_path / "once", tmp_path / "parts", ["--num-processes", "2"]
+    ended(start(["--recipe", "r.yaml", "--output", once, *two]))
+    ended(start(["--recipe", "r.yaml", "--output", parts, "--max-steps", "1", *two]))
+    ended(start(["--resume", parts, "--max-steps", "0", *two]))
+    assert models(parts) == models(once)
+    assert lines(parts) == lines(once)

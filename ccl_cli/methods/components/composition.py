@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ccl_cli.methods.losses import unit_rows
+from ccl_cli.methods.components.losses import unit_rows
 
 
 class Composed(NamedTuple):

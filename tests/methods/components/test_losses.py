@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from golden import assert_close, load
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
-from ccl_cli.methods import losses
+from ccl_cli.methods.components import losses
+from tests.helpers.golden import assert_close, load
 
 LABELS = ["mixed", "distinct", "twoclass", "single"]
 

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from golden import assert_close, load
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -15,18 +14,19 @@ from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.cmc import CMC, CMCOptions
-from ccl_cli.methods.crd import CRD, CRDOptions, CRDPair
-from ccl_cli.methods.memory_bank import (
+from ccl_cli.methods.components.contrast import (
     Contrast,
-    MemoryBank,
     NegativeSampler,
     NoiseContrast,
     View,
     ViewContrast,
     softmax_contrast,
 )
+from ccl_cli.methods.components.memory_bank import MemoryBank, ShardedMemoryBank
+from ccl_cli.methods.crd import CRD, CRDOptions, CRDPair
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
+from tests.helpers.golden import assert_close, load
 
 AUDIO, IMAGE = TeacherInfo("audio:a", "audio", 7), TeacherInfo("image:i", "image", 6)
 
@@ -111,17 +111,13 @@ def test_cmc_takes_two_steps_as_the_reference(shared, loss):
 # ---- closed forms
 
 
-def equal_scores(rows, videos, count):
-    negative = torch.arange(1, count + 1).expand(rows, -1)
-    contrast = Contrast(
-        torch.zeros(rows, dtype=torch.long), negative, torch.ones_like(negative, dtype=torch.bool)
-    )
-    return torch.full((rows, videos), 3.0, dtype=torch.float64), contrast
+def equal_scores(rows, count):
+    scores = torch.full((rows, 1 + count), 3.0, dtype=torch.float64)
+    return scores, torch.ones(rows, count, dtype=torch.bool)
 
 
 def test_noise_contrast_of_equal_scores():
-    scores, contrast = equal_scores(4, 20, 5)
-    value = NoiseContrast(20)(scores, contrast, torch.ones(4, dtype=torch.bool))
+    value = NoiseContrast(20)(*equal_scores(4, 5), torch.ones(4, dtype=torch.bool))
     expected = math.log(1 + 5) + 5 * math.log(1 + 1 / 5)  # every P is 1 / N
     assert expected == pytest.approx(2.703367, abs=1e-6)
     torch.testing.assert_close(value, torch.full((4,), expected, dtype=torch.float64), rtol=1e-5, atol=0)
@@ -129,33 +125,29 @@ def test_noise_contrast_of_equal_scores():
 
 @given(st.integers(1, 30))
 def test_softmax_contrast_of_equal_scores(count):
-    scores, contrast = equal_scores(3, 40, count)
-    value = softmax_contrast(scores, contrast)
+    value = softmax_contrast(*equal_scores(3, count))
     torch.testing.assert_close(value, torch.full((3,), math.log(1 + count), dtype=torch.float64))
 
 
 def test_an_anchor_with_fewer_negatives_counts_only_those():
-    scores = torch.randn(2, 9, dtype=torch.float64)
-    positive = torch.tensor([0, 0])
-    wide = Contrast(positive, torch.arange(1, 6).expand(2, -1), torch.tensor([[True] * 3 + [False] * 2] * 2))
-    narrow = Contrast(positive, torch.arange(1, 4).expand(2, -1), torch.ones(2, 3, dtype=torch.bool))
+    scores = torch.randn(2, 6, dtype=torch.float64)
+    wide = scores, torch.tensor([[True] * 3 + [False] * 2] * 2)
+    narrow = scores[:, :4], torch.ones(2, 3, dtype=torch.bool)
     present = torch.ones(2, dtype=torch.bool)
-    torch.testing.assert_close(softmax_contrast(scores, wide), softmax_contrast(scores, narrow))
-    torch.testing.assert_close(
-        NoiseContrast(9)(scores, wide, present), NoiseContrast(9)(scores, narrow, present)
-    )
+    torch.testing.assert_close(softmax_contrast(*wide), softmax_contrast(*narrow))
+    torch.testing.assert_close(NoiseContrast(9)(*wide, present), NoiseContrast(9)(*narrow, present))
 
 
 def test_z_is_fixed_by_the_first_batch_that_has_rows_or_follows():
-    scores, contrast = equal_scores(4, 20, 5)
+    scores, drawn = equal_scores(4, 5)
     nobody, everyone = torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)
     fixed, follows = NoiseContrast(20), NoiseContrast(20, momentum=0.75)
     for module in (fixed, follows):
-        assert torch.isfinite(module(scores, contrast, nobody)).all()
+        assert torch.isfinite(module(scores, drawn, nobody)).all()
         assert module.log_z.isnan()
-        module(scores, contrast, everyone)
+        module(scores, drawn, everyone)
         assert module.log_z.exp().item() == pytest.approx(20 * math.exp(3))
-        module(scores + 1, contrast, everyone)
+        module(scores + 1, drawn, everyone)
     assert fixed.log_z.exp().item() == pytest.approx(20 * math.exp(3))
     assert follows.log_z.exp().item() == pytest.approx(20 * (0.75 * math.exp(3) + 0.25 * math.exp(4)))
 
@@ -187,11 +179,23 @@ def test_a_video_that_stands_twice_in_a_batch_is_moved_once_by_its_first_present
 def test_an_update_after_scoring_does_not_disturb_the_gradient():
     bank = MemoryBank(5, 4, 0.5)
     code = nn.Parameter(torch.randn(2, 4))
-    scores = bank.scores(code, 1.0)
+    scores = bank.scores(code, torch.arange(5).expand(2, -1), 1.0)
     before = bank.entries.clone()
     bank.update(torch.tensor([0, 1]), torch.eye(4)[:2], torch.ones(2, dtype=torch.bool))
     scores.sum().backward()
     torch.testing.assert_close(code.grad, before.sum(dim=0).expand(2, -1))
+
+
+def test_a_sharded_bank_begins_as_an_ordinary_one_and_so_does_what_is_built_next(monkeypatch):
+    monkeypatch.setattr("ccl_cli.methods.components.memory_bank._BLOCK", 3)
+    built = []
+    for cls in (MemoryBank, ShardedMemoryBank):
+        torch.manual_seed(0)
+        built.append((cls(10, 4, 0.5), nn.Linear(2, 2)))
+    (ordinary, layer), (sharded, same_layer) = built
+    assert torch.equal(layer.weight, same_layer.weight)
+    sharded.shard()  # one process: its share is everything
+    assert torch.equal(sharded.get_extra_state(), ordinary.entries)
 
 
 # ---- draws

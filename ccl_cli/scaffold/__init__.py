@@ -1,6 +1,6 @@
 """``ccl plugins new``: a package that others can install, with one place to edit.
 
-The texts lie in ``ccl_cli/templates``, one folder per kind; ``$name`` stands for what is known here.
+The texts lie in ``ccl_cli/scaffold/templates``, one folder per kind; ``$name`` stands for what is known here.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _texts(kind: Kind, code: str, words: Mapping[str, str]) -> dict[str, str]:
         code: f"{kind}/{body}.py.txt",
         "tests/test_contract.py": f"{kind}/test.py.txt",
     }
-    here = files("ccl_cli") / "templates"
+    here = files(__name__) / "templates"
     filled = {
         path: Template((here / template).read_text(encoding="utf-8")).substitute(words)
         for path, template in templates.items()

@@ -1,44 +1,25 @@
-"""Memory banks: one remembered embedding per training video, and contrasts against many of them at once.
-
-Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018; used by CRD
-and CMC. Banks hold an entry for every training video, so that a contrast sees thousands of negatives at a
-small batch. Every process holds the same banks: updates are gathered, and draws come from one generator.
-"""
+"""Contrasts of anchors with the entries of memory banks: which entries are drawn, and what the loss is."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from ccl_cli.data.manifest import UNLABELLED
-from ccl_cli.methods import MethodOptions
-from ccl_cli.methods.draws import SharedDraws, uniform_rows
-from ccl_cli.methods.losses import info_nce, unit_rows
-from ccl_cli.utils.distributed import gather_mask, gather_rows, total
+from ccl_cli.methods.components.draws import SharedDraws, uniform_rows
+from ccl_cli.methods.components.losses import info_nce
+from ccl_cli.methods.components.memory_bank import BankOptions, MemoryBank
+from ccl_cli.utils.distributed import total
 
 Negatives = Literal["other_class", "other_instance", "uniform"]
 Positive = Literal["own", "same_class"]
 Loss = Literal["softmax", "nce"]
-Share = Annotated[float, Field(ge=0, le=1)]
 # The reference's guard inside the logarithms, which moves values by less than it.
 _EPSILON = 1e-7
-
-
-class BankOptions(MethodOptions):
-    """Options of every method with memory banks."""
-
-    dim: int = Field(128, ge=1, description="Width of the space in which embeddings are compared.")
-    # Far below, the exponentials that the normalising constant sums overflow.
-    temperature: float = Field(0.07, ge=0.005, description="Divides the similarities.")
-    momentum: Share = Field(0.5, description="Share of a bank's old entry that an update keeps.")
-    z_momentum: Share = Field(
-        1.0, description="Of nce: share of the normalising constant that later batches keep; 1: fixed."
-    )
 
 
 class Contrast(NamedTuple):
@@ -54,71 +35,10 @@ class Contrast(NamedTuple):
     negative: Tensor
     drawn: Tensor
 
-
-class MemoryBank(nn.Module):
-    """Remembered embeddings of one network, and whether each video is known to lack that modality.
-
-    Args:
-        videos: Rows N of the training split.
-        dim: Width F of an embedding.
-        momentum: Share of the old entry that an update keeps.
-    """
-
-    entries: Tensor
-    absent: Tensor
-
-    def __init__(self, videos: int, dim: int, momentum: float) -> None:
-        super().__init__()
-        self.momentum = momentum
-        # What updates have overwritten since `remember`: rows, entries, absent. None: nobody asked.
-        self._overwritten: list[tuple[Tensor, Tensor, Tensor]] | None = None
-        bound = math.sqrt(3 / dim)  # rows of expected unit length
-        self.register_buffer("entries", torch.empty(videos, dim).uniform_(-bound, bound))
-        self.register_buffer("absent", torch.zeros(videos, dtype=torch.bool))
-
-    def scores(self, anchor: Tensor, temperature: float) -> Tensor:
-        """Similarity of anchors ``[A, F]`` to every entry over temperature, ``[A, N]``.
-
-        One product with the whole bank needs less memory than the chosen entries of each anchor would.
-        """
-        return anchor @ self.entries.to(anchor.dtype, copy=True).mT / temperature
-
-    @torch.no_grad()
-    def update(self, rows: Tensor, embedding: Tensor, present: Tensor) -> None:
-        """Move entries towards new embeddings, those of every process.
-
-        A video that stands in the batch more than once is moved once, by its first embedding.
-
-        Shapes:
-            rows: [B] int64, the videos' places in the training split.
-            embedding: [B, F], of unit length.
-            present: [B] bool.
-        """
-        rows, present = gather_rows(rows), gather_mask(present)
-        embedding = gather_rows(embedding.detach()).to(self.entries.dtype)
-        same = (rows[:, None] == rows[None, :]) & present[None, :]
-        first, any_present = same.int().argmax(dim=1), same.any(dim=1)
-        old = self.entries[rows]
-        if self._overwritten is not None:
-            self._overwritten.append((rows, old, self.absent[rows]))
-        moved = unit_rows(self.momentum * old + (1 - self.momentum) * embedding[first])
-        self.entries[rows] = torch.where(any_present[:, None], moved, old)
-        self.absent[rows] = ~any_present
-
-    def remember(self) -> None:
-        """Keep what updates overwrite from here on, a batch's rows each, so that they can be undone."""
-        self._overwritten = []
-
-    def forget(self) -> None:
-        """The updates since :meth:`remember` stay."""
-        self._overwritten = None
-
-    @torch.no_grad()
-    def undo(self) -> None:
-        """Take back the updates since :meth:`remember`."""
-        for rows, entries, absent in reversed(self._overwritten or []):
-            self.entries[rows], self.absent[rows] = entries, absent
-        self.forget()
+    @property
+    def candidates(self) -> Tensor:
+        """The positive, then the negatives: [A, 1 + K]."""
+        return torch.cat([self.positive[:, None], self.negative], dim=1)
 
 
 class NegativeSampler(nn.Module):
@@ -192,31 +112,29 @@ class NoiseContrast(nn.Module):
         self.videos, self.momentum = videos, momentum
         self.register_buffer("log_z", torch.tensor(math.nan, dtype=torch.float64))
 
-    def forward(self, scores: Tensor, contrast: Contrast, present: Tensor) -> Tensor:
+    def forward(self, scores: Tensor, drawn: Tensor, present: Tensor) -> Tensor:
         """Loss of each anchor.
 
         Shapes:
-            scores: [A, N] similarities over temperature.
+            scores: [A, 1 + K] similarities over temperature of the positive and the negatives.
+            drawn: [A, K] bool, negatives that count.
             present: [A] bool, anchors that count.
             returns: [A].
         """
-        positive = scores.gather(1, contrast.positive[:, None]).squeeze(1)  # [A]
-        negative = scores.gather(1, contrast.negative)  # [A, K]
-        self._update(positive, negative, contrast.drawn, present)
+        self._update(scores, drawn, present)
         log_z = self.log_z.nan_to_num(0.0).to(scores.dtype)  # unset only while no row has counted
-        share = contrast.drawn.sum(dim=1).clamp(min=1).to(scores.dtype) / self.videos  # [A], K / N
+        share = drawn.sum(dim=1).clamp(min=1).to(scores.dtype) / self.videos  # [A], K / N
         log_c, log_guarded = share.log(), (share + _EPSILON).log()
-        log_p, log_q = positive - log_z, negative - log_z
+        log_p, log_q = scores[:, 0] - log_z, scores[:, 1:] - log_z
         of_positive = log_p - torch.logaddexp(log_p, log_guarded)
         of_negative = log_c[:, None] - torch.logaddexp(log_q, log_guarded[:, None])
-        return -of_positive - torch.where(contrast.drawn, of_negative, 0.0).sum(dim=1)
+        return -of_positive - torch.where(drawn, of_negative, 0.0).sum(dim=1)
 
     @torch.no_grad()
-    def _update(self, positive: Tensor, negative: Tensor, drawn: Tensor, present: Tensor) -> None:
-        counted = torch.cat([present[:, None], drawn & present[:, None]], dim=1)
-        exps = torch.cat([positive[:, None], negative], dim=1).double().exp()
-        both = torch.stack([torch.where(counted, exps, 0.0).sum(), counted.sum().double()])
-        sums, count = total(both).unbind()
+    def _update(self, scores: Tensor, drawn: Tensor, present: Tensor) -> None:
+        counted = F.pad(drawn, (1, 0), value=True) & present[:, None]
+        exps = torch.where(counted, scores.double().exp(), 0.0)
+        sums, count = total(torch.stack([exps.sum(), counted.sum().double()])).unbind()
         new = (self.videos * sums / count).log()  # NaN where no row counts
         average = self.momentum * self.log_z.exp() + (1 - self.momentum) * new.exp()
         new_log_z = torch.where(count > 0, average.log(), self.log_z)
@@ -276,22 +194,23 @@ class ViewContrast(nn.Module):
         """
         contrast = contrast or self.sampler.draw(rows, first.bank.absent | second.bank.absent)
         scores = (
-            second.bank.scores(first.code, self.temperature),
-            first.bank.scores(second.code, self.temperature),
+            second.bank.scores(first.code, contrast.candidates, self.temperature),
+            first.bank.scores(second.code, contrast.candidates, self.temperature),
         )
+        drawn = contrast.drawn
         if not self.nce:
-            return softmax_contrast(scores[0], contrast), softmax_contrast(scores[1], contrast)
+            return softmax_contrast(scores[0], drawn), softmax_contrast(scores[1], drawn)
         present = first.present & second.present
-        return self.nce[0](scores[0], contrast, present), self.nce[1](scores[1], contrast, present)
+        return self.nce[0](scores[0], drawn, present), self.nce[1](scores[1], drawn, present)
 
 
-def softmax_contrast(scores: Tensor, contrast: Contrast) -> Tensor:
+def softmax_contrast(scores: Tensor, drawn: Tensor) -> Tensor:
     """Cross-entropy of the positive among itself and the negatives.
 
     Shapes:
-        scores: [A, N] similarities over temperature.
+        scores: [A, 1 + K] similarities over temperature of the positive and the negatives.
+        drawn: [A, K] bool, negatives that count.
         returns: [A].
     """
-    candidates = torch.cat([contrast.positive[:, None], contrast.negative], dim=1)
-    present = F.pad(contrast.drawn, (1, 0), value=True)
-    return info_nce(scores.gather(1, candidates), torch.zeros_like(contrast.positive), present)
+    target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    return info_nce(scores, target, F.pad(drawn, (1, 0), value=True))

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.methods.cckd import CCKD
+from ccl_cli.methods.components.relational import Rows
 from ccl_cli.methods.fitnet import FitNet
 from ccl_cli.methods.ifd import IFD
 from ccl_cli.methods.kd import KD
 from ccl_cli.methods.mnf_csc import MNFCSC
 from ccl_cli.methods.pkt import PKT
 from ccl_cli.methods.queue_kl import QueueKL
-from ccl_cli.methods.relational import Rows
 from ccl_cli.methods.rkd import RKD
 from ccl_cli.methods.unic import UNIC
 from ccl_cli.students import StudentOutput

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.data.sources import load_data
-from tests.plugin_folder import PLUGINS, install_project
+from tests.helpers.plugin_folder import PLUGINS, install_project
 from tests.plugins.sentence_encoder import write_encoder
 
 ROOT = PLUGINS.parent

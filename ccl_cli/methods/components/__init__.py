@@ -1,0 +1,1 @@
+"""Parts of which methods are made: losses, relations between rows, memory banks, draws, normalisation."""
