@@ -82,7 +82,7 @@ def test_the_hubs_client_reads_the_fields(run):
 
 @pytest.mark.parametrize("licence", ["", "MIT", "a b", "mit\nx: y", "[mit]"])
 def test_licences_that_are_no_names(run, licence):
-    with pytest.raises(UsageError, match="is not one of the Hub's names"):
+    with pytest.raises(UsageError, match="is not a licence identifier of the Hub"):
         card(run, licence=licence)
 
 
@@ -107,7 +107,7 @@ UNKNOWN = dict.fromkeys(
         ),
         (
             DATA | {"modalities": {"image:resnet34": {"present": 47}}},
-            {"without sound": "unknown: no teacher of sound was there to find out"},
+            {"without sound": "unknown: not determined without an audio teacher"},
         ),
         ({"name": "ucf51-split1"}, UNKNOWN),
     ],
@@ -186,8 +186,8 @@ def teachers(text: str) -> dict[str, tuple[str, str]]:
     [
         ("audio:cnn14", r"Cnn14\\_emb512\\_mAP=0.420.pth", "CC BY 4.0"),
         ("image:resnet34", ".+", "(bsd|apache|mit).*"),  # as timm records it
-        ("audio:cnn14?weights=random", "random, on request", "none needed"),
-        ("audio:cnn14@/home/me/secret/mine.pth", "a file of the user's: mine.pth", "unknown"),
+        ("audio:cnn14?weights=random", "random, as requested", "none needed"),
+        ("audio:cnn14@/home/me/secret/mine.pth", "local file: mine.pth", "unknown"),
         ("text:nobody-has-this", "unknown", "unknown"),
         ("audio:cnn14?weights=never-fitted", "unknown", "unknown"),
     ],

@@ -84,7 +84,7 @@ def test_without_the_packages(ccl, words, monkeypatch, package):
 @pytest.mark.parametrize(
     ("accuracy", "parts"),
     [
-        (None, ["accuracy", "not known"]),
+        (None, ["accuracy", "unknown"]),
         (
             {"top1": {"f": 50.0, "i": 49.5}, "agree": 98.0, "videos": 1000, "of": 1944},
             ["49.5 %, float32 50.0 %", "98.0 %", "1,000 of 1,944"],
