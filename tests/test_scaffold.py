@@ -85,9 +85,9 @@ def test_an_empty_folder_is_filled(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("method", "ccl", "There is a method 'ccl' already, of ccl-cli"),
+        ("method", "ccl", "The method 'ccl' already exists, in ccl-cli"),
         ("student", "r2plus1d_18", "already"),
-        ("dataset", "folder", "There is a data source 'folder' already"),
+        ("dataset", "folder", "The data source 'folder' already exists"),
         ("teacher", "audio:cnn14", "already"),
         ("teacher", "mine:precomputed", "already"),  # any modality has one
         ("teacher", "image:resnet50", "already exists"),  # one of timm's

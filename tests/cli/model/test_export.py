@@ -37,7 +37,7 @@ def test_a_model_becomes_a_folder_of_files(ccl, words, tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["export.json", "model.pt2"]
     first, *_, last = result.out.splitlines()
     assert first.split() == ["MB", "ms", "per", "clip", "logits", "differ", "by", "feature", "differs", "by"]
-    assert "in batches of 1 and 3\nof the named files." in result.out
+    assert "in batches of 1 and 3\nof the given files." in result.out
     assert last == "out"
     result = ccl(*words, "--output", "deep/er", "--format", "torch", "--json")
     assert json.loads(result.out) == json.loads((tmp_path / "deep" / "er" / "export.json").read_text())

@@ -95,7 +95,10 @@ def test_what_is_not_here_names_the_command(ccl, web, published, tmp_path, monke
             "some/pickles",
             "'some/pickles' has its weights as pickles only, which are not read. Name a revision",
         ),
-        ("some/vit?revision=gone", "The repository 'some/vit' has no such revision. Its page lists them"),
+        (
+            "some/vit?revision=gone",
+            "The repository 'some/vit' has no such revision. Its page on the Hub lists the revisions",
+        ),
         ("some/empty", "'some/empty' has no weights: there is no model.safetensors."),
     ],
 )
