@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if stopped:
         from ccl_cli.utils import console
 
-        said = f"Stopped by {stopped}; finished results are kept."
-        return console.report(Interrupted(said, "Run the same command to continue."))
+        message = f"Stopped by {stopped}; finished results are kept."
+        return console.report(Interrupted(message, "Run the same command to continue."))
     return code
 
 

@@ -24,7 +24,7 @@ from ccl_cli.errors import CclError, Interrupted, SystemSetupError
 from ccl_cli.executors.item import Device, run_item
 from ccl_cli.executors.work import Events, Work, write_error
 from ccl_cli.utils.processes import cores
-from ccl_cli.utils.signals import handled_by, held_signals
+from ccl_cli.utils.signals import blocked_signals, handled_by
 
 _POLL_SECONDS = 0.5
 
@@ -144,7 +144,7 @@ class _Pool:
         context = multiprocessing.get_context("forkserver")
         arguments = (self.work.function, self.work.items[name], folder, device)
         process = context.Process(target=run_item, args=arguments)
-        with held_signals():
+        with blocked_signals():
             process.start()
         self.running[process.sentinel] = _Running(process, name, device, lock)
         self.events.began(name, device.name)

@@ -152,8 +152,8 @@ class _Cluster:
                 "CCL_EXECUTOR_ACCOUNT.",
             )
         array = _number(asked)
-        said = f"array {array} of {tasks} tasks for {len(names)} items; their output is in '{self.folder}'"
-        _log.info("%s: %s.", self.work.title, said)
+        summary = f"array {array} of {tasks} tasks for {len(names)} items; their output is in '{self.folder}'"
+        _log.info("%s: %s.", self.work.title, summary)
         return array
 
     def _sbatch(self, tasks: int) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from ccl_cli.library.store import FILE, Library, Stamp, create, open_library, st
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import locate_model
 from ccl_cli.utils.distributed import from_main, is_main
-from ccl_cli.utils.files import hold, remove_leftovers
+from ccl_cli.utils.files import lock_file, remove_leftovers
 from ccl_cli.utils.signals import stopping_here
 
 OnUnreadable = Callable[[str, str], None]
@@ -96,7 +96,7 @@ def index(
     creating = rebuild or not (folder / FILE).is_file()
     student = load_student(model) if creating else None
     try:
-        with hold(*lock), stopping_here(*stopped):
+        with lock_file(*lock), stopping_here(*stopped):
             remove_leftovers(folder)
             if student is not None:
                 _create(folder, student)

@@ -166,7 +166,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def hold(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[str]:
+def lock_file(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[str]:
     """Lock a file exclusively until it is closed or the process ends.
 
     On a file system without locks, only a warning is logged.

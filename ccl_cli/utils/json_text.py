@@ -30,14 +30,14 @@ def fitting(value: Any, shape: Mapping[str, Shape]) -> dict[str, Any]:
 
     Keys without a schema may have any value. Numbers must be finite, and integers must fit into 64 bits.
     """
-    kept: dict[str, Any] = {}
+    valid: dict[str, Any] = {}
     for key, each in value.items() if isinstance(value, dict) else ():
         of = shape.get(key, shape.get("*", object))
         if isinstance(of, Mapping):
-            kept |= {key: fitting(each, of)} if isinstance(each, dict) else {}
+            valid |= {key: fitting(each, of)} if isinstance(each, dict) else {}
         elif _fits(each, of):
-            kept[key] = each
-    return kept
+            valid[key] = each
+    return valid
 
 
 def _fits(value: Any, shape: Shape) -> bool:

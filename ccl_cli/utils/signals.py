@@ -99,7 +99,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def held_signals() -> Iterator[None]:
+def blocked_signals() -> Iterator[None]:
     """Block stop signals, also in child processes started meanwhile until they unblock them.
 
     A fork server never unblocks them. It ends with its parent, so a Ctrl-C in the terminal or a signal to the

@@ -189,11 +189,11 @@ def test_nothing_is_made_where_something_is_wrong(run, videos, tmp_path):
 
 
 def test_one_process_at_a_time(run, videos):
-    from ccl_cli.utils.files import hold
+    from ccl_cli.utils.files import lock_file
 
     update([videos / "test"], LIBRARY)
     with (
-        hold(LIBRARY / ".lock", "", ""),
+        lock_file(LIBRARY / ".lock", "", ""),
         pytest.raises(UsageError, match="Another process is updating 'library'"),
     ):
         update([videos], LIBRARY)
