@@ -177,7 +177,7 @@ def _data_rows(
     return [
         [f"videos of {_text(data.get('name') or name or _UNKNOWN)}", ""],
         ["listed for training", _text(data.get("train", _UNKNOWN))],
-        ["seen in training", _text(data.get("seen", _UNKNOWN))],
+        ["used in training", _text(data.get("seen", _UNKNOWN))],
         ["not on disk", str(len(data["missing"])) if "missing" in data else _UNKNOWN],
         ["unreadable", str(len(data["unreadable"])) if "unreadable" in data else _UNKNOWN],
         ["without sound", _without_sound(data["modalities"]) if "modalities" in data else _UNKNOWN],

@@ -276,7 +276,7 @@ def _unpickle(path: Path) -> Any:
                 path, ValueError("it was not written by torch.save with default settings")
             ) from error
         raise WeightsError(
-            f"'{path}' is refused: it holds more than tensors, and reading that could run somebody's code.",
+            f"'{path}' is refused: it contains more than tensors, and loading it could execute code.",
             "Use a .safetensors file, or a file with only the state dict.",
         ) from error
     except (RuntimeError, ValueError, EOFError, LookupError, AttributeError, zipfile.BadZipFile) as error:

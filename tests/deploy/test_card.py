@@ -87,7 +87,7 @@ def test_licences_that_are_no_names(run, licence):
 
 
 UNKNOWN = dict.fromkeys(
-    ("listed for training", "seen in training", "not on disk", "unreadable", "without sound"), "unknown"
+    ("listed for training", "used in training", "not on disk", "unreadable", "without sound"), "unknown"
 )
 
 
@@ -98,11 +98,11 @@ UNKNOWN = dict.fromkeys(
             DATA,
             {
                 "listed for training": "50",
-                "seen in training": "47",
+                "used in training": "47",
                 "not on disk": "2",
                 "unreadable": "1",
                 "without sound": "17 (4 silent, 13 no track)",
-                "ucf51-split1: tested on": "25, of them 3 not on disk, 1 unreadable",
+                "ucf51-split1: test videos": "25, including 3 not on disk, 1 unreadable",
             },
         ),
         (
@@ -125,7 +125,7 @@ def test_results_of_one_run_and_of_none(tmp_path, run):
     bare = write_run(tmp_path / "2", **TINY)
     publish(bare)
     change(run, finished=False, steps=6)  # evaluated, but stopped before its end
-    reasons = "There are no figures of the finished run", "stopped before its end, after step 6"
+    reasons = "has not been evaluated on a test split", "unfinished and stopped after step 6"
     for folder, reason in zip((bare, run), reasons, strict=True):
         text = card(folder)[1]
         assert reason in section(text, "Results")
