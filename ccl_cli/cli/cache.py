@@ -66,7 +66,7 @@ def build(
 
     experiment = _experiment(recipe, data, teacher, views, workers, set_, executor_flags(executor))
     share = parse_part(part)
-    # A flag comes before a recipe's or a profile's executor.
+    # Options take precedence over the executor of a recipe or the environment.
     here = executor is None and (share != WHOLE or num_processes > 1)
     elsewhere = experiment.executor.name != "local" and not here
     if sum([share != WHOLE, elsewhere, num_processes > 1]) > 1:
@@ -77,8 +77,8 @@ def build(
     start_processes(num_processes)
     if (share != WHOLE or elsewhere) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
-            "--part and --executor are for one process, and a launcher has started several.",
-            "Leave them out: the processes share the videos.",
+            "--part and --executor require a single process, but a launcher has started several.",
+            "Omit them: the processes share the videos.",
         )
     from ccl_cli.data.sources import load_data
     from ccl_cli.training.build import load_teachers

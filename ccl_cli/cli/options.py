@@ -112,7 +112,7 @@ Executor = Annotated[
     ),
 ]
 Part = Annotated[
-    str | None, runtime_option("--part", metavar="I/N", help="Do only part I of N, from 1/N to N/N.")
+    str | None, runtime_option("--part", metavar="I/N", help="Process only part I of N, from 1/N to N/N.")
 ]
 Run = Annotated[
     Path | None, typer.Argument(metavar="RUN", help="Run folder or model file. Default: the newest run.")
@@ -137,7 +137,7 @@ DryRun = Annotated[
 ]
 AsJson = Annotated[bool, output_option("--json", help="Print the result as one JSON document.")]
 PerClass = Annotated[bool, output_option("--per-class", help="Also show results per class.")]
-Name = Annotated[str | None, output_option(help="Name of the run.")]
+Name = Annotated[str | None, output_option(help="Name of the experiment and of its folder.")]
 Output = Annotated[
     Path | None, output_option(metavar="DIR", help="Run folder. Default: runs/NAME/TIME-HASH.")
 ]
@@ -152,7 +152,7 @@ Trackers = Annotated[
 Split = Annotated[Literal["test", "val"], data_option(help="Split to use.")]
 ClipBatchSize = Annotated[int | None, runtime_option("--batch-size", min=1, help="Clips per forward pass.")]
 ForwardPrecision = Annotated[
-    Literal["fp32", "bf16", "fp16"], runtime_option("--precision", help="Arithmetic.")
+    Literal["fp32", "bf16", "fp16"], runtime_option("--precision", help="Precision of the forward pass.")
 ]
 Load = Annotated[bool, typer.Option("--load", help="Import each plugin to check that it works.")]
 Seeds = Annotated[

@@ -38,7 +38,7 @@ Output = Annotated[Path | None, output_option(metavar="FILE", help="File to writ
 MethodRow = Annotated[
     str,
     typer.Argument(
-        metavar="METHOD", help="A row of the tables.", autocompletion=complete_plugins("ccl.methods")
+        metavar="METHOD", help="Method, as in the tables.", autocompletion=complete_plugins("ccl.methods")
     ),
 ]
 
@@ -64,7 +64,7 @@ def table(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FIGURE", help=f"Metric to show instead of the paper's: {_METRICS}. Repeatable."
+            metavar="METRIC", help=f"Metric to show instead of the paper's: {_METRICS}. Repeatable."
         ),
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Also show the paper's results.")] = False,
@@ -102,7 +102,7 @@ def compare(
     first: MethodRow,
     second: MethodRow,
     runs: Runs = None,
-    metric: Annotated[str, typer.Option(metavar="FIGURE", help=f"{_METRICS}.")] = "top1",
+    metric: Annotated[str, typer.Option(metavar="METRIC", help=f"{_METRICS}.")] = "top1",
     setup: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="Compare only this setup, e.g. AI. Repeatable.")
     ] = None,

@@ -225,7 +225,9 @@ class Optim(_Section):
 class Train(_Section):
     """Training loop."""
 
-    epochs: PositiveInt = Field(300, description="Number of passes over the training split (official code).")
+    epochs: PositiveInt = Field(
+        300, description="Number of passes over the training split (default from the official code)."
+    )
     batch_size: PositiveInt = Field(16, description="Videos per step, summed over all processes.")
     accumulation: PositiveInt = Field(
         1, description="Micro-batches per step. Contrastive losses compare videos within a micro-batch only."

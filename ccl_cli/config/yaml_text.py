@@ -39,7 +39,7 @@ for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
-for _first in "-+0123456789":  # 12:00:00 is a time, as Slurm has it, and not a number to the base of 60
+for _first in "-+0123456789":  # 12:00:00 is a time of Slurm, not a base-60 number
     _Loader.yaml_implicit_resolvers[_first].insert(
         0, ("tag:yaml.org,2002:str", re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?$"))
     )

@@ -79,9 +79,9 @@ def evaluate(
     listed = _manifest(model, data, splits, tasks)
     manifest, accelerator = listed.labelled(), set_up(precision)
     if "probe" in tasks:
-        from ccl_cli.evaluation.teacher_probe import split_videos  # scikit-learn takes a second to import
+        from ccl_cli.evaluation.teacher_probe import split_videos  # importing scikit-learn takes a second
 
-        split_videos(manifest, split)  # refuses a single class before any video is read
+        split_videos(manifest, split)  # raise an error for a single class before reading any video
     settings = {
         "batch_size": batch_size or artefact.recipe.eval.batch_size,
         "workers": artefact.recipe.train.workers if workers is None else workers,

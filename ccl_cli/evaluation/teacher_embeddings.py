@@ -124,7 +124,7 @@ def _add(
     for row in batch.rows[~finite].tolist():
         into.states[row], into.unreadable[row] = (
             UNREADABLE,
-            f"{name} makes numbers of it that are not finite.",
+            f"its embedding from {name} is not finite.",
         )
 
 

@@ -50,7 +50,8 @@ else
   exit "${{code:-0}}"
 fi
 """
-# What `srun` takes from the job around it: an array must not inherit the numbers of the submitter's own job.
+# Variables that `srun` inherits from a surrounding job; an array must not inherit those of the submitter's
+# job.
 _OF_A_JOB = re.compile(r"SLURM_(CPUS|GPUS|JOB|MEM|NNODES|NODE|NPROCS|NTASKS|STEP|TASKS|TRES|THREADS)")
 _log = logging.getLogger("ccl")
 
@@ -157,7 +158,7 @@ class _Cluster:
         return array
 
     def _sbatch(self, tasks: int) -> subprocess.CompletedProcess[str]:
-        """Submit, and write down the number; a signal waits, else the array would be submitted again."""
+        """Submit and record the array id, with signals blocked, so that no array is submitted twice."""
         signals: list[int] = []
         with handled_by(lambda number, frame: signals.append(number)):
             asked = _command("sbatch", *self._options(tasks), str(self.folder / "job.sh"))
@@ -264,7 +265,7 @@ def _ending(state: str, code: str) -> str:
 
 
 def _command(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of Slurm, out of reach of the terminal's Ctrl-C, as if outside of any job."""
+    """Run a Slurm command, shielded from Ctrl-C and without the variables of a surrounding job."""
     return subprocess.run(
         words,
         capture_output=True,

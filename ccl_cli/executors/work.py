@@ -24,7 +24,7 @@ class Events(Protocol):
         """An item has started, for example on "gpu 0"."""
 
     def ended(self, name: str) -> None:
-        """An item is done or has failed, here or elsewhere."""
+        """An item is done or has failed, on any machine."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Work:
         return [name for name in self.items if not self.is_settled(name)]
 
     def reason(self, name: str) -> str:
-        """Why an item failed, in one sentence; "" where nothing is known."""
+        """Return the reason of an item's failure in one sentence; "" if unknown."""
         return reason(self.folder / name)
 
     @cached_property
@@ -101,7 +101,7 @@ def failed_at(folder: Path) -> int | None:
 
 
 def reason(folder: Path) -> str:
-    """Why an item failed, in one sentence; "" where nothing is known."""
+    """Return the reason of an item's failure in one sentence; "" if unknown."""
     try:
         record = json.loads((folder / ERROR).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -54,8 +54,10 @@ def load_weights(
     _check(own, state, source)
     network.load_state_dict(own | state)
     if stored != wanted:
-        what = "no classifier" if stored is None else f"a classifier of {stored} classes, which does not fit"
-        log.warning("'%s' has %s: everything else is loaded.", source, what)
+        what = (
+            "no classifier" if stored is None else (f"a classifier of {stored} classes, which does not match")
+        )
+        log.warning("'%s' has %s: all other weights are loaded.", source, what)
 
 
 def fill_student(

@@ -164,7 +164,7 @@ def _without_labels(trial: Trial) -> None:
     if trial.cls.needs_labels:
         raise Skip("it requires labels")
     labels = [UNLABELLED] * _ROWS
-    _expect_finite_gradients(trial, example(labels=labels), "without any label")
+    _expect_finite_gradients(trial, example(labels=labels), "without labels")
     method, given = trial.build(labelled=False), example(labels=labels, classes=0)
     expect(bool(trial.terms(method, given)), "no terms without labels. Set needs_labels = True.")
     _expect_finite_gradients(trial, given, "for a student without classes", method)

@@ -38,7 +38,7 @@ def _variables(slurm: Mapping[str, str]) -> dict[str, str]:
     # Jobs on the same node need different ports, and so do steps of the same job.
     number = int(slurm["SLURM_JOB_ID"]) + 997 * int(slurm.get("SLURM_STEP_ID", 0))
     nodes = slurm.get("SLURM_STEP_NODELIST") or slurm["SLURM_JOB_NODELIST"]
-    # Slurm may show each task its own GPU only, which then is the first one.
+    # Slurm may restrict each task to its own GPU, which then has index 0.
     own_gpu = slurm.get("CUDA_VISIBLE_DEVICES", "").count(",") == 0 and slurm.get("CUDA_VISIBLE_DEVICES")
     variables = {
         "RANK": slurm["SLURM_PROCID"],

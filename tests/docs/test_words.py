@@ -97,8 +97,10 @@ def helps(command: click.Command, path: str) -> Iterator[tuple[str, str]]:
 
 def test_names():
     trees = ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in CODE)
-    old = {name(path): words for path, tree in trees if (words := sum(map(old_names, definitions(tree)), []))}
-    assert old == {}
+    old = {
+        name(path): [word for each in definitions(tree) for word in old_names(each)] for path, tree in trees
+    }
+    assert {path: words for path, words in old.items() if words} == {}
     assert [name(path) for path in CODE if path.stem in FILES] == []
 
 

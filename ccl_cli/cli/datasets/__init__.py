@@ -117,7 +117,7 @@ def prepare(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Folder with the official split lists. Default: inside or beside the videos.",
+            help="Official split lists. Default: inside or beside the videos.",
             rich_help_panel=DATA,
         ),
     ] = None,

@@ -24,7 +24,9 @@ def show(
     recipe: options.RecipeName = None,
     teacher: options.Teachers = None,
     clips: Annotated[int, typer.Option(min=1, max=64, help="Number of clips.")] = 8,
-    output: Annotated[Path, typer.Option(help="PNG to write.", rich_help_panel=OUTPUT)] = Path("samples.png"),
+    output: Annotated[Path, typer.Option(help="Image to write, as PNG.", rich_help_panel=OUTPUT)] = Path(
+        "samples.png"
+    ),
     set_: options.Overrides = None,
 ) -> None:
     """Draw training clips and the inputs of each teacher into one image."""

@@ -53,7 +53,7 @@ def fit(
     workers: Annotated[int, runtime_option(min=0, help="Number of decoding processes.")] = 2,
     as_json: options.AsJson = False,
 ) -> None:
-    """Fine-tune a teacher on its own modality, and save the weights for --teacher NAME@FILE.
+    """Train or fine-tune a teacher on its own modality, and save the weights for --teacher NAME@FILE.
 
     Starts from the teacher's published weights if there are any; '?weights=random' trains from scratch.
     """

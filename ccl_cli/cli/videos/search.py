@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _TOP = 10
+Queries = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN|PATH",
+        help="Query videos: files and folders, searched recursively. Put the library's model before them if "
+        "it has moved.",
+        show_default=False,
+    ),
+]
 
 
 @command(
@@ -29,7 +38,7 @@ _TOP = 10
     "ccl search queries --index library --html nearest.html",
 )
 def search(
-    paths: options.RunAndVideos,
+    paths: Queries,
     index: Annotated[Path, typer.Option("--index", metavar="DIR", help="Library built by ccl index.")],
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of results per query.")] = _TOP,
     include_self: Annotated[
@@ -53,8 +62,7 @@ def search(
 ) -> None:
     """Find the videos of a library that are most similar to a query video.
 
-    Similarity is the cosine of the features; the search is exact unless --approximate is given. The library's
-    model is used; give its path only if it has moved.
+    Similarity is the cosine of the features. The search is exact unless --approximate is given.
     """
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
