@@ -1,7 +1,7 @@
 """`ccl`: distil frozen teacher networks into one small video network (Chen et al., CVPR 2021).
 
-The names below are those of the command line, for Python; docs/python.md shows them at work. Each is imported
-when it is first used, so that ``import ccl_cli`` costs nothing.
+The Python API mirrors the command line; see docs/python.md. Names are imported on first use, so that ``import
+ccl_cli`` is fast.
 """
 
 from __future__ import annotations

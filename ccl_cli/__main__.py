@@ -1,4 +1,4 @@
-"""``ccl`` and ``python -m ccl_cli``: runs one command and turns errors into sentences."""
+"""Entry point of ``ccl`` and ``python -m ccl_cli``: run one command, and report errors as sentences."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ccl_cli.utils.signals import Stopped, handled_by, ignore_from_here, stop_he
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; from now on a signal that asks to stop ends it with a sentence.
+    """Run one command; a stop signal ends it with a message instead of a traceback.
 
     Args:
-        argv: Its arguments; None: this process's, which has nothing to do afterwards.
+        argv: Arguments of the command. Default: those of this process, which then ends with the command.
 
     Returns:
-        0, or the exit code of what went wrong (see :mod:`ccl_cli.errors`).
+        0, or the exit code of the error (see :mod:`ccl_cli.errors`).
     """
     stopped = ""
     note_typed(sys.argv[1:] if argv is None else argv)
@@ -26,25 +26,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         with handled_by(stop_here):
             code = _run(argv)
     except Stopped as signalled:
-        stopped = signalled.name  # and no more: its frames hold what has to end, such as processes that read
+        stopped = signalled.name  # keep the name only: the exception's frames keep loader workers alive
     if argv is None:
         ignore_from_here()
     if stopped:
         from ccl_cli.utils import console
 
-        said = f"Stopped by {stopped}; what was finished is kept."
-        return console.report(Interrupted(said, "Give the command again."))
+        message = f"Stopped by {stopped}; finished results are kept."
+        return console.report(Interrupted(message, "Run the same command to continue."))
     return code
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    # Imported here, where signals are heeded: it takes a while.
+    # Imported after the signal handlers are set, because the import is slow.
     import typer
 
     from ccl_cli.cli.app import app
     from ccl_cli.utils import console
 
-    console.configure(quiet="_CCL_COMPLETE" in os.environ)  # a warning would spoil the line being completed
+    console.configure(quiet="_CCL_COMPLETE" in os.environ)  # a warning would disturb shell completion
     try:
         code = app(argv, prog_name="ccl", standalone_mode=False)
         sys.stdout.flush()
@@ -61,7 +61,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _begun(argv: Sequence[str] | None) -> str:
-    """The command that was typed: an option without its value does not say whose it is."""
+    """Return the name of the command, for errors that do not know it."""
     from ccl_cli.cli.app import OWN
 
     words = sys.argv[1:] if argv is None else argv
@@ -69,7 +69,8 @@ def _begun(argv: Sequence[str] | None) -> str:
 
 
 def _pipe_closed() -> int:
-    # The reader (head, less) has gone; keep the interpreter from complaining when it flushes at the end.
+    # The reader (head, less) has closed the pipe. Prevent an error when the interpreter flushes stdout at
+    # exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

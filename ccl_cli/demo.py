@@ -1,4 +1,4 @@
-"""From nothing to a verdict on the paper's claim, offline: data, teachers, runs, and a page about them."""
+"""``ccl demo``: reproduce the paper's claim offline, with generated data, fitted teachers and a report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_cli.utils.files import write_text
 
 METRICS = ("top1", "r1")
-# What each teacher of the demo was trained for: not the actions that the student learns.
+# The task of each teacher, which differs from the student's task.
 _OWN_TASKS = {"audio:small": "synthetic?labels=sounds", "image:small": "synthetic?labels=objects"}
 _STAGES = 4
 _MOST_JOBS = 8
@@ -36,13 +36,13 @@ _log = logging.getLogger("ccl")
 
 @dataclass(frozen=True)
 class Demo:
-    """What came of it.
+    """Result of the demo.
 
     Attributes:
-        results: The runs that ended.
-        failed: Folders of those that did not.
-        page: The report.
-        seconds: From the first stage to the page.
+        results: Finished runs.
+        failed: Folders of failed runs.
+        page: Path of the report.
+        seconds: Total time.
     """
 
     results: Results
@@ -52,46 +52,48 @@ class Demo:
 
 
 def with_correspondence(recipe: Recipe, correspondence: float) -> Recipe:
-    """The recipe on a world where sounds go with actions as often as ``correspondence``, in [0, 1], says.
+    """Return the recipe with data in which the sound matches the action with this probability, in [0, 1].
 
     Raises:
-        RecipeError: the recipe's data set has no such dial.
+        RecipeError: the recipe's data set has no such option.
     """
     spec = parse_data(recipe.data or "")
     if spec.kind != "synthetic":
-        raise RecipeError(f"The dial is one of the data set 'synthetic', not of '{spec.kind}'.")
+        raise RecipeError(
+            f"The data set '{spec.kind}' has no option 'correspondence'.", "Use the data set 'synthetic'."
+        )
     dialled = replace(spec, options=spec.options | {"correspondence": correspondence})
     return recipe.model_copy(update={"data": str(dialled)})
 
 
 def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None) -> Demo:
-    """Make the data, fit the teachers that are not there, train and evaluate every run, write the page.
+    """Generate the data, fit missing teachers, train and evaluate every run, and write the page.
 
-    What is there from an earlier call is kept.
+    Results of an earlier call are kept.
 
     Args:
-        recipe: With a benchmark on the data set ``synthetic``.
-        output: The page; None: ``report.html`` beside the runs.
-        jobs: Runs at once; None: one per core, or per GPU.
+        recipe: Recipe with a benchmark on the data set ``synthetic``.
+        output: Path of the page. Default: ``report.html`` beside the runs.
+        jobs: Number of parallel runs. Default: one per core, or one per GPU.
 
     Raises:
-        Interrupted: stopped by a signal; the next call goes on.
-        CclError: anything the user can fix.
+        Interrupted: stopped by a signal; the next call continues.
+        CclError: an error that the user can fix.
     """
     began = time.monotonic()
     output = output or folder_of(recipe) / "report.html"
-    with _stage(1, "Videos with sound, drawn and encoded") as tell:
+    with _stage(1, "Generating videos with sound") as tell:
         manifest = load_data(recipe.data)
         counts = {name: len(manifest.split(name)) for name in ("train", "test")}
-        tell(f"{counts['train']} to train on, {counts['test']} to test on; {len(manifest.classes)} actions")
-    with _stage(2, "Teachers, each trained on its own task with other clips") as tell:
+        tell(f"{counts['train']} training and {counts['test']} test videos; {len(manifest.classes)} actions")
+    with _stage(2, "Training each teacher on its own task and clips") as tell:
         fitted = [_fit_unless_there(text) for text in _teachers(recipe)]
         tell("; ".join(fitted))
-        # Once for all runs, which would otherwise wait for the one that does it.
+        # Cache the embeddings once here; otherwise all runs would wait for the first one to do it.
         cached = _teachers(recipe) if recipe.cache.use == "build" else ()
         for name, teacher in load_teachers(cached, manifest.classes).items():
             build_cache(name, teacher, manifest, recipe, set_up("fp32"))
-    with _stage(3, "Students, trained with and without teachers") as tell:
+    with _stage(3, "Training students with and without teachers") as tell:
         executor = recipe.executor.model_copy(update={"jobs": jobs or _cores_unless_gpu()})
         outcome = run_bench(recipe.model_copy(update={"executor": executor}))
         tell(f"{len(outcome.folders) - len(outcome.failed)} of {len(outcome.folders)} runs")
@@ -103,10 +105,11 @@ def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None
 
 
 def summary(demo: Demo) -> dict[str, Any]:
-    """Everything as one JSON object: ``finding``, ``methods.<name>.<setup>.top1|r1`` in percent, ``report``.
+    """Return the conclusion and the scores as JSON values.
 
-    The baseline, which has no teachers, is repeated in every setup; ``over_baseline`` holds the mean
-    difference between runs of one seed and its 95 % interval, in percentage points.
+    The keys are ``finding``, ``methods.<name>.<setup>.top1|r1`` in percent, and ``report``. The baseline,
+    which has no teachers, is repeated in every setup. ``over_baseline`` is the mean difference between runs
+    with the same seed and its 95 % interval, in percentage points.
     """
     results = demo.results
     return {
@@ -141,7 +144,7 @@ def _teachers(recipe: Recipe) -> list[str]:
 
 
 def _fit_unless_there(text: str) -> str:
-    """One teacher made ready; what there is to say of it."""
+    """Fit one teacher unless its weights exist; return a summary."""
     spec = parse_model(text)
     try:
         load_teacher(spec)
@@ -149,11 +152,11 @@ def _fit_unless_there(text: str) -> str:
     except WeightsError:
         if spec.weights or spec.label not in _OWN_TASKS:
             raise
-    # Processes that decode would take longer to start than these files to decode.
+    # Starting workers would take longer than decoding these files.
     report = fit_teacher(spec, _OWN_TASKS[spec.label], options=FitOptions(workers=0))
     assert report.held_out
-    right = f"{100 * report.held_out.accuracy:.0f} % of {report.held_out.videos} test clips right"
-    return f"{spec.label} tells {len(report.classes)} classes, {right}"
+    right = f"accuracy {100 * report.held_out.accuracy:.0f} % on {report.held_out.videos} test clips"
+    return f"{spec.label}, {len(report.classes)} classes, {right}"
 
 
 def _cores_unless_gpu() -> int | None:
@@ -164,7 +167,7 @@ def _cores_unless_gpu() -> int | None:
 
 @contextmanager
 def _stage(number: int, title: str) -> Iterator[Callable[[str], None]]:
-    """Tell when a stage begins, and when it has ended what came of it and how long it took."""
+    """Log the start of a stage, and its outcome and duration at the end."""
     began = time.monotonic()
     outcomes: list[str] = []
     _log.info("[%d/%d] %s", number, _STAGES, title)

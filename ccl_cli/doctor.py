@@ -1,6 +1,6 @@
-"""Checks of the installation and the machine, each with a remedy.
+"""Checks of the installation and the machine, with advice for each problem.
 
-Nothing heavy is imported here: each check imports its own packages, so that a broken package costs one line.
+Each check imports its own packages, so that a broken package fails one check only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ccl_cli.utils.download import forbidden
 from ccl_cli.utils.paths import cache_dir, data_dir, runs_dir
 
 _GB = 1e9
-_TORCH_SET = ("torch", "torchvision", "torchaudio")  # they import together only as one set
+_TORCH_SET = ("torch", "torchvision", "torchaudio")  # their versions must match
 _PACKAGES = (
     *_TORCH_SET,
     "numpy",
@@ -39,7 +39,7 @@ _PACKAGES = (
     "psutil",
 )
 _DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus")
-_ENCODERS = ("libx264", "aac")  # of packed clips
+_ENCODERS = ("libx264", "aac")  # for packing videos
 _MIN_MEMORY, _MIN_DISK, _MIN_SHARED_MEMORY, _MIN_FILES = 4 * _GB, 5 * _GB, 0.5 * _GB, 1024
 _VARIABLES = (
     "CCL_OFFLINE",
@@ -57,13 +57,13 @@ _NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One line.
+    """Result of one check.
 
     Attributes:
-        name: Of the check.
-        state: "ok"; "warning", where something may be missed; "failed", where work will fail.
+        name: Name of the check.
+        state: "ok", "warning" (a feature may be unavailable) or "failed" (commands will fail).
         detail: Versions, sizes, or the error.
-        advice: The remedy; "" where none is needed.
+        advice: How to fix the problem; "" if there is none.
     """
 
     name: str
@@ -73,11 +73,11 @@ class CheckResult:
 
 
 class _PackageBroken(Exception):
-    """A package that a check needs does not import; the package has a line of its own."""
+    """A package that a check needs cannot be imported; another check reports the package itself."""
 
 
 def run_checks() -> Iterator[CheckResult]:
-    """The results of all checks, as they end; a check that raises is a failed result of its own."""
+    """Yield the results of all checks; an exception in a check is a failed result."""
     for check in _CHECKS:
         name = check.__name__.strip("_")
         try:
@@ -85,14 +85,16 @@ def run_checks() -> Iterator[CheckResult]:
                 warnings.simplefilter("ignore")
                 yield from check()
         except _PackageBroken as error:
-            yield CheckResult(name, "warning", f"not checked: {error} does not import", "See its own line.")
+            yield CheckResult(
+                name, "warning", f"not checked: {error} cannot be imported", "See the check of this package."
+            )
         except Exception as error:
             yield CheckResult(name, "failed", _message(error), "Please report this.")
 
 
 @cache
 def _import_error(name: str) -> str | None:
-    """The message of the error that importing a package raises; None where it imports."""
+    """Import a package; return the error message, or None on success."""
     try:
         importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -101,7 +103,7 @@ def _import_error(name: str) -> str | None:
 
 
 def _require(*names: str) -> None:
-    """Leave a check whose packages do not import."""
+    """Abort a check whose packages cannot be imported."""
     if broken := [name for name in names if _import_error(name) is not None]:
         raise _PackageBroken(" and ".join(broken))
 
@@ -120,7 +122,7 @@ def _versions() -> Iterator[CheckResult]:
 
 
 def _package(name: str, requirements: dict[str, str]) -> CheckResult:
-    """Whether a package is installed, imports, and has a version that ccl asks for."""
+    """Check that a package is installed, can be imported, and has a supported version."""
     required = requirements.get(name, "")
     install = f"pip install '{name}{required}'"
     try:
@@ -128,21 +130,21 @@ def _package(name: str, requirements: dict[str, str]) -> CheckResult:
     except importlib.metadata.PackageNotFoundError:
         return CheckResult(name, "failed", "not installed", f"Install it: {install}")
     if error := _import_error(name):
-        advice = f"Install it again: {install}"
+        advice = f"Reinstall it: {install}"
         if name in _TORCH_SET:
             packages = " ".join(f"'{each}{requirements.get(each, '')}'" for each in _TORCH_SET)
-            advice = f"Install the three as one set: pip install {packages}"
+            advice = f"Install matching versions of all three: pip install {packages}"
         elif any(map(_import_error, _TORCH_SET)):
             advice = "Fix torch, torchvision and torchaudio first."
-        return CheckResult(name, "failed", f"{version} does not import: {error}", advice)
+        return CheckResult(name, "failed", f"{version} cannot be imported: {error}", advice)
     if not _satisfies(version, required):
-        detail = f"{version}, but ccl needs {required}"
-        return CheckResult(name, "failed", detail, f"Install that: {install}")
+        detail = f"{version}, but ccl requires {required}"
+        return CheckResult(name, "failed", detail, f"Install a supported version: {install}")
     return CheckResult(name, "ok", version)
 
 
 def _requirements() -> dict[str, str]:
-    """Version specifiers by package; none where ccl's metadata or packaging are not installed."""
+    """Version specifiers by package; empty if ccl's metadata or ``packaging`` is not installed."""
     if _import_error("packaging"):
         return {}
     from packaging.requirements import Requirement
@@ -168,13 +170,13 @@ def _processor() -> Iterator[CheckResult]:
     import torch
 
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield CheckResult("cores", "ok", f"{count}, of which torch uses {torch.get_num_threads()}")
+    yield CheckResult("cores", "ok", f"{count}; torch uses {torch.get_num_threads()}")
     capabilities = torch.cpu.get_capabilities()
     native = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capabilities.get(name)]
     if native:
         yield CheckResult("bf16 on the CPU", "ok", f"in hardware ({', '.join(native)})")
     else:
-        advice = "On the CPU use --precision fp32, the default."
+        advice = "Use --precision fp32 on the CPU, which is the default."
         yield CheckResult("bf16 on the CPU", "ok", "emulated", advice)
 
 
@@ -195,13 +197,13 @@ def _gpus() -> Iterator[CheckResult]:
 def _without_cuda(cuda: str | None, apple: bool) -> CheckResult:
     build = f"torch is built for {'CUDA ' + cuda if cuda else 'the CPU'}"
     if apple:
-        return CheckResult("gpu", "ok", f"Apple's (mps); {build}", "ccl has not been tried on it.")
+        return CheckResult("gpu", "ok", f"Apple's (mps); {build}", "ccl has not been tested on it.")
     if _NVIDIA_DRIVER.exists():
-        detail = f"an NVIDIA driver is there, but torch cannot use its GPU; {build}"
-        advice = "Look at nvidia-smi and CUDA_VISIBLE_DEVICES; the driver must be as new as torch's CUDA."
+        detail = f"an NVIDIA driver is installed, but torch cannot use the GPU; {build}"
+        advice = "Check nvidia-smi and CUDA_VISIBLE_DEVICES. The driver must support torch's CUDA version."
         return CheckResult("gpu", "warning", detail, advice)
     return CheckResult(
-        "gpu", "ok", f"none that torch can use; {build}", "Everything runs on the CPU, only slower."
+        "gpu", "ok", f"none available to torch; {build}", "Everything runs on the CPU, but slower."
     )
 
 
@@ -212,11 +214,14 @@ def _codecs() -> Iterator[CheckResult]:
     present = [name for name in _DECODERS if name in av.codecs_available]
     absent = [name for name in _DECODERS if name not in present]
     detail = ", ".join(present) + f"; not {', '.join(absent)}" * bool(absent)
-    advice = "Such files cannot be read. Install PyAV from its wheel: pip install --force-reinstall av"
+    advice = (
+        "Files with these codecs cannot be decoded. Install the wheel of PyAV: pip install "
+        "--force-reinstall av"
+    )
     yield _warn_if(bool(absent), "decoders", detail, advice)
     absent = [name for name in _ENCODERS if name not in av.codecs_available]
     detail = f"not {', '.join(absent)}" if absent else ", ".join(_ENCODERS)
-    advice = "ccl data pack --format mp4 needs them: pip install --force-reinstall av"
+    advice = "Required by ccl data pack --format mp4: pip install --force-reinstall av"
     yield _warn_if(bool(absent), "encoders", detail, advice)
 
 
@@ -239,9 +244,11 @@ def _folder(name: str, folder: Path, variable: str) -> CheckResult:
         free = shutil.disk_usage(existing).free
     except OSError as error:
         detail = f"{folder} cannot be written: {error.strerror}"
-        return CheckResult(name, "failed", detail, f"Name another folder in {variable}.")
-    detail = f"{folder}{': not there yet' * (existing != folder)}, {free / _GB:.0f} GB free"
-    return _warn_if(free < _MIN_DISK, name, detail, f"Make room, or name another folder in {variable}.")
+        return CheckResult(name, "failed", detail, f"Set {variable} to another folder.")
+    detail = f"{folder}{', not created yet' * (existing != folder)}, {free / _GB:.0f} GB free"
+    return _warn_if(
+        free < _MIN_DISK, name, detail, f"Free some disk space, or set {variable} to another folder."
+    )
 
 
 def _memory() -> Iterator[CheckResult]:
@@ -251,18 +258,18 @@ def _memory() -> Iterator[CheckResult]:
     memory = psutil.virtual_memory()
     free, total = float(memory.available), float(memory.total)
     limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
-    if limit is not None and limit < total:  # a container's limit, which the machine's own figures lack
+    if limit is not None and limit < total:  # the limit of a container
         free, total = min(free, limit - (used or 0.0)), limit
     detail = f"{free / _GB:.1f} of {total / _GB:.1f} GB available"
     yield _warn_if(free < _MIN_MEMORY, "memory", detail, "Lower --batch-size and --workers.")
-    if Path("/dev/shm").is_dir():  # where the decoding processes hand their batches over
+    if Path("/dev/shm").is_dir():  # decoding processes pass batches through it
         free = shutil.disk_usage("/dev/shm").free
-        advice = "Use --workers 0, or give the container more: --shm-size=2g."
+        advice = "Use --workers 0, or start the container with --shm-size=2g."
         yield _warn_if(free < _MIN_SHARED_MEMORY, "shared memory", f"{free / _GB:.1f} GB free", advice)
 
 
 def _cgroup_bytes(name: str) -> float | None:
-    """A figure of the control group of this process; None where there is no group, or no limit."""
+    """A value of this process's control group, in bytes; None without a group or without a limit."""
     try:
         return float((_CGROUP / name).read_text())
     except (OSError, ValueError):
@@ -272,10 +279,10 @@ def _cgroup_bytes(name: str) -> float | None:
 def _limits() -> Iterator[CheckResult]:
     try:
         import resource
-    except ImportError:  # not on Windows
+    except ImportError:  # Windows
         return
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    advice = f"Raise it where many --workers run: ulimit -n {_MIN_FILES}"
+    advice = f"Raise the limit to use many --workers: ulimit -n {_MIN_FILES}"
     yield _warn_if(0 <= soft < _MIN_FILES, "open files", f"at most {soft}", advice)
 
 
@@ -284,7 +291,7 @@ def _plugins() -> Iterator[CheckResult]:
 
     scan = registry.scan()
     foreign = [each for each in scan.plugins if each.distribution != registry.OWN_DISTRIBUTION]
-    detail = f"{len(scan.plugins) - len(foreign)} of ccl itself, {len(foreign)} of others"
+    detail = f"{len(scan.plugins) - len(foreign)} built in, {len(foreign)} from other packages"
     if scan.plugins:
         yield CheckResult("plugins", "ok", detail)
     else:
@@ -301,13 +308,15 @@ def _plugins() -> Iterator[CheckResult]:
 
 def _environment() -> Iterator[CheckResult]:
     variables = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
-    yield CheckResult("environment", "ok", ", ".join(variables) or "nothing that concerns ccl")
+    yield CheckResult("environment", "ok", ", ".join(variables) or "no variables that affect ccl")
     if variable := forbidden():
-        advice = "Weights and models have to be here already; unset it to download."
-        yield CheckResult("downloads", "ok", f"switched off by {variable}", advice)
+        advice = "Weights and models must be on this machine. Unset the variable to download them."
+        yield CheckResult("downloads", "ok", f"disabled by {variable}", advice)
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    detail = f"{sys.stdout.encoding}, {'a terminal' if sys.stdout.isatty() else 'no terminal: plain lines'}"
-    advice = "Names with other letters may be shown wrong: set PYTHONUTF8=1."
+    detail = (
+        f"{sys.stdout.encoding}, {'a terminal' if sys.stdout.isatty() else 'not a terminal: plain output'}"
+    )
+    advice = "Non-ASCII names may be displayed incorrectly: set PYTHONUTF8=1."
     yield _warn_if(ascii_only, "output", detail, advice)
 
 

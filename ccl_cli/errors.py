@@ -1,4 +1,4 @@
-"""Errors a user can act on: one sentence, the next step, and the exit code of the process."""
+"""Errors that users can act on: a message, a hint about the next step, and an exit code."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import ClassVar
 
 from ccl_cli.utils.text import in_short
 
-# Of a sentence and of a hint: what is longer repeats a whole file that was no such thing.
+# Length limits of messages and hints. A longer text quotes a whole file of the wrong kind.
 _LETTERS, _LINES = 1000, 100
 
 
 class CclError(Exception):
-    """Base of every error that is shown as a sentence instead of a traceback.
+    """Base class of all errors that are shown as a message instead of a traceback.
 
-    What it repeats of others' files is made visible, and cut where it is long.
+    Quoted file contents are escaped and truncated.
 
     Args:
-        message: What is wrong, as one sentence.
-        hint: The next step, as one sentence or a command; several on a line each.
+        message: The problem, in one sentence.
+        hint: The next step, as a sentence or a command; one per line.
     """
 
     exit_code: ClassVar[int] = 1
@@ -31,11 +31,11 @@ class CclError(Exception):
         return f"{self.message} {self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[type[CclError], tuple[str, str | None]]:
-        return type(self), (self.message, self.hint)  # survives the trip out of a loader's worker
+        return type(self), (self.message, self.hint)  # allows pickling between processes
 
 
 class UsageError(CclError):
-    """The command line does not make sense."""
+    """The command line is invalid."""
 
     exit_code = 2
 
@@ -53,35 +53,35 @@ class DataError(CclError):
 
 
 class PluginError(CclError):
-    """A plugin is unknown, broken or breaks its contract."""
+    """A plugin is unknown, broken or violates its contract."""
 
     exit_code = 5
 
 
 class SystemSetupError(CclError):
-    """Weights, network, disk or hardware are not there."""
+    """Weights, network, disk or hardware are unavailable."""
 
     exit_code = 6
 
 
 class WeightsError(SystemSetupError):
-    """A weights file is absent, damaged or does not fit its network."""
+    """A weights file is missing, damaged or does not match its network."""
 
 
 class Interrupted(CclError):
-    """Told to stop; what was done so far is kept."""
+    """The command was stopped; finished work is kept."""
 
     exit_code = 130
 
 
 class MultipleErrors(CclError):
-    """More than one thing is missing; each is named, so that the user can fix all of them at once.
+    """Several errors, reported together so that the user can fix them all at once.
 
-    The exit code is the first one's.
+    The exit code is that of the first error.
     """
 
     def __init__(self, errors: list[CclError]) -> None:
-        super().__init__(f"{len(errors)} things are missing.")
+        super().__init__(f"{len(errors)} problems were found.")
         self.errors = errors
 
     def __reduce__(self) -> tuple[type[CclError], tuple[list[CclError]]]:  # type: ignore[override]

@@ -1,7 +1,7 @@
-"""Plugins, found through entry points: listed without importing anything, loaded one at a time.
+"""Plugin registry based on entry points: listing imports nothing, and plugins are loaded one at a time.
 
-Nothing that is installed beside ccl can break it. A distribution whose metadata is malformed or half removed
-costs one warning line that names it; a plugin that fails to import costs whoever asks for it, nobody else.
+Other packages cannot break ccl. Malformed or half-removed metadata causes one warning that names the package,
+and a plugin that fails to import causes an error only where it is requested.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ DATASETS = "ccl.datasets"
 COMMANDS = "ccl.commands"
 EXECUTORS = "ccl.executors"
 GROUPS = (TEACHERS, STUDENTS, METHODS, DATASETS, COMMANDS, EXECUTORS)
-Kind = Literal["teacher", "student", "method", "dataset"]  # of plugins that have a contract to check
+Kind = Literal["teacher", "student", "method", "dataset"]  # kinds of plugins with a contract
 
 OWN_DISTRIBUTION = "ccl-cli"
 ANY = "any"
 
-# What the loop asks of a plugin, checked once when it is loaded.
+# Attributes that a plugin must have, checked when it is loaded.
 _CONTRACT = {TEACHERS: ("from_spec", "weight_files"), METHODS: ("Options",)}
 
-_LONGEST = 1000  # letters of a line
+_LONGEST = 1000  # characters of a line
 _NOTHING = configparser.ConfigParser()
 
 _log = logging.getLogger("ccl.registry")
@@ -48,15 +48,15 @@ _log = logging.getLogger("ccl.registry")
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point of one installed distribution.
+    """An entry point of an installed distribution.
 
     Attributes:
         group: ``ccl.teachers``, ``ccl.students``, ``ccl.methods``, ``ccl.datasets``, ``ccl.commands`` or
             ``ccl.executors``.
-        name: As in the metadata, e.g. ``audio.cnn14``.
+        name: Name in the metadata, e.g. ``audio.cnn14``.
         value: ``module:attribute``.
-        distribution: Name of the distribution, normalised.
-        version: Its version, where the metadata folder's name has one.
+        distribution: Normalised name of the distribution.
+        version: Version of the distribution, if its metadata folder states it.
     """
 
     group: str
@@ -67,7 +67,7 @@ class Plugin:
 
     @property
     def label(self) -> str:
-        """How a user types it: ``ccl``, ``audio:cnn14``, ``timm:<name>``, ``<modality>:precomputed``."""
+        """Name on the command line: ``ccl``, ``audio:cnn14``, ``timm:<name>``, ``<modality>:precomputed``."""
         kind, dot, name = self.name.partition(".")
         if not dot:
             return self.name
@@ -75,12 +75,12 @@ class Plugin:
 
     @property
     def origin(self) -> str:
-        """Distribution and version."""
+        """Name and version of the distribution."""
         return f"{self.distribution} {self.version or '(no version)'}"
 
     @property
     def importable(self) -> bool:
-        """Whether the plugin's top-level module is there; looks, but imports nothing."""
+        """Whether the plugin's top-level module exists; does not import it."""
         try:
             return importlib.util.find_spec(self.value.partition(":")[0].partition(".")[0]) is not None
         except (ImportError, ValueError):
@@ -88,17 +88,17 @@ class Plugin:
 
 
 class Scan(NamedTuple):
-    """All plugins, first claim of a name first, and one sentence for each thing that was left out."""
+    """All plugins, and a message for each entry point or distribution that was ignored."""
 
     plugins: tuple[Plugin, ...]
     problems: tuple[str, ...]
 
 
 class Broken(PluginError):
-    """A plugin that cannot be used.
+    """A plugin cannot be used.
 
     Attributes:
-        reason: What is wrong, without the plugin's name and package.
+        reason: The problem, without the name and package of the plugin.
     """
 
     def __init__(self, message: str, hint: str | None = None, reason: str = "") -> None:
@@ -106,11 +106,11 @@ class Broken(PluginError):
         self.reason = reason
 
 
-_logged: set[str] = set()  # problems that were shown
+_logged: set[str] = set()  # problems that were reported
 
 
 def scan() -> Scan:
-    """Everything on ``sys.path``; read once per process, and each problem logged once."""
+    """Scan ``sys.path`` for plugins, once per process, and log each problem once."""
     current = _scan(tuple(sys.path))
     for problem in current.problems:
         if problem not in _logged:
@@ -120,29 +120,29 @@ def scan() -> Scan:
 
 
 def problems() -> tuple[str, ...]:
-    """What :func:`scan` has left out, for a caller that shows it: it is not logged any more."""
+    """Return the problems of :func:`scan` for a caller that shows them; they are not logged again."""
     left_out = _scan(tuple(sys.path)).problems
     _logged.update(left_out)
     return left_out
 
 
 def plugins(group: str) -> tuple[Plugin, ...]:
-    """The plugins of one group, by name."""
+    """Return the plugins of a group, sorted by name."""
     return tuple(sorted((p for p in scan().plugins if p.group == group), key=lambda p: p.name))
 
 
 def names(group: str) -> list[str]:
-    """What a user can type as it stands: labels without a placeholder."""
+    """Return the labels of a group's plugins, except those with a placeholder."""
     return [plugin.label for plugin in plugins(group) if "<" not in plugin.label]
 
 
 def find(group: str, name: str) -> Plugin:
-    """The plugin that a typed name means.
+    """Find a plugin by the name that the user typed.
 
-    A teacher or a student ``m:n`` is looked up as ``m.n``, then ``any.n``, then ``m.any``.
+    A name ``m:n`` is looked up as ``m.n``, then ``any.n``, then ``m.any``.
 
     Raises:
-        PluginError: nothing of that name; the sentence suggests the nearest one.
+        PluginError: no plugin has this name; the hint suggests the closest one.
     """
     known = {plugin.name: plugin for plugin in plugins(group)}
     for candidate in _candidates(group, name):
@@ -152,10 +152,10 @@ def find(group: str, name: str) -> Plugin:
 
 
 def load(plugin: Plugin) -> Any:
-    """Import one plugin and return the object its entry point names.
+    """Import a plugin and return the object of its entry point.
 
     Raises:
-        PluginError: the import fails, the attribute is missing, or the object is not what the group asks for.
+        PluginError: the import fails, or the object does not have the required attributes.
     """
     try:
         target = EntryPoint.from_string(plugin.value, plugin.name).load()
@@ -168,7 +168,7 @@ def load(plugin: Plugin) -> Any:
     missing += [name for name in dir(target) if _is_abstract(getattr(target, name, None))]
     if missing or not callable(target):
         reason = f"'{plugin.value}' {'has no ' + missing[0] if missing else 'cannot be called'}"
-        message = f"{_subject(plugin)} breaks its contract: {reason}."
+        message = f"{_subject(plugin)} violates its contract: {reason}."
         raise Broken(message, f"Update or uninstall {plugin.distribution}.", reason)
     return target
 
@@ -183,10 +183,10 @@ def _subject(plugin: Plugin) -> str:
 
 @contextmanager
 def blaming(plugin: Plugin) -> Iterator[None]:
-    """Run a plugin's code: what it raises besides our own errors is reported as the plugin's failure.
+    """Run code of a plugin, and report unexpected exceptions as failures of the plugin.
 
     Raises:
-        PluginError: naming the plugin and its distribution.
+        PluginError: an unexpected exception; the message names the plugin and its distribution.
     """
     try:
         yield
@@ -196,7 +196,7 @@ def blaming(plugin: Plugin) -> Iterator[None]:
         raise PluginError(
             f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} failed: "
             f"{type(error).__name__}: {_one_line(error) or 'no message'}.",
-            "--debug shows the traceback, for whoever wrote it.",
+            "--debug shows the traceback for the author of the plugin.",
         ) from error
 
 
@@ -204,7 +204,7 @@ def blaming(plugin: Plugin) -> Iterator[None]:
 def _scan(folders: tuple[str, ...]) -> Scan:
     problems: list[str] = []
     claims: dict[tuple[str, str], Plugin] = {}
-    # Stable: our own names cannot be taken over by whatever happens to come earlier on sys.path.
+    # Built-in plugins come first, so that other packages cannot take over their names.
     for plugin in sorted(_entries(folders, problems), key=lambda p: p.distribution != OWN_DISTRIBUTION):
         first = claims.setdefault((plugin.group, plugin.name), plugin)
         if first is not plugin:
@@ -220,7 +220,7 @@ def _entries(folders: Iterable[str], problems: list[str]) -> Iterator[Plugin]:
     for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):
         for distribution, config in _metadata(folder, problems):
             name = re.sub(r"[-_.]+", "-", distribution.name).lower()
-            if name not in names:  # a distribution shadows its namesakes later on the path, as its modules do
+            if name not in names:  # the first distribution of a name shadows later ones, as for modules
                 names.add(name)
                 yield from _declared(name, distribution.version, config, problems)
 
@@ -234,14 +234,16 @@ def _declared(
             try:
                 EntryPoint.from_string(value, name)
             except BadEntryPoint:
-                problems.append(f"{plugin.origin}: '{name} = {_one_line(value)}' is no entry point; ignored.")
+                problems.append(
+                    f"{plugin.origin}: '{name} = {_one_line(value)}' is not a valid entry point; ignored."
+                )
             else:
                 yield plugin
 
 
 def _metadata(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution, configparser.ConfigParser]]:
-    # The library gives up at the first bad file, so each folder of metadata is read on its own here;
-    # zip archives and eggs hold one distribution each and are left to the library.
+    # The library stops at the first bad file, so metadata folders are read one by one. Zip archives and eggs
+    # contain one distribution each, and the library reads them.
     if folder.is_dir() and folder.suffix != ".egg":
         yield from _installed(folder, problems)
     elif folder.exists():
@@ -262,7 +264,7 @@ def _installed(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution
             yield distribution, _parsed(_entry_points(info))
         except (OSError, UnicodeError, configparser.Error, _HalfRemoved) as error:
             problems.append(
-                f"{info.stem.replace('-', ' ', 1)}: its plugins are ignored, because {_reason(error)} "
+                f"{info.stem.replace('-', ' ', 1)}: its plugins are ignored because {_reason(error)}  "
                 f"({info}). Reinstall or remove it."
             )
 
@@ -273,21 +275,21 @@ class _HalfRemoved(Exception):
 
 def _parsed(text: str) -> configparser.ConfigParser:
     if not text:
-        return _NOTHING  # making a parser is what takes long
-    if max(map(len, text.splitlines())) > _LONGEST:  # it would be looked at for seconds
-        raise configparser.Error(f"a line of it is longer than {_LONGEST} letters")
+        return _NOTHING  # creating a parser is slow
+    if max(map(len, text.splitlines())) > _LONGEST:  # parsing it would take seconds
+        raise configparser.Error(f"a line is longer than {_LONGEST} characters")
     config: configparser.ConfigParser = CaseSensitiveConfigParser(delimiters=("=",))
     config.read_string(text, source="entry_points.txt")
     return config
 
 
 def _entry_points(info: Path) -> str:
-    """The text of ``entry_points.txt``, or "" where it is absent or does not concern ccl."""
+    """Read ``entry_points.txt``; return "" if it is missing or unrelated to ccl."""
     try:
         raw = (info / "entry_points.txt").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    if b"ccl." not in raw.replace(b"\0", b""):  # zero bytes: the file may be in UTF-16 by mistake
+    if b"ccl." not in raw.replace(b"\0", b""):  # the file may be UTF-16 by mistake
         return ""
     described = (info / "METADATA").exists() or (info / "PKG-INFO").exists()
     if info.name.startswith("~") or not described:
@@ -297,7 +299,7 @@ def _entry_points(info: Path) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, _HalfRemoved):
-        return "it is half uninstalled"
+        return "the package is only partly uninstalled"
     return f"its entry points cannot be read: {_one_line(error)}"
 
 
@@ -312,7 +314,7 @@ def _unknown(group: str, name: str) -> PluginError:
     kind = _kind(group)
     if not plugins(group):
         return PluginError(
-            f"No {kind} is installed at all, not even ccl's own.", f"Reinstall {OWN_DISTRIBUTION} with pip."
+            f"No {kind} is installed, not even the built-in ones.", f"Reinstall {OWN_DISTRIBUTION} with pip."
         )
     near = difflib.get_close_matches(name, names(group), n=1, cutoff=0.5)
     suggestion = f"Did you mean '{near[0]}'? " if near else ""
@@ -320,7 +322,7 @@ def _unknown(group: str, name: str) -> PluginError:
 
 
 def _kind(group: str) -> str:
-    """``ccl.teachers`` to ``teacher``."""
+    """Convert ``ccl.teachers`` to ``teacher``."""
     return group.removeprefix("ccl.").removesuffix("s")
 
 

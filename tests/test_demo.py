@@ -60,7 +60,7 @@ def test_what_was_found_is_said_first_then_the_tables_then_where_the_page_is(don
     assert " ".join(lines[:2]) == summary(done)["finding"]
     titles = [line for line in lines if line.startswith("Table ")]
     assert [title[:8] for title in titles] == ["Table 1.", "Table 2."]
-    table = lines[lines.index("Against the baseline, percentage points, seed by seed:") + 1 :]
+    table = lines[lines.index("Difference to the baseline in percentage points, paired by seed:") + 1 :]
     assert [line.split()[:3] for line in table[1:3]] == [["fitnet", "A", "-30.0"], ["ccl", "AI", "+3.0"]]
     assert table[-1] == "Report: runs/demo/report.html"
     assert max(map(len, lines)) <= 80
@@ -73,11 +73,12 @@ def test_without_a_baseline_the_demo_says_so_and_shows_the_rest(done, capsys):
     _print(replace(done, results=load_results([Path("runs/demo")])))
     out = capsys.readouterr().out
     assert " ".join(out.split()).startswith(
-        "The gain from the teachers is not known: the baseline, the student without them, failed in every run."
+        "The gain from the teachers is not known: the baseline, the student without them, failed in every "
+        "run."
     )
     assert "Failed and left out: baseline, seed 0, baseline, seed 1." in out
     assert "Table 1." in out
-    assert "Against the baseline" not in out
+    assert "Difference to the baseline" not in out
     assert out.endswith("Report: runs/demo/report.html\n")
 
 
@@ -86,7 +87,7 @@ def test_the_dial_changes_the_data_and_nothing_else():
     dialled = with_correspondence(recipe, 0.25)
     assert dialled.data == "synthetic?noise=0.5&correspondence=0.25"
     assert dialled.model_copy(update={"data": recipe.data}) == recipe
-    with pytest.raises(RecipeError, match="'synthetic', not of 'ucf51'"):
+    with pytest.raises(RecipeError, match="'ucf51' has no option 'correspondence'"):
         with_correspondence(Recipe(data="ucf51"), 0.25)
 
 

@@ -46,13 +46,13 @@ def test_packages_that_do_not_import(tmp_path):
     assert "checks failed" in process.stderr
     for name in ("torch", "torchvision"):
         assert results[name]["state"] == "failed"
-        assert f"does not import: undefined symbol in {name}" in results[name]["detail"]
+        assert f"cannot be imported: undefined symbol in {name}" in results[name]["detail"]
         assert "'torch~=2.11.0' 'torchvision~=0.26.0' 'torchaudio~=2.11.0'" in results[name]["advice"]
     assert results["timm"]["advice"] == "Fix torch, torchvision and torchaudio first."
     assert results["decoders"]["state"] == "ok"
     assert results["cache"]["state"] == "failed"
-    assert results["cache"]["advice"] == "Name another folder in CCL_HOME."
-    assert results["downloads"]["detail"] == "switched off by HF_HUB_OFFLINE"
+    assert results["cache"]["advice"] == "Set CCL_HOME to another folder."
+    assert results["downloads"]["detail"] == "disabled by HF_HUB_OFFLINE"
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_any_package_may_be_broken(tmp_path, name):
     assert not any("report this" in each["advice"] for each in results.values())
     assert name not in results or results[name]["state"] == "failed"
     if name == "av":
-        assert results["codecs"]["detail"] == "not checked: av does not import"
+        assert results["codecs"]["detail"] == "not checked: av cannot be imported"
 
 
 @pytest.mark.slow
@@ -82,8 +82,8 @@ def test_a_version_that_ccl_does_not_take_and_broken_plugins(tmp_path):
     install_broken(tmp_path)
     process, results = run(tmp_path)
     assert process.returncode == 6
-    assert results["timm"]["detail"] == "0.4.12, but ccl needs <2,>=1.0.15"
-    assert results["timm"]["advice"] == "Install that: pip install 'timm<2,>=1.0.15'"
+    assert results["timm"]["detail"] == "0.4.12, but ccl requires <2,>=1.0.15"
+    assert results["timm"]["advice"] == "Install a supported version: pip install 'timm<2,>=1.0.15'"
     assert results["plugins"]["state"] == "ok"
     plugins = [each for each in json.loads(process.stdout) if each["name"] == "plugin"]
     assert sum("ccl-broken" in each["detail"] + each["advice"] for each in plugins) >= 2
@@ -93,12 +93,15 @@ def test_a_version_that_ccl_does_not_take_and_broken_plugins(tmp_path):
 def test_folders(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     result = doctor._folder("cache", tmp_path / "file" / "cache", "CCL_HOME")
-    assert (result.state, result.advice) == ("failed", "Name another folder in CCL_HOME.")
+    assert (result.state, result.advice) == ("failed", "Set CCL_HOME to another folder.")
     assert "cannot be written: Not a directory" in result.detail
     assert doctor._folder("runs", tmp_path, "CCL_RUNS").state == "ok"
     monkeypatch.setattr(doctor, "_MIN_DISK", 1e18)
     result = doctor._folder("runs", tmp_path, "CCL_RUNS")
-    assert (result.state, result.advice) == ("warning", "Make room, or name another folder in CCL_RUNS.")
+    assert (result.state, result.advice) == (
+        "warning",
+        "Free some disk space, or set CCL_RUNS to another folder.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_a_gpu_that_torch_cannot_use_is_a_warning(tmp_path, monkeypatch):
     assert doctor._without_cuda("13.0", apple=False).state == "warning"
     monkeypatch.setattr(doctor, "_NVIDIA_DRIVER", tmp_path / "absent")
     result = doctor._without_cuda(None, apple=False)
-    assert result.detail == "none that torch can use; torch is built for the CPU"
+    assert result.detail == "none available to torch; torch is built for the CPU"
     assert "(mps)" in doctor._without_cuda(None, apple=True).detail
 
 

@@ -184,7 +184,7 @@ def test_a_folder_in_place_of_the_file_is_reported(site):
 def test_half_uninstalled(site, kind):
     install(site, "leftover", GOOD, **kind)
     (problem,) = registry.scan().problems
-    assert "half uninstalled" in problem
+    assert "partly uninstalled" in problem
     assert "leftover" in problem
     assert "text.good" not in teachers()
 
@@ -269,7 +269,7 @@ def test_the_scan_is_read_once_per_process(site, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "base", "message"),
     [
-        ("teachers", "Teacher", r"breaks its contract: .* has no forward"),
+        ("teachers", "Teacher", r"violates its contract: .* has no forward"),
         ("methods", "Method", r"cannot be loaded .*: Bare defines neither compare nor forward"),
     ],
 )

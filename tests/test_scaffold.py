@@ -85,25 +85,25 @@ def test_an_empty_folder_is_filled(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("method", "ccl", "There is a method 'ccl' already, of ccl-cli"),
+        ("method", "ccl", "The method 'ccl' already exists, in ccl-cli"),
         ("student", "r2plus1d_18", "already"),
-        ("dataset", "folder", "There is a data source 'folder' already"),
+        ("dataset", "folder", "The data source 'folder' already exists"),
         ("teacher", "audio:cnn14", "already"),
         ("teacher", "mine:precomputed", "already"),  # any modality has one
-        ("teacher", "image:resnet50", "already"),  # one of timm's
-        ("teacher", "image", "write modality:name"),
-        ("teacher", "a:b:c", "write modality:name"),
-        ("teacher", "any:mine", "stands for every name"),
-        ("teacher", ":mine", "cannot be"),
-        ("method", "", "cannot be a method's name"),
-        ("method", "my:method", "cannot be"),
-        ("method", "My", "cannot be"),
-        ("method", "1st", "cannot be"),
-        ("method", "a b", "cannot be"),
-        ("method", "a\n", "cannot be"),
-        ("method", "<b>x</b>", "cannot be"),
-        ("method", "../x", "cannot be"),
-        ("method", "ä", "cannot be"),
+        ("teacher", "image:resnet50", "already exists"),  # one of timm's
+        ("teacher", "image", "Use modality:name"),
+        ("teacher", "a:b:c", "Use modality:name"),
+        ("teacher", "any:mine", "is reserved"),
+        ("teacher", ":mine", "is not a valid"),
+        ("method", "", "is not a valid method name"),
+        ("method", "my:method", "is not a valid"),
+        ("method", "My", "is not a valid"),
+        ("method", "1st", "is not a valid"),
+        ("method", "a b", "is not a valid"),
+        ("method", "a\n", "is not a valid"),
+        ("method", "<b>x</b>", "is not a valid"),
+        ("method", "../x", "is not a valid"),
+        ("method", "ä", "is not a valid"),
         ("dataset", "x" * 33, "at most 32"),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_name_that_cannot_be(tmp_path, kind, name, message):
 def test_a_name_of_somebody_elses_package(tmp_path, monkeypatch):
     install(tmp_path / "site", "theirs", "[ccl.methods]\nmine = m:M\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])
-    with pytest.raises(UsageError, match=r"already, of theirs 1\.0"):
+    with pytest.raises(UsageError, match=r"already exists, in theirs 1\.0"):
         scaffold.write("method", "mine")
 
 

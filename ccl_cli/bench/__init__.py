@@ -1,1 +1,1 @@
-"""A benchmark: methods by teacher setups by seeds on one data set, each cell a run of its own."""
+"""Benchmarks: a matrix of methods, teacher setups and seeds, with one run per cell."""

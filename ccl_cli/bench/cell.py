@@ -1,4 +1,4 @@
-"""One cell of a benchmark: train, evaluate, and leave figures."""
+"""One cell of a benchmark: train, evaluate, and store the results."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ccl_cli.utils.files import write_text
 
 
 def run(item: Mapping[str, Any]) -> None:
-    """Train what is left of a cell and evaluate it.
+    """Train a cell, or resume its training, and evaluate it.
 
     Args:
-        item: From :meth:`ccl_cli.bench.matrix.Cell.item`.
+        item: Return value of :meth:`ccl_cli.bench.matrix.Cell.item`.
     """
     from ccl_cli.evaluation.evaluate import evaluate
     from ccl_cli.evaluation.while_training import train
@@ -30,13 +30,13 @@ def run(item: Mapping[str, Any]) -> None:
 
 
 def done(item: Mapping[str, Any]) -> bool:
-    """Whether a cell has its figures."""
+    """Return whether a cell has its results."""
     steps = item["recipe"]["train"]["max_steps"]
     return _figures(RunFolder(Path(item["folder"])), steps, item["record"]["phase"]) is not None
 
 
 def figures(cell: Cell, folder: Path) -> dict[str, Any] | None:
-    """A finished cell's evaluation: ``recognition`` and ``retrieval``, in percent; else None."""
+    """Return the ``recognition`` and ``retrieval`` results of a finished cell in percent, else None."""
     return _figures(RunFolder(folder), cell.recipe.train.max_steps, cell.phase)
 
 

@@ -1,4 +1,4 @@
-"""The cells of a benchmark: which recipe each one trains, and under which name it is filed."""
+"""The cells of a benchmark, with their recipes and folders."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Cell:
     """One run of a benchmark.
 
     Attributes:
-        method: Label of its row.
-        setup: Label of its column; "" for a method without teachers, which has no columns.
-        seed: Its seed.
+        method: Label of the row.
+        setup: Label of the column; "" for a method without teachers.
+        seed: Random seed.
         table: Whether the row belongs to the main tables or to the ablations.
-        phase: "tune" for a run that only serves to choose a weight.
-        factor: On the method's own weight.
-        recipe: What it trains.
+        phase: "tune" for a run that only tunes a loss weight.
+        factor: Factor on the loss weight of the method.
+        recipe: Recipe to train.
     """
 
     method: str
@@ -52,31 +52,31 @@ class Cell:
 
     @property
     def folder(self) -> str:
-        """Name of the run's folder; another recipe has another name."""
+        """Name of the run's folder, which includes the recipe's hash."""
         words = re.sub(r"[^\w.]+", "-", self.label.replace("seed ", "s"))
         return f"{'tune-' * (self.phase == 'tune')}{words}-{self.recipe.hash()}"
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is written beside the run, for the tables."""
+        """Metadata for the tables, stored in the run's folder."""
         entries = {key: value for key, value in asdict(self).items() if key != "recipe"}
         return {"bench": self.recipe.name} | entries
 
     def item(self, root: Path) -> dict[str, Any]:
-        """The cell of the benchmark in a folder, as plain values."""
+        """The cell as JSON values, for an executor."""
         recipe = self.recipe.model_dump(mode="json")
         return {"folder": str(root.absolute() / self.folder), "record": self.record, "recipe": recipe}
 
 
 def final_cells(recipe: Recipe, factors: Factors) -> list[Cell]:
-    """Every cell of the tables; an ablation takes the factor of the row with the same methods.
+    """Return all cells of the tables; an ablation uses the factor of the row with the same methods.
 
     Args:
-        recipe: With a benchmark; its own weights hold where none has been chosen.
-        factors: What tuning chose, by row and column.
+        recipe: Recipe with a benchmark, whose weights apply where no factor was tuned.
+        factors: Tuned factors by row and column.
 
     Raises:
-        RecipeError: no benchmark in the recipe, or a row that is no valid recipe.
+        RecipeError: the recipe has no benchmark, or a row is not a valid recipe.
     """
     bench = section(recipe)
     weights = {(row, setup): factor for row, by in bench.weights.items() for setup, factor in by.items()}
@@ -90,11 +90,11 @@ def final_cells(recipe: Recipe, factors: Factors) -> list[Cell]:
 
 
 def tune_cells(recipe: Recipe, *, hold_out: bool) -> list[Cell]:
-    """The runs that choose the weights of the rows to run, none of which sees the test list.
+    """Return the runs that tune the loss weights, none of which uses the test split.
 
     Args:
-        recipe: With a benchmark whose ``tune`` is set.
-        hold_out: Whether videos must be set aside, because the data set of the choice has no val split.
+        recipe: Recipe with a benchmark whose ``tune`` is set.
+        hold_out: Whether to hold out training videos, because the data set for tuning has no val split.
     """
     bench = section(recipe)
     if bench.tune is None:
@@ -117,7 +117,7 @@ def tune_cells(recipe: Recipe, *, hold_out: bool) -> list[Cell]:
 
 
 def section(recipe: Recipe) -> Bench:
-    """The recipe's benchmark."""
+    """Return the benchmark of a recipe."""
     if recipe.bench is None:
         raise RecipeError(
             f"The recipe '{recipe.name}' has no benchmark.",
@@ -127,10 +127,10 @@ def section(recipe: Recipe) -> Bench:
 
 
 def only(recipe: Recipe, methods: Collection[str], setups: Collection[str]) -> Recipe:
-    """The recipe with the named rows and columns of its benchmark only; none named: all.
+    """Restrict the benchmark of a recipe to the given rows and columns, if any.
 
     Raises:
-        UsageError: there is no such row or column.
+        UsageError: a row or column does not exist.
     """
     bench = section(recipe)
     _refuse_unknown("row", methods, {*bench.methods, *bench.ablations})
@@ -147,18 +147,18 @@ def _refuse_unknown(kind: str, names: Collection[str], known: Collection[str]) -
 
 
 def with_tuning(recipe: Recipe) -> Recipe:
-    """The recipe with a benchmark that chooses weights: by its own section ``tune``, or by default."""
+    """Enable tuning in the benchmark of a recipe, with its ``tune`` section or the defaults."""
     return _with_bench(recipe, tune=section(recipe).tune or Tune())
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """A row of a table.
 
     Attributes:
-        recipe: Without a benchmark, the row's changes laid over it.
-        tuned_as: Label of the main row whose weight it takes.
-        setups: Its columns; None: all.
+        recipe: Recipe with the changes of the row, and without a benchmark.
+        tuned_as: Label of the main row whose tuned weight it uses.
+        setups: Columns of the row; None for all.
     """
 
     method: str
@@ -169,12 +169,12 @@ class Row:
 
     @property
     def uses_teachers(self) -> bool:
-        """Whether the row has a cell for each setup."""
+        """Whether the row has one cell per setup."""
         plugins = (registry.find(registry.METHODS, name) for name in self.recipe.method)
         return any(registry.load(plugin).uses_teachers for plugin in plugins)
 
     def cells_of(self, setups: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
-        """The columns, of these, in which it has cells."""
+        """Return the columns in which the row has cells."""
         if not self.uses_teachers:
             return _NO_TEACHERS
         own = setups if self.setups is None else self.setups
@@ -182,7 +182,7 @@ class Row:
 
 
 def _rows(recipe: Recipe) -> Iterator[Row]:
-    """All rows, the main ones first."""
+    """Return all rows, starting with those of the main tables."""
     bench = section(recipe)
     main_rows: dict[tuple[str, ...], str] = {}
     for label, entry in bench.methods.items():
@@ -205,10 +205,10 @@ def _rows_to_run(recipe: Recipe) -> list[Row]:
 
 
 def recipe_with(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe with other values laid over it: sections by key, methods and lists as a whole.
+    """Override values of a recipe: sections by key, methods and lists as a whole.
 
     Raises:
-        RecipeError: an unknown key or a bad value; names ``where``.
+        RecipeError: a key is unknown or a value invalid; the message names ``where``.
     """
     values = recipe.model_dump(mode="json", exclude={"methods", "bench", "executor"})
     try:
@@ -233,7 +233,7 @@ def _cell(row: Row, setup: str, teachers: Sequence[str], seed: int, factor: floa
 
 
 def _weighted(recipe: Recipe, factor: float) -> dict[str, dict[str, Any]]:
-    """The methods with their weight multiplied."""
+    """Multiply the loss weights of the methods."""
     if factor == 1.0:
         return recipe.method
     weighted = {}
@@ -245,10 +245,10 @@ def _weighted(recipe: Recipe, factor: float) -> dict[str, dict[str, Any]]:
 
 
 def check(recipe: Recipe) -> None:
-    """Resolve every plugin and validate every cell's options.
+    """Validate the plugins and options of every cell.
 
     Raises:
-        CclError: what is wrong.
+        CclError: a cell is invalid.
     """
     registry.find(registry.EXECUTORS, recipe.executor.name)
     cells = [*tune_cells(recipe, hold_out=True), *final_cells(recipe, {})]
@@ -256,6 +256,6 @@ def check(recipe: Recipe) -> None:
         check_recipe(cell.recipe)
         if cell.recipe.labels_per_class == 0:
             raise RecipeError(
-                f"A benchmark compares accuracies, and the row '{cell.method}' trains without labels.",
+                f"A benchmark compares accuracies, but the row '{cell.method}' trains without labels.",
                 "Set labels_per_class above 0, or train it with `ccl train`.",
             )

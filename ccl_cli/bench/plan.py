@@ -1,4 +1,4 @@
-"""Which runs a benchmark consists of, and which of them are finished."""
+"""The runs of a benchmark and their state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ccl_cli.config.recipe import Recipe
 
 
 class PlannedRun(NamedTuple):
-    """One run: its label, "finished" or "to do", and the name of its folder in the benchmark's."""
+    """A run: its label, its state ("finished" or "to do"), and the name of its folder."""
 
     run: str
     state: str
@@ -18,10 +18,10 @@ class PlannedRun(NamedTuple):
 
 
 def planned_runs(recipe: Recipe) -> tuple[list[PlannedRun], bool]:
-    """The runs of a recipe's benchmark.
+    """List the runs of a benchmark.
 
     Returns:
-        The runs, and whether weights have to be chosen first: then those of the tables have the recipe's.
+        The runs, and whether tuning must run first; the runs of the tables then have the recipe's weights.
     """
     root, tuning = folder_of(recipe), tuning_cells(recipe)
     to_tune = bool(unfinished(root, tuning))

@@ -1,4 +1,4 @@
-"""What every cell imports: the server that cells are forked from does it once instead of each."""
+"""Imports of every cell, done once by the fork server."""
 
 import timm.scheduler  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""The benchmark from its recipe to its figures: what is finished is never run again."""
+"""Run a benchmark; finished cells are never run again."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.utils.paths import runs_dir
 from ccl_cli.utils.progress import Reporter
 
-# Mean top-1 by factor, by row and column.
+# Mean top-1 by factor, for each row and column.
 Scores = Mapping[tuple[str, str], Mapping[float, float]]
-# Its name, and the share of the training split that is set aside.
+# Name of the data set, and the fraction of the training split that is held out.
 _Data = tuple[str | None, float]
 _log = logging.getLogger("ccl")
 
 
 class Outcome(NamedTuple):
-    """Folders of all cells of the tables, and of the runs that failed, those that choose weights too."""
+    """Folders of all cells of the tables, and of all failed runs including tuning runs."""
 
     folders: list[Path]
     failed: list[Path]
 
 
 def run_bench(recipe: Recipe, *, part: Part = WHOLE) -> Outcome:
-    """Run every cell that is not finished; choose weights first if the recipe asks for it.
+    """Run every unfinished cell; first tune the loss weights if the recipe requires it.
 
-    Several processes, on several machines with one disk, may run one benchmark: they share the cells.
+    Several processes may run the same benchmark, also on machines with a shared disk; they share the cells.
 
     Args:
-        recipe: With a benchmark; its section ``executor`` says who runs it.
-        part: Which cells to run; those that choose weights must all be finished before the others begin.
+        recipe: Recipe with a benchmark; its ``executor`` section selects the executor.
+        part: Part of the cells to run. All tuning runs must finish before the other runs can start.
 
     Returns:
-        All cells of the tables, whoever runs them, and those of the part that failed.
+        All cells of the tables, and the failed runs of this part.
 
     Raises:
-        Interrupted: a signal stopped it.
-        UsageError: the data has changed since cells finished, or other parts have not chosen weights yet.
-        SystemSetupError: the executor cannot do its work.
+        Interrupted: stopped by a signal.
+        UsageError: the data has changed since cells finished, or tuning runs of other parts are unfinished.
+        SystemSetupError: the executor is unavailable.
     """
     root, tuning = folder_of(recipe), tuning_cells(recipe)
     hashes = _data_hashes([*tuning, *final_cells(recipe, {})])
@@ -73,7 +73,7 @@ def run_bench(recipe: Recipe, *, part: Part = WHOLE) -> Outcome:
 
 
 def tuning_cells(recipe: Recipe) -> list[Cell]:
-    """The runs that choose weights; none if the recipe's benchmark does not ask for it."""
+    """Return the tuning runs; none if the benchmark has no tuning."""
     tune = section(recipe).tune
     if tune is None:
         return []
@@ -81,30 +81,32 @@ def tuning_cells(recipe: Recipe) -> list[Cell]:
 
 
 def folder_of(recipe: Recipe) -> Path:
-    """Where a benchmark's runs are."""
+    """Return the folder of a benchmark's runs."""
     section(recipe)
     return runs_dir() / recipe.name
 
 
 def unfinished(root: Path, cells: Sequence[Cell]) -> list[Cell]:
-    """Cells without figures."""
+    """Return the cells without results."""
     return [cell for cell in cells if figures(cell, root / cell.folder) is None]
 
 
 def choose(root: Path, cells: Sequence[Cell]) -> Factors:
-    """The best factor of each row and column; a row without figures of all seeds of a factor has none."""
+    """Return the best factor of each row and column, where all seeds of a factor have results."""
     tried = scores(root, cells)
     chosen = best(tried)
     for (method, setup), row in tried.items():
         if factor := chosen.get((method, setup)):
             _log.info("%s %s: weight x%g (val top-1 %.1f)", method, setup, factor, row[factor])
         else:
-            _log.warning("%s %s: no factor has all its figures; the weight stays as it is.", method, setup)
+            _log.warning(
+                "%s %s: no factor has results of all seeds; the recipe's weight is used.", method, setup
+            )
     return chosen
 
 
 def scores(root: Path, cells: Sequence[Cell]) -> Scores:
-    """Mean top-1 on the videos set aside, of the factors that have the figures of all their seeds."""
+    """Mean top-1 on the held-out videos by factor, for factors with results of all seeds."""
     tried: dict[tuple[str, str], dict[float, list[float]]] = {}
     for cell in cells:
         evaluation = figures(cell, root / cell.folder)
@@ -117,7 +119,7 @@ def scores(root: Path, cells: Sequence[Cell]) -> Scores:
 
 
 def best(tried: Scores) -> Factors:
-    """The factor with the best score; of equals, the one nearest to 1."""
+    """Return the factor with the best score; of equal ones, the closest to 1."""
     return {
         key: max(row, key=lambda factor: (row[factor], -max(factor, 1 / factor)))
         for key, row in tried.items()
@@ -126,10 +128,10 @@ def best(tried: Scores) -> Factors:
 
 
 def _run(title: str, root: Path, cells: Sequence[Cell], executor: Executor) -> list[Cell]:
-    """Run what is not finished; the cells that failed."""
+    """Run the unfinished cells; return the failed ones."""
     todo = unfinished(root, cells)
     done = len(cells) - len(todo)
-    _log.info("%s: %d cells, %d of them finished before.", title, len(cells), done)
+    _log.info("%s: %d cells, %d already finished.", title, len(cells), done)
     by_name = {cell.folder: cell for cell in todo}
     work = Work(
         title,
@@ -148,20 +150,20 @@ def _run(title: str, root: Path, cells: Sequence[Cell], executor: Executor) -> l
 
 
 def _check_others(part: Part, root: Path, tuning: Sequence[Cell]) -> None:
-    """Refuse to choose while other parts still run; a run that failed is finished too."""
+    """Raise an error while tuning runs of other parts are unfinished; failed runs count as finished."""
     left = [cell for cell in unfinished(root, tuning) if failed_at(root / cell.folder) is None]
     if part != WHOLE and left:
         raise UsageError(
-            f"{len(left)} of the runs that choose weights are not finished, such as '{left[0].label}'.",
-            "Wait for the other parts, then give the same command again.",
+            f"{len(left)} tuning runs are not finished, such as '{left[0].label}'.",
+            "Wait for the other parts, then run the same command again.",
         )
 
 
 class _Events:
-    """Reports how each cell ends.
+    """Report the outcome of each cell.
 
     Attributes:
-        reported: Names of the cells whose end has been reported.
+        reported: Names of the reported cells.
     """
 
     def __init__(self, work: Work, cells: Mapping[str, Cell], reporter: Reporter) -> None:
@@ -170,12 +172,12 @@ class _Events:
         self._start: dict[str, float] = {}
 
     def began(self, name: str, place: str) -> None:
-        """Show the cell that runs."""
+        """Show the running cell."""
         self._start[name] = time.monotonic()
         self.reporter.advance(0, text=f"{self.cells[name].label} on {place}")
 
     def ended(self, name: str) -> None:
-        """Report a cell's figures, or why it failed."""
+        """Log the results of a cell, or the reason of its failure."""
         self.reported.add(name)
         start, cell = self._start.get(name), self.cells[name]
         place = f"{time.monotonic() - start:.0f} s" if start is not None else "in another process"
@@ -189,13 +191,13 @@ class _Events:
 
 
 def _check_data(root: Path, cells: Sequence[Cell], hashes: Mapping[_Data, str]) -> None:
-    """Refuse to lay runs on data that has changed beside those that finished before."""
+    """Raise an error if the data has changed since earlier runs of the benchmark."""
     for cell in cells:
         manifest = RunFolder(root / cell.folder).summary.get("data", {}).get("manifest")
         if manifest not in (None, hashes[_data_of(cell)]):
             raise UsageError(
                 f"The data set has changed since '{root / cell.folder}' was trained.",
-                "Give this benchmark another name with --name.",
+                "Choose another name for the benchmark with --name.",
             )
 
 
@@ -204,10 +206,10 @@ def _data_of(cell: Cell) -> _Data:
 
 
 def _data_hashes(cells: Sequence[Cell]) -> dict[_Data, str]:
-    """The hash of each data set that the cells train on, which is listed once.
+    """Return the hash of each data set that the cells train on.
 
     Raises:
-        DataError: one has no labels to evaluate with.
+        DataError: a data set has no labels for evaluation.
     """
     recipes = {_data_of(cell): cell.recipe for cell in cells}
     manifests = {key: training_data(recipe) for key, recipe in recipes.items()}
@@ -217,7 +219,7 @@ def _data_hashes(cells: Sequence[Cell]) -> dict[_Data, str]:
 
 
 def modules_of(cells: Sequence[Cell]) -> list[str]:
-    """The plugins' modules that the cells are going to import."""
+    """Return the plugin modules that the cells import."""
     plugins = set()
     for cell in cells:
         plugins.add(registry.find(registry.STUDENTS, parse_model(cell.recipe.student).name))

@@ -1,17 +1,17 @@
-"""Seeds as they are typed."""
+"""Parse seeds on the command line."""
 
 from __future__ import annotations
 
 from ccl_cli.errors import UsageError
 
-_MAX_SEEDS = 1000  # however they are written
+_MAX_SEEDS = 1000  # limit
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``5`` stands for the seeds 0 to 4; ``3,`` for seed 3 alone.
+    """Parse seeds: ``5`` means the seeds 0 to 4, and ``3,`` only the seed 3.
 
     Raises:
-        UsageError: not numbers, or one of them twice.
+        UsageError: the text is invalid, or a seed is repeated.
     """
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
@@ -23,5 +23,5 @@ def parse_seeds(text: str) -> list[int]:
     if not seeds or min(seeds) < 0:
         raise UsageError(f"--seeds {text}: neither a number of seeds nor a list.", "For example 5, or 0,1,2.")
     if len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds {text}: a seed is named twice.", "Name each once.")
+        raise UsageError(f"--seeds {text}: a seed is repeated.", "List each seed once.")
     return list(seeds)

@@ -1,1 +1,1 @@
-"""The command line. A file holds one command or group and imports whatever is slow when it runs."""
+"""The command line. One file per command or group; slow imports happen when the command runs."""

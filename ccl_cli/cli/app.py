@@ -1,4 +1,4 @@
-"""The application: its commands, each imported when it runs, and what stands before them."""
+"""The Typer application. Each command is imported when it runs."""
 
 from __future__ import annotations
 
@@ -14,45 +14,57 @@ from ccl_cli.cli.common import examples, show_help, with_verbosity
 
 EXPERIMENTS, USE, CATALOGUE, ADDED = "Experiments", "Use a model", "Catalogue", "From plugins"
 
-# Name: module and attribute, panel, one line of help.
+# Command name: (module and attribute, help panel, summary).
 OWN = {
-    "demo": ("demo:app", EXPERIMENTS, "See the paper's claim tested on this machine, offline."),
+    "demo": ("demo:app", EXPERIMENTS, "Reproduce the paper's claim on this machine, offline."),
     "train": ("train:app", EXPERIMENTS, "Train a video student with any number of frozen teachers."),
     "eval": (
         "evaluate:app",
         EXPERIMENTS,
-        "Evaluate a trained student: recognition, retrieval and probes, in percent.",
+        "Evaluate a trained student on recognition, retrieval and probes.",
     ),
-    "bench": ("bench:app", EXPERIMENTS, "Train methods by teacher setups by seeds, and print the tables."),
-    "report": ("report:app", EXPERIMENTS, "Tables, comparisons and pictures of what runs have reached."),
-    "predict": ("videos.predict:app", USE, "Name the classes of video files, with their probabilities."),
-    "embed": ("videos.embed:app", USE, "Write a trained student's features of video files to a file."),
-    "index": ("videos.index:app", USE, "Keep the features of your videos in a library, for ccl search."),
-    "search": ("videos.search:app", USE, "Find the videos of a library that are nearest to some."),
-    "model": ("model:app", USE, "Export, describe, publish and download models."),
-    "data": ("datasets:app", CATALOGUE, "List, show, prepare, check, pack and measure data sets."),
+    "bench": (
+        "bench:app",
+        EXPERIMENTS,
+        "Train every method with every teacher setup and seed, and print the tables.",
+    ),
+    "report": (
+        "report:app",
+        EXPERIMENTS,
+        "Show the results of runs as tables, comparisons, figures and an HTML page.",
+    ),
+    "predict": ("videos.predict:app", USE, "Predict the classes of video files."),
+    "embed": ("videos.embed:app", USE, "Extract the features of video files with a trained student."),
+    "index": ("videos.index:app", USE, "Build or update a searchable library of videos."),
+    "search": (
+        "videos.search:app",
+        USE,
+        "Find the videos of a library that are most similar to a query video.",
+    ),
+    "model": ("model:app", USE, "Export, document, publish and download models."),
+    "data": ("datasets:app", CATALOGUE, "List, show, prepare, check, pack and benchmark data sets."),
     "recipes": (
         "catalogue.recipes:app",
         CATALOGUE,
-        "List, show and check recipes: experiments as YAML files.",
+        "List, show and check recipes, which describe experiments in YAML.",
     ),
-    "teachers": ("teachers:app", CATALOGUE, "List, describe, download, probe and fit teachers."),
+    "teachers": ("teachers:app", CATALOGUE, "List, describe, download, probe and fine-tune teachers."),
     "students": (
         "catalogue.students:app",
         CATALOGUE,
-        "List students, describe them, and how large they are.",
+        "List and describe student networks.",
     ),
-    "methods": ("catalogue.methods:app", CATALOGUE, "List distillation methods, their papers and options."),
-    "cache": ("cache:app", CATALOGUE, "Compute frozen teachers' embeddings once; ccl train reads what fits."),
-    "doctor": ("catalogue.doctor:app", CATALOGUE, "Tell what this machine and its installation can do."),
-    "plugins": ("catalogue.plugins:app", CATALOGUE, "List, write and check plugins."),
+    "methods": ("catalogue.methods:app", CATALOGUE, "List and describe distillation methods."),
+    "cache": ("cache:app", CATALOGUE, "Precompute the embeddings of frozen teachers for training."),
+    "doctor": ("catalogue.doctor:app", CATALOGUE, "Check the installation and the hardware."),
+    "plugins": ("catalogue.plugins:app", CATALOGUE, "List, create and check plugins."),
 }
 
 
 class Commands(TyperGroup):
-    """Our commands, then those that other packages add under ``ccl.commands``.
+    """The built-in commands, followed by those that packages register under ``ccl.commands``.
 
-    Until one of them runs, a stand-in shows its line in the help.
+    The help lists placeholders, so a command's module is only imported when the command runs.
     """
 
     def __init__(self, **attributes: Any) -> None:
@@ -60,18 +72,18 @@ class Commands(TyperGroup):
         self.commands = {name: _stand_in(name, text, panel) for name, (_, panel, text) in OWN.items()}
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Ours first."""
+        """List the built-in commands first."""
         return [*OWN, *(name for name in registry.names(registry.COMMANDS) if name not in OWN)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A stand-in, or None."""
+        """Return a placeholder command, or None if the name is unknown."""
         if cmd_name in OWN or cmd_name not in registry.names(registry.COMMANDS):
             return super().get_command(ctx, cmd_name)
         plugin = registry.find(registry.COMMANDS, cmd_name)
         return _stand_in(cmd_name, f"Added by {plugin.origin}.", ADDED)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is about to run: the real one."""
+        """Import and return the command that is about to run."""
         typed = args[0]
         unknown = not typed.startswith("-") and self.get_command(ctx, typed) is None
         if unknown and not ctx.resilient_parsing:
@@ -94,7 +106,7 @@ def _real(name: str) -> Any:
 
 
 def _suggestion(typed: str) -> str:
-    """The commands that a typing error may mean: ``ccl probe`` is ``ccl teachers probe``."""
+    """Suggest commands for a mistyped name, for example ``teachers probe`` for ``probe``."""
     paths = {name: [name] for name in OWN}
     for name in OWN:
         for inner in getattr(_real(name), "commands", ()):
@@ -105,7 +117,7 @@ def _suggestion(typed: str) -> str:
 
 app = typer.Typer(
     cls=Commands,
-    help="Distil frozen teacher networks - audio, image, any - into one small video network.",
+    help="Distil frozen teachers of any modality into one small video network.",
     epilog=examples(
         "ccl demo",
         "ccl train --teacher audio:cnn14 --teacher image:resnet34 --data ucf51",

@@ -27,24 +27,26 @@ BenchRecipe = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE",
-        help="Built-in recipe or YAML file with a section `bench`.",
+        help="Built-in recipe, or YAML file, with a `bench` section.",
         autocompletion=complete_recipes,
     ),
 ]
-Rows = Annotated[list[str] | None, typer.Option(metavar="ROW", help="Only these rows; repeat it for more.")]
+Rows = Annotated[
+    list[str] | None, typer.Option(metavar="ROW", help="Run only this row of the tables. Repeatable.")
+]
 Setups = Annotated[
-    list[str] | None, typer.Option(metavar="COLUMN", help="Only these setups, e.g. AI; repeat for more.")
+    list[str] | None, typer.Option(metavar="COLUMN", help="Run only this teacher setup, e.g. AI. Repeatable.")
 ]
 Tune = Annotated[
     bool,
     optimisation_option(
-        "--tune", help="First choose each method's weight on videos held out of the training split."
+        "--tune", help="First tune the loss weight of each method on held-out training videos."
     ),
 ]
 Jobs = Annotated[
-    int | None, runtime_option(min=1, help="Runs at once; default one per GPU, or one on a CPU.")
+    int | None, runtime_option(min=1, help="Number of parallel runs. Default: one per GPU, or one on a CPU.")
 ]
-ListRuns = Annotated[bool, runtime_option("--dry-run", help="List the runs and which are finished.")]
+ListRuns = Annotated[bool, runtime_option("--dry-run", help="List the runs and their state; train nothing.")]
 
 
 @command(
@@ -74,10 +76,10 @@ def bench(
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train methods by teacher setups by seeds, and print the tables.
+    """Train every method with every teacher setup and seed, and print the tables.
 
-    Give the same command again to go on: finished runs are kept, broken ones tried again. On several machines
-    with one folder of runs it shares them.
+    Run the same command again to continue: finished runs are kept and failed runs are retried. Machines that
+    share the runs folder share the work.
     """
     from ccl_cli.bench import matrix
     from ccl_cli.bench.seeds import parse_seeds
@@ -111,8 +113,9 @@ def bench(
     print_result({"runs": folders, "failed": failed}, as_json, lambda: print_tables(tables))
     if outcome.failed:
         raise CclError(
-            f"{len(outcome.failed)} of the runs failed.",
-            f"Why is in 'log.txt' there, as in '{outcome.failed[0]}'; the same command tries them again.",
+            f"{len(outcome.failed)} runs failed.",
+            f"See 'log.txt' in each run's folder, for example '{outcome.failed[0]}'. Run the same command "
+            "to retry.",
         )
 
 
@@ -127,6 +130,6 @@ def _print_plan(experiment: Recipe, as_json: bool) -> None:
         console.print_table(["run", "state", f"folder in {root}"], runs)
         print(f"{len(runs)} runs, {sum(run.state == 'to do' for run in runs)} to do")
         if to_tune:
-            print("The weights are not chosen yet: the runs of the tables have those of the recipe.")
+            print("The loss weights are not tuned yet, so the runs above use the recipe's weights.")
 
     print_result({"root": str(root), "runs": [run._asdict() for run in runs]}, as_json, print_text)

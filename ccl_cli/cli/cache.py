@@ -1,4 +1,4 @@
-"""``ccl cache``: frozen teachers' embeddings, computed once."""
+"""``ccl cache``: precomputed embeddings of frozen teachers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ccl_cli.config.recipe import Recipe
 
 app = group(
-    "Compute frozen teachers' embeddings once; ccl train reads what fits.",
+    "Precompute the embeddings of frozen teachers for training.",
     "ccl cache build --data ucf51 --teacher audio:cnn14 --teacher image:resnet34",
     "ccl cache build --recipe ucf51 --num-processes 4",
     "ccl cache ls",
@@ -36,7 +36,7 @@ Views = Annotated[
     typer.Option(
         "--views",
         min=1,
-        help="Frames of each video for a teacher of single frames, or clips; default the recipe's, 8.",
+        help="Cached views of each video: frames, or clips for clip teachers. Default: the recipe's (8).",
     ),
 ]
 
@@ -60,23 +60,25 @@ def build(
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Embed every video of the training split; what is there stays, after any interruption too."""
+    """Embed every video of the training split. Existing embeddings are kept."""
     from ccl_cli import registry
     from ccl_cli.executors.part import WHOLE, parse_part
 
     experiment = _experiment(recipe, data, teacher, views, workers, set_, executor_flags(executor))
     share = parse_part(part)
-    # A flag comes before a recipe's or a profile's executor.
+    # Options take precedence over the executor of a recipe or the environment.
     here = executor is None and (share != WHOLE or num_processes > 1)
     elsewhere = experiment.executor.name != "local" and not here
     if sum([share != WHOLE, elsewhere, num_processes > 1]) > 1:
-        raise UsageError("--part, --executor and --num-processes exclude each other.", "Name one of them.")
+        raise UsageError(
+            "--part, --executor and --num-processes exclude each other.", "Use only one of them."
+        )
     registry.find(registry.EXECUTORS, experiment.executor.name)
     start_processes(num_processes)
     if (share != WHOLE or elsewhere) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
-            "--part and --executor are for one process, and a launcher has started several.",
-            "Leave them out: the processes share the videos.",
+            "--part and --executor require a single process, but a launcher has started several.",
+            "Omit them: the processes share the videos.",
         )
     from ccl_cli.data.sources import load_data
     from ccl_cli.training.build import load_teachers
@@ -94,7 +96,7 @@ def build(
             else build_part(name, network, manifest, own, share)
         )
         if cached is None:
-            _log.info("%s: part %s is done, others are not.", name, part)
+            _log.info("%s: part %s is done; other parts are not.", name, part)
             continue
         paths.append(str(cached.folder))
         if console.first_process() and experiment.cache.use != "build":
@@ -118,7 +120,8 @@ def list_caches(as_json: options.AsJson = False) -> None:
         console.print_table(["cache", "data", "views", "videos", "with embedding", "MB"], rows)
         for folder in unfinished():
             print(
-                f"{folder.name}: unfinished, {_megabytes(folder_bytes(folder))} MB; build it again to go on."
+                f"{folder.name}: unfinished, {_megabytes(folder_bytes(folder))} MB; run `ccl cache build` "
+                "again to continue."
             )
 
     print_result(records, as_json, print_text)
@@ -133,7 +136,7 @@ def verify(
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check every cache's bytes or, with a recipe or data and teachers, embed some videos of theirs again."""
+    """Verify the checksums of all caches or, for a recipe or data set, recompute some embeddings."""
     from ccl_cli.training.cache.checks import check_bytes, check_embeddings
 
     if recipe or data or teacher:
@@ -146,20 +149,22 @@ def verify(
     count = sum(map(len, faults.values()))
     if count:
         raise DataError(
-            f"{count} things are wrong with the caches.",
-            "Remove them with `ccl cache prune NAME` and build them again.",
+            f"Found {count} problems in the caches.",
+            "Delete the caches with `ccl cache prune NAME` and build them again.",
         )
 
 
 @command(app, "prune", "ccl cache prune --stale --recipe mine.yaml", "ccl cache prune --all --yes")
 def prune(
-    names: Annotated[list[str] | None, typer.Argument(help="Caches, as `ccl cache ls` names them.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of caches, as shown by `ccl cache ls`.")
+    ] = None,
     stale: Annotated[
         bool,
-        typer.Option("--stale", help="Those of the recipe's teachers and data that do not fit any more."),
+        typer.Option("--stale", help="Delete outdated caches of the recipe's teachers and data set."),
     ] = False,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Delete all caches.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     recipe: options.RecipeName = None,
     data: options.Data = None,
     teacher: options.Teachers = None,
@@ -171,7 +176,7 @@ def prune(
     from ccl_cli.teachers.embedding_cache import caches, folder_bytes, remove, root, unfinished
 
     if sum([bool(names), stale, everything]) != 1:
-        raise UsageError("Say which caches to delete.", "Name them, or give --stale or --all.")
+        raise UsageError("No cache was named.", "Name the caches to delete, or use --stale or --all.")
     if stale:
         from ccl_cli.training.cache.checks import stale_caches
 
@@ -181,7 +186,7 @@ def prune(
     total = _megabytes(sum(map(folder_bytes, folders)))
     question = f"Delete {len(folders)} caches from {root()}, {total} MB?"
     if folders and not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
-        raise UsageError("Nothing was deleted.", "Give --yes to delete without being asked.")
+        raise UsageError("Nothing was deleted.", "Use --yes to delete without confirmation.")
     for folder in folders:
         remove(folder)
     deleted = [folder.name for folder in folders]
@@ -203,7 +208,7 @@ def _experiment(
     flags = {"data": data, "teachers": teacher, "cache.views": views, "train.workers": workers}
     experiment = load_recipe(recipe, {**flags, **(further or {})}, overrides or ())
     if not experiment.teachers:
-        raise UsageError("No teacher is named.", "Give --teacher, for example --teacher image:resnet34.")
+        raise UsageError("No teacher was named.", "Add --teacher, for example --teacher image:resnet34.")
     return experiment
 
 
@@ -212,15 +217,15 @@ def _megabytes(size: int) -> str:
 
 
 def _named(names: list[str]) -> list[Path]:
-    """The folders of caches.
+    """Return the folders of the named caches.
 
     Raises:
-        UsageError: there is no cache of a name.
+        UsageError: a cache does not exist.
     """
     from ccl_cli.teachers.embedding_cache import caches
 
     folders = {folder.name: folder for folder in caches()}
     for name in names:
         if name not in folders:
-            raise UsageError(f"There is no cache '{name}'.", "`ccl cache ls` names them.")
+            raise UsageError(f"There is no cache '{name}'.", "`ccl cache ls` lists them.")
     return [folders[name] for name in names]

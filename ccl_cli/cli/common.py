@@ -1,4 +1,4 @@
-"""How commands are declared, how they print results, and how names complete."""
+"""Helpers for declaring commands, printing results and completing names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ccl_cli.utils import console
 DATA, TEACHERS, OPTIMISATION, RUNTIME, OUTPUT = "Data", "Teachers", "Optimisation", "Runtime", "Output"
 
 _VERBOSITY = {
-    "quiet": typer.Option("-q", "--quiet", help="Show results and errors only.", rich_help_panel=OUTPUT),
-    "verbose": typer.Option("-v", "--verbose", help="Show more detail.", rich_help_panel=OUTPUT),
-    "debug": typer.Option("--debug", help="Show tracebacks too.", rich_help_panel=OUTPUT),
+    "quiet": typer.Option("-q", "--quiet", help="Print results and errors only.", rich_help_panel=OUTPUT),
+    "verbose": typer.Option("-v", "--verbose", help="Print more details.", rich_help_panel=OUTPUT),
+    "debug": typer.Option("--debug", help="Print tracebacks of errors.", rich_help_panel=OUTPUT),
 }
 data_option, teacher_option, optimisation_option, runtime_option, output_option = (
     functools.partial(typer.Option, rich_help_panel=panel)
@@ -30,7 +30,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``-q``, ``-v`` and ``--debug``, which set up logging before it runs."""
+    """Add ``-q``, ``-v`` and ``--debug`` to a command; they configure logging before it runs."""
 
     @functools.wraps(command)
     def run(*args: Any, quiet: bool, verbose: bool, debug: bool, **kwargs: Any) -> Any:
@@ -49,12 +49,12 @@ def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def examples(*lines: str) -> str:
-    """The block of examples at the end of a command's help."""
+    """Format the examples at the end of a command's help."""
     return "[bold]Examples[/bold]\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def command(app: typer.Typer, name: str, *lines: str) -> Callable[[_Function], _Function]:
-    """Add a function to a group as a command with examples, ``-q``, ``-v`` and ``--debug``."""
+    """Register a function as a command with examples, ``-q``, ``-v`` and ``--debug``."""
 
     def add(function: _Function) -> _Function:
         app.command(name, epilog=examples(*lines))(with_verbosity(function))
@@ -64,13 +64,13 @@ def command(app: typer.Typer, name: str, *lines: str) -> Callable[[_Function], _
 
 
 def show_help(ctx: typer.Context) -> None:
-    """A group without a command shows its help."""
+    """Show the help if a group is called without a command."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
 
 def group(help: str, *lines: str) -> typer.Typer:
-    """A group of commands with its examples."""
+    """Create a group of commands with examples."""
     return typer.Typer(
         help=help,
         add_completion=False,
@@ -82,31 +82,31 @@ def group(help: str, *lines: str) -> typer.Typer:
 
 
 def start_processes(count: int) -> None:
-    """For ``--num-processes``: run this command as several processes instead, unless it is one of them.
+    """Implement ``--num-processes``: run this command in several processes, unless this is one of them.
 
-    A task of a Slurm step becomes one of them too. Call it before torch is imported.
+    A task of a Slurm step also becomes one of the processes. Call this before torch is imported.
 
     Raises:
-        typer.Exit: they have ended, with their exit code.
-        UsageError: ``count`` is above 1 in one of several Slurm tasks.
+        typer.Exit: the processes have ended; carries their exit code.
+        UsageError: ``count`` is above 1 within a Slurm step of several tasks.
     """
     from ccl_cli.utils.processes.launch import launch, wanted
     from ccl_cli.utils.processes.slurm_step import join_step
 
     if join_step(count):
-        console.configure()  # of several processes only the first one logs
+        console.configure()  # only the first of several processes logs
     elif wanted(count):
         raise typer.Exit(launch(count, sys.argv[1:]))
 
 
 def executor_flags(name: str | None, jobs: int | None = None) -> dict[str, Any]:
-    """The section ``executor`` as this machine and a command line have it, for ``load_recipe``.
+    """Return the ``executor`` settings from the environment and the command line, for ``load_recipe``.
 
-    ``CCL_EXECUTOR_PARTITION`` stands for ``executor.partition``, and ``CCL_EXECUTOR`` for ``executor.name``.
+    ``CCL_EXECUTOR_PARTITION`` sets ``executor.partition``, and ``CCL_EXECUTOR`` sets ``executor.name``.
 
     Args:
-        name: From ``--executor``.
-        jobs: From ``--jobs``.
+        name: Value of ``--executor``.
+        jobs: Value of ``--jobs``.
     """
     from ccl_cli.config import yaml_text
 
@@ -120,12 +120,12 @@ def executor_flags(name: str | None, jobs: int | None = None) -> dict[str, Any]:
 
 
 def print_result(result: Any, as_json: bool, print_text: Callable[[], object]) -> None:
-    """Print the result of a command; of several processes only the first one does.
+    """Print the result of a command, on the first of several processes only.
 
     Args:
-        result: Plain values, printed as one JSON document.
+        result: JSON-serialisable values, printed as one document.
         as_json: Whether ``--json`` was given.
-        print_text: Prints the same for people.
+        print_text: Prints the same result as text.
     """
     if not console.first_process():
         return
@@ -136,19 +136,19 @@ def print_result(result: Any, as_json: bool, print_text: Callable[[], object]) -
 
 
 def print_path(path: Path, as_json: bool) -> None:
-    """Print where a command has put its result."""
+    """Print the path of a command's result."""
     print_result({"path": str(path)}, as_json, lambda: print(path))
 
 
 def complete_recipes(incomplete: str) -> list[str]:
-    """Built-in recipes."""
+    """Complete the names of built-in recipes."""
     from ccl_cli.config.load import builtin_recipes
 
     return [name for name in builtin_recipes() if name.startswith(incomplete)]
 
 
 def complete_plugins(group: str) -> Callable[[str], list[str]]:
-    """Names of one group's plugins, read from the metadata; nothing is imported."""
+    """Complete the names of a group's plugins from package metadata, without importing them."""
 
     def complete(incomplete: str) -> list[str]:
         from ccl_cli import registry

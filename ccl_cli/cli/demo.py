@@ -28,24 +28,29 @@ app = typer.Typer(add_completion=False)
     "ccl demo --json > demo.json",
 )
 def demo(
-    full: Annotated[bool, typer.Option("--full", help="All methods, five seeds; takes hours.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Run all methods with five seeds. Takes hours.")
+    ] = False,
     correspondence: Annotated[
         float | None,
-        data_option(min=0, max=1, help="How often a sound goes with the motion, 0 to 1; default 1."),
+        data_option(
+            min=0, max=1, help="Probability, from 0 to 1, that the sound matches the motion. Default: 1."
+        ),
     ] = None,
     seeds: options.Seeds = None,
     jobs: Annotated[
-        int | None, runtime_option(min=1, help="Runs at once; default one per core, or per GPU.")
+        int | None,
+        runtime_option(min=1, help="Number of parallel runs. Default: one per core, or one per GPU."),
     ] = None,
     output: Annotated[
-        Path | None, output_option(metavar="FILE", help="The page; default runs/demo/report.html.")
+        Path | None, output_option(metavar="FILE", help="HTML page to write. Default: runs/demo/report.html.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """See the paper's claim tested on this machine, offline.
+    """Reproduce the paper's claim on this machine, offline.
 
-    Handwritten digits move over clutter, each motion with a sound of its own. Teachers are trained on other
-    tasks; students with and without them. A sentence, tables, and a page. Give it again to go on.
+    Generates videos of moving digits with sounds, trains teachers on other tasks, and trains students with
+    and without these teachers. Run the same command again to continue after an interruption.
     """
     from ccl_cli.bench.seeds import parse_seeds
     from ccl_cli.config.load import load_recipe
@@ -59,12 +64,13 @@ def demo(
     print_result(summary(done), as_json, lambda: _print(done))
     if done.failed:
         raise CclError(
-            f"{len(done.failed)} runs failed.", f"Why is in 'log.txt' there, as in '{done.failed[0]}'."
+            f"{len(done.failed)} runs failed.",
+            f"See 'log.txt' in each run's folder, such as '{done.failed[0]}'.",
         )
 
 
 def _print(done: Demo) -> None:
-    """The finding, the tables, each method against the baseline, and the path of the page."""
+    """Print the conclusion, the tables, the differences to the baseline, and the path of the page."""
     from ccl_cli.demo import METRICS
     from ccl_cli.report.comparison import against_baseline
     from ccl_cli.report.finding import finding
@@ -81,7 +87,7 @@ def _print(done: Demo) -> None:
     if results.baseline:
         methods = [name for name in results.methods if name != BASELINE]
         header, *rows = against_baseline(results, methods, BASELINE, metrics)
-        print("Against the baseline, percentage points, seed by seed:")
+        print("Difference to the baseline in percentage points, paired by seed:")
         console.print_table(header, rows)
         print()
     print(f"Report: {done.page}")

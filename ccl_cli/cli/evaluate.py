@@ -31,26 +31,30 @@ _LABELS = {
 @command(
     app,
     "eval",
-    "ccl eval                             newest run, both tasks",
+    "ccl eval                             newest run, recognition and retrieval",
     "ccl eval --retrieval",
     "ccl eval --probe --data folder:other_videos",
     "ccl eval runs/mine/20260101-120000-1a2b3c4d --per-class",
-    "ccl eval --weights raw                not the moving average",
+    "ccl eval --weights raw                last weights, not the moving average",
     "ccl eval --json > result.json",
 )
 def evaluate(
     run: options.Run = None,
-    recognition: Annotated[bool, typer.Option("--recognition", help="Class accuracy.")] = False,
-    retrieval: Annotated[bool, typer.Option("--retrieval", help="Test videos find training videos.")] = False,
+    recognition: Annotated[
+        bool, typer.Option("--recognition", help="Evaluate classification accuracy.")
+    ] = False,
+    retrieval: Annotated[
+        bool, typer.Option("--retrieval", help="Evaluate retrieval of training videos by test videos.")
+    ] = False,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="kNN and linear accuracy of its features, fitted on training videos."),
+        typer.Option("--probe", help="Evaluate kNN and linear probes on the features."),
     ] = False,
     data: options.Data = None,
     split: options.Split = "test",
     weights: Annotated[
         Literal["ema", "raw"] | None,
-        typer.Option("--weights", help="Of a run with train.ema; default what it published."),
+        typer.Option("--weights", help="Weights of a run with train.ema. Default: the published weights."),
     ] = None,
     batch_size: options.ClipBatchSize = None,
     precision: options.ForwardPrecision = "fp32",
@@ -59,9 +63,9 @@ def evaluate(
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Evaluate a trained student: recognition, retrieval and probes, in percent.
+    """Evaluate a trained student on recognition, retrieval and probes.
 
-    Recognition and retrieval unless a task is named. Videos that cannot be read count as errors.
+    Runs recognition and retrieval by default. Unreadable videos count as errors. All results are in percent.
     """
     start_processes(num_processes)
     from ccl_cli.evaluation.evaluate import evaluate as run_evaluation

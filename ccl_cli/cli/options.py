@@ -1,4 +1,4 @@
-"""The options that commands share, each declared once; None stands for a flag that was not typed."""
+"""Options shared by several commands. None means that the user did not give the option."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ RecipeName = Annotated[
         "--recipe",
         "--config",
         metavar="NAME|FILE",
-        help="Built-in recipe or YAML file; $CCL_RECIPE if not given. Flags override it.",
+        help="Built-in recipe or YAML file. Default: $CCL_RECIPE. Options override its values.",
         autocompletion=complete_recipes,
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any recipe value, e.g. optim.lr=0.01; beats all flags."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a recipe value, e.g. optim.lr=0.01. Takes precedence over all other options.",
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -44,7 +48,7 @@ Teachers = Annotated[
     teacher_option(
         "--teacher",
         metavar="MODALITY:NAME",
-        help="Frozen teacher, e.g. audio:cnn14; repeat it for more.",
+        help="Frozen teacher, e.g. audio:cnn14. Repeatable.",
         autocompletion=complete_plugins("ccl.teachers"),
     ),
 ]
@@ -52,7 +56,7 @@ RecipeData = Annotated[
     str | None,
     typer.Argument(
         metavar="[SOURCE[:PATH]]",
-        help="Data set; default the recipe's.",
+        help="Data set. Default: the recipe's.",
         autocompletion=complete_plugins("ccl.datasets"),
     ),
 ]
@@ -60,7 +64,7 @@ TeacherName = Annotated[
     str,
     typer.Argument(
         metavar="MODALITY:NAME",
-        help="Teacher, with its options if any, e.g. 'audio:cnn14?dim=2048'.",
+        help="Teacher, with optional settings, e.g. 'audio:cnn14?dim=2048'.",
         autocompletion=complete_plugins("ccl.teachers"),
         show_default=False,
     ),
@@ -68,82 +72,89 @@ TeacherName = Annotated[
 Student = Annotated[
     str | None,
     teacher_option(
-        metavar="NAME", help="Video network to train.", autocompletion=complete_plugins("ccl.students")
+        metavar="NAME", help="Student network to train.", autocompletion=complete_plugins("ccl.students")
     ),
 ]
 Method = Annotated[
     str | None,
     teacher_option(
         metavar="NAME[+NAME]",
-        help="Distillation method, with its published options.",
+        help="Distillation method, with its published settings.",
         autocompletion=complete_plugins("ccl.methods"),
     ),
 ]
-Epochs = Annotated[int | None, optimisation_option(help="Passes over the training split.")]
-BatchSize = Annotated[int | None, optimisation_option(help="Videos per step, over all processes.")]
+Epochs = Annotated[int | None, optimisation_option(help="Number of passes over the training split.")]
+BatchSize = Annotated[int | None, optimisation_option(help="Videos per step, summed over all processes.")]
 LearningRate = Annotated[float | None, optimisation_option("--lr", help="Learning rate.")]
 Optimizer = Annotated[
     str | None,
-    optimisation_option(metavar="NAME", help="Optimiser by timm's name: sgd, adamw, lamb, ..."),
+    optimisation_option(metavar="NAME", help="Optimiser, by its name in timm: sgd, adamw, lamb, ..."),
 ]
 Schedule = Annotated[
     Literal["step", "cosine", "linear", "constant"] | None,
-    optimisation_option(help="How the learning rate changes."),
+    optimisation_option(help="Learning rate schedule."),
 ]
-MaxSteps = Annotated[int | None, optimisation_option(help="Stop after so many steps.")]
-Seed = Annotated[int | None, optimisation_option(help="Seed of everything random.")]
+MaxSteps = Annotated[int | None, optimisation_option(help="Stop after this number of steps.")]
+Seed = Annotated[int | None, optimisation_option(help="Random seed.")]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"] | None, runtime_option(help="auto: bf16 on a GPU that has it.")
+    Literal["auto", "fp32", "bf16", "fp16"] | None,
+    runtime_option(help="Precision; auto is bf16 on GPUs that support it, else fp32."),
 ]
-Workers = Annotated[int | None, runtime_option(help="Decoding processes.")]
+Workers = Annotated[int | None, runtime_option(help="Number of decoding processes.")]
 NumProcesses = Annotated[int, runtime_option(min=1, metavar="N", help="Start N processes, one per GPU.")]
 Executor = Annotated[
     str | None,
     runtime_option(
         "--executor",
         metavar="NAME",
-        help="Who does the work: local, slurm, or another package's; set how by CCL_EXECUTOR_....",
+        help="Where to run the work: local, slurm, or a plugin. CCL_EXECUTOR_... variables configure it.",
         autocompletion=complete_plugins("ccl.executors"),
     ),
 ]
 Part = Annotated[
-    str | None, runtime_option("--part", metavar="I/N", help="Do the I-th of N parts only, from 1/N to N/N.")
+    str | None, runtime_option("--part", metavar="I/N", help="Process only part I of N, from 1/N to N/N.")
 ]
 Run = Annotated[
-    Path | None, typer.Argument(metavar="RUN", help="A run's folder or a model file; default the newest run.")
+    Path | None, typer.Argument(metavar="RUN", help="Run folder or model file. Default: the newest run.")
 ]
 RunAndVideos = Annotated[
     list[Path],
     typer.Argument(
         metavar="RUN|PATH",
-        help="Video files, and folders of them at any depth; before them the run's folder or the model file "
-        "to use, default the newest run.",
+        help="Video files and folders, searched recursively. Put the run folder or model file to use "
+        "before them; default: the newest run.",
         show_default=False,
     ),
 ]
 Resume = Annotated[
     str | None,
     runtime_option(
-        metavar="RUN|auto", help="Go on with a run; auto: the newest unfinished one of this recipe."
+        metavar="RUN|auto", help="Resume a run; auto resumes the newest unfinished run of this recipe."
     ),
 ]
-DryRun = Annotated[bool, runtime_option("--dry-run", help="Build all, read one batch, train nothing.")]
-AsJson = Annotated[bool, output_option("--json", help="Print one JSON document and nothing else.")]
-PerClass = Annotated[bool, output_option("--per-class", help="Show each class too.")]
-Name = Annotated[str | None, output_option(help="Name of the run.")]
+DryRun = Annotated[
+    bool, runtime_option("--dry-run", help="Build everything and read one batch, but do not train.")
+]
+AsJson = Annotated[bool, output_option("--json", help="Print the result as one JSON document.")]
+PerClass = Annotated[bool, output_option("--per-class", help="Also show results per class.")]
+Name = Annotated[str | None, output_option(help="Name of the experiment and of its folder.")]
 Output = Annotated[
-    Path | None, output_option(metavar="DIR", help="The run's folder; default runs/NAME/TIME-HASH.")
+    Path | None, output_option(metavar="DIR", help="Run folder. Default: runs/NAME/TIME-HASH.")
 ]
 Trackers = Annotated[
     list[str] | None,
     output_option(
-        "--tracker", metavar="NAME", help="Log there too: tensorboard, wandb, mlflow, ...; repeatable."
+        "--tracker",
+        metavar="NAME",
+        help="Also log to this tracker: tensorboard, wandb, mlflow, ... Repeatable.",
     ),
 ]
-Split = Annotated[Literal["test", "val"], data_option(help="Which videos.")]
+Split = Annotated[Literal["test", "val"], data_option(help="Split to use.")]
 ClipBatchSize = Annotated[int | None, runtime_option("--batch-size", min=1, help="Clips per forward pass.")]
 ForwardPrecision = Annotated[
-    Literal["fp32", "bf16", "fp16"], runtime_option("--precision", help="Arithmetic.")
+    Literal["fp32", "bf16", "fp16"], runtime_option("--precision", help="Precision of the forward pass.")
 ]
-Load = Annotated[bool, typer.Option("--load", help="Import each one to see whether it works.")]
-Seeds = Annotated[str | None, optimisation_option(metavar="N|A,B,C", help="How many seeds, or which.")]
+Load = Annotated[bool, typer.Option("--load", help="Import each plugin to check that it works.")]
+Seeds = Annotated[
+    str | None, optimisation_option(metavar="N|A,B,C", help="Number of seeds, or a list of seeds.")
+]

@@ -1,4 +1,4 @@
-"""``ccl report``: what runs have reached, as tables, comparisons, pictures and a page."""
+"""``ccl report``: results of runs as tables, comparisons, figures and an HTML page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ccl_cli.utils import console
 from ccl_cli.utils.files import write_text
 
 app = group(
-    "Tables, comparisons and pictures of what runs have reached.",
+    "Show the results of runs as tables, comparisons, figures and an HTML page.",
     "ccl report table",
     "ccl report table runs/ucf51-bench --paper",
     "ccl report compare ccl crd --setup AI",
@@ -28,19 +28,17 @@ _BY_SUFFIX = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json"
 
 Runs = Annotated[
     list[Path] | None,
-    typer.Argument(
-        metavar="RUN|FOLDER", help="Runs, or folders of them; the newest folder if none is named."
-    ),
+    typer.Argument(metavar="RUN|FOLDER", help="Runs, or folders of runs. Default: the newest folder."),
 ]
 _METRICS = "top1, top5, mean_class, r1, r5, r10 or map"
-FORMAT = output_option("--format", help="Default: as the output file's name ends, else terminal.")
-Output = Annotated[
-    Path | None, output_option(metavar="FILE", help="Write to a file instead of the terminal.")
-]
+FORMAT = output_option(
+    "--format", help="Output format. Default: from the suffix of the output file, else terminal."
+)
+Output = Annotated[Path | None, output_option(metavar="FILE", help="File to write. Default: the terminal.")]
 MethodRow = Annotated[
     str,
     typer.Argument(
-        metavar="METHOD", help="A row of the tables.", autocompletion=complete_plugins("ccl.methods")
+        metavar="METHOD", help="Method, as in the tables.", autocompletion=complete_plugins("ccl.methods")
     ),
 ]
 
@@ -58,23 +56,27 @@ def table(
     number: Annotated[
         Literal["1", "2", "3", "all"],
         typer.Option(
-            "--table", help="1 recognition, 2 retrieval, 3 ablations; all: those there are runs for."
+            "--table",
+            help="Table to print: 1 is recognition, 2 retrieval, 3 ablations; all prints those "
+            "that have runs.",
         ),
     ] = "all",
     metric: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIGURE", help=f"{_METRICS}, instead of the paper's; repeat it for more."),
+        typer.Option(
+            metavar="METRIC", help=f"Metric to show instead of the paper's: {_METRICS}. Repeatable."
+        ),
     ] = None,
-    paper: Annotated[bool, typer.Option("--paper", help="Put the paper's figures beside.")] = False,
-    show_runs: Annotated[bool, typer.Option("--runs", help="List the runs behind every figure.")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="Also show the paper's results.")] = False,
+    show_runs: Annotated[bool, typer.Option("--runs", help="List the runs behind every value.")] = False,
     split: options.Split = "test",
     style: Annotated[Literal["terminal", "markdown", "csv", "latex", "json"] | None, FORMAT] = None,
     output: Output = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show runs as the paper's tables: methods by teachers, mean and deviation over seeds.
+    """Print tables like the paper's: methods by teachers, with mean and standard deviation over seeds.
 
-    Runs of one method and setup are averaged if their recipes differ in the seed only.
+    Runs of one method and setup are averaged if their recipes differ only in the seed.
     """
     from ccl_cli.report import writers
     from ccl_cli.report.results import load_results
@@ -100,18 +102,18 @@ def compare(
     first: MethodRow,
     second: MethodRow,
     runs: Runs = None,
-    metric: Annotated[str, typer.Option(metavar="FIGURE", help=f"{_METRICS}.")] = "top1",
+    metric: Annotated[str, typer.Option(metavar="METRIC", help=f"{_METRICS}.")] = "top1",
     setup: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Only this setup, e.g. AI; repeat it for more.")
+        list[str] | None, typer.Option(metavar="COLUMN", help="Compare only this setup, e.g. AI. Repeatable.")
     ] = None,
     split: options.Split = "test",
     style: Annotated[Literal["terminal", "markdown", "json"] | None, FORMAT] = None,
     output: Output = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Compare two methods seed by seed: mean difference, confidence interval, wins.
+    """Compare two methods, paired by seed: mean difference, confidence interval and wins.
 
-    Student's t on the differences between runs of the same seed.
+    The interval is Student's t interval of the differences between runs with the same seed.
     """
     from ccl_cli.report import writers
     from ccl_cli.report.comparison import compare as compare_methods
@@ -120,7 +122,7 @@ def compare(
 
     chosen = "json" if as_json else _format(style, output)
     if chosen not in ("terminal", "markdown", "json"):
-        raise UsageError(f"A comparison is not written as {chosen}.", "Use terminal, markdown or json.")
+        raise UsageError(f"A comparison cannot be written as {chosen}.", "Use terminal, markdown or json.")
     results = summarise(read_runs(runs or (), split).of_two(first, second))
     compared = compare_methods(results, first, second, metric, setup or ())
     if chosen == "terminal":
@@ -139,13 +141,13 @@ def compare(
 )
 def html(
     runs: Runs = None,
-    output: Annotated[Path, output_option(metavar="FILE", help="The page.")] = Path("report.html"),
+    output: Annotated[Path, output_option(metavar="FILE", help="HTML page to write.")] = Path("report.html"),
     split: options.Split = "test",
 ) -> None:
-    """Write one page with tables, pictures and where they come from; it needs no other file and no network.
+    """Write a self-contained HTML page with tables, figures and the provenance of each result.
 
-    The videos of the best method's first run are scored once, and shown to its teachers once; the results
-    are stored beside the run.
+    The first run of the best method and its teachers process the test videos once; the results are cached in
+    the run's folder.
     """
     from ccl_cli.report.page import page
     from ccl_cli.report.results import load_results
@@ -164,16 +166,20 @@ def figure(
     name: Annotated[
         Literal["overview", "curves", "classes", "confusion", "gallery", "tsne", "correspondence"],
         typer.Argument(
-            metavar="NAME", help="overview, curves, classes, confusion, gallery, tsne or correspondence."
+            metavar="NAME",
+            help="Figure: overview, curves, classes, confusion, gallery, tsne or correspondence.",
         ),
     ],
     runs: Runs = None,
     output: Annotated[
-        Path | None, output_option(metavar="FILE", help="Ends in .png, .svg or .pdf; default NAME.png.")
+        Path | None,
+        output_option(
+            metavar="FILE", help="File to write, with suffix .png, .svg or .pdf. Default: NAME.png."
+        ),
     ] = None,
     split: options.Split = "test",
 ) -> None:
-    """Write one plot of the page as PNG, SVG or PDF."""
+    """Write one figure of the page as PNG, SVG or PDF."""
     from ccl_cli.report.figures import check_suffix, write_figure
     from ccl_cli.report.results import load_results
 
@@ -185,7 +191,7 @@ def figure(
 
 
 def print_tables(runs: Sequence[Path]) -> None:
-    """Print the tables that some runs fill; nothing of no runs."""
+    """Print the tables of some runs; print nothing without runs."""
     if not runs:
         return
     from ccl_cli.report.results import load_results
@@ -201,7 +207,7 @@ def _format(style: str | None, output: Path | None) -> str:
 
 
 def _layout(output: Path | None) -> dict[str, Any]:
-    """Of terminal tables: a file is plain and looks the same whatever the terminal."""
+    """Layout of terminal tables; a file is plain and does not depend on the terminal."""
     from ccl_cli.report.writers import FILE_WIDTH
 
     plain = output is not None or console.plain(sys.stdout)
@@ -209,7 +215,7 @@ def _layout(output: Path | None) -> dict[str, Any]:
 
 
 def _deliver(text: str, output: Path | None, warnings: Sequence[str] = ()) -> None:
-    """Print or write; the warnings are what the text does not hold, or only in comments."""
+    """Print or write the text; log as warnings what the text does not show."""
     for warning in warnings:
         _log.warning(warning)
     if output is None:
@@ -222,4 +228,4 @@ def _deliver(text: str, output: Path | None, warnings: Sequence[str] = ()) -> No
 
 def _check_file(output: Path) -> None:
     if output.is_dir():
-        raise UsageError(f"'{output}' is a folder.", "Name a file.")
+        raise UsageError(f"'{output}' is a folder.", "Give the path of a file.")

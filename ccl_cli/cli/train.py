@@ -48,7 +48,7 @@ def train(
 ) -> None:
     """Train a video student with any number of frozen teachers.
 
-    What decides a value, lowest first: defaults, recipe, flags you type, --set.
+    Precedence of values, lowest first: defaults, recipe, options, --set.
     """
     from ccl_cli.config.load import check_recipe, load_recipe
     from ccl_cli.training.run.folder import find_run

@@ -1,4 +1,4 @@
-"""Unreadable files: each is logged at once and left out, and the command ends with exit code 4."""
+"""Unreadable files: log each one and skip it, then exit with code 4."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _log = logging.getLogger("ccl")
 
 
 class Unreadable:
-    """Collects them.
+    """Collect unreadable files.
 
     Args:
-        files: Number of files in all, if that is known.
-        closed: Folders that cannot be listed, with the reason.
+        files: Total number of files, if known.
+        closed: Reason by folder, for folders that cannot be listed.
     """
 
     def __init__(self, files: int | None = None, closed: Mapping[str, str] | None = None) -> None:
@@ -27,21 +27,21 @@ class Unreadable:
             self.add(name, reason)
 
     def add(self, name: str, reason: str) -> None:
-        """Log one."""
+        """Log one unreadable file."""
         self._messages.append(visible(f"{name}: {reason}"))
         if self._files != 1:
             _log.warning("%s", self._messages[-1])
 
     def check(self) -> None:
-        """Call this once all others are done.
+        """Raise an error if any file was unreadable. Call this after all other files are done.
 
         Raises:
-            DataError: there are any.
+            DataError: at least one file was unreadable.
         """
         if self._messages and self._files == 1:
-            raise DataError(
-                f"{self._messages[0]}.", "See that the path is right, and that it is a whole video."
-            )
+            raise DataError(f"{self._messages[0]}.", "Check the path, and that the file is a complete video.")
         if self._messages:
             count = f"{len(self._messages)} of {self._files}" if self._files else str(len(self._messages))
-            raise DataError(f"{count} cannot be read; the others are done.", "The reasons stand above.")
+            raise DataError(
+                f"{count} files could not be read; the others are done.", "See the reasons above."
+            )

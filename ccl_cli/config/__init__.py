@@ -1,1 +1,1 @@
-"""Recipes: their fields, their files, and the grammar that names teachers, students and data sets."""
+"""Recipes: their models, their files, and the syntax of teacher, student and data set names."""

@@ -1,7 +1,7 @@
-"""Load recipes by name, built in or a file, with the flags and overrides of a command line.
+"""Load built-in recipes and recipe files, and apply command-line options and overrides.
 
-Precedence, lowest first: defaults < recipe file < flag typed < ``--set a.b=c``. A file takes precedence over
-the one that it extends. Where no recipe is named, ``$CCL_RECIPE`` names one.
+Precedence, lowest first: defaults < recipe file < command-line option < ``--set a.b=c``. A file takes
+precedence over the file that it extends. ``$CCL_RECIPE`` is the default recipe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ccl_cli.utils.sentences import Keys, bundled, invalid
 
 
 def builtin_recipes() -> dict[str, Path]:
-    """The recipes that ship with ccl, by name."""
+    """Return the paths of the built-in recipes by name."""
     here = Path(__file__).parents[1]
     installed = here / "recipes"
     folder = installed if installed.is_dir() else here.parent / "recipes"
@@ -35,17 +35,17 @@ def builtin_recipes() -> dict[str, Path]:
 def load_recipe(
     name: str | None = None, flags: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
 ) -> Recipe:
-    """Read a recipe and lay flags and overrides over it.
+    """Read a recipe, and apply command-line options and overrides.
 
     Args:
-        name: A built-in recipe, a YAML file or a run's folder; None for ``$CCL_RECIPE``, else the defaults.
-        flags: Dotted key to value, for each flag; None stands for a flag that was not typed.
-        overrides: ``a.b=c``, each value read as YAML.
+        name: Built-in recipe, YAML file or run folder. Default: ``$CCL_RECIPE``, else the default values.
+        flags: Values by dotted key; None means that the option was not given.
+        overrides: ``a.b=c``; values are parsed as YAML.
 
     Raises:
-        RecipeError: no such recipe, not YAML, an unknown key or a bad value.
-        MultipleErrors: more than one of these.
-        UsageError: an override without ``=``.
+        RecipeError: the recipe does not exist, is not YAML, or has an unknown key or an invalid value.
+        MultipleErrors: there are several such errors.
+        UsageError: an override has no ``=``.
     """
     name = name or os.environ.get("CCL_RECIPE")
     layers = _Layers()
@@ -65,19 +65,19 @@ def load_recipe(
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The recipe with every default written out; reads back equal."""
+    """Serialise a recipe with all defaults; loading the text gives an equal recipe."""
     empty = {key for key in ("methods", "bench") if not getattr(recipe, key)}
     empty |= {"executor"} if recipe.executor == Executor() else set()
     return yaml_text.dump(recipe.model_dump(mode="json", exclude=empty))
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Resolve every plugin the recipe names and validate its methods' options; nothing is built.
+    """Resolve the plugins of a recipe and validate the options of its methods, without building anything.
 
     Raises:
-        PluginError: an unknown plugin, or a method that cannot be imported.
-        RecipeError: a bad option, or a method that needs labels and gets none.
-        MultipleErrors: more than one of these.
+        PluginError: a plugin is unknown, or a method cannot be imported.
+        RecipeError: an option is invalid, or a method requires labels and the recipe uses none.
+        MultipleErrors: there are several such errors.
     """
     plugins = [(registry.TEACHERS, parse_model(text).label) for text in recipe.teachers]
     plugins += [(registry.STUDENTS, parse_model(recipe.student).label)]
@@ -90,34 +90,34 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def needs_labels(name: str) -> bool:
-    """Whether a method trains on labelled videos only."""
+    """Return whether a method trains on labelled videos only."""
     return bool(registry.load(registry.find(registry.METHODS, name)).needs_labels)
 
 
 def refuse_without_labels(recipe: Recipe) -> None:
-    """Stop where no training video has a label and one of the methods needs them.
+    """Raise an error if a method requires labels; for runs without any label.
 
     Raises:
-        RecipeError: names the methods that need none.
+        RecipeError: a method requires labels; the hint lists the methods that do not.
     """
     needy = [name for name in recipe.method if needs_labels(name)]
     if not needy:
         return
     able = []
     for name in registry.names(registry.METHODS):
-        with suppress(PluginError):  # a broken package of somebody else's
+        with suppress(PluginError):  # a broken third-party package
             able += [] if needs_labels(name) else [name]
     raise RecipeError(
         f"{' and '.join(needy)} cannot train without labels.",
-        f"These methods need none: {', '.join(able)}.",
+        f"These methods do not use labels: {', '.join(able)}.",
     )
 
 
 def method_options(method: Any, name: str, given: Mapping[str, Any]) -> BaseModel:
-    """Validate the options given to a method against its ``Options``.
+    """Validate the options of a method against its ``Options`` model.
 
     Raises:
-        RecipeError: an unknown option or a bad value, named ``method.<name>.<option>``.
+        RecipeError: an option is unknown or invalid; the message names ``method.<name>.<option>``.
     """
     model: type[BaseModel] = method.Options
     try:
@@ -127,12 +127,11 @@ def method_options(method: Any, name: str, given: Mapping[str, Any]) -> BaseMode
 
 
 class _Layers:
-    """Values from several sources; a later source takes precedence.
+    """Recipe values merged from several sources; later sources take precedence.
 
     Attributes:
         values: Nested sections.
-        origins: Where each value was written, by its keys: ``smoke.yaml:12``, "the command line" or
-            ``--set a.b=c``.
+        origins: Source of each value by its keys: ``smoke.yaml:12``, "the command line" or ``--set a.b=c``.
     """
 
     def __init__(self) -> None:
@@ -140,11 +139,11 @@ class _Layers:
         self.origins: dict[Keys, str] = {}
 
     def read(self, path: Path, children: tuple[Path, ...] = ()) -> None:
-        """Add a YAML file, after the one that it extends.
+        """Merge a YAML file, after the file that it extends.
 
         Args:
             path: The file.
-            children: The files that extend this one; first the one that the user named.
+            children: Files that extend this one, starting with the one that the user named.
         """
         values, lines = yaml_text.read(path)
         origins = {keys: f"{path.name}:{line}" for keys, line in lines.items()}
@@ -154,7 +153,7 @@ class _Layers:
         self._add(values, origins)
 
     def choose_method(self, name: str) -> None:
-        """Add a method that a flag names, and the keys that go with it."""
+        """Apply ``--method``: set the method and its entry in ``methods``."""
         section = self.values.get("methods")
         entry = section.get(name) if isinstance(section, dict) else None
         changes = {"method": name, **(entry if isinstance(entry, dict) else {})}
@@ -166,7 +165,7 @@ class _Layers:
         self.origins |= origins
 
     def assign(self, keys: Keys, value: Any, origin: str) -> None:
-        """Set the value at ``keys``; sections on the way are made."""
+        """Set the value at ``keys``, creating sections as needed."""
         section = self.values
         for depth, key in enumerate(keys[:-1], 1):
             self.origins.setdefault(keys[:depth], origin)
@@ -174,14 +173,14 @@ class _Layers:
             if not isinstance(section, dict):
                 raise RecipeError(f"{'.'.join(keys[:depth])}: is a value, not a section ({origin}).")
         section[keys[-1]] = value
-        # The keys of a section that is replaced are gone.
+        # A new value replaces a whole section, so the origins of its keys are outdated.
         self.origins = {key: at for key, at in self.origins.items() if key[: len(keys)] != keys}
         self.origins[keys] = origin
         self.values = _expanded(self.values)
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any], at: Keys = ()) -> dict[str, Any]:
-    """Merge sections by key; replace methods, a benchmark's rows and all else, lists too, as a whole."""
+    """Merge sections by key; replace methods, benchmark rows, lists and other values as a whole."""
     both = {
         key: merged(below[key], value, (*at, key))
         for key, value in above.items()
@@ -191,17 +190,17 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any], at: Keys = ()) ->
 
 
 def _is_replaced(*keys: str) -> bool:
-    # Merged with the parent's section, the child's could not drop an option or a method.
+    # If these were merged, a child recipe could not drop an option or a method of its parent.
     return keys == ("method",) or keys[:-1] in (("methods",), ("bench", "methods"), ("bench", "ablations"))
 
 
 def _expanded(values: dict[str, Any]) -> dict[str, Any]:
-    # `method: ccl` must be a section before `--set method.ccl.x=1` can reach into it.
+    # Expand `method: ccl` to a section, so that `--set method.ccl.x=1` can set a key in it.
     return {**values, "method": methods_section(values["method"])} if "method" in values else values
 
 
 def _locate(name: str, folder: Path = Path(), origin: str = "") -> Path:
-    """A built-in name, a file, or a run's folder; a relative one starts from ``folder``."""
+    """Find the file of a built-in recipe, a path or a run folder, relative to ``folder``."""
     builtin = builtin_recipes()
     if name in builtin:
         return builtin[name]
@@ -219,13 +218,16 @@ def _locate(name: str, folder: Path = Path(), origin: str = "") -> Path:
 
 
 def _parent(name: Any, family: tuple[Path, ...], origin: str) -> Path:
-    """The recipe that the last of ``family`` extends; none may extend itself, however many lie between."""
+    """Find the recipe that the last file of ``family`` extends, and refuse circular inheritance."""
     if not isinstance(name, str):
-        raise RecipeError(f"extends: must be one recipe's name or file, got {name!r} ({origin}).")
+        raise RecipeError(f"extends: must be the name or the file of a recipe, got {name!r} ({origin}).")
     path = _locate(name, family[-1].parent, f" ({origin})")
     if path.resolve() in family:
         circle = [each.name for each in family[family.index(path.resolve()) :]]
-        raise RecipeError(f"extends: {' extends '.join([*circle, circle[0]])} ({origin}).", "Cut the circle.")
+        raise RecipeError(
+            f"extends: {' extends '.join([*circle, circle[0]])} ({origin}).",
+            "Remove one of these `extends` keys.",
+        )
     return path
 
 

@@ -1,4 +1,4 @@
-"""The one grammar for naming a teacher, a student or a data set on the command line.
+"""Syntax of teachers, students and data sets on the command line.
 
 ::
 
@@ -7,7 +7,7 @@
     r2plus1d_18@kinetics.safetensors             name@weights
     folder:/data/my videos?val=0.1               source:location?option=value
 
-Options are read as YAML scalars, so ``?dim=2048`` is a number and ``?pretrained=false`` a boolean.
+Option values are parsed as YAML scalars: ``?dim=2048`` is a number and ``?pretrained=false`` a boolean.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 
 from ccl_cli.errors import RecipeError, UsageError
 
-_LONGEST = 100  # letters of a value that is no text
+_LONGEST = 100  # characters of a value that is not a string
 _OPTIONS = re.compile(r"[A-Za-z_][\w.-]*=[^&]*(?:&[A-Za-z_][\w.-]*=[^&]*)*")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One parsed ``kind:name@weights?key=value``.
+    """A parsed ``kind:name@weights?key=value``.
 
     Attributes:
-        kind: What stands before the first colon (a teacher's modality, a data source's name), or "".
-        name: The model's name, or for a data source the location (may be "").
-        weights: What stands after ``@``, or None.
-        options: The options after ``?``.
+        kind: Text before the first colon (a teacher's modality or the name of a data source), or "".
+        name: Name of the model, or location of the data set (may be "").
+        weights: Text after ``@``, or None.
+        options: Options after ``?``.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Spec:
 
     @property
     def label(self) -> str:
-        """``kind:name``, the short form shown in tables and used as a teacher's key."""
+        """Short form ``kind:name``, shown in tables and used as the key of a teacher."""
         return f"{self.kind}:{self.name}" if self.kind and self.name else self.kind or self.name
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ def parse_data(text: str) -> Spec:
 
 
 def _split_options(text: str) -> tuple[str, dict[str, Any]]:
-    # The last '?' that is followed by key=value pairs starts the options: a path may hold a '?' itself.
+    # A path may contain '?', so options start at the last '?' that is followed by key=value pairs.
     body, mark, tail = text.strip().rpartition("?")
     if not mark:
         return text.strip(), {}

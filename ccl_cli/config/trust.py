@@ -1,4 +1,4 @@
-"""Whether Python code that lies beside a teacher's weights may run: only where the user types so."""
+"""Permission to run Python code from a teacher's repository, which only the user can give."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _TYPED = re.compile(r"\btrust_remote_code=(true|yes|on)\b", re.IGNORECASE)
 
 
 def note_typed(arguments: Iterable[str]) -> None:
-    """Remember for this command, and the processes that it starts, that its arguments trust such code."""
+    """Record ``trust_remote_code=true`` in the arguments, for this command and its child processes."""
     if any(map(_TYPED.search, arguments)):
         os.environ[VARIABLE] = "1"
 
 
 def is_code_trusted() -> bool:
-    """Whether ``trust_remote_code=true`` was typed in this command, or the variable says yes."""
+    """Return whether the user gave ``trust_remote_code=true``, or set the environment variable to true."""
     return os.environ.get(VARIABLE, "").lower() in ("1", "true", "yes", "on")

@@ -1,6 +1,6 @@
-"""YAML that builds plain values only, reads ``1e-3`` as a number, and refuses a key given twice.
+"""Safe YAML: plain values only, ``1e-3`` is a number, and duplicate keys are errors.
 
-Aliases, tags and deep nesting are refused before a value is built: with aliases a few lines fill the memory.
+Aliases, tags and deep nesting are refused before values are built, because a few aliases can exhaust memory.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from yaml.constructor import ConstructorError
 
 from ccl_cli.errors import RecipeError
 
-_MAX_DEPTH = 50  # sections and lists within each other
+_MAX_DEPTH = 50  # of nested sections and lists
 _FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_HINT = "Quote text that holds YAML's own signs, such as '?' within brackets."
+_HINT = "Quote text that contains special characters of YAML, such as '?' within brackets."
 
 
 class _Loader(yaml.SafeLoader):
@@ -32,14 +32,14 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Sections as blocks, lists on one line."""
+    """Write sections in block style and lists in flow style."""
 
 
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
-for _first in "-+0123456789":  # 12:00:00 is a time, as Slurm has it, and not a number to the base of 60
+for _first in "-+0123456789":  # 12:00:00 is a time of Slurm, not a base-60 number
     _Loader.yaml_implicit_resolvers[_first].insert(
         0, ("tag:yaml.org,2002:str", re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?$"))
     )
@@ -49,10 +49,10 @@ _Dumper.add_representer(
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """A file's values, and the line of each key.
+    """Read a file; return its values and the line of each key.
 
     Raises:
-        RecipeError: unreadable, not YAML, or not a mapping; the sentence names file and line.
+        RecipeError: the file is unreadable, not YAML or not a mapping; the message gives file and line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -60,12 +60,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
         raise RecipeError(f"{path} cannot be read: {error}.") from None
     values, node = _load(text, str(path))
     if not isinstance(values, dict | None):
-        raise RecipeError(f"{path}: a recipe is made of 'key: value' lines.", "See `ccl recipes show smoke`.")
+        raise RecipeError(
+            f"{path}: a recipe must consist of 'key: value' lines.", "See `ccl recipes show smoke`."
+        )
     return values or {}, dict(_lines(node, ()))
 
 
 def parse(text: str, source: str) -> Any:
-    """One value; ``source`` names it in an error.
+    """Parse one value; ``source`` describes it in error messages.
 
     Raises:
         RecipeError: not YAML.
@@ -74,7 +76,7 @@ def parse(text: str, source: str) -> Any:
 
 
 def parse_own(text: str, source: str) -> Any:
-    """Read what :func:`dump` wrote: keys given twice are not refused, in a tenth of the time.
+    """Parse the output of :func:`dump`, ten times faster because duplicate keys are not checked.
 
     Raises:
         RecipeError: not YAML.
@@ -85,7 +87,7 @@ def parse_own(text: str, source: str) -> Any:
 
 
 def dump(values: dict[str, Any]) -> str:
-    """Text that :func:`read` gives back unchanged."""
+    """Serialise values so that :func:`read` returns them unchanged."""
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
 
 
@@ -102,11 +104,11 @@ def _check(text: str) -> None:
     for event in yaml.parse(text, _FAST_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            raise _refusal("aliases have no place in a recipe", event)
+            raise _refusal("aliases are not allowed in a recipe", event)
         if getattr(event, "tag", None) is not None:
-            raise _refusal("tags have no place in a recipe", event)
+            raise _refusal("tags are not allowed in a recipe", event)
         if depth > _MAX_DEPTH:
-            raise _refusal(f"more than {_MAX_DEPTH} sections lie within each other", event)
+            raise _refusal(f"more than {_MAX_DEPTH} levels of nesting", event)
 
 
 def _refusal(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
@@ -116,7 +118,7 @@ def _refusal(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
 
 @contextmanager
 def _one_sentence(source: str) -> Iterator[None]:
-    """Turn an error of the library into one sentence, with the line."""
+    """Convert a parser error to one sentence with the line number."""
     try:
         yield
     except yaml.YAMLError as error:
@@ -124,7 +126,7 @@ def _one_sentence(source: str) -> Iterator[None]:
         line = f":{mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise RecipeError(f"{source}{line}: {problem}.", _HINT) from None
-    except ValueError as error:  # 2001-99-99 looks like a date
+    except ValueError as error:  # for example the invalid date 2001-99-99
         raise RecipeError(f"{source}: {error}.") from None
 
 

@@ -377,7 +377,7 @@ def fault(video: Video, classes: int) -> str | None:
         if at is not None and (type(at) not in (int, float) or not 0 <= at < math.inf):
             return f"the {name} {at!r} is not a number of seconds"
     if video.end is not None and video.end <= (video.start or 0):
-        return f"the stretch ends at {video.end:g} s, before it begins"
+        return f"the segment ends at {video.end:g} s, before it begins"
     return None
 
 

@@ -1,1 +1,1 @@
-"""A published model in use: predictions, features, other formats, the Hub."""
+"""Use of published models: prediction, features, export and the Hugging Face Hub."""

@@ -1,4 +1,4 @@
-"""The model card of a published model: the network, its data and teachers, its figures and limits."""
+"""Model cards: network, data, teachers, results and limitations of a published model."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from ccl_cli.training.run.artefact import Artefact, load_model
 from ccl_cli.training.run.folder import CELL, RunFolder, locate_model, read_json
 
 CARD = "README.md"
-_UNKNOWN = "unknown"  # also the Hub's word for a licence that is not known
+_UNKNOWN = "unknown"  # also the Hub's identifier of an unknown licence
 _MORE_SIGNS = re.compile(r"([&~$])")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
-# The Hub's kinds of tasks have none for retrieval among videos.
+# The Hub has no task type for video retrieval.
 _TASKS: dict[str, dict[str, Any]] = {
     "recognition": {"task_type": "video-classification"},
     "retrieval": {"task_type": "other", "task_name": "Video retrieval"},
 }
 _TAGS = ["video", "action-recognition", "video-retrieval", "knowledge-distillation", "ccl"]
 _ALL_BUT_SEED = ["data", "metric", "method", "setup", "settings", "manifest"]
-_MAX_CLASSES = 40  # that are named one by one
+_MAX_CLASSES = 40  # classes to list by name
 
 
 @dataclass(frozen=True)
 class Result:
-    """One metric on one data set, in percent.
+    """A metric on a data set, in percent.
 
     Attributes:
         data: Name of the data set.
-        metric: See ``METRICS``.
-        value: What this run reached.
-        seeds: What its benchmark's runs reached that differ from it in their seed alone, and itself.
+        metric: Key of ``METRICS``.
+        value: Result of this run.
+        seeds: Results of all runs of the benchmark that differ only in the seed, including this one.
     """
 
     data: str
@@ -52,7 +52,7 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The run's own value, and what all seeds reached."""
+        """Format the value of the run, and mean and deviation over the seeds."""
         if len(self.seeds) < 2:
             return f"{self.value:.1f}"
         mean, deviation = statistics.fmean(self.seeds), statistics.stdev(self.seeds)
@@ -60,27 +60,27 @@ class Result:
 
 
 def card(run: Path | None, *, licence: str = _UNKNOWN, repository: str = "OWNER/NAME") -> tuple[Path, str]:
-    """Write a model's card.
+    """Create the model card of a run.
 
-    What nobody recorded is left out or called unknown.
+    Facts that were not recorded are omitted or listed as unknown.
 
     Args:
-        run: A run folder, a model file, or None for the newest run.
-        licence: Of the model, by the Hub's name of it, such as ``apache-2.0``.
-        repository: Where it will be, for the command that gets it.
+        run: Run folder or model file. Default: the newest run.
+        licence: Identifier of the model's licence on the Hub, such as ``apache-2.0``.
+        repository: Repository of the model, for the download command in the card.
 
     Returns:
-        The folder that the model lies in, and Markdown that begins with the Hugging Face Hub's fields.
+        The model's folder, and the card as Markdown with the metadata block of the Hugging Face Hub.
 
     Raises:
-        UsageError: the licence is no name of the Hub's.
-        DataError: there is no such run, or it has no model.
+        UsageError: the licence identifier is invalid.
+        DataError: the run does not exist or has no model.
         WeightsError: the model is damaged.
     """
     if not _LICENCE.fullmatch(licence):
         raise UsageError(
-            f"'{licence}' is not one of the Hub's names of licences.",
-            "They are in small letters, such as apache-2.0, mit, cc-by-4.0, other or unknown.",
+            f"'{licence}' is not a licence identifier of the Hub.",
+            "Use lowercase identifiers such as apache-2.0, mit, cc-by-4.0, other or unknown.",
         )
     from huggingface_hub import ModelCard
 
@@ -117,15 +117,15 @@ def card(run: Path | None, *, licence: str = _UNKNOWN, repository: str = "OWNER/
 
 
 def results(folder: RunFolder) -> tuple[list[Result], int]:
-    """What a run reached on test splits.
+    """Collect the results of a run on test splits.
 
     Returns:
-        The results, with those of the other seeds where the run is a benchmark's; and how many of those seeds
-        failed.
+        The results, including those of the other seeds for a run of a benchmark, and the number of failed
+        seeds.
     """
     try:
         own = together = read_runs([folder.path])
-    except CclError:  # not evaluated yet, or stopped before its end
+    except CclError:  # not evaluated yet, or unfinished
         return [], 0
     if (folder.path / CELL).is_file():
         together = read_runs([folder.path.parent])
@@ -162,7 +162,7 @@ def _card_data(artefact: Artefact, measured: Sequence[Result], licence: str) -> 
 
 
 def _result_rows(measured: Sequence[Result]) -> list[list[str]]:
-    """A header and a row for each data set; none without results."""
+    """Return a header and one row per data set; empty without results."""
     rows = [["data, test split", *(title for _, title in METRICS.values())]]
     for data in dict.fromkeys(each.data for each in measured):
         texts = {each.metric: each.text for each in measured if each.data == data}
@@ -177,7 +177,7 @@ def _data_rows(
     return [
         [f"videos of {_text(data.get('name') or name or _UNKNOWN)}", ""],
         ["listed for training", _text(data.get("train", _UNKNOWN))],
-        ["seen in training", _text(data.get("seen", _UNKNOWN))],
+        ["used in training", _text(data.get("seen", _UNKNOWN))],
         ["not on disk", str(len(data["missing"])) if "missing" in data else _UNKNOWN],
         ["unreadable", str(len(data["unreadable"])) if "unreadable" in data else _UNKNOWN],
         ["without sound", _without_sound(data["modalities"]) if "modalities" in data else _UNKNOWN],
@@ -186,19 +186,19 @@ def _data_rows(
 
 
 def _evaluated_rows(folder: RunFolder, measured: Sequence[Result]) -> Iterator[list[str]]:
-    """What was evaluated on, with what could not be read."""
+    """Yield the evaluated data sets with their unreadable videos."""
     for data in dict.fromkeys(each.data for each in measured):
         counts = read_json(folder.path / f"eval-{data}-test.json").get("counts", {}).get("test", {})
         if counts:
             videos, missing, corrupt = (counts.get(k, _UNKNOWN) for k in ("videos", "missing", "corrupt"))
             bad = f"{missing} not on disk, {corrupt} unreadable"
-            yield [f"{_text(data)}: tested on", f"{videos}, of them {bad}"]
+            yield [f"{_text(data)}: test videos", f"{videos}, including {bad}"]
 
 
 def _without_sound(modalities: Mapping[str, Mapping[str, int]]) -> str:
     audio = next((states for name, states in modalities.items() if name.partition(":")[0] == "audio"), None)
     if audio is None:
-        return f"{_UNKNOWN}: no teacher of sound was there to find out"
+        return f"{_UNKNOWN}: not determined without an audio teacher"
     silent = {state: count for state, count in audio.items() if state != "present"}
     reasons = ", ".join(f"{count} {_text(state)}" for state, count in silent.items())
     return f"{sum(silent.values())}" + (f" ({reasons})" if reasons else "")
@@ -214,17 +214,17 @@ def _teacher_rows(specs: Sequence[str], summary: Mapping[str, Any]) -> list[list
 
 
 def _weights(text: str, record: Mapping[str, Any]) -> tuple[str, str]:
-    """Which weights a teacher had, and under which licence."""
+    """Return the weights of a teacher, and their licence."""
     spec = parse_model(text)
     if record.get("random_weights") or spec.options.get("weights") == "random":
-        return "random, on request", "none needed"
+        return "random, as requested", "none needed"
     if spec.weights:
-        return f"a file of the user's: {Path(str(spec.weights)).name}", _UNKNOWN
+        return f"local file: {Path(str(spec.weights)).name}", _UNKNOWN
     try:
         plugin = registry.find(registry.TEACHERS, spec.label)
         with registry.blaming(plugin):
             weights = registry.load(plugin).weight_files(spec)
-    except (CclError, OSError):  # also where the plugin is not on this machine
+    except (CclError, OSError):  # for example if the plugin is not installed
         return str(record.get("variant") or _UNKNOWN), _UNKNOWN
     names = ", ".join(file.filename for file in weights) or str(record.get("variant") or _UNKNOWN)
     licences = sorted({file.licence or _UNKNOWN for file in weights})
@@ -232,7 +232,7 @@ def _weights(text: str, record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _facts(artefact: Artefact, summary: Mapping[str, Any]) -> list[str]:
-    """Which weights they are, how the run was made (seed, length, device), and versions of packages."""
+    """List the published weights, the settings of the run (seed, length, device) and package versions."""
     versions = summary.get("versions", {})
     about = {key: artefact.header.get(key, "") for key in ("weights", "selection")}
     about |= {key: summary.get(key, "") for key in ("seed", "steps", "seconds", "device")}
@@ -242,10 +242,10 @@ def _facts(artefact: Artefact, summary: Mapping[str, Any]) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """On one line, and nothing of it means anything to Markdown, nor to the Hub's pages (``$``)."""
+    """Escape text for one line of Markdown, including ``$``, which the Hub renders as math."""
     return _MORE_SIGNS.sub(r"\\\1", escape_markdown(clean(value)))
 
 
 def _code(value: object) -> str:
-    """What may stand between backticks."""
+    """Escape text for inline code."""
     return clean(value).replace("`", "'")

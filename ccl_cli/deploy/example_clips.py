@@ -1,4 +1,4 @@
-"""Clips to show a network: of the videos it was trained for, of files that are named, or drawn by ccl."""
+"""Example clips for export: from the run's videos, from given files, or generated."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _log = logging.getLogger("ccl")
 
 @dataclass(frozen=True)
 class Examples:
-    """Videos of two kinds: some to check a network on, and others to choose anything on.
+    """Videos for checking an exported network, and for calibration.
 
     Attributes:
-        what: They are called.
-        check: At least one.
-        choose: At least one; the same as ``check`` where there are no others.
-        labelled: ``check``, if its labels are those of the model; else none.
+        what: Description of the videos.
+        check: Videos for the comparison; at least one.
+        choose: Videos for calibration; at least one. The same as ``check`` if there are no others.
+        labelled: ``check`` if its labels match the model's classes, else empty.
     """
 
     what: str
@@ -40,14 +40,14 @@ class Examples:
 
 
 def find_examples(model: Model, named: Sequence[Path]) -> Examples:
-    """The best videos there are for a model.
+    """Find the best available videos for a model.
 
     Args:
-        model: The student; a run's manifest lies beside its file.
-        named: Files and folders that the user names; the run's labelled videos still judge its accuracy.
+        model: Published student, with the run's manifest beside its file.
+        named: Files and folders given by the user. Accuracy is still measured on the run's labelled videos.
 
     Raises:
-        DataError: a named path is absent or holds no video.
+        DataError: a given path does not exist or contains no video.
     """
     manifest = model.manifest
     if manifest is not None and manifest.classes != model.artefact.classes:
@@ -55,19 +55,19 @@ def find_examples(model: Model, named: Sequence[Path]) -> Examples:
     test, train = (_present(manifest, split) for split in ("test", "train"))
     if named:
         videos = _named(named)
-        return Examples("the named files", videos, train or videos, test)
+        return Examples("the given files", videos, train or videos, test)
     if test:
         return Examples("test videos of the run", test, train or test, test)
     _log.warning(
-        "The run's test videos are not here: clips that ccl draws itself stand in for them. "
-        "Name files of yours with --clips."
+        "The run's test videos are not on disk, so generated clips are used instead. Use --clips to give "
+        "your own videos."
     )
     drawn = load_data(DRAWN)
-    return Examples("clips that ccl drew itself", drawn.split("test"), drawn.split("train"))
+    return Examples("generated clips", drawn.split("test"), drawn.split("train"))
 
 
 def center_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, Tensor | None]]:
-    """The window around each video's middle as the student sees it; None where it cannot be read.
+    """Yield the centre clip of each video, preprocessed for the student; None for unreadable videos.
 
     Shapes:
         clip: [3, T, S, S] uint8.
@@ -81,7 +81,7 @@ def center_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, T
 
 
 def some_clips(videos: Sequence[Video], clip: Clip, count: int) -> Tensor:
-    """Clips of so many videos, spread evenly; where there are fewer, they are repeated.
+    """Stack clips of ``count`` evenly spread videos; repeat them if there are fewer.
 
     Shapes:
         returns: [count, 3, T, S, S] uint8.
@@ -92,12 +92,12 @@ def some_clips(videos: Sequence[Video], clip: Clip, count: int) -> Tensor:
     read = (view for _, view in center_clips(spread(videos, count), clip) if view is not None)
     views = list(read)
     if not views:
-        raise DataError(f"None of the {min(count, len(videos))} videos to look at can be read.")
+        raise DataError(f"None of the {min(count, len(videos))} example videos can be read.")
     return torch.stack([views[number % len(views)] for number in range(count)])
 
 
 def spread(videos: Sequence[Video], count: int) -> list[Video]:
-    """At most ``count`` of the videos, from the first to the last."""
+    """Select at most ``count`` evenly spread videos."""
     count = min(count, len(videos))
     return [videos[number * len(videos) // count] for number in range(count)]
 
@@ -110,10 +110,8 @@ def _present(manifest: Manifest | None, split: str) -> tuple[Video, ...]:
 
 
 def _named(paths: Sequence[Path]) -> tuple[Video, ...]:
-    """Files, and all videos below folders."""
+    """List files, and all videos in folders."""
     videos = list_videos(paths).videos
     if absent := next((video.path for video in videos if not Path(str(video.path)).is_file()), None):
-        raise DataError(
-            f"There is no file '{absent}'.", "Name video files, or folders of them, with --clips."
-        )
+        raise DataError(f"There is no file '{absent}'.", "Give video files or folders with --clips.")
     return videos

@@ -1,4 +1,4 @@
-"""A published student as files that run without ccl, each compared with torch before it is handed over."""
+"""Export of students to files that run without ccl, each verified against torch."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ from ccl_cli.utils.files import atomic_folder, refuse_used, write_text
 TORCH, EXPORTED, ONNX, INT8 = "torch", "torch.export", "onnxruntime", "onnxruntime int8"
 FILES = {EXPORTED: "model.pt2", ONNX: "model.onnx", INT8: "model.int8.onnx"}
 RECORD = "export.json"
-_BATCHES = (1, TRACED + 1)  # sizes to compare at; neither is the one that was traced
-_ROUNDS, _PATIENCE = 15, 20.0  # timed calls of each network, and seconds after which no further round begins
+_BATCHES = (1, TRACED + 1)  # batch sizes for the comparison, different from the traced one
+_ROUNDS, _PATIENCE = 15, 20.0  # timed calls per network, and time limit in seconds
 _log = logging.getLogger("ccl")
 
 
 @dataclass
 class _Job:
-    """One export under way.
+    """State of an export.
 
     Attributes:
-        artefact: The model.
-        folder: Where its files are written.
-        examples: Videos to look at.
-        record: What users of the files must know.
-        networks: The original and each file, by name.
+        artefact: Published model.
+        folder: Output folder.
+        examples: Example videos.
+        record: Description for users of the files.
+        networks: Original network and exported networks, by name.
     """
 
     artefact: Artefact
@@ -75,26 +75,26 @@ def export_model(
     tolerance: float = 1e-4,
     clips: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Write a student's files, compare each with torch on real clips, and time them.
+    """Export a student, compare each file with torch on real clips, and measure latency.
 
     Args:
-        run: A run folder, a model file, or None for the newest run.
-        output: The new folder.
+        run: Run folder or model file. Default: the newest run.
+        output: New folder for the files.
         formats: "onnx", "torch" or both.
-        int8: Write an ONNX file in eight bits too, and measure what it costs.
-        tolerance: Largest difference from torch, as a share of the output's largest value.
-        clips: Videos to compare on; default the run's test videos.
+        int8: Also write an int8 ONNX file, and measure its accuracy.
+        tolerance: Maximum difference from torch, relative to the largest output value.
+        clips: Videos to compare on. Default: the run's test videos.
 
     Returns:
-        What ``export.json`` holds: the preprocessing, the comparison, sizes and times.
+        The contents of ``export.json``: preprocessing, comparison, sizes and times.
 
     Raises:
-        UsageError: the folder is not empty, int8 is wanted without ONNX, or the student has no classes.
+        UsageError: the folder is not empty, int8 was requested without ONNX, or the student has no classes.
         PluginError: the student cannot be exported.
-        SystemSetupError: a package is absent, or a file does not compute what torch does; nothing is left.
+        SystemSetupError: a package is missing, or a file does not match torch; all files are removed.
     """
     if int8 and "onnx" not in formats:
-        raise UsageError("--int8 is a version of the ONNX file.", "Add --format onnx or --format both.")
+        raise UsageError("--int8 requires the ONNX format.", "Add --format onnx or --format both.")
     if "onnx" in formats:
         need_onnx()
     refuse_used(output)
@@ -121,7 +121,7 @@ def export_model(
 
 
 def describe_use(artefact: Artefact) -> dict[str, Any]:
-    """All that somebody needs who has the file and not ccl: input, outputs, sampling, classes."""
+    """Describe input, outputs, sampling and classes for users without ccl."""
     clip, student = artefact.recipe.clip, artefact.student
     return {
         "input": {
@@ -135,7 +135,7 @@ def describe_use(artefact: Artefact) -> dict[str, Any]:
         "classes": artefact.classes,
         "preprocessing": describe_preprocessing(artefact.recipe),
         "model": {
-            "student": parse_model(artefact.recipe.student).name,  # not the weights' path that it began with
+            "student": parse_model(artefact.recipe.student).name,  # without the path of initial weights
             "recipe": artefact.recipe.hash(),
             "manifest": artefact.header.get("manifest"),
             "step": artefact.header.get("step"),
@@ -145,7 +145,7 @@ def describe_use(artefact: Artefact) -> dict[str, Any]:
 
 
 def _write(job: _Job, formats: Collection[str]) -> None:
-    """Write the files and open them again: what is compared and timed is what a user gets."""
+    """Write the files and load them again, so that the comparison uses what a user gets."""
     name, clip = job.artefact.recipe.student, job.artefact.recipe.clip
     deployed = Deployed(job.artefact.student, clip)
     job.networks[TORCH] = deployed
@@ -156,7 +156,7 @@ def _write(job: _Job, formats: Collection[str]) -> None:
         write_torch(program, path, job.record)
         job.networks[EXPORTED] = open_torch(path)
     if "onnx" in formats:
-        _log.info("Converting it to ONNX.")
+        _log.info("Converting to ONNX.")
         job.record["versions"] |= {each: version(each) for each in ("onnx", "onnxscript", "onnxruntime")}
         path = job.folder / FILES[ONNX]
         write_onnx(program, path, job.record, name)
@@ -164,7 +164,7 @@ def _write(job: _Job, formats: Collection[str]) -> None:
 
 
 def _compare(networks: Mapping[str, Network], clips: Tensor) -> dict[str, dict[str, dict[str, float]]]:
-    """The largest difference of each network's outputs from torch's, and torch's largest value."""
+    """Compute the maximum difference of each network's outputs from torch, and torch's largest value."""
     expected = _outputs(networks[TORCH], clips)
     by_network = {name: _outputs(run, clips) for name, run in networks.items() if name != TORCH}
     return {
@@ -180,7 +180,7 @@ def _compare(networks: Mapping[str, Network], clips: Tensor) -> dict[str, dict[s
 
 
 def _outputs(run: Network, clips: Tensor) -> dict[str, Tensor]:
-    """All clips in batches of several sizes, each clip in one."""
+    """Run all clips in batches of different sizes."""
     batches = [run(batch) for batch in torch.split(clips, list(_BATCHES))]
     return {key: torch.cat([batch[key] for batch in batches]) for key in OUTPUTS}
 
@@ -188,17 +188,17 @@ def _outputs(run: Network, clips: Tensor) -> dict[str, Tensor]:
 def _refuse_beyond(tolerance: float, differences: Mapping[str, Any], what: str) -> None:
     for name, by_output in differences.items():
         for key, difference in by_output.items():
-            if not difference["max_abs"] <= tolerance * difference["largest"]:  # NaN is refused too
+            if not difference["max_abs"] <= tolerance * difference["largest"]:  # also false for NaN
                 raise SystemSetupError(
-                    f"{FILES[name]} does not compute what torch does: on {what}, '{key}' differs by up to "
-                    f"{difference['max_abs']:.1e}. Its largest value is {difference['largest']:.1e}, and the "
-                    f"tolerance {tolerance:g} of that.",
-                    "Nothing was written. Raise --tolerance if that is good enough.",
+                    f"{FILES[name]} does not match torch: on {what}, '{key}' differs by up to  "
+                    f"{difference['max_abs']:.1e}. The largest value is {difference['largest']:.1e}, and "
+                    f"the relative tolerance is {tolerance:g}.",
+                    "Nothing was written. Increase --tolerance to accept this difference.",
                 )
 
 
 def _add_int8(job: _Job) -> dict[str, Any]:
-    """Write and open the int8 file, and count what it names rightly."""
+    """Write and load the int8 file, and measure its accuracy."""
     clip, examples = job.artefact.recipe.clip, job.examples
     count = min(CALIBRATION, len(examples.choose))
     _log.info("Quantising with %d clips.", count)
@@ -211,7 +211,7 @@ def _add_int8(job: _Job) -> dict[str, Any]:
 
 
 def _times(networks: Mapping[str, Network], clip: Tensor) -> dict[str, Any]:
-    """Median milliseconds of one clip, the networks in turns."""
+    """Measure the median latency of one clip in milliseconds, with interleaved networks."""
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     begin = time.perf_counter()
     for number in range(_ROUNDS + 1):
@@ -221,6 +221,6 @@ def _times(networks: Mapping[str, Network], clip: Tensor) -> dict[str, Any]:
             seconds[name].append(time.perf_counter() - start)
         if number and time.perf_counter() - begin > _PATIENCE:
             break
-    # The first round also sets things up.
+    # The first round is a warm-up.
     medians = {name: 1000 * statistics.median(times[1:]) for name, times in seconds.items()}
     return {"ms": medians, "rounds": number, "threads": torch.get_num_threads(), "batch": 1}

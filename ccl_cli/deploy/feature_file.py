@@ -1,7 +1,7 @@
-"""Features of videos in one file for others to read: safetensors, npz or parquet.
+"""Feature files: safetensors, npz or parquet.
 
-A vector is the mean of the student's features over a video's windows, as ``ccl eval`` takes it; it is not
-scaled. Retrieval scales each to length one and compares by the product, which is the cosine.
+A vector is the mean of the student's features over the windows of a video, as in ``ccl eval``, and is not
+normalised. Retrieval normalises vectors to unit length and compares them by dot product, the cosine.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ccl_cli.utils.signals import Stopped
 from ccl_cli.utils.tensor_files import write_tensors
 
 FORMAT = "ccl-features-1"
-_VECTOR = "mean of the student's features over the video's windows, not scaled; compared by cosine"
-_ROWS = 1024  # of parquet that are written at once
+_VECTOR = "mean of the student's features over the video's windows, not normalised; compare by cosine"
+_ROWS = 1024  # parquet rows per write
 
 
 class _Features(ABC):
-    """The features of the videos that could be read, and why others could not."""
+    """Features of videos, and reasons for unreadable ones."""
 
     def __init__(self, file: Path, model: Model, precision: str) -> None:
         self.file = file
@@ -45,7 +45,7 @@ class _Features(ABC):
         self._about |= {"precision": precision, "vector": _VECTOR, "scaled": False}
 
     def add(self, feature: Feature) -> None:
-        """Take a video's vector, or why there is none."""
+        """Add the vector of a video, or the reason why it is unreadable."""
         if feature.vector is None:
             self._unreadable[_text(feature.video.path)] = feature.fault or ""
             return
@@ -59,12 +59,12 @@ class _Features(ABC):
         return np.array(self.vectors, np.float32).reshape(-1, self._dim)
 
     def about(self) -> str:
-        """What the vectors are, as JSON."""
+        """Describe the vectors as JSON."""
         return json.dumps(self._about | {"dim": self._dim, "unreadable": self._unreadable})
 
     @abstractmethod
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write the remaining rows."""
 
 
 class _Npz(_Features):
@@ -88,7 +88,7 @@ class _Safetensors(_Features):
 
 
 class _Parquet(_Features):
-    """Written as it comes: memory holds 1024 rows."""
+    """Incremental writer that holds at most 1024 rows in memory."""
 
     def __init__(self, file: Path, model: Model, precision: str) -> None:
         super().__init__(file, model, precision)
@@ -122,28 +122,26 @@ _FORMS: dict[str, type[_Features]] = {".npz": _Npz, ".safetensors": _Safetensors
 
 
 def check_features(path: Path) -> None:
-    """Check that a file of this name could be written.
+    """Check that the format of a file name is supported.
 
     Raises:
-        UsageError: it does not say in which format.
-        SystemSetupError: what writes that format is not installed.
+        UsageError: the suffix is not supported.
+        SystemSetupError: the package for the format is not installed.
     """
     if path.suffix.lower() not in _FORMS:
-        raise UsageError(
-            f"'{path}' does not say in which format to write.", f"Let it end in {', '.join(_FORMS)}."
-        )
+        raise UsageError(f"The suffix of '{path}' is not supported.", f"Use {', '.join(_FORMS)}.")
     if path.suffix.lower() == ".parquet":
         _arrow()
 
 
 @contextmanager
 def feature_file(path: Path, model: Model, precision: str) -> Iterator[_Features]:
-    """A file of features: there when all are, or those of the finished videos after a signal.
+    """Write features to a file, which appears when all are written; after a signal, finished ones are kept.
 
     Args:
-        path: The file; its suffix names the format.
-        model: The student.
-        precision: Its arithmetic.
+        path: Output file; its suffix selects the format.
+        model: Published student.
+        precision: Precision of the student.
     """
     with growing_path(path) as temporary:
         features = _FORMS[path.suffix.lower()](temporary, model, precision)
@@ -168,5 +166,5 @@ def _arrow() -> tuple[Any, Any]:
 
 
 def _text(name: object) -> str:
-    """What is no text in a path becomes an escape."""
+    """Escape bytes of a path that are not valid text."""
     return str(name).encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: what of a run is uploaded, and what is taken from there."""
+"""Upload and download of models on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-# The model's files: neither checkpoints nor lists of somebody's files.
+# Files of the model, without checkpoints and lists of local files.
 _EVALUATIONS = "eval-*.json"
 _DOWNLOADED = (MODEL, RECIPE, CARD, _EVALUATIONS)
-# Files that `ccl model export` wrote into a folder of the run. They may hold code: they are not downloaded.
+# Files written by `ccl model export` into the run's folder. They may contain code, so `pull` skips them.
 _EXPORTED = ("*/model.onnx", "*/model.int8.onnx", "*/model.pt2", "*/export.json")
 _UPLOADED = (*_DOWNLOADED, *_EXPORTED)
 _log = logging.getLogger("ccl")
@@ -36,11 +36,11 @@ _log = logging.getLogger("ccl")
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of an upload.
+    """A file of an upload.
 
     Attributes:
-        name: Its name in the repository.
-        content: Where it is, or its bytes if it has only been made for this.
+        name: Name in the repository.
+        content: Path, or contents of a generated file.
     """
 
     name: str
@@ -48,18 +48,18 @@ class Upload:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
 
 def uploads(run: Path | None, repository: str) -> list[Upload]:
-    """What :func:`push` would upload of a run or a model file; a card that is there is taken as it is.
+    """List the files that :func:`push` uploads; an existing card is used unchanged.
 
-    Nobody is asked anything over the network.
+    Does not access the network.
 
     Raises:
-        UsageError: not the name of a repository.
-        DataError: there is no such run, or it has no model.
+        UsageError: the repository name is invalid.
+        DataError: the run does not exist or has no model.
         WeightsError: the model is damaged.
     """
     _check_name(repository)
@@ -80,42 +80,45 @@ def uploads(run: Path | None, repository: str) -> list[Upload]:
     evaluated = max((file.stat().st_mtime_ns for file in folder.path.glob(_EVALUATIONS)), default=0)
     if evaluated > files[CARD].stat().st_mtime_ns:
         _log.warning(
-            "'%s' is older than the run's figures; `ccl model card --force` writes it anew.", files[CARD]
+            "'%s' is older than the run's results; `ccl model card --force` updates it.", files[CARD]
         )
     return uploads
 
 
 def push(run: Path | None, repository: str, *, private: bool = False) -> str:
-    """Upload a model with its card in one commit; the repository is made where there is none.
+    """Upload a model and its card in one commit; create the repository if necessary.
 
     Args:
-        run: A run folder, a model file, or None for the newest run.
+        run: Run folder or model file. Default: the newest run.
         repository: ``OWNER/NAME``.
-        private: For its owner alone; one that is there already and public is refused.
+        private: Create a private repository; an existing public one is an error.
 
     Returns:
-        The commit's address.
+        The URL of the commit.
 
     Raises:
-        UsageError: not the name of a repository, or it is public and should be private.
-        SystemSetupError: no network wanted, no token, or what the Hub answers.
+        UsageError: the repository name is invalid, or the repository is public and should be private.
+        SystemSetupError: downloads are disabled, there is no token, or the Hub returns an error.
     """
     files = uploads(run, repository)
     if variable := forbidden():
-        raise SystemSetupError(f"Nothing was uploaded: {variable} is set.", "Unset it, or use --dry-run.")
+        raise SystemSetupError(
+            f"Nothing was uploaded: {variable} is set.", "Unset the variable, or use --dry-run."
+        )
     with _client(repository) as api:
         from huggingface_hub import CommitOperationAdd, get_token
 
         if not get_token():
             raise SystemSetupError(
-                "There is no token for the Hugging Face Hub.",
-                "Make one at https://huggingface.co/settings/tokens, then `hf auth login`, or set HF_TOKEN.",
+                "No token for the Hugging Face Hub was found.",
+                "Create one at https://huggingface.co/settings/tokens, then run `hf auth login` or set "
+                "HF_TOKEN.",
             )
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(repository).private:
             raise UsageError(
-                f"The repository '{repository}' is there already, and it is public.",
-                "Make it private on its page, name another one, or leave --private out.",
+                f"The repository '{repository}' already exists and is public.",
+                "Make it private on its page, choose another one, or omit --private.",
             )
         added = [CommitOperationAdd(path_in_repo=each.name, path_or_fileobj=each.content) for each in files]
         commit = api.create_commit(repository, added, commit_message="Upload a model made with ccl")
@@ -123,28 +126,28 @@ def push(run: Path | None, repository: str, *, private: bool = False) -> str:
 
 
 def pull(repository: str, *, revision: str | None = None, output: Path | None = None) -> Path:
-    """Download a model; its path is handed out only if its file is one that ccl wrote.
+    """Download a model, and check that it was written by ccl.
 
-    Tensors and plain values are read, nothing that is downloaded is run. Where no network is wanted
-    (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), what an earlier download has left in the Hub's cache is taken.
+    Downloaded code is never executed. If downloads are disabled (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), an
+    earlier download in the Hub's cache is used.
 
     Args:
         repository: ``OWNER/NAME``.
-        revision: A branch, a tag or a commit; None: the main branch.
-        output: A new folder to put it in; None: it stays in the Hub's own cache.
+        revision: Branch, tag or commit. Default: the main branch.
+        output: New folder for the model. Default: keep it in the Hub's cache.
 
     Returns:
-        The model's file.
+        The path of the model file.
 
     Raises:
-        UsageError: not the name of a repository, or ``output`` is there already.
-        SystemSetupError: no network wanted and not in the cache, or what the Hub answers.
-        DataError: the repository holds no model of ours.
-        WeightsError: the model is damaged or not of ours.
+        UsageError: the repository name is invalid, or ``output`` exists.
+        SystemSetupError: downloads are disabled and the model is not cached, or the Hub returns an error.
+        DataError: the repository contains no model of ccl.
+        WeightsError: the model is damaged or was not written by ccl.
     """
     _check_name(repository)
     if output is not None and output.exists():
-        raise UsageError(f"'{output}' exists.", "Name a new folder.")
+        raise UsageError(f"'{output}' exists.", "Choose a new folder.")
     folder = _cached(repository, revision) if forbidden() else _downloaded(repository, revision)
     if not (folder / MODEL).is_file():
         raise _without_model(repository)
@@ -152,15 +155,16 @@ def pull(repository: str, *, revision: str | None = None, output: Path | None = 
         load_model(folder / MODEL)
     except WeightsError as error:
         raise WeightsError(
-            f"What the repository '{repository}' holds cannot be used. {error.message}",
-            "Tell its owner, or name another --revision.",
+            f"The model in the repository '{repository}' cannot be used. {error.message}",
+            "Contact its owner, or use another --revision.",
         ) from error
     return folder / MODEL if output is None else _copied(folder, output) / MODEL
 
 
 def _downloaded(repository: str, revision: str | None) -> Path:
     with _client(repository) as api:
-        # Asked first: out of reach of the Hub, a download would quietly be an old copy from the cache.
+        # Query the Hub first: without a connection, the client would silently return an old copy from its
+        # cache.
         listed = api.model_info(repository, revision=revision).siblings or ()
         if MODEL not in {each.rfilename for each in listed}:
             raise _without_model(repository)
@@ -180,12 +184,12 @@ def _cached(repository: str, revision: str | None) -> Path:
     except LocalEntryNotFoundError as error:
         raise SystemSetupError(
             f"'{repository}' is not in the Hub's cache, and {forbidden()} is set.",
-            "Unset it, or pull the model on a machine that may download and copy it.",
+            "Unset the variable, or pull the model on another machine and copy it.",
         ) from error
 
 
 def _copied(folder: Path, output: Path) -> Path:
-    """The model's files in a new folder, whole or absent; the cache holds links, and perhaps more files."""
+    """Copy the model's files atomically to a new folder; the cache contains links and other files."""
     with atomic_folder(output) as new:
         for each in folder.iterdir():
             if each.is_file() and any(fnmatch.fnmatch(each.name, pattern) for pattern in _DOWNLOADED):
@@ -202,18 +206,18 @@ def _check_name(repository: str) -> None:
         if "/" not in repository:
             raise HFValidationError
     except HFValidationError as error:
-        raise UsageError(f"'{repository}' is not the name of a repository.", "It is OWNER/NAME.") from error
+        raise UsageError(f"'{repository}' is not a valid repository name.", "Use OWNER/NAME.") from error
 
 
 def _without_model(repository: str) -> DataError:
     return DataError(
-        f"The repository '{repository}' holds no {MODEL}.", "It was not made with `ccl model push`."
+        f"The repository '{repository}' contains no {MODEL}.", "It was not created with `ccl model push`."
     )
 
 
 @contextmanager
 def _client(repository: str) -> Iterator[HfApi]:
-    """The Hub's client, with sentences in place of what it raises."""
+    """Yield the Hub's client, and convert its exceptions to errors for the user."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -224,15 +228,15 @@ def _client(repository: str) -> Iterator[HfApi]:
         yield HfApi(library_name="ccl")
     except CclError:
         raise
-    except Exception as error:  # the client lets the errors of whatever HTTP library it uses through
-        # Of a large file's upload it tells no more than the name, and what happened as the cause of that.
+    except Exception as error:  # the client also raises errors of its HTTP library
+        # For uploads of large files, the cause of the exception contains the actual error.
         cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error
         if isinstance(cause, HfHubHTTPError):
             raise _refused(repository, cause) from error
         text = " ".join(reason(cause).split()[:30]) if isinstance(cause, Exception) else "no answer"
         raise SystemSetupError(
             f"The Hugging Face Hub cannot be reached: {text}.",
-            "See that the network is there, or try again later.",
+            "Check the network connection, or try again later.",
         ) from error
 
 
@@ -240,5 +244,5 @@ def _refused(repository: str, error: HfHubHTTPError) -> SystemSetupError:
     if refused := refusal(repository, error):
         return SystemSetupError(*refused)
     status, text = error.response.status_code, " ".join((error.server_message or "").split())
-    hint = "See that the token may write there." if status in (401, 403) else "Try again later."
+    hint = "Check that the token has write access." if status in (401, 403) else "Try again later."
     return SystemSetupError(f"The Hugging Face Hub answers {status}{text and ': ' + text.rstrip('.')}.", hint)

@@ -1,4 +1,4 @@
-"""A student as others run it: bytes in, scores and feature out, in a file that needs no ccl."""
+"""Export formats: ``torch.export`` and ONNX files that map uint8 clips to logits and features."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 INPUT, OUTPUTS, BATCH = "clips", ("logits", "feature"), "batch"
-TRACED = 2  # clips; a graph that was traced with one could take it for a constant
-# Clips [B, 3, T, S, S] uint8 to the outputs by name: [B, K] and [B, D] float32.
+TRACED = 2  # clips; a batch size of one could be traced as a constant
+# Maps clips [B, 3, T, S, S] uint8 to outputs by name: [B, K] and [B, D] float32.
 Network = Callable[[Tensor], Mapping[str, Tensor]]
 
 
 class Deployed(nn.Module):
-    """A student with its normalisation, so that nobody has to know its mean and deviation.
+    """A student including the normalisation of its input.
 
     Args:
-        student: The network.
-        clip: Its view of a video.
+        student: Student network.
+        clip: Clip settings, with mean and standard deviation.
     """
 
     mean: Tensor
@@ -57,81 +57,81 @@ class Deployed(nn.Module):
 
 
 def trace(network: Deployed, clip: Clip, name: str) -> ExportedProgram:
-    """Record what a network computes, for any number of clips.
+    """Trace a network with a dynamic batch size.
 
     Args:
-        network: The network.
-        clip: Length and size of its clips.
-        name: The student's, for errors.
+        network: Network to trace.
+        clip: Clip settings, with length and size.
+        name: Name of the student, for errors.
 
     Raises:
-        PluginError: its Python code cannot be traced.
+        PluginError: the network cannot be traced.
     """
     example = torch.zeros(TRACED, 3, clip.frames, clip.size, clip.size, dtype=torch.uint8)
     try:
         program = torch.export.export(
             network, (example,), dynamic_shapes=({0: torch.export.Dim(BATCH, min=1)},)
         )
-    except Exception as error:  # it runs the student's own code
+    except Exception as error:  # runs code of the student
         raise _refused(f"The student '{name}' cannot be traced", error) from error
-    for node in program.graph.nodes:  # where the code lay on this machine concerns nobody
+    for node in program.graph.nodes:  # remove paths of this machine
         node.meta.pop("stack_trace", None)
     return program
 
 
 def write_torch(program: ExportedProgram, path: Path, record: Mapping[str, Any]) -> None:
-    """Write a ``torch.export`` file, with the record beside the graph as ``export.json``."""
-    file = io.BytesIO()  # torch's own writing ends the process where the disk is full
+    """Write a ``torch.export`` file with the record as ``export.json``."""
+    file = io.BytesIO()  # torch's file writer aborts the process on a full disk
     torch.export.save(program, file, extra_files={"export.json": json.dumps(record)})
     path.write_bytes(file.getbuffer())
 
 
 def write_onnx(program: ExportedProgram, path: Path, record: Mapping[str, Any], name: str) -> None:
-    """Write an ONNX file; each entry of the record is a property of the model, as JSON.
+    """Write an ONNX file with the entries of the record as metadata properties (JSON).
 
     Args:
-        program: What was traced.
-        path: The file.
-        record: What its users must know.
-        name: The student's, for errors.
+        program: Traced network.
+        path: Output file.
+        record: Description for users of the file.
+        name: Name of the student, for errors.
 
     Raises:
-        PluginError: the student computes something that ONNX has no operator for.
+        PluginError: the network uses operations without an ONNX equivalent.
     """
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # torch 2.11 calls a function of its own that it has deprecated.
+            # torch 2.11 calls its own deprecated function.
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
             onnx: Any = torch.onnx.export(
                 program, (), input_names=[INPUT], output_names=list(OUTPUTS), verbose=False
             )
-    except Exception as error:  # the exporter wraps whatever its parts raise
-        hint = "--format torch writes the other file."
+    except Exception as error:  # the exporter wraps arbitrary exceptions
+        hint = "Use --format torch to write only the torch.export file."
         raise _refused(f"The student '{name}' cannot be written as ONNX", error, hint) from error
     finally:
         exporter.setLevel(level)
     model: Any = onnx.model
     onnx.rename_axes({model.graph.inputs[0].shape[0]: BATCH})
     for node in model.graph.all_nodes():
-        node.metadata_props.clear()  # as large as the graph, and with paths of this machine
+        node.metadata_props.clear()  # large, and contains paths of this machine
     model.metadata_props.update({key: json.dumps(value) for key, value in record.items()})
     onnx.save(path)
 
 
 def open_torch(path: Path) -> Network:
-    """The network in a ``torch.export`` file."""
+    """Load the network in a ``torch.export`` file."""
     with warnings.catch_warnings():
-        # torch 2.11 reads weights into memory that it must not write to; neither do we.
+        # torch 2.11 loads weights into read-only memory, and nothing writes to them.
         warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
         network: Network = torch.export.load(path).module()
     return network
 
 
 def open_onnx(path: Path) -> Network:
-    """The network in an ONNX file, on the CPU, with as many threads as torch."""
+    """Load the network in an ONNX file on the CPU, with torch's number of threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -147,10 +147,10 @@ def open_onnx(path: Path) -> Network:
 
 
 def need_onnx() -> None:
-    """Make sure that ONNX files can be written and run.
+    """Check that ONNX files can be written and run.
 
     Raises:
-        SystemSetupError: a package is absent.
+        SystemSetupError: a package is not installed.
     """
     try:
         import onnx  # noqa: F401
@@ -159,7 +159,7 @@ def need_onnx() -> None:
     except ImportError as error:
         raise SystemSetupError(
             f"ONNX files need the package '{error.name}', which is not installed.",
-            "Install it with `pip install 'ccl-cli[export]'`, or write the other file alone: --format torch.",
+            "Install it with `pip install 'ccl-cli[export]'`, or use --format torch.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Classes and features of video files that have no labels."""
+"""Prediction and feature extraction for unlabelled video files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from ccl_cli.utils.distributed import gather_objects, world_size
 from ccl_cli.utils.processes import cores
 from ccl_cli.utils.text import visible
 
-_FEW = 2  # files that are read sooner than a process to read them has started
-_NOT_FINITE = "the model makes numbers of it that are not finite"
+_FEW = 2  # starting a worker takes longer than reading this number of files
+_NOT_FINITE = "the model's output is not finite"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A video's most probable classes.
+    """Most probable classes of a video.
 
     Attributes:
-        path: The file, as it was named.
-        classes: Names and probabilities, the most probable first; empty where it could not be read.
-        windows: How many the probabilities are the mean of.
-        fault: Why it could not be read; None where it could.
+        path: Path as given by the user.
+        classes: Names and probabilities, most probable first; empty for unreadable files.
+        windows: Number of averaged windows.
+        fault: Reason why the file could not be read, or None.
     """
 
     path: str
@@ -43,15 +43,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Feature:
-    """A video's feature.
+    """Feature of a video.
 
-    Shapes:
-        vector: [D] mean over windows, not scaled (retrieval compares by cosine); None with a ``fault``.
+    Shapes: vector: [D] mean over windows, not normalised; None with a ``fault``.
 
     Attributes:
-        video: The file and its id.
-        windows: How many it is the mean of.
-        fault: Why it could not be read; None where it could.
+        video: File and id.
+        windows: Number of averaged windows.
+        fault: Reason why the file could not be read, or None.
     """
 
     video: Video
@@ -70,22 +69,24 @@ def predict_files(
     workers: int | None = None,
     mixed: bool = True,
 ) -> Generator[VideoPrediction, None, None]:
-    """Scores and features of files, computed as ``ccl eval`` does, by all processes of a launcher together.
+    """Compute scores and features of files as in ``ccl eval``, shared among all processes.
 
     Args:
-        model: The student.
-        videos: From :func:`ccl_cli.data.video_paths.list_videos`.
-        title: Of the progress bar.
+        model: Published student.
+        videos: Return value of :func:`ccl_cli.data.video_paths.list_videos`.
+        title: Title of the progress bar.
         precision: "fp32", "bf16" or "fp16".
-        batch_size: Windows per forward pass; default the recipe's.
-        workers: Decoding processes; default the recipe's, at most one per core, and none for a file or two.
-        mixed: False: on a CPU a feature does not depend on the other videos, not in its last bits.
+        batch_size: Windows per forward pass. Default: the recipe's.
+        workers: Decoding processes. Default: the recipe's, at most one per core, and none for one or two
+            files.
+        mixed: Allow windows of several videos in one batch. If False, features on a CPU do not depend on
+            other videos, not even in the last bits.
 
     Yields:
-        Each once, in the order in which they end, on every process. A fault says of "it" what is wrong.
+        Each video once, in order of completion, on every process. Faults are phrases that start with "it".
 
     Raises:
-        DataError: the processes do not see the same files.
+        DataError: the processes list different files.
     """
     recipe, accelerator = model.artefact.recipe, set_up(precision)
     _check_same(videos)
@@ -105,16 +106,16 @@ def predict_files(
 
 
 def predict(model: Model, videos: Raw, *, top: int = 5, **settings: Any) -> Generator[Prediction, None, None]:
-    """Name the classes of video files, as ``ccl predict`` does.
+    """Predict the classes of video files, as ``ccl predict`` does.
 
     Args:
         model: The student.
         videos: From :func:`ccl_cli.data.video_paths.list_videos`.
-        top: How many classes of each.
-        settings: As for :func:`predict_files`.
+        top: Number of classes per video.
+        settings: See :func:`predict_files`.
 
     Yields:
-        One for each video, in their order.
+        One prediction per video, in order.
 
     Raises:
         UsageError: the student was trained without labels.
@@ -124,14 +125,14 @@ def predict(model: Model, videos: Raw, *, top: int = 5, **settings: Any) -> Gene
     classes = model.artefact.classes
     with closing(in_order(predict_files(model, videos.videos, **settings))) as predictions:
         for each, name in zip(predictions, videos.names, strict=True):
-            # The order of ``ccl eval``: of equal ones the first in the list of classes.
+            # As in ``ccl eval``, the first of equal scores wins.
             order = [] if each.fault else each.scores.argsort(descending=True, stable=True)[:top].tolist()
             best = tuple((classes[label], float(each.scores[label])) for label in order)
             yield Prediction(name, best, each.windows, each.fault)
 
 
 def embed(model: Model, videos: Raw, **settings: Any) -> Generator[Feature, None, None]:
-    """Features of video files, as ``ccl embed`` writes them; arguments and order as for :func:`predict`."""
+    """Compute features as ``ccl embed`` does; for arguments and order see :func:`predict`."""
     settings = {"title": "embed"} | settings
     with closing(in_order(predict_files(model, videos.videos, **settings))) as predictions:
         for each, video in zip(predictions, videos.videos, strict=True):
@@ -139,11 +140,11 @@ def embed(model: Model, videos: Raw, **settings: Any) -> Generator[Feature, None
 
 
 def _check_same(videos: Sequence[Video]) -> None:
-    """Processes list the files each for itself, and mean by a number the file at that place."""
+    """Check that all processes list the same files, because they exchange indices into the list."""
     if world_size() > 1 and len(set(gather_objects(crc32(repr(videos).encode())))) > 1:
         raise DataError(
-            "The processes do not see the same video files.",
-            "Name folders that every machine sees, and to which nothing is added meanwhile.",
+            "The processes list different video files.",
+            "Use folders on a shared disk, and do not change them while the command runs.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Predictions as records of JSON and rows of CSV."""
+"""Predictions as JSON records and CSV rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COLUMNS = ("video", "windows", "rank", "class", "probability", "error")
 
 
 def prediction_record(prediction: Prediction) -> Record:
-    """A video's most probable classes, the most probable first, or why there are none."""
+    """Record of a video's most probable classes, or of the reason why it is unreadable."""
     if prediction.fault:
         return unreadable_record(prediction.path, prediction.fault)
     classes = [{"class": name, "probability": round(value, 6)} for name, value in prediction.classes]
@@ -19,7 +19,7 @@ def prediction_record(prediction: Prediction) -> Record:
 
 
 def unreadable_record(path: str, reason: str) -> Record:
-    """A file or folder that cannot be read."""
+    """Record of an unreadable file or folder."""
     return {"video": path, "error": reason}
 
 
@@ -30,4 +30,4 @@ def _csv_rows(record: Record) -> Iterator[Sequence[object]]:
         yield record["video"], record["windows"], rank, each["class"], each["probability"], ""
 
 
-CSV = csv_form(_COLUMNS, _csv_rows)  # a row for each class of each video
+CSV = csv_form(_COLUMNS, _csv_rows)  # one row per class and video

@@ -1,4 +1,4 @@
-"""How a model's clips are cut from a video and become one answer, in numbers and in words."""
+"""Description of a model's preprocessing and of the averaging over clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ccl_cli.data.clips.samplers import clips_per_video
 
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
-    """What ``ccl eval`` does between a video file and its scores, for somebody who does it without ccl."""
+    """Describe the steps of ``ccl eval`` from a video file to its scores, for users without ccl."""
     clip, evaluation = recipe.clip, recipe.eval
     views = "clips and crops" if evaluation.crops > 1 else "clips"
     return {
@@ -33,7 +33,7 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
 
 def _sampling(clip: Clip) -> str:
     if clip.sampling == "segments":
-        return f"{clip.frames} frames, one of each of as many equal parts of the video"
+        return f"{clip.frames} frames, one from each of {clip.frames} equal segments of the video"
     if clip.fps is not None:
         return f"{clip.frames} frames at {clip.fps:g} per second, the nearest by time; a short video repeats"
     if clip.stride > 1:
@@ -47,7 +47,9 @@ def _clips(recipe: Recipe) -> str:
         return f"windows start every {recipe.eval.stride} frames, the last one ends with the video"
     if recipe.clip.sampling == "segments":
         where = (
-            "the centre of each part" if clips == 1 else f"the centre of the k-th of {clips} parts of each"
+            "the centre of each segment"
+            if clips == 1
+            else f"the centre of the k-th of {clips} parts of each segment"
         )
         return f"{clips} clip{'s' * (clips > 1)}, frames in {where}"
     if clips == 1:

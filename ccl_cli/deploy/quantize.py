@@ -1,8 +1,8 @@
-"""An ONNX file in eight bits, and what that costs.
+"""int8 quantisation of ONNX files, and its effect on accuracy.
 
-Weights are quantised by channel, activations by the ranges that some clips show (static quantisation). The
-dynamic kind finds the ranges anew for every clip and has no fast convolution over time: several times slower
-than float32.
+Static quantisation: weights per channel, activations with ranges from calibration clips. Dynamic quantisation
+computes the ranges for every clip and has no fast 3-D convolution, so it is several times slower than
+float32.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ccl_cli.deploy.example_clips import center_clips, spread
 from ccl_cli.deploy.onnx import INPUT, Network
 from ccl_cli.utils.progress import Reporter
 
-CALIBRATION = 32  # clips whose activations set the ranges
-JUDGED = 1000  # test videos, at most
+CALIBRATION = 32  # calibration clips
+JUDGED = 1000  # maximum number of test videos for accuracy
 
 
 def quantize(path: Path, target: Path, clips: Tensor) -> None:
-    """Write a network's int8 version.
+    """Write the int8 version of an ONNX file.
 
     Args:
-        path: The float32 ONNX file.
-        target: The int8 one.
-        clips: What sets the ranges of its activations.
+        path: float32 ONNX file.
+        target: int8 ONNX file to write.
+        clips: Calibration clips.
 
     Shapes:
         clips: [n, 3, T, S, S] uint8.
@@ -52,12 +52,12 @@ def quantize(path: Path, target: Path, clips: Tensor) -> None:
 
 
 def top1(networks: Mapping[str, Network], videos: Sequence[Video], clip: Clip) -> dict[str, Any]:
-    """How many videos each network names rightly from one clip, the middle one.
+    """Measure the top-1 accuracy of each network on the centre clips of videos.
 
-    One that cannot be read counts as an error.
+    Unreadable videos count as errors.
 
     Returns:
-        Percent by network, the number of videos, and how often all networks say the same, in percent.
+        Accuracy by network in percent, the number of videos, and the agreement of all networks in percent.
     """
     chosen = spread(videos, JUDGED)
     right, agreed = dict.fromkeys(networks, 0), 0
@@ -73,7 +73,7 @@ def top1(networks: Mapping[str, Network], videos: Sequence[Video], clip: Clip) -
 
 
 class _Clips:
-    """Hands clips to the quantiser, one at a time."""
+    """Provide calibration clips to the quantiser, one at a time."""
 
     def __init__(self, clips: Tensor) -> None:
         self.rest = iter(clips)

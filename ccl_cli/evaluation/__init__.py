@@ -1,1 +1,1 @@
-"""Recognition and retrieval of a published model, and what teachers know of a data set's classes."""
+"""Evaluation of published models (recognition, retrieval, probes) and of teachers."""

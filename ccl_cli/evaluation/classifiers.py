@@ -1,4 +1,4 @@
-"""How well embeddings tell classes apart: nearest neighbours, logistic regression, verdicts."""
+"""Classifiers on embeddings: nearest neighbours, logistic regression, and verdicts per class."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RULE = (
     "other classes that are taken for it, if that is more."
 )
 PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
-_DEFAULT_PENALTY = 0.01  # where no video can be set aside to choose on
+_DEFAULT_PENALTY = 0.01  # if no video can be held out for the choice
 _ITERATIONS = 100
 
 Labels = NDArray[np.int64]
@@ -35,7 +35,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LabelledEmbeddings:
-    """Embeddings of one split, of those videos that have them.
+    """Embeddings of the videos of a split that have one.
 
     Shapes:
         embeddings: [N, D] float32.
@@ -48,15 +48,15 @@ class LabelledEmbeddings:
 
 @dataclass(frozen=True)
 class ClassProbe:
-    """One class.
+    """Probe results of a class.
 
     Attributes:
-        videos: Test videos with an embedding.
-        recall: Share of them whose neighbours are right; None without any.
-        low: Lower end of its interval.
-        high: Upper end.
-        chance: Recall without knowledge; see :data:`RULE`.
-        verdict: None without any test video.
+        videos: Number of test videos with an embedding.
+        recall: kNN recall of the class; None without test videos.
+        low: Lower end of the recall's interval.
+        high: Upper end of the recall's interval.
+        chance: Recall at chance level; see :data:`RULE`.
+        verdict: Verdict, or None without test videos.
     """
 
     videos: int
@@ -69,12 +69,12 @@ class ClassProbe:
 
 @dataclass(frozen=True)
 class KnnProbe:
-    """Accuracies in [0, 1], over the test videos that have an embedding.
+    """kNN results in [0, 1], over the test videos with an embedding.
 
     Attributes:
-        accuracy: Of the nearest neighbours.
-        chance: Of naming the largest class of the training videos every time.
-        classes: By label.
+        accuracy: kNN accuracy.
+        chance: Accuracy of always predicting the most frequent training class.
+        classes: Results by label.
     """
 
     accuracy: float
@@ -84,7 +84,7 @@ class KnnProbe:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Accuracy in [0, 1] over the test videos that have an embedding, and the chosen penalty."""
+    """Accuracy in [0, 1] over the test videos with an embedding, and the chosen penalty."""
 
     accuracy: float
     penalty: float
@@ -104,9 +104,9 @@ def probe_knn(train: LabelledEmbeddings, test: LabelledEmbeddings, classes: int,
 def center_and_normalize(
     train: NDArray[np.float32], test: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Subtract the training mean and scale each row to length one.
+    """Subtract the training mean and normalise each row to unit length.
 
-    Without the mean, the cosines of embeddings that cannot be negative would all be close to one.
+    Without centring, all cosines of non-negative embeddings would be close to one.
 
     Shapes:
         train: [N, D].
@@ -117,7 +117,7 @@ def center_and_normalize(
 
 
 def predict_knn(train: LabelledEmbeddings, queries: NDArray[np.float32], k: int) -> Labels:
-    """The class that most of the k nearest training videos have, by cosine; the nearer ones decide a tie.
+    """Predict the majority class of the k nearest training videos by cosine; nearer neighbours break ties.
 
     Shapes:
         queries: [M, D].
@@ -125,7 +125,7 @@ def predict_knn(train: LabelledEmbeddings, queries: NDArray[np.float32], k: int)
     """
 
     def votes(distances: NDArray[Any]) -> NDArray[Any]:
-        return 1 - distances / (4 * k)  # all the distances together weigh less than one vote
+        return 1 - distances / (4 * k)  # the sum of all distance terms is less than one vote
 
     model = KNeighborsClassifier(min(k, len(train.labels)), weights=votes, metric="cosine")
     predictions: Labels = model.fit(train.embeddings, train.labels).predict(queries)
@@ -137,11 +137,10 @@ def probe_linear(
 ) -> LinearProbe:
     """Multinomial logistic regression on standardised coordinates.
 
-    The training videos alone choose the penalty; the model is then fitted to all of them (Kornblith et al.
-    2019, "Do Better ImageNet Models Transfer Better?": a logarithmic grid, L-BFGS).
+    The penalty is chosen on training videos only; the model is then fitted to all of them (Kornblith et al.
+    2019, "Do Better ImageNet Models Transfer Better?": logarithmic grid, L-BFGS).
 
-    Shapes:
-        validation: [R, N] bool, the training videos that each of R rounds sets aside to choose on.
+    Shapes: validation: [R, N] bool, the held-out training videos of each of R rounds.
     """
     if len(np.unique(train.labels)) == 1:
         return LinearProbe(float((test.labels == train.labels[0]).mean()), _DEFAULT_PENALTY)
@@ -150,7 +149,7 @@ def probe_linear(
         for held_out in validation
         if held_out.any() and len(np.unique(train.labels[~held_out])) > 1
     ]
-    # scikit-learn's C multiplies the summed loss: the penalty on the mean loss is 1 / (C N).
+    # scikit-learn's C multiplies the summed loss, so the penalty on the mean loss is 1 / (C N).
     strengths = {1 / (penalty * len(train.labels)): penalty for penalty in PENALTIES}
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
     if folds:
@@ -158,7 +157,7 @@ def probe_linear(
     else:
         model.set_params(logisticregression__C=1 / (_DEFAULT_PENALTY * len(train.labels)))
     with warnings.catch_warnings():
-        # The weakest penalties have no need to converge: they are not better than stronger ones.
+        # Fits with the weakest penalties need not converge, because stronger penalties are better.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train.embeddings, train.labels)
     chosen = strengths[model.best_params_["logisticregression__C"]] if folds else _DEFAULT_PENALTY
@@ -168,7 +167,7 @@ def probe_linear(
 def probe_classes(
     predictions: Labels, labels: Labels, train_labels: Labels, classes: int
 ) -> tuple[ClassProbe, ...]:
-    """Recall of each class, its interval and the verdict.
+    """Compute recall, interval and verdict of each class.
 
     Shapes:
         predictions: [M].
@@ -190,7 +189,7 @@ def probe_classes(
 
 
 def recall_interval(hits: int, videos: int) -> tuple[float, float]:
-    """The exact (Clopper-Pearson) interval of a recall; [0, 1] without videos."""
+    """Exact (Clopper-Pearson) confidence interval of a recall; [0, 1] without videos."""
     if not videos:
         return 0.0, 1.0
     low, high = binomtest(hits, videos).proportion_ci(CONFIDENCE, method="exact")
@@ -198,7 +197,7 @@ def recall_interval(hits: int, videos: int) -> tuple[float, float]:
 
 
 def verdict(low: float, chance: float) -> Verdict:
-    """How well a class goes with its embeddings, as :data:`RULE` says."""
+    """Verdict on a class according to :data:`RULE`."""
     if low <= chance:
         return "not"
     return "highly" if low >= chance + HIGH * (1 - chance) else "weakly"

@@ -1,4 +1,4 @@
-"""How well a run's teachers know its classes: measured once per teacher, and cached beside the run."""
+"""Correspondence between a run's teachers and its classes, measured once and cached in the run's folder."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RECIPE, RunFolder, read_json
 from ccl_cli.utils.files import write_text
 
-TOP, EACH = 10, 2  # own classes of a sample, and samples of a verdict
+TOP, EACH = 10, 2  # classes per sample, and samples per verdict
 _FORMAT = "ccl-correspondence-1"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A teacher's own classes of one video.
+    """The predictions of a teacher's own classifier for a video.
 
     Attributes:
-        video: Its id.
-        label: Its class.
-        verdict: How that class goes with the teacher's embeddings.
-        top: The teacher's own classes, the most probable first, and their probabilities in percent.
+        video: Id of the video.
+        label: Class of the video.
+        verdict: Verdict on this class for the teacher.
+        top: The teacher's own classes and their probabilities in percent, most probable first.
     """
 
     video: str
@@ -60,12 +60,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Correspondence:
-    """One teacher of a run and the classes of its data.
+    """Correspondence of one teacher and the classes of a run.
 
     Attributes:
-        probe: As of ``ccl teachers probe``, without the linear layer: percent, and a verdict per class.
-        samples: Videos of a few classes of each verdict.
-        silent: Why there are no samples, or "".
+        probe: kNN results of ``ccl teachers probe`` in percent, with a verdict per class.
+        samples: Videos from a few classes of each verdict.
+        silent: Reason why there are no samples, or "".
     """
 
     probe: Mapping[str, Any]
@@ -77,12 +77,12 @@ _RESULT = TypeAdapter(Correspondence)
 
 
 def cached_correspondence(folder: Path, teacher: str, split: str) -> Correspondence | None:
-    """An earlier measurement, if it was with this teacher, these videos and today's rule.
+    """Return a cached result, if it belongs to this teacher, these videos and the current rule.
 
     Args:
-        folder: A run.
-        teacher: Its name in the run's summary.
-        split: Whose videos were classified.
+        folder: Run folder.
+        teacher: Name of the teacher in the run's summary.
+        split: Split of the classified videos.
     """
     run = RunFolder(folder)
     record = read_json(_path(run, teacher, split))
@@ -95,17 +95,17 @@ def cached_correspondence(folder: Path, teacher: str, split: str) -> Corresponde
 
 
 def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Correspondence | CclError]:
-    """Probe teachers of a run on its videos, and cache the results beside the run.
+    """Probe teachers of a run on its videos, and cache the results in the run's folder.
 
-    The training videos are the neighbours, those of ``split`` are classified.
+    Classifies the videos of ``split`` by their nearest training videos.
 
     Args:
-        folder: A run.
-        teachers: Their names in the run's summary.
-        split: A split of the run's data.
+        folder: Run folder.
+        teachers: Names of teachers in the run's summary.
+        split: Split of the run's data set.
 
     Returns:
-        By teacher: the result, or why there is none, such as weights or videos that are gone or have changed.
+        By teacher, the result or the reason why there is none, such as missing weights or changed videos.
     """
     run = RunFolder(folder)
     try:
@@ -139,29 +139,29 @@ def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Corr
 
 
 def _own_manifest(run: RunFolder) -> Manifest:
-    """The run's list of videos, if they still are what they were when it was trained."""
+    """Load the run's manifest, if its videos are unchanged since training."""
     manifest = run_manifest(run.path)
     if manifest.hash == run.summary.get("data", {}).get("manifest"):
         return manifest
     if all(size_of(video.path) is None for video in manifest.videos):
         raise gone("videos", manifest.name, manifest.videos[0])
     raise DataError(
-        f"Some videos of '{manifest.name}' are gone or have changed since '{run.path}' was trained.",
-        "Put them back as they were.",
+        f"Some videos of '{manifest.name}' are missing or have changed since '{run.path}' was trained.",
+        "Restore the original files.",
     )
 
 
 def _own_teacher(run: RunFolder, name: str, spec: str | None, split: str, manifest: Manifest) -> Teacher:
-    """The teacher, if it still is the one that the run had."""
+    """Load the teacher, if it is unchanged since training."""
     then = _key(run, name, split)["teacher"]
     if spec is None:
-        raise DataError(f"The recipe of '{run.path}' does not name {name}.")
+        raise DataError(f"The recipe of '{run.path}' does not contain {name}.")
     (teacher,) = load_teachers([spec], manifest.classes).values()
     check_blind({name: teacher})
     if teacher.fingerprint != then:
         raise WeightsError(
-            f"{name} has other weights or settings than when '{run.path}' was trained.",
-            "Put them back as they were.",
+            f"The weights or settings of {name} have changed since '{run.path}' was trained.",
+            "Restore them.",
         )
     return teacher
 
@@ -193,13 +193,13 @@ def _measure_one(
 def _why_silent(teacher: Teacher) -> str:
     if not teacher.classes:
         return "has no classes of its own"
-    return "has random weights, so its own classes mean nothing" if teacher.random_weights else ""
+    return "has random weights, so its own classes are meaningless" if teacher.random_weights else ""
 
 
 def _sample(
     verdicts: Mapping[str, Sequence[str]], classes: Sequence[str], videos: Sequence[Video], present: Tensor
 ) -> list[tuple[str, Video]]:
-    """The first video of a few classes of each verdict, evenly spread over those from best to worst."""
+    """Select the first video of a few classes per verdict, evenly spread from the best to the worst class."""
     firsts: dict[str, Video] = {}
     for video, has_embedding in zip(videos, present.tolist(), strict=True):
         if has_embedding:
@@ -222,7 +222,7 @@ def _key(run: RunFolder, teacher: str, split: str) -> dict[str, Any]:
     manifest = summary.get("data", {}).get("manifest")
     fingerprint = summary.get("teachers", {}).get(teacher, {}).get("fingerprint")
     if not manifest or not fingerprint:
-        raise DataError(f"'{run.path}' does not say which videos or which {teacher} it was trained with.")
+        raise DataError(f"'{run.path}' does not record its videos or its teacher {teacher}.")
     return {
         "format": _FORMAT,
         "manifest": manifest,

@@ -1,4 +1,4 @@
-"""Recognition, retrieval and probes of a published student: one score and one feature per video."""
+"""Evaluation of a published student: recognition, retrieval and probes on whole videos."""
 
 from __future__ import annotations
 
@@ -44,31 +44,32 @@ def evaluate(
     workers: int | None = None,
     precision: str = "fp32",
 ) -> dict[str, Any]:
-    """Evaluate a run's student, or a ``model.safetensors`` alone.
+    """Evaluate the student of a run or of a ``model.safetensors`` file.
 
-    Recognition scores the videos of ``split``; retrieval asks with them and searches the training split; the
-    probe fits nearest neighbours and a logistic regression to the training split's features and judges them
-    on ``split``. A video that is missing or cannot be read is an error; one without a label is left out.
+    Recognition classifies the videos of ``split``. Retrieval uses them as queries, with the training split as
+    gallery. The probe fits nearest neighbours and a logistic regression to features of the training split and
+    evaluates them on ``split``. Missing and unreadable videos count as errors; videos without a label are
+    ignored.
 
     Args:
-        run: A run folder, a model file, or None for the newest run.
-        tasks: Of :data:`TASKS`; default recognition and retrieval, of a student without classes retrieval.
-        data: Another data set than the run's; for recognition, with the same class names.
+        run: Run folder or model file. Default: the newest run.
+        tasks: Some of :data:`TASKS`. Default: recognition and retrieval, or only retrieval without classes.
+        data: Data set. Default: the run's. Recognition requires the same class names.
         split: "test" or "val".
-        weights: "ema" or "raw", of a run with a moving average; default the published weights.
-        batch_size: Windows per forward pass; default the recipe's.
-        workers: Decoding processes; default the recipe's.
+        weights: "ema" or "raw", for a run with a moving average. Default: the published weights.
+        batch_size: Windows per forward pass. Default: the recipe's.
+        workers: Decoding processes. Default: the recipe's.
         precision: "fp32" or "bf16".
 
     Returns:
-        Figures in percent and counts, also written to the run's folder.
+        Metrics in percent and counts, which are also written to the run's folder.
 
     Raises:
-        UsageError: recognition of a student that was trained without labels.
+        UsageError: recognition was requested for a student without classes.
         DataError: the data set has no labels, or lacks a split.
     """
     if split not in ("val", "test"):
-        raise UsageError(f"The split '{split}' cannot be evaluated.", "Name test or val.")
+        raise UsageError(f"The split '{split}' cannot be evaluated.", "Use test or val.")
     model = load_student(run, weights)
     artefact = model.artefact
     tasks = _possible_tasks(model, tasks)
@@ -76,9 +77,9 @@ def evaluate(
     listed = _manifest(model, data, splits, tasks)
     manifest, accelerator = listed.labelled(), set_up(precision)
     if "probe" in tasks:
-        from ccl_cli.evaluation.teacher_probe import split_videos  # scikit-learn takes a second to import
+        from ccl_cli.evaluation.teacher_probe import split_videos  # importing scikit-learn takes a second
 
-        split_videos(manifest, split)  # refuses a single class before any video is read
+        split_videos(manifest, split)  # raise an error for a single class before reading any video
     settings = {
         "batch_size": batch_size or artefact.recipe.eval.batch_size,
         "workers": artefact.recipe.train.workers if workers is None else workers,
@@ -93,7 +94,7 @@ def evaluate(
     if model.run is not None:
         _record_figures(model, model.run, result, weights, accelerator, own_data=data is None)
         if is_main() and is_tracked(result) and (data, batch_size, precision) == (None, None, "fp32"):
-            for name, each in predictions.items():  # of which figures are drawn next
+            for name, each in predictions.items():  # the report's figures use them
                 cache_predictions(model.run, manifest, name, each)
     return result
 
@@ -107,7 +108,7 @@ def _possible_tasks(model: Model, tasks: Collection[str] | None) -> Collection[s
 
 
 def is_tracked(result: Mapping[str, Any]) -> bool:
-    """Whether an evaluation is of what a run has published that was logged to trackers."""
+    """Whether an evaluation belongs to the published weights of a run with trackers."""
     model = Path(result["model"])
     return model.name == MODEL and (model.parent / TRACKERS).exists()
 
@@ -121,18 +122,18 @@ def _record_figures(
     *,
     own_data: bool,
 ) -> None:
-    """Write the figures to the run's folder; its trackers get the published weights' on its own data."""
+    """Write the metrics; log those of the published weights on the run's data set to its trackers."""
     published = model.path == run.model
     if is_main():
         _record(run, result, "" if published else f"-{weights}")
         if run.summary.get("finished") is False:
-            _log.warning("The run was stopped before its end: reports and its card leave these figures out.")
+            _log.warning("The run is unfinished: reports and its model card omit these results.")
     if own_data and is_tracked(result):
         _track(run, model.artefact.recipe, accelerator, result)
 
 
 def _about(model: Model, manifest: Manifest, split: str) -> dict[str, Any]:
-    """What was evaluated on what."""
+    """Metadata of the model and the data set."""
     header = model.artefact.header
     return {
         "model": str(model.path),
@@ -151,7 +152,7 @@ def _figures(
     split: str,
     predictions: Mapping[str, SplitPredictions],
 ) -> dict[str, Any]:
-    """By task; the probe's on the first process only."""
+    """Metrics by task; those of the probe on the first process only."""
     queries, gallery = predictions[split], predictions.get("train")
     figures: dict[str, Any] = {}
     if "recognition" in tasks:
@@ -159,7 +160,7 @@ def _figures(
     if "retrieval" in tasks and gallery:
         figures["retrieval"] = retrieval(queries.features, queries.labels, gallery.features, gallery.labels)
     if "probe" in tasks and gallery and is_main():
-        from ccl_cli.evaluation.student_probe import probe_student  # scikit-learn takes a second to import
+        from ccl_cli.evaluation.student_probe import probe_student  # importing scikit-learn takes a second
 
         figures["probe"] = probe_student(manifest, split, gallery, queries)
     return figures
@@ -168,16 +169,16 @@ def _figures(
 def predict_manifest(
     artefact: Artefact, manifest: Manifest, split: str, accelerator: Accelerator, **settings: int
 ) -> SplitPredictions:
-    """Run a student over one split of a data set; ``settings`` are those of :func:`predict_split`.
+    """Run a student on a split of a data set; for ``settings`` see :func:`predict_split`.
 
     Raises:
-        DataError: there is no such split, or too many of its videos cannot be read.
+        DataError: the split does not exist, or too many of its videos are unreadable.
     """
     videos = manifest.split(split)
     if not videos:
         raise DataError(
             f"The data set '{manifest.name}' has no {split} split.",
-            "Give one with test videos, for example --data 'folder:my_videos?test=0.25'.",
+            "Use a data set with test videos, for example --data 'folder:my_videos?test=0.25'.",
         )
     limit = artefact.recipe.max_unreadable
     missing = manifest.missing(split)
@@ -194,23 +195,23 @@ def _manifest(model: Model, data: str | None, need: Collection[str], tasks: Coll
         return own
     text = data or artefact.recipe.data
     if text is None:
-        raise UsageError("The model does not say which data to use.", "Name it with --data.")
+        raise UsageError("The model does not record its data set.", "Set it with --data.")
     manifest = load_data(text, need)
     if "recognition" in tasks or set(manifest.classes) <= set(artefact.classes):
         manifest = _with_classes_of(artefact, manifest)
     if data is None and manifest.hash != artefact.header.get("manifest"):
-        _log.warning("The data set is not as it was when the model was trained on it.")
+        _log.warning("The data set has changed since the model was trained.")
     return manifest
 
 
 def _with_classes_of(artefact: Artefact, manifest: Manifest) -> Manifest:
-    """The same rows, with labels numbered as the model numbers its classes."""
+    """Renumber the labels according to the model's classes."""
     unknown = sorted(set(manifest.classes) - set(artefact.classes))
     if unknown:
         raise DataError(
             f"The model does not know {len(unknown)} class(es) of '{manifest.name}', such as '{unknown[0]}'.",
             f"It was trained on {len(artefact.classes)} classes: {', '.join(artefact.classes[:5])}, ... "
-            "--retrieval and --probe judge its features on others.",
+            "--retrieval and --probe also work with other classes.",
         )
     place = {name: label for label, name in enumerate(artefact.classes)}
     videos = tuple(replace(video, label=place.get(manifest.class_name(video))) for video in manifest.videos)
@@ -232,9 +233,9 @@ def _counts(manifest: Manifest, split: str, predictions: SplitPredictions) -> di
 
 
 def _record(folder: RunFolder, result: dict[str, Any], suffix: str) -> None:
-    """Write the figures, beside what was already known of the same model on the same videos.
+    """Write the metrics, merged with earlier ones of the same model on the same videos.
 
-    Those of weights that were not published have a suffix, so that no report takes them for the run's.
+    Metrics of unpublished weights go to a file with a suffix, so that reports ignore them.
     """
     data = result["data"]
     name = re.sub(r"[^\w.-]+", "_", f"{data['name']}-{data['split']}{suffix}")
@@ -250,7 +251,7 @@ def _record(folder: RunFolder, result: dict[str, Any], suffix: str) -> None:
 
 
 def _track(run: RunFolder, recipe: Recipe, accelerator: Accelerator, result: dict[str, Any]) -> None:
-    """Give the figures to the run's trackers too; where these fail, the evaluation is none the worse."""
+    """Log the metrics to the run's trackers; a failure of a tracker only causes a warning."""
     split = result["data"]["split"]
     figures = flat({task: _short(result[task]) for task in TASKS if task in result})
     try:

@@ -1,4 +1,4 @@
-"""Recognition and retrieval figures from per-video scores and features."""
+"""Recognition and retrieval metrics from scores and features of videos."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-_SCORES_AT_ONCE = 2**26  # with fewer the product is slower
-_COLUMNS = 2048  # gallery items per product: with more, what comes out no longer fits the processor's cache
-_ROWS = 64  # queries per product from which on it is worth its preparations
+_SCORES_AT_ONCE = 2**26  # smaller products are slower
+_COLUMNS = 2048  # gallery items per product; larger results do not fit into the processor's cache
+_ROWS = 64  # minimum number of queries for which blocking is faster
 _CELLS = 2**16
 _TINY = np.float32(1e-30)
 
 
 def recognition(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, object]:
-    """Video-level recognition, in percent; a video without scores counts as an error.
+    """Compute video-level recognition metrics in percent. Videos without scores count as errors.
 
-    Shapes:
-        scores: [V, K] one row per video; a row that is not finite stands for a video that could not be read.
-        labels: [V] int64.
+    Shapes: scores: [V, K] one row per video; a non-finite row marks an unreadable video. labels: [V] int64.
 
     Returns:
-        ``top1``, ``top5``, ``mean_class`` (mean of the classes' own top-1) and ``per_class``.
+        ``top1``, ``top5``, ``mean_class`` (mean of the per-class top-1) and ``per_class``.
     """
     read = torch.isfinite(scores).all(dim=1)
     own = scores.gather(1, labels[:, None])
-    # Counted: to sort 5,000 classes would take most of the time. Of equal scores the earlier comes first.
+    # Count instead of sorting, which would take most of the time with 5,000 classes. The first of equal
+    # scores wins.
     before = (scores > own) | ((scores == own) & (torch.arange(scores.shape[1]) < labels[:, None]))
     places = before.sum(dim=1)
     first = ((places == 0) & read).double()
@@ -57,13 +56,12 @@ def retrieval(
     *,
     scores_at_once: int = _SCORES_AT_ONCE,
 ) -> dict[str, float]:
-    """Cosine retrieval, in percent: an item of the query's class among the first K; mean average precision.
+    """Compute cosine retrieval metrics in percent: recall at K, and mean average precision.
 
-    A query without a feature (a row that is not finite) counts as an error in every figure; a gallery item
-    without one cannot be found, so it is left out. Of items with equal scores the earlier one comes first.
+    A query without a feature (a non-finite row) counts as an error in every metric, and gallery items without
+    one are ignored. Of items with equal scores, the first comes first.
 
-    Besides its arguments it holds a copy of the features and ``scores_at_once`` scores, or those of one
-    query.
+    Memory: a copy of the features, and ``scores_at_once`` scores or those of one query.
 
     Shapes:
         queries: [Q, D] features of the test videos.
@@ -87,7 +85,7 @@ def retrieval(
 
 
 def directions(features: Tensor) -> tuple[Tensor, Tensor]:
-    """What retrieval compares: the rows that are finite, scaled to unit length; and which ones they are.
+    """Select the finite rows and normalise them to unit length; also return their mask.
 
     Shapes:
         features: [N, D].
@@ -101,9 +99,9 @@ def directions(features: Tensor) -> tuple[Tensor, Tensor]:
 def score_blocks(
     queries: Tensor, gallery: Tensor, scores_at_once: int = _SCORES_AT_ONCE
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Which queries, and their products with the whole gallery, some at a time.
+    """Yield slices of queries and their products with the whole gallery, block by block.
 
-    Each block overwrites the one before it: fresh memory would take about as long to come by as the scores.
+    Each block overwrites the previous one, because allocating memory would take as long as the product.
 
     Shapes:
         queries: [Q, D].
@@ -120,7 +118,7 @@ def score_blocks(
 
 
 def _products(queries: Tensor, gallery: Tensor, out: Tensor) -> None:
-    """``queries @ gallery.T``; torch's own product is half as fast on processors that are not Intel's."""
+    """Compute ``queries @ gallery.T``; torch's product is half as fast on processors other than Intel's."""
     fast = torch.backends.mkldnn.is_available() and queries.dtype == torch.float32  # type: ignore[no-untyped-call]
     if len(queries) < _ROWS or not fast:
         np.matmul(queries.numpy(), gallery.numpy().T, out=out.numpy())
@@ -132,10 +130,10 @@ def _products(queries: Tensor, gallery: Tensor, out: Tensor) -> None:
 
 
 def ranks(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Places of the relevant items in the order of falling scores, equal ones as they stand, from 1.
+    """Ranks, from 1, of the relevant items by descending score; ties keep their order.
 
-    The range of the scores is cut into cells, whose items are counted. Only those are sorted that share a
-    cell with a relevant item.
+    The range of the scores is divided into cells, and the items per cell are counted. Only items that share a
+    cell with a relevant item are sorted.
 
     Shapes:
         scores: [G] floating point, finite; G is at least 1.
@@ -145,7 +143,7 @@ def ranks(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.intp]
     count = min(len(scores), _CELLS)
     depth = scores.max() - scores
     depth *= (count - 1) / max(depth.max(), _TINY)
-    cells = depth.astype(np.intp)  # rounding keeps the order: what is in an earlier cell has a higher score
+    cells = depth.astype(np.intp)  # rounding is monotonic: items in earlier cells have higher scores
     inside = np.bincount(cells, minlength=count)
     crowded = np.zeros(count, dtype=bool)
     crowded[cells[relevant]] = True
@@ -157,7 +155,7 @@ def ranks(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.intp]
 
 
 def _figures(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """One query's hits in the first 1, 5, 10, and average precision; nothing relevant: zeros."""
+    """Hits in the first 1, 5 and 10 results, and average precision; zeros without relevant items."""
     places = ranks(scores, relevant)
     if not len(places):
         return np.zeros(4)

@@ -1,4 +1,4 @@
-"""A published student and where it came from."""
+"""A published student and its origin."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Model:
     """A published student.
 
     Attributes:
-        path: Its file.
-        artefact: What is in it.
-        run: The run folder that was named; None for a model file alone.
+        path: Model file.
+        artefact: Contents of the model file.
+        run: Run folder, or None for a single model file.
     """
 
     path: Path
@@ -36,25 +36,25 @@ class Model:
 
     @property
     def manifest(self) -> Manifest | None:
-        """The list of videos that lies beside the file; None without one."""
+        """Path of the manifest beside the model file, or None."""
         path = self.path.with_name(MANIFEST)
         return Manifest.load(path) if path.is_file() else None
 
     def need_classes(self) -> None:
-        """Refuse a student that was trained without labels.
+        """Check that the student has classes.
 
         Raises:
-            UsageError: it has no classes.
+            UsageError: the student was trained without labels.
         """
         if not self.artefact.classes:
             raise UsageError(
-                f"'{self.path}' was trained without labels: it makes features, and knows no classes.",
+                f"'{self.path}' was trained without labels: it has features but no classes.",
                 f"Fine-tune it with `ccl train --student {parse_model(self.artefact.recipe.student).label}"
-                f"@{self.path} --data SOURCE`; `ccl embed`, and `ccl eval --retrieval`, take it as it is.",
+                f"@{self.path} --data SOURCE`, or use `ccl embed` or `ccl eval --retrieval`.",
             )
 
     def metadata(self) -> dict[str, Any]:
-        """What identifies it, as plain values."""
+        """Identifying metadata as JSON values."""
         return {
             "path": str(self.path.absolute()),
             "sha256": self.fingerprint,
@@ -64,49 +64,51 @@ class Model:
 
 
 def run_manifest(folder: Path) -> Manifest:
-    """The list of videos that a run was trained on.
+    """Load the manifest of the videos that a run was trained on.
 
     Raises:
-        DataError: the run does not say which.
+        DataError: the run has no manifest.
     """
     if not (folder / MANIFEST).is_file():
-        raise DataError(f"'{folder}' holds no {MANIFEST}, which lists its videos.", "Train the run again.")
+        raise DataError(f"'{folder}' contains no {MANIFEST}, which lists its videos.", "Train the run again.")
     return Manifest.load(folder / MANIFEST)
 
 
 def gone(what: str, data: str, video: Video) -> DataError:
-    """The error where none of a run's videos is on disk any more."""
+    """Error for a run whose videos were all deleted."""
     return DataError(
-        f"The {what} of '{data}' are gone, for example '{video.path}'.",
-        "Put them back, or name a run whose videos are there.",
+        f"The {what} of '{data}' are not on disk, for example '{video.path}'.",
+        "Restore them, or use a run whose videos exist.",
     )
 
 
 def load_student(run: str | Path | None = None, weights: str | None = None) -> Model:
-    """The student of a run, a model file, or of the newest run if none is named.
+    """Load the student of a run or a model file.
 
     Args:
-        run: Which.
-        weights: Of a run with a moving average "ema" or "raw"; None: those that it has published.
+        run: Run folder or model file. Default: the newest run.
+        weights: "ema" or "raw", for a run with a moving average. Default: the published weights.
 
     Raises:
-        DataError: there is no such run.
-        UsageError: there are no such weights.
-        WeightsError: it has no model, or a damaged one.
+        DataError: the run does not exist.
+        UsageError: the run has no such weights.
+        WeightsError: the model is missing or damaged.
     """
     folder, path = locate_model(run)
     if weights:
         if folder is None:
-            raise UsageError("A model file holds one set of weights.", "Name the run's folder to choose.")
+            raise UsageError(
+                "A model file contains one set of weights.", "Use the run folder to choose between them."
+            )
         path = folder.model_with(weights)
     return Model(path, load_model(path), folder)
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a model file.
+    """Compute the SHA-256 of a model file.
 
     Raises:
-        WeightsError: it cannot be read.
+        WeightsError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Scores and features of a run's videos, computed once and cached beside the run."""
+"""Cache for scores and features of a run's videos, in the run's folder."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _HEADER, _ABSENT = "ccl", -1
 
 
 class CacheHeader(BaseModel, strict=True):
-    """What the cached predictions belong to.
+    """Header that identifies cached predictions.
 
     Attributes:
-        model: SHA-256 of the model's file.
-        videos: Hash of the split's ids, labels and stretches.
-        unreadable: Reasons by row.
+        model: SHA-256 of the model file.
+        videos: Hash of the split's ids, labels and segments.
+        unreadable: Reasons of unreadable videos by row.
     """
 
     model: str
@@ -42,7 +42,7 @@ class CacheHeader(BaseModel, strict=True):
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """One split of a run's data set with its student's predictions."""
+    """A split of a run's data set and the student's predictions."""
 
     name: str
     classes: tuple[str, ...]
@@ -51,14 +51,14 @@ class RunPredictions:
 
 
 def cached_predictions(folder: Path, split: str) -> RunPredictions:
-    """A run's student on one split of the data it was trained on.
+    """Predict a split of the run's data set with its student, or load the cached predictions.
 
-    Cached in ``predictions-<data>-<split>.safetensors``, and computed anew when the model, the list of videos
-    or a file has changed. Files that are gone since do not matter.
+    Cached in ``predictions-<data>-<split>.safetensors``; recomputed if the model, the manifest or a file has
+    changed. Deleted files do not invalidate the cache.
 
     Raises:
-        DataError: the run does not say which videos it had, or none of them is there.
-        WeightsError: the run has no model, or a damaged one.
+        DataError: the run has no manifest, or none of its videos exists.
+        WeightsError: the model is missing or damaged.
     """
     run = RunFolder(folder)
     manifest = run_manifest(folder).labelled()
@@ -78,20 +78,20 @@ def cached_predictions(folder: Path, split: str) -> RunPredictions:
 
 
 def cache_predictions(run: RunFolder, manifest: Manifest, split: str, predictions: SplitPredictions) -> None:
-    """Keep what an evaluation has computed for :func:`cached_predictions`.
+    """Store predictions of an evaluation for :func:`cached_predictions`.
 
     Args:
-        run: Whose published model was evaluated, in float32 and with the recipe's batches.
-        manifest: The run's own, labelled videos only.
-        split: Of the manifest.
-        predictions: In the split's order.
+        run: Run whose published model was evaluated in float32 with the recipe's batch size.
+        manifest: Manifest of the run, with labelled videos only.
+        split: Split of the manifest.
+        predictions: Predictions in the order of the split.
     """
     path, header, sizes = _place(run, manifest, split)
     _write_cache(path, predictions, header, sizes)
 
 
 def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, CacheHeader, list[int]]:
-    """Path and header of the cached predictions, and the present size of each video in bytes."""
+    """Path and header of the cached predictions, and the current size of each video in bytes."""
     videos = manifest.split(split)
     sizes = [_ABSENT if size is None else size for size in (size_of(video.path) for video in videos)]
     header = CacheHeader(model=fingerprint(run.model), videos=_hash_rows(manifest, videos))
@@ -100,7 +100,7 @@ def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, CacheH
 
 
 def read_cache(path: Path, expected: CacheHeader, sizes: Sequence[int]) -> SplitPredictions | None:
-    """Cached predictions; None where they are absent, damaged, or of another model, list or file."""
+    """Read cached predictions; None if they are missing, damaged or outdated."""
     try:
         with safe_open(path, framework="pt") as file:
             header = CacheHeader.model_validate_json((file.metadata() or {}).get(_HEADER, "{}"))

@@ -1,4 +1,4 @@
-"""A student on whole videos: scores and features of all windows, averaged per video."""
+"""Prediction on whole videos: scores and features of all windows, averaged per video."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from ccl_cli.training.run.artefact import Artefact
 from ccl_cli.utils.distributed import gather_objects, rank, total, world_size
 from ccl_cli.utils.progress import Reporter
 
-_BLOCK = 64  # videos of each process that are exchanged at once
+_BLOCK = 64  # videos per process in each exchange
 
 
 class VideoPrediction(NamedTuple):
-    """One video.
+    """Prediction for one video.
 
-    Shapes:
-        scores: [K] mean softmax over windows; NaN where the video could not be read.
-        feature: [D] mean feature over windows, not scaled; NaN likewise.
+    Shapes: scores: [K] mean softmax over windows; NaN for an unreadable video. feature: [D] mean feature over
+    windows, not normalised; NaN for an unreadable video.
 
     Attributes:
-        row: Its place in the list.
-        windows: How many there were.
-        fault: Why it could not be read; None where it could.
+        row: Index in the list of videos.
+        windows: Number of windows.
+        fault: Reason why the video could not be read, or None.
     """
 
     row: int
@@ -43,15 +42,13 @@ class VideoPrediction(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """All videos of one split.
+    """Predictions for all videos of a split.
 
-    Shapes:
-        scores: [V, K] mean softmax over windows; NaN where the video could not be read.
-        features: [V, D] mean feature over windows; NaN likewise.
-        labels: [V] int64.
+    Shapes: scores: [V, K] mean softmax over windows; NaN for unreadable videos. features: [V, D] mean feature
+    over windows; NaN for unreadable videos. labels: [V] int64.
 
     Attributes:
-        unreadable: Reasons by row; includes the videos that are not on disk.
+        unreadable: Reasons by row, including videos that are not on disk.
     """
 
     scores: Tensor
@@ -70,11 +67,11 @@ def predict_videos(
     title: str,
     mixed: bool = True,
 ) -> Generator[VideoPrediction, None, None]:
-    """Run the student over all windows of this process's share of the videos.
+    """Run the student on all windows of this process's share of the videos.
 
     Yields:
-        Each video once, in the order in which they end: that of the list, for each decoding process. Memory
-        holds the sums of the videos that have begun.
+        Each video once, in order of completion, which is the order of the list within a decoding process.
+        Memory holds the sums of unfinished videos.
     """
     recipe, device = artefact.recipe, accelerator.device
     student = artefact.student.to(device)
@@ -83,7 +80,7 @@ def predict_videos(
         recipe.clip,
         recipe.eval,
         chunk=batch_size,
-        mixed=mixed or device.type != "cpu",  # small batches would keep a GPU waiting
+        mixed=mixed or device.type != "cpu",  # small batches are inefficient on a GPU
         rank=rank(),
         processes=world_size(),
     )
@@ -110,7 +107,7 @@ def predict_split(
     workers: int,
     title: str = "eval",
 ) -> SplitPredictions:
-    """Run the student over all windows of all videos, shared among the processes."""
+    """Run the student on all windows of all videos, shared among the processes."""
     scores = torch.zeros(len(videos), artefact.student.num_classes)
     features = torch.zeros(len(videos), artefact.student.feature_dim)
     unreadable: dict[int, str] = {}
@@ -120,7 +117,7 @@ def predict_split(
         scores[video.row], features[video.row] = video.scores, video.feature
         if video.fault is not None:
             unreadable[video.row] = video.fault
-    # Other processes' rows are zero. Summed on the device: those with GPUs cannot send what lies elsewhere.
+    # Rows of other processes are zero. Sum on the device, because NCCL cannot send CPU tensors.
     scores, features = (total(each.to(accelerator.device)).cpu() for each in (scores, features))
     for of_process in gather_objects(unreadable):
         unreadable |= of_process
@@ -129,7 +126,7 @@ def predict_split(
 
 
 def from_all(predictions: Iterable[VideoPrediction]) -> Generator[VideoPrediction, None, None]:
-    """The predictions of all processes, on each of them, some of each at a time; all must read to the end."""
+    """Exchange predictions of all processes in blocks. All processes must consume the whole iterator."""
     if world_size() == 1:
         yield from predictions
         return
@@ -139,7 +136,7 @@ def from_all(predictions: Iterable[VideoPrediction]) -> Generator[VideoPredictio
 
 
 def in_order(predictions: Iterable[VideoPrediction]) -> Generator[VideoPrediction, None, None]:
-    """The same in the order of the list; the ones that end before their turn wait."""
+    """Sort predictions into the order of the list, buffering those that are early."""
     waiting: dict[int, VideoPrediction] = {}
     turn = 0
     for prediction in predictions:
@@ -150,7 +147,7 @@ def in_order(predictions: Iterable[VideoPrediction]) -> Generator[VideoPredictio
 
 
 def _forward(artefact: Artefact, windows: Tensor, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
-    """Scores [n, K] and features [n, D] of some windows."""
+    """Compute scores [n, K] and features [n, D] of some windows."""
     clip = artefact.recipe.clip
     with torch.inference_mode(), accelerator.autocast():
         video = normalize(windows.to(accelerator.device, non_blocking=True), clip.mean, clip.std)
@@ -163,5 +160,5 @@ def _add(sums: VideoPrediction, row: int, score: Tensor, feature: Tensor) -> Vid
 
 
 def _mean(sums: VideoPrediction, row: int, fault: str | None) -> VideoPrediction:
-    """A video without a window becomes NaN: zero divided by zero."""
+    """Divide sums by counts; a video without windows becomes NaN."""
     return VideoPrediction(row, sums.scores / sums.windows, sums.feature / sums.windows, sums.windows, fault)

@@ -1,4 +1,4 @@
-"""What a student's frozen features know of the classes: the teachers' probe, on features of whole videos."""
+"""Probes on the frozen features of a student, with the same classifiers as for teachers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _STUDENT = "student"
 def probe_student(
     manifest: Manifest, split: str, train: SplitPredictions, test: SplitPredictions
 ) -> dict[str, Any]:
-    """Fit nearest neighbours and a logistic regression to the training features, and judge them.
+    """Fit nearest neighbours and a logistic regression to training features, and evaluate them.
 
     Args:
-        manifest: With labelled videos only.
-        split: Whose videos to judge on.
-        train: Of the manifest's training split.
-        test: Of ``split``.
+        manifest: Manifest with labelled videos only.
+        split: Split to evaluate on.
+        train: Predictions for the training split.
+        test: Predictions for ``split``.
 
     Returns:
-        ``knn``, ``linear`` and ``chance`` in percent, where a video without a feature is an error; ``k``; the
-        ``penalty`` chosen; and ``per_class`` over the videos that have a feature.
+        ``knn``, ``linear`` and ``chance`` in percent, where videos without a feature count as errors; ``k``;
+        the chosen ``penalty``; and ``per_class`` over the videos with a feature.
 
     Raises:
-        DataError: one class.
+        DataError: the data set has only one class.
     """
     features = torch.cat([train.features, test.features])
     present = features.isfinite().all(dim=1)

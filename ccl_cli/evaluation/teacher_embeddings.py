@@ -1,4 +1,4 @@
-"""Frozen teachers' embeddings of whole videos: one window of each, the middle one."""
+"""Embeddings of frozen teachers for whole videos, from the centre clip."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ from ccl_cli.utils.progress import Reporter
 
 @dataclass(frozen=True)
 class TeacherEmbeddings:
-    """One teacher's embeddings of some videos.
+    """Embeddings of one teacher.
 
-    Shapes:
-        value: [V, D] float32; zero where there is none.
-        present: [V] bool.
+    Shapes: value: [V, D] float32; zero if there is none. present: [V] bool.
 
     Attributes:
-        states: What became of each video's modality, by row: "present", "silent", "unreadable", ...
-        unreadable: Why, by row; an embedding that is not finite counts as unreadable.
+        states: State of each video's modality by row: "present", "silent", "unreadable", ...
+        unreadable: Reasons by row; a non-finite embedding counts as unreadable.
     """
 
     value: Tensor
@@ -43,7 +41,7 @@ class TeacherEmbeddings:
     unreadable: dict[int, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
-        """Videos by state."""
+        """Number of videos by state."""
         return dict(Counter(self.states.values()).most_common())
 
 
@@ -57,15 +55,15 @@ def embed_videos(
     workers: int,
     title: str = "embed",
 ) -> dict[str, TeacherEmbeddings]:
-    """Let each teacher look at the middle of each video, shared among the processes.
+    """Embed the centre clip of each video with each teacher, shared among the processes.
 
-    Files are opened only for teachers that look at frames or sound.
+    Files are opened only for teachers that use frames or audio.
 
     Returns:
-        By teacher; the same on all processes.
+        Embeddings by teacher, identical on all processes.
 
     Raises:
-        PluginError: a teacher's preprocessing fails.
+        PluginError: the preprocessing of a teacher fails.
     """
     device = accelerator.device
     for teacher in teachers.values():
@@ -93,13 +91,13 @@ def embed_videos(
 def classify_videos(
     teacher: Teacher, videos: Sequence[Video], accelerator: Accelerator, *, clip: Clip
 ) -> Tensor:
-    """What a teacher's own classifier says of the middle of a few videos that it has something from.
+    """Classify the centre clip of videos with a teacher's own classifier.
 
     Shapes:
         returns: [V, len(classes)], each in [0, 1].
 
     Raises:
-        PluginError: its preprocessing fails.
+        PluginError: the preprocessing of the teacher fails.
     """
     teacher.to(accelerator.device)
     dataset = TeacherClips(videos, clip, {"": teacher.preprocess})
@@ -126,12 +124,12 @@ def _add(
     for row in batch.rows[~finite].tolist():
         into.states[row], into.unreadable[row] = (
             UNREADABLE,
-            f"{name} makes numbers of it that are not finite.",
+            f"its embedding from {name} is not finite.",
         )
 
 
 def _over_processes(own: TeacherEmbeddings, device: torch.device) -> TeacherEmbeddings:
-    # Summed on the device: processes with GPUs cannot send what lies elsewhere.
+    # Sum on the device, because NCCL cannot send CPU tensors.
     value, present = (total(each.to(device)).cpu() for each in (own.value, own.present.float()))
     whole = TeacherEmbeddings(value, present > 0)
     for states, unreadable in gather_objects((own.states, own.unreadable)):

@@ -1,4 +1,4 @@
-"""Before any training: what each teacher, and each pair, knows of a data set's classes."""
+"""Probes of teachers and pairs of teachers on the classes of a data set, before any training."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from ccl_cli.utils.distributed import is_main
 
 HELD_OUT = "held out"
 NEIGHBOURS = 10
-_TEST_SHARE, _CHOOSE_SHARE = 0.25, 0.2  # of the training videos
-_ROUNDS = 3  # of choosing, each on other videos
+_TEST_SHARE, _CHOOSE_SHARE = 0.25, 0.2  # fractions of the training videos
+_ROUNDS = 3  # rounds of choosing the penalty, on different videos
 _log = logging.getLogger("ccl")
 
 
 @dataclass(frozen=True)
 class ProbeSplits:
-    """The videos and what they are for.
+    """Training and test videos of a probe.
 
     Attributes:
-        split: What ``test`` is: a split, or "held out" of the training videos.
-        validation: [R, N] bool, the training videos to choose on in each of R rounds; groups stay together.
+        split: Split of ``test``, or "held out" for held-out training videos.
+        validation: [R, N] bool, held-out training videos of R rounds; groups are not split.
     """
 
     split: str
@@ -62,26 +62,24 @@ def probe_teachers(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Probe each teacher, and each pair of them.
+    """Probe each teacher and each pair of teachers.
 
     Args:
-        data: The data set, as after ``--data``.
+        data: Data set, as after ``--data``.
         specs: Teachers, as after ``--teacher``.
-        split: Whose videos to tell apart; None: test, else val, else a quarter of the training videos.
-        k: Neighbours.
-        batch_size: Videos per forward pass; default the recipes'.
-        workers: Decoding processes; default the recipes'.
+        split: Split to classify. Default: test, else val, else a quarter of the training videos.
+        k: Number of neighbours.
+        batch_size: Videos per forward pass. Default: that of recipes.
+        workers: Decoding processes. Default: that of recipes.
 
     Returns:
-        Figures in percent, counts and verdicts; empty on all processes but the first.
+        Metrics in percent, counts and verdicts; empty on all processes but the first.
 
     Raises:
-        DataError: one class, no videos to test on, or a teacher that has no embedding of any.
+        DataError: the data set has one class or no test videos, or a teacher has no embeddings.
     """
     if not specs:
-        raise UsageError(
-            "No teacher is named.", "Name one with --teacher, for example --teacher audio:cnn14."
-        )
+        raise UsageError("No teacher was named.", "Add --teacher, for example --teacher audio:cnn14.")
     manifest = load_data(data)
     splits = split_videos(manifest, split)
     teachers = load_teachers(specs, manifest.classes)
@@ -91,14 +89,16 @@ def probe_teachers(
 
 
 def split_videos(manifest: Manifest, split: str | None) -> ProbeSplits:
-    """The training split, and the videos to test on.
+    """Choose the training and test videos.
 
     Raises:
-        DataError: no labels, one class, or no video to test on.
+        DataError: the data set has no labels, one class or no test videos.
     """
     manifest = manifest.labelled()
     if len(manifest.classes) < 2:
-        raise DataError(f"The data set '{manifest.name}' has one class: there is nothing to tell apart.")
+        raise DataError(
+            f"The data set '{manifest.name}' has only one class.", "Use a data set with at least two classes."
+        )
     train = manifest.split("train")
     if split is None:
         split = next((name for name in ("test", "val") if manifest.split(name)), HELD_OUT)
@@ -109,8 +109,11 @@ def split_videos(manifest: Manifest, split: str | None) -> ProbeSplits:
     else:
         test = manifest.split(split)
     if not test:
-        what = "is too small to hold videos out" if split == HELD_OUT else f"has no {split} split"
-        raise DataError(f"The data set '{manifest.name}' {what}.", "Give one with --data or --split.")
+        what = "is too small to hold out test videos" if split == HELD_OUT else f"has no {split} split"
+        raise DataError(
+            f"The data set '{manifest.name}' {what}.",
+            "Choose another data set with --data, or another --split.",
+        )
     validation = [_held_out(replace(manifest, videos=train), seed) for seed in range(_ROUNDS)]
     return ProbeSplits(split, train, test, np.array(validation))
 
@@ -155,16 +158,16 @@ def embed_splits(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> dict[str, TeacherEmbeddings]:
-    """Embeddings of the training videos and then of those to test on, by teacher.
+    """Embed the training and test videos with each teacher.
 
     Args:
-        teachers: By name.
-        splits: The videos.
-        batch_size: Videos per forward pass; default the recipes'.
-        workers: Decoding processes; default the recipes'.
+        teachers: Teachers by name.
+        splits: Training and test videos.
+        batch_size: Videos per forward pass. Default: that of recipes.
+        workers: Decoding processes. Default: that of recipes.
 
     Raises:
-        DataError: a teacher cannot have an embedding of any.
+        DataError: a teacher cannot have embeddings of these videos.
     """
     videos, defaults = (*splits.train, *splits.test), Recipe()
     check_coverage(teachers, videos)
@@ -179,24 +182,24 @@ def embed_splits(
 
 
 def check_blind(teachers: Mapping[str, Teacher]) -> None:
-    """Refuse a teacher whose input contains the label that a probe would predict.
+    """Check that no teacher uses the label that the probe predicts.
 
     Raises:
-        DataError: names the first such teacher.
+        DataError: a teacher uses the label.
     """
     for name, teacher in teachers.items():
         if teacher.sees_label:
             raise DataError(
-                f"{name} is told the class of each video: that it tells the classes apart says nothing.",
+                f"{name} uses the class of each video as input, so a probe of it is meaningless.",
                 "Probe the other teachers.",
             )
 
 
 def check_present(name: str, embedded: TeacherEmbeddings, splits: ProbeSplits) -> None:
-    """Refuse a teacher without an embedding of any video of one of the two splits.
+    """Check that the teacher has embeddings in both splits.
 
     Raises:
-        DataError: says why, as far as it is known.
+        DataError: the teacher has no embedding in one of the splits.
     """
     border = len(splits.train)
     for what, rows in (
@@ -215,7 +218,7 @@ def _warn_unreadable(name: str, embedded: TeacherEmbeddings, videos: Sequence[Vi
     if embedded.unreadable:
         first = min(embedded.unreadable)
         _log.warning(
-            "%s: %d of %d videos are left out, because they cannot be read; '%s': %s",
+            "%s: %d of %d videos are skipped because they are unreadable, for example '%s': %s",
             name,
             len(embedded.unreadable),
             len(videos),
@@ -244,18 +247,18 @@ def probe(
     *,
     with_linear: bool = True,
 ) -> dict[str, Any]:
-    """One teacher's figures or, over the videos that all of them have, several teachers' together.
+    """Probe one teacher, or several teachers together on the videos that all of them can embed.
 
     Args:
         group: Names of the teachers.
-        manifest: The data set.
-        splits: Its videos and what they are for.
-        embedded: By teacher, of the training videos and then of those to test on.
-        k: Neighbours.
-        with_linear: Whether to fit logistic regressions too, which takes longest.
+        manifest: Data set.
+        splits: Training and test videos.
+        embedded: Embeddings of the training and test videos by teacher.
+        k: Number of neighbours.
+        with_linear: Whether to fit the logistic regression too, which takes longest.
 
     Returns:
-        Counts; unless no video is left, also figures in percent and verdicts.
+        Counts and, if any video remains, metrics in percent and verdicts.
     """
     present = torch.stack([embedded[name].present for name in group]).all(dim=0).numpy()
     border, classes = len(splits.train), manifest.classes
@@ -266,7 +269,7 @@ def probe(
         "test": {"present": int(in_test.sum()), "videos": len(splits.test)},
     }
     if not in_train.any() or not in_test.any():
-        _log.warning("No video to probe %s together: none has both.", " and ".join(group))
+        _log.warning("Cannot probe %s together: no video has both modalities.", " and ".join(group))
         return entry
     train, test = _labelled(group, splits, embedded, present)
     entry |= _figures(probe_knn(train, test, len(classes), k), classes)
@@ -282,7 +285,7 @@ def _labelled(
     embedded: Mapping[str, TeacherEmbeddings],
     present: NDArray[np.bool_],
 ) -> tuple[LabelledEmbeddings, LabelledEmbeddings]:
-    """Training and test embeddings; several teachers' are concatenated, each of length one before."""
+    """Training and test embeddings; those of several teachers are normalised and concatenated."""
     border = len(splits.train)
     in_train, in_test = present[:border], present[border:]
     embeddings = (embedded[name].value.numpy() for name in group)

@@ -1,4 +1,4 @@
-"""Training with a score on held-out videos, which is made as ``ccl eval`` makes it."""
+"""Training with evaluations on held-out videos, as in ``ccl eval``."""
 
 from __future__ import annotations
 
@@ -22,37 +22,38 @@ from ccl_cli.utils.distributed import copy_from_main, on_main
 def train(
     recipe: Recipe, *, resume: Path | str | None = None, output: Path | None = None, dry_run: bool = False
 ) -> Path:
-    """Train a student as the recipe says, or go on with a run.
+    """Train a student, or resume a run.
 
     Args:
-        recipe: The experiment.
-        resume: A run folder, or "auto" for the newest unfinished run of the same recipe (a new one if none).
-        output: Folder of a new run; default ``runs/<name>/<time>-<hash>``.
-        dry_run: Build everything and read one batch, but write and train nothing.
+        recipe: Experiment.
+        resume: Run folder, or "auto" for the newest unfinished run of the same recipe (else a new run).
+        output: Folder of a new run. Default: ``runs/<name>/<time>-<hash>``.
+        dry_run: Build everything and read one batch, but do not train or write.
 
     Returns:
-        The run's folder.
+        The run folder.
 
     Raises:
         Interrupted: stopped by a signal; the state was saved.
-        CclError: anything the user can fix.
+        CclError: an error that the user can fix.
     """
     return training.train(recipe, resume=resume, output=output, dry_run=dry_run, score=score)
 
 
 def score(recipe: Recipe, parts: Parts, student: Student, accelerator: Accelerator) -> dict[str, float]:
-    """Score a student that is being trained, in the run's precision; all processes share the videos.
+    """Evaluate a student during training, in the run's precision; all processes share the videos.
 
     Args:
-        recipe: Which split, and whether retrieval too, for which the training videos are read as well.
-        parts: The run's videos; those without a label are left out.
-        student: Left as it is: a second one with its weights is scored, and with the first process's batch
-            statistics, as they would be published.
-        accelerator: The run's.
+        recipe: Recipe; sets the split and whether to evaluate retrieval, which also reads the training
+            videos.
+        parts: Parts of the run; videos without a label are ignored.
+        student: Student, which is not modified: a copy with the batch statistics of the first process is
+            evaluated, as it would be published.
+        accelerator: Accelerator of the run.
 
     Returns:
-        ``top1`` in percent and ``loss``, the mean cross-entropy of the videos that could be read, unless the
-        student has no classes; ``r1`` in percent, if wanted. The same on every process.
+        ``top1`` in percent and ``loss``, the mean cross-entropy of readable videos, unless the student has no
+        classes; ``r1`` in percent, if requested. Identical on every process.
     """
     scored = make_student(recipe.student, len(parts.classes), with_weights=False)
     scored.load_state_dict(student.state_dict())
@@ -76,11 +77,11 @@ def score(recipe: Recipe, parts: Parts, student: Student, accelerator: Accelerat
             scores["r1"] = of_all["r1"]
         return scores
 
-    return on_main(figures)  # one process decides for all
+    return on_main(figures)  # all processes must make the same decisions
 
 
 def _cross_entropy(scores: Tensor, labels: Tensor) -> float:
-    """Of probabilities, [V, K], over the videos that have some; [V] int64."""
+    """Mean cross-entropy of probabilities [V, K] and labels [V], over the finite rows."""
     own = scores.gather(1, labels[:, None])
     tiny = torch.finfo(own.dtype).tiny
     return float(-own[own.isfinite()].clamp_min(tiny).log().mean())

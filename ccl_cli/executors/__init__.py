@@ -1,4 +1,4 @@
-"""One way to map a function over items: on this machine, on a cluster, or as another package has it."""
+"""Executors: map a function over work items on this machine, on a cluster, or with a plugin."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from ccl_cli.executors.work import Events, Work
 
 
 def map_items(work: Work, settings: Executor, events: Events) -> dict[str, str]:
-    """Do every item that is not done yet; several callers, on any machines, share what is to do.
+    """Run all unfinished items; callers on several machines share the work.
 
-    An item that fails does not stop the others, and the next call tries it again.
+    A failed item does not stop the others, and the next call retries it.
 
     Args:
-        work: The items.
-        settings: Who does them, and how.
-        events: Hears of every item that began here or has ended.
+        work: Work items.
+        settings: Settings of the executor.
+        events: Receives an event when an item starts here or has ended.
 
     Returns:
-        Why an item is not done, by its name; of those that an earlier call had done, nothing.
+        Reasons by name of the items that are not done.
 
     Raises:
-        Interrupted: a signal stopped it.
-        SystemSetupError: the executor cannot do its work.
-        PluginError: there is no such executor.
+        Interrupted: stopped by a signal.
+        SystemSetupError: the executor is unavailable.
+        PluginError: the executor does not exist.
     """
     plugin = registry.find(registry.EXECUTORS, settings.name)
     run = registry.load(plugin)
@@ -34,7 +34,7 @@ def map_items(work: Work, settings: Executor, events: Events) -> dict[str, str]:
             lost = run(left, settings, events)
     reasons = {}
     for name in left.items:
-        if not left.is_done(name):  # a reason from an earlier call says nothing of this one
+        if not left.is_done(name):  # ignore reasons of earlier calls
             known = left.reason(name) if left.is_settled(name) else lost.get(name)
-            reasons[name] = known or "It is not known why."
+            reasons[name] = known or "The reason is unknown."
     return reasons

@@ -1,4 +1,4 @@
-"""One item, in a process of its own."""
+"""Run one work item in its own process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ccl_cli.utils.signals import STOPPING
 
 @dataclass(frozen=True)
 class Device:
-    """Where an item computes.
+    """Device of an item.
 
     Attributes:
         name: "cpu" or "gpu 0".
-        environment: What makes a process see that device only.
-        threads: Threads of a process without a GPU; None: torch's default.
+        environment: Variables that restrict a process to this device.
+        threads: Threads of a process without a GPU. Default: torch's default.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Device:
 
 
 def run_item(function: str, item: Any, folder: Path, device: Device) -> None:
-    """Call a function with an item; the target of a process.
+    """Call a function with an item; target of a process.
 
-    The exit code is 0, or that of the error, which is also left in the folder.
+    The exit code is 0 or that of the error, which is also written to the item's folder.
     """
-    os.setsid()  # a Ctrl-C in the terminal reaches the executor, which passes it on
+    os.setsid()  # the executor receives Ctrl-C from the terminal and forwards it
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
     end_with_parent()
@@ -48,7 +48,7 @@ def run_item(function: str, item: Any, folder: Path, device: Device) -> None:
     console.configure()
     code = 0
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # one that came since the start is raised here
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # pending signals are raised here
         (folder / ERROR).unlink(missing_ok=True)
         _limit_threads(device.threads)
         resolve_name(function)(item)
@@ -58,7 +58,7 @@ def run_item(function: str, item: Any, folder: Path, device: Device) -> None:
         code = console.report(error)
         if not isinstance(error, Interrupted):
             write_error(folder, error, code)
-    with suppress(OSError):  # the log may lie on a full disk
+    with suppress(OSError):  # the disk may be full
         sys.stdout.flush()
         sys.stderr.flush()
     raise SystemExit(code)
@@ -68,14 +68,14 @@ def _limit_threads(threads: int | None) -> None:
     if threads is None:
         return
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    if "torch" in sys.modules:  # imported by the server, which knew of no limit
+    if "torch" in sys.modules:  # the fork server imported torch without a thread limit
         import torch
 
         torch.set_num_threads(threads)
 
 
 def _redirect_output(path: Path) -> None:
-    """Write everything that this process and its children print to a file."""
+    """Redirect the output of this process and its children to a file."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(file, stream)

@@ -1,6 +1,6 @@
-"""Do items on this machine: each in a process of its own, one per free device.
+"""Local executor: run each item in its own process, one per free device.
 
-Other processes, here or on other machines, may do items of the same work. An item is locked while it is done.
+Other processes, here or on other machines, may run items of the same work. An item is locked while it runs.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ccl_cli.errors import CclError, Interrupted, SystemSetupError
 from ccl_cli.executors.item import Device, run_item
 from ccl_cli.executors.work import Events, Work, write_error
 from ccl_cli.utils.processes import cores
-from ccl_cli.utils.signals import handled_by, held_signals
+from ccl_cli.utils.signals import blocked_signals, handled_by
 
 _POLL_SECONDS = 0.5
 
 
 def local_devices(jobs: int | None) -> list[Device]:
-    """Every GPU; without one the CPU, shared by ``jobs`` items at once (default 1)."""
+    """Return every GPU or, without GPUs, the CPU shared by ``jobs`` parallel items (default 1)."""
     gpus = _gpus()
     if gpus:
-        # With more jobs than GPUs several items share one.
+        # With more jobs than GPUs, several items share a GPU.
         return [
             Device(f"gpu {number % gpus}", {"CUDA_VISIBLE_DEVICES": _visible(number % gpus)})
             for number in range(jobs or gpus)
@@ -44,19 +44,19 @@ def local_devices(jobs: int | None) -> list[Device]:
 
 
 def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
-    """Do every item, as many at once as there are devices, and wait for those that other processes do.
+    """Run all items, one per device at a time, and wait for items of other processes.
 
     Args:
-        work: What is to do.
-        settings: For ``jobs`` and ``seconds``.
-        events: Hears of every item, until a signal stops the work.
+        work: Work items.
+        settings: Settings; uses ``jobs`` and ``seconds``.
+        events: Receives the events of all items until a signal stops the work.
 
     Returns:
-        Nothing: every item that failed has left its reason.
+        An empty dict: failed items have written their reason to their folder.
 
     Raises:
-        Interrupted: a signal stopped it; the items that ran may have saved their state.
-        SystemSetupError: the disk has no locks.
+        Interrupted: stopped by a signal; running items were asked to save their state.
+        SystemSetupError: the file system does not support locks.
     """
     os.environ["CCL_PRELOAD"] = ",".join(work.modules)
     multiprocessing.set_forkserver_preload(["ccl_cli.executors.preload"])
@@ -65,7 +65,8 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
         forwarded = 0
         while pool.running or (pool.waiting and not pool.signals):
             pool.start_items()
-            # Not from the handler: a signal that came while an item was being started is for that one too.
+            # Forward signals here and not in the handler, so that an item that was just being started gets
+            # them too.
             for number in pool.signals[forwarded:]:
                 forwarded += 1
                 pool.forward(number)
@@ -73,8 +74,8 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
     if pool.signals:
         name = signal.Signals(pool.signals[0]).name
         raise Interrupted(
-            f"Stopped by {name}; what is finished is kept, the rest was saved.",
-            "The same command goes on.",
+            f"Stopped by {name}; finished items are kept, and running items have saved their state.",
+            "Run the same command to continue.",
         )
     return {}
 
@@ -90,7 +91,7 @@ class _Running:
 
 @dataclass
 class _Pool:
-    """Items that wait and items that run; these by the sentinel of their process."""
+    """Waiting and running items; running items by the sentinel of their process."""
 
     work: Work
     events: Events
@@ -101,7 +102,7 @@ class _Pool:
     signals: list[int] = field(default_factory=list)
 
     def start_items(self) -> None:
-        """Start as many waiting items as there are free devices; one that another process does waits on."""
+        """Start waiting items on the free devices, except items that are locked by other processes."""
         for _ in range(len(self.waiting)):
             if not self.free or self.signals:
                 return
@@ -116,18 +117,18 @@ class _Pool:
                 self._start(name, lock)
 
     def forward(self, number: int) -> None:
-        """Send a signal to every item that runs."""
+        """Send a signal to every running item."""
         for each in self.running.values():
             if each.process.pid is not None and each.process.is_alive():
                 with suppress(ProcessLookupError):
                     os.kill(each.process.pid, number)
 
     def wait(self) -> None:
-        """Wait until an item ends, or a moment; end those that take too long."""
+        """Wait until an item ends or a timeout passes; kill items that exceed the time limit."""
         for sentinel in wait(list(self.running), _POLL_SECONDS):
             ended = self.running.pop(cast(int, sentinel))
             ended.process.join()
-            if not self.signals:  # an item that a signal to the executor stopped has not failed
+            if not self.signals:  # an item that was stopped by a signal to the executor has not failed
                 self._note(ended)
                 self.events.ended(ended.name)
             ended.lock.release()
@@ -135,7 +136,7 @@ class _Pool:
         for each in self.running.values():
             if self.seconds and time.monotonic() - each.began > self.seconds and each.process.pid:
                 with suppress(ProcessLookupError):
-                    os.killpg(each.process.pid, signal.SIGKILL)  # with the processes that it has started
+                    os.killpg(each.process.pid, signal.SIGKILL)  # including its child processes
 
     def _start(self, name: str, lock: FileLock) -> None:
         folder, device = self.work.folder / name, self.free.pop(0)
@@ -143,30 +144,30 @@ class _Pool:
         context = multiprocessing.get_context("forkserver")
         arguments = (self.work.function, self.work.items[name], folder, device)
         process = context.Process(target=run_item, args=arguments)
-        with held_signals():
+        with blocked_signals():
             process.start()
         self.running[process.sentinel] = _Running(process, name, device, lock)
         self.events.began(name, device.name)
 
     def _note(self, ended: _Running) -> None:
-        """Write why an item is not done where its process could not."""
+        """Write the reason of a failure that the process itself could not write."""
         code, folder = ended.process.exitcode or 0, self.work.folder / ended.name
         if code == Interrupted.exit_code:
-            _write(folder, "The process was stopped, and not by whoever started it.", code)
+            _write(folder, "The process was stopped by an external signal.", code)
         elif code < 0 and self.seconds and time.monotonic() - ended.began > self.seconds:
             _write(folder, f"It took longer than {self.seconds:g} s.", 128 - code)
         elif code < 0:
             name = signal.Signals(-code).name
             _write(folder, f"The process was ended by {name}; memory may have run out.", 128 - code)
         elif not self.work.is_settled(ended.name):
-            _write(folder, f"It ended with exit code {code} and could not write down why.", code or 1)
+            _write(folder, f"The process ended with exit code {code} without an error message.", code or 1)
 
 
 def lock_item(folder: Path) -> FileLock | None:
-    """Lock an item until the lock is released or this process ends; None: another process has locked it.
+    """Lock an item until the lock is closed or this process ends; None if another process has the lock.
 
     Raises:
-        SystemSetupError: the disk has no locks.
+        SystemSetupError: the file system does not support locks.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
@@ -176,8 +177,8 @@ def lock_item(folder: Path) -> FileLock | None:
         return None
     except NotImplementedError as error:
         raise SystemSetupError(
-            f"Files in '{folder.parent}' cannot be locked, so machines cannot share the work there.",
-            "Name another disk with CCL_RUNS, or have this one mounted with locks (Lustre: -o flock).",
+            f"Files in '{folder.parent}' cannot be locked, so machines cannot share the work in it.",
+            "Set CCL_RUNS to another disk, or mount this one with locks (Lustre: -o flock).",
         ) from error
     return lock
 
@@ -187,7 +188,7 @@ def _write(folder: Path, message: str, code: int) -> None:
 
 
 def _gpus() -> int:
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # none: what asks for them takes seconds to import
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # no GPUs; asking torch takes seconds
         return 0
     import torch
 

@@ -1,4 +1,4 @@
-"""A share of some work, for schedulers that number what they start: ``--part 2/4``."""
+"""``--part 2/4``: a share of the work, for schedulers that number their jobs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class Part(NamedTuple):
-    """The part ``number``, from 1, of all ``parts``."""
+    """Part ``number`` (from 1) of ``parts``."""
 
     number: int
     parts: int
 
     def of(self, items: Sequence[T]) -> Sequence[T]:
-        """Every item belongs to one part; neighbours belong to different ones."""
+        """Return the items of this part. Parts are disjoint and interleaved."""
         return items[self.number - 1 :: self.parts]
 
 
@@ -26,13 +26,13 @@ WHOLE = Part(1, 1)
 
 
 def parse_part(text: str | None) -> Part:
-    """``2/4`` stands for the second of four; None for the whole.
+    """Parse ``2/4``, the second of four parts; None means all items.
 
     Raises:
-        UsageError: neither.
+        UsageError: the text is invalid.
     """
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text or "1/1")
     part = Part(*map(int, match.groups())) if match else Part(0, 0)
     if not 1 <= part.number <= part.parts:
-        raise UsageError(f"--part {text}: not one of a number of parts.", "For example 2/4, from 1/4 to 4/4.")
+        raise UsageError(f"--part {text}: not a valid part.", "For example 2/4, from 1/4 to 4/4.")
     return part

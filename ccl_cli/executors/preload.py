@@ -1,9 +1,9 @@
-"""What every item needs, imported once by the server that the items' processes are forked from."""
+"""Imports of every item, done once by the fork server."""
 
 import contextlib
 import importlib
 import os
 
 for _module in filter(None, os.environ.get("CCL_PRELOAD", "").split(",")):
-    with contextlib.suppress(Exception):  # what cannot be imported is the items' own trouble
+    with contextlib.suppress(Exception):  # import errors are reported by the items
         importlib.import_module(_module)

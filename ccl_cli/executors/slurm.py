@@ -1,7 +1,7 @@
-"""Do items on a Slurm cluster: an array of jobs, each of which does its share as one machine would.
+"""Slurm executor: submit a job array, each task of which runs its share with the local executor.
 
-The jobs outlive whoever submitted them. The number of the array is written beside the work, so that a second
-caller waits for it before it submits what is left.
+The jobs continue if the submitting process ends. The id of the array is written to the work folder, so that
+another caller waits for it before it submits the remaining items.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from ccl_cli.executors.work import Events, Work
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.signals import handled_by, stop_here, stopping_here
 
-UNSEEN = 66  # exit code of a task that does not see the list of work
-_WARNING_SECONDS = 120  # in which a run saves before the limit of time
+UNSEEN = 66  # exit code of a task that cannot read the work list
+_WARNING_SECONDS = 120  # time to save the state before the time limit
 _ENDINGS = {
-    "TIMEOUT": "reached its limit of time",
+    "TIMEOUT": "reached its time limit",
     "OUT_OF_MEMORY": "ran out of memory",
     "NODE_FAIL": "lost its node",
     "CANCELLED": "was cancelled",
     "PREEMPTED": "was preempted",
 }
-# A step does not take its cores from the job's options. A task that Slurm stops is queued again, and
-# continues with the rest of its share.
+# A step does not inherit the cores of its job. A task that Slurm stops is requeued and continues with its
+# remaining items.
 _SCRIPT = """\
 #!/bin/bash
 [ -r {work} ] || exit {unseen}
@@ -50,48 +50,49 @@ else
   exit "${{code:-0}}"
 fi
 """
-# What `srun` takes from the job around it: an array must not inherit the numbers of the submitter's own job.
+# Variables that `srun` inherits from a surrounding job; an array must not inherit those of the submitter's
+# job.
 _OF_A_JOB = re.compile(r"SLURM_(CPUS|GPUS|JOB|MEM|NNODES|NODE|NPROCS|NTASKS|STEP|TASKS|TRES|THREADS)")
 _log = logging.getLogger("ccl")
 
 
 def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
-    """Do every item by an array of jobs, and wait until it has ended.
+    """Run all items in a job array, and wait until it has ended.
 
     Args:
-        work: What is to do.
-        settings: Of the jobs.
-        events: Hears of every item that has ended.
+        work: Work items.
+        settings: Settings of the jobs.
+        events: Receives an event for every item that has ended.
 
     Returns:
-        What became of the tasks whose items have neither been done nor left a reason, by item.
+        State of the task by item, for items that are neither done nor have written a reason.
 
     Raises:
-        Interrupted: a signal stopped the waiting; the jobs go on.
-        SystemSetupError: there is no Slurm here, it refuses the jobs, or the nodes do not see the folder.
+        Interrupted: a signal stopped the waiting; the jobs continue.
+        SystemSetupError: Slurm is not installed or refuses the jobs, or the nodes cannot read the folder.
     """
     for name in ("sbatch", "squeue"):
         if shutil.which(name) is None:
             raise SystemSetupError(
-                f"There is no `{name}` here.",
-                "Give the command where jobs are submitted, or use --executor local.",
+                f"The command `{name}` was not found.",
+                "Run this on a login node of the cluster, or use --executor local.",
             )
-    hint = "The same command waits for them; `squeue --me` lists them, and `scancel` ends them."
-    with stopping_here("; the jobs go on.", hint):
+    hint = "Run the same command to wait for them; `squeue --me` lists them, and `scancel` cancels them."
+    with stopping_here("; the jobs continue.", hint):
         return _Cluster(work, settings, events).run()
 
 
 class _Cluster:
-    """The arrays of one work.
+    """Job arrays of one work list.
 
     Attributes:
-        folder: The list of work, the number of the array, and what its tasks print.
+        folder: Contains the work list, the id of the array, and the output of its tasks.
     """
 
     def __init__(self, work: Work, settings: Executor, events: Events) -> None:
         self.work, self.settings, self.events = work, settings, events
         self.folder = work.folder.absolute() / ".slurm"
-        self._waiting = list(work.items)  # for the caller to hear of
+        self._waiting = list(work.items)  # items without an event so far
         self._complained = False
 
     def run(self) -> dict[str, str]:
@@ -102,13 +103,13 @@ class _Cluster:
                 running = self._running()
                 array, submitted = running or self._submit(names), running is None
             if not submitted:
-                _log.info("Waiting for array %s, which runs already.", array)
+                _log.info("Waiting for array %s, which is already running.", array)
             self._follow(array)
         self._hear()
         return self._lost(array, names) if submitted else {}
 
     def _running(self) -> str | None:
-        """The array that was submitted last, while Slurm has it in its queue."""
+        """Return the last submitted array if it is still in the queue."""
         try:
             array = (self.folder / "array").read_text(encoding="utf-8").strip()
         except OSError:
@@ -116,23 +117,23 @@ class _Cluster:
         return array if self._states(array) else None
 
     def _states(self, array: str) -> Counter[str]:
-        """How many tasks are in which state; none: the array has ended. Asks until Slurm answers."""
+        """Count the tasks by state; empty if the array has ended. Retries until Slurm answers."""
         while True:
             asked = _command("squeue", "-h", "-r", "-j", array, "-o", "%T")
             if not asked.returncode:
                 return Counter(asked.stdout.split())
-            if "invalid job id" in asked.stderr.lower():  # it has forgotten the array
+            if "invalid job id" in asked.stderr.lower():  # the array has ended
                 return Counter()
-            if not self._complained:  # an answer that does not come is not "no job"
-                _log.warning("squeue does not answer, asking again: %s", _words(asked.stderr))
+            if not self._complained:  # a missing answer does not mean that the job has ended
+                _log.warning("squeue does not answer, retrying: %s", _words(asked.stderr))
             self._complained = True
             time.sleep(self.settings.poll)
 
     def _submit(self, names: Sequence[str]) -> str:
-        """Submit what is left; the number of the array.
+        """Submit the remaining items; return the id of the array.
 
         Raises:
-            SystemSetupError: Slurm refuses it; nothing is left of it.
+            SystemSetupError: Slurm refuses the jobs; nothing was submitted.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -148,15 +149,16 @@ class _Cluster:
             shutil.rmtree(self.folder)
             raise SystemSetupError(
                 f"Slurm refuses the jobs: {_words(asked.stderr)}",
-                "Set what your cluster asks for, such as CCL_EXECUTOR_PARTITION or CCL_EXECUTOR_ACCOUNT.",
+                "Set the options that your cluster requires, such as CCL_EXECUTOR_PARTITION or "
+                "CCL_EXECUTOR_ACCOUNT.",
             )
         array = _number(asked)
-        said = f"array {array} of {tasks} tasks for {len(names)} items; they print to '{self.folder}'"
-        _log.info("%s: %s.", self.work.title, said)
+        summary = f"array {array} of {tasks} tasks for {len(names)} items; their output is in '{self.folder}'"
+        _log.info("%s: %s.", self.work.title, summary)
         return array
 
     def _sbatch(self, tasks: int) -> subprocess.CompletedProcess[str]:
-        """Submit, and write down the number; a signal waits, else the array would be submitted again."""
+        """Submit and record the array id, with signals blocked, so that no array is submitted twice."""
         signals: list[int] = []
         with handled_by(lambda number, frame: signals.append(number)):
             asked = _command("sbatch", *self._options(tasks), str(self.folder / "job.sh"))
@@ -194,7 +196,7 @@ class _Cluster:
         ]
 
     def _follow(self, array: str) -> None:
-        """Wait until an array has ended, and tell of its items."""
+        """Wait until an array has ended, and report its items."""
         before: Counter[str] = Counter()
         while states := self._states(array):
             if states != before:
@@ -204,7 +206,7 @@ class _Cluster:
             self._hear()
             time.sleep(self.settings.poll)
         if self.work.unsettled():
-            time.sleep(self.settings.poll)  # a shared disk may tell of a file a moment after it was made
+            time.sleep(self.settings.poll)  # files may appear with a delay on a shared disk
 
     def _hear(self) -> None:
         for name in [name for name in self._waiting if self.work.is_settled(name)]:
@@ -212,10 +214,10 @@ class _Cluster:
             self.events.ended(name)
 
     def _lost(self, array: str, names: Sequence[str]) -> dict[str, str]:
-        """What became of the tasks of items of which nothing has come.
+        """State of the task by item, for items without a result.
 
         Raises:
-            SystemSetupError: the nodes do not see the folder.
+            SystemSetupError: the nodes cannot read the folder.
         """
         tasks = min(self.settings.tasks, len(names))
         left = set(self.work.unsettled())
@@ -223,26 +225,26 @@ class _Cluster:
         if any(code == f"{UNSEEN}:0" for _, code in endings.values()):
             shutil.rmtree(self.folder, ignore_errors=True)
             raise SystemSetupError(
-                f"The cluster's nodes do not see '{self.folder.parent}'.",
-                "Name a folder on a disk that all of them see: CCL_RUNS for runs, CCL_HOME for caches.",
+                f"The nodes of the cluster cannot read '{self.folder.parent}'.",
+                "Use a folder on a shared disk: set CCL_RUNS for runs, CCL_HOME for caches.",
             )
         reasons: dict[str, str] = {}
         for task in range(tasks):
             of_task = [name for name in names[task::tasks] if name in left]
             if of_task:
                 how = f"task {task} of array {array} {_ending(*endings.get(str(task), ('', '')))}"
-                _log.warning("%s: %d items are left.", how, len(of_task))
+                _log.warning("%s: %d items are unfinished.", how, len(of_task))
                 reasons |= dict.fromkeys(of_task, how)
         return reasons
 
 
 def _number(asked: subprocess.CompletedProcess[str]) -> str:
-    """What `sbatch --parsable` prints; a federation adds the cluster's name."""
+    """Return the array id in the output of `sbatch --parsable`, where federations append the cluster."""
     return asked.stdout.strip().partition(";")[0]
 
 
 def _endings(array: str) -> dict[str, tuple[str, str]]:
-    """State and exit code of each task; none where there is no accounting."""
+    """Return state and exit code of each task; empty without Slurm accounting."""
     if shutil.which("sacct") is None:
         return {}
     asked = _command("sacct", "-n", "-P", "-X", "-j", array, "-o", "JobID,State,ExitCode")
@@ -251,7 +253,7 @@ def _endings(array: str) -> dict[str, tuple[str, str]]:
 
 
 def _ending(state: str, code: str) -> str:
-    """What became of a task, as the end of a sentence."""
+    """Describe the end of a task, to follow its name."""
     word = state.partition(" ")[0]  # "CANCELLED by 1000"
     number, _, by = code.partition(":")
     if word in _ENDINGS:
@@ -259,11 +261,11 @@ def _ending(state: str, code: str) -> str:
     if by not in ("", "0"):
         known = int(by) in set(signal.Signals)
         return f"was ended by {signal.Signals(int(by)).name if known else f'signal {by}'}"
-    return f"ended with exit code {number}" if word else "ended, and Slurm does not say how"
+    return f"ended with exit code {number}" if word else "ended for an unknown reason"
 
 
 def _command(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of Slurm, out of reach of the terminal's Ctrl-C, as if outside of any job."""
+    """Run a Slurm command, shielded from Ctrl-C and without the variables of a surrounding job."""
     return subprocess.run(
         words,
         capture_output=True,
@@ -276,6 +278,6 @@ def _command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def _words(text: str) -> str:
-    """What a command of Slurm complains of, as one line."""
+    """Format the error output of a Slurm command as one line."""
     lines = [re.sub(r"^\w+: (error: )?", "", line.strip()) for line in text.splitlines() if line.strip()]
-    return "; ".join(lines) or "it does not say why"
+    return "; ".join(lines) or "no error message"

@@ -1,4 +1,4 @@
-"""``python -m ccl_cli.executors.slurm_task WORK NUMBER``: one task of an array does its share of the work."""
+"""``python -m ccl_cli.executors.slurm_task WORK NUMBER``: run the share of one task of a job array."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger("ccl")
 
 
 class _Log:
-    """Says in the task's log what becomes of its items."""
+    """Log the events of items."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -29,10 +29,11 @@ class _Log:
 
 
 def main(file: Path, number: int) -> int:
-    """Do what is left of a task's share: all of it, or after it was requeued the rest.
+    """Run the unfinished items of a task's share.
 
     Returns:
-        The exit code: 130 where it was stopped, and 0 even where items failed, which have left their reasons.
+        The exit code: 130 if stopped; otherwise 0, even if items failed, because they have written their
+        reasons.
     """
     console.configure()
     values = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Items of work: each idempotent, done when its function says so, and nothing else is the truth."""
+"""Work items: idempotent functions whose output alone decides whether they are done."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from typing import Any, Protocol
 from ccl_cli.errors import CclError, MultipleErrors
 from ccl_cli.utils.files import write_text
 
-ERROR, LOG = "error.json", "log.txt"  # in an item's folder: the reason of a failure, and the item's output
+ERROR, LOG = "error.json", "log.txt"  # files in an item's folder: reason of a failure, and output
 
 
 class Events(Protocol):
-    """What an executor tells its caller."""
+    """Events that an executor reports to its caller."""
 
     def began(self, name: str, place: str) -> None:
-        """An item runs, for example on "gpu 0"."""
+        """An item has started, for example on "gpu 0"."""
 
     def ended(self, name: str) -> None:
-        """An item is done or has failed, here or elsewhere."""
+        """An item is done or has failed, on any machine."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Items, and the function that does one; whole it is JSON, so that any machine can read it.
+    """Work items and their function, serialisable as JSON for other machines.
 
     Attributes:
-        title: Of the whole, a word.
-        folder: Where all machines see it; every item has a folder of its own in it.
-        function: ``module:name``; called with an item, in a process of its own; perhaps again for what
-            another has begun. Its last act, an atomic rename, makes ``done`` true.
-        done: ``module:name``; called with an item: whether it is done.
-        items: Plain values by name.
-        modules: What a process imports before it begins; one that is not there is the items' own trouble.
-        failures: When each item had failed before this work began, in nanoseconds of the disk's clock.
+        title: Name of the work, one word.
+        folder: Folder on a disk that all machines share, with a subfolder per item.
+        function: ``module:name`` of a function that is called with an item in its own process. It may be
+            called again after an interruption; its last step must be an atomic rename that makes ``done``
+            true.
+        done: ``module:name`` of a function that returns whether an item is done.
+        items: JSON values by name.
+        modules: Modules that the fork server imports; import errors are ignored.
+        failures: Time of each item's failure before this work began, in nanoseconds of the disk's clock.
     """
 
     title: str
@@ -52,38 +53,38 @@ class Work:
 
     @classmethod
     def read(cls, text: str) -> Work:
-        """Read what :meth:`to_json` has made."""
+        """Parse the output of :meth:`to_json`."""
         values = json.loads(text)
         return cls(**values | {"folder": Path(values["folder"]), "modules": tuple(values["modules"])})
 
     def to_json(self) -> str:
-        """All of it."""
+        """Serialise the work."""
         return json.dumps(asdict(self) | {"folder": str(self.folder.absolute())})
 
     def left(self) -> Work:
-        """What is not done; from now on it counts when an item fails."""
+        """Return the unfinished items, and count failures from now on."""
         items = {name: item for name, item in self.items.items() if not self.is_done(name)}
         return replace(self, items=items, failures={name: failed_at(self.folder / name) for name in items})
 
     def only(self, names: Iterable[str]) -> Work:
-        """Some of the items."""
+        """Restrict the work to some items."""
         return replace(self, items={name: self.items[name] for name in names})
 
     def is_done(self, name: str) -> bool:
-        """Whether an item is done."""
+        """Return whether an item is done."""
         return bool(self._done(self.items[name]))
 
     def is_settled(self, name: str) -> bool:
-        """Whether an item is done, or has failed since this work began."""
+        """Return whether an item is done, or has failed since this work began."""
         failed = failed_at(self.folder / name)
         return (failed is not None and failed != self.failures.get(name)) or self.is_done(name)
 
     def unsettled(self) -> list[str]:
-        """The items of which nothing has come yet."""
+        """Return the items that are neither done nor failed."""
         return [name for name in self.items if not self.is_settled(name)]
 
     def reason(self, name: str) -> str:
-        """Why an item failed, in one sentence; "" where nothing is known."""
+        """Return the reason of an item's failure in one sentence; "" if unknown."""
         return reason(self.folder / name)
 
     @cached_property
@@ -92,7 +93,7 @@ class Work:
 
 
 def failed_at(folder: Path) -> int | None:
-    """When an item failed last; None: it has not since it last began."""
+    """Return the time of an item's last failure; None if it has not failed since it last started."""
     try:
         return (folder / ERROR).stat().st_mtime_ns
     except OSError:
@@ -100,7 +101,7 @@ def failed_at(folder: Path) -> int | None:
 
 
 def reason(folder: Path) -> str:
-    """Why an item failed, in one sentence; "" where nothing is known."""
+    """Return the reason of an item's failure in one sentence; "" if unknown."""
     try:
         record = json.loads((folder / ERROR).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -109,7 +110,7 @@ def reason(folder: Path) -> str:
 
 
 def write_error(folder: Path, error: BaseException, code: int) -> None:
-    """Write why an item failed, for its caller and for readers of the folder, if the disk takes it."""
+    """Write the reason of an item's failure to its folder, if possible."""
     first = error.errors[0] if isinstance(error, MultipleErrors) else error
     message = first.message if isinstance(first, CclError) else f"{type(error).__name__}: {error}"
     hint = first.hint if isinstance(first, CclError) else None

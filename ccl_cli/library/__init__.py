@@ -1,1 +1,1 @@
-"""A library of videos that one can search by example."""
+"""A library of videos that can be searched by example."""

@@ -1,4 +1,4 @@
-"""Approximate search with faiss, for libraries that are too large to be read whole for each query."""
+"""Approximate nearest-neighbour search with faiss, for libraries too large for an exact search."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ccl_cli.library.store import Library
 from ccl_cli.utils.files import atomic_path
 
 FILE = "library.faiss"
-PROBES = 32  # lists of nearby vectors that a query looks into
+PROBES = 32  # inverted lists to search per query
 _NOTE = "faiss"
-_PER_LIST = 39  # vectors of the sample for each list, as many as faiss recommends
+_PER_LIST = 39  # training vectors per list, as recommended by faiss
 
 
 def build(library: Library, folder: Path) -> None:
-    """Divide the vectors into lists of nearby ones (faiss's IVF, whole vectors), held in memory meanwhile.
+    """Build an inverted file index (faiss IVF, flat vectors). All vectors are in memory meanwhile.
 
     Raises:
         SystemSetupError: faiss is not installed.
@@ -29,12 +29,12 @@ def build(library: Library, folder: Path) -> None:
     faiss = _faiss()
     videos = len(library)
     if not videos:
-        raise UsageError("The library holds no videos.", "Index some first.")
+        raise UsageError("The library has no videos.", "Index some videos first.")
     if library.noted(_NOTE) == library.state and (folder / FILE).is_file():
         return
     lists = max(1, min(round(4 * math.sqrt(videos)), videos // _PER_LIST))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(library.dim), library.dim, lists, faiss.METRIC_INNER_PRODUCT)
-    index.cp.min_points_per_centroid = 1  # a library of a few videos is one list, without a warning
+    index.cp.min_points_per_centroid = 1  # avoid a warning for small libraries
     index.train(_sample(library, _PER_LIST * lists))
     for numbers, vectors in library.blocks():
         index.add_with_ids(vectors, numbers)
@@ -46,22 +46,20 @@ def build(library: Library, folder: Path) -> None:
 def search(
     library: Library, folder: Path, queries: NDArray[np.float32], top: int, probes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Cosines and numbers of about the nearest videos, the nearest first; number -1 where there are fewer.
+    """Return cosines and ids of the approximate nearest videos, nearest first; id -1 if there are fewer.
 
-    Shapes:
-        queries: [Q, D] of length one.
-        returns: [Q, top] each.
+    Shapes: queries: [Q, D], unit length. returns: [Q, top] each.
 
     Raises:
         SystemSetupError: faiss is not installed.
-        DataError: there is no such index, or the library has changed since.
+        DataError: the index does not exist, or the library has changed since it was built.
     """
     faiss = _faiss()
-    hint = f"Make it: ccl index --output {folder} --approximate"
+    hint = f"Build it: ccl index --output {folder} --approximate"
     if not (folder / FILE).is_file():
-        raise DataError(f"The library '{folder}' has no index for approximate search.", hint)
+        raise DataError(f"The library '{folder}' has no approximate index.", hint)
     if library.noted(_NOTE) != library.state:
-        raise DataError(f"The library '{folder}' has changed since its approximate index was made.", hint)
+        raise DataError(f"The library '{folder}' has changed since its approximate index was built.", hint)
     try:
         index: Any = faiss.read_index(str(folder / FILE), faiss.IO_FLAG_MMAP)
     except RuntimeError as error:
@@ -73,21 +71,21 @@ def search(
 
 
 def check_installed() -> None:
-    """Check that there is faiss.
+    """Check that faiss is installed.
 
     Raises:
-        SystemSetupError: it is not installed.
+        SystemSetupError: faiss is not installed.
     """
     _faiss()
 
 
 def remove_index(folder: Path) -> None:
-    """Remove the index, as it is of a library that is going to be another one."""
+    """Delete the index of a library that is going to be replaced."""
     (folder / FILE).unlink(missing_ok=True)
 
 
 def _sample(library: Library, count: int) -> NDArray[np.float32]:
-    """About so many vectors, drawn from the whole library."""
+    """Draw about this number of vectors from the whole library."""
     rng, share = np.random.default_rng(0), count / len(library)
     return np.concatenate(
         [vectors[rng.random(len(vectors)) < 1.1 * share] for _, vectors in library.blocks()]
@@ -100,6 +98,6 @@ def _faiss() -> Any:
     except ImportError as error:
         raise SystemSetupError(
             "Approximate search needs faiss, which is not installed.",
-            "Install it with `pip install 'ccl-cli[faiss]'`, or search exactly.",
+            "Install it with `pip install 'ccl-cli[faiss]'`, or omit --approximate.",
         ) from error
     return faiss

@@ -1,4 +1,4 @@
-"""Make a library, or bring it up to date: only files that are new or have changed are read."""
+"""Build or update a library; only new and changed files are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ccl_cli.library.store import FILE, Library, Stamp, create, open_library, st
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import locate_model
 from ccl_cli.utils.distributed import from_main, is_main
-from ccl_cli.utils.files import hold, remove_leftovers
+from ccl_cli.utils.files import lock_file, remove_leftovers
 from ccl_cli.utils.signals import stopping_here
 
 OnUnreadable = Callable[[str, str], None]
@@ -28,15 +28,15 @@ OnUnreadable = Callable[[str, str], None]
 
 @dataclass
 class Updated:
-    """What an update has done.
+    """Summary of an update.
 
     Attributes:
-        folder: The library's.
-        videos: How many it holds now.
-        added: New or changed ones that were read.
-        removed: Those that are gone, or were forgotten.
-        unchanged: Those below the same folders that were not read again.
-        unreadable: How many files and folders could not be read.
+        folder: Folder of the library.
+        videos: Number of videos in the library.
+        added: Number of new and changed videos that were read.
+        removed: Number of deleted and forgotten videos.
+        unchanged: Number of videos in the same folders that were not read again.
+        unreadable: Number of files and folders that could not be read.
     """
 
     folder: str
@@ -59,42 +59,44 @@ def index(
     workers: int | None = None,
     on_unreadable: OnUnreadable = lambda path, reason: None,
 ) -> Updated:
-    """Bring a library up to date with files and folders; what it holds from elsewhere stays.
+    """Update a library with files and folders; videos from other paths stay in it.
 
-    Every video is put as soon as it has been read, so that a kill costs those at hand. Of several processes
-    all read, and the first one writes.
+    Every video is stored as soon as it has been read, so a kill loses only the current batch. All processes
+    read videos, and the first one writes.
 
     Args:
-        paths: Files and folders; none: those that the library was made from.
-        folder: The library's; made where there is none.
-        model: A run folder or model file; None: the library's own, for a new one the newest run's.
-        forget_paths: Files and folders to take out.
-        rebuild: Begin with an empty library.
-        approximate: Make an index for approximate search too.
+        paths: Files and folders. Default: the paths that the library was built from.
+        folder: Folder of the library; created if necessary.
+        model: Run folder or model file. Default: the library's model, or that of the newest run for a new
+            library.
+        forget_paths: Files and folders to remove from the library.
+        rebuild: Start with an empty library.
+        approximate: Also build an approximate index.
         batch_size: Windows per forward pass; default the recipe's.
         workers: Decoding processes; default as for :func:`ccl_cli.deploy.predict.predict_files`.
-        on_unreadable: Is called with each path that cannot be read, and the reason.
+        on_unreadable: Called with each unreadable path and the reason.
 
     Raises:
-        UsageError: nothing to index, a folder that holds something else, another model, or another process.
-        DataError: a path that is not there, or a damaged library.
-        Interrupted: a signal stopped it.
+        UsageError: there is nothing to index, the folder is not a library, the model differs, or another
+            process has the lock.
+        DataError: a path does not exist, or the library is damaged.
+        Interrupted: stopped by a signal.
     """
     folder, model = Path(folder), Path(model) if model else None
     _check_folder(folder)
     if approximate:
         check_installed()
     files, roots = _list_files(folder, [Path(path) for path in paths], bool(forget_paths))
-    set_up("fp32")  # the processes meet before one of them is alone
+    set_up("fp32")  # connect the processes before only one of them continues
     if not is_main():
         return _read_along(batch_size, workers)
-    lock = folder / ".lock", f"Another process brings '{folder}' up to date.", "Wait for it to end."
-    stopped = f". What was read is in '{folder}'.", "The same command goes on."
-    # Opened before the folder is made: without a model there is no library.
+    lock = folder / ".lock", f"Another process is updating '{folder}'.", "Wait for it to finish."
+    stopped = f". Finished videos are in '{folder}'.", "Run the same command to continue."
+    # Load the model before creating the folder, so that an error leaves no empty library.
     creating = rebuild or not (folder / FILE).is_file()
     student = load_student(model) if creating else None
     try:
-        with hold(*lock), stopping_here(*stopped):
+        with lock_file(*lock), stopping_here(*stopped):
             remove_leftovers(folder)
             if student is not None:
                 _create(folder, student)
@@ -104,7 +106,7 @@ def index(
                 update.forget(forget_paths)
                 new = update.compare(files, roots)
                 from_main((path, new.videos))
-                if new.videos:  # often nothing has changed, and no model is needed
+                if new.videos:  # otherwise no model is needed
                     update.add(new, student or load_student(path), batch_size, workers)
                 update.result.videos = len(library)
                 if approximate:
@@ -112,13 +114,13 @@ def index(
     except OSError as error:
         raise SystemSetupError(
             f"The library '{folder}' cannot be written: {error.strerror or error}.",
-            "What was read is kept: make room, and give the same command again.",
+            "Finished videos are kept. Free some disk space, and run the same command again.",
         ) from error
     return from_main(update.result)  # type: ignore[no-any-return]
 
 
 def _read_along(batch_size: int | None, workers: int | None) -> Updated:
-    """What a process beside the first one does: read its share of what the first one says."""
+    """Run a process other than the first: read its share of the files that the first one lists."""
     path, videos = from_main(None)
     if videos:
         for _ in _read(load_student(path), videos, batch_size, workers):
@@ -129,7 +131,7 @@ def _read_along(batch_size: int | None, workers: int | None) -> Updated:
 def _read(
     model: Model, videos: Sequence[Video], batch_size: int | None, workers: int | None
 ) -> Generator[VideoPrediction, None, None]:
-    # Not mixed: else the vectors would depend on where an earlier call was interrupted.
+    # Without mixing videos in batches, vectors do not depend on where an earlier call was interrupted.
     return predict_files(model, videos, title="index", batch_size=batch_size, workers=workers, mixed=False)
 
 
@@ -145,15 +147,15 @@ def _create(folder: Path, student: Model) -> None:
 
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"'{folder}' is a file.", "A library is a folder: name another one.")
+        raise UsageError(f"'{folder}' is a file.", "A library is a folder: choose another path.")
     if not folder.is_dir() or (folder / FILE).exists():
         return
     if any(path.name != ".lock" and path.suffix != ".tmp" for path in folder.iterdir()):
-        raise UsageError(f"'{folder}' is not a library, and not empty.", "Name a new folder.")
+        raise UsageError(f"'{folder}' is not a library, and not empty.", "Choose a new folder.")
 
 
 def _list_files(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[Raw, list[str]]:
-    """The files that the library should hold, and the paths that they lie below."""
+    """Return the files to index, and the paths that contain them."""
     roots = [_absolute(path) for path in paths]
     if not roots and (folder / FILE).is_file():
         with open_library(folder) as library:
@@ -161,22 +163,22 @@ def _list_files(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[
             if forgetting or not roots:
                 return Raw(()), []
     if not roots:
-        raise UsageError("Nothing to index.", "Name files or folders of videos.")
+        raise UsageError("There is nothing to index.", "Add video files or folders.")
     for root in roots:
         if not os.path.lexists(root):
             raise DataError(
                 f"There is no '{root}'.",
-                "Is its disk there? --forget takes out of a library what it holds of a path.",
+                "Check that its disk is mounted. --forget removes the videos of a path from a library.",
             )
     return list_videos([Path(root) for root in roots]), roots
 
 
 def own_model(folder: Path, model: Path | None) -> Path:
-    """The file of a library's model: the one that is named, or the one that made it.
+    """Return the model file of a library, or the given one if it is the same model.
 
     Raises:
-        UsageError: it is another model.
-        DataError: there is no library, or its model is gone.
+        UsageError: the given model differs from the library's.
+        DataError: the library does not exist, or its model was deleted.
     """
     with open_library(folder) as library:
         path, expected = library.model, library.fingerprint
@@ -184,14 +186,14 @@ def own_model(folder: Path, model: Path | None) -> Path:
         path = locate_model(model)[1].absolute()
     elif not path.is_file():
         raise DataError(
-            f"The model that made '{folder}' is gone: '{path}'.",
-            "Name where it is now before the videos, or make the library anew with ccl index --rebuild.",
+            f"The model of '{folder}' is missing: '{path}'.",
+            "Put its new path before the videos, or rebuild the library with ccl index --rebuild.",
         )
     if fingerprint(path) != expected:
         raise UsageError(
-            f"The library '{folder}' was made by another model than '{path}' holds: their features cannot be "
-            "compared.",
-            "Name its own before the videos, or make the library anew with ccl index --rebuild.",
+            f"The library '{folder}' was built with another model than '{path}', and their features cannot "
+            "be compared.",
+            "Put the library's model before the videos, or rebuild the library with ccl index --rebuild.",
         )
     return path
 
@@ -205,22 +207,24 @@ class _Update:
         self._on_unreadable = on_unreadable
 
     def forget(self, paths: Sequence[Path]) -> None:
-        """Take files and folders out, whether they are still there or not."""
+        """Remove files and folders from the library, whether they still exist or not."""
         roots = [_absolute(path) for path in paths]
         forgotten = [path for path in self.library.known() if _within(path, roots)]
         if paths and not forgotten:
-            raise UsageError(f"The library holds nothing of '{paths[0]}'.", "Name it as it was indexed.")
+            raise UsageError(
+                f"The library contains no videos of '{paths[0]}'.", "Give the path as it was indexed."
+            )
         self.library.drop(forgotten)
         self.result.removed += len(forgotten)
         self.library.note("roots", [root for root in self.library.roots if not _within(root, roots)])
 
     def compare(self, files: Raw, roots: Sequence[str]) -> Raw:
-        """Drop what has changed or is gone below some paths.
+        """Remove changed and deleted videos below some paths.
 
         Returns:
-            The files to read: new and changed ones.
+            The new and changed files.
         """
-        # Before anything is read: a file that changes meanwhile counts as new the next time.
+        # Taken before reading, so that a file that changes meanwhile is read again by the next update.
         self.stamps = {name: stamp_of(name) for name in files.names}
         known = self.library.known()
         below = [path for path in known if _within(path, roots) and not _within(path, files.closed)]
@@ -235,14 +239,14 @@ class _Update:
         return Raw(tuple(video for video in files.videos if str(video.path) not in present))
 
     def add(self, files: Raw, model: Model, batch_size: int | None, workers: int | None) -> None:
-        """Read files, and put each into the library as soon as it has been read."""
+        """Read files, and store each in the library as soon as it has been read."""
         names = files.names
         with closing(_read(model, files.videos, batch_size, workers)) as predictions:
             for prediction in predictions:
                 name = names[prediction.row]
                 stamp = self.stamps[name]
                 if prediction.fault is not None or stamp is None:
-                    self._skip(name, prediction.fault or "it was not there")
+                    self._skip(name, prediction.fault or "it does not exist")
                     continue
                 unit, _ = directions(prediction.feature[None])
                 self.library.put(name, stamp, prediction.windows, unit[0].numpy())

@@ -1,4 +1,4 @@
-"""A page of searches: each query with the videos that it found, in pictures."""
+"""HTML page of search results: each query with pictures of its hits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ccl_cli.report.video_figures import thumbnail
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.text import visible
 
-_CACHED = 4096  # pictures: videos that one query finds are often found by the next
+_CACHED = 4096  # pictures; queries often share results
 
 
 def page(answers: Sequence[Answer], folder: Path) -> str:
-    """The page as HTML.
+    """Render the page as HTML.
 
     Args:
-        answers: Of at least one query.
-        folder: The library's.
+        answers: Results of at least one query.
+        folder: Folder of the library.
     """
     readable = [answer for answer in answers if not answer.fault]
     with Reporter("pictures", sum(1 + len(each.hits) for each in readable), unit="picture") as reporter:
@@ -31,7 +31,7 @@ def page(answers: Sequence[Answer], folder: Path) -> str:
 
         return render(
             "search.html",
-            title="Videos found",
+            title="Search results",
             library=visible(folder.name),
             answers=readable,
             faults=[visible(f"{answer.query}: {answer.fault}") for answer in answers if answer.fault],

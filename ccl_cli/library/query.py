@@ -1,4 +1,4 @@
-"""Ask a library which of its videos are nearest to some: exactly, block by block, or approximately."""
+"""Nearest-neighbour search in a library: exactly, block by block, or approximately."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from ccl_cli.library.store import Library, open_library, stamp_of
 Vectors = dict[int, NDArray[np.float32]]
 
 _SCORES_AT_ONCE = 2**22
-_ITSELF = 2  # names under which a library may hold the query's own file: with and without links
+_ITSELF = 2  # the query's own file may be stored under two paths, with and without links
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A video of the library.
+    """A search result.
 
     Attributes:
-        path: Its file, absolute.
-        cosine: In [-1, 1].
+        path: Absolute path of the file.
+        cosine: Cosine similarity, in [-1, 1].
     """
 
     path: str
@@ -43,12 +43,12 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answer:
-    """The result of a query.
+    """The results of a query.
 
     Attributes:
-        query: Its path, as it was named.
-        hits: The nearest first.
-        fault: Why the query could not be read; None where it could.
+        query: Path as given by the user.
+        hits: Results, nearest first.
+        fault: Reason why the query could not be read, or None.
     """
 
     query: str
@@ -67,27 +67,27 @@ def search(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> list[Answer]:
-    """Find the nearest videos of a library by cosine.
+    """Find the nearest videos of a library by cosine similarity.
 
-    A query that the library holds unchanged is not read again. Memory holds the queries and a block of the
-    library.
+    Queries that are unchanged in the library are not read again. Memory holds the queries and one block of
+    the library.
 
     Args:
-        raw: The queries.
-        folder: The library's.
-        top: How many to find for each.
-        include_self: Whether a query may find its own file.
-        model: A run folder or model file; None: the library's own.
-        nprobe: Search approximately, in so many lists; None: exactly.
+        raw: Query videos.
+        folder: Folder of the library.
+        top: Number of results per query.
+        include_self: Include the query's own file in its results.
+        model: Run folder or model file. Default: the library's model.
+        nprobe: Number of inverted lists for approximate search; None for exact search.
         batch_size: Windows per forward pass; default the recipe's.
         workers: Decoding processes; default as for :func:`ccl_cli.deploy.predict.predict_files`.
 
     Returns:
-        One for each query, in order.
+        One answer per query, in order.
 
     Raises:
-        DataError: there is no library, it is empty or damaged, or its model is gone.
-        UsageError: another model than the library's is named.
+        DataError: the library does not exist, is empty or damaged, or its model is missing.
+        UsageError: the given model differs from the library's.
     """
     folder = Path(folder)
     path = own_model(folder, Path(model)) if model else None
@@ -118,11 +118,9 @@ def search(
 
 
 def nearest(library: Library, queries: Tensor, top: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Cosines and numbers of the nearest videos of a library, the nearest first.
+    """Return cosines and ids of the nearest videos of a library, nearest first.
 
-    Shapes:
-        queries: [Q, D] of length one.
-        returns: [Q, top] each; top is at most the number of videos.
+    Shapes: queries: [Q, D], unit length. returns: [Q, top] each; top is at most the number of videos.
     """
     best = torch.full((len(queries), top), -torch.inf)
     numbers = torch.full((len(queries), top), -1)
@@ -137,11 +135,11 @@ def nearest(library: Library, queries: Tensor, top: int) -> tuple[NDArray[np.flo
 
 
 def _known_vectors(raw: Raw, folder: Path) -> Vectors:
-    """The vectors of the queries that the library holds as they are now, by row."""
+    """Return stored vectors by row, for queries that are unchanged in the library."""
     vectors: Vectors = {}
     with open_library(folder) as library:
         if not len(library):
-            raise DataError(f"The library '{folder}' holds no videos.", "Add some: ccl index my_videos.")
+            raise DataError(f"The library '{folder}' has no videos.", "Add some with ccl index.")
         for row, name in enumerate(raw.names):
             stored = library.find(os.path.abspath(name))  # noqa: PTH100  (links stay as they are)
             if stored and stored[0] == stamp_of(name):
@@ -157,7 +155,7 @@ def _add_vectors(
     batch_size: int | None,
     workers: int | None,
 ) -> dict[int, str]:
-    """Compute the vectors of the queries in some rows; why some cannot be read."""
+    """Compute the vectors of the queries in some rows; return the reasons for unreadable ones."""
     faults: dict[int, str] = {}
     videos = [raw.videos[row] for row in rows]
     predictions = predict_files(student, videos, title="queries", batch_size=batch_size, workers=workers)

@@ -1,6 +1,6 @@
-"""``ccl plugins new``: a package that others can install, with one place to edit.
+"""``ccl plugins new``: create an installable package for a new plugin.
 
-The texts lie in ``ccl_cli/scaffold/templates``, one folder per kind; ``$name`` stands for what is known here.
+``ccl_cli/scaffold/templates`` has one folder of templates per kind of plugin; ``$name`` is a placeholder.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from ccl_cli.utils.files import atomic_folder
 
 MARK = "EDIT HERE"
 _PART = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-_RULE = "Write small letters, digits, - and _, a letter first, at most 32"
+_RULE = "Use at most 32 lowercase letters, digits, - and _, starting with a letter"
 
 _WHAT = {"teacher": "teacher", "student": "student", "method": "method", "dataset": "data source"}
 _BEGIN = {
-    "teacher": f"Put your network into `load_network`, at {MARK} in `$code`: until then it stops there.",
-    "student": f"It begins with a few plain blocks; put yours in, at {MARK} in `$code`.",
-    "method": f"It begins with a cosine distance; put your own loss in, at {MARK} in `$code`.",
-    "dataset": f"It begins with `train.txt` and `test.txt`; let it read your lists, at {MARK} in `$code`.",
+    "teacher": f"Return your network from `load_network`, at {MARK} in `$code`; until then it raises an "
+    "error.",
+    "student": f"Replace the example blocks with your network, at {MARK} in `$code`.",
+    "method": f"Replace the example cosine loss with your loss, at {MARK} in `$code`.",
+    "dataset": f"Replace the example that reads `train.txt` and `test.txt` with your own, at {MARK} in "
+    "`$code`.",
 }
 _TRY = {
     "teacher": ("ccl plugins check $label", "ccl train --teacher $label --data folder:my_videos"),
@@ -43,13 +45,13 @@ _TRY = {
 
 @dataclass(frozen=True)
 class Scaffold:
-    """A package that was written.
+    """A package that was created.
 
     Attributes:
-        folder: Where it is.
-        what: It is: "teacher", "data source", ...
-        begin: What to do first, as one sentence.
-        commands: What to type then.
+        folder: Path of the package.
+        what: Kind of plugin in words: "teacher", "data source", ...
+        begin: First step, as one sentence.
+        commands: Commands to run afterwards.
     """
 
     folder: Path
@@ -59,15 +61,15 @@ class Scaffold:
 
 
 def write(kind: Kind, name: str, output: Path | None = None) -> Scaffold:
-    """Write the package of a new plugin, whole or not at all.
+    """Create the package of a new plugin atomically.
 
     Args:
-        kind: Of plugin.
-        name: What users will type: ``modality:name`` of a teacher, else a name.
-        output: The folder; default ``ccl-KIND-NAME`` here.
+        kind: Kind of plugin.
+        name: Name on the command line: ``modality:name`` for a teacher.
+        output: Folder of the package. Default: ``ccl-KIND-NAME`` in the working directory.
 
     Raises:
-        UsageError: a bad name, one that is taken, or a folder that is in use.
+        UsageError: the name is invalid or taken, or the folder is not empty.
     """
     _check_name(kind, name)
     _check_free(kind, name)
@@ -90,13 +92,14 @@ def _check_name(kind: Kind, name: str) -> None:
     parts = name.split(":")
     if kind == "teacher" and len(parts) != 2:
         raise UsageError(
-            f"'{name}' is no teacher's name: write modality:name.", "For example image:mine, or audio:mine."
+            f"'{name}' is not a valid teacher name.",
+            "Use modality:name, for example image:mine or audio:mine.",
         )
     wrong = [part for part in parts if not _PART.fullmatch(part)]
     if wrong or (kind != "teacher" and len(parts) > 1):
-        raise UsageError(f"'{name}' cannot be a {_WHAT[kind]}'s name.", f"{_RULE}.")
+        raise UsageError(f"'{name}' is not a valid {_WHAT[kind]} name.", f"{_RULE}.")
     if kind == "teacher" and registry.ANY in parts:
-        raise UsageError(f"'{registry.ANY}' stands for every name.", "Choose another one.")
+        raise UsageError(f"'{registry.ANY}' is reserved for any name.", "Choose another name.")
 
 
 def _check_free(kind: Kind, name: str) -> None:
@@ -108,24 +111,24 @@ def _check_free(kind: Kind, name: str) -> None:
     if plugin.name.endswith(f".{registry.ANY}") and not _knows(plugin, name):
         return
     raise UsageError(
-        f"There is a {_WHAT[kind]} '{name}' already, of {plugin.origin}.", "Choose another name."
+        f"The {_WHAT[kind]} '{name}' already exists, in {plugin.origin}.", "Choose another name."
     )
 
 
 def _knows(plugin: registry.Plugin, name: str) -> bool:
-    """Whether a teacher that takes any name takes this one: ``image:resnet50`` is one of timm's."""
+    """Whether a teacher with a wildcard name accepts this name, as timm's does ``image:resnet50``."""
     modality, _, rest = name.partition(":")
     try:
         registry.load(plugin).weight_files(Spec(modality, rest))
     except PluginError:
         return False
-    except CclError:  # it has to say something about this very name
+    except CclError:  # the teacher knows the name
         return True
     return True
 
 
 def _words(kind: Kind, name: str) -> dict[str, str]:
-    """What the templates ask for."""
+    """Values of the placeholders in the templates."""
     modality, _, short = name.rpartition(":")
     distribution = "-".join(("ccl", kind, *re.findall(r"[a-z0-9]+", name)))
     camel = "".join(part.capitalize() for part in re.split(r"[:_-]+", name))
@@ -148,7 +151,7 @@ def _words(kind: Kind, name: str) -> dict[str, str]:
 
 
 def _texts(kind: Kind, code: str, words: Mapping[str, str]) -> dict[str, str]:
-    """The files, by their paths below the folder."""
+    """Contents of the files by path."""
     body = "code"
     if kind == "teacher":
         body = "sound" if words["modality"] == "audio" else "frame"

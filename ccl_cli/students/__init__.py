@@ -1,4 +1,4 @@
-"""The student's contract: a video network that yields one feature per clip, class scores, and its stages."""
+"""Student interface: a video network that returns a feature per clip, class scores, and its stages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from ccl_cli.errors import RecipeError
 
 
 class StudentOutput(NamedTuple):
-    """What a student says about a batch of clips.
+    """Output of a student for a batch of clips.
 
-    Shapes:
-        feature: [B, D] pooled penultimate feature x_v, not normalised.
-        logits: [B, K] class scores z_v; [B, 0] of a student that was trained without labels.
-        stages: outputs of the residual stages, each [B, C, T, H, W], first to last.
+    Shapes: feature: [B, D] pooled penultimate feature x_v, not normalised. logits: [B, K] class scores z_v;
+    [B, 0] for a student that was trained without labels. stages: outputs of the residual stages, each [B, C,
+    T, H, W], first to last.
     """
 
     feature: Tensor
@@ -24,31 +23,32 @@ class StudentOutput(NamedTuple):
 
 
 class NoClassifier(nn.Module):
-    """Stands for the classifier where there are no classes."""
+    """Classifier without classes, for training without labels."""
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Scores of no class: [B, D] to [B, 0]."""
+        """Map [B, D] to [B, 0]."""
         return feature[:, :0]
 
 
 class Student(nn.Module):
-    """A trunk of blocks, pooling over the whole clip, and one linear classifier.
+    """A trunk of blocks, global pooling, and a linear classifier.
 
-    A network that is more than that overrides :meth:`embed`; one that cannot take every clip overrides
-    :meth:`check_clip` as well, and names a clip that it takes.
+    Networks with another structure override :meth:`embed`. Networks that restrict the clip size also override
+    :meth:`check_clip`, and give a supported clip.
 
     Args:
         blocks: Applied in order to [B, 3, T, H, W]; the output of each but the first (the stem) is a stage.
-        feature_dim: Dimensions of the pooled feature, D.
-        num_classes: K.
-        dropout: Probability of dropping a feature before the classifier, in training.
-        pool: Turns the last block's output, of any clip, into [B, D, 1, 1, 1]; None: the average.
+        feature_dim: Dimension D of the pooled feature.
+        num_classes: Number of classes, K.
+        dropout: Dropout probability before the classifier.
+        pool: Pooling from the last block's output to [B, D, 1, 1, 1]. Default: average pooling.
 
     Attributes:
-        usual_clip: Frames, and height and width in pixels, for which its cost is stated.
+        usual_clip: Number of frames, and height and width in pixels, of the clip for which the cost is
+            stated.
 
     Raises:
-        RecipeError: the dropout is no probability below 1.
+        RecipeError: the dropout is not in [0, 1).
     """
 
     usual_clip: tuple[int, int] = (16, 112)
@@ -81,7 +81,7 @@ class Student(nn.Module):
         return StudentOutput(feature, self.classifier(self.dropout(feature)), stages)
 
     def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The feature of each clip and the outputs of the stages, as in :class:`StudentOutput`."""
+        """Return the feature of each clip and the outputs of the stages, as in :class:`StudentOutput`."""
         stages = []
         for block in self.blocks:
             video = block(video)
@@ -89,23 +89,23 @@ class Student(nn.Module):
         return self.pool(video).flatten(1), tuple(stages[1:])
 
     def drop_classifier(self) -> None:
-        """Become a network of features alone, for training without labels."""
+        """Remove the classifier, for training without labels."""
         self.num_classes, self.classifier = 0, NoClassifier()
 
     def check_clip(self, frames: int, size: int) -> None:
-        """Refuse clips that the network cannot take: ``frames`` of ``size`` by ``size`` pixels.
+        """Check that the network supports clips of ``frames`` frames of ``size`` by ``size`` pixels.
 
         Raises:
-            RecipeError: with the clips that it takes.
+            RecipeError: the clip is not supported; the message gives supported clips.
         """
 
 
 class StudentFactory(Protocol):
-    """What a ``ccl.students`` entry point names: builds a student, with random weights unless told otherwise.
+    """Signature of a ``ccl.students`` entry point, which builds a student.
 
-    ``weights`` is None (random initialisation: the student is what gets trained) or a path of a weights file.
-    Further keyword arguments are the options after ``?`` in the student's spec. A family of networks, whose
-    entry point is called ``family.any``, also gets ``model``: what is typed after ``family:``.
+    ``weights`` is None for random initialisation, or the path of a weights file. Further keyword arguments
+    are the options after ``?`` in the student's name. An entry point ``family.any`` also gets ``model``, the
+    text after ``family:``.
     """
 
     def __call__(self, num_classes: int, *, weights: str | None = None, **options: Any) -> Student:

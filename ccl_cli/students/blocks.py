@@ -1,11 +1,11 @@
-"""The one place where pytorchvideo is imported."""
+"""Imports of pytorchvideo, in one place."""
 
 from __future__ import annotations
 
 import warnings
 
 with warnings.catch_warnings():
-    # fvcore, which pytorchvideo is built on, scripts its losses when it is imported.
+    # fvcore, a dependency of pytorchvideo, calls torch.jit.script on import.
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
     from pytorchvideo.layers.convolutions import create_conv_2plus1d
     from pytorchvideo.models import hub

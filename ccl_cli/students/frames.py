@@ -1,8 +1,8 @@
-"""Any 2-D network of timm as a student: each frame by itself, and the mean over the clip's frames.
+"""2-D networks of timm as students: applied to each frame, and averaged over the frames of a clip.
 
-Wang et al., "Temporal Segment Networks", ECCV 2016. With ``?shift=true`` a part of the channels moves to the
-frames before and after it in every residual block: Lin et al., "TSM: Temporal Shift Module for Efficient
-Video Understanding", ICCV 2019.
+Wang et al., "Temporal Segment Networks", ECCV 2016. ``?shift=true`` shifts some channels to the previous and
+next frames in every residual block: Lin et al., "TSM: Temporal Shift Module for Efficient Video
+Understanding", ICCV 2019.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ccl_cli.errors import RecipeError
 from ccl_cli.students import Student
 from ccl_cli.students.weights import fill_student
 
-_STAGES = 4  # the last ones of timm's intermediate features
-_SHARE = 8  # one channel in so many moves forward in time, as many move back
+_STAGES = 4  # number of timm's intermediate features to use, from the last
+_SHARE = 8  # fraction 1/8 of the channels is shifted forward in time, and 1/8 back
 
 
 class Frames(Student):
-    """A network of single frames.
+    """A 2-D network applied to each frame.
 
     Args:
-        network: timm's, without classifier.
-        num_classes, dropout: As of every student.
-        shift: Whether its residual blocks see neighbouring frames.
+        network: Network of timm without classifier.
+        num_classes, dropout: See :class:`Student`.
+        shift: Whether to use temporal shift in the residual blocks.
 
     Raises:
         RecipeError: the network has no residual blocks whose first layer is ``conv1``.
@@ -41,7 +41,7 @@ class Frames(Student):
         self.shifts = [_Shift(block.conv1) for block in _residual_blocks(network)] if shift else []
 
     def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As of every student."""
+        """See :meth:`Student.embed`."""
         network: Any = self.blocks[0]
         clips, _, frames = video.shape[:3]
         for shift in self.shifts:
@@ -52,21 +52,21 @@ class Frames(Student):
         return feature, tuple(stage.unflatten(0, (clips, frames)).transpose(1, 2) for stage in stages)
 
     def check_clip(self, frames: int, size: int) -> None:
-        """Any number of frames; of the size that the network is made for, where it has only one."""
+        """Accept any number of frames; the size must match if the network has a fixed input size."""
         patches: Any = getattr(self.blocks[0], "patch_embed", None)
         if getattr(patches, "strict_img_size", False) and tuple(patches.img_size) != (size, size):
             side = patches.img_size[0]
             raise RecipeError(
-                f"The student takes frames of {side} pixels, not of {size}.",
-                f"Add --set clip.size={side}, or the option img_size={size} to the student.",
+                f"The student requires frames of {side} pixels, not {size}.",
+                f"Add --set clip.size={side}, or the option img_size={size} of the student.",
             )
 
 
 class _Shift:
-    """Before a layer, moves an eighth of the channels one frame on and another eighth one frame back.
+    """Forward hook that shifts an eighth of the channels one frame forward and another eighth one frame back.
 
-    A hook, not a layer around the layer, so that tensors keep timm's names. ``frames`` is the number of
-    frames of a clip, set before each forward pass.
+    A hook instead of a wrapper module keeps timm's parameter names. ``frames`` is the number of frames per
+    clip, set before each forward pass.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -87,7 +87,7 @@ def _residual_blocks(network: nn.Module) -> list[Any]:
     blocks: list[Any] = [each for each in network.modules() if isinstance(each, BasicBlock | Bottleneck)]
     if not blocks:
         raise RecipeError(
-            "shift=true is for ResNets, whose residual blocks it goes into.", "Leave it out, or use a ResNet."
+            "shift=true requires a ResNet, because it changes residual blocks.", "Omit it, or use a ResNet."
         )
     return blocks
 
@@ -104,16 +104,16 @@ def frames(
     """Build a network of timm as a student.
 
     Args:
-        num_classes: K.
-        model: timm's name of it, for example ``resnet50``.
-        weights: A file as timm publishes it, of ImageNet, or a model that ccl wrote; None: random weights.
-        dropout: Probability of dropping a feature before the classifier, in training.
-        shift: Let residual blocks see neighbouring frames (TSM); for ResNets and their kin.
-        img_size: Of transformers: the frames' height and width, if not what the network is made for.
+        num_classes: Number of classes, K.
+        model: Name of the model in timm, for example ``resnet50``.
+        weights: ImageNet weights file of timm, or a model written by ccl. Default: random weights.
+        dropout: Dropout probability before the classifier.
+        shift: Use temporal shift (TSM) in the residual blocks; for ResNets.
+        img_size: Height and width of the frames, for transformers with another default size.
 
     Raises:
-        RecipeError: timm has no such network, or it does not work here.
-        WeightsError: the file is absent, damaged, or of another network.
+        RecipeError: timm has no such model, or the model is not supported.
+        WeightsError: the file is missing, damaged, or belongs to another network.
     """
     if not timm.is_model(model):
         raise RecipeError(f"timm has no model '{model}'.", "timm.list_models() in Python lists them.")
@@ -121,13 +121,15 @@ def frames(
     try:
         network = timm.create_model(model, num_classes=0, **options)
     except TypeError as error:
-        raise RecipeError(f"timm's '{model}' takes no img_size.", "Leave it out.") from error
+        raise RecipeError(f"timm's '{model}' does not support img_size.", "Omit it.") from error
     if not hasattr(network, "forward_intermediates"):
-        raise RecipeError(f"timm shows no stages of '{model}'.", "Use a network of another family.")
+        raise RecipeError(
+            f"timm provides no intermediate features of '{model}'.", "Use another model family."
+        )
     student = Frames(network, num_classes, dropout, shift)
 
     def without_classifier(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Of its 1,000 classes, which are not ours."""
+        """Drop the classifier of the 1,000 ImageNet classes."""
         names = network.default_cfg["classifier"]
         heads = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
         return {name: value for name, value in state.items() if not name.startswith(heads)}

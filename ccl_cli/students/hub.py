@@ -1,8 +1,8 @@
-"""pytorchvideo's published convolutional networks as students, at any clip size.
+"""Convolutional networks of pytorchvideo as students, for any clip size.
 
-The hub's networks end in a pooling layer of one fixed size and a softmax. Here the pooling adapts and the
-softmax is gone; everything else, the initialisation included, is pytorchvideo's own. MViT, whose position
-embeddings belong to one clip size, stands in ``transformers``.
+The networks of the hub end in a pooling layer of fixed size and a softmax. Here the pooling is adaptive and
+the softmax is removed; everything else, including the initialisation, is unchanged. For MViT, whose position
+embeddings depend on the clip size, see ``transformers``.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ccl_cli.students.weights import fill_student
 
 
 def hub_student(name: str, num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
-    """Build one of pytorchvideo's hub networks as a student.
+    """Build a hub network of pytorchvideo as a student.
 
     Args:
         name: Function of ``pytorchvideo.models.hub``.
-        num_classes: K.
-        weights: The checkpoint that pytorchvideo publishes for this network, or a model that ccl wrote; None
-            for random weights.
-        dropout: Probability of dropping a feature before the classifier, in training.
+        num_classes: Number of classes, K.
+        weights: Checkpoint of pytorchvideo for this network, or a model written by ccl. Default: random
+            weights.
+        dropout: Dropout probability before the classifier.
 
     Raises:
-        WeightsError: the file is absent, damaged, or of another network.
+        WeightsError: the file is missing, damaged, or belongs to another network.
     """
-    # X3D's own activation is the same function, written against an interface that torch has deprecated.
+    # X3D's activation is the same function, but uses a deprecated interface of torch.
     options = {"inner_act": nn.SiLU} if name.startswith("x3d") else {}
     network = getattr(hub, name)(model_num_class=num_classes, **options)
     *trunk, head = network.blocks
@@ -46,19 +46,19 @@ def hub_student(name: str, num_classes: int, *, weights: str | None = None, drop
 
 
 class SlowFast(Student):
-    """Two pathways: one sees every fourth frame, the other all of them with an eighth of the channels.
+    """SlowFast: a slow pathway on every fourth frame and a fast one with an eighth of the channels.
 
     Feichtenhofer et al., "SlowFast Networks for Video Recognition", ICCV 2019. The stages are those of the
-    slow pathway, with what the fast one has sent into them.
+    slow pathway, after fusion.
     """
 
     usual_clip = (32, 224)
-    ratio = 4  # of the pathways' frame rates
+    ratio = 4  # of the frame rates of the pathways
 
     def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As of every student; the number of frames must be a multiple of four."""
+        """See :meth:`Student.embed`; the number of frames must be a multiple of four."""
         frames = video.shape[2]
-        # As pytorchvideo picks them in PackPathway, so that published weights see what they were trained on.
+        # Same frame selection as PackPathway of pytorchvideo, which the published weights were trained with.
         slow = torch.linspace(0, frames - 1, frames // self.ratio, device=video.device).long()
         pathways = [video.index_select(2, slow), video]
         stages = []
@@ -69,11 +69,11 @@ class SlowFast(Student):
         return torch.cat(pooled, dim=1), tuple(stages[1:])
 
     def check_clip(self, frames: int, size: int) -> None:
-        """Any size, and a number of frames that both pathways can share."""
+        """Accept any size, and numbers of frames that are multiples of four."""
         if frames % self.ratio:
             raise RecipeError(
-                f"SlowFast takes clips of a multiple of {self.ratio} frames, not of {frames}.",
-                f"For example --set clip.frames={max(1, frames // self.ratio) * self.ratio}.",
+                f"SlowFast requires a multiple of {self.ratio} frames per clip, not {frames}.",
+                f"Add --set clip.frames={max(1, frames // self.ratio) * self.ratio}.",
             )
 
 
@@ -88,7 +88,7 @@ def slowfast_r50(num_classes: int, *, weights: str | None = None, dropout: float
 
 
 def _stages(trunk: Iterable[nn.Module]) -> list[nn.Module]:
-    """The stem and the residual stages; a pooling layer between two stages joins the one before it."""
+    """Split into stem and residual stages; a pooling layer belongs to the stage before it."""
     stages: list[nn.Module] = []
     for block in trunk:
         if isinstance(block, nn.MaxPool3d):
@@ -99,7 +99,7 @@ def _stages(trunk: Iterable[nn.Module]) -> list[nn.Module]:
 
 
 def _any_size(pool: nn.Module) -> nn.Module:
-    """X3D's pooling, with its layers before and after, or just the average; either over the whole clip."""
+    """Global pooling: X3D's, with its layers before and after, or average pooling."""
     average = nn.AdaptiveAvgPool3d(1)
     if isinstance(pool, nn.AvgPool3d):
         return average

@@ -1,14 +1,15 @@
 """R(2+1)D: residual networks whose 3-D convolutions are split into a spatial and a temporal part.
 
-Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018. Composed from
-pytorchvideo's blocks in three layouts, which differ in the widths between the two parts of a convolution:
+Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018. Built from
+pytorchvideo's blocks in three layouts, which differ in the number of channels between the two parts of a
+convolution:
 
-* ``torchvision``: 45 in the stem, and both convolutions of a block share one width. Takes the weights that
-  torchvision publishes.
-* ``official``: the paper's formula for every convolution, the shortcut's included, and PyTorch's default
-  initialisation, as in the student of the official CCL code.
-* ``narrow``: as many channels as come out of the convolution, and torchvision's initialisation. Multiples
-  of 16 fill a processor's vectors, which 5, 18, 28, 57 and 115 channels do not.
+* ``torchvision``: 45 in the stem, and both convolutions of a block use the same number. Compatible with
+    torchvision's weights.
+* ``official``: the paper's formula for every convolution including shortcuts, and PyTorch's default
+    initialisation, as in the official CCL code.
+* ``narrow``: the output channels of the convolution, and torchvision's initialisation. Multiples of 16 use a
+    processor's vector registers fully, unlike 5, 18, 28, 57 and 115 channels.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ccl_cli.students.weights import fill_student
 Layout = Literal["torchvision", "official", "narrow"]
 Triple = tuple[int, int, int]
 
-# torchvision's names to ours, applied in this order.
+# Renaming from torchvision's names to ours, applied in this order.
 _RENAMES = (
     (r"^stem\.([013])\.", r"blocks.0.conv.\1."),
     (r"^stem\.4\.", "blocks.0.norm."),
@@ -58,21 +59,22 @@ def r2plus1d(
     dropout: float = 0.0,
     weights: str | None = None,
 ) -> Student:
-    """Build an R(2+1)D student; its feature is as wide as its last stage.
+    """Build an R(2+1)D student; the feature dimension is the width of its last stage.
 
     Args:
-        num_classes: K.
-        depths: Residual blocks in each stage; a first stage without any is left out.
-        width: Channels of the stem and of the first stage; each further stage doubles them.
-        layout: See the module's text. All but ``official`` start from torchvision's weights: convolutions
-            normal with variance 2 / fan_out, batch norm 1 and 0, classifier normal with deviation 0.01.
-        stem_stride: Of the stem, over time, height and width.
-        dropout: Probability of dropping a feature before the classifier, in training.
-        weights: Weights file in torchvision's or in our own names, or None for random weights.
+        num_classes: Number of classes, K.
+        depths: Residual blocks per stage; a first stage without blocks is omitted.
+        width: Channels of the stem and of the first stage, doubled in each further stage.
+        layout: See the module docstring. All layouts except ``official`` use torchvision's initialisation:
+            convolutions normal with variance 2 / fan_out, batch norm 1 and 0, classifier normal with
+            deviation 0.01.
+        stem_stride: Stride of the stem over time, height and width.
+        dropout: Dropout probability before the classifier.
+        weights: Weights file with torchvision's names or ours. Default: random weights.
 
     Raises:
         RecipeError: the width is below 1.
-        WeightsError: the file is absent, damaged, or of another network.
+        WeightsError: the file is missing, damaged, or belongs to another network.
     """
     if width < 1:
         raise RecipeError(f"The student's width must be at least 1, not {width}.")
@@ -101,21 +103,21 @@ def r2plus1d_18(num_classes: int, *, weights: str | None = None, dropout: float 
 
 
 def r2plus1d_10(num_classes: int, *, weights: str | None = None, dropout: float = 0.0) -> Student:
-    """What the official CCL code builds as "depth 18": one block per stage, 14.4 M parameters, 42.7 GFLOP."""
+    """The "depth 18" of the official CCL code: one block per stage, 14.4 M parameters, 42.7 GFLOP."""
     return r2plus1d(num_classes, depths=(1, 1, 1, 1), layout="official", dropout=dropout, weights=weights)
 
 
 def r2plus1d_tiny(
     num_classes: int, *, weights: str | None = None, width: int = 8, dropout: float = 0.0
 ) -> Student:
-    """One block per stage at an eighth of the width, for CPUs and tests: ``8 * width`` (64) dimensions."""
+    """One block per stage and an eighth of the width, for CPUs and tests: ``8 * width`` (64) dimensions."""
     return r2plus1d(num_classes, depths=(1, 1, 1, 1), width=width, dropout=dropout, weights=weights)
 
 
 def r2plus1d_6(
     num_classes: int, *, weights: str | None = None, width: int = 16, dropout: float = 0.0
 ) -> Student:
-    """Stem of every other frame and two stages of one block, for CPUs: ``4 * width`` (64) dimensions."""
+    """Stem with temporal stride 2 and two stages of one block, for CPUs: ``4 * width`` (64) dimensions."""
     return r2plus1d(
         num_classes,
         depths=(0, 1, 1),
@@ -128,13 +130,13 @@ def r2plus1d_6(
 
 
 def mid_channels(dim_in: int, dim_out: int, kernel: Triple = (3, 3, 3)) -> int:
-    """Width between the two parts that keeps the parameters of the unsplit convolution (section 3.5)."""
+    """Channels between the two parts that keep the parameter count of the 3-D convolution (section 3.5)."""
     time, height, width = kernel
     return time * height * width * dim_in * dim_out // (height * width * dim_in + time * dim_out)
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What torchvision has named, by our names."""
+    """Rename tensors from torchvision's names to ours."""
     for pattern, name in _RENAMES:
         state = {re.sub(pattern, name, key): value for key, value in state.items()}
     return state

@@ -1,4 +1,4 @@
-"""S3D, torchvision's: inception blocks whose 3-D convolutions are split into space and time.
+"""S3D of torchvision: inception blocks with 3-D convolutions separated into space and time.
 
 Xie et al., "Rethinking Spatiotemporal Feature Learning", ECCV 2018.
 """
@@ -12,26 +12,34 @@ from ccl_cli.errors import RecipeError
 from ccl_cli.students import Student
 from ccl_cli.students.weights import fill_student
 
-_STAGES = ((1, 4), (4, 7), (7, 13), (13, 16))  # torchvision's layers; each begins with its pooling
-_FEWEST, _SMALLEST = 8, 32  # frames and pixels: time is halved three times, height and width five times
+_STAGES = (
+    (1, 4),
+    (4, 7),
+    (7, 13),
+    (13, 16),
+)  # layers of torchvision, pooling first
+_FEWEST, _SMALLEST = (
+    8,
+    32,
+)  # frames, pixels: time is halved three times, space five times
 
 
 class S3D(Student):
-    """See the module's text."""
+    """S3D student."""
 
     usual_clip = (16, 224)
 
     def check_clip(self, frames: int, size: int) -> None:
-        """At least 8 frames of 32 pixels."""
+        """Require at least 8 frames of 32 pixels."""
         if frames < _FEWEST or size < _SMALLEST:
             raise RecipeError(
-                f"S3D takes at least {_FEWEST} frames of {_SMALLEST} pixels, not {frames} of {size}.",
+                f"S3D requires at least {_FEWEST} frames of {_SMALLEST} pixels, not {frames} of {size}.",
                 f"Add --set clip.frames={max(frames, _FEWEST)} --set clip.size={max(size, _SMALLEST)}.",
             )
 
 
 class _SlidingAverage(nn.Module):
-    """The mean over all windows of a size, or of the whole map where that is smaller."""
+    """Mean over sliding windows of a fixed size, or over the whole feature map if it is smaller."""
 
     def __init__(self, window: tuple[int, int, int]) -> None:
         super().__init__()
@@ -46,19 +54,19 @@ def s3d(num_classes: int, *, weights: str | None = None, dropout: float = 0.2) -
     """S3D: 8.3 M parameters, 1,024 dimensions, 18 GMAC per clip of 16x224x224.
 
     Args:
-        num_classes: K.
-        weights: torchvision's published file, or a model that ccl wrote; None for random weights.
-        dropout: Probability of dropping a feature before the classifier, in training.
+        num_classes: Number of classes, K.
+        weights: Weights file of torchvision, or a model written by ccl. Default: random weights.
+        dropout: Dropout probability before the classifier.
 
     Raises:
-        WeightsError: the file is absent, damaged, or of another network.
+        WeightsError: the file is missing, damaged, or belongs to another network.
     """
     network = video.s3d(num_classes=num_classes)
     layers = list(network.features)
     stages = [nn.Sequential(*layers[start:end]) for start, end in _STAGES]
     pool = _SlidingAverage(network.avgpool.kernel_size)
     student = S3D(nn.ModuleList([layers[0], *stages]), 1024, num_classes, dropout, pool)
-    # torchvision classifies with a convolution of size 1.
+    # torchvision's classifier is a 1x1x1 convolution.
     convolution = network.classifier[1]
     student.classifier.weight = nn.Parameter(convolution.weight.detach().flatten(1))
     student.classifier.bias = convolution.bias

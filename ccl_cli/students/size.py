@@ -1,4 +1,4 @@
-"""How large a student is."""
+"""Parameters and computational cost of students."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ccl_cli.students import Student
 
-_CLASSES = 400  # of Kinetics, for which papers count parameters
+_CLASSES = 400  # classes of Kinetics, the convention for parameter counts
 _log = logging.getLogger("ccl")
 
 
 def size(factory: Callable[[int], Student]) -> dict[str, Any]:
-    """Parameters and cost of a student's network, which is built without storage.
+    """Count the parameters and operations of a student, on the meta device.
 
     Args:
-        factory: Makes a student of a number of classes.
+        factory: Builds a student for a number of classes.
 
     Returns:
-        ``parameters`` with 400 classes, ``clip``, the usual one, and ``gmac``, a billion multiplications with
-        their additions, of such a clip; nothing for a network that needs storage.
+        ``parameters`` with 400 classes, ``clip``, and ``gmac``, the billions of multiply-accumulate
+        operations per clip; empty for networks that do not run on the meta device.
     """
     try:
         with torch.device("meta"), torch.no_grad():
@@ -31,8 +31,8 @@ def size(factory: Callable[[int], Student]) -> dict[str, Any]:
             with FlopCounterMode(display=False) as counter:
                 frames, side = student.usual_clip
                 student(torch.empty(1, 3, frames, side, side))
-    except Exception as error:  # a network of a plugin need not work without storage
-        _log.debug("The size of %s is not known: %s", factory, error)
+    except Exception as error:  # a plugin's network may not support the meta device
+        _log.debug("The size of %s is unknown: %s", factory, error)
         return {}
     parameters = sum(parameter.numel() for parameter in student.parameters())
     gmac = round(counter.get_total_flops() / 2e9, 2)

@@ -1,7 +1,7 @@
-"""Video transformers as students: MViT, pytorchvideo's and torchvision's, and torchvision's Video Swin.
+"""Video transformers as students: MViT of pytorchvideo and torchvision, and Video Swin of torchvision.
 
 Fan et al., "Multiscale Vision Transformers", ICCV 2021; Li et al., "MViTv2", CVPR 2022; Liu et al., "Video
-Swin Transformer", CVPR 2022. The position embeddings of MViT belong to one clip size; Swin takes any.
+Swin Transformer", CVPR 2022. The position embeddings of MViT fix the clip size; Swin supports any size.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ccl_cli.students.weights import fill_student
 
 
 class MViT(Student):
-    """Tokens, transformer blocks that pool them between stages, and the class token's output as feature.
+    """MViT student: pooling transformer blocks; the feature is the output of the class token.
 
     Args:
-        blocks: The first makes tokens [B, 1 + N, C] of a clip, the class token first; the others take tokens
-            and the grid (T, H, W) that they stand on, and return both.
-        norm: Applied to the last tokens.
-        grid: Of the first tokens.
-        feature_dim, num_classes, dropout: As of every student.
+        blocks: The first maps a clip to tokens [B, 1 + N, C], starting with the class token; the others map
+            tokens and their grid (T, H, W) to new ones.
+        norm: Normalisation of the last tokens.
+        grid: Grid of the first tokens.
+        feature_dim, num_classes, dropout: See :class:`Student`.
     """
 
     usual_clip = (16, 224)
@@ -44,7 +44,7 @@ class MViT(Student):
         self.grid = tuple(grid)
 
     def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As of every student; a stage is all blocks on one grid."""
+        """See :meth:`Student.embed`; a stage consists of all blocks with the same grid."""
         first, *blocks = self.blocks
         tokens, grid = first(video), self.grid
         stages: dict[tuple[int, ...], Tensor] = {}
@@ -54,22 +54,23 @@ class MViT(Student):
         return self.pool(tokens)[:, 0], tuple(stages.values())
 
     def check_clip(self, frames: int, size: int) -> None:
-        """One size only."""
+        """Accept one clip size only."""
         if (frames, size) != self.usual_clip:
             usual_frames, usual_size = self.usual_clip
             raise RecipeError(
-                f"MViT takes clips of {usual_frames} frames of {usual_size} pixels, not {frames} of {size}.",
+                f"MViT requires clips of {usual_frames} frames of {usual_size} pixels, not {frames} of "
+                f"{size}.",
                 f"Add --set clip.frames={usual_frames} --set clip.size={usual_size}.",
             )
 
 
 class Swin(Student):
-    """Shifted windows of tokens, channels last; the mean of the last, normalised tokens is the feature."""
+    """Video Swin student; the feature is the mean of the normalised tokens."""
 
     usual_clip = (32, 224)
 
     def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As of every student."""
+        """See :meth:`Student.embed`."""
         first, *blocks = self.blocks
         tokens = first(video)  # [B, T, H, W, C]
         stages = []
@@ -80,7 +81,7 @@ class Swin(Student):
 
 
 class _Tokens(nn.Module):
-    """torchvision's patches with their positions: clips to tokens."""
+    """Patch and position embedding of torchvision."""
 
     def __init__(self, network: video.MViT) -> None:
         super().__init__()
@@ -95,14 +96,14 @@ def mvit_base_16x4(num_classes: int, *, weights: str | None = None, dropout: flo
     """MViT-B of pytorchvideo: 36.6 M parameters, 768 dimensions, 71 GMAC per clip of 16x224x224.
 
     Args:
-        num_classes: K.
-        weights: The checkpoint that pytorchvideo publishes, or a model that ccl wrote; None: random weights.
-        dropout: Probability of dropping a feature before the classifier, in training.
+        num_classes: Number of classes, K.
+        weights: Checkpoint of pytorchvideo, or a model written by ccl. Default: random weights.
+        dropout: Dropout probability before the classifier.
 
     Raises:
-        WeightsError: the file is absent, damaged, or of another network.
+        WeightsError: the file is missing, damaged, or belongs to another network.
     """
-    with torch.device("cpu"):  # pytorchvideo reads numbers out of a tensor
+    with torch.device("cpu"):  # pytorchvideo reads values of a tensor, so not on the meta device
         network = hub.mvit_base_16x4(head_num_classes=num_classes)
     positions = network.cls_positional_encoding
     tokens = nn.Sequential(
@@ -153,7 +154,7 @@ def swin3d_t(num_classes: int, *, weights: str | None = None, dropout: float = 0
     """
     network = video.swin3d_t(num_classes=num_classes)
     first, *layers = network.features
-    # torchvision merges patches between two stages; here a stage begins with that.
+    # torchvision merges patches between two stages; here patch merging starts a stage.
     stages = [nn.Sequential(merging, stage) for merging, stage in zip(layers[::2], layers[1::2], strict=True)]
     stem = nn.Sequential(network.patch_embed, network.pos_drop)
     student = Swin(

@@ -1,4 +1,4 @@
-"""Put a weights file into a network: everything must fit, except a classifier of other classes."""
+"""Load weights files into students; only the classifier may differ."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ log = logging.getLogger("ccl")
 
 
 def read_weights(file: str) -> dict[str, Tensor]:
-    """The tensors in the file that a student's spec names after ``@``.
+    """Read the weights file that follows ``@`` in a student's name.
 
     Raises:
-        WeightsError: the file is absent or damaged, or holds more than tensors.
+        WeightsError: the file is missing or damaged, or contains more than tensors.
     """
     path = Path(file).expanduser()
     if not path.is_file():
         raise WeightsError(
-            f"There is no file '{path}' with weights for the student.", "Correct what follows '@'."
+            f"There is no weights file '{path}' for the student.", "Correct the path after '@'."
         )
     return load_state(path)
 
@@ -34,17 +34,17 @@ def load_weights(
 ) -> None:
     """Copy ``state`` into ``network``.
 
-    A classifier that the state lacks, or that was made for another number of classes, keeps its random
-    weights, and a log line says so.
+    A classifier that is missing in the state, or has another number of classes, keeps its random weights, and
+    a warning is logged.
 
     Args:
-        network: Changed in place.
-        state: Tensors by the network's own names.
-        source: The file they come from, for messages.
-        classifier: Where the network's last linear layer is.
+        network: Network to modify in place.
+        state: Tensors by the network's parameter names.
+        source: Source file, for messages.
+        classifier: Name of the network's last linear layer.
 
     Raises:
-        WeightsError: anything but the classifier does not fit; then nothing is copied.
+        WeightsError: tensors other than the classifier do not match; nothing is copied.
     """
     own, state = network.state_dict(), dict(state)
     weight = f"{classifier}.weight"
@@ -54,8 +54,10 @@ def load_weights(
     _check(own, state, source)
     network.load_state_dict(own | state)
     if stored != wanted:
-        what = "no classifier" if stored is None else f"a classifier of {stored} classes, which does not fit"
-        log.warning("'%s' has %s: everything else is loaded.", source, what)
+        what = (
+            "no classifier" if stored is None else (f"a classifier of {stored} classes, which does not match")
+        )
+        log.warning("'%s' has %s: all other weights are loaded.", source, what)
 
 
 def fill_student(
@@ -65,17 +67,17 @@ def fill_student(
     classifier: str = "classifier",
     convert: Convert = dict,
 ) -> None:
-    """Put a model that ccl wrote, or a published file, into a student that is made of the network's layers.
+    """Load a model written by ccl, or a published file, into a student built from a network's layers.
 
     Args:
-        student: Filled where the file has no names but its own.
-        network: Whose names published files have; filling it fills the student.
-        file: What the student's spec names after ``@``; None leaves the random weights.
-        classifier: Where the network's last linear layer is.
-        convert: Turns the tensors of a published file into the network's.
+        student: Student to load a model written by ccl into.
+        network: Network with the parameter names of published files; it shares its layers with the student.
+        file: Weights file, or None to keep the random weights.
+        classifier: Name of the network's last linear layer.
+        convert: Converts the tensors of a published file to the network's.
 
     Raises:
-        WeightsError: the file is absent, damaged, or of another network.
+        WeightsError: the file is missing, damaged, or belongs to another network.
     """
     if file is None:
         return
@@ -88,7 +90,7 @@ def fill_student(
 
 def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
     misfits = {
-        # Batch norm's step counters are unused, and absent from old files.
+        # Step counters of batch norm are unused, and missing in old files.
         "missing": [key for key in own if key not in state and not key.endswith("num_batches_tracked")],
         "unknown": [key for key in state if key not in own],
         "of another shape": [
@@ -102,8 +104,8 @@ def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) 
     ]
     if differences:
         raise WeightsError(
-            f"'{source}' holds the weights of another network: {'; '.join(differences)}.",
-            "Name the student that the file was made for.",
+            f"'{source}' contains the weights of another network: {'; '.join(differences)}.",
+            "Use the student that the file was saved from.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The teacher's contract: a frozen network that turns one modality of a video into one embedding."""
+"""Teacher interface: a frozen network that maps one modality of a video to an embedding."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
 
 
 class Embedding(NamedTuple):
-    """One teacher's embeddings of one batch.
+    """Embeddings of one teacher for a batch.
 
-    Shapes:
-        value: [B, D_m]; a row that is not present is zero.
-        present: [B] bool; False where the sample lacks this modality.
-        stages: outputs of the teacher's inner stages, each [B, C, ...], first to last; empty unless a method
-            wants them and the teacher has them.
+    Shapes: value: [B, D_m]; absent rows are zero. present: [B] bool; False if the video lacks this modality.
+    stages: outputs of intermediate stages, each [B, C, ...], first to last; empty unless a method requires
+    them and the teacher provides them.
     """
 
     value: Tensor
@@ -36,21 +34,21 @@ class Embedding(NamedTuple):
 
 
 class Teacher(nn.Module):
-    """A frozen network. Subclass it, register the class under ``ccl.teachers``, and it works.
+    """Base class of teachers. Register subclasses under ``ccl.teachers``.
 
-    The training loop knows no modality by name: it calls ``preprocess`` in the workers and ``forward`` under
-    ``inference_mode`` in evaluation mode, and never wraps, prepares or optimises a teacher.
+    The training loop is independent of modalities: it calls ``preprocess`` in the workers and ``forward``
+    under ``inference_mode`` in evaluation mode, and never wraps, prepares or optimises a teacher.
 
     Attributes:
-        modality: Free string; the part before the colon of the teacher's name.
-        dim: Width D_m of the embedding.
-        classes: What the teacher's own classifier predicts (AudioSet, ImageNet, ...), if it has one.
+        modality: Any string; the part of the teacher's name before the colon.
+        dim: Embedding dimension D_m.
+        classes: Classes of the teacher's own classifier (AudioSet, ImageNet, ...), if any.
         preprocess: See :class:`Preprocess`.
-        variant: Exact network and options behind the name (``resnet34.tv_in1k``), for the run's records.
-        random_weights: True only when the user asked for ``weights=random``; the run's records say so.
-        sees_label: True where the preprocess looks at a video's label or the name of its class. Such a
-            teacher is of use in training only: records say so, it cannot be probed, and a cache of its
-            embeddings belongs to the labels too.
+        variant: Exact network and options (``resnet34.tv_in1k``), for the records of the run.
+        random_weights: True if the user requested ``weights=random``; recorded in the run.
+        sees_label: True if the preprocessing uses the label or class name of a video. Such a teacher can only
+            be used in training: the records state it, it cannot be probed, and its cache depends on the
+            labels.
     """
 
     modality: str
@@ -65,68 +63,68 @@ class Teacher(nn.Module):
     @classmethod
     @abstractmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """Build the teacher that ``spec`` names, with its weights.
+        """Build the teacher with its weights.
 
         Raises:
-            WeightsError: no weights (the sentence says which file to put where).
-            PluginError: unknown name or option.
+            WeightsError: the weights are missing; the message gives the expected file.
+            PluginError: the name or an option is unknown.
         """
         raise NotImplementedError(f"{cls.__name__} does not define from_spec")
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
-        """The published files this teacher needs, for ``ccl teachers pull``; empty when it needs none."""
+        """Published weight files of this teacher, for ``ccl teachers pull``; empty if there are none."""
         return ()
 
     def use_classes(self, classes: Sequence[str]) -> None:
-        """The data set's class names by label, told once before any video is looked at.
+        """Receive the class names of the data set by label, once before any video is preprocessed.
 
-        Only a teacher that ``sees_label`` has a use for them; it keeps them in its preprocess.
+        Teachers with ``sees_label`` store them in their preprocessing; the others ignore them.
         """
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Embed ``x``, ``[B, *preprocess.shape]`` to ``[B, dim]``."""
+        """Embed inputs: ``[B, *preprocess.shape]`` to ``[B, dim]``."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def forward_stages(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The embedding and the outputs of the inner stages, each ``[B, C, ...]``; none unless overridden."""
+        """Return embedding and stage outputs, each ``[B, C, ...]``; no stages unless overridden."""
         return self(x), ()
 
     def coverage(self, ids: Sequence[str]) -> int:
-        """How many of these videos it may have an embedding for, without reading them."""
+        """Number of videos that may have an embedding, without reading them."""
         return len(ids)
 
     def class_probabilities(self, x: Tensor) -> Tensor:
-        """What the teacher's own classifier says of ``x``: ``[B, len(classes)]``, each in [0, 1].
+        """Probabilities of the teacher's own classifier: ``[B, len(classes)]``, each in [0, 1].
 
-        Only teachers with ``classes`` have it.
+        Only for teachers with ``classes``.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define class_probabilities")
 
     @property
     def fingerprint(self) -> str:
-        """Name, variant, hash of the weights, and preprocess: what an embedding cache is keyed by."""
+        """Name, variant, weights hash and preprocessing; the key of embedding caches."""
         network = f"{self.modality}:{type(self).__name__}:{self.variant}"
         name = f"{network}:{self.preprocess_version}:{self.preprocess!r}"
         return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{self._weights_hash}"
 
     @cached_property
     def _weights_hash(self) -> str:
-        # Hundreds of megabytes, read once: the weights are frozen before anybody asks for it.
+        # Computed once, because it reads all weights, which do not change after freezing.
         return hash_tensors(self.state_dict().items())
 
     def freeze(self) -> Self:
-        """Evaluation mode, no gradients."""
+        """Set evaluation mode, and disable gradients."""
         return self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
-        """A teacher never leaves evaluation mode."""
+        """Do nothing: a teacher stays in evaluation mode."""
         return super().train(False)
 
 
 def embed(teacher: Teacher, value: Tensor, present: Tensor, *, stages: bool = False) -> Embedding:
-    """A frozen teacher's embeddings; rows that are not present are zero.
+    """Compute the embeddings of a frozen teacher; absent rows are zero.
 
     Shapes:
         value: [B, *preprocess.shape].
@@ -134,7 +132,7 @@ def embed(teacher: Teacher, value: Tensor, present: Tensor, *, stages: bool = Fa
     """
     with torch.inference_mode():
         embedding, inner = teacher.forward_stages(value) if stages else (teacher(value), ())
-    # The clones are ordinary tensors: a head's backward pass may keep them.
+    # Clones are ordinary tensors, which a head can save for its backward pass.
     return Embedding(
         torch.where(present[:, None], embedding.float().clone(), 0.0),
         present,
@@ -143,7 +141,7 @@ def embed(teacher: Teacher, value: Tensor, present: Tensor, *, stages: bool = Fa
 
 
 def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
-    """Sixteen hex digits that change when any name, shape or value changes."""
+    """Hash names, shapes and values of tensors to 16 hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(named):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -1,4 +1,4 @@
-"""What is known of a teacher before it is trained with, where its weights are here or not."""
+"""Description of teachers, with or without local weights."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ _log = logging.getLogger("ccl")
 
 
 def describe_network(cls: type[Teacher], spec: Spec) -> dict[str, int | str]:
-    """``dim``, the width of a teacher's embedding, or why it is not known.
+    """Return the embedding dimension ``dim``, or the reason why it is unknown.
 
-    It comes from a network without storage. A teacher that needs the weights that ``spec`` names is built
-    with them; of that one ``variant`` tells which network, revision and options the name stands for.
+    The network is built on the meta device. A teacher that requires the weights in ``spec`` is built with
+    them, and its ``variant`` gives network, revision and options.
 
     Raises:
-        PluginError: an option is wrong.
+        PluginError: an option is invalid.
     """
     options = spec.options | {"weights": "random"}
     try:
         with torch.device("meta"):
             return {"dim": cls.from_spec(Spec(spec.kind, spec.name, None, options)).dim}
-    except Exception as error:  # a plugin need not know weights=random
+    except Exception as error:  # a plugin may not support weights=random
         _log.debug("%s cannot be built without weights: %s", spec.label, error)
     if not spec.weights:
-        return {"dim": "known once its weights are here"}
+        return {"dim": "known once its weights are downloaded"}
     try:
         teacher = cls.from_spec(spec)
     except (WeightsError, SystemSetupError) as error:
-        return {"dim": f"not known. {error.message}"}
+        return {"dim": f"unknown. {error.message}"}
     return {"dim": teacher.dim, "variant": teacher.variant}
 
 
 def describe_weights(file: WeightFile, spec: Spec) -> dict[str, str]:
-    """A file of a teacher's weights: its name, where it is or belongs, its address and its licence."""
+    """Describe a weights file: name, local path, URL and licence."""
     try:
         place = f"{locate(Spec(spec.kind, spec.name, None, spec.options), file)}"
     except CclError:
-        place = f"not here yet; `ccl teachers pull '{spec}'` puts it at {file.path}"
+        place = f"not downloaded; `ccl teachers pull '{spec}'` saves it to {file.path}"
     licence = ", ".join(filter(None, [file.licence, file.note]))
     return {"file": file.filename, "place": place, "address": f"{file.address}", "licence": licence}

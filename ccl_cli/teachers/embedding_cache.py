@@ -1,10 +1,10 @@
-"""Embeddings of a frozen teacher on disk: a few views of each video, computed once, read by place.
+"""Embedding caches of frozen teachers on disk: a few views of each video, with random access.
 
-A cache belongs to one teacher (its fingerprint), one set of files and one choice of views; the three decide
-its folder's name, and its header repeats them, so that no other embeddings are ever taken for these.
+A cache belongs to a teacher (by fingerprint), a set of files and a choice of views. These determine the
+folder's name, and the header repeats them to prevent mix-ups.
 
-A folder holds ``embedding.npy`` [V, K, D] float32, ``state.npy`` [V] (index into the header's states) and,
-written last, ``cache.json``.
+A folder contains ``embedding.npy`` [V, K, D] float32, ``state.npy`` [V] (indices into the header's states)
+and ``cache.json``, which is written last.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ _BUILDING = ".building"
 
 @dataclass(frozen=True)
 class Key:
-    """What a cache belongs to.
+    """Identity of a cache.
 
     Attributes:
         teacher: ``modality:name``.
-        fingerprint: The teacher's.
-        data: Name of the data set, for people.
-        files: Hash of the videos, see ``Manifest.files_hash``; of a teacher that sees labels, with them.
+        fingerprint: Fingerprint of the teacher.
+        data: Name of the data set, for display only.
+        files: Hash of the videos, see ``Manifest.files_hash``; includes the labels for teachers that use
+            them.
         views: "track", or for example "8 frames at 256 px" or "8 clips of 16 frames at 256 px".
     """
 
@@ -54,19 +55,19 @@ class Key:
 
     @property
     def folder(self) -> Path:
-        """Where the cache lies, or would."""
-        # The data set's name is for people: another name for the same files is the same cache.
+        """Folder of the cache, which need not exist."""
+        # Exclude the data set's name: the same files with another name share the cache.
         decides = json.dumps([self.teacher, self.fingerprint, self.files, self.views])
         digest = hashlib.sha256(decides.encode()).hexdigest()[:12]
         return root() / f"{_plain(self.teacher)}-{digest}"
 
     @property
     def building(self) -> Path:
-        """Where parts lie until all are there."""
+        """Folder of the parts of an unfinished build."""
         return self.folder.with_name(self.folder.name + _BUILDING)
 
     def differs_from(self, wanted: Key) -> str:
-        """In words, what makes this the cache of something else."""
+        """Describe the difference from another key in words."""
         words = {"fingerprint": "other weights or settings", "files": "other files", "views": self.views}
         return " and ".join(
             text for name, text in words.items() if getattr(self, name) != getattr(wanted, name)
@@ -74,20 +75,20 @@ class Key:
 
 
 class Header(BaseModel, frozen=True, strict=True):
-    """What ``cache.json`` says.
+    """Contents of ``cache.json``.
 
     Attributes:
-        key: What it belongs to.
-        videos: V.
-        count: K, views of each video.
-        dim: D.
-        kind: Under which name the states of its modality are counted.
-        sha256: Of the two arrays' bytes.
-        built: When, ISO 8601.
-        inexact: Videos of which a live teacher may see something else than these views.
-        frames: Of the longest video, where the teacher looks at single frames; else 0.
-        unreadable: Reasons, by place.
-        states: What the numbers in ``state.npy`` stand for.
+        key: Identity of the cache.
+        videos: Number of videos, V.
+        count: Views per video, K.
+        dim: Embedding dimension, D.
+        kind: Name of the modality in counts of states.
+        sha256: Checksum of both arrays.
+        built: Time of the build, ISO 8601.
+        inexact: Number of videos for which a live teacher may get other inputs than the cached views.
+        frames: Number of frames of the longest video for teachers of single frames, else 0.
+        unreadable: Reasons by index of the video.
+        states: Names of the values in ``state.npy``.
     """
 
     format: Literal["ccl-embeddings-2"] = "ccl-embeddings-2"
@@ -104,16 +105,18 @@ class Header(BaseModel, frozen=True, strict=True):
     states: tuple[str, ...] = STATES
 
     def differs_from_live(self, clip_frames: int) -> str:
-        """Why a live teacher may see something else in clips of so many consecutive frames; "" where not."""
+        """Reason why live teachers may get other inputs for clips of this many consecutive frames, or ""."""
         if self.inexact:
-            return f"of {self.inexact} of {self.videos} videos a live teacher may see or hear something else"
+            return f"a live teacher may get other inputs for {self.inexact} of {self.videos} videos"
         if self.frames > clip_frames:
-            return f"a live teacher sees frames of the clip, not all of up to {self.frames} of a video"
+            return (
+                f"a live teacher gets only frames of the clip, and the longest video has {self.frames} frames"
+            )
         return ""
 
 
 class Cached:
-    """An open cache; the embeddings stay on disk until they are asked for."""
+    """An open, memory-mapped cache."""
 
     def __init__(
         self, folder: Path, header: Header, embedding: NDArray[np.float32], state: NDArray[np.uint8]
@@ -122,11 +125,11 @@ class Cached:
 
     @classmethod
     def open(cls, folder: Path) -> Cached:
-        """Open what is at ``folder``.
+        """Open a cache folder.
 
         Raises:
-            DataError: absent, damaged or cut off.
-            SystemSetupError: the disk refuses.
+            DataError: the cache is missing, damaged or truncated.
+            SystemSetupError: the files cannot be read.
         """
         try:
             header = Header.model_validate_json((folder / HEADER).read_bytes())
@@ -137,51 +140,52 @@ class Cached:
             if state.shape != (header.videos,) or (header.videos and state.max() >= len(STATES)):
                 raise ValueError("unknown states")
         except FileNotFoundError as error:
-            raise DataError(f"There is no cache at '{folder}'.", "Make it with `ccl cache build`.") from error
-        except OSError as error:  # says nothing of what the files hold
+            raise DataError(
+                f"There is no cache at '{folder}'.", "Build it with `ccl cache build`."
+            ) from error
+        except OSError as error:  # not a sign of damage
             raise SystemSetupError(
-                f"The cache '{folder}' cannot be read: {error.strerror or error}.", "Nothing was changed."
+                f"The cache '{folder}' cannot be read: {error.strerror or error}.",
+                "Check the disk and the permissions.",
             ) from error
         except (ValueError, EOFError) as error:
             reason = invalid_value(error) if isinstance(error, ValidationError) else error
             raise DataError(
                 f"The cache '{folder}' is damaged: {reason}.",
-                f"Remove it with `ccl cache prune {folder.name}` and make it again with `ccl cache build`.",
+                f"Delete it with `ccl cache prune {folder.name}` and rebuild it with `ccl cache build`.",
             ) from error
         return cls(folder, header, embedding, state)
 
     def state(self, place: int) -> str:
-        """What became of one video's modality."""
+        """State of a video's modality."""
         return STATES[self._state[place]]
 
     def counts(self) -> dict[str, int]:
-        """Videos by state."""
+        """Number of videos by state."""
         counts = Counter(self._state.tolist())
         return {name: counts[number] for number, name in enumerate(STATES) if counts[number]}
 
     def rows(self, places: NDArray[np.int64], views: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """One view of each of some videos.
+        """Read one view of each of some videos.
 
-        Shapes:
-            places: [B].
-            views: [B], each below the number of views.
-            returns: [B, D] float32, zero where there is none; [B] bool, whether there is one.
+        Shapes: places: [B] indices of videos. views: [B] indices of views. returns: [B, D] float32, zero for
+        absent rows; [B] bool, whether the row is present.
         """
         value = torch.from_numpy(np.array(self._embedding[places, views]))
         return value, torch.from_numpy(self._state[places] == PRESENT)
 
     @property
     def size(self) -> int:
-        """Bytes of the embeddings."""
+        """Size of the embeddings in bytes."""
         return int(self._embedding.nbytes)
 
     def checksum(self) -> str:
-        """SHA-256 of the arrays as they are on disk now; the header says what it was."""
+        """Compute the SHA-256 of the arrays on disk, to compare with the header."""
         return checksum(self._embedding, self._state)
 
 
 def checksum(embedding: NDArray[np.float32], state: NDArray[np.uint8]) -> str:
-    """SHA-256 of both arrays, read in blocks."""
+    """Compute the SHA-256 of both arrays, reading blocks."""
     digest = hashlib.sha256(state.tobytes())
     for begin in range(0, len(embedding), 1024):
         digest.update(np.ascontiguousarray(embedding[begin : begin + 1024]).tobytes())
@@ -189,17 +193,17 @@ def checksum(embedding: NDArray[np.float32], state: NDArray[np.uint8]) -> str:
 
 
 def root() -> Path:
-    """Folder of all caches."""
+    """Return the folder of all caches."""
     return cache_dir() / "embeddings"
 
 
 def caches() -> Iterator[Path]:
-    """Folders of the caches on this machine that are complete, by name."""
+    """Return the folders of all complete caches, sorted by name."""
     return (path.parent for path in sorted(root().glob(f"*/{HEADER}")) if not is_unfinished(path.parent))
 
 
 def is_any_of(teacher: str) -> bool:
-    """Whether there is a cache of a teacher (``modality:name``) at all, which is quick to tell."""
+    """Quickly check whether any cache of a teacher (``modality:name``) exists."""
     return any(root().glob(f"{_plain(teacher)}-*/{HEADER}"))
 
 
@@ -208,21 +212,21 @@ def _plain(teacher: str) -> str:
 
 
 def unfinished() -> list[Path]:
-    """Folders of builds that have not ended."""
+    """Return the folders of unfinished builds."""
     return sorted(path for path in root().glob(f"*{_BUILDING}") if path.is_dir())
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a folder holds parts of a cache."""
+    """Return whether a folder contains parts of a cache."""
     return folder.name.endswith(_BUILDING)
 
 
 def folder_bytes(folder: Path) -> int:
-    """Size of all files in it."""
+    """Return the total size of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def remove(folder: Path) -> None:
-    """Delete a cache; the header goes first, so that none is ever half a cache."""
+    """Delete a cache, starting with its header, so that it never looks complete."""
     (folder / HEADER).unlink(missing_ok=True)
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""What ``ccl teachers fit`` writes: weights in one file, whose header says what they were trained for."""
+"""Weights files of ``ccl teachers fit``, with a header about their training."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _KEY = "ccl"
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a header says: how to build the teacher again, and what it was fitted to.
+    """Header of a weights file: how to rebuild the teacher, and its training data.
 
     Attributes:
         teacher: ``modality:name``.
-        classes: What its classifier predicts.
-        options: Of its spec, ``weights`` left out.
-        dim: Width of the embedding.
-        preprocess: Its ``repr``, for whoever reads the file.
-        data: Name of the data set it was fitted to.
-        manifest: Hash of that data set.
+        classes: Classes of its classifier.
+        options: Options of its name, without ``weights``.
+        dim: Embedding dimension.
+        preprocess: ``repr`` of the preprocessing, for information.
+        data: Name of the training data set.
+        manifest: Hash of the training data set.
     """
 
     teacher: str
@@ -51,18 +51,18 @@ class Fitted:
 
 
 def default_path(modality: str, name: str, data: str) -> Path:
-    """Where the weights of a teacher that was fitted to a data set lie unless somebody says otherwise.
+    """Default path for the weights of a teacher fitted to a data set.
 
-    ``weights=NAME`` of the data set finds them there.
+    ``weights=NAME`` with the name of the data set loads them.
     """
     return cache_dir() / "weights" / f"{modality}-{name}-{data}.safetensors"
 
 
 def save_fitted(path: Path, fitted: Fitted, tensors: Mapping[str, Tensor], **records: Any) -> None:
-    """Write the file atomically; further ``records`` go into its header.
+    """Write a weights file atomically, with further ``records`` in its header.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     header = {"format": _FORMAT, "version": __version__, **asdict(fitted), **records}
     whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
@@ -70,10 +70,10 @@ def save_fitted(path: Path, fitted: Fitted, tensors: Mapping[str, Tensor], **rec
 
 
 def read_fitted(path: Path) -> Fitted | None:
-    """The header of what :func:`save_fitted` wrote; None for anybody else's file.
+    """Read the header written by :func:`save_fitted`; None for other files.
 
     Raises:
-        WeightsError: damaged.
+        WeightsError: the file is damaged.
     """
     if path.suffix != ".safetensors":
         return None
@@ -91,30 +91,30 @@ def read_fitted(path: Path) -> Fitted | None:
 
 
 def as_fitted(spec: Spec) -> tuple[Spec, tuple[str, ...] | None]:
-    """A spec with the options that the file it names was fitted with, and the file's classes.
+    """Add the options and classes of a fitted weights file to a teacher's spec.
 
-    A file is named by what follows ``@``, or in the cache by ``weights=NAME`` of the data set. Options that
-    were typed stay; a file that ``ccl teachers fit`` did not write adds nothing.
+    The file follows ``@``, or is found in the cache by ``weights=NAME`` of the data set. Options of the user
+    take precedence. Other weights files add nothing.
 
     Raises:
-        WeightsError: no teacher of this name was fitted to that data set, or the file to another teacher.
+        WeightsError: no such file exists, or it belongs to another teacher.
     """
     spec = _in_cache(spec)
     path = Path(spec.weights).expanduser() if spec.weights else None
     fitted = read_fitted(path) if path and path.is_file() else None
     if fitted is None:
         return spec, None
-    # What follows a dot names published weights, which are not in use any more.
+    # The part after a dot names published weights, which the fitted weights replace.
     if fitted.teacher.partition(".")[0] != spec.label.partition(".")[0]:
         raise WeightsError(
             f"'{path}' was fitted as {fitted.teacher}, not as {spec.label}.",
-            f"Write {fitted.teacher}@{spec.weights}.",
+            f"Use {fitted.teacher}@{spec.weights}.",
         )
     return replace(spec, options=fitted.options | spec.options), fitted.classes
 
 
 def _in_cache(spec: Spec) -> Spec:
-    """The file itself in place of ``weights=NAME``."""
+    """Replace ``weights=NAME`` by the file in the cache."""
     data = spec.options.get("weights")
     if spec.weights or not isinstance(data, str) or data in ("", "random"):
         return spec
@@ -122,7 +122,7 @@ def _in_cache(spec: Spec) -> Spec:
     if not path.is_file():
         raise WeightsError(
             f"{spec.label} was not fitted to '{data}' on this machine: there is no '{path}'.",
-            f"Run `ccl teachers fit {spec.label} --data SOURCE` with it, or name a file after '@'.",
+            f"Run `ccl teachers fit {spec.label} --data SOURCE` with it, or give a file after '@'.",
         )
     options = {name: value for name, value in spec.options.items() if name != "weights"}
     return replace(spec, weights=str(path), options=options)

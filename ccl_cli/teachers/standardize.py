@@ -1,8 +1,8 @@
-"""Standardisation of a teacher's embeddings, from the moments of its embeddings of the training split.
+"""Standardisation of a teacher's embeddings with statistics of the training split.
 
 ``phi_s`` is PHI-S (Ranzinger et al., "PHI-S: Distribution Balancing for Label-Free Multi-Teacher
-Distillation", arXiv 2410.01680, 2024): every dimension gets the variance one by a rotation and one scale, so
-that no direction is stretched.
+Distillation", arXiv 2410.01680, 2024): a rotation and one global scale give every dimension unit variance,
+without distorting directions.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 from ccl_cli.config.recipe import Standardize
 from ccl_cli.errors import DataError
 
-_DEAD = 1e-6  # a dimension whose deviation is below this share of the typical one does not move
+_DEAD = 1e-6  # dimensions with a relative deviation below this are constant
 
 
 class Moments:
-    """Count, mean and scatter of embeddings that come in chunks, in float64.
+    """Incremental count, mean and scatter matrix of embeddings, in float64.
 
     Args:
-        dim: Width D_m.
+        dim: Embedding dimension D_m.
     """
 
     def __init__(self, dim: int) -> None:
@@ -33,53 +33,51 @@ class Moments:
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
 
     def add(self, value: Tensor) -> None:
-        """Take in some rows, [n, D_m], all of them present."""
+        """Add rows [n, D_m], all of them present."""
         if not len(value):
             return
         value = value.double().cpu()
         mean = value.mean(dim=0)
         centred, shift = value - mean, mean - self.mean
         total = self.count + len(value)
-        # From differences to means: sums of squares would cancel where the mean is large.
+        # Use centred differences, because sums of squares cancel for large means.
         self._scatter += centred.mT @ centred + shift.outer(shift) * (self.count * len(value) / total)
         self.mean += shift * (len(value) / total)
         self.count = total
 
     @property
     def covariance(self) -> Tensor:
-        """[D_m, D_m], the scatter by the count less one."""
+        """Unbiased covariance [D_m, D_m]."""
         return self._scatter / (self.count - 1)
 
 
 @dataclass(frozen=True)
 class Transform:
-    """What is done to an embedding: a mean is taken away, then it is scaled, or turned and scaled.
+    """Affine transform of embeddings: subtract the mean, then scale, or rotate and scale.
 
-    Shapes:
-        mean: [D_m].
-        factor: [D_m] of each dimension, or a matrix [D_m, D_m].
+    Shapes: mean: [D_m]. factor: [D_m] scales, or a matrix [D_m, D_m].
     """
 
     mean: Tensor
     factor: Tensor
 
     def __call__(self, value: Tensor) -> Tensor:
-        """[..., D_m] to [..., D_m], in the type of ``value``."""
+        """Map [..., D_m] to [..., D_m], in the dtype of ``value``."""
         centred, factor = value - self.mean.to(value), self.factor.to(value)
         return centred * factor if factor.dim() == 1 else centred @ factor.mT
 
 
 def fit(kind: Standardize, moments: Moments, teacher: str) -> Transform:
-    """The transform of a teacher whose embeddings have these moments.
+    """Compute the transform from the moments of a teacher's embeddings.
 
     Args:
-        kind: ``none``; ``center``: mean zero; ``zscore``: each dimension has mean zero and variance one, or
-            is zero if it never moves; ``phi_s``: a rotation and a scale give every dimension variance one.
-        moments: Of its embeddings of the training split.
-        teacher: Its name, for errors.
+        kind: ``none``; ``center``: zero mean; ``zscore``: zero mean and unit variance per dimension, or zero
+            for constant dimensions; ``phi_s``: unit variance by a rotation and one scale.
+        moments: Moments of the embeddings of the training split.
+        teacher: Name of the teacher, for errors.
 
     Raises:
-        DataError: the embeddings are fewer than two, or all the same.
+        DataError: there are fewer than two embeddings, or all are the same.
     """
     mean = moments.mean
     if kind == "none":
@@ -87,14 +85,12 @@ def fit(kind: Standardize, moments: Moments, teacher: str) -> Transform:
     if moments.count < 2:
         raise DataError(
             f"{teacher} has {moments.count} embeddings of the training split, too few to standardise.",
-            f"Use standardize: none for {teacher}.",
+            f"Set standardize to none for {teacher}.",
         )
     covariance = moments.covariance
     variance = covariance.diagonal().clamp(min=0)
     if not variance.any():
-        raise DataError(
-            f"{teacher} has the same embedding of every training video.", "Leave this teacher out."
-        )
+        raise DataError(f"{teacher} has the same embedding of every training video.", "Remove this teacher.")
     if kind == "center":
         return Transform(mean, torch.ones_like(mean))
     if kind == "zscore":
@@ -103,15 +99,15 @@ def fit(kind: Standardize, moments: Moments, teacher: str) -> Transform:
 
 
 def inverse_deviation(variance: Tensor) -> Tensor:
-    """One over each dimension's deviation, [D]; zero for one that does not move."""
+    """Inverse standard deviation [D] of each dimension; zero for constant dimensions."""
     moves = variance.sqrt() > _DEAD * variance.mean().sqrt()
     return torch.where(moves, variance.clamp(min=torch.finfo(variance.dtype).tiny).rsqrt(), 0.0)
 
 
 def eigen(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues [D], ascending and not negative, and vectors [D, D] in columns, the largest entry positive.
+    """Eigenvalues [D], ascending and non-negative, and eigenvectors [D, D] with positive largest entry.
 
-    The rule for the signs makes the result the same on machines whose linear algebra chooses others.
+    Fixing the signs makes the result independent of the linear algebra library.
     """
     values, vectors = torch.linalg.eigh(covariance)
     largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
@@ -119,7 +115,7 @@ def eigen(covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def isotropic(values: Tensor, vectors: Tensor) -> Tensor:
-    """PHI-S: the matrix W, [D, D], with ``diag(W C W^T) = 1`` and ``W^T W`` a multiple of the identity.
+    """PHI-S: the matrix W [D, D] with ``diag(W C W^T) = 1`` and ``W^T W`` a multiple of the identity.
 
     Shapes:
         values: [D] eigenvalues of C.
@@ -132,9 +128,9 @@ def isotropic(values: Tensor, vectors: Tensor) -> Tensor:
 
 
 def hadamard(size: int) -> Tensor | None:
-    """A matrix of signs, [D, D] int64, whose rows are orthogonal; None for sizes without a construction.
+    """Hadamard matrix [D, D] int64; None for sizes without a known construction.
 
-    Sylvester's for powers of two, else the product of the largest possible one with one of Paley's.
+    Sylvester's construction for powers of two, else its product with one of Paley's.
     """
     if size & (size - 1) == 0:
         return torch.from_numpy(scipy.linalg.hadamard(size, dtype=int))
@@ -148,7 +144,7 @@ def hadamard(size: int) -> Tensor | None:
 
 
 def _paley(size: int) -> Tensor | None:
-    """Paley's first construction, else his second (J. Math. Phys. 12, 1933), for prime fields."""
+    """Paley's first or second construction (J. Math. Phys. 12, 1933), for prime fields."""
     prime = size - 1
     if _is_prime(prime) and prime % 4 == 3:
         matrix = torch.ones(size, size, dtype=torch.int64)
@@ -168,7 +164,7 @@ def _paley(size: int) -> Tensor | None:
 
 
 def _residues(prime: int) -> Tensor:
-    """[q, q]: 1 where i - j is a square in the field, -1 where it is none, 0 where i = j."""
+    """Jacobsthal matrix [q, q]: 1 if i - j is a non-zero square in the field, -1 if not, 0 if i = j."""
     character = torch.full((prime,), -1, dtype=torch.int64)
     character[[k * k % prime for k in range(1, prime)]] = 1
     character[0] = 0
@@ -180,10 +176,10 @@ def _is_prime(number: int) -> bool:
 
 
 def spreading(values: Tensor) -> Tensor:
-    """An orthogonal matrix R, [D, D], for which ``R diag(values) R^T`` has a constant diagonal; any D.
+    """Orthogonal matrix R [D, D] such that ``R diag(values) R^T`` has a constant diagonal, for any D.
 
-    D - 1 plane rotations: each turns the dimension with the smallest and the one with the largest variance
-    until the first has the mean (the constructive proof of the Schur-Horn theorem).
+    Uses D - 1 plane rotations. Each rotates the dimensions with the smallest and the largest variance until
+    the first has the mean (constructive proof of the Schur-Horn theorem).
     """
     dim, mean = len(values), values.mean()
     rotation, covariance = torch.eye(dim, dtype=values.dtype), values.diag()
@@ -204,14 +200,14 @@ def spreading(values: Tensor) -> Tensor:
 
 
 def _turn(below: Tensor, product: Tensor, above: Tensor) -> Tensor:
-    """The plane rotation, [2, 2], that makes the first variance the mean.
+    """Plane rotation [2, 2] that changes the first variance to the mean.
 
     Args:
-        below: The first variance less the mean, at most zero.
-        product: The covariance of the two.
-        above: The second variance less the mean, more than zero.
+        below: First variance minus the mean, at most zero.
+        product: Covariance of the two dimensions.
+        above: Second variance minus the mean, above zero.
     """
-    # below + 2 t product + t^2 above = 0, of which both solutions are real.
+    # Solve below + 2 t product + t^2 above = 0; both solutions are real.
     tangent = (-product + (product.square() - above * below).clamp(min=0).sqrt()) / above
     cosine = (1 + tangent.square()).rsqrt()
     sine = tangent * cosine

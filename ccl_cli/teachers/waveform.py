@@ -1,4 +1,4 @@
-"""A stretch of sound as a network's input: the usual preprocess of teachers that listen."""
+"""Waveform preprocessing for audio teachers."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Waveform:
-    """Mono sound around the window's centre, always ``seconds`` long.
+    """Mono audio of fixed length around the centre of the clip.
 
-    A shorter track is repeated up to that length: a network that takes means and maxima over time hardly
-    notices, while it would hear silence.
+    A shorter track is repeated up to that length. This hardly affects networks that pool over time, whereas
+    padding with silence would.
 
     Attributes:
-        rate: Samples per second, Hz.
-        seconds: Length.
+        rate: Sample rate in Hz.
+        seconds: Length in seconds.
     """
 
     rate: int = 32_000
     seconds: float = 10.0
-    # Exact where no track is longer than ``seconds``; of a longer one its middle stands for the whole.
+    # Exact if no track is longer than ``seconds``; otherwise the centre represents the track.
     views: ClassVar[Views] = "track"
 
     @property
     def shape(self) -> tuple[int]:
-        """[samples]."""
+        """Shape of the input, [samples]."""
         return (round(self.rate * self.seconds),)
 
     @property
     def dtype(self) -> torch.dtype:
-        """float32, in [-1, 1]."""
+        """Type of the input: float32, in [-1, 1]."""
         return torch.float32
 
     def __call__(self, window: Window) -> Tensor | None:
-        """Samples ``[rate * seconds]``, or None where there is no track or only silence."""
+        """Return samples ``[rate * seconds]``, or None without a track or with a silent one."""
         samples = window.audio(rate=self.rate, seconds=self.seconds)
         if samples is None:
             return None

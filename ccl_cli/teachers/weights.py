@@ -1,4 +1,4 @@
-"""Published weights: found in the cache, downloaded with a checksum, read without running what is in them."""
+"""Published weights: cached, downloaded with a checksum, and loaded without executing code."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from ccl_cli.utils.tensor_files import write_tensors
 ZENODO = "https://zenodo.org/api/records/"
 _HUB = "hf://"
 _SUFFIXES = (".safetensors", ".pth", ".pyth", ".pt", ".bin")
-_REPEATED = 8  # times that a file may hold each tensor
+_REPEATED = 8  # maximum ratio of tensor bytes to file size, for shared tensors
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state")
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file of weights that somebody publishes.
+    """A published weights file.
 
     Attributes:
-        filename: Its name in the cache.
-        url: ``https://...``, or ``hf://owner/repository[@revision]/file`` on the Hugging Face hub; the
-            revision is percent-encoded.
-        checksum: ``sha256:<hex>`` or ``md5:<hex>``, of which the first digits are enough; ``zenodo:<record>``
-            to ask that record at the time of the download; None where nobody publishes one.
-        size: In bytes, or None.
-        licence: Of the weights.
-        note: What else a user should know before downloading.
+        filename: Name in the cache.
+        url: ``https://...``, or ``hf://owner/repository[@revision]/file`` on the Hugging Face Hub, with a
+            percent-encoded revision.
+        checksum: ``sha256:<hex>`` or ``md5:<hex>``, where a prefix of the digits is enough;
+            ``zenodo:<record>`` to query that record at download time; None if no checksum is published.
+        size: Size in bytes, or None.
+        licence: Licence of the weights.
+        note: Further information for users before the download.
     """
 
     filename: str
@@ -56,12 +56,12 @@ class WeightFile:
 
     @property
     def path(self) -> Path:
-        """Where it belongs in the cache."""
+        """Path in the cache."""
         return cache_dir() / "weights" / self.filename
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
+        """URL for a browser."""
         if not self.url.startswith(_HUB):
             return self.url
         repository, name, revision = _hub_file(self)
@@ -69,12 +69,12 @@ class WeightFile:
 
 
 def locate(spec: Spec, *files: WeightFile) -> Path:
-    """The weights that ``spec`` names after ``@``, else the first of ``files`` that is on this machine.
+    """Find the weights after ``@`` in ``spec``, else the first of ``files`` that is on this machine.
 
     Nothing is downloaded.
 
     Raises:
-        WeightsError: absent; the sentence says which file to put where and which command gets it.
+        WeightsError: no file exists; the message gives the expected path and the command to download it.
     """
     if spec.weights:
         return _named(spec)
@@ -84,11 +84,11 @@ def locate(spec: Spec, *files: WeightFile) -> Path:
     plain = Spec(spec.kind, spec.name, None, spec.options)
     if turned := _turned_round(spec):
         raise WeightsError(
-            f"{plain} names no file of weights: what follows '?' are options.",
-            f"The file comes first: {shlex.quote(str(turned))}.",
+            f"{plain} has no weights file: the part after '?' contains options.",
+            f"Put the file before the options: {shlex.quote(str(turned))}.",
         )
     if not files:
-        raise WeightsError(f"{plain} needs a file of weights.", f"Write {spec.label}@FILE.")
+        raise WeightsError(f"{plain} needs a weights file.", f"Use {spec.label}@FILE.")
     raise WeightsError(
         f"The weights of {plain} are not on this machine: {files[0].filename}.",
         f"Run `ccl teachers pull {shlex.quote(str(plain))}`, or put {files[0].address} at {files[0].path}.",
@@ -96,14 +96,14 @@ def locate(spec: Spec, *files: WeightFile) -> Path:
 
 
 def pull(file: WeightFile, progress: Progress | None = None) -> Path:
-    """Download a file into the cache, unless it is there; an interrupted download goes on where it stopped.
+    """Download a file to the cache unless it exists; an interrupted download is resumed.
 
     Returns:
-        Where it is.
+        The path of the file.
 
     Raises:
-        WeightsError: no network wanted (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), none to be had, or other bytes
-            than the published ones.
+        WeightsError: downloads are disabled (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), the download failed, or
+            the checksum does not match.
     """
     if file.url.startswith(_HUB) and not file.path.is_file():
         return _in_hub_cache(file) or _pull_from_hub(file)
@@ -117,17 +117,20 @@ def pull(file: WeightFile, progress: Progress | None = None) -> Path:
         download(file.url, part, progress)
         if wrong := fault(part, checksum, file.size):
             part.unlink()
-            raise WeightsError(f"What {file.url} sends is not {file.filename}: {wrong}; it was thrown away.")
+            raise WeightsError(
+                f"The download of {file.filename} from {file.url} is not the published file: {wrong}.",
+                "It was deleted. Try again later.",
+            )
         return part.replace(file.path)
     except FAILURES as error:
         raise _not_downloaded(file, reason(error)) from error
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors``, ``.pth``, ``.pyth``, ``.pt`` or ``.bin`` file, on the CPU.
+    """Load the tensors of a ``.safetensors``, ``.pth``, ``.pyth``, ``.pt`` or ``.bin`` file to the CPU.
 
     Raises:
-        WeightsError: damaged, or a pickle that holds more than tensors.
+        WeightsError: the file is damaged, or a pickle that contains more than tensors.
     """
     readable = as_safetensors(path)
     try:
@@ -137,20 +140,20 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def as_safetensors(path: Path) -> Path:
-    """The file itself, or its copy in safetensors format, made once and named after what the source contains.
+    """Return the file, or its cached safetensors copy, which is named after a hash of the source.
 
-    Only plain tensors are unpickled; anything else in a pickle is refused without being run.
+    Only plain tensors are unpickled; other objects are refused without executing code.
 
     Raises:
         WeightsError: see :func:`load_state`.
-        OSError: the disk refuses the copy.
+        OSError: the copy cannot be written.
     """
     if path.suffix == ".safetensors":
         return path
     if path.suffix not in _SUFFIXES:
         raise WeightsError(
-            f"'{path}' is no weights file.",
-            "Weights are read from .safetensors, .pth, .pyth, .pt and .bin files.",
+            f"'{path}' is not a weights file.",
+            "Supported are .safetensors, .pth, .pyth, .pt and .bin files.",
         )
     try:
         with path.open("rb") as source:
@@ -172,13 +175,13 @@ def _named(spec: Spec) -> Path:
     path = Path(str(spec.weights)).expanduser()
     if not path.is_file():
         raise WeightsError(
-            f"There is no file '{path}' with weights for {spec.label}.", "Correct what follows '@'."
+            f"There is no weights file '{path}' for {spec.label}.", "Correct the path after '@'."
         )
     return path
 
 
 def _turned_round(spec: Spec) -> Spec | None:
-    """What was meant by ``name?key=value@weights``."""
+    """Correct ``name?key=value@weights`` to ``name@weights?key=value``."""
     for key, value in spec.options.items():
         value, mark, weights = str(value).partition("@")
         if mark and weights.endswith(_SUFFIXES):
@@ -194,7 +197,9 @@ def _published_checksum(file: WeightFile) -> str | None:
         entries = {entry["key"]: entry["checksum"] for entry in read_json(record)["files"]}
         return str(entries[file.filename])
     except (*FAILURES, ValueError, LookupError, TypeError) as error:
-        raise _not_downloaded(file, f"its checksum cannot be had from {record} ({reason(error)})") from error
+        raise _not_downloaded(
+            file, f"its checksum is not available from {record} ({reason(error)})"
+        ) from error
 
 
 def _check_cached(file: WeightFile) -> None:
@@ -218,7 +223,7 @@ def _not_downloaded(file: WeightFile, why: str, step: str = "Run the command aga
 
 
 def _hub_file(file: WeightFile) -> tuple[str, str, str]:
-    """Repository, name of the file and revision."""
+    """Split a URL into repository, file name and revision."""
     owner, repository, name = file.url.removeprefix(_HUB).split("/", 2)
     repository, _, revision = repository.partition("@")
     return f"{owner}/{repository}", name, unquote(revision) or "main"
@@ -241,15 +246,18 @@ def _pull_from_hub(file: WeightFile) -> Path:
     repository, name, revision = _hub_file(file)
     try:
         path = Path(hf_hub_download(repository, name, revision=revision))
-    except Exception as error:  # the client lets the errors of whatever HTTP library it uses through
+    except Exception as error:  # the client also raises errors of its HTTP library
         if refused := refusal(repository, error):
             raise WeightsError(*refused) from error
         raise _not_downloaded(file, " ".join(reason(error).split()[:30])) from error
-    stored = path.resolve()  # the client names it after its sha256, but does not check that
+    stored = path.resolve()  # the client names the file after its sha256 without verifying it
     checksum = f"sha256:{stored.name}" if len(stored.name) == 64 else file.checksum
     if wrong := fault(stored, checksum, file.size):
         stored.unlink()
-        raise WeightsError(f"What {file.address} sends is not {file.filename}: {wrong}; it was thrown away.")
+        raise WeightsError(
+            f"The download of {file.filename} from {file.address} is not the published file: {wrong}.",
+            "It was deleted. Try again later.",
+        )
     return path
 
 
@@ -259,15 +267,17 @@ def _pull_from_hub(file: WeightFile) -> Path:
 def _unpickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on protocols that it may not read: then it raises as well
-            # Only zip archives can be mapped; older files are read.
+            warnings.simplefilter("ignore")  # warnings about unsupported protocols, which also raise an error
+            # Only zip archives can be memory-mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):
-            raise _damaged(path, ValueError("torch.save with its defaults did not write it")) from error
+            raise _damaged(
+                path, ValueError("it was not written by torch.save with default settings")
+            ) from error
         raise WeightsError(
-            f"'{path}' is refused: it holds more than tensors, and reading that could run somebody's code.",
-            "Ask for a .safetensors file, or for the state dict alone.",
+            f"'{path}' is refused: it contains more than tensors, and loading it could execute code.",
+            "Use a .safetensors file, or a file with only the state dict.",
         ) from error
     except (RuntimeError, ValueError, EOFError, LookupError, AttributeError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from error
@@ -280,15 +290,17 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     items = content.items() if isinstance(content, Mapping) else ()
     state = {str(name): value for name, value in items if isinstance(value, Tensor)}
     if not state:
-        raise WeightsError(f"'{path}' holds no tensors.", "Weights are a state dict: names and tensors.")
-    if all(name.startswith("module.") for name in state):  # written from inside DataParallel
+        raise WeightsError(
+            f"'{path}' contains no tensors.", "A weights file must contain a state dict of names and tensors."
+        )
+    if all(name.startswith("module.") for name in state):  # saved from DataParallel
         state = {name.removeprefix("module."): value for name, value in state.items()}
     if not all(map(_is_plain, state.values())):
-        raise WeightsError(f"'{path}' holds sparse or quantised tensors.", "Save it with plain ones.")
-    # A few bytes can pose as a tensor of any size.
+        raise WeightsError(f"'{path}' contains sparse or quantised tensors.", "Save it with dense tensors.")
+    # A small file can declare a tensor of any size.
     if sum(value.nbytes for value in state.values()) > _REPEATED * path.stat().st_size:
         raise _damaged(path, ValueError("its tensors claim to be larger than the file"))
-    # Tied tensors share storage, which the format does not allow.
+    # Tied tensors share storage, which safetensors does not allow.
     return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
 
@@ -297,4 +309,6 @@ def _is_plain(value: Tensor) -> bool:
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(f"'{path}' cannot be read as weights: {reason(error)[:200]}.", "Get the file again.")
+    return WeightsError(
+        f"'{path}' cannot be read as weights: {reason(error)[:200]}.", "Download the file again."
+    )

@@ -1,4 +1,4 @@
-"""Do plugins keep their contract? For the test suites of those who write them, and ``ccl plugins check``.
+"""Conformance checks of plugins, for test suites and ``ccl plugins check``.
 
 ::
 
@@ -27,11 +27,11 @@ __all__ = ["Report", "Verdict", "check_dataset", "check_method", "check_student"
 
 
 def check_teacher(teacher: Teacher | str, videos: Sequence[Video] = ()) -> Report:
-    """Try a teacher on real clips: its inputs, its embeddings, and what a cache and a resumed run rely on.
+    """Check a teacher on real clips: inputs, embeddings, and the requirements of caches and resumed runs.
 
     Args:
-        teacher: What is typed after ``--teacher``, for one that is installed; or the object.
-        videos: Real ones that it has embeddings of; else small ones that are made for the purpose.
+        teacher: Name of an installed teacher, as after ``--teacher``, or a teacher object.
+        videos: Videos that the teacher can embed. Default: small generated videos.
 
     Raises:
         CclError: it cannot be built; its own sentence.
@@ -40,10 +40,10 @@ def check_teacher(teacher: Teacher | str, videos: Sequence[Video] = ()) -> Repor
 
 
 def check_student(student: StudentFactory | str) -> Report:
-    """Try a student on clips of two sizes.
+    """Check a student on clips of two sizes.
 
     Args:
-        student: What is typed after ``--student``, for one that is installed; or the function that builds it.
+        student: Name of an installed student, as after ``--student``, or its factory function.
 
     Raises:
         CclError: it cannot be built; its own sentence.
@@ -52,25 +52,25 @@ def check_student(student: StudentFactory | str) -> Report:
 
 
 def check_method(method: type[Method] | str) -> Report:
-    """Try a distillation method on random numbers, with one to three teachers that lack some rows.
+    """Check a distillation method on random numbers, with one to three teachers and absent rows.
 
     Args:
-        method: Its name, for one that is installed; or the class.
+        method: Name of an installed method, or its class.
 
     Raises:
-        CclError: it cannot be built with its defaults; its own sentence.
+        CclError: the method cannot be built with default options.
     """
     return Report(tuple(_method.verdicts(method)))
 
 
 def check_dataset(source: DataSource | str, location: str = "") -> Report:
-    """Try a data source on a real location.
+    """Check a data source on a real location.
 
     Args:
-        source: What is typed after ``--data``, for one that is installed; or the function.
-        location: For a function: what would stand after the colon.
+        source: Data set of an installed source, as after ``--data``, or the function of a source.
+        location: Location to pass to the function.
 
     Raises:
-        CclError: it cannot list the location; its own sentence.
+        CclError: the source cannot list the location.
     """
     return Report(tuple(_dataset.verdicts(source, location)))

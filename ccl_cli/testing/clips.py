@@ -1,4 +1,4 @@
-"""Small real videos, and windows of them, for trying teachers on."""
+"""Small real videos and clips for checking teachers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _FPS, _RATE, _HEIGHT, _WIDTH = 25, 32_000, 72, 96
 
 
 class Clips(NamedTuple):
-    """Real mp4 files.
+    """Generated mp4 files.
 
     Attributes:
-        one: Moving shades and a tone, half a second long.
-        other: Other shades and another tone.
-        silent: A sound track without a sound.
-        mute: No sound track.
-        brief: Four frames, 0.16 s: no teacher hears less than all of it.
+        one: Moving colour waves and a tone, half a second long.
+        other: Other waves and another tone.
+        silent: Silent audio track.
+        mute: No audio track.
+        brief: Four frames, 0.16 s, which every audio teacher uses completely.
     """
 
     one: Video
@@ -45,7 +45,7 @@ class Clips(NamedTuple):
 
 @contextmanager
 def made_clips() -> Iterator[Clips]:
-    """The clips, in a folder that is removed afterwards."""
+    """Yield the clips in a temporary folder."""
     with TemporaryDirectory(prefix="ccl-clips-") as folder:
         frames = {"brief": 4}
         loudness = {"silent": 0.0, "mute": None}
@@ -58,7 +58,7 @@ def made_clips() -> Iterator[Clips]:
 
 
 def draw(video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames) -> Window:
-    """A window as training draws it, from the video's frame ``at`` on."""
+    """Draw a window as in training, starting at frame ``at`` of the video."""
 
     def sampler(stretch: Stretch, clip: Clip, rng: np.random.Generator) -> Frames:
         first = stretch.first + min(at, stretch.frames - 1)
@@ -75,14 +75,14 @@ def draw(video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames)
 
 
 def evaluated(video: Video, seed: int = 0) -> Window:
-    """The same stretch as evaluation shows it: nothing may depend on the seed."""
+    """Convert a window to evaluation, where nothing may depend on the seed."""
     window = draw(video, seed)
     window.training = False
     return window
 
 
 def cached_view(window: Window, first: int, count: int) -> Window:
-    """A window of some of another window's frames, as a cache shows it."""
+    """Window with some frames of another window, as for a cache."""
     frames = window.frames[first : first + count]
     seconds = (window.end - window.start) / len(window.frames)
     view = Window(window.video, window.clip)
@@ -93,7 +93,7 @@ def cached_view(window: Window, first: int, count: int) -> Window:
 
 
 def preprocessed(job: tuple[bytes, Video]) -> Tensor | None:
-    """The input that a pickled preprocessing makes of a video; runs in another process."""
+    """Preprocess a video with a pickled preprocessing; runs in another process."""
     pickled, video = job
     preprocess: Preprocess = pickle.loads(pickled)
     return preprocess(evaluated(video))
@@ -110,7 +110,7 @@ def _made(folder: Path, name: str, number: int, frames: int, loudness: float | N
 
 
 def _shades(rng: np.random.Generator, frames: int) -> NDArray[np.uint8]:
-    """[T, H, W, 3]: coloured waves that move, so that no two frames and no two parts of one are alike."""
+    """Moving coloured waves [T, H, W, 3], in which all frames and all regions differ."""
     down, across = np.mgrid[:_HEIGHT, :_WIDTH] / _HEIGHT
     phase = 2 * np.pi * np.arange(frames)[:, None, None, None] / 12
     turns, tilt, shift = rng.uniform(2, 9, (3, 3))

@@ -1,4 +1,4 @@
-"""What ccl relies on in a data source, tried on a real location."""
+"""Checks of data sources on a real location."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect
 
 @dataclass
 class Trial:
-    """A data source, and what it makes of one location."""
+    """A data source and its result for a location."""
 
     name: str
     source: DataSource
@@ -30,7 +30,7 @@ class Trial:
     manifest: Manifest
 
     def load(self, location: str, **options: Any) -> Manifest:
-        """As ``--data`` does."""
+        """Load the data set as ``--data`` does."""
         return load_source(self.name, self.source, location, self.options | options)
 
 
@@ -38,7 +38,7 @@ check = Checks[Trial]()
 
 
 def verdicts(source: DataSource | str, location: str = "") -> Iterator[Verdict]:
-    """Try a source, by what is typed after ``--data`` or by its function and a location."""
+    """Check a source, given as after ``--data`` or as a function and a location."""
     if isinstance(source, str):
         spec = parse_data(source)
         plugin = registry.find(registry.DATASETS, spec.kind)
@@ -57,9 +57,9 @@ def verdicts(source: DataSource | str, location: str = "") -> Iterator[Verdict]:
 def _manifest(trial: Trial) -> None:
     manifest = trial.manifest
     expect(isinstance(manifest, Manifest), f"a {type(manifest).__name__} instead of a Manifest.")
-    expect(bool(manifest.name), "no name, which tables show. Name it.")
+    expect(bool(manifest.name), "an empty name. Set the name, which tables show.")
     tuples = isinstance(manifest.videos, tuple) and isinstance(manifest.classes, tuple)
-    expect(tuples, "videos and classes are not both tuples. Turn lists into tuples.")
+    expect(tuples, "videos or classes is not a tuple. Convert lists to tuples.")
 
 
 @check("manifest")
@@ -67,9 +67,9 @@ def _classes(trial: Trial) -> None:
     classes = trial.manifest.classes
     labelled = any(video.label is not None for video in trial.manifest.videos)
     named = (bool(classes) or not labelled) and all(isinstance(name, str) and name for name in classes)
-    expect(named, f"names of classes that are no text or empty: {classes[:3]!r}. Give each class a name.")
+    expect(named, f"class names that are empty or not strings: {classes[:3]!r}. Give each class a name.")
     repeated = [name for name in classes if classes.count(name) > 1]
-    expect(not repeated, f"a class stands twice: {repeated[:1]}. List each class once.")
+    expect(not repeated, f"a duplicate class: {repeated[:1]}. List each class once.")
 
 
 @check("classes")
@@ -79,13 +79,13 @@ def _rows(trial: Trial) -> None:
         portable = isinstance(video.id, str) and not video.id.startswith("/") and "\\" not in video.id
         expect(
             portable,
-            f"an id that is not the same on every machine: {video.id!r}. "
-            "Make ids of the path below the root, by .as_posix().",
+            f"an id that depends on the machine: {video.id!r}. "
+            "Use the relative path as id, with .as_posix().",
         )
         absolute = isinstance(video.path, Packed) or (
             isinstance(video.path, Path) and video.path.is_absolute()
         )
-        expect(absolute, f"a path that is not absolute: {video.path!r}. Write Path(...).absolute().")
+        expect(absolute, f"a relative path: {video.path!r}. Use Path(...).absolute().")
 
 
 @check("rows")
@@ -94,7 +94,7 @@ def _order(trial: Trial) -> None:
     same = [video.id for video in again.videos] == [video.id for video in trial.manifest.videos]
     expect(
         same and again.hash == trial.manifest.hash,
-        "the second list differs from the first. Sort what the disk lists, and seed what is random.",
+        "a different list on the second call. Sort directory listings, and use fixed seeds.",
     )
 
 
@@ -105,11 +105,11 @@ def _round_trip(trial: Trial) -> None:
         try:
             trial.manifest.save(path)
         except TypeError as error:
-            raise Unmet(f"rows that cannot be saved: {error}. Write int(label), float(start).") from error
+            raise Unmet(f"rows that cannot be saved: {error}. Use int(label) and float(start).") from error
         again = Manifest.load(path)
     expect(
         again.hash == trial.manifest.hash,
-        "another list after `ccl data prepare`. Use plain str, int and float in each row.",
+        "a different list after `ccl data prepare`. Use plain str, int and float in each row.",
     )
 
 
@@ -127,7 +127,7 @@ def _videos(trial: Trial) -> None:
             return
         except DataError as error:
             reasons.append(error.message)
-    raise Unmet(f"videos that cannot be read: {reasons[0]} Correct the paths and the stretches, in seconds.")
+    raise Unmet(f"videos that cannot be read: {reasons[0]} Correct the paths and the segments, in seconds.")
 
 
 @check()
@@ -136,7 +136,7 @@ def _unknown_option(trial: Trial) -> None:
         trial.load(trial.location, no_such_option=1)
     except RecipeError:
         return
-    raise Unmet("an unknown option was taken. Name options as keywords of the function, without **options.")
+    raise Unmet("an unknown option is accepted. Declare options as keyword arguments, without **options.")
 
 
 @check()
@@ -151,4 +151,4 @@ def _wrong_place(trial: Trial) -> None:
             outcome = f"{type(error).__name__}: {error}"
         else:
             outcome = "a list of videos"
-    raise Unmet(f"a place that is not there gives {outcome}. Raise ccl_cli.errors.DataError with a sentence.")
+    raise Unmet(f"a missing location gives {outcome}. Raise ccl_cli.errors.DataError with a message.")

@@ -1,4 +1,4 @@
-"""What ccl relies on in a distillation method, tried on random numbers."""
+"""Checks of distillation methods on random numbers."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ccl_cli.teachers import Embedding
 from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect, expect_finite, expect_movable
 
 _ROWS, _VIDEOS, _CLASSES, _DIM = 8, 24, 3, 6
-# Two of one modality, and no two of one width; the first is as wide as the student.
+# Two teachers share a modality, all dimensions differ, and the first equals the student's.
 _TEACHERS = (TeacherInfo("a:one", "a", 6), TeacherInfo("a:two", "a", 9), TeacherInfo("b:one", "b", 4))
 
 
 class Example(NamedTuple):
-    """One batch: what the student and the teachers say of it.
+    """Outputs of student and teachers for a batch.
 
     Attributes:
-        leaves: The student's feature ``[B, 6]``, logits ``[B, 3]`` and inner stage, which want a gradient.
-        teachers: By name; rows that are not present are zero.
-        batch: Labels and rows.
+        leaves: Feature ``[B, 6]``, logits ``[B, 3]`` and stage of the student, which require gradients.
+        teachers: Embeddings by teacher; absent rows are zero.
+        batch: Labels and row indices.
     """
 
     leaves: tuple[Tensor, Tensor, Tensor]
@@ -40,32 +40,32 @@ class Example(NamedTuple):
 
     @property
     def student(self) -> StudentOutput:
-        """As a student's forward pass gives it."""
+        """Output of the student."""
         feature, logits, stage = self.leaves
         return StudentOutput(feature, logits, (stage, feature[:, :, None, None, None]))
 
 
 @dataclass
 class Trial:
-    """A method's class, and how to try it."""
+    """A method's class and helpers to run it."""
 
     name: str
     cls: type[Method]
 
     def build(self, teachers: int = 2, *, labelled: bool = True) -> Method:
-        """With its default options, and layers drawn from a fixed seed."""
+        """Build the method with default options and a fixed seed."""
         torch.manual_seed(0)
         labels = torch.arange(_VIDEOS) % _CLASSES if labelled else torch.full((_VIDEOS,), UNLABELLED)
         setting = Setting(_DIM, _CLASSES if labelled else 0, labels, _TEACHERS[:teachers], 5)
         return self.cls(method_options(self.cls, self.name, {}), setting)
 
     def terms(self, method: Method, example: Example) -> dict[str, Tensor]:
-        """One forward pass; the networks' own randomness is a function of the step."""
+        """Run a forward pass, seeded by the step."""
         torch.manual_seed(1)
         return method(example.student, example.teachers, example.batch)  # type: ignore[no-any-return]
 
     def gradients(self, method: Method, example: Example) -> list[Tensor]:
-        """At the student's feature, logits and stage; skips a method without terms."""
+        """Gradients at the student's outputs; skips methods without terms."""
         terms = self.terms(method, example)
         if not terms:
             raise Skip("it adds no terms")
@@ -78,7 +78,7 @@ check = Checks[Trial]()
 
 
 def verdicts(method: type[Method] | str) -> Iterator[Verdict]:
-    """Try a method, by its name or its class."""
+    """Check a method, given by its name or class."""
     if isinstance(method, str):
         plugin = registry.find(registry.METHODS, method)
         trial = Trial(method, registry.load(plugin))
@@ -100,12 +100,12 @@ def _options(trial: Trial) -> None:
     except RecipeError:
         pass
     else:
-        raise Unmet("an unknown option was taken. Derive Options from ccl_cli.methods.MethodOptions.")
+        raise Unmet("an unknown option is accepted. Derive Options from ccl_cli.methods.MethodOptions.")
     if trial.cls.uses_teachers:
         expect(
             trial.cls.tuned in options.model_fields,
             f"no option '{trial.cls.tuned}', which `ccl bench --tune` scales. "
-            "Name the option that weighs its terms in the class attribute tuned.",
+            "Set the class attribute tuned to the option with the weight of the loss.",
         )
 
 
@@ -132,7 +132,7 @@ def _teachers(trial: Trial) -> None:
 @check("terms")
 def _seed(trial: Trial) -> None:
     one, again = (trial.terms(trial.build(), example()) for _ in range(2))
-    expect(_equal(one, again), "other terms from the same seed. Draw with torch's own generator.")
+    expect(_equal(one, again), "different terms for the same seed. Use torch's global generator.")
 
 
 @check("seed")
@@ -143,7 +143,7 @@ def _absent_rows(trial: Trial) -> None:
     pairs = zip(*(trial.gradients(trial.build(), each) for each in (plain, noisy)), strict=True)
     expect(
         all(torch.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in pairs),
-        "a gradient that depends on rows whose teacher is absent. "
+        "a gradient that depends on rows without the teacher. "
         "Average with ccl_cli.utils.distributed.masked_mean(values, present).",
     )
 
@@ -162,12 +162,12 @@ def _small_batches(trial: Trial) -> None:
 @check("terms")
 def _without_labels(trial: Trial) -> None:
     if trial.cls.needs_labels:
-        raise Skip("it says that it needs labels")
+        raise Skip("it requires labels")
     labels = [UNLABELLED] * _ROWS
-    _expect_finite_gradients(trial, example(labels=labels), "without any label")
+    _expect_finite_gradients(trial, example(labels=labels), "without labels")
     method, given = trial.build(labelled=False), example(labels=labels, classes=0)
     expect(bool(trial.terms(method, given)), "no terms without labels. Set needs_labels = True.")
-    _expect_finite_gradients(trial, given, "of a student without classes", method)
+    _expect_finite_gradients(trial, given, "for a student without classes", method)
 
 
 @check("terms")
@@ -189,7 +189,7 @@ def _parameters(trial: Trial) -> None:
         expect(
             not without,
             f"parameters without a gradient with {len(present)} rows present: {', '.join(without[:3])}. "
-            "Run every layer at every step: several processes would wait for its gradient.",
+            "Use every layer in every step; otherwise distributed training waits for its gradient.",
         )
 
 
@@ -201,8 +201,8 @@ def _resume(trial: Trial) -> None:
     one, other = (trial.terms(each, example(seed=1)) for each in (method, resumed))
     expect(
         _equal(one, other),
-        "another second step after saving and loading. "
-        "Keep what it remembers in buffers: self.register_buffer(name, tensor).",
+        "a different second step after saving and loading. "
+        "Store its state in buffers: self.register_buffer(name, tensor).",
     )
 
 
@@ -220,7 +220,7 @@ def example(
     present: Sequence[int] = (0, 1, 3, 4, 6, 7),
     seed: int = 0,
 ) -> Example:
-    """Random numbers; ``present``: the rows that the first teacher has, the others have all if it has any."""
+    """Random batch; ``present`` lists the rows of the first teacher. The others have all rows, or none."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The checks of a plugin that is named as users type it."""
+"""Checks of installed plugins by name."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ccl_cli.errors import CclError, DataError, PluginError, UsageError
 from ccl_cli.registry import Kind
 from ccl_cli.testing.verdicts import Verdict
 
-_VIDEOS = 4  # to try a teacher on, of a data set that is named
+_VIDEOS = 4  # of the data set to check a teacher on
 
 
 def kind_of(name: str) -> Kind:
-    """The only kind of plugin that has a name.
+    """Return the kind of the plugin with this name.
 
     Raises:
-        PluginError: no plugin has it.
-        UsageError: plugins of several kinds have it.
+        PluginError: no plugin has this name.
+        UsageError: plugins of several kinds have this name.
     """
     kinds = [kind for kind in get_args(Kind) if _is_installed(kind, name)]
     if len(kinds) > 1:
-        raise UsageError(f"'{name}' is a {' and a '.join(kinds)}.", "Say which one with --kind.")
+        raise UsageError(f"'{name}' is a {' and a '.join(kinds)}.", "Choose one with --kind.")
     if not kinds:
         raise PluginError(f"No plugin is named '{name}'.", "`ccl plugins ls` lists them.")
     only: Kind = kinds[0]
@@ -34,12 +34,12 @@ def kind_of(name: str) -> Kind:
 
 
 def verdicts_of(kind: Kind, name: str, data: str | None = None) -> Iterator[Verdict]:
-    """Try a plugin.
+    """Check a plugin.
 
     Args:
-        kind: Of plugin.
-        name: What one would type after ``--teacher``, ``--student``, ``--method`` or ``--data``.
-        data: Videos to try a teacher on; default clips made for the purpose.
+        kind: Kind of plugin.
+        name: Plugin, as after ``--teacher``, ``--student``, ``--method`` or ``--data``.
+        data: Data set to check a teacher on. Default: generated clips.
 
     Raises:
         DataError: none of the videos is on this machine.
@@ -66,5 +66,7 @@ def _some_videos(data: str) -> tuple[Video, ...]:
     videos = zip(manifest.videos, manifest.sizes, strict=True)
     present = tuple(video for video, size in videos if size is not None)[:_VIDEOS]
     if not present:
-        raise DataError(f"None of the videos of '{manifest.name}' is on this machine.", "Name other ones.")
+        raise DataError(
+            f"None of the videos of '{manifest.name}' is on this machine.", "Use another data set."
+        )
     return present

@@ -1,4 +1,4 @@
-"""What ccl relies on in a student, tried on random clips."""
+"""Checks of students on random clips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIZE, _OTHER_SIZE = (4, 64, 64), (8, 96, 96)  # frames, height, width
 
 
 class Trial:
-    """A student with random weights, in evaluation mode, and how to build another one."""
+    """A student with random weights in evaluation mode, and its factory."""
 
     def __init__(self, build: Callable[[], Student]) -> None:
         self.build = build
@@ -29,7 +29,7 @@ class Trial:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Frames, height and width of the clips it is tried on: small ones, if it takes them."""
+        """Frames, height and width of the clips: small if the student supports it."""
         try:
             self.student.check_clip(*_SIZE[:2])
         except RecipeError:
@@ -38,14 +38,14 @@ class Trial:
         return _SIZE
 
     def seeded(self, seed: int) -> Student:
-        """One whose initial weights are drawn from a seed."""
+        """Build a student with weights from a seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.build().eval()
 
     @cached_property
     def output(self) -> StudentOutput:
-        """Of two clips."""
+        """Output for two clips."""
         return run(self.student, _clips(self.size))
 
 
@@ -53,13 +53,13 @@ check = Checks[Trial]()
 
 
 def verdicts(student: StudentFactory | str) -> Iterator[Verdict]:
-    """Try a student, by its spec or by the function that builds it."""
+    """Check a student, given by its name or factory."""
     build = partial(make_student, student) if isinstance(student, str) else student
     yield from check.verdicts(Trial(partial(build, _CLASSES)))
 
 
 def run(student: Student, video: Tensor) -> StudentOutput:
-    """Without gradient."""
+    """Run a student without gradients."""
     with torch.no_grad():
         return student(video)  # type: ignore[no-any-return]
 
@@ -67,8 +67,10 @@ def run(student: Student, video: Tensor) -> StudentOutput:
 @check()
 def _attributes(trial: Trial) -> None:
     dim, classes = (getattr(trial.student, name, None) for name in ("feature_dim", "num_classes"))
-    expect(isinstance(dim, int) and dim > 0, f"feature_dim is {dim!r}. Set it to the width of its feature.")
-    expect(classes == _CLASSES, f"num_classes is {classes!r} instead of {_CLASSES}, as asked for. Set it.")
+    expect(
+        isinstance(dim, int) and dim > 0, f"feature_dim is {dim!r}. Set it to the dimension of the feature."
+    )
+    expect(classes == _CLASSES, f"num_classes is {classes!r} instead of the requested {_CLASSES}. Set it.")
 
 
 @check("attributes")
@@ -88,7 +90,7 @@ def _output(trial: Trial) -> None:
 @check("output")
 def _stages(trial: Trial) -> None:
     if not trial.output.stages:
-        raise Skip("it shows none: methods that compare inner stages cannot train it")
+        raise Skip("it has none; methods that compare stages cannot train it")
     wrong = [list(each.shape) for each in trial.output.stages if each.dim() != 5 or len(each) != 2]
     expect(not wrong, f"a stage of {wrong[:1]} instead of [B, C, T, H, W]. Take stages before pooling.")
 
@@ -98,7 +100,7 @@ def _clip_sizes(trial: Trial) -> None:
     try:
         trial.student.check_clip(*_OTHER_SIZE[:2])
     except RecipeError as error:
-        raise Skip("it takes clips of some sizes only, and refuses others") from error
+        raise Skip("it supports fixed clip sizes only") from error
     shape = list(run(trial.student, _clips(_OTHER_SIZE)).feature.shape)
     expect(
         shape == [2, trial.student.feature_dim],
@@ -109,7 +111,9 @@ def _clip_sizes(trial: Trial) -> None:
 @check("output")
 def _determinism(trial: Trial) -> None:
     same = torch.equal(run(trial.student, _clips(trial.size)).logits, trial.output.logits)
-    expect(same, "other scores of the same clip in evaluation. Leave nothing random there.")
+    expect(
+        same, "different scores for the same clip in evaluation mode. Remove randomness in evaluation mode."
+    )
 
 
 @check("determinism")
@@ -119,8 +123,8 @@ def _batch(trial: Trial) -> None:
     difference = float((alone - whole).abs().max() / whole.abs().max().clamp(min=1e-6))
     expect(
         difference < 1e-3,
-        f"scores that depend on the other clips in evaluation, by {difference:.1%}. "
-        "Use statistics that are stored, not the batch's.",
+        f"scores that depend on the other clips of a batch in evaluation mode, by {difference:.1%}. "
+        "Use running statistics instead of batch statistics.",
     )
 
 
@@ -133,7 +137,7 @@ def _gradient(trial: Trial) -> None:
     expect(
         not without,
         f"parameters without a gradient: {', '.join(without[:3])}. "
-        "Leave out what forward does not use: several processes would wait for its gradient.",
+        "Remove unused layers; otherwise distributed training waits for their gradients.",
     )
 
 
@@ -143,7 +147,7 @@ def _seed(trial: Trial) -> None:
     other = [name for name, each in trial.student.state_dict().items() if not torch.equal(each, again[name])]
     expect(
         not other,
-        f"other initial weights from the same seed: {', '.join(other[:3])}. Use torch's own generator.",
+        f"different initial weights for the same seed: {', '.join(other[:3])}. Use torch's global generator.",
     )
 
 
@@ -160,7 +164,7 @@ def _published_file(trial: Trial) -> None:
         other.load_state_dict(load_file(path))
     expect(
         torch.equal(run(other, _clips(trial.size)).logits, trial.output.logits),
-        "other scores after saving and loading. Keep what decides them in parameters and persistent buffers.",
+        "different scores after saving and loading. Store all state in parameters and persistent buffers.",
     )
 
 
@@ -170,5 +174,5 @@ def _device(trial: Trial) -> None:
 
 
 def _clips(size: tuple[int, int, int]) -> Tensor:
-    """[2, 3, T, H, W], normalised."""
+    """Random clips [2, 3, T, H, W], normalised."""
     return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(3))

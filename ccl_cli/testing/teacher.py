@@ -1,4 +1,4 @@
-"""What ccl relies on in a teacher, each part tried on real clips."""
+"""Checks of teachers on real clips."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ccl_cli.testing.clips import Clips, cached_view, draw, evaluated, made_clip
 from ccl_cli.testing.verdicts import Checks, Skip, Verdict, expect, expect_finite, expect_movable
 from ccl_cli.training.build import load_teacher
 
-_LARGEST = 1_000_000  # bytes of a pickled preprocessing, which every worker gets
-_SECONDS = 300.0  # for another process to start and preprocess one window
+_LARGEST = 1_000_000  # bytes of the pickled preprocessing, which is sent to every worker
+_SECONDS = 300.0  # limit for another process to start and preprocess one window
 
 
 @dataclasses.dataclass
 class Trial:
-    """A frozen teacher and what it is tried on.
+    """A frozen teacher and the inputs of its checks.
 
     Attributes:
         name: ``modality:name``.
-        videos: Of which it should have embeddings.
-        clips: Ours.
-        rebuild: Builds it once more; None where only the object is at hand.
+        videos: Videos that the teacher should embed.
+        clips: Generated clips.
+        rebuild: Builds the teacher again; None if only an object was given.
     """
 
     name: str
@@ -44,27 +44,27 @@ class Trial:
 
     @property
     def preprocess(self) -> Preprocess:
-        """The teacher's."""
+        """Preprocessing of the teacher."""
         return self.teacher.preprocess
 
     @cached_property
     def inputs(self) -> list[Tensor]:
-        """What it makes of each video that it has an input for."""
+        """Inputs of all videos that have one."""
         values = (self.preprocess(evaluated(video)) for video in self.videos)
         return [value for value in values if value is not None]
 
     @cached_property
     def batch(self) -> Tensor:
-        """[B, *shape]: all of them, and last a zero row, which stands for a video without the modality."""
+        """Batch [B, *shape] of all inputs, and a last zero row for a video without the modality."""
         return torch.stack([*self.inputs, torch.zeros_like(self.inputs[0])])
 
     @cached_property
     def embedding(self) -> Tensor:
-        """[B, dim] of :attr:`batch`, as it comes out of the teacher."""
+        """Output [B, dim] of the teacher for :attr:`batch`."""
         return self.embed(self.batch)
 
     def embed(self, x: Tensor) -> Tensor:
-        """As the loop calls it."""
+        """Embed a batch as the training loop does."""
         with torch.inference_mode():
             return self.teacher(x)  # type: ignore[no-any-return]
 
@@ -73,11 +73,11 @@ check = Checks[Trial]()
 
 
 def verdicts(teacher: Teacher | str, videos: Sequence[Video] = ()) -> Iterator[Verdict]:
-    """Try a teacher.
+    """Check a teacher.
 
     Args:
-        teacher: The object, or what is typed after ``--teacher``.
-        videos: Real ones that it has embeddings of; else small ones made for the purpose.
+        teacher: Teacher object, or name as after ``--teacher``.
+        videos: Videos that the teacher can embed. Default: small generated videos.
 
     Raises:
         CclError: it cannot be built; its own sentence.
@@ -100,10 +100,12 @@ def _attributes(trial: Trial) -> None:
         modality == typed if typed else bool(modality),
         f"modality is {modality!r} instead of {typed or 'audio'!r}, as in its name. Set it on the class.",
     )
-    expect(isinstance(dim, int) and dim > 0, f"dim is {dim!r}. Set the width of its embeddings in __init__.")
+    expect(isinstance(dim, int) and dim > 0, f"dim is {dim!r}. Set the embedding dimension in __init__.")
     shape, dtype = tuple(teacher.preprocess.shape), teacher.preprocess.dtype
     whole = all(isinstance(side, int) and side > 0 for side in shape)
-    expect(whole, f"preprocess.shape is {shape}. It is the shape of one input, without the batch.")
+    expect(
+        whole, f"preprocess.shape is {shape}. Set it to the shape of one input, without the batch dimension."
+    )
     expect(isinstance(dtype, torch.dtype), f"preprocess.dtype is {dtype!r} instead of a torch.dtype.")
 
 
@@ -112,7 +114,7 @@ def _input(trial: Trial) -> None:
     expect(
         bool(trial.inputs),
         f"no input for any of {len(trial.videos)} videos. "
-        "If it only knows certain videos, name them with --data; else return None only where it is missing.",
+        "Return None only if the modality is missing. Use --data for teachers of certain videos only.",
     )
     declared = tuple(trial.preprocess.shape), trial.preprocess.dtype
     for value in trial.inputs:
@@ -126,8 +128,8 @@ def _draws(trial: Trial) -> None:
     one, again = (trial.preprocess(draw(trial.videos[0], seed=4)) for _ in range(2))
     expect(
         _same(one, again),
-        "another input from the same draw. "
-        "Take random numbers from window.rng or window.batch_rng only: then a run can be resumed exactly.",
+        "a different input for the same draw. "
+        "Use only window.rng or window.batch_rng for random numbers, so that runs can be resumed exactly.",
     )
 
 
@@ -136,7 +138,7 @@ def _evaluation(trial: Trial) -> None:
     one, other = (trial.preprocess(evaluated(trial.videos[0], seed)) for seed in (1, 2))
     expect(
         _same(one, other),
-        "something random where window.training is False. Take the middle instead of a random part.",
+        "randomness where window.training is False. Use the centre instead of a random part.",
     )
 
 
@@ -146,7 +148,7 @@ def _pickling(trial: Trial) -> None:
     expect(
         len(packed) <= _LARGEST,
         f"{len(packed) / 1e6:.1f} MB of preprocessing are sent to every worker. "
-        "Keep weights and tables in the network, or load them where they are needed.",
+        "Store weights and tables in the network, or load them on first use.",
     )
     pickle.loads(packed)
 
@@ -158,8 +160,9 @@ def _repr(trial: Trial) -> None:
     hidden = [name for name in _settings(trial.preprocess) if not _shows(trial.preprocess, name)]
     expect(
         text == again and " at 0x" not in text and not hidden,
-        f"'{text}' as repr, which must name every setting ({', '.join(hidden) or 'all'}) and nothing else. "
-        "A dataclass has one; caches are found by it.",
+        f"the repr '{text}', which must contain every setting ({', '.join(hidden) or 'all'}) and nothing "
+        "else. "
+        "Use a dataclass; the repr is part of the key of caches.",
     )
 
 
@@ -171,8 +174,8 @@ def _another_process(trial: Trial) -> None:
     )
     expect(
         not isinstance(value, Failure) and _same(trial.preprocess(evaluated(video)), value),
-        f"in a loader's process {value.reason if isinstance(value, Failure) else 'another input'}. "
-        "Let it depend on its own settings only, not on what this process has set up.",
+        f"in a worker process: {value.reason if isinstance(value, Failure) else 'a different input'}. "
+        "It must depend on its own settings only, not on global state.",
     )
 
 
@@ -180,7 +183,7 @@ def _another_process(trial: Trial) -> None:
 def _views(trial: Trial) -> None:
     declared = getattr(trial.preprocess, "views", None)
     if declared is None:
-        raise Skip("it declares none: its embeddings are never cached")
+        raise Skip("it declares none, so its embeddings are never cached")
     known = " or ".join(f"'{name}'" for name in get_args(Views))
     expect(
         declared in get_args(Views), f"views is {declared!r} instead of {known}. Correct it or leave it out."
@@ -197,15 +200,15 @@ def _missing_modality(trial: Trial) -> None:
         listens = listens or "audio" in window.states
         if value is None or "audio" not in window.states:
             continue
-        window = draw(video)  # the same sound, or none, under another picture
+        window = draw(video)  # the same or no audio, with other frames
         window.frames, window.student_view = other.frames, other.student_view
         expect(
             not _same(value, trial.preprocess(window)),
-            "an input for a video without sound. "
-            "Return None where window.audio returns None: the row is then marked as absent.",
+            "an input for a video without audio. "
+            "Return None if window.audio returns None, to mark the row as absent.",
         )
     if not listens:
-        raise Skip("it does not listen, and a window always has a picture")
+        raise Skip("it does not use audio, and every window has frames")
 
 
 @check("input")
@@ -225,15 +228,15 @@ def _tells_apart(trial: Trial) -> None:
         raise Skip("it has an input for one video only")
     first, second = trial.embedding[:2]
     differ = not torch.equal(first, second)
-    expect(differ, "one embedding for different videos. See whether forward looks at its input.")
+    expect(differ, "the same embedding for different videos. Check that forward uses its input.")
 
 
 @check("embedding")
 def _determinism(trial: Trial) -> None:
     expect(
         torch.equal(trial.embedding, trial.embed(trial.batch)),
-        "another embedding of the same input. "
-        "Nothing may be random in forward: no noise, no dropout that evaluation mode leaves on.",
+        "a different embedding for the same input. "
+        "Remove randomness from forward, such as noise or dropout in evaluation mode.",
     )
 
 
@@ -243,8 +246,8 @@ def _batch(trial: Trial) -> None:
     difference = _difference(alone, trial.embedding[: len(trial.inputs)])
     expect(
         difference < 1e-3,
-        f"an embedding that depends on the others in its batch, by {difference:.1%}. "
-        "Use statistics that are stored (batch norm in evaluation mode), not the batch's.",
+        f"an embedding that depends on the other rows of its batch, by {difference:.1%}. "
+        "Use running statistics (batch norm in evaluation mode) instead of batch statistics.",
     )
 
 
@@ -256,11 +259,11 @@ def _evaluation_mode(trial: Trial) -> None:
     training = [name or "itself" for name, module in trial.teacher.named_modules() if module.training]
     trial.teacher.eval()
     for buffer, value in zip(trial.teacher.buffers(), before, strict=True):
-        buffer.copy_(value)  # in training mode, batch norm has counted ours in
+        buffer.copy_(value)  # in training mode, batch norm has updated its statistics
     expect(
         not training,
         f"training mode after train() and forward: {', '.join(training[:3])}. "
-        "Leave train() as ccl_cli.teachers.Teacher has it, and call it nowhere.",
+        "Do not override or call train().",
     )
 
 
@@ -269,8 +272,8 @@ def _no_gradient(trial: Trial) -> None:
     learning = [name for name, each in trial.teacher.named_parameters() if each.requires_grad]
     expect(
         not learning,
-        f"parameters that want a gradient: {', '.join(learning[:3])}. "
-        "Leave freeze() as it is, and end from_spec with `return teacher.freeze()`.",
+        f"parameters that require gradients: {', '.join(learning[:3])}. "
+        "Do not override freeze(), and end from_spec with `return teacher.freeze()`.",
     )
 
 
@@ -280,7 +283,7 @@ def _fingerprint(trial: Trial) -> None:
     if not tensors:
         raise Skip("it has no weights")
     before = _fresh_fingerprint(trial.teacher)
-    expect(before == _fresh_fingerprint(trial.teacher), "a fingerprint that changes. Hash what is fixed.")
+    expect(before == _fresh_fingerprint(trial.teacher), "a fingerprint that changes. Hash only fixed values.")
     names = list(tensors)
     for name in dict.fromkeys((names[0], names[len(names) // 2], names[-1])):
         with _changed(tensors[name]):
@@ -288,18 +291,17 @@ def _fingerprint(trial: Trial) -> None:
         expect(
             after != before,
             f"the same fingerprint when '{name}' changes. "
-            "Leave fingerprint as it is, or hash all weights: a stale cache would be taken for a fresh one.",
+            "Do not override fingerprint, or hash all weights; otherwise stale caches are used.",
         )
 
 
 @check()
 def _built_twice(trial: Trial) -> None:
     if trial.rebuild is None:
-        raise Skip("needs a name instead of an object")
+        raise Skip("requires a name instead of an object")
     expect(
         trial.rebuild().fingerprint == _fresh_fingerprint(trial.teacher),
-        "another fingerprint when it is built again. "
-        "Load weights, or draw random ones from a seed of their own.",
+        "a different fingerprint when it is built again. Load weights, or initialise them with a fixed seed.",
     )
 
 
@@ -308,7 +310,7 @@ def _stages(trial: Trial) -> None:
     with torch.inference_mode():
         embedding, stages = trial.teacher.forward_stages(trial.batch)
     same = embedding.shape == trial.embedding.shape and _difference(embedding, trial.embedding) < 1e-3
-    expect(same, "forward_stages gives another embedding than forward. Let one call the other.")
+    expect(same, "different embeddings from forward_stages and forward. Let one call the other.")
     wrong = [list(each.shape) for each in stages if each.dim() < 2 or len(each) != len(trial.batch)]
     expect(not wrong, f"a stage of {wrong[:1]} instead of [B, C, ...]. Keep the batch first.")
 
@@ -317,18 +319,19 @@ def _stages(trial: Trial) -> None:
 def _classes(trial: Trial) -> None:
     classes = trial.teacher.classes
     if classes is None:
-        raise Skip("it names no classes of its own")
+        raise Skip("it has no classes of its own")
     with torch.inference_mode():
         probabilities = trial.teacher.class_probabilities(trial.batch[: len(trial.inputs)])
     shape = [len(trial.inputs), len(classes)]
     expect(
         list(probabilities.shape) == shape,
-        f"probabilities of {list(probabilities.shape)} instead of {shape}: one for each of its classes.",
+        f"probabilities of {list(probabilities.shape)} instead of {shape}: return one for each of its "
+        "classes.",
     )
     lowest, highest = float(probabilities.min()), float(probabilities.max())
     expect(
         lowest >= 0 and highest <= 1,
-        f"probabilities from {lowest:.3g} to {highest:.3g}. End it with a softmax or a sigmoid.",
+        f"probabilities from {lowest:.3g} to {highest:.3g}. Apply a softmax or a sigmoid.",
     )
 
 
@@ -338,38 +341,38 @@ def _device(trial: Trial) -> None:
 
 
 def _whole_track(trial: Trial) -> None:
-    """Of a track that is shorter than any teacher hears, every window gives the same input."""
+    """Check that every window of a very short track gives the same input."""
     video = trial.clips.brief
     windows = [draw(video, 1, frames=1), draw(video, 2, at=3, frames=1), evaluated(video)]
     first, *others = (trial.preprocess(window) for window in windows)
     expect(
         all(_same(first, other) for other in others),
-        "views = 'track', but the input differs with the window. "
-        "Look at the whole track (window.audio), or declare no views.",
+        "views = 'track', but the input depends on the window. "
+        "Use the whole track (window.audio), or declare no views.",
     )
 
 
 def _frame_alone(trial: Trial) -> None:
-    """The input is that of a window which holds nothing but one of the frames."""
+    """Check that a single frame of the window gives the same input."""
     for window in (draw(trial.clips.one, seed=3), evaluated(trial.clips.one)):
         value = trial.preprocess(window)
         alone = (trial.preprocess(cached_view(window, number, 1)) for number in range(len(window.frames)))
         expect(
             any(_same(value, each) for each in alone),
-            "views = 'frame', but no frame of window.frames gives this input by itself. "
-            "Look at one frame and at nothing else (not at student_view), or declare no views.",
+            "views = 'frame', but no single frame of window.frames gives this input. "
+            "Use one frame only (not student_view), or declare no views.",
         )
 
 
 def _clip_alone(trial: Trial) -> None:
-    """The input is that of a window which holds the same frames, whatever the draw."""
+    """Check that the frames of the window determine the input, independent of the draw."""
     windows = [evaluated(trial.clips.one), *(draw(trial.clips.one, seed) for seed in range(3))]
     for window in windows:
         view = cached_view(window, 0, len(window.frames))
         expect(
             _same(trial.preprocess(window), trial.preprocess(view)),
             "views = 'clip', but window.frames alone do not give this input. "
-            "Look at them and at nothing else (not at student_view or rng), or declare no views.",
+            "Use the frames only (not student_view or rng), or declare no views.",
         )
 
 
@@ -380,7 +383,7 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """Largest, relative to the largest entry of the second."""
+    """Maximum difference, relative to the largest entry of the second tensor."""
     return float((one - other).abs().max()) / max(1e-6, float(other.abs().max()))
 
 
@@ -398,19 +401,19 @@ def _shows(preprocess: object, name: str) -> bool:
     object.__setattr__(changed, name, object())
     try:
         return repr(changed) != repr(preprocess)
-    except Exception:  # it looks at the setting, at least
+    except Exception:  # the repr uses the setting
         return True
 
 
 def _fresh_fingerprint(teacher: Teacher) -> str:
-    for cached in ("fingerprint", "_weights_hash"):  # what is computed once is computed anew
+    for cached in ("fingerprint", "_weights_hash"):  # clear cached properties
         vars(teacher).pop(cached, None)
     return teacher.fingerprint
 
 
 @contextmanager
 def _changed(tensor: Tensor) -> Iterator[None]:
-    """One number of a tensor is another one for a while."""
+    """Temporarily change one value of a tensor."""
     place = (0,) * tensor.dim()
     before = tensor[place].clone()
     tensor[place] = 1 if not before else 0

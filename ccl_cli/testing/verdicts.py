@@ -1,4 +1,4 @@
-"""What a check says of a plugin, and how a list of checks is run: all of them, whatever one of them says."""
+"""Results of checks, and a runner that continues after failed checks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ State = Literal["ok", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line about one part of the contract.
+    """Result of one check.
 
     Attributes:
-        check: Which part.
-        state: "ok", "failed", or "skipped": it does not concern this plugin, or needs another check to hold.
-        message: What was found, what was expected and how to fix it; or why it was skipped.
+        check: Name of the check.
+        state: "ok", "failed", or "skipped" if the check does not apply or requires a failed one.
+        message: Problem and fix, or reason for skipping.
     """
 
     check: str
@@ -34,13 +34,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """All verdicts on one plugin, in the order in which they were reached."""
+    """All results for a plugin, in order."""
 
     verdicts: tuple[Verdict, ...]
 
     @property
     def failures(self) -> list[Verdict]:
-        """The checks that failed; empty for a plugin that keeps its contract."""
+        """Failed checks; empty for a conforming plugin."""
         return [verdict for verdict in self.verdicts if verdict.state == "failed"]
 
     def __str__(self) -> str:
@@ -48,24 +48,24 @@ class Report:
 
 
 class Unmet(Exception):
-    """A part of the contract that is not kept."""
+    """A check has failed."""
 
 
 class Skip(Exception):
-    """A check that does not concern this plugin."""
+    """A check does not apply to this plugin."""
 
 
 class Checks(Generic[T]):
-    """Checks of one kind of plugin, by name, run in the order in which they are written down."""
+    """Checks for a kind of plugin, by name, run in the order of definition."""
 
     def __init__(self) -> None:
         self._all: dict[str, tuple[tuple[str, ...], Callable[[T], None]]] = {}
 
     def __call__(self, *needs: str) -> Callable[[Callable[[T], None]], Callable[[T], None]]:
-        """Add a function that raises :class:`Unmet` or :class:`Skip`; its name is that of the check.
+        """Register a function that raises :class:`Unmet` or :class:`Skip`; its name is the name of the check.
 
         Args:
-            needs: Checks that must hold for this one to make sense.
+            needs: Checks that must pass first.
         """
 
         def add(run: Callable[[T], None]) -> Callable[[T], None]:
@@ -76,7 +76,7 @@ class Checks(Generic[T]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all checks."""
+        """Names of all checks."""
         return tuple(self._all)
 
     def verdicts(self, trial: T) -> Iterator[Verdict]:
@@ -85,7 +85,7 @@ class Checks(Generic[T]):
         for name, (needs, run) in self._all.items():
             missing = [need for need in needs if need in unknown]
             if missing:
-                verdict = Verdict(name, "skipped", f"needs '{missing[0]}'")
+                verdict = Verdict(name, "skipped", f"requires '{missing[0]}'")
             else:
                 verdict = _verdict(name, run, trial)
             if missing or verdict.state == "failed":
@@ -94,19 +94,19 @@ class Checks(Generic[T]):
 
 
 def expect(holds: bool, message: str) -> None:
-    """Raise :class:`Unmet` unless it holds."""
+    """Raise :class:`Unmet` unless a condition is true."""
     if not holds:
         raise Unmet(message)
 
 
 def expect_finite(*tensors: Tensor | None, of: str) -> None:
-    """Neither NaN nor infinity, in what there is."""
+    """Check that tensors contain neither NaN nor infinity."""
     finite = all(bool(tensor.isfinite().all()) for tensor in tensors if tensor is not None)
-    expect(finite, f"NaN or infinity {of}. Look at its divisions.")
+    expect(finite, f"NaN or infinity {of}. Check divisions and logarithms.")
 
 
 def expect_movable(module: nn.Module) -> None:
-    """Every tensor follows the module to a GPU: it is a parameter or a buffer."""
+    """Check that all tensors are parameters or buffers, so that they move to a GPU with the module."""
     names = [
         f"{prefix}.{name}".lstrip(".")
         for prefix, each in module.named_modules()
@@ -115,7 +115,7 @@ def expect_movable(module: nn.Module) -> None:
     ]
     expect(
         not names,
-        f"plain tensors do not follow it to a GPU: {', '.join(names[:3])}. "
+        f"tensors that do not move to a GPU with the module: {', '.join(names[:3])}. "
         "Use self.register_buffer(name, tensor, persistent=False).",
     )
 

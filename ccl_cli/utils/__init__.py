@@ -1,1 +1,1 @@
-"""What every room needs and nothing of deep learning: files, the terminal, signals, several processes."""
+"""Shared utilities without deep learning: files, terminal, signals and processes."""

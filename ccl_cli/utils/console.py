@@ -1,4 +1,4 @@
-"""The terminal: results on stdout, logs and errors on stderr, plain lines where no terminal is."""
+"""Terminal output: results on stdout, logs and errors on stderr, and plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ccl_cli.errors import CclError, MultipleErrors, SystemSetupError
 from ccl_cli.utils.text import printable, visible
 
 _log = logging.getLogger("ccl")
-LAUNCHED = "CCL_LAUNCHED"  # in the environment of processes that --num-processes has started
-LOST_PEER = 69  # exit code by which such a process tells the launcher that it is not the one to blame
-# What gloo, NCCL and torch's store say when the process at the other end of a connection is no more.
+LAUNCHED = "CCL_LAUNCHED"  # set in the environment of processes started by --num-processes
+LOST_PEER = 69  # exit code of a process that only lost its connection to a failed one
+# Messages of gloo, NCCL and torch's store when the process at the other end of a connection has ended.
 _LOST = (
     "connection closed by",
     "connection reset by peer",
@@ -26,9 +26,9 @@ _LOST = (
     "remote process exited",
     "broken pipe",
 )
-_ROOM = "Make room, and give the same command again."
-_PERMIT = "Name a place where you may write, or have it opened to you."
-# The next step when the system refuses a file.
+_ROOM = "Free some disk space, and run the same command again."
+_PERMIT = "Use a path that you can write to, or change its permissions."
+# Hints for errors of the operating system.
 _STEPS = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
@@ -42,7 +42,7 @@ _RED, _YELLOW, _DIM, _BOLD, _END = "\033[1;31m", "\033[33m", "\033[2m", "\033[1m
 
 class _LostPeer(SystemSetupError):
     def __init__(self) -> None:
-        super().__init__("Another process of this run ended; its own message says why.")
+        super().__init__("Another process of this run failed; see its error message.")
 
 
 @dataclass
@@ -55,9 +55,9 @@ _verbosity = _Verbosity()
 
 
 def configure(quiet: bool = False, verbose: bool = False, debug: bool = False) -> None:
-    """Set up the ``ccl`` logger. What an earlier call of the same process asked for stays asked for.
+    """Configure the ``ccl`` logger. Settings of earlier calls in the same process are kept.
 
-    Of several processes only the first logs; the others report errors.
+    Only the first of several processes logs; the others only report errors.
     """
     if quiet:
         _verbosity.level = logging.ERROR
@@ -67,22 +67,22 @@ def configure(quiet: bool = False, verbose: bool = False, debug: bool = False) -
     _log.setLevel(_verbosity.level if first_process() else logging.ERROR)
     _log.propagate = False
     _log.handlers = [_handler()]
-    if _verbosity.level > logging.DEBUG:  # the Hub's client writes two lines for each retry
+    if _verbosity.level > logging.DEBUG:  # the Hub's client logs two lines per retry
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def first_process() -> bool:
-    """Whether this process writes results: the launchers number them, before and after they are connected."""
+    """Whether this is the first process, which writes results. Valid before the processes connect."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def plain(stream: TextIO) -> bool:
-    """Whether to write plain lines: no terminal, a dumb one, or colours switched off."""
+    """Whether to write plain lines: without a terminal, on a dumb one, or with colours disabled."""
     return not stream.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
 
 
 def report(error: BaseException) -> int:
-    """Show an error on stderr, as sentences; its traceback only with ``--debug``.
+    """Print an error to stderr; print its traceback only with ``--debug``.
 
     Returns:
         The exit code of the process.
@@ -91,7 +91,7 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)
     failure = error if isinstance(error, CclError) else _unexpected(error)
     errors = failure.errors if isinstance(failure, MultipleErrors) else [failure]
-    with suppress(OSError):  # stderr may be a file on a full disk: the exit code still tells
+    with suppress(OSError):  # stderr may be a file on a full disk; the exit code still reports the error
         for each in errors:
             print(_coloured(_begins(), _RED) + printable(each.message), file=sys.stderr)
             if each.hint:
@@ -102,7 +102,7 @@ def report(error: BaseException) -> int:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """A table on stdout: ruled and wrapped on a terminal, aligned and whole in a file."""
+    """Print a table: with rules and wrapped cells on a terminal, aligned and unwrapped in a file."""
     rows = [[printable(cell) for cell in row] for row in rows]
     if plain(sys.stdout):
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
@@ -122,35 +122,36 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
 
 
 def bold(text: str) -> str:
-    """The text, in bold letters on a terminal."""
+    """Format text in bold on a terminal."""
     return text if plain(sys.stdout) else f"{_BOLD}{text}{_END}"
 
 
 class Stdout:
-    """Results that are written while a progress bar is shown.
+    """Stream for results that are written while a progress bar is shown.
 
-    The bar stands in for stdout, so that lines on a terminal make room for it; but what it is given goes to
-    stderr, where no results belong that are kept in a file.
+    The bar replaces ``sys.stdout`` to keep its line at the bottom of a terminal, and writes to stderr. That
+    is wrong for results that are redirected to a file.
     """
 
     def __init__(self) -> None:
         self._file = sys.stdout
 
     def write(self, text: str) -> None:
-        """Write, and do not keep readers waiting."""
+        """Write and flush."""
         file = sys.stdout if self._file.isatty() else self._file
         file.write(text)
         file.flush()
 
 
 class Lines:
-    """A table on stdout whose rows come one by one; its widths are known beforehand.
+    """A table on stdout that is printed row by row, with column widths known in advance.
 
-    On a terminal the first column is cut from the left until a row fits: paths differ at their ends.
+    On a terminal the first column is truncated from the left until a row fits, because paths differ at their
+    ends.
 
     Args:
-        columns: Their names.
-        widths: Of what comes into each.
+        columns: Names of the columns.
+        widths: Widths of the columns' contents.
     """
 
     def __init__(self, columns: Sequence[str], widths: Sequence[int]) -> None:
@@ -164,7 +165,7 @@ class Lines:
         self._columns: Sequence[str] = columns
 
     def row(self, *cells: str) -> None:
-        """Print one row, the first one below the names of the columns."""
+        """Print one row; print the column names before the first row."""
         if self._columns:
             self._row(self._columns, _DIM)
             self._columns = ()
@@ -186,7 +187,7 @@ class Lines:
 
 
 def _begins() -> str:
-    # Other launchers show what every process says: the same mistake, once from each.
+    # Other launchers show the output of every process, so tell apart the copies of an error.
     if first_process() or LAUNCHED in os.environ:
         return "Error: "
     return f"Error (process {os.environ['RANK']}): "
@@ -201,12 +202,12 @@ def _unexpected(error: BaseException) -> CclError:
     message = " ".join(str(error).split()) or "no message"
     if isinstance(error, OSError) and error.strerror:
         where = f": '{error.filename}'" if error.filename else ""
-        step = _STEPS.get(error.errno or 0, "--debug shows where it happened.")
+        step = _STEPS.get(error.errno or 0, "--debug shows the traceback.")
         return SystemSetupError(f"{error.strerror}{where}.", step)
     if _lost_peer(error, message):
         return _LostPeer()
     if type(error).__name__ == "OutOfMemoryError":
-        return SystemSetupError("The GPU's memory is full.", "Lower --batch-size.")
+        return SystemSetupError("The GPU's memory is full.", "Reduce --batch-size.")
     return CclError(f"Internal error: {type(error).__name__}: {message}", "--debug shows the traceback.")
 
 
@@ -225,9 +226,9 @@ class _Lines(logging.Formatter):
 
 
 class _Stderr(logging.Handler):
-    # Looks sys.stderr up for each line: while a progress bar is shown, the bar stands in for it.
+    # Look up sys.stderr for every line, because a progress bar replaces it while it is shown.
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # a log on a full disk loses lines, not the run
+        with suppress(OSError):  # a full disk must not end the run
             print(self.format(record), file=sys.stderr, flush=True)
 
 

@@ -1,8 +1,8 @@
-"""What several processes share: their number, gathered rows with gradients, and means over all of them.
+"""Collective operations: world size, differentiable gathering of rows, and global means.
 
-Every loss here is written so that N processes give the gradients of one. Anchors are local, candidates are
+Losses use these operations so that N processes give the gradients of one. Anchors are local, candidates are
 gathered, and means divide by the global count. DistributedDataParallel then averages gradients over
-processes, which is why :func:`masked_mean` multiplies by their number.
+processes, so :func:`masked_mean` multiplies by their number.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """Number of processes in this run."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this process writes files and talks to the user."""
+    """Return whether this process writes files and terminal output."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait for every process."""
+    """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()
 
@@ -48,16 +48,16 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # Every process's loss depends on every row: a row's gradient is the sum over processes.
+        # The loss of every process depends on every row, so gradients are summed over processes.
         grad = grads[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         return grad.narrow(0, rank() * ctx.rows, ctx.rows)
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """Rows of all processes in rank order, ``[B, ...]`` to ``[N B, ...]``, with gradient.
+    """Gather rows of all processes in rank order, ``[B, ...]`` to ``[N B, ...]``, with gradient.
 
-    Every process must hold the same number of rows, and every process must call it.
+    All processes must call this with the same number of rows.
     """
     if world_size() == 1:
         return x
@@ -69,7 +69,7 @@ def gather_rows(x: Tensor) -> Tensor:
 
 
 def gather_mask(mask: Tensor) -> Tensor:
-    """:func:`gather_rows` for booleans, which not every back end can send."""
+    """:func:`gather_rows` for booleans, which not every backend can send."""
     return gather_rows(mask.to(torch.uint8)).bool()
 
 
@@ -92,7 +92,7 @@ def rows_on_main(x: Tensor, count: int) -> Tensor:
 
 
 def total(x: Tensor) -> Tensor:
-    """Sum of a tensor over all processes, without gradient."""
+    """Sum a tensor over all processes, without gradient."""
     x = x.detach().clone()
     if world_size() > 1:
         dist.all_reduce(x)
@@ -106,7 +106,7 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return total(grads[0].contiguous())  # every process's loss depends on every process's share
+        return total(grads[0].contiguous())  # the loss of every process depends on all summands
 
 
 def summed(x: Tensor) -> Tensor:
@@ -115,14 +115,14 @@ def summed(x: Tensor) -> Tensor:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set on at least one process."""
+    """Return whether the flag is set on at least one process."""
     if world_size() == 1:
         return flag
     return bool(total(torch.tensor(int(flag), device=device)) > 0)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the marked rows of all processes; zero, but still part of the graph, when there are none.
+    """Mean over the masked rows of all processes; zero, but part of the graph, if there are none.
 
     Shapes:
         values: [B] one value per local row.
@@ -130,12 +130,12 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
         returns: scalar whose average over processes is the global mean.
     """
     count = total(mask.sum()).clamp(min=1)
-    # `where`, not a product: a value that is not finite in an unmarked row must not reach the sum.
+    # Use `where` instead of a product, so that non-finite values outside the mask do not reach the sum.
     return torch.where(mask, values, 0.0).sum() * world_size() / count
 
 
 def gather_objects(item: object) -> list[Any]:
-    """Each process's object, in rank order (picklable, small)."""
+    """Gather small picklable objects of all processes, in rank order."""
     if world_size() == 1:
         return [item]
     items: list[Any] = [None] * world_size()
@@ -144,7 +144,7 @@ def gather_objects(item: object) -> list[Any]:
 
 
 def from_main(item: object) -> Any:
-    """The main process's object, on every process."""
+    """Broadcast an object from the main process."""
     if world_size() == 1:
         return item
     items = [item]
@@ -153,13 +153,13 @@ def from_main(item: object) -> Any:
 
 
 def copy_from_main(x: Tensor) -> None:
-    """Overwrite a tensor with the main process's."""
+    """Overwrite a tensor with that of the main process."""
     if world_size() > 1:
         dist.broadcast(x, src=0)
 
 
 def on_main(make: Callable[[], T]) -> T:
-    """Call ``make`` on the main process only; every process gets its result, or its error."""
+    """Call ``make`` on the main process only, and return its result, or raise its error, on every process."""
     outcome: tuple[T | None, Exception | None] = (None, None)
     if is_main():
         try:

@@ -1,4 +1,4 @@
-"""One file over http or https, going on where an earlier download stopped, and checks on what came."""
+"""Resumable HTTP downloads and integrity checks."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from pydantic_core import from_json
 
 from ccl_cli.errors import SystemSetupError
 
-# Called with the bytes that are there and the bytes there will be (None where the server does not say).
+# Called with the downloaded bytes and the total bytes (None if the server does not state it).
 Progress = Callable[[int, int | None], None]
 
 FAILURES = (OSError, http.client.HTTPException)
-_TIMEOUT = 30.0  # seconds without a byte
+_TIMEOUT = 30.0  # seconds without data
 _ATTEMPTS = 5
 _YES = ("1", "true", "yes", "on")
 
 
 def download(url: str, path: Path, progress: Progress | None = None) -> None:
-    """Write what ``url`` sends to ``path``, after the bytes that ``path`` already holds.
+    """Download ``url`` to ``path``; resume if ``path`` already has some bytes.
 
     Raises:
-        OSError, http.client.HTTPException: see ``FAILURES``; what arrived stays for the next attempt.
-        SystemSetupError: the address, or one it redirects to, is neither http nor https.
+        OSError, http.client.HTTPException: see ``FAILURES``; the received bytes are kept for the next
+        attempt.
+        SystemSetupError: the URL, or a redirect, is neither http nor https.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(_ATTEMPTS):
@@ -43,17 +44,17 @@ def download(url: str, path: Path, progress: Progress | None = None) -> None:
 
 
 def read_json(url: str) -> Any:
-    """The JSON document at ``url``.
+    """Download and parse a JSON document.
 
     Raises:
-        ValueError: it is something else; otherwise see :func:`download`.
+        ValueError: the document is not JSON. See also :func:`download`.
     """
     with _open(url, {}) as response:
         return from_json(response.read())
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in a few words."""
+    """Describe a download error in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answers {error.code} {error.reason}"
     cause = getattr(error, "reason", None) or error
@@ -62,18 +63,18 @@ def reason(error: Exception) -> str:
 
 
 def forbidden() -> str | None:
-    """The environment variable that forbids downloads, or None."""
+    """Return the environment variable that disables downloads, or None."""
     variables = "CCL_OFFLINE", "HF_HUB_OFFLINE"
     return next((name for name in variables if os.environ.get(name, "").lower() in _YES), None)
 
 
 def fault(path: Path, checksum: str | None, bytes_: int | None = None) -> str | None:
-    """What differs from the published bytes, or None.
+    """Compare a file with its published size and checksum; return the difference in words, or None.
 
     Args:
-        path: What was downloaded.
-        checksum: ``<algorithm>:<hex>``, of which the first digits are enough; the algorithm is hashlib's or
-            ``git``, by which a repository names what is in a file.
+        path: Downloaded file.
+        checksum: ``<algorithm>:<hex>``, where a prefix of the digits is enough; an algorithm of hashlib, or
+            ``git`` for git's blob hash.
         bytes_: Size of the published file.
     """
     if bytes_ is not None and size(path) != bytes_:
@@ -94,12 +95,12 @@ def _digest(path: Path, algorithm: str) -> str:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file; 0 where there is none."""
+    """Return the size of a file in bytes, or 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 
 def _fetch(url: str, path: Path, progress: Progress | None) -> bool:
-    """One request for what is still missing; True once the file is whole."""
+    """Request the missing bytes once; return whether the file is complete."""
     have = size(path)
     try:
         response = _open(url, {"Range": f"bytes={have}-"} if have else {})
@@ -129,11 +130,11 @@ def _copy(response: http.client.HTTPResponse, out: IO[bytes], have: int, progres
 
 
 def _is_whole(path: Path, content_range: str) -> bool:
-    # "bytes */N": nothing is left to send of N bytes. Any other N means that the file changed since.
+    # "bytes */N": all N bytes are already here. Another N means that the file on the server has changed.
     if content_range == f"bytes */{size(path)}":
         return True
     path.write_bytes(b"")
-    raise ConnectionError("the file on the server has changed; it has to be sent again")
+    raise ConnectionError("the file on the server has changed and must be downloaded again")
 
 
 class _WebRedirects(urllib.request.HTTPRedirectHandler):
@@ -153,4 +154,4 @@ def _open(url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
 
 def _refuse_other_schemes(url: str) -> None:
     if not url.startswith(("https://", "http://")):
-        raise SystemSetupError(f"'{url}' is refused: files are downloaded over http and https only.")
+        raise SystemSetupError(f"'{url}' is refused: only http and https are supported.")

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Atomic files and folders, and lock files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from zlib import crc32
 from ccl_cli.errors import Interrupted, UsageError
 from ccl_cli.utils.signals import Stopped
 
-_START = secrets.token_hex(4)  # tells this process from an earlier one of the same number
+_START = secrets.token_hex(4)  # distinguishes this process from an earlier one with the same id
 _log = logging.getLogger("ccl")
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, which takes its place once it is complete and on disk.
+    """Yield a temporary path beside ``path``, and rename it to ``path`` after it is written and synced.
 
-    The folder is made if need be. On any error the temporary file is removed and ``path`` stays as it was; an
+    Parent folders are created. On an error the temporary file is removed and ``path`` is unchanged; an
     OSError names ``path``.
     """
     temporary = _temporary(path)
@@ -37,7 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno and error.filename in (None, str(temporary)):  # a write that fails names no file
+        if error.errno and error.filename in (None, str(temporary)):  # failed writes do not name a file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
@@ -45,27 +45,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def temporary_name(name: str) -> str:
-    """How this process calls what becomes ``name``: as no other process does, on this or another machine."""
+    """Return a temporary name for ``name`` that is unique among processes and machines."""
     return f".{name}.{_host()}-{os.getpid()}-{_START}.tmp"
 
 
 @cache
 def _host() -> str:
-    """Eight hex digits that tell apart machines, and containers whose processes count from 1 each."""
+    """Return an 8-digit hex id of this machine and its process namespace (containers)."""
     processes = 0
-    with suppress(OSError):  # the numbers of which processes these are; there is no such file beside Linux
+    with suppress(OSError):  # the process namespace, on Linux only
         processes = Path("/proc/self/ns/pid").stat().st_ino
     return f"{crc32(f'{socket.gethostname()} {processes}'.encode()):08x}"
 
 
 def _temporary(path: Path) -> Path:
-    """Where this process writes ``path``; what processes that are no more had begun there is removed.
+    """Return this process's temporary path for ``path``, and remove those of ended processes.
 
-    Only processes of this machine are known to be no more.
+    Only processes of this machine can be known to have ended.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     begun = re.compile(rf"\.{re.escape(path.name)}\.{_host()}-(\d+)-(\w+)\.tmp")
-    with suppress(OSError):  # tidying is nothing to fail for
+    with suppress(OSError):  # a failed cleanup is harmless
         for left in path.parent.iterdir():
             if (stray := begun.fullmatch(left.name)) and not _writes(int(stray[1]), stray[2]):
                 _remove(left)
@@ -73,34 +73,34 @@ def _temporary(path: Path) -> Path:
 
 
 def _writes(process: int, start: str) -> bool:
-    """Whether a process of this machine may still write: it lives, and has not got our own number by now."""
+    """Whether the process of a temporary file may still run, unless this process has inherited its id."""
     return start == _START if process == os.getpid() else lives(process)
 
 
 @contextmanager
 def growing_path(path: Path) -> Iterator[Path]:
-    """:func:`atomic_path` for what grows row by row: told to stop, what was finished is kept beside ``path``.
+    """:func:`atomic_path` for files that grow row by row: after a signal, finished rows are kept.
 
     Raises:
         UsageError: ``path`` is a folder.
-        Interrupted: stopped by a signal; says that the rows are in ``NAME.partial.SUFFIX``.
+        Interrupted: stopped by a signal; finished rows are in ``NAME.partial.SUFFIX``.
     """
     if path.is_dir():
-        raise UsageError(f"'{path}' is a folder.", "Name a file.")
+        raise UsageError(f"'{path}' is a folder.", "Give the path of a file.")
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     stopped = ""
     with atomic_path(partial) as temporary:
         try:
             yield temporary
         except Stopped as signalled:
-            stopped = signalled.name  # and no more: its frames hold the processes that read
+            stopped = signalled.name  # keep the name only: the exception's frames keep loader workers alive
     if stopped:
-        raise Interrupted(f"Stopped by {stopped}.", f"What was finished is in '{partial}'.")
+        raise Interrupted(f"Stopped by {stopped}.", f"Finished results are in '{partial}'.")
     partial.replace(path)
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove what processes that were killed had begun to write; only for who holds these folders."""
+    """Remove temporary files of killed processes. The caller must hold the lock of these folders."""
     for left in (path for folder in folders for path in folder.glob(".*.tmp")):
         _remove(left)
 
@@ -110,13 +110,13 @@ def _remove(path: Path) -> None:
 
 
 def lives(process: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Return whether a process with this id runs on this machine."""
     try:
-        with suppress(PermissionError):  # it is somebody else's
+        with suppress(PermissionError):  # the process belongs to another user
             os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    # One that has ended keeps its number until it is asked for: for ever, where a container has no init.
+    # A zombie keeps its id until its parent waits for it, which never happens in a container without init.
     with suppress(OSError):
         stat = Path(f"/proc/{process}/stat").read_text(errors="replace")
         return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
@@ -124,23 +124,23 @@ def lives(process: int) -> bool:
 
 
 def refuse_used(folder: Path) -> None:
-    """See that a folder is there to be made, or empty.
+    """Check that a folder does not exist or is empty.
 
     Raises:
-        UsageError: there is something.
+        UsageError: the path is a file, or a folder with files.
     """
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"'{folder}' is a file.", "Name a new folder.")
+        raise UsageError(f"'{folder}' is a file.", "Choose a new folder.")
     if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"'{folder}' is not empty.", "Name another folder, or remove it.")
+        raise UsageError(f"'{folder}' is not empty.", "Choose another folder, or delete this one.")
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path``, which takes its place once it is complete, or is removed.
+    """Yield a temporary folder beside ``path``, and rename it to ``path``; on an error it is removed.
 
     Raises:
-        UsageError: there is something at ``path`` already.
+        UsageError: ``path`` is a file, or a folder with files.
     """
     refuse_used(path)
     temporary = _temporary(path)
@@ -156,7 +156,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def changed_at(stat: os.stat_result) -> int:
-    """When a file was changed, in nanoseconds, as 63 bits: all that a data base takes of a clock far off."""
+    """Modification time in nanoseconds, limited to the 63 bits that SQLite can store."""
     return stat.st_mtime_ns & (2**63 - 1)
 
 
@@ -166,19 +166,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def hold(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[str]:
-    """Open a lock file that one process may hold at a time; closing it, or any end of the process, frees it.
+def lock_file(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[str]:
+    """Lock a file exclusively until it is closed or the process ends.
 
-    On a file system without locks it is open to everyone, with a warning.
+    On a file system without locks, only a warning is logged.
 
     Args:
-        path: The file; its folder is made.
-        refusal: What to say when another process holds it.
-        hint: What to do about that.
-        wait: Say so and wait for the other process instead.
+        path: Lock file; its parent folders are created.
+        refusal: Message of the error if another process has the lock.
+        hint: Hint of the error.
+        wait: Log the message and wait for the lock instead.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process has the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w")
@@ -191,5 +191,7 @@ def hold(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[str]:
         _log.info("%s %s", refusal, hint)
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-        _log.warning("'%s' cannot be locked: %s. Let one process at a time work there.", path, error.strerror)
+        _log.warning(
+            "'%s' cannot be locked: %s. Run only one process at a time in this folder.", path, error.strerror
+        )
     return file

@@ -1,25 +1,27 @@
-"""What the Hugging Face Hub means where it refuses, in sentences."""
+"""Error messages for refused requests to the Hugging Face Hub."""
 
 from __future__ import annotations
 
 
 def refusal(repository: str, error: Exception) -> tuple[str, str] | None:
-    """What is wrong and what to do; None where it is another error of the Hub's client.
+    """Convert an error of the Hub's client to a message and a hint; None for other errors.
 
     Args:
         repository: ``owner/name``.
-        error: What ``huggingface_hub`` has raised.
+        error: Exception of ``huggingface_hub``.
     """
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):
-        terms = f"Accept its terms at https://huggingface.co/{repository}, then `hf auth login`."
-        return f"The repository '{repository}' asks for consent.", terms
+        terms = f"Accept its terms at https://huggingface.co/{repository}, then run `hf auth login`."
+        return f"The repository '{repository}' is gated.", terms
     if isinstance(error, RevisionNotFoundError):
-        return f"The repository '{repository}' has no such revision.", "Its page lists them."
+        return f"The repository '{repository}' has no such revision.", (
+            "Its page on the Hub lists the revisions."
+        )
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"There is no repository '{repository}', or it is not for you.",
-            "Mind its spelling; a private one needs `hf auth login`.",
+            f"The repository '{repository}' does not exist, or you do not have access.",
+            "Check the spelling. A private repository requires `hf auth login`.",
         )
     return None

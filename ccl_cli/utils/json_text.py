@@ -1,4 +1,4 @@
-"""JSON that somebody may have damaged: what is wrong with it is always one kind of error."""
+"""Robust parsing of possibly damaged JSON: every problem is a ValueError."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-# What a value must be: a type; of an object, what its entries must be by name, "*" for all; of a list, what
-# every entry must be, alone in a list.
+# Schema of a value: a type; for an object, a dict of schemas by key ("*" for any key); for a list, a list
+# with the schema of its entries.
 Shape = Any
-_WHOLE = 2**63  # what an array of numbers takes
+_WHOLE = 2**63  # limit of int64
 
 
 def parse(text: str | bytes) -> Any:
-    """The value; a name that is no UTF-8 stays what Python made of it, which stricter parsers refuse.
+    """Parse JSON; names that are not UTF-8 are kept, which stricter parsers refuse.
 
     Raises:
-        ValueError: not JSON, or nested too deep to be read.
+        ValueError: the text is not JSON, or too deeply nested.
     """
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is too deeply nested") from None
 
 
 def fitting(value: Any, shape: Mapping[str, Shape]) -> dict[str, Any]:
-    """An object without those of its entries that do not have the shape named for them.
+    """Drop the entries of an object that do not match the schema.
 
-    What the shape does not name may be anything. A number is finite, and a whole one has at most 64 bits.
+    Keys without a schema may have any value. Numbers must be finite, and integers must fit into 64 bits.
     """
-    kept: dict[str, Any] = {}
+    valid: dict[str, Any] = {}
     for key, each in value.items() if isinstance(value, dict) else ():
         of = shape.get(key, shape.get("*", object))
         if isinstance(of, Mapping):
-            kept |= {key: fitting(each, of)} if isinstance(each, dict) else {}
+            valid |= {key: fitting(each, of)} if isinstance(each, dict) else {}
         elif _fits(each, of):
-            kept[key] = each
-    return kept
+            valid[key] = each
+    return valid
 
 
 def _fits(value: Any, shape: Shape) -> bool:
@@ -51,7 +51,7 @@ def _fits(value: Any, shape: Shape) -> bool:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted keys."""
+    """Flatten nested sections to dotted keys."""
     dotted: dict[str, Any] = {}
     for key, value in values.items():
         dotted |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

@@ -1,4 +1,4 @@
-"""Progress on stderr: a live bar on a terminal, now and then a line elsewhere."""
+"""Progress on stderr: a live bar on a terminal, and occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger("ccl")
 
 
 class Reporter:
-    """Shows progress on the main process: a live bar, or a line now and then when there is no terminal."""
+    """Show progress on the main process, as a live bar or as occasional lines without a terminal."""
 
     def __init__(self, title: str, steps: int, done: int = 0, unit: str = "step") -> None:
         self._title, self._steps, self._done, self._unit = title, steps, done, unit
@@ -61,7 +61,7 @@ class Reporter:
         self._bar.stop()
 
     def advance(self, count: int = 1, text: str | None = None) -> None:
-        """Count finished steps; ``text`` replaces what stands behind the bar."""
+        """Advance by some steps; ``text`` replaces the text after the bar."""
         self._done += count
         self._text = self._text if text is None else text
         self._bar.update(self._task, completed=self._done, text=self._text)
@@ -70,7 +70,7 @@ class Reporter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Take the bar away while something else shows its own."""
+        """Hide the bar while another one is shown."""
         self._bar.stop()
         try:
             yield
@@ -78,7 +78,7 @@ class Reporter:
             self._bar.start()
 
     def line(self) -> None:
-        """Log one plain line, unless the bar is shown or nothing has happened since the last one."""
+        """Log one plain line, unless the bar is shown or there is no progress since the last line."""
         self._last_line = time.monotonic()
         if console.first_process() and not self._live and self._done != self._logged:
             self._logged = self._done
@@ -87,7 +87,7 @@ class Reporter:
 
 @contextmanager
 def download_bar(title: str) -> Iterator[Callable[[int, int | None], None] | None]:
-    """A bar of a download, on a terminal; yields what takes bytes done and in all, if there is a bar."""
+    """Show a download bar on a terminal; yield its update function (done, total), or None without a bar."""
     if console.plain(sys.stderr):
         yield None
         return

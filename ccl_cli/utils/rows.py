@@ -1,4 +1,4 @@
-"""Records written one by one, as CSV, as JSON lines or as one JSON array, to stdout or to a file."""
+"""Incremental writers for records: CSV, JSON lines or a JSON array, to stdout or to a file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Form:
-    """How records are written.
+    """Text format of a sequence of records.
 
     Attributes:
-        text: One record.
-        begin: Before the first one.
-        between: Between two.
-        end: After the last one.
+        text: Formats one record.
+        begin: Text before the first record.
+        between: Text between two records.
+        end: Text after the last record.
     """
 
     text: Callable[[Record], str]
@@ -41,11 +41,11 @@ JSON_LINES = Form(lambda record: json.dumps(record) + "\n")
 
 
 def csv_form(columns: Sequence[str], rows: Callable[[Record], Iterable[Sequence[object]]]) -> Form:
-    """Records as rows of CSV, with a header.
+    """Create a CSV format with a header.
 
     Args:
-        columns: Names.
-        rows: One or more for each record.
+        columns: Names of the columns.
+        rows: Converts one record to one or more rows.
     """
     return Form(lambda record: csv_text(rows(record)), csv_text([columns]))
 
@@ -56,7 +56,7 @@ class _Writes(Protocol):
 
 @contextmanager
 def row_writer(file: _Writes, form: Form) -> Iterator[Callable[[Record], None]]:
-    """A function that writes one record, in one piece; a stop signal still ends the file as its form does."""
+    """Yield a function that writes one record. After a stop signal the output is still well-formed."""
     count = 0
 
     def add(record: Record) -> None:
@@ -75,24 +75,22 @@ def row_writer(file: _Writes, form: Form) -> Iterator[Callable[[Record], None]]:
 
 @contextmanager
 def row_file(path: Path, csv: Form) -> Iterator[Callable[[Record], None]]:
-    """A file of records, as its name ends: there when all are, or the finished ones when told to stop.
+    """Write records to a file, in the format of its suffix. The file appears when all records are written.
 
     Args:
-        path: The file.
-        csv: How records become CSV.
+        path: Output file.
+        csv: CSV format of the records.
 
     Yields:
-        What writes one record.
+        A function that writes one record.
 
     Raises:
-        UsageError: the name ends in something else.
+        UsageError: the suffix is not supported.
     """
     forms = {".csv": csv, ".json": JSON, ".jsonl": JSON_LINES}
     form = forms.get(path.suffix.lower())
     if form is None:
-        raise UsageError(
-            f"'{path}' does not say in which format to write.", f"Let it end in {', '.join(forms)}."
-        )
+        raise UsageError(f"The suffix of '{path}' is not supported.", f"Use {', '.join(forms)}.")
     with (
         growing_path(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
@@ -102,10 +100,10 @@ def row_file(path: Path, csv: Form) -> Iterator[Callable[[Record], None]]:
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV.
+    """Format rows as CSV.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe before it, and what cannot be printed
-    is written as an escape.
+    Text that a spreadsheet would interpret as a formula is prefixed with an apostrophe, and unprintable
+    characters are escaped.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

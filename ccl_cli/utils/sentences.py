@@ -1,6 +1,6 @@
-"""One sentence for each thing pydantic finds wrong: where, what, which value, and where it was written.
+"""Convert pydantic's validation errors to sentences with key, problem, value and source location.
 
-Also what other sentences are made of.
+Also contains helpers for other messages.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _ASIDE = re.compile(r", unable to parse.*| after validation.*")
 
 
 def bundled(errors: Sequence[CclError]) -> CclError:
-    """The only error, or all of them as one."""
+    """Return a single error as it is, or several as one ``MultipleErrors``."""
     return errors[0] if len(errors) == 1 else MultipleErrors(list(errors))
 
 
 def listed(names: Sequence[object], limit: int = 8) -> str:
-    """Names in a sentence, the first few of many."""
+    """Join names for a sentence, with only the first few of many."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(map(str, names[:limit])) + more
 
 
 def invalid_value(error: ValidationError) -> str:
-    """The first value that pydantic refuses, by its place, and what it should be."""
+    """Describe the first invalid value of a validation error."""
     detail = error.errors(include_url=False)[0]
     return ": ".join(filter(None, (".".join(map(str, detail["loc"])), detail["msg"])))
 
@@ -44,13 +44,13 @@ def invalid(
     prefix: Keys = (),
     origins: Mapping[Keys, str] | None = None,
 ) -> CclError:
-    """Turn a validation error into an error for the user.
+    """Convert a validation error to an error for the user.
 
     Args:
-        error: What pydantic raised.
-        model: The model that was validated; its field names are what is suggested for a mistyped key.
-        prefix: Where the model sits in the recipe.
-        origins: Where each value was written, for example ``smoke.yaml:12``, by its keys.
+        error: Exception of pydantic.
+        model: Validated model; its field names are suggested for mistyped keys.
+        prefix: Keys of the model within the recipe.
+        origins: Source of each value by its keys, for example ``smoke.yaml:12``.
     """
     return bundled([_sentence(detail, model, prefix, origins or {}) for detail in error.errors()])
 
@@ -76,7 +76,7 @@ def _sentence(detail: Any, model: type[BaseModel], prefix: Keys, origins: Mappin
 
 
 def _origin(keys: Keys, origins: Mapping[Keys, str]) -> str | None:
-    """Where the value, or the section it stands in, was written."""
+    """Return the source of a value or of the section that contains it."""
     return next((origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origins), None)
 
 
@@ -88,7 +88,7 @@ def _suggestion(keys: Keys, prefix: Keys, model: type[BaseModel]) -> str:
     candidates = elsewhere or [siblings[name] for name in near]
     if candidates:
         return f"Did you mean '{'.'.join(candidates[0])}'?"
-    return f"Known here: {', '.join(siblings) or 'nothing'}."
+    return f"Valid keys: {', '.join(siblings) or 'none'}."
 
 
 def _fields(model: type[BaseModel], prefix: Keys = ()) -> Iterator[Keys]:

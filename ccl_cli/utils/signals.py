@@ -1,4 +1,4 @@
-"""The signals that ask a command to stop, and who handles them for a while."""
+"""Stop signals and their handlers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import FrameType
 
 from ccl_cli.errors import Interrupted
 
-# A terminal's Ctrl-C, and what schedulers send.
+# Ctrl-C in a terminal, and the signals of schedulers.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _log = logging.getLogger("ccl")
 
 
 @contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let ``handler`` take the signals that ask to stop, and give them back afterwards."""
+    """Install a handler of the stop signals, and restore the previous handlers afterwards."""
     before = {number: signal.signal(number, handler) for number in STOPPING}
     try:
         yield
@@ -27,12 +27,12 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
 
 
 class Stopped(BaseException):
-    """Told to stop there and then.
+    """Stop immediately.
 
-    No error, so that nothing that deals with errors, of one video for example, takes it for one.
+    Not an ``Exception``, so that handlers of errors, for example of one video, do not catch it.
 
     Args:
-        number: The signal's.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -41,7 +41,7 @@ class Stopped(BaseException):
 
 
 def stop_here(number: int, frame: FrameType | None) -> None:
-    """A handler for work that is safe at any moment.
+    """Signal handler for work that can be interrupted at any time.
 
     Raises:
         Stopped: always.
@@ -51,14 +51,14 @@ def stop_here(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def stopping_here(outcome: str, hint: str) -> Iterator[None]:
-    """Let signals end what is safe at any moment.
+    """Let stop signals end work that can be interrupted at any time.
 
     Args:
-        outcome: What the sentence says of the work, after "Stopped by SIGTERM".
-        hint: The next step.
+        outcome: Text of the message after "Stopped by SIGTERM".
+        hint: Hint of the error.
 
     Raises:
-        Interrupted: one came.
+        Interrupted: a stop signal was received.
     """
     try:
         with handled_by(stop_here):
@@ -68,21 +68,21 @@ def stopping_here(outcome: str, hint: str) -> Iterator[None]:
 
 
 class StopRequest:
-    """Set by a signal, looked at between steps."""
+    """Flag that a signal sets, for checking between steps."""
 
     def __init__(self) -> None:
         self.name = ""
 
     @property
     def requested(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal was received."""
         return bool(self.name)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler.
+        """Handle a signal.
 
         Raises:
-            Stopped: a second Ctrl-C does not wait any more.
+            Stopped: on the second Ctrl-C, which stops immediately.
         """
         if self.requested and number == signal.SIGINT:
             raise Stopped(number)
@@ -92,22 +92,22 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn SIGTERM, SIGINT and SIGUSR1 (what schedulers send) into a request to stop."""
+    """Convert SIGTERM, SIGINT and SIGUSR1 to a stop request."""
     stop = StopRequest()
     with handled_by(stop):
         yield stop
 
 
 @contextmanager
-def held_signals() -> Iterator[None]:
-    """Let signals wait; in a process started meanwhile too, until it lets them in.
+def blocked_signals() -> Iterator[None]:
+    """Block stop signals, also in child processes started meanwhile until they unblock them.
 
-    A server that processes are forked from never does: it ends with the one that started it, and a Ctrl-C in
-    the terminal or a scheduler's signal to the whole group is not for it.
+    A fork server never unblocks them. It ends with its parent, so a Ctrl-C in the terminal or a signal to the
+    whole process group must not end it.
     """
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # started with the server, it would let them in
+    resource_tracker.ensure_running()  # started later with the server, it would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -116,6 +116,6 @@ def held_signals() -> Iterator[None]:
 
 
 def ignore_from_here() -> None:
-    """Let a process end undisturbed: its work is done, or it has been told to stop already."""
+    """Ignore further stop signals, because the process is already ending."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Files of named tensors in the safetensors format, whole or absent."""
+"""Atomic writing of safetensors files."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ccl_cli.utils.files import atomic_path
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
-    """Write a file atomically.
+    """Write a safetensors file atomically.
 
     Args:
-        path: The file.
-        tensors: By name; each with memory of its own, contiguous.
-        header: What its header should hold beside names and shapes.
+        path: Output file.
+        tensors: Contiguous tensors by name, without shared memory.
+        header: Metadata of the file.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     with atomic_path(path) as temporary:
         try:
             save_file(dict(tensors), temporary, metadata=dict(header) if header else None)
-        except SafetensorError as error:  # what the system said is in its text
+        except SafetensorError as error:  # its text contains the system's error
             number = re.search(r"os error (\d+)", str(error))
             code = int(number[1]) if number else errno.EIO
             raise OSError(code, os.strerror(code), str(path)) from error

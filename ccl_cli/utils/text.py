@@ -1,22 +1,22 @@
-"""Other people's text, made fit to be shown."""
+"""Safe display of untrusted text."""
 
 from __future__ import annotations
 
 
 def visible(text: str) -> str:
-    """The text on one line, without anything that a terminal would obey: such letters as escapes."""
+    """Escape control characters, including line breaks."""
     escape = "unicode_escape"
     return "".join(each if each.isprintable() else each.encode(escape).decode() for each in text)
 
 
 def printable(text: str) -> str:
-    """As :func:`visible`, over several lines."""
+    """Escape control characters except line breaks."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def in_short(text: str, letters: int) -> str:
-    """The visible text, or both ends of one of more letters: what is said of it stands there."""
-    # Cut first, because escapes take time, and again, because they take room.
+    """Escape and truncate text to a number of characters, keeping both ends."""
+    # Truncate before escaping, which is slow, and again after it, because escapes are longer.
     return _cut(visible(_cut(text, letters)), letters)
 
 

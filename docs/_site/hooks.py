@@ -1,4 +1,4 @@
-"""What MkDocs cannot do by itself: pages written by the program, and results that lie outside ``docs/``."""
+"""MkDocs hooks: add the generated pages, and the results outside ``docs/``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN = (
     "speed_step_wide.md",
     "speed_wait.md",
     "standardize.md",
-)  # those that no page of docs/ holds already
+)  # results that no page of docs/ includes
 _PAGES = {"commands.md": reference.commands, "keys.md": reference.keys}
 
 
@@ -41,5 +41,5 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """A link that leaves ``docs/`` for the results stays within the site."""
+    """Redirect links to results outside ``docs/`` to their copies in the site."""
     return markdown.replace(f"](../{_RESULTS}/", f"]({_RESULTS}/")

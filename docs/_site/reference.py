@@ -1,4 +1,4 @@
-"""Two pages that the program writes about itself: every command with its options, every key of a recipe."""
+"""Reference pages generated from the program: commands with their options, and keys of a recipe."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ccl_cli.config.recipe import Recipe
 
 
 def commands() -> str:
-    """The command line: what ``--help`` shows of each command, as Markdown."""
+    """Return the help of all commands as Markdown."""
     lines = [
         "# The command line",
         "",
-        "What `ccl COMMAND --help` shows, of all commands. `-q`, `-v` and `--debug` may also stand before the"
-        " command. With `--json`, stdout holds one JSON document and nothing else. A run is named by its"
-        " folder or its model file; where none is named, it is the newest run that has a model.",
+        "The help of all commands, as shown by `ccl COMMAND --help`. `-q`, `-v` and `--debug` may precede"
+        " the command. With `--json`, stdout contains exactly one JSON document. A run is specified by its"
+        " folder or its model file; the default is the newest run with a model.",
     ]
     for name in app.OWN:
         lines += _command(app._real(name), f"ccl {name}", "##")
@@ -28,12 +28,12 @@ def commands() -> str:
 
 
 def keys() -> str:
-    """The keys of a recipe, with their defaults, as Markdown."""
+    """Return the keys of a recipe and their defaults as Markdown."""
     lines = [
         "# The keys of a recipe",
         "",
-        "`ccl recipes show NAME` prints them with a recipe's own values. Options of methods are listed by"
-        " `ccl methods info NAME`.",
+        "`ccl recipes show NAME` prints the values of a recipe. `ccl methods info NAME` lists the options of"
+        " a method.",
         *_section(Recipe, ""),
     ]
     return "\n".join(lines) + "\n"
@@ -87,9 +87,9 @@ def _default(field: Any) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{text}`"  # a bar within it does not end the cell
+    return f"`{text}`"  # bars in code need no escape
 
 
 def _text(text: str) -> str:
-    """Table cells end at a bar, and angle brackets would be tags."""
+    """Escape bars, which end table cells, and angle brackets, which start tags."""
     return re.sub(r"\s+", " ", text).replace("|", r"\|").replace("<", "&lt;")

@@ -166,7 +166,7 @@ def test_a_row_without_figures_keeps_its_weight_with_a_warning(clips_folder, cap
     _, root, cells = tuned(clips_folder, {0.1: [90, None], 1.0: [None, 20]})
     with caplog.at_level("WARNING", "ccl"):
         assert choose(root, cells) == {}
-    assert "fitnet A: no factor has all its figures" in caplog.text
+    assert "fitnet A: no factor has results of all seeds" in caplog.text
 
 
 def test_runs_that_choose_and_fail_are_failures_too(clips_folder, monkeypatch):
@@ -212,7 +212,7 @@ def test_a_part_runs_its_cells_only_and_chooses_no_weight_before_the_others(clip
         run_bench(recipe(clips_folder, seeds=[0, 1]), part=Part(number, 3))
     assert ran == [cells[0::3], cells[1::3], cells[2::3]]
     experiment, root, tuning = tuned(clips_folder, {0.1: [None], 1.0: [20]})
-    with pytest.raises(UsageError, match="1 of the runs that choose weights are not finished"):
+    with pytest.raises(UsageError, match="1 tuning runs are not finished"):
         run_bench(experiment, part=Part(2, 2))
     write_error(root / tuning[0].folder, CclError("diverged"), 1)  # as good as finished: others need not wait
     assert run_bench(experiment, part=Part(2, 2)).failed == []
@@ -275,7 +275,7 @@ def test_the_list_shows_the_runs_that_the_chosen_weights_make(clips_folder, tmp_
     (final,) = final_cells(Recipe.model_validate(content), {("fitnet", "A"): factor})
     out = capsys.readouterr().out
     assert final.folder in out
-    assert ("weights are not chosen yet" in out) == (None in tops[1.0])
+    assert ("weights are not tuned yet" in out) == (None in tops[1.0])
     assert "x10" not in out  # the recipe's own grid, not the default one
 
 
@@ -332,7 +332,7 @@ def test_killed_at_any_point_it_goes_on_to_the_same_figures(clips_folder, tmp_pa
         assert process.returncode == -number
     else:
         assert process.returncode == 130
-        assert "The same command goes on." in said
+        assert "Run the same command to continue." in said
     wait_for(lambda: not processes(root), 20)
     assert not all(finished(root / cell.folder) for cell in final_cells(experiment, {}))
     interrupted = {cell.method: root / cell.folder for cell in final_cells(experiment, {})}

@@ -138,7 +138,10 @@ def failing(monkeypatch, error: BaseException) -> None:
         (
             OSError(28, "No space left on device", "/x"),
             6,
-            ["Error: No space left on device: '/x'.", "  Make room, and give the same command again."],
+            [
+                "Error: No space left on device: '/x'.",
+                "  Free some disk space, and run the same command again.",
+            ],
         ),
         (type("OutOfMemoryError", (RuntimeError,), {})(), 6, None),
     ],

@@ -95,7 +95,7 @@ def test_compare(ccl, bench):
         (["table", "runs/mixed"], 2, "2 different recipes"),
         (["compare", "ccl"], 2, "Missing argument"),
         (["compare", "ccl", "cclx"], 2, "Did you mean 'ccl'?"),
-        (["compare", "ccl", "baseline", "--output", "c.csv"], 2, "not written as csv"),
+        (["compare", "ccl", "baseline", "--output", "c.csv"], 2, "cannot be written as csv"),
         (["html", "absent"], 4, "There is no folder 'absent'."),
         (["html", "--output", "runs"], 2, "'runs' is a folder."),
         (["figure", "pie"], 2, "pie"),

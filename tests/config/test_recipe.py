@@ -138,7 +138,7 @@ def test_an_override_without_key_or_value_is_a_usage_error(text):
         ("optim:\n\n  lr: fast\n", "optim.lr: must be a valid number, got 'fast' (mine.yaml:3)."),
         ("clip:\n  mean: [1, 2]\n", "clip.mean.2: a value is missing (mine.yaml:2)."),
         ("train: 3\n", "train: must be a section of keys and values, got 3 (mine.yaml:1)."),
-        ("teachers: [a:b, a:b]\n", "teachers: the same teacher is named twice (mine.yaml:1)."),
+        ("teachers: [a:b, a:b]\n", "teachers: the same teacher is listed twice (mine.yaml:1)."),
         ("method: {}\n", "method: must have at least 1 item, got {} (mine.yaml:1)."),
         ("name: a/b\n", "name: must match pattern '^[\\w.-]+$', got 'a/b' (mine.yaml:1)."),
         (
@@ -159,23 +159,24 @@ def test_an_override_without_key_or_value_is_a_usage_error(text):
         ),
         (
             "optim: {schedule: linear, lr: 0.01, min_lr: 0.1}\n",
-            "optim: min_lr, 0.1, is above lr, 0.01 (mine.yaml:1).",
+            "optim: min_lr (0.1) must not exceed lr (0.01) (mine.yaml:1).",
         ),
         (
             "optim: {min_lr: 1.0e-5}\n",
-            "optim: min_lr is for cosine and linear, and the schedule is step (mine.yaml:1).",
+            "optim: min_lr requires the cosine or linear schedule, and the schedule is step (mine.yaml:1).",
         ),
         (
             "optim: {warmup_epochs: 300}\n",
-            "The recipe: optim.warmup_epochs, 300, must be below train.epochs, 300.",
+            "The recipe: optim.warmup_epochs (300) must be below train.epochs, 300.",
         ),
         (
             "clip: {stride: 2, fps: 10}\n",
-            "clip: stride and fps both set the distance between frames: leave one of them out (mine.yaml:1).",
+            "clip: stride and fps both set the frame spacing: omit one of them (mine.yaml:1).",
         ),
         (
             "clip: {sampling: segments, fps: 10}\n",
-            "clip: segments cover the whole video and have no stride or fps: leave these out (mine.yaml:1).",
+            "clip: segments cover the whole video, so stride and fps have no effect: omit them "
+            "(mine.yaml:1).",
         ),
         ("eval: {crops: 2}\n", "eval.crops: must be 1 or 3, got 2 (mine.yaml:1)."),
     ],
@@ -199,7 +200,7 @@ def test_an_unknown_key_is_refused_with_the_one_that_was_meant(recipe_file, text
     (problem,) = problems(recipe_file(text))
     assert "there is no such key (mine.yaml:" in problem
     expected = (
-        f"Did you mean '{suggested}'?" if suggested else "Known here: batch_size, stride, clips, crops."
+        f"Did you mean '{suggested}'?" if suggested else "Valid keys: batch_size, stride, clips, crops."
     )
     assert problem.endswith(expected)
 
@@ -225,14 +226,14 @@ def test_all_problems_are_reported_at_once_each_with_its_source(recipe_file):
     [
         ("a: [1\nb: 2\n", "mine.yaml:2"),
         ("train:\n  epochs: 1\n  epochs: 2\n", "mine.yaml:3: 'epochs' is given twice"),
-        ("a: !!python/object/apply:os.system [ls]\n", "mine.yaml:1: tags have no place in a recipe"),
-        ("a: &x [*x]\n", "mine.yaml:1: aliases have no place in a recipe"),
+        ("a: !!python/object/apply:os.system [ls]\n", "mine.yaml:1: tags are not allowed in a recipe"),
+        ("a: &x [*x]\n", "mine.yaml:1: aliases are not allowed in a recipe"),
         ("a: &x {b: 1}\nc: *x\n", "mine.yaml:2: aliases"),
         ("- a\n- b\n", "'key: value' lines"),
         ("just text\n", "'key: value' lines"),
         (b"\xff\xfe\x00", "cannot be read"),
         ("a: \x07\n", "unacceptable character"),
-        ("[" * 5000, "mine.yaml:1: more than 50 sections lie within each other"),
+        ("[" * 5000, "mine.yaml:1: more than 50 levels of nesting"),
         ("name: 2001-99-99\n", "mine.yaml"),
         ("? [a, b]\n: 1\n", "mine.yaml"),
     ],
@@ -297,7 +298,8 @@ train:
 def test_sections_are_merged_by_key_and_all_else_is_replaced(family):
     child = family(
         parent=PARENT,
-        child="extends: ../parent/parent.yaml\nteachers: [a:b]\noptim: {milestones: [1]}\ntrain:\n  epochs: 9\n",
+        child="extends: ../parent/parent.yaml\nteachers: [a:b]\noptim: {milestones: [1]}\ntrain:\n  "
+        "epochs: 9\n",
     )
     recipe = load_recipe(str(child))
     assert recipe == Recipe.model_validate(
@@ -371,9 +373,9 @@ def test_each_value_is_blamed_on_the_file_it_was_written_in(family):
         ("../absent.yaml", "/../absent.yaml' (child.yaml:2)."),
         (
             "[smoke, ucf51]",
-            "extends: must be one recipe's name or file, got ['smoke', 'ucf51'] (",
+            "extends: must be the name or the file of a recipe, got ['smoke', 'ucf51'] (",
         ),
-        ("null", "extends: must be one recipe's name or file, got None (child.yaml:2)."),
+        ("null", "extends: must be the name or the file of a recipe, got None (child.yaml:2)."),
         ("child.yaml", "extends: child.yaml extends child.yaml (child.yaml:2)."),
     ],
 )

@@ -82,12 +82,12 @@ def test_the_hubs_client_reads_the_fields(run):
 
 @pytest.mark.parametrize("licence", ["", "MIT", "a b", "mit\nx: y", "[mit]"])
 def test_licences_that_are_no_names(run, licence):
-    with pytest.raises(UsageError, match="is not one of the Hub's names"):
+    with pytest.raises(UsageError, match="is not a licence identifier of the Hub"):
         card(run, licence=licence)
 
 
 UNKNOWN = dict.fromkeys(
-    ("listed for training", "seen in training", "not on disk", "unreadable", "without sound"), "unknown"
+    ("listed for training", "used in training", "not on disk", "unreadable", "without sound"), "unknown"
 )
 
 
@@ -98,16 +98,16 @@ UNKNOWN = dict.fromkeys(
             DATA,
             {
                 "listed for training": "50",
-                "seen in training": "47",
+                "used in training": "47",
                 "not on disk": "2",
                 "unreadable": "1",
                 "without sound": "17 (4 silent, 13 no track)",
-                "ucf51-split1: tested on": "25, of them 3 not on disk, 1 unreadable",
+                "ucf51-split1: test videos": "25, including 3 not on disk, 1 unreadable",
             },
         ),
         (
             DATA | {"modalities": {"image:resnet34": {"present": 47}}},
-            {"without sound": "unknown: no teacher of sound was there to find out"},
+            {"without sound": "unknown: not determined without an audio teacher"},
         ),
         ({"name": "ucf51-split1"}, UNKNOWN),
     ],
@@ -125,7 +125,7 @@ def test_results_of_one_run_and_of_none(tmp_path, run):
     bare = write_run(tmp_path / "2", **TINY)
     publish(bare)
     change(run, finished=False, steps=6)  # evaluated, but stopped before its end
-    reasons = "There are no figures of the finished run", "stopped before its end, after step 6"
+    reasons = "has not been evaluated on a test split", "unfinished and stopped after step 6"
     for folder, reason in zip((bare, run), reasons, strict=True):
         text = card(folder)[1]
         assert reason in section(text, "Results")
@@ -186,8 +186,8 @@ def teachers(text: str) -> dict[str, tuple[str, str]]:
     [
         ("audio:cnn14", r"Cnn14\\_emb512\\_mAP=0.420.pth", "CC BY 4.0"),
         ("image:resnet34", ".+", "(bsd|apache|mit).*"),  # as timm records it
-        ("audio:cnn14?weights=random", "random, on request", "none needed"),
-        ("audio:cnn14@/home/me/secret/mine.pth", "a file of the user's: mine.pth", "unknown"),
+        ("audio:cnn14?weights=random", "random, as requested", "none needed"),
+        ("audio:cnn14@/home/me/secret/mine.pth", "local file: mine.pth", "unknown"),
         ("text:nobody-has-this", "unknown", "unknown"),
         ("audio:cnn14?weights=never-fitted", "unknown", "unknown"),
     ],

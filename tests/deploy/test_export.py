@@ -237,7 +237,7 @@ def test_a_file_that_computes_something_else_is_not_handed_over(run, tmp_path, m
         return compute
 
     monkeypatch.setattr(export, "open_torch", wrong)
-    with pytest.raises(SystemSetupError, match=rf"model\.pt2 does not compute .* '{output}' differs"):
+    with pytest.raises(SystemSetupError, match=rf"model\.pt2 does not match torch: .* '{output}' differs"):
         export_model(run, tmp_path / "out" / "exported", formats=["torch"], tolerance=2e-4)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -295,7 +295,7 @@ def test_files_that_are_named_are_compared_on(run, clips_folder, tmp_path):
     (odd / "a b.MP4").write_bytes(one.read_bytes())
     examples = find_examples(load_student(run / MODEL), [odd, one])
     assert [video.path.name for video in examples.check] == ["a b.MP4", "0.mp4"]
-    assert examples.what == "the named files"
+    assert examples.what == "the given files"
     assert {video.split for video in examples.choose} == {"train"}
     assert len(examples.labelled) == 6
 
@@ -320,10 +320,10 @@ def test_without_the_runs_videos_ccl_draws_some(run, tmp_path, caplog, monkeypat
         replace(known, videos=gone).save(model.with_name(MANIFEST))
     monkeypatch.setattr(example_clips, "DRAWN", "clips:?classes=2&per_class=1&seconds=0.2&size=36")
     examples = find_examples(load_student(model), [])
-    assert (examples.what, examples.labelled) == ("clips that ccl drew itself", ())
+    assert (examples.what, examples.labelled) == ("generated clips", ())
     assert all(video.path.is_file() for video in (*examples.check, *examples.choose))
     assert not {video.id for video in examples.check} & {video.id for video in examples.choose}
-    assert "The run's test videos are not here" in caplog.text
+    assert "The run's test videos are not on disk" in caplog.text
 
 
 def test_damaged_videos_are_passed_over_and_few_are_repeated(run, tmp_path, caplog):

@@ -63,7 +63,7 @@ def test_a_card_that_is_there_is_taken_as_it_is(run, caplog):
     assert caplog.messages == []
     os.utime(run / "README.md", (1, 1))
     hub.uploads(run, "me/mine")
-    assert "is older than the run's figures" in caplog.text
+    assert "is older than the run's results" in caplog.text
 
 
 def test_a_model_file_alone(run):
@@ -79,7 +79,7 @@ def test_a_model_file_alone(run):
 )
 def test_names_that_are_none(run, name):
     for ask in (lambda: hub.uploads(run, name), lambda: hub.push(run, name), lambda: hub.pull(name)):
-        with pytest.raises(UsageError, match="is not the name of a repository"):
+        with pytest.raises(UsageError, match="is not a valid repository name"):
             ask()
 
 
@@ -118,7 +118,7 @@ def test_private(run, web):
     assert web.repositories["me/secret"].private
     hub.push(run, "me/secret", private=True)
     web.add("me/open", {})
-    with pytest.raises(UsageError, match="is there already, and it is public"):
+    with pytest.raises(UsageError, match="already exists and is public"):
         hub.push(run, "me/open", private=True)
     assert web.repositories["me/open"].files == {}
 
@@ -142,11 +142,11 @@ def test_a_revision(run, web):
 @pytest.mark.parametrize(
     ("token", "message", "hint"),
     [
-        ("", "There is no token", "hf auth login"),
+        ("", "No token for", "hf auth login"),
         (
             "hf_wrong",
             "answers 401: Invalid credentials in Authorization header.",
-            "See that the token may write there.",
+            "Check that the token has write access.",
         ),
     ],
 )
@@ -188,7 +188,7 @@ def test_no_network_is_not_an_old_copy(run, web, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("gone", "There is no repository 'me/gone', or it is not for you"), ("gated", "asks for consent")],
+    [("gone", "The repository 'me/gone' does not exist"), ("gated", "is gated")],
 )
 def test_repositories_that_cannot_be_pulled(web, name, message):
     web.add("me/gated", {"model.safetensors": b""}, gated=True)
@@ -207,7 +207,7 @@ def test_an_upload_that_the_hub_refuses(run, web, refusal, full, message):
     web.refusal, web.full = refusal, full
     with pytest.raises(SystemSetupError, match=message) as caught:
         hub.push(run, "me/mine")
-    assert caught.value.hint == "See that the token may write there."
+    assert caught.value.hint == "Check that the token has write access."
 
 
 def test_an_output_that_is_there(web, tmp_path):
@@ -236,7 +236,7 @@ def test_only_safetensors_and_texts_are_taken(run, web, tmp_path):
 
 def test_a_repository_without_a_model(web, tmp_path):
     web.add("me/other", {"pytorch_model.bin": pickle.dumps(Bomb()), "README.md": b"# Other"})
-    with pytest.raises(DataError, match=r"holds no model\.safetensors"):
+    with pytest.raises(DataError, match=r"contains no model\.safetensors"):
         hub.pull("me/other", output=tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
     assert not any("resolve" in asked for asked in web.asked)
@@ -286,7 +286,7 @@ def with_header(run, **changed) -> bytes:
 )
 def test_damaged_and_hostile_models_are_never_handed_out(run, web, tmp_path, bad):
     web.add("me/bad", {"model.safetensors": bad(run)})
-    with pytest.raises(WeightsError, match="What the repository 'me/bad' holds cannot be used") as caught:
+    with pytest.raises(WeightsError, match="The model in the repository 'me/bad' cannot be used") as caught:
         hub.pull("me/bad", output=tmp_path / "copy")
     assert "Train again" not in str(caught.value)
     assert not (tmp_path / "copy").exists()

@@ -1,14 +1,15 @@
-"""What the troubleshooting page quotes is what ccl prints."""
+"""What the pages quote is what ccl prints, and the extras that they list are those of the package."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, ROOT, blocks
+from tests.docs.pages import DOCS, PAGES, ROOT, blocks
 
 PAGE = DOCS / "trouble.md"
 QUOTED = [line for block in blocks(PAGE) for line in block.text.splitlines() if line.startswith("Error: ")]
@@ -39,3 +40,12 @@ def test_ccl_says_so(line, sentences):
 
 def test_there_is_something_to_check():
     assert len(QUOTED) > 15
+
+
+def test_the_table_of_extras_is_complete(sentences):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = list(project["optional-dependencies"])
+    table = (DOCS / "start.md").read_text(encoding="utf-8").partition("| extra |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == sorted(extras)
+    texts = " ".join([*sentences, *(page.read_text(encoding="utf-8") for page in PAGES)])
+    assert set(re.findall(rf"{project['name']}\[(\w+)\]", texts)) <= set(extras)

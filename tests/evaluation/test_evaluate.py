@@ -29,7 +29,7 @@ def test_evaluation_of_a_run_that_was_stopped_says_that_it_does_not_count(clips_
     monkeypatch.setattr(logging.getLogger("ccl"), "propagate", True)
     for limit, warned in ((1, True), (0, False)):
         evaluate(train(recipe(clips_folder, train={"max_steps": limit})), tasks=["recognition"])
-        assert ("stopped before its end" in caplog.text) is warned
+        assert ("The run is unfinished" in caplog.text) is warned
         caplog.clear()
 
 

@@ -81,8 +81,8 @@ def test_no_videos_and_no_such_split(run, tmp_path):
     with pytest.raises(DataError, match="has no val split"):
         cached_predictions(run, "val")
     shutil.rmtree(tmp_path / "clips")
-    with pytest.raises(DataError, match="test videos of 'clips' are gone"):
+    with pytest.raises(DataError, match="test videos of 'clips' are not on disk"):
         cached_predictions(run, "test")
     (run / "manifest.jsonl").unlink()
-    with pytest.raises(DataError, match=r"holds no manifest\.jsonl"):
+    with pytest.raises(DataError, match=r"contains no manifest\.jsonl"):
         cached_predictions(run, "test")

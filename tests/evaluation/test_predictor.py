@@ -158,7 +158,7 @@ def test_numbers_that_are_not_finite_are_a_fault(run, clips_folder):
     (prediction,) = predict_files(
         model, list_videos([clips_folder / "set/test/down/0.mp4"]).videos, title="t", workers=0
     )
-    assert prediction.fault == "the model makes numbers of it that are not finite"
+    assert prediction.fault == "the model's output is not finite"
 
 
 def test_in_order_waits_for_no_more_than_it_must():
@@ -232,5 +232,5 @@ def by_path(library):
 def test_processes_that_list_other_files_are_refused(run, folder, monkeypatch):
     monkeypatch.setattr("ccl_cli.deploy.predict.world_size", lambda: 2)
     monkeypatch.setattr("ccl_cli.deploy.predict.gather_objects", lambda own: [own, own + 1])
-    with pytest.raises(DataError, match="do not see the same video files"):
+    with pytest.raises(DataError, match="list different video files"):
         next(predict(load_student(run), list_videos([folder]), workers=0))

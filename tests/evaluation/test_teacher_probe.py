@@ -190,7 +190,7 @@ def test_the_test_videos_and_the_rounds_of_validation(counts, asked, split, size
 def test_nothing_to_test_on():
     with pytest.raises(DataError, match="has no test split"):
         split_videos(manifest(train=4), "test")
-    with pytest.raises(DataError, match="too small to hold videos out"):
+    with pytest.raises(DataError, match="too small to hold out test videos"):
         split_videos(manifest(train=1), None)
     with pytest.raises(DataError, match="one class"):
         split_videos(Manifest("made", ("a",), manifest(train=1).videos[:1]), None)
@@ -272,7 +272,7 @@ def test_a_class_with_one_video_and_a_pair_that_shares_none(tmp_path, caplog):
     assert first["per_class"]["2"]["verdict"] is None
     assert pair["train"]["present"] == 0
     assert "knn" not in pair
-    assert "none has both" in caplog.text
+    assert "no video has both modalities" in caplog.text
 
 
 @pytest.mark.slow

@@ -165,9 +165,9 @@ exec {sbatch} "$@"
 @pytest.mark.parametrize(
     ("sbatch", "said"),
     [
-        (None, "There is no `sbatch` here."),
+        (None, "The command `sbatch` was not found."),
         (REFUSAL, "Slurm refuses the jobs: invalid partition specified: none; Batch job submission failed: Invalid"),
-        (ELSEWHERE, "The cluster's nodes do not see '"),
+        (ELSEWHERE, "The nodes of the cluster cannot read '"),
     ],
 )  # fmt: skip
 def test_what_keeps_slurm_from_working_is_one_sentence(cluster, shared, tmp_path, monkeypatch, sbatch, said):
@@ -194,10 +194,10 @@ def test_what_keeps_slurm_from_working_is_one_sentence(cluster, shared, tmp_path
         ("FAILED", "1:0", "ended with exit code 1"),
         ("FAILED", "0:9", "was ended by SIGKILL"),
         ("CANCELLED by 1000", "0:15", "was cancelled"),
-        ("TIMEOUT", "0:0", "reached its limit of time"),
+        ("TIMEOUT", "0:0", "reached its time limit"),
         ("OUT_OF_MEMORY", "0:125", "ran out of memory"),
         ("FAILED", "0:53", "was ended by signal 53"),
-        ("", "", "ended, and Slurm does not say how"),
+        ("", "", "ended for an unknown reason"),
     ],
 )
 def test_an_ending_in_words(state, code, said):
@@ -225,7 +225,7 @@ def test_work_on_paper_is_the_same_work(tmp_path):
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "4", "a/b", "1/0", "-1/2"])
 def test_what_is_no_part_is_refused(text):
-    with pytest.raises(UsageError, match="not one of a number of parts"):
+    with pytest.raises(UsageError, match="not a valid part"):
         parse_part(text)
 
 

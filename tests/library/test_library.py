@@ -106,7 +106,7 @@ def test_several_folders_in_one_library(run, videos, read_files):
     assert counts(update([], LIBRARY)) == (15, 0, 15, 3, 0)
     assert counts(update([], LIBRARY, forget_paths=[videos / "train"])) == (3, 0, 0, 12, 0)
     assert counts(update([], LIBRARY)) == (3, 0, 3, 0, 0)
-    with pytest.raises(UsageError, match="holds nothing of"):
+    with pytest.raises(UsageError, match="contains no videos of"):
         update([], LIBRARY, forget_paths=[videos / "train"])
     assert len(read_files) == 18
 
@@ -114,10 +114,10 @@ def test_several_folders_in_one_library(run, videos, read_files):
 def test_a_folder_that_is_gone_or_empty_takes_nothing_out(run, videos):
     update([videos / "train", videos / "test"], LIBRARY)
     (videos / "test").rename(videos / "elsewhere")
-    with pytest.raises(DataError, match="Is its disk there"):
+    with pytest.raises(DataError, match="Check that its disk is mounted"):
         update([], LIBRARY)
     (videos / "test").mkdir()
-    with pytest.raises(DataError, match="holds no videos"):
+    with pytest.raises(DataError, match="has no videos"):
         update([], LIBRARY)
     assert len(contents()) == 18
 
@@ -158,24 +158,24 @@ def test_another_model_is_refused_or_begins_anew(run, videos, clips_folder, tmp_
     read_files.clear()
     # The newest run is another; the library keeps to its own.
     assert counts(update([], LIBRARY)) == (18, 0, 18, 0, 0)
-    with pytest.raises(UsageError, match="made by another model"):
+    with pytest.raises(UsageError, match="built with another model"):
         update([videos], LIBRARY, model=other)
     assert contents() == before
     assert read_files == []
     assert counts(update([], LIBRARY, model=other, rebuild=True)) == (18, 18, 0, 0, 0)
     assert contents() != before
     shutil.copy(run / "model.safetensors", other / "model.safetensors")  # trained again in the same place
-    with pytest.raises(UsageError, match="made by another model"):
+    with pytest.raises(UsageError, match="built with another model"):
         update([], LIBRARY)
     shutil.rmtree(other)
-    with pytest.raises(DataError, match="The model that made 'library' is gone"):
+    with pytest.raises(DataError, match="The model of 'library' is missing"):
         update([], LIBRARY)
     assert counts(update([], LIBRARY, rebuild=True)) == (18, 18, 0, 0, 0)
     assert contents() == before
 
 
 def test_nothing_is_made_where_something_is_wrong(run, videos, tmp_path):
-    with pytest.raises(UsageError, match="Nothing to index"):
+    with pytest.raises(UsageError, match="There is nothing to index"):
         update([], LIBRARY)
     with pytest.raises(DataError, match=r"There is no '.*gone'"):
         update([Path("gone")], LIBRARY)
@@ -189,10 +189,13 @@ def test_nothing_is_made_where_something_is_wrong(run, videos, tmp_path):
 
 
 def test_one_process_at_a_time(run, videos):
-    from ccl_cli.utils.files import hold
+    from ccl_cli.utils.files import lock_file
 
     update([videos / "test"], LIBRARY)
-    with hold(LIBRARY / ".lock", "", ""), pytest.raises(UsageError, match="Another process brings 'library'"):
+    with (
+        lock_file(LIBRARY / ".lock", "", ""),
+        pytest.raises(UsageError, match="Another process is updating 'library'"),
+    ):
         update([videos], LIBRARY)
 
 
@@ -224,7 +227,7 @@ def test_stopped_in_the_middle_it_goes_on(run, videos, read_files, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(predict, "predict_videos", interrupted)
-        with pytest.raises(Interrupted, match=r"Stopped by SIGTERM\. What was read is in 'library'"):
+        with pytest.raises(Interrupted, match=r"Stopped by SIGTERM\. Finished videos are in 'library'"):
             update([videos], LIBRARY)
     assert len(contents()) == 5
     read_files.clear()
@@ -316,7 +319,7 @@ def test_what_cannot_be_read_and_too_small_a_library(run, videos):
     with pytest.raises(DataError, match="There is no library at 'nowhere'"):
         search(list_videos([bad]), Path("nowhere"), top=1)
     update([], LIBRARY, forget_paths=[videos])
-    with pytest.raises(DataError, match="holds no videos"):
+    with pytest.raises(DataError, match="has no videos"):
         search(list_videos([videos / "test/right/0.mp4"]), LIBRARY, top=1)
 
 
@@ -343,7 +346,7 @@ def test_approximate_search(tmp_path, run, videos, monkeypatch):
     folder = filled(tmp_path / "l", vectors)
     queries = vectors[::100]
     with open_library(folder, write=True) as library:
-        with pytest.raises(DataError, match="no index for approximate search"):
+        with pytest.raises(DataError, match="no approximate index"):
             search_approximately(library, folder, queries, 5, 8)
         index.build(library, folder)
         exact, numbers = nearest(library, torch.from_numpy(queries), 5)

@@ -519,8 +519,8 @@ def test_what_the_hub_does_not_have_is_a_sentence(hub, monkeypatch, models):
 
     response = SimpleNamespace(headers={}, request=None, status_code=404)
     for error, message in (
-        (RepositoryNotFoundError, "There is no repository 'some/model'"),
-        (GatedRepoError, r"asks for consent\. Accept its terms"),
+        (RepositoryNotFoundError, "The repository 'some/model' does not exist"),
+        (GatedRepoError, r"is gated\. Accept its terms"),
         (RevisionNotFoundError, "has no such revision"),
         (ConnectionError, "cannot be asked"),
     ):

@@ -71,9 +71,9 @@ def test_teachers_that_are_gone_leave_a_sentence(copied):
         file.unlink()
     for run in copied.glob("*AI*"):
         (run / "manifest.jsonl").unlink()
-    with pytest.raises(DataError, match="holds no manifest") as caught:
+    with pytest.raises(DataError, match="contains no manifest") as caught:
         teachers(load_results([copied]))
-    assert caught.value.message.count("holds no manifest") == 1  # one reason for both
+    assert caught.value.message.count("contains no manifest") == 1  # one reason for both
 
 
 def test_two_teachers_of_one_name_are_told_apart(copied):
@@ -83,7 +83,7 @@ def test_two_teachers_of_one_name_are_told_apart(copied):
     (run / "summary.json").write_text(json.dumps(summary))
     reports = teachers(load_results([copied]))
     assert [each.teacher for each in reports][2] == "image:small (abcdef)"
-    assert "has other weights or settings" in reports[2].reason
+    assert "have changed since" in reports[2].reason
 
 
 def test_no_teacher_at_all_and_other_videos(tmp_path, copied):

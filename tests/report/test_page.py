@@ -89,8 +89,8 @@ def test_without_videos_the_page_says_so(clips_folder, tmp_path):
     shutil.rmtree(clips)
     text = page(load_results([runs]))
     Reading(text)
-    assert text.count("The test videos of &#39;clips&#39; are gone") == 3
-    with pytest.raises(DataError, match="are gone"):
+    assert text.count("The test videos of &#39;clips&#39; are not on disk") == 3
+    with pytest.raises(DataError, match="are not on disk"):
         write_figure(load_results([runs]), "tsne", tmp_path / "f.png")
 
 
@@ -191,7 +191,7 @@ def test_a_run_with_nothing_but_its_figures(tmp_path):
     text = page(load_results([tmp_path / "r"]))
     Reading(text)
     assert "None of these runs has a readable metrics.jsonl." in text
-    assert "holds no manifest.jsonl" in text
+    assert "contains no manifest.jsonl" in text
     assert text.count("There is no baseline among these runs to compare with.") == 2
 
 

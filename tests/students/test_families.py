@@ -132,10 +132,10 @@ def test_the_shift_is_that_of_the_paper():
 @pytest.mark.parametrize(
     ("name", "clip", "match"),
     [
-        ("slowfast_r50", (18, 112), "multiple of 4 frames, not of 18"),
+        ("slowfast_r50", (18, 112), "multiple of 4 frames per clip, not 18"),
         ("s3d", (4, 112), "at least 8 frames"),
         ("mvit_v2_s", (16, 112), "16 frames of 224 pixels, not 16 of 112"),
-        ("timm:vit_tiny_patch16_224", (8, 112), "frames of 224 pixels, not of 112"),
+        ("timm:vit_tiny_patch16_224", (8, 112), "frames of 224 pixels, not 112"),
     ],
 )
 def test_clips_that_a_network_cannot_take_are_refused(name, clip, match):
@@ -151,8 +151,8 @@ def test_clips_that_a_network_cannot_take_are_refused(name, clip, match):
     ("options", "match"),
     [
         ({"model": "resnet5000"}, "timm has no model 'resnet5000'"),
-        ({"model": "vit_tiny_patch16_224", "shift": True}, "shift=true is for ResNets"),
-        ({"model": "resnet18", "img_size": 64}, "takes no img_size"),
+        ({"model": "vit_tiny_patch16_224", "shift": True}, "shift=true requires a ResNet"),
+        ({"model": "resnet18", "img_size": 64}, "does not support img_size"),
     ],
 )
 def test_impossible_options_are_sentences(options, match):

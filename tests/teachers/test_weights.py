@@ -57,12 +57,12 @@ def test_absent_weights_say_what_to_put_where_and_which_command_gets_them(tmp_pa
 
 @pytest.mark.parametrize("files", [[FILE], []], ids=["published", "none"])
 def test_a_file_behind_the_options_is_put_before_them(files):
-    with pytest.raises(WeightsError, match="what follows '\\?' are options") as caught:
+    with pytest.raises(WeightsError, match="the part after '\\?' contains options") as caught:
         locate(parse_model("image:net?size=64&pad_type=same@mine.pth"), *files)
     assert "'image:net@mine.pth?size=64&pad_type=same'" in str(caught.value)
     with pytest.raises(WeightsError) as caught:  # an option may hold an @
         locate(parse_model("image:net?list=a@b.csv"), *files)
-    assert "are options" not in str(caught.value)
+    assert "contains options" not in str(caught.value)
 
 
 def test_any_published_file_will_do():
@@ -183,7 +183,7 @@ def test_damaged_files_are_a_sentence(tmp_path, suffix, damage):
 def test_a_pickle_without_named_tensors_is_a_sentence(tmp_path, content):
     path = tmp_path / "net.pth"
     torch.save(content, path)
-    with pytest.raises(WeightsError, match="holds no tensors"):
+    with pytest.raises(WeightsError, match="contains no tensors"):
         load_state(path)
 
 

@@ -352,8 +352,8 @@ def test_the_modality_is_that_of_the_name(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("here")
 def test_what_needs_a_failed_check_is_skipped_and_says_so():
     found = {verdict.check: verdict for verdict in check_teacher(Wider()).verdicts}
-    assert found["batch"].message == "needs 'determinism'"
-    assert found["determinism"].message == "needs 'embedding'"
+    assert found["batch"].message == "requires 'determinism'"
+    assert found["determinism"].message == "requires 'embedding'"
     assert found["fingerprint"].state == "ok"
 
 

@@ -79,7 +79,7 @@ def test_whoever_reads_the_model_learns_which_weights_it_holds(clips_folder, tmp
     assert summary["evaluation"].keys() == {"set-test", "set-test-raw"}
     assert json.loads((run / "eval-set-test.json").read_text())["weights"] == "ema"
     assert "weights: ema, selection: last" in card(run)[1]
-    with pytest.raises(UsageError, match="holds one set of weights"):
+    with pytest.raises(UsageError, match="contains one set of weights"):
         evaluate(run / PUBLISHED, weights="raw")
     plain = train(recipe(clips_folder, train={"max_steps": 1}), output=tmp_path / "plain")
     with pytest.raises(UsageError, match="no moving average"):

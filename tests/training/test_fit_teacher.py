@@ -315,7 +315,7 @@ def test_the_command(data, tmp_path, capsys):
     assert main([*command, "--output", str(path), "--batch-size", "16", "--seed", "2"]) == 0
     said = capsys.readouterr()
     assert said.out == f"{path}\n"
-    assert "of 24 videos right" in said.err
+    assert "on 24 videos" in said.err
     assert f"--teacher audio:small@{path}" in said.err
     assert main([*command, "--lr", "0"]) == 2
     assert "--lr must be above 0" in capsys.readouterr().err

@@ -116,7 +116,7 @@ def test_fine_tuning_takes_all_weights_but_the_classifier(clips_folder, named, c
     before, now = load_file(run / "model.safetensors"), student.state_dict()
     assert now.keys() - before.keys() == {"classifier.weight", "classifier.bias"}
     assert all(torch.equal(now[name], value) for name, value in before.items())
-    assert "has no classifier: everything else is loaded" in caplog.text
+    assert "has no classifier: all other weights are loaded" in caplog.text
     assert load_model(train(tuned) / "model.safetensors").classes == ("down", "right")
     again = build(unlabelled(clips_folder, student=tuned.student)).student
     assert again.num_classes == 0

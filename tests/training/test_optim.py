@@ -202,5 +202,5 @@ def test_options_that_an_optimiser_does_not_take_are_sentences(optim):
 
 
 def test_nesterov_is_for_sgd():
-    with pytest.raises(ValueError, match="nesterov is for sgd"):
+    with pytest.raises(ValueError, match="nesterov requires sgd"):
         Optim(name="adamw", nesterov=True)

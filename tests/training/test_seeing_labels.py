@@ -1,4 +1,4 @@
-"""A teacher that is told the class of each video: of use in training, and nowhere taken for more than that."""
+"""A teacher that uses the class of each video: of use in training, and nowhere taken for more than that."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def recipe(clips_folder, **changes) -> Recipe:
 
 
 def built(experiment):
-    """The cache of the teacher that is told the classes."""
+    """The cache of the teacher that uses the classes."""
     manifest = load_data(experiment.data)
     (teacher,) = load_teachers(experiment.teachers, manifest.classes).values()
     return build_cache(TOLD, teacher, manifest, experiment, set_up("fp32"))
@@ -101,12 +101,12 @@ def test_a_dry_run_says_so(clips_folder, capsys):
 
 
 def test_it_cannot_be_probed(clips_folder):
-    with pytest.raises(DataError, match="is told the class of each video"):
+    with pytest.raises(DataError, match="uses the class of each video"):
         probe_teachers(f"folder:{clips_folder / 'set'}", [TOLD, "image:small?weights=random"], workers=0)
     run = train(recipe(clips_folder))
     refusal = measure(run, [TOLD], "test")[TOLD]
     assert isinstance(refusal, DataError)
-    assert "is told the class" in refusal.message
+    assert "uses the class" in refusal.message
 
 
 def test_its_cache_gives_the_very_same_run(clips_folder):

@@ -94,7 +94,7 @@ def test_only_the_first_process_logs_but_all_report_errors(monkeypatch, rank, li
 def test_a_lost_peer_is_told_in_one_sentence(monkeypatch, capsys, said):
     monkeypatch.setenv("RANK", "0")
     assert console.report(RuntimeError(said)) == 6
-    assert capsys.readouterr().err == "Error: Another process of this run ended; its own message says why.\n"
+    assert capsys.readouterr().err == "Error: Another process of this run failed; see its error message.\n"
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ import pytest
 
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import files
-from ccl_cli.utils.files import atomic_folder, hold, write_text
+from ccl_cli.utils.files import atomic_folder, lock_file, write_text
 
 
 def test_a_lock_is_held_by_one_until_it_is_closed(tmp_path):
     path = tmp_path / "new" / ".lock"
-    with hold(path, "Taken.", "Wait."), pytest.raises(UsageError, match=r"Taken\. Wait\."):
-        hold(path, "Taken.", "Wait.")
-    hold(path, "Taken.", "Wait.").close()
+    with lock_file(path, "Taken.", "Wait."), pytest.raises(UsageError, match=r"Taken\. Wait\."):
+        lock_file(path, "Taken.", "Wait.")
+    lock_file(path, "Taken.", "Wait.").close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
@@ -28,7 +28,7 @@ def test_a_file_system_without_locks_is_worked_on_with_a_warning(tmp_path, monke
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     monkeypatch.setattr("ccl_cli.utils.files._log.propagate", True)
-    with caplog.at_level("WARNING", "ccl"), hold(tmp_path / ".lock", "Taken.", "Wait.") as file:
+    with caplog.at_level("WARNING", "ccl"), lock_file(tmp_path / ".lock", "Taken.", "Wait.") as file:
         assert not file.closed
     assert os.strerror(number) in caplog.text
 

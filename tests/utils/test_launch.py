@@ -194,9 +194,9 @@ def test_the_one_that_only_lost_its_peer_is_not_the_one_to_blame(probe):
     code, _, err = finish(probe("lost_first"))
     assert code == 6  # the code of a lost peer, too
     assert err.splitlines() == [
-        "Error: Another process of this run ended; its own message says why.",
+        "Error: Another process of this run failed; see its error message.",
         "Error: No space left on device.",
-        "  Make room, and give the same command again.",
+        "  Free some disk space, and run the same command again.",
         "Process 1 of 2 failed first, exit code 6.",
     ]
 

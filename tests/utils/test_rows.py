@@ -45,7 +45,7 @@ def test_a_file_is_there_when_all_records_are(tmp_path, suffix):
 def test_what_was_finished_is_kept_when_told_to_stop_and_the_file_from_before_stays(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
     path.write_text("before")
-    said = r"Stopped by SIGTERM\. What was finished is in '.*out\.partial\."
+    said = r"Stopped by SIGTERM\. Finished results are in '.*out\.partial\."
     with pytest.raises(Interrupted, match=said):
         write_and_stop(path)
     assert path.read_text() == "before"

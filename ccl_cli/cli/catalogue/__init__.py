@@ -1,1 +1,1 @@
-"""What there is to choose from, and what this machine can do."""
+"""Commands that list plugins and recipes, and ``ccl doctor``."""

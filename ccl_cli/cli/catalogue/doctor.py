@@ -13,17 +13,17 @@ from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
 _NEXT = (
-    ("ccl demo", "see what distillation gives, in five minutes"),
-    ("ccl data check folder:my_videos", "see whether your own videos can be read"),
-    ("ccl train --recipe ucf51 --dry-run", "see what the paper's experiment needs"),
+    ("ccl demo", "measure the benefit of distillation, in five minutes"),
+    ("ccl data check folder:my_videos", "check that your videos can be decoded"),
+    ("ccl train --recipe ucf51 --dry-run", "check what the paper's experiment needs"),
 )
 
 
 @command(app, "doctor", "ccl doctor", "ccl doctor --json > doctor.json        for a bug report")
 def doctor(as_json: options.AsJson = False) -> None:
-    """Tell what this machine and its installation can do.
+    """Check the installation and the hardware.
 
-    The exit code is 6 if something failed.
+    Exits with code 6 if a check fails.
     """
     from ccl_cli.doctor import run_checks
 
@@ -40,4 +40,6 @@ def doctor(as_json: options.AsJson = False) -> None:
 
     print_result([asdict(each) for each in results], as_json, show)
     if failed:
-        raise SystemSetupError(f"{failed} of {len(results)} checks failed.", "What to do stands with each.")
+        raise SystemSetupError(
+            f"{failed} of {len(results)} checks failed.", "See the advice of each failed check."
+        )

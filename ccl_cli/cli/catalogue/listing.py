@@ -1,4 +1,4 @@
-"""What ``ls`` and ``info`` print of plugins, of every kind alike."""
+"""Output of ``ls`` and ``info`` for plugins of every kind."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Describe = Callable[[Any], dict[str, Any]]
 def print_plugins(
     groups: Sequence[str], load: bool, as_json: bool, describe: Describe = lambda target: {}
 ) -> None:
-    """Print the plugins of some groups, and those that are broken and therefore not among them.
+    """Print the plugins of some groups, followed by the broken ones.
 
     Args:
-        groups: Of the registry, such as ``ccl.methods``.
-        load: Import each one.
-        as_json: One JSON array; what is broken is then a warning.
-        describe: More columns for a plugin that loads, from the object that its entry point names.
+        groups: Entry point groups, such as ``ccl.methods``.
+        load: Import each plugin.
+        as_json: Print one JSON array; broken plugins are logged as warnings.
+        describe: Returns further columns for a plugin, from its loaded object.
     """
     from ccl_cli import registry
 
@@ -32,12 +32,12 @@ def print_plugins(
     entries = [_entry(plugin, load, describe) for group in groups for plugin in registry.plugins(group)]
     print_result(entries, as_json, lambda: _print_entries(entries))
     if problems:
-        print("\nBroken, and not in the list:")
+        print("\nBroken plugins:")
         print("\n".join(f"  {problem}" for problem in problems))
 
 
 def print_plugin(plugin: Plugin, as_json: bool, details: Mapping[str, Any] | None = None) -> None:
-    """Print one plugin: where it comes from, its description, its options and their defaults.
+    """Print one plugin: its package, description, options and defaults.
 
     Raises:
         PluginError: it cannot be loaded.
@@ -64,7 +64,7 @@ def _print_plugin(facts: Mapping[str, Any], description: str, options: Sequence[
 
 
 def _print_entries(entries: Sequence[Mapping[str, Any]]) -> None:
-    """Columns are those of any entry, without options, which do not fit a table."""
+    """Print entries as a table, without their options, which do not fit."""
     columns = dict.fromkeys(
         column for entry in entries for column, value in entry.items() if not isinstance(value, dict)
     )
@@ -97,11 +97,11 @@ def _entry(plugin: Plugin, load: bool, describe: Describe) -> dict[str, Any]:
 
 
 def _options(target: Any) -> list[dict[str, str]]:
-    """Of a method: the fields of its options; of a function: its keyword arguments."""
+    """Options of a plugin: the fields of a method's ``Options``, or the keyword arguments of a function."""
     if hasattr(target, "Options"):
         fields = target.Options.model_fields.items()
         return _option_rows((name, field.default, field.description or "") for name, field in fields)
-    if inspect.isclass(target):  # a teacher, whose options are those of its own `from_spec`
+    if inspect.isclass(target):  # a teacher: `from_spec` defines its options
         return []
     parameters = inspect.signature(target).parameters.values()
     keywords = [each for each in parameters if each.kind is each.KEYWORD_ONLY]

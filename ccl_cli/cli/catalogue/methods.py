@@ -11,7 +11,7 @@ from ccl_cli.cli import options
 from ccl_cli.cli.catalogue.listing import print_plugin, print_plugins
 from ccl_cli.cli.common import command, complete_plugins, group
 
-app = group("List distillation methods, their papers and options.", "ccl methods ls", "ccl methods info ccl")
+app = group("List and describe distillation methods.", "ccl methods ls", "ccl methods info ccl")
 
 Name = Annotated[
     str,
@@ -23,16 +23,16 @@ Name = Annotated[
 
 @command(app, "ls", "ccl methods ls", "ccl methods ls --json")
 def list_methods(as_json: options.AsJson = False) -> None:
-    """List distillation methods with their papers.
+    """List distillation methods and their papers.
 
-    Their options are described with --json.
+    With --json, the output includes their options.
     """
     print_plugins([registry.METHODS], True, as_json, _paper)
 
 
 @command(app, "info", "ccl methods info ccl", "ccl methods info crd --json")
 def info(name: Name, as_json: options.AsJson = False) -> None:
-    """Describe a method: its loss, its paper, and its options with their defaults."""
+    """Describe a method: loss, paper, options and defaults."""
     print_plugin(registry.find(registry.METHODS, name), as_json)
 
 

@@ -1,4 +1,4 @@
-"""``ccl plugins``: the packages that add to ccl."""
+"""``ccl plugins``: packages that extend ccl."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ccl_cli.cli.common import command, group
 Group = Literal["teachers", "students", "methods", "datasets", "commands", "executors"]
 
 app = group(
-    "List, write and check plugins.",
+    "List, create and check plugins.",
     "ccl plugins ls",
     "ccl plugins ls methods",
     "ccl plugins new teacher image:mine",
@@ -27,12 +27,12 @@ command(app, "check", *plugins_check.EXAMPLES)(plugins_check.check)
 
 @command(app, "ls", "ccl plugins ls", "ccl plugins ls students", "ccl plugins ls --load")
 def list_plugins(
-    kind: Annotated[Group | None, typer.Argument(help="Only these.", show_default=False)] = None,
+    kind: Annotated[Group | None, typer.Argument(help="List only this kind.", show_default=False)] = None,
     load: options.Load = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """List plugins, the package and version each comes from, and what is broken.
+    """List plugins with their packages and versions, and the broken ones.
 
-    Nothing is imported unless --load is given.
+    Plugins are not imported unless --load is given.
     """
     print_plugins([f"ccl.{kind}"] if kind else registry.GROUPS, load, as_json)

@@ -25,30 +25,31 @@ def check(
     name: Annotated[
         str,
         typer.Argument(
-            help="What you would type after --teacher, --student, --method or --data.",
+            help="Plugin, as after --teacher, --student, --method or --data.",
             autocompletion=complete_plugins("ccl.teachers"),
             show_default=False,
         ),
     ],
-    kind: Annotated[
-        Kind | None, typer.Option(help="Which it is, where the name alone does not tell.")
-    ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Kind of plugin, if the name is ambiguous.")] = None,
     data: Annotated[
         str | None,
         data_option(
             metavar="SOURCE[:PATH]",
-            help="Videos to try a teacher on; default clips made for the purpose.",
+            help="Data set to check a teacher on. Default: generated clips.",
             autocompletion=complete_plugins("ccl.datasets"),
         ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Try a plugin: every part of its contract, with one line each. Exit code 5 if one fails."""
+    """Check that a plugin meets its contract, and print one line per check.
+
+    Exits with code 5 if a check fails.
+    """
     from ccl_cli.testing.named import kind_of, verdicts_of
 
     kind = kind or kind_of(name)
     if data and kind != "teacher":
-        raise UsageError(f"A {kind} is not tried on videos.", "Leave out --data.")
+        raise UsageError(f"--data applies to teachers only, and '{name}' is a {kind}.", "Omit --data.")
     verdicts = []
     for verdict in verdicts_of(kind, name, data):
         verdicts.append(verdict)

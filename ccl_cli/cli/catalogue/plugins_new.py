@@ -22,14 +22,14 @@ EXAMPLES = (
 def new(
     kind: Annotated[Kind, typer.Argument(help="Kind of plugin.", show_default=False)],
     name: Annotated[
-        str, typer.Argument(help="What users will type; modality:name of a teacher.", show_default=False)
+        str, typer.Argument(help="Name of the plugin; modality:name for a teacher.", show_default=False)
     ],
     output: Annotated[
-        Path | None, output_option(metavar="DIR", help="The folder; default ccl-KIND-NAME.")
+        Path | None, output_option(metavar="DIR", help="Output folder. Default: ccl-KIND-NAME.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write a package for a plugin of your own: code, entry point and test, with one place to edit."""
+    """Create a package for a new plugin, with code, entry point and test."""
     from ccl_cli import scaffold
 
     package = scaffold.write(kind, name, output.expanduser() if output else None)
@@ -38,5 +38,7 @@ def new(
 
 
 def _print(package: Scaffold, name: str) -> None:
-    print(f"{package.folder} is a package for the {package.what} {name}.\n\n{package.begin} Then type:\n")
+    print(
+        f"Created {package.folder}, a package for the {package.what} {name}.\n\n{package.begin} Then run:\n"
+    )
     print("\n".join(f"  {line}" for line in package.commands))

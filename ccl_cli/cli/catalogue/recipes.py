@@ -12,7 +12,7 @@ from ccl_cli.errors import CclError, MultipleErrors, UsageError
 from ccl_cli.utils import console
 
 app = group(
-    "List, show and check recipes: experiments as YAML files.",
+    "List, show and check recipes, which describe experiments in YAML.",
     "ccl recipes ls",
     "ccl recipes show ucf51 > mine.yaml",
     "ccl recipes check mine.yaml",
@@ -24,12 +24,12 @@ def list_recipes(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="PATTERN", help="Part of a name, or a whole one with * and ?.", show_default=False
+            metavar="PATTERN", help="Part of a name, or a glob pattern with * and ?.", show_default=False
         ),
     ] = "",
     as_json: options.AsJson = False,
 ) -> None:
-    """List the built-in recipes; their names begin with the data set."""
+    """List the built-in recipes. Their names begin with the data set."""
     from fnmatch import fnmatchcase
 
     from ccl_cli.config import yaml_text
@@ -38,8 +38,8 @@ def list_recipes(
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     files = {name: path for name, path in builtin_recipes().items() if fnmatchcase(name, wanted)}
     if not files:
-        raise UsageError(f"No built-in recipe is named like '{pattern}'.", "`ccl recipes ls` lists them all.")
-    # Each file describes itself: what it extends need not be read.
+        raise UsageError(f"No built-in recipe matches '{pattern}'.", "`ccl recipes ls` lists them all.")
+    # Every file has its own description, so its parents need not be read.
     rows = [(name, str(yaml_text.read(path)[0].get("description", ""))) for name, path in files.items()]
     result = [{"name": name, "description": description} for name, description in rows]
     print_result(result, as_json, lambda: console.print_table(["name", "description"], rows))
@@ -60,7 +60,7 @@ def show(
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Print a recipe with every default written out."""
+    """Print a recipe as YAML, including all default values."""
     from ccl_cli.config.load import load_recipe, to_yaml
 
     recipe = load_recipe(name, {"method": method}, set_ or ())
@@ -72,12 +72,14 @@ def check(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME|FILE", help="Recipes; all built-in ones if none.", autocompletion=complete_recipes
+            metavar="NAME|FILE",
+            help="Recipes. Default: all built-in recipes.",
+            autocompletion=complete_recipes,
         ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Validate recipes: keys, values, methods' options, and that every plugin they name is installed."""
+    """Validate recipes: keys, values, method options and installed plugins."""
     from ccl_cli.config.load import builtin_recipes
 
     results = {name: _errors(name) for name in names or builtin_recipes()}
@@ -90,7 +92,7 @@ def check(
 
 
 def _errors(name: str) -> list[CclError]:
-    """What is wrong with a recipe, each error with the recipe's name."""
+    """The errors of a recipe, each prefixed with the recipe's name."""
     try:
         _check(name)
     except CclError as error:
@@ -100,7 +102,7 @@ def _errors(name: str) -> list[CclError]:
 
 
 def _check(name: str) -> None:
-    """Check a recipe by itself, with each of its `methods`, and each cell of its benchmark."""
+    """Check a recipe, its variants in `methods`, and every cell of its benchmark."""
     from ccl_cli.bench import matrix
     from ccl_cli.config.load import check_recipe, load_recipe
 

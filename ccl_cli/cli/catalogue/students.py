@@ -13,7 +13,7 @@ from ccl_cli.cli.catalogue.listing import print_plugin, print_plugins
 from ccl_cli.cli.common import command, complete_plugins, group
 
 app = group(
-    "List students, describe them, and how large they are.",
+    "List and describe student networks.",
     "ccl students ls",
     "ccl students ls --load",
     "ccl students info x3d_s",
@@ -36,19 +36,19 @@ def list_students(
         bool,
         typer.Option(
             "--load",
-            help="Build each one without weights: parameters (400 classes), and GMAC of a clip, a billion "
-            "multiplications with their additions. Takes some seconds for each.",
+            help="Also show the number of parameters (with 400 classes) and the GMACs per clip. Takes a "
+            "few seconds per student.",
         ),
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """List students with the package each comes from; --load also shows how large they are."""
+    """List students and their packages; with --load also their size."""
     print_plugins([registry.STUDENTS], load, as_json, _size)
 
 
 @command(app, "info", "ccl students info x3d_s", "ccl students info timm:resnet50 --json")
 def info(name: Name, as_json: options.AsJson = False) -> None:
-    """Describe a student: its network, its size, and its options with their defaults."""
+    """Describe a student: network, size, options and defaults."""
     from ccl_cli.config.spec import parse_model
 
     spec = parse_model(name)

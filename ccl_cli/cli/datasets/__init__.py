@@ -1,4 +1,4 @@
-"""``ccl data``: list, show, prepare, check, pack and measure data sets."""
+"""``ccl data``: list, show, prepare, check, pack and benchmark data sets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ccl")
 
 app = group(
-    "List, show, prepare, check, pack and measure data sets.",
+    "List, show, prepare, check, pack and benchmark data sets.",
     "ccl data ls",
     "ccl data show folder:my_videos",
     "ccl data prepare ucf51 --videos /data/UCF-101",
@@ -55,28 +55,31 @@ DataSet = Annotated[
 ]
 Frames = Annotated[
     int | None,
-    typer.Option(min=1, help="Frames of a clip; default the recipe's.", rich_help_panel=DATA),
+    typer.Option(min=1, help="Frames per clip. Default: the recipe's.", rich_help_panel=DATA),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes; default one per core.", rich_help_panel=RUNTIME),
+    typer.Option(min=1, help="Number of processes. Default: one per core.", rich_help_panel=RUNTIME),
 ]
 Timeout = Annotated[
     float | None,
     typer.Option(
         min=1,
         metavar="SECONDS",
-        help="Time for one file, after which it counts as corrupt; default 60, with --deep 600.",
+        help="Time limit per file; a file that exceeds it counts as corrupt. Default: 60, or 600 with "
+        "--deep.",
         rich_help_panel=RUNTIME,
     ),
 ]
-Show = Annotated[int, typer.Option(min=0, help="Files to print of each problem.", rich_help_panel=OUTPUT)]
+Show = Annotated[
+    int, typer.Option(min=0, help="Number of files to print per problem.", rich_help_panel=OUTPUT)
+]
 
 
 @app.command("ls", epilog=examples("ccl data ls", "ccl data ls --json"))
 @with_verbosity
 def list_sources(as_json: options.AsJson = False) -> None:
-    """List data sources: what each is, what to type, and where published sets are to be had."""
+    """List data sources, how to use them, and where to get published data sets."""
     from ccl_cli import registry
     from ccl_cli.data.sources.about import about
 
@@ -106,22 +109,28 @@ def prepare(
     name: DataSet,
     videos: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where the videos are, in folders or not.", rich_help_panel=DATA),
+        typer.Option(
+            metavar="DIR", help="Folder with the videos; subfolders are searched.", rich_help_panel=DATA
+        ),
     ] = None,
     lists: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="The official lists; default inside or beside the videos.",
+            help="Official split lists. Default: inside or beside the videos.",
             rich_help_panel=DATA,
         ),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Download missing lists without asking.", rich_help_panel=DATA)
+        bool, typer.Option("--yes", help="Download missing lists without confirmation.", rich_help_panel=DATA)
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The manifest; default NAME.jsonl here.", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="FILE",
+            help="Manifest to write. Default: NAME.jsonl in the working directory.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     frames: Frames = None,
     show: Show = 5,
@@ -131,9 +140,9 @@ def prepare(
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check every listed video that you have, and write a manifest.
+    """Check every listed video that is on disk, and write a manifest.
 
-    Give the same command again to go on after an interruption. Videos are never downloaded.
+    Run the same command again to continue after an interruption. ccl never downloads videos.
     """
     from ccl_cli.config.load import load_recipe
     from ccl_cli.config.spec import parse_data
@@ -164,12 +173,12 @@ def prepare(
 @with_verbosity
 def check(
     data: DataSet,
-    deep: Annotated[bool, typer.Option("--deep", help="Decode all frames and all sound.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode all frames and all audio.")] = False,
     frames: Frames = None,
     show: Show = 5,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write all of it as JSON.", rich_help_panel=OUTPUT),
+        typer.Option(metavar="FILE", help="Write the full report as JSON.", rich_help_panel=OUTPUT),
     ] = None,
     workers: Workers = None,
     timeout: Timeout = None,
@@ -177,9 +186,10 @@ def check(
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find missing, corrupt, silent, short and duplicate videos, and count and measure all of them.
+    """Find missing, corrupt, silent, short and duplicate videos, and compute statistics.
 
-    Exit code 4 if any is missing or corrupt. Give the same command again to go on after an interruption.
+    Exits with code 4 if a video is missing or corrupt. Run the same command again to continue after an
+    interruption.
     """
     from ccl_cli.config.load import load_recipe
     from ccl_cli.data.checks.check import check as run
@@ -198,7 +208,7 @@ def check(
     if report.broken:
         raise DataError(
             f"{report.broken} of {len(report.manifest.videos)} videos are missing or corrupt.",
-            f"All are in '{output}'." if output else "--output report.json writes all of them to a file.",
+            f"'{output}' lists all of them." if output else "Use --output report.json to list all of them.",
         )
 
 
@@ -218,18 +228,16 @@ def _effort(workers: int | None, timeout: float | None, executor: Executor, deep
 
 
 def _located(spec: Spec, videos: Path | None, lists: Path | None) -> Spec:
-    """The data set at the places that flags name."""
+    """Apply ``--videos`` and ``--lists`` to a data set."""
     if videos is not None:
         if spec.name:
-            raise UsageError(
-                f"'{spec}' names a place, and --videos another one.", "Name it once: either will do."
-            )
+            raise UsageError(f"Both '{spec}' and --videos give a location.", "Use only one of them.")
         spec = replace(spec, name=str(videos))
     return spec if lists is None else replace(spec, options=spec.options | {"lists": str(lists)})
 
 
 def _listed(spec: Spec, yes: bool) -> Manifest:
-    """The data set; a list that is missing is fetched first, where the user agrees."""
+    """List the data set; download a missing split list first, if the user agrees."""
     from ccl_cli.data.sources import load_data
     from ccl_cli.data.sources.about import ListMissing
 
@@ -237,7 +245,7 @@ def _listed(spec: Spec, yes: bool) -> Manifest:
         return load_data(spec, ())
     except ListMissing as missing:
         if missing.list_file is None or missing.place is None or not (yes or _agreed(missing)):
-            hint = f"{missing.hint}\n  or add --yes, which downloads it"
+            hint = f"{missing.hint}\n  or use --yes to download it"
             raise DataError(missing.message, hint) from missing
         from ccl_cli.data.checks.prepare import fetch_list
         from ccl_cli.utils.progress import download_bar
@@ -256,5 +264,5 @@ def _agreed(missing: ListMissing) -> bool:
 
 
 def _short_name(source: str, manifest: str) -> str:
-    """``ucf51`` of ``ucf51-split1``; a folder's own name."""
+    """Shorten ``ucf51-split1`` to ``ucf51``; the name of a folder stays as it is."""
     return source if manifest.startswith(source) else manifest.replace("/", "-")

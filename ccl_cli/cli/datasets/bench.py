@@ -29,23 +29,23 @@ def bench(
         float | None,
         typer.Option(
             min=0.001,
-            help="What your accelerator trains; default: a few steps are timed on this machine.",
+            help="Training throughput of your GPU. Default: time a few steps on this machine.",
             rich_help_panel=RUNTIME,
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="Of each measurement of reading.", rich_help_panel=RUNTIME)
+        float, typer.Option(min=0.1, help="Duration of each measurement.", rich_help_panel=RUNTIME)
     ] = 10.0,
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Tell how fast a data set is read for a recipe, and whether training would wait for it."""
+    """Measure how fast a data set is read, and whether training would wait for data."""
     from ccl_cli.config.load import check_recipe, load_recipe
     from ccl_cli.training.input_bench import bench_input
 
     flags = {"data": data, "teachers": teacher, "train.workers": workers}
     if not (recipe or teacher or os.environ.get("CCL_RECIPE")):
-        flags["method"] = "baseline"  # nothing but the videos
+        flags["method"] = "baseline"  # needs no teachers
     experiment = load_recipe(recipe, flags, set_ or ())
     check_recipe(experiment)
     result = bench_input(experiment, seconds=seconds, clips_per_second=clips_per_second)
@@ -58,7 +58,7 @@ def bench(
 def _show(result: Mapping[str, Any]) -> None:
     one, every, step = result["worker"], result["workers"], result["step"]
     read = "" if one["mb_per_s"] is None else f"{one['mb_per_s']:.1f}"
-    how = f"{step['device']}, {step['precision']}" if step["measured"] else "as you say"
+    how = f"{step['device']}, {step['precision']}" if step["measured"] else "as given"
     rows = [
         ("one worker", f"{one['clips_per_s']:.1f}", read),
         (f"{every['number']} workers", f"{every['clips_per_s']:.1f}", ""),
@@ -66,7 +66,7 @@ def _show(result: Mapping[str, Any]) -> None:
     ]
     console.print_table(["", "clips/s", "MB/s read"], rows)
     if not result["data_wait"]:
-        print("\nReading keeps up with training.")
+        print("\nReading is fast enough for training.")
         return
     print(f"\nTraining would wait for data {result['data_wait']:.0%} of the time. To read faster:")
     print("\n".join(f"  {advice}" for advice in result["advice"]))

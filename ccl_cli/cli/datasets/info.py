@@ -26,5 +26,5 @@ def info(
     ],
     as_json: options.AsJson = False,
 ) -> None:
-    """Describe a data source, and its options with their defaults."""
+    """Describe a data source, its options and their defaults."""
     print_plugin(registry.find(registry.DATASETS, name), as_json)

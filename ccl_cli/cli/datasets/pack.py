@@ -35,18 +35,21 @@ def pack(
         ),
     ],
     output: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of the shards.", rich_help_panel=OUTPUT)
+        Path, typer.Option(metavar="DIR", help="Output folder for the shards.", rich_help_panel=OUTPUT)
     ],
     short_side: Annotated[
-        int, typer.Option(min=16, help="Larger frames are scaled down to it, pixels.", rich_help_panel=DATA)
+        int,
+        typer.Option(
+            min=16, help="Resize larger frames to this short side, in pixels.", rich_help_panel=DATA
+        ),
     ] = 128,
     fps: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Frames per second at most; default all.", rich_help_panel=DATA),
+        typer.Option(min=0.1, help="Maximum frame rate. Default: keep all frames.", rich_help_panel=DATA),
     ] = None,
     form: Annotated[
         Literal["jpeg", "mp4"],
-        typer.Option("--format", help="jpeg: fastest to read. mp4: smallest.", rich_help_panel=DATA),
+        typer.Option("--format", help="jpeg reads fastest; mp4 is smallest.", rich_help_panel=DATA),
     ] = "jpeg",
     quality: Annotated[
         int | None,
@@ -56,29 +59,34 @@ def pack(
         ),
     ] = None,
     audio: Annotated[
-        bool, typer.Option("--audio/--no-audio", help="Whether sound is packed too.", rich_help_panel=DATA)
+        bool, typer.Option("--audio/--no-audio", help="Include audio.", rich_help_panel=DATA)
     ] = True,
     audio_rate: Annotated[
-        int, typer.Option(min=1000, help="Of packed sound, Hz.", rich_help_panel=DATA)
+        int, typer.Option(min=1000, help="Sample rate of the packed audio, in Hz.", rich_help_panel=DATA)
     ] = 32_000,
     max_unreadable: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Share of a split that may be unreadable; default 0.05.", rich_help_panel=DATA
+            min=0,
+            max=1,
+            help="Maximum fraction of unreadable videos per split. Default: 0.05.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     shard_size: Annotated[
-        int, typer.Option(min=1, metavar="MB", help="At which a shard is closed.", rich_help_panel=OUTPUT)
+        int, typer.Option(min=1, metavar="MB", help="Size of a shard.", rich_help_panel=OUTPUT)
     ] = 256,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes that encode; default one per core.", rich_help_panel=RUNTIME),
+        typer.Option(
+            min=0, help="Number of encoding processes. Default: one per core.", rich_help_panel=RUNTIME
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Re-encode a data set once, so that training reads it many times faster: --data shards:DIR.
+    """Re-encode a data set into shards, which training reads many times faster.
 
-    Run the same command again after an interruption: finished shards are kept.
+    Train on them with --data shards:DIR. Run the same command again to continue after an interruption.
     """
     from ccl_cli.config.recipe import Recipe
     from ccl_cli.data.shards.encode import QUALITY, Settings
@@ -88,7 +96,7 @@ def pack(
     quality = QUALITY[form] if quality is None else quality
     low, high = _QUALITIES[form]
     if not low <= quality <= high:
-        raise UsageError(f"--quality must be {low} to {high} for --format {form}, not {quality}.")
+        raise UsageError(f"--quality must be between {low} and {high} for --format {form}, not {quality}.")
     result = run(
         data,
         output,
@@ -107,9 +115,9 @@ def _show(result: Mapping[str, Any]) -> None:
     columns = ["split", "videos", "packed", "shards", "MB", "minutes", "kB/s", "sound", "silent", "no track"]
     console.print_table(columns, [_row(name, each) for name, each in result["splits"].items()])
     for name, reason in list(result["unreadable"].items())[:10]:
-        print(visible(f"left out: {name}: {reason}"))
+        print(visible(f"skipped: {name}: {reason}"))
     if len(result["unreadable"]) > 10:
-        print(f"left out: {len(result['unreadable']) - 10} more; index.json names them")
+        print(f"skipped: {len(result['unreadable']) - 10} more, listed in index.json")
     print(f"\nTrain with it: ccl train --data {shlex.quote('shards:' + result['folder'])}")
 
 

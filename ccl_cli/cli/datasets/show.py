@@ -23,23 +23,26 @@ def show(
     data: options.RecipeData = None,
     recipe: options.RecipeName = None,
     teacher: options.Teachers = None,
-    clips: Annotated[int, typer.Option(min=1, max=64, help="Clips in the picture.")] = 8,
-    output: Annotated[Path, typer.Option(help="PNG file.", rich_help_panel=OUTPUT)] = Path("samples.png"),
+    clips: Annotated[int, typer.Option(min=1, max=64, help="Number of clips.")] = 8,
+    output: Annotated[Path, typer.Option(help="Image to write, as PNG.", rich_help_panel=OUTPUT)] = Path(
+        "samples.png"
+    ),
     set_: options.Overrides = None,
 ) -> None:
-    """Draw training clips as the student sees them, and what each teacher gets, in one picture."""
+    """Draw training clips and the inputs of each teacher into one image."""
     from ccl_cli.config.load import check_recipe, load_recipe
     from ccl_cli.training.dry_run import draw_samples
 
     flags = {"data": data, "teachers": teacher}
     if not (recipe or teacher or os.environ.get("CCL_RECIPE")):
-        flags["method"] = "baseline"  # nothing but the videos
+        flags["method"] = "baseline"  # needs no teachers
     experiment = load_recipe(recipe, flags, set_ or ())
     check_recipe(experiment)
     try:
         draw_samples(experiment, clips, output)
     except OSError as error:
         raise SystemSetupError(
-            f"'{output}' cannot be written: {error.strerror}.", "Make room, or name another place."
+            f"'{output}' cannot be written: {error.strerror}.",
+            "Free some disk space, or write to another path.",
         ) from error
     print(output)

@@ -1,4 +1,4 @@
-"""Output of ``ccl data``: for people on a terminal, and in plain lines elsewhere."""
+"""Output of ``ccl data``: tables on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ccl_cli.data.sources.about import About
     from ccl_cli.registry import Plugin
 
-_SIZES = 8  # frame sizes to print, the commonest first
+_SIZES = 8  # frame sizes to print, most common first
 _KEY = 14
 
 
 def source_as_json(plugin: Plugin, about: About) -> dict[str, Any]:
-    """One source, as plain values."""
+    """One data source as JSON-serialisable values."""
     source = {"name": plugin.label, "package": plugin.origin, "about": about.text, "example": about.example}
     published = about.published
     if published is None:
@@ -35,7 +35,7 @@ def source_as_json(plugin: Plugin, about: About) -> dict[str, Any]:
 
 
 def print_sources(sources: Sequence[tuple[Plugin, About]]) -> None:
-    """Each source: its description, what to type, and where to get what is published."""
+    """Print the description, usage and download locations of each data source."""
     from ccl_cli.registry import OWN_DISTRIBUTION
 
     for number, (plugin, about) in enumerate(sources):
@@ -56,7 +56,7 @@ def print_sources(sources: Sequence[tuple[Plugin, About]]) -> None:
 
 
 def print_report(report: Report, show: int, per_class: bool) -> None:
-    """Counts, the first files of each problem, percentiles of what was measured, and frame sizes."""
+    """Print counts, the first files of each problem, percentiles and frame sizes."""
     from ccl_cli.data.checks.check import COLUMNS, PROBLEMS
 
     if per_class:

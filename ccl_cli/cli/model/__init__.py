@@ -1,10 +1,10 @@
-"""``ccl model``: export, describe, publish and download models."""
+"""``ccl model``: export, document, publish and download models."""
 
 from ccl_cli.cli.common import command, group
 from ccl_cli.cli.model import card, export, hub
 
 app = group(
-    "Export, describe, publish and download models.",
+    "Export, document, publish and download models.",
     "ccl model export --output exported",
     "ccl model card --license apache-2.0",
     "ccl model push me/my-student --dry-run",

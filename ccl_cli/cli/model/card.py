@@ -12,7 +12,7 @@ from ccl_cli.cli.common import output_option, print_path, print_result
 from ccl_cli.errors import UsageError
 
 EXAMPLES = (
-    "ccl model card                       newest run: README.md beside its model",
+    "ccl model card                       newest run, README.md beside the model",
     "ccl model card --license apache-2.0 --force",
     "ccl model card runs/mine/20260101-120000-1a2b3c4d --output -",
 )
@@ -21,19 +21,24 @@ EXAMPLES = (
 def card(
     run: options.Run = None,
     output: Annotated[
-        str | None, output_option(metavar="FILE", help="Default README.md beside the model; - for stdout.")
+        str | None,
+        output_option(
+            metavar="FILE", help="File to write, or - for stdout. Default: README.md beside the model."
+        ),
     ] = None,
     licence: Annotated[
         str,
-        typer.Option("--license", metavar="ID", help="The model's, by the Hub's name: apache-2.0, mit, ..."),
+        typer.Option(
+            "--license", metavar="ID", help="Licence, by its identifier on the Hub: apache-2.0, mit, ..."
+        ),
     ] = "unknown",
-    force: Annotated[bool, typer.Option("--force", help="Replace a card that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing card.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write a model's card: data, teachers, figures, limits.
+    """Write a model card with data, teachers, results and limitations.
 
-    Figures of a benchmark's run come with the spread over its seeds, teachers with the licence of their
-    weights. What nobody recorded is said to be unknown.
+    Results of a benchmark include the spread over its seeds. Teachers are listed with the licence of their
+    weights.
     """
     from ccl_cli.deploy.card import CARD
     from ccl_cli.deploy.card import card as write_card
@@ -44,7 +49,9 @@ def card(
         print_result({"card": text}, as_json, lambda: print(text, end=""))
         return
     path = Path(output) if output else folder / CARD
-    if path.exists() and not force:  # it may have been edited by hand
-        raise UsageError(f"'{path}' exists.", "Replace it with --force, or name another file with --output.")
+    if path.exists() and not force:  # the user may have edited it
+        raise UsageError(
+            f"'{path}' exists.", "Overwrite it with --force, or choose another file with --output."
+        )
     write_text(path, text)
     print_path(path, as_json)

@@ -20,40 +20,40 @@ EXAMPLES = (
 
 
 def export(
-    output: Annotated[Path, output_option(metavar="DIR", help="A new folder for the files.")],
+    output: Annotated[Path, output_option(metavar="DIR", help="New folder for the files.")],
     run: options.Run = None,
     format_: Annotated[
         Literal["onnx", "torch", "both"],
-        typer.Option("--format", help="model.onnx, model.pt2 (torch.export) or both."),
+        typer.Option("--format", help="Format to write: model.onnx, model.pt2 (torch.export) or both."),
     ] = "both",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Also an ONNX file in eight bits, with what it costs.")
+        bool,
+        typer.Option("--int8", help="Also write an int8 ONNX model, and measure its accuracy and speed."),
     ] = False,
     tolerance: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Largest difference from torch, as a share of the output's largest value."
+            min=0, max=1, help="Maximum difference from torch, relative to the largest output value."
         ),
     ] = 1e-4,
     clips: Annotated[
         list[Path] | None,
         data_option(
             metavar="PATH",
-            help="Videos to compare on, or a folder of them; repeat it for more. Default: the run's test "
-            "videos.",
+            help="Video file or folder to compare on. Repeatable. Default: the run's test videos.",
         ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write a trained student as ONNX and torch.export files, checked.
+    """Export a trained student to ONNX and torch.export files.
 
-    Each file takes bytes and is compared with torch on real clips; one that differs is not written.
+    Each file takes uint8 frames. Its outputs are compared with torch on real clips before it is written.
     """
     from ccl_cli.deploy.export import export_model
     from ccl_cli.utils.signals import stopping_here
 
     formats = ("onnx", "torch") if format_ == "both" else (format_,)
-    with stopping_here("; nothing was written.", "The same command begins anew."):
+    with stopping_here("; nothing was written.", "Run the same command to start again."):
         result = export_model(run, output, formats=formats, int8=int8, tolerance=tolerance, clips=clips or ())
     print_result(result, as_json, lambda: _print(result, output))
 
@@ -72,8 +72,8 @@ def _print(result: Mapping[str, Any], output: Path) -> None:
     console.print_table(["", "MB", "ms per clip", "logits differ by", "feature differs by"], rows)
     threads, batches = speed["threads"], " and ".join(map(str, result["batches"]))
     print(
-        f"\nLargest difference from torch, of torch's largest value, in batches of {batches}\n"
-        f"of {result['clips']}. Times: median of {speed['rounds']} in turns, {threads} "
+        f"\nLargest difference from torch and torch's largest value, in batches of {batches}\n"
+        f"of {result['clips']}. Times: median of {speed['rounds']} interleaved calls, {threads}  "
         f"thread{'s'[: threads - 1]}."
     )
     if "int8" in result:
@@ -86,17 +86,17 @@ def _difference(difference: Mapping[str, float] | None) -> str:
 
 
 def _print_int8(int8: Mapping[str, Any], speedup: float) -> None:
-    """What eight bits cost in accuracy, and how fast they are beside float32."""
+    """Print the accuracy and the speed of the int8 model relative to float32."""
     accuracy = int8["accuracy"]
     rows = [("clips for calibration", f"{int8['calibration_clips']}"), ("speed", f"{speedup:.1f} x float32")]
     if accuracy is None:
-        rows.append(("accuracy", "not known: the run's test videos are not here"))
+        rows.append(("accuracy", "unknown: the run's test videos are not on disk"))
     else:
         float32, quantised = accuracy["top1"].values()
         rows += [
             ("top-1", f"{quantised:.1f} %, float32 {float32:.1f} %"),
             ("same class as float32", f"{accuracy['agree']:.1f} %"),
-            ("test videos, a clip of each", f"{accuracy['videos']:,} of {accuracy['of']:,}"),
+            ("test videos, one clip each", f"{accuracy['videos']:,} of {accuracy['of']:,}"),
         ]
     print()
     console.print_table(["int8", ""], rows)

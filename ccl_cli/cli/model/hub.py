@@ -19,20 +19,20 @@ PUSH = (
 )
 PULL = ("ccl model pull them/their-student", "ccl model pull them/their-student --output their-student")
 Repository = Annotated[
-    str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.", show_default=False)
+    str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub.", show_default=False)
 ]
 
 
 def push(
     repository: Repository,
     run: options.Run = None,
-    private: Annotated[bool, typer.Option("--private", help="A new repository is for you alone.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be uploaded.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, and upload nothing.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Upload a model and its card to the Hugging Face Hub.
+    """Upload a model and its model card to the Hugging Face Hub.
 
-    All files go in one commit. A card that is there is taken as it is, else one is written.
+    All files are uploaded in one commit. An existing card is used; otherwise a new one is written.
     """
     from ccl_cli.deploy import hub
 
@@ -49,16 +49,19 @@ def push(
 def pull(
     repository: Repository,
     revision: Annotated[
-        str | None, typer.Option(help="A branch, a tag or a commit; default the main branch.")
+        str | None, typer.Option(help="Branch, tag or commit. Default: the main branch.")
     ] = None,
     output: Annotated[
-        Path | None, output_option(metavar="DIR", help="A new folder; default the Hub's own cache.")
+        Path | None,
+        output_option(
+            metavar="DIR", help="New folder for the model. Default: the cache of the Hub's client."
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Download a model from the Hugging Face Hub, and check it.
+    """Download a model from the Hugging Face Hub.
 
-    Nothing that is downloaded is run: weights are read from safetensors.
+    Downloaded code is never executed; weights are read from safetensors.
     """
     from ccl_cli.deploy import hub
 

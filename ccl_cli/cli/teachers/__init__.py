@@ -1,4 +1,4 @@
-"""``ccl teachers``: list, describe, download, probe and train them for a domain."""
+"""``ccl teachers``: list, describe, download, probe and fine-tune teachers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ccl")
 
 app = group(
-    "List, describe, download, probe and fit teachers.",
+    "List, describe, download, probe and fine-tune teachers.",
     "ccl teachers ls",
     "ccl teachers info audio:cnn14",
     "ccl teachers pull image:resnet34",
@@ -32,13 +32,13 @@ app = group(
 
 @command(app, "ls", "ccl teachers ls", "ccl teachers ls --load", "ccl teachers ls --json")
 def list_teachers(load: options.Load = False, as_json: options.AsJson = False) -> None:
-    """List teachers with the package each comes from."""
+    """List teachers and their packages."""
     print_plugins([registry.TEACHERS], load, as_json)
 
 
 @command(app, "info", "ccl teachers info audio:cnn14", "ccl teachers info 'audio:cnn14?dim=2048'")
 def info(name: options.TeacherName, as_json: options.AsJson = False) -> None:
-    """Describe a teacher: its modality, width, options and weight files."""
+    """Describe a teacher: modality, embedding dimension, options and weight files."""
     from ccl_cli.teachers.description import describe_network, describe_weights
 
     plugin, cls, spec = _resolve(name)
@@ -49,7 +49,7 @@ def info(name: options.TeacherName, as_json: options.AsJson = False) -> None:
 
 @command(app, "pull", "ccl teachers pull audio:cnn14")
 def pull(name: options.TeacherName, as_json: options.AsJson = False) -> None:
-    """Download a teacher's published weights into the cache, with a checksum."""
+    """Download a teacher's published weights, and verify their checksum."""
     from ccl_cli.teachers import weights
     from ccl_cli.utils.progress import download_bar
 
@@ -59,7 +59,7 @@ def pull(name: options.TeacherName, as_json: options.AsJson = False) -> None:
         _log.info("%s needs no published weights.", spec.label)
     paths = []
     for file in files:
-        _log.info("%s from %s (%s)", file.filename, file.address, file.licence or "no licence stated")
+        _log.info("%s from %s (%s)", file.filename, file.address, file.licence or "licence unknown")
         try:
             with download_bar(file.filename) as progress:
                 paths.append(str(weights.pull(file, progress)))

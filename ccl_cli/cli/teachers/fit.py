@@ -32,7 +32,7 @@ def fit(
         str,
         data_option(
             metavar="SOURCE[:PATH]",
-            help="Videos with the teacher's own labels; the test split (else val) is held out.",
+            help="Videos with labels for the teacher. The test split, else val, is held out.",
             autocompletion=complete_plugins("ccl.datasets"),
         ),
     ],
@@ -40,22 +40,22 @@ def fit(
         Path | None,
         output_option(
             metavar="FILE",
-            help="The weights, .safetensors; default in the cache, where '?weights=DATA' finds them.",
+            help="Weights file (.safetensors) to write. Default: in the cache, for use with '?weights=DATA'.",
         ),
     ] = None,
-    epochs: Annotated[int, optimisation_option(min=1, help="Passes over the training split.")] = 30,
+    epochs: Annotated[int, optimisation_option(min=1, help="Number of passes over the training split.")] = 30,
     lr: Annotated[
         float | None,
-        optimisation_option(help="Learning rate; default 0.003, or 0.0001 where weights are there."),
+        optimisation_option(help="Learning rate. Default: 0.003, or 0.0001 with pretrained weights."),
     ] = None,
     batch_size: Annotated[int, optimisation_option(min=2, help="Videos per step.")] = 32,
-    seed: Annotated[int, optimisation_option(min=0, help="Seed of everything random.")] = 0,
-    workers: Annotated[int, runtime_option(min=0, help="Decoding processes.")] = 2,
+    seed: Annotated[int, optimisation_option(min=0, help="Random seed.")] = 0,
+    workers: Annotated[int, runtime_option(min=0, help="Number of decoding processes.")] = 2,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train a teacher on its own modality and labels, and save weights for --teacher NAME@FILE.
+    """Train or fine-tune a teacher on its own modality, and save the weights for --teacher NAME@FILE.
 
-    It starts from its weights; from nothing with '?weights=random', or where nobody publishes any.
+    Starts from the teacher's published weights if there are any; '?weights=random' trains from scratch.
     """
     from ccl_cli.config.spec import parse_model
     from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
@@ -65,7 +65,7 @@ def fit(
     spec = parse_model(name)
     report = fit_teacher(spec, data, output, FitOptions(epochs, lr, batch_size, seed, workers))
     for score in filter(None, [report.train, report.held_out]):
-        _log.info("%s: %.1f %% of %d videos right", score.split, 100 * score.accuracy, score.videos)
+        _log.info("%s: accuracy %.1f %% on %d videos", score.split, 100 * score.accuracy, score.videos)
     how = f"--teacher {spec.label}@{report.path}"
     _log.info("%d classes, %.1f s; use it with %s", len(report.classes), report.seconds, how)
     print_path(report.path, as_json)

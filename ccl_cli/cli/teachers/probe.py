@@ -11,7 +11,7 @@ from ccl_cli.cli import options
 from ccl_cli.cli.common import data_option, print_result, runtime_option, start_processes
 from ccl_cli.utils import console
 
-_MAX_NAMES = 40  # of classes for each verdict, where not all are asked for
+_MAX_NAMES = 40  # class names per verdict without --per-class
 
 EXAMPLES = (
     "ccl teachers probe --data ucf51 --teacher audio:cnn14 --teacher image:small",
@@ -26,18 +26,18 @@ def probe(
     teacher: options.Teachers = None,
     split: Annotated[
         Literal["test", "val"] | None,
-        data_option(help="Whose videos to tell apart; default test, else val, else held-out ones."),
+        data_option(help="Split to classify. Default: test, else val, else held-out training videos."),
     ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="Nearest neighbours that vote.")] = 10,
+    k: Annotated[int, typer.Option("--k", min=1, help="Number of nearest neighbours.")] = 10,
     batch_size: Annotated[int | None, runtime_option(min=1, help="Videos per forward pass.")] = None,
     workers: options.Workers = None,
     num_processes: options.NumProcesses = 1,
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Tell which teachers know a data set's classes, before any training.
+    """Measure how well teachers separate the classes of a data set, before any training.
 
-    From each teacher's embeddings alone, and each pair's: kNN and linear accuracy, and a verdict per class.
+    Reports kNN and linear accuracy for each teacher and each pair of teachers, and a verdict per class.
     """
     start_processes(num_processes)
     from ccl_cli.evaluation.teacher_probe import probe_teachers
@@ -69,7 +69,7 @@ def _row(probe: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _verdict_rows(probe: Mapping[str, Any]) -> Iterator[Sequence[str]]:
-    """The classes by verdict, with their recall."""
+    """Rows of the classes by verdict, with their recall."""
     for verdict, names in probe["verdicts"].items():
         recalls = [f"{name} {probe['per_class'][name]['recall']:.0f}" for name in names[:_MAX_NAMES]]
         more = [f"and {len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []

@@ -1,1 +1,1 @@
-"""Use a model on video files that have no labels."""
+"""Commands that apply a model to unlabelled video files."""

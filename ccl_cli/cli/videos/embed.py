@@ -25,7 +25,11 @@ app = typer.Typer(add_completion=False)
 def embed(
     paths: options.RunAndVideos,
     output: Annotated[
-        Path, output_option(metavar="FILE", help="As its name ends: .npz, .safetensors or .parquet.")
+        Path,
+        output_option(
+            metavar="FILE",
+            help="File to write; the suffix .npz, .safetensors or .parquet selects the format.",
+        ),
     ],
     batch_size: options.ClipBatchSize = None,
     precision: options.ForwardPrecision = "fp32",
@@ -34,10 +38,10 @@ def embed(
     part: options.Part = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write a trained student's features of video files to a file.
+    """Extract the features of video files with a trained student.
 
-    One vector per video, the mean over its windows, not scaled; ccl eval compares them by cosine. What cannot
-    be read is named and passed over: exit code 4.
+    Writes one vector per video, the mean over its windows, not normalised. Unreadable files are reported and
+    skipped, and the command exits with code 4.
     """
     from ccl_cli.executors.part import parse_part
 
@@ -57,7 +61,7 @@ def embed(
     check_features(output)
     student = load_student(run)
     features = embed_files(student, raw, precision=precision, batch_size=batch_size, workers=workers)
-    first = console.first_process()  # of several processes it alone writes
+    first = console.first_process()  # only the first process writes
     with feature_file(output, student, precision) if first else nullcontext() as file, closing(features):
         for feature in features:
             if feature.fault:

@@ -20,39 +20,40 @@ app = typer.Typer(add_completion=False)
     "index",
     "ccl index my_videos --output library",
     "ccl index more_videos --output library",
-    "ccl index --output library      reads only what is new or has changed",
+    "ccl index --output library      reads only new and changed files",
     "ccl index runs/mine/a --output library --rebuild",
 )
 def index(
-    output: Annotated[Path, output_option(metavar="DIR", help="The library: a folder of its own.")],
+    output: Annotated[Path, output_option(metavar="DIR", help="Folder of the library.")],
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="RUN|PATH",
-            help="Video files, and folders of them; default those that the library was made from. Before "
-            "them the run's folder or the model file; default the library's own, for a new one the newest.",
+            help="Video files and folders. Default: the paths that the library was built from. Put the run "
+            "folder or model file to use before them; default: the library's model, or the newest run "
+            "for a new library.",
             show_default=False,
         ),
     ] = None,
     forget: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", help="Take what it holds of a path out; repeat it for more."),
+        typer.Option(metavar="PATH", help="Remove the videos of this path from the library. Repeatable."),
     ] = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Begin anew, for example with another model.")
+        bool, typer.Option("--rebuild", help="Rebuild the library from scratch, e.g. with another model.")
     ] = False,
     approximate: Annotated[
-        bool, output_option("--approximate", help="Also make a faiss index for ccl search --approximate.")
+        bool, output_option("--approximate", help="Also build a faiss index for ccl search --approximate.")
     ] = False,
     batch_size: options.ClipBatchSize = None,
     workers: options.Workers = None,
     num_processes: options.NumProcesses = 1,
     as_json: options.AsJson = False,
 ) -> None:
-    """Keep the features of your videos in a library, for ccl search.
+    """Build or update a searchable library of videos.
 
-    Files that are new or have changed are read, and those that are gone drop out. Stop it at any time: the
-    same command goes on.
+    Reads new and changed files, and removes deleted files. Can be interrupted at any time; run the same
+    command again to continue.
     """
     start_processes(num_processes)
     from ccl_cli.cli.unreadable import Unreadable

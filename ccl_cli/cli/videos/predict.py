@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _TOP = 5
-_MAX_WIDTH = 40  # of a class's name in the table
+_MAX_WIDTH = 40  # characters of a class name in the table
 Format = Literal["table", "csv", "json", "jsonl"]
 
 
@@ -40,7 +40,7 @@ def predict(
         typer.Option(
             min=1,
             metavar="K",
-            help="Classes of each video; default 5, in a table of several videos 1.",
+            help="Number of classes per video. Default: 5, or 1 in a table of several videos.",
             show_default=False,
         ),
     ] = None,
@@ -49,19 +49,24 @@ def predict(
     workers: options.Workers = None,
     num_processes: options.NumProcesses = 1,
     part: options.Part = None,
-    format_: Annotated[Format, output_option("--format", help="jsonl: one object per video.")] = "table",
+    format_: Annotated[
+        Format, output_option("--format", help="Output format; jsonl prints one object per line and video.")
+    ] = "table",
     as_json: options.AsJson = False,
     output: Annotated[
         Path | None,
-        output_option(metavar="FILE", help="Write to a file, as its name ends: .csv, .json or .jsonl."),
+        output_option(
+            metavar="FILE", help="File to write; the suffix .csv, .json or .jsonl selects the format."
+        ),
     ] = None,
 ) -> None:
-    """Name the classes of video files, with their probabilities.
+    """Predict the classes of video files.
 
-    Videos are read as ccl eval reads them. What cannot be read is named and passed over: exit code 4.
+    Reads videos in the same way as ccl eval. Unreadable files are reported and skipped, and the command exits
+    with code 4.
     """
     if as_json + (format_ != "table") + (output is not None) > 1:
-        raise UsageError("--json, --format and --output exclude each other.", "Name one of them.")
+        raise UsageError("--json, --format and --output exclude each other.", "Use only one of them.")
     from ccl_cli.executors.part import parse_part
 
     share = parse_part(part)
@@ -101,7 +106,7 @@ def predict(
 def _writer(
     output: Path | None, form: Format, names: Sequence[str], classes: Sequence[str]
 ) -> Iterator[Callable[[Record], None]]:
-    """What writes a record to its place as soon as it is there; of several processes the first one's does."""
+    """Yield a function that writes one record; it does nothing on all processes but the first."""
     from ccl_cli.deploy.prediction_rows import CSV
     from ccl_cli.utils.rows import JSON, JSON_LINES, row_file, row_writer
 
@@ -118,7 +123,7 @@ def _writer(
 
 
 def _table(names: Sequence[str], classes: Sequence[str]) -> Callable[[Record], None]:
-    """A row for each class of each video."""
+    """Return a function that prints one row per class of each video."""
     widths = [max(map(len, map(visible, texts)), default=0) for texts in (names, classes)]
     lines = console.Lines(["video", "class", f"{'%':>6}"], [widths[0], min(widths[1], _MAX_WIDTH), 6])
 

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _TOP = 10
+Queries = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN|PATH",
+        help="Query videos: files and folders, searched recursively. Put the library's model before them if "
+        "it has moved.",
+        show_default=False,
+    ),
+]
 
 
 @command(
@@ -29,29 +38,31 @@ _TOP = 10
     "ccl search queries --index library --html nearest.html",
 )
 def search(
-    paths: options.RunAndVideos,
-    index: Annotated[Path, typer.Option("--index", metavar="DIR", help="The library that ccl index made.")],
-    top: Annotated[int, typer.Option(min=1, metavar="K", help="Videos to find for each query.")] = _TOP,
+    paths: Queries,
+    index: Annotated[Path, typer.Option("--index", metavar="DIR", help="Library built by ccl index.")],
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of results per query.")] = _TOP,
     include_self: Annotated[
-        bool, typer.Option("--include-self", help="Let a query find its own file, if the library holds it.")
+        bool, typer.Option("--include-self", help="Include the query's own file in its results.")
     ] = False,
     approximate: Annotated[
-        bool, typer.Option("--approximate", help="Use the faiss index, for very large libraries.")
+        bool, typer.Option("--approximate", help="Search the faiss index, for very large libraries.")
     ] = False,
     nprobe: Annotated[
-        int, typer.Option(min=1, help="With --approximate: lists to look into; more find more.")
+        int,
+        typer.Option(
+            min=1, help="Inverted lists to search with --approximate; more lists find more neighbours."
+        ),
     ] = 32,
     batch_size: options.ClipBatchSize = None,
     workers: options.Workers = None,
     as_json: options.AsJson = False,
     html: Annotated[
-        Path | None, output_option(metavar="FILE", help="Write one page with pictures instead.")
+        Path | None, output_option(metavar="FILE", help="Write an HTML page with pictures instead.")
     ] = None,
 ) -> None:
-    """Find the videos of a library that are nearest to some.
+    """Find the videos of a library that are most similar to a query video.
 
-    Nearest by the cosine of their features, and exactly those, unless --approximate is given. The run is that
-    of the library, and needs to be named only where it has moved.
+    Similarity is the cosine of the features. The search is exact unless --approximate is given.
     """
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from ccl_cli.utils.processes import end_with_parent
-from ccl_cli.utils.signals import held_signals
+from ccl_cli.utils.signals import blocked_signals
 
 # What every process that decodes needs.
 PRELOAD = ("ccl_cli.data.clips.dataset", "ccl_cli.data.clips.evaluation_clips")
@@ -21,7 +21,7 @@ PRELOAD = ("ccl_cli.data.clips.dataset", "ccl_cli.data.clips.evaluation_clips")
 class _Process(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        with held_signals():  # the server may be started now
+        with blocked_signals():  # the server may be started now
             return ForkServerProcess._Popen(process_obj)
 
     # Python terminates the processes that are left when it exits, and waits for them; these ignore SIGTERM.

@@ -29,7 +29,7 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.video_writer import claim_folder
 from ccl_cli.errors import DataError, SystemSetupError
-from ccl_cli.utils.files import hold, remove_leftovers
+from ccl_cli.utils.files import lock_file, remove_leftovers
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import stopping_here
 
@@ -70,7 +70,7 @@ def pack(
     options = {**asdict(settings), "shard_size": shard_size}
     try:
         with (
-            hold(output / ".lock", f"Another process packs into '{output}'.", "Wait for it to end."),
+            lock_file(output / ".lock", f"Another process packs into '{output}'.", "Wait for it to end."),
             stopping_here("; finished shards are kept.", "Run the same command again to go on."),
         ):
             remove_leftovers(output)

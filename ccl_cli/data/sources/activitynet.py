@@ -116,7 +116,7 @@ def _tell_left_out(listed: dict[str, _Entry], rows: int, segments: str) -> None:
         left, what = len(listed) - rows, "videos without annotation"
     else:
         left = sum(len(entry.annotations) for entry in listed.values()) - rows
-        what = f"stretches shorter than {_SHORTEST:g} s"
+        what = f"segments shorter than {_SHORTEST:g} s"
     if left:
         _log.info("ActivityNet: %d %s are left out.", left, what)
 

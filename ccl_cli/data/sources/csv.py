@@ -102,7 +102,7 @@ def _row(where: str, line: int, cells: dict[str | None, str | None]) -> _Row:
         raise DataError(f"{where}: '{texts['split']}' is not a split.", "Splits are train, val and test.")
     start, end = (_seconds(where, name, texts[name]) for name in ("start", "end"))
     if end is not None and end <= (start or 0):
-        raise DataError(f"{where}: the stretch ends at {end:g} s, before it begins.")
+        raise DataError(f"{where}: the segment ends at {end:g} s, before it begins.")
     return _Row(line, texts["path"], texts["label"], split, start, end)
 
 

@@ -104,6 +104,6 @@ class VideoMetadata:
         end_at = np.inf if end is None else end - tolerance
         if start_at >= self.time(self.frames) or end_at <= times[0]:
             span = f"{times[0]:.2f} to {self.time(self.frames):.2f} s"
-            raise DataError(f"The stretch {start} to {end} s lies outside '{self.path}' ({span}).")
+            raise DataError(f"The segment {start} to {end} s lies outside '{self.path}' ({span}).")
         first = max(0, int(np.searchsorted(times, start_at, side="right")) - 1)
         return first, max(1, int(np.searchsorted(times, end_at)) - first)

@@ -42,7 +42,7 @@ from ccl_cli.teachers.standardize import Moments
 from ccl_cli.training.build import Parts
 from ccl_cli.utils import json_text
 from ccl_cli.utils.distributed import barrier, is_main, on_main, rank, world_size
-from ccl_cli.utils.files import hold, remove_leftovers, write_text
+from ccl_cli.utils.files import lock_file, remove_leftovers, write_text
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import StopRequest, stop_on_signal
 from ccl_cli.utils.tensor_files import write_tensors
@@ -214,7 +214,7 @@ def build_cache(
         return Cached.open(key.folder)
     says = f"Another process is building '{key.folder.name}'."
     try:
-        lock = hold(_lock_path(key), says, "Waiting for it.", wait=True) if is_main() else nullcontext()
+        lock = lock_file(_lock_path(key), says, "Waiting for it.", wait=True) if is_main() else nullcontext()
         with lock:
             on_main(lambda: _remove_parts(key))
             if not on_main((key.folder / HEADER).is_file):

@@ -11,7 +11,7 @@ from ccl_cli.data.manifest import Manifest, read_header
 from ccl_cli.errors import CclError, RecipeError, UsageError
 from ccl_cli.training.run.checkpoint import holds_state
 from ccl_cli.training.run.folder import MANIFEST, RECIPE, RunFolder, all_runs, find_run
-from ccl_cli.utils.files import hold, remove_leftovers, write_text
+from ccl_cli.utils.files import lock_file, remove_leftovers, write_text
 
 _locks: dict[Path, IO[str]] = {}
 
@@ -73,7 +73,9 @@ def release(run: RunFolder) -> None:
 
 def _lock(run: RunFolder) -> None:
     refusal = f"Another process is training in '{run.path}'."
-    _locks[run.path.resolve()] = hold(run.path / ".lock", refusal, "Wait for it, or start a run of its own.")
+    _locks[run.path.resolve()] = lock_file(
+        run.path / ".lock", refusal, "Wait for it, or start a run of its own."
+    )
     remove_leftovers(run.path, run.state)
 
 

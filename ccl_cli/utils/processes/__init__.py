@@ -1,4 +1,4 @@
-"""How many processes make sense here, and that none outlives the one that started it."""
+"""Number of available cores, and processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from multiprocessing.connection import wait
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def end_with_parent() -> None:
-    """Let this process leave when the one that started it is gone, killed or not.
+    """End this process when its parent ends, even if the parent is killed.
 
-    Processes of a fork server are otherwise only watched by the server.
+    Otherwise only the fork server, which is their actual parent, would notice.
     """
     threading.Thread(target=_watch_parent, daemon=True).start()
 

@@ -1,6 +1,6 @@
-"""``--num-processes N``: starts N copies of this command on this machine and looks after them.
+"""``--num-processes N``: start and supervise N copies of this command on this machine.
 
-The launchers of torch and accelerate work too, but end with exit code 1 whatever went wrong.
+The launchers of torch and accelerate work too, but exit with code 1 for every error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger("ccl.launch")
 
 @dataclass
 class _Rank:
-    """One process. Only the first one writes to the terminal; another one's words go to ``output``."""
+    """One process. Only the first writes to the terminal; the output of the others goes to ``output``."""
 
     number: int
     process: subprocess.Popen[bytes]
@@ -41,13 +41,13 @@ class _Rank:
 
     @property
     def code(self) -> int | None:
-        """Exit code, 128 + n for a process ended by signal n, or None while it runs."""
+        """Exit code, 128 + n if ended by signal n, or None while the process runs."""
         code = self.process.poll()
         return 128 - code if code is not None and code < 0 else code
 
     @property
     def ended_by(self) -> str | None:
-        """The signal that ended it, if one did."""
+        """Signal that ended the process, if any."""
         code = self.process.poll()
         return signal.Signals(-code).name if code is not None and code < 0 else None
 
@@ -57,21 +57,21 @@ class _Rank:
 
 
 def wanted(count: int) -> bool:
-    """Whether this process is to start others: several are asked for, and it is not one of them."""
+    """Return whether this process must launch others, and is not itself one of them."""
     return count > 1 and "LOCAL_RANK" not in os.environ
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
-    """Run ``python -m ccl_cli <arguments>`` as ``count`` processes that find each other.
+    """Run ``python -m ccl_cli <arguments>`` in ``count`` connected processes.
 
-    SIGINT, SIGTERM and SIGUSR1 are passed on; who has not ended a bounded time after that is killed. When
-    one process fails, the others are ended within seconds.
+    SIGINT, SIGTERM and SIGUSR1 are forwarded; processes that have not ended after a time limit are killed. If
+    one process fails, the others are stopped within seconds.
 
     Returns:
         0, or the exit code of the first process that failed.
 
     Raises:
-        SystemSetupError: more processes than GPUs.
+        SystemSetupError: there are fewer GPUs than processes.
     """
     shared = _environment(count, cpu=_on_cpu(count))
     ranks: list[_Rank] = []
@@ -95,7 +95,7 @@ def _start(number: int, shared: dict[str, str], arguments: Sequence[str], stack:
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        start_new_session=True,  # else a Ctrl-C in the terminal would reach each process twice
+        start_new_session=True,  # otherwise each process would receive a Ctrl-C twice
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
     rank = _Rank(number, process, output)
@@ -104,7 +104,8 @@ def _start(number: int, shared: dict[str, str], arguments: Sequence[str], stack:
 
 
 def _safe_path() -> list[str]:
-    # -m would put the current folder first on the path, where its queue.py hides the standard library's.
+    # -m would put the working directory first on the path, where a queue.py would shadow the standard
+    # library.
     return [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
 
 
@@ -144,13 +145,13 @@ def _free_port() -> int:
 
 
 def _end_with_parent() -> None:
-    # A launcher that is killed outright must not leave processes behind that hold the GPUs.
+    # If the launcher is killed, its processes must end too, because they occupy the GPUs.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
 def _forwarding_signals(ranks: Sequence[_Rank]) -> Iterator[list[int]]:
-    """Pass signals on to all processes; yields those that came. The third Ctrl-C kills."""
+    """Forward signals to all processes, and yield the received signals. The third Ctrl-C kills."""
     signals: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -164,14 +165,14 @@ def _forwarding_signals(ranks: Sequence[_Rank]) -> Iterator[list[int]]:
 
 
 def _watch(ranks: Sequence[_Rank], signals: Sequence[int]) -> _Rank | None:
-    """Wait for all; the first one that failed, or None. After a failure or signal they get a bounded time."""
+    """Wait for all processes, with a time limit after a failure or signal; return the failed one, or None."""
     while _running(ranks) and not signals and _failed(ranks) is None:
         time.sleep(_POLL)
     culprit = _failed(ranks)
     if signals:
         _end_after_signal(ranks, signals)
     elif culprit:
-        # First on their own: a mistake that all of them make ends all of them, the first with its sentence.
+        # First wait without signals: an error in all processes ends them all, and the first prints it.
         _wait(ranks, _SETTLE)
         culprit = _failed(ranks, culprit)
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -186,7 +187,7 @@ def _running(ranks: Sequence[_Rank]) -> list[_Rank]:
 
 
 def _failed(ranks: Sequence[_Rank], suspect: _Rank | None = None) -> _Rank | None:
-    """The one to blame: rather the known one than another, last of all one that only lost its peer."""
+    """Return the process that caused the failure, preferably not one that only lost its connection."""
     failed = [*filter(None, [suspect]), *(rank for rank in ranks if rank.code)]
     return min(failed, key=lambda rank: rank.code == LOST_PEER, default=None)
 
@@ -208,7 +209,7 @@ def _end_after_signal(ranks: Sequence[_Rank], signals: Sequence[int]) -> None:
 
 
 def _report(culprit: _Rank, ranks: Sequence[_Rank]) -> None:
-    """Say which process failed, and show its words, unless the terminal says it already."""
+    """Log which process failed and show its output, unless the terminal already shows it."""
     if ranks[0].code == culprit.code and culprit.ended_by is None:
         return
     if culprit.output is not None:
@@ -216,7 +217,7 @@ def _report(culprit: _Rank, ranks: Sequence[_Rank]) -> None:
         print(culprit.output.read().decode(errors="replace").strip()[-_TAIL:], file=sys.stderr)
     _log.error("Process %d of %d failed first, exit code %s.", culprit.number, len(ranks), culprit.code)
     if name := culprit.ended_by:
-        _log.error("It was ended by %s: memory may have run out. What was saved before is kept.", name)
+        _log.error("It was ended by %s; memory may have run out. Saved checkpoints are kept.", name)
 
 
 def _reap(rank: _Rank) -> None:

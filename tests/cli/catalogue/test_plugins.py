@@ -93,12 +93,12 @@ def test_ls_shows_what_is_not_in_the_list_once_and_why(tmp_path):
     install(tmp_path, "taken", "[ccl.methods]\nccl = t:T\nodd = not a module!\n")
     done = spawn("plugins", "ls", PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
-    beneath = done.stdout.split("Broken, and not in the list:\n")[1].splitlines()
+    beneath = done.stdout.split("Broken plugins:\n")[1].splitlines()
     assert len(beneath) == 4
     for name, reason in [
         ("bad 1.0", "its entry points cannot be read"),
-        ("leftover 1.0", "it is half uninstalled"),
-        ("taken 1.0", "is no entry point"),
+        ("leftover 1.0", "the package is only partly uninstalled"),
+        ("taken 1.0", "is not a valid entry point"),
         ("taken 1.0", "already provides that name"),
     ]:
         assert any(name in line and reason in line for line in beneath)

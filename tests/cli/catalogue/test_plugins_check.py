@@ -66,13 +66,13 @@ def test_what_fails_is_a_line_and_exit_code_5(ccl, name, failed):
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["wrong"], 2, "'wrong' is a student and a method.\n  Say which one with --kind."),
+        (["wrong"], 2, "'wrong' is a student and a method.\n  Choose one with --kind."),
         (["wrong", "--kind", "student"], 5, "Student 'wrong' of wrong 1.0 failed: ValueError: no luck."),
         (["nobody"], 5, "No plugin is named 'nobody'."),
         (["fitnets", "--kind", "method"], 5, "Did you mean 'fitnet'?"),
         (["audio:cnn14"], 6, "The weights of audio:cnn14 are not on this machine"),
         (["folder:absent"], 4, "There is no folder 'absent'."),
-        (["fitnet", "--data", "clips"], 2, "A method is not tried on videos."),
+        (["fitnet", "--data", "clips"], 2, "--data applies to teachers only, and 'fitnet' is a method."),
         (["image:small?weights=random", "--data", "folder:absent"], 4, "There is no folder 'absent'."),
         (["image:small?weights=random&x=1"], 5, "has no option 'x'"),
         (["image:small?weights"], 5, "No plugin is named"),

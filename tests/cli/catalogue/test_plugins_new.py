@@ -8,7 +8,7 @@ def test_the_command_says_what_to_do_next(ccl, tmp_path):
     assert (result.code, result.err) == (0, "")
     assert (tmp_path / "a b" / "c" / "src" / "ccl_teacher_my_teacher" / "__init__.py").is_file()
     lines = [line.strip() for line in result.out.splitlines()]
-    assert lines[0] == "a b/c is a package for the teacher my:teacher."
+    assert lines[0] == "Created a b/c, a package for the teacher my:teacher."
     assert "EDIT HERE in `a b/c/src/ccl_teacher_my_teacher/__init__.py`" in result.out
     assert lines[-3:] == [
         "pip install -e 'a b/c'",

@@ -34,7 +34,7 @@ def test_recipes_ls_of_a_pattern(ccl, pattern, names):
 def test_recipes_ls_of_nothing(ccl):
     result = ccl("recipes", "ls", "hmdb")
     assert result.code == 2
-    assert "No built-in recipe is named like 'hmdb'." in result.err
+    assert "No built-in recipe matches 'hmdb'." in result.err
 
 
 def test_recipes_ls_fits_a_narrow_terminal():

@@ -47,7 +47,7 @@ def test_figures_and_what_to_do(ccl, measured):
     ]
     assert json.loads(ccl("data", "bench", "folder:x", "--json").out) == result
     result |= {"data_wait": 0.0, "advice": [], "worker": {"clips_per_s": 2.0, "mb_per_s": None}}
-    assert ccl("data", "bench", "folder:x").out.endswith("\nReading keeps up with training.\n")
+    assert ccl("data", "bench", "folder:x").out.endswith("\nReading is fast enough for training.\n")
     assert [recipe for recipe, _ in calls] == [Recipe(data="folder:x", method={"baseline": {}})] * 3
 
 

@@ -37,7 +37,7 @@ def test_a_model_becomes_a_folder_of_files(ccl, words, tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["export.json", "model.pt2"]
     first, *_, last = result.out.splitlines()
     assert first.split() == ["MB", "ms", "per", "clip", "logits", "differ", "by", "feature", "differs", "by"]
-    assert "in batches of 1 and 3\nof the named files." in result.out
+    assert "in batches of 1 and 3\nof the given files." in result.out
     assert last == "out"
     result = ccl(*words, "--output", "deep/er", "--format", "torch", "--json")
     assert json.loads(result.out) == json.loads((tmp_path / "deep" / "er" / "export.json").read_text())
@@ -84,7 +84,7 @@ def test_without_the_packages(ccl, words, monkeypatch, package):
 @pytest.mark.parametrize(
     ("accuracy", "parts"),
     [
-        (None, ["accuracy", "not known"]),
+        (None, ["accuracy", "unknown"]),
         (
             {"top1": {"f": 50.0, "i": 49.5}, "agree": 98.0, "videos": 1000, "of": 1944},
             ["49.5 %, float32 50.0 %", "98.0 %", "1,000 of 1,944"],

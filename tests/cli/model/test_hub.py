@@ -50,11 +50,11 @@ def test_a_card_elsewhere(ccl, run, tmp_path):
     ("words", "code", "sentence"),
     [
         (["card", "absent"], 4, "'absent' is not a run folder."),
-        (["card", "--license", "My Own"], 2, "is not one of the Hub's names"),
-        (["push", "mine", "--dry-run"], 2, "It is OWNER/NAME."),
+        (["card", "--license", "My Own"], 2, "is not a licence identifier of the Hub"),
+        (["push", "mine", "--dry-run"], 2, "Use OWNER/NAME."),
         (["push", "me/mine", "absent", "--dry-run"], 4, "'absent' is not a run folder."),
         (["push", "me/mine"], 6, "Nothing was uploaded: HF_HUB_OFFLINE is set."),
-        (["pull", "mine"], 2, "It is OWNER/NAME."),
+        (["pull", "mine"], 2, "Use OWNER/NAME."),
         (["pull", "me/mine", "--output", "runs"], 2, "'runs' exists."),
     ],
 )
@@ -90,7 +90,7 @@ def test_from_one_machine_to_another(run, tmp_path):
         }
         refused = spawn("model", "push", "me/mine", **environment, HF_TOKEN="")
         assert (refused.returncode, hub.asked) == (6, [])
-        assert "There is no token" in refused.stderr
+        assert "No token for" in refused.stderr
         pushed = spawn("model", "push", "me/mine", "--private", **environment, HF_TOKEN=hub.token)
         assert (pushed.returncode, pushed.stderr) == (0, "")
         assert pushed.stdout.startswith(f"{hub.address}/me/mine/commit/")

@@ -65,7 +65,7 @@ def test_a_model_is_pulled_pinned_and_read_without_the_network(ccl, web, publish
     facts = json.loads(ccl("teachers", "info", NAME, "--json").out)
     assert facts["dim"] == 16
     assert facts["variant"].startswith(f"some/vit@{repository.sha(1)}?pool=cls#")
-    assert "not here yet" not in str(facts["weights"])
+    assert "not downloaded" not in str(facts["weights"])
     by_commit = HubTeacher.from_spec(parse_model(f"{NAME}?revision={repository.sha(1)}"))
     assert by_commit.fingerprint == HubTeacher.from_spec(parse_model(NAME)).fingerprint
 
@@ -83,7 +83,10 @@ def test_what_is_not_here_names_the_command(ccl, web, published, tmp_path, monke
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("some/gone", "There is no repository 'some/gone', or it is not for you. Mind its spelling"),
+        (
+            "some/gone",
+            "The repository 'some/gone' does not exist, or you do not have access. Check the spelling",
+        ),
         (
             "some/gated",
             "'some/gated' asks for consent. Accept its terms at https://huggingface.co/some/gated",
@@ -92,7 +95,10 @@ def test_what_is_not_here_names_the_command(ccl, web, published, tmp_path, monke
             "some/pickles",
             "'some/pickles' has its weights as pickles only, which are not read. Name a revision",
         ),
-        ("some/vit?revision=gone", "The repository 'some/vit' has no such revision. Its page lists them"),
+        (
+            "some/vit?revision=gone",
+            "The repository 'some/vit' has no such revision. Its page on the Hub lists the revisions",
+        ),
         ("some/empty", "'some/empty' has no weights: there is no model.safetensors."),
     ],
 )

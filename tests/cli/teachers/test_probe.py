@@ -83,7 +83,7 @@ def test_json_holds_everything(ccl, words):
 
 
 def test_what_is_wrong_is_a_sentence(ccl, words):
-    assert "No teacher is named." in ccl(*words[:6]).err
+    assert "No teacher was named." in ccl(*words[:6]).err
     result = ccl(*words, "--split", "val")
     assert (result.code, result.out) == (4, "")
     assert "has no val split" in result.err

@@ -15,7 +15,7 @@ from tests.helpers.plugin_folder import install
         ("audio:cnn14", "audio", "512"),
         ("audio:cnn14?dim=2048", "audio", "2048"),
         ("image:resnet34", "image", "512"),
-        ("flow:precomputed", "flow", "known once its weights are here"),
+        ("flow:precomputed", "flow", "known once its weights are downloaded"),
     ],
 )
 def test_teachers_info(ccl, name, modality, dim):
@@ -31,13 +31,13 @@ def test_teachers_info(ccl, name, modality, dim):
 def test_teachers_info_says_where_weights_are_or_belong(ccl, tmp_path):
     out = ccl("teachers", "info", "audio:cnn14").out
     place = tmp_path / "cache" / "weights" / "Cnn14_emb512_mAP=0.420.pth"
-    assert f"not here yet; `ccl teachers pull 'audio:cnn14'` puts it at {place}" in out
+    assert f"not downloaded; `ccl teachers pull 'audio:cnn14'` saves it to {place}" in out
     assert "https://zenodo.org/" in out
     assert "CC BY 4.0" in out
     place.parent.mkdir(parents=True)
     place.write_bytes(b"weights")
     out = ccl("teachers", "info", "audio:cnn14").out
-    assert "not here yet" not in out
+    assert "not downloaded" not in out
     assert str(place) in out
 
 

@@ -87,12 +87,12 @@ def test_what_cannot_be_read_is_named_and_the_others_are_done(ccl, run, videos):
     assert len(predictions) == 8
     assert "videos/cut.mp4: it is not a complete media file" in result.err
     assert "gone.mp4: it cannot be read: No such file or directory" in result.err
-    assert "Error: 2 of 8 cannot be read; the others are done." in result.err.splitlines()
+    assert "Error: 2 of 8 files could not be read; the others are done." in result.err.splitlines()
     alone = ccl("predict", "gone.mp4")
     assert alone.code == 4
     assert alone.err.splitlines() == [
         "Error: gone.mp4: it cannot be read: No such file or directory.",
-        "  See that the path is right, and that it is a whole video.",
+        "  Check the path, and that the file is a complete video.",
     ]
     ccl("predict", "videos", "--output", "o.csv")
     (row,) = [row for row in csv.DictReader(Path("o.csv").read_text().splitlines()) if row["error"]]
@@ -128,7 +128,7 @@ def test_names_that_are_not_harmless(ccl, run, videos):
     [
         ([], 2, "Missing argument"),
         (["empty"], 4, "The folder 'empty' holds no videos."),
-        (["videos", "--output", "o.txt"], 2, "does not say in which format"),
+        (["videos", "--output", "o.txt"], 2, "is not supported"),
         (["videos", "--output", "o.csv", "--json"], 2, "exclude each other"),
         (["videos", "--top", "0"], 2, "'--top'"),
         (["runs/mine/a"], 2, "No videos are named."),
@@ -176,7 +176,7 @@ def test_stopped_it_keeps_what_was_finished(ccl, run, videos, monkeypatch, comma
     result = ccl(command, "videos", "--output", output)
     partial = Path(output).with_suffix(f".partial{Path(output).suffix}")
     assert (result.code, result.out) == (130, "")
-    assert result.err.splitlines() == ["Error: Stopped by SIGINT.", f"  What was finished is in '{partial}'."]
+    assert result.err.splitlines() == ["Error: Stopped by SIGINT.", f"  Finished results are in '{partial}'."]
     assert not Path(output).exists()
     if command == "predict":
         assert sum(f"{n}.mp4" in partial.read_text() for n in range(3)) == 3

@@ -42,7 +42,7 @@ def test_index_says_what_it_did(ccl, run, videos):
         "unchanged": 7,
         "unreadable": 1,
     }
-    assert "Error: 1 cannot be read; the others are done." in result.err.splitlines()
+    assert "Error: 1 files could not be read; the others are done." in result.err.splitlines()
     assert f"{videos / 'bad.mp4'}: it is empty (0 bytes)" in result.err
     assert table(ccl("index", "--output", "library", "--forget", "videos").out)[1] == [
         "library",
@@ -83,7 +83,7 @@ def test_the_run_of_a_library_that_has_moved(ccl, run, library, videos):
     words = ["videos/new.mp4", "--index", "library"]
     result = ccl("search", *words)
     assert (result.code, result.out) == (4, "")
-    assert "Name where it is now before the videos" in result.err
+    assert "Put its new path before the videos" in result.err
     assert ccl("search", moved, *words).code == 0
 
 
@@ -112,10 +112,10 @@ def test_the_page_holds_everything_and_escapes_names(ccl, library, videos, tmp_p
         (
             ["search", "videos", "--index", "library", "--approximate"],
             4,
-            "has no index for approximate search",
+            "has no approximate index",
         ),
         (["index", "videos"], 2, "Missing option '--output'"),
-        (["index", "--output", "new"], 2, "Nothing to index."),
+        (["index", "--output", "new"], 2, "There is nothing to index."),
         (["index", "gone", "--output", "new"], 4, "There is no '"),
         (["index", "videos", "--output", "videos"], 2, "is not a library, and not empty"),
     ],

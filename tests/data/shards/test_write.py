@@ -17,7 +17,7 @@ from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, Interrupted, SystemSetupError, UsageError
-from ccl_cli.utils.files import hold
+from ccl_cli.utils.files import lock_file
 
 SMALL = {"workers": 0, "shard_size": 300_000, "max_unreadable": 0.05}
 
@@ -112,7 +112,7 @@ def test_other_settings_or_other_videos_do_not_mix(tmp_path, source, clips_folde
 
 def test_two_processes_do_not_pack_into_one_folder(tmp_path, source):
     with (
-        hold(tmp_path / "p/.lock", "held", "wait"),
+        lock_file(tmp_path / "p/.lock", "held", "wait"),
         pytest.raises(UsageError, match="Another process packs into"),
     ):
         pack(source, tmp_path / "p", Settings(), **SMALL)

@@ -86,7 +86,7 @@ def test_trimmed_lists_every_stretch_that_has_a_length(root, caplog):
         ("v_-GSY1Qvo_90_0", 0, "test", 0.0, 0.8),
         ("v_sJEeRPhBhtU_2", 0, "train", 0.1, 0.9),
     ]
-    assert "2 stretches shorter than 0.1 s are left out" in caplog.text
+    assert "2 segments shorter than 0.1 s are left out" in caplog.text
 
 
 def test_training_sees_nothing_outside_a_stretch(tmp_path):

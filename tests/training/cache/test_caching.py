@@ -29,7 +29,7 @@ from ccl_cli.training.cache.caching import CachedRows, build_cache, check_cache,
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
-from ccl_cli.utils.files import hold
+from ccl_cli.utils.files import lock_file
 from tests.data.media import damage_sound
 from tests.helpers.plugin_folder import install
 from tests.training.runs import lines, small_recipe
@@ -406,7 +406,7 @@ def test_a_second_build_waits_for_the_first(clips_folder, caplog):
     experiment = recipe(clips_folder, teachers=AUDIO)
     manifest, teachers = load_data(experiment.data), load_teachers(experiment.teachers)
     key = key_of("audio:small", teachers["audio:small"], manifest, experiment.cache, experiment.clip)
-    lock = hold(key.folder.with_name(f".{key.folder.name}.lock"), "", "")
+    lock = lock_file(key.folder.with_name(f".{key.folder.name}.lock"), "", "")
     done = []
     with caplog.at_level(logging.INFO, "ccl"):
         other = threading.Timer(0.5, lambda: (done.append(time.monotonic()), lock.close()))
