@@ -89,7 +89,7 @@ def test_recognition_and_retrieval_side_by_side():
     results = load_results([root])
     recognition, retrieval = overview_panels(results)
     assert (recognition.heading[:6], retrieval.heading[:4]) == ("Top-1 ", "R@1 ")
-    assert sum(panel.width for panel in FIGURES["overview"](results)[0]) == 640
+    assert sum(panel.width for panel in FIGURES["overview"](results)[0]) == 800
     assert overview_legend(results).endswith("dashed: baseline; A: audio; I: image")
 
 
