@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccl_cli.errors import DataError, UsageError
-from ccl_cli.report import correspondence, paper, plot, video_figures
+from ccl_cli.report import correspondence, plot, video_figures
 from ccl_cli.report.comparison import t_interval
 from ccl_cli.report.plot import (
     SUFFIXES,
@@ -83,7 +83,7 @@ def overview_panels(results: Results) -> list[Panel]:
 
 def _overview_panel(results: Results, metric: str, cells: Sequence[Cell]) -> Panel:
     baseline = results.find(results.data, BASELINE, "", metric)
-    names = [f"{shortened(paper.printed(cell.method), 20)} {cell.setup}".rstrip() for cell in cells]
+    names = [f"{shortened(cell.method, 20)} {cell.setup}".rstrip() for cell in cells]
 
     def draw(axes: Axes) -> None:
         values = [value for cell in cells for value in cell.values.values()]
@@ -130,7 +130,7 @@ def _overview_row(axes: Axes, place: int, cell: Cell, colour: str) -> None:
 _LOGGED = {
     "accuracy": ("Accuracy on training batches (%)", 100.0),
     "ce": ("Cross-entropy of the student", 1.0),
-    "loss": ("Loss in total", 1.0),
+    "loss": ("Total loss", 1.0),
     **{f"{split}_top1": (f"Top-1 on {split} videos (%)", 1.0) for split in ("val", "test")},
     **{f"{split}_r1": (f"R@1 on {split} videos (%)", 1.0) for split in ("val", "test")},
     **{f"{split}_loss": (f"Cross-entropy on {split} videos", 1.0) for split in ("val", "test")},
@@ -216,7 +216,7 @@ def _curve_panel(results: Results, title: str, by_method: dict[str, DataFrame], 
             axes.set_ylim(bottom=min(0, low))
 
     ends = "; ".join(f"{method} ends at {curve['mean'].iloc[-1]:.3g}" for method, curve in by_method.items())
-    heading = f"{title}, logarithmic" if log else title
+    heading = f"{title}, log" if log else title
     return Panel(f"{title}: {ends}", _CURVE_WIDTH, _CURVE_HEIGHT, draw, heading)
 
 
