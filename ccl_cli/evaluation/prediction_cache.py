@@ -1,4 +1,4 @@
-"""Cache for scores and features of a run's videos, in the run's folder."""
+"""Cache of predicted classes and features of a run's videos, in the run's folder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.video.storage import size_of
@@ -41,13 +42,32 @@ class CacheHeader(BaseModel, strict=True):
 
 
 @dataclass(frozen=True)
+class CachedPredictions:
+    """All videos of one split, without the scores: of 5,000 classes they would take 20 KB for each video.
+
+    Shapes:
+        predicted: [V] int64 class with the highest score, or -1: :attr:`SplitPredictions.predicted`.
+        features: [V, D] mean feature over windows; NaN where the video could not be read.
+        labels: [V] int64.
+
+    Attributes:
+        unreadable: Reasons by row; includes the videos that are not on disk.
+    """
+
+    predicted: Tensor
+    features: Tensor
+    labels: Tensor
+    unreadable: dict[int, str]
+
+
+@dataclass(frozen=True)
 class RunPredictions:
     """A split of a run's data set and the student's predictions."""
 
     name: str
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
-    predictions: SplitPredictions
+    predictions: CachedPredictions
 
 
 def cached_predictions(folder: Path, split: str) -> RunPredictions:
@@ -72,7 +92,7 @@ def cached_predictions(folder: Path, split: str) -> RunPredictions:
     if predictions is None:
         if set(sizes) == {_ABSENT}:
             raise gone(f"{split} videos", manifest.name, videos[0])
-        predictions = _compute(run, videos, split)
+        predictions = _cached(_compute(run, videos, split))
         _write_cache(path, predictions, header, sizes)
     return RunPredictions(manifest.name, manifest.classes, videos, predictions)
 
@@ -87,7 +107,11 @@ def cache_predictions(run: RunFolder, manifest: Manifest, split: str, prediction
         predictions: Predictions in the order of the split.
     """
     path, header, sizes = _place(run, manifest, split)
-    _write_cache(path, predictions, header, sizes)
+    _write_cache(path, _cached(predictions), header, sizes)
+
+
+def _cached(each: SplitPredictions) -> CachedPredictions:
+    return CachedPredictions(each.predicted, each.features, each.labels, each.unreadable)
 
 
 def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, CacheHeader, list[int]]:
@@ -99,13 +123,13 @@ def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, CacheH
     return run.path / f"predictions-{name}-{split}.safetensors", header, sizes
 
 
-def read_cache(path: Path, expected: CacheHeader, sizes: Sequence[int]) -> SplitPredictions | None:
+def read_cache(path: Path, expected: CacheHeader, sizes: Sequence[int]) -> CachedPredictions | None:
     """Read cached predictions; None if they are missing, damaged or outdated."""
     try:
         with safe_open(path, framework="pt") as file:
             header = CacheHeader.model_validate_json((file.metadata() or {}).get(_HEADER, "{}"))
-            names = ("scores", "features", "labels", "sizes")
-            scores, features, labels, cached_sizes = (file.get_tensor(name) for name in names)
+            names = ("predicted", "features", "labels", "sizes")
+            predicted, features, labels, cached_sizes = (file.get_tensor(name) for name in names)
     except (SafetensorError, OSError, ValidationError):
         return None
     if (header.model, header.videos) != (expected.model, expected.videos):
@@ -113,7 +137,7 @@ def read_cache(path: Path, expected: CacheHeader, sizes: Sequence[int]) -> Split
     pairs = zip(sizes, cached_sizes.tolist(), strict=False)
     if any(size not in (cached, _ABSENT) for size, cached in pairs):
         return None
-    return SplitPredictions(scores, features, labels, header.unreadable)
+    return CachedPredictions(predicted, features, labels, header.unreadable)
 
 
 def _compute(run: RunFolder, videos: Sequence[Video], split: str) -> SplitPredictions:
@@ -130,10 +154,10 @@ def _compute(run: RunFolder, videos: Sequence[Video], split: str) -> SplitPredic
 
 
 def _write_cache(
-    path: Path, predictions: SplitPredictions, header: CacheHeader, sizes: Sequence[int]
+    path: Path, predictions: CachedPredictions, header: CacheHeader, sizes: Sequence[int]
 ) -> None:
     tensors = {
-        "scores": predictions.scores.contiguous(),
+        "predicted": predictions.predicted,
         "features": predictions.features.contiguous(),
         "labels": predictions.labels,
         "sizes": torch.tensor(sizes, dtype=torch.int64),

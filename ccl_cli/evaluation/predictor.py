@@ -56,6 +56,13 @@ class SplitPredictions:
     labels: Tensor
     unreadable: dict[int, str]
 
+    @property
+    def predicted(self) -> Tensor:
+        """[V] int64: the class with the highest score; -1 if there is none, or no readable video."""
+        if not self.scores.shape[1]:
+            return torch.full_like(self.labels, -1)
+        return self.scores.argmax(dim=1).where(self.scores[:, 0].isfinite(), -1)
+
 
 def predict_videos(
     artefact: Artefact,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccl_cli.errors import DataError, UsageError
-from ccl_cli.report import correspondence, paper, plot, video_figures
+from ccl_cli.report import correspondence, plot, video_figures
 from ccl_cli.report.comparison import t_interval
 from ccl_cli.report.plot import (
     SUFFIXES,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _OVERVIEW_METRICS = ("top1", "r1")
 _MAX_ROWS = 10  # up to which ablations are among them
-_OVERVIEW_WIDTH, _OVERVIEW_ROW = 320, 24
+_OVERVIEW_WIDTH, _OVERVIEW_ROW = 400, 26
 
 
 def overview(results: Results) -> PanelGrid:
@@ -83,7 +83,7 @@ def overview_panels(results: Results) -> list[Panel]:
 
 def _overview_panel(results: Results, metric: str, cells: Sequence[Cell]) -> Panel:
     baseline = results.find(results.data, BASELINE, "", metric)
-    names = [f"{shortened(paper.printed(cell.method), 20)} {cell.setup}".rstrip() for cell in cells]
+    names = [f"{shortened(cell.method, 20)} {cell.setup}".rstrip() for cell in cells]
 
     def draw(axes: Axes) -> None:
         values = [value for cell in cells for value in cell.values.values()]
@@ -130,13 +130,14 @@ def _overview_row(axes: Axes, place: int, cell: Cell, colour: str) -> None:
 _LOGGED = {
     "accuracy": ("Accuracy on training batches (%)", 100.0),
     "ce": ("Cross-entropy of the student", 1.0),
-    "loss": ("Loss in total", 1.0),
+    "loss": ("Total loss", 1.0),
     **{f"{split}_top1": (f"Top-1 on {split} videos (%)", 1.0) for split in ("val", "test")},
     **{f"{split}_r1": (f"R@1 on {split} videos (%)", 1.0) for split in ("val", "test")},
     **{f"{split}_loss": (f"Cross-entropy on {split} videos", 1.0) for split in ("val", "test")},
 }
 _CURVE_COLUMNS = 3
-_CURVE_WIDTH, _CURVE_HEIGHT = 360, 236
+_CURVE_WIDTH, _CURVE_HEIGHT = 312, 216
+_BAND_POINTS = 400  # that the outline of a band needs at this width: matplotlib thins out lines, not areas
 _LOG_RATIO = 20  # a positive curve whose extremes differ by this factor gets a logarithmic axis
 
 
@@ -160,7 +161,8 @@ def curve_panels(results: Results) -> dict[str, list[Panel]]:
     Raises:
         DataError: the runs have logged nothing.
     """
-    by_setup = {setup: list(_curve_panels(results, setup)) for setup in results.setups}
+    logs = {run.folder: logged(run.folder) for run in results.data_runs}
+    by_setup = {setup: list(_curve_panels(results, setup, logs)) for setup in results.setups}
     if not any(by_setup.values()):
         raise DataError(
             f"None of these runs has a readable {METRICS_FILE}.", "Runs write it while they train."
@@ -168,20 +170,22 @@ def curve_panels(results: Results) -> dict[str, list[Panel]]:
     return by_setup
 
 
-def _curve_panels(results: Results, setup: str) -> Iterator[Panel]:
+def _curve_panels(results: Results, setup: str, logs: Mapping[Path, DataFrame]) -> Iterator[Panel]:
     for name, (title, _) in _LOGGED.items():
-        by_method = {cell.method: _logged(cell, name) for cell in results.ranked(setup)}
+        by_method = {
+            cell.method: _over_seeds([logs[run.folder] for run in cell.runs], name)
+            for cell in results.ranked(setup)
+        }
         by_method = {method: curve for method, curve in by_method.items() if len(curve)}
         if by_method:
             yield _curve_panel(results, f"{setup}: {title}" if setup else title, by_method, name)
 
 
-def _logged(cell: Cell, name: str) -> DataFrame:
-    """Mean and standard deviation over the cell's seeds, by step that all of them have logged."""
+def _over_seeds(logs: Sequence[DataFrame], name: str) -> DataFrame:
+    """Mean and standard deviation over the seeds' logs, by step that all of them have logged."""
     from pandas import DataFrame
 
-    frames = [logged(run.folder) for run in cell.runs]
-    columns = [frame[name][abs(frame[name]) < math.inf] for frame in frames if name in frame]
+    columns = [frame[name][abs(frame[name]) < math.inf] for frame in logs if name in frame]
     values = (
         _LOGGED[name][1]
         * DataFrame([each for each in columns if len(each)], dtype=float).T.dropna().sort_index()
@@ -201,8 +205,9 @@ def _curve_panel(results: Results, title: str, by_method: dict[str, DataFrame], 
             width = 2.5 if method == best else 1.4
             axes.plot(curve.index, curve["mean"], dashes, color=colour, linewidth=width)
             if curve["sd"].any():
-                band = curve["mean"] - curve["sd"], curve["mean"] + curve["sd"]
-                axes.fill_between(curve.index, *band, color=colour, alpha=0.16, linewidth=0)
+                few = curve.iloc[:: -(-len(curve) // _BAND_POINTS)]
+                band = few["mean"] - few["sd"], few["mean"] + few["sd"]
+                axes.fill_between(few.index, *band, color=colour, alpha=0.16, linewidth=0)
         axes.set_xlabel("training step")
         axes.set_xlim(left=0)
         if log:  # the bands do not stretch it: one that reaches zero has no end there
@@ -211,7 +216,7 @@ def _curve_panel(results: Results, title: str, by_method: dict[str, DataFrame], 
             axes.set_ylim(bottom=min(0, low))
 
     ends = "; ".join(f"{method} ends at {curve['mean'].iloc[-1]:.3g}" for method, curve in by_method.items())
-    heading = f"{title}, logarithmic" if log else title
+    heading = f"{title}, log" if log else title
     return Panel(f"{title}: {ends}", _CURVE_WIDTH, _CURVE_HEIGHT, draw, heading)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,8 @@ from ccl_cli.report.tables import blocks, footer, tables
 from ccl_cli.report.writers import MAX_COLUMNS
 from ccl_cli.utils.files import write_text
 
+_NUMBERS = re.compile(r"([-+<]? ?\d[\d,.]*( %|%)?(( to |/)[-+]?\d[\d.]*)*|-)?")
+
 
 @dataclass(frozen=True)
 class Section:
@@ -33,11 +36,13 @@ class Section:
     Attributes:
         key: Its address within the page, and the name of its macro in ``sections.html``.
         title: Its heading.
+        lead: What it shows, in a sentence below the heading.
         content: The macro's arguments; an error of ours is shown in the section's place.
     """
 
     key: str
     title: str
+    lead: str
     content: Callable[[Results], dict[str, Any]]
 
 
@@ -46,6 +51,7 @@ def page(results: Results) -> str:
     return render(
         "page.html",
         title=f"{results.best.method} on {results.data}",
+        byline=_byline(results),
         verdict=_verdict(results),
         cautions=cautions(results),
         overview=figures.overview_panels(results),
@@ -85,12 +91,13 @@ def _templates() -> Environment:
     environment.globals |= {"version": __version__, "colours": Markup(page_colours())}
     environment.filters["base64"] = lambda jpeg: base64.b64encode(jpeg).decode()
     environment.filters["percent"] = correspondence.percent
+    environment.filters["numeric_columns"] = _numeric_columns
     environment.filters["svg"] = lambda panel: Markup(inline(panel))
     return environment
 
 
 def _rendered(section: Section, results: Results) -> dict[str, str]:
-    entry = {"key": section.key, "title": section.title}
+    entry = {"key": section.key, "title": section.title, "lead": section.lead}
     try:
         content = section.content(results)
         macro = getattr(_templates().get_template("sections.html").module, section.key)
@@ -101,6 +108,21 @@ def _rendered(section: Section, results: Results) -> dict[str, str]:
 
 def _sentences(error: CclError) -> str:
     return clean(f"{error.message} {error.hint or ''}")
+
+
+def _numeric_columns(lines: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns below a header hold numbers, intervals or nothing: those are aligned to the right."""
+    return [all(map(_NUMBERS.fullmatch, column)) for column in zip(*lines[1:], strict=True)]
+
+
+def _byline(results: Results) -> str:
+    """How much the page is about."""
+    cells = [cell for cell in results.ranked() if cell.runs]
+    runs, methods = len(results.data_runs), len({cell.method for cell in cells})
+    seeds = max(cell.n for cell in cells)
+    counts = [(runs, "run"), (methods, "method"), (seeds, "seed")]
+    texts = [f"{count} {noun}{'s' * (count != 1)}" for count, noun in counts]
+    return f"{', '.join(texts)}; scored on the {results.split} videos of {results.data}."
 
 
 def _verdict(results: Results) -> list[str]:
@@ -155,7 +177,10 @@ def _from_best_run(results: Results, text: str) -> str:
 
 def _results(results: Results) -> dict[str, Any]:
     parts = [
-        (blocks(table, lambda block: len(block.header) <= MAX_COLUMNS), footer(table, results))
+        (
+            blocks(table, lambda block: len(block.header) <= MAX_COLUMNS),
+            "Bold: best of its column. " * bool(table.best) + footer(table, results),
+        )
         for table in tables(results)
     ]
     return {"blocks_and_footers": parts, "notes": results.notes}
@@ -177,10 +202,7 @@ def _comparison(results: Results) -> dict[str, Any]:
 
 
 def _curves(results: Results) -> dict[str, Any]:
-    text = (
-        "Means over seeds; the bands are one standard deviation to either side. The thick line is "
-        f"{results.best.method}, the dashed one the baseline."
-    )
+    text = f"The thick line is {results.best.method}, the dashed one the baseline."
     colours = [(results.colour_name(method), method) for method in figures.curve_methods(results)]
     by_setup = list(figures.curve_panels(results).values())
     return {"text": text, "colours": colours, "by_setup": by_setup}
@@ -206,7 +228,7 @@ def _classes(results: Results) -> dict[str, Any]:
 
 
 def _confusion(results: Results) -> dict[str, Any]:
-    text = "Rows: the true class; columns: what the student says. Full colour: all videos of the class."
+    text = "Rows: the true class; columns: the predicted class. Full colour: all videos of the class."
     return {
         "text": _from_best_run(results, text),
         "panel": video_figures.confusion_panel(results),
@@ -216,9 +238,9 @@ def _confusion(results: Results) -> dict[str, Any]:
 
 def _gallery(results: Results) -> dict[str, Any]:
     text = (
-        f"Left: a {results.split} video; then the training videos nearest to it by cosine. A tick and green: "
-        "of the query's class; a cross and orange: of another. The queries are evenly spread over the "
-        "classes, not chosen by outcome."
+        f"Left: a {results.split} video; then the training videos that are nearest by cosine. A tick and "
+        "green: of the query's class; a cross and orange: of another. The queries are evenly spread over "
+        "the classes, not chosen by outcome."
     )
     return {"text": _from_best_run(results, text), "retrievals": video_figures.nearest_videos(results)}
 
@@ -232,9 +254,8 @@ def _correspondence(results: Results) -> dict[str, Any]:
     from ccl_cli.evaluation.classifiers import RULE
 
     text = (
-        "How far a teacher knows the classes before anything is distilled from it: for some videos, what its "
-        "own classifier says, in percent; for each class, how many of its videos the nearest training videos "
-        f"name rightly, by the teacher's embedding alone. {RULE}"
+        "For some videos: what the teacher's own classifier says, in percent. For each class: how many of "
+        f"its videos the nearest training videos name rightly, by the teacher's embedding alone. {RULE}"
     )
     teachers = [
         (each, correspondence.recall_panel(each) if isinstance(each, correspondence.TeacherReport) else None)
@@ -259,14 +280,56 @@ def _origin(results: Results) -> dict[str, Any]:
 
 
 SECTIONS = (
-    Section("results", "Results", _results),
-    Section("comparison", "Best method against the baseline", _comparison),
-    Section("curves", "Training curves", _curves),
-    Section("classes", "Accuracy by class", _classes),
-    Section("confusion", "Confusion matrix", _confusion),
-    Section("gallery", "Retrieval gallery", _gallery),
-    Section("tsne", "Features in the plane", _tsne),
-    Section("correspondence", "Audio-video correspondence", _correspondence),
-    Section("data", "Data", _data),
-    Section("origin", "Recipe, versions and runs", _origin),
+    Section(
+        "results",
+        "Results",
+        "Every method (row) with every set of teachers (column), on videos that were not trained on.",
+        _results,
+    ),
+    Section(
+        "comparison",
+        "Best method against the baseline",
+        "How much the best method gains over the student without teachers, in pairs of runs with one seed.",
+        _comparison,
+    ),
+    Section(
+        "curves",
+        "Training curves",
+        "What the runs logged while they trained: means over seeds, with bands of one standard deviation to "
+        "either side.",
+        _curves,
+    ),
+    Section(
+        "classes",
+        "Accuracy by class",
+        "Which classes gain from the teachers and which lose: top-1 of each class minus the baseline's, mean "
+        "over seeds, in percentage points.",
+        _classes,
+    ),
+    Section("confusion", "Confusion matrix", "Which classes the student takes for which.", _confusion),
+    Section(
+        "gallery",
+        "Retrieval gallery",
+        "What the student finds similar: videos, and the training videos that are nearest to them.",
+        _gallery,
+    ),
+    Section(
+        "tsne",
+        "Features in the plane",
+        "How the student groups the videos: a t-SNE of its features.",
+        _tsne,
+    ),
+    Section(
+        "correspondence",
+        "Audio-video correspondence",
+        "How far each teacher knows the classes before anything is distilled from it.",
+        _correspondence,
+    ),
+    Section("data", "Data", "How many videos these figures come from, and which were left out.", _data),
+    Section(
+        "origin",
+        "Recipe, versions and runs",
+        "What is needed to repeat the runs.",
+        _origin,
+    ),
 )

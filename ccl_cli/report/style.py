@@ -98,10 +98,11 @@ def style() -> Iterator[None]:
 
 
 def page_colours() -> str:
-    """CSS: the font, and colours that are light, or dark where the reader prefers that."""
+    """CSS: the font, and colours that are light, or dark on the screen of a reader who prefers that."""
     return (
         f":root{{color-scheme:light dark;--font:{FONT};{_variables(LIGHT)}}}"
-        f"@media (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}"
+        f"@media screen and (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}"
+        "@media print{:root{color-scheme:light}}"
     )
 
 

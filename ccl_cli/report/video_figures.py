@@ -31,14 +31,14 @@ class Predictions:
     """The readable videos of one split, as a run's student sees them.
 
     Shapes:
-        scores: [V, K] mean probabilities.
+        predicted: [V] class with the highest score; -1 if the student has no classes.
         features: [V, D] of length one.
         labels: [V].
     """
 
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
-    scores: NDArray[np.float32]
+    predicted: NDArray[np.int64]
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
 
@@ -46,7 +46,7 @@ class Predictions:
         """Some of the videos: [N] places or [V] bool."""
         videos = tuple(self.videos[place] for place in np.arange(len(self.videos))[places])
         return Predictions(
-            self.classes, videos, self.scores[places], self.features[places], self.labels[places]
+            self.classes, videos, self.predicted[places], self.features[places], self.labels[places]
         )
 
 
@@ -67,7 +67,7 @@ def _predictions(folder: Path, split: str) -> Predictions:
     from ccl_cli.evaluation.prediction_cache import cached_predictions
 
     cached = cached_predictions(folder, split)
-    tensors = cached.predictions.scores, cached.predictions.features, cached.predictions.labels
+    tensors = cached.predictions.predicted, cached.predictions.features, cached.predictions.labels
     every = Predictions(cached.classes, cached.videos, *(tensor.numpy() for tensor in tensors))
     readable = np.asarray(np.isfinite(every.features).all(axis=1))
     if not readable.any():
@@ -135,11 +135,10 @@ def confusion_counts(predictions: Predictions) -> ConfusionCounts:
     Raises:
         DataError: the run was trained without labels.
     """
-    if not predictions.scores.shape[1]:
+    if (predictions.predicted < 0).any():
         raise DataError("The run was trained without labels: it takes no video for one of a class.")
     classes = len(predictions.classes)
-    predicted = predictions.scores.argmax(axis=1)
-    pairs, videos = np.unique(predictions.labels * classes + predicted, return_counts=True)
+    pairs, videos = np.unique(predictions.labels * classes + predictions.predicted, return_counts=True)
     sizes = np.bincount(predictions.labels, minlength=classes)
     return ConfusionCounts(pairs // classes, pairs % classes, videos, sizes)
 

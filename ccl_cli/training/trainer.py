@@ -35,7 +35,7 @@ from ccl_cli.training.held_out import HeldOut, Score
 from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, set_lr
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.folder import METRICS, RunFolder
-from ccl_cli.training.run.metrics_log import Clock, Meter, accuracy, figures_text, jsonl_writer
+from ccl_cli.training.run.metrics_log import Clock, Meter, accuracy, jsonl_writer, progress_lines
 from ccl_cli.training.run.publish import check_finite, publish
 from ccl_cli.training.run.samples import drawing_first
 from ccl_cli.training.run.state import state_dict
@@ -193,16 +193,18 @@ class Trainer:
     def _after_step(self, last: int, reporter: Reporter, write: Any) -> None:
         train = self.recipe.train
         epoch_ends = self.step % self.steps_per_epoch == 0
-        text = None
+        text: str | None = None
+        lines: list[str] | None = None
         if self.step % train.log_every == 0 or self.step == last:
             figures = self.meter.read() | self.clock.read() | {"skipped": self.skipped.total}
-            text = figures_text(figures) + self.held_out.text
+            lines = progress_lines(figures, self.held_out.text)
+            text = f"{lines[0]}  {lines[-1]}"
             epoch = -(-self.step // self.steps_per_epoch)
             write({"step": self.step, "epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], **figures})
             self.accelerator.log(figures, step=self.step)
             self.video_states.check(self.parts, self.recipe.max_unreadable)
             self.faults.check(self.parts.videos)
-        reporter.advance(text=text)
+        reporter.advance(text=text, lines=lines)
         if epoch_ends or self.step == last:
             reporter.line()
         if self.held_out.due(self.step, self.steps_per_epoch):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from ccl_cli.utils import console
 
@@ -37,19 +38,19 @@ class Reporter:
         self._last_line = time.monotonic()
         terminal = Console(stderr=True)
         self._live = console.first_process() and terminal.is_terminal and _log.isEnabledFor(logging.INFO)
-        self._bar = Progress(
+        self._bar = _Bar(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}", markup=False),
+            TextColumn("left"),
             console=terminal,
             disable=not self._live,
             transient=True,
             expand=True,
         )
-        self._task = self._bar.add_task(title, total=steps, completed=done, text="")
+        self._task = self._bar.add_task(title, total=steps, completed=done, lines=())
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -60,11 +61,20 @@ class Reporter:
     ) -> None:
         self._bar.stop()
 
-    def advance(self, count: int = 1, text: str | None = None) -> None:
-        """Advance by some steps; ``text`` replaces the text after the bar."""
+    def advance(self, count: int = 1, text: str | None = None, lines: Sequence[str] | None = None) -> None:
+        """Advance by some steps.
+
+        Args:
+            count: Number of steps.
+            text: New text at the end of plain lines.
+            lines: New lines below the bar; None: the text, if there is a new one.
+        """
         self._done += count
         self._text = self._text if text is None else text
-        self._bar.update(self._task, completed=self._done, text=self._text)
+        if lines is None and text is not None:
+            lines = [text]
+        shown = {} if lines is None else {"lines": lines}
+        self._bar.update(self._task, completed=self._done, **shown)
         if not self._live and time.monotonic() - self._last_line > _LINE_SECONDS:
             self.line()
 
@@ -83,6 +93,15 @@ class Reporter:
         if console.first_process() and not self._live and self._done != self._logged:
             self._logged = self._done
             _log.info("%s: %s %d/%d  %s", self._title, self._unit, self._done, self._steps, self._text)
+
+
+class _Bar(Progress):
+    """Below the bar stand lines of figures, which beside it would be cut in a terminal of 80 columns."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            yield from (Text(f"  {line}", "dim") for line in task.fields["lines"])
 
 
 @contextmanager

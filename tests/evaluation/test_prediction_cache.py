@@ -31,9 +31,9 @@ def test_computed_once(run, computed):
     first, again = cached_predictions(run, "test"), cached_predictions(run, "test")
     assert len(computed) == 1
     assert (run / "predictions-clips-test.safetensors").is_file()
-    assert first.predictions.scores.shape == (6, 2)
+    assert set(first.predictions.predicted.tolist()) <= {0, 1}
     assert torch.isfinite(first.predictions.features).all()
-    assert torch.equal(first.predictions.scores, again.predictions.scores)
+    assert torch.equal(first.predictions.predicted, again.predictions.predicted)
     assert torch.equal(first.predictions.features, again.predictions.features)
     assert first.predictions.labels.tolist() == again.predictions.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert not [path for path in run.iterdir() if path.name.endswith(".tmp")]
@@ -61,7 +61,7 @@ def test_videos_that_are_gone_are_still_cached_predictions(run, computed):
     before = cached_predictions(run, "test")
     clip = before.videos[0].path
     os.rename(clip, clip.with_suffix(".aside"))
-    assert torch.equal(cached_predictions(run, "test").predictions.scores, before.predictions.scores)
+    assert torch.equal(cached_predictions(run, "test").predictions.features, before.predictions.features)
     assert len(computed) == 1
 
 
@@ -71,7 +71,8 @@ def test_a_video_that_came_back_is_predicted_anew(run, computed):
     cached = cached_predictions(run, "test").predictions
     assert list(cached.unreadable) == [0]
     assert cached_predictions(run, "test").predictions.unreadable == cached.unreadable
-    assert torch.isnan(cached.scores[0]).all()
+    assert cached.predicted.tolist()[:1] == [-1]
+    assert torch.isnan(cached.features[0]).all()
     os.rename(clip.with_suffix(".aside"), clip)
     assert not cached_predictions(run, "test").predictions.unreadable
     assert len(computed) == 2

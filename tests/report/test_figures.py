@@ -57,7 +57,7 @@ def test_each_seed_the_mean_and_its_interval():
     write("ccl", "A", 51.0, 52.0, 56.0)
     results = load_results([RUNS])
     (panel,) = overview_panels(results)
-    assert labels(panel) == ["baseline", "FitNet A", "CCL A"]
+    assert labels(panel) == ["baseline", "fitnet A", "ccl A"]
     _, one_seed, row = lines(panel).values()
     assert (row["o"], row["|"]) == ([51.0, 52.0, 56.0], [53.0])
     # Student's t for two degrees of freedom is 4.3027; the standard deviation is sqrt(7)
@@ -65,7 +65,7 @@ def test_each_seed_the_mean_and_its_interval():
     assert row["interval"] == pytest.approx([53 - half, 53 + half], abs=1e-3)
     assert set(one_seed) == {"o", "|"}  # there is no interval
     assert {"53.0", "42.0", "Top-1 on ucf51-split1 (%)"} <= set(texts(inline(panel)))
-    assert panel.text == "top-1 on ucf51-split1: baseline 42.0, FitNet A 41.0, CCL A 53.0"
+    assert panel.text == "top-1 on ucf51-split1: baseline 42.0, fitnet A 41.0, ccl A 53.0"
     drawn = axes_of(panel).lines
     assert [line.get_xdata()[0] for line in drawn if line.get_linestyle() == "--"] == [42.0]
     colours = [line.get_color() for line in drawn if line.get_marker() == "|"]
@@ -89,7 +89,7 @@ def test_recognition_and_retrieval_side_by_side():
     results = load_results([root])
     recognition, retrieval = overview_panels(results)
     assert (recognition.heading[:6], retrieval.heading[:4]) == ("Top-1 ", "R@1 ")
-    assert sum(panel.width for panel in FIGURES["overview"](results)[0]) == 640
+    assert sum(panel.width for panel in FIGURES["overview"](results)[0]) == 800
     assert overview_legend(results).endswith("dashed: baseline; A: audio; I: image")
 
 
@@ -97,7 +97,7 @@ def test_ablations_are_shown_where_they_are_few():
     write("baseline", "", 40.0)
     write("ccl", "A", 51.0)
     write("ccl w L_ct", "A", 50.0, table="ablation")
-    assert labels(overview_panels(load_results([RUNS]))[0]) == ["baseline", "CCL A", "CCL w L_ct A"]
+    assert labels(overview_panels(load_results([RUNS]))[0]) == ["baseline", "ccl A", "ccl w L_ct A"]
     for setup in ("I", "AI"):
         for label in ("ccl", "fitnet", "crd", "pkt"):
             write(label, setup, 50.0)
@@ -110,7 +110,7 @@ def test_what_failed_is_there_and_says_so():
     write("baseline", "", 40.0)
     write_failed(RUNS, "ccl", "AI", 0)
     (panel,) = overview_panels(load_results([RUNS]))
-    assert labels(panel) == ["baseline", "CCL AI"]
+    assert labels(panel) == ["baseline", "ccl AI"]
     assert texts(inline(panel)).count("failed") == 1
 
 
@@ -120,7 +120,7 @@ def test_of_many_rows_ablations_are_shown_where_nothing_else_succeeded():
             write_failed(RUNS, label, setup, 0)
     write("ccl w L_ct", "A", 50.0, table="ablation")
     (panel,) = overview_panels(load_results([RUNS]))
-    assert "CCL w L_ct A" in labels(panel)
+    assert "ccl w L_ct A" in labels(panel)
 
 
 def test_curves_are_means_and_deviations_over_seeds(study_runs):

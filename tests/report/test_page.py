@@ -38,6 +38,12 @@ def test_all_sections_are_there_and_in_the_contents(text):
     assert {"main", "nav", "header", "footer"} <= set(read.tags)
 
 
+def test_numbers_stand_to_the_right_and_words_to_the_left(text):
+    rows = text.partition('id="origin"')[2].partition("</section>")[0]
+    assert re.search(r'<td class="text">clips</td>.*<td>2</td><td class="text">', rows)
+    assert '<td class="text">' not in text.partition('id="comparison"')[2].partition("</section>")[0]
+
+
 def test_nothing_leaves_the_page(text):
     read = Reading(text)
     assert all(re.match(r"#|data:image/jpeg;base64,", reference) for reference in read.references)

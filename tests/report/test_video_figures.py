@@ -26,8 +26,7 @@ def predictions(monkeypatch):
     predicted = labels.copy()
     predicted[labels == 7] = 2
     predicted[np.flatnonzero(labels == 2)[:3]] = 7
-    scores = np.eye(30, dtype=np.float32)[predicted]
-    made = Predictions(classes, (), scores, np.zeros((120, 3), np.float32), labels)
+    made = Predictions(classes, (), predicted, np.zeros((120, 3), np.float32), labels)
     monkeypatch.setattr(video_figures, "predictions", lambda results, split: made)
     return made
 
@@ -41,7 +40,7 @@ def drawn(panel):
 
 def test_the_counts_are_those_of_the_matrix(predictions):
     matrix = np.zeros((30, 30), int)
-    np.add.at(matrix, (predictions.labels, predictions.scores.argmax(axis=1)), 1)
+    np.add.at(matrix, (predictions.labels, predictions.predicted), 1)
     counts = confusion_counts(predictions)
     assert matrix.nonzero()[0].tolist() == counts.true.tolist()
     assert matrix.nonzero()[1].tolist() == counts.predicted.tolist()

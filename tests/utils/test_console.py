@@ -150,6 +150,23 @@ def test_rows_in_a_file_are_whole(capsys):
     assert capsys.readouterr().out.splitlines() == rows
 
 
+def test_figures_stand_whole_below_the_bar_of_a_narrow_terminal(monkeypatch):
+    terminal = use_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(console.logging.getLogger("ccl"), "level", logging.INFO)
+    lines = [
+        "loss 14.535  ce 2.490  acc 9%  val top-1 53.2%",
+        "audio:small  nce 3.403",
+        "9.5 clips/s  data wait 6%",
+    ]
+    with Reporter("train", 640) as reporter:
+        reporter.advance(123, text="plain", lines=lines)
+        reporter.advance()
+    shown = terminal.getvalue()
+    assert all(line in shown for line in [*lines, "124/640"])
+    assert "plain" not in shown
+
+
 def test_results_do_not_go_where_the_progress_bar_goes(monkeypatch):
     """While a bar is shown on stderr, what is written to a file must not be taken for its output."""
     file, terminal = io.StringIO(), use_terminal(monkeypatch)

@@ -17,6 +17,7 @@ from ccl_cli.data.manifest import UNLABELLED
 from ccl_cli.utils.distributed import is_main, total, world_size
 
 T = TypeVar("T")
+_NOT_TERMS = ("accuracy", "labelled", "clips_per_s", "data_wait", "skipped")
 
 
 class Meter:
@@ -126,10 +127,23 @@ def jsonl_writer(path: Path) -> Iterator[Any]:
         yield write
 
 
-def figures_text(figures: Mapping[str, float]) -> str:
-    """Loss and speed as one short text, and the number of steps skipped if there are any."""
-    terms = "  ".join(f"{name} {figures[name]:.3f}" for name in ("loss", "ce") if name in figures)
-    speed = f"{figures['clips_per_s']:.1f} clips/s  data wait {figures['data_wait']:.0%}"
-    skipped = f"  skipped {figures['skipped']:.0f}" if figures.get("skipped") else ""
-    accuracy = f"  acc {figures['accuracy']:.0%}" if "accuracy" in figures else ""
-    return f"{terms}{accuracy}  {speed}{skipped}".strip()
+def progress_lines(figures: Mapping[str, float], held_out: str = "") -> list[str]:
+    """What a terminal shows of a run: the loss and scores; each teacher's terms; and last, the speed.
+
+    Args:
+        figures: Means since the last line, by name; a term of one teacher is ``TERM/TEACHER``.
+        held_out: The latest scores on held-out videos.
+    """
+    first: list[str] = []
+    by_teacher: dict[str, list[str]] = {}
+    for name in figures:
+        if name in _NOT_TERMS:
+            continue
+        term, _, teacher = name.partition("/")
+        line = by_teacher.setdefault(teacher, [teacher]) if teacher else first
+        line.append(f"{term} {figures[name]:.3f}")
+    first += [f"acc {figures['accuracy']:.0%}"] if "accuracy" in figures else []
+    last = [f"{figures['clips_per_s']:.1f} clips/s", f"data wait {figures['data_wait']:.0%}"]
+    last += [f"skipped {figures['skipped']:.0f}"] if figures.get("skipped") else []
+    lines = [[*first, held_out.strip()], *by_teacher.values(), last]
+    return ["  ".join(filter(None, line)) for line in lines]
