@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ccl_cli.training.metrics_log import progress_lines
+from ccl_cli.training.run.metrics_log import progress_lines
 
 SPEED = {"clips_per_s": 9.54, "data_wait": 0.064}
 
