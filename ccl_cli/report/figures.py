@@ -197,7 +197,7 @@ def _curve_panel(results: Results, title: str, by_method: dict[str, DataFrame], 
     best = results.best.method
     low = min(float(curve["mean"].min()) for curve in by_method.values())
     high = max(float(curve["mean"].max()) for curve in by_method.values())
-    log = "%" not in title and low > 0 and high / low > _LOG_RATIO
+    log = "%" not in _LOGGED[name][0] and low > 0 and high / low > _LOG_RATIO
 
     def draw(axes: Axes) -> None:
         for method, curve in sorted(by_method.items(), key=lambda item: item[0] == best):

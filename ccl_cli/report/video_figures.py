@@ -247,7 +247,7 @@ def nearest_videos(results: Results) -> list[Retrieval]:
     firsts = np.unique(queries.labels, return_index=True)[1]
     chosen = firsts[np.linspace(0, len(firsts) - 1, min(QUERIES, len(firsts))).round().astype(int)]
     nearest = np.argsort(-(queries.features[chosen] @ training.features.T), axis=1, kind="stable")
-    names = [*map(clean, queries.classes), ""]  # the last one is that of a video without a label, -1
+    names = [*map(clean, queries.classes)]
     retrievals = []
     for query, order in zip(chosen.tolist(), nearest[:, :NEIGHBOURS].tolist(), strict=True):
         label = int(queries.labels[query])
