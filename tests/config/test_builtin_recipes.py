@@ -114,7 +114,7 @@ def test_the_ablations_are_those_of_the_papers_table_3():
 def test_all_methods_have_one_budget_in_the_comparison_of_methods():
     recipe = load_recipe("methods-bench")
     search, final = tune_cells(recipe, hold_out=False), final_cells(recipe, {})
-    assert (len(search), len(final)) == (126, 275)
+    assert (len(search), len(final)) == (168, 275)
     assert {cell.recipe.data for cell in search} == {"synthetic?seed=10"}
     assert {cell.recipe.data for cell in final} == {"synthetic?seed=6"}
     methods = {name for cell in final for name in cell.recipe.method}
