@@ -202,7 +202,8 @@ def _comparison(results: Results) -> dict[str, Any]:
 
 
 def _curves(results: Results) -> dict[str, Any]:
-    text = f"The thick line is {results.best.method}, the dashed one the baseline."
+    dashed = ", the dashed one the baseline" if results.baseline else ""
+    text = f"The thick line is {results.best.method}{dashed}."
     colours = [(results.colour_name(method), method) for method in figures.curve_methods(results)]
     by_setup = list(figures.curve_panels(results).values())
     return {"text": text, "colours": colours, "by_setup": by_setup}

@@ -35,6 +35,7 @@ class Reporter:
     def __init__(self, title: str, steps: int, done: int = 0, unit: str = "step") -> None:
         self._title, self._steps, self._done, self._unit = title, steps, done, unit
         self._text, self._logged = "", done
+        self._lines: Sequence[str] = ()
         self._last_line = time.monotonic()
         terminal = Console(stderr=True)
         self._live = console.first_process() and terminal.is_terminal and _log.isEnabledFor(logging.INFO)
@@ -67,14 +68,12 @@ class Reporter:
         Args:
             count: Number of steps.
             text: New text at the end of plain lines.
-            lines: New lines below the bar; None: the text, if there is a new one.
+            lines: New lines below the bar; default: the text.
         """
         self._done += count
         self._text = self._text if text is None else text
-        if lines is None and text is not None:
-            lines = [text]
-        shown = {} if lines is None else {"lines": lines}
-        self._bar.update(self._task, completed=self._done, **shown)
+        self._lines = lines or (self._lines if text is None else [text])
+        self._bar.update(self._task, completed=self._done, lines=self._lines)
         if not self._live and time.monotonic() - self._last_line > _LINE_SECONDS:
             self.line()
 
