@@ -98,7 +98,7 @@ def push(run: Path | None, repository: str, *, private: bool = False) -> str:
 
     Raises:
         UsageError: the repository name is invalid, or the repository is public and should be private.
-        SystemSetupError: downloads are disabled, there is no token, or the Hub returns an error.
+        SystemSetupError: network access is disabled, there is no token, or the Hub returns an error.
     """
     files = uploads(run, repository)
     if variable := forbidden():

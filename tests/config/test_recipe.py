@@ -167,7 +167,7 @@ def test_an_override_without_key_or_value_is_a_usage_error(text):
         ),
         (
             "optim: {warmup_epochs: 300}\n",
-            "The recipe: optim.warmup_epochs (300) must be below train.epochs, 300.",
+            "The recipe: optim.warmup_epochs (300) must be below train.epochs (300).",
         ),
         (
             "clip: {stride: 2, fps: 10}\n",

@@ -336,7 +336,7 @@ def test_damaged_videos_are_passed_over_and_few_are_repeated(run, tmp_path, capl
     assert torch.equal(clips[0], clips[2])
     assert not torch.equal(clips[0], clips[1])
     assert "bad.mp4" in caplog.text
-    with pytest.raises(DataError, match="None of the 1 videos"):
+    with pytest.raises(DataError, match="None of the 1 example videos"):
         some_clips([damaged], Clip(**CLIP), 5)
 
 

@@ -120,7 +120,7 @@ def test_parquet_is_written_as_it_comes(model, tmp_path):
 
 
 def test_another_format_and_a_missing_package_are_a_sentence(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"Let it end in \.npz, \.safetensors, \.parquet"):
+    with pytest.raises(UsageError, match=r"Use \.npz, \.safetensors, \.parquet"):
         check_features(tmp_path / "f.csv")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     check_features(tmp_path / "f.npz")

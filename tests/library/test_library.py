@@ -117,7 +117,7 @@ def test_a_folder_that_is_gone_or_empty_takes_nothing_out(run, videos):
     with pytest.raises(DataError, match="Check that its disk is mounted"):
         update([], LIBRARY)
     (videos / "test").mkdir()
-    with pytest.raises(DataError, match="has no videos"):
+    with pytest.raises(DataError, match="holds no videos"):
         update([], LIBRARY)
     assert len(contents()) == 18
 

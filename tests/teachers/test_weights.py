@@ -40,7 +40,7 @@ def test_named_weights_win(tmp_path):
 
 
 def test_named_weights_must_exist():
-    with pytest.raises(WeightsError, match=r"no file 'gone\.pth'") as caught:
+    with pytest.raises(WeightsError, match=r"no weights file 'gone\.pth'") as caught:
         locate(parse_model("audio:net@gone.pth"), FILE)
     assert caught.value.exit_code == 6
 

@@ -69,7 +69,7 @@ def test_what_cannot_be_printed_is_an_escape():
 
 
 def test_a_name_that_says_no_format_and_a_folder_are_refused(tmp_path):
-    wanted = r"Let it end in \.csv, \.json, \.jsonl"
+    wanted = r"Use \.csv, \.json, \.jsonl"
     with pytest.raises(UsageError, match=wanted), row_file(tmp_path / "out.txt", FORM):
         pass
     (tmp_path / "out.csv").mkdir()

@@ -55,7 +55,7 @@ def fit(
 ) -> None:
     """Train or fine-tune a teacher on its own modality, and save the weights for --teacher NAME@FILE.
 
-    Starts from the teacher's published weights if there are any; '?weights=random' trains from scratch.
+    Starts from pretrained weights if there are any; '?weights=random' trains from scratch.
     """
     from ccl_cli.config.spec import parse_model
     from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
