@@ -76,10 +76,7 @@ def evaluate(
     splits = [split, "train"] if "retrieval" in tasks or "probe" in tasks else [split]
     listed = _manifest(model, data, splits, tasks)
     manifest, accelerator = listed.labelled(), set_up(precision)
-    if "probe" in tasks:
-        from ccl_cli.evaluation.teacher_probe import split_videos  # importing scikit-learn takes a second
-
-        split_videos(manifest, split)  # raise an error for a single class before reading any video
+    _check_probe(tasks, manifest, split)
     settings = {
         "batch_size": batch_size or artefact.recipe.eval.batch_size,
         "workers": artefact.recipe.train.workers if workers is None else workers,
@@ -105,6 +102,14 @@ def _possible_tasks(model: Model, tasks: Collection[str] | None) -> Collection[s
     if "recognition" in tasks:
         model.need_classes()
     return tasks
+
+
+def _check_probe(tasks: Collection[str], manifest: Manifest, split: str) -> None:
+    """Raise an error for a probe with a single class before reading any video."""
+    if "probe" in tasks:
+        from ccl_cli.evaluation.teacher_probe import split_videos  # importing scikit-learn takes a second
+
+        split_videos(manifest, split)
 
 
 def is_tracked(result: Mapping[str, Any]) -> bool:
