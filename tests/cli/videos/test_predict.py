@@ -236,15 +236,3 @@ def test_embed_of_what_cannot_be_read_and_of_nothing_to_write_to(ccl, run, video
     assert json.loads(ccl("embed", "videos/down", "--output", "f.npz", "--json").out) == {"path": "f.npz"}
     assert ccl("embed", "videos", "--output", "f.txt").code == 2
     assert ccl("embed", "videos").code == 2
-
-
-def test_embedded_videos_teach(ccl, run, videos, clips_folder):
-    """The file is a teacher of a later student: ids are those of the data source `folder`."""
-    assert ccl("embed", str(clips_folder / "set"), "--output", "f.npz").code == 0
-    words = (
-        "--student r2plus1d_tiny --workers 0 --batch-size 4 --set clip.frames=4 --set clip.size=16 --dry-run"
-    )
-    data, teacher = f"folder:{clips_folder / 'set'}", "video:precomputed@f.npz"
-    result = ccl("train", "--data", data, "--teacher", teacher, *words.split())
-    assert result.code == 0, result.err
-    assert "video:precomputed" in result.out + result.err
