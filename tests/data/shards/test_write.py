@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from ccl_cli.data.shards import write
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
-from ccl_cli.errors import DataError, SystemSetupError, UsageError
+from ccl_cli.errors import DataError, Interrupted, SystemSetupError, UsageError
 from ccl_cli.utils.files import lock_file
 
 SMALL = {"workers": 0, "shard_size": 300_000, "max_unreadable": 0.05}
@@ -65,6 +67,32 @@ def test_finished_shards_are_not_made_again(tmp_path, source, monkeypatch):
     assert content(whole) == wanted
     after = {path.name: path.stat().st_mtime_ns for path in whole.glob("*.tar")}
     assert {name for name in after if after[name] != before[name]} == {"train-000001.tar"}
+
+
+def test_stopped_by_a_signal_it_goes_on_later(tmp_path, source, monkeypatch):
+    pack(source, tmp_path / "whole", Settings(), **SMALL)
+    wanted = content(tmp_path / "whole")
+    real, number = write.encode, [0]
+
+    def stopping(*args):
+        number[0] += 1
+        if number[0] == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    monkeypatch.setattr(write, "encode", stopping)
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM; finished shards are kept") as error:
+        pack(source, tmp_path / "p", Settings(), **SMALL)
+    assert error.value.exit_code == 130
+    left = content(tmp_path / "p")
+    assert left
+    assert left.items() <= wanted.items()
+    assert "index.json" not in left
+    assert list((tmp_path / "p").glob(".*.tmp")) == []
+    with pytest.raises(DataError, match=r"holds no index\.json"):
+        load_data(f"shards:{tmp_path / 'p'}")
+    pack(source, tmp_path / "p", Settings(), **SMALL)
+    assert content(tmp_path / "p") == wanted
 
 
 def test_other_settings_or_other_videos_do_not_mix(tmp_path, source, clips_folder):
