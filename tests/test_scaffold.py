@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from ccl_cli import scaffold
-from ccl_cli.errors import UsageError
+from ccl_cli.config.spec import parse_model
+from ccl_cli.errors import PluginError, UsageError
+from ccl_cli.teachers import Teacher
 from tests.helpers.plugin_folder import install, own_python
 
 NAMES = [
@@ -71,6 +74,16 @@ def test_names_of_packages():
 def test_a_teacher_of_sound_listens_and_any_other_one_looks():
     assert "window.audio" in code_of(scaffold.write("teacher", "audio:ears").folder).read_text()
     assert "window.frames" in code_of(scaffold.write("teacher", "flow:eyes").folder).read_text()
+
+
+@pytest.mark.parametrize("name", ["my:teacher", "audio:ears"])
+def test_a_teacher_has_no_network_and_names_the_line_to_edit(name):
+    code = code_of(scaffold.write("teacher", name).folder)
+    classes = [each for each in runpy.run_path(str(code)).values() if isinstance(each, type)]
+    (teacher,) = (each for each in classes if issubclass(each, Teacher) and each is not Teacher)
+    with pytest.raises(PluginError, match=f"{name} has no network yet") as refused:
+        teacher.from_spec(parse_model(name))
+    assert f"EDIT HERE in '{code}'" in refused.value.hint
 
 
 def test_an_empty_folder_is_filled(tmp_path):

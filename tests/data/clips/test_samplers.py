@@ -217,10 +217,11 @@ def test_several_processes_read_the_same_windows(places, name, crops):
             EvaluationClips(videos, CLIPS[name], evaluation, chunk=4, rank=rank, processes=processes)
             for rank in range(processes)
         )
+        chunks = [chunk for dataset in of_ranks for chunk in dataset]
+        assert sorted(row for chunk in chunks for row in chunk.finished) == list(range(len(videos)))
         return sorted(
             (row, window.numpy().tobytes())
-            for dataset in of_ranks
-            for chunk in dataset
+            for chunk in chunks
             for row, window in zip(chunk.rows.tolist(), chunk.windows, strict=True)
         )
 
