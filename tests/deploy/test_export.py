@@ -27,7 +27,7 @@ from ccl_cli.deploy import example_clips, export
 from ccl_cli.deploy.example_clips import find_examples, some_clips
 from ccl_cli.deploy.export import export_model
 from ccl_cli.deploy.onnx import Deployed, open_onnx, open_torch, trace, write_onnx
-from ccl_cli.errors import DataError, PluginError, RecipeError, SystemSetupError, UsageError
+from ccl_cli.errors import DataError, PluginError, RecipeError, SystemSetupError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.students import Student
 from ccl_cli.training.build import make_student
@@ -250,13 +250,6 @@ def test_the_tolerance_is_a_share_of_the_largest_value(run, tmp_path, monkeypatc
     )
     result = export_model(run, tmp_path / "exported", formats=["torch"], tolerance=1e-3)
     assert result["difference"]["torch.export"]["feature"]["max_abs"] > 0
-
-
-def test_a_folder_with_something_in_it_is_left_alone(run, tmp_path):
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is not empty"):
-        export_model(run, tmp_path, formats=["torch"])
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 class Branching(nn.Module):

@@ -210,13 +210,6 @@ def test_an_upload_that_the_hub_refuses(run, web, refusal, full, message):
     assert caught.value.hint == "Check that the token has write access."
 
 
-def test_an_output_that_is_there(web, tmp_path):
-    (tmp_path / "repository").mkdir()
-    with pytest.raises(UsageError, match="exists"):
-        hub.pull("me/mine", output=tmp_path / "repository")
-    assert web.asked == []
-
-
 # -- nobody is trusted
 
 

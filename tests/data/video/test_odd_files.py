@@ -64,13 +64,6 @@ def test_sound_starting_late_and_ending_early_is_clamped(shared):
     assert len(whole) == pytest.approx((track.end - track.start) * 16000, abs=1)
 
 
-def test_ten_bits_odd_sizes_and_one_frame(tmp_path):
-    path = write(tmp_path / "a.mkv", pictures(1, 97, 65), codec="ffv1", pix_fmt="yuv444p10le")
-    clip = read_frames(path, 0, 4)
-    assert clip.frames.shape == (4, 65, 97, 3)
-    assert abs(clip.frames[3].numpy().astype(int) - pictures(1, 97, 65)[0]).max() <= 3
-
-
 def test_a_late_start_counts_from_zero(tmp_path):
     times = [60_000 + 40 * k for k in range(20)]
     path = write(tmp_path / "a.mkv", pictures(20), times=times, gop=5)

@@ -67,11 +67,6 @@ def test_a_file_that_is_replaced_is_opened_again(file, tmp_path):
     assert read_range(str(file), 0, 5) == b"other"
 
 
-def test_only_the_range_is_asked_for(server):
-    read_range(f"{server.address}/a.tar", 99_000, 1000)
-    assert server.asked == [("/a.tar", "bytes=99000-99999")]
-
-
 @pytest.mark.parametrize("faults", [["busy"], ["cut"], ["cut", "busy"], ["moved"], ["busy", "moved", "cut"]])
 def test_faults_that_pass_are_tried_again(server, faults):
     server.faults = list(faults)
