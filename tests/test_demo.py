@@ -99,13 +99,13 @@ def test_a_correspondence_out_of_range_is_refused():
     assert not list(Path().iterdir())
 
 
-# A small demo: four actions, one pass.
+# A small demo: four actions, one pass, one seed, and teachers that have seen few clips.
 SMALL = """
 import json
 import sys
 from pathlib import Path
 
-from ccl_cli.demo import run_demo, summary
+from ccl_cli import demo
 from ccl_cli.config.load import load_recipe
 
 if __name__ == "__main__":
@@ -113,9 +113,11 @@ if __name__ == "__main__":
         "data": "synthetic?motion_groups=2&clips=4&val_clips=0&test_clips=3",
         "train.epochs": 1,
         "optim.warmup_epochs": 0,
-        "bench.seeds": [0, 1],
+        "bench.seeds": [0],
     }
-    print(json.dumps(summary(run_demo(load_recipe("demo", changes), Path(sys.argv[1]), jobs=2))))
+    demo._OWN_TASKS = {name: f"{data}&clips=4&test_clips=2" for name, data in demo._OWN_TASKS.items()}
+    done = demo.run_demo(load_recipe("demo", changes), Path(sys.argv[1]), jobs=2)
+    print(json.dumps(demo.summary(done)))
 """
 
 
@@ -137,10 +139,9 @@ def test_from_nothing_to_a_page_and_again():
         "fitnet": {"A"},
         "ccl": {"A", "I", "AI"},
     }
-    assert all(row["A"]["r1"]["sd"] is not None for row in found["methods"].values())
     assert "Audio-video correspondence" in Path("first.html").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in Path("runs").glob("*/*/model.safetensors")}
-    assert len(stamps) == 10
+    assert len(stamps) == 5
     assert len(list(Path("cache/weights").iterdir())) == 2
     again = small_demo("second.html")
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from ccl_cli import scaffold
-from ccl_cli.errors import UsageError
+from ccl_cli.config.spec import parse_model
+from ccl_cli.errors import PluginError, UsageError
+from ccl_cli.teachers import Teacher
 from tests.helpers.plugin_folder import install, own_python
 
 NAMES = [
@@ -32,7 +35,6 @@ ODD = [
     ("method", "x-y_z-1"),
     ("dataset", "d" * 32),
 ]
-EDIT = re.compile(r"    raise PluginError\(\n.*?\n    \)\n", re.DOTALL)
 
 
 def code_of(folder: Path) -> Path:
@@ -72,6 +74,16 @@ def test_names_of_packages():
 def test_a_teacher_of_sound_listens_and_any_other_one_looks():
     assert "window.audio" in code_of(scaffold.write("teacher", "audio:ears").folder).read_text()
     assert "window.frames" in code_of(scaffold.write("teacher", "flow:eyes").folder).read_text()
+
+
+@pytest.mark.parametrize("name", ["my:teacher", "audio:ears"])
+def test_a_teacher_has_no_network_and_names_the_line_to_edit(name):
+    code = code_of(scaffold.write("teacher", name).folder)
+    classes = [each for each in runpy.run_path(str(code)).values() if isinstance(each, type)]
+    (teacher,) = (each for each in classes if issubclass(each, Teacher) and each is not Teacher)
+    with pytest.raises(PluginError, match=f"{name} has no network yet") as refused:
+        teacher.from_spec(parse_model(name))
+    assert f"EDIT HERE in '{code}'" in refused.value.hint
 
 
 def test_an_empty_folder_is_filled(tmp_path):
@@ -133,12 +145,9 @@ def test_what_is_written_is_typed_and_in_order(tmp_path):
         scaffold.write(kind, name, Path(f"{n}")).folder for n, (kind, name) in enumerate([*NAMES, *ODD])
     ]
     python = [sys.executable, "-m"]
-    for folder in folders:
-        for command in (["ruff", "check"], ["ruff", "format", "--check"]):
-            done = subprocess.run(
-                [*python, *command, "."], cwd=folder, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
+    for command in (["ruff", "check"], ["ruff", "format", "--check"]):
+        done = subprocess.run([*python, *command, "."], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
     modules = [str(code_of(folder)) for folder in folders]
     for folder in folders:  # under a name of its own: mypy looks at all of them together
         test = folder / "tests" / f"test_{folder}.py"
@@ -171,42 +180,6 @@ def installed(tmp_path: Path, *folders: Path) -> Path:
     done = call(python, "pip", "install", "-q", "--no-deps", "--no-build-isolation", *named)
     assert done.returncode == 0, done.stderr
     return python
-
-
-NETWORKS = {
-    "my:teacher": "nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 8)",
-    "audio:ears": "nn.Unflatten(1, (1, -1)), nn.AdaptiveAvgPool1d(64), nn.Flatten(), nn.Linear(64, 8)",
-}
-
-
-@pytest.mark.long
-@pytest.mark.slow
-def test_one_edit_makes_a_teacher(tmp_path):
-    made = {name: scaffold.write("teacher", name).folder for name in NETWORKS}
-    python = installed(tmp_path, *made.values())
-    for name, folder in made.items():
-        for command in (["plugins", "check", name], ["train", "--recipe", "smoke", "--teacher", name]):
-            done = call(python, "ccl_cli", *command)
-            assert (done.returncode, done.stdout) == (5, "")
-            assert done.stderr.splitlines()[-2] == f"Error: {name} has no network yet."
-            assert f"at EDIT HERE in '{code_of(folder).absolute()}'" in done.stderr
-        text = code_of(folder).read_text()
-        edited = EDIT.sub(
-            f"    torch.manual_seed(0)\n    return nn.Sequential({NETWORKS[name]})\n", text, count=1
-        )
-        assert edited != text
-        code_of(folder).write_text(edited)
-        done = call(python, "ccl_cli", "plugins", "check", name)
-        assert done.returncode == 0, done.stdout
-        assert "failed" not in done.stdout
-        done = call(
-            python, "pytest", "-q", str(folder / "tests"), "-p", "no:cacheprovider", "--rootdir", str(folder)
-        )
-        assert done.returncode == 0, done.stdout
-    both = [word for name in made for word in ("--teacher", name)]
-    done = call(python, "ccl_cli", "train", "--recipe", "smoke", "--epochs", "1", *both)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / done.stdout.strip() / "model.safetensors").is_file()
 
 
 @pytest.mark.long

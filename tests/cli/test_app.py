@@ -25,10 +25,10 @@ WITHOUT_JSON = {
 
 
 @pytest.mark.parametrize("command", list(every_command()), ids=" ".join)
-@pytest.mark.parametrize(("flag", "columns"), [("-h", 80), ("--help", 120)])
-def test_every_command_has_help_with_examples_that_fits(ccl, monkeypatch, command, flag, columns):
+def test_every_command_has_help_with_examples_that_fits(ccl, monkeypatch, command):
+    columns = 120 if command in WIDE else 80
     monkeypatch.setenv("COLUMNS", str(columns))
-    result = ccl(*command, flag)
+    result = ccl(*command, "-h")
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
     assert max(map(len, lines)) <= columns
@@ -37,8 +37,7 @@ def test_every_command_has_help_with_examples_that_fits(ccl, monkeypatch, comman
     begin = next(number for number, line in enumerate(lines) if line.strip() == "Examples")
     examples = [line.strip() for line in lines[begin + 1 :] if line.strip()]
     assert examples
-    if command not in WIDE or columns > 80:
-        assert all(line.startswith("ccl ") for line in examples)  # no example is broken over two lines
+    assert all(line.startswith("ccl ") for line in examples)  # no example is broken over two lines
 
 
 @pytest.mark.parametrize("words", [[], *([group] for group in GROUPS)], ids=" ".join)
@@ -61,7 +60,7 @@ def test_panels_of_train(ccl):
         assert f"─ {panel} ─" in out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], []])
+@pytest.mark.parametrize("arguments", [["train", "--help"], []])
 def test_help_imports_nothing_slow(arguments):
     code = (
         "import sys\nfrom ccl_cli.__main__ import main\n"
@@ -74,10 +73,6 @@ def test_help_imports_nothing_slow(arguments):
     assert done.stderr.strip() == ""
 
 
-def test_python_m_is_the_same_program():
-    assert spawn("--version").stdout == f"ccl {__version__}\n"
-
-
 # ---- errors
 
 
@@ -85,15 +80,12 @@ def test_python_m_is_the_same_program():
     ("arguments", "code", "sentence"),
     [
         (["trian"], 2, "No such command 'trian'. Did you mean 'train'?"),
-        (["method"], 2, "Did you mean 'methods'?"),
         (["probe"], 2, "No such command 'probe'. Did you mean 'teachers probe'?"),
         (["exprt"], 2, "Did you mean 'model export'?"),
         (["xyz"], 2, "No such command 'xyz'."),
         (["teachers", "pul"], 2, "Did you mean 'pull'?"),
         (["train", "--foo"], 2, "No such option: --foo"),
         (["train", "--epochs", "x"], 2, "'--epochs'"),
-        (["train", "--precision", "fp64"], 2, "'--precision'"),
-        (["train", "--num-processes", "0"], 2, "'--num-processes'"),
         (["train", "--set", "x"], 2, "key=value"),
         (["train", "--recipe", "smok"], 3, "No recipe 'smok'."),
         (["train", "--data", "clips", "--epochs", "0"], 3, "train.epochs: must be greater than 0, got 0"),
@@ -192,14 +184,10 @@ def test_a_package_can_add_a_command(tmp_path):
     [
         ("ccl t", {"train", "teachers"}),
         ("ccl train --teacher ", {"audio:cnn14", "audio:small", "image:resnet34", "image:small"}),
-        ("ccl train --teacher im", {"image:resnet34", "image:small"}),
         ("ccl train --student r2plus1d_t", {"r2plus1d_tiny"}),
         ("ccl train --recipe sm", {"smoke"}),
         ("ccl train --data uc", {"ucf51", "ucf101"}),
-        ("ccl recipes show ucf51-b", {"ucf51-bench"}),
         ("ccl methods info c", {"ccl", "cckd", "crd", "cmc"}),
-        ("ccl data info sh", {"shards"}),
-        ("ccl teachers info au", {"audio:cnn14", "audio:small"}),
         ("ccl train --precision ", {"auto", "fp32", "bf16", "fp16"}),
     ],
 )

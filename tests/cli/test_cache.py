@@ -42,6 +42,8 @@ def test_build_list_verify_and_prune(ccl, words, tmp_path):
     assert result.code == 4
     assert f"{rows[1]['name']}: its bytes are not those that were written" in result.out
     assert "ccl cache prune NAME" in result.err
+    refused = ccl("cache", "prune", "--all")
+    assert (refused.code, "Nothing was deleted" in refused.err) == (2, True)
     gone = ccl("cache", "prune", rows[1]["name"], "--yes")
     assert (gone.code, gone.out.splitlines()[0]) == (0, rows[1]["name"])
     assert [row["name"] for row in json.loads(ccl("cache", "ls", "--json").out)] == [rows[0]["name"]]
@@ -77,14 +79,6 @@ def test_what_makes_no_sense_is_a_sentence(ccl, arguments, code, sentence):
     assert result.code == code
     assert sentence in result.err
     assert "Traceback" not in result.err
-
-
-def test_nothing_is_deleted_without_a_yes(ccl, words):
-    ccl("cache", "build", *words, "--workers", "0")
-    result = ccl("cache", "prune", "--all")
-    assert result.code == 2
-    assert "Nothing was deleted" in result.err
-    assert len(json.loads(ccl("cache", "ls", "--json").out)) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(ccl, words, tmp_path, monkeypatch):

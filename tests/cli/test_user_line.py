@@ -98,18 +98,3 @@ def test_without_the_allowance_missing_videos_end_the_run(tmp_path):
     assert "videos of the train split of 'ucf51-split1' are missing" in done.stderr
     assert "max_unreadable" in done.stderr
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.slow
-def test_with_nothing_prepared_each_missing_thing_is_named_with_its_command():
-    done = ccl(*LINE)
-    assert done.returncode == 4
-    for expected in (
-        "UCF101.rar",
-        "UCF101TrainTestSplits",
-        "teachers pull audio:cnn14",
-        "teachers pull image:resnet34",
-    ):
-        assert expected in done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr

@@ -41,9 +41,13 @@ def write(
     sound: np.ndarray | None = None,
     sound_codec: str = "aac",
     sound_rate: int = 32000,
+    faststart: bool = False,
 ) -> Path:
-    """Write frames [T, H, W, 3] at 25 per second (or at ``times`` in ms) and mono sound."""
-    with av.open(str(path), "w") as file:
+    """Write frames [T, H, W, 3] at 25 per second (or at ``times`` in ms) and mono sound.
+
+    ``faststart`` puts the index of an mp4 file before the pictures: cut off, it can still be read.
+    """
+    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as file:
         video = None if images is None else _video(file, images, codec, pix_fmt, gop, b_frames, options)
         audio = None if sound is None else file.add_stream(sound_codec, rate=sound_rate, layout="mono")
         if video is not None:

@@ -27,7 +27,7 @@ from ccl_cli.deploy import example_clips, export
 from ccl_cli.deploy.example_clips import find_examples, some_clips
 from ccl_cli.deploy.export import export_model
 from ccl_cli.deploy.onnx import Deployed, open_onnx, open_torch, trace, write_onnx
-from ccl_cli.errors import DataError, PluginError, RecipeError, SystemSetupError, UsageError
+from ccl_cli.errors import DataError, PluginError, RecipeError, SystemSetupError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.students import Student
 from ccl_cli.training.build import make_student
@@ -224,7 +224,7 @@ def at_batches(value: torch.Tensor) -> torch.Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "change"),
-    [("feature", off_by(3e-4)), ("logits", at_batches), ("feature", lambda value: value * float("nan"))],
+    [("logits", at_batches), ("feature", lambda value: value * float("nan"))],
 )
 def test_a_file_that_computes_something_else_is_not_handed_over(run, tmp_path, monkeypatch, output, change):
     def wrong(path: Path):
@@ -250,13 +250,6 @@ def test_the_tolerance_is_a_share_of_the_largest_value(run, tmp_path, monkeypatc
     )
     result = export_model(run, tmp_path / "exported", formats=["torch"], tolerance=1e-3)
     assert result["difference"]["torch.export"]["feature"]["max_abs"] > 0
-
-
-def test_a_folder_with_something_in_it_is_left_alone(run, tmp_path):
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is not empty"):
-        export_model(run, tmp_path, formats=["torch"])
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 class Branching(nn.Module):

@@ -210,13 +210,6 @@ def test_an_upload_that_the_hub_refuses(run, web, refusal, full, message):
     assert caught.value.hint == "Check that the token has write access."
 
 
-def test_an_output_that_is_there(web, tmp_path):
-    (tmp_path / "repository").mkdir()
-    with pytest.raises(UsageError, match="exists"):
-        hub.pull("me/mine", output=tmp_path / "repository")
-    assert web.asked == []
-
-
 # -- nobody is trusted
 
 
@@ -248,7 +241,7 @@ def with_header(run, **changed) -> bytes:
     (length,) = struct.unpack("<Q", data[:8])
     table = json.loads(data[8 : 8 + length])
     header = json.loads(table["__metadata__"]["ccl"]) | changed
-    table["__metadata__"]["ccl"] = json.dumps(header) if "bare" not in changed else changed["bare"]
+    table["__metadata__"]["ccl"] = json.dumps(header)
     text = json.dumps(table).encode()
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
@@ -257,32 +250,12 @@ def with_header(run, **changed) -> bytes:
     "bad",
     [
         lambda run: pickle.dumps(Bomb()),
-        lambda run: b"",
         lambda run: (run / "model.safetensors").read_bytes()[:-100],
-        lambda run: struct.pack("<Q", 2**62) + b"{",
         lambda run: with_header(run, format="someone-else's"),
-        lambda run: with_header(run, bare="[]"),
-        lambda run: with_header(run, bare="[" * 100_000),
-        lambda run: with_header(run, classes=7),
-        lambda run: with_header(run, classes=["climb", 7]),
         lambda run: with_header(run, classes=["climb"]),
         lambda run: with_header(run, recipe={"student": "r2plus1d_tiny", "run": "rm -rf"}),
-        lambda run: with_header(run, recipe=None),
     ],
-    ids=[
-        "pickle",
-        "empty",
-        "cut",
-        "huge",
-        "foreign",
-        "list",
-        "deep",
-        "number",
-        "names",
-        "fewer",
-        "recipe",
-        "none",
-    ],
+    ids=["pickle", "cut", "foreign", "classes", "recipe"],
 )
 def test_damaged_and_hostile_models_are_never_handed_out(run, web, tmp_path, bad):
     web.add("me/bad", {"model.safetensors": bad(run)})

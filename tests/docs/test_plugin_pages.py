@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import DOCS, blocks
-from tests.docs.warm import FIRST, warm_ccl
+from tests.docs.warm import FIRST
 from tests.helpers.plugin_folder import PLUGINS, own_python
 
 
@@ -61,10 +61,9 @@ def run(line: str, folder: Path, python: Path, programs: Path) -> str:
         ("hub_teachers.md", ["my_model?pool=mean#", "ok      another process", "video-hf-", "top-1"]),
     ],
 )
-def test_a_reader_who_copies_the_page_has_a_working_plugin(tmp_path, page, shown):
+def test_a_reader_who_copies_the_page_has_a_working_plugin(programs, tmp_path, page, shown):
     (tmp_path / "plugins").symlink_to(PLUGINS)
-    with warm_ccl(tmp_path / "warm") as programs:
-        out = follow(page, tmp_path, own_python(tmp_path / "venv"), programs)
+    out = follow(page, tmp_path, own_python(tmp_path / "venv"), programs)
     for text in shown:
         assert text in out
     assert "failed  " not in out

@@ -1,25 +1,91 @@
-"""A web server on this machine that does as it is told."""
+"""A web server on this machine: whole files or parts of them, and the faults that it is asked for."""
 
 from __future__ import annotations
 
 import http.server
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 
 @dataclass
 class Server:
-    """What the web server does with each request, and what it was asked."""
+    """What the web server does with each request, and what it was asked: paths, and which bytes of them.
+
+    Attributes:
+        pages: By path.
+        root: A folder whose files are pages too.
+        redirects: From path to address.
+        cuts: Bytes after which the next answers end.
+        faults: One for each of the next requests: "busy", "cut", which ends in the middle, or "moved".
+        ranges: Whether parts are sent.
+    """
 
     address: str = ""
     pages: dict[str, bytes] = field(default_factory=dict)
+    root: Path | None = None
     redirects: dict[str, str] = field(default_factory=dict)
-    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers end
+    cuts: list[int] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     ranges: bool = True
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def page(self, path: str) -> bytes | None:
+        if self.root and (self.root / path.lstrip("/")).is_file():
+            return (self.root / path.lstrip("/")).read_bytes()
+        return self.pages.get(path)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    state: Server
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        state = self.state
+        state.asked.append((self.path, self.headers["Range"]))
+        fault = state.faults.pop(0) if state.faults else ""
+        page = state.page(self.path.removeprefix("/moved"))
+        if fault == "busy":
+            self.answer(503)
+        elif fault == "moved":
+            self.answer(302, Location=f"/moved{self.path}")
+        elif self.path in state.redirects:
+            self.answer(302, Location=state.redirects[self.path])
+        elif page is None:
+            self.answer(404)
+        else:
+            self.send_page(page, cut=fault == "cut")
+
+    do_HEAD = do_GET
+
+    def send_page(self, page: bytes, cut: bool):
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
+        if not part or not self.state.ranges:
+            self.answer(200, page)
+            return
+        first, last = int(part[1]), min(int(part[2] or len(page)), len(page) - 1)
+        if first >= len(page):
+            self.answer(416, **{"Content-Range": f"bytes */{len(page)}"})
+            return
+        content = page[first : last + 1]
+        stop = len(content) // 2 if cut else None
+        self.answer(206, content, stop, **{"Content-Range": f"bytes {first}-{last}/{len(page)}"})
+
+    def answer(self, status: int, content: bytes = b"", stop: int | None = None, **headers: str):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if content and self.state.cuts:
+            stop = self.state.cuts.pop(0)
+        if self.command != "HEAD":
+            self.wfile.write(content[:stop])
 
 
 S = TypeVar("S", bound=Server)
@@ -27,41 +93,8 @@ S = TypeVar("S", bound=Server)
 
 @contextmanager
 def serving(state: S) -> Iterator[S]:
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-        def do_GET(self):
-            state.asked.append((self.path, self.headers["Range"]))
-            if self.path in state.redirects:
-                self.send_response(302)
-                self.send_header("Location", state.redirects[self.path])
-                self.end_headers()
-            elif self.path in state.pages:
-                self.answer(state.pages[self.path])
-            else:
-                self.send_error(404)
-
-        def answer(self, page: bytes):
-            first = 0
-            if state.ranges and self.headers["Range"]:
-                first = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            if first >= len(page):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(page)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206 if first else 200)
-            if first:
-                self.send_header("Content-Range", f"bytes {first}-{len(page) - 1}/{len(page)}")
-            self.send_header("Content-Length", str(len(page) - first))
-            self.end_headers()
-            stop = first + state.cuts.pop(0) if state.cuts else len(page)
-            self.wfile.write(page[first:stop])
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+    handler = type("Handler", (_Handler,), {"state": state})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
         state.address = f"http://127.0.0.1:{web.server_port}"
         thread = threading.Thread(target=web.serve_forever, args=(0.01,))
         thread.start()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.data.sources import load_data
-from tests.helpers.plugin_folder import PLUGINS, install_project
+from tests.helpers.plugin_folder import PLUGINS
 from tests.plugins.sentence_encoder import write_encoder
 
 ROOT = PLUGINS.parent
@@ -61,17 +61,6 @@ def ccl(installed, *arguments, fails=False):
     return done
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_they_are_found_by_their_entry_points(tmp_path, name):
-    install_project(tmp_path, PLUGINS / name)
-    code = (
-        "from ccl_cli import registry; print(*sorted(p.label for p in registry.plugins(registry.TEACHERS)))"
-    )
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert EXAMPLES[name] in done.stdout.split()
-
-
 @pytest.mark.slow
 def test_they_are_listed_and_load(installed):
     for arguments in (("teachers", "ls", "--load"), ("plugins", "ls", "--load")):
@@ -89,56 +78,31 @@ def test_they_are_listed_and_load(installed):
 
 
 @pytest.mark.slow
-def test_three_modalities_train_a_student_that_needs_none_of_them(installed, tmp_path):
-    encoder = write_encoder(tmp_path / "encoder")
-    names, captions = f"text:sentence@{encoder}", tmp_path / "captions.csv"
-    small = tmp_path / "small.yaml"
-    small.write_text(SMALL)
+def test_teachers_of_every_package_train_a_student_that_needs_none_of_them(installed, tmp_path):
+    from tests.plugins.hub_models import write_model  # imports transformers, which takes seconds
+
+    names, captions = f"text:sentence@{write_encoder(tmp_path / 'encoder')}", tmp_path / "captions.csv"
+    (tmp_path / "small.yaml").write_text(SMALL)
     videos = load_data("clips:toy?classes=2").split("train")
     rows = [f"{video.id},a cat moving {'left' if video.label else 'up'}" for video in videos[::2]]
     captions.write_text("\n".join(["id,text", *rows]) + "\n")
-    told = ["--data", "clips:toy?classes=2", "--recipe", str(small)]
+    hub = {"video": "videomae", "image": "vit", "audio": "clap", "text": "bert"}
     teachers = [SOUND, PICTURE, names, f"{names}?captions={captions}"]
-    flags = [*told, *(part for teacher in teachers for part in ("--teacher", teacher))]
-    ccl(installed, "cache", "build", *flags)
-    run = (
-        tmp_path / ccl(installed, "train", *flags, "--set", "cache.use=build").stdout.strip().splitlines()[-1]
-    )
-    summary = json.loads((run / "summary.json").read_text())
-    found = summary["teachers"]
-    assert found.keys() == {SOUND.partition("?")[0], "image:small", "text:sentence", "text:sentence#2"}
-    assert [found[name]["sees_label"] for name in found] == [False, False, True, False]
-    assert all(each["cached"] for each in found.values())
-    assert summary["steps"] >= 2
-    counts = summary["data"]["modalities"]
-    assert counts["text:sentence"] == {"present": len(videos)}
-    assert counts["text:sentence#2"] == {"present": len(rows), "absent": len(videos) - len(rows)}
-    live = (
-        tmp_path / ccl(installed, "train", *flags, "--set", "cache.use=off").stdout.strip().splitlines()[-1]
-    )
-    assert json.loads((live / "summary.json").read_text())["finished"]
-    # Nothing of the teachers is there any more: a student is tested by what it sees.
-    captions.unlink()
-    done = ccl(tmp_path / "nowhere", "eval", str(run), "--json")
-    assert json.loads(done.stdout)["recognition"]["top1"] >= 0
-
-
-@pytest.mark.slow
-def test_teachers_of_four_modalities_from_folders_of_the_hub(installed, tmp_path):
-    from tests.plugins.hub_models import write_model  # imports transformers, which takes seconds
-
-    models = {"video": "videomae", "image": "vit", "audio": "clap", "text": "bert"}
-    teachers = [f"{modality}:hf@{write_model(tmp_path / name, name)}" for modality, name in models.items()]
-    small = tmp_path / "small.yaml"
-    small.write_text(SMALL)
-    flags = ["--data", "clips:toy?classes=2", "--recipe", str(small)]
+    teachers += [f"{modality}:hf@{write_model(tmp_path / name, name)}" for modality, name in hub.items()]
+    flags = ["--data", "clips:toy?classes=2", "--recipe", "small.yaml", "--set", "cache.use=build"]
     flags += [part for teacher in teachers for part in ("--teacher", teacher)]
     run = tmp_path / ccl(installed, "train", *flags).stdout.strip().splitlines()[-1]
     summary = json.loads((run / "summary.json").read_text())
+    records, counts = summary["teachers"], summary["data"]["modalities"]
     assert summary["finished"]
-    assert [name for name, record in summary["teachers"].items() if record["sees_label"]] == ["text:hf"]
-    assert len(summary["teachers"]) == len(models)
-    assert summary["teachers"]["video:hf"]["variant"].startswith("videomae?pool=mean#")
+    assert len(records) == len(teachers)
+    assert [name for name in records if records[name]["sees_label"]] == ["text:sentence", "text:hf"]
+    assert all(each["cached"] for each in records.values())
+    assert records["video:hf"]["variant"].startswith("videomae?pool=mean#")
+    assert counts["text:sentence"] == {"present": len(videos)}
+    assert counts["text:sentence#2"] == {"present": len(rows), "absent": len(videos) - len(rows)}
+    # Nothing of the teachers is there any more: a student is tested by what it sees.
+    captions.unlink()
     done = ccl(tmp_path / "nowhere", "eval", str(run), "--json")
     assert json.loads(done.stdout)["recognition"]["top1"] >= 0
 

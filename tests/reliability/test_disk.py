@@ -148,7 +148,7 @@ def write_rows(path: Path) -> None:
             write({"a": "x" * 400})
 
 
-@pytest.mark.parametrize("free", [0, 4096, 12288])
+@pytest.mark.parametrize("free", [0, 12288])
 @pytest.mark.parametrize(
     "write",
     [
@@ -257,7 +257,7 @@ def test_a_clock_that_is_wrong_changes_nothing(root, tmp_path, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [-(2**31), 0, 2**32, 13_569_465_600])
+@pytest.mark.parametrize("moment", [-(2**31), 13_569_465_600])
 def test_files_of_other_centuries_are_read_once(root, tmp_path, capsys, moment):
     videos = shutil.copytree(root / "set", tmp_path / "set")
     for path in videos.rglob("*"):

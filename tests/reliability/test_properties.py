@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -14,12 +13,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.batch import Batch
-from ccl_cli.data.clips.dataset import TrainingClips
-from ccl_cli.data.clips.epoch_sampler import Draw
-from ccl_cli.data.clips.evaluation_clips import EvaluationClips
-from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
 from ccl_cli.data.sources import csv as csv_source
 from ccl_cli.data.video.metadata import VideoMetadata
@@ -213,52 +207,6 @@ def test_sliding_windows_cover_every_frame_of_a_stretch(numbered, frames, length
         assert window == [own[k % len(own)] for k in range(length)]
     if stride <= length:
         assert {*chain.from_iterable(windows)} == {*range(first, first + count)}
-
-
-@settings(max_examples=15)
-@given(
-    length=st.integers(1, 20), stride=st.integers(1, 20), chunk=st.integers(1, 9), processes=st.integers(1, 3)
-)
-def test_each_video_is_finished_once_whatever_the_processes(numbered, length, stride, chunk, processes):
-    videos = [Video(str(count), path, 0, "test") for count, path in numbered.items()]
-    clip, windows, finished = Clip(frames=length, size=16), Counter(), []
-    for rank in range(processes):
-        for part in EvaluationClips(
-            videos, clip, Evaluation(stride=stride), chunk=chunk, rank=rank, processes=processes
-        ):
-            assert len(part.windows) == len(part.rows) <= chunk
-            windows.update(part.rows.tolist())
-            finished += part.finished
-    assert sorted(finished) == list(range(len(videos)))
-    for row, video in enumerate(videos):
-        past = max(0, int(video.id) - length) if stride <= length else int(video.id) - 1
-        assert windows[row] == 1 + (-(-past // stride) if stride <= length else past // stride)
-
-
-class Recorder:
-    """A teacher's preprocessing that records the window it gets."""
-
-    shape, dtype = (1,), torch.float32
-
-    def __call__(self, window):
-        self.window = window
-        return torch.zeros(1)
-
-
-@settings(max_examples=60)
-@given(seed=st.integers(0, 99), epoch=st.integers(0, 99), **STRETCH)
-def test_training_and_middle_windows_lie_inside(numbered, frames, length, begin, share, seed, epoch):
-    start, end, first, count = stretch_of(numbered[frames], begin, share)
-    video, recorder = Video("v", numbered[frames], 0, "train", start, end), Recorder()
-    clip = Clip(frames=length, size=8, short_side=16)
-    sample = TrainingClips([video], clip, {"any:recorder": recorder}, seed)[Draw(epoch, 0, 0)]
-    assert sample.view.shape == (3, length, 8, 8)
-    for window in (recorder.window, Window(video, clip)):
-        numbers = numbers_of(window.frames)
-        own = range(numbers[0], min(numbers[0] + length, first + count))
-        assert first <= numbers[0]
-        assert len(own) == min(length, count)
-        assert numbers == [own[k % len(own)] for k in range(length)]
 
 
 @given(

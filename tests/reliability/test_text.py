@@ -195,7 +195,7 @@ def check(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("file", "words"), READERS, ids=[words.replace("/", "-") for _, words in READERS])
-@seeds(3, 200)
+@seeds(2, 200)
 def test_a_damaged_file_is_read_or_refused(root, capsys, file, words, seed):
     replace(root / file, damaged_text((root / file).read_bytes(), random.Random(f"{file} {seed}")))
     check([word.format(root=root) for word in words.split()], capsys)

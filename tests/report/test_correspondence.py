@@ -7,17 +7,27 @@ import pytest
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation import correspondence as engine
 from ccl_cli.report import correspondence
+from ccl_cli.report import page as module
 from ccl_cli.report.correspondence import MissingTeacher, TeacherReport, percent, teachers
 from ccl_cli.report.figures import write_figure
-from ccl_cli.report.page import page
 from ccl_cli.report.results import load_results
 from tests.report.folders import write_cell
 from tests.report.pages import Reading
 from tests.report.plots import axes_of, texts
 
 
-def section(runs):
-    return page(load_results([runs])).partition('id="correspondence"')[2].partition("</section>")[0]
+@pytest.fixture
+def section(monkeypatch):
+    """What a page of this section alone says in it."""
+    only = [each for each in module.SECTIONS if each.key == "correspondence"]
+    monkeypatch.setattr(module, "SECTIONS", only)
+
+    def of(runs):
+        return (
+            module.page(load_results([runs])).partition('id="correspondence"')[2].partition("</section>")[0]
+        )
+
+    return of
 
 
 def test_every_teacher_once_for_all_runs(study_runs):
@@ -32,7 +42,7 @@ def test_every_teacher_once_for_all_runs(study_runs):
     ]
 
 
-def test_the_page_has_cards_and_every_class(study_runs):
+def test_the_page_has_cards_and_every_class(study_runs, section):
     text = section(study_runs)
     assert "audio:precomputed has no classes of its own" in text
     assert text.count('<ol class="cards">') == 1
@@ -45,7 +55,7 @@ def test_the_page_has_cards_and_every_class(study_runs):
         assert cells[at + 1 : at + 3] == [row["verdict"], f"{row['recall']:.0f}"]
 
 
-def test_nothing_is_computed_twice_and_any_run_may_hold_it(copied, monkeypatch):
+def test_nothing_is_computed_twice_and_any_run_may_hold_it(copied, section, monkeypatch):
     monkeypatch.setattr(engine, "measure", lambda *a: pytest.fail("measured again"))
     before = section(copied)
     shown = load_results([copied]).best_run.folder
@@ -55,7 +65,7 @@ def test_nothing_is_computed_twice_and_any_run_may_hold_it(copied, monkeypatch):
     assert section(copied) == before
 
 
-def test_teachers_that_are_gone_leave_a_sentence(copied):
+def test_teachers_that_are_gone_leave_a_sentence(copied, section):
     for file in copied.glob("*/correspondence-audio*"):
         file.unlink()
     for run in copied.glob("*AI*"):

@@ -13,12 +13,8 @@ _NAMES = {theirs.lower(): label for label, theirs in (paper.METHODS | paper.ABLA
     ("key", "printed"),
     [
         (("ucf51-split1", "ccl", "AI", "top1"), "70.0"),
-        (("ucf51", "cckd", "AI", "top1"), "66.3"),
         (("activitynet", "rkd", "A", "top1"), "-"),
-        (("activitynet", "rkd", "I", "top1"), "34.3"),
         (("activitynet", "crd", "A", "r10"), "58.9"),
-        (("activitynet", "ccl", "AI", "r1"), "39.5"),
-        (("ucf51", "baseline", "", "r5"), "65.3"),
         (("ucf51", "ccl w L_ct", "I", "top1"), "68.4"),
         (("ucf51-split2", "ccl", "AI", "top1"), ""),
         (("ucf51", "kd", "AI", "top1"), ""),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,20 +11,14 @@ import pytest
 
 from ccl_cli import __version__
 from tests.cli.conftest import spawn
-from tests.helpers.plugin_folder import BROKEN, install
+from tests.helpers.plugin_folder import install, install_broken
 
 
-@pytest.fixture(scope="session")
-def broken(tmp_path_factory) -> Path:
-    """Where pip has installed ccl-broken, without a network."""
-    folder = tmp_path_factory.mktemp("broken")
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--disable-pip-version-check"]
-    subprocess.run(
-        [*pip, "--no-deps", "--no-build-isolation", "--target", str(folder), str(BROKEN)],
-        check=True,
-        timeout=120,
-    )
-    return folder
+@pytest.fixture
+def broken(tmp_path) -> Path:
+    """Where ccl-broken is installed."""
+    install_broken(tmp_path / "site")
+    return tmp_path / "site"
 
 
 @pytest.fixture
@@ -70,13 +63,6 @@ def test_ls_shows_name_package_version_and_state(ccl):
     ("kind", "name", "state"),
     [
         ("teachers", "text:raises", "broken: RuntimeError: this module never imports"),
-        (
-            "teachers",
-            "text:missing",
-            "broken: AttributeError: module 'ccl_broken' has no attribute 'Missing'",
-        ),
-        ("students", "exits", "broken: SystemExit: 3"),
-        ("methods", "no_method", "broken: 'ccl_broken:NUMBER' has no Options"),
         ("methods", "ccl", "loads"),
         ("commands", "broken", "broken: RuntimeError: this module never imports"),
     ],
@@ -161,25 +147,17 @@ def test_a_broken_command_is_listed_and_fails_alone(ccl):
 @pytest.mark.parametrize(
     "words",
     [
-        "recipes ls",
-        "recipes show smoke",
         "recipes check smoke",
         "bench synthetic-bench --dry-run",
         "plugins ls",
         "plugins check fitnet",
         "plugins new method mine",
         "data ls",
-        "data info folder",
         "data check clips?classes=2&per_class=1&size=36&seconds=0.2",
         "teachers ls",
-        "teachers info audio:small",
-        "teachers pull audio:small",
         "students ls",
-        "methods ls",
         "methods info ccl",
         "cache ls",
-        "cache verify",
-        "cache prune --all --yes",
     ],
 )
 def test_commands_work_beside_broken_plugins_and_json_is_one_document(ccl, tmp_path, words):
@@ -190,12 +168,6 @@ def test_commands_work_beside_broken_plugins_and_json_is_one_document(ccl, tmp_p
     result = ccl(*words.split(), "--json")
     assert result.code == 0
     json.loads(result.out)
-
-
-def test_it_is_the_program_that_works_beside_them(broken):
-    done = spawn("teachers", "ls", PYTHONPATH=str(broken))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "ccl-broken" in done.stdout
 
 
 @pytest.mark.long

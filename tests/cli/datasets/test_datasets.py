@@ -1,13 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import sqlite3
 import subprocess
 import sys
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +12,6 @@ import pytest
 
 from ccl_cli import registry
 from ccl_cli.data.sources import load_data, ucf
-from tests.cli.conftest import spawn
 from tests.helpers.plugin_folder import install
 from tests.helpers.web import Server, serving
 
@@ -141,56 +136,6 @@ def test_a_missing_list_is_fetched_only_when_the_user_says_so(ccl, official):
     ]
     assert [video.split for video in load_data("manifest:ucf101.jsonl").videos] == ["train", "test"]
     assert ccl("data", "prepare", "ucf101?split=2", "--videos", "videos").code == 4
-
-
-def _many(videos: Path, count: int) -> Path:
-    root = videos.parent / "many"
-    sources = sorted(videos.rglob("*.mp4"))
-    for number in range(count):
-        path = root / f"c{number % 2}" / f"{number:04}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.link(sources[number % len(sources)], path)
-    return root
-
-
-def _stored() -> int:
-    stores = list(Path(os.environ["CCL_HOME"]).glob("findings-*.sqlite"))
-    if not stores:
-        return 0
-    with sqlite3.connect(stores[0], timeout=60) as store:
-        try:
-            return store.execute("SELECT count(*) FROM findings WHERE key LIKE '[\"inspect\"%'").fetchone()[0]
-        except sqlite3.OperationalError:
-            return 0
-        finally:
-            store.rollback()
-
-
-@pytest.mark.slow
-@pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_interrupted_prepare_goes_on_and_ends_the_same(videos, monkeypatch, tmp_path, number):
-    root = _many(videos, 400)
-    command = [sys.executable, "-m", "ccl_cli", "data", "prepare", f"folder:{root}", "--workers", "1"]
-    process = subprocess.Popen([*command, "--output", "a.jsonl"], stderr=subprocess.PIPE, text=True)
-    while _stored() < 30:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL)
-    assert not list(tmp_path.glob("*.jsonl*"))
-    assert not list(tmp_path.glob(".*jsonl*"))
-    if number == signal.SIGTERM:
-        assert "Stopped by SIGTERM" in error
-        assert "The same command goes on." in error
-    assert 30 <= _stored() < 400
-    result = spawn("data", "prepare", f"folder:{root}", "--output", "a.jsonl")
-    assert result.returncode == 0, result.stderr
-    assert _stored() == 400
-    monkeypatch.setenv("CCL_HOME", str(tmp_path / "fresh"))
-    assert spawn("data", "prepare", f"folder:{root}", "--output", "b.jsonl").returncode == 0
-    assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
 
 
 # ---- check

@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-from tests.cli.conftest import spawn
-
 
 @pytest.fixture
 def packed(monkeypatch):
@@ -96,16 +94,3 @@ def test_a_set_that_is_not_there_and_a_folder_that_cannot_be_written(ccl, tmp_pa
     assert (result.code, result.out) == (6, "")
     assert result.err.count("\n") == 2
     assert "Cannot write shards to 'file/o'" in result.err
-
-
-@pytest.mark.slow
-def test_pack_then_train_then_evaluate(clips_folder, tmp_path):
-    done = spawn("data", "pack", f"folder:{clips_folder / 'set'}", "--output", str(tmp_path / "p"), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["splits"]["train"]["packed"] == 12
-    flags = "--recipe smoke --method baseline --epochs 1 --batch-size 4 --workers 1 --student r2plus1d_tiny"
-    run = spawn("train", *flags.split(), "--set", "teachers=[]", "--data", f"shards:{tmp_path / 'p'}")
-    assert run.returncode == 0, run.stderr
-    scores = spawn("eval", "--json", "--workers", "1")
-    assert scores.returncode == 0, scores.stderr
-    assert json.loads(scores.stdout)["counts"]["test"]["videos"] == 6

@@ -14,7 +14,6 @@ from ccl_cli.config.recipe import Recipe
 from ccl_cli.training.build import make_student
 from ccl_cli.training.run.artefact import save_model
 from ccl_cli.training.run.folder import MODEL
-from ccl_cli.utils.signals import Stopped
 from tests.cli.conftest import spawn
 
 CLIP = {"frames": 2, "size": 16, "short_side": 16}
@@ -72,12 +71,11 @@ def test_without_a_run(ccl, run):
     assert ("'absent' is not a run folder." if run else "ccl train") in result.err
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_without_the_packages(ccl, words, monkeypatch, package):
-    monkeypatch.setitem(sys.modules, package, None)
+def test_without_the_packages(ccl, words, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     result = ccl(*words)
     assert result.code == 6
-    assert package in result.err
+    assert "onnxscript" in result.err
     assert "pip install 'ccl-cli[export]'" in result.err
 
 
@@ -97,17 +95,6 @@ def test_int8_is_reported_as_it_is(capsys, accuracy, parts):
     assert [part for part in [*parts, "32", "0.5 x float32"] if part not in out] == []
 
 
-def test_stopped_it_says_that_nothing_is_there(ccl, words, tmp_path, monkeypatch):
-    def stop(*args, **kwargs):
-        raise Stopped(signal.SIGINT)
-
-    monkeypatch.setattr("ccl_cli.deploy.export.export_model", stop)
-    result = ccl(*words)
-    assert (result.code, result.out) == (130, "")
-    assert "nothing was written" in result.err
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.slow
 def test_in_a_process_of_its_own_it_is_quiet_where_others_are_loud(words):
     done = spawn(*words, "--int8", "-q", PYTHONWARNINGS="")
@@ -125,5 +112,6 @@ def test_stopped_it_leaves_nothing(words, tmp_path):
             break
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130
+    assert "nothing was written" in error
     assert "Traceback" not in error
     assert list((tmp_path / "new").iterdir()) == []

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import spawn, table
-from tests.helpers.hub_server import serving_hub
+from tests.cli.conftest import table
+from tests.helpers.hub_server import point_client_at, serving_hub
 from tests.helpers.models import publish
 from tests.report.folders import write_run
 
@@ -77,28 +78,15 @@ def test_what_would_be_uploaded(ccl, run, monkeypatch):
     assert first == ["model.safetensors", f"{sizes['model.safetensors']:,}"]
 
 
-@pytest.mark.slow
-def test_from_one_machine_to_another(run, tmp_path):
-    """In processes of their own, with nothing but environment variables that say where the Hub is."""
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the client's uploads over git LFS
+def test_from_one_machine_to_another(ccl, run, tmp_path, monkeypatch):
     with serving_hub() as hub:
-        environment = {
-            "HF_ENDPOINT": hub.address,
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "",
-            "CCL_OFFLINE": "",
-        }
-        refused = spawn("model", "push", "me/mine", **environment, HF_TOKEN="")
-        assert (refused.returncode, hub.asked) == (6, [])
-        assert "No token for" in refused.stderr
-        pushed = spawn("model", "push", "me/mine", "--private", **environment, HF_TOKEN=hub.token)
-        assert (pushed.returncode, pushed.stderr) == (0, "")
-        assert pushed.stdout.startswith(f"{hub.address}/me/mine/commit/")
-        pulled = spawn("model", "pull", "me/mine", "--output", "a copy", **environment, HF_TOKEN=hub.token)
-    assert pulled.returncode == 0, pulled.stderr
-    assert pulled.stdout == "a copy/model.safetensors\n"
-    assert "ccl predict 'a copy/model.safetensors' my_videos" in pulled.stderr
-    model = (tmp_path / "a copy" / "model.safetensors").read_bytes()
-    assert model == (run / "model.safetensors").read_bytes()
-    described = spawn("model", "card", "a copy/model.safetensors", "--output", "-")
-    assert described.stdout.startswith("---\n"), described.stderr
+        point_client_at(hub, monkeypatch, tmp_path)
+        pushed = ccl("model", "push", "me/mine", "--private")
+        assert pushed.code == 0, pushed.err
+        assert pushed.out.startswith(f"{hub.address}/me/mine/commit/")
+        pulled = ccl("model", "pull", "me/mine", "--output", "a copy")
+    assert (pulled.code, pulled.out) == (0, "a copy/model.safetensors\n")
+    assert "ccl predict 'a copy/model.safetensors' my_videos" in pulled.err
+    assert Path("a copy/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+    assert ccl("model", "card", "a copy/model.safetensors", "--output", "-").out.startswith("---\n")

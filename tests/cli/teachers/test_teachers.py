@@ -5,8 +5,7 @@ import json
 import pytest
 
 from ccl_cli.teachers import weights
-from tests.cli.conftest import spawn, table
-from tests.helpers.plugin_folder import install
+from tests.cli.conftest import table
 
 
 @pytest.mark.parametrize(
@@ -64,32 +63,3 @@ def test_teachers_pull_of_several_files_says_where_all_are_listed(ccl, monkeypat
     assert result.code == 6
     assert "config.json was not downloaded" in result.err
     assert "All 2 files: `ccl teachers info audio:cnn14`" in result.err
-
-
-def test_a_teacher_that_others_wrote(tmp_path):
-    source = '''
-from ccl_cli.teachers import Teacher
-
-class Words(Teacher):
-    """Counts words.
-
-    Options: none.
-    """
-
-    modality, dim = "text", 3
-
-    @classmethod
-    def from_spec(cls, spec):
-        return cls()
-
-    def forward(self, x):
-        return x
-'''
-    install(
-        tmp_path, "words", "[ccl.teachers]\ntext.words = words_mod:Words\n", modules={"words_mod": source}
-    )
-    done = spawn("teachers", "info", "text:words", PYTHONPATH=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "words 1.0" in done.stdout
-    assert ["dim", "3"] in table(done.stdout)
-    assert "Counts words." in done.stdout

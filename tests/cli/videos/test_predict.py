@@ -15,24 +15,12 @@ import numpy as np
 import pytest
 
 from ccl_cli.deploy import predict
-from ccl_cli.evaluation.evaluate import evaluate
 from tests.cli.conftest import table
 from tests.helpers.models import write_run
 
 
 def records(text):
     return json.loads(text)
-
-
-def test_accuracy_computed_from_the_json_is_that_of_evaluation(ccl, run, videos):
-    result = ccl("predict", "videos", "--json", "--top", "2")
-    assert result.code == 0
-    evaluated = evaluate(run, tasks=["recognition"])["recognition"]
-    first = [(each["classes"][0]["class"], Path(each["video"]).parent.name) for each in records(result.out)]
-    assert len({predicted for predicted, _ in first}) == 2  # otherwise the figures would say little
-    assert 100 * np.mean([predicted == true for predicted, true in first]) == evaluated["top1"]
-    for name, row in evaluated["per_class"].items():
-        assert 100 * np.mean([predicted == true for predicted, true in first if true == name]) == row["top1"]
 
 
 def test_parts_are_the_whole(ccl, run, videos):
@@ -236,15 +224,3 @@ def test_embed_of_what_cannot_be_read_and_of_nothing_to_write_to(ccl, run, video
     assert json.loads(ccl("embed", "videos/down", "--output", "f.npz", "--json").out) == {"path": "f.npz"}
     assert ccl("embed", "videos", "--output", "f.txt").code == 2
     assert ccl("embed", "videos").code == 2
-
-
-def test_embedded_videos_teach(ccl, run, videos, clips_folder):
-    """The file is a teacher of a later student: ids are those of the data source `folder`."""
-    assert ccl("embed", str(clips_folder / "set"), "--output", "f.npz").code == 0
-    words = (
-        "--student r2plus1d_tiny --workers 0 --batch-size 4 --set clip.frames=4 --set clip.size=16 --dry-run"
-    )
-    data, teacher = f"folder:{clips_folder / 'set'}", "video:precomputed@f.npz"
-    result = ccl("train", "--data", data, "--teacher", teacher, *words.split())
-    assert result.code == 0, result.err
-    assert "video:precomputed" in result.out + result.err

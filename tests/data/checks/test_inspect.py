@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import os
-import random
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -64,64 +62,23 @@ def test_what_the_disk_refuses_is_no_inspected(tmp_path):
         inspected(tmp_path / "absent.mp4")
 
 
-def _cut(path: Path, share: float) -> None:
-    os.truncate(path, int(share * path.stat().st_size))
-
-
-def _front(path: Path) -> Path:
-    """The same file with its header before the pictures: cut off, it can still be read."""
-    moved = path.with_name(f"front_{path.name}")
-    with (
-        av.open(str(path)) as file,
-        av.open(str(moved), "w", options={"movflags": "faststart"}) as out,
-    ):
-        streams = {each.index: out.add_stream_from_template(each) for each in file.streams}
-        for packet in file.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                out.mux(packet)
-    return moved
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_a_file_that_was_cut_off_is_damaged(tmp_path, suffix):
-    path = write(tmp_path / f"a{suffix}", pictures(100, 320, 240))
-    path = _front(path) if suffix == ".mp4" else path
+    path = write(tmp_path / f"a{suffix}", pictures(100, 320, 240), faststart=suffix == ".mp4")
     assert inspected(path).damage is None
-    _cut(path, 0.5)
+    os.truncate(path, path.stat().st_size // 2)
     result = inspected(path)
     assert result.fault is None
     assert "of 4.0 s" in str(result.damage)
     assert 10 < result.frames < 90
 
 
-def test_flipped_bits_show_by_decoding_alone(tmp_path):
-    path = write(tmp_path / "a.mp4", pictures(100, 320, 240), sound=TONE.repeat(4))
-    content = bytearray(path.read_bytes())
-    rng = random.Random(0)
-    for _ in range(40):
-        content[rng.randrange(len(content) // 4, len(content) // 2)] ^= 1 << rng.randrange(8)
-    path.write_bytes(content)
-    assert inspected(path)[:2] == (None, None)
-    assert "damaged" in str(decode(Subject(str(path))))
-
-
 @pytest.mark.slow
-def test_real_clips_are_whole_and_damaged_ones_are_not(shared, tmp_path):
+def test_real_clips_are_whole(shared):
     clips = [
         *sorted((shared / "data/clips").glob("*/*")),
         *sorted((shared / "data/fightsurv").glob("*/*.mp4"))[::30],
     ]
-    rng = random.Random(0)
     for clip in clips:
         assert inspected(clip)[:2] == (None, None), clip
         assert decode(Subject(str(clip))) is None, clip
-        cut, flipped = tmp_path / f"cut{clip.suffix}", tmp_path / f"flipped{clip.suffix}"
-        content = bytearray(clip.read_bytes())
-        cut.write_bytes(content[: len(content) * 2 // 3])
-        for _ in range(200):
-            content[rng.randrange(len(content) // 4, len(content) * 3 // 4)] ^= 1 << rng.randrange(8)
-        flipped.write_bytes(content)
-        short = inspected(cut)
-        assert short.fault or short.damage or decode(Subject(str(cut))), clip
-        assert inspected(flipped).fault or decode(Subject(str(flipped))), clip

@@ -122,18 +122,6 @@ def test_a_list_is_fetched_and_checked(server, tmp_path):
     assert list(place.parent.iterdir()) == [place]
 
 
-def test_a_download_that_broke_off_goes_on(server, tmp_path):
-    server.cuts = [1000, 0]
-    place = tmp_path / "list.csv"
-    with pytest.raises(SystemSetupError, match="connection was cut after 1,000 bytes") as caught:
-        fetch_list(listing(server), place)
-    assert caught.value.exit_code == 6
-    assert not place.exists()
-    fetch_list(listing(server), place)
-    assert server.asked[-1] == ("/list.csv", "bytes=1000-")
-    assert place.read_bytes() == server.pages["/list.csv"]
-
-
 def test_other_bytes_are_thrown_away(server, tmp_path):
     with pytest.raises(SystemSetupError, match="not the published list: its git is"):
         fetch_list(listing(server, checksum="git:" + 40 * "0"), tmp_path / "list.csv")

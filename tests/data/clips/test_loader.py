@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from torch.utils.data import Dataset
@@ -70,11 +69,3 @@ def test_a_process_that_dies_or_hangs_ends_the_run_with_a_sentence(monkeypatch, 
     with pytest.raises(SystemSetupError, match=sentence) as caught:
         list(batches)
     assert hint in caught.value.hint
-
-
-def children() -> list[int]:
-    """Processes that read for this one: of the server that it started."""
-    from multiprocessing import forkserver
-
-    server = forkserver._forkserver._forkserver_pid
-    return [int(each) for each in Path(f"/proc/{server}/task/{server}/children").read_text().split()]

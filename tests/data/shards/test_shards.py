@@ -2,17 +2,14 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import io
 import json
 import shutil
-import subprocess
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.shards.encode import Encoded, Settings
@@ -25,9 +22,9 @@ from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.shard_reader import ShardReader
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.data.video.storage import Packed, size_of
-from ccl_cli.errors import DataError, SystemSetupError
+from ccl_cli.errors import DataError
 from tests.data.media import iter_windows
-from tests.data.server import serving
+from tests.helpers.web import Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -111,19 +108,6 @@ def test_keys_have_no_dot_and_no_two_are_alike():
 # ---- what others can do with them
 
 
-def test_plain_tar_unpacks_them(shards, tmp_path):
-    subprocess.run(["tar", "xf", shards / "train-000000.tar", "-C", tmp_path], check=True)
-    records = sorted(tmp_path.rglob("*.json"))
-    assert len(records) >= 3
-    for path in records:
-        record = json.loads(path.read_text())
-        frames = path.with_suffix(".jpgs").read_bytes()
-        size = record["picture"]["sizes"][0]
-        assert Image.open(io.BytesIO(frames[:size])).size == (48, 48)
-        assert sum(record["picture"]["sizes"]) == len(frames)
-        assert record["rows"][0]["class"] in ("right", "down")
-
-
 def test_webdataset_reads_them(shards):
     import webdataset
 
@@ -174,15 +158,6 @@ def test_the_hash_of_the_files_follows_the_records(shards, tmp_path):
         shard.seek(video.member("json").offset + video.member("json").size - 4)
         shard.write(b"00")  # in the hash of what it holds
     assert replace(same).files_hash != one.files_hash
-
-
-def test_a_manifest_of_shards_survives_being_saved(shards, tmp_path):
-    manifest = load_data(f"shards:{shards}")
-    manifest.save(tmp_path / "manifest.jsonl")
-    loaded = Manifest.load(tmp_path / "manifest.jsonl")
-    assert loaded == manifest
-    assert loaded.hash == manifest.hash
-    assert read_frames(loaded.videos[0].path, 0, 4).frames.shape == (4, 48, 48, 3)
 
 
 def test_videos_of_a_shard_that_is_gone_since_count_as_missing(shards, tmp_path):
@@ -265,12 +240,12 @@ def test_a_video_that_was_not_packed_says_why():
 def server(shards, monkeypatch):
     pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp, of the extra 'remote'")
     monkeypatch.setattr(storage, "_PAUSES", (0.0, 0.0))
-    with serving(shards.parent) as server:
+    with serving(Server(root=shards.parent)) as server:
         yield server
 
 
 def test_from_a_server_everything_is_as_from_the_folder(shards, server):
-    near, far = load_data(f"shards:{shards}"), load_data(f"shards:{server.url}/set/")
+    near, far = load_data(f"shards:{shards}"), load_data(f"shards:{server.address}/set/")
     assert far.hash == near.hash
     assert far.missing("train") == []
     for one, other in zip(near.videos[::4], far.videos[::4], strict=True):
@@ -282,7 +257,7 @@ def test_from_a_server_everything_is_as_from_the_folder(shards, server):
 
 
 def test_only_the_window_is_fetched(shards, server):
-    video = load_data(f"shards:{server.url}/set").videos[0]
+    video = load_data(f"shards:{server.address}/set").videos[0]
     big = Packed(video.path.shard, video.path.key, video.path.members)
     server.asked.clear()
     reader = ShardReader(big)
@@ -291,14 +266,3 @@ def test_only_the_window_is_fetched(shards, server):
     first, last = start + reader._offsets[4], start + reader._offsets[7] - 1
     assert [asked for _, asked in server.asked][-1] == f"bytes={first}-{last}"
     assert len(server.asked) == 2  # the record, then the frames
-
-
-def test_a_server_without_ranges_is_refused_at_once(server):
-    server.ranges = False
-    with pytest.raises(SystemSetupError, match="whole files only"):
-        load(f"{server.url}/set")
-
-
-def test_nothing_on_the_server(server):
-    with pytest.raises(DataError, match=r"'http://.*/nowhere/index\.json' is not there"):
-        load(f"{server.url}/nowhere")

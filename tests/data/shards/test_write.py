@@ -151,20 +151,6 @@ def test_too_many_unreadable_videos_stop_it(tmp_path, damaged):
     assert len(report["unreadable"]) == 3
 
 
-def test_a_video_that_no_library_can_encode_costs_itself_alone(tmp_path, source, monkeypatch):
-    real = write.encode
-
-    def odd(chosen, settings):
-        if chosen.key == "test/down/1":
-            raise RuntimeError("an odd file")
-        return real(chosen, settings)
-
-    monkeypatch.setattr(write, "encode", odd)
-    report = pack(source, tmp_path / "p", Settings(), **SMALL)
-    assert list(report["unreadable"]) == ["test/down/1"]
-    assert report["unreadable"]["test/down/1"].endswith("cannot be read: RuntimeError: an odd file.")
-
-
 def test_stretches_of_one_file_are_packed_once(tmp_path, clips_folder):
     table = tmp_path / "t.csv"
     path = clips_folder / "set/train/right/2.mp4"

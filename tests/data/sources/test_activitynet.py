@@ -9,10 +9,9 @@ import pytest
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.dataset import TrainingClips
 from ccl_cli.data.clips.epoch_sampler import Draw
-from ccl_cli.data.sources import load_source
 from ccl_cli.data.sources.activitynet import load
 from ccl_cli.data.video.video_writer import write_clip
-from ccl_cli.errors import DataError, RecipeError
+from ccl_cli.errors import DataError
 from tests.data.sources.refusals import refusal
 
 LIST = "activity_net.v1-3.min.json"
@@ -104,14 +103,19 @@ def test_training_sees_nothing_outside_a_stretch(tmp_path):
     assert len(seen) > 6
 
 
-@pytest.mark.parametrize("prefix", ["v_", ""])
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
-@pytest.mark.parametrize("folder", ["", "train", "v1-2/val"])
+@pytest.mark.parametrize(("prefix", "suffix", "folder"), [("v_", ".mp4", ""), ("", ".webm", "v1-2/val")])
 def test_layouts_and_formats(tmp_path, prefix, suffix, folder):
     write_list(tmp_path)
     paths = [tmp_path / folder / f"{prefix}{name}{suffix}" for name in DATABASE]
     touch(*paths)
     assert [video.path for video in load(str(tmp_path)).videos] == paths[:3]
+
+
+def test_what_is_absent_is_named(tmp_path):
+    touch(tmp_path / "v_unlisted.mp4")
+    assert refusal(load, str(tmp_path)).startswith("ActivityNet lacks its annotations")
+    write_list(tmp_path)
+    assert refusal(load, str(tmp_path)).startswith("ActivityNet lacks its videos")
 
 
 def test_a_listed_video_that_is_not_there_counts_as_missing(tmp_path):
@@ -122,52 +126,14 @@ def test_a_listed_video_that_is_not_there_counts_as_missing(tmp_path):
     assert [video.path for video in manifest.missing("test")] == [tmp_path / "v_-GSY1Qvo_90.mp4"]
 
 
-def test_the_list_inside_beside_or_elsewhere_and_the_data_folder(tmp_path, monkeypatch):
-    home = tmp_path / "d" / "activitynet"
-    touch(home / "v_ZNVhz7ctTq0.mp4")
-    monkeypatch.setenv("CCL_DATA", str(tmp_path / "d"))
-    for folder in (home, home.parent):
-        path = write_list(folder)
-        assert len(load("").videos) == 3
-        path.unlink()
-    elsewhere = write_list(tmp_path / "lists")
-    assert (
-        len(load("", lists=str(elsewhere)).videos) == len(load("", lists=str(elsewhere.parent)).videos) == 3
-    )
-
-
-def test_each_absent_thing_is_named_with_where_to_get_it_and_put_it(tmp_path, monkeypatch):
-    home = tmp_path / "my data" / "activitynet"
-    monkeypatch.setenv("CCL_DATA", str(tmp_path / "my data"))
-    page, command = "http://activity-net.org/download.html", f"curl -L -o '{home}'/{LIST} https://raw."
-
-    nothing = refusal(load)
-    assert "its annotations" in nothing
-    assert "its videos" in nothing
-    assert command in nothing
-    assert page in nothing
-    touch(home / "v_ZNVhz7ctTq0.mp4")
-    assert command in refusal(load)
-    assert page not in refusal(load)
-    (home / "v_ZNVhz7ctTq0.mp4").rename(home / "v_unlisted.mp4")
-    write_list(home)
-    assert command not in refusal(load)
-    assert page in refusal(load)
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("{", r"Invalid JSON"),
-        ("[]", r"should be an object"),
-        ('{"database": []}', r"', database: "),
         ('{"videos": {}}', r"', database: Field required"),
         ('{"database": {"../x": {"subset": "training"}}}', r"', database\.\.\./x: String should match"),
-        ('{"database": {"/etc/x": {"subset": "training"}}}', r"', database\./etc/x: String should match"),
         ('{"database": {"x": {"subset": "train"}}}', r"database\.x\.subset: Input should be 'training'"),
-        ('{"database": {"x": {}}}', r"database\.x\.subset: Field required"),
         (b"\xff\xfe", r"Invalid JSON|UTF-8"),
-        ("[" * 5000, r"Invalid JSON"),
     ],
 )
 def test_what_is_not_the_published_file(tmp_path, text, said):
@@ -182,12 +148,8 @@ def test_what_is_not_the_published_file(tmp_path, text, said):
     ("segment", "said"),
     [
         ([-1, 2], r"segment\.0: Input should be greater than or equal to 0"),
-        ([1, -2], r"segment\.1: Input should be greater than or equal to 0"),
-        ([float("nan"), 2], r"segment\.0: "),
         ([0, float("inf")], r"segment\.1: Input should be a finite number"),
         ([1], r"segment\.1: Field required"),
-        ([1, 2, 3], r"segment: "),
-        (["a", 2], r"segment\.0: Input should be a valid number"),
     ],
 )
 def test_times_that_make_no_sense_are_named(tmp_path, segment, said):
@@ -196,18 +158,3 @@ def test_times_that_make_no_sense_are_named(tmp_path, segment, said):
     touch(tmp_path / "v_x.mp4")
     with pytest.raises(DataError, match=rf"database\.x\.annotations\.0\.{said}"):
         load(str(tmp_path))
-
-
-def test_options_are_checked(root):
-    assert len(load_source("activitynet", load, str(root), {"segments": "trimmed"}).videos) == 5
-    with pytest.raises(RecipeError, match="segments=half"):
-        load_source("activitynet", load, str(root), {"segments": "half"})
-
-
-def test_real_clips_under_their_own_names(shared, tmp_path):
-    clips = shared / "data/clips/activitynet"
-    names = ["ZNVhz7ctTq0", "GGSY1Qvo990"]
-    path = write_list(tmp_path, {name: entry("training", ("Surfing", 0, 5)) for name in names})
-    manifest = load(str(clips), lists=str(path))
-    assert not manifest.missing("train")
-    assert {video.path.parent for video in manifest.videos} == {clips}

@@ -132,7 +132,7 @@ def test_blocks_are_contiguous_in_the_order_of_numbers(twenty):
     }
 
 
-@pytest.mark.parametrize("folds", [2, 3, 5, 7])
+@pytest.mark.parametrize("folds", [2, 7])
 def test_folds_part_the_videos_into_contiguous_blocks(twenty, folds):
     tests = [ids(load(str(twenty), fold=fold, folds=folds), "test") for fold in range(folds)]
     together = [name for test in tests for name in test]
@@ -153,13 +153,6 @@ def test_one_video_of_each_class_stays_for_training(tmp_path):
     counts = load(str(root), test=0.9).counts()
     assert counts["train"] == {"kick": 1, "run": 1}
     assert counts["test"] == {"kick": 1, "run": 0}
-
-
-def test_neighbours_of_a_real_set_stay_on_one_side(shared):
-    manifest = load(str(shared / "data/fightsurv"), fold=2)
-    manifest.validate(["train", "test"])
-    assert manifest.counts()["test"] == {"fight": 30, "noFight": 30}
-    assert ids(manifest, "test")[:2] == ["fight/fi061", "fight/fi062"]
 
 
 def test_one_class_is_told(tmp_path, caplog):

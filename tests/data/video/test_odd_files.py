@@ -64,26 +64,6 @@ def test_sound_starting_late_and_ending_early_is_clamped(shared):
     assert len(whole) == pytest.approx((track.end - track.start) * 16000, abs=1)
 
 
-@pytest.mark.parametrize("codec", ["libsvtav1", "libvpx-vp9", "libx265"])
-def test_new_codecs(tmp_path, monkeypatch, codec):
-    monkeypatch.setenv("SVT_LOG", "0")
-    options = {"libsvtav1": {"preset": "12"}, "libx265": {"x265-params": "log-level=0:pools=1"}}.get(
-        codec, {}
-    )
-    path = write(tmp_path / "a.mkv", pictures(34), codec=codec, options=options, gop=16)
-    reference = sequential(path)
-    assert len(reference) == 34
-    for first in (0, 15, 16, 17, 30):
-        np.testing.assert_array_equal(read_frames(path, first, 8).frames, looped(reference, first, 8))
-
-
-def test_ten_bits_odd_sizes_and_one_frame(tmp_path):
-    path = write(tmp_path / "a.mkv", pictures(1, 97, 65), codec="ffv1", pix_fmt="yuv444p10le")
-    clip = read_frames(path, 0, 4)
-    assert clip.frames.shape == (4, 65, 97, 3)
-    assert abs(clip.frames[3].numpy().astype(int) - pictures(1, 97, 65)[0]).max() <= 3
-
-
 def test_a_late_start_counts_from_zero(tmp_path):
     times = [60_000 + 40 * k for k in range(20)]
     path = write(tmp_path / "a.mkv", pictures(20), times=times, gop=5)
@@ -175,10 +155,11 @@ FORMATS = {
     "d.mpg": {"codec": "mpeg1video", "sound_codec": "mp2"},
     "e.ts": {},
     "f.mp4": {},
+    "g.mp4": {"faststart": True},
 }
 
 
-@pytest.mark.parametrize("share", [0.5, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("share", [0.6, 0.9])
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_that_is_cut_off_yields_what_is_left_of_it(tmp_path, name, share):
     path = write(tmp_path / name, pictures(40), sound=tone(1.6), **FORMATS[name])
@@ -200,30 +181,6 @@ def test_a_file_that_is_cut_off_yields_what_is_left_of_it(tmp_path, name, share)
     for first in range(len(reference), open_video(path).metadata.frames):
         with pytest.raises(DataError, match="can be decoded"):
             read_frames(path, first, 8)
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_stump_is_refused_with_a_sentence(tmp_path, name):
-    path = write(tmp_path / name, pictures(5), sound=tone(0.2), **FORMATS[name])
-    path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(DataError, match=name):
-        open_video(path)
-
-
-def test_a_cut_mp4_whose_index_stands_first_yields_what_is_left(tmp_path):
-    path = tmp_path / "a.mp4"
-    with av.open(str(path), "w", options={"movflags": "faststart"}) as file:
-        video = file.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
-        for image in pictures(40):
-            file.mux(video.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
-        file.mux(video.encode(None))
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * 0.6)])
-    frames = open_video(path).metadata.frames
-    assert 5 < frames < 40
-    assert len(read_frames(path, 0, 4).frames) == 4
-    assert sum(1 for _ in iter_windows(path, 4, 4)) >= 1
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ccl_cli.data.checks import inspect
-from ccl_cli.data.video import audio_decoder, file_reader, reader
+from ccl_cli.data.video import audio_decoder, file_reader
 from ccl_cli.data.video import sound as module
 from ccl_cli.data.video.reader import open_video, read_frames
 from ccl_cli.data.video.sound import read_audio
@@ -101,14 +101,6 @@ def test_every_sample_format_is_scaled_to_one(tmp_path, codec):
     np.testing.assert_allclose(samples, wanted, atol=0.01 if codec == "pcm_u8" else 1e-4)
 
 
-def test_channels_are_averaged(shared):
-    path = shared / "data/odd/sine_16ch_s16.wav"
-    content = path.read_bytes()
-    raw = np.frombuffer(content[content.index(b"data") + 8 :], "<i2").reshape(-1, 16)
-    samples = read_audio(path, centre=0.5, seconds=10, rate=16000).samples
-    np.testing.assert_allclose(samples, raw.mean(1) / 32768, atol=1e-6)
-
-
 def stereo(path, left, right, codec="pcm_s16le"):
     with av.open(str(path), "w") as file:
         audio = file.add_stream(codec, rate=RATE, layout="stereo")
@@ -153,19 +145,6 @@ def test_resampling_keeps_length_and_pitch(tmp_path, native, rate):
     assert len(samples) == rate
     assert int(torch.fft.rfft(samples).abs().argmax()) == 500
     assert samples[rate // 10 : -rate // 10].abs().max() == pytest.approx(0.5, abs=0.01)
-
-
-def test_states(tmp_path):
-    quiet = 5e-5 * np.ones(RATE, np.float32)
-    cases = {
-        "present": write(tmp_path / "a.mp4", pictures(25), sound=tone(1.0)),
-        "silent": write(tmp_path / "b.wav", sound=quiet, sound_codec="pcm_f32le"),
-        "no track": write(tmp_path / "c.mp4", pictures(25)),
-    }
-    for state, path in cases.items():
-        sound = read_audio(path, centre=0.5, seconds=1, rate=RATE)
-        assert sound.state == state
-        assert (sound.samples is None) == (state == "no track")
 
 
 def test_silence_is_judged_over_the_stretch_alone(tmp_path):
@@ -253,11 +232,3 @@ def test_long_tracks_do_not_stay_decoded(tmp_path, monkeypatch):
         read_audio(path, centre=1.5, seconds=9.0, rate=RATE, start=1.0, end=2.0)
     assert len(opened) == 4
     assert module._short.cache_info().currsize == kept
-
-
-def test_what_stays_decoded_takes_no_more_memory_than_documented(tmp_path):
-    longest = module._SHORT * RATE * 4
-    assert longest * module._short.cache_parameters()["maxsize"] <= 49.2e6
-    assert reader._SMALL * reader._small_video.cache_parameters()["maxsize"] <= 34e6
-    path = write(tmp_path / "a.wav", sound=tone(module._SHORT), sound_codec="pcm_s16le")
-    assert read_audio(path, centre=0, seconds=9, rate=RATE).samples.nbytes <= longest

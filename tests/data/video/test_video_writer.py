@@ -46,15 +46,6 @@ def test_no_sound_writes_no_track(tmp_path):
         assert sum(1 for _ in file.decode(video=0)) == 20
 
 
-def test_same_input_same_bytes(tmp_path):
-    for name in ("one.mp4", "two.mp4"):
-        write_clip(tmp_path / name, film(), 25, tone(), RATE)
-    one, two = (tmp_path / name for name in ("one.mp4", "two.mp4"))
-    assert one.read_bytes() == two.read_bytes()
-    write_clip(two, film(), 25, -tone(), RATE)
-    assert one.read_bytes() != two.read_bytes()
-
-
 @pytest.mark.parametrize(
     ("frames", "sound"),
     [
