@@ -54,9 +54,7 @@ def load_weights(
     _check(own, state, source)
     network.load_state_dict(own | state)
     if stored != wanted:
-        what = (
-            "no classifier" if stored is None else (f"a classifier of {stored} classes, which does not match")
-        )
+        what = "no classifier" if stored is None else f"another classifier, of {stored} classes"
         log.warning("'%s' has %s: all other weights are loaded.", source, what)
 
 
