@@ -199,7 +199,7 @@ def _blocks(
     videos: int, dim: int, generator: torch.Generator | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The numbers of :func:`_random_entries`, a block at a time: rows of the training split and entries."""
-    for rows in torch.arange(videos).split(_BLOCK):
+    for rows in torch.split(torch.arange(videos), _BLOCK):
         yield rows, _random_entries(len(rows), dim, generator)
 
 
