@@ -84,9 +84,8 @@ def evaluate(
     predictions = {
         name: predict_manifest(artefact, manifest, name, accelerator, **settings) for name in splits
     }
-    result = _about(model, listed, split) | {
-        "counts": {name: _counts(manifest, name, each) for name, each in predictions.items()}
-    }
+    counts = {name: _counts(manifest, name, each) for name, each in predictions.items()}
+    result = _about(model, listed, split) | {"counts": counts}
     result |= _figures(tasks, artefact.classes, manifest, split, predictions)
     if model.run is not None:
         _record_figures(model, model.run, result, weights, accelerator, own_data=data is None)

@@ -117,8 +117,8 @@ class ShardedMemoryBank(MemoryBank):
     """A bank of which each process holds an equal share of the entries: the same steps in less memory.
 
     Anchors are gathered, each process scores them against its share, and the scores are added up. Checkpoints
-    hold whole banks, so that any number of processes goes on from them. Until :meth:`shard` there are no
-    entries, because a process does not know its share before the processes have met.
+    contain whole banks, so that a run can continue with another number of processes. Before :meth:`shard`
+    there are no entries, because a process does not know its share until the process group exists.
     """
 
     def __init__(self, videos: int, dim: int, momentum: float) -> None:
@@ -127,14 +127,14 @@ class ShardedMemoryBank(MemoryBank):
         self.register_buffer("entries", torch.empty(0, dim), persistent=False)
         self.absent = torch.zeros(videos, dtype=torch.bool)
         self._generator_state = torch.get_rng_state()
-        for _ in _blocks(videos, dim):  # whatever is drawn afterwards is as beside an ordinary bank
+        for _ in _blocks(videos, dim):  # so that later draws are those after an unsharded bank
             pass
 
     def shard(self) -> None:
-        """Draw this process's share of what an ordinary bank would begin with."""
+        """Draw this process's share of the initial entries of an unsharded bank."""
         self.size = -(-self.videos // world_size())
         self.first = rank() * self.size
-        # One more entry, always zero: it stands for all rows of other processes.
+        # The last entry is always zero. All rows of other processes are mapped to it.
         entries = torch.zeros(self.size + 1, self.entries.shape[1])
         generator = torch.Generator()
         generator.set_state(self._generator_state)
@@ -183,7 +183,7 @@ def make_bank(options: BankOptions, videos: int, dim: int) -> MemoryBank:
 
 
 def shard_banks(module: nn.Module) -> None:
-    """Give each sharded bank in a module this process's share, now that the processes have met."""
+    """Give each sharded bank in a module this process's share; the process group must exist."""
     for part in module.modules():
         if isinstance(part, ShardedMemoryBank):
             part.shard()
@@ -199,7 +199,7 @@ def _blocks(
     videos: int, dim: int, generator: torch.Generator | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The numbers of :func:`_random_entries`, a block at a time: rows of the training split and entries."""
-    for rows in torch.arange(videos).split(_BLOCK):
+    for rows in torch.split(torch.arange(videos), _BLOCK):
         yield rows, _random_entries(len(rows), dim, generator)
 
 
