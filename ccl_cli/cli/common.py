@@ -9,11 +9,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from ccl_cli.utils import console
+
+if TYPE_CHECKING:
+    from ccl_cli.config.recipe import Executor
 
 DATA, TEACHERS, OPTIMISATION, RUNTIME, OUTPUT = "Data", "Teachers", "Optimisation", "Runtime", "Output"
 
@@ -117,6 +120,23 @@ def executor_flags(name: str | None, jobs: int | None = None) -> dict[str, Any]:
         if variable.startswith(f"{prefix}_") and text and flags.get(key) is None:
             flags[key] = yaml_text.parse(text, variable) if text.lstrip().startswith("{") else text
     return flags
+
+
+def chosen_executor(name: str | None) -> Executor | None:
+    """Return the executor of a command's blocks, or None if the command runs everything itself.
+
+    Args:
+        name: Value of ``--executor``.
+
+    Raises:
+        PluginError: the executor does not exist.
+    """
+    from ccl_cli import registry
+    from ccl_cli.config.load import load_recipe
+
+    settings = load_recipe(None, executor_flags(name)).executor
+    registry.find(registry.EXECUTORS, settings.name)
+    return settings if name or settings.name != "local" else None
 
 
 def print_result(result: Any, as_json: bool, print_text: Callable[[], object]) -> None:

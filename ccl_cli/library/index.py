@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccl_cli.data.manifest import Video
 from ccl_cli.data.video_paths import Raw, list_videos
 from ccl_cli.deploy.predict import predict_files
 from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.evaluation.metrics import directions
 from ccl_cli.evaluation.model import Model, fingerprint, load_student
-from ccl_cli.evaluation.predictor import VideoPrediction
+from ccl_cli.evaluation.predictor import in_order
+from ccl_cli.executors.blocks import BlockExecutor
 from ccl_cli.library.approximate import build, check_installed, remove_index
 from ccl_cli.library.store import FILE, Library, Stamp, create, open_library, stamp_of
-from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import locate_model
-from ccl_cli.utils.distributed import from_main, is_main
 from ccl_cli.utils.files import lock_file, remove_leftovers
 from ccl_cli.utils.signals import stopping_here
 
@@ -57,12 +55,13 @@ def index(
     approximate: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
+    executor: BlockExecutor | None = None,
     on_unreadable: OnUnreadable = lambda path, reason: None,
 ) -> Updated:
     """Update a library with files and folders; videos from other paths stay in it.
 
-    Every video is stored as soon as it has been read, so a kill loses only the current batch. All processes
-    read videos, and the first one writes.
+    Every video is stored as soon as it has been read, so a kill loses only the current batch. Results of an
+    executor are stored in one transaction.
 
     Args:
         paths: Files and folders. Default: the paths that the library was built from.
@@ -74,6 +73,7 @@ def index(
         approximate: Also build an approximate index.
         batch_size: Windows per forward pass; default the recipe's.
         workers: Decoding processes; default as for :func:`ccl_cli.deploy.predict.predict_files`.
+        executor: Executor that reads the videos in blocks, with the same results. None: this process.
         on_unreadable: Called with each unreadable path and the reason.
 
     Raises:
@@ -87,9 +87,6 @@ def index(
     if approximate:
         check_installed()
     files, roots = _list_files(folder, [Path(path) for path in paths], bool(forget_paths))
-    set_up("fp32")  # connect the processes before only one of them continues
-    if not is_main():
-        return _read_along(batch_size, workers)
     lock = folder / ".lock", f"Another process is updating '{folder}'.", "Wait for it to finish."
     stopped = f". Finished videos are in '{folder}'.", "Run the same command to continue."
     # Load the model before creating the folder, so that an error leaves no empty library.
@@ -105,9 +102,8 @@ def index(
                 update = _Update(library, folder, on_unreadable)
                 update.forget(forget_paths)
                 new = update.compare(files, roots)
-                from_main((path, new.videos))
                 if new.videos:  # otherwise no model is needed
-                    update.add(new, student or load_student(path), batch_size, workers)
+                    update.add(new, student or load_student(path), batch_size, workers, executor)
                 update.result.videos = len(library)
                 if approximate:
                     build(library, folder)
@@ -116,23 +112,7 @@ def index(
             f"The library '{folder}' cannot be written: {error.strerror or error}.",
             "Finished videos are kept. Free some disk space, and run the same command again.",
         ) from error
-    return from_main(update.result)  # type: ignore[no-any-return]
-
-
-def _read_along(batch_size: int | None, workers: int | None) -> Updated:
-    """Run a process other than the first: read its share of the files that the first one lists."""
-    path, videos = from_main(None)
-    if videos:
-        for _ in _read(load_student(path), videos, batch_size, workers):
-            pass
-    return from_main(None)  # type: ignore[no-any-return]
-
-
-def _read(
-    model: Model, videos: Sequence[Video], batch_size: int | None, workers: int | None
-) -> Generator[VideoPrediction, None, None]:
-    # Without mixing videos in batches, vectors do not depend on where an earlier call was interrupted.
-    return predict_files(model, videos, title="index", batch_size=batch_size, workers=workers, mixed=False)
+    return update.result
 
 
 def _create(folder: Path, student: Model) -> None:
@@ -238,11 +218,29 @@ class _Update:
         present = known.keys() - changed
         return Raw(tuple(video for video in files.videos if str(video.path) not in present))
 
-    def add(self, files: Raw, model: Model, batch_size: int | None, workers: int | None) -> None:
+    def add(
+        self,
+        files: Raw,
+        model: Model,
+        batch_size: int | None,
+        workers: int | None,
+        executor: BlockExecutor | None,
+    ) -> None:
         """Read files, and store each in the library as soon as it has been read."""
         names = files.names
-        with closing(_read(model, files.videos, batch_size, workers)) as predictions:
-            for prediction in predictions:
+        # Without mixing videos in batches, vectors do not depend on where an earlier call was interrupted.
+        read = predict_files(
+            model,
+            files.videos,
+            title="index",
+            batch_size=batch_size,
+            workers=workers,
+            mixed=False,
+            executor=executor,
+        )
+        # If only some blocks were stored, the remaining files would form other blocks, which are not done.
+        with closing(read), self.library.transaction() if executor else nullcontext():
+            for prediction in in_order(read):
                 name = names[prediction.row]
                 stamp = self.stamps[name]
                 if prediction.fault is not None or stamp is None:

@@ -126,8 +126,16 @@ class Library:
 
     def drop(self, paths: Iterable[str]) -> None:
         """Delete videos in one transaction."""
+        with self.transaction():
+            self._base.executemany(
+                "DELETE FROM video WHERE path = ?", ((os.fsencode(path),) for path in paths)
+            )
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit all changes together; after an error, closing the library discards them."""
         self._base.execute("BEGIN")
-        self._base.executemany("DELETE FROM video WHERE path = ?", ((os.fsencode(path),) for path in paths))
+        yield
         self._base.execute("COMMIT")
 
     def find(self, path: str) -> tuple[Stamp, NDArray[np.float32]] | None:

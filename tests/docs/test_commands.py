@@ -138,6 +138,15 @@ TABLE: dict[str, Instead] = {
         "a cluster", "ccl data check folder:my_videos"
     ),
     "ccl cache build --recipe mine.yaml --executor slurm": Instead("a cluster"),
+    **{
+        f"ccl {words} --executor slurm": Instead("a cluster", f"ccl {words} --executor local")
+        for words in (
+            "data pack folder:my_videos --output packed",
+            "predict my_videos --output classes.csv",
+            "embed my_videos --output features.npz",
+            "index my_videos --output library",
+        )
+    },
     "ccl cache build --recipe mine.yaml --part 2/4": Instead("mine.yaml names no teacher"),
     "ccl bench ucf51-bench --part 2/4": Instead(LONG, "{} --dry-run"),
     "ccl bench ucf51-bench --jobs 8": Instead("eight GPUs", "{} --dry-run"),
@@ -168,9 +177,6 @@ TABLE: dict[str, Instead] = {
     "accelerate launch --num_processes 2 -m ccl_cli train --recipe mine.yaml": Instead("two GPUs"),
     "ccl train --recipe mine.yaml --num-processes 2": Instead("two GPUs", "ccl train --recipe mine.yaml"),
     "ccl eval --num-processes 2": Instead("two GPUs", "ccl eval"),
-    "ccl predict my_videos --output classes.csv --num-processes 2": Instead(
-        "two GPUs", "ccl predict my_videos --output classes.csv"
-    ),
 }
 
 

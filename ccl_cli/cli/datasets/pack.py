@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, complete_plugins
+from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, chosen_executor, complete_plugins
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
 from ccl_cli.utils.text import visible
@@ -19,7 +19,7 @@ from ccl_cli.utils.text import visible
 EXAMPLES = (
     "ccl data pack ucf51 --output packed",
     "ccl data pack folder:my_videos --output packed --format mp4 --quality 23",
-    "ccl data pack csv:kinetics.csv --output packed --short-side 256 --fps 15 --no-audio",
+    "ccl data pack csv:kinetics.csv --output packed --short-side 256 --fps 15 --executor slurm",
     "ccl train --recipe mine.yaml --data shards:packed",
 )
 _QUALITIES = {"jpeg": (1, 95), "mp4": (0, 51)}
@@ -82,6 +82,7 @@ def pack(
             min=0, help="Number of encoding processes. Default: one per core.", rich_help_panel=RUNTIME
         ),
     ] = None,
+    executor: options.Executor = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Re-encode a data set into shards, which training reads many times faster.
@@ -91,7 +92,6 @@ def pack(
     from ccl_cli.config.recipe import Recipe
     from ccl_cli.data.shards.encode import QUALITY, Settings
     from ccl_cli.data.shards.write import pack as run
-    from ccl_cli.utils.processes import cores
 
     quality = QUALITY[form] if quality is None else quality
     low, high = _QUALITIES[form]
@@ -101,9 +101,10 @@ def pack(
         data,
         output,
         Settings(short_side, fps, form, quality, audio_rate if audio else None),
-        workers=cores() if workers is None else workers,
+        workers=workers,
         shard_size=shard_size * 10**6,
         max_unreadable=Recipe().max_unreadable if max_unreadable is None else max_unreadable,
+        executor=chosen_executor(executor),
     )
     if as_json:
         print(json.dumps(result))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, output_option, print_path, start_processes
-from ccl_cli.utils import console
+from ccl_cli.cli.common import chosen_executor, command, output_option, print_path
 
 app = typer.Typer(add_completion=False)
 
@@ -19,7 +18,7 @@ app = typer.Typer(add_completion=False)
     app,
     "embed",
     "ccl embed my_videos --output features.npz",
-    "ccl embed my_videos --output features.parquet",
+    "ccl embed my_videos --output features.parquet --executor slurm",
     "ccl embed model.safetensors a.mp4 b.mp4 --output features.safetensors",
 )
 def embed(
@@ -34,7 +33,7 @@ def embed(
     batch_size: options.ClipBatchSize = None,
     precision: options.ForwardPrecision = "fp32",
     workers: options.Workers = None,
-    num_processes: options.NumProcesses = 1,
+    executor: options.Executor = None,
     part: options.Part = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -45,8 +44,7 @@ def embed(
     """
     from ccl_cli.executors.part import parse_part
 
-    share = parse_part(part)
-    start_processes(num_processes)
+    share, chosen = parse_part(part), chosen_executor(executor)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
     from ccl_cli.training.run.folder import split_run
@@ -57,16 +55,19 @@ def embed(
     from ccl_cli.deploy.feature_file import check_features, feature_file
     from ccl_cli.deploy.predict import embed as embed_files
     from ccl_cli.evaluation.model import load_student
+    from ccl_cli.executors.blocks import block_executor
 
     check_features(output)
     student = load_student(run)
-    features = embed_files(student, raw, precision=precision, batch_size=batch_size, workers=workers)
-    first = console.first_process()  # only the first process writes
-    with feature_file(output, student, precision) if first else nullcontext() as file, closing(features):
+    settings: dict[str, Any] = {"precision": precision, "batch_size": batch_size, "workers": workers}
+    with (
+        block_executor(chosen) as elsewhere,
+        feature_file(output, student, precision) as file,
+        closing(embed_files(student, raw, executor=elsewhere, **settings)) as features,
+    ):
         for feature in features:
             if feature.fault:
                 unreadable.add(str(feature.video.path), feature.fault)
-            if file:
-                file.add(feature)
+            file.add(feature)
     print_path(output, as_json)
     unreadable.check()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, output_option, print_result, start_processes
+from ccl_cli.cli.common import chosen_executor, command, output_option, print_result
 from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
@@ -47,7 +47,7 @@ def index(
     ] = False,
     batch_size: options.ClipBatchSize = None,
     workers: options.Workers = None,
-    num_processes: options.NumProcesses = 1,
+    executor: options.Executor = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Build or update a searchable library of videos.
@@ -55,24 +55,27 @@ def index(
     Reads new and changed files, and removes deleted files. Can be interrupted at any time; run the same
     command again to continue.
     """
-    start_processes(num_processes)
+    chosen = chosen_executor(executor)
     from ccl_cli.cli.unreadable import Unreadable
+    from ccl_cli.executors.blocks import block_executor
     from ccl_cli.library.index import index as update_library
     from ccl_cli.training.run.folder import split_run
 
     unreadable = Unreadable()
     run, files = split_run(paths or [], optional=True)
-    update = update_library(
-        files,
-        output,
-        model=run,
-        forget_paths=forget or (),
-        rebuild=rebuild,
-        approximate=approximate,
-        batch_size=batch_size,
-        workers=workers,
-        on_unreadable=unreadable.add,
-    )
+    with block_executor(chosen) as elsewhere:
+        update = update_library(
+            files,
+            output,
+            model=run,
+            forget_paths=forget or (),
+            rebuild=rebuild,
+            approximate=approximate,
+            batch_size=batch_size,
+            workers=workers,
+            executor=elsewhere,
+            on_unreadable=unreadable.add,
+        )
     columns = ["library", "videos", "read", "unchanged", "gone"]
     counts = (update.videos, update.added, update.unchanged, update.removed)
     row = [str(output), *map(str, counts)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, output_option, start_processes
+from ccl_cli.cli.common import chosen_executor, command, output_option
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
 from ccl_cli.utils.text import visible
@@ -47,7 +47,7 @@ def predict(
     batch_size: options.ClipBatchSize = None,
     precision: options.ForwardPrecision = "fp32",
     workers: options.Workers = None,
-    num_processes: options.NumProcesses = 1,
+    executor: options.Executor = None,
     part: options.Part = None,
     format_: Annotated[
         Format, output_option("--format", help="Output format; jsonl prints one object per line and video.")
@@ -69,8 +69,7 @@ def predict(
         raise UsageError("--json, --format and --output exclude each other.", "Use only one of them.")
     from ccl_cli.executors.part import parse_part
 
-    share = parse_part(part)
-    start_processes(num_processes)
+    share, chosen = parse_part(part), chosen_executor(executor)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
     from ccl_cli.training.run.folder import split_run
@@ -81,6 +80,7 @@ def predict(
     from ccl_cli.deploy.predict import predict as predict_files
     from ccl_cli.deploy.prediction_rows import prediction_record, unreadable_record
     from ccl_cli.evaluation.model import load_student
+    from ccl_cli.executors.blocks import block_executor
 
     student = load_student(run)
     student.need_classes()
@@ -88,8 +88,11 @@ def predict(
     several = form == "table" and not output and len(raw.videos) > 1
     settings = {"precision": precision, "batch_size": batch_size, "workers": workers}
     with (
+        block_executor(chosen) as elsewhere,
         _writer(output, form, raw.names, student.artefact.classes) as write,
-        closing(predict_files(student, raw, top=top or (1 if several else _TOP), **settings)) as predictions,
+        closing(
+            predict_files(student, raw, top=top or (1 if several else _TOP), executor=elsewhere, **settings)
+        ) as predictions,
     ):
         for prediction in predictions:
             if prediction.fault:
@@ -97,7 +100,7 @@ def predict(
             write(prediction_record(prediction))
         for name, reason in raw.closed.items():
             write(unreadable_record(name, reason))
-    if output and console.first_process():
+    if output:
         print(output)
     unreadable.check()
 
@@ -106,13 +109,11 @@ def predict(
 def _writer(
     output: Path | None, form: Format, names: Sequence[str], classes: Sequence[str]
 ) -> Iterator[Callable[[Record], None]]:
-    """Yield a function that writes one record; it does nothing on all processes but the first."""
+    """Yield a function that writes one record."""
     from ccl_cli.deploy.prediction_rows import CSV
     from ccl_cli.utils.rows import JSON, JSON_LINES, row_file, row_writer
 
-    if not console.first_process():
-        yield lambda record: None
-    elif output:
+    if output:
         with row_file(output, CSV) as write:
             yield write
     elif form == "table":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,11 +14,9 @@ import av
 from ccl_cli.config.recipe import Executor
 from ccl_cli.data.checks.inspect import Subject
 from ccl_cli.data.checks.pool import Failure, run_each
-from ccl_cli.errors import CclError, SystemSetupError
-from ccl_cli.executors import map_items
+from ccl_cli.executors.blocks import DONE, block_folder, map_blocks, refuse_unfinished
 from ccl_cli.executors.work import Work
 from ccl_cli.utils.files import write_text
-from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.processes import cores
 
 BLOCK = 1000  # subjects that are examined together: what a kill can cost
@@ -33,7 +29,7 @@ def examine_blocks(
     *,
     timeout: float,
     executor: Executor,
-    advance: Callable[[int], None],
+    advance: Callable[..., None],
 ) -> Iterator[tuple[tuple[int, Subject], str | Failure]]:
     """:func:`ccl_cli.data.checks.pool.run_each` of :func:`examine_one`, block by block elsewhere.
 
@@ -51,39 +47,23 @@ def examine_blocks(
     function = f"{work.__module__}:{work.__name__}"
     blocks = [jobs[first : first + BLOCK] for first in range(0, len(jobs), BLOCK)]
     contents = [[subject for _, subject in block] for block in blocks]
-    # The same files are found again in the same place; one that has changed since has another key.
-    digest = hashlib.sha256(json.dumps([av.__version__, keys, timeout]).encode()).hexdigest()[:16]
-    folder = (cache_dir() / "findings" / digest).absolute()
     shared = {"function": function, "timeout": timeout}
-    items: dict[str, dict[str, Any]] = {
-        f"{number:06}": {**shared, "subjects": subjects, "file": str(folder / f"{number:06}.json")}
-        for number, subjects in enumerate(contents)
-    }
-    own = __name__
-    whole = Work("check", folder, f"{own}:run", f"{own}:done", items, modules=(own,))
-    # One block at once on a machine: it takes all cores.
-    sizes = {name: len(item["subjects"]) for name, item in items.items()}
-    advance(sum(size for name, size in sizes.items() if whole.is_done(name)))
-    reasons = map_items(whole, executor.model_copy(update={"jobs": 1}), _Progress(sizes, advance))
-    for (name, item), block in zip(items.items(), blocks, strict=True):
-        if name not in reasons:
-            for job, (value, failure) in zip(block, _results(Path(item["file"])), strict=True):
-                yield job, value if failure is None else Failure(failure)
-    for name, why in reasons.items():
-        raise CclError(
-            f"{len(reasons)} of {len(blocks)} blocks of files were not examined, such as {name}: {why}",
-            f"The results of the others are stored; the same command tries these again. Logs: '{folder}'.",
-        )
-    shutil.rmtree(folder, ignore_errors=True)  # all of it is stored by now
-
-
-def _results(path: Path) -> list[tuple[str, str | None]]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    except FileNotFoundError as error:
-        raise SystemSetupError(
-            "Another process has examined these files meanwhile.", "Give the same command again."
-        ) from error
+    # The same files are found again in the same place; one that has changed since has another key.
+    with block_folder("check", av.__version__, keys, timeout) as folder:
+        items: dict[str, dict[str, Any]] = {
+            f"{number:06}": {**shared, "subjects": subjects, "file": str(folder / f"{number:06}.json")}
+            for number, subjects in enumerate(contents)
+        }
+        mapped = Work("check", folder, f"{__name__}:run", DONE, items, modules=(__name__,))
+        sizes = {name: len(item["subjects"]) for name, item in items.items()}
+        # One block at once on a machine: it takes all cores.
+        reasons = map_blocks(mapped, executor.model_copy(update={"jobs": 1}), advance, sizes)
+        for (name, item), block in zip(items.items(), blocks, strict=True):
+            if name not in reasons:
+                results = json.loads(Path(item["file"]).read_text(encoding="utf-8"))
+                for job, (value, failure) in zip(block, results, strict=True):
+                    yield job, value if failure is None else Failure(failure)
+        refuse_unfinished(mapped, reasons)
 
 
 def examine_one(work: Callable[[Subject], Any], job: tuple[int, Subject]) -> str:
@@ -99,19 +79,3 @@ def run(item: Mapping[str, Any]) -> None:
     for (index, _), result in run_each(enumerate(subjects), work, workers=cores(), timeout=item["timeout"]):
         results[index] = (None, result.reason) if isinstance(result, Failure) else (result, None)
     write_text(Path(item["file"]), json.dumps(results))
-
-
-def done(item: Mapping[str, Any]) -> bool:
-    """Whether a block's results are there."""
-    return Path(item["file"]).is_file()
-
-
-class _Progress:
-    def __init__(self, sizes: Mapping[str, int], advance: Callable[[int], None]) -> None:
-        self.sizes, self.advance = sizes, advance
-
-    def began(self, name: str, place: str) -> None:
-        pass
-
-    def ended(self, name: str) -> None:
-        self.advance(self.sizes[name])

@@ -9,8 +9,8 @@ from typing import Any
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import load_data
-from ccl_cli.errors import CclError, DataError
-from ccl_cli.executors import map_items
+from ccl_cli.errors import DataError
+from ccl_cli.executors.blocks import run_blocks
 from ccl_cli.executors.part import WHOLE, Part
 from ccl_cli.executors.work import Work
 from ccl_cli.teachers import Teacher
@@ -47,13 +47,10 @@ def build_by_executor(name: str, teacher: Teacher, manifest: Manifest, recipe: R
         items = {f"part-{number:06}": {**shared, "number": number} for number in numbers}
         own = __name__
         work = Work("cache", key.building / WORK, f"{own}:run", f"{own}:done", items, modules=(own,))
-        with Reporter(f"cache {name}", len(manifest.learnt_from), unit="video") as reporter:
-            reasons = map_items(work, recipe.executor, _Progress(reporter))
-        for part, why in reasons.items():
-            raise CclError(
-                f"{len(reasons)} of {len(numbers)} parts of the cache are not made, such as {part}: {why}",
-                "What is done is kept; the same command tries the others again.",
-            )
+        videos = len(manifest.learnt_from)
+        sizes = {part: min(PART, videos - n * PART) for part, n in zip(items, numbers, strict=True)}
+        with Reporter(f"cache {name}", videos, unit="video") as reporter:
+            run_blocks(work, recipe.executor, reporter.advance, sizes)
 
     return build_cache(name, teacher, manifest, recipe, set_up("fp32"), embed_elsewhere=embed)
 
@@ -88,14 +85,3 @@ def run(item: Mapping[str, Any]) -> None:
 def done(item: Mapping[str, Any]) -> bool:
     """Whether a part is there."""
     return has_part(Key(**item["key"]), item["number"])
-
-
-class _Progress:
-    def __init__(self, reporter: Reporter) -> None:
-        self.reporter = reporter
-
-    def began(self, name: str, place: str) -> None:
-        self.reporter.advance(0, text=f"{name} on {place}")
-
-    def ended(self, name: str) -> None:
-        self.reporter.advance(PART)

@@ -11,6 +11,7 @@ from ccl_cli.data.checks.findings import ABSENT, Effort, examine
 from ccl_cli.data.checks.inspect import Inspection, Subject, digest, inspect
 from ccl_cli.data.checks.pool import Failure
 from ccl_cli.errors import CclError, Interrupted, SystemSetupError
+from ccl_cli.executors import blocks as executor_blocks
 
 EFFORT = Effort(1, 60.0)
 
@@ -118,14 +119,14 @@ def test_a_cluster_finds_what_one_machine_finds(files, slurm, monkeypatch, tmp_p
     monkeypatch.setattr(blocks, "BLOCK", 2)
     cluster = EFFORT._replace(executor=Executor(name="slurm", tasks=2, poll=0.2))
     assert dict(examine(inspect, files, cluster)) == here
-    assert not list((tmp_path / "elsewhere" / "findings").iterdir())
+    assert not list((tmp_path / "elsewhere" / "blocks").iterdir())
     assert dict(examine(inspect, files, cluster)) == here  # from the store
     assert len(list((slurm / "jobs").iterdir())) == 1
 
 
 def test_blocks_that_were_not_examined_are_an_error(files, monkeypatch):
     monkeypatch.setattr(
-        blocks, "map_items", lambda work, *_: dict.fromkeys(work.items, "its node burned down")
+        executor_blocks, "map_items", lambda work, *_: dict.fromkeys(work.items, "its node burned down")
     )
-    with pytest.raises(CclError, match=r"1 of 1 blocks of files were not examined, .*: its node burned down"):
+    with pytest.raises(CclError, match=r"check: 1 of 1 blocks failed, .*: its node burned down"):
         dict(examine(inspect, files, EFFORT._replace(executor=Executor(name="slurm"))))

@@ -1,0 +1,113 @@
+"""Blocks of files, such as videos. A block is an item of an executor and writes one file of results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from ccl_cli.config.recipe import Executor
+from ccl_cli.errors import CclError
+from ccl_cli.executors import map_items
+from ccl_cli.executors.work import Work
+from ccl_cli.utils.files import lock_file
+from ccl_cli.utils.paths import cache_dir
+
+Advance = Callable[..., None]  # advances a progress bar by a number of files
+DONE = f"{__name__}:done"  # for work whose items have the key "file"
+_MIN_FILES, _MAX_BLOCKS = 64, 256  # minimum files per block, maximum number of blocks
+
+
+class BlockExecutor(ExitStack):
+    """Executor of the blocks of one command.
+
+    The results of the blocks are removed when the context ends without an error, because the command has
+    written its output by then. After an error, the same command reuses them.
+    """
+
+    def __init__(self, settings: Executor) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def folder(self, title: str, *content: object) -> Path:
+        """Return the folder of some work, identified by its content (JSON values).
+
+        Raises:
+            UsageError: another process runs the same work.
+        """
+        return self.enter_context(block_folder(title, *content))
+
+
+def block_executor(settings: Executor | None) -> AbstractContextManager[BlockExecutor | None]:
+    """Return a context with the executor, or with None for a command that runs everything itself."""
+    return BlockExecutor(settings) if settings else nullcontext()
+
+
+@contextmanager
+def block_folder(title: str, *content: object) -> Iterator[Path]:
+    """Lock a folder for the results of blocks; see :class:`BlockExecutor`."""
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    folder = (cache_dir() / "blocks" / f"{title}-{digest}").absolute()
+    with lock_file(folder / ".lock", "Another process runs the same work.", "Wait for it to finish."):
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def block_size(files: int, group: int = 1) -> int:
+    """Return the number of files per block, a multiple of ``group``."""
+    return -(-max(_MIN_FILES, -(-files // _MAX_BLOCKS)) // group) * group
+
+
+def run_blocks(work: Work, settings: Executor, advance: Advance, sizes: Mapping[str, int]) -> None:
+    """Run :func:`map_blocks` for a caller that needs all blocks.
+
+    Raises:
+        CclError: some blocks failed; the others are kept.
+        Interrupted: stopped by a signal.
+    """
+    refuse_unfinished(work, map_blocks(work, settings, advance, sizes))
+
+
+def map_blocks(work: Work, settings: Executor, advance: Advance, sizes: Mapping[str, int]) -> dict[str, str]:
+    """Run all unfinished blocks.
+
+    Args:
+        work: Work with one item per block.
+        settings: Settings of the executor.
+        advance: Advances the progress bar.
+        sizes: Number of files of each block.
+
+    Returns:
+        Reasons by the name of each failed block.
+    """
+    advance(sum(size for name, size in sizes.items() if work.is_done(name)))
+    return map_items(work, settings, _Progress(advance, sizes))
+
+
+def refuse_unfinished(work: Work, reasons: Mapping[str, str]) -> None:
+    """Raise an error if blocks failed; ``reasons`` are those of :func:`map_blocks`."""
+    for name, why in reasons.items():
+        raise CclError(
+            f"{work.title}: {len(reasons)} of {len(work.items)} blocks failed, such as {name}: {why}",
+            f"Finished blocks are kept. Run the same command to retry the others. Logs: '{work.folder}'.",
+        )
+
+
+def done(item: Mapping[str, Any]) -> bool:
+    """Return whether the result of a block exists."""
+    return Path(item["file"]).is_file()
+
+
+class _Progress:
+    def __init__(self, advance: Advance, sizes: Mapping[str, int]) -> None:
+        self.advance, self.sizes = advance, sizes
+
+    def began(self, name: str, place: str) -> None:
+        self.advance(0, text=f"{name} on {place}")
+
+    def ended(self, name: str) -> None:
+        self.advance(self.sizes[name])

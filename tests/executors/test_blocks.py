@@ -1,0 +1,142 @@
+"""Commands whose videos an executor does, block by block: the same bytes as by one process."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from pkgutil import resolve_name
+
+import pytest
+
+from ccl_cli.__main__ import main
+from ccl_cli.config.recipe import Executor
+from ccl_cli.data.shards.encode import Settings
+from ccl_cli.data.shards.write import pack
+from ccl_cli.errors import UsageError
+from ccl_cli.executors import blocks
+from ccl_cli.executors.blocks import BlockExecutor, block_size
+from ccl_cli.library.store import open_library
+from ccl_cli.utils.paths import cache_dir
+from tests.helpers.models import write_run
+
+OUTPUTS = {"predict": "o.csv", "embed": "o.npz", "index": "library"}
+
+
+@pytest.fixture
+def run(clips_folder, tmp_path):
+    return write_run(tmp_path / "runs" / "mine" / "a", clips_folder / "set")
+
+
+@pytest.fixture
+def folder(clips_folder, tmp_path, monkeypatch):
+    """Nineteen videos, one of which cannot be read: three blocks."""
+    monkeypatch.setattr(blocks, "_MIN_FILES", 8)
+    folder = shutil.copytree(clips_folder / "set", tmp_path / "videos")
+    (folder / "train" / "down" / "0x.mp4").write_text("not a video")
+    return folder
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """In place of an executor: every block is done in this process, unless it is to fail. Yields who was done."""
+    done = []
+
+    def run(work, settings, events):
+        for name, item in work.left().items.items():
+            if name not in failing:
+                resolve_name(work.function)(item)
+                done.append(name)
+        return dict.fromkeys(failing, "its node burned down")
+
+    failing = set()
+    monkeypatch.setattr(blocks, "map_items", run)
+    return done, failing
+
+
+def content(output):
+    if output.suffix:
+        return output.read_bytes()
+    with open_library(output) as library:
+        return [
+            (numbers.tobytes(), vectors.tobytes()) for numbers, vectors in library.blocks()
+        ], library.known()
+
+
+def result(command, run, folder, *more):
+    """The exit code, and what was written."""
+    output = Path(OUTPUTS[command])
+    code = main([command, str(run), str(folder), "--output", str(output), "--workers", "0", *more])
+    if not output.exists():
+        return code, None
+    written = content(output)
+    shutil.rmtree(output) if output.is_dir() else output.unlink()
+    return code, written
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_blocks_are_the_bytes_of_one_process(run, folder, inline, command):
+    whole = result(command, run, folder)
+    assert whole[0] == 4
+    assert result(command, run, folder, "--executor", "local") == whole
+    assert inline[0] == ["000000", "000001", "000002"]
+    assert list((cache_dir() / "blocks").iterdir()) == []
+
+
+def test_a_block_that_fails_leaves_no_output_and_the_others_are_kept(run, folder, inline, capsys):
+    whole, (done, failing) = result("embed", run, folder), inline
+    failing.add("000001")
+    assert result("embed", run, folder, "--executor", "slurm") == (1, None)
+    assert "embed: 1 of 3 blocks failed, such as 000001: its node burned down" in capsys.readouterr().err
+    failing.clear()
+    assert result("embed", run, folder, "--executor", "local") == whole
+    assert done == ["000000", "000002", "000001"]
+
+
+def test_another_file_is_another_work(run, folder, inline):
+    inline[1].add("000000")
+    assert result("embed", run, folder, "--executor", "local") == (1, None)
+    shutil.copy(folder / "train/down/1.mp4", folder / "train/down/0x.mp4")
+    inline[1].clear()
+    code, written = result("embed", run, folder, "--executor", "local")
+    assert (code, written) == result("embed", run, folder)
+    assert code == 0
+
+
+def test_two_commands_do_not_do_the_same_work():
+    with BlockExecutor(Executor()) as one, BlockExecutor(Executor()) as two:
+        one.folder("embed", ["a"])
+        two.folder("embed", ["b"])
+        with pytest.raises(UsageError, match="Another process runs the same work"):
+            two.folder("embed", ["a"])
+
+
+def test_packed_blocks_are_the_bytes_of_one_process(folder, inline, tmp_path):
+    def packed(name, executor):
+        options = {"workers": 0, "shard_size": 300_000, "max_unreadable": 0.2, "executor": executor}
+        report = pack(f"folder:{folder}", tmp_path / name, Settings(), **options)
+        assert list(report["unreadable"]) == ["train/down/0x"]
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name[0] != "."}
+
+    whole = packed("whole", None)
+    assert packed("blocks", Executor()) == whole
+    assert not (tmp_path / "blocks/.blocks").exists()
+    (tmp_path / "blocks/train-000001.tar").unlink()
+    (tmp_path / "blocks/index.json").unlink()
+    inline[0].clear()
+    assert packed("blocks", Executor()) == whole
+    assert 0 < len(inline[0]) < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "slurm"])
+def test_executors_do_blocks(run, folder, slurm, monkeypatch, executor):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CCL_EXECUTOR_POLL", "0.2")
+    assert result("embed", run, folder, "--executor", executor) == result("embed", run, folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "group", "size"), [(1, 8, 64), (64 * 256, 1, 64), (64 * 256 + 1, 8, 72), (9, 100, 100)]
+)
+def test_blocks_grow_with_the_number_of_files_and_are_whole_groups(files, group, size):
+    assert block_size(files, group) == size
