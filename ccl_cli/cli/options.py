@@ -107,7 +107,7 @@ Executor = Annotated[
     runtime_option(
         "--executor",
         metavar="NAME",
-        help="Where to run the work: local, slurm, or a plugin. CCL_EXECUTOR_... variables configure it.",
+        help="Where to run the work: local, slurm, ray, or a plugin. CCL_EXECUTOR_... variables set it up.",
         autocompletion=complete_plugins("ccl.executors"),
     ),
 ]

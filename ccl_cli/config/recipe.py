@@ -404,7 +404,7 @@ class Executor(_Section):
     gpu`, and CCL_EXECUTOR=slurm sets `name: slurm`.
     """
 
-    name: str = Field("local", description="local: this machine; slurm: a Slurm job array.")
+    name: str = Field("local", description="local: this machine; slurm: a Slurm job array; ray: Ray tasks.")
     jobs: PositiveInt | None = Field(
         None, description="Parallel work items per machine. Default: one per GPU, or one on a CPU."
     )
@@ -418,7 +418,7 @@ class Executor(_Section):
     partition: str = Field("", description="Slurm: partition.")
     account: str = Field("", description="Slurm: account.")
     gpus: NonNegativeInt = Field(0, description="Slurm: GPUs per task.")
-    cpus: NonNegativeInt = Field(0, description="Slurm: CPU cores per task; 0: the cluster's default.")
+    cpus: NonNegativeInt = Field(0, description="Slurm and Ray: CPU cores per task; 0: the default.")
     memory: str = Field("", description="Slurm: memory per task, for example 64G.")
     time: str = Field(
         "",

@@ -72,12 +72,17 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
                 pool.forward(number)
             pool.wait()
     if pool.signals:
-        name = signal.Signals(pool.signals[0]).name
-        raise Interrupted(
-            f"Stopped by {name}; finished items are kept, and running items have saved their state.",
-            "Run the same command to continue.",
-        )
+        raise interrupted(pool.signals[0])
     return {}
+
+
+def interrupted(number: int) -> Interrupted:
+    """Return the error of work that was stopped by a signal."""
+    name = signal.Signals(number).name
+    return Interrupted(
+        f"Stopped by {name}; finished items are kept, and running items have saved their state.",
+        "Run the same command to continue.",
+    )
 
 
 @dataclass(frozen=True)

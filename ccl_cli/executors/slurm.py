@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from ccl_cli.config.recipe import Executor
 from ccl_cli.errors import SystemSetupError
-from ccl_cli.executors.work import Events, Work
+from ccl_cli.executors.work import Events, Work, not_shared
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.signals import handled_by, stop_here, stopping_here
 
@@ -37,6 +37,8 @@ _ENDINGS = {
     "CANCELLED": "was cancelled",
     "PREEMPTED": "was preempted",
 }
+# Reasons for which Slurm never starts a job: it cannot satisfy the request, or the job is held.
+_HOPELESS = re.compile(r"Bad|Invalid|.*NotAllowed|.*PerJob|Partition(Time|Node)Limit|JobHeld|launch failed")
 # A step does not inherit the cores of its job. A task that Slurm stops is requeued and continues with its
 # remaining items.
 _SCRIPT = """\
@@ -117,11 +119,21 @@ class _Cluster:
         return array if self._states(array) else None
 
     def _states(self, array: str) -> Counter[str]:
-        """Count the tasks by state; empty if the array has ended. Retries until Slurm answers."""
+        """Count the tasks by state; empty if the array has ended. Retries until Slurm answers.
+
+        Raises:
+            SystemSetupError: no remaining task can ever start.
+        """
         while True:
-            asked = _command("squeue", "-h", "-r", "-j", array, "-o", "%T")
+            asked = _command("squeue", "-h", "-r", "-j", array, "-o", "%T %r")
             if not asked.returncode:
-                return Counter(asked.stdout.split())
+                tasks = [line.partition(" ") for line in asked.stdout.splitlines()]
+                if tasks and all(state == "PENDING" and _HOPELESS.match(why) for state, _, why in tasks):
+                    raise SystemSetupError(
+                        f"Slurm cannot start array {array}: {tasks[0][2]}.",
+                        f"Run `scancel {array}`, change CCL_EXECUTOR_..., and run the same command again.",
+                    )
+                return Counter(state for state, _, _ in tasks)
             if "invalid job id" in asked.stderr.lower():  # the array has ended
                 return Counter()
             if not self._complained:  # a missing answer does not mean that the job has ended
@@ -224,10 +236,7 @@ class _Cluster:
         endings = _endings(array) if left else {}
         if any(code == f"{UNSEEN}:0" for _, code in endings.values()):
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise SystemSetupError(
-                f"The nodes of the cluster cannot read '{self.folder.parent}'.",
-                "Use a folder on a shared disk: set CCL_RUNS for runs, CCL_HOME for caches.",
-            )
+            raise not_shared(self.folder.parent)
         reasons: dict[str, str] = {}
         for task in range(tasks):
             of_task = [name for name in names[task::tasks] if name in left]

@@ -15,16 +15,18 @@ from ccl_cli.utils import console
 _log = logging.getLogger("ccl")
 
 
-class _Log:
+class TaskLog:
     """Log the events of items."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
 
     def began(self, name: str, place: str) -> None:
+        """Say where an item runs."""
         _log.info("%s on %s", name, place)
 
     def ended(self, name: str) -> None:
+        """Say whether it is done, or why not."""
         _log.info("%s: %s", name, "done" if self.work.is_done(name) else self.work.reason(name))
 
 
@@ -41,7 +43,7 @@ def main(file: Path, number: int) -> int:
     share = work.only(list(work.items)[number :: values["tasks"]])
     share = share.only(share.unsettled())
     try:
-        local.run(share, Executor.model_validate(values["settings"]), _Log(share))
+        local.run(share, Executor.model_validate(values["settings"]), TaskLog(share))
     except Exception as error:
         return console.report(error)
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
-from ccl_cli.errors import CclError, MultipleErrors
+from ccl_cli.errors import CclError, MultipleErrors, SystemSetupError
 from ccl_cli.utils.files import write_text
 
 ERROR, LOG = "error.json", "log.txt"  # files in an item's folder: reason of a failure, and output
@@ -90,6 +90,14 @@ class Work:
     @cached_property
     def _done(self) -> Callable[[Any], bool]:
         return resolve_name(self.done)  # type: ignore[no-any-return]
+
+
+def not_shared(folder: Path) -> SystemSetupError:
+    """Return the error for a folder that the nodes of the cluster cannot read."""
+    return SystemSetupError(
+        f"The nodes of the cluster cannot read '{folder}'.",
+        "Use a folder on a shared disk: set CCL_RUNS for runs, CCL_HOME for caches.",
+    )
 
 
 def failed_at(folder: Path) -> int | None:

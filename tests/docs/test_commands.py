@@ -134,6 +134,7 @@ TABLE: dict[str, Instead] = {
         LONG, "{} --dry-run"
     ),
     "ccl bench ucf51-bench --executor slurm": Instead("a cluster", "{} --dry-run"),
+    "ccl bench ucf51-bench --executor ray": Instead("Ray may not be installed", "{} --dry-run"),
     "ccl data check folder:my_videos --executor slurm": Instead(
         "a cluster", "ccl data check folder:my_videos"
     ),

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.errors import SystemSetupError, UsageError
+from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.executors import map_items, slurm
 from ccl_cli.executors.part import Part, parse_part
-from ccl_cli.executors.work import Work
+from ccl_cli.executors.work import ERROR, Work, write_error
 from tests.executors.things import Events
 
 ROOT = Path(__file__).parents[2]
@@ -185,6 +185,31 @@ def test_what_keeps_slurm_from_working_is_one_sentence(cluster, shared, tmp_path
     assert caught.value.exit_code == 6
     assert caught.value.hint
     assert {path.name for path in folder.glob("*")} <= {".slurm.lock"}
+
+
+def test_an_array_that_never_starts_is_not_waited_for(cluster, shared, tmp_path, monkeypatch):
+    """Slurm accepts jobs that it can never start, and says so in its queue."""
+    queue = tmp_path / "squeue"
+    queue.write_text("#!/bin/sh\necho PENDING PartitionTimeLimit\necho PENDING PartitionTimeLimit\n")
+    queue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    try:
+        with pytest.raises(SystemSetupError, match=r"cannot start array .*: PartitionTimeLimit") as caught:
+            start(tmp_path / "work", ["600", "600"])
+    finally:
+        queue.unlink()
+    assert "scancel" in caught.value.hint
+
+
+@pytest.mark.parametrize("ahead", [-86400, 86400])
+def test_clocks_of_nodes_may_differ(tmp_path, ahead):
+    """A failure counts if it is another one than before the call, whatever time a node gives it."""
+    whole = work(tmp_path, ["0"]).left()
+    write_error(tmp_path / "0-0", DataError("It is no use."), 4)
+    at = time.time() + ahead
+    os.utime(tmp_path / "0-0" / ERROR, (at, at))
+    assert whole.unsettled() == []
+    assert whole.left().unsettled() == ["0-0"]
 
 
 @pytest.mark.parametrize(

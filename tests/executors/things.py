@@ -30,6 +30,8 @@ def run(item):
     match item["act"]:
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "tell":
+            raise DataError(os.environ["CCL_TEST"])
         case "raise":
             raise DataError("It is no use.", "Give up.")
         case "hang":

@@ -1,0 +1,127 @@
+"""Run items as Ray tasks, on the cluster at RAY_ADDRESS or on this machine.
+
+Ray only schedules the tasks. A task runs its item like the local executor: in a separate process, which may
+crash or hang without affecting the task, with a lock, a time limit, and an error file in the item's folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ccl_cli.config.recipe import Executor
+from ccl_cli.errors import SystemSetupError
+from ccl_cli.executors import local
+from ccl_cli.executors.slurm_task import TaskLog
+from ccl_cli.executors.work import Events, Work, not_shared
+from ccl_cli.utils.signals import handled_by
+
+_SAVING_SECONDS = 120  # time for running items to save their state after a signal
+# No usage reports, and no lower priority than the items of other executors have.
+_DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+
+
+def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
+    """Run every item as a task, and wait for all of them.
+
+    Args:
+        work: Items to run.
+        settings: Uses ``cpus`` and ``seconds``.
+        events: Receives the events of the items.
+
+    Returns:
+        Reasons by the name of each item whose task Ray has lost.
+
+    Raises:
+        Interrupted: stopped by a signal; running items were asked to save their state.
+        SystemSetupError: Ray is not installed or cannot be reached, or a node cannot read the folder.
+    """
+    ray = _ray()
+    work.folder.mkdir(parents=True, exist_ok=True)
+    lost: dict[str, str] = {}
+    signals: list[int] = []
+    with handled_by(lambda number, frame: signals.append(number)), _cluster(ray):
+        waiting = _submit(ray, work, settings)
+        while waiting and not signals:
+            for ended in ray.wait(list(waiting), timeout=1)[0]:
+                name = waiting.pop(ended)
+                lost |= _lost(ray, ended, name, work)
+                events.ended(name)
+        if signals and waiting:
+            for reference in waiting:
+                ray.cancel(reference)  # acts like Ctrl-C in the task, which forwards it to its item
+            ray.wait(list(waiting), num_returns=len(waiting), timeout=_SAVING_SECONDS)
+            raise local.interrupted(signals[0])
+    return lost
+
+
+def _submit(ray: Any, work: Work, settings: Executor) -> dict[Any, str]:
+    """Submit one task per item; return the item of each task."""
+    gpus = min(1, int(ray.cluster_resources().get("GPU", 0)))
+    task = ray.remote(num_cpus=settings.cpus or 1, num_gpus=gpus, max_retries=0)(_run_item)
+    own = settings.model_copy(update={"jobs": 1}).model_dump(mode="json")
+    return {task.remote(work.only([name]).to_json(), own): name for name in work.items}
+
+
+def _lost(ray: Any, ended: Any, name: str, work: Work) -> dict[str, str]:
+    """Return the reason by item if a finished task could not run its item, else an empty dict.
+
+    Raises:
+        SystemSetupError: the node cannot read the folder of the work.
+    """
+    try:
+        if not ray.get(ended):
+            raise not_shared(work.folder)
+    except ray.exceptions.RayError as error:
+        return {name: f"Ray lost the task: {type(error).__name__}."}
+    return {}
+
+
+def _run_item(work: str, settings: dict[str, Any]) -> bool:
+    """Run the only item of the work. Return False if this node cannot read the folder of the work."""
+    whole = Work.read(work)
+    if not whole.folder.is_dir():
+        return False
+    local.run(whole, Executor.model_validate(settings), TaskLog(whole))
+    return True
+
+
+@contextmanager
+def _cluster(ray: Any) -> Iterator[None]:
+    address = os.environ.get("RAY_ADDRESS")
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # Tasks have the environment of their node, not that of the caller.
+    environment = {name: value for name, value in os.environ.items() if name.startswith("CCL_")}
+    options = {
+        "runtime_env": {"env_vars": environment},
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    try:
+        # Without an address, Ray would connect to a cluster that an earlier `ray start` left on this machine.
+        ray.init(address or "local", **options, **({} if address else {"include_dashboard": False}))
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f"be reached at '{address}'" if address else "be started"
+        raise SystemSetupError(
+            f"Ray cannot {where}: {' '.join(str(error).split())}",
+            "Set RAY_ADDRESS to a running cluster, or unset it to start Ray on this machine.",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise SystemSetupError(
+            "The executor `ray` requires the package ray.",
+            "Run `pip install 'ccl-cli[ray]'`, or use --executor local.",
+        ) from error
+    return ray
