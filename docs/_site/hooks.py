@@ -16,6 +16,7 @@ _SHOWN = (
     "input.md",
     "label_free.md",
     "library.md",
+    "page.md",
     "speed_growth.md",
     "speed_loss.md",
     "speed_precision.md",
