@@ -105,18 +105,6 @@ def test_terms_and_gradients_of_one_step_equal_the_reference(golden):
         assert_gradient(parameter.grad, golden[f"loop1_step_{name}"])
 
 
-def test_two_steps_of_descent_equal_the_reference(golden):
-    step = Step(golden)
-    parameters = dict(step.named_parameters())
-    optimizer = torch.optim.SGD(parameters.values(), lr=float(golden["loop_lr_two_steps"]))
-    for number in (1, 2):
-        optimizer.zero_grad()
-        torch.stack(list(step.terms(golden[f"step{number}_audio"]).values())).sum().backward()
-        optimizer.step()
-    for name, parameter in parameters.items():
-        assert_close(parameter.detach(), golden[f"loop2_{name}"], GUARD)
-
-
 def test_absent_rows_equal_the_reference(golden):
     step, present = Step(golden), golden["masked_present"]
     terms = step.terms(torch.where(present[:, None], golden["step1_audio"], 0.0), present)

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from ccl_cli.methods import unic
@@ -114,17 +112,6 @@ def test_among_equal_losses_the_first_teacher_stays(golden):
 def test_the_momentum_follows_the_published_schedule(golden):
     assert_close(momentum(torch.arange(20).double() / 20), golden["schedule_momentum"], 1e-9)
     assert momentum(torch.tensor(3.0)).item() == pytest.approx(0.001)
-
-
-@given(seed=st.integers(0, 10_000), probability=st.floats(0, 1))
-def test_each_row_with_a_teacher_listens_to_the_one_it_is_worst_at(seed, probability):
-    generator = torch.Generator().manual_seed(seed)
-    losses, uniform = torch.rand(2, 3, 8, generator=generator)
-    present = torch.rand(3, 8, generator=generator) < 0.6
-    keep = choose_teachers(losses, present, uniform, probability)
-    assert not (keep & ~present).any()
-    worst = losses.masked_fill(~present, -1).argmax(dim=0)
-    assert torch.equal(keep.gather(0, worst[None])[0], present.any(dim=0))
 
 
 def test_one_row_leaves_the_statistics_and_a_constant_dimension_becomes_zero(golden):

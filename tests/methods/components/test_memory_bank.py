@@ -176,16 +176,6 @@ def test_a_video_that_stands_twice_in_a_batch_is_moved_once_by_its_first_present
     assert not bank.absent.any()
 
 
-def test_an_update_after_scoring_does_not_disturb_the_gradient():
-    bank = MemoryBank(5, 4, 0.5)
-    code = nn.Parameter(torch.randn(2, 4))
-    scores = bank.scores(code, torch.arange(5).expand(2, -1), 1.0)
-    before = bank.entries.clone()
-    bank.update(torch.tensor([0, 1]), torch.eye(4)[:2], torch.ones(2, dtype=torch.bool))
-    scores.sum().backward()
-    torch.testing.assert_close(code.grad, before.sum(dim=0).expand(2, -1))
-
-
 def test_a_sharded_bank_begins_as_an_ordinary_one_and_so_does_what_is_built_next(monkeypatch):
     monkeypatch.setattr("ccl_cli.methods.components.memory_bank._BLOCK", 3)
     built = []
@@ -234,15 +224,6 @@ def test_a_positive_may_be_any_video_of_the_class():
     absent = torch.zeros(8, dtype=torch.bool).index_fill(0, torch.tensor([7]), True)
     found = {sampler.draw(torch.tensor([1]), absent).positive.item() for _ in range(100)}
     assert found == {0, 1}
-
-
-def test_draws_go_on_from_a_checkpoint():
-    absent, rows = torch.zeros(8, dtype=torch.bool), torch.tensor([0, 3])
-    sampler = NegativeSampler(LABELS, 3, "other_instance")
-    sampler.draw(rows, absent)
-    other = NegativeSampler(LABELS, 3, "other_instance")
-    other.load_state_dict(sampler.state_dict())
-    assert torch.equal(sampler.draw(rows, absent).negative, other.draw(rows, absent).negative)
 
 
 # ---- the methods
