@@ -167,7 +167,7 @@ def test_going_on_from_what_the_cache_holds(data):
     torch.testing.assert_close(after.state_dict()[name], before.state_dict()[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("network", ["test_resnet", "test_vit", "test_efficientnet"])
+@pytest.mark.parametrize("network", ["test_resnet", "test_vit"])
 def test_a_timm_network_is_adapted_to_a_domain(data, tmp_path, network):
     """From trained weights with other classes: a file as timm publishes them."""
     trained = timm.create_model(network, num_classes=7)

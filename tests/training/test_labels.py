@@ -35,19 +35,16 @@ def unlabelled(clips_folder, **changes):
     return recipe(clips_folder, **{"data": data, "method": "fitnet", "train": TWO_STEPS, **changes})
 
 
-@pytest.mark.parametrize("method", LABEL_FREE)
-def test_methods_without_labels_train(clips_folder, method):
-    run = train(unlabelled(clips_folder, method=method, ce_weight=0))
-    steps = lines(run)
+def test_methods_without_labels_train(clips_folder):
+    steps = lines(train(unlabelled(clips_folder, method="+".join(LABEL_FREE), ce_weight=0)))
     assert len(steps) == 2
     for step in steps:
         assert math.isfinite(step["loss"])
         assert not {"ce", "accuracy", "labelled"} & step.keys()
         assert step["loss"] == pytest.approx(sum(v for k, v in step.items() if "/" in k), rel=1e-5)
-    assert steps[0]["loss"] > 0
 
 
-@pytest.mark.parametrize("method", ["ccl", "kd", "mnf_csc", "baseline", "fitnet+kd"])
+@pytest.mark.parametrize("method", ["ccl", "baseline", "fitnet+kd"])
 def test_methods_that_need_labels_say_so_before_anything_is_read(clips_folder, monkeypatch, method):
     monkeypatch.setattr(building, "load_teachers", None)
     with pytest.raises(RecipeError, match=r"cannot train without labels\. .*: .*crd.*unic"):

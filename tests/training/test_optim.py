@@ -51,11 +51,6 @@ def test_steps_are_those_of_earlier_versions_to_the_last_bit(lr, gamma, mileston
     assert found == [before(step // steps_per_epoch) for step in range(epochs * steps_per_epoch)]
 
 
-def test_the_default_drops_at_half_and_three_quarters():
-    at = rates(300, 1, steps=(0, 149, 150, 224, 225, 299))
-    assert at == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-
-
 @pytest.mark.parametrize("min_lr", [0.0, 0.01])
 def test_cosine_and_linear_are_torchs_and_end_at_the_floor(min_lr):
     ours, theirs = sgd(), sgd()
