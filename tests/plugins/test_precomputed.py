@@ -171,7 +171,7 @@ def test_bad_tables_are_a_sentence(tmp_path, said, capsys):
 @pytest.mark.parametrize("name", ["paired.npz", "paired.safetensors"])
 def test_a_table_that_is_cut_off_is_a_sentence(tmp_path, name):
     FORMS[name](tmp_path / name)
-    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:300])
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-10])
     with pytest.raises(DataError, match="cannot be read"):
         from_path(tmp_path / name)
 

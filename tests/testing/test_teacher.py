@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.teachers import Teacher
 from ccl_cli.testing import check_teacher
 from ccl_cli.testing import teacher as kit
+from ccl_cli.testing.clips import made_clips
 from tests.helpers.plugin_folder import install
 
 _SET_UP: dict[str, int] = {}  # what this process knows, and no worker
@@ -220,9 +222,16 @@ WRONG = [
 ELSEWHERE = {"another process", "built twice"}  # have tests of their own
 
 
+@pytest.fixture(scope="module")
+def clips():
+    with made_clips() as made:
+        yield made
+
+
 @pytest.fixture
-def here(monkeypatch):
-    """No further process: starting one takes seconds."""
+def here(monkeypatch, clips):
+    """No further process and no further clips: both take long."""
+    monkeypatch.setattr(kit, "made_clips", lambda: nullcontext(clips))
     monkeypatch.setattr(kit, "run_each", lambda jobs, work, **_: ((job, work(job)) for job in jobs))
 
 
