@@ -14,8 +14,10 @@ from ccl_cli.data.clips.epoch_sampler import Draw, EpochSampler
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
+from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.teachers.waveform import Waveform
 from ccl_cli.training.build import build
+from ccl_cli.training.train import train
 from tests.training.runs import small_recipe
 
 CLIP = Clip(frames=8, size=32, short_side=48)
@@ -59,6 +61,11 @@ def test_another_window_or_crop_would_be_seen(sets):
     files, shards = (TrainingClips(load_data(data).split("train"), CLIP, {}, seed=3) for data in sets)
     shards.seed = 4
     assert psnr(files[Draw(0, 0, 1)].view, shards[Draw(0, 0, 1)].view) < 18
+
+
+def test_a_run_from_shards_is_tested_on_shards(sets):
+    run = train(recipe(sets[1], train={"max_steps": 1}))
+    assert evaluate(run, tasks=["recognition"])["counts"]["test"]["read"] == 6
 
 
 def test_frames_packed_smaller_than_the_recipe_wants_them_are_warned_of(tmp_path, clips_folder, caplog):
