@@ -104,6 +104,7 @@ def wandb_records(path):
             record = b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_run_is_one_curve_with_its_recipe_its_picture_and_its_figures(tracked, name):
     run, top1 = tracked
