@@ -79,8 +79,9 @@ def test_a_method_that_is_named_brings_the_keys_that_go_with_it(recipe_file):
     assert (recipe.optim.lr, recipe.optim.momentum, recipe.ce_weight) == (0.5, 0.7, 0.2)
     assert load_recipe(path, {"method": "kd"}).ce_weight == 0.1
     assert load_recipe(path, {"method": "mine"}).method == {"ccl": {"nce": False}}
-    other = load_recipe(path, {"method": "pkt+ccl"})
-    assert (other.method, other.ce_weight) == ({"pkt": {}, "ccl": {}}, 1.0)
+    other = load_recipe(path, {"method": "pkt"})
+    assert (other.method, other.ce_weight) == ({"pkt": {}}, 1.0)
+    assert load_recipe(flags={"method": "ccl+baseline"}).method == {"ccl": {}, "baseline": {}}
     assert load_recipe(path).method == {"ccl": {"jsd": False}}
 
 
