@@ -97,6 +97,7 @@ def test_a_fitted_teacher_tells_sounds_apart_and_comes_back_from_its_file(tmp_pa
     assert "16000" in said["preprocess"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(data, tmp_path):
     paths = []
     for number, (seed, workers) in enumerate(((3, 0), (3, 1), (4, 0))):
