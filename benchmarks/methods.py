@@ -46,7 +46,7 @@ def rows(frame: DataFrame, metric: str) -> Iterator[list[str]]:
 
 def factors(frame: DataFrame) -> Iterator[list[str]]:
     """Of each method with a weight, what the search multiplied it by."""
-    for method, own in frame[frame.method != BASELINE].groupby("method", sort=False):
+    for method, own in frame[(frame.method != BASELINE) & ~frame.ablation].groupby("method", sort=False):
         first = own.drop_duplicates("setup").set_index("setup").folder
         chosen = (json.loads((Path(first[setup]) / CELL).read_text())["factor"] for setup in SETUPS)
         yield [str(method), *(f"{factor:g}" for factor in chosen)]

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from itertools import product
+
 import pytest
 
 from ccl_cli.config.load import to_yaml
 from ccl_cli.training.train import train
 from tests.training.runs import ended, lines, recipe, start
 
-# Each optimiser with a schedule of its own, with and without a moving average and accumulation.
-EXPERIMENTS = {
-    "sgd": ({"lr": 0.01, "milestones": [0.3, 3]}, {}),
-    "adamw": (
-        {
-            "lr": 1e-3,
-            "norm_weight_decay": False,
-            "layer_decay": 0.75,
-            "schedule": "cosine",
-            "warmup_epochs": 2.5,
-        },
-        {"ema": 0.9, "accumulation": 2},
-    ),
-    "lamb": ({"lr": 1e-3, "weight_decay": 0.02, "schedule": "linear", "min_lr": 1e-5}, {"ema": 0.9}),
-    "lion": ({"lr": 1e-4, "schedule": "constant", "warmup_epochs": 1}, {"accumulation": 2}),
+OPTIMISERS = {
+    "sgd": {"lr": 0.01},
+    "adamw": {"lr": 1e-3, "norm_weight_decay": False, "layer_decay": 0.75},
+    "lamb": {"lr": 1e-3, "weight_decay": 0.02},
+    "lion": {"lr": 1e-4},
 }
+SCHEDULES = {
+    "step": {"milestones": [0.3, 3]},
+    "cosine": {"warmup_epochs": 2.5},
+    "linear": {"min_lr": 1e-5},
+    "constant": {"warmup_epochs": 1},
+}
+GRID = list(product(OPTIMISERS, SCHEDULES, (0.0, 0.9), (1, 2)))
+# Each optimiser with a schedule of its own, with and without a moving average and accumulation.
+REST = product((0.0, 0.9), (1, 2))
+DIAGONAL = [(*first, *rest) for *first, rest in zip(OPTIMISERS, SCHEDULES, REST, strict=True)]
+
+
+def experiment(clips_folder, optimiser, schedule, ema, accumulation, **train_changes):
+    optim = {"name": optimiser, "schedule": schedule} | OPTIMISERS[optimiser] | SCHEDULES[schedule]
+    section = {"ema": ema, "accumulation": accumulation, **train_changes}
+    return recipe(clips_folder, optim=optim, train=section)
 
 
 def models(run):
@@ -31,20 +42,37 @@ def models(run):
     return {path.name: path.read_bytes() for path in run.glob("model*.safetensors")}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_ten_steps_equal_four_and_six(clips_folder, tmp_path, name):
-    optim, section = EXPERIMENTS[name]
-    whole, first = (
-        recipe(clips_folder, optim={"name": name, **optim}, train={**section, "max_steps": limit})
-        for limit in (0, 4)
-    )
-    once, parts = train(whole, output=tmp_path / "once"), train(first, output=tmp_path / "parts")
+@pytest.mark.parametrize(
+    "combination",
+    [pytest.param(each, marks=pytest.mark.slow if each in DIAGONAL else pytest.mark.long) for each in GRID],
+    ids=lambda each: "-".join(map(str, each)),
+)
+def test_ten_steps_equal_four_and_six(clips_folder, tmp_path, combination):
+    whole = experiment(clips_folder, *combination)
+    once = train(whole, output=tmp_path / "once")
+    parts = train(experiment(clips_folder, *combination, max_steps=4), output=tmp_path / "parts")
     assert models(parts) != models(once)
     train(whole, resume=parts)
     assert models(parts) == models(once)
-    assert len(models(once)) == (2 if "ema" in section else 1)
+    assert len(models(once)) == (2 if combination[2] else 1)
     assert lines(parts) == lines(once)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(clips_folder, tmp_path):
+    """SIGKILL after the fourth step's checkpoint; which steps are lost does not matter."""
+    whole = experiment(clips_folder, "adamw", "cosine", 0.9, 2, checkpoint_every=1)
+    once = train(whole, output=tmp_path / "once")
+    (tmp_path / "recipe.yaml").write_text(to_yaml(whole))
+    parts = tmp_path / "parts"
+    process = start(["--recipe", tmp_path / "recipe.yaml", "--output", parts])
+    while not (parts / "state" / "step-000000004.pt").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    ended(process, -signal.SIGKILL)
+    train(whole, resume=parts)
+    assert models(parts) == models(once)
 
 
 @pytest.mark.slow
