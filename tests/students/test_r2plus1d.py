@@ -61,7 +61,7 @@ def test_weights_of_another_network_are_refused(tmp_path, caplog):
 
 
 def test_missing_and_damaged_files_are_sentences(tmp_path: Path):
-    with pytest.raises(WeightsError, match="There is no file"):
+    with pytest.raises(WeightsError, match="There is no weights file"):
         r2plus1d_tiny(3, weights=str(tmp_path / "absent.pth"))
     (tmp_path / "text.pth").write_text("not weights")
     with pytest.raises(WeightsError, match=r"text\.pth"):

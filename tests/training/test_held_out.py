@@ -112,7 +112,7 @@ def test_what_cannot_be_scored_is_refused(clips_folder, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ("keep=best", "keep: best needs scores on held-out videos; set eval_every"),
+        ("keep=best", "keep: best needs scores on held-out videos: set eval_every"),
         ("patience=3", "patience needs scores"),
         ("keep_by=r1", "keep_by: r1 needs eval_retrieval"),
     ],

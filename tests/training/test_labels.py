@@ -98,7 +98,7 @@ def test_a_model_without_classes_has_features_and_says_so(clips_folder, tmp_path
             use()
     assert not (tmp_path / "exported").exists()
     text = card(run)[1]
-    assert "It was trained without labels." in text
+    assert "Trained without labels." in text
     assert "ccl predict" not in text
     with pytest.raises(DataError, match="have no labels"):
         evaluate(run)

@@ -89,7 +89,7 @@ def test_what_is_not_here_names_the_command(ccl, web, published, tmp_path, monke
         ),
         (
             "some/gated",
-            "'some/gated' asks for consent. Accept its terms at https://huggingface.co/some/gated",
+            "The repository 'some/gated' is gated. Accept its terms at https://huggingface.co/some/gated",
         ),
         (
             "some/pickles",

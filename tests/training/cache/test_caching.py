@@ -90,7 +90,7 @@ def test_a_cache_that_does_not_hold_all_that_a_live_teacher_sees_is_read_where_i
     }
     for name, each in made.items():
         (line,) = (record.message for record in caplog.records if each.folder.name in record.message)
-        assert f"of {each.header.inexact} of 12 videos" in line
+        assert f"for {each.header.inexact} of 12 videos" in line
         assert "cache.use=build" in line, name
     asked = recipe(clips_folder, **short, cache={"use": "build"})
     assert used(train(asked)) == {"audio:small": "track", "image:small": "4 frames at 256 px"}
