@@ -66,8 +66,8 @@ def main(folder: str) -> None:
     ]
     parts.append(
         "The grid of the search first ended at 0.1. 0.03 was added when 0.1 was the best factor of `fitnet`, "
-        "whose runs at 0.1 on this world had been seen (top-1 34.1 with A, 34.8 with I); they were replaced. 0.03 is "
-        "still the smallest of the grid, so cells with it may be better than shown."
+        "whose runs at 0.1 on this world had been seen (top-1 34.1 with A, 34.8 with I); they were replaced. "
+        "0.03 is still the smallest of the grid, so cells with it may be better than shown."
     )
     for metric, name in METRICS.items():
         columns = [f"{name}", *SETUPS, "AI over the baseline", "AI over CCL"]
