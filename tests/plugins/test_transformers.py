@@ -10,18 +10,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_cli.testing import check_teacher
 from ccl_cli.testing import teacher as kit
+from ccl_transformers.teacher import HubTeacher
+from tests.plugins import hub_models
 from tests.plugins.windows import make_window
-
-hf = pytest.importorskip("transformers", reason="transformers is not installed")
-
-from ccl_transformers.teacher import HubTeacher  # noqa: E402
-from tests.plugins import hub_models  # noqa: E402
 
 SOUND = torch.sin(torch.arange(60_000) * torch.linspace(0.05, 0.2, 60_000)) / 2
 CLASSES = ("MoveRight", "move_down")
