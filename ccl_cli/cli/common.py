@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
 
 if TYPE_CHECKING:
@@ -137,6 +138,31 @@ def chosen_executor(name: str | None) -> Executor | None:
     settings = load_recipe(None, executor_flags(name)).executor
     registry.find(registry.EXECUTORS, settings.name)
     return settings if name or settings.name != "local" else None
+
+
+def share_videos(executor: str | None, num_processes: int) -> Executor | None:
+    """Implement ``--executor`` and ``--num-processes`` of a command that reads many videos.
+
+    Returns:
+        The executor of blocks of videos, or None if the processes of this command share the videos.
+
+    Raises:
+        PluginError: the executor does not exist.
+        UsageError: an executor and several processes were requested.
+        typer.Exit: see :func:`start_processes`.
+    """
+    chosen = chosen_executor(executor)
+    if executor and num_processes > 1:
+        raise UsageError("--executor and --num-processes exclude each other.", "Use only one of them.")
+    start_processes(num_processes)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return chosen
+    if executor:
+        raise UsageError(
+            "--executor requires a single process, but a launcher has started several.",
+            "Omit it: the processes share the videos.",
+        )
+    return None
 
 
 def print_result(result: Any, as_json: bool, print_text: Callable[[], object]) -> None:

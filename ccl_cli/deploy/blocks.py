@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ccl_cli import __version__
-from ccl_cli.data.clips.evaluation_clips import group_size
 from ccl_cli.data.manifest import Video
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.model import Model, load_student
@@ -30,9 +29,7 @@ def predict_blocks(
     Raises:
         CclError: some blocks failed; the others are kept.
     """
-    recipe = model.artefact.recipe
-    batch_size = settings["batch_size"] or recipe.eval.batch_size
-    size = block_size(len(videos), group_size(recipe.clip, recipe.eval, batch_size))
+    size = block_size(len(videos))
     files = [[video.id, str(video.path), *_stamp(video)] for video in videos]
     blocks = [files[first : first + size] for first in range(0, len(files), size)]
     shared = {"model": str(model.path.absolute()), "sha256": model.fingerprint, "settings": settings}

@@ -6,16 +6,19 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from torch import Tensor
 
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video_paths import Raw
 from ccl_cli.deploy.blocks import predict_blocks
+from ccl_cli.errors import DataError
 from ccl_cli.evaluation.model import Model
-from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_videos
+from ccl_cli.evaluation.predictor import VideoPrediction, from_all, in_order, predict_videos
 from ccl_cli.executors.blocks import BlockExecutor
 from ccl_cli.training.compute.device import set_up
+from ccl_cli.utils.distributed import gather_objects, world_size
 from ccl_cli.utils.processes import cores
 from ccl_cli.utils.text import visible
 
@@ -69,7 +72,7 @@ def predict_files(
     mixed: bool = True,
     executor: BlockExecutor | None = None,
 ) -> Generator[VideoPrediction, None, None]:
-    """Compute scores and features of files as in ``ccl eval``.
+    """Compute scores and features of files as in ``ccl eval``, shared among all processes.
 
     Args:
         model: Published student.
@@ -81,19 +84,22 @@ def predict_files(
             files.
         mixed: Allow windows of several videos in one batch. If False, features on a CPU do not depend on
             other videos, not even in the last bits.
-        executor: Executor that computes the predictions in blocks, with the same results. None: this process.
+        executor: Executor that computes the predictions in blocks of videos. None: all processes of this
+            command.
 
     Yields:
-        Each video once, in order of completion. Faults are phrases that start with "it".
+        Each video once, in order of completion, on every process. Faults are phrases that start with "it".
 
     Raises:
-        CclError: an executor failed on some blocks; the others are kept.
+        DataError: the processes list different files.
+        CclError: the executor failed on some blocks; the others are kept.
     """
     if executor:
         settings = {"precision": precision, "batch_size": batch_size, "workers": workers, "mixed": mixed}
         yield from predict_blocks(model, videos, executor, title, settings)
         return
     recipe, accelerator = model.artefact.recipe, set_up(precision)
+    _check_same(videos)
     if workers is None:
         workers = 0 if len(videos) <= _FEW else min(recipe.train.workers, cores())
     predictions = predict_videos(
@@ -105,7 +111,7 @@ def predict_files(
         title=title,
         mixed=mixed,
     )
-    for prediction in predictions:
+    for prediction in from_all(predictions):
         yield prediction._replace(fault=_fault(prediction, videos[prediction.row]))
 
 
@@ -141,6 +147,15 @@ def embed(model: Model, videos: Raw, **settings: Any) -> Generator[Feature, None
     with closing(in_order(predict_files(model, videos.videos, **settings))) as predictions:
         for each, video in zip(predictions, videos.videos, strict=True):
             yield Feature(video, None if each.fault else each.feature, each.windows, each.fault)
+
+
+def _check_same(videos: Sequence[Video]) -> None:
+    """Check that all processes list the same files, because they exchange indices into the list."""
+    if world_size() > 1 and len(set(gather_objects(crc32(repr(videos).encode())))) > 1:
+        raise DataError(
+            "The processes list different video files.",
+            "Use folders on a shared disk, and do not change them while the command runs.",
+        )
 
 
 def _fault(prediction: VideoPrediction, video: Video) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from ccl_cli.data.manifest import Video
 from ccl_cli.training.run.artefact import Artefact
 from ccl_cli.utils.distributed import gather_objects, rank, total, world_size
 from ccl_cli.utils.progress import Reporter
+
+_BLOCK = 64  # videos per process in each exchange
 
 
 class VideoPrediction(NamedTuple):
@@ -75,8 +78,7 @@ def predict_videos(
 
     Yields:
         Each video once, in order of completion, which is the order of the list within a decoding process.
-        Memory holds the sums of unfinished videos. Results depend on the list and the batch size, but not on
-        the number of workers or processes.
+        Memory holds the sums of unfinished videos.
     """
     recipe, device = artefact.recipe, accelerator.device
     student = artefact.student.to(device)
@@ -91,7 +93,8 @@ def predict_videos(
     )
     zero = VideoPrediction(-1, torch.zeros(student.num_classes), torch.zeros(student.feature_dim))
     sums: dict[int, VideoPrediction] = {}
-    with Reporter(title, dataset.count, unit="video") as reporter:
+    share = len(range(rank(), len(videos), world_size()))
+    with Reporter(title, share, unit="video") as reporter:
         for chunk in window_loader(dataset, workers=workers, pin_memory=device.type == "cuda"):
             if len(chunk.rows):
                 scores, features = _forward(artefact, chunk.windows, accelerator)
@@ -127,6 +130,16 @@ def predict_split(
         unreadable |= of_process
     labels = torch.tensor([video.target for video in videos], dtype=torch.long)
     return SplitPredictions(scores, features, labels, unreadable)
+
+
+def from_all(predictions: Iterable[VideoPrediction]) -> Generator[VideoPrediction, None, None]:
+    """Exchange predictions of all processes in blocks. All processes must consume the whole iterator."""
+    if world_size() == 1:
+        yield from predictions
+        return
+    own = iter(predictions)
+    while any(blocks := gather_objects(list(islice(own, _BLOCK)))):
+        yield from chain.from_iterable(blocks)
 
 
 def in_order(predictions: Iterable[VideoPrediction]) -> Generator[VideoPrediction, None, None]:

@@ -57,9 +57,9 @@ def block_folder(title: str, *content: object) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def block_size(files: int, group: int = 1) -> int:
-    """Return the number of files per block, a multiple of ``group``."""
-    return -(-max(_MIN_FILES, -(-files // _MAX_BLOCKS)) // group) * group
+def block_size(files: int) -> int:
+    """Return the number of files per block."""
+    return max(_MIN_FILES, -(-files // _MAX_BLOCKS))
 
 
 def run_blocks(work: Work, settings: Executor, advance: Advance, sizes: Mapping[str, int]) -> None:

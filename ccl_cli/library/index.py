@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ccl_cli.data.video_paths import Raw, list_videos
 from ccl_cli.deploy.predict import predict_files
 from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.evaluation.metrics import directions
 from ccl_cli.evaluation.model import Model, fingerprint, load_student
-from ccl_cli.evaluation.predictor import in_order
-from ccl_cli.executors.blocks import BlockExecutor
+from ccl_cli.evaluation.predictor import VideoPrediction
 from ccl_cli.library.approximate import build, check_installed, remove_index
 from ccl_cli.library.store import FILE, Library, Stamp, create, open_library, stamp_of
+from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import locate_model
+from ccl_cli.utils.distributed import from_main, is_main
 from ccl_cli.utils.files import lock_file, remove_leftovers
 from ccl_cli.utils.signals import stopping_here
 
 OnUnreadable = Callable[[str, str], None]
+Read = partial[Generator[VideoPrediction, None, None]]  # :func:`predict_files` of a model and videos
 
 
 @dataclass
@@ -53,15 +57,13 @@ def index(
     forget_paths: Sequence[Path] = (),
     rebuild: bool = False,
     approximate: bool = False,
-    batch_size: int | None = None,
-    workers: int | None = None,
-    executor: BlockExecutor | None = None,
     on_unreadable: OnUnreadable = lambda path, reason: None,
+    **settings: Any,
 ) -> Updated:
     """Update a library with files and folders; videos from other paths stay in it.
 
-    Every video is stored as soon as it has been read, so a kill loses only the current batch. Results of an
-    executor are stored in one transaction.
+    Every video is stored as soon as it has been read, so a kill loses only the current batch. All processes
+    read videos, and the first one writes. What an executor has read is stored in one transaction.
 
     Args:
         paths: Files and folders. Default: the paths that the library was built from.
@@ -71,15 +73,15 @@ def index(
         forget_paths: Files and folders to remove from the library.
         rebuild: Start with an empty library.
         approximate: Also build an approximate index.
-        batch_size: Windows per forward pass; default the recipe's.
-        workers: Decoding processes; default as for :func:`ccl_cli.deploy.predict.predict_files`.
-        executor: Executor that reads the videos in blocks, with the same results. None: this process.
         on_unreadable: Called with each unreadable path and the reason.
+        settings: ``batch_size``, ``workers`` and ``executor`` of
+            :func:`ccl_cli.deploy.predict.predict_files`.
 
     Raises:
         UsageError: there is nothing to index, the folder is not a library, the model differs, or another
             process has the lock.
         DataError: a path does not exist, or the library is damaged.
+        CclError: an executor failed on some blocks.
         Interrupted: stopped by a signal.
     """
     folder, model = Path(folder), Path(model) if model else None
@@ -87,32 +89,53 @@ def index(
     if approximate:
         check_installed()
     files, roots = _list_files(folder, [Path(path) for path in paths], bool(forget_paths))
+    # Without mixing videos in batches, vectors do not depend on where an earlier call was interrupted.
+    read = partial(predict_files, title="index", mixed=False, **settings)
+    set_up("fp32")  # connect the processes before only one of them continues
+    if not is_main():
+        return _read_along(read)
+    # Load the model before creating the folder, so that an error leaves no empty library.
+    student = load_student(model) if rebuild or not (folder / FILE).is_file() else None
+    with _writing(folder, student):
+        path = student.path if student else own_model(folder, model)
+        with open_library(folder, write=True) as library:
+            update = _Update(library, folder, on_unreadable)
+            update.forget(forget_paths)
+            new = update.compare(files, roots)
+            from_main((path, new.videos))
+            if new.videos:  # otherwise no model is needed
+                update.add(new, student or load_student(path), read)
+            update.result.videos = len(library)
+            if approximate:
+                build(library, folder)
+    return from_main(update.result)  # type: ignore[no-any-return]
+
+
+def _read_along(read: Read) -> Updated:
+    """Run a process other than the first: read its share of the files that the first one lists."""
+    path, videos = from_main(None)
+    if videos:
+        for _ in read(load_student(path), videos):
+            pass
+    return from_main(None)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _writing(folder: Path, student: Model | None) -> Iterator[None]:
+    """Lock a library for an update; with a student, create it or empty it."""
     lock = folder / ".lock", f"Another process is updating '{folder}'.", "Wait for it to finish."
     stopped = f". Finished videos are in '{folder}'.", "Run the same command to continue."
-    # Load the model before creating the folder, so that an error leaves no empty library.
-    creating = rebuild or not (folder / FILE).is_file()
-    student = load_student(model) if creating else None
     try:
         with lock_file(*lock), stopping_here(*stopped):
             remove_leftovers(folder)
-            if student is not None:
+            if student:
                 _create(folder, student)
-            path = student.path if student else own_model(folder, model)
-            with open_library(folder, write=True) as library:
-                update = _Update(library, folder, on_unreadable)
-                update.forget(forget_paths)
-                new = update.compare(files, roots)
-                if new.videos:  # otherwise no model is needed
-                    update.add(new, student or load_student(path), batch_size, workers, executor)
-                update.result.videos = len(library)
-                if approximate:
-                    build(library, folder)
+            yield
     except OSError as error:
         raise SystemSetupError(
             f"The library '{folder}' cannot be written: {error.strerror or error}.",
             "Finished videos are kept. Free some disk space, and run the same command again.",
         ) from error
-    return update.result
 
 
 def _create(folder: Path, student: Model) -> None:
@@ -218,37 +241,26 @@ class _Update:
         present = known.keys() - changed
         return Raw(tuple(video for video in files.videos if str(video.path) not in present))
 
-    def add(
-        self,
-        files: Raw,
-        model: Model,
-        batch_size: int | None,
-        workers: int | None,
-        executor: BlockExecutor | None,
-    ) -> None:
-        """Read files, and store each in the library as soon as it has been read."""
+    def add(self, files: Raw, model: Model, read: Read) -> None:
+        """Read files, and store each in the library as soon as it has been read.
+
+        What an executor has read is stored at once: if only a part of it were stored, the other files would
+        form other blocks at the next call, and all blocks would be read again.
+        """
         names = files.names
-        # Without mixing videos in batches, vectors do not depend on where an earlier call was interrupted.
-        read = predict_files(
-            model,
-            files.videos,
-            title="index",
-            batch_size=batch_size,
-            workers=workers,
-            mixed=False,
-            executor=executor,
-        )
-        # If only some blocks were stored, the remaining files would form other blocks, which are not done.
-        with closing(read), self.library.transaction() if executor else nullcontext():
-            for prediction in in_order(read):
-                name = names[prediction.row]
-                stamp = self.stamps[name]
-                if prediction.fault is not None or stamp is None:
-                    self._skip(name, prediction.fault or "it does not exist")
-                    continue
-                unit, _ = directions(prediction.feature[None])
-                self.library.put(name, stamp, prediction.windows, unit[0].numpy())
-                self.result.added += 1
+        at_once = self.library.transaction() if read.keywords.get("executor") else nullcontext()
+        with closing(read(model, files.videos)) as predictions, at_once:
+            for prediction in predictions:
+                self._put(names[prediction.row], prediction)
+
+    def _put(self, name: str, prediction: VideoPrediction) -> None:
+        stamp = self.stamps[name]
+        if prediction.fault is not None or stamp is None:
+            self._skip(name, prediction.fault or "it does not exist")
+            return
+        unit, _ = directions(prediction.feature[None])
+        self.library.put(name, stamp, prediction.windows, unit[0].numpy())
+        self.result.added += 1
 
     def _skip(self, path: str, reason: str) -> None:
         self.result.unreadable += 1

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +12,18 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
+from ccl_cli.__main__ import main
 from ccl_cli.config.recipe import Evaluation
 from ccl_cli.data.clips.evaluation_clips import EvaluationClips
 from ccl_cli.data.clips.transforms import eval_view, normalize
 from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.data.video_paths import list_videos
-from ccl_cli.deploy.predict import predict_files
+from ccl_cli.deploy.predict import predict, predict_files
+from ccl_cli.errors import DataError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_split
+from ccl_cli.library.store import open_library
 from ccl_cli.training.compute.device import set_up
 from tests.data.media import iter_windows
 from tests.helpers.models import write_run
@@ -171,14 +177,62 @@ def test_in_order_waits_for_no_more_than_it_must():
     assert [prediction.row for prediction in ordered] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_chunks_do_not_depend_on_the_number_of_processes(run, folder, processes):
-    recipe, videos = load_student(run).artefact.recipe, list_videos([folder]).videos
+LAUNCHERS = {
+    "own": (["ccl_cli"], ["--num-processes", "2"]),
+    "torchrun": (["torch.distributed.run", "--nproc_per_node", "2", "-m", "ccl_cli"], []),
+}
 
-    def chunks(count):
-        """Which videos the windows of each chunk are of."""
-        clips = [EvaluationClips(videos, recipe.clip, recipe.eval, chunk=7, rank=rank, processes=count) for rank in range(count)]  # fmt: skip
-        assert sum(each.count for each in clips) == len(videos)
-        return sorted(chunk.rows.tolist() for each in clips for chunk in each)
 
-    assert chunks(processes) == chunks(1)
+def together(launcher, *words) -> str:
+    """What two processes print; they end as one would that cannot read two of the videos."""
+    before, after = LAUNCHERS[launcher]
+    command = [sys.executable, "-m", *before, *map(str, words), "--workers", "0", *after]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert "2 of 20 files could not be read" in done.stderr or "2 files could not be read" in done.stderr, (
+        done.stderr
+    )
+    assert done.returncode == (4 if launcher == "own" else 1)
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_several_processes_name_every_video_once_and_in_order(run, folder, launcher, capsys):
+    assert main(["predict", str(run), str(folder), "--json", "--workers", "0"]) == 4
+    one, two = (json.loads(text) for text in (capsys.readouterr().out, together(launcher, "predict", run, folder, "--json")))  # fmt: skip
+    assert [each["video"] for each in two] == [each["video"] for each in one]
+    for a, b in zip(one, two, strict=True):
+        assert (a.get("windows"), a.get("error")) == (b.get("windows"), b.get("error"))
+        probabilities = [{c["class"]: c["probability"] for c in each.get("classes", ())} for each in (a, b)]
+        assert probabilities[0] == pytest.approx(probabilities[1], abs=2e-6)
+
+
+@pytest.mark.slow
+def test_several_processes_write_one_file_and_one_library(run, folder):
+    for command, suffix in (("embed", ".npz"), ("index", "")):
+        words = [command, run, folder, "--output"]
+        assert main([*map(str, words), f"one{suffix}", "--workers", "0"]) == 4
+        together("own", *words, f"two{suffix}")
+    one, two = (np.load(f"{name}.npz") for name in ("one", "two"))
+    assert one["names"].tolist() == two["names"].tolist()
+    np.testing.assert_allclose(one["embedding"], two["embedding"], rtol=1e-5, atol=1e-6)
+    with open_library(Path("one")) as one_library, open_library(Path("two")) as two_library:
+        known = one_library.known()
+        assert known == two_library.known()
+        assert len(known) == 18
+        vectors = [by_path(library) for library in (one_library, two_library)]
+    assert all(np.array_equal(vectors[0][path], vectors[1][path]) for path in known)  # to the last bit
+
+
+def by_path(library):
+    """Vectors by path: they are put in the order in which videos end."""
+    numbers, vectors = (np.concatenate(each) for each in zip(*library.blocks(), strict=True))
+    paths = library.paths(numbers.tolist())
+    return {paths[number]: vector for number, vector in zip(numbers.tolist(), vectors, strict=True)}
+
+
+def test_processes_that_list_other_files_are_refused(run, folder, monkeypatch):
+    monkeypatch.setattr("ccl_cli.deploy.predict.world_size", lambda: 2)
+    monkeypatch.setattr("ccl_cli.deploy.predict.gather_objects", lambda own: [own, own + 1])
+    with pytest.raises(DataError, match="list different video files"):
+        next(predict(load_student(run), list_videos([folder]), workers=0))

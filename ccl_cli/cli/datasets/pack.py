@@ -23,65 +23,68 @@ EXAMPLES = (
     "ccl train --recipe mine.yaml --data shards:packed",
 )
 _QUALITIES = {"jpeg": (1, 95), "mp4": (0, 51)}
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE[:PATH]",
+        help="Data set, e.g. ucf51 or folder:my_videos.",
+        autocompletion=complete_plugins("ccl.datasets"),
+    ),
+]
+Output = Annotated[
+    Path, typer.Option(metavar="DIR", help="Output folder for the shards.", rich_help_panel=OUTPUT)
+]
+ShortSide = Annotated[
+    int,
+    typer.Option(min=16, help="Resize larger frames to this short side, in pixels.", rich_help_panel=DATA),
+]
+FrameRate = Annotated[
+    float | None,
+    typer.Option(min=0.1, help="Maximum frame rate. Default: keep all frames.", rich_help_panel=DATA),
+]
+Format = Annotated[
+    Literal["jpeg", "mp4"],
+    typer.Option("--format", help="jpeg reads fastest; mp4 is smallest.", rich_help_panel=DATA),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        help="JPEG quality (1 to 95, default 85), or H.264 rate factor (0 to 51, default 20).",
+        rich_help_panel=DATA,
+    ),
+]
+Audio = Annotated[bool, typer.Option("--audio/--no-audio", help="Include audio.", rich_help_panel=DATA)]
+AudioRate = Annotated[
+    int, typer.Option(min=1000, help="Sample rate of the packed audio, in Hz.", rich_help_panel=DATA)
+]
+MaxUnreadable = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Maximum fraction of unreadable videos per split. Default: 0.05.",
+        rich_help_panel=DATA,
+    ),
+]
+ShardSize = Annotated[int, typer.Option(min=1, metavar="MB", help="Size of a shard.", rich_help_panel=OUTPUT)]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Number of encoding processes. Default: one per core.", rich_help_panel=RUNTIME),
+]
 
 
 def pack(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE[:PATH]",
-            help="Data set, e.g. ucf51 or folder:my_videos.",
-            autocompletion=complete_plugins("ccl.datasets"),
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option(metavar="DIR", help="Output folder for the shards.", rich_help_panel=OUTPUT)
-    ],
-    short_side: Annotated[
-        int,
-        typer.Option(
-            min=16, help="Resize larger frames to this short side, in pixels.", rich_help_panel=DATA
-        ),
-    ] = 128,
-    fps: Annotated[
-        float | None,
-        typer.Option(min=0.1, help="Maximum frame rate. Default: keep all frames.", rich_help_panel=DATA),
-    ] = None,
-    form: Annotated[
-        Literal["jpeg", "mp4"],
-        typer.Option("--format", help="jpeg reads fastest; mp4 is smallest.", rich_help_panel=DATA),
-    ] = "jpeg",
-    quality: Annotated[
-        int | None,
-        typer.Option(
-            help="JPEG quality (1 to 95, default 85), or H.264 rate factor (0 to 51, default 20).",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    audio: Annotated[
-        bool, typer.Option("--audio/--no-audio", help="Include audio.", rich_help_panel=DATA)
-    ] = True,
-    audio_rate: Annotated[
-        int, typer.Option(min=1000, help="Sample rate of the packed audio, in Hz.", rich_help_panel=DATA)
-    ] = 32_000,
-    max_unreadable: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Maximum fraction of unreadable videos per split. Default: 0.05.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    shard_size: Annotated[
-        int, typer.Option(min=1, metavar="MB", help="Size of a shard.", rich_help_panel=OUTPUT)
-    ] = 256,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Number of encoding processes. Default: one per core.", rich_help_panel=RUNTIME
-        ),
-    ] = None,
+    data: Source,
+    output: Output,
+    short_side: ShortSide = 128,
+    fps: FrameRate = None,
+    form: Format = "jpeg",
+    quality: Quality = None,
+    audio: Audio = True,
+    audio_rate: AudioRate = 32_000,
+    max_unreadable: MaxUnreadable = None,
+    shard_size: ShardSize = 256,
+    workers: Workers = None,
     executor: options.Executor = None,
     as_json: options.AsJson = False,
 ) -> None:

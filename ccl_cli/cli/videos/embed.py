@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import chosen_executor, command, output_option, print_path
+from ccl_cli.cli.common import command, output_option, print_path, share_videos
+from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
 
@@ -33,6 +34,7 @@ def embed(
     batch_size: options.ClipBatchSize = None,
     precision: options.ForwardPrecision = "fp32",
     workers: options.Workers = None,
+    num_processes: options.NumProcesses = 1,
     executor: options.Executor = None,
     part: options.Part = None,
     as_json: options.AsJson = False,
@@ -44,7 +46,8 @@ def embed(
     """
     from ccl_cli.executors.part import parse_part
 
-    share, chosen = parse_part(part), chosen_executor(executor)
+    share = parse_part(part)
+    chosen = share_videos(executor, num_processes)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
     from ccl_cli.training.run.folder import split_run
@@ -59,15 +62,17 @@ def embed(
 
     check_features(output)
     student = load_student(run)
-    settings: dict[str, Any] = {"precision": precision, "batch_size": batch_size, "workers": workers}
+    settings: Any = {"precision": precision, "batch_size": batch_size, "workers": workers}
+    first = console.first_process()  # only the first process writes
     with (
-        block_executor(chosen) as elsewhere,
-        feature_file(output, student, precision) as file,
-        closing(embed_files(student, raw, executor=elsewhere, **settings)) as features,
+        block_executor(chosen) as blocks,
+        feature_file(output, student, precision) if first else nullcontext() as file,
+        closing(embed_files(student, raw, executor=blocks, **settings)) as features,
     ):
         for feature in features:
             if feature.fault:
                 unreadable.add(str(feature.video.path), feature.fault)
-            file.add(feature)
+            if file:
+                file.add(feature)
     print_path(output, as_json)
     unreadable.check()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import chosen_executor, command, output_option, print_result
+from ccl_cli.cli.common import command, output_option, print_result, share_videos
 from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
@@ -47,6 +47,7 @@ def index(
     ] = False,
     batch_size: options.ClipBatchSize = None,
     workers: options.Workers = None,
+    num_processes: options.NumProcesses = 1,
     executor: options.Executor = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -55,7 +56,7 @@ def index(
     Reads new and changed files, and removes deleted files. Can be interrupted at any time; run the same
     command again to continue.
     """
-    chosen = chosen_executor(executor)
+    chosen = share_videos(executor, num_processes)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.executors.blocks import block_executor
     from ccl_cli.library.index import index as update_library
@@ -63,7 +64,7 @@ def index(
 
     unreadable = Unreadable()
     run, files = split_run(paths or [], optional=True)
-    with block_executor(chosen) as elsewhere:
+    with block_executor(chosen) as blocks:
         update = update_library(
             files,
             output,
@@ -71,10 +72,10 @@ def index(
             forget_paths=forget or (),
             rebuild=rebuild,
             approximate=approximate,
+            on_unreadable=unreadable.add,
             batch_size=batch_size,
             workers=workers,
-            executor=elsewhere,
-            on_unreadable=unreadable.add,
+            executor=blocks,
         )
     columns = ["library", "videos", "read", "unchanged", "gone"]
     counts = (update.videos, update.added, update.unchanged, update.removed)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import chosen_executor, command, output_option
+from ccl_cli.cli.common import command, output_option, share_videos
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
 from ccl_cli.utils.text import visible
@@ -23,6 +23,22 @@ app = typer.Typer(add_completion=False)
 _TOP = 5
 _MAX_WIDTH = 40  # characters of a class name in the table
 Format = Literal["table", "csv", "json", "jsonl"]
+Top = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="K",
+        help="Number of classes per video. Default: 5, or 1 in a table of several videos.",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    Format, output_option("--format", help="Output format; jsonl prints one object per line and video.")
+]
+Output = Annotated[
+    Path | None,
+    output_option(metavar="FILE", help="File to write; the suffix .csv, .json or .jsonl selects the format."),
+]
 
 
 @command(
@@ -35,30 +51,16 @@ Format = Literal["table", "csv", "json", "jsonl"]
 )
 def predict(
     paths: options.RunAndVideos,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="K",
-            help="Number of classes per video. Default: 5, or 1 in a table of several videos.",
-            show_default=False,
-        ),
-    ] = None,
+    top: Top = None,
     batch_size: options.ClipBatchSize = None,
     precision: options.ForwardPrecision = "fp32",
     workers: options.Workers = None,
+    num_processes: options.NumProcesses = 1,
     executor: options.Executor = None,
     part: options.Part = None,
-    format_: Annotated[
-        Format, output_option("--format", help="Output format; jsonl prints one object per line and video.")
-    ] = "table",
+    format_: FormatOption = "table",
     as_json: options.AsJson = False,
-    output: Annotated[
-        Path | None,
-        output_option(
-            metavar="FILE", help="File to write; the suffix .csv, .json or .jsonl selects the format."
-        ),
-    ] = None,
+    output: Output = None,
 ) -> None:
     """Predict the classes of video files.
 
@@ -69,7 +71,8 @@ def predict(
         raise UsageError("--json, --format and --output exclude each other.", "Use only one of them.")
     from ccl_cli.executors.part import parse_part
 
-    share, chosen = parse_part(part), chosen_executor(executor)
+    share = parse_part(part)
+    chosen = share_videos(executor, num_processes)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.data.video_paths import list_videos
     from ccl_cli.training.run.folder import split_run
@@ -86,13 +89,12 @@ def predict(
     student.need_classes()
     form: Format = "json" if as_json else format_
     several = form == "table" and not output and len(raw.videos) > 1
-    settings = {"precision": precision, "batch_size": batch_size, "workers": workers}
+    top = top or (1 if several else _TOP)
+    settings: Any = {"precision": precision, "batch_size": batch_size, "workers": workers}
     with (
-        block_executor(chosen) as elsewhere,
+        block_executor(chosen) as blocks,
         _writer(output, form, raw.names, student.artefact.classes) as write,
-        closing(
-            predict_files(student, raw, top=top or (1 if several else _TOP), executor=elsewhere, **settings)
-        ) as predictions,
+        closing(predict_files(student, raw, top=top, executor=blocks, **settings)) as predictions,
     ):
         for prediction in predictions:
             if prediction.fault:
@@ -100,7 +102,7 @@ def predict(
             write(prediction_record(prediction))
         for name, reason in raw.closed.items():
             write(unreadable_record(name, reason))
-    if output:
+    if output and console.first_process():
         print(output)
     unreadable.check()
 
@@ -109,11 +111,13 @@ def predict(
 def _writer(
     output: Path | None, form: Format, names: Sequence[str], classes: Sequence[str]
 ) -> Iterator[Callable[[Record], None]]:
-    """Yield a function that writes one record."""
+    """Yield a function that writes one record; it does nothing on all processes but the first."""
     from ccl_cli.deploy.prediction_rows import CSV
     from ccl_cli.utils.rows import JSON, JSON_LINES, row_file, row_writer
 
-    if output:
+    if not console.first_process():
+        yield lambda record: None
+    elif output:
         with row_file(output, CSV) as write:
             yield write
     elif form == "table":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,20 +11,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.loader import read_batches
-from ccl_cli.data.clips.samplers import Frames, Stretch, clips_per_video, evaluation_clips
+from ccl_cli.data.clips.samplers import Frames, Stretch, evaluation_clips
 from ccl_cli.data.clips.transforms import eval_views
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.reader import DecodedClip, iter_clips, open_video
 from ccl_cli.errors import DataError
-
-_MIN_GROUP = 8  # videos; with sliding windows, enough to fill a batch
-
-
-def group_size(clip: Clip, evaluation: Evaluation, batch_size: int) -> int:
-    """Return the number of consecutive videos that share batches: enough to fill a batch."""
-    windows = clips_per_video(clip, evaluation) * evaluation.crops
-    return max(_MIN_GROUP, -(-batch_size // windows)) if windows else _MIN_GROUP
 
 
 class Chunk(NamedTuple):
@@ -55,11 +47,10 @@ class EvaluationClips(IterableDataset[Chunk]):
         clip: The student's view.
         evaluation: Which clips and crops of each video.
         chunk: Windows per chunk.
-        mixed: Allow windows of several videos in one chunk. They belong to one group of consecutive videos,
-            which one worker reads, so the chunks do not depend on the number of workers or processes. If
-            False, a group is a single video.
+        mixed: Whether a chunk may hold windows of several videos. If not, what a network makes of a video
+            does not depend on the others in its last bits.
         rank: This process.
-        processes: Number of processes; each reads its share of the groups.
+        processes: Number of processes; each reads its share of the videos.
     """
 
     def __init__(
@@ -77,7 +68,7 @@ class EvaluationClips(IterableDataset[Chunk]):
         self.clip = clip
         self.evaluation = evaluation
         self.chunk = chunk
-        self.group = group_size(clip, evaluation, chunk) if mixed else 1
+        self.mixed = mixed
         self.rank = rank
         self.processes = processes
 
@@ -85,25 +76,8 @@ class EvaluationClips(IterableDataset[Chunk]):
         """This worker's share of this process's share."""
         worker = get_worker_info()
         part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
-        for group in self._groups[part::parts]:
-            yield from self._chunks(group)
-
-    @property
-    def count(self) -> int:
-        """Number of videos that this process reads."""
-        return sum(map(len, self._groups))
-
-    @property
-    def _groups(self) -> list[range]:
-        """Indices of the videos of each group of this process."""
-        whole = range(len(self.videos))
-        groups = [whole[first : first + self.group] for first in whole[:: self.group]]
-        return groups[self.rank :: self.processes]
-
-    def _chunks(self, group: Iterable[int]) -> Iterator[Chunk]:
-        """Yield the windows of one group."""
         chunk = _Chunk(self.clip)
-        for row in group:
+        for row in range(self.rank + part * self.processes, len(self.videos), self.processes * parts):
             is_readable = False
             try:
                 for view in self._views(row):
@@ -117,7 +91,11 @@ class EvaluationClips(IterableDataset[Chunk]):
                 if not is_readable:
                     chunk.unreadable[row] = error.message
             chunk.finished.append(row)
-        yield chunk.collated()
+            if not self.mixed:
+                yield chunk.collated()
+                chunk = _Chunk(self.clip)
+        if chunk.finished:
+            yield chunk.collated()
 
     def _views(self, row: int) -> Iterator[Tensor]:
         video, clip = self.videos[row], self.clip
