@@ -37,7 +37,8 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
 
     Raises:
         Interrupted: stopped by a signal; running items were asked to save their state.
-        SystemSetupError: Ray is not installed or cannot be reached, or a node cannot read the folder.
+        SystemSetupError: Ray is not installed or cannot be reached, no node has enough cores, or a node
+            cannot read the folder.
     """
     ray = _ray()
     work.folder.mkdir(parents=True, exist_ok=True)
@@ -59,9 +60,18 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
 
 
 def _submit(ray: Any, work: Work, settings: Executor) -> dict[Any, str]:
-    """Submit one task per item; return the item of each task."""
+    """Submit one task per item; return the item of each task.
+
+    Raises:
+        SystemSetupError: no node has enough cores, so Ray would wait forever.
+    """
+    cpus, most = settings.cpus or 1, max(node["Resources"].get("CPU", 0) for node in ray.nodes())
+    if cpus > most:
+        raise SystemSetupError(
+            f"No node of the Ray cluster has {cpus} cores.", f"Set CCL_EXECUTOR_CPUS to at most {most:g}."
+        )
     gpus = min(1, int(ray.cluster_resources().get("GPU", 0)))
-    task = ray.remote(num_cpus=settings.cpus or 1, num_gpus=gpus, max_retries=0)(_run_item)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_item)
     own = settings.model_copy(update={"jobs": 1}).model_dump(mode="json")
     return {task.remote(work.only([name]).to_json(), own): name for name in work.items}
 
@@ -104,7 +114,7 @@ def _cluster(ray: Any) -> Iterator[None]:
     try:
         # Without an address, Ray would connect to a cluster that an earlier `ray start` left on this machine.
         ray.init(address or "local", **options, **({} if address else {"include_dashboard": False}))
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises Exception itself if a process of it does not start in time
         where = f"be reached at '{address}'" if address else "be started"
         raise SystemSetupError(
             f"Ray cannot {where}: {' '.join(str(error).split())}",

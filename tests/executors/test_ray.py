@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,6 +63,12 @@ def test_without_ray_the_next_step_is_said(tmp_path, monkeypatch):
     with pytest.raises(SystemSetupError, match="requires the package ray") as caught:
         ray.run(work(tmp_path, ["0"]), Executor(), Events())
     assert "ccl-cli[ray]" in caught.value.hint
+
+
+def test_more_cores_than_any_node_has_are_refused(tmp_path):
+    cluster = SimpleNamespace(nodes=lambda: [{"Resources": {"CPU": 2.0}}, {"Resources": {}}])
+    with pytest.raises(SystemSetupError, match="No node of the Ray cluster has 3 cores"):
+        ray._submit(cluster, work(tmp_path, ["0"]), Executor(cpus=3))
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):

@@ -154,6 +154,10 @@ echo 'sbatch: error: invalid partition specified: none' >&2
 echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2
 exit 1
 """
+REJECTION = """#!/bin/sh
+echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2
+exit 1
+"""
 ELSEWHERE = """#!/bin/sh
 for file; do :; done
 rm "$(dirname "$file")/work.json"
@@ -166,6 +170,7 @@ exec {sbatch} "$@"
     [
         (None, "The command `sbatch` was not found."),
         (REFUSAL, "Slurm refuses the jobs: invalid partition specified: none; Batch job submission failed: Invalid"),
+        (REJECTION, "Slurm refuses the jobs: AssocMaxSubmitJobLimit"),
         (ELSEWHERE, "The nodes of the cluster cannot read '"),
     ],
 )  # fmt: skip
