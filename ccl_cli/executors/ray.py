@@ -10,6 +10,8 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ccl_cli.config.recipe import Executor
@@ -44,7 +46,12 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
     work.folder.mkdir(parents=True, exist_ok=True)
     lost: dict[str, str] = {}
     signals: list[int] = []
-    with handled_by(lambda number, frame: signals.append(number)), _cluster(ray):
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+
+    # Ray installs its own handler of SIGTERM, so the handlers are installed again.
+    with handled_by(note), _cluster(ray), handled_by(note):
         waiting = _submit(ray, work, settings)
         while waiting and not signals:
             for ended in ray.wait(list(waiting), timeout=1)[0]:
@@ -73,30 +80,36 @@ def _submit(ray: Any, work: Work, settings: Executor) -> dict[Any, str]:
     gpus = min(1, int(ray.cluster_resources().get("GPU", 0)))
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_item)
     own = settings.model_copy(update={"jobs": 1}).model_dump(mode="json")
-    return {task.remote(work.only([name]).to_json(), own): name for name in work.items}
+    return {task.remote(work.only([name]).to_json(), own, str(Path.cwd())): name for name in work.items}
 
 
 def _lost(ray: Any, ended: Any, name: str, work: Work) -> dict[str, str]:
     """Return the reason by item if a finished task could not run its item, else an empty dict.
 
     Raises:
-        SystemSetupError: the node cannot read the folder of the work.
+        SystemSetupError: the node cannot read a folder.
     """
     try:
-        if not ray.get(ended):
-            raise not_shared(work.folder)
+        if missing := ray.get(ended):
+            raise not_shared(Path(missing))
     except ray.exceptions.RayError as error:
         return {name: f"Ray lost the task: {type(error).__name__}."}
     return {}
 
 
-def _run_item(work: str, settings: dict[str, Any]) -> bool:
-    """Run the only item of the work. Return False if this node cannot read the folder of the work."""
+def _run_item(work: str, settings: dict[str, Any], cwd: str) -> str:
+    """Run the only item of the work in the caller's working directory.
+
+    Returns:
+        Folder that this node cannot read, or "".
+    """
     whole = Work.read(work)
-    if not whole.folder.is_dir():
-        return False
+    for folder in (whole.folder, Path(cwd)):
+        if not folder.is_dir():
+            return str(folder)
+    os.chdir(cwd)
     local.run(whole, Executor.model_validate(settings), TaskLog(whole))
-    return True
+    return ""
 
 
 @contextmanager

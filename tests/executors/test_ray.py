@@ -72,4 +72,6 @@ def test_more_cores_than_any_node_has_are_refused(tmp_path):
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
-    assert not ray._run_item(work(tmp_path / "elsewhere", ["0"]).to_json(), {})
+    elsewhere = str(tmp_path / "elsewhere")
+    assert ray._run_item(work(tmp_path / "elsewhere", ["0"]).to_json(), {}, str(tmp_path)) == elsewhere
+    assert ray._run_item(work(tmp_path, ["0"]).to_json(), {}, elsewhere) == elsewhere
