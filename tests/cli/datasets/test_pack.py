@@ -58,12 +58,13 @@ def test_it_prints_what_became_of_each_split_and_how_to_train_with_it(ccl, packe
 def test_every_flag_reaches_its_place(ccl, packed):
     flags = (
         "--short-side 240 --fps 12.5 --format mp4 --quality 30 --audio-rate 16000 --max-unreadable 0.2 "
-        "--shard-size 64 --workers 3"
+        "--shard-size 64 --workers 3 --executor slurm"
     )
     assert ccl("data", "pack", "ucf51", "--output", "o", *flags.split()).code == 0
     ((data, output, settings, rest),) = packed
     assert (data, str(output)) == ("ucf51", "o")
     assert vars(settings) == {"short_side": 240, "fps": 12.5, "format": "mp4", "quality": 30, "rate": 16000}
+    assert rest.pop("executor").name == "slurm"
     assert rest == {"workers": 3, "shard_size": 64_000_000, "max_unreadable": 0.2}
 
 
@@ -74,7 +75,7 @@ def test_defaults(ccl, packed):
     assert vars(jpeg) == {"short_side": 128, "fps": None, "format": "jpeg", "quality": 85, "rate": None}
     assert (mp4.quality, mp4.rate) == (20, 32000)
     assert (rest["max_unreadable"], rest["shard_size"]) == (0.05, 256_000_000)
-    assert rest["workers"] >= 1
+    assert rest["workers"] is rest["executor"] is None
 
 
 @pytest.mark.parametrize(("form", "quality"), [("jpeg", "0"), ("jpeg", "96"), ("mp4", "-1"), ("mp4", "52")])
