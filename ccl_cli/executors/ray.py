@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,13 @@ from ccl_cli.executors.work import Events, Work, not_shared
 from ccl_cli.utils.signals import handled_by
 
 _SAVING_SECONDS = 120  # time for running items to save their state after a signal
-# No usage reports, and no lower priority than the items of other executors have.
-_DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+_PATIENCE_SECONDS = 10  # for the first answer of a cluster; Ray itself waits a quarter of an hour
+# No usage reports, the priority of the items of other executors, and no warnings of Ray's servers.
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",
+}
 
 
 def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
@@ -125,6 +131,7 @@ def _cluster(ray: Any) -> Iterator[None]:
         "logging_level": logging.ERROR,
     }
     try:
+        _check_reachable(address or "")
         # Without an address, Ray would connect to a cluster that an earlier `ray start` left on this machine.
         ray.init(address or "local", **options, **({} if address else {"include_dashboard": False}))
     except Exception as error:  # Ray raises Exception itself if a process of it does not start in time
@@ -137,6 +144,12 @@ def _cluster(ray: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():  # "auto" has none
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_SECONDS).close()
 
 
 def _ray() -> Any:

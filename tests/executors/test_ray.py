@@ -71,6 +71,15 @@ def test_more_cores_than_any_node_has_are_refused(tmp_path):
         ray._submit(cluster, work(tmp_path, ["0"]), Executor(cpus=3))
 
 
+def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with (
+        pytest.raises(SystemSetupError, match=r"Ray cannot be reached at '127.0.0.1:1': .*refused"),
+        ray._cluster(None),
+    ):
+        raise AssertionError("there is no cluster")
+
+
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
     elsewhere = str(tmp_path / "elsewhere")
     assert ray._run_item(work(tmp_path / "elsewhere", ["0"]).to_json(), {}, str(tmp_path)) == elsewhere
