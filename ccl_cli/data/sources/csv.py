@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.manifest import Manifest, Videos
+from ccl_cli.data.manifest.columns import make_columns, path_text
 from ccl_cli.data.sources import SPLIT_NAMES, unique_ids
 from ccl_cli.data.sources.about import described
 from ccl_cli.errors import DataError
@@ -56,13 +57,18 @@ def load(location: str, *, root: str | None = None, delimiter: str | None = None
         raise DataError(f"'{location}' lists no video." if location else "No table is named.", _LAYOUT)
     classes = _classes({row.label for row in rows} - {""})
     labels = {name: label for label, name in enumerate(classes)}
-    videos = [
-        Video(key, base / row.path, labels.get(row.label), row.split, row.start, row.end)
-        for key, row in zip(_ids(table, base, rows), rows, strict=True)
-    ]
+    columns = make_columns(
+        _ids(table, base, rows),
+        [posixpath.join(base, row.path) if ".." in row.path else path_text(row.path) for row in rows],
+        [labels.get(row.label) for row in rows],
+        [row.split for row in rows],
+        [row.start for row in rows],
+        [row.end for row in rows],
+        root=str(base),
+    )
     if unlabelled := sum(not row.label for row in rows):
         _log.info("'%s': %d of %d videos have no label.", table, unlabelled, len(rows))
-    return Manifest(table.stem, classes, tuple(videos))
+    return Manifest(table.stem, classes, Videos(columns))
 
 
 def _read(table: Path, delimiter: str) -> list[_Row]:
@@ -72,9 +78,12 @@ def _read(table: Path, delimiter: str) -> list[_Row]:
         )
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
-            _check_header(table, reader.fieldnames or ())
-            return [_row(f"'{table}', line {reader.line_num}", reader.line_num, cells) for cells in reader]
+            reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
+            names = next(reader, [])
+            _check_header(table, names)
+            places = [names.index(name) if name in names else None for name in _COLUMNS]
+            width = len(names)
+            return [_row(table, reader.line_num, cells, width, places) for cells in reader if cells]
     except OSError as error:
         raise DataError(f"'{table}' cannot be read: {error.strerror}.", _LAYOUT) from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -91,28 +100,35 @@ def _check_header(table: Path, names: Sequence[str]) -> None:
         _log.info("'%s': columns not used: %s.", table, ", ".join(unknown))
 
 
-def _row(where: str, line: int, cells: dict[str | None, str | None]) -> _Row:
-    if None in cells or None in cells.values():
-        raise DataError(f"{where}: {'more' if None in cells else 'fewer'} cells than the header.")
-    texts = {name: (cells.get(name) or "").strip() for name in _COLUMNS}
-    if not texts["path"]:
-        raise DataError(f"{where}: the path is empty.")
-    split = SPLIT_NAMES.get(texts["split"].lower() or "train")
+def _row(table: Path, line: int, cells: list[str], width: int, places: Sequence[int | None]) -> _Row:
+    if len(cells) != width:
+        more = "more" if len(cells) > width else "fewer"
+        raise DataError(f"'{table}', line {line}: {more} cells than the header.")
+    texts = ["" if place is None else cells[place].strip() for place in places]
+    path, label, name, *times = texts
+    if not path:
+        raise DataError(f"'{table}', line {line}: the path is empty.")
+    split = SPLIT_NAMES.get(name.lower() or "train")
     if split is None:
-        raise DataError(f"{where}: '{texts['split']}' is not a split.", "Splits are train, val and test.")
-    start, end = (_seconds(where, name, texts[name]) for name in ("start", "end"))
+        raise DataError(
+            f"'{table}', line {line}: '{name}' is not a split.", "Splits are train, val and test."
+        )
+    start, end = [
+        _seconds(table, line, which, text) if text else None
+        for which, text in zip(("start", "end"), times, strict=True)
+    ]
     if end is not None and end <= (start or 0):
-        raise DataError(f"{where}: the segment ends at {end:g} s, before it begins.")
-    return _Row(line, texts["path"], texts["label"], split, start, end)
+        raise DataError(f"'{table}', line {line}: the segment ends at {end:g} s, before it begins.")
+    return _Row(line, path, label, split, start, end)
 
 
-def _seconds(where: str, name: str, text: str) -> float | None:
+def _seconds(table: Path, line: int, name: str, text: str) -> float:
     try:
-        value = float(text) if text else None
+        value = float(text)
     except ValueError:
         value = math.nan
-    if value is not None and not 0 <= value < math.inf:
-        raise DataError(f"{where}: {name} '{text}' is not a number of seconds.")
+    if not 0 <= value < math.inf:
+        raise DataError(f"'{table}', line {line}: {name} '{text}' is not a number of seconds.")
     return value
 
 
@@ -129,8 +145,10 @@ def _value(digits: str) -> tuple[int, str, str]:
 
 def _ids(table: Path, base: Path, rows: Sequence[_Row]) -> list[str]:
     """Ids from the paths; a file listed for several stretches gets them as a suffix."""
-    first_lines: dict[tuple[str, float | None, float | None], int] = {}
     names = [_relative(base, row.path) for row in rows]
+    if len(set(names)) == len(names):
+        return unique_ids(names)
+    first_lines: dict[tuple[str, float | None, float | None], int] = {}
     for name, row in zip(names, rows, strict=True):
         first = first_lines.setdefault((name, row.start, row.end), row.line)
         if first != row.line:
@@ -145,6 +163,8 @@ def _ids(table: Path, base: Path, rows: Sequence[_Row]) -> list[str]:
 
 
 def _relative(base: Path, path: str) -> str:
+    if path[0] not in "/." and path[-1] != "/" and "/." not in path and "//" not in path:
+        return path  # most are: a tenth of the time
     if posixpath.isabs(path) or ".." in path:
         path = os.path.relpath(base / path, base)
-    return posixpath.normpath(path.replace(os.sep, "/"))
+    return posixpath.normpath(path)

@@ -1,0 +1,146 @@
+"""A manifest as JSON lines, which people read and write: a header, then one row per video."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from ccl_cli.data.manifest.columns import (
+    Columns,
+    Video,
+    joined,
+    located,
+    location_text,
+    make_columns,
+    path_text,
+)
+from ccl_cli.data.manifest.videos import Videos
+from ccl_cli.data.video.storage import from_plain, to_plain
+from ccl_cli.errors import DataError
+from ccl_cli.utils import json_text
+from ccl_cli.utils.files import atomic_path
+
+FORMAT = "ccl-manifest-1"
+_CHUNK = 10_000  # lines that are parsed at once: one array parses three times faster than its lines
+_MISSING = re.compile(r"required positional arguments?: '(\w+)'")
+
+
+def write_lines(path: Path, videos: Videos, header: Mapping[str, Any], root: str = "") -> None:
+    """Write a manifest, atomically.
+
+    Args:
+        path: The file.
+        videos: Its rows.
+        header: Its first line.
+        root: Paths below this folder are written relative to it.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    prefix = f"{root}{os.sep}" if root else ""
+    header = dict(header) | ({"root": root} if root else {})
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(header) + "\n")
+        file.writelines(json.dumps(_to_row(video, prefix)) + "\n" for video in videos)
+
+
+def read_lines(path: Path, root: Path | None = None) -> tuple[Columns, dict[str, Any]]:
+    """Rows as columns, and the header.
+
+    Args:
+        path: The file.
+        root: Folder that relative paths start from; None: the header's, else the manifest's own.
+
+    Raises:
+        DataError: absent, not a manifest, cut off, or a row that makes no sense.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            header = dict(json_text.parse(file.readline()))
+            if header["format"] != FORMAT:
+                raise ValueError("unknown format")
+            base = str(path.absolute().parent / (root or header.get("root", "")))
+            classes = len(header["classes"])
+            chunks = [_columns(path, line, rows, classes, base) for line, rows in _parsed(file)]
+        if sum(map(len, chunks)) != header["videos"]:
+            raise ValueError("missing rows")
+    except OSError as error:
+        raise DataError(f"The manifest '{path}' cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"'{path}' is not a complete manifest.", "Write it again.") from error
+    return joined(chunks), header
+
+
+def fault(video: Video, classes: int) -> str | None:
+    """What is wrong with the values of a row that came out of a file, its path aside."""
+    if not (isinstance(video.id, str) and video.id):
+        return "the id must be a text"
+    if not isinstance(video.split, str):
+        return "the split must be a text"
+    if video.label is not None and (type(video.label) is not int or not 0 <= video.label < classes):
+        return f"the label {video.label!r} is not one of the {classes} classes"
+    for name, at in ("start", video.start), ("end", video.end):
+        if at is not None and (type(at) not in (int, float) or not 0 <= at < math.inf):
+            return f"the {name} {at!r} is not a number of seconds"
+    if video.end is not None and video.end <= (video.start or 0):
+        return f"the segment ends at {video.end:g} s, before it begins"
+    return None
+
+
+def _to_row(video: Video, prefix: str) -> dict[str, Any]:
+    plain = to_plain(video.path)
+    path = plain.removeprefix(prefix) if isinstance(plain, str) else plain
+    row = {"id": video.id, "path": path, "label": video.label, "split": video.split}
+    return row | {key: at for key, at in (("start", video.start), ("end", video.end)) if at is not None}
+
+
+def _parsed(file: IO[str]) -> Iterator[tuple[int, list[Any]]]:
+    """Rows of some lines, with the number of the first."""
+    line = 2
+    while lines := list(islice(file, _CHUNK)):
+        rows = json_text.parse(f"[{','.join(lines)}]")
+        if len(rows) != len(lines):
+            raise ValueError("not one row in each line")
+        yield line, rows
+        line += len(rows)
+
+
+def _columns(path: Path, line: int, rows: Sequence[Any], classes: int, root: str) -> Columns:
+    videos, paths = [], []
+    for number, row in enumerate(rows, line):
+        try:
+            video = Video(**row)
+            paths.append(_path(video.path, root))
+            if wrong := fault(video, classes):
+                raise ValueError(wrong)
+            videos.append(video)
+        except (TypeError, ValueError) as error:
+            missing = _MISSING.search(str(error))
+            reason = f"there is no {missing[1]}" if missing else error
+            raise DataError(f"'{path}', line {number}: {reason}.", "Correct it or write it again.") from error
+    return make_columns(
+        [video.id for video in videos],
+        paths,
+        [video.label for video in videos],
+        [video.split for video in videos],
+        [video.start for video in videos],
+        [video.end for video in videos],
+        root=root,
+    )
+
+
+def _path(path: Any, root: str) -> str:
+    """A path of a row as its column has it."""
+    if isinstance(path, dict) and path:
+        return location_text(from_plain(path))
+    if not (isinstance(path, str) and path):
+        raise ValueError("the path must be a text, or say where in a shard")
+    if ".." in path:
+        located(root, path)  # it must not leave the root
+    return path_text(path)
