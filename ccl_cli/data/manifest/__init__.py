@@ -77,7 +77,7 @@ class Manifest:
 
     @cached_property
     def hash(self) -> str:
-        """Sixteen hex digits over classes, ids, labels, splits, stretches and file sizes, not locations."""
+        """Sixteen hex digits over classes, ids, labels, splits, segments and file sizes, not locations."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         ids = self.videos.texts("id")
         digest.update(ids.lengths.data)
@@ -96,7 +96,7 @@ class Manifest:
 
     @cached_property
     def files_hash(self) -> str:
-        """Sixteen hex digits over ids, stretches and contents of :attr:`learnt_from`, not over labels.
+        """Sixteen hex digits over ids, segments and contents of :attr:`learnt_from`, not over labels.
 
         Reads a little of each file, see :func:`contents_hash`.
         """
@@ -164,7 +164,7 @@ class Manifest:
     def hold_out(self, share: float, seed: int = 0) -> Manifest:
         """Set a share of each class's training videos, and of the unlabelled ones, aside as the val split.
 
-        What belongs together stays together: stretches of one file, and videos of one group where ids tell
+        What belongs together stays together: segments of one file, and videos of one group where ids tell
         (``v_Biking_g07_c03``). The same share and seed set the same videos aside.
 
         Raises:
@@ -245,6 +245,7 @@ class Manifest:
             columns = replace(columns, root=str(base))
             manifest = cls(str(header["name"]), tuple(map(str, header["classes"])), Videos(columns))
             vars(manifest)["hash"] = str(header["hash"])
+            manifest._check_rows()
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"'{path}' is not a complete manifest.", "Write it again.") from error
         return manifest

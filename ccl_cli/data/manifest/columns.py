@@ -29,14 +29,14 @@ Numbers = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One row: a video file, or a stretch of one.
+    """One row: a video file, or a segment of one.
 
     Attributes:
         id: Unique within the data set: posix path without suffix, relative to the set's root.
         path: Absolute path of the file, which may be absent, or its place in a shard.
         label: Index into the manifest's classes; None: unlabelled.
         split: "train", "val" or "test".
-        start: Seconds from the start of the file where the stretch begins; None: the file's start.
+        start: Seconds from the start of the file where the segment begins; None: the file's start.
         end: Seconds where it ends; None: the file's end.
     """
 

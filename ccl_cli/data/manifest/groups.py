@@ -20,7 +20,7 @@ _Named = tuple[str, int]  # an id and its place in the list
 def choose_share(videos: Videos, share: float, seed: int) -> NDArray[np.bool_]:
     """[n] about a share of each class's videos, and of the unlabelled ones, in whole groups.
 
-    A group consists of the stretches of one file, or of the videos of one group where ids name it
+    A group consists of the segments of one file, or of the videos of one group where ids name it
     (``v_Biking_g07_c03``). Never all groups of a class are chosen, and never none of several.
     """
     by_class: defaultdict[int, dict[str, list[_Named]]] = defaultdict(lambda: defaultdict(list))

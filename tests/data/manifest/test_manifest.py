@@ -193,6 +193,19 @@ def test_an_arrow_file_that_is_cut_off_or_longer_is_refused(manifest, tmp_path, 
         Manifest.load(path)
 
 
+def test_of_a_damaged_arrow_file_there_are_rows_or_an_error(manifest, tmp_path):
+    path, rng = tmp_path / "m.arrow", np.random.default_rng(0)
+    changed(manifest, 0, path=Packed("/s/train.tar", "k", (Member("mp4", 512, 9),))).save(path)
+    data, outcomes = path.read_bytes(), set()
+    for place in rng.integers(len(data), size=300):
+        path.write_bytes(data[:place] + rng.bytes(1) + data[place + 1 :])
+        try:
+            outcomes.add(len(list(Manifest.load(path).videos)))
+        except DataError:
+            outcomes.add("refused")
+    assert outcomes == {4, "refused"}
+
+
 def test_an_arrow_file_knows_the_sizes_of_when_it_was_written(manifest, tmp_path):
     manifest.save(tmp_path / "m.arrow")
     manifest.save(tmp_path / "m.jsonl")
