@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ccl_cli.data.manifest.arrow_file import MAGIC, SUFFIX, map_columns, write_arrow
-from ccl_cli.data.manifest.columns import ABSENT, SPLITS, UNLABELLED, Texts, Video
+from ccl_cli.data.manifest.columns import ABSENT, SPLITS, UNLABELLED, Texts, Video, to_numpy
 from ccl_cli.data.manifest.groups import choose_labels, choose_share
 from ccl_cli.data.manifest.json_lines import FORMAT, fault, read_lines, write_lines
 from ccl_cli.data.manifest.videos import Videos
@@ -91,7 +91,7 @@ class Manifest:
     def learnt_from(self) -> Videos:
         """The rows that one may learn from or choose on, by id: the same whatever is held out."""
         videos = self.videos.where(~self.videos.in_split("test"))
-        order: NDArray[np.uint64] = pc.sort_indices(videos.texts("id").values).to_numpy()
+        order = to_numpy(pc.sort_indices(videos.texts("id").values), "uint64")
         return videos.take(order.astype(np.int32))
 
     @cached_property
@@ -286,7 +286,7 @@ class Manifest:
             return
         counts = pc.value_counts(videos.texts("id").values)
         if len(counts) < len(videos):
-            first = int(np.argmax(counts.field("counts").to_numpy() > 1))
+            first = int(np.argmax(to_numpy(counts.field("counts"), "int64") > 1))
             name = Texts(counts.field("values"))[first]
             raise DataError(f"The data set '{self.name}' lists '{name}' more than once.")
 

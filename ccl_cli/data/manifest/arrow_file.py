@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ccl_cli.data.manifest.columns import SPLITS, Columns, MappedFile, Texts, path_text
+from ccl_cli.data.manifest.columns import SPLITS, Columns, MappedFile, Texts, from_numpy, path_text, to_numpy
 from ccl_cli.data.manifest.videos import Videos
 from ccl_cli.errors import DataError
 from ccl_cli.utils import json_text
@@ -45,7 +45,7 @@ def write_arrow(
     if root and not known:
         paths, known = _relative(paths, root), root
     columns = [videos.texts("id").values, paths.values]
-    columns += [pa.array(videos.column(name)) for name in _NUMBERS if name != "size"] + [pa.array(sizes)]
+    columns += [from_numpy(videos.column(name)) for name in _NUMBERS if name != "size"] + [from_numpy(sizes)]
     fields = [
         pa.field(name, column.type, nullable=False)
         for name, column in zip((*_TEXTS, *_NUMBERS), columns, strict=True)
@@ -92,8 +92,7 @@ def _texts(column: pa.Array) -> Texts:
 def _numbers(column: pa.Array, kind: str) -> NDArray[Any]:
     if column.null_count or str(column.type) != str(pa.from_numpy_dtype(np.dtype(kind))):
         raise TypeError(f"a column of {column.type}")
-    values: NDArray[Any] = column.to_numpy(zero_copy_only=True)
-    return values
+    return to_numpy(column, kind)
 
 
 def _relative(paths: Texts, root: str) -> Texts:

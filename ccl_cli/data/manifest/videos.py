@@ -18,6 +18,7 @@ from ccl_cli.data.manifest.columns import (
     Texts,
     Video,
     columns_of,
+    from_numpy,
     joined,
 )
 from ccl_cli.utils.shared_array import SharedArray
@@ -104,7 +105,7 @@ class Videos(Sequence[Video]):
         rows = self._rows
         if isinstance(rows, range):
             return Texts(values.slice(rows.start, len(rows)))
-        return Texts(values.take(pa.array(rows.values)))
+        return Texts(values.take(from_numpy(rows.values)))
 
     @property
     def sizes(self) -> NDArray[np.int64]:
