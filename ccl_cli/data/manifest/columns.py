@@ -173,12 +173,13 @@ class Columns:
 
     def measure(self, rows: Iterable[int]) -> Iterator[int]:
         """The present size of the videos of some rows in bytes, :data:`ABSENT` without a file."""
+        folder = f"{self.root}/"
         for row in rows:
             text = self.path[row]
-            is_packed = text.startswith("{")
-            size = (
-                size_of(located(self.root, text)) if is_packed else file_size(posixpath.join(self.root, text))
-            )
+            if text.startswith("{"):
+                size = size_of(located("", text))
+            else:
+                size = file_size(text if text.startswith("/") else folder + text)
             yield ABSENT if size is None else size
 
     def lay_over(self, name: str, values: NDArray[Any]) -> Columns:

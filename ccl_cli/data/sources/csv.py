@@ -105,7 +105,7 @@ def _row(table: Path, line: int, cells: list[str], width: int, places: Sequence[
         more = "more" if len(cells) > width else "fewer"
         raise DataError(f"'{table}', line {line}: {more} cells than the header.")
     texts = ["" if place is None else cells[place].strip() for place in places]
-    path, label, name, *times = texts
+    path, label, name, begin, stop = texts
     if not path:
         raise DataError(f"'{table}', line {line}: the path is empty.")
     split = SPLIT_NAMES.get(name.lower() or "train")
@@ -113,10 +113,8 @@ def _row(table: Path, line: int, cells: list[str], width: int, places: Sequence[
         raise DataError(
             f"'{table}', line {line}: '{name}' is not a split.", "Splits are train, val and test."
         )
-    start, end = [
-        _seconds(table, line, which, text) if text else None
-        for which, text in zip(("start", "end"), times, strict=True)
-    ]
+    start = _seconds(table, line, "start", begin) if begin else None
+    end = _seconds(table, line, "end", stop) if stop else None
     if end is not None and end <= (start or 0):
         raise DataError(f"'{table}', line {line}: the segment ends at {end:g} s, before it begins.")
     return _Row(line, path, label, split, start, end)
