@@ -176,7 +176,9 @@ def prune(
     from ccl_cli.teachers.embedding_cache import caches, folder_bytes, remove, root, unfinished
 
     if sum([bool(names), stale, everything]) != 1:
-        raise UsageError("No cache was named.", "Name the caches to delete, or use --stale or --all.")
+        raise UsageError(
+            "Select the caches to delete in one way.", "Name them, or use --stale, or use --all."
+        )
     if stale:
         from ccl_cli.training.cache.checks import stale_caches
 

@@ -68,8 +68,8 @@ def test_stale_ones_alone_are_pruned(ccl, words, clips_folder, tmp_path):
     [
         (["build", "--data", "folder:nowhere"], 2, "No teacher was named"),
         (["build", "--teacher", "image:small?weights=random"], 3, "No data set is named"),
-        (["prune"], 2, "No cache was named"),
-        (["prune", "--all", "--stale"], 2, "Use only one of them"),
+        (["prune"], 2, "Select the caches to delete"),
+        (["prune", "--all", "--stale"], 2, "in one way"),
         (["prune", "image-small-0", "--yes"], 2, "There is no cache 'image-small-0'"),
         (["build", "--views", "0"], 2, "--views"),
     ],

@@ -34,16 +34,17 @@ def recipe_file(tmp_path):
 
 
 def test_recipe_beats_default_flag_beats_recipe_and_set_beats_flag(recipe_file):
-    path = recipe_file("train: {epochs: 7, seed: 7, workers: 7}\n")
-    recipe = load_recipe(path, {"train.epochs": 8, "train.seed": 8}, ["train.epochs=9"])
-    assert (recipe.train.epochs, recipe.train.seed, recipe.train.workers) == (9, 8, 7)
-    assert recipe.train.batch_size == Recipe().train.batch_size
-
-
-def test_a_flag_of_value_zero_is_typed_and_one_of_none_is_not(recipe_file):
-    path = recipe_file("train: {epochs: 7, workers: 7}\n")
-    recipe = load_recipe(path, {"train.epochs": None, "data": None, "train.workers": 0})
-    assert (recipe.train.epochs, recipe.data, recipe.train.workers) == (7, None, 0)
+    path = recipe_file("train: {epochs: 7, seed: 7, workers: 7, batch_size: 7}\n")
+    flags = {
+        "train.epochs": 8,
+        "train.seed": 8,
+        "train.workers": 0,
+        "train.batch_size": None,
+    }  # None: not typed
+    recipe = load_recipe(path, flags, ["train.epochs=9"])
+    train = recipe.train
+    assert (train.epochs, train.seed, train.workers, train.batch_size) == (9, 8, 0, 7)
+    assert train.log_every == Recipe().train.log_every
 
 
 def test_a_recipe_is_named_by_the_environment_or_a_run_folder(tmp_path, monkeypatch):
@@ -63,10 +64,6 @@ def test_set_reaches_into_a_method_however_it_was_written(recipe_file, text):
     assert list(recipe.method) == ["ccl"]
 
 
-def test_method_names_stand_for_default_options():
-    assert load_recipe(flags={"method": "ccl+baseline"}).method == {"ccl": {}, "baseline": {}}
-
-
 WITH_METHODS = """method: {ccl: {jsd: false}}
 optim: {lr: 0.5}
 methods:
@@ -84,6 +81,7 @@ def test_a_method_that_is_named_brings_the_keys_that_go_with_it(recipe_file):
     assert load_recipe(path, {"method": "mine"}).method == {"ccl": {"nce": False}}
     other = load_recipe(path, {"method": "pkt"})
     assert (other.method, other.ce_weight) == ({"pkt": {}}, 1.0)
+    assert load_recipe(flags={"method": "ccl+baseline"}).method == {"ccl": {}, "baseline": {}}
     assert load_recipe(path).method == {"ccl": {"jsd": False}}
 
 
@@ -135,16 +133,11 @@ def test_an_override_without_key_or_value_is_a_usage_error(text):
     [
         ("train:\n  batch_size: 0\n", "train.batch_size: must be greater than 0, got 0 (mine.yaml:2)."),
         ("train:\n  epochs: many\n", "train.epochs: must be a valid integer, got 'many' (mine.yaml:2)."),
-        ("optim:\n\n  lr: fast\n", "optim.lr: must be a valid number, got 'fast' (mine.yaml:3)."),
         ("clip:\n  mean: [1, 2]\n", "clip.mean.2: a value is missing (mine.yaml:2)."),
         ("train: 3\n", "train: must be a section of keys and values, got 3 (mine.yaml:1)."),
         ("teachers: [a:b, a:b]\n", "teachers: the same teacher is listed twice (mine.yaml:1)."),
         ("method: {}\n", "method: must have at least 1 item, got {} (mine.yaml:1)."),
         ("name: a/b\n", "name: must match pattern '^[\\w.-]+$', got 'a/b' (mine.yaml:1)."),
-        (
-            "train: {precision: fp64}\n",
-            "train.precision: must be 'auto', 'fp32', 'bf16' or 'fp16', got 'fp64' (mine.yaml:1).",
-        ),
         (
             "optim:\n  schedule: cosin\n",
             "optim.schedule: must be 'step', 'cosine', 'linear' or 'constant', got 'cosin' (mine.yaml:2).",
@@ -152,10 +145,6 @@ def test_an_override_without_key_or_value_is_a_usage_error(text):
         (
             "optim: {milestones: [0.5, -1]}\n",
             "optim.milestones.1: must be greater than or equal to 0, got -1 (mine.yaml:1).",
-        ),
-        (
-            "optim: {warmup_epochs: -1}\n",
-            "optim.warmup_epochs: must be greater than or equal to 0, got -1 (mine.yaml:1).",
         ),
         (
             "optim: {schedule: linear, lr: 0.01, min_lr: 0.1}\n",
@@ -257,16 +246,18 @@ def test_an_empty_file_and_no_file_are_the_defaults(recipe_file):
     assert load_recipe(recipe_file("# nothing\n")) == load_recipe() == Recipe()
 
 
-@pytest.mark.parametrize("name", ["smok", "ucf51-ofical"])
-def test_an_unknown_name_is_refused_with_the_nearest(name):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ucf51-ofical", "Did you mean '"),
+        ("absent.yaml", "'absent.yaml'"),
+        ("folder/absent", "'folder/absent'"),
+        ("./smoke", "'smoke'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_and_an_absent_file_is_named(name, said):
     (problem,) = problems(name)
-    assert "Did you mean '" in problem
-
-
-@pytest.mark.parametrize("name", ["absent.yaml", "folder/absent", "./smoke"])
-def test_an_absent_file_is_named(name):
-    (problem,) = problems(name)
-    assert f"'{name.removeprefix('./')}'" in problem
+    assert said in problem
 
 
 # ---- extends

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ccl_cli.config.spec import Spec, parse_data, parse_model
 from ccl_cli.errors import UsageError
@@ -56,18 +54,3 @@ def test_what_is_no_model(text):
 def test_what_is_no_data_set(text):
     with pytest.raises(UsageError):
         parse_data(text)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    kind=st.from_regex(r"\A[a-z]+\Z"),
-    name=st.from_regex(r"\A[a-z0-9_.]+\Z"),
-    weights=st.none() | st.from_regex(r"\A[a-z/. ]*[a-z]\Z"),
-    options=st.dictionaries(
-        st.from_regex(r"\A[a-z_]+\Z"),
-        st.integers() | st.booleans() | st.none() | st.from_regex(r"\A[b-m]{4,}\Z"),
-    ),
-)
-def test_text_and_spec_are_one(kind, name, weights, options):
-    spec = Spec(kind, name, weights, options)
-    assert parse_model(str(spec)) == spec

@@ -188,7 +188,9 @@ def together(launcher, *words) -> str:
     before, after = LAUNCHERS[launcher]
     command = [sys.executable, "-m", *before, *map(str, words), "--workers", "0", *after]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert "2 of 20 cannot be read" in done.stderr or "2 cannot be read" in done.stderr, done.stderr
+    assert "2 of 20 files could not be read" in done.stderr or "2 files could not be read" in done.stderr, (
+        done.stderr
+    )
     assert done.returncode == (4 if launcher == "own" else 1)
     return done.stdout
 

@@ -44,9 +44,8 @@ def test_who_does_the_work_is_no_part_of_the_experiment():
     assert recipe.model_copy(update={"executor": Executor(name="slurm")}).hash() == recipe.hash()
 
 
-@pytest.mark.parametrize("words", [["bench", "ucf51-bench"], ["cache", "build", "--teacher", "image:small"]])
-def test_an_executor_that_nobody_has_is_refused(words, capsys):
-    assert main([*words, "--executor", "sulrm"]) == 5
+def test_an_executor_that_nobody_has_is_refused(capsys):
+    assert main(["bench", "ucf51-bench", "--executor", "sulrm"]) == 5
     said = capsys.readouterr().err
     assert "No executor 'sulrm'." in said
     assert "Did you mean 'slurm'?" in said

@@ -10,13 +10,14 @@ import hashlib
 import http.server
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import constants
+
+from tests.helpers.web import listening
 
 _LARGE = (".safetensors", ".onnx", ".pt2", ".bin")
 
@@ -241,11 +242,5 @@ def git_hash(data: bytes) -> str:
 @contextmanager
 def serving_hub() -> Iterator[Hub]:
     hub = Hub()
-    handler = type("Handler", (_Handler,), {"hub": hub})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
-        hub.address = f"http://127.0.0.1:{web.server_port}"
-        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
-        thread.start()
+    with listening(_Handler, hub=hub) as hub.address:
         yield hub
-        web.shutdown()
-        thread.join()

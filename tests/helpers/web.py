@@ -14,7 +14,7 @@ from typing import TypeVar
 
 @dataclass
 class Server:
-    """What the web server does with each request, and what it was asked: paths, and which bytes of them.
+    """How the web server answers, and the requests that it got: paths and byte ranges.
 
     Attributes:
         pages: By path.
@@ -93,11 +93,16 @@ S = TypeVar("S", bound=Server)
 
 @contextmanager
 def serving(state: S) -> Iterator[S]:
-    handler = type("Handler", (_Handler,), {"state": state})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
-        state.address = f"http://127.0.0.1:{web.server_port}"
+    with listening(_Handler, state=state) as state.address:
+        yield state
+
+
+@contextmanager
+def listening(handler: type[http.server.BaseHTTPRequestHandler], **attributes: object) -> Iterator[str]:
+    """Answer requests on a free port of this machine until the block ends; yields the address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (handler,), attributes)) as web:
         thread = threading.Thread(target=web.serve_forever, args=(0.01,))
         thread.start()
-        yield state
+        yield f"http://127.0.0.1:{web.server_port}"
         web.shutdown()
         thread.join()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -118,32 +117,6 @@ class Fixed(nn.Module):
 
     def forward(self, video: Tensor) -> StudentOutput:
         return self.output
-
-
-class Points(NamedTuple):
-    """Random rows and what to do to them, in float64.
-
-    Shapes:
-        student: [6, 5].
-        teacher: [6, 5].
-        rotation: [5, 5] orthogonal.
-        lengths: [6, 1] in [0.5, 1.5).
-        order: [6] int64.
-    """
-
-    student: Tensor
-    teacher: Tensor
-    rotation: Tensor
-    lengths: Tensor
-    order: Tensor
-
-
-def points(seed: int = 0) -> Points:
-    generator = torch.Generator().manual_seed(seed)
-    student, teacher = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
-    rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
-    lengths = 0.5 + torch.rand(6, 1, generator=generator, dtype=torch.float64)
-    return Points(student, teacher, rotation, lengths, torch.randperm(6, generator=generator))
 
 
 def rows(x: Tensor) -> Rows:

@@ -111,14 +111,14 @@ def test_composition_head_equals_the_reference(shared, kind):
     assert_close(head.classifier.bias.grad, golden["grad_fc.bias"], 1e-10)
 
 
-def example(rows=7, dims=(5, 9), absent=(2,), dtype=torch.float64, classes=3, seed=0, **options):
+def example(rows=7, dims=(5, 9), absent=(2,), dtype=torch.float64, classes=3, scale=1.0, **options):
     """A method on random numbers; row ``absent`` of the first teacher is missing."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     infos = tuple(TeacherInfo(f"m{k}:t", f"m{k}", dim) for k, dim in enumerate(dims))
     method = CCL(CCLOptions(**options), Setting(6, classes, torch.zeros(rows, dtype=torch.long), infos)).to(
         torch.float64 if dtype == torch.float64 else torch.float32
     )
-    feature = torch.rand(rows, 6, dtype=torch.float64).to(dtype).requires_grad_()
+    feature = (scale * torch.rand(rows, 6, dtype=torch.float64)).to(dtype).requires_grad_()
     logits = torch.randn(rows, classes, dtype=torch.float64).to(dtype).requires_grad_()
     embeddings = {}
     for k, info in enumerate(infos):
@@ -131,19 +131,6 @@ def example(rows=7, dims=(5, 9), absent=(2,), dtype=torch.float64, classes=3, se
     return method, StudentOutput(feature, logits), embeddings, batch
 
 
-def test_split_is_joint_without_the_compositions_cross_entropy():
-    grads = {}
-    for route in ("split", "joint"):
-        method, student, embeddings, batch = example(gradient=route)
-        terms = method(student, embeddings, batch)
-        grads[route] = torch.autograd.grad(sum(terms.values()), student.feature, retain_graph=True)[0]
-        cross_entropies = sum(value for name, value in terms.items() if name.startswith("ce/"))
-        if route == "joint":
-            extra = torch.autograd.grad(cross_entropies, student.feature)[0]
-    assert_close(grads["split"], grads["joint"] - extra, 1e-12)
-    assert extra.abs().max() > 0
-
-
 def test_rows_without_a_modality_get_exactly_zero_gradient_from_its_terms():
     method, student, embeddings, batch = example(absent=(2, 5))
     terms = method(student, embeddings, batch)
@@ -151,15 +138,6 @@ def test_rows_without_a_modality_get_exactly_zero_gradient_from_its_terms():
     grad = torch.autograd.grad(first, student.feature, retain_graph=True)[0]
     assert grad[[2, 5]].abs().max() == 0
     assert grad[[0, 1, 3, 4, 6]].abs().min(dim=1).values.max() > 0
-
-
-def test_absent_rows_may_hold_anything():
-    method, student, embeddings, batch = example()
-    clean = sum(method(student, embeddings, batch).values())
-    dirty = embeddings["m0:t"].value.clone()
-    dirty[2] = 1e6
-    embeddings["m0:t"] = Embedding(dirty, embeddings["m0:t"].present)
-    assert sum(method(student, embeddings, batch).values()).item() == clean.item()
 
 
 def test_without_residual_every_lambda_is_the_contrast_with_the_teacher():
@@ -170,19 +148,6 @@ def test_without_residual_every_lambda_is_the_contrast_with_the_teacher():
         nn.init.zeros_(method.heads[0].residual.bias)
         values.append(method(student, embeddings, batch)["nce/m0:t"].item())
     assert values == pytest.approx([values[0]] * 3, rel=1e-12)
-
-
-def test_permuting_the_batch_changes_nothing():
-    method, student, embeddings, batch = example()
-    value = sum(method(student, embeddings, batch).values()).item()
-    order = torch.randperm(7)
-    shuffled = {name: Embedding(e.value[order], e.present[order]) for name, e in embeddings.items()}
-    moved = method(
-        StudentOutput(student.feature[order], student.logits[order]),
-        shuffled,
-        batch._replace(labels=batch.labels[order]),
-    )
-    assert sum(moved.values()).item() == pytest.approx(value, rel=1e-12)
 
 
 ABLATIONS = {
@@ -254,8 +219,9 @@ def test_infonce_is_the_multiclass_contrast_of_distinct_labels_without_its_secon
         dict(rows=5, absent=range(5)),
         dict(rows=5, classes=1, absent=()),
         dict(rows=5, absent=(0, 1, 2, 3)),
+        dict(scale=0.0),
     ],
-    ids=["B=1", "B=1 absent", "B=2", "nobody", "one class", "one present"],
+    ids=["B=1", "B=1 absent", "B=2", "nobody", "one class", "one present", "zero features"],
 )
 @pytest.mark.parametrize(
     "options", [{}, dict(preset="official"), dict(contrast="infonce"), dict(divergence="js")]
@@ -270,30 +236,13 @@ def test_degenerate_batches_are_finite(case, dtype, options):
         assert parameter.grad is None or torch.isfinite(parameter.grad).all()
 
 
-def test_zero_features_are_finite():
-    method, student, embeddings, batch = example()
-    student = StudentOutput(torch.zeros(7, 6, dtype=torch.float64, requires_grad=True), student.logits)
-    loss = sum(method(student, embeddings, batch).values())
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(student.feature.grad).all()
-
-
 def test_temperature_by_modality_and_by_teacher():
-    method, *_ = example(temperature={"m0": 0.3, "m1:t": 0.2, "other": 0.7})
-    assert method._temperature(TeacherInfo("m0:t", "m0", 5)) == 0.3
-    assert method._temperature(TeacherInfo("m1:t", "m1", 5)) == 0.2
-    assert method._temperature(TeacherInfo("x:t", "x", 5)) == 0.7
-
-
-def test_any_number_of_teachers_of_any_width():
-    for dims in ((6,), (6, 6, 6), (512, 2, 7, 31)):
-        method, student, embeddings, batch = example(dims=dims)
-        assert len(method(student, embeddings, batch)) == 3 * len(dims)
-
-
-def test_a_temperature_that_fits_no_teacher_is_refused_and_the_others_keep_their_default():
-    method, *_ = example(temperature={"m1": 0.2})
-    assert method._temperature(TeacherInfo("m0:t", "audio", 5)) == 0.5
+    method, *_ = example(temperature={"m0": 0.3, "m1:t": 0.2})
+    infos = (TeacherInfo("m0:t", "m0", 5), TeacherInfo("m1:t", "m1", 5), TeacherInfo("x:t", "audio", 5))
+    assert [method._temperature(info) for info in infos] == [
+        0.3,
+        0.2,
+        0.5,
+    ]  # the last is the default of sound
     with pytest.raises(RecipeError, match="no teacher or modality 'adio'"):
         example(temperature={"adio": 0.5})

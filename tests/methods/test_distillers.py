@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -52,23 +54,16 @@ def test_absent_rows_may_hold_anything(variant, junk):
         assert torch.equal(gradient, other)
 
 
-@each_variant
-def test_two_teachers_of_any_width_add_up(variant):
+@pytest.mark.parametrize("variant", ["pkt", "cckd", "rkd", "ifd"])
+def test_each_of_two_teachers_adds_what_it_adds_alone(variant):
     example = Example(absent=())
     terms, _ = run(build(variant, example), example)
-    if "concat" in variant:
-        assert set(terms) == {"pkt/t0+t1"}
-        return
-    names = {name.split("/")[0] for name in terms}
-    expected = {f"{name}/t{k}" for name in names for k in (0, 1)}
-    assert set(terms) == (expected - {"kd/t0", "kd/t1"} | {"kd/t0+t1"} if "average" in variant else expected)
-    if variant in ("pkt", "cckd", "rkd", "ifd"):
-        for number, dim in enumerate((6, 9)):
-            alone = Example(dims=(6, 9), absent=())
-            alone.teachers, alone.present = [example.teachers[number]], alone.present[:1]
-            assert alone.teachers[0].shape[1] == dim
-            for name, value in run(build(variant, alone), alone)[0].items():
-                assert value.item() == terms[name.replace("t0", f"t{number}")].item()
+    for number in (0, 1):
+        alone = Example(absent=())
+        alone.teachers, alone.present = [example.teachers[number]], alone.present[:1]
+        for name, value in run(build(variant, alone), alone)[0].items():
+            assert value.item() == terms.pop(name.replace("t0", f"t{number}")).item()
+    assert not terms
 
 
 @each_variant
@@ -138,11 +133,16 @@ CASES = [
 ]  # fmt: skip
 
 
+@functools.cache
+def ordinary_gradient(variant):
+    """The largest entry for a batch that is not degenerate."""
+    example = degenerate("ordinary", torch.float64)
+    return max(gradient.abs().max() for gradient in run(build(variant, example), example)[1])
+
+
 @each_variant
 @pytest.mark.parametrize("case", CASES)
 def test_degenerate_batches_have_a_finite_value_and_a_gradient_of_ordinary_size(variant, case):
-    example = degenerate("ordinary", torch.float64)
-    ordinary = max(gradient.abs().max() for gradient in run(build(variant, example), example)[1])
     # The gradient of an angle is of order 1 / distance: larger by what the rows are closer.
     limit = 5e4 if variant == "rkd" and case.startswith("nearly") else 500
     if variant == "mnf_csc" and "one student row" in case:
@@ -153,7 +153,7 @@ def test_degenerate_batches_have_a_finite_value_and_a_gradient_of_ordinary_size(
         assert torch.isfinite(total(terms))
         for gradient in gradients:
             assert torch.isfinite(gradient).all()
-            assert gradient.abs().max() <= limit * ordinary
+            assert gradient.abs().max() <= limit * ordinary_gradient(variant)
 
 
 @each_variant
@@ -197,13 +197,6 @@ def test_single_precision_agrees_with_double(variant):
     for gradient, other in zip(gradients, others, strict=True):
         if gradient.abs().max() > 0:
             assert_close(other.double(), gradient, 1e-2)
-
-
-def test_the_student_learns_nothing_from_what_only_trains_the_methods_layers():
-    example = Example()
-    off, gradients = run(build("kd", example, weight=0), example)
-    assert total(off) > 0
-    assert all(gradient.abs().max() == 0 for gradient in gradients)
 
 
 @pytest.mark.parametrize("name", ["fitnet", "pkt", "cckd", "rkd", "ifd", "kd", "queue_kl", "unic", "mnf_csc"])

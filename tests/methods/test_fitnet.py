@@ -9,7 +9,7 @@ from torch import nn
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods.fitnet import FitNetOptions, hint, log_sum
 from tests.helpers.golden import assert_close, assert_reference, load, pair
-from tests.methods.distilling import Example, build, points, run
+from tests.methods.distilling import Example, build, run
 
 
 def test_equals_the_reference(shared):
@@ -27,24 +27,6 @@ def test_the_term_is_the_published_weight_times_the_mean_over_rows_and_dimension
     terms, _ = run(build("fitnet", example), example)
     expected = 100 * (example.feature - example.teachers[0]).square().mean()
     assert terms["fitnet/t0"].item() == pytest.approx(expected.item(), rel=1e-12)
-
-
-def test_two_teachers_without_a_regressor_are_their_average():
-    example = Example(dims=(6, 6), absent=())
-    _, (gradient, *_) = run(build("fitnet", example, weight=1), example)
-    middle = (example.teachers[0] + example.teachers[1]) / 2
-    assert_close(gradient, 4 * (example.feature - middle) / example.feature.numel(), 1e-12)
-
-
-def test_invariances():
-    student, teacher, rotation, *_ = points()
-    value = hint(student, teacher).mean().item()
-    assert hint(student @ rotation, teacher @ rotation).mean().item() == pytest.approx(value)
-    assert hint(student + 3, teacher + 3).mean().item() == pytest.approx(value)
-    assert hint(teacher, student).mean().item() == value
-    assert hint(student, student).mean().item() == 0
-    for changed in (student @ rotation, 2 * student, student + 3):
-        assert hint(changed, teacher).mean().item() != pytest.approx(value, rel=1e-3)
 
 
 def test_identity_cannot_bridge_widths():
@@ -82,7 +64,7 @@ def test_a_normalised_regressor_is_batch_norm_over_the_rows_present(variant):
 
 
 def test_log_sum_is_the_logarithm_of_the_sum_of_fourth_powers():
-    prediction, target, *_ = points()
+    prediction, target = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)).double()
     prediction.requires_grad_()
     value, difference = log_sum(prediction, target), prediction - target
     plain = (difference**4).sum(dim=1).log()

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ccl_cli.methods.rkd import angle_loss, comparable, distance_loss, geometry
 from tests.helpers.golden import TAGS, assert_close, assert_reference, load, pair
-from tests.methods.distilling import Example, build, everyone, points, rows, run
+from tests.methods.distilling import Example, build, everyone, rows, run
 
 LOSSES = {"dist": distance_loss, "angle": angle_loss}
 
@@ -43,44 +41,6 @@ def test_closed_forms():
     equilateral = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]], dtype=torch.float64)
     assert value(distance_loss, line, equilateral).item() == pytest.approx(1 / 18, rel=1e-12)
     assert value(angle_loss, line, equilateral).item() == pytest.approx(2.5 / 27, rel=1e-12)
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_invariances(seed):
-    student, teacher, rotation, _, order = points(seed)
-    for loss in LOSSES.values():
-        expected = value(loss, student, teacher).item()
-        for one, other in (
-            (student @ rotation, teacher),
-            (student @ rotation, teacher @ rotation),
-            (7 * student, teacher),
-            (student + 1e5, teacher),
-            (student + 100, teacher - 100),
-            (student[order], teacher[order]),
-            (teacher, student),
-        ):
-            assert value(loss, one, other).item() == pytest.approx(expected, rel=1e-8)
-        assert value(loss, student, 3 * student @ rotation + 1).item() == pytest.approx(0, abs=1e-20)
-
-
-def test_lengths_of_rows_matter():
-    student, teacher, *_ = points()
-    lengths = torch.linspace(0.5, 2, 6)[:, None]
-    for loss in LOSSES.values():
-        expected = value(loss, student, teacher).item()
-        assert value(loss, lengths * student, teacher).item() != pytest.approx(expected, rel=1e-3)
-
-
-def test_angles_from_inner_products_are_those_of_differences():
-    student, teacher, *_ = points()
-
-    def cosines(x):
-        direction = torch.nn.functional.normalize(x[None, :] - x[:, None], dim=2)
-        return direction @ direction.mT
-
-    expected = torch.nn.functional.smooth_l1_loss(cosines(student), cosines(teacher))
-    assert value(angle_loss, student, teacher).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("gap", [0, 1e-7])

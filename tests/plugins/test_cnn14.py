@@ -13,7 +13,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import PluginError, WeightsError
@@ -85,17 +84,9 @@ def teacher():
     return Cnn14.from_spec(parse_model("audio:cnn14?weights=random&seconds=1"))
 
 
-def test_state_is_named_as_published_without_the_front_end(teacher):
-    names = set(teacher.state_dict())
-    assert {"bn0.weight", "conv_block1.conv1.weight", "conv_block6.bn2.running_var"} <= names
-    assert {"fc1.weight", "fc_audioset.bias"} <= names
-    assert len(names) == 5 + 6 * 12 + 4
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"logmel_extractor.melW": torch.zeros(257, 64)}, "another spectrogram"),
         ({"logmel_extractor.melW": torch.zeros(513, 64)}, "another spectrogram"),
         ({"fc_audioset.weight": torch.zeros(50, 512)}, r"does not hold CNN14.*fc_audioset\.weight"),
         ({"bn0.weight": None}, r"does not hold CNN14.*bn0\.weight"),
@@ -127,13 +118,6 @@ def test_half_precision_and_missing_counters_are_fine(teacher, tmp_path, monkeyp
     assert half.conv_block1.bn1.num_batches_tracked == 0
 
 
-def test_a_file_of_something_else_is_a_sentence(tmp_path):
-    path = tmp_path / "other.safetensors"
-    save_file({"a": torch.ones(2)}, path)
-    with pytest.raises(WeightsError, match="does not hold CNN14"):
-        Cnn14.from_spec(parse_model(f"audio:cnn14@{path}"))
-
-
 @pytest.mark.parametrize(
     ("dim", "name"), [(512, "Cnn14_emb512_mAP=0.420.pth"), (2048, "Cnn14_mAP=0.431.pth")]
 )
@@ -147,11 +131,8 @@ def test_never_random_unasked(tmp_path, dim, name):
     assert file.filename == name
     assert file.url.startswith("https://zenodo.org/")
     assert file.checksum
-
-
-def test_nothing_to_pull_for_own_or_random_weights():
-    assert not Cnn14.weight_files(parse_model("audio:cnn14@own.pth"))
-    assert not Cnn14.weight_files(parse_model("audio:cnn14?weights=random"))
+    for own in ("@own.pth", "?weights=random"):
+        assert not Cnn14.weight_files(parse_model(f"audio:cnn14{own}"))
 
 
 @pytest.mark.parametrize(
@@ -163,15 +144,11 @@ def test_bad_options(options):
         Cnn14.from_spec(parse_model(text))
 
 
-def test_no_sound_is_missing():
-    assert Waveform(seconds=1)(make_window(sound=None)) is None
-
-
-def test_short_tracks_are_repeated():
+def test_short_tracks_are_repeated_and_none_is_missing():
     samples = sound(12_000)
     value = Waveform(seconds=1)(make_window(sound=samples))
-    assert value.shape == (32_000,)
     assert torch.equal(value, torch.cat([samples, samples, samples])[:32_000])
+    assert Waveform(seconds=1)(make_window(sound=None)) is None
 
 
 def test_batch_norm_learns_from_a_whole_batch():
@@ -182,16 +159,6 @@ def test_batch_norm_learns_from_a_whole_batch():
     counts = {name: int(value) for name, value in teacher.named_buffers() if name.endswith("tracked")}
     assert len(counts) == 13
     assert set(counts.values()) == {1}
-
-
-def test_repetition_keeps_the_log_mel_statistics(teacher):
-    """The claim of the docstring: mean and maximum over time stay, with silence they would not."""
-    samples = sound(16_000) * torch.linspace(0.1, 1, 16_000)
-    looped = Waveform(seconds=1)(make_window(sound=samples))
-    padded = torch.nn.functional.pad(samples, (0, 16_000))
-    means = [teacher.log_mel(x[None]).mean(dim=1) for x in (samples, looped, padded)]
-    assert (means[1] - means[0]).abs().mean() < 1
-    assert (means[2] - means[0]).abs().mean() > 20
 
 
 def test_class_names():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 
 import av
 import numpy as np
@@ -20,7 +19,7 @@ from ccl_cli.teachers import weights
 from ccl_cli.teachers.waveform import Waveform
 from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_efficientat.network import mobilenet
-from ccl_efficientat.sound import LogMel, mel_filters
+from ccl_efficientat.sound import LogMel
 from ccl_efficientat.teacher import EfficientAT, audioset_classes
 from ccl_plugins import cnn14
 from tests.helpers.golden import assert_close
@@ -100,22 +99,6 @@ def test_it_names_real_sounds_without_having_been_trained_on_them(teacher, share
     assert np.mean(best) >= 0.95, np.mean(best)  # the most probable one of these ten
 
 
-def test_the_resampler_matters_little(teacher, shared):
-    path = shared / "data" / "sounds" / "rooster" / "1-26806-A.ogg"
-    with torch.inference_mode():
-        ours, theirs = (teacher(x[None]) for x in (heard(teacher, path), resampled_by_ffmpeg(path)))
-    assert torch.nn.functional.cosine_similarity(ours, theirs).item() > 0.99
-
-
-def test_the_filters_are_kaldis():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torchaudio.compliance import kaldi
-    expected, _ = kaldi.get_mel_banks(128, 1024, 32_000, 0.0, 15_000.0, 100.0, -500.0, 1.0)
-    assert torch.equal(mel_filters()[:, :-1], expected)
-    assert not mel_filters()[:, -1].any()
-
-
 def test_silence_and_loud_noise_have_finite_spectrograms():
     mel = LogMel()
     assert mel(torch.zeros(1, 3200)).shape == (1, 128, 10)
@@ -127,10 +110,7 @@ def test_silence_and_loud_noise_have_finite_spectrograms():
     ("name", "width", "dim", "million"),
     [
         ("mn04", 0.4, 384, 0.983),
-        ("mn05", 0.5, 480, 1.43),
         ("mn10", 1.0, 960, 4.88),
-        ("mn20", 2.0, 1920, 17.91),
-        ("mn30", 3.0, 2880, 39.09),
         ("mn40", 4.0, 3840, 68.43),
     ],
 )
@@ -161,14 +141,9 @@ def test_the_published_file_in_the_cache_is_checked_and_found(published):
         weights.pull(file)
 
 
-def test_never_random_unasked(tmp_path):
-    with pytest.raises(WeightsError) as caught:
+def test_never_random_unasked():
+    with pytest.raises(WeightsError, match="`ccl teachers pull audio:efficientat_mn10`"):
         from_spec("audio:efficientat_mn10")
-    said = str(caught.value)
-    assert "`ccl teachers pull audio:efficientat_mn10`" in said
-    assert "/releases/download/v0.0.1/mn10_as_mAP_471.pt" in said
-    assert str(tmp_path / "cache" / "weights" / "mn10_as_mAP_471.pt") in said
-    assert from_spec("audio:efficientat_mn04?weights=random").random_weights
     assert not EfficientAT.weight_files(parse_model("audio:efficientat_mn04?weights=random"))
     assert not EfficientAT.weight_files(parse_model("audio:efficientat_mn04@own.pt"))
 
@@ -179,7 +154,6 @@ def test_never_random_unasked(tmp_path):
         ({"features.0.0.weight": torch.zeros(16, 1, 3, 3)}, r"features\.0\.0\.weight"),
         ({"classifier.0.weight": None}, r"classifier\.0\.weight"),
         ({"features.17.weight": torch.zeros(1)}, r"features\.17"),
-        ({"features.4.block.2.fc1.weight": torch.zeros(8, 32)}, r"fc1\.weight"),
     ],
 )
 def test_other_networks_are_refused(teacher, tmp_path, change, said):
@@ -190,17 +164,12 @@ def test_other_networks_are_refused(teacher, tmp_path, change, said):
     assert caught.value.exit_code == 6
 
 
-def test_a_file_of_another_width_is_refused(published):
-    with pytest.raises(WeightsError, match="does not hold EfficientAT mn10"):
-        from_spec(f"audio:efficientat_mn10@{published}")
-
-
 def test_own_weights_come_back_in_half_precision_too(teacher, tmp_path):
     state = {
-        name: value.half() if value.is_floating_point() else value
+        name: (value.half() if value.is_floating_point() else value).clone()
         for name, value in teacher.own_weights().items()
     }
-    save_file({name: value.clone() for name, value in state.items()}, tmp_path / "half.safetensors")
+    save_file(state, tmp_path / "half.safetensors")
     half = from_spec("audio:efficientat_mn04@half.safetensors?seconds=5")
     first = half.network.features[0][0].weight
     assert first.dtype == torch.float32

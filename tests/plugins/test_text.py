@@ -86,19 +86,10 @@ def test_prompts(encoder):
             told(encoder, f"?prompt={wrong}")
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("ApplyEyeMakeup", "Apply Eye Makeup"),
-        ("playing_the_cello", "playing the cello"),
-        ("dog bark", "dog bark"),
-        ("TaiChi", "Tai Chi"),
-        ("YoYo2Go", "Yo Yo2 Go"),
-        ("猫", "猫"),
-    ],
-)
-def test_class_names_in_words(name, words):
-    assert readable(name) == words
+def test_class_names_in_words():
+    names = ("ApplyEyeMakeup", "playing_the_cello", "dog bark", "YoYo2Go", "猫")
+    words = ["Apply Eye Makeup", "playing the cello", "dog bark", "Yo Yo2 Go", "猫"]
+    assert [readable(name) for name in names] == words
 
 
 def test_the_fingerprint_is_of_weights_tokenizer_prompt_and_classes(encoder, tmp_path):
@@ -168,14 +159,11 @@ def test_captions_that_change_meanwhile_are_noticed(encoder, captions):
     ("content", "said"),
     [
         (None, "cannot be read: No such file"),
-        ("", "no column 'id'"),
         ("video,text\na,b\n", "no column 'id'"),
         ("id,caption\na,b\n", "no column 'text'"),
-        ("id,text\n", "holds no captions"),
         ("id,text\na,\n", "holds no captions"),
         (b"id,text\na,\xff\xfe\n", "cannot be read as captions"),
         ('id,text\na,"b', "cannot be read as captions"),
-        ("id,text\na\n", "holds no captions"),
     ],
 )
 def test_bad_captions_are_a_sentence(encoder, captions, tmp_path, content, said):
@@ -188,7 +176,7 @@ def test_bad_captions_are_a_sentence(encoder, captions, tmp_path, content, said)
 # ---- bytes
 
 
-@pytest.mark.parametrize("text", ["a cat", "", "Straße 猫 🎻", "x" * 2000, "猫" * 900])
+@pytest.mark.parametrize("text", ["", "Straße 猫 🎻", "x" * 2000, "猫" * 900])
 def test_sentences_travel_as_bytes(text):
     row = to_bytes(text)
     assert (row.shape, row.dtype) == ((BYTES,), torch.uint8)
@@ -244,35 +232,24 @@ def test_files_that_were_put_where_ccl_says_are_found(encoder):
     assert from_spec("text:sentence").dim == 16
 
 
-def test_what_can_be_pulled():
+def test_what_can_be_pulled(encoder):
     files = SentenceTeacher.weight_files(parse_model("text:sentence"))
     assert f"hf://{DEFAULT}/model.safetensors" in {file.url for file in files}
     with pytest.raises(WeightsError, match=r"`hf download some/encoder`"):
         SentenceTeacher.weight_files(parse_model("text:sentence@some/encoder"))
-
-
-def test_own_folders_need_no_download(encoder):
     assert not SentenceTeacher.weight_files(parse_model(f"text:sentence@{encoder}"))
 
 
-@pytest.mark.parametrize(
-    "gone", ["modules.json", "model.safetensors", "config.json", "1_Pooling/config.json"]
-)
-def test_half_an_encoder_is_refused(encoder, tmp_path, gone):
+@pytest.mark.parametrize("name", ["modules.json", "model.safetensors", "1_Pooling/config.json"])
+def test_half_an_encoder_and_a_damaged_one_are_refused(encoder, tmp_path, name):
     half = shutil.copytree(encoder, tmp_path / "half")
-    (half / gone).unlink()
-    with pytest.raises(
-        WeightsError, match=r"no modules\.json|cannot be loaded as a sentence encoder"
-    ) as caught:
-        from_spec(f"text:sentence@{half}")
-    assert "half" in caught.value.message
-
-
-def test_damaged_weights_are_refused(encoder, tmp_path):
-    bad = shutil.copytree(encoder, tmp_path / "bad")
-    (bad / "model.safetensors").write_bytes(b"nothing")
+    said = r"half.* (no modules\.json|cannot be loaded as a sentence encoder)"
+    (half / name).write_bytes(b"nothing")
     with pytest.raises(WeightsError, match="cannot be loaded as a sentence encoder"):
-        from_spec(f"text:sentence@{bad}")
+        from_spec(f"text:sentence@{half}")
+    (half / name).unlink()
+    with pytest.raises(WeightsError, match=said):
+        from_spec(f"text:sentence@{half}")
 
 
 def test_without_the_library_the_sentence_says_what_to_install(encoder, monkeypatch):

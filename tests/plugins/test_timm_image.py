@@ -60,16 +60,9 @@ def test_the_papers_teacher_from_the_cache_in_both_published_forms(resnet34):
     assert teacher.classes[0].startswith("tench")
 
 
-def test_never_random_unasked(tmp_path):
-    with pytest.raises(WeightsError) as caught:
+def test_published_files_are_named_where_they_are_absent():
+    with pytest.raises(WeightsError, match="`ccl teachers pull image:resnet34`"):
         from_spec("image:resnet34")
-    said = str(caught.value)
-    assert "https://download.pytorch.org/models/resnet34-b627a593.pth" in said
-    assert str(tmp_path / "cache" / "weights" / "resnet34-b627a593.pth") in said
-    assert "`ccl teachers pull image:resnet34`" in said
-
-
-def test_published_files():
     (file,) = TimmImage.weight_files(parse_model("image:resnet34"))
     assert (file.filename, file.checksum) == ("resnet34-b627a593.pth", "sha256:b627a593")
     (file,) = TimmImage.weight_files(parse_model("image:vit_tiny_patch16_224"))
@@ -111,25 +104,19 @@ def test_real_weights_recognise_a_real_clip(shared):
     assert any("ball" in name for name in top), top
 
 
-def test_a_fine_tuned_head_keeps_its_own_number_of_classes(tmp_path):
-    network = timm.create_model(SMALL, num_classes=7)
-    save_file(network.state_dict(), tmp_path / "tuned.safetensors")
-    teacher = from_spec(f"image:{SMALL}@tuned.safetensors")
-    with torch.inference_mode():
-        assert teacher.class_probabilities(pictures(1)).shape == (1, 7)
-    assert teacher.classes is None  # nobody said what they are called
-    assert torch.equal(teacher.network.fc.weight, network.fc.weight)
-
-
-def test_a_file_without_a_head(tmp_path):
-    network = timm.create_model(SMALL, num_classes=0).eval()
-    torch.save({"state_dict": network.state_dict()}, tmp_path / "trunk.pth")
-    teacher = from_spec(f"image:{SMALL}@trunk.pth?mean=0&std=1")
+@pytest.mark.parametrize("classes", [0, 7])
+def test_a_file_with_another_head_or_none(tmp_path, classes):
+    network = timm.create_model(SMALL, num_classes=classes).eval()
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "tuned.pth")
+    teacher = from_spec(f"image:{SMALL}@tuned.pth?mean=0&std=1")
+    assert (teacher.dim, teacher.classes) == (512, None)  # nobody said what they are called
     x = pictures(1)
     with torch.inference_mode():
-        torch.testing.assert_close(teacher(x), network(x / 255), rtol=1e-4, atol=1e-4)
-    assert teacher.dim == 512
-    assert teacher.classes is None
+        if classes:
+            expected = network(x / 255).softmax(dim=1)
+            torch.testing.assert_close(teacher.class_probabilities(x), expected, rtol=1e-4, atol=1e-4)
+        else:
+            torch.testing.assert_close(teacher(x), network(x / 255), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [SMALL, "dla34"])  # timm itself would take any file for the second
@@ -138,12 +125,6 @@ def test_a_file_of_another_network_is_refused(tmp_path, name):
     with pytest.raises(WeightsError, match=f"does not fit image:{name}") as caught:
         from_spec(f"image:{name}@other.safetensors")
     assert caught.value.exit_code == 6
-
-
-def test_a_damaged_file_is_a_sentence(tmp_path):
-    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
-        from_spec(f"image:{SMALL}@bad.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -164,11 +145,9 @@ def test_unknown_networks(name, said):
     "option",
     [
         "mean=1,2",
-        "mean=x",
         "std=0",
         "size=big",
         "size=0",
-        "crop_pct=0",
         "crop_pct=2",
         "interpolation=magic",
         "input=clip",
@@ -200,7 +179,7 @@ def numbered(frames=8, height=60, width=80):
     return torch.arange(frames, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, height, width, 3)
 
 
-@pytest.mark.parametrize(("height", "width"), [(256, 320), (320, 256), (60, 80), (240, 135), (224, 224)])
+@pytest.mark.parametrize(("height", "width"), [(320, 256), (60, 80), (224, 224)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_resize_and_crop_are_timms(height, width, interpolation):
     network = timm.create_model(SMALL)
@@ -220,11 +199,9 @@ def test_resize_and_crop_are_timms(height, width, interpolation):
 def test_squash_keeps_all_of_the_frame():
     frames = torch.zeros(1, 60, 120, 3, dtype=torch.uint8)
     frames[:, :, :30] = 200  # the left quarter
-    squashed = Picture((100, 100), 1.0, "bilinear", True, TESTING.mean, TESTING.std)(
-        make_window(frames=frames)
-    )
-    cropped = Picture((100, 100), 1.0, "bilinear", False, TESTING.mean, TESTING.std)(
-        make_window(frames=frames)
+    squashed, cropped = (
+        Picture((100, 100), 1.0, "bilinear", squash, TESTING.mean, TESTING.std)(make_window(frames=frames))
+        for squash in (True, False)
     )
     assert (squashed > 100).float().mean().item() == pytest.approx(0.25, abs=0.02)
     assert (cropped > 100).sum() == 0
@@ -238,14 +215,12 @@ def test_the_frame_is_drawn_in_training_and_the_middle_one_otherwise():
 
 def test_shared_frame_is_the_batchs():
     shared = Picture(**vars(TESTING) | {"frame": "shared"})
-    for batch in range(5):
-        seen = {
-            int(shared(make_window(frames=numbered(), seed=seed, batch_seed=batch))[0, 0, 0])
-            for seed in range(9)
-        }
-        assert len(seen) == 1
-    seen = {int(shared(make_window(frames=numbered(), batch_seed=batch))[0, 0, 0]) for batch in range(60)}
-    assert seen == set(range(8))
+    drawn = [
+        {int(shared(make_window(frames=numbered(), seed=seed, batch_seed=batch))[0, 0, 0]) for seed in (1, 2)}
+        for batch in range(60)
+    ]
+    assert all(len(each) == 1 for each in drawn)
+    assert set.union(*drawn) == set(range(8))
 
 
 def test_student_clip_is_the_students_pixels():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 
 import pytest
@@ -85,17 +84,17 @@ def test_size_cost_and_stages(name, parameters, gmac, channels):
     assert [stage.shape[3] for stage in out.stages] == [56, 28, 14, 7]
 
 
-@pytest.mark.parametrize("name", ["s3d", "timm:resnet50?shift=true", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize("name", ["s3d", "timm:resnet50?shift=true"])
 @torch.no_grad()
 def test_own_model_files_load(name, tmp_path, shake):
     trained = shake(STUDENTS[name](3))
     save_file(trained.state_dict(), tmp_path / "model.safetensors")
     again = STUDENTS[name](3, weights=str(tmp_path / "model.safetensors")).eval()
-    clips = torch.randn(1, 3, 2, 224, 224) if "vit" in name else torch.randn(1, 3, 8, 64, 64)
+    clips = torch.randn(1, 3, 8, 64, 64)
     assert torch.equal(again(clips).logits, trained(clips).logits)
 
 
-@pytest.mark.parametrize("model", ["resnet18", "efficientnet_b0", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("model", ["efficientnet_b0", "vit_tiny_patch16_224"])
 @torch.no_grad()
 def test_the_mean_over_frames_of_timms_own_feature(model, tmp_path, shake):
     theirs = timm.create_model(model, num_classes=7).eval()
@@ -160,15 +159,7 @@ def test_impossible_options_are_sentences(options, match):
         frames(5, **options)
 
 
-def test_weights_of_another_network_are_refused(tmp_path, caplog):
+def test_weights_of_another_network_are_refused(tmp_path):
     save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.safetensors")
     with pytest.raises(WeightsError, match="another network"):
         frames(5, model="resnet34", weights=str(tmp_path / "resnet18.safetensors"))
-    with caplog.at_level(logging.WARNING, logger="ccl"):
-        s3d(5, weights=_saved(video.s3d(num_classes=400), tmp_path))
-    assert "another classifier, of 400 classes" in caplog.text
-
-
-def _saved(network: nn.Module, folder) -> str:
-    save_file(network.state_dict(), folder / "published.safetensors")
-    return str(folder / "published.safetensors")

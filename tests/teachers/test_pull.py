@@ -38,7 +38,7 @@ def left(file: WeightFile) -> list[str]:
     return sorted(path.name for path in file.path.parent.glob("*"))
 
 
-def test_whole_file_with_progress(server):
+def test_whole_file_with_progress_once(server):
     said = []
     path = pull(server.file(size=len(CONTENT)), lambda done, total: said.append((done, total)))
     assert path.read_bytes() == CONTENT
@@ -46,10 +46,6 @@ def test_whole_file_with_progress(server):
     assert said[-1] == (len(CONTENT), len(CONTENT))
     assert [done for done, _ in said] == sorted(done for done, _ in said)
     assert left(server.file()) == ["net.pth"]
-
-
-def test_what_is_there_is_checked_not_downloaded(server):
-    pull(server.file())
     pull(server.file())
     assert len(server.asked) == 1
     server.file().path.write_bytes(b"other")
@@ -92,22 +88,30 @@ def test_a_broken_download_goes_on_in_the_next_command(server):
     assert left(file) == ["net.pth"]
 
 
-def test_a_server_without_ranges_sends_all_again(server):
-    server.ranges = False
-    server.cuts = [1000]
+def test_a_server_without_ranges_sends_all_again_and_one_that_redirects_is_followed(server):
+    server.redirects["/net.pth"] = f"{server.address}/elsewhere"
+    server.pages["/elsewhere"] = CONTENT
+    server.ranges, server.cuts = False, [1000]
     assert pull(server.file()).read_bytes() == CONTENT
 
 
-def test_a_whole_part_needs_nothing_more(server):
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/net.pth", "file:///etc/hostname", "data:,abc"])
+def test_addresses_and_redirects_off_the_web_are_refused(server, target):
+    server.redirects["/net.pth"] = target
+    for file in (server.file(), WeightFile("net.pth", target)):
+        with pytest.raises(SystemSetupError):
+            pull(file)
+        assert left(file) == []
+    with pytest.raises(SystemSetupError, match="only http and https"):
+        pull(WeightFile("net.pth", target))
+
+
+def test_a_part_of_another_file_is_not_mixed_in_and_a_whole_one_needs_nothing_more(server):
     file = server.file()
     file.path.parent.mkdir(parents=True)
     file.path.with_name("net.pth.part").write_bytes(CONTENT)
     assert pull(file).read_bytes() == CONTENT
-
-
-def test_a_part_of_another_file_is_not_mixed_in(server):
-    file = server.file()
-    file.path.parent.mkdir(parents=True)
+    file.path.unlink()
     file.path.with_name("net.pth.part").write_bytes(b"x" * (len(CONTENT) + 1))
     with pytest.raises(WeightsError, match="has changed"):
         pull(file)
@@ -119,32 +123,9 @@ def test_a_part_of_another_file_is_not_mixed_in(server):
     assert left(file) == []
 
 
-def test_a_redirect_on_the_web_is_followed(server):
-    server.redirects["/net.pth"] = f"{server.address}/elsewhere"
-    server.pages["/elsewhere"] = CONTENT
-    assert pull(server.file()).read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("target", ["ftp://127.0.0.1/net.pth", "file:///etc/hostname"])
-def test_a_redirect_off_the_web_is_refused(server, target):
-    server.redirects["/net.pth"] = target
-    with pytest.raises(SystemSetupError):
-        pull(server.file())
-    assert left(server.file()) == []
-
-
-def test_other_schemes_are_refused(tmp_path):
-    local = tmp_path / "secret"
-    local.write_text("secret")
-    for url in (local.as_uri(), "ftp://example.org/net.pth", "data:,abc"):
-        file = WeightFile("net.pth", url)
-        with pytest.raises(SystemSetupError, match="only http and https"):
-            pull(file)
-        assert left(file) == []
-
-
-@pytest.mark.parametrize("variable", ["CCL_OFFLINE", "HF_HUB_OFFLINE"])
-@pytest.mark.parametrize("url", ["", "hf://timm/net/model.safetensors"])
+@pytest.mark.parametrize(
+    ("variable", "url"), [("CCL_OFFLINE", ""), ("HF_HUB_OFFLINE", "hf://timm/net/model.safetensors")]
+)
 def test_offline_nothing_is_asked(server, monkeypatch, variable, url):
     monkeypatch.setenv(variable, "1")
     file = WeightFile("net.pth", url) if url else server.file()
@@ -178,9 +159,7 @@ def test_the_checksum_of_a_zenodo_record(server, monkeypatch):
         pull(server.file("zenodo:7"))
 
 
-@pytest.mark.parametrize(
-    "page", [None, b"<html>", b"{}", b'{"files": [{"key": "other", "checksum": "md5:1"}]}']
-)
+@pytest.mark.parametrize("page", [None, b"<html>", b'{"files": [{"key": "other", "checksum": "md5:1"}]}'])
 def test_without_its_checksum_nothing_is_downloaded(server, monkeypatch, page):
     monkeypatch.setattr("ccl_cli.teachers.weights.ZENODO", f"{server.address}/api/records/")
     if page is not None:

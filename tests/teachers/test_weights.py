@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,30 +14,18 @@ FILE = WeightFile("net.pth", "https://example.org/net.pth?download=1")
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2, dtype=torch.float16)}
 
 
-class Payload:
-    """Unpickled without care, it would write a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self):
-        return Path.write_text, (self.target, "owned")
-
-
 def same(state: dict[str, torch.Tensor]) -> bool:
     return state.keys() == STATE.keys() and all(torch.equal(state[k], STATE[k]) for k in STATE)
 
 
-def test_named_weights_win(tmp_path):
-    FILE.path.parent.mkdir(parents=True)
-    FILE.path.touch()
+def test_named_weights_win_over_any_published_file(tmp_path):
+    other = WeightFile("net.safetensors", "https://example.org/net.safetensors")
+    other.path.parent.mkdir(parents=True)
+    other.path.touch()
+    assert locate(parse_model("audio:net"), FILE, other) == other.path
     own = tmp_path / "own.pth"
     own.touch()
-    assert locate(parse_model(f"audio:net@{own}"), FILE) == own
-    assert locate(parse_model("audio:net"), FILE) == FILE.path
-
-
-def test_named_weights_must_exist():
+    assert locate(parse_model(f"audio:net@{own}"), FILE, other) == own
     with pytest.raises(WeightsError, match=r"no weights file 'gone\.pth'") as caught:
         locate(parse_model("audio:net@gone.pth"), FILE)
     assert caught.value.exit_code == 6
@@ -63,13 +49,6 @@ def test_a_file_behind_the_options_is_put_before_them(files):
     with pytest.raises(WeightsError) as caught:  # an option may hold an @
         locate(parse_model("image:net?list=a@b.csv"), *files)
     assert "contains options" not in str(caught.value)
-
-
-def test_any_published_file_will_do():
-    other = WeightFile("net.safetensors", "https://example.org/net.safetensors")
-    other.path.parent.mkdir(parents=True)
-    other.path.touch()
-    assert locate(parse_model("audio:net"), FILE, other) == other.path
 
 
 def test_hub_cache_is_found(tmp_path, monkeypatch):
@@ -125,55 +104,15 @@ def test_converted_once_and_again_when_the_source_changes(tmp_path):
     assert not list(first.parent.glob("*.tmp"))
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, zipped):
-    target = tmp_path / "owned.txt"
-    path = tmp_path / "net.pth"
-    torch.save(
-        {"model": {"a": torch.ones(1)}, "x": Payload(target)}, path, _use_new_zipfile_serialization=zipped
-    )
-    with pytest.raises(WeightsError, match="more than tensors"):
-        load_state(path)
-    assert not target.exists()
-    assert not (tmp_path / "cache" / "converted").exists()
-    torch.load(path, weights_only=False)
-    assert target.read_text() == "owned"  # the payload works: what kept it from running is the loader
-
-
-def test_a_raw_pickle_is_refused_and_not_run(tmp_path):
-    target = tmp_path / "owned.txt"
-    path = tmp_path / "net.pt"
-    for protocol in range(2, 6):
-        path.write_bytes(pickle.dumps(Payload(target), protocol=protocol))
-        with pytest.raises(WeightsError):
-            load_state(path)
-    assert not target.exists()
-
-
-def cut_pth(path: Path) -> None:
-    torch.save(STATE, path)
-    path.write_bytes(path.read_bytes()[:400])
-
-
-def cut_old_pth(path: Path) -> None:
-    torch.save(STATE, path, _use_new_zipfile_serialization=False)
-    path.write_bytes(path.read_bytes()[:-10])
-
-
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"<html>not found</html>" * 50),
-        lambda path: path.write_bytes(b"\0" * 1000),
-        cut_pth,
-        cut_old_pth,
-    ],
-)
-def test_damaged_files_are_a_sentence(tmp_path, suffix, damage):
+@pytest.mark.parametrize("content", ["nothing", "a page", "cut", "cut in its old form"])
+def test_damaged_files_are_a_sentence(tmp_path, suffix, content):
     path = tmp_path / f"net{suffix}"
-    damage(path)
+    if content.startswith("cut"):
+        torch.save(STATE, path, _use_new_zipfile_serialization=content == "cut")
+        path.write_bytes(path.read_bytes()[: 400 if content == "cut" else -10])
+    else:
+        path.write_bytes(b"<html>not found</html>" * 50 if content == "a page" else b"")
     with pytest.raises(WeightsError, match="cannot be read as weights"):
         load_state(path)
     assert not list((tmp_path / "cache").rglob("*.safetensors"))

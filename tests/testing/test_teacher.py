@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,10 +14,10 @@ from torch.nn import functional as F
 
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.teachers import Teacher, embed
+from ccl_cli.teachers import Teacher
 from ccl_cli.testing import check_teacher
 from ccl_cli.testing import teacher as kit
-from ccl_cli.testing.clips import draw, evaluated, made_clips
+from ccl_cli.testing.clips import made_clips
 from tests.helpers.plugin_folder import install
 
 _SET_UP: dict[str, int] = {}  # what this process knows, and no worker
@@ -77,33 +78,31 @@ class Good(Teacher):
         return self.norm(self.network(x.flatten(1)))
 
 
-# ---- inputs
+# ---- inputs; classes of their own, since they are pickled
 
 
-class NoModality(Good):
-    modality = ""
+@dataclass(frozen=True)
+class Faulty(Pixels):
+    """Pixels with one thing wrong."""
 
+    fault: str = ""
 
-class OtherType(Pixels):
-    def __call__(self, window):
-        return super().__call__(window).double()
-
-
-class NeverThere(Pixels):
-    def __call__(self, window):
-        return None
-
-
-class OwnDice(Pixels):
     def __call__(self, window):
         value = super().__call__(window)
-        return value + torch.rand(()) if window.training else value
-
-
-class AlwaysRandom(Pixels):
-    def __call__(self, window):
-        number = int(window.rng.integers(1000))
-        return super().__call__(window) + number / 1000
+        match self.fault:
+            case "other type":
+                return value.double()
+            case "never there":
+                return None
+            case "own dice":
+                return value + torch.rand(()) if window.training else value
+            case "always random":
+                return value + int(window.rng.integers(1000)) / 1000
+            case "works where it was set up":
+                return value * _SET_UP.get("scale", 1)
+            case "student's view":
+                return self.small(window.student_view[:, 0])
+        return value
 
 
 class HoldsFunction(Pixels):
@@ -132,18 +131,6 @@ class Reticent(Nameless):
 
     def __repr__(self):
         return "Reticent()"
-
-
-class LooksAround(Pixels):
-    """Works in the process that has set it up."""
-
-    def __call__(self, window):
-        return super().__call__(window) * _SET_UP.get("scale", 1)
-
-
-class StudentsView(Pixels):
-    def __call__(self, window):
-        return self.small(window.student_view[:, 0])
 
 
 class AllFrames(Pixels):
@@ -176,110 +163,75 @@ class Zeros(Sound):
 # ---- networks
 
 
-class Wider(Good):
-    dim = 6
-
-
-class Infinite(Good):
-    def forward(self, x):
-        return super().forward(x) / 0
-
-
-class Constant(Good):
-    def forward(self, x):
-        return torch.ones(len(x), 5) * self.network.bias
-
-
-class Noisy(Good):
-    def forward(self, x):
-        return F.dropout(super().forward(x), 0.5)
-
-
-class Centred(Good):
-    def forward(self, x):
-        made = super().forward(x)
-        return made - made.mean(dim=0)
-
-
-class Lively(Good):
-    def train(self, mode=True):
-        return nn.Module.train(self, mode)
-
-
-class Learning(Good):
-    def freeze(self):
-        return self.eval()
-
-
-class FixedFingerprint(Good):
-    fingerprint = "1234"
-
-
-class HalfFingerprint(Good):
-    @property
-    def fingerprint(self):
-        return str(self.network.weight.sum().item())
-
-
-class OtherStages(Good):
-    def forward_stages(self, x):
-        return 2 * self(x), ()
-
-
-class FlatStages(Good):
-    def forward_stages(self, x):
-        return self(x), (self(x).flatten(),)
-
-
-class Scores(Good):
-    classes = ("one", "two", "three")
-
-    def class_probabilities(self, x):
-        return 10 * self(x)[:, :3]
-
-
 class LeftBehind(Good):
     def __init__(self):
         super().__init__()
         self.mean = torch.zeros(5)
 
 
+def sees(preprocess):
+    """A good network behind a preprocessing."""
+    return lambda: Good(preprocess)
+
+
+def good_but_for(**changes):
+    """A good teacher but for attributes and methods of its class."""
+    return type("Wrong", (Good,), changes)
+
+
+def forward(change):
+    """A good teacher whose embeddings are changed."""
+    return good_but_for(forward=lambda self, x: change(Good.forward(self, x)))
+
+
 WRONG = [
-    ("attributes", NoModality),
-    ("input", lambda: Good(OtherType())),
-    ("input", lambda: Good(NeverThere())),
-    ("draws", lambda: Good(OwnDice())),
-    ("evaluation", lambda: Good(AlwaysRandom())),
-    ("pickling", lambda: Good(HoldsFunction())),
-    ("pickling", lambda: Good(HoldsTable())),
-    ("repr", lambda: Good(Nameless())),
-    ("repr", lambda: Good(Reticent())),
-    ("views", lambda: Good(StudentsView())),
-    ("views", lambda: Good(AllFrames())),
-    ("views", lambda: Good(WindowAsTrack())),
-    ("views", lambda: Good(MadeUpViews())),
-    ("views", lambda: Good(DrawnFromClip())),
-    ("missing modality", lambda: Good(Zeros())),
-    ("embedding", Wider),
-    ("embedding", Infinite),
-    ("tells apart", Constant),
-    ("determinism", Noisy),
-    ("batch", Centred),
-    ("evaluation mode", Lively),
-    ("no gradient", Learning),
-    ("fingerprint", FixedFingerprint),
-    ("fingerprint", HalfFingerprint),
-    ("stages", OtherStages),
-    ("stages", FlatStages),
-    ("classes", Scores),
+    ("attributes", good_but_for(modality="")),
+    ("input", sees(Faulty(fault="other type"))),
+    ("input", sees(Faulty(fault="never there"))),
+    ("draws", sees(Faulty(fault="own dice"))),
+    ("evaluation", sees(Faulty(fault="always random"))),
+    ("pickling", sees(HoldsFunction())),
+    ("pickling", sees(HoldsTable())),
+    ("repr", sees(Nameless())),
+    ("repr", sees(Reticent())),
+    ("views", sees(Faulty(fault="student's view"))),
+    ("views", sees(AllFrames())),
+    ("views", sees(WindowAsTrack())),
+    ("views", sees(MadeUpViews())),
+    ("views", sees(DrawnFromClip())),
+    ("missing modality", sees(Zeros())),
+    ("embedding", good_but_for(dim=6)),
+    ("embedding", forward(lambda made: made / 0)),
+    ("tells apart", forward(torch.ones_like)),
+    ("determinism", forward(lambda made: F.dropout(made, 0.5))),
+    ("batch", forward(lambda made: made - made.mean(dim=0))),
+    ("evaluation mode", good_but_for(train=nn.Module.train)),
+    ("no gradient", good_but_for(freeze=lambda self: self.eval())),
+    ("fingerprint", good_but_for(fingerprint="1234")),
+    ("fingerprint", good_but_for(fingerprint=property(lambda self: str(self.network.weight.sum().item())))),
+    ("stages", good_but_for(forward_stages=lambda self, x: (2 * self(x), ()))),
+    ("stages", good_but_for(forward_stages=lambda self, x: (self(x), (self(x).flatten(),)))),
+    (
+        "classes",
+        good_but_for(
+            classes=("one", "two", "three"), class_probabilities=lambda self, x: 10 * self(x)[:, :3]
+        ),
+    ),
     ("device", LeftBehind),
 ]
 ELSEWHERE = {"another process", "built twice"}  # have tests of their own
 
 
+@pytest.fixture(scope="module")
+def clips():
+    with made_clips() as made:
+        yield made
+
+
 @pytest.fixture
-def here(monkeypatch):
-    """No further process: starting one takes seconds."""
+def here(monkeypatch, clips):
+    """No further process and no further clips: both take long."""
+    monkeypatch.setattr(kit, "made_clips", lambda: nullcontext(clips))
     monkeypatch.setattr(kit, "run_each", lambda jobs, work, **_: ((job, work(job)) for job in jobs))
 
 
@@ -292,7 +244,7 @@ def states(report) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(("check", "wrong"), WRONG, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(("check", "wrong"), WRONG)
 def test_a_teacher_that_is_wrong_in_one_thing_fails_that_check_alone(check, wrong):
     (verdict,) = check_teacher(wrong()).failures
     assert verdict.check == check
@@ -318,40 +270,40 @@ def test_a_good_teacher_passes_what_concerns_it():
 
 def test_what_only_works_in_the_process_that_set_it_up(monkeypatch):
     monkeypatch.setitem(_SET_UP, "scale", 2)
-    assert failed(Good(LooksAround())) == ["another process"]
+    teacher = Good(Faulty(fault="works where it was set up"))
+    assert failed(teacher) == ["another process"]
     monkeypatch.delitem(_SET_UP, "scale")
-    assert failed(Good(LooksAround())) == []
+    assert failed(teacher) == []
+
+
+PLUGIN = """
+import torch
+from tests.testing.test_teacher import Good
+
+class T(Good):
+    @classmethod
+    def from_spec(cls, spec):
+        made = cls()
+        if spec.name == "unseeded":
+            torch.nn.init.normal_(made.network.weight)
+        return made.freeze()
+"""
 
 
 @pytest.mark.usefixtures("here")
-def test_a_teacher_that_is_another_one_whenever_it_is_built(tmp_path, monkeypatch):
-    source = (
-        "import torch\nfrom tests.testing.test_teacher import Good\n"
-        "class Unseeded(Good):\n    @classmethod\n    def from_spec(cls, spec):\n        made = cls()\n"
-        "        torch.nn.init.normal_(made.network.weight)\n        return made.freeze()\n"
-    )
-    install(tmp_path, "u", "[ccl.teachers]\nimage.unseeded = u_mod:Unseeded\n", modules={"u_mod": source})
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+def test_a_teacher_that_is_another_one_whenever_it_is_built_or_is_named_as_another(tmp_path, monkeypatch):
+    points = "[ccl.teachers]\nimage.unseeded = t_mod:T\nflow.mine = t_mod:T\n"
+    install(tmp_path, "t", points, modules={"t_mod": PLUGIN})
+    monkeypatch.syspath_prepend(str(tmp_path))
     assert failed("image:unseeded") == ["built twice"]
-    monkeypatch.delitem(sys.modules, "u_mod")
-
-
-@pytest.mark.usefixtures("here")
-def test_the_modality_is_that_of_the_name(tmp_path, monkeypatch):
-    source = (
-        "from tests.testing.test_teacher import Good\n"
-        "class T(Good):\n    @classmethod\n    def from_spec(cls, spec): return cls().freeze()\n"
-    )
-    install(tmp_path, "m", "[ccl.teachers]\nflow.mine = m_mod:T\n", modules={"m_mod": source})
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (verdict,) = check_teacher("flow:mine").failures
     assert verdict.message.startswith("modality is 'image' instead of 'flow', as in its name.")
-    monkeypatch.delitem(sys.modules, "m_mod")
+    monkeypatch.delitem(sys.modules, "t_mod")
 
 
 @pytest.mark.usefixtures("here")
 def test_what_needs_a_failed_check_is_skipped_and_says_so():
-    found = {verdict.check: verdict for verdict in check_teacher(Wider()).verdicts}
+    found = {verdict.check: verdict for verdict in check_teacher(good_but_for(dim=6)()).verdicts}
     assert found["batch"].message == "requires 'determinism'"
     assert found["determinism"].message == "requires 'embedding'"
     assert found["fingerprint"].state == "ok"
@@ -359,11 +311,10 @@ def test_what_needs_a_failed_check_is_skipped_and_says_so():
 
 @pytest.mark.usefixtures("here")
 def test_an_exception_of_the_plugin_is_a_failure_in_one_line():
-    class Raises(Good):
-        def forward(self, x):
-            raise ValueError("two\nlines")
+    def raises(self, x):
+        raise ValueError("two\nlines")
 
-    found = {verdict.check: verdict for verdict in check_teacher(Raises()).verdicts}
+    found = {each.check: each for each in check_teacher(good_but_for(forward=raises)()).verdicts}
     assert str(found["embedding"]) == "failed  embedding         it raised ValueError: two lines"
     assert found["batch"].state == "skipped"
 
@@ -393,10 +344,8 @@ def test_what_cannot_be_built_says_why():
         pytest.param(
             "audio:cnn14?weights=random&dim=2048&seconds=10", marks=[pytest.mark.slow, pytest.mark.long]
         ),
-        pytest.param("image:resnet34?weights=random&size=64", marks=pytest.mark.slow),
         pytest.param("image:resnet34?weights=random&size=64&input=student_clip", marks=pytest.mark.slow),
         pytest.param("image:resnet34?weights=random&size=64&frame=shared", marks=pytest.mark.slow),
-        pytest.param("image:mobilenetv3_small_050?weights=random", marks=pytest.mark.slow),
         pytest.param("image:vit_tiny_patch16_224?weights=random", marks=pytest.mark.slow),
     ],
 )
@@ -415,42 +364,6 @@ def test_a_teacher_that_only_knows_some_videos_is_tried_on_those(clips_folder, m
     found = states(check_teacher(name, videos))
     assert "failed" not in found.values()
     assert found["tells apart"] == "ok"
-
-
-# ---- the clips
-
-
-def test_the_clips_are_what_they_are_called():
-    with made_clips() as clips:
-        heard = {}
-        for name, video in clips._asdict().items():
-            window = evaluated(video)
-            window.audio(16_000, 1.0)
-            heard[name] = window.states["audio"]
-            assert window.frames.shape == (4, 72, 96, 3)
-        assert heard == {
-            "one": "present",
-            "other": "present",
-            "silent": "silent",
-            "mute": "no track",
-            "brief": "present",
-        }
-        one, other = draw(clips.one, 1), draw(clips.other, 1)
-        assert not torch.equal(one.frames, other.frames)
-        assert len({frame.numpy().tobytes() for frame in one.frames}) == 4
-        assert torch.equal(draw(clips.one, 1).student_view, one.student_view)
-        assert not torch.equal(draw(clips.one, 2).student_view, one.student_view)
-        folder = clips.one.path.parent
-    assert not folder.exists()
-
-
-def test_the_kits_embeddings_are_those_of_the_loop():
-    teacher = Good().freeze()
-    with made_clips() as clips:
-        trial = kit.Trial("image:good", teacher, clips[:2], clips)
-        present = torch.tensor([True, True, False])
-        expected = embed(teacher, trial.batch, present).value
-        assert torch.equal(trial.embedding[:2], expected[:2])
 
 
 def test_the_weights_are_hashed_once_however_often_the_fingerprint_is_asked_for(monkeypatch):

@@ -7,7 +7,6 @@ import pytest
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
-from ccl_cli.errors import DataError
 from ccl_cli.training import input_bench
 from ccl_cli.training.input_bench import bench_input
 from tests.training.runs import small_recipe
@@ -59,11 +58,6 @@ def test_the_training_step_is_timed_on_this_machine(source, tmp_path):
     assert step["device"] in ("cpu", "cuda")
     assert step["clips_per_s"] == pytest.approx(4 / step["seconds"])
     assert sorted(os.listdir(tmp_path)) == before  # nothing is written
-
-
-def test_what_training_would_refuse_is_refused(tmp_path, source):
-    with pytest.raises(DataError, match="There is no folder"):
-        bench_input(recipe("folder:nowhere"), seconds=0.1, clips_per_second=1)
 
 
 @pytest.mark.slow

@@ -35,19 +35,17 @@ def unlabelled(clips_folder, **changes):
     return recipe(clips_folder, **{"data": data, "method": "fitnet", "train": TWO_STEPS, **changes})
 
 
-@pytest.mark.parametrize("method", LABEL_FREE)
-def test_methods_without_labels_train(clips_folder, method):
-    run = train(unlabelled(clips_folder, method=method, ce_weight=0))
-    steps = lines(run)
+def test_methods_without_labels_train(clips_folder):
+    changes = {"method": "+".join(LABEL_FREE), "ce_weight": 0, "optim": {"lr": 1e-4}}
+    steps = lines(train(unlabelled(clips_folder, **changes)))
     assert len(steps) == 2
     for step in steps:
         assert math.isfinite(step["loss"])
         assert not {"ce", "accuracy", "labelled"} & step.keys()
         assert step["loss"] == pytest.approx(sum(v for k, v in step.items() if "/" in k), rel=1e-5)
-    assert steps[0]["loss"] > 0
 
 
-@pytest.mark.parametrize("method", ["ccl", "kd", "mnf_csc", "baseline", "fitnet+kd"])
+@pytest.mark.parametrize("method", ["ccl", "baseline", "fitnet+kd"])
 def test_methods_that_need_labels_say_so_before_anything_is_read(clips_folder, monkeypatch, method):
     monkeypatch.setattr(building, "load_teachers", None)
     with pytest.raises(RecipeError, match=r"cannot train without labels\. .*: .*crd.*unic"):
@@ -100,26 +98,26 @@ def test_a_model_without_classes_has_features_and_says_so(clips_folder, tmp_path
             use()
     assert not (tmp_path / "exported").exists()
     text = card(run)[1]
-    assert "It was trained without labels." in text
+    assert "Trained without labels." in text
     assert "ccl predict" not in text
     with pytest.raises(DataError, match="have no labels"):
         evaluate(run)
     assert evaluate(run, data=labelled).keys() & {"recognition", "retrieval", "probe"} == {"retrieval"}
 
 
-@pytest.mark.parametrize("named", ["run", "file"])
-def test_fine_tuning_takes_all_weights_but_the_classifier(clips_folder, named, caplog):
+def test_fine_tuning_takes_all_weights_but_the_classifier(clips_folder, caplog):
     run = train(unlabelled(clips_folder))
-    start = run if named == "run" else run / "model.safetensors"
-    tuned = recipe(clips_folder, student=f"r2plus1d_tiny@{start}", method="baseline", train=TWO_STEPS)
+    tuned = recipe(clips_folder, student=f"r2plus1d_tiny@{run}", method="baseline", train=TWO_STEPS)
     student = build(tuned).student
     before, now = load_file(run / "model.safetensors"), student.state_dict()
     assert now.keys() - before.keys() == {"classifier.weight", "classifier.bias"}
     assert all(torch.equal(now[name], value) for name, value in before.items())
     assert "has no classifier: all other weights are loaded" in caplog.text
     assert load_model(train(tuned) / "model.safetensors").classes == ("down", "right")
-    again = build(unlabelled(clips_folder, student=tuned.student)).student
+    file = f"r2plus1d_tiny@{run / 'model.safetensors'}"
+    again = build(unlabelled(clips_folder, student=file)).student
     assert again.num_classes == 0
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in before.items())
 
 
 def test_the_probe_is_scikit_learns_on_the_features(clips_folder):

@@ -58,8 +58,16 @@ def plain_losses(recipe: Recipe) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("name", ["ucf51", "ucf51-official", "activitynet", "vggsound"])
-@pytest.mark.parametrize("method", ["ccl", "crd"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("ucf51", "ccl"),
+        ("ucf51", "crd"),
+        ("ucf51-official", "ccl"),
+        ("activitynet", "ccl"),
+        ("vggsound", "ccl"),
+    ],
+)
 def test_a_paper_recipe_is_sgd_with_milestones_and_nothing_else(clips_folder, tmp_path, name, method):
     teachers = [f"{kind}:precomputed@{clips_folder / kind}.npz" for kind in ("audio", "image")]
     settings = [f"{key}={value}" for key, value in TINY.items()]

@@ -7,8 +7,6 @@ import logging
 import pytest
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.data.shards.encode import Settings
-from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.correspondence import measure
@@ -20,7 +18,7 @@ from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
 from tests.helpers.plugin_folder import install
-from tests.training.runs import lines, small_recipe
+from tests.training.runs import small_recipe
 
 SOURCE = """
 import torch
@@ -109,14 +107,6 @@ def test_it_cannot_be_probed(clips_folder):
     assert "uses the class" in refusal.message
 
 
-def test_its_cache_gives_the_very_same_run(clips_folder):
-    live = train(recipe(clips_folder))
-    assert built(recipe(clips_folder)).counts() == {"present": 12}
-    cached = train(recipe(clips_folder))
-    assert RunFolder(cached).summary["teachers"][TOLD]["cached"] == "track"
-    assert lines(cached) == lines(live)
-
-
 def test_its_cache_belongs_to_the_labels(clips_folder, caplog):
     same, other = (relabelled(clips_folder, f"{swap}.csv", swap) for swap in (False, True))
     first = recipe(clips_folder, data=same)
@@ -126,34 +116,14 @@ def test_its_cache_belongs_to_the_labels(clips_folder, caplog):
     assert manifests[0].files_hash == manifests[1].files_hash
     assert manifests[0].labels_hash != manifests[1].labels_hash
     for spec, differ in ((TOLD, True), ("image:small?weights=random", False)):
-        keys = [
-            key_of(
-                spec,
-                load_teachers([spec], each.classes)[spec.partition("?")[0]],
-                each,
-                first.cache,
-                first.clip,
-            )
-            for each in manifests
-        ]
-        assert (keys[0].folder != keys[1].folder) is differ
+        folders = set()
+        for each in manifests:
+            (teacher,) = load_teachers([spec], each.classes).values()
+            folders.add(key_of(spec, teacher, each, first.cache, first.clip).folder)
+        assert (len(folders) == 2) is differ
     with caplog.at_level(logging.WARNING, "ccl"):
         run = train(moved)
     assert RunFolder(run).summary["teachers"][TOLD]["cached"] is None
-
-
-def test_packed_videos_keep_the_names_of_their_classes(clips_folder, tmp_path):
-    pack(
-        f"folder:{clips_folder / 'set'}",
-        tmp_path / "packed",
-        Settings(),
-        workers=0,
-        shard_size=10**8,
-        max_unreadable=0,
-    )
-    runs = [train(recipe(clips_folder)), train(recipe(clips_folder, data=f"shards:{tmp_path / 'packed'}"))]
-    records = [RunFolder(run).summary["teachers"][TOLD]["fingerprint"] for run in runs]
-    assert records[0] == records[1]
 
 
 def test_two_teachers_of_one_modality_are_counted_once(clips_folder):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -133,22 +132,6 @@ def test_ten_steps_equal_four_and_six_with_every_method(clips_folder, tmp_path, 
         assert any(name.endswith("_extra_state") for name in a["distiller"])
 
 
-def test_ten_steps_equal_four_and_six_within_the_warm_up_and_with_accumulation(clips_folder, tmp_path):
-    """Step 4 is within the warm-up of 2.5 epochs, each of two steps."""
-    optim = {"schedule": "cosine", "warmup_epochs": 2.5, "head_lr_decay": False}
-    whole, first = (
-        recipe(clips_folder, optim=optim, train={"accumulation": 2, "max_steps": limit}) for limit in (0, 4)
-    )
-    once = train(whole, output=tmp_path / "once")
-    parts = train(first, output=tmp_path / "parts")
-    train(whole, resume=parts)
-    assert (parts / "model.safetensors").read_bytes() == (once / "model.safetensors").read_bytes()
-    assert lines(parts) == lines(once)
-    rates = [line["lr"] for line in lines(once)]
-    assert rates[:6] == pytest.approx([0.001, 0.0028, 0.0046, 0.0064, 0.0082, 0.01])
-    assert rates[6:] == pytest.approx([0.005 * (1 + math.cos(math.pi * done / 5)) for done in (1, 2, 3, 4)])
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 @pytest.mark.slow
 def test_a_signal_to_the_whole_group_saves_says_where_and_exits_130(recipe_file, tmp_path, number):
@@ -220,19 +203,6 @@ def test_unreadable_videos_are_counted_named_and_bounded(clips_folder, damaged):
     train(recipe(clips_folder, **changes, max_unreadable=0.2, train={"epochs": 2}))
 
 
-def test_a_folder_is_held_by_one_training_at_a_time(clips_folder):
-    from ccl_cli.training.run import open_run
-
-    run = RunFolder(train(recipe(clips_folder, train={"max_steps": 1})))
-    open_run._lock(run)
-    try:
-        with pytest.raises(UsageError, match="Another process is training"):
-            train(recipe(clips_folder), resume=run.path)
-    finally:
-        open_run.release(run)
-    train(recipe(clips_folder), resume=run.path)
-
-
 def test_resume_refuses_data_that_has_changed(clips_folder, damaged):
     changes = {"data": f"folder:{damaged}", "max_unreadable": 0.5}
     run = train(recipe(clips_folder, **changes, train={"max_steps": 1}))
@@ -255,13 +225,6 @@ def test_resume_auto_with_an_output_folder_starts_there_and_goes_on_there(clips_
         train(recipe(clips_folder), resume=where, output=tmp_path / "other")
 
 
-def test_an_existing_folder_is_never_reused_silently(clips_folder, tmp_path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not empty"):
-        train(recipe(clips_folder), output=tmp_path / "full")
-
-
 def test_resume_refuses_another_recipe_and_a_finished_run(clips_folder):
     short = recipe(clips_folder, train={"max_steps": 2})
     run = train(short)
@@ -272,14 +235,6 @@ def test_resume_refuses_another_recipe_and_a_finished_run(clips_folder):
     assert lines(run)[-1]["step"] == 10
     with pytest.raises(UsageError, match="has finished"):
         train(recipe(clips_folder), resume=run)
-
-
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(clips_folder):
-    run = train(recipe(clips_folder, train={"max_steps": 4, "checkpoint_every": 2}))
-    newest = run / "state" / "step-000000004.pt"
-    newest.write_bytes(newest.read_bytes()[:1000])
-    train(recipe(clips_folder, train={"checkpoint_every": 2}), resume=run)
-    assert [line["step"] for line in lines(run)] == list(range(1, 11))
 
 
 def test_dry_run_reads_a_batch_and_writes_nothing(clips_folder, tmp_path, capsys):
@@ -313,11 +268,6 @@ def test_fp16_without_a_gpu_says_what_to_do(clips_folder, monkeypatch):
         train(recipe(clips_folder, train={"precision": "fp16"}))
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_sentence(clips_folder):
-    with pytest.raises(CclError, match="not finite"):
-        train(recipe(clips_folder, optim={"lr": 1e30}))
-
-
 def test_teachers_and_methods_must_fit_each_other(clips_folder, tmp_path, caplog):
     with pytest.raises(RecipeError, match="ccl needs at least one teacher"):
         train(recipe(clips_folder, teachers=[]))
@@ -343,7 +293,7 @@ def test_a_clip_longer_than_every_video_is_refused(clips_folder, clip, sentence)
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("clip", [{"stride": 2}, {"fps": 10}, {"sampling": "segments"}])
+@pytest.mark.parametrize("clip", [{"fps": 10}, {"sampling": "segments"}])
 def test_the_model_carries_its_clips(clips_folder, clip):
     run = train(recipe(clips_folder, clip=clip, eval={"clips": 2, "crops": 3}, train={"max_steps": 1}))
     carried = load_model(run / "model.safetensors").recipe

@@ -16,10 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Setting, TeacherInfo
+from ccl_cli.methods.ccl import CCL
+from ccl_cli.methods.cmc import CMC
 from ccl_cli.methods.components.memory_bank import ShardedMemoryBank, shard_banks
+from ccl_cli.methods.crd import CRD
+from ccl_cli.methods.mnf_csc import MNFCSC
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
-from ccl_cli.training.build import load_method
 from ccl_cli.training.compute.batch_norm import share_statistics
 from ccl_cli.training.distiller import mean_cross_entropy
 from ccl_cli.training.standardizers import Standardizer
@@ -31,6 +34,7 @@ from ccl_cli.utils.distributed import (
     on_main,
     world_size,
 )
+from tests.methods import distilling
 
 pytestmark = pytest.mark.slow
 
@@ -41,34 +45,17 @@ PRESENT = {
     "nobody": [0] * 8,
 }
 VARIANTS = {
-    "ccl": ("ccl", {}),
-    "ccl official": ("ccl", dict(preset="official")),
-    "ccl joint": ("ccl", dict(gradient="joint", symmetric="mean")),
-    "ccl infonce": ("ccl", dict(contrast="infonce")),
-    "ccl no composition": ("ccl", dict(composition=False)),
-    "fitnet": ("fitnet", {}),
-    "fitnet linear": ("fitnet", dict(regressor="linear")),
-    "fitnet bn": ("fitnet", dict(regressor="linear_bn_relu")),
-    "fitnet logsum": ("fitnet", dict(regressor="mlp_bn", loss="logsum")),
-    "pkt": ("pkt", {}),
-    "pkt batchmean": ("pkt", dict(reduction="batchmean")),
-    "pkt concat": ("pkt", dict(combine="concat")),
-    "cckd": ("cckd", {}),
-    "cckd bilinear": ("cckd", dict(variant="bilinear")),
-    "cckd neighbour": ("cckd", dict(variant="neighbour")),
-    "rkd": ("rkd", {}),
-    "crd": ("crd", dict(num_negatives=5, dim=4)),
-    "crd relaxed": ("crd", dict(num_negatives=5, dim=4, positive="same_class", z_momentum=0.9)),
-    "ifd": ("ifd", {}),
-    "ifd batchmean": ("ifd", dict(reduction="batchmean")),
-    "ifd stages": ("ifd", dict(stages="broadcast_last", alpha=3.0)),
-    "cmc": ("cmc", dict(num_negatives=5, dim=4)),
-    "cmc nce": ("cmc", dict(num_negatives=5, dim=4, loss="nce", graph="full")),
-    "kd": ("kd", {}),
-    "kd average": ("kd", dict(combine="average")),
-    "queue_kl": ("queue_kl", dict(size=12)),
-    "unic": ("unic", {}),
-    "mnf_csc": ("mnf_csc", dict(heads=1)),
+    **distilling.VARIANTS,
+    "mnf_csc": (MNFCSC, dict(heads=1)),
+    "ccl": (CCL, {}),
+    "ccl official": (CCL, dict(preset="official")),
+    "ccl joint": (CCL, dict(gradient="joint", symmetric="mean")),
+    "ccl infonce": (CCL, dict(contrast="infonce")),
+    "ccl no composition": (CCL, dict(composition=False)),
+    "crd": (CRD, dict(num_negatives=5, dim=4)),
+    "crd relaxed": (CRD, dict(num_negatives=5, dim=4, positive="same_class", z_momentum=0.9)),
+    "cmc": (CMC, dict(num_negatives=5, dim=4)),
+    "cmc nce": (CMC, dict(num_negatives=5, dim=4, loss="nce", graph="full")),
 }
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 0])
 # With a method that needs no labels; the processes have the rows of a permutation.
@@ -92,12 +79,12 @@ class Step(nn.Module):
     def __init__(self, variant, **changes):
         super().__init__()
         torch.manual_seed(0)
-        name, options = VARIANTS[variant]
+        cls, options = VARIANTS[variant]
         infos = (TeacherInfo("audio:t", "audio", DIM), TeacherInfo("image:t", "image", 7))
         self.trunk = nn.Linear(4, DIM)
         self.classifier = nn.Linear(DIM, CLASSES)
         self.labels = SOME_LABELS.get(variant, LABELS)
-        self.method = load_method(name, options | changes, Setting(DIM, CLASSES, self.labels, infos, 10))
+        self.method = cls(cls.Options(**options | changes), Setting(DIM, CLASSES, self.labels, infos, 10))
         self.double()
         shard_banks(self)
 

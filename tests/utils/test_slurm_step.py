@@ -9,14 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from ccl_cli.config.load import to_yaml
 from ccl_cli.errors import UsageError
 from ccl_cli.training.train import train
 from ccl_cli.utils.processes.slurm_step import join_step
 from tests.training.runs import lines, recipe
-from tests.utils.test_distributed import Step, two_steps
 
 TASK = {
     "SLURM_JOB_ID": "123456",
@@ -90,17 +88,6 @@ def test_tasks_that_should_each_start_several_processes_are_refused(monkeypatch)
         join_step(4)
 
 
-GRADIENTS = """
-import torch.distributed as dist
-from ccl_cli.utils.processes.slurm_step import join_step
-assert join_step()
-dist.init_process_group("gloo")
-from tests.utils import test_distributed
-test_distributed.VARIANTS = {"ccl": test_distributed.VARIANTS["ccl"]}
-test_distributed.find_out(dist.get_rank(), ".")
-"""
-
-
 def two_nodes(folder, command):
     """Run a command as one task on each of two nodes."""
     script = f"#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=1 --output=out.txt\nsrun {command}\n"
@@ -109,18 +96,6 @@ def two_nodes(folder, command):
     environment = {name: value for name, value in environment.items() if name != "ACCELERATE_USE_CPU"}
     done = subprocess.run(["sbatch", "--wait", "job.sh"], cwd=folder, env=environment, timeout=300)
     assert done.returncode == 0, (folder / "out.txt").read_text()
-
-
-@pytest.mark.slow
-def test_gradients_on_two_nodes_are_those_of_one_process(slurm, tmp_path):
-    (tmp_path / "gradients.py").write_text(GRADIENTS)
-    two_nodes(tmp_path, f"{sys.executable} gradients.py")
-    expected = two_steps(Step("ccl"), 0, 1, "unequal")
-    for rank in range(2):
-        actual = torch.load(tmp_path / f"ccl-unequal-{rank}.pt", weights_only=True)
-        assert actual.keys() == expected.keys()
-        for name, value in expected.items():
-            torch.testing.assert_close(actual[name], value, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.slow

@@ -39,7 +39,8 @@ def _variables(slurm: Mapping[str, str]) -> dict[str, str]:
     number = int(slurm["SLURM_JOB_ID"]) + 997 * int(slurm.get("SLURM_STEP_ID", 0))
     nodes = slurm.get("SLURM_STEP_NODELIST") or slurm["SLURM_JOB_NODELIST"]
     # Slurm may restrict each task to its own GPU, which then has index 0.
-    own_gpu = slurm.get("CUDA_VISIBLE_DEVICES", "").count(",") == 0 and slurm.get("CUDA_VISIBLE_DEVICES")
+    visible = slurm.get("CUDA_VISIBLE_DEVICES", "")
+    own_gpu = bool(visible) and "," not in visible
     variables = {
         "RANK": slurm["SLURM_PROCID"],
         "LOCAL_RANK": "0" if own_gpu else slurm["SLURM_LOCALID"],

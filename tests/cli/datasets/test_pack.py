@@ -50,7 +50,7 @@ def test_it_prints_what_became_of_each_split_and_how_to_train_with_it(ccl, packe
         "track",
     ]
     assert row.split() == ["train", "12", "11", "2", "4.0", "0.7", "100", "6", "3", "2"]
-    assert left == "left out: a/3: '/x/a/3.mp4' is empty (0 bytes)."
+    assert left == "skipped: a/3: '/x/a/3.mp4' is empty (0 bytes)."
     assert last == "Train with it: ccl train --data 'shards:out put'"
     assert json.loads(ccl("data", "pack", "folder:x", "--output", "o", "--json").out)["folder"] == "out put"
 

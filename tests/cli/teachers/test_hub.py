@@ -8,12 +8,9 @@ import pytest
 from huggingface_hub import constants
 
 from ccl_cli.config.spec import parse_model
+from ccl_transformers.teacher import HubTeacher
 from tests.helpers.hub_server import point_client_at, serving_hub
 from tests.helpers.plugin_folder import install
-
-pytest.importorskip("transformers", reason="transformers is not installed")
-
-from ccl_transformers.teacher import HubTeacher
 from tests.plugins import hub_models
 
 NAME = "image:hf@some/vit"
@@ -89,7 +86,7 @@ def test_what_is_not_here_names_the_command(ccl, web, published, tmp_path, monke
         ),
         (
             "some/gated",
-            "'some/gated' asks for consent. Accept its terms at https://huggingface.co/some/gated",
+            "The repository 'some/gated' is gated. Accept its terms at https://huggingface.co/some/gated",
         ),
         (
             "some/pickles",

@@ -238,7 +238,6 @@ def test_a_video_that_was_not_packed_says_why():
 
 @pytest.fixture
 def server(shards, monkeypatch):
-    pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp, of the extra 'remote'")
     monkeypatch.setattr(storage, "_PAUSES", (0.0, 0.0))
     with serving(Server(root=shards.parent)) as server:
         yield server

@@ -25,7 +25,6 @@ def file(tmp_path):
 
 @pytest.fixture
 def server(file, monkeypatch):
-    pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp, of the extra 'remote'")
     monkeypatch.setattr(storage, "_PAUSES", (0.0, 0.0))
     with serving(Server(root=file.parent)) as server:
         yield server

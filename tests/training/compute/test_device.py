@@ -14,12 +14,11 @@ from ccl_cli.training.compute.device import pad_time_apart
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("frames", [8, 16])
-@pytest.mark.parametrize("spec", ["r2plus1d_tiny", "r2plus1d_10", "x3d_xs"])
-def test_padding_time_apart_changes_nothing(spec, frames):
+@pytest.mark.parametrize("spec", ["r2plus1d_tiny", "x3d_xs"])
+def test_padding_time_apart_changes_nothing(spec):
     torch.manual_seed(0)
     student = make_student(spec, 3).double()
-    clip = torch.rand(2, 3, frames, 32, 32, dtype=torch.float64)
+    clip = torch.rand(2, 3, 8, 32, 32, dtype=torch.float64)
     names = list(student.state_dict())
     torch.manual_seed(1)  # of dropout
     before = student.train()(clip)

@@ -26,13 +26,9 @@ SCHEDULES = {
     "constant": {"warmup_epochs": 1},
 }
 GRID = list(product(OPTIMISERS, SCHEDULES, (0.0, 0.9), (1, 2)))
-# Each optimiser with two schedules and each schedule with two optimisers; averages and accumulation in turn.
-DIAGONAL = [
-    (optimiser, schedule, (0.0, 0.9)[row // 2], 1 + column % 2)
-    for row, optimiser in enumerate(OPTIMISERS)
-    for column, schedule in enumerate(SCHEDULES)
-    if (row + column) % 2 == 0
-]
+# Each optimiser with a schedule of its own, with and without a moving average and accumulation.
+REST = product((0.0, 0.9), (1, 2))
+DIAGONAL = [(*first, *rest) for *first, rest in zip(OPTIMISERS, SCHEDULES, REST, strict=True)]
 
 
 def experiment(clips_folder, optimiser, schedule, ema, accumulation, **train_changes):

@@ -129,6 +129,7 @@ def wandb_records(path):
             record = b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_run_is_one_curve_with_its_recipe_its_picture_and_its_figures(tracked, name):
     if name == "trackio" and not installed(name):
