@@ -219,7 +219,7 @@ def _with_classes_of(artefact: Artefact, manifest: Manifest) -> Manifest:
         )
     place = {name: label for label, name in enumerate(artefact.classes)}
     numbers = np.array([*(place[name] for name in manifest.classes), UNLABELLED], np.int32)
-    videos = manifest.videos.relabelled(numbers[manifest.videos.column("label")])  # -1 is the last
+    videos = manifest.videos.with_column("label", numbers[manifest.videos.column("label")])  # -1: the last
     return Manifest(manifest.name, artefact.classes, videos)
 
 

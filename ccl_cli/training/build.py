@@ -212,8 +212,7 @@ def load_method(name: str, options: dict[str, object], setting: Setting) -> Meth
 
 def warn_if_packed_smaller(videos: Videos, short_side: int) -> None:
     """Say so when packing has made frames smaller than a recipe wants them."""
-    packed = videos.where(videos.packed)
-    first = packed[0].path if packed else None
+    first = videos.packed[0].path if videos.packed else None
     side = ShardReader(first).scaled_to if isinstance(first, Packed) else None
     if side is not None and side < short_side:
         _log.warning(

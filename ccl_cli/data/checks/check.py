@@ -188,7 +188,7 @@ def check(manifest: Manifest, effort: Effort, *, frames: int, deep: bool = False
 
 
 def _subjects(manifest: Manifest) -> list[Subject]:
-    if manifest.videos.packed.any():
+    if manifest.videos.packed:
         raise DataError(
             f"'{manifest.name}' is packed: its videos were inspected when that was done.",
             "Name the data set that it was packed from.",

@@ -16,14 +16,13 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ccl_cli.data.manifest.arrow_file import MAGIC, SUFFIX, map_columns, write_arrow
-from ccl_cli.data.manifest.columns import ABSENT, SPLITS, UNLABELLED, Texts, Video, to_numpy
+from ccl_cli.data.manifest.arrow_file import SUFFIX, map_columns, write_arrow
+from ccl_cli.data.manifest.columns import ABSENT, CODES, SPLITS, UNLABELLED, Texts, Video
 from ccl_cli.data.manifest.groups import choose_labels, choose_share
-from ccl_cli.data.manifest.json_lines import FORMAT, fault, read_lines, write_lines
+from ccl_cli.data.manifest.json_lines import FORMAT, fault, parse_header, read_lines, write_lines
 from ccl_cli.data.manifest.videos import Videos
 from ccl_cli.data.video.storage import contents_hash
 from ccl_cli.errors import DataError, SystemSetupError
-from ccl_cli.utils import json_text
 from ccl_cli.utils.paths import cache_dir
 
 __all__ = [
@@ -79,7 +78,7 @@ class Manifest:
     def hash(self) -> str:
         """Sixteen hex digits over classes, ids, labels, splits, segments and file sizes, not locations."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
-        ids = self.videos.texts("id")
+        ids = self.videos.ids
         digest.update(ids.lengths.data)
         digest.update(ids.content)
         for name in ("label", "split", "start", "end"):
@@ -91,8 +90,7 @@ class Manifest:
     def learnt_from(self) -> Videos:
         """The rows that one may learn from or choose on, by id: the same whatever is held out."""
         videos = self.videos.where(~self.videos.in_split("test"))
-        order = to_numpy(pc.sort_indices(videos.texts("id").values), "uint64")
-        return videos.take(order.astype(np.int32))
+        return videos.take(np.from_dlpack(pc.sort_indices(videos.ids.values)))
 
     @cached_property
     def files_hash(self) -> str:
@@ -118,7 +116,9 @@ class Manifest:
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """[n] bytes of each video; :data:`ABSENT` where there is no file."""
-        return self.videos.sizes
+        if self.videos.columns.size is not None:
+            return np.ascontiguousarray(self.videos.column("size"))
+        return np.fromiter(self.videos.columns.measure(self.videos.numbers), np.int64, len(self.videos))
 
     @property
     def is_mapped(self) -> bool:
@@ -149,7 +149,7 @@ class Manifest:
         labels, trained = self.videos.column("label").copy(), self.videos.in_split("train")
         chosen = choose_labels(self.split("train"), per_class, seed)
         labels[trained] = np.where(chosen, labels[trained], UNLABELLED)
-        return replace(self, videos=self.videos.relabelled(labels))
+        return replace(self, videos=self.videos.with_column("label", labels))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Labelled videos per split and class name; each split and class appears, if only with 0."""
@@ -172,9 +172,9 @@ class Manifest:
         """
         if self.split("val"):
             raise DataError(f"The data set '{self.name}' has a val split already.", "Leave holdout at 0.")
-        aside = np.zeros(len(self.videos), np.bool_)
-        aside[self.videos.in_split("train")] = choose_share(self.split("train"), share, seed)
-        return replace(self, videos=self.videos.moved(aside, "val"))
+        splits, trained = self.videos.column("split").copy(), self.videos.in_split("train")
+        splits[np.flatnonzero(trained)[choose_share(self.split("train"), share, seed)]] = CODES["val"]
+        return replace(self, videos=self.videos.with_column("split", splits))
 
     def validate(self, need: Collection[str] = ("train",)) -> None:
         """Check that the rows fit together.
@@ -234,20 +234,12 @@ class Manifest:
         Raises:
             DataError: absent, not a manifest, cut off, or a row that makes no sense.
         """
-        if not _is_arrow(path):
-            columns, header = read_lines(path, root)
-            return cls(str(header["name"]), tuple(map(str, header["classes"])), Videos(columns))
-        columns, header = map_columns(path)
-        try:
-            if header["format"] != FORMAT or header["videos"] != len(columns):
-                raise ValueError("unknown format or missing rows")
-            base = path.absolute().parent / (root or columns.root)
-            columns = replace(columns, root=str(base))
-            manifest = cls(str(header["name"]), tuple(map(str, header["classes"])), Videos(columns))
-            vars(manifest)["hash"] = str(header["hash"])
+        read = map_columns if path.suffix == SUFFIX else read_lines
+        columns, header = read(path, root)
+        manifest = cls(header["name"], header["classes"], Videos(columns))
+        if manifest.is_mapped:
+            vars(manifest)["hash"] = header["hash"]
             manifest._check_rows()
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"'{path}' is not a complete manifest.", "Write it again.") from error
         return manifest
 
     def mapped(self) -> Manifest:
@@ -284,9 +276,9 @@ class Manifest:
             raise DataError(f"The data set '{self.name}' has videos in an unknown split.", "Write it again.")
         if self.is_mapped:  # checked when it was written
             return
-        counts = pc.value_counts(videos.texts("id").values)
+        counts = pc.value_counts(videos.ids.values)
         if len(counts) < len(videos):
-            first = int(np.argmax(to_numpy(counts.field("counts"), "int64") > 1))
+            first = int(np.argmax(np.from_dlpack(counts.field("counts")) > 1))
             name = Texts(counts.field("values"))[first]
             raise DataError(f"The data set '{self.name}' lists '{name}' more than once.")
 
@@ -335,21 +327,10 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is no manifest.
     """
-    if _is_arrow(path):
+    if path.suffix == SUFFIX:
         return map_columns(path)[1]
     try:
         with path.open(encoding="utf-8") as file:
-            header = json_text.parse(file.readline())
-        if header["format"] != FORMAT:
-            raise ValueError("not a manifest of this version")
+            return parse_header(file.readline())
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"'{path}' is no manifest.", "Write it again.") from error
-    return dict(header)
-
-
-def _is_arrow(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:  # whoever reads it says why
-        return False

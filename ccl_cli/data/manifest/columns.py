@@ -7,10 +7,10 @@ import math
 import os
 import posixpath
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,6 @@ SPLITS = ("train", "val", "test")
 UNLABELLED = -1
 ABSENT = -1  # size of a video that is not on disk
 CODES = {name: code for code, name in enumerate(SPLITS)}
-Numbers = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Video:
         return UNLABELLED if self.label is None else self.label
 
 
-class Texts:
+class Texts(Sequence[str]):
     """A column of texts: an Arrow array of large strings, or of large binaries if one is no UTF-8."""
 
     def __init__(self, values: pa.Array) -> None:
@@ -64,27 +63,17 @@ class Texts:
             self._offsets = np.frombuffer(offsets, np.int64, len(values) + 1, 8 * values.offset)
         self._data = memoryview(data) if data else memoryview(b"")
 
-    @classmethod
-    def of(cls, texts: Iterable[str]) -> Texts:
-        """Encode texts; the bytes of a file name that is no UTF-8 stay what they are on disk."""
-        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([*map(len, encoded)], out=offsets[1:])
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
-        return cls(_as_strings(pa.Array.from_buffers(pa.large_binary(), len(encoded), buffers)))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Texts]) -> Texts:
-        """All texts of several columns."""
-        if len(parts) == 1:
-            return parts[0]
-        values = pa.concat_arrays([part.values.cast(pa.large_binary()) for part in parts])
-        return cls(_as_strings(values))
-
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, row: int) -> str:
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> Texts: ...
+    def __getitem__(self, row: int | slice) -> str | Texts:
+        if isinstance(row, slice):
+            return Texts(self.values[row])
+        row = range(len(self))[row]
         # A slice of a memoryview stays inside of it, whatever a damaged file says.
         begin, end = self._offsets.item(row), self._offsets.item(row + 1)
         return str(self._data[begin:end], "utf-8", "surrogateescape")
@@ -102,14 +91,26 @@ class Texts:
         """The bytes of all texts, one after the other."""
         return self._data[self._offsets[0] : self._offsets[-1]]
 
-    def starting_with(self, letter: str) -> NDArray[np.bool_]:
-        """[n] whether each text starts with an ASCII letter."""
-        data, begins = np.frombuffer(self._data, np.uint8), self._offsets[:-1]
-        if not len(data):
-            return np.zeros(len(begins), np.bool_)
-        first = data[np.minimum(begins, len(data) - 1)]
-        starts: NDArray[np.bool_] = (first == ord(letter)) & (self._offsets[1:] > begins)
-        return starts
+
+class TextsBuilder:
+    """A column of texts that grows."""
+
+    def __init__(self) -> None:
+        self._data, self._offsets = bytearray(), array("q", [0])
+
+    def append(self, text: str) -> None:
+        """Encode a text; the bytes of a file name that is no UTF-8 stay what they are on disk."""
+        self._data += text.encode("utf-8", "surrogateescape")
+        self._offsets.append(len(self._data))
+
+    def finish(self) -> Texts:
+        """The column."""
+        buffers = [None, pa.py_buffer(self._offsets), pa.py_buffer(self._data)]
+        values = pa.Array.from_buffers(pa.large_binary(), len(self._offsets) - 1, buffers)
+        try:
+            return Texts(values.cast(pa.large_string()))
+        except pa.ArrowInvalid:
+            return Texts(values)
 
 
 class MappedFile(NamedTuple):
@@ -139,14 +140,14 @@ class Columns:
 
     id: Texts
     path: Texts
-    label: Numbers
+    label: NDArray[np.int32]
     split: NDArray[np.int8]
     start: NDArray[np.float64]
     end: NDArray[np.float64]
     size: NDArray[np.int64] | None = None
     root: str = ""
     file: MappedFile | None = None
-    laid_over: tuple[tuple[str, SharedArray], ...] = ()
+    laid_over: Mapping[str, SharedArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label)
@@ -172,7 +173,7 @@ class Columns:
         )
 
     def measure(self, rows: Iterable[int]) -> Iterator[int]:
-        """The present size of the videos of some rows in bytes, :data:`ABSENT` without a file."""
+        """The present size of some videos in bytes; :data:`ABSENT` without a file."""
         folder = f"{self.root}/"
         for row in rows:
             text = self.path[row]
@@ -184,42 +185,74 @@ class Columns:
 
     def lay_over(self, name: str, values: NDArray[Any]) -> Columns:
         """The same with one column replaced, which processes that read a mapped list share."""
-        shared = SharedArray(values)
-        others = tuple(each for each in self.laid_over if each[0] != name)
-        changes: dict[str, Any] = {name: values, "laid_over": (*others, (name, shared))}
-        return replace(self, **changes)
+        changes: dict[str, Any] = {name: values}
+        return replace(self, **changes, laid_over={**self.laid_over, name: SharedArray(values)})
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.file is None:
-            numbers = (self.label, self.split, self.start, self.end, self.size)
-            return Columns, (self.id, self.path, *numbers, self.root)
+            return Columns, (*vars(self).values(),)
         return _mapped_again, (self.file, self.root, self.laid_over)
 
 
-def _mapped_again(file: MappedFile, root: str, laid_over: tuple[tuple[str, SharedArray], ...]) -> Columns:
+def _mapped_again(file: MappedFile, root: str, laid_over: Mapping[str, SharedArray]) -> Columns:
     """In another process: the same columns, mapped from the same file."""
     from ccl_cli.data.manifest.arrow_file import map_columns
 
     columns = map_columns(Path(file.path))[0]
     if columns.file != file:
         raise DataError(f"The manifest '{file.path}' was replaced while it was read.", "Start again.")
-    changes: dict[str, Any] = {name: shared.values for name, shared in laid_over}
+    changes: dict[str, Any] = {name: shared.values for name, shared in laid_over.items()}
     return replace(columns, root=root, laid_over=laid_over, **changes)
 
 
-# pyarrow's own conversions import pandas, which takes 0.2 s and 35 MB in every worker.
-def from_numpy(values: NDArray[Any]) -> pa.Array:
-    """An array of numbers as Arrow's, without a copy."""
-    buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
+class ColumnsBuilder:
+    """Columns that grow by one row at a time.
 
+    Args:
+        root: Folder of relative paths.
+    """
 
-def to_numpy(column: pa.Array, kind: str) -> NDArray[Any]:
-    """Arrow's array of numbers of a type of numpy's, none of them null, without a copy."""
-    if not len(column):
-        return np.empty(0, kind)
-    dtype = np.dtype(kind)
-    return np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * dtype.itemsize)
+    def __init__(self, root: str = "") -> None:
+        self.root, self._ids, self._paths = root, TextsBuilder(), TextsBuilder()
+        self._labels, self._splits = array("i"), array("b")
+        self._starts, self._ends = array("d"), array("d")
+
+    def append(
+        self, name: str, path: str, label: int | None, split: str, start: float | None, end: float | None
+    ) -> None:
+        """Add a row whose path is the text of its column.
+
+        Raises:
+            ValueError, TypeError, AttributeError, OverflowError: a column cannot hold its value.
+        """
+        if label is not None and label < 0:
+            raise ValueError(f"label {label} is negative")
+        if split not in CODES:
+            raise ValueError(f"unknown split '{split}', known are {', '.join(SPLITS)}")
+        self._ids.append(name)
+        self._paths.append(path)
+        self._labels.append(UNLABELLED if label is None else label)
+        self._splits.append(CODES[split])
+        self._starts.append(math.nan if start is None else start)
+        self._ends.append(math.nan if end is None else end)
+
+    def add(self, video: Video) -> None:
+        """Add a row.
+
+        Raises:
+            DataError: no column can hold a value of it.
+        """
+        path = video.path
+        try:
+            self.append(video.id, location_text(path), video.label, video.split, video.start, video.end)
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            hint = "Correct the data source: labels are whole numbers, starts and ends are seconds."
+            raise DataError(f"A row of the data set is wrong: {video!r}: {error}.", hint) from error
+
+    def finish(self) -> Columns:
+        """The columns."""
+        numbers = map(np.asarray, (self._labels, self._splits, self._starts, self._ends))
+        return Columns(self._ids.finish(), self._paths.finish(), *numbers, root=self.root)
 
 
 def located(root: str, text: str) -> Location:
@@ -233,79 +266,6 @@ def located(root: str, text: str) -> Location:
     if ".." in text and os.path.normpath(text).startswith(".."):
         raise ValueError(f"the path '{text}' leaves the folder '{root}'")
     return Path(posixpath.join(root, text))
-
-
-def joined(parts: Sequence[Columns]) -> Columns:
-    """The rows of several lists, which have the same root and no sizes."""
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return columns_of([])
-    return Columns(
-        Texts.joined([part.id for part in parts]),
-        Texts.joined([part.path for part in parts]),
-        np.concatenate([part.label for part in parts]),
-        np.concatenate([part.split for part in parts]),
-        np.concatenate([part.start for part in parts]),
-        np.concatenate([part.end for part in parts]),
-        root=parts[0].root,
-    )
-
-
-def make_columns(
-    ids: Sequence[str],
-    paths: Sequence[str],
-    labels: Sequence[int | None],
-    splits: Sequence[str],
-    starts: Sequence[float | None],
-    ends: Sequence[float | None],
-    root: str = "",
-) -> Columns:
-    """Columns of values by row; of a video in a shard, the path is its JSON.
-
-    Raises:
-        DataError: names a row whose value is of another type, or is in an unknown split.
-    """
-    unknown = next((row for row, split in enumerate(splits) if split not in CODES), None)
-    if unknown is not None:
-        known = ", ".join(SPLITS)
-        raise DataError(f"'{ids[unknown]}' is in the unknown split '{splits[unknown]}'.", f"Known: {known}.")
-    wrong = next((row for row, label in enumerate(labels) if label is not None and label < 0), None)
-    if wrong is not None:
-        raise DataError(f"'{ids[wrong]}' has label {labels[wrong]}.", "Labels count from 0; None: no label.")
-    return Columns(
-        Texts.of(ids),
-        Texts.of(paths),
-        np.asarray(array("i", [UNLABELLED if each is None else each for each in labels])),
-        np.asarray(array("b", map(CODES.__getitem__, splits))),
-        np.asarray(array("d", [math.nan if at is None else at for at in starts])),
-        np.asarray(array("d", [math.nan if at is None else at for at in ends])),
-        root=root,
-    )
-
-
-def columns_of(videos: Sequence[Video]) -> Columns:
-    """Columns of videos that are objects.
-
-    Raises:
-        DataError: names a row that no column can hold.
-    """
-    try:
-        return make_columns(
-            [video.id for video in videos],
-            [location_text(video.path) for video in videos],
-            [video.label for video in videos],
-            [video.split for video in videos],
-            [video.start for video in videos],
-            [video.end for video in videos],
-        )
-    except (TypeError, AttributeError, ValueError, OverflowError) as error:
-        if len(videos) == 1:
-            hint = "Correct the data source: labels are whole numbers, starts and ends are seconds."
-            raise DataError(f"A row of the data set is wrong: {videos[0]!r}: {error}.", hint) from error
-        for video in videos:  # find the row
-            columns_of([video])
-        raise
 
 
 def path_text(path: str) -> str:
@@ -324,10 +284,3 @@ def location_text(location: Location) -> str:
     if not isinstance(location, Path):
         raise TypeError(f"the path {location!r} is neither a Path nor a place in a shard")
     return path_text(str(location))
-
-
-def _as_strings(values: pa.Array) -> pa.Array:
-    try:
-        return values.cast(pa.large_string())
-    except pa.ArrowInvalid:
-        return values

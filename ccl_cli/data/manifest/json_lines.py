@@ -6,18 +6,17 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from ccl_cli.data.manifest.columns import (
     Columns,
+    ColumnsBuilder,
     Video,
-    joined,
     located,
     location_text,
-    make_columns,
     path_text,
 )
 from ccl_cli.data.manifest.videos import Videos
@@ -62,19 +61,32 @@ def read_lines(path: Path, root: Path | None = None) -> tuple[Columns, dict[str,
     """
     try:
         with path.open(encoding="utf-8") as file:
-            header = dict(json_text.parse(file.readline()))
-            if header["format"] != FORMAT:
-                raise ValueError("unknown format")
+            header = parse_header(file.readline())
             base = str(path.absolute().parent / (root or header.get("root", "")))
-            classes = len(header["classes"])
-            chunks = [_columns(path, line, rows, classes, base) for line, rows in _parsed(file)]
-        if sum(map(len, chunks)) != header["videos"]:
+            builder = ColumnsBuilder(base)
+            for line, row in enumerate(_parsed(file), 2):
+                _append(builder, row, path, line, len(header["classes"]))
+        columns = builder.finish()
+        if len(columns) != header["videos"]:
             raise ValueError("missing rows")
     except OSError as error:
         raise DataError(f"The manifest '{path}' cannot be read: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{path}' is not a complete manifest.", "Write it again.") from error
-    return joined(chunks), header
+    return columns, header
+
+
+def parse_header(text: str | bytes) -> dict[str, Any]:
+    """What a manifest says of itself: its ``name``, its ``classes``, its number of ``videos``, and more.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is no header of this version.
+    """
+    header = dict(json_text.parse(text))
+    if header["format"] != FORMAT:
+        raise ValueError("unknown format")
+    own = {"name": str(header["name"]), "classes": tuple(map(str, header["classes"]))}
+    return header | own | {"videos": int(header["videos"])}
 
 
 def fault(video: Video, classes: int) -> str | None:
@@ -100,39 +112,25 @@ def _to_row(video: Video, prefix: str) -> dict[str, Any]:
     return row | {key: at for key, at in (("start", video.start), ("end", video.end)) if at is not None}
 
 
-def _parsed(file: IO[str]) -> Iterator[tuple[int, list[Any]]]:
-    """Rows of some lines, with the number of the first."""
-    line = 2
+def _parsed(file: IO[str]) -> Iterator[Any]:
     while lines := list(islice(file, _CHUNK)):
         rows = json_text.parse(f"[{','.join(lines)}]")
         if len(rows) != len(lines):
             raise ValueError("not one row in each line")
-        yield line, rows
-        line += len(rows)
+        yield from rows
 
 
-def _columns(path: Path, line: int, rows: Sequence[Any], classes: int, root: str) -> Columns:
-    videos, paths = [], []
-    for number, row in enumerate(rows, line):
-        try:
-            video = Video(**row)
-            paths.append(_path(video.path, root))
-            if wrong := fault(video, classes):
-                raise ValueError(wrong)
-            videos.append(video)
-        except (TypeError, ValueError) as error:
-            missing = _MISSING.search(str(error))
-            reason = f"there is no {missing[1]}" if missing else error
-            raise DataError(f"'{path}', line {number}: {reason}.", "Correct it or write it again.") from error
-    return make_columns(
-        [video.id for video in videos],
-        paths,
-        [video.label for video in videos],
-        [video.split for video in videos],
-        [video.start for video in videos],
-        [video.end for video in videos],
-        root=root,
-    )
+def _append(builder: ColumnsBuilder, row: Any, path: Path, line: int, classes: int) -> None:
+    try:
+        video = Video(**row)
+        if wrong := fault(video, classes):
+            raise ValueError(wrong)
+        place = _path(video.path, builder.root)
+        builder.append(video.id, place, video.label, video.split, video.start, video.end)
+    except (TypeError, ValueError) as error:
+        missing = _MISSING.search(str(error))
+        reason = f"there is no {missing[1]}" if missing else error
+        raise DataError(f"'{path}', line {line}: {reason}.", "Correct it or write it again.") from error
 
 
 def _path(path: Any, root: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ccl_cli.data.manifest import Manifest, Videos
-from ccl_cli.data.manifest.columns import make_columns, path_text
+from ccl_cli.data.manifest.columns import ColumnsBuilder, path_text
 from ccl_cli.data.sources import SPLIT_NAMES, unique_ids
 from ccl_cli.data.sources.about import described
 from ccl_cli.errors import DataError
@@ -23,13 +23,15 @@ _LAYOUT = "The first line names the columns: path, and optionally label,split,st
 _log = logging.getLogger("ccl")
 
 
-class _Row(NamedTuple):
-    line: int
-    path: str
-    label: str
-    split: str
-    start: float | None
-    end: float | None
+class _Table(NamedTuple):
+    """Stripped cells by column, [n] each; the line of the file where each row ends."""
+
+    path: Path
+    lines: list[int]
+    cells: dict[str, list[str]]
+
+    def fault(self, row: int, reason: str, hint: str | None = None) -> DataError:
+        return DataError(f"'{self.path}', line {self.lines[row]}: {reason}", hint)
 
 
 @described("A table of your videos: path[,label][,split][,start][,end].", "csv:my_videos.csv")
@@ -52,26 +54,27 @@ def load(location: str, *, root: str | None = None, delimiter: str | None = None
     mark = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter) or (
         "\t" if table.suffix.lower() == ".tsv" else ","
     )
-    rows = _read(table, mark) if location else []
-    if not rows:
+    rows = _read(table, mark) if location else None
+    if rows is None or not rows.lines:
         raise DataError(f"'{location}' lists no video." if location else "No table is named.", _LAYOUT)
-    classes = _classes({row.label for row in rows} - {""})
-    labels = {name: label for label, name in enumerate(classes)}
-    columns = make_columns(
-        _ids(table, base, rows),
-        [posixpath.join(base, row.path) if ".." in row.path else path_text(row.path) for row in rows],
-        [labels.get(row.label) for row in rows],
-        [row.split for row in rows],
-        [row.start for row in rows],
-        [row.end for row in rows],
-        root=str(base),
-    )
-    if unlabelled := sum(not row.label for row in rows):
-        _log.info("'%s': %d of %d videos have no label.", table, unlabelled, len(rows))
-    return Manifest(table.stem, classes, Videos(columns))
+    paths, labels = rows.cells["path"], rows.cells["label"]
+    if "" in paths:
+        raise rows.fault(paths.index(""), "the path is empty.")
+    classes = _classes(set(labels) - {""})
+    numbers = {name: label for label, name in enumerate(classes)}
+    splits, (starts, ends) = _splits(rows), _segments(rows)
+    builder = ColumnsBuilder(str(base))
+    for name, path, label, *others in zip(
+        _ids(rows, base, starts, ends), paths, labels, splits, starts, ends, strict=True
+    ):
+        place = posixpath.join(base, path) if ".." in path else path_text(path)
+        builder.append(name, place, numbers.get(label), *others)
+    if unlabelled := labels.count(""):
+        _log.info("'%s': %d of %d videos have no label.", table, unlabelled, len(labels))
+    return Manifest(table.stem, classes, Videos(builder.finish()))
 
 
-def _read(table: Path, delimiter: str) -> list[_Row]:
+def _read(table: Path, delimiter: str) -> _Table:
     if len(delimiter) != 1:
         raise DataError(
             f"'{delimiter}' is not one character.", "Write for example delimiter=; or delimiter=tab."
@@ -81,13 +84,18 @@ def _read(table: Path, delimiter: str) -> list[_Row]:
             reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
             names = next(reader, [])
             _check_header(table, names)
-            places = [names.index(name) if name in names else None for name in _COLUMNS]
-            width = len(names)
-            return [_row(table, reader.line_num, cells, width, places) for cells in reader if cells]
+            rows = [(reader.line_num, cells) for cells in reader if cells]
     except OSError as error:
         raise DataError(f"'{table}' cannot be read: {error.strerror}.", _LAYOUT) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"'{table}' is not a table of UTF-8 text: {error}.", _LAYOUT) from error
+    for line, cells in rows:
+        if len(cells) != len(names):
+            more = "more" if len(cells) > len(names) else "fewer"
+            raise DataError(f"'{table}', line {line}: {more} cells than the header.")
+    columns = dict(zip(names, zip(*(cells for _, cells in rows), strict=True), strict=False))
+    stripped = {name: [cell.strip() for cell in columns.get(name, [""] * len(rows))] for name in _COLUMNS}
+    return _Table(table, [line for line, _ in rows], stripped)
 
 
 def _check_header(table: Path, names: Sequence[str]) -> None:
@@ -100,34 +108,35 @@ def _check_header(table: Path, names: Sequence[str]) -> None:
         _log.info("'%s': columns not used: %s.", table, ", ".join(unknown))
 
 
-def _row(table: Path, line: int, cells: list[str], width: int, places: Sequence[int | None]) -> _Row:
-    if len(cells) != width:
-        more = "more" if len(cells) > width else "fewer"
-        raise DataError(f"'{table}', line {line}: {more} cells than the header.")
-    texts = ["" if place is None else cells[place].strip() for place in places]
-    path, label, name, begin, stop = texts
-    if not path:
-        raise DataError(f"'{table}', line {line}: the path is empty.")
-    split = SPLIT_NAMES.get(name.lower() or "train")
-    if split is None:
-        raise DataError(
-            f"'{table}', line {line}: '{name}' is not a split.", "Splits are train, val and test."
-        )
-    start = _seconds(table, line, "start", begin) if begin else None
-    end = _seconds(table, line, "end", stop) if stop else None
-    if end is not None and end <= (start or 0):
-        raise DataError(f"'{table}', line {line}: the segment ends at {end:g} s, before it begins.")
-    return _Row(line, path, label, split, start, end)
+def _splits(table: _Table) -> list[str]:
+    texts = table.cells["split"]
+    known = {text: SPLIT_NAMES.get(text.lower() or "train") for text in set(texts)}
+    splits = [split for text in texts if (split := known[text])]
+    if len(splits) < len(texts):
+        row = next(row for row, text in enumerate(texts) if not known[text])
+        raise table.fault(row, f"'{texts[row]}' is not a split.", "Splits are train, val and test.")
+    return splits
 
 
-def _seconds(table: Path, line: int, name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise DataError(f"'{table}', line {line}: {name} '{text}' is not a number of seconds.")
-    return value
+def _segments(table: _Table) -> tuple[list[float | None], list[float | None]]:
+    starts, ends = (_seconds(table, name) for name in ("start", "end"))
+    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        if end is not None and end <= (start or 0):
+            raise table.fault(row, f"the segment ends at {end:g} s, before it begins.")
+    return starts, ends
+
+
+def _seconds(table: _Table, name: str) -> list[float | None]:
+    values: list[float | None] = []
+    for row, text in enumerate(table.cells[name]):
+        try:
+            value = float(text) if text else None
+        except ValueError:
+            value = math.nan
+        if value is not None and not 0 <= value < math.inf:
+            raise table.fault(row, f"{name} '{text}' is not a number of seconds.")
+        values.append(value)
+    return values
 
 
 def _classes(labels: set[str]) -> tuple[str, ...]:
@@ -141,22 +150,22 @@ def _value(digits: str) -> tuple[int, str, str]:
     return len(plain), plain, digits
 
 
-def _ids(table: Path, base: Path, rows: Sequence[_Row]) -> list[str]:
-    """Ids from the paths; a file listed for several stretches gets them as a suffix."""
-    names = [_relative(base, row.path) for row in rows]
+def _ids(
+    table: _Table, base: Path, starts: Sequence[float | None], ends: Sequence[float | None]
+) -> list[str]:
+    """Ids from the paths; a file listed for several segments gets them as a suffix."""
+    names = [_relative(base, path) for path in table.cells["path"]]
     if len(set(names)) == len(names):
         return unique_ids(names)
-    first_lines: dict[tuple[str, float | None, float | None], int] = {}
-    for name, row in zip(names, rows, strict=True):
-        first = first_lines.setdefault((name, row.start, row.end), row.line)
-        if first != row.line:
-            raise DataError(f"'{table}', line {row.line}: the same video as in line {first}.")
+    first_rows: dict[tuple[str, float | None, float | None], int] = {}
+    for row, segment in enumerate(zip(names, starts, ends, strict=True)):
+        if (first := first_rows.setdefault(segment, row)) != row:
+            raise table.fault(row, f"the same video as in line {table.lines[first]}.")
     stems = dict(zip(dict.fromkeys(names), unique_ids(list(dict.fromkeys(names))), strict=True))
     uses = Counter(names)
     return [
-        stems[name]
-        + (f"@{row.start or 0:g}-{'' if row.end is None else f'{row.end:g}'}" if uses[name] > 1 else "")
-        for name, row in zip(names, rows, strict=True)
+        stems[name] + (f"@{start or 0:g}-{'' if end is None else f'{end:g}'}" if uses[name] > 1 else "")
+        for name, start, end in zip(names, starts, ends, strict=True)
     ]
 
 
