@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
+import torch
 from measuring import add_clock, clock, figure, heading, median, megabytes, table, unit
 from torch.utils.data import Dataset
 
+from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.manifest import Manifest, Videos
 from ccl_cli.data.manifest.columns import Columns, Texts
@@ -94,12 +96,24 @@ def seconds(work: Callable[[], Any], rounds: int = 1) -> float:
     return median(times)
 
 
+def before_a_step(path: Path) -> None:
+    """What training does with a list before its first step; it also writes it into the folder of the run."""
+    manifest = Manifest.load(path)
+    videos = manifest.split("train")
+    videos = videos.without(manifest.missing("train"))
+    if not videos.labelled.all() or videos.packed or not manifest.hash:
+        raise SystemExit("another list")
+    torch.tensor(videos.column("label"), dtype=torch.int64)
+    next(iter(EpochSampler(len(videos), 64, epochs=1)))
+
+
 def mapped(rows: int, workers: int, folder: Path) -> None:
     path = folder / "m.arrow"
     write = seconds(partial(made_up(rows).save, path))
     opened = seconds(lambda: Manifest.load(path), 11)
     manifest = Manifest.load(path)
     split = seconds(lambda: manifest.split("train"))
+    begun = seconds(lambda: before_a_step(path), 3)
     train = manifest.split("train")
     places = np.random.default_rng(0).integers(len(train), size=READS)
     row = seconds(lambda: [train[place] for place in places])
@@ -110,6 +124,7 @@ def mapped(rows: int, workers: int, folder: Path) -> None:
         [f"check, hash and write, {unit()}", figure(write)],
         [f"open, thousandths of {unit()}", figure(1000 * opened)],
         [f"rows of the training split, thousandths of {unit()}", figure(1000 * split)],
+        [f"all before the first step, thousandths of {unit()}", figure(1000 * begun)],
         [f"a random row, millionths of {unit()}", figure(1e6 * row / READS)],
         ["the same in a worker", figure(1e6 * median([each["seconds"] for each in with_list]) / READS)],
         ["own memory of a worker, MB", megabytes(max(each["uss"] for each in with_list) - base)],

@@ -9,6 +9,7 @@ import posixpath
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -56,7 +57,7 @@ class Texts(Sequence[str]):
     """A column of texts: an Arrow array of large strings, or of large binaries if one is no UTF-8."""
 
     def __init__(self, values: pa.Array) -> None:
-        self.values = values
+        self._values = values
         _, offsets, data = values.buffers()
         self._offsets = np.zeros(1, np.int64)
         if len(values):
@@ -64,7 +65,7 @@ class Texts(Sequence[str]):
         self._data = memoryview(data) if data else memoryview(b"")
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self._values)
 
     @overload
     def __getitem__(self, row: int) -> str: ...
@@ -79,7 +80,20 @@ class Texts(Sequence[str]):
         return str(self._data[begin:end], "utf-8", "surrogateescape")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Texts, (self.values,)
+        return Texts, (self._values,)
+
+    @cached_property
+    def values(self) -> pa.Array:
+        """Arrow's array, for Arrow's functions, which trust it.
+
+        Raises:
+            DataError: it is part of a damaged file.
+        """
+        try:
+            self._values.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"The manifest is damaged: {error}.", "Write it again.") from error
+        return self._values
 
     @property
     def lengths(self) -> NDArray[np.int64]:

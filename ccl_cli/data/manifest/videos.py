@@ -104,8 +104,8 @@ class Videos(Sequence[Video]):
     @property
     def packed(self) -> Videos:
         """Those that lie in a shard."""
-        rows = pc.indices_nonzero(pc.starts_with(self.texts("path").values, "{"))
-        return self.take(np.from_dlpack(rows))
+        rows = pc.indices_nonzero(pc.starts_with(self.columns.path.values, "{"))
+        return self.where(np.isin(self.numbers, np.from_dlpack(rows)))
 
     def take(self, places: NDArray[np.integer[Any]]) -> Videos:
         """The videos at some places ([m], each from 0 to n - 1), in their order."""
