@@ -183,7 +183,6 @@ def installed(tmp_path: Path, *folders: Path) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_others_work_as_they_are_and_their_tests_pass(tmp_path):
     made = [scaffold.write(kind, name).folder for kind, name in NAMES if kind != "teacher"]
     python = installed(tmp_path, *made)

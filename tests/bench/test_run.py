@@ -218,7 +218,6 @@ TABLE_OF_FAILURES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_a_cluster_makes_the_tables_of_one_machine(clips_folder, tmp_path, slurm, monkeypatch, capsys):
     """Of three cells one always fails; two callers at once, and both print what the others have reached."""

@@ -328,7 +328,6 @@ def test_what_the_authors_audio_embeddings_tell_of_ucf51(ucf51):
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_linear_probe_of_the_authors_audio_embeddings_of_ucf51(ucf51):
     # slow: half a minute of logistic regressions
     data, teacher = ucf51
@@ -344,7 +343,6 @@ def test_the_official_lists_are_enough_only_if_asked(shared):
         load_ucf51("", lists=lists)
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_the_dial_of_the_synthetic_world_is_read_off(tmp_path):
     """slow: writes a thousand clips and fits an audio teacher.

@@ -191,7 +191,6 @@ def test_class_names_are_audiosets():
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_it_can_be_fitted_to_the_sounds_of_a_data_set(published, tmp_path, monkeypatch):
     """A new last layer and a few passes over clips of ccl's own, whose classes sound differently."""
     from ccl_cli import registry

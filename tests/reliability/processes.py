@@ -43,7 +43,7 @@ _numbers = itertools.count()
 
 def seeds(quick: int, long: int) -> pytest.MarkDecorator:
     """A test of many seeds, of which every change tries the first few."""
-    more = [pytest.param(seed, marks=[pytest.mark.slow, pytest.mark.long]) for seed in range(quick, long)]
+    more = [pytest.param(seed, marks=pytest.mark.long) for seed in range(quick, long)]
     return pytest.mark.parametrize("seed", [*range(quick), *more])
 
 

@@ -40,9 +40,7 @@ def check_equal(one: Path, other: Path) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize(
-    "kind", ["files", "packed", *(pytest.param("cached", marks=[pytest.mark.slow, pytest.mark.long]),)]
-)
+@pytest.mark.parametrize("kind", ["files", "packed", pytest.param("cached", marks=pytest.mark.long)])
 @seeds(1, 4)
 def test_the_number_of_workers_changes_nothing(clips_folder, tmp_path, monkeypatch, kind, seed):
     changes = {**SMALL, "method": METHODS[seed], "teachers": LIVE}
@@ -74,7 +72,6 @@ def test_a_folder_is_one_data_set_in_whatever_order_it_was_written_and_a_table_i
     assert len(hashes) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.long
 @seeds(1, 3)
 def test_another_process_another_hash_seed_and_a_resumed_run_with_other_workers(clips_folder, tmp_path, seed):
@@ -113,7 +110,6 @@ def apart(one: Path, other: Path) -> float:
     return max(abs(a["loss"] - b["loss"]) / abs(a["loss"]) for a, b in pairs)
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_two_processes_and_any_number_of_workers_evaluate_as_one_does(clips_folder, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -126,7 +122,6 @@ def test_two_processes_and_any_number_of_workers_evaluate_as_one_does(clips_fold
     assert evaluate(run, workers=0) == evaluate(run, workers=1) == evaluate(run, workers=2)
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_a_benchmark_does_not_depend_on_how_many_cells_run_at_once(clips_folder):
     methods = {name: {"method": name, "optim": {"lr": 1e-3}} for name in METHODS[:3]}

@@ -169,7 +169,6 @@ def test_an_error_of_a_full_disk_names_the_file_and_leaves_nothing(disk, write, 
     assert [path.name for path in disk.folder.iterdir()] == [".ballast"]
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_messages_without_room_cost_their_lines_and_results_an_error(root, tmp_path):
     ccl = [sys.executable, "-m", "ccl_cli"]
@@ -239,7 +238,6 @@ def wrong_clock(seed: int, start: float) -> None:
     time.strftime = lambda form, moment=None: format_time(form, moment or time.gmtime(max(0, wrong())))
 
 
-@pytest.mark.slow
 @pytest.mark.long
 @seeds(1, 3)
 def test_a_clock_that_is_wrong_changes_nothing(root, tmp_path, seed):

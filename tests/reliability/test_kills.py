@@ -172,7 +172,6 @@ def test_told_to_stop_it_says_so_and_goes_on_later(job, tmp_path, name, number, 
     work.compare(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @seeds(1, 4)
@@ -214,7 +213,6 @@ def test_started_twice_at_once_one_does_the_work(job, tmp_path, name, seed):
     work.compare(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
 def test_when_one_of_two_ranks_is_killed_the_other_ends_and_the_run_goes_on(root, tmp_path, rank):

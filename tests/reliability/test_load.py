@@ -28,7 +28,7 @@ from tests.reliability.bounds import bounded
 from tests.reliability.test_media import CLIP, SoundTeacher
 from tests.training.runs import recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.long
 FLAT = 40  # MB that may come between the second and the last quarter of the time
 
 

@@ -180,7 +180,6 @@ def test_an_absurd_header_costs_no_more_than_its_file(whole, tmp_path, name):
         read(tmp_path / name)
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_ten_hours_take_no_more_memory_than_minutes(tmp_path):
     """One small picture 900,000 times."""

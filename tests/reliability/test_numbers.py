@@ -102,7 +102,7 @@ SETS = {
 }  # fmt: skip
 # Every change tries each set of data with one method; all methods are tried on all of them in the long part.
 CASES = [
-    pytest.param(name, method, marks=() if number == place else [pytest.mark.slow, pytest.mark.long])
+    pytest.param(name, method, marks=() if number == place else pytest.mark.long)
     for (place, name), (number, method) in product(enumerate(SETS), enumerate(METHODS))
 ]
 

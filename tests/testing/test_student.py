@@ -112,9 +112,7 @@ def test_an_unknown_student():
 
 
 # A transformer of one clip size takes a minute.
-MARKS = {"r2plus1d_tiny": ()} | dict.fromkeys(
-    ("mvit_base_16x4", "mvit_v2_s"), (pytest.mark.slow, pytest.mark.long)
-)
+MARKS = {"r2plus1d_tiny": ()} | dict.fromkeys(("mvit_base_16x4", "mvit_v2_s"), pytest.mark.long)
 
 
 @pytest.mark.parametrize(

@@ -341,9 +341,7 @@ def test_what_cannot_be_built_says_why():
         "audio:small?weights=random",
         pytest.param("image:small?weights=random", marks=pytest.mark.slow),
         pytest.param("audio:cnn14?weights=random&seconds=1", marks=pytest.mark.slow),
-        pytest.param(
-            "audio:cnn14?weights=random&dim=2048&seconds=10", marks=[pytest.mark.slow, pytest.mark.long]
-        ),
+        pytest.param("audio:cnn14?weights=random&dim=2048&seconds=10", marks=pytest.mark.long),
         pytest.param("image:resnet34?weights=random&size=64&input=student_clip", marks=pytest.mark.slow),
         pytest.param("image:resnet34?weights=random&size=64&frame=shared", marks=pytest.mark.slow),
         pytest.param("image:vit_tiny_patch16_224?weights=random", marks=pytest.mark.slow),

@@ -171,7 +171,6 @@ def test_commands_work_beside_broken_plugins_and_json_is_one_document(ccl, tmp_p
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_training_and_evaluation_beside_broken_plugins(broken):
     for command in (["train", "--recipe", "smoke", "--epochs", "1"], ["eval", "--json"]):
         done = spawn(*command, PYTHONPATH=str(broken))

@@ -160,7 +160,6 @@ def test_the_publishers_test_list(tmp_path, official_test_list):
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_two_hundred_thousand_rows_load_in_seconds(tmp_path):
     folder = tmp_path / "video"
     folder.mkdir()

@@ -83,7 +83,6 @@ def test_windows_of_real_files_equal_the_sequential_decode(shared, name):
     assert_every_window(path, count=16, step=max(1, open_video(path).metadata.frames // 7))
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_every_real_file_equals_the_sequential_decode(shared):
     paths = [*(shared / "data/clips").glob("*/*"), *sorted((shared / "data/fightsurv").glob("*/*"))[::10]]
