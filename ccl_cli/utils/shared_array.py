@@ -30,7 +30,7 @@ class SharedArray:
         if self.values.nbytes <= _COPIED:
             return SharedArray, (self.values,)
         if self._tensor is None:
-            import torch  # whoever starts such processes has imported it
+            import torch  # loaders of batches have imported it
 
             tensor: Tensor = torch.from_numpy(self.values.copy())
             self._tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]

@@ -265,8 +265,9 @@ class ColumnsBuilder:
 
     def finish(self) -> Columns:
         """The columns."""
-        numbers = map(np.asarray, (self._labels, self._splits, self._starts, self._ends))
-        return Columns(self._ids.finish(), self._paths.finish(), *numbers, root=self.root)
+        labels, splits = np.asarray(self._labels), np.asarray(self._splits)
+        starts, ends = np.asarray(self._starts), np.asarray(self._ends)
+        return Columns(self._ids.finish(), self._paths.finish(), labels, splits, starts, ends, root=self.root)
 
 
 def located(root: str, text: str) -> Location:

@@ -77,7 +77,8 @@ class Videos(Sequence[Video]):
 
     def column(self, name: str) -> NDArray[Any]:
         """[n] the values of a numeric column, see :class:`Columns`; no copy if the rows are consecutive."""
-        rows, values = self._rows, getattr(self.columns, name)
+        rows = self._rows
+        values: NDArray[Any] = getattr(self.columns, name)
         return values[rows.start : rows.stop] if isinstance(rows, range) else values[rows.values]
 
     def texts(self, name: str) -> Texts:
@@ -107,7 +108,7 @@ class Videos(Sequence[Video]):
         rows = pc.indices_nonzero(pc.starts_with(self.columns.path.values, "{"))
         return self.where(np.isin(self.numbers, np.from_dlpack(rows)))
 
-    def take(self, places: NDArray[np.integer[Any]]) -> Videos:
+    def take(self, places: NDArray[Any]) -> Videos:
         """The videos at some places ([m], each from 0 to n - 1), in their order."""
         rows, places = self._rows, places.astype(np.int32)
         numbers = places + rows.start if isinstance(rows, range) else rows.values[places]
