@@ -112,6 +112,5 @@ def _as_arrow(values: NDArray[Any]) -> pa.Array:
 def _relative(paths: Texts, root: str) -> Texts:
     """Paths with the folder taken off where they are below it."""
     prefix, builder = os.path.join(root, ""), TextsBuilder()  # noqa: PTH118
-    for text in paths:
-        builder.append(text if text.startswith("{") else path_text(text.removeprefix(prefix)))
+    builder.extend(each if each.startswith("{") else path_text(each.removeprefix(prefix)) for each in paths)
     return builder.finish()

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -74,7 +75,7 @@ class Texts(Sequence[str]):
     def __getitem__(self, row: int | slice) -> str | Texts:
         if isinstance(row, slice):
             return Texts(self.values[row])
-        row = range(len(self))[row]
+        row += len(self) if row < 0 else 0
         # A slice of a memoryview stays inside of it, whatever a damaged file says.
         begin, end = self._offsets.item(row), self._offsets.item(row + 1)
         return str(self._data[begin:end], "utf-8", "surrogateescape")
@@ -112,10 +113,11 @@ class TextsBuilder:
     def __init__(self) -> None:
         self._data, self._offsets = bytearray(), array("q", [0])
 
-    def append(self, text: str) -> None:
-        """Encode a text; the bytes of a file name that is no UTF-8 stay what they are on disk."""
-        self._data += text.encode("utf-8", "surrogateescape")
-        self._offsets.append(len(self._data))
+    def extend(self, texts: Iterable[str]) -> None:
+        """Encode texts; the bytes of a file name that is no UTF-8 stay what they are on disk."""
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        self._offsets.extend(islice(accumulate(map(len, encoded), initial=len(self._data)), 1, None))
+        self._data += b"".join(encoded)
 
     def finish(self) -> Texts:
         """The column."""
@@ -220,7 +222,7 @@ def _mapped_again(file: MappedFile, root: str, laid_over: Mapping[str, SharedArr
 
 
 class ColumnsBuilder:
-    """Columns that grow by one row at a time.
+    """Columns that grow.
 
     Args:
         root: Folder of relative paths.
@@ -231,37 +233,43 @@ class ColumnsBuilder:
         self._labels, self._splits = array("i"), array("b")
         self._starts, self._ends = array("d"), array("d")
 
-    def append(
-        self, name: str, path: str, label: int | None, split: str, start: float | None, end: float | None
+    def extend(
+        self,
+        ids: Iterable[str],
+        paths: Iterable[str],
+        labels: Sequence[int | None],
+        splits: Iterable[str],
+        starts: Iterable[float | None],
+        ends: Iterable[float | None],
     ) -> None:
-        """Add a row whose path is the text of its column.
+        """Add rows; of a video in a shard, the path is its JSON.
 
         Raises:
-            ValueError, TypeError, AttributeError, OverflowError: a column cannot hold its value.
+            ValueError, TypeError, AttributeError, OverflowError, KeyError: a column cannot hold its value.
         """
-        if label is not None and label < 0:
-            raise ValueError(f"label {label} is negative")
-        if split not in CODES:
-            raise ValueError(f"unknown split '{split}', known are {', '.join(SPLITS)}")
-        self._ids.append(name)
-        self._paths.append(path)
-        self._labels.append(UNLABELLED if label is None else label)
-        self._splits.append(CODES[split])
-        self._starts.append(math.nan if start is None else start)
-        self._ends.append(math.nan if end is None else end)
+        if any(label is not None and label < 0 for label in labels):
+            raise ValueError("a negative label")
+        self._ids.extend(ids)
+        self._paths.extend(paths)
+        self._labels.extend([UNLABELLED if label is None else label for label in labels])
+        self._splits.extend(map(CODES.__getitem__, splits))
+        self._starts.extend([math.nan if at is None else at for at in starts])
+        self._ends.extend([math.nan if at is None else at for at in ends])
 
-    def add(self, video: Video) -> None:
-        """Add a row.
+    def add(self, videos: Sequence[Video]) -> None:
+        """Add rows.
 
         Raises:
-            DataError: no column can hold a value of it.
+            DataError: names a row with a value that its column cannot hold.
         """
-        path = video.path
         try:
-            self.append(video.id, location_text(path), video.label, video.split, video.start, video.end)
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            hint = "Correct the data source: labels are whole numbers, starts and ends are seconds."
-            raise DataError(f"A row of the data set is wrong: {video!r}: {error}.", hint) from error
+            self.extend(*zip(*map(_values, videos), strict=True))
+        except (ValueError, TypeError, AttributeError, OverflowError, KeyError) as error:
+            for video in videos if len(videos) > 1 else ():
+                self.add([video])
+            wrong = f"unknown split {error}" if isinstance(error, KeyError) else error
+            hint = "Correct the data source: labels are whole numbers from 0, starts and ends are seconds."
+            raise DataError(f"A row of the data set is wrong: {videos[0]!r}: {wrong}.", hint) from error
 
     def finish(self) -> Columns:
         """The columns."""
@@ -299,3 +307,7 @@ def location_text(location: Location) -> str:
     if not isinstance(location, Path):
         raise TypeError(f"the path {location!r} is neither a Path nor a place in a shard")
     return path_text(str(location))
+
+
+def _values(video: Video) -> tuple[str, str, int | None, str, float | None, float | None]:
+    return video.id, location_text(video.path), video.label, video.split, video.start, video.end

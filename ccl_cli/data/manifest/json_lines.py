@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ccl_cli.data.manifest.columns import (
+    SPLITS,
+    UNLABELLED,
     Columns,
     ColumnsBuilder,
     Video,
@@ -20,7 +23,7 @@ from ccl_cli.data.manifest.columns import (
     path_text,
 )
 from ccl_cli.data.manifest.videos import Videos
-from ccl_cli.data.video.storage import from_plain, to_plain
+from ccl_cli.data.video.storage import from_plain
 from ccl_cli.errors import DataError
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path
@@ -42,11 +45,10 @@ def write_lines(path: Path, videos: Videos, header: Mapping[str, Any], root: str
     Raises:
         OSError: the disk refuses.
     """
-    prefix = f"{root}{os.sep}" if root else ""
     header = dict(header) | ({"root": root} if root else {})
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps(header) + "\n")
-        file.writelines(json.dumps(_to_row(video, prefix)) + "\n" for video in videos)
+        file.writelines(json.dumps(row) + "\n" for row in _rows(videos, root))
 
 
 def read_lines(path: Path, root: Path | None = None) -> tuple[Columns, dict[str, Any]]:
@@ -64,8 +66,9 @@ def read_lines(path: Path, root: Path | None = None) -> tuple[Columns, dict[str,
             header = parse_header(file.readline())
             base = str(path.absolute().parent / (root or header.get("root", "")))
             builder = ColumnsBuilder(base)
-            for line, row in enumerate(_parsed(file), 2):
-                _append(builder, row, path, line, len(header["classes"]))
+            checked = _checked(_parsed(file), path, len(header["classes"]), base)
+            while rows := list(islice(checked, _CHUNK)):
+                builder.extend(*zip(*rows, strict=True))
         columns = builder.finish()
         if len(columns) != header["videos"]:
             raise ValueError("missing rows")
@@ -93,8 +96,8 @@ def fault(video: Video, classes: int) -> str | None:
     """What is wrong with the values of a row that came out of a file, its path aside."""
     if not (isinstance(video.id, str) and video.id):
         return "the id must be a text"
-    if not isinstance(video.split, str):
-        return "the split must be a text"
+    if video.split not in SPLITS:
+        return f"unknown split {video.split!r}, known are {', '.join(SPLITS)}"
     if video.label is not None and (type(video.label) is not int or not 0 <= video.label < classes):
         return f"the label {video.label!r} is not one of the {classes} classes"
     for name, at in ("start", video.start), ("end", video.end):
@@ -105,11 +108,15 @@ def fault(video: Video, classes: int) -> str | None:
     return None
 
 
-def _to_row(video: Video, prefix: str) -> dict[str, Any]:
-    plain = to_plain(video.path)
-    path = plain.removeprefix(prefix) if isinstance(plain, str) else plain
-    row = {"id": video.id, "path": path, "label": video.label, "split": video.split}
-    return row | {key: at for key, at in (("start", video.start), ("end", video.end)) if at is not None}
+def _rows(videos: Videos, root: str) -> Iterator[dict[str, Any]]:
+    base, prefix = videos.columns.root, os.path.join(root, "")  # noqa: PTH118
+    numbers = (videos.column(name).tolist() for name in ("label", "split", "start", "end"))
+    for name, text, label, split, *segment in zip(videos.ids, videos.texts("path"), *numbers, strict=True):
+        packed = text.startswith("{")
+        path = json.loads(text) if packed else posixpath.join(base, text).removeprefix(prefix)
+        row = {"id": name, "path": path, "label": None if label == UNLABELLED else label}
+        times = {key: at for key, at in zip(("start", "end"), segment, strict=True) if not math.isnan(at)}
+        yield row | {"split": SPLITS[split]} | times
 
 
 def _parsed(file: IO[str]) -> Iterator[Any]:
@@ -120,17 +127,19 @@ def _parsed(file: IO[str]) -> Iterator[Any]:
         yield from rows
 
 
-def _append(builder: ColumnsBuilder, row: Any, path: Path, line: int, classes: int) -> None:
-    try:
-        video = Video(**row)
-        if wrong := fault(video, classes):
-            raise ValueError(wrong)
-        place = _path(video.path, builder.root)
-        builder.append(video.id, place, video.label, video.split, video.start, video.end)
-    except (TypeError, ValueError) as error:
-        missing = _MISSING.search(str(error))
-        reason = f"there is no {missing[1]}" if missing else error
-        raise DataError(f"'{path}', line {line}: {reason}.", "Correct it or write it again.") from error
+def _checked(rows: Iterator[Any], path: Path, classes: int, root: str) -> Iterator[tuple[Any, ...]]:
+    """The values of each row, in the order of the columns."""
+    for line, row in enumerate(rows, 2):
+        try:
+            video = Video(**row)
+            if wrong := fault(video, classes):
+                raise ValueError(wrong)
+            place = _path(video.path, root)
+        except (TypeError, ValueError) as error:
+            missing = _MISSING.search(str(error))
+            reason = f"there is no {missing[1]}" if missing else error
+            raise DataError(f"'{path}', line {line}: {reason}.", "Correct it or write it again.") from error
+        yield video.id, place, video.label, video.split, video.start, video.end
 
 
 def _path(path: Any, root: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, overload
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from ccl_cli.data.manifest.columns import CODES, UNLABELLED, Columns, ColumnsBuilder, Texts, Video
 from ccl_cli.utils.shared_array import SharedArray
+
+_CHUNK = 1000  # objects that become columns at once
 
 
 class Videos(Sequence[Video]):
@@ -37,9 +40,9 @@ class Videos(Sequence[Video]):
         """
         if isinstance(videos, Videos):
             return videos
-        builder = ColumnsBuilder()
-        for video in videos:
-            builder.add(video)
+        builder, rows = ColumnsBuilder(), iter(videos)
+        while chunk := list(islice(rows, _CHUNK)):
+            builder.add(chunk)
         return cls(builder.finish())
 
     @property

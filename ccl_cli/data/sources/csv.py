@@ -8,7 +8,8 @@ import math
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from ccl_cli.errors import DataError
 
 _COLUMNS = ("path", "label", "split", "start", "end")
 _LAYOUT = "The first line names the columns: path, and optionally label,split,start,end (seconds)."
+_CHUNK = 1000  # rows that become columns at once: more would not stay in the processor's cache
 _log = logging.getLogger("ccl")
 
 
@@ -64,11 +66,9 @@ def load(location: str, *, root: str | None = None, delimiter: str | None = None
     numbers = {name: label for label, name in enumerate(classes)}
     splits, (starts, ends) = _splits(rows), _segments(rows)
     builder = ColumnsBuilder(str(base))
-    for name, path, label, *others in zip(
-        _ids(rows, base, starts, ends), paths, labels, splits, starts, ends, strict=True
-    ):
-        place = posixpath.join(base, path) if ".." in path else path_text(path)
-        builder.append(name, place, numbers.get(label), *others)
+    places = (posixpath.join(base, path) if ".." in path else path_text(path) for path in paths)
+    ids = _ids(rows, base, starts, ends)
+    builder.extend(ids, places, [numbers.get(label) for label in labels], splits, starts, ends)
     if unlabelled := labels.count(""):
         _log.info("'%s': %d of %d videos have no label.", table, unlabelled, len(labels))
     return Manifest(table.stem, classes, Videos(builder.finish()))
@@ -84,18 +84,25 @@ def _read(table: Path, delimiter: str) -> _Table:
             reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
             names = next(reader, [])
             _check_header(table, names)
-            rows = [(reader.line_num, cells) for cells in reader if cells]
+            rows = ((reader.line_num, cells) for cells in reader if cells)
+            return _by_column(_Table(table, [], {name: [] for name in _COLUMNS}), names, rows)
     except OSError as error:
         raise DataError(f"'{table}' cannot be read: {error.strerror}.", _LAYOUT) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"'{table}' is not a table of UTF-8 text: {error}.", _LAYOUT) from error
-    for line, cells in rows:
-        if len(cells) != len(names):
-            more = "more" if len(cells) > len(names) else "fewer"
-            raise DataError(f"'{table}', line {line}: {more} cells than the header.")
-    columns = dict(zip(names, zip(*(cells for _, cells in rows), strict=True), strict=False))
-    stripped = {name: [cell.strip() for cell in columns.get(name, [""] * len(rows))] for name in _COLUMNS}
-    return _Table(table, [line for line, _ in rows], stripped)
+
+
+def _by_column(table: _Table, names: Sequence[str], rows: Iterator[tuple[int, list[str]]]) -> _Table:
+    while chunk := list(islice(rows, _CHUNK)):
+        for line, cells in chunk:
+            table.lines.append(line)
+            if len(cells) != len(names):
+                more = "more" if len(cells) > len(names) else "fewer"
+                raise table.fault(-1, f"{more} cells than the header.")
+        columns = dict(zip(names, zip(*(cells for _, cells in chunk), strict=True), strict=True))
+        for name, known in table.cells.items():
+            known.extend(map(str.strip, columns.get(name) or [""] * len(chunk)))
+    return table
 
 
 def _check_header(table: Path, names: Sequence[str]) -> None:
@@ -127,6 +134,8 @@ def _segments(table: _Table) -> tuple[list[float | None], list[float | None]]:
 
 
 def _seconds(table: _Table, name: str) -> list[float | None]:
+    if not any(table.cells[name]):
+        return [None] * len(table.lines)
     values: list[float | None] = []
     for row, text in enumerate(table.cells[name]):
         try:

@@ -124,7 +124,7 @@ def test_missing_names_the_absent_files_of_one_split(manifest):
     [
         ({"id": "a/v1"}, "lists 'a/v1' more than once"),
         ({"label": 2}, "'a/v0' has label 2, but there are 2 classes"),
-        ({"label": -1}, "a/v0.*label -1 is negative"),
+        ({"label": -1}, "a/v0.*a negative label"),
         ({"split": "dev"}, "unknown split 'dev'"),
     ],
 )
