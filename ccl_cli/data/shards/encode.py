@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -149,11 +150,18 @@ def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 def _mp4(
     info: VideoMetadata, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
 ) -> tuple[str, dict[str, Any], bytes]:
-    """Timestamps become whole units from 0 on, so that the file's own are those of the record."""
+    """A fragmented mp4: each key frame begins a fragment, which can be read and decoded by itself.
+
+    Timestamps become whole units from 0 on, so that the file's own are those of the record.
+    """
     unit = Fraction(1, info.time_base.denominator)
     stamps = ((pts - pts[0]) * info.time_base.numerator).tolist()
     file, keys, shape, count = io.BytesIO(), [], (0, 0), 0
-    options = {"fflags": "+bitexact", "video_track_timescale": str(unit.denominator)}
+    options = {
+        "fflags": "+bitexact",
+        "movflags": "+frag_keyframe+empty_moov+default_base_moof",
+        "video_track_timescale": str(unit.denominator),
+    }
     with av.open(file, "w", format="mp4", options=options) as container:
         stream: Any = None
         for image, stamp in zip(images, stamps, strict=False):
@@ -168,7 +176,22 @@ def _mp4(
     begin = int(pts[0]) * info.time_base.numerator
     end = info.end_pts * info.time_base.numerator - begin
     picture = _picture(info, shape, stamps[:count], end, unit, info.origin - float(begin * unit))
-    return MP4, picture | {"keys": keys}, file.getvalue()
+    data = file.getvalue()
+    return MP4, picture | {"keys": keys, **_fragments(data)}, data
+
+
+def _fragments(mp4: bytes) -> dict[str, Any]:
+    """The bytes before the first fragment, and where each fragment begins and the last one ends."""
+    offsets, at, end = [], 0, len(mp4)
+    while at < len(mp4):
+        size, kind = int.from_bytes(mp4[at : at + 4]), mp4[at + 4 : at + 8]
+        if kind == b"moof":
+            offsets.append(at)
+        elif kind == b"mfra":  # the file's own index of its fragments
+            end = at
+        at += size
+    header = mp4[: offsets[0]] if offsets else b""
+    return {"header": base64.b64encode(header).decode(), "fragments": [*offsets, end]}
 
 
 def _h264(container: Any, shape: Sequence[int], unit: Fraction, quality: int) -> Any:

@@ -48,6 +48,8 @@ def open_container(path: Location, mp4: BinaryIO | None = None) -> Iterator[Inpu
     # Only this file: a playlist that poses as a video must not make the machine open anything else.
     # The option is the container's alone: PyAV 15 crashes on stream options.
     options = {"protocol_whitelist": "none" if mp4 else "file"}
+    if mp4:  # FFmpeg would decode frames to measure their rate, which a shard's record gives
+        options["fpsprobesize"] = "0"
     file: Any = mp4 or f"file:{path}"
     form = "mp4" if mp4 else None
     try:

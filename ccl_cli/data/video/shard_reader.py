@@ -5,7 +5,9 @@ The record is JSON::
     {"format": "ccl-packed-1", "key": ..., "split": ..., "rows": [{"id", "class", "label", "start"?, "end"?}],
      "short_side": pixels that its frames were scaled down to, or null,
      "picture": {"width", "height", "time_base": [1, 25], "origin", "pts": [...], "end_pts",
-                 "sizes": [...] (bytes of each JPEG), or "keys": [[pts, dts], ...] (of an mp4)},
+                 "sizes": [...] (bytes of each JPEG), or of an mp4 "keys": [[pts, dts], ...],
+                 "header" (base64, the bytes before its first fragment), "fragments": [...] (where the
+                 fragment of each key frame begins, and where the last one ends)},
      "sound": null (no track) or {"start", "end", "rate", "state"}, "sha256": ...}
 """
 
@@ -14,31 +16,27 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from fractions import Fraction
-from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
+from itertools import chain, pairwise
+from typing import Annotated
 
 import av
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
-from ccl_cli.data.video.container import MAX_SIDE, open_container
-from ccl_cli.data.video.file_reader import ToImage, decode_frames
+from ccl_cli.data.video.container import MAX_SIDE, best_stream, decoded, open_container, packets_of
+from ccl_cli.data.video.file_reader import ToImage
 from ccl_cli.data.video.metadata import AudioTrack, VideoMetadata
 from ccl_cli.data.video.storage import JPEGS, MP4, RECORD, SOUND, Packed
 from ccl_cli.errors import DataError
 from ccl_cli.utils import json_text
 
-if TYPE_CHECKING:
-    from av.container import InputContainer
-    from numpy.typing import NDArray
-
+Numbers = NDArray[np.int64]
 RECORD_FORMAT = "ccl-packed-1"
 WAV_HEADER = 44  # bytes before the first sample
-_BLOCK = 64  # JPEGs that are decoded at once
-_GAP = 2**16  # bytes between two JPEGs that are read sooner than the second one is asked for by itself
-_BUFFER = 2**20  # bytes of an mp4 that are read at once: most are smaller
+_BLOCK = 64  # JPEGs or fragments that are read at once
+_GAP = 2**16  # bytes between two of them that are read sooner than the second one is asked for by itself
 
 
 # JSON has lists only.
@@ -56,8 +54,10 @@ class _Picture(_Strict):
     origin: float
     pts: list[int]
     end_pts: int
-    sizes: list[int] | None = None
-    keys: list[Pair] | None = None
+    sizes: list[int] = []
+    keys: list[Pair] = []
+    header: Annotated[Base64Bytes, Field(strict=False)] = b""
+    fragments: list[int] = []
 
 
 class _Sound(_Strict):
@@ -96,20 +96,18 @@ class ShardReader:
             record = Record.model_validate(json_text.parse(location.read(RECORD)))
             if (record.format, record.key) != (RECORD_FORMAT, location.key):
                 raise ValueError("the record of another video")
-            self.metadata, self._offsets = _metadata(location, record)
+            self.metadata, self._offsets = _metadata(location, record), _offsets(record.picture)
         except (ValueError, ArithmeticError) as error:  # a time base of zero, a number beyond 64 bits
             raise DataError(
                 f"'{location}' is not where its index says: the shard has changed.",
                 "Copy or pack the set again.",
             ) from error
         self.scaled_to = record.short_side
+        self._header = record.picture.header
 
     def frames(self, numbers: Sequence[int], *, short_side: int) -> Iterator[NDArray[np.uint8]]:
         """Frames as large as they were packed, or scaled down further; a DataError where one is damaged."""
-        if self._offsets is None:
-            frames = decode_frames(self._open_mp4, self.metadata, numbers, ToImage(MAX_SIDE))
-        else:
-            frames = self._jpegs(self._offsets, numbers)
+        frames = self._h264(numbers) if self._header else self._jpegs(numbers)
         height, width = self.metadata.height, self.metadata.width
         scale = ToImage(short_side)
         for image in frames:
@@ -135,45 +133,50 @@ class ShardReader:
             mono[: end - begin] = np.frombuffer(data, "<i2") / np.float32(2**15)
         return mono, track.rate
 
-    def _jpegs(self, offsets: NDArray[np.int64], numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    def _h264(self, numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """Frames of an mp4 of its header and the fragments that they lie in."""
+        pts = self.metadata.pts[np.asarray(numbers)]
+        wanted, last, to_image = set(pts.tolist()), int(pts[-1]), ToImage(MAX_SIDE)
+        fragments = np.unique(np.searchsorted(self.metadata.keys[:, 0], pts, side="right") - 1)
+        parts = chain.from_iterable(data for _, data in self._read(MP4, fragments))
+        with open_container(self.location, io.BytesIO(b"".join([self._header, *parts]))) as container:
+            video = best_stream(container, "video")
+            for frame in decoded(video, packets_of(container, video)):
+                if frame.pts in wanted:
+                    yield to_image(frame)
+                if frame.pts is not None and frame.pts >= last:
+                    return
+
+    def _jpegs(self, numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         import torch
         from torchvision.io import ImageReadMode, decode_jpeg
 
-        for block in _blocks(offsets, np.asarray(numbers)):
+        for block, parts in self._read(JPEGS, np.asarray(numbers)):
             first, last = int(block[0]), int(block[-1])
-            data = bytearray(self.location.read(JPEGS, *offsets[[first, last + 1]].tolist()))
-            sizes = np.diff(offsets[first : last + 2]).tolist()
             try:
                 # All in one call: what stands around the decoding would take a tenth of the time.
-                parts = torch.frombuffer(data, dtype=torch.uint8).split_with_sizes(sizes)
-                images = decode_jpeg([parts[number - first] for number in block.tolist()], ImageReadMode.RGB)
+                tensors = [torch.frombuffer(part, dtype=torch.uint8) for part in parts]
+                images = decode_jpeg(tensors, ImageReadMode.RGB)
             except RuntimeError as error:
                 raise DataError(f"A frame of '{self.location}' from {first} to {last} is damaged.") from error
             for image in images:
                 yield image.permute(1, 2, 0).numpy()
 
-    def _open_mp4(self) -> AbstractContextManager[InputContainer]:
-        member = self.location.member(MP4)
-        if member is None:
-            raise DataError(self.location.reason or f"'{self.location}' has no mp4.")
-        raw = _MemberFile(self.location, member.size)
-        buffered = io.BufferedReader(raw, max(1, min(member.size, _BUFFER)))
-        return open_container(self.location, cast(BinaryIO, buffered))
+    def _read(self, suffix: str, numbers: Numbers) -> Iterator[tuple[Numbers, list[bytearray]]]:
+        """The JPEGs or fragments of these numbers, those that lie close together at once."""
+        for block in _blocks(self._offsets, numbers):
+            first, *_, last = places = self._offsets[block[0] : block[-1] + 2].tolist()
+            data = bytearray(self.location.read(suffix, first, last))
+            parts = [data[begin - first : end - first] for begin, end in pairwise(places)]
+            yield block, [parts[at] for at in (block - block[0]).tolist()]
 
 
-def _metadata(location: Packed, record: Record) -> tuple[VideoMetadata, NDArray[np.int64] | None]:
-    """Metadata, and [N + 1] int64 where each JPEG begins and the last one ends, if frames are packed so.
-
-    Raises:
-        ValueError, ArithmeticError: the record contradicts itself.
-    """
+def _metadata(location: Packed, record: Record) -> VideoMetadata:
     picture, sound = record.picture, record.sound
-    if picture.sizes is not None and len(picture.sizes) != len(picture.pts):
-        raise ValueError("not one JPEG for each frame")
-    metadata = VideoMetadata(
+    return VideoMetadata(
         path=location,
         pts=np.array(picture.pts, np.int64),
-        keys=np.array(picture.keys or [], np.int64).reshape(-1, 2),
+        keys=np.array(picture.keys, np.int64).reshape(-1, 2),
         end_pts=picture.end_pts,
         time_base=Fraction(*picture.time_base),
         origin=picture.origin,
@@ -182,38 +185,27 @@ def _metadata(location: Packed, record: Record) -> tuple[VideoMetadata, NDArray[
         seekable=True,
         audio=AudioTrack(sound.start, sound.end, sound.rate) if sound else None,
     )
-    offsets = None if picture.sizes is None else np.cumsum([0, *picture.sizes], dtype=np.int64)
-    return metadata, offsets
 
 
-def _blocks(offsets: NDArray[np.int64], numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Frames that are read at once: without long gaps between them."""
+def _offsets(picture: _Picture) -> Numbers:
+    """[N + 1] where each JPEG, or each fragment of an mp4, begins, and where the last one ends.
+
+    Raises:
+        ValueError: the record contradicts itself.
+    """
+    offsets = np.array(picture.fragments or np.cumsum([0, *picture.sizes]), np.int64)
+    pieces = picture.keys if picture.header else picture.pts
+    if len(offsets) != len(pieces) + 1 or (np.diff(offsets, prepend=0) < 0).any():
+        raise ValueError("not one JPEG for each frame, or not one fragment for each key frame")
+    if picture.header and not (picture.keys and picture.pts and picture.keys[0][0] <= picture.pts[0]):
+        raise ValueError("the first frame has no key frame")
+    return offsets
+
+
+def _blocks(offsets: Numbers, numbers: Numbers) -> Iterator[Numbers]:
+    """JPEGs or fragments that are read at once: without long gaps between them."""
     gaps = offsets[numbers[1:]] - offsets[numbers[:-1] + 1]
     cuts = [0, *(np.flatnonzero(gaps > _GAP) + 1).tolist(), len(numbers)]
     for begin, end in pairwise(cuts):
         for at in range(begin, end, _BLOCK):
             yield numbers[at : min(at + _BLOCK, end)]
-
-
-class _MemberFile(io.RawIOBase):
-    """A packed mp4 as a file that can be read and sought in."""
-
-    def __init__(self, location: Packed, size: int) -> None:
-        self.location, self.size, self.at = location, size, 0
-        self.name = str(location)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
-        return self.at
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.location.read(MP4, self.at, self.at + len(buffer))
-        buffer[: len(data)] = data
-        self.at += len(data)
-        return len(data)
