@@ -58,10 +58,11 @@ def step(batch: int, teachers: int, classes: int) -> Callable[[], None]:
     setting = Setting(student.feature_dim, classes, labels, infos)
     videos = tuple(Video(str(row), Path("none"), 0, "train") for row in range(batch))
     vectors = Table(Path("vectors"), {"one": np.zeros(WIDTH, np.float32)})
+    manifest = Manifest("none", ("none",), videos)
     parts = Parts(
-        Manifest("none", ("none",), ()),
-        videos,
-        (),
+        manifest,
+        manifest.videos,
+        manifest.videos[:0],
         {name: Precomputed(name.partition(":")[0], vectors).freeze() for name in names},
         student,
         {method: load_method(method, {}, setting)},

@@ -169,7 +169,8 @@ def our_step(
         ours = replace(ours, teachers=())
     methods = {name: load_method(name, given, ours) for name, given in recipe.method.items()}
     videos = tuple(Video(str(row), Path("none"), 0, "train") for row in range(options.batch))
-    parts = Parts(Manifest("none", ("none",), ()), videos, (), teachers, network, methods)
+    manifest = Manifest("none", ("none",), videos)
+    parts = Parts(manifest, manifest.videos, manifest.videos[:0], teachers, network, methods)
     trainer = Trainer(recipe, parts, RunFolder(Path("none")), set_up(precision))
     return lambda: trainer.train_step([Loaded(batch, {}, {})])
 

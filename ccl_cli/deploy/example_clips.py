@@ -34,9 +34,9 @@ class Examples:
     """
 
     what: str
-    check: tuple[Video, ...]
-    choose: tuple[Video, ...]
-    labelled: tuple[Video, ...] = ()
+    check: Sequence[Video]
+    choose: Sequence[Video]
+    labelled: Sequence[Video] = ()
 
 
 def find_examples(model: Model, named: Sequence[Path]) -> Examples:
@@ -102,14 +102,13 @@ def spread(videos: Sequence[Video], count: int) -> list[Video]:
     return [videos[number * len(videos) // count] for number in range(count)]
 
 
-def _present(manifest: Manifest | None, split: str) -> tuple[Video, ...]:
+def _present(manifest: Manifest | None, split: str) -> Sequence[Video]:
     if manifest is None:
         return ()
-    missing = set(manifest.missing(split))
-    return tuple(video for video in manifest.split(split) if video not in missing)
+    return manifest.split(split).without(manifest.missing(split))
 
 
-def _named(paths: Sequence[Path]) -> tuple[Video, ...]:
+def _named(paths: Sequence[Path]) -> Sequence[Video]:
     """List files, and all videos in folders."""
     videos = list_videos(paths).videos
     if absent := next((video.path for video in videos if not Path(str(video.path)).is_file()), None):

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as arrow
 import torch
 from numpy.typing import NDArray
+from pyarrow import parquet
 
 from ccl_cli import __version__
 from ccl_cli.deploy.predict import Feature
-from ccl_cli.errors import SystemSetupError, UsageError
+from ccl_cli.errors import UsageError
 from ccl_cli.evaluation.model import Model
 from ccl_cli.utils.files import growing_path
 from ccl_cli.utils.signals import Stopped
@@ -92,7 +94,6 @@ class _Parquet(_Features):
 
     def __init__(self, file: Path, model: Model, precision: str) -> None:
         super().__init__(file, model, precision)
-        arrow, parquet = _arrow()
         fields = {"name": arrow.string(), "path": arrow.string(), "windows": arrow.int32()}
         vector = arrow.list_(arrow.float32(), self._dim)
         self._schema = arrow.schema([*fields.items(), ("embedding", vector)])
@@ -109,7 +110,6 @@ class _Parquet(_Features):
         self._writer.close()
 
     def _flush(self) -> None:
-        arrow, _ = _arrow()
         flat = arrow.array(self.embedding().reshape(-1), arrow.float32())
         vectors = arrow.FixedSizeListArray.from_arrays(flat, self._dim)
         columns = [self.names, self.paths, self.windows, vectors]
@@ -126,12 +126,9 @@ def check_features(path: Path) -> None:
 
     Raises:
         UsageError: the suffix is not supported.
-        SystemSetupError: the package for the format is not installed.
     """
     if path.suffix.lower() not in _FORMS:
         raise UsageError(f"The suffix of '{path}' is not supported.", f"Use {', '.join(_FORMS)}.")
-    if path.suffix.lower() == ".parquet":
-        _arrow()
 
 
 @contextmanager
@@ -151,18 +148,6 @@ def feature_file(path: Path, model: Model, precision: str) -> Iterator[_Features
             features.close()
             raise
         features.close()
-
-
-def _arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise SystemSetupError(
-            "Parquet files need pyarrow, which is not installed.",
-            "Install it with `pip install 'ccl-cli[parquet]'`, or write .npz or .safetensors.",
-        ) from error
-    return pyarrow, pyarrow.parquet
 
 
 def _text(name: object) -> str:

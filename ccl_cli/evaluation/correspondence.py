@@ -120,7 +120,8 @@ def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Corr
     for name in teachers:
         try:
             loaded[name] = _own_teacher(run, name, specs.get(name), split, manifest)
-            check_coverage({name: loaded[name]}, (*splits.train, *splits.test))
+            ids = [video.id for video in (*splits.train, *splits.test)]
+            check_coverage({name: loaded[name]}, ids)
         except CclError as error:
             loaded.pop(name, None)
             results[name] = error

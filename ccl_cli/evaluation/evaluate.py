@@ -6,14 +6,14 @@ import json
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.data.manifest import Manifest, check_unreadable
+from ccl_cli.data.manifest import UNLABELLED, Manifest, check_unreadable
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.evaluation.metrics import recognition, retrieval
@@ -218,7 +218,8 @@ def _with_classes_of(artefact: Artefact, manifest: Manifest) -> Manifest:
             "--retrieval and --probe also work with other classes.",
         )
     place = {name: label for label, name in enumerate(artefact.classes)}
-    videos = tuple(replace(video, label=place.get(manifest.class_name(video))) for video in manifest.videos)
+    numbers = np.array([*(place[name] for name in manifest.classes), UNLABELLED], np.int32)
+    videos = manifest.videos.with_column("label", numbers[manifest.videos.column("label")])  # -1: the last
     return Manifest(manifest.name, artefact.classes, videos)
 
 

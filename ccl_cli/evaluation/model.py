@@ -12,7 +12,7 @@ from ccl_cli.config.spec import parse_model
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import DataError, UsageError, WeightsError
 from ccl_cli.training.run.artefact import Artefact, load_model
-from ccl_cli.training.run.folder import MANIFEST, RunFolder, locate_model
+from ccl_cli.training.run.folder import MANIFEST, RunFolder, locate_model, manifest_path
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Model:
 
     @property
     def manifest(self) -> Manifest | None:
-        """Path of the manifest beside the model file, or None."""
-        path = self.path.with_name(MANIFEST)
+        """The manifest beside the model file, or None."""
+        path = manifest_path(self.path.parent)
         return Manifest.load(path) if path.is_file() else None
 
     def need_classes(self) -> None:
@@ -69,9 +69,10 @@ def run_manifest(folder: Path) -> Manifest:
     Raises:
         DataError: the run has no manifest.
     """
-    if not (folder / MANIFEST).is_file():
+    path = manifest_path(folder)
+    if not path.is_file():
         raise DataError(f"'{folder}' contains no {MANIFEST}, which lists its videos.", "Train the run again.")
-    return Manifest.load(folder / MANIFEST)
+    return Manifest.load(path)
 
 
 def gone(what: str, data: str, video: Video) -> DataError:

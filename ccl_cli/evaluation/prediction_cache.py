@@ -66,7 +66,7 @@ class RunPredictions:
 
     name: str
     classes: tuple[str, ...]
-    videos: tuple[Video, ...]
+    videos: Sequence[Video]
     predictions: CachedPredictions
 
 

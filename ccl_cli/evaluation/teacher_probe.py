@@ -48,8 +48,8 @@ class ProbeSplits:
     """
 
     split: str
-    train: tuple[Video, ...]
-    test: tuple[Video, ...]
+    train: Sequence[Video]
+    test: Sequence[Video]
     validation: NDArray[np.bool_]
 
 
@@ -170,7 +170,7 @@ def embed_splits(
         DataError: a teacher cannot have embeddings of these videos.
     """
     videos, defaults = (*splits.train, *splits.test), Recipe()
-    check_coverage(teachers, videos)
+    check_coverage(teachers, [video.id for video in videos])
     return embed_videos(
         teachers,
         videos,

@@ -25,7 +25,7 @@ from ccl_cli.report.results import Results
 from ccl_cli.report.runs import Run, clean
 from ccl_cli.report.style import LIGHT
 from ccl_cli.report.video_figures import thumbnail
-from ccl_cli.training.run.folder import MANIFEST, SUMMARY, read_json
+from ccl_cli.training.run.folder import SUMMARY, manifest_path, read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -222,7 +222,7 @@ def _videos(folder: Path) -> dict[str, Video]:
     from ccl_cli.data.manifest import Manifest
 
     try:
-        return {video.id: video for video in Manifest.load(folder / MANIFEST).videos}
+        return {video.id: video for video in Manifest.load(manifest_path(folder)).videos}
     except CclError:
         return {}
 

@@ -37,7 +37,7 @@ class Predictions:
     """
 
     classes: tuple[str, ...]
-    videos: tuple[Video, ...]
+    videos: Sequence[Video]
     predicted: NDArray[np.int64]
     features: NDArray[np.float32]
     labels: NDArray[np.int64]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import get_args
 
 from ccl_cli import registry
 from ccl_cli.config.spec import parse_data, parse_model
-from ccl_cli.data.manifest import Video
+from ccl_cli.data.manifest import ABSENT, Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import CclError, DataError, PluginError, UsageError
 from ccl_cli.registry import Kind
@@ -61,10 +61,9 @@ def _is_installed(kind: Kind, name: str) -> bool:
     return True
 
 
-def _some_videos(data: str) -> tuple[Video, ...]:
+def _some_videos(data: str) -> Sequence[Video]:
     manifest = load_data(data, need=())
-    videos = zip(manifest.videos, manifest.sizes, strict=True)
-    present = tuple(video for video, size in videos if size is not None)[:_VIDEOS]
+    present = manifest.videos.where(manifest.sizes != ABSENT)[:_VIDEOS]
     if not present:
         raise DataError(
             f"None of the videos of '{manifest.name}' is on this machine.", "Use another data set."

@@ -18,7 +18,7 @@ from ccl_cli.config.load import check_recipe, method_options, needs_labels, refu
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.config.spec import Spec, parse_model
 from ccl_cli.data.clips.samplers import Stretch, centre_clip
-from ccl_cli.data.manifest import Manifest, Video, check_unreadable
+from ccl_cli.data.manifest import Manifest, Video, Videos, check_unreadable
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.shard_reader import ShardReader
@@ -50,8 +50,8 @@ class Parts:
     """
 
     manifest: Manifest
-    videos: tuple[Video, ...]
-    missing: tuple[Video, ...]
+    videos: Videos
+    missing: Videos
     teachers: dict[str, Teacher]
     student: Student
     methods: dict[str, Method]
@@ -59,7 +59,7 @@ class Parts:
     @cached_property
     def labelled(self) -> int:
         """How many of the training videos have a label."""
-        return sum(video.label is not None for video in self.videos)
+        return int(self.videos.labelled.sum())
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -82,31 +82,30 @@ def build(recipe: Recipe) -> Parts:
     check_optimizer(recipe.optim)
     errors: list[CclError] = []
     manifest = _attempt(errors, lambda: training_data(recipe))
-    seen = training_videos(recipe, manifest) if manifest else ()
+    seen = training_videos(recipe, manifest) if manifest else Videos.of([])
     specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()
     classes = manifest.classes if manifest else ()
     teachers = _attempt(errors, lambda: load_teachers(specs, classes))
     if manifest is not None:
-        sees_labels = any(video.label is not None for video in seen)
+        sees_labels = bool(seen.labelled.any())
         _attempt(errors, partial(check_held_out, recipe, manifest, sees_labels=sees_labels))
     if errors or manifest is None or teachers is None:
         raise bundled(errors)
-    absent = {video.id for video in manifest.missing("train")}
-    missing = tuple(video for video in seen if video.id in absent)
+    videos = seen.without(manifest.missing("train"))
+    missing = seen.without(videos)
     check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing, videos=len(seen))
-    videos = tuple(video for video in seen if video.id not in absent)
     if not videos:
         raise DataError(f"None of the {len(seen)} videos to train on is there, such as '{seen[0].path}'.")
     _check_label_readers(teachers, videos)
-    check_coverage(teachers, videos, "training videos")
+    check_coverage(teachers, videos.ids, "training videos")
     warn_if_packed_smaller(videos, recipe.clip.short_side)
     check_span(videos, recipe.clip)
     torch.manual_seed(recipe.train.seed)
-    classes = manifest.classes if any(video.label is not None for video in videos) else ()
+    classes = manifest.classes if videos.labelled.any() else ()
     student = make_student(recipe.student, len(classes))
     student.check_clip(recipe.clip.frames, recipe.clip.size)
     infos = tuple(TeacherInfo(name, teacher.modality, teacher.dim) for name, teacher in teachers.items())
-    labels = torch.tensor([video.target for video in videos])
+    labels = torch.tensor(videos.column("label"), dtype=torch.int64)
     setting = Setting(student.feature_dim, len(classes), labels, infos, recipe.train.epochs)
     methods = {name: load_method(name, options, setting) for name, options in recipe.method.items()}
     return Parts(manifest, videos, missing, teachers, student, methods)
@@ -118,7 +117,7 @@ def training_data(recipe: Recipe) -> Manifest:
     return manifest.hold_out(recipe.holdout) if recipe.holdout else manifest
 
 
-def training_videos(recipe: Recipe, manifest: Manifest) -> tuple[Video, ...]:
+def training_videos(recipe: Recipe, manifest: Manifest) -> Videos:
     """The training split with the labels that a run sees; without unlabelled videos if a method needs labels.
 
     Raises:
@@ -127,7 +126,7 @@ def training_videos(recipe: Recipe, manifest: Manifest) -> tuple[Video, ...]:
     if recipe.labels_per_class is not None:
         manifest = manifest.keep_labels(recipe.labels_per_class, recipe.labels_seed)
     videos = manifest.split("train")
-    labelled = tuple(video for video in videos if video.label is not None)
+    labelled = videos.where(videos.labelled)
     if not labelled:
         refuse_without_labels(recipe)
     if len(labelled) == len(videos) or not any(map(needs_labels, recipe.method)):
@@ -211,10 +210,10 @@ def load_method(name: str, options: dict[str, object], setting: Setting) -> Meth
         return cls(method_options(cls, name, options), setting)
 
 
-def warn_if_packed_smaller(videos: Sequence[Video], short_side: int) -> None:
+def warn_if_packed_smaller(videos: Videos, short_side: int) -> None:
     """Say so when packing has made frames smaller than a recipe wants them."""
-    first = next((video.path for video in videos if isinstance(video.path, Packed)), None)
-    side = ShardReader(first).scaled_to if first else None
+    first = videos.packed[0].path if videos.packed else None
+    side = ShardReader(first).scaled_to if isinstance(first, Packed) else None
     if side is not None and side < short_side:
         _log.warning(
             "The videos were packed at %d pixels, the recipe reads them at %d (clip.short_side): "
@@ -224,7 +223,7 @@ def warn_if_packed_smaller(videos: Sequence[Video], short_side: int) -> None:
         )
 
 
-def check_span(videos: Sequence[Video], clip: Clip) -> None:
+def check_span(videos: Videos, clip: Clip) -> None:
     """Stop when ``clip.stride`` or ``clip.fps`` makes a clip longer than every training video.
 
     Opens at most 64 videos, spread over all that may be long enough, up to the first that is. Where there are
@@ -236,7 +235,8 @@ def check_span(videos: Sequence[Video], clip: Clip) -> None:
     if clip.consecutive or clip.sampling == "segments":
         return
     seconds = 0 if clip.fps is None else (clip.frames - 1) / clip.fps
-    candidates = [v for v in videos if v.end is None or v.end - (v.start or 0) > seconds]
+    end, start = videos.column("end"), videos.column("start")
+    candidates = videos.where(np.isnan(end) | (end - np.nan_to_num(start) > seconds))
     opened = candidates[:: max(1, -(-len(candidates) // _OPENED))]
     if any(_spans(video, clip) for video in opened):
         return
@@ -258,23 +258,23 @@ def _spans(video: Video, clip: Clip) -> bool:
     return len(centre_clip(stretch, clip, np.random.default_rng(0))) == clip.frames
 
 
-def check_coverage(teachers: Mapping[str, Teacher], videos: Sequence[Video], what: str = "videos") -> None:
+def check_coverage(teachers: Mapping[str, Teacher], ids: Sequence[str], what: str = "videos") -> None:
     """Stop when a teacher cannot have an embedding of any of the videos; ``what`` they are.
 
     Raises:
         DataError: names the first such teacher.
     """
     for name, teacher in teachers.items():
-        if not teacher.coverage([video.id for video in videos]):
+        if not teacher.coverage(ids):
             raise DataError(
-                f"{name} has no embedding for any of the {len(videos)} {what}.",
-                f"Its names must be video ids such as '{videos[0].id}'.",
+                f"{name} has no embedding for any of the {len(ids)} {what}.",
+                f"Its names must be video ids such as '{ids[0]}'.",
             )
 
 
-def _check_label_readers(teachers: Mapping[str, Teacher], videos: Sequence[Video]) -> None:
+def _check_label_readers(teachers: Mapping[str, Teacher], videos: Videos) -> None:
     """Refuse a teacher that reads labels where training videos have none."""
-    unlabelled = sum(video.label is None for video in videos)
+    unlabelled = int((~videos.labelled).sum())
     label_readers = [name for name, teacher in teachers.items() if teacher.sees_label]
     if unlabelled and label_readers:
         raise RecipeError(

@@ -250,8 +250,7 @@ class _Split:
     def __init__(self, manifest: Manifest, split: str) -> None:
         self.manifest, self.split = manifest, split
         self.missing = manifest.missing(split)
-        absent = set(self.missing)
-        self.videos = tuple(video for video in manifest.split(split) if video not in absent)
+        self.videos = manifest.split(split).without(self.missing)
         self.unreadable: dict[int, str] = {}
         self._check()
 

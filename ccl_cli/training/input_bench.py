@@ -159,7 +159,7 @@ def _advice(recipe: Recipe, parts: Parts, per_worker: float, clips_per_second: f
     if recipe.train.workers < min(needed, limit):
         shortage = "" if needed <= limit else f"; {needed} would be needed and there are {limit} cores"
         steps.append(f"--workers {min(needed, limit)}{shortage}")
-    if not any(isinstance(video.path, Packed) for video in parts.videos):
+    if not parts.videos.packed:
         side, data = recipe.clip.short_side, shlex.quote(recipe.data or "")
         steps.append(f"ccl data pack {data} --output packed --short-side {side}; then --data shards:packed")
     return steps or ["more cores, fewer teachers, or a pack with a smaller --short-side"]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from safetensors import safe_open
 from ccl_cli.data.manifest import Video
 from ccl_cli.deploy.feature_file import check_features, feature_file
 from ccl_cli.deploy.predict import Feature
-from ccl_cli.errors import Interrupted, SystemSetupError, UsageError
+from ccl_cli.errors import Interrupted, UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.utils.signals import Stopped
 from ccl_plugins.precomputed import open_table
@@ -119,10 +118,6 @@ def test_parquet_is_written_as_it_comes(model, tmp_path):
     assert embedding[2000, 0] == 2000
 
 
-def test_another_format_and_a_missing_package_are_a_sentence(tmp_path, monkeypatch):
+def test_another_format_is_a_sentence(tmp_path):
     with pytest.raises(UsageError, match=r"Use \.npz, \.safetensors, \.parquet"):
         check_features(tmp_path / "f.csv")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    check_features(tmp_path / "f.npz")
-    with pytest.raises(SystemSetupError, match=r"pip install 'ccl-cli\[parquet\]'"):
-        check_features(tmp_path / "f.parquet")

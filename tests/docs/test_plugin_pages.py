@@ -57,7 +57,7 @@ def run(line: str, folder: Path, python: Path, programs: Path) -> str:
     [
         ("write_a_teacher.md", ["image:mine", "ccl-teacher-mine", "ok      another process", "1 passed"]),
         ("write_a_method.md", ["Weight of the cosine distance.", "ok      absent rows"]),
-        ("add_a_data_set.md", ["ok      round trip", "--data stems:my_videos"]),
+        ("add_a_data_set.md", ["ok      order", "--data stems:my_videos"]),
         ("hub_teachers.md", ["my_model?pool=mean#", "ok      another process", "video-hf-", "top-1"]),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,7 +128,7 @@ def test_verdicts_on_noise_and_on_knowledge():
 def test_a_pair_knows_what_either_knows(tmp_path):
     """One teacher tells the first bit of the class, the other the second."""
     videos = [
-        Video(f"{split}/{label}/{number}", f"/x/{label}.mp4", label, split)
+        Video(f"{split}/{label}/{number}", Path(f"/x/{label}.mp4"), label, split)
         for split in ("train", "test")
         for label in range(4)
         for number in range(30)
@@ -149,7 +150,7 @@ def manifest(**counts):
     videos = [
         Video(
             f"{split}/{name}/v_{name}_g{number // 2}_c{number % 2}",
-            f"/x/{split}/{name}/{number}.mp4",
+            Path(f"/x/{split}/{name}/{number}.mp4"),
             label,
             split,
         )
@@ -261,7 +262,7 @@ def test_teachers_that_have_nothing_to_say(tmp_path):
 
 def test_a_class_with_one_video_and_a_pair_that_shares_none(tmp_path, caplog):
     made = manifest(train=6, test=4)
-    lonely = Video("train/c/only", "/x/c.mp4", 2, "train")
+    lonely = Video("train/c/only", Path("/x/c.mp4"), 2, "train")
     made = Manifest("made", ("a", "b", "c"), (*made.videos, lonely))
     rng = np.random.default_rng(0)
     data, one = tables(tmp_path, made, lambda v: rng.normal(size=3) if "_c0" in v.id or v is lonely else None)

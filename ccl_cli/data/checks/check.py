@@ -14,7 +14,6 @@ from ccl_cli.data.checks.findings import ABSENT, Effort, examine
 from ccl_cli.data.checks.inspect import Inspection, Subject, decode, digest, inspect
 from ccl_cli.data.checks.pool import Failure
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
-from ccl_cli.data.video.storage import Packed
 from ccl_cli.errors import DataError
 
 # The first two break training.
@@ -189,7 +188,7 @@ def check(manifest: Manifest, effort: Effort, *, frames: int, deep: bool = False
 
 
 def _subjects(manifest: Manifest) -> list[Subject]:
-    if any(isinstance(video.path, Packed) for video in manifest.videos):
+    if manifest.videos.packed:
         raise DataError(
             f"'{manifest.name}' is packed: its videos were inspected when that was done.",
             "Name the data set that it was packed from.",
@@ -220,9 +219,9 @@ def _damaged(manifest: Manifest, indices: Sequence[int], effort: Effort) -> Iter
 def _duplicates(manifest: Manifest, effort: Effort) -> Iterator[_Fault]:
     """Videos in files with the same bytes as one further up the list."""
     paths = [str(video.path) for video in manifest.videos]
-    size_of = dict(zip(paths, manifest.sizes, strict=True))
+    size_of = dict(zip(paths, manifest.sizes.tolist(), strict=True))
     counts = Counter(size_of.values())
-    candidates = [path for path, size in size_of.items() if size and counts[size] > 1]
+    candidates = [path for path, size in size_of.items() if size > 0 and counts[size] > 1]
     digests = _examine_files(digest, candidates, effort)
     first: dict[str, int] = {}
     for index, path in enumerate(paths):

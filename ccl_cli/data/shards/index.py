@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from ccl_cli.data.manifest import Manifest, Video, fault
+from ccl_cli.data.manifest import Manifest, Video, Videos, fault
 from ccl_cli.data.shards.encode import Encoded
 from ccl_cli.data.video.shard_reader import Record
 from ccl_cli.data.video.storage import RECORD, Member, Packed, is_url, length, read_range
@@ -221,7 +221,7 @@ def read_manifest(location: str) -> Manifest:
         index = _Index.model_validate(json_text.parse(text))
         addresses = [_join(location, shard.name) for shard in index.shards]
         samples = [_packed(sample, index.shards, addresses) for sample in index.samples]
-        videos = tuple(_video(row, samples, location, len(index.classes)) for row in index.videos)
+        videos = Videos.of(_video(row, samples, location, len(index.classes)) for row in index.videos)
     except (ValueError, IndexError) as error:
         raise DataError(
             f"The {INDEX} of '{location}' is not one of '{INDEX_FORMAT}'.", "Pack the set with this ccl."

@@ -45,7 +45,7 @@ def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> 
     with registry.blaming(plugin):
         manifest = load_source(spec.kind, source, spec.name, spec.options)
     manifest.validate(need)
-    return manifest
+    return manifest.mapped()
 
 
 def load_source(name: str, source: DataSource, location: str, options: Mapping[str, Any]) -> Manifest:

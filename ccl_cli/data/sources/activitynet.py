@@ -91,7 +91,7 @@ def load(
             videos.append(Video(key, file, labels[label], _SPLITS[entry.subset], start, end))
     _tell_left_out(listed, len(videos), segments)
     name = "activitynet" if segments == "whole" else f"activitynet-{segments}"
-    return Manifest(name, tuple(classes), tuple(videos))
+    return Manifest(name, tuple(classes), videos)
 
 
 _Row = tuple[str, str, float | None, float | None]  # id, label, start, end

@@ -93,7 +93,7 @@ def load(
     videos = (
         Video(key, row.path, label_of.get(row.name), row.split) for key, row in zip(ids, rows, strict=True)
     )
-    return Manifest(root.name, classes, tuple(videos))
+    return Manifest(root.name, classes, videos)
 
 
 def _scan(root: Path, *, labelled: bool) -> list[_Row]:

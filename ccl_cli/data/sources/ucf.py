@@ -96,7 +96,7 @@ def _load(
         expected = root.absolute() / ((_stem(row) if flat else row.id) + row.suffix)
         path = Path(paths.get(_stem(row), expected))
         videos.append(Video(row.id, path, labels[row.name], row.split))
-    return Manifest(f"{name}-split{split}", tuple(names), tuple(videos))
+    return Manifest(f"{name}-split{split}", tuple(names), videos)
 
 
 def _stem(row: _Listed) -> str:

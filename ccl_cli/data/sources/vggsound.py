@@ -82,7 +82,7 @@ def load(location: str, *, lists: str | None = None) -> Manifest:
         Video(row.id, Path(file or f"{home}/{row.id}.mp4"), labels[row.label], row.split)
         for row, file in zip(rows, files, strict=True)
     ]
-    return Manifest("vggsound", tuple(classes), tuple(videos))
+    return Manifest("vggsound", tuple(classes), videos)
 
 
 def _read(path: Path) -> list[_Row]:

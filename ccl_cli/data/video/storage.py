@@ -78,9 +78,9 @@ Location = Path | Packed
 def size_of(location: Location) -> int | None:
     """Bytes of a video; None if it is not there. Whether a server still has it is not asked."""
     if isinstance(location, Path):
-        return _file_size(location)
+        return file_size(location)
     end = max((member.offset + member.size for member in location.members), default=None)
-    if end is None or not (is_url(location.shard) or (_file_size(location.shard) or 0) >= end):
+    if end is None or not (is_url(location.shard) or (file_size(location.shard) or 0) >= end):
         return None
     return sum(member.size for member in location.members)
 
@@ -222,7 +222,8 @@ def _sampled(path: Path, size: int) -> bytes:
         os.close(number)
 
 
-def _file_size(path: Path | str) -> int | None:
+def file_size(path: Path | str) -> int | None:
+    """Bytes of a file on this machine; None if it is not there."""
     try:
         return os.stat(path).st_size  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
     except (OSError, ValueError):  # ValueError: a zero byte in it

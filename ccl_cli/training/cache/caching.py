@@ -23,7 +23,7 @@ from torch import Tensor
 from ccl_cli.config.recipe import Cache, Clip, Recipe
 from ccl_cli.data.clips.batch import TeacherInput
 from ccl_cli.data.clips.dataset import TeacherBatch, TeacherClips, clip_loader, split_rows
-from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.manifest import Manifest, Videos
 from ccl_cli.errors import CclError, DataError, Interrupted, SystemSetupError
 from ccl_cli.teachers import Embedding, Teacher, embed
 from ccl_cli.teachers.embedding_cache import (
@@ -71,14 +71,13 @@ class CachedRows:
     Args:
         cached: The embeddings.
         manifest: The data set, whatever is held out of it.
-        videos: The training split, in order.
+        videos: The training split of this manifest, in order.
         seed: Of the draws.
     """
 
-    def __init__(self, cached: Cached, manifest: Manifest, videos: Sequence[Video], seed: int) -> None:
+    def __init__(self, cached: Cached, manifest: Manifest, videos: Videos, seed: int) -> None:
         self.cached, self.seed = cached, seed
-        place = {video.id: number for number, video in enumerate(manifest.learnt_from)}
-        self._places = np.array([place[video.id] for video in videos], np.int64)
+        self._places = videos.places_in(manifest.learnt_from)
         self._views_of_epoch = lru_cache(maxsize=1)(self._draw_views)
 
     def embedding(self, rows: Tensor, epoch: int, device: torch.device) -> Embedding:

@@ -28,6 +28,7 @@ MODEL, RAW_MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
     "recipe.yaml",
     "manifest.jsonl",
 )
+MAPPED_MANIFEST = "manifest.arrow"  # in place of the other, if the list is long
 SAMPLES, TRACKERS = "samples.png", "trackers.json"
 CELL = "cell.json"  # beside a run that belongs to a benchmark: its place in the tables
 # What readers of a record count on; an entry of another kind counts as absent.
@@ -54,6 +55,12 @@ _EVALUATION: dict[str, Shape] = {
     "retrieval": {},
     "probe": {},
 }
+
+
+def manifest_path(folder: Path) -> Path:
+    """The list of a run's videos, in whichever of its two forms is there."""
+    mapped = folder / MAPPED_MANIFEST
+    return mapped if mapped.is_file() else folder / MANIFEST
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,15 @@ from ccl_cli.config.recipe import ASIDE, SCORES, Recipe
 from ccl_cli.data.manifest import Manifest, read_header
 from ccl_cli.errors import CclError, RecipeError, UsageError
 from ccl_cli.training.run.checkpoint import holds_state
-from ccl_cli.training.run.folder import MANIFEST, RECIPE, RunFolder, all_runs, find_run
+from ccl_cli.training.run.folder import (
+    MANIFEST,
+    MAPPED_MANIFEST,
+    RECIPE,
+    RunFolder,
+    all_runs,
+    find_run,
+    manifest_path,
+)
 from ccl_cli.utils.files import lock_file, remove_leftovers, write_text
 
 _locks: dict[Path, IO[str]] = {}
@@ -58,11 +66,16 @@ def _start_run(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
     try:
         run.refuse_used()  # by another process, before it was ours
         write_text(run.path / RECIPE, to_yaml(recipe))
-        manifest.save(run.path / MANIFEST)
+        _save(manifest, run)
     except BaseException:
         release(run)
         raise
     return run
+
+
+def _save(manifest: Manifest, run: RunFolder) -> None:
+    """The list as JSON lines, which people can read; of a long one they would fill the disk."""
+    manifest.save(run.path / (MAPPED_MANIFEST if manifest.is_mapped else MANIFEST))
 
 
 def release(run: RunFolder) -> None:
@@ -114,9 +127,9 @@ def _check_same(recipe: Recipe, manifest: Manifest, run: RunFolder) -> None:
             f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
             f"Only {', '.join(_may_change(recipe))} may change.",
         )
-    if not (run.path / MANIFEST).exists():  # ended before it had taken a step
-        manifest.save(run.path / MANIFEST)
-    if read_header(run.path / MANIFEST).get("hash") != manifest.hash:
+    if not manifest_path(run.path).exists():  # ended before it had taken a step
+        _save(manifest, run)
+    if read_header(manifest_path(run.path)).get("hash") != manifest.hash:
         raise UsageError(
             f"The data set, or a file of it, has changed since '{run.path}' began.",
             "Restore it, or start a new run.",

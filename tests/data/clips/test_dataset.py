@@ -92,7 +92,8 @@ def test_only_the_limit_decides_how_many_videos_in_a_row_may_be_unreadable(video
 
 def test_the_limit_is_the_recipes_without_the_videos_that_are_not_there(tmp_path):
     videos = tuple(Video(f"{number}", tmp_path / "x.mp4", 0, "train") for number in range(100))
-    parts = Parts(Manifest("x", ("a",), videos), videos[3:], videos[:3], {}, None, {})
+    manifest = Manifest("x", ("a",), videos)
+    parts = Parts(manifest, manifest.videos[3:], manifest.videos[:3], {}, None, {})
     assert training_clips(small_recipe("x", {"max_unreadable": 0.2}), parts, ()).max_unreadable == 17
 
 

@@ -59,7 +59,7 @@ def test_the_official_numbers(official, shared):
     part.validate(["train", "test"])
     assert len(part.classes) == 51
     assert (len(part.split("train")), len(part.split("test"))) == (4901, 1944)
-    assert not part.missing("train") + part.missing("test")
+    assert not [*part.missing("train"), *part.missing("test")]
 
 
 def test_all_but_eight_videos_of_ucf51_have_the_authors_features(official, shared):

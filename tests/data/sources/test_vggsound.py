@@ -47,7 +47,7 @@ def test_the_published_format(root):
     assert [video.split for video in manifest.videos] == ["test", "train", "train"]
     # The files are the ten seconds already.
     assert {(video.start, video.end) for video in manifest.videos} == {(None, None)}
-    assert not manifest.missing("train") + manifest.missing("test")
+    assert not [*manifest.missing("train"), *manifest.missing("test")]
 
 
 @pytest.mark.parametrize("naming", ["{}_{:06}", "{}_{}", "{}_{}_{end}", "{}_{}000_{end}000"])

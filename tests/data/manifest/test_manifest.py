@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.manifest import Manifest, Video, read_header
+from ccl_cli.data.video.storage import Member, Packed
 from ccl_cli.errors import DataError, SystemSetupError
 
 
@@ -38,13 +41,25 @@ def test_splits_and_counts(manifest):
     }
 
 
-def test_saved_and_loaded_again_is_the_same(manifest, tmp_path):
-    manifest = changed(manifest, 1, start=1.5, end=1e-3 + 2)
-    path = tmp_path / "new" / "m.jsonl"
-    manifest.save(path)
-    assert Manifest.load(path) == manifest
-    assert Manifest.load(path).hash == manifest.hash
-    assert [entry.name for entry in path.parent.iterdir()] == ["m.jsonl"]
+@pytest.mark.parametrize("name", ["m.jsonl", "m.arrow"])
+@pytest.mark.parametrize("below", [True, False])
+def test_saved_and_loaded_again_is_the_same(manifest, tmp_path, monkeypatch, name, below):
+    monkeypatch.setattr("ccl_cli.data.manifest.json_lines._CHUNK", 3)
+    packed = Packed("/s/train.tar", "k", (Member("mp4", 512, 9),))
+    odd = os.fsdecode(b"\xff{")  # a file name that is no UTF-8
+    for row, values in enumerate(({"start": 1.5, "end": 1e-3 + 2}, {"path": tmp_path / "{x}"}, {"path": packed, "id": odd})):  # fmt: skip
+        manifest = changed(manifest, row, **values)
+    path = tmp_path / "new" / name
+    manifest.save(path, tmp_path if below else None)
+    again = Manifest.load(path)
+    assert again == manifest
+    assert again.hash == manifest.hash == read_header(path)["hash"]
+    assert (again.videos.columns.file is not None) == (name == "m.arrow")
+    assert [entry.name for entry in path.parent.iterdir()] == [name]
+    moved = Manifest.load(path, tmp_path / "elsewhere")
+    assert moved.videos[1].path == tmp_path / ("elsewhere/{x}" if below else "{x}")
+    again.save(tmp_path / "copy.jsonl")
+    assert Manifest.load(tmp_path / "copy.jsonl") == manifest
 
 
 def test_the_hash_follows_content_but_not_location(manifest, tmp_path):
@@ -109,7 +124,7 @@ def test_missing_names_the_absent_files_of_one_split(manifest):
     [
         ({"id": "a/v1"}, "lists 'a/v1' more than once"),
         ({"label": 2}, "'a/v0' has label 2, but there are 2 classes"),
-        ({"label": -1}, "has label -1"),
+        ({"label": -1}, "a/v0.*a negative label"),
         ({"split": "dev"}, "unknown split 'dev'"),
     ],
 )
@@ -155,14 +170,100 @@ def test_unreadable_and_unwritable_places_are_named(manifest, tmp_path):
         manifest.save(blocked / "m.jsonl")
 
 
-def test_a_failed_save_leaves_the_old_file_alone(manifest, tmp_path):
-    path = tmp_path / "m.jsonl"
-    manifest.save(path)
-    before = path.read_bytes()
-    with pytest.raises(TypeError):
-        changed(manifest, 3, label=Path("not a number")).save(path)
-    assert path.read_bytes() == before
+@pytest.mark.parametrize("name", ["m.jsonl", "m.arrow"])
+def test_a_failed_save_leaves_the_old_file_alone(manifest, tmp_path, monkeypatch, name):
+    manifest.save(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    for writer in ("json_lines.json.dumps", "arrow_file.pa.RecordBatch"):
+        monkeypatch.delattr(f"ccl_cli.data.manifest.{writer}")
+    with pytest.raises(AttributeError):
+        manifest.save(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data[:200], lambda data: data + b"x"]
+)
+def test_an_arrow_file_that_is_cut_off_or_longer_is_refused(manifest, tmp_path, damage):
+    path = tmp_path / "m.arrow"
+    manifest.save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match="is not a complete manifest"):
+        Manifest.load(path)
+
+
+def test_of_a_damaged_arrow_file_there_are_rows_or_an_error(manifest, tmp_path):
+    path, rng = tmp_path / "m.arrow", np.random.default_rng(0)
+    changed(manifest, 0, path=Packed("/s/train.tar", "k", (Member("mp4", 512, 9),))).save(path)
+    data, outcomes = path.read_bytes(), set()
+    for place in rng.integers(len(data), size=300):
+        path.write_bytes(data[:place] + rng.bytes(1) + data[place + 1 :])
+        try:
+            damaged = Manifest.load(path)
+            outcomes.add(len(list(damaged.videos)))
+            list(damaged.learnt_from), damaged.videos.packed, damaged.videos[1:].ids  # Arrow reads them
+        except DataError:
+            outcomes.add("refused")
+    assert outcomes == {4, "refused"}
+
+
+def test_an_arrow_file_knows_the_sizes_of_when_it_was_written(manifest, tmp_path):
+    manifest.save(tmp_path / "m.arrow")
+    manifest.save(tmp_path / "m.jsonl")
+    manifest.videos[0].path.unlink()
+    mapped, lines = (Manifest.load(tmp_path / name) for name in ("m.arrow", "m.jsonl"))
+    assert (len(mapped.missing("train")), len(lines.missing("train"))) == (0, 1)
+    assert mapped.hash == manifest.hash != lines.hash
+
+
+@pytest.mark.parametrize(
+    "values", [{"label": "1"}, {"label": 0.5}, {"path": "/v.mp4"}, {"start": "1"}, {"id": 3}, {"split": None}]
+)
+def test_a_row_with_a_value_of_another_type_is_named(manifest, values):
+    with pytest.raises(DataError, match=r"a/v0|unknown split|id=3"):
+        changed(manifest, 0, **values)
+
+
+def test_a_large_list_is_mapped_from_a_file_named_after_its_content(manifest, tmp_path, monkeypatch):
+    monkeypatch.setenv("CCL_HOME", str(tmp_path / "home"))
+    assert manifest.mapped() is manifest
+    monkeypatch.setattr("ccl_cli.data.manifest._MAPPED", 4)
+    one, two = manifest.mapped(), replace(manifest, name="other").mapped()
+    assert one == manifest
+    assert one.mapped().videos.columns.file == manifest.mapped().videos.columns.file
+    assert one.videos.columns.file != two.videos.columns.file
+    assert len(list((tmp_path / "home/manifests").iterdir())) == 2
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_another_process_gets_the_same_videos(manifest, tmp_path, monkeypatch, mapped):
+    """Whatever was laid over the columns; what is mapped is opened again and not copied."""
+    monkeypatch.setattr("ccl_cli.utils.shared_array._COPIED", 0)
+    manifest.save(tmp_path / "m.arrow", tmp_path)
+    if mapped:
+        manifest = Manifest.load(tmp_path / "m.arrow")
+    changed_ = manifest.keep_labels(0)
+    videos = changed_.videos[::-2]
+    data = ForkingPickler.dumps(videos)
+    assert pickle.loads(data) == videos == [changed_.videos[3], changed_.videos[1]]
+    if mapped:
+        assert b"a/v1" not in bytes(data)
+        manifest.save(tmp_path / "m.arrow")
+        with pytest.raises(DataError, match="was replaced while it was read"):
+            pickle.loads(ForkingPickler.dumps(videos))
+
+
+def test_rows_are_chosen_by_their_places(manifest):
+    videos = manifest.videos
+    assert videos[1:3].numbers.tolist() == [1, 2]
+    assert videos[::-1][1:].numbers.tolist() == [2, 1, 0]
+    assert videos[::-1].places_in(videos[1:]).tolist() == [2, 1, 0, -1]
+    assert videos.without(videos[1:3]) == [videos[0], videos[3]]
+    assert videos[::-1].ids[-1] == "a/v0"
+    assert list(videos[::-1].ids[:2]) == ["a/v3", "a/v2"]
+    with pytest.raises(IndexError):
+        videos[4]
 
 
 def test_a_video_may_have_no_label(manifest, tmp_path):

@@ -1,0 +1,313 @@
+"""The videos of a data set as columns, in memory or mapped from a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import posixpath
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ccl_cli.data.video.storage import Location, Packed, file_size, from_plain, size_of, to_plain
+from ccl_cli.errors import DataError
+from ccl_cli.utils.shared_array import SharedArray
+
+SPLITS = ("train", "val", "test")
+UNLABELLED = -1
+ABSENT = -1  # size of a video that is not on disk
+CODES = {name: code for code, name in enumerate(SPLITS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One row: a video file, or a segment of one.
+
+    Attributes:
+        id: Unique within the data set: posix path without suffix, relative to the set's root.
+        path: Absolute path of the file, which may be absent, or its place in a shard.
+        label: Index into the manifest's classes; None: unlabelled.
+        split: "train", "val" or "test".
+        start: Seconds from the start of the file where the segment begins; None: the file's start.
+        end: Seconds where it ends; None: the file's end.
+    """
+
+    id: str
+    path: Location
+    label: int | None
+    split: str
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def target(self) -> int:
+        """The label as tensors hold it: :data:`UNLABELLED` where there is none."""
+        return UNLABELLED if self.label is None else self.label
+
+
+class Texts(Sequence[str]):
+    """A column of texts: an Arrow array of large strings, or of large binaries if one is no UTF-8."""
+
+    def __init__(self, values: pa.Array) -> None:
+        self._values = values
+        _, offsets, data = values.buffers()
+        self._offsets = np.zeros(1, np.int64)
+        if len(values):
+            self._offsets = np.frombuffer(offsets, np.int64, len(values) + 1, 8 * values.offset)
+        self._data = memoryview(data) if data else memoryview(b"")
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> Texts: ...
+    def __getitem__(self, row: int | slice) -> str | Texts:
+        if isinstance(row, slice):
+            return Texts(self.values[row])
+        row += len(self) if row < 0 else 0
+        # A slice of a memoryview stays inside of it, whatever a damaged file says.
+        begin, end = self._offsets.item(row), self._offsets.item(row + 1)
+        return str(self._data[begin:end], "utf-8", "surrogateescape")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Texts, (self._values,)
+
+    @cached_property
+    def values(self) -> pa.Array:
+        """Arrow's array, for Arrow's functions, which trust it.
+
+        Raises:
+            DataError: it is part of a damaged file.
+        """
+        try:
+            self._values.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"The manifest is damaged: {error}.", "Write it again.") from error
+        return self._values
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[n] bytes of each text."""
+        return np.diff(self._offsets)
+
+    @property
+    def content(self) -> memoryview:
+        """The bytes of all texts, one after the other."""
+        return self._data[self._offsets[0] : self._offsets[-1]]
+
+
+class TextsBuilder:
+    """A column of texts that grows."""
+
+    def __init__(self) -> None:
+        self._data, self._offsets = bytearray(), array("q", [0])
+
+    def extend(self, texts: Iterable[str]) -> None:
+        """Encode texts; the bytes of a file name that is no UTF-8 stay what they are on disk."""
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        self._offsets.extend(islice(accumulate(map(len, encoded), initial=len(self._data)), 1, None))
+        self._data += b"".join(encoded)
+
+    def finish(self) -> Texts:
+        """The column."""
+        buffers = [None, pa.py_buffer(self._offsets), pa.py_buffer(self._data)]
+        values = pa.Array.from_buffers(pa.large_binary(), len(self._offsets) - 1, buffers)
+        try:
+            return Texts(values.cast(pa.large_string()))
+        except pa.ArrowInvalid:
+            return Texts(values)
+
+
+class MappedFile(NamedTuple):
+    """The file that columns are mapped from, and what tells it from one that has replaced it."""
+
+    path: str
+    identity: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """The columns of a list of videos, in memory or mapped from a file; [n] each.
+
+    Attributes:
+        id: Ids.
+        path: Paths of files, absolute or relative to ``root``; places in shards, as JSON.
+        label: int32, :data:`UNLABELLED` without one.
+        split: int8, index into :data:`SPLITS`.
+        start: float64, seconds; NaN: the file's start.
+        end: float64, seconds; NaN: the file's end.
+        size: int64, bytes of each video when the list was written, :data:`ABSENT` without a file; None: not
+            measured.
+        root: Folder of relative paths; "" if there are none.
+        file: Where they are mapped from.
+        laid_over: The columns that are not those of the file.
+    """
+
+    id: Texts
+    path: Texts
+    label: NDArray[np.int32]
+    split: NDArray[np.int8]
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    size: NDArray[np.int64] | None = None
+    root: str = ""
+    file: MappedFile | None = None
+    laid_over: Mapping[str, SharedArray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def video(self, row: int) -> Video:
+        """One row.
+
+        Raises:
+            DataError: its path is none.
+        """
+        label, start, end = self.label.item(row), self.start.item(row), self.end.item(row)
+        try:
+            path = located(self.root, self.path[row])
+        except (ValueError, TypeError) as error:
+            raise DataError(f"'{self.id[row]}': {error}.", "Write the manifest again.") from error
+        return Video(
+            self.id[row],
+            path,
+            None if label == UNLABELLED else label,
+            SPLITS[self.split.item(row)],
+            None if math.isnan(start) else start,
+            None if math.isnan(end) else end,
+        )
+
+    def measure(self, rows: Iterable[int]) -> Iterator[int]:
+        """The present size of some videos in bytes; :data:`ABSENT` without a file."""
+        folder = f"{self.root}/"
+        for row in rows:
+            text = self.path[row]
+            if text.startswith("{"):
+                size = size_of(located("", text))
+            else:
+                size = file_size(text if text.startswith("/") else folder + text)
+            yield ABSENT if size is None else size
+
+    def lay_over(self, name: str, values: NDArray[Any]) -> Columns:
+        """The same with one column replaced, which processes that read a mapped list share."""
+        changes: dict[str, Any] = {name: values}
+        return replace(self, **changes, laid_over={**self.laid_over, name: SharedArray(values)})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.file is None:
+            return Columns, (*vars(self).values(),)
+        return _mapped_again, (self.file, self.root, self.laid_over)
+
+
+def _mapped_again(file: MappedFile, root: str, laid_over: Mapping[str, SharedArray]) -> Columns:
+    """In another process: the same columns, mapped from the same file."""
+    from ccl_cli.data.manifest.arrow_file import map_columns
+
+    columns = map_columns(Path(file.path))[0]
+    if columns.file != file:
+        raise DataError(f"The manifest '{file.path}' was replaced while it was read.", "Start again.")
+    changes: dict[str, Any] = {name: shared.values for name, shared in laid_over.items()}
+    return replace(columns, root=root, laid_over=laid_over, **changes)
+
+
+class ColumnsBuilder:
+    """Columns that grow.
+
+    Args:
+        root: Folder of relative paths.
+    """
+
+    def __init__(self, root: str = "") -> None:
+        self.root, self._ids, self._paths = root, TextsBuilder(), TextsBuilder()
+        self._labels, self._splits = array("i"), array("b")
+        self._starts, self._ends = array("d"), array("d")
+
+    def extend(
+        self,
+        ids: Iterable[str],
+        paths: Iterable[str],
+        labels: Sequence[int | None],
+        splits: Iterable[str],
+        starts: Iterable[float | None],
+        ends: Iterable[float | None],
+    ) -> None:
+        """Add rows; of a video in a shard, the path is its JSON.
+
+        Raises:
+            ValueError, TypeError, AttributeError, OverflowError, KeyError: a column cannot hold its value.
+        """
+        if any(label is not None and label < 0 for label in labels):
+            raise ValueError("a negative label")
+        self._ids.extend(ids)
+        self._paths.extend(paths)
+        self._labels.extend([UNLABELLED if label is None else label for label in labels])
+        self._splits.extend(map(CODES.__getitem__, splits))
+        self._starts.extend([math.nan if at is None else at for at in starts])
+        self._ends.extend([math.nan if at is None else at for at in ends])
+
+    def add(self, videos: Sequence[Video]) -> None:
+        """Add rows.
+
+        Raises:
+            DataError: names a row with a value that its column cannot hold.
+        """
+        try:
+            self.extend(*zip(*map(_values, videos), strict=True))
+        except (ValueError, TypeError, AttributeError, OverflowError, KeyError) as error:
+            for video in videos if len(videos) > 1 else ():
+                self.add([video])
+            wrong = f"unknown split {error}" if isinstance(error, KeyError) else error
+            hint = "Correct the data source: labels are whole numbers from 0, starts and ends are seconds."
+            raise DataError(f"A row of the data set is wrong: {videos[0]!r}: {wrong}.", hint) from error
+
+    def finish(self) -> Columns:
+        """The columns."""
+        labels, splits = np.asarray(self._labels), np.asarray(self._splits)
+        starts, ends = np.asarray(self._starts), np.asarray(self._ends)
+        return Columns(self._ids.finish(), self._paths.finish(), labels, splits, starts, ends, root=self.root)
+
+
+def located(root: str, text: str) -> Location:
+    """A place in a shard or an absolute path as it is, a relative one below the root.
+
+    Raises:
+        ValueError, TypeError: it is neither, or leaves the root.
+    """
+    if text.startswith("{"):
+        return from_plain(json.loads(text))
+    if ".." in text and os.path.normpath(text).startswith(".."):
+        raise ValueError(f"the path '{text}' leaves the folder '{root}'")
+    return Path(posixpath.join(root, text))
+
+
+def path_text(path: str) -> str:
+    """The path of a file as its column has it: only places in shards begin like JSON."""
+    return f"./{path}" if path.startswith("{") else path
+
+
+def location_text(location: Location) -> str:
+    """A location as the column of paths has it.
+
+    Raises:
+        TypeError: it is neither a path nor a place in a shard.
+    """
+    if isinstance(location, Packed):
+        return json.dumps(to_plain(location))
+    if not isinstance(location, Path):
+        raise TypeError(f"the path {location!r} is neither a Path nor a place in a shard")
+    return path_text(str(location))
+
+
+def _values(video: Video) -> tuple[str, str, int | None, str, float | None, float | None]:
+    return video.id, location_text(video.path), video.label, video.split, video.start, video.end

@@ -1,0 +1,145 @@
+"""Rows of a list of videos, each made when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ccl_cli.data.manifest.columns import CODES, UNLABELLED, Columns, ColumnsBuilder, Texts, Video
+from ccl_cli.utils.shared_array import SharedArray
+
+_CHUNK = 1000  # objects that become columns at once
+
+
+class Videos(Sequence[Video]):
+    """Rows of a list, in any order. A :class:`Video` is made whenever one is asked for.
+
+    Another process that gets one opens the list's file, and shares the row numbers.
+
+    Attributes:
+        columns: Of the whole list.
+        numbers: [n] int32, rows of the columns.
+    """
+
+    def __init__(self, columns: Columns, rows: range | SharedArray | None = None) -> None:
+        self.columns = columns
+        self._rows = range(len(columns)) if rows is None else rows
+
+    @classmethod
+    def of(cls, videos: Iterable[Video]) -> Videos:
+        """Any videos as columns.
+
+        Raises:
+            DataError: a row holds something else than its attributes should.
+        """
+        if isinstance(videos, Videos):
+            return videos
+        builder, rows = ColumnsBuilder(), iter(videos)
+        while chunk := list(islice(rows, _CHUNK)):
+            builder.add(chunk)
+        return cls(builder.finish())
+
+    @property
+    def numbers(self) -> NDArray[np.int32]:
+        """[n] int32, rows of the columns."""
+        rows = self._rows
+        return np.arange(rows.start, rows.stop, dtype=np.int32) if isinstance(rows, range) else rows.values
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Video: ...
+    @overload
+    def __getitem__(self, index: slice) -> Videos: ...
+    def __getitem__(self, index: int | slice) -> Video | Videos:
+        rows = self._rows
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        return self.columns.video(rows[index] if isinstance(rows, range) else rows.values.item(index))
+
+    def __iter__(self) -> Iterator[Video]:
+        rows = self._rows
+        return map(self.columns.video, rows if isinstance(rows, range) else rows.values)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} videos>"
+
+    def column(self, name: str) -> NDArray[Any]:
+        """[n] the values of a numeric column, see :class:`Columns`; no copy if the rows are consecutive."""
+        rows = self._rows
+        values: NDArray[Any] = getattr(self.columns, name)
+        return values[rows.start : rows.stop] if isinstance(rows, range) else values[rows.values]
+
+    def texts(self, name: str) -> Texts:
+        """The texts "id" or "path" of these rows."""
+        values: pa.Array = getattr(self.columns, name).values
+        rows = self._rows
+        if isinstance(rows, range):
+            return Texts(values.slice(rows.start, len(rows)))
+        # pa.array would import pandas, which takes 0.2 s.
+        buffers = [None, pa.py_buffer(rows.values)]
+        return Texts(values.take(pa.Array.from_buffers(pa.int32(), len(rows), buffers)))
+
+    @property
+    def ids(self) -> Texts:
+        """The ids."""
+        return self.texts("id")
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """[n] which have a label."""
+        labelled: NDArray[np.bool_] = self.column("label") != UNLABELLED
+        return labelled
+
+    @property
+    def packed(self) -> Videos:
+        """Those that lie in a shard."""
+        rows = pc.indices_nonzero(pc.starts_with(self.columns.path.values, "{"))
+        return self.where(np.isin(self.numbers, np.from_dlpack(rows)))
+
+    def take(self, places: NDArray[Any]) -> Videos:
+        """The videos at some places ([m], each from 0 to n - 1), in their order."""
+        rows, places = self._rows, places.astype(np.int32)
+        numbers = places + rows.start if isinstance(rows, range) else rows.values[places]
+        if len(numbers) and numbers[-1] - numbers[0] + 1 == len(numbers) and (np.diff(numbers) == 1).all():
+            return Videos(self.columns, range(int(numbers[0]), int(numbers[-1]) + 1))
+        return Videos(self.columns, SharedArray(numbers))
+
+    def where(self, mask: NDArray[np.bool_]) -> Videos:
+        """Those for which a mask ([n]) is true."""
+        return self if mask.all() else self.take(np.flatnonzero(mask))
+
+    def without(self, others: Videos) -> Videos:
+        """These but for some others of the same list."""
+        return self.where(~np.isin(self.numbers, others.numbers)) if len(others) else self
+
+    def places_in(self, others: Videos) -> NDArray[np.int64]:
+        """[n] at which place each of them stands in other rows of the same list, which contain them."""
+        places = np.full(len(self.columns), -1, np.int64)
+        places[others.numbers] = np.arange(len(others))
+        return places[self.numbers]
+
+    def with_column(self, name: str, values: NDArray[Any]) -> Videos:
+        """The same with other values ([n]) of a numeric column."""
+        column = getattr(self.columns, name).copy()
+        column[self.numbers] = values
+        return Videos(self.columns.lay_over(name, column), self._rows)
+
+    def in_split(self, name: str) -> NDArray[np.bool_]:
+        """[n] which are in a split; none is in an unknown one."""
+        inside: NDArray[np.bool_] = self.column("split") == CODES.get(name, -1)
+        return inside
