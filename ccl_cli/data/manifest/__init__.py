@@ -224,7 +224,7 @@ class Manifest:
             ) from error
 
     @classmethod
-    def load(cls, path: Path, root: Path | None = None) -> Manifest:
+    def load(cls, path: Path, root: Path | str | None = None) -> Manifest:
         """Read what :meth:`save` wrote. An Arrow file is mapped: only what is looked at is read.
 
         Args:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ccl_cli.data.manifest.columns import SPLITS, Columns, MappedFile, Texts, TextsBuilder, path_text
 from ccl_cli.data.manifest.json_lines import parse_header
 from ccl_cli.data.manifest.videos import Videos
+from ccl_cli.data.video.storage import is_url
 from ccl_cli.errors import DataError
 from ccl_cli.utils.files import atomic_path
 
@@ -57,12 +58,13 @@ def write_arrow(
         sink.write_batch(batch)
 
 
-def map_columns(path: Path, root: Path | None = None) -> tuple[Columns, dict[str, Any]]:
+def map_columns(path: Path, root: Path | str | None = None) -> tuple[Columns, dict[str, Any]]:
     """The columns of a manifest, mapped and not read, and its header.
 
     Args:
         path: The file.
-        root: Folder that relative paths start from; None: the header's, else the manifest's own.
+        root: Folder or address that relative paths start from; None: the header's, else the manifest's own
+            folder.
 
     Raises:
         DataError: absent, cut off, or not a manifest.
@@ -83,11 +85,12 @@ def map_columns(path: Path, root: Path | None = None) -> tuple[Columns, dict[str
             raise ValueError("missing rows")
         columns: dict[str, Any] = {name: _texts(batch.column(name)) for name in _TEXTS}
         columns |= {name: _numbers(batch.column(name), kind) for name, kind in _NUMBERS.items()}
-        base = path.absolute().parent / (root or header.get("root", ""))
+        base = str(root or header.get("root", ""))
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{path}' is not a complete manifest.", "Write it again.") from error
     file = MappedFile(str(path.absolute()), (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
-    return Columns(**columns, root=str(base), file=file), header
+    base = base if is_url(base) else str(path.absolute().parent / base)
+    return Columns(**columns, root=base, file=file), header
 
 
 def _texts(column: pa.Array) -> Texts:

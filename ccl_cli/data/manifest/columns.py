@@ -6,6 +6,7 @@ import json
 import math
 import os
 import posixpath
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ccl_cli.data.video.storage import Location, Packed, file_size, from_plain, size_of, to_plain
+from ccl_cli.data.video.storage import Location, Packed, file_size, from_plain, is_url, size_of, to_plain
 from ccl_cli.errors import DataError
 from ccl_cli.utils.shared_array import SharedArray
 
@@ -149,7 +150,7 @@ class Columns:
         end: float64, seconds; NaN: the file's end.
         size: int64, bytes of each video when the list was written, :data:`ABSENT` without a file; None: not
             measured.
-        root: Folder of relative paths; "" if there are none.
+        root: Folder of relative paths, or the address of a server's; "" if there are none.
         file: Where they are mapped from.
         laid_over: The columns that are not those of the file.
     """
@@ -194,7 +195,7 @@ class Columns:
         for row in rows:
             text = self.path[row]
             if text.startswith("{"):
-                size = size_of(located("", text))
+                size = size_of(located(self.root, text))
             else:
                 size = file_size(text if text.startswith("/") else folder + text)
             yield ABSENT if size is None else size
@@ -279,16 +280,28 @@ class ColumnsBuilder:
 
 
 def located(root: str, text: str) -> Location:
-    """A place in a shard or an absolute path as it is, a relative one below the root.
+    """A place in a shard or a path; what is relative lies below the root.
 
     Raises:
         ValueError, TypeError: it is neither, or leaves the root.
     """
     if text.startswith("{"):
-        return from_plain(json.loads(text))
+        packed = from_plain(json.loads(text))
+        assert isinstance(packed, Packed)
+        return replace(packed, shard=_shard_address(root, packed.shard)) if root else packed
     if ".." in text and os.path.normpath(text).startswith(".."):
         raise ValueError(f"the path '{text}' leaves the folder '{root}'")
     return Path(posixpath.join(root, text))
+
+
+def _shard_address(root: str, shard: str) -> str:
+    if not shard:  # of a video that could not be packed
+        return root
+    if is_url(root) and not re.fullmatch(r"[\w-]+\.tar", shard):
+        raise ValueError(f"'{shard}' is not a shard of '{root}'")
+    if ".." in shard:
+        raise ValueError(f"the shard '{shard}' leaves the folder '{root}'")
+    return shard if is_url(shard) else posixpath.join(root, shard)
 
 
 def path_text(path: str) -> str:

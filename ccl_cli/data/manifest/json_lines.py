@@ -23,7 +23,7 @@ from ccl_cli.data.manifest.columns import (
     path_text,
 )
 from ccl_cli.data.manifest.videos import Videos
-from ccl_cli.data.video.storage import from_plain
+from ccl_cli.data.video.storage import from_plain, to_plain
 from ccl_cli.errors import DataError
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path
@@ -51,7 +51,7 @@ def write_lines(path: Path, videos: Videos, header: Mapping[str, Any], root: str
         file.writelines(json.dumps(row) + "\n" for row in _rows(videos, root))
 
 
-def read_lines(path: Path, root: Path | None = None) -> tuple[Columns, dict[str, Any]]:
+def read_lines(path: Path, root: Path | str | None = None) -> tuple[Columns, dict[str, Any]]:
     """Rows as columns, and the header.
 
     Args:
@@ -113,7 +113,7 @@ def _rows(videos: Videos, root: str) -> Iterator[dict[str, Any]]:
     numbers = (videos.column(name).tolist() for name in ("label", "split", "start", "end"))
     for name, text, label, split, *segment in zip(videos.ids, videos.texts("path"), *numbers, strict=True):
         packed = text.startswith("{")
-        path = json.loads(text) if packed else posixpath.join(base, text).removeprefix(prefix)
+        path = to_plain(located(base, text)) if packed else posixpath.join(base, text).removeprefix(prefix)
         row = {"id": name, "path": path, "label": None if label == UNLABELLED else label}
         times = {key: at for key, at in zip(("start", "end"), segment, strict=True) if not math.isnan(at)}
         yield row | {"split": SPLITS[split]} | times

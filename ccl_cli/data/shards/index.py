@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from ccl_cli.data.manifest import Manifest, Video, Videos, fault
+from ccl_cli.data.manifest import ABSENT, Manifest, Videos
 from ccl_cli.data.shards.encode import Encoded
 from ccl_cli.data.video.shard_reader import Record
 from ccl_cli.data.video.storage import RECORD, Member, Packed, is_url, length, read_range
-from ccl_cli.errors import DataError
+from ccl_cli.errors import DataError, SystemSetupError
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path, write_text
+from ccl_cli.utils.paths import cache_dir
 
 INDEX = "index.json"
-INDEX_FORMAT = "ccl-shards-1"
+INDEX_FORMAT = "ccl-shards-2"
+VIDEOS = "videos.arrow"
 _CONNECTIONS = 16  # to a server, at a time
+_BLOCK = 2**26  # bytes of the list of videos that a server is asked for at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,6 @@ class Sample:
         key: Name of its members.
         members: Where they lie in the shard.
         rows: Ids of the manifest's rows that it serves.
-        sha256: First 16 hex digits over its picture and sound.
         seconds: Length of the video.
         sound: "present", "silent", "no track" or "left out".
     """
@@ -45,7 +49,6 @@ class Sample:
     key: str
     members: tuple[Member, ...]
     rows: tuple[str, ...]
-    sha256: str
     seconds: float
     sound: str
 
@@ -59,29 +62,10 @@ class _ShardEntry(_Strict):
     size: NonNegativeInt
 
 
-class _SampleEntry(_Strict):
-    shard: NonNegativeInt
-    key: str
-    members: list[Annotated[tuple[str, NonNegativeInt, NonNegativeInt], Field(strict=False)]]
-
-
-class _VideoEntry(_Strict):
-    id: str
-    label: int | None = None
-    split: str
-    start: float | None = None
-    end: float | None = None
-    sample: NonNegativeInt | None = None
-    unreadable: str = ""
-
-
 class _Index(_Strict):
-    format: Literal["ccl-shards-1"]
-    name: str
-    classes: list[str]
+    format: Literal["ccl-shards-2"]
+    hash: str  # of the list of videos
     shards: list[_ShardEntry]
-    samples: list[_SampleEntry]
-    videos: list[_VideoEntry]
 
 
 def write_shard(path: Path, samples: Iterable[Encoded], limit: int) -> None:
@@ -128,7 +112,7 @@ def _sample(key: str, members: tuple[Member, ...], record: Record) -> Sample:
     picture = record.picture
     seconds = (picture.end_pts - picture.pts[0]) * float(Fraction(*picture.time_base))
     sound = record.sound.state if record.sound else "no track"
-    return Sample(key, members, tuple(row.id for row in record.rows), record.sha256, seconds, sound)
+    return Sample(key, members, tuple(row.id for row in record.rows), seconds, sound)
 
 
 def shard_names(split: str) -> Iterator[str]:
@@ -175,29 +159,31 @@ def write_index(
     Raises:
         OSError: the disk refuses.
     """
-    samples = [
-        {"shard": number, "key": sample.key, "members": sample.members, "sha256": sample.sha256}
-        for number, of_shard in enumerate(shards.values())
-        for sample in of_shard
-    ]
-    sample_of_row = {
-        row: number
-        for number, sample in enumerate(chain.from_iterable(shards.values()))
+    places = {
+        row: Packed(name, sample.key, sample.members)
+        for name, samples in shards.items()
+        for sample in samples
         for row in sample.rows
     }
+    for video in manifest.videos:
+        if video.id not in places:
+            reason = f"'{video.id}' is not in the shards: {unreadable.get(video.id)}"
+            places[video.id] = Packed("", video.id, reason=reason)
+    videos = Videos.of(replace(video, path=places[video.id]) for video in manifest.videos)
+    sizes = [sum(member.size for member in places[name].members) or ABSENT for name in videos.ids]
+    columns = replace(videos.columns, size=np.array(sizes, np.int64))
+    listed = Manifest(manifest.name, manifest.classes, Videos(columns))
+    listed.save(folder / VIDEOS)
     index = {
         "format": INDEX_FORMAT,
         "name": manifest.name,
         "packed_from": manifest.hash,
         "settings": dict(settings),
-        "classes": manifest.classes,
+        "hash": listed.hash,
         "shards": [{"name": name, "size": (folder / name).stat().st_size} for name in shards],
-        "samples": samples,
-        "videos": [
-            _row(video, sample_of_row.get(video.id), unreadable.get(video.id)) for video in manifest.videos
-        ],
+        "unreadable": dict(unreadable),
     }
-    write_text(folder / INDEX, json.dumps(index, separators=(",", ":")) + "\n")
+    write_text(folder / INDEX, json.dumps(index, indent=1) + "\n")
 
 
 def read_manifest(location: str) -> Manifest:
@@ -216,18 +202,38 @@ def read_manifest(location: str) -> Manifest:
             "Make the shards with `ccl data pack`; if that was interrupted, run it again to finish.",
         )
     address = _join(location, INDEX)
-    text = read_range(address, 0, length(address))
     try:
-        index = _Index.model_validate(json_text.parse(text))
-        addresses = [_join(location, shard.name) for shard in index.shards]
-        samples = [_packed(sample, index.shards, addresses) for sample in index.samples]
-        videos = Videos.of(_video(row, samples, location, len(index.classes)) for row in index.videos)
-    except (ValueError, IndexError) as error:
+        index = _Index.model_validate(json_text.parse(read_range(address, 0, length(address))))
+    except ValueError as error:
         raise DataError(
             f"The {INDEX} of '{location}' is not one of '{INDEX_FORMAT}'.", "Pack the set with this ccl."
         ) from error
-    _check_sizes(addresses, [shard.size for shard in index.shards])
-    return Manifest(index.name, tuple(index.classes), videos)
+    _check_sizes([_join(location, shard.name) for shard in index.shards], [s.size for s in index.shards])
+    path = _fetch_videos(location, index.hash) if is_url(location) else Path(location) / VIDEOS
+    manifest = Manifest.load(path, location)
+    if manifest.hash != index.hash:
+        raise DataError(
+            f"{VIDEOS} and {INDEX} of '{location}' belong to two sets.", "Copy or pack the set again."
+        )
+    return manifest
+
+
+def _fetch_videos(location: str, digest: str) -> Path:
+    """The list of videos of a set on a server, below ``CCL_HOME``, since only a file can be mapped."""
+    address = _join(location, VIDEOS)
+    size, name = length(address), hashlib.sha256(f"{address} {digest}".encode()).hexdigest()[:16]
+    path = cache_dir() / "manifests" / f"{name}.arrow"
+    if path.is_file() and path.stat().st_size == size:
+        return path
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            for begin in range(0, size, _BLOCK):
+                file.write(read_range(address, begin, min(_BLOCK, size - begin)))
+    except OSError as error:
+        raise SystemSetupError(
+            f"'{path}' cannot be written: {error.strerror or error}.", "Make room, or set CCL_HOME."
+        ) from error
+    return path
 
 
 def _check_sizes(addresses: Sequence[str], sizes: Sequence[int]) -> None:
@@ -246,27 +252,3 @@ def _check_sizes(addresses: Sequence[str], sizes: Sequence[int]) -> None:
 
 def _join(location: str, name: str) -> str:
     return f"{location.rstrip('/')}/{name}" if is_url(location) else str(Path(location) / name)
-
-
-def _packed(sample: _SampleEntry, shards: Sequence[_ShardEntry], addresses: Sequence[str]) -> Packed:
-    members = tuple(Member(*member) for member in sample.members)
-    if any(member.offset + member.size > shards[sample.shard].size for member in members):
-        raise ValueError(f"'{sample.key}' lies outside of its shard")
-    return Packed(addresses[sample.shard], sample.key, members)
-
-
-def _row(video: Video, sample: int | None, reason: str | None) -> dict[str, Any]:
-    row = {"id": video.id, "label": video.label, "split": video.split, "start": video.start, "end": video.end}
-    row |= {"sample": sample, "unreadable": reason}
-    return {key: value for key, value in row.items() if value is not None}
-
-
-def _video(row: _VideoEntry, samples: Sequence[Packed], location: str, classes: int) -> Video:
-    if row.sample is None:
-        path = Packed(location, row.id, reason=f"'{row.id}' is not in the shards: {row.unreadable}")
-    else:
-        path = samples[row.sample]
-    video = Video(row.id, path, row.label, row.split, row.start, row.end)
-    if reason := fault(video, classes):
-        raise ValueError(reason)
-    return video

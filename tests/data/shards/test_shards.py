@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.manifest.columns import located
 from ccl_cli.data.shards.encode import Encoded, Settings
 from ccl_cli.data.shards.index import keys_for, read_shard, write_shard
 from ccl_cli.data.shards.write import pack
@@ -124,16 +125,20 @@ def test_webdataset_reads_them(shards):
         assert ("wav" in sample) == (record["sound"] is not None)
 
 
-def test_the_index_has_the_settings_and_the_hash_of_every_sample(shards):
+def in_order(shards):
+    return [*sorted(shards.glob("train-*.tar")), *sorted(shards.glob("test-*.tar"))]
+
+
+def test_the_index_has_the_settings_and_a_record_the_hash_of_its_sample(shards):
     index = json.loads((shards / "index.json").read_text())
     assert index["settings"] == {
         **{"short_side": 128, "fps": None, "format": "jpeg", "quality": 85, "rate": 32000},
         "shard_size": 300_000,
     }
-    for sample in index["samples"]:
-        content = (shards / index["shards"][sample["shard"]]["name"]).read_bytes()
-        (_, *media) = [content[offset : offset + size] for _, offset, size in sample["members"]]
-        assert hashlib.sha256(b"".join(media)).hexdigest()[:16] == sample["sha256"]
+    assert [each["name"] for each in index["shards"]] == [path.name for path in in_order(shards)]
+    for video in load(str(shards)).videos:
+        (record, *media) = [video.path.read(member.suffix) for member in video.path.members]
+        assert hashlib.sha256(b"".join(media)).hexdigest()[:16] == json.loads(record)["sha256"]
 
 
 # ---- the source
@@ -194,34 +199,43 @@ def test_what_is_no_folder_of_shards(tmp_path):
     with pytest.raises(DataError, match=r"holds no index\.json") as error:
         load(str(tmp_path))
     assert "ccl data pack" in error.value.hint
-    for text in "", "{", "[]", '{"format": "other"}', '{"format": "ccl-shards-1"}':
+    for text in "", "{", "[]", '{"format": "other"}', '{"format": "ccl-shards-2"}':
         (tmp_path / "index.json").write_text(text)
-        with pytest.raises(DataError, match=r"index\.json of '.*' is not one of 'ccl-shards-1'"):
+        with pytest.raises(DataError, match=r"index\.json of '.*' is not one of 'ccl-shards-2'"):
             load(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["../train-000000.tar", "/etc/passwd"])
+def test_an_index_that_points_elsewhere(shards, tmp_path, name):
+    index = json.loads((shards / "index.json").read_text())
+    index["shards"][0].update(name=name)
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match=r"index\.json of '.*' is not one of 'ccl-shards-2'"):
+        load(str(tmp_path))
+
+
 @pytest.mark.parametrize(
-    "lie",
+    ("root", "lie", "reason"),
     [
-        lambda index: index["shards"][0].update(name="../train-000000.tar"),
-        lambda index: index["shards"][0].update(name="/etc/passwd"),
-        lambda index: index["samples"][0].update(shard=-1),
-        lambda index: index["samples"][0].update(shard=10**6),
-        lambda index: index["samples"][0]["members"].append(["wav", -5, 10]),
-        lambda index: index["samples"][0]["members"].append(["wav", 0, 10**18]),
-        lambda index: index["samples"][0]["members"].append(["wav", 10, -5]),
-        lambda index: index["samples"][0]["members"].append(["wav", "x", 1]),
-        lambda index: index["videos"][0].update(sample=10**6),
+        ("/packed", {"shard": "../train-000000.tar"}, "leaves the folder"),
+        ("https://example.org/packed", {"shard": "/etc/passwd"}, "is not a shard of"),
+        ("https://example.org/packed", {"shard": "https://example.com/a.tar"}, "is not a shard of"),
+        *(("/packed", {"members": [each]}, "") for each in (["wav", -5, 1], ["wav", 1, -5], ["wav", "x", 1])),
+        ("/packed", {"members": 5}, ""),
+        ("/packed", {"key": 5}, ""),
     ],
 )
-def test_an_index_that_points_elsewhere(shards, tmp_path, lie):
-    index = json.loads((shards / "index.json").read_text())
-    lie(index)
-    for shard in shards.glob("*.tar"):
-        (tmp_path / shard.name).symlink_to(shard)
-    (tmp_path / "index.json").write_text(json.dumps(index))
-    with pytest.raises(DataError, match=r"index\.json of '.*' is not one of 'ccl-shards-1'"):
-        load(str(tmp_path))
+def test_a_list_of_videos_that_points_elsewhere(root, lie, reason):
+    text = json.dumps({"shard": "a.tar", "key": "a/b", "members": [["json", 0, 9]], **lie})
+    with pytest.raises((ValueError, TypeError), match=reason or None):
+        located(root, text)
+
+
+def test_an_index_and_a_list_of_videos_that_do_not_belong_together(shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "copy")
+    load(str(shards)).keep_labels(1).save(tmp_path / "copy" / "videos.arrow")
+    with pytest.raises(DataError, match=r"videos\.arrow and index\.json of '.*' belong to two sets"):
+        load(str(tmp_path / "copy"))
 
 
 def test_a_video_that_was_not_packed_says_why():
