@@ -34,6 +34,8 @@ def run(item):
             raise DataError(os.environ["CCL_TEST"])
         case "raise":
             raise DataError("It is no use.", "Give up.")
+        case "full":
+            Path("/dev/full").write_text("No disk has room for this.")
         case "hang":
             time.sleep(600)
         case seconds:

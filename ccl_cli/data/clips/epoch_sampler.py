@@ -82,8 +82,8 @@ class EpochSampler:
     def __iter__(self) -> Iterator[list[Draw]]:
         """This process's micro-batches, in order."""
         for epoch in range(self.start // self.steps_per_epoch, self.epochs):
-            numbers = np.arange(self.videos, dtype=np.int32)  # half the memory of int64, and the same order
-            order = np.random.default_rng([self.seed, epoch]).permutation(numbers)
+            order = np.arange(self.videos, dtype=np.int32)  # half the memory of int64, and the same order
+            np.random.default_rng([self.seed, epoch]).shuffle(order)
             first = max(self.start - epoch * self.steps_per_epoch, 0)
             for step in range(first, self.steps_per_epoch):
                 places = np.arange(self.batch_size).reshape(self.accumulation, self.processes, -1)
