@@ -10,7 +10,8 @@ from ccl_cli.data.clips.dataset import clip_loader
 from ccl_cli.data.clips.sample_sheet import sample_sheet
 from ccl_cli.training.batches import batch_sampler, training_clips
 from ccl_cli.training.build import Parts, build, parameter_count
-from ccl_cli.training.cache.caching import existing, wanted_key
+from ccl_cli.training.cache.keys import wanted_key
+from ccl_cli.training.cache.read import find_cache
 from ccl_cli.utils.files import atomic_path
 
 
@@ -69,6 +70,6 @@ def _from_cache(recipe: Recipe, parts: Parts, name: str) -> str:
     key = None if parts.uses_stages else wanted_key(name, parts.teachers[name], parts.manifest, recipe)
     if key is None:
         return ""
-    if existing(key, recipe):
+    if find_cache(key, recipe):
         return f", read from the cache ({key.views})"
     return f", cached first ({key.views})" if recipe.cache.use == "build" else ""

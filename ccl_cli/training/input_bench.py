@@ -20,7 +20,7 @@ from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.training.batches import training_clips
 from ccl_cli.training.build import Parts, build
-from ccl_cli.training.cache.caching import open_caches
+from ccl_cli.training.cache.read import open_caches
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.trainer import Trainer

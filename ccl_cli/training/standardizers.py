@@ -12,7 +12,7 @@ from ccl_cli.config.recipe import Standardize
 from ccl_cli.errors import RecipeError
 from ccl_cli.teachers import Embedding, Teacher
 from ccl_cli.teachers.standardize import Transform, fit, inverse_deviation
-from ccl_cli.training.cache.caching import CachedRows
+from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.utils.distributed import total
 
 _ALL = "*"  # stands for the teachers that are not named

@@ -11,13 +11,12 @@ from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import CclError, Interrupted, SystemSetupError, UsageError
 from ccl_cli.training.batches import batch_sampler
 from ccl_cli.training.build import build
-from ccl_cli.training.cache.caching import open_caches
+from ccl_cli.training.cache.read import open_caches
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.dry_run import describe
 from ccl_cli.training.held_out import Score
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.open_run import open_run, release
-from ccl_cli.training.run.state import load_state_dict
 from ccl_cli.training.run.trackers import need_trackers, tracking
 from ccl_cli.training.trainer import Trainer
 from ccl_cli.utils.console import first_process
@@ -62,8 +61,8 @@ def train(
         cached = open_caches(recipe, parts, accelerator)
         trainer = Trainer(recipe, parts, run, accelerator, cached, score)
         if resumed:
-            state = checkpoint.load_state(on_main(lambda: checkpoint.newest_state(run.state)))
-            load_state_dict(trainer, state)
+            newest = on_main(lambda: checkpoint.newest_state(run.state))
+            checkpoint.load_state_dict(trainer, checkpoint.read_state(newest))
             _log.info("Going on with %s from step %d.", run.path, trainer.step)
         else:
             _log.info("Run %s", run.path)

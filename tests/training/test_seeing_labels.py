@@ -13,7 +13,8 @@ from ccl_cli.evaluation.correspondence import measure
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.evaluation.teacher_probe import probe_teachers
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.cache.caching import build_cache, key_of
+from ccl_cli.training.cache.build import build_cache
+from ccl_cli.training.cache.keys import key_of
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train

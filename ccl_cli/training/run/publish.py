@@ -12,7 +12,7 @@ from ccl_cli.config.load import method_options
 from ccl_cli.errors import CclError
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.build import parameter_count
-from ccl_cli.training.cache.caching import CachedRows
+from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.training.run.artefact import save_model
 from ccl_cli.training.run.folder import versions
 from ccl_cli.training.run.video_states import VideoStates, count_states
@@ -33,7 +33,7 @@ def publish(trainer: Trainer, *, finished: bool) -> None:
         CclError: weights that are not finite.
     """
     check_finite(trainer)
-    states, faults = trainer.video_states.gathered(), trainer.faults.rows()
+    states, faults = trainer.video_states.gathered(), trainer.teacher_faults.rows()
     if is_main():
         scores = trainer.held_out.summary()
         summary = {"model": _save_models(trainer)} | _summary(trainer, states, faults) | scores
@@ -47,8 +47,8 @@ def check_finite(trainer: Trainer) -> None:
     Raises:
         CclError: weights that are not finite.
     """
-    parameters = [each for each in trainer.bare.parameters() if each.requires_grad]
-    if not all(bool(each.isfinite().all()) for each in [*parameters, *trainer.bare.student.buffers()]):
+    parameters = [each for each in trainer.unwrapped.parameters() if each.requires_grad]
+    if not all(bool(each.isfinite().all()) for each in [*parameters, *trainer.unwrapped.student.buffers()]):
         state = trainer.run.state
         saved = f"; the last good state is in '{state}'" if state.is_dir() else ""
         raise CclError(
@@ -83,7 +83,7 @@ def _summary(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequenc
         "options": {name: _changed_options(trainer, name) for name in parts.methods},
         "seed": recipe.train.seed,
         "steps": trainer.step,
-        "skipped": trainer.skipped.total,
+        "skipped": trainer.guard.total,
         "seconds": round(trainer.seconds, 1),
         "precision": trainer.accelerator.mixed_precision.replace("no", "fp32"),
         "processes": world_size(),

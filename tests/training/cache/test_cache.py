@@ -23,8 +23,11 @@ from ccl_cli.errors import DataError, RecipeError, SystemSetupError, UsageError
 from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.teachers import embedding_cache
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.cache import caching
-from ccl_cli.training.cache.caching import CachedRows, build_cache, check_cache, key_of
+from ccl_cli.training.cache import build
+from ccl_cli.training.cache.build import build_cache
+from ccl_cli.training.cache.checks import check_cache
+from ccl_cli.training.cache.keys import key_of
+from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
@@ -396,7 +399,7 @@ def test_a_part_is_removed_when_it_is_damaged_and_not_when_the_disk_refuses(clip
     (part,) = embedding_cache.root().rglob("part-*.safetensors")
     content = part.read_bytes()
     with monkeypatch.context() as busy:
-        busy.setattr(caching, "safe_open", lambda *_: refuse(5, "Input/output error"))
+        busy.setattr(build, "safe_open", lambda *_: refuse(5, "Input/output error"))
         with pytest.raises(SystemSetupError, match="cannot be read: Input/output error"):
             built(experiment)
     assert part.read_bytes() == content
