@@ -17,7 +17,7 @@ from ccl_cli import registry
 from ccl_cli.config.load import check_recipe, method_options, needs_labels, refuse_without_labels
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.config.spec import Spec, parse_model
-from ccl_cli.data.clips.samplers import Stretch, centre_clip
+from ccl_cli.data.clips.samplers import FrameRange, centre_clip
 from ccl_cli.data.manifest import Manifest, Video, Videos, check_unreadable
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.reader import open_video
@@ -251,11 +251,10 @@ def check_span(videos: Videos, clip: Clip) -> None:
 
 def _spans(video: Video, clip: Clip) -> bool:
     try:
-        metadata = open_video(video.path).metadata
-        stretch = Stretch(metadata, *metadata.frame_range(video.start, video.end))
+        frames = FrameRange.between(open_video(video.path).metadata, video.start, video.end)
     except DataError:
         return True  # the loader reports what cannot be read
-    return len(centre_clip(stretch, clip, np.random.default_rng(0))) == clip.frames
+    return len(centre_clip(frames, clip, np.random.default_rng(0))) == clip.frames
 
 
 def check_coverage(teachers: Mapping[str, Teacher], ids: Sequence[str], what: str = "videos") -> None:

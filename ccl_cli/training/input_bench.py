@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.data.clips.dataset import Loaded, TrainingClips, clip_loader
+from ccl_cli.data.clips.dataset import LoadedBatch, TrainingClips, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.training.batches import training_clips
@@ -96,7 +96,7 @@ def _alone(dataset: TrainingClips, recipe: Recipe, seconds: float) -> Speed:
     return Speed(count / elapsed, read)
 
 
-def _together(dataset: TrainingClips, recipe: Recipe, seconds: float) -> tuple[float, list[Loaded]]:
+def _together(dataset: TrainingClips, recipe: Recipe, seconds: float) -> tuple[float, list[LoadedBatch]]:
     """All workers, from the first batch on; also the last batches."""
     batches = _stream(dataset, recipe, recipe.train.workers)
     last = [next(batches)]
@@ -108,7 +108,7 @@ def _together(dataset: TrainingClips, recipe: Recipe, seconds: float) -> tuple[f
     return count * len(last[-1].batch.labels) / elapsed, last
 
 
-def _stream(dataset: TrainingClips, recipe: Recipe, workers: int) -> Iterator[Loaded]:
+def _stream(dataset: TrainingClips, recipe: Recipe, workers: int) -> Iterator[LoadedBatch]:
     return clip_loader(dataset, _sampler(dataset, recipe), workers=workers, pin_memory=False)
 
 
@@ -125,7 +125,7 @@ def _trainer(recipe: Recipe, parts: Parts) -> Trainer:
     return Trainer(recipe, parts, RunFolder(Path()), accelerator, cached)
 
 
-def _step(recipe: Recipe, trainer: Trainer, batches: Sequence[Loaded]) -> dict[str, Any]:
+def _step(recipe: Recipe, trainer: Trainer, batches: Sequence[LoadedBatch]) -> dict[str, Any]:
     """A few training steps on what was read, teachers and optimiser included."""
     _log.info("Timing training steps of %d clips on %s.", recipe.train.batch_size, trainer.device)
     micro_batches = [batches[n % len(batches)] for n in range(recipe.train.accumulation)]
@@ -144,7 +144,7 @@ def _step(recipe: Recipe, trainer: Trainer, batches: Sequence[Loaded]) -> dict[s
     }
 
 
-def _timed_step(trainer: Trainer, micro_batches: Sequence[Loaded]) -> float:
+def _timed_step(trainer: Trainer, micro_batches: Sequence[LoadedBatch]) -> float:
     begin = time.perf_counter()
     trainer.train_step(micro_batches)
     if trainer.device.type == "cuda":

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.batch import Batch
-from ccl_cli.data.clips.dataset import Loaded, clip_loader
+from ccl_cli.data.clips.dataset import LoadedBatch, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.errors import Interrupted
 from ccl_cli.teachers import embed
@@ -136,7 +136,7 @@ class Trainer:
     def _is_over(self, last: int) -> bool:
         return self.step >= last or self.held_out.exhausted
 
-    def _steps(self, sampler: EpochSampler) -> Iterator[list[Loaded]]:
+    def _steps(self, sampler: EpochSampler) -> Iterator[list[LoadedBatch]]:
         """Yield the micro-batches of one step after the other, of this process."""
         loader = clip_loader(
             training_clips(self.recipe, self.parts, self.live),
@@ -151,7 +151,7 @@ class Trainer:
         while micro_batches := list(islice(batches, sampler.accumulation)):
             yield micro_batches
 
-    def train_step(self, micro_batches: Sequence[Loaded]) -> None:
+    def train_step(self, micro_batches: Sequence[LoadedBatch]) -> None:
         """Take one optimiser step. It changes nothing if a loss or the gradient is not finite."""
         # Randomness in networks is a function of (seed, step, rank), so checkpoints hold no generator state.
         seeds = np.random.SeedSequence([self.recipe.train.seed, self.step, self.accelerator.process_index])
@@ -236,7 +236,7 @@ class Trainer:
         if (every and self.step % every == 0) or (not every and epoch_ends) or self.step == last:
             self._save()
 
-    def _check_skipped(self, micro_batches: Sequence[Loaded]) -> None:
+    def _check_skipped(self, micro_batches: Sequence[LoadedBatch]) -> None:
         """End a run that has skipped too many steps in a row, or all steps of an epoch."""
         limit = min(self.recipe.train.max_skipped, self.steps_per_epoch)
         if self.guard.in_a_row < limit:

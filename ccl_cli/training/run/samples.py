@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ccl_cli.data.clips.dataset import Loaded
+from ccl_cli.data.clips.dataset import LoadedBatch
 from ccl_cli.data.clips.sample_sheet import sample_sheet
 from ccl_cli.training.run.folder import CELL, SAMPLES
 from ccl_cli.training.run.trackers import log_picture
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ccl")
 
 
-def with_sample_sheet(trainer: Trainer, batches: Iterator[Loaded]) -> Iterator[Loaded]:
+def with_sample_sheet(trainer: Trainer, batches: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:
     """Pass the batches through. The main process draws the first one, unless the picture exists.
 
     Runs of a benchmark get no picture.
@@ -38,7 +38,7 @@ def with_sample_sheet(trainer: Trainer, batches: Iterator[Loaded]) -> Iterator[L
     return chain([first], batches)
 
 
-def _draw(trainer: Trainer, loaded: Loaded) -> None:
+def _draw(trainer: Trainer, loaded: LoadedBatch) -> None:
     path, parts = trainer.run.path / SAMPLES, trainer.parts
     ids = [parts.videos[row].id for row in loaded.batch.rows.tolist()]
     with atomic_path(path) as temporary:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ccl_cli.data.clips.dataset import Loaded
+from ccl_cli.data.clips.dataset import LoadedBatch
 from ccl_cli.data.manifest import check_unreadable
 from ccl_cli.training.build import Parts
 from ccl_cli.utils.distributed import gather_objects
@@ -24,7 +24,7 @@ class VideoStates:
     modalities: dict[int, dict[str, str]] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
 
-    def add(self, loaded: Loaded) -> None:
+    def add(self, loaded: LoadedBatch) -> None:
         """Take in the reports of one batch."""
         self.modalities.update(loaded.states)
         self.unreadable.update(loaded.unreadable)
