@@ -1,4 +1,4 @@
-"""What a run would do, with one batch really read, and that batch as a picture."""
+"""A description of a run (``--dry-run``) and a picture of its first batch (``ccl data show``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ccl_cli.utils.files import atomic_path
 
 
 def describe(recipe: Recipe, parts: Parts) -> str:
-    """The resolved recipe, sizes, steps and the shapes of the first batch."""
+    """The resolved recipe, numbers of parameters and steps, and the shapes of the first batch, which is read."""
     sampler = batch_sampler(recipe, parts)
     dataset = training_clips(recipe, parts, parts.teachers)
     loaded = next(clip_loader(dataset, sampler, workers=0, pin_memory=False))
@@ -42,16 +42,16 @@ def describe(recipe: Recipe, parts: Parts) -> str:
 
 
 def draw_samples(recipe: Recipe, clips: int = 8, output: Path | str = "samples.png") -> None:
-    """Write a picture of the first clips that a run would train on, as ``ccl data show`` does.
+    """Draw the first clips that a run would train on.
 
     Args:
-        recipe: With the data set and, for their inputs, the teachers.
-        clips: How many.
-        output: A PNG file.
+        recipe: Recipe with a data set and, if their inputs are to be drawn, teachers.
+        clips: Number of clips.
+        output: PNG file to write.
 
     Raises:
         CclError: a part of the recipe is missing, or no video can be read.
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     parts = build(recipe)
     batch = min(clips, len(parts.videos))
@@ -66,7 +66,7 @@ def draw_samples(recipe: Recipe, clips: int = 8, output: Path | str = "samples.p
 
 
 def _from_cache(recipe: Recipe, parts: Parts, name: str) -> str:
-    """What a run would do instead of running this teacher."""
+    """Note on the cache that the run would read instead of running this teacher, or ""."""
     key = None if parts.uses_stages else wanted_key(name, parts.teachers[name], parts.manifest, recipe)
     if key is None:
         return ""

@@ -1,4 +1,4 @@
-"""``ccl train``: a recipe becomes a run, or a run is resumed."""
+"""``ccl train``: start a run of a recipe, or resume a run."""
 
 from __future__ import annotations
 
@@ -34,17 +34,14 @@ def train(
     dry_run: bool = False,
     score: Score | None = None,
 ) -> Path:
-    """Train as ``ccl_cli.train`` does.
+    """Train; see :func:`ccl_cli.train` for the other arguments and for the errors.
 
     Args:
-        recipe: As there.
-        resume: As there.
-        output: As there.
-        dry_run: As there.
-        score: Evaluates a student on held-out videos; None: the recipe must not want it.
-
-    Raises:
-        CclError: as there.
+        recipe: The experiment.
+        resume: Run to resume, or "auto".
+        output: Folder of a new run.
+        dry_run: Whether to only describe the run.
+        score: Evaluates a student on held-out videos; required if ``train.eval_every`` is set.
     """
     if recipe.train.eval_every and score is None:
         raise UsageError("train.eval_every needs somebody who scores.", "Call ccl_cli.train, which does.")
@@ -55,7 +52,7 @@ def train(
             print(describe(recipe, parts))
         return Path()
     accelerator = set_up(recipe.train.precision)
-    batch_sampler(recipe, parts)  # refuses a batch that cannot be split before anything is written
+    batch_sampler(recipe, parts)  # checks the batch size before anything is written
     run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
     try:
         cached = open_caches(recipe, parts, accelerator)
@@ -81,7 +78,7 @@ def train(
 
 
 def _does_not_fit(recipe: Recipe) -> CclError:
-    """With what keeps the step: the same batch in smaller parts, or fewer activations."""
+    """Error with options that keep the batch size: less memory for activations, or more micro-batches."""
     train, steps = recipe.train, []
     if train.precision == "fp32":
         steps.append("--precision bf16")

@@ -122,16 +122,16 @@ def _damaged(packet: Any) -> bool:
 
 def _cut_off(info: VideoMetadata) -> str | None:
     end = max(info.time(info.frames), info.audio.end if info.audio else 0.0)
-    if end >= min(_WHOLE * info.promised, info.promised - _SHORTEST_CUT):
+    expected = info.header_seconds
+    if end >= min(_WHOLE * expected, expected - _SHORTEST_CUT):
         return None
-    return f"it ends after {end:.1f} of {info.promised:.1f} s"
+    return f"it ends after {end:.1f} of {expected:.1f} s"
 
 
 def _sound(info: VideoMetadata, subject: Subject) -> SoundState:
     if info.audio is None:
         return "no track"
-    start = info.audio.start if subject.start is None else max(info.audio.start, subject.start)
-    end = info.audio.end if subject.end is None else min(info.audio.end, subject.end)
+    start, end = info.audio.within(subject.start, subject.end)
     any_frame = False
     with open_container(info.path) as container:
         audio = best_stream(container, "audio")

@@ -12,8 +12,8 @@ from typing import Any
 
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import folder
-from ccl_cli.data.video.video_writer import claim_folder
 from ccl_cli.errors import SystemSetupError
+from ccl_cli.utils.files import claim_folder
 from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.processes import cores
 
