@@ -43,7 +43,8 @@ class Parts:
 
     Attributes:
         manifest: The whole data set.
-        videos: Training videos that exist, with the labels that the run uses. Rows of a batch are rows of these.
+        videos: Training videos that exist, with the labels that the run uses. Rows of a batch are rows of
+            these.
         missing: Training videos that do not exist.
         teachers: Frozen teachers, by name.
         student: The student, on the CPU.
@@ -227,8 +228,8 @@ def warn_if_packed_smaller(videos: Videos, short_side: int) -> None:
 def check_span(videos: Videos, clip: Clip) -> None:
     """Check that not every training video is shorter than a clip with ``clip.stride`` or ``clip.fps``.
 
-    Opens at most 64 of the videos that may be long enough, until one is. If there are more candidates and none
-    of the 64 is long enough, it only warns.
+    Opens at most 64 of the videos that may be long enough, until one is. If there are more candidates and
+    none of the 64 is long enough, it only warns.
 
     Raises:
         RecipeError: all videos are shorter than a clip.

@@ -16,7 +16,7 @@ from ccl_cli.utils.files import atomic_path
 
 
 def describe(recipe: Recipe, parts: Parts) -> str:
-    """The resolved recipe, numbers of parameters and steps, and the shapes of the first batch, which is read."""
+    """The resolved recipe, numbers of parameters and steps, and the shapes of the first batch."""
     sampler = batch_sampler(recipe, parts)
     dataset = training_clips(recipe, parts, parts.teachers)
     loaded = next(clip_loader(dataset, sampler, workers=0, pin_memory=False))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ccl_cli.training.build import Parts
     from ccl_cli.training.trainer import Trainer
 
-# Evaluates a student on the held-out split: ``top1`` and ``r1`` in percent, and ``loss``, equal on all processes.
+# Evaluates a student on the held-out split: ``top1`` and ``r1`` in percent, and ``loss``, equal on all
+# processes.
 Score = Callable[[Recipe, "Parts", Student, Accelerator], Mapping[str, float]]
 LABELS = {"top1": "top-1", "loss": "loss", "r1": "R@1"}
 LOGGED = {f"{split}_{name}" for name in LABELS for split in ("val", "test")}  # in metrics.jsonl
@@ -48,7 +49,7 @@ class HeldOut:
         self.waited = 0
 
     def due(self, step: int, steps_per_epoch: int) -> bool:
-        """Whether to evaluate after a step: at the end of every ``eval_every``-th epoch and of the last one."""
+        """Whether to evaluate after a step: at the end of every ``eval_every``-th and of the last epoch."""
         epoch, rest = divmod(step, steps_per_epoch)
         every = self.train.eval_every
         return bool(every) and not rest and (epoch % every == 0 or epoch == self.train.epochs)

@@ -99,8 +99,8 @@ def scheduler(optimizer: torch.optim.Optimizer, optim: Optim, epochs: int, steps
         steps_per_epoch: Optimiser steps per epoch, not micro-batches.
 
     Returns:
-        timm's scheduler. ``step_update(step)`` sets the rates of all groups before a step, counted from 0 over
-        the whole run. ``base_values`` are the groups' rates without a schedule.
+        timm's scheduler. ``step_update(step)`` sets the rates of all groups before a step, counted from 0
+        over the whole run. ``base_values`` are the groups' rates without a schedule.
     """
     # Not at the top, because timm imports all its networks, which takes half a second.
     from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
@@ -110,8 +110,8 @@ def scheduler(optimizer: torch.optim.Optimizer, optim: Optim, epochs: int, steps
     if optim.schedule in ("step", "constant"):
         drops = _drops(optim, epochs, steps_per_epoch) if optim.schedule == "step" else []
         return MultiStepLRScheduler(optimizer, drops, optim.gamma, warmup_prefix=False, **given)
-    # From the end of the warm-up to the end of the run. At least 2, because timm warns about 1; the rate of the
-    # first and only step is then the same.
+    # From the end of the warm-up to the end of the run. At least 2, because timm warns about 1; the rate of
+    # the first and only step is then the same.
     length = max(epochs * steps_per_epoch - warm_up, 2)
     given |= {"t_initial": length, "lr_min": optim.min_lr, "warmup_prefix": True}
     if optim.schedule == "linear":
