@@ -128,7 +128,7 @@ class Videos(Sequence[Video]):
         return self.where(~np.isin(self.numbers, others.numbers)) if len(others) else self
 
     def places_in(self, others: Videos) -> NDArray[np.int64]:
-        """[n] index of each video in another selection of the same list; -1 if it does not contain the video."""
+        """[n] index of each video in another selection of the same list; -1 for a video that is not in it."""
         places = np.full(len(self.columns), -1, np.int64)
         places[others.numbers] = np.arange(len(others))
         return places[self.numbers]

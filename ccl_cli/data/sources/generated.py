@@ -1,4 +1,4 @@
-"""Data sets that ccl writes itself, into a folder of the user's or into the cache."""
+"""Data sets that ccl generates, in a folder of the user or in the cache."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from ccl_cli.utils.processes import cores
 def generate(
     location: str, name: str, settings: Mapping[str, Any], writers: Mapping[str, Callable[[Path], None]]
 ) -> Manifest:
-    """Write the videos that are not there yet, and list them all.
+    """Write the missing videos, and list all of them.
 
     Args:
         location: Folder of the videos; "" for one in the cache, named after the settings.
-        name: Of the data set.
-        settings: Everything that decides the videos.
-        writers: By path below the folder, ``SPLIT/CLASS/NAME.mp4``: writes that video.
+        name: Name of the data set.
+        settings: All settings that determine the videos.
+        writers: Functions that write a video, by path below the folder, ``SPLIT/CLASS/NAME.mp4``.
 
     Raises:
-        DataError: a folder with other content.
-        SystemSetupError: no room on the disk.
+        DataError: the folder contains other files.
+        SystemSetupError: a video cannot be written.
     """
     stamp = json.dumps(settings)
     key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
     root = Path(location).expanduser() if location else cache_dir() / name / key
     try:
         claim_folder(root, stamp)
-        missing = [path for path in writers if not (root / path).is_file()]  # one that is there is whole
+        missing = [path for path in writers if not (root / path).is_file()]  # existing files are complete
         with ThreadPoolExecutor(cores()) as pool:  # rendering and encoding release the GIL
             for _ in pool.map(lambda path: writers[path](root / path), missing):
                 pass
