@@ -170,7 +170,7 @@ class TeacherBatch(NamedTuple):
         inputs: Inputs by teacher: n videos, or n * K views with the K views of a video in succession.
         states: By row and teacher: "present", "absent", "silent", "no track" or "unreadable".
         unreadable: Reasons by row and teacher.
-        kinds: By teacher, the name under which its states are counted: "audio", or the teacher's name.
+        kinds: By teacher, the name under which its states are counted: "audio", the teacher's name, or "".
         inexact: By teacher, number of videos of which a live teacher may get other inputs than these.
         frames: By teacher of single frames, number of frames of the longest video; 0 for other teachers.
     """
@@ -185,16 +185,15 @@ class TeacherBatch(NamedTuple):
 
 
 @dataclass
-class _TeacherSample:
-    """One video of a :class:`TeacherBatch`; ``inputs`` has one entry for each of the K views."""
+class _Views:
+    """The views of one video that one teacher gets, K in a cache; see :class:`TeacherBatch`."""
 
-    row: int
-    inputs: dict[str, list[Tensor | None]] = field(default_factory=dict)
-    states: dict[str, str] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    kinds: dict[str, str] = field(default_factory=dict)
-    exact: dict[str, bool] = field(default_factory=dict)
-    frames: dict[str, int] = field(default_factory=dict)
+    inputs: list[Tensor | None]
+    state: str = UNREADABLE
+    kind: str = ""
+    reason: str = ""
+    exact: bool = True
+    frames: int = 0
 
 
 class TeacherClips(_ClipDataset[TeacherBatch]):
@@ -219,59 +218,63 @@ class TeacherClips(_ClipDataset[TeacherBatch]):
     ) -> None:
         self.videos, self.clip, self.preprocess, self.views = videos, clip, dict(preprocess), views
 
-    def __getitem__(self, row: int) -> _TeacherSample:
+    def __getitem__(self, row: int) -> tuple[int, dict[str, _Views]]:
         """Run every teacher's preprocessing on one video.
 
         Raises:
             CclError: a teacher's preprocessing or a decoder fails for another reason than damaged data.
         """
-        sample, centre = _TeacherSample(row), Window(self.videos[row], self.clip)
-        for name in self.preprocess:
+        by_teacher, centre = {}, Window(self.videos[row], self.clip)
+        for name, preprocess in self.preprocess.items():
             try:
-                self._add(sample, name, centre)
+                by_teacher[name] = self._read(name, preprocess, centre)
             except DataError as error:
-                sample.inputs[name] = [None] * (self.views or 1)
-                sample.states[name], sample.unreadable[name] = UNREADABLE, error.message
                 # A live teacher excludes the video from training, a cache does not; unless the student cannot
                 # read the video either.
-                sample.exact[name], sample.frames[name] = not _has_picture(centre), 0
-        return sample
+                exact = not _has_picture(centre)
+                by_teacher[name] = _Views([None] * (self.views or 1), reason=error.message, exact=exact)
+        return row, by_teacher
 
-    def collate(self, samples: Sequence[_TeacherSample]) -> TeacherBatch:
+    def collate(self, samples: Sequence[tuple[int, dict[str, _Views]]]) -> TeacherBatch:
         """Make a batch of all views of all videos."""
+        by_name = {name: [views[name] for _, views in samples] for name in self.preprocess}
+        reasons = {
+            row: {name: one.reason for name, one in views.items() if one.reason} for row, views in samples
+        }
         return TeacherBatch(
-            torch.tensor([sample.row for sample in samples]),
-            {
-                name: collate_inputs([value for sample in samples for value in sample.inputs[name]], each)
-                for name, each in self.preprocess.items()
+            rows=torch.tensor([row for row, _ in samples]),
+            inputs={
+                name: collate_inputs([value for one in views for value in one.inputs], self.preprocess[name])
+                for name, views in by_name.items()
             },
-            {sample.row: sample.states for sample in samples},
-            {sample.row: sample.unreadable for sample in samples if sample.unreadable},
-            {name: kind for sample in reversed(samples) for name, kind in sample.kinds.items()},
-            {name: sum(not sample.exact[name] for sample in samples) for name in self.preprocess},
-            {name: max(sample.frames[name] for sample in samples) for name in self.preprocess},
+            states={row: {name: one.state for name, one in views.items()} for row, views in samples},
+            unreadable={row: by_teacher for row, by_teacher in reasons.items() if by_teacher},
+            kinds={
+                name: next((one.kind for one in views if one.kind), "") for name, views in by_name.items()
+            },
+            inexact={name: sum(not one.exact for one in views) for name, views in by_name.items()},
+            frames={name: max(one.frames for one in views) for name, views in by_name.items()},
         )
 
-    def _add(self, sample: _TeacherSample, name: str, centre: Window) -> None:
-        preprocess = self.preprocess[name]
-        kind = getattr(preprocess, "views", None) if self.views else None
-        windows = self._spread(centre.video, kind, self.views or 1) or [centre]
+    def _read(self, name: str, preprocess: Preprocess, centre: Window) -> _Views:
+        declared = getattr(preprocess, "views", None) if self.views else None
+        windows = self._spread(centre.video, declared, self.views or 1) or [centre]
         inputs = []
         for window in windows:
             window.states = {}
             inputs.append(run_preprocess(name, preprocess, window))
         last = windows[-1]
-        sample.inputs[name] = inputs
-        sample.kinds[name], sample.states[name] = next(iter(last.states.items()))
-        sample.exact[name] = last.whole and (last is centre or _count_starts(last) <= len(windows))
-        sample.frames[name] = last.frame_range.count if kind == "frame" else 0
+        kind, state = next(iter(last.states.items()))
+        exact = last.whole and (last is centre or _count_starts(last) <= len(windows))
+        frames = last.frame_range.count if declared == "frame" else 0
+        return _Views(inputs, state, kind, exact=exact, frames=frames)
 
-    def _spread(self, video: Video, kind: str | None, views: int) -> list[Window]:
+    def _spread(self, video: Video, declared: str | None, views: int) -> list[Window]:
         """The windows of a cache, if the teacher looks at frames or clips."""
-        if kind == "frame":
+        if declared == "frame":
             clip = self.clip.model_copy(update=_ONE_FRAME)
             return [Window(video, clip, single_frame(view, views)) for view in range(views)]
-        if kind == "clip":
+        if declared == "clip":
             return [Window(video, self.clip, spread_clip(view, views)) for view in range(views)]
         return []
 

@@ -21,6 +21,7 @@ from ccl_cli.training.cache.build import embed_views
 from ccl_cli.training.cache.keys import key_of, views_per_video
 
 _DAMAGED = "its bytes are not those that were written"
+_SAMPLES = 16  # videos that are embedded again
 
 
 def cache_records() -> Iterator[dict[str, Any]]:
@@ -66,21 +67,18 @@ def check_embeddings(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
         yield key.folder.name, check_cache(Cached.open(key.folder), teacher, manifest, recipe)
 
 
-def check_cache(
-    cached: Cached, teacher: Teacher, manifest: Manifest, recipe: Recipe, samples: int = 16
-) -> list[str]:
-    """Compare a cache with its checksum, and some embeddings with new ones; return the faults.
+def check_cache(cached: Cached, teacher: Teacher, manifest: Manifest, recipe: Recipe) -> list[str]:
+    """Compare a cache with its checksum, and 16 evenly spaced videos with new embeddings; return the faults.
 
     Args:
         cached: Cache of this teacher and these files.
         teacher: Frozen teacher.
         manifest: Data set.
         recipe: As for :func:`ccl_cli.training.cache.build.build_cache`.
-        samples: Number of videos to embed again, evenly spaced.
     """
     header, videos = cached.header, manifest.learnt_from
     faults = [] if cached.checksum() == header.sha256 else [_DAMAGED]
-    rows = sorted({len(videos) * number // samples for number in range(samples)})
+    rows = sorted({len(videos) * number // _SAMPLES for number in range(_SAMPLES)})
     name, views = header.key.teacher, views_per_video(header.key, recipe.cache)
     dataset = TeacherClips(videos, recipe.clip, {name: teacher.preprocess}, views=views)
     for batch in clip_loader(dataset, [[row] for row in rows], workers=0, pin_memory=False):
