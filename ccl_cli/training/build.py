@@ -97,7 +97,7 @@ def build(recipe: Recipe) -> Parts:
     missing = seen.without(videos)
     check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing, videos=len(seen))
     if not videos:
-        raise DataError(f"None of the {len(seen)} videos to train on is there, such as '{seen[0].path}'.")
+        raise DataError(f"None of the {len(seen)} training videos exists, such as '{seen[0].path}'.")
     _check_label_readers(teachers, videos)
     check_coverage(teachers, videos.ids, "training videos")
     warn_if_packed_smaller(videos, recipe.clip.short_side)
@@ -285,7 +285,7 @@ def _check_label_readers(teachers: Mapping[str, Teacher], videos: Videos) -> Non
     if unlabelled and label_readers:
         raise RecipeError(
             f"{label_readers[0]} reads labels, and {unlabelled} training videos have none.",
-            "Leave it out, or name another data set.",
+            "Remove it, or choose another data set.",
         )
 
 
@@ -298,7 +298,7 @@ def _uses_teachers(recipe: Recipe) -> bool:
     methods = [registry.load(registry.find(registry.METHODS, name)) for name in recipe.method]
     needed = any(method.uses_teachers for method in methods)
     if recipe.teachers and not needed:
-        _log.info("%s needs no teacher; the ones named are left aside.", recipe.method_label)
+        _log.info("%s needs no teacher; the given ones are ignored.", recipe.method_label)
     if needed and not recipe.teachers:
         raise RecipeError(
             f"{recipe.method_label} needs at least one teacher.",

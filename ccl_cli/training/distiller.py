@@ -117,7 +117,9 @@ class Distiller(nn.Module):
             prefix = f"{name}." if len(self.methods) > 1 else ""
             terms = {prefix + term: value for term, value in method(student, teachers, batch).items()}
             if reserved := sorted(terms.keys() & RESERVED):
-                raise PluginError(f"The method '{name}' may not call a term '{reserved[0]}': ccl does.")
+                raise PluginError(
+                    f"The method '{name}' has a term '{reserved[0]}', which is a reserved name."
+                )
             parts |= terms
         return parts
 

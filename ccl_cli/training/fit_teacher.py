@@ -140,7 +140,7 @@ def fit_teacher(
     if not all(hasattr(cls, hook) for hook in _HOOKS):
         raise PluginError(
             f"{spec.label} cannot be fitted: it has nothing to train.",
-            "A teacher's class needs to_fit, class_scores and own_weights for that.",
+            "A teacher's class needs to_fit, class_scores and own_weights.",
         )
     spec, _ = as_fitted(spec)  # a fitted teacher keeps its options
     manifest = load_data(data).labelled()
@@ -199,7 +199,7 @@ class _Session:
                     reporter.line()
         split.warn()
         if not count:
-            raise DataError(f"No training video of '{self.manifest.name}' has what {self.label} looks at.")
+            raise DataError(f"No training video of '{self.manifest.name}' has the modality of {self.label}.")
         self.teacher.freeze()
         return Score("train", correct / count, count)
 
@@ -238,7 +238,7 @@ class _Session:
         scores = self.teacher.class_scores(inputs)
         loss = F.cross_entropy(scores.float(), labels)
         if not math.isfinite(loss.item()):
-            raise CclError(f"The loss of {self.label} is not finite any more.", "Lower --lr.")
+            raise CclError(f"The loss of {self.label} is not finite.", "Lower --lr.")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -279,7 +279,7 @@ class _Split:
         try:
             check_unreadable(len(bad), self.manifest, self.split, limit, bad)
         except DataError as error:  # the limit is fixed here
-            raise DataError(error.message, "Fix them, or take them out of the data set.") from None
+            raise DataError(error.message, "Fix them, or remove them from the data set.") from None
 
 
 def _count_correct(scores: Tensor, labels: Tensor) -> int:
@@ -289,7 +289,9 @@ def _count_correct(scores: Tensor, labels: Tensor) -> int:
 def _check_output(path: Path, manifest: Manifest) -> None:
     """Check the output file before the training and not after it."""
     if path.suffix != ".safetensors":
-        raise UsageError(f"'{path}' cannot be: weights are saved as .safetensors.", "Correct --output.")
+        raise UsageError(
+            f"'{path}' does not end in .safetensors, the format of weights.", "Correct --output."
+        )
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder.", "Name a file with --output.")
     try:

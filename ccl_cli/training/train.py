@@ -44,7 +44,9 @@ def train(
         score: Evaluates a student on held-out videos; required if ``train.eval_every`` is set.
     """
     if recipe.train.eval_every and score is None:
-        raise UsageError("train.eval_every needs somebody who scores.", "Call ccl_cli.train, which does.")
+        raise UsageError(
+            "train.eval_every needs a scoring function.", "Call ccl_cli.train, which passes one."
+        )
     need_trackers(recipe.train.trackers)
     parts = build(recipe)
     if dry_run:
@@ -60,15 +62,15 @@ def train(
         if resumed:
             newest = on_main(lambda: checkpoint.newest_state(run.state))
             checkpoint.load_state_dict(trainer, checkpoint.read_state(newest))
-            _log.info("Going on with %s from step %d.", run.path, trainer.step)
+            _log.info("Resuming %s at step %d.", run.path, trainer.step)
         else:
             _log.info("Run %s", run.path)
         with tracking(accelerator, recipe, run):
             trainer.fit()
     except Stopped as stopped:
         raise Interrupted(
-            f"Stopped by {stopped.name} without saving; what was saved before is in '{run.path}'.",
-            f"Go on with `ccl train --resume {run.path}`.",
+            f"Stopped by {stopped.name} without saving; earlier checkpoints are in '{run.path}'.",
+            f"Continue with `ccl train --resume {run.path}`.",
         ) from stopped
     except torch.OutOfMemoryError as error:
         raise _does_not_fit(recipe) from error

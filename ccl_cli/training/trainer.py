@@ -144,7 +144,7 @@ class Trainer:
             workers=self.recipe.train.workers,
             pin_memory=self.device.type == "cuda",
             # A process without workers ends at once: a checkpoint needs all processes at the same step.
-            advice=f"go on with `ccl train --resume {self.run.path}`",
+            advice=f"continue with `ccl train --resume {self.run.path}`",
         )
         self.clock.restart()
         batches = with_sample_sheet(self, self.clock.waiting(loader))
@@ -249,7 +249,7 @@ class Trainer:
         path = self._save()
         raise Interrupted(
             f"Stopped by {stop.name} at step {self.step}; the state is in '{path}'.",
-            f"Go on with `ccl train --resume {self.run.path}`.",
+            f"Continue with `ccl train --resume {self.run.path}`.",
         )
 
     def _save(self) -> Path:

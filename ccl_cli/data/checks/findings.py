@@ -92,7 +92,7 @@ def examine(
     if signals:
         raise Interrupted(
             f"Stopped by {signal.Signals(signals[0]).name}; the results so far are stored.",
-            "The same command goes on.",
+            "Run the same command again to continue.",
         )
 
 

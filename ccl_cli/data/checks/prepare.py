@@ -58,7 +58,7 @@ def _check_output(manifest: Manifest, path: Path) -> None:
     try:
         name = read_header(path).get("name")
     except DataError as error:
-        raise UsageError(f"'{path}' is there, and is no manifest.", _OTHER) from error
+        raise UsageError(f"'{path}' exists and is not a manifest.", _OTHER) from error
     if name != manifest.name:
         raise UsageError(f"'{path}' is the manifest of '{name}', not of '{manifest.name}'.", _OTHER)
 
@@ -86,7 +86,7 @@ def fetch_list(file: ListFile, place: Path, progress: Progress | None = None) ->
         if wrong := fault(part, file.checksum):
             part.unlink()
             raise SystemSetupError(
-                f"What {file.url} sends is not the published list: {wrong}; it was thrown away.",
+                f"What {file.url} sends is not the published list: {wrong}; it was deleted.",
                 f"If the publisher has changed it, download it yourself and put it at {place}.",
             )
         if file.url.endswith(".zip"):
@@ -106,7 +106,7 @@ def _unpack(archive: Path, file: ListFile, place: Path) -> None:
             (Path(folder) / place.name).replace(place)
     except (zipfile.BadZipFile, ValueError, EOFError, zlib.error) as error:
         raise SystemSetupError(
-            f"What {file.url} sends is no whole zip archive; it was thrown away.", "Try again."
+            f"What {file.url} sends is not a complete zip archive; it was deleted.", "Try again."
         ) from error
     finally:
         archive.unlink()

@@ -39,7 +39,7 @@ class _ClipDataset(Dataset[Any], Generic[B]):
 
 @dataclass
 class TrainingSample:
-    """What a worker makes of one draw.
+    """A worker's result for one draw.
 
     Attributes:
         view: [3, T, S, S] uint8, the student's view.

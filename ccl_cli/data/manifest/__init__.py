@@ -171,7 +171,7 @@ class Manifest:
             DataError: the data set already has a validation split.
         """
         if self.split("val"):
-            raise DataError(f"The data set '{self.name}' has a val split already.", "Leave holdout at 0.")
+            raise DataError(f"The data set '{self.name}' has a val split already.", "Set holdout to 0.")
         splits, trained = self.videos.column("split").copy(), self.videos.in_split("train")
         splits[np.flatnonzero(trained)[choose_share(self.split("train"), share, seed)]] = CODES["val"]
         return replace(self, videos=self.videos.with_column("split", splits))
@@ -220,7 +220,7 @@ class Manifest:
         except OSError as error:
             raise SystemSetupError(
                 f"The manifest '{path}' cannot be written: {error.strerror}.",
-                "Make room, or name another place.",
+                "Free some disk space, or choose another path.",
             ) from error
 
     @classmethod
@@ -349,4 +349,4 @@ def read_header(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             return parse_header(file.readline())
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"'{path}' is no manifest.", "Write it again.") from error
+        raise DataError(f"'{path}' is not a manifest.", "Write it again.") from error

@@ -33,7 +33,7 @@ def encode_all(sources: Sequence[Source], settings: Settings, workers: int | Non
         cores() if workers is None else workers,
         batch_size=None,
         modules=[__name__],
-        advice="run the same command again to go on",
+        advice="run the same command again to continue",
         patience=_TIMEOUT,
         prefetch=2,  # only a few, because encoded long videos are large
     )

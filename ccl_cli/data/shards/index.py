@@ -194,7 +194,7 @@ def read_manifest(location: str) -> Manifest:
     """
     if not is_url(location) and not (Path(location) / INDEX).is_file():
         raise DataError(
-            f"'{location}' holds no {INDEX}.",
+            f"'{location}' does not contain {INDEX}.",
             "Make the shards with `ccl data pack`; if that was interrupted, run it again to finish.",
         )
     address = _join(location, INDEX)
@@ -227,7 +227,8 @@ def _fetch_videos(location: str, digest: str) -> Path:
                 file.write(read_range(address, begin, min(_BLOCK, size - begin)))
     except OSError as error:
         raise SystemSetupError(
-            f"'{path}' cannot be written: {error.strerror or error}.", "Make room, or set CCL_HOME."
+            f"'{path}' cannot be written: {error.strerror or error}.",
+            "Free some disk space, or set CCL_HOME.",
         ) from error
     return path
 

@@ -77,7 +77,7 @@ def pack(
     try:
         with (
             lock_file(output / ".lock", f"Another process packs into '{output}'.", "Wait for it to end."),
-            stopping_here("; finished shards are kept.", "Run the same command again to go on."),
+            stopping_here("; finished shards are kept.", "Run the same command again to continue."),
         ):
             remove_leftovers(output)
             claim_folder(
@@ -90,7 +90,7 @@ def pack(
     except OSError as error:
         raise SystemSetupError(
             f"Cannot write shards to '{output}': {error.strerror or error}.",
-            "Finished shards are kept: make room, or name another folder, and run the command again.",
+            "Finished shards are kept. Free some disk space, and run the same command again.",
         ) from error
     return work.report()
 

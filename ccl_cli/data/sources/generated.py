@@ -45,6 +45,6 @@ def generate(
     except OSError as error:
         raise SystemSetupError(
             f"Cannot write clips to '{root}': {error.strerror or error}.",
-            "Make room, or name another folder; the clips that are done are kept.",
+            "Free some disk space, or choose another folder. Finished clips are kept.",
         ) from error
     return replace(folder.load(str(root)), name=name)

@@ -30,7 +30,7 @@ def load(location: str, *, root: str | None = None) -> Manifest:
     then = read_header(path).get("hash")
     if then and then != manifest.hash:
         _log.warning(
-            "'%s': the videos are not what they were (hash %s, now %s); run `ccl data prepare` again.",
+            "'%s': the videos have changed (hash %s, now %s); run `ccl data prepare` again.",
             path,
             then,
             manifest.hash,

@@ -138,7 +138,7 @@ def iter_clips(
 ) -> Iterator[DecodedClip]:
     """Decode several clips of a range of frames in one pass, with the frames of few clips in memory.
 
-    A damaged video may end earlier than its metadata say. The remaining clips are then planned anew, for the
+    A damaged video may end earlier than its metadata say. The remaining clips are then planned again, for the
     frames that can be decoded.
 
     Args:

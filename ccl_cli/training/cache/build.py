@@ -91,7 +91,7 @@ def build_cache(
     except OSError as error:
         raise SystemSetupError(
             f"The cache '{key.folder}' cannot be written: {error.strerror or error}.",
-            "Make room, or move it with CCL_HOME; what is done is kept.",
+            "Free some disk space, or set CCL_HOME. Finished parts are kept.",
         ) from error
     return Cached.open(key.folder)
 
@@ -119,7 +119,7 @@ def embed_parts(
         batches,
         workers=recipe.train.workers,
         pin_memory=accelerator.device.type == "cuda",
-        advice="go on with the same command",
+        advice="run the same command again to continue",
     )
     teacher.to(accelerator.device)
     # Processes have equal shares, so this one's progress times their number is that of all.
@@ -136,9 +136,9 @@ def embed_parts(
                 part = None
             if stop.requested:
                 raise Interrupted(
-                    f"Stopped by {stop.name} while caching {key.teacher}; what is done is in "
+                    f"Stopped by {stop.name} while caching {key.teacher}; finished parts are in "
                     f"'{key.building}'.",
-                    "Go on with the same command.",
+                    "Run the same command again to continue.",
                 )
 
 
@@ -199,7 +199,7 @@ class _Part:
         for row, place, good in zip(batch.rows.tolist(), places.tolist(), finite.tolist(), strict=True):
             self.state[place] = STATES.index(batch.states[row][name] if good else "unreadable")
             if not good:
-                self.unreadable[row] = "The teacher makes numbers of it that are not finite."
+                self.unreadable[row] = "The teacher returns a non-finite embedding."
 
     def save(self, folder: Path) -> None:
         notes = json.dumps({name: getattr(self, name) for name in _Notes.model_fields})
@@ -230,7 +230,7 @@ def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], _Not
             return file.get_tensor("value"), file.get_tensor("state"), notes
     except OSError as error:  # not a sign of damage
         raise SystemSetupError(
-            f"'{path}' cannot be read: {error.strerror or error}.", "What is done is kept: try again."
+            f"'{path}' cannot be read: {error.strerror or error}.", "Finished parts are kept: try again."
         ) from error
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         path.unlink(missing_ok=True)

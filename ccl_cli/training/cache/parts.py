@@ -70,7 +70,7 @@ def run(item: Mapping[str, Any]) -> None:
     (teacher,) = load_teachers(recipe.teachers, manifest.classes).values()
     if key_of(name, teacher, manifest, recipe.cache, recipe.clip) != key:
         raise DataError(
-            "The data set or the teacher has changed since the cache was begun.", "Give the command again."
+            "The data set or the teacher has changed since the build started.", "Run the same command again."
         )
     embed_parts(name, teacher, manifest, key, recipe, set_up("fp32"), [item["number"]])
 

@@ -132,7 +132,7 @@ def _warn_if_stale(key: Key) -> None:
             continue
         if (other.teacher, other.data) == (key.teacher, key.data):
             _log.warning(
-                "The cache '%s' is not used: it is of %s. `ccl cache build` makes one that fits.",
+                "The cache '%s' is not used: it was built for %s. `ccl cache build` makes one that fits.",
                 folder.name,
                 other.differs_from(key),
             )

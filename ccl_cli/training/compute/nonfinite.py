@@ -100,8 +100,8 @@ class StepGuard:
         return CclError(
             f"The loss or its gradient was not finite in {self.in_a_row} steps in a row, up to step {step}, "
             f"whose batch was {listed(names, 16)}.",
-            "Lower optim.lr, use --precision fp32, or look at these videos. The state, which they have "
-            f"left as it was, is in '{state}'.",
+            "Lower optim.lr, use --precision fp32, or check these videos. The checkpoint, which they "
+            f"have not changed, is in '{state}'.",
         )
 
     def state_dict(self) -> dict[str, int]:
@@ -109,7 +109,7 @@ class StepGuard:
         return {"total": self.total, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore :meth:`state_dict`."""
         self.total, self.in_a_row = state["total"], state["in_a_row"]
 
 
@@ -169,14 +169,14 @@ class TeacherFaults:
             names = [videos[row].id for row in bad.nonzero().flatten().tolist()]
             if len(names) >= _MIN_VIDEOS and not good.any():
                 raise PluginError(
-                    f"{name} makes numbers that are not finite of every video: {listed(names, 3)}.",
+                    f"{name} returns non-finite embeddings for every video: {listed(names, 3)}.",
                     f"Look at it with `ccl plugins check {name.partition('#')[0]}`, or use --precision fp32.",
                 )
             if names and name not in self._warned:
                 self._warned.add(name)
                 _log.warning(
-                    "%s makes numbers that are not finite of %s. Such videos are trained on as if they "
-                    "lacked it; summary.json will name them all.",
+                    "%s returns non-finite embeddings for %s. They count as absent in training; summary.json "
+                    "will list all of them.",
                     name,
                     listed(names, 3),
                 )

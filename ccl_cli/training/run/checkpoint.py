@@ -57,7 +57,7 @@ def load_state_dict(trainer: Trainer, state: dict[str, Any]) -> None:
     if state.get("format") != _FORMAT:
         raise UsageError(
             f"Another version of ccl wrote the checkpoints of '{trainer.run.path}'.",
-            "Go on with that version, or start a new run.",
+            "Continue with that version, or start a new run.",
         )
     _use_caches_of(trainer, state["cached"])
     trainer.step, trainer.seconds_before = state["step"], state["seconds"]
@@ -90,7 +90,7 @@ def write_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
         reason = getattr(error, "strerror", None) or "the disk is full, or refuses"
         raise SystemSetupError(
             f"The checkpoint '{path}' cannot be written: {reason}.",
-            "Make room; the one before is untouched.",
+            "Free some disk space. The previous checkpoint is intact.",
         ) from error
     _remove_older(folder, path)
     for newer in _states(folder):
@@ -113,13 +113,13 @@ def newest_state(folder: Path) -> Path:
             if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
                 reason = getattr(error, "strerror", None) or "there is no memory for it"
                 raise SystemSetupError(
-                    f"The checkpoint '{path}' cannot be read: {reason}.", "It may be whole: try again."
+                    f"The checkpoint '{path}' cannot be read: {reason}.", "It may be intact: try again."
                 ) from error
-            _log.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
+            _log.warning("Checkpoint %s is damaged (%s); trying the previous one.", path.name, error)
         else:
             _remove_older(folder, path)  # the process may have been killed between writing and removing
             return path
-    raise DataError(f"'{folder}' holds no checkpoint that can be read.", "Start the run anew.")
+    raise DataError(f"'{folder}' contains no readable checkpoint.", "Start a new run.")
 
 
 def holds_state(folder: Path) -> bool:
@@ -142,7 +142,7 @@ def _use_caches_of(trainer: Trainer, folders: Mapping[str, str]) -> None:
     for name, folder in folders.items():
         if name not in available or available[name].folder.name != folder:
             raise UsageError(
-                f"The run began with embeddings of {name} from the cache '{folder}', which is gone.",
+                f"The run started with embeddings of {name} from the cache '{folder}', which does not exist.",
                 "Build it again with `ccl cache build`, or start a new run.",
             )
     trainer.use_caches({name: available[name] for name in folders})

@@ -50,7 +50,7 @@ class Meter:
         return {"weight": self.weight, "sums": self._over_processes()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore :meth:`state_dict`."""
         self.weight = state["weight"]
         self.sums = {name: value.to(device) for name, value in state["sums"].items()}
 

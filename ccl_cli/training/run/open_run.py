@@ -48,7 +48,7 @@ def open_run(
     if not path:
         return _start_run(recipe, manifest, RunFolder(output) if output else RunFolder.new(recipe)), False
     if output is not None and path != output:
-        raise UsageError("--resume goes on in the run's own folder.", "Leave --output out.")
+        raise UsageError("--resume continues in the run's own folder.", "Omit --output.")
     run = find_run(path)
     _lock(run)
     try:

@@ -52,7 +52,7 @@ def check_finite(trainer: Trainer) -> None:
         state = trainer.run.state
         saved = f"; the last good state is in '{state}'" if state.is_dir() else ""
         raise CclError(
-            f"The weights are not finite any more at step {trainer.step}.",
+            f"The weights are not finite at step {trainer.step}.",
             f"Lower optim.lr or use --precision fp32{saved}.",
         )
 

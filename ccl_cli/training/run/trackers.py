@@ -122,7 +122,7 @@ class Tracked:
             action()
         except Exception as error:  # any error of a service or its client
             self._open = False
-            _log.warning("The tracker %s failed and gets nothing more: %s", self.name, _reason(error))
+            _log.warning("The tracker %s failed and is not used further: %s", self.name, _reason(error))
             with suppress(Exception):
                 self._tracker.finish()
 
@@ -146,7 +146,7 @@ def _start(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> None:
         except Exception as error:
             raise SystemSetupError(
                 f"The tracker {name} does not start: {_reason(error)}.",
-                "Set it up as its documentation says, or leave it out: --set train.trackers=[].",
+                "Set it up as its documentation says, or turn it off: --set train.trackers=[].",
             ) from error
         skipped = logged if continues else {True: -1, False: -1}
         accelerator.trackers.append(Tracked(tracker, skipped, max(logged.values())))

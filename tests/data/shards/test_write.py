@@ -89,7 +89,7 @@ def test_stopped_by_a_signal_it_goes_on_later(tmp_path, source, monkeypatch):
     assert left.items() <= wanted.items()
     assert "index.json" not in left
     assert list((tmp_path / "p").glob(".*.tmp")) == []
-    with pytest.raises(DataError, match=r"holds no index\.json"):
+    with pytest.raises(DataError, match=r"does not contain index\.json"):
         load_data(f"shards:{tmp_path / 'p'}")
     pack(source, tmp_path / "p", Settings(), **SMALL)
     assert content(tmp_path / "p") == wanted

@@ -264,7 +264,7 @@ def test_what_does_not_fit_is_not_used(clips_folder, tmp_path, caplog):
         file.write(b"more")
     with caplog.at_level(logging.WARNING, "ccl"):
         run = train(experiment)
-    assert f"'{first.folder.name}' is not used: it is of other files" in caplog.text
+    assert f"'{first.folder.name}' is not used: it was built for other files" in caplog.text
     assert RunFolder(run).summary["teachers"]["image:small"]["cached"] is None
 
 
@@ -284,7 +284,7 @@ def test_a_resumed_run_keeps_to_what_it_began_with(clips_folder):
     assert lines(cached) != lines(whole)  # other frames are drawn, of the same ones
     begun_cached = train(recipe(clips_folder, **every, train={"max_steps": 3}))
     gone = shutil.move(made["image:small"].folder, "elsewhere")
-    with pytest.raises(UsageError, match=r"began with embeddings of image:small .* which is gone"):
+    with pytest.raises(UsageError, match=r"started with embeddings of image:small .* which does not exist"):
         train(recipe(clips_folder, **every), resume=begun_cached)
     shutil.move(gone, made["image:small"].folder)
     assert model(train(recipe(clips_folder, **every), resume=begun_cached)) == model(cached)
