@@ -123,7 +123,10 @@ class Trainer:
             Reporter("train", last, self.step) as reporter,
             jsonl_writer(self.run.path / METRICS) as write,
         ):
-            for micro_batches in () if self._is_over(last) else self._steps(sampler):
+            steps = (
+                () if self._is_over(last) else self._steps(sampler)
+            )  # workers start only if a step is left
+            for micro_batches in steps:
                 self.train_step(micro_batches)
                 self._after_step(last, reporter, write)
                 self._check_skipped(micro_batches)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -31,7 +31,7 @@ _ONE_FRAME = {"frames": 1, "sampling": "dense", "stride": 1, "fps": None}
 class _ClipDataset(Dataset[Any], Generic[B]):
     """A dataset of samples that :meth:`collate` makes into batches of type B."""
 
-    preprocess: dict[str, Preprocess]
+    preprocess: Mapping[str, Preprocess]
 
     def collate(self, samples: Sequence[Any]) -> B:
         raise NotImplementedError
@@ -79,6 +79,7 @@ class LoadedBatch:
         return replace(self, batch=self.batch.map(lambda tensor: tensor.pin_memory()))
 
 
+@dataclass(eq=False, repr=False)
 class TrainingClips(_ClipDataset[LoadedBatch]):
     """A random clip of each drawn video.
 
@@ -86,7 +87,7 @@ class TrainingClips(_ClipDataset[LoadedBatch]):
     the same shape. Random numbers are a function of (seed, epoch, row, draw), and those that a step's samples
     share a function of (seed, step).
 
-    Args:
+    Attributes:
         videos: Training split.
         clip: Settings of the student's view.
         preprocess: Preprocessing of each teacher, by name.
@@ -94,16 +95,11 @@ class TrainingClips(_ClipDataset[LoadedBatch]):
         max_unreadable: Largest number of successive videos that may be unreadable; None: all but one.
     """
 
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        clip: Clip,
-        preprocess: Mapping[str, Preprocess],
-        seed: int,
-        max_unreadable: int | None = None,
-    ) -> None:
-        self.videos, self.clip, self.preprocess, self.seed = videos, clip, dict(preprocess), seed
-        self.max_unreadable = len(videos) - 1 if max_unreadable is None else max_unreadable
+    videos: Sequence[Video]
+    clip: Clip
+    preprocess: Mapping[str, Preprocess]
+    seed: int
+    max_unreadable: int | None = None
 
     def __getitem__(self, draw: Draw) -> TrainingSample:
         """Read a clip of the drawn video, or of the next readable one.
@@ -112,8 +108,9 @@ class TrainingClips(_ClipDataset[LoadedBatch]):
             DataError: too many successive videos are unreadable.
             CclError: a teacher's preprocessing or the machine fails.
         """
+        limit = len(self.videos) - 1 if self.max_unreadable is None else self.max_unreadable
         unreadable: dict[int, str] = {}
-        while len(unreadable) <= self.max_unreadable:
+        while len(unreadable) <= limit:
             row = (draw.row + len(unreadable)) % len(self.videos)
             try:
                 return self._read(draw, row, unreadable)
@@ -196,27 +193,24 @@ class _Views:
     frames: int = 0
 
 
+@dataclass(eq=False, repr=False)
 class TeacherClips(_ClipDataset[TeacherBatch]):
     """The centre clip of each video, or K evenly spaced views of it for a cache.
 
     A video that one teacher cannot read is unreadable for this teacher only.
 
-    Args:
+    Attributes:
         videos: Videos by row.
         clip: Length of the clip and size of decoded frames.
         preprocess: Preprocessing of each teacher, by name.
         views: K for a cache: frames or clips per video, for teachers of single frames or of clips.
     """
 
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        clip: Clip,
-        preprocess: Mapping[str, Preprocess],
-        *,
-        views: int | None = None,
-    ) -> None:
-        self.videos, self.clip, self.preprocess, self.views = videos, clip, dict(preprocess), views
+    videos: Sequence[Video]
+    clip: Clip
+    preprocess: Mapping[str, Preprocess]
+    _: KW_ONLY
+    views: int | None = None
 
     def __getitem__(self, row: int) -> tuple[int, dict[str, _Views]]:
         """Run every teacher's preprocessing on one video.

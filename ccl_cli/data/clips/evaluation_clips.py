@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import torch
@@ -36,12 +37,13 @@ class Chunk(NamedTuple):
     unreadable: dict[int, str]
 
 
+@dataclass(eq=False, repr=False)
 class EvaluationClips(IterableDataset[Chunk]):
     """All windows of each video. A video is unreadable if none of its clips can be decoded.
 
     All windows of a video come from one worker, in order.
 
-    Args:
+    Attributes:
         videos: Videos to read.
         clip: Settings of the student's view.
         evaluation: Clips and crops of each video.
@@ -52,20 +54,14 @@ class EvaluationClips(IterableDataset[Chunk]):
         processes: Number of processes; each reads its share of the videos.
     """
 
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        clip: Clip,
-        evaluation: Evaluation,
-        *,
-        chunk: int,
-        mixed: bool = True,
-        rank: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self.videos, self.clip, self.evaluation = videos, clip, evaluation
-        self.chunk, self.mixed = chunk, mixed
-        self.rank, self.processes = rank, processes
+    videos: Sequence[Video]
+    clip: Clip
+    evaluation: Evaluation
+    _: KW_ONLY
+    chunk: int
+    mixed: bool = True
+    rank: int = 0
+    processes: int = 1
 
     def __iter__(self) -> Iterator[Chunk]:
         """Read this worker's share of this process's share."""
