@@ -17,8 +17,8 @@ from tests.docs.pages import PAGES, ROOT, name
 
 PACKAGE = ROOT / "ccl_cli"
 CODE = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
-# The other rooms have words of their own, such as a stretch of sound.
-_OTHERS = ("data", "training", "methods", "report")
+# The other rooms have words of their own.
+_OTHERS = ("methods", "report")
 ROOMS = [path for path in CODE if path.is_relative_to(PACKAGE)]
 ROOMS = [path for path in ROOMS if path.relative_to(PACKAGE).parts[0] not in _OTHERS]
 ROOMS += [

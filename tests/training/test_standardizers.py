@@ -10,7 +10,7 @@ from ccl_cli.teachers.standardize import Moments, fit
 from ccl_cli.training.standardizers import Standardizer
 from ccl_cli.training.train import train
 from tests.helpers.golden import assert_close
-from tests.training.cache.test_caching import AUDIO, IMAGE
+from tests.training.cache.test_cache import AUDIO, IMAGE
 from tests.training.test_training import lines, recipe
 
 

@@ -23,8 +23,11 @@ from ccl_cli.errors import DataError, RecipeError, SystemSetupError, UsageError
 from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.teachers import embedding_cache
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.cache import caching
-from ccl_cli.training.cache.caching import CachedRows, build_cache, check_cache, key_of
+from ccl_cli.training.cache import build
+from ccl_cli.training.cache.build import build_cache
+from ccl_cli.training.cache.checks import check_cache
+from ccl_cli.training.cache.keys import key_of
+from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
@@ -261,7 +264,7 @@ def test_what_does_not_fit_is_not_used(clips_folder, tmp_path, caplog):
         file.write(b"more")
     with caplog.at_level(logging.WARNING, "ccl"):
         run = train(experiment)
-    assert f"'{first.folder.name}' is not used: it is of other files" in caplog.text
+    assert f"'{first.folder.name}' is not used: it was built for other files" in caplog.text
     assert RunFolder(run).summary["teachers"]["image:small"]["cached"] is None
 
 
@@ -281,7 +284,7 @@ def test_a_resumed_run_keeps_to_what_it_began_with(clips_folder):
     assert lines(cached) != lines(whole)  # other frames are drawn, of the same ones
     begun_cached = train(recipe(clips_folder, **every, train={"max_steps": 3}))
     gone = shutil.move(made["image:small"].folder, "elsewhere")
-    with pytest.raises(UsageError, match=r"began with embeddings of image:small .* which is gone"):
+    with pytest.raises(UsageError, match=r"started with embeddings of image:small .* which does not exist"):
         train(recipe(clips_folder, **every), resume=begun_cached)
     shutil.move(gone, made["image:small"].folder)
     assert model(train(recipe(clips_folder, **every), resume=begun_cached)) == model(cached)
@@ -396,7 +399,7 @@ def test_a_part_is_removed_when_it_is_damaged_and_not_when_the_disk_refuses(clip
     (part,) = embedding_cache.root().rglob("part-*.safetensors")
     content = part.read_bytes()
     with monkeypatch.context() as busy:
-        busy.setattr(caching, "safe_open", lambda *_: refuse(5, "Input/output error"))
+        busy.setattr(build, "safe_open", lambda *_: refuse(5, "Input/output error"))
         with pytest.raises(SystemSetupError, match="cannot be read: Input/output error"):
             built(experiment)
     assert part.read_bytes() == content
