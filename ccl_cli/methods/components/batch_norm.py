@@ -1,4 +1,4 @@
-"""Batch normalisation of a method's own layers, over the rows that a teacher has."""
+"""Batch normalisation for a method's layers, over the rows in which a teacher is present."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from ccl_cli.utils.distributed import gather_mask, gather_rows
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation over the rows present on all processes.
+    """Batch normalisation over the present rows of all processes.
 
-    It keeps no running statistics: a method's layers are never evaluated.
+    There are no running statistics, because a method's layers are not used in evaluation.
+
+    Args:
+        dim: Width D.
+        eps: Added to the variance.
     """
 
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
@@ -21,7 +25,7 @@ class MaskedBatchNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Normalise every row by the statistics of those present.
+        """Normalise all rows by the statistics of the present rows.
 
         Shapes:
             x: [B, D].
