@@ -22,14 +22,14 @@ from ccl_cli.utils.distributed import masked_mean
 
 
 class CMCOptions(BankOptions):
-    """Options of ``cmc``; defaults of the authors' code, with their recommendations for small datasets."""
+    """Options of ``cmc``; defaults of the authors' code, with their recommendations for small data sets."""
 
     weight: float = Field(1.0, ge=0, description="Weight of the loss.")
     heads: Literal["linear", "identity"] = Field(
         "linear", description="Projection of each view; identity requires equal widths."
     )
     loss: Loss = Field(
-        "softmax", description="softmax: recommended for small datasets; nce: as in the paper."
+        "softmax", description="softmax: recommended for small data sets; nce: as in the paper."
     )
     num_negatives: int = Field(
         4096,

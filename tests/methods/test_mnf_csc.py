@@ -163,7 +163,7 @@ def test_a_student_without_a_stage_as_wide_as_its_feature_is_refused(stages):
     method = build("mnf_csc", example)
     student = StudentOutput(example.feature, example.logits, stages)
     embeddings = {f"t{k}": Embedding(value, value[:, 0] > -1) for k, value in enumerate(example.teachers)}
-    with pytest.raises(RecipeError, match="needs .*last stage.*, but"):
+    with pytest.raises(RecipeError, match=r"needs .*last stage.*, but"):
         method(student, embeddings, Batch(torch.empty(0), example.labels, torch.arange(7), {}, 0))
 
 
