@@ -28,7 +28,9 @@ from ccl_cli.utils.progress import Reporter
 class TeacherEmbeddings:
     """Embeddings of one teacher.
 
-    Shapes: value: [V, D] float32; zero if there is none. present: [V] bool.
+    Shapes:
+        value: [V, D] float32; absent rows are zero.
+        present: [V] bool.
 
     Attributes:
         states: State of each video's modality by row: "present", "silent", "unreadable", ...

@@ -72,8 +72,8 @@ class EfficientAT(Teacher):
     The number in the name is the width multiplier: mn04 has 0.98 M parameters and a 384-d embedding, mn10 has
     4.9 M and 960-d, mn40 has 68 M and 3840-d.
 
-    Options: ``seconds`` (10) of audio per embedding, ``weights`` (``random``, or the name of the data set that
-    `ccl teachers fit` used).
+    Options: ``seconds`` (10) of audio per embedding, ``weights`` (``random``, or the name of the data set
+    that `ccl teachers fit` used).
     """
 
     modality = "audio"
