@@ -55,7 +55,6 @@ def embed_videos(
     clip: Clip,
     batch_size: int,
     workers: int,
-    title: str = "embed",
 ) -> dict[str, TeacherEmbeddings]:
     """Embed the centre clip of each video with each teacher, shared among the processes.
 
@@ -82,7 +81,7 @@ def embed_videos(
         for name, teacher in teachers.items()
     }
     share = sum(map(len, batches))
-    with Reporter(title, share, unit="video") as reporter, accelerator.autocast():
+    with Reporter("embed", share, unit="video") as reporter, accelerator.autocast():
         for batch in loader:
             for name, teacher in teachers.items():
                 _add(own[name], name, teacher, batch, device)

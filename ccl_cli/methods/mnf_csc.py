@@ -13,12 +13,10 @@ from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
 from ccl_cli.methods.components.batch_norm import MaskedBatchNorm
-from ccl_cli.methods.components.losses import cross_entropy, unit_rows
+from ccl_cli.methods.components.losses import EXCLUDED, cross_entropy, unit_rows
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import gather_mask, gather_rows
-
-_EXCLUDED = -1e30  # in place of -inf: its exponential is zero, but its product with a zero gradient is no NaN
 
 _OTHER_STUDENT = "Use a student such as r2plus1d_18, or another method."
 
@@ -65,7 +63,7 @@ def calibrated_contrastive_loss(
         returns: [A].
     """
     scores = unit_rows(student) @ unit_rows(video).mT / temperature
-    log_p = scores.masked_fill(~present, _EXCLUDED).log_softmax(dim=1)
+    log_p = scores.masked_fill(~present, EXCLUDED).log_softmax(dim=1)
     counted = positive & present
     return -torch.where(counted, log_p, 0.0).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
 

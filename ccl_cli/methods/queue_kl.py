@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import CachedEmbedding, Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.components.losses import unit_rows
+from ccl_cli.methods.components.losses import EXCLUDED, unit_rows
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import gather_mask, gather_rows
@@ -25,7 +25,6 @@ from ccl_cli.utils.distributed import gather_mask, gather_rows
 # Queue size by number of training videos: 16 below 50 videos, 32 below 100, ...
 _SIZES = {50: 16, 100: 32, 250: 64, 500: 128, 1000: 256, 2000: 512, 4000: 1024, 10_000: 2048, 20_000: 4096}
 _LARGEST = 8192
-_EXCLUDED = -1e30  # in place of -inf: its exponential is zero, but its product with a zero gradient is no NaN
 
 
 def queue_size(videos: int) -> int:
@@ -46,7 +45,7 @@ def relational_kl(
         returns: [B].
     """
     log_p, log_q = (
-        (rows @ queue.mT / temperature).masked_fill(~filled, _EXCLUDED).log_softmax(dim=1)
+        (rows @ queue.mT / temperature).masked_fill(~filled, EXCLUDED).log_softmax(dim=1)
         for rows in (teacher, student)
     )
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)

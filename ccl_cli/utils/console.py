@@ -101,7 +101,7 @@ def report(error: BaseException) -> int:
     return errors[0].exit_code
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: with rules and wrapped cells on a terminal, aligned and unwrapped in a file."""
     rows = [[printable(cell) for cell in row] for row in rows]
     if plain(sys.stdout):
@@ -113,7 +113,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, style="cyan" if number == 0 else None, no_wrap=number == 0)
     for row in rows:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from ccl_cli.utils.distributed import gather_mask, gather_rows
 
+_EPSILON = 1e-5  # added to the variance, as in torch
+
 
 class MaskedBatchNorm(nn.Module):
     """Batch normalisation over the present rows of all processes.
@@ -15,14 +17,12 @@ class MaskedBatchNorm(nn.Module):
 
     Args:
         dim: Width D.
-        eps: Added to the variance.
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(dim))
         self.shift = nn.Parameter(torch.zeros(dim))
-        self.eps = eps
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Normalise all rows by the statistics of the present rows.
@@ -36,4 +36,4 @@ class MaskedBatchNorm(nn.Module):
         count = keep.sum().clamp(min=1)
         mean = torch.where(keep, everywhere, 0.0).sum(dim=0) / count
         variance = torch.where(keep, everywhere - mean, 0.0).square().sum(dim=0) / count
-        return self.scale * (x - mean) * (variance + self.eps).rsqrt() + self.shift
+        return self.scale * (x - mean) * (variance + _EPSILON).rsqrt() + self.shift

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ccl_cli.data.manifest import UNLABELLED
 
-# Score in place of minus infinity: its exponential is exactly zero, but its product with a zero gradient is
-# zero and not NaN.
-_EXCLUDED = -1e30
+# Score of an excluded candidate, in place of minus infinity: its exponential is exactly zero, but its product
+# with a zero gradient is zero and not NaN.
+EXCLUDED = -1e30
+_MIN_NORM = 1e-6
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -24,10 +25,10 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """Rows of ``x`` ([..., D]) scaled to unit length; a zero row stays zero and receives no gradient."""
+def unit_rows(x: Tensor) -> Tensor:
+    """Scale rows [..., D] to unit length; rows shorter than 1e-6 become zero and receive no gradient."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * norm.masked_fill(norm <= eps, torch.inf).reciprocal()
+    return x * norm.masked_fill(norm <= _MIN_NORM, torch.inf).reciprocal()
 
 
 def cosine_scores(anchor: Tensor, candidate: Tensor, temperature: float) -> Tensor:
@@ -55,12 +56,12 @@ def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
         returns: [A].
     """
     # If no candidate is present, none is excluded: the scores stay finite and do not count.
-    scores = scores + torch.where(present | ~present.any(), 0.0, _EXCLUDED)
+    scores = scores + torch.where(present | ~present.any(), 0.0, EXCLUDED)
     # At most one entry of a row can exceed one half. Its 1 - p is computed from the sum of the others, which
     # is exact even if it is tiny; for the others log1p is accurate. The usual log(1 - p + 1e-10) is not: its
     # gradient vanishes for the hardest negatives.
     best = scores.detach().max(dim=1, keepdim=True).indices  # faster than argmax
-    others = scores.scatter(1, best, _EXCLUDED)
+    others = scores.scatter(1, best, EXCLUDED)
     largest = others.detach().amax(dim=1, keepdim=True)
     weights = (others - largest).exp()  # 0 at the best entry, unless it is the only one
     log_sum_others = largest + weights.sum(dim=1, keepdim=True).log()  # [A, 1]
@@ -81,7 +82,7 @@ def info_nce(scores: Tensor, target: Tensor, present: Tensor) -> Tensor:
         present: [C] or [A, C] bool, present candidates, for all anchors or for each anchor.
         returns: [A].
     """
-    return F.cross_entropy(scores.masked_fill(~present, _EXCLUDED), target, reduction="none")
+    return F.cross_entropy(scores.masked_fill(~present, EXCLUDED), target, reduction="none")
 
 
 def half_jeffreys(logits_p: Tensor, logits_q: Tensor) -> Tensor:
