@@ -32,7 +32,7 @@ def describe(recipe: Recipe, parts: Parts) -> str:
         *(
             f"  {name}: {tuple(value.shape)}, present in {int(present.sum())} of {len(present)}"
             f"{', RANDOM WEIGHTS' if parts.teachers[name].random_weights else ''}"
-            f"{', TOLD THE CLASSES' if parts.teachers[name].sees_label else ''}"
+            f"{', SEES THE CLASSES' if parts.teachers[name].sees_label else ''}"
             f"{_from_cache(recipe, parts, name)}"
             for name, (value, present) in loaded.batch.inputs.items()
         ),

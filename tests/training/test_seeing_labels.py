@@ -95,7 +95,7 @@ def test_records_say_so_and_evaluation_does_not_need_it(clips_folder, tmp_path):
 
 def test_a_dry_run_says_so(clips_folder, capsys):
     train(recipe(clips_folder), dry_run=True)
-    assert "word:told: (6,), present in 6 of 6, TOLD THE CLASSES" in capsys.readouterr().out
+    assert "word:told: (6,), present in 6 of 6, SEES THE CLASSES" in capsys.readouterr().out
 
 
 def test_it_cannot_be_probed(clips_folder):

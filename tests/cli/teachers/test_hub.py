@@ -90,7 +90,7 @@ def test_what_is_not_here_names_the_command(ccl, web, published, tmp_path, monke
         ),
         (
             "some/pickles",
-            "'some/pickles' has its weights as pickles only, which are not read. Name a revision",
+            "'some/pickles' has its weights only as pickles, which ccl does not read. Use a revision",
         ),
         (
             "some/vit?revision=gone",
