@@ -47,7 +47,8 @@ class Prediction:
 class Feature:
     """Feature of a video.
 
-    Shapes: vector: [D] mean over windows, not normalised; None with a ``fault``.
+    Shapes:
+        vector: [D] mean over windows, not normalised; None with a ``fault``.
 
     Attributes:
         video: File and id.

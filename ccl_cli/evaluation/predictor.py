@@ -25,8 +25,9 @@ _BLOCK = 64  # videos per process in each exchange
 class VideoPrediction(NamedTuple):
     """Prediction for one video.
 
-    Shapes: scores: [K] mean softmax over windows; NaN for an unreadable video. feature: [D] mean feature over
-    windows, not normalised; NaN for an unreadable video.
+    Shapes:
+        scores: [K] mean softmax over windows; NaN for an unreadable video.
+        feature: [D] mean feature over windows, not normalised; NaN for an unreadable video.
 
     Attributes:
         row: Index in the list of videos.
@@ -45,8 +46,10 @@ class VideoPrediction(NamedTuple):
 class SplitPredictions:
     """Predictions for all videos of a split.
 
-    Shapes: scores: [V, K] mean softmax over windows; NaN for unreadable videos. features: [V, D] mean feature
-    over windows; NaN for unreadable videos. labels: [V] int64.
+    Shapes:
+        scores: [V, K] mean softmax over windows; NaN for unreadable videos.
+        features: [V, D] mean feature over windows; NaN for unreadable videos.
+        labels: [V] int64.
 
     Attributes:
         unreadable: Reasons by row, including videos that are not on disk.
@@ -144,14 +147,14 @@ def from_all(predictions: Iterable[VideoPrediction]) -> Generator[VideoPredictio
 
 
 def in_order(predictions: Iterable[VideoPrediction]) -> Generator[VideoPrediction, None, None]:
-    """Sort predictions into the order of the list, buffering those that are early."""
+    """Yield predictions in the order of the list, buffering those that are early."""
     waiting: dict[int, VideoPrediction] = {}
-    turn = 0
+    next_row = 0
     for prediction in predictions:
         waiting[prediction.row] = prediction
-        while turn in waiting:
-            yield waiting.pop(turn)
-            turn += 1
+        while next_row in waiting:
+            yield waiting.pop(next_row)
+            next_row += 1
 
 
 def _forward(artefact: Artefact, windows: Tensor, accelerator: Accelerator) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from ccl_cli.library.store import Library, open_library, stamp_of
 Vectors = dict[int, NDArray[np.float32]]
 
 _SCORES_AT_ONCE = 2**22
-_ITSELF = 2  # the query's own file may be stored under two paths, with and without links
+_OWN_PATHS = 2  # the query's own file may be stored under two paths, with and without links
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def search(
     with open_library(folder) as library:
         array = np.array([vectors[row] for row in sorted(vectors)], np.float32).reshape(-1, library.dim)
         queries, _ = directions(torch.from_numpy(array))
-        count = min(top + (0 if include_self else _ITSELF), len(library))
+        count = min(top + (0 if include_self else _OWN_PATHS), len(library))
         if nprobe is None:
             cosines, numbers = nearest(library, queries, count)
         else:

@@ -75,14 +75,14 @@ def draw(video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames)
 
 
 def evaluated(video: Video, seed: int = 0) -> Window:
-    """Convert a window to evaluation, where nothing may depend on the seed."""
+    """Draw a window as in evaluation, where nothing may depend on the seed."""
     window = draw(video, seed)
     window.training = False
     return window
 
 
 def cached_view(window: Window, first: int, count: int) -> Window:
-    """Window with some frames of another window, as for a cache."""
+    """Return a window with ``count`` frames of another window, from ``first`` on, as in a cache."""
     frames = window.frames[first : first + count]
     seconds = (window.end - window.start) / len(window.frames)
     view = Window(window.video, window.clip)

@@ -179,7 +179,7 @@ def test_a_cell_that_another_process_finished_or_failed_is_settled(clips_folder,
     for cell in (broken, retried):
         write_error(tmp_path / cell.folder, DataError("before"), 4)
     items = {cell.folder: cell.item(tmp_path) for cell in cells}
-    work = Work("bench", tmp_path, "", f"{of_cell.__name__}:done", items).left()
+    work = Work("bench", tmp_path, "", f"{of_cell.__name__}:done", items).unfinished()
     assert work.unsettled() == list(items)
     evaluated(tmp_path, finished, 50)
     write_error(tmp_path / broken.folder, DataError("in the other process"), 4)

@@ -43,7 +43,7 @@ def inline(monkeypatch):
     done = []
 
     def run(work, settings, events):
-        for name, item in work.left().items.items():
+        for name, item in work.unfinished().items.items():
             if name not in failing:
                 resolve_name(work.function)(item)
                 done.append(name)

@@ -210,12 +210,12 @@ def test_an_array_that_never_starts_is_not_waited_for(cluster, shared, tmp_path,
 @pytest.mark.parametrize("ahead", [-86400, 86400])
 def test_clocks_of_nodes_may_differ(tmp_path, ahead):
     """A failure counts if it is another one than before the call, whatever time a node gives it."""
-    whole = work(tmp_path, ["0"]).left()
+    whole = work(tmp_path, ["0"]).unfinished()
     write_error(tmp_path / "0-0", DataError("It is no use."), 4)
     at = time.time() + ahead
     os.utime(tmp_path / "0-0" / ERROR, (at, at))
     assert whole.unsettled() == []
-    assert whole.left().unsettled() == ["0-0"]
+    assert whole.unfinished().unsettled() == ["0-0"]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_settings_are_options_of_sbatch(tmp_path):
 
 
 def test_work_on_paper_is_the_same_work(tmp_path):
-    whole = work(tmp_path, ["0", "die"]).left()
+    whole = work(tmp_path, ["0", "die"]).unfinished()
     assert Work.read(whole.to_json()) == whole
 
 

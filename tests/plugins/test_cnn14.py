@@ -75,7 +75,7 @@ def test_it_is_the_reference_network(published, monkeypatch):
         )
     assert expected["embedding"].std(dim=0).max() > 0.01  # it tells the sounds apart
     other = {512: 2048, 2048: 512}[dim]
-    with pytest.raises(WeightsError, match=rf"holds the {dim}-d CNN14.*dim={dim}"):
+    with pytest.raises(WeightsError, match=rf"contains the {dim}-d CNN14.*dim={dim}"):
         Cnn14.from_spec(parse_model(f"audio:cnn14@{path}?dim={other}"))
 
 
@@ -88,9 +88,9 @@ def teacher():
     ("change", "said"),
     [
         ({"logmel_extractor.melW": torch.zeros(513, 64)}, "another spectrogram"),
-        ({"fc_audioset.weight": torch.zeros(50, 512)}, r"does not hold CNN14.*fc_audioset\.weight"),
-        ({"bn0.weight": None}, r"does not hold CNN14.*bn0\.weight"),
-        ({"conv_block7.conv1.weight": torch.zeros(1)}, r"does not hold CNN14.*conv_block7"),
+        ({"fc_audioset.weight": torch.zeros(50, 512)}, r"is not a CNN14.*fc_audioset\.weight"),
+        ({"bn0.weight": None}, r"is not a CNN14.*bn0\.weight"),
+        ({"conv_block7.conv1.weight": torch.zeros(1)}, r"is not a CNN14.*conv_block7"),
     ],
 )
 def test_other_networks_are_refused(teacher, tmp_path, change, said, monkeypatch):
