@@ -31,7 +31,7 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.evaluation.metrics import recognition
 from ccl_cli.evaluation.prediction_cache import cache_predictions
 from ccl_cli.evaluation.predictor import SplitPredictions
-from ccl_cli.report.page import write_page
+from ccl_cli.report.page.page import write_page
 from ccl_cli.training.run.folder import CELL, MANIFEST, METRICS, RECIPE, SUMMARY, RunFolder
 
 ROWS = [("baseline", ""), *product(("fitnet", "crd", "ccl"), ("A", "I", "AI"))]

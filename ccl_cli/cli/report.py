@@ -78,17 +78,26 @@ def table(
 
     Runs of one method and setup are averaged if their recipes differ only in the seed.
     """
-    from ccl_cli.report import writers
-    from ccl_cli.report.results import load_results
-    from ccl_cli.report.tables import tables
+    from ccl_cli.report.records.results import load_results
+    from ccl_cli.report.tables.build import tables
+    from ccl_cli.report.tables.csv_json import csv_tables, json_tables
+    from ccl_cli.report.tables.latex import latex_tables
+    from ccl_cli.report.tables.markdown import markdown_tables
+    from ccl_cli.report.tables.terminal import terminal_tables
 
     chosen = "json" if as_json else _format(style, output)
     results = load_results(runs or (), split)
     built = tables(results, () if number == "all" else (int(number),), metric or (), printed=paper)
     if chosen == "terminal":
-        text = writers.terminal_tables(built, results, runs=show_runs, **_layout(output))
+        text = terminal_tables(built, results, runs=show_runs, **_layout(output))
     else:
-        text = getattr(writers, f"{chosen}_tables")(built, results)
+        formats = {
+            "csv": csv_tables,
+            "json": json_tables,
+            "latex": latex_tables,
+            "markdown": markdown_tables,
+        }
+        text = formats[chosen](built, results)
     _deliver(text, output, results.notes if chosen in ("csv", "latex") else ())
 
 
@@ -115,10 +124,12 @@ def compare(
 
     The interval is Student's t interval of the differences between runs with the same seed.
     """
-    from ccl_cli.report import writers
-    from ccl_cli.report.comparison import compare as compare_methods
-    from ccl_cli.report.results import summarise
-    from ccl_cli.report.runs import read_runs
+    from ccl_cli.report.records.comparison import compare as compare_methods
+    from ccl_cli.report.records.results import summarise
+    from ccl_cli.report.records.runs import read_runs
+    from ccl_cli.report.tables.csv_json import json_comparison
+    from ccl_cli.report.tables.markdown import markdown_comparison
+    from ccl_cli.report.tables.terminal import terminal_comparison
 
     chosen = "json" if as_json else _format(style, output)
     if chosen not in ("terminal", "markdown", "json"):
@@ -126,9 +137,9 @@ def compare(
     results = summarise(read_runs(runs or (), split).of_two(first, second))
     compared = compare_methods(results, first, second, metric, setup or ())
     if chosen == "terminal":
-        text = writers.terminal_comparison(compared, results, **_layout(output))
+        text = terminal_comparison(compared, results, **_layout(output))
     else:
-        text = getattr(writers, f"{chosen}_comparison")(compared, results)
+        text = {"json": json_comparison, "markdown": markdown_comparison}[chosen](compared, results)
     _deliver(text, output)
 
 
@@ -149,8 +160,8 @@ def html(
     The first run of the best method and its teachers process the test videos once; the results are cached in
     the run's folder.
     """
-    from ccl_cli.report.page import page
-    from ccl_cli.report.results import load_results
+    from ccl_cli.report.page.page import page
+    from ccl_cli.report.records.results import load_results
 
     _check_file(output)
     _deliver(page(load_results(runs or (), split)), output)
@@ -180,8 +191,8 @@ def figure(
     split: options.Split = "test",
 ) -> None:
     """Write one figure of the page as PNG, SVG or PDF."""
-    from ccl_cli.report.figures import check_suffix, write_figure
-    from ccl_cli.report.results import load_results
+    from ccl_cli.report.figures.registry import check_suffix, write_figure
+    from ccl_cli.report.records.results import load_results
 
     path = output or Path(f"{name}.png")
     _check_file(path)
@@ -194,9 +205,9 @@ def print_tables(runs: Sequence[Path]) -> None:
     """Print the tables of some runs; print nothing without runs."""
     if not runs:
         return
-    from ccl_cli.report.results import load_results
-    from ccl_cli.report.tables import tables
-    from ccl_cli.report.writers import terminal_tables
+    from ccl_cli.report.records.results import load_results
+    from ccl_cli.report.tables.build import tables
+    from ccl_cli.report.tables.terminal import terminal_tables
 
     results = load_results(runs)
     _deliver(terminal_tables(tables(results), results, **_layout(None)), None)
@@ -208,7 +219,7 @@ def _format(style: str | None, output: Path | None) -> str:
 
 def _layout(output: Path | None) -> dict[str, Any]:
     """Layout of terminal tables; a file is plain and does not depend on the terminal."""
-    from ccl_cli.report.writers import FILE_WIDTH
+    from ccl_cli.report.tables.terminal import FILE_WIDTH
 
     plain = output is not None or console.plain(sys.stdout)
     return {"plain": plain, "width": FILE_WIDTH if output is not None else None}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ccl_cli.report.figures import FIGURES
-from ccl_cli.report.page import SECTIONS
+from ccl_cli.report.figures.registry import FIGURES
+from ccl_cli.report.page.sections import SECTIONS
 from tests.report.folders import write_bench, write_cell
 from tests.report.pages import write_study
 
