@@ -10,8 +10,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.file_reader import FileReader
@@ -22,6 +20,7 @@ from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 # 34 MB of timestamps in each process: all of UCF101 (2.5 million frames), or two days of video. A number of
 # videos would bound nothing: one may hold a hundred frames, or those of a day.
@@ -207,6 +206,8 @@ def _clip(
     metadata: VideoMetadata, numbers: Sequence[int], images: Mapping[int, NDArray[np.uint8]], length: int
 ) -> DecodedClip:
     """The frames that could be decoded, and these again up to the length of a clip."""
+    import torch  # here, because thumbnails need no tensors
+
     decoded = [number for number in numbers if number in images]
     frames = torch.from_numpy(np.stack([images[number] for number in decoded]))
     if len(decoded) < length:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ccl_cli.data.manifest import Video
-    from ccl_cli.evaluation.correspondence import Correspondence, Sample
+    from ccl_cli.evaluation.correspondence_cache import Correspondence, Sample
 
 _COLOURS = {"highly": LIGHT["good"], "weakly": LIGHT["s7"], "not": LIGHT["bad"]}
 _TILE, _CARD, _LINE = 96, 300, 15
@@ -115,7 +115,7 @@ def teachers(results: Results) -> list[TeacherReport | MissingTeacher]:
     Raises:
         DataError: there are no teachers, or none has results.
     """
-    from ccl_cli.evaluation.correspondence import cached_correspondence, measure
+    from ccl_cli.evaluation.correspondence_cache import cached_correspondence
 
     distinct = _teachers(results)
     outcomes: dict[_Teacher, tuple[Run, Correspondence | CclError]] = {}
@@ -124,12 +124,14 @@ def teachers(results: Results) -> list[TeacherReport | MissingTeacher]:
         cached = (
             (run, cached_correspondence(run.folder, name, results.split)) for run, name in teacher.places
         )
-        run, correspondence = next(((run, each) for run, each in cached if each), (teacher.run, None))
-        if correspondence:
-            outcomes[teacher] = run, correspondence
+        run, result = next(((run, each) for run, each in cached if each), (teacher.run, None))
+        if result:
+            outcomes[teacher] = run, result
         else:
             unmeasured[run.folder].append(teacher)
     for folder, lacking in unmeasured.items():
+        from ccl_cli.evaluation.correspondence import measure  # imports torch
+
         by_name = measure(folder, [each.name for each in lacking], results.split)
         outcomes |= {each: (each.run, by_name[each.name]) for each in lacking}
     reports = [_report(each, *outcomes[each]) for each in distinct]

@@ -59,8 +59,8 @@ def _predictions(folder: Path, split: str) -> Predictions:
     from ccl_cli.evaluation.prediction_cache import cached_predictions
 
     cached = cached_predictions(folder, split)
-    tensors = cached.predictions.predicted, cached.predictions.features, cached.predictions.labels
-    complete = Predictions(cached.classes, cached.videos, *(tensor.numpy() for tensor in tensors))
+    arrays = cached.predictions.predicted, cached.predictions.features, cached.predictions.labels
+    complete = Predictions(cached.classes, cached.videos, *arrays)
     readable = np.asarray(np.isfinite(complete.features).all(axis=1))
     if not readable.any():
         raise DataError(f"None of the {split} videos of '{cached.name}' can be read.")

@@ -26,14 +26,17 @@ def thumbnail(path: Location, start: float | None = None, end: float | None = No
     """
     from PIL import Image, ImageOps
 
-    from ccl_cli.data.video.reader import open_video, read_frames
+    from ccl_cli.data.video.reader import open_video
 
     try:
-        first, count = open_video(path).metadata.frame_range(start, end)
-        frames = read_frames(path, first + count // 2, 1, short_side=_SHORT_SIDE).frames
+        reader = open_video(path)
+        first, count = reader.metadata.frame_range(start, end)
+        frame = next(reader.frames([first + count // 2], short_side=_SHORT_SIDE), None)
     except CclError:  # missing or damaged file: other pictures are still shown
         return None
-    image = Image.fromarray(np.ascontiguousarray(frames[0].numpy()))
+    if frame is None:
+        return None
+    image = Image.fromarray(np.ascontiguousarray(frame))
     file = io.BytesIO()
     ImageOps.fit(image, (min(image.size),) * 2).save(file, "JPEG", quality=82)
     return file.getvalue()

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -237,3 +238,12 @@ def test_a_browser_shows_it_without_a_word_of_complaint(text, tmp_path):
     from PIL import Image
 
     assert len(Image.open(picture).getcolors(10**7)) > 50
+
+
+def test_a_page_of_cached_results_imports_no_torch(study_runs, tmp_path):
+    program = (
+        "import sys; from ccl_cli import write_page; "
+        f"write_page({str(study_runs)!r}, output={str(tmp_path / 'page.html')!r}); print('torch' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
