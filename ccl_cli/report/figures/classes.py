@@ -82,21 +82,24 @@ def _class_accuracies(results: Results, cell: Cell) -> dict[str, float]:
 def class_panels(gains: Sequence[ClassGain]) -> list[Panel]:
     """One panel per method, with the same order of classes and the same scale."""
     order = sorted(gains[0].points, key=lambda name: -gains[0].points[name])
-    reach = max(1.0, *(abs(value) for gain in gains for value in gain.points.values()))
-    return [_class_panel(gain, [name for name in order if name in gain.points], reach) for gain in gains]
+    values = [value for gain in gains for value in gain.points.values()]
+    limits = min(0.0, *values), max(1.0, *values)
+    return [_class_panel(gain, [name for name in order if name in gain.points], limits) for gain in gains]
 
 
-def _class_panel(gain: ClassGain, order: Sequence[str], reach: float) -> Panel:
+def _class_panel(gain: ClassGain, order: Sequence[str], limits: tuple[float, float]) -> Panel:
     shown = outermost(order, _MAX_CLASSES)
     values = [gain.points[name] for name in shown]
 
     def draw(axes: Axes) -> None:
         drawn = bars(axes, shown, values, [LIGHT["good" if value >= 0 else "bad"] for value in values])
-        axes.set_xlim(-1.25 * reach, 1.25 * reach)
+        low, high = limits
+        room = 0.2 * (high - low)  # for the numbers beside the bars
+        axes.set_xlim(low - room * (low < 0), high + room)
         axes.axvline(0, color=LIGHT["muted"], linewidth=1)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.0f}" if value else "0")
         if len(shown) < len(order):
-            axes.set_xlabel(f"{_MAX_CLASSES} of {len(order):,} classes, the best and the worst")
+            axes.set_xlabel(f"{_MAX_CLASSES} of {len(order):,} classes, highest and lowest")
         numbers = [f"{value:+.1f}" if abs(value) > _EQUAL else "0" for value in values]
         axes.bar_label(drawn, numbers, padding=3, fontsize=10, color=LIGHT["muted"])
 

@@ -73,10 +73,10 @@ class TeacherReport:
         counts = ", ".join(f"{len(names)} {verdict}" for verdict, names in self.probe["verdicts"].items())
         test = self.probe["test"]
         return (
-            f"It has something from {test['present']} of {test['videos']} videos. The nearest training "
-            f"videos name {self.probe['knn']:.1f} % of them rightly; "
-            f"always naming the largest class would be right for {self.probe['chance']:.1f} %. "
-            f"Classes by how they are correlated: {counts}."
+            f"{test['present']} of {test['videos']} videos have an embedding. A nearest-neighbour classifier "
+            f"on the embeddings is right for {self.probe['knn']:.1f} % of them; always predicting the "
+            f"largest class would be right for {self.probe['chance']:.1f} %. "
+            f"Classes by correlation: {counts}."
         )
 
     @property
@@ -159,8 +159,8 @@ def recall_panel(teacher: TeacherReport) -> Panel:
         chances = [row["chance"] for _, row in shown]
         places = range(len(shown))
         axes.vlines(chances, [n - 0.45 for n in places], [n + 0.45 for n in places], LIGHT["ink"])
-        few = f"{_MAX_CLASSES} of {len(classes):,} classes, the best and the worst; "
-        note = few * (len(shown) < len(classes)) + "thin strokes: chance"
+        few = f"{_MAX_CLASSES} of {len(classes):,} classes, highest and lowest; "
+        note = few * (len(shown) < len(classes)) + "black lines: chance"
         axes.set(xlim=(0, 100), xticks=[0, 50, 100], xlabel=note)
         for place, (_, row) in enumerate(shown):
             beside(axes, place, f"{row['recall']:.0f} {row['verdict']}", LIGHT["muted"])
@@ -214,9 +214,7 @@ def _report(
     if isinstance(outcome, CclError):
         return MissingTeacher(title, one_line(f"{outcome.message} {outcome.hint or ''}"))
     videos = _videos(run.folder) if outcome.samples else {}
-    silent = f"{title} {outcome.silent}: there is nothing it could say of single videos." * bool(
-        outcome.silent
-    )
+    silent = f"{title} {outcome.silent}, so it has no predictions for single videos." * bool(outcome.silent)
     cards = tuple(_card_of(sample, videos) for sample in outcome.samples)
     return TeacherReport(title, cards, silent, outcome.probe)
 

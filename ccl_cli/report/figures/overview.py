@@ -37,7 +37,7 @@ def overview_legend(results: Results) -> str:
     """Legend of the overview, as text."""
     letters = sorted(results.modalities.items())
     setups = [f"{short}: {name}" for short, name in letters if any(short in s for s in results.setups)]
-    marks = ["Dots: seeds", "thick stroke: mean", "line: its 95 % interval", "dashed: baseline"]
+    marks = ["Dots: seeds", "bar: mean", "line: 95 % interval of the mean", "dashed: baseline"]
     return one_line("; ".join([*marks, *setups]))
 
 
@@ -67,6 +67,7 @@ def _overview_panel(results: Results, metric: str, cells: Sequence[Cell]) -> Pan
         axes.set_ylim(len(cells) - 0.4, -0.6)
         axes.set_yticks(range(len(cells)), names, color=LIGHT["ink"])
         axes.tick_params(axis="y", pad=9)
+        axes.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         if baseline and baseline.mean is not None:

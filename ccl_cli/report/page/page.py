@@ -66,7 +66,7 @@ def _byline(results: Results) -> str:
     seeds = max(cell.n for cell in cells)
     counts = [(runs, "run"), (methods, "method"), (seeds, "seed")]
     texts = [f"{count} {noun}{'s' * (count != 1)}" for count, noun in counts]
-    return f"{', '.join(texts)}; scored on the {results.split} videos of {results.data}."
+    return f"{', '.join(texts)}; evaluated on the {results.split} videos of {results.data}."
 
 
 def _verdict(results: Results) -> list[str]:
@@ -91,13 +91,13 @@ def cautions(results: Results) -> list[str]:
     lines = []
     if sum(cell.mean is not None for cell in results.ranked()) > 1:
         lines.append(
-            f"{results.best_run.label} is named because it is the best on these very {results.split} videos, "
-            "which flatters it."
+            f"{results.best_run.label} was selected as the best on these {results.split} videos, so its "
+            "result is biased upwards."
         )
     for choice, count in provenance.checkpoint_choices(results).items():
         if choice != "last":
             lines.append(
-                f"In {count} of {len(results.data_runs)} runs the checkpoint is not the last one: it was "
-                f"chosen ({choice}), and if that was on these videos, the figures flatter it."
+                f"{count} of {len(results.data_runs)} runs were evaluated at a selected checkpoint ({choice}), not "
+                "at the last one. If it was selected on these videos, the results are biased upwards."
             )
     return lines

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ccl_cli import __version__
 from ccl_cli.report.figures.correspondence import percent
@@ -17,6 +17,8 @@ from ccl_cli.report.figures.panel import inline
 from ccl_cli.report.figures.style import page_colours
 
 _NUMBERS = re.compile(r"([-+<]? ?\d[\d,.]*( %|%)?(( to |/)[-+]?\d[\d.]*)*|-)?")
+
+_CODE = re.compile(r"`([^`]+)`")
 
 
 def render(template: str, **context: Any) -> str:
@@ -34,11 +36,17 @@ def _templates() -> Environment:
     loader = PackageLoader("ccl_cli.report.page")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"version": __version__, "colours": Markup(page_colours())}
+    environment.filters["code"] = _code
     environment.filters["base64"] = lambda jpeg: base64.b64encode(jpeg).decode()
     environment.filters["percent"] = percent
     environment.filters["numeric_columns"] = _numeric_columns
     environment.filters["svg"] = lambda panel: Markup(inline(panel))
     return environment
+
+
+def _code(text: str) -> Markup:
+    """Escape text and show parts in backquotes as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def _numeric_columns(lines: Sequence[Sequence[str]]) -> list[bool]:

@@ -84,8 +84,8 @@ def _comparison(results: Results) -> dict[str, Any]:
 
 
 def _curves(results: Results) -> dict[str, Any]:
-    dashed = ", the dashed one the baseline" if results.baseline else ""
-    text = f"The thick line is {results.best.method}{dashed}."
+    dashed = "; dashed: baseline" if results.baseline else ""
+    text = f"Thick: {results.best.method}, the best method{dashed}."
     colours = [(method_colour_name(results, method), method) for method in curve_methods(results)]
     by_setup = list(curve_panels(results).values())
     return {"text": text, "colours": colours, "by_setup": by_setup}
@@ -111,7 +111,7 @@ def _classes(results: Results) -> dict[str, Any]:
 
 
 def _confusion(results: Results) -> dict[str, Any]:
-    text = "Rows: the true class; columns: the predicted class. Full colour: all videos of the class."
+    text = "Rows: true classes. Columns: predicted classes. The darker a cell, the larger its share."
     return {
         "text": _from_best_run(results, text),
         "panel": confusion_panel(results),
@@ -121,15 +121,15 @@ def _confusion(results: Results) -> dict[str, Any]:
 
 def _gallery(results: Results) -> dict[str, Any]:
     text = (
-        f"Left: a {results.split} video; then the training videos that are nearest by cosine. A tick and "
-        "green: of the query's class; a cross and orange: of another. The queries are evenly spread over "
-        "the classes, not chosen by outcome."
+        f"Left: a {results.split} video, the query. Right: the training videos with the most similar "
+        "features (cosine), most similar first. ✓ and green: the class of the query. ✗ and orange: another "
+        "class. The queries are evenly spread over the classes and not selected by their result."
     )
     return {"text": _from_best_run(results, text), "retrievals": nearest_videos(results)}
 
 
 def _tsne(results: Results) -> dict[str, Any]:
-    text = "Near points have similar features; distances between groups and their sizes mean little."
+    text = "Neighbouring points have similar features. Sizes and distances of groups mean little."
     return {"text": _from_best_run(results, text), "panels": tsne_panels(results)}
 
 
@@ -137,8 +137,8 @@ def _correspondence(results: Results) -> dict[str, Any]:
     from ccl_cli.evaluation.classifiers import RULE
 
     text = (
-        "For some videos: what the teacher's own classifier says, in percent. For each class: how many of "
-        f"its videos the nearest training videos name rightly, by the teacher's embedding alone. {RULE}"
+        "For a few videos: the predictions of the teacher's own classifier, in percent. For each class: the "
+        f"recall of a nearest-neighbour classifier on the teacher's embeddings. {RULE}"
     )
     teachers = [
         (each, correspondence.recall_panel(each) if isinstance(each, correspondence.TeacherReport) else None)
@@ -148,8 +148,8 @@ def _correspondence(results: Results) -> dict[str, Any]:
 
 
 def _data(results: Results) -> dict[str, Any]:
-    evaluated = f"Videos evaluated of {results.data}", provenance.evaluated_videos(results)
-    inputs = "What the teachers got from the training videos", provenance.teacher_inputs(results)
+    evaluated = f"Evaluated videos of {results.data}", provenance.evaluated_videos(results)
+    inputs = "Training videos with an input for each teacher", provenance.teacher_inputs(results)
     return {"tables": [evaluated, inputs], "unreadable": provenance.unreadable_videos(results)}
 
 
@@ -166,53 +166,51 @@ SECTIONS = (
     Section(
         "results",
         "Results",
-        "Every method (row) with every set of teachers (column), on videos that were not trained on.",
+        "Methods (rows) by teachers (columns), on videos that no student was trained on.",
         _results,
     ),
     Section(
         "comparison",
         "Best method against the baseline",
-        "How much the best method gains over the student without teachers, in pairs of runs with one seed.",
+        "Gain of the best method over the student without teachers, paired by seed.",
         _comparison,
     ),
     Section(
         "curves",
         "Training curves",
-        "What the runs logged while they trained: means over seeds, with bands of one standard deviation to "
-        "either side.",
+        "Logged metrics: mean over seeds, with a band of ± one standard deviation.",
         _curves,
     ),
     Section(
         "classes",
         "Accuracy by class",
-        "Which classes gain from the teachers and which lose: top-1 of each class minus the baseline's, mean "
-        "over seeds, in percentage points.",
+        "Top-1 of each class minus that of the baseline, in percentage points, mean over seeds.",
         _classes,
     ),
-    Section("confusion", "Confusion matrix", "Which classes the student takes for which.", _confusion),
+    Section("confusion", "Confusion matrix", "Which classes the student confuses.", _confusion),
     Section(
         "gallery",
         "Retrieval gallery",
-        "What the student finds similar: videos, and the training videos that are nearest to them.",
+        "Videos, and the training videos that the student considers most similar to them.",
         _gallery,
     ),
     Section(
         "tsne",
-        "Features in the plane",
-        "How the student groups the videos: a t-SNE of its features.",
+        "t-SNE of the features",
+        "How the student groups the videos: its features, projected to two dimensions.",
         _tsne,
     ),
     Section(
         "correspondence",
         "Audio-video correspondence",
-        "How far each teacher knows the classes before anything is distilled from it.",
+        "How well each teacher separates the classes, before any distillation.",
         _correspondence,
     ),
-    Section("data", "Data", "How many videos these figures come from, and which were left out.", _data),
+    Section("data", "Data", "Number of evaluated videos, and the videos that were left out.", _data),
     Section(
         "origin",
         "Recipe, versions and runs",
-        "What is needed to repeat the runs.",
+        "Everything needed to repeat the runs.",
         _origin,
     ),
 )

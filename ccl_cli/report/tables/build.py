@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 from ccl_cli.errors import DataError, UsageError
@@ -78,6 +78,12 @@ class Block:
             # The last line has one text per column, even if neighbours are equal.
             merged = depth < len(self.header[0])
             yield spans if merged else [(text, 1) for text, span in spans for _ in range(span)]
+
+    def group_starts(self) -> set[int]:
+        """Columns, except the first, at which the text of the first of several header lines changes."""
+        if len(self.header[0]) == 1:
+            return set()
+        return {place for place, (left, right) in enumerate(pairwise(self.header), 1) if left[0] != right[0]}
 
 
 def tables(

@@ -11,7 +11,7 @@ def test_of_many_classes_those_at_either_end_are_drawn():
     axes = axes_of(panel)
     shown = [label.get_text() for label in axes.get_yticklabels()]
     assert (len(shown), shown[0], shown[29], shown[30], shown[-1]) == (60, "c4999", "c4970", "c29", "c0")
-    assert axes.get_xlabel() == "60 of 5,000 classes, the best and the worst"
+    assert axes.get_xlabel() == "60 of 5,000 classes, highest and lowest"
     assert panel.text.startswith("ccl AI: better in 2499 classes, worse in 2500, equal in 1.")
 
 

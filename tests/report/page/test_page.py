@@ -168,7 +168,7 @@ def test_the_verdict_is_about_the_data_the_page_is_about(copied, tmp_path):
 
 def test_what_was_chosen_on_the_test_videos_is_among_the_first_lines(copied, header_of):
     header = header_of(copied)
-    assert "ccl AI is named because it is the best on these very test videos, which flatters it." in header
+    assert "ccl AI was selected as the best on these test videos, so its result is biased upwards." in header
     assert "checkpoint" not in header
     file = next(copied.glob("*ccl-AI-s0")) / "eval-clips-test.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "selection": "best on <test>"}))
