@@ -97,7 +97,8 @@ def cautions(results: Results) -> list[str]:
     for choice, count in provenance.checkpoint_choices(results).items():
         if choice != "last":
             lines.append(
-                f"{count} of {len(results.data_runs)} runs were evaluated at a selected checkpoint ({choice}), not "
-                "at the last one. If it was selected on these videos, the results are biased upwards."
+                f"{count} of {len(results.data_runs)} runs were evaluated at a selected checkpoint "
+                f"({choice}), not at the last one. If it was selected on these videos, the results are biased "
+                "upwards."
             )
     return lines

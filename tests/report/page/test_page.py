@@ -173,7 +173,10 @@ def test_what_was_chosen_on_the_test_videos_is_among_the_first_lines(copied, hea
     file = next(copied.glob("*ccl-AI-s0")) / "eval-clips-test.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "selection": "best on <test>"}))
     header = header_of(copied)
-    assert "In 1 of 6 runs the checkpoint is not the last one: it was chosen (best on &lt;test&gt;)" in header
+    assert (
+        "1 of 6 runs were evaluated at a selected checkpoint (best on &lt;test&gt;), not at the last one."
+        in header
+    )
 
 
 def test_other_videos_than_the_runs_own_are_not_shown_as_its_own(copied, tmp_path):
