@@ -30,10 +30,14 @@ Runs = Annotated[
     list[Path] | None,
     typer.Argument(metavar="RUN|FOLDER", help="Runs, or folders of runs. Default: the newest folder."),
 ]
+
+
+def _format_option(formats: str) -> Any:
+    text = f"{formats}. Default: from the suffix of the output file, else terminal."
+    return output_option("--format", metavar="FORMAT", help=text)
+
+
 _METRICS = "top1, top5, mean_class, r1, r5, r10 or map"
-FORMAT = output_option(
-    "--format", help="Output format. Default: from the suffix of the output file, else terminal."
-)
 Output = Annotated[Path | None, output_option(metavar="FILE", help="File to write. Default: the terminal.")]
 MethodRow = Annotated[
     str,
@@ -70,7 +74,10 @@ def table(
     paper: Annotated[bool, typer.Option("--paper", help="Also show the paper's results.")] = False,
     show_runs: Annotated[bool, typer.Option("--runs", help="List the runs behind every value.")] = False,
     split: options.Split = "test",
-    style: Annotated[Literal["terminal", "markdown", "csv", "latex", "json"] | None, FORMAT] = None,
+    style: Annotated[
+        Literal["terminal", "markdown", "csv", "latex", "json"] | None,
+        _format_option("terminal, markdown, csv, latex or json"),
+    ] = None,
     output: Output = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -116,7 +123,9 @@ def compare(
         list[str] | None, typer.Option(metavar="COLUMN", help="Compare only this setup, e.g. AI. Repeatable.")
     ] = None,
     split: options.Split = "test",
-    style: Annotated[Literal["terminal", "markdown", "json"] | None, FORMAT] = None,
+    style: Annotated[
+        Literal["terminal", "markdown", "json"] | None, _format_option("terminal, markdown or json")
+    ] = None,
     output: Output = None,
     as_json: options.AsJson = False,
 ) -> None:

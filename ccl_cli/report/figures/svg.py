@@ -43,7 +43,7 @@ def page_svg(figure: Figure, text: str) -> str:
     root.set("role", "img")
     width = float(root.get("width", 0))
     if width > _PHONE:
-        root.set("style", f"min-width:{0.8 * width:.0f}px")
+        root.set("style", f"min-width:{0.75 * width:.0f}px")
     return ET.tostring(root, encoding="unicode")
 
 

@@ -98,7 +98,7 @@ def cautions(results: Results) -> list[str]:
         if choice != "last":
             lines.append(
                 f"{count} of {len(results.data_runs)} runs were evaluated at a selected checkpoint "
-                f"({choice}), not at the last one. If it was selected on these videos, the results are biased "
-                "upwards."
+                f"({choice}), not at the last one. If it was selected on these videos, the results are "
+                "biased upwards."
             )
     return lines

@@ -105,11 +105,8 @@ class Comparison:
     def _verdict(self) -> str:
         where = f" in {self.setup}" if self.setup else ""
         if self.mean is None or self.n < 2:
-            have, lacking = ("one seed", "one is") if self.n else ("no seed", "two are")
-            return (
-                f"{self.first} and {self.second} have {have} in common{where}; "
-                f"an interval needs at least two: {lacking} lacking."
-            )
+            share = "only one seed" if self.n else "no seed"
+            return f"{self.first} and {self.second} share {share}{where}; an interval needs at least two."
         if self.interval is None:
             return (
                 f"All {self.n} seeds give the same difference{where}, {self.mean:+.1f} points: "

@@ -84,7 +84,7 @@ def test_panels_keep_their_sizes_in_a_row(tmp_path):
 
 def test_wide_plots_are_not_squeezed_on_a_phone():
     assert "min-width" not in inline(a_panel(width=400))
-    assert 'style="min-width:640px"' in inline(a_panel(width=800))
+    assert 'style="min-width:600px"' in inline(a_panel(width=800))
 
 
 def test_a_legend_tells_the_names_that_it_cuts():
