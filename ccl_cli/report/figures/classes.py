@@ -16,7 +16,6 @@ from ccl_cli.training.run.folder import read_json
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
 _MAX_CLASSES = 60  # more classes: only the highest and the lowest are drawn
 _EQUAL = 1e-9  # percentage points
 

@@ -20,7 +20,6 @@ from ccl_cli.utils.text import one_line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
 _MAX_LETTERS = 16  # of class names
 _MAX_COUNTED = 12  # classes; with more, cells show no counts
 _MAX_SHOWN = 100  # classes; with more, only those with the most mistakes are shown

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-
 # Title and factor of each metric in metrics.jsonl.
 _LOGGED = {
     "accuracy": ("Accuracy on training batches (%)", 100.0),

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from ccl_cli.data.manifest import Video
 
-
 QUERIES, NEIGHBOURS = 8, 4
 _TILE, _GAP, _ROW = 96, 14, 132  # pixels
 

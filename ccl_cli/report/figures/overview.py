@@ -15,7 +15,6 @@ from ccl_cli.utils.text import one_line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
 _OVERVIEW_METRICS = ("top1", "r1")
 _MAX_ROWS = 10  # with more rows, ablations are left out
 _OVERVIEW_WIDTH, _OVERVIEW_ROW = 400, 26

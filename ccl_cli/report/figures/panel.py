@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.container import BarContainer
     from matplotlib.figure import Figure, FigureBase
 
-
 SUFFIXES = (".png", ".svg", ".pdf")
 _MARGIN = 12
 _BARS, _BAR, _NAME = 380, 16, 18  # pixels, pixels, characters

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-
 _TIPS = "tips"  # prefix of the id of a group; the rest of the id are the tooltips of its shapes
 _PHONE = 440  # pixels; wider plots scroll on a phone instead of shrinking until they are unreadable
 _VARIABLES = {value: f"var(--{name})" for name, value in LIGHT.items()}

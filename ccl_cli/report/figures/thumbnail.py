@@ -12,7 +12,6 @@ from ccl_cli.errors import CclError
 if TYPE_CHECKING:
     from ccl_cli.data.video.storage import Location
 
-
 _SHORT_SIDE = 128  # pixels of the decoded frame
 
 

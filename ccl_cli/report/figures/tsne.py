@@ -19,7 +19,6 @@ from ccl_cli.utils.text import one_line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
 _PLANE = 420  # pixels
 _MAX_VIDEOS = 1500  # of both splits; more take minutes and overlap
 _MAX_LEGEND = 60  # classes; with more there is no legend

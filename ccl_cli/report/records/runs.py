@@ -19,7 +19,6 @@ from ccl_cli.utils.text import one_line
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-
 _DEPTH = 3
 
 
