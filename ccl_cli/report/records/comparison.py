@@ -16,8 +16,8 @@ from ccl_cli.utils.sentences import check_known
 
 CONFIDENCE = 0.95
 CAUTION = (
-    "Student's t on the differences between runs of one seed: it speaks of the spread over seeds, on one "
-    "list of videos. The p values are not corrected for the number of comparisons."
+    "Intervals are Student's t intervals of the differences between runs with the same seed. They describe "
+    "the variation over seeds, not over videos. The p values are not corrected for multiple comparisons."
 )
 HEADER = ("setup", "difference", "95 % interval", "p", "seeds", "won/tied/lost")
 _ROUNDING = 1e-9  # percentage points
