@@ -10,7 +10,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from ccl_cli.errors import DataError
-from ccl_cli.report.figures.registry import FIGURES, overview_panels, write_figure
+from ccl_cli.report.figures.overview import overview_panels
+from ccl_cli.report.figures.registry import FIGURES, write_figure
 from ccl_cli.report.page import page as module
 from ccl_cli.report.page.page import page
 from ccl_cli.report.page.sections import SECTIONS
