@@ -99,7 +99,7 @@ def test_compare(ccl, bench):
         (["html", "absent"], 4, "There is no folder 'absent'."),
         (["html", "--output", "runs"], 2, "'runs' is a folder."),
         (["figure", "pie"], 2, "pie"),
-        (["figure", "tsne", "--output", "x.jpg"], 2, "Let it end in .png, .svg or .pdf."),
+        (["figure", "tsne", "--output", "x.jpg"], 2, "Use the suffix .png, .svg or .pdf."),
         (["figure", "curves", "--split", "val"], 4, "No evaluated run"),
     ],
 )
