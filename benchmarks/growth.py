@@ -28,8 +28,8 @@ from ccl_cli.data.clips.dataset import LoadedBatch
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.report.plot import Panel, in_rows, logarithmic, save
-from ccl_cli.report.style import LIGHT
+from ccl_cli.report.figures.panel import Panel, in_rows, logarithmic, save
+from ccl_cli.report.figures.style import LIGHT
 from ccl_cli.training.build import Parts, load_method, make_student
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder

@@ -14,7 +14,7 @@ from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.demo import Demo, summary, with_correspondence
 from ccl_cli.errors import RecipeError
-from ccl_cli.report.results import load_results
+from ccl_cli.report.records.results import load_results
 from tests.report.folders import write_cell, write_failed
 
 

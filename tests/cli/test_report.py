@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ccl_cli.report.figures import FIGURES
-from ccl_cli.report.page import SECTIONS
+from ccl_cli.report.figures.registry import FIGURES
+from ccl_cli.report.page.sections import SECTIONS
 from tests.report.folders import write_bench, write_cell
 from tests.report.pages import write_study
 
@@ -99,7 +99,7 @@ def test_compare(ccl, bench):
         (["html", "absent"], 4, "There is no folder 'absent'."),
         (["html", "--output", "runs"], 2, "'runs' is a folder."),
         (["figure", "pie"], 2, "pie"),
-        (["figure", "tsne", "--output", "x.jpg"], 2, "Let it end in .png, .svg or .pdf."),
+        (["figure", "tsne", "--output", "x.jpg"], 2, "Use the suffix .png, .svg or .pdf."),
         (["figure", "curves", "--split", "val"], 4, "No evaluated run"),
     ],
 )
