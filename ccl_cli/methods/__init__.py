@@ -18,7 +18,7 @@ from ccl_cli.utils.distributed import masked_mean
 
 @dataclass(frozen=True)
 class TeacherInfo:
-    """What a method may know of a teacher."""
+    """Name, modality and embedding dimension of a teacher."""
 
     name: str
     modality: str
@@ -27,14 +27,14 @@ class TeacherInfo:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method is built for.
+    """The run for which a method is built.
 
     Attributes:
         student_dim: Width D of the student's feature.
         num_classes: K; 0 where no training row has a label.
         labels: [N] int64, the class of each training row; -1 for a row without a label.
         teachers: In the order in which they were named.
-        epochs: Passes over the training split.
+        epochs: Number of passes over the training split.
     """
 
     student_dim: int
@@ -54,10 +54,10 @@ class TeacherBatch(NamedTuple):
 
     Shapes:
         info: Name, modality and width D_m.
-        head: What :meth:`Method.head` has made for this teacher.
+        head: The layers that :meth:`Method.head` returned for this teacher.
         value: [B, D_m] in the type of the student's feature; a row that is not present is zero.
         present: [B] bool.
-        stages: Outputs of the inner stages, each [B, C, ...]; empty where it shows none.
+        stages: Outputs of the inner stages, each [B, C, ...]; empty if the teacher has none.
     """
 
     info: TeacherInfo
@@ -72,28 +72,28 @@ CachedEmbedding = Callable[[str, Tensor], Embedding | None]
 
 
 class MethodOptions(BaseModel):
-    """Base of a method's options: validated, unknown names refused."""
+    """Base class of a method's options, which are validated; an unknown name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Method(nn.Module):
-    """A distillation method: a sum over teachers of weighted means over rows.
+    """Base class of methods: a sum over teachers of weighted means over rows. Register under ``ccl.methods``.
 
-    A subclass says in :meth:`compare` what a row costs, and in :meth:`head` what is trained besides the
-    student; named under ``ccl.methods`` it works. One whose terms are no such sum overrides :meth:`forward`.
-    Layers and buffers are saved in checkpoints and dropped from the published model.
+    A subclass defines :meth:`compare`, the loss of each row, and :meth:`head`, the layers that are trained
+    besides the student. If its terms are not means over rows, it overrides :meth:`forward`. Layers and
+    buffers are saved in checkpoints and dropped from the published model.
 
     Attributes:
-        Options: What the recipe may set.
-        paper: Where the method was published, for lists.
-        tuned: The option that scales what it adds to the student's cross-entropy.
-        uses_teachers: Whether it looks at embeddings; if no method of a run does, teachers are not built.
-        needs_labels: Whether it looks at labels; if a method of a run does, unlabelled videos are left out of
-            the training. One that does not gets rows whose label is -1.
-        uses_stages: Whether it also wants what the teachers' inner stages say.
-        ce_weight: Factor that its objective puts on the student's cross-entropy, beside the recipe's own.
-        lr_scale: Factor on the learning rate of its layers.
+        Options: The options in a recipe, with their defaults.
+        paper: Publication, for lists.
+        tuned: The option that scales the method's terms; ``ccl bench --tune`` searches it.
+        uses_teachers: Whether the method reads embeddings. If no method of a run does, no teacher is built.
+        needs_labels: Whether the method reads labels. If a method of a run does, training leaves out
+            unlabelled videos; otherwise their label is -1.
+        uses_stages: Whether the method reads the outputs of the teachers' inner stages.
+        ce_weight: Factor on the student's cross-entropy, in addition to the recipe's ``ce_weight``.
+        lr_scale: Factor on the learning rate of the method's layers.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
@@ -117,30 +117,29 @@ class Method(nn.Module):
         self.heads = nn.ModuleList(self.head(setting, teacher) for teacher in setting.teachers)
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
-        """The layers and buffers that belong to one teacher; ``self.options`` is set. By default none."""
+        """Return the layers and buffers of one teacher; none by default. ``self.options`` is already set."""
         return nn.Identity()
 
     def use_cached(self, cached: CachedEmbedding) -> None:
-        """Look at embeddings of the training split before the first step; by default nothing is asked for."""
+        """Read cached embeddings of the training split before the first step; does nothing by default."""
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """Named terms of one teacher: a value for each row, [B], not weighted.
+        """Return the unweighted terms of one teacher by name, one value per row, ``[B]``.
 
-        A value is ignored where ``teacher.present`` is False; it must not enter the other rows'.
+        Values are ignored where ``teacher.present`` is False. Such a row must not influence other rows.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define compare")
 
     def weight(self, term: str) -> float:
-        """Factor of a term of :meth:`compare`; by default the option ``weight``."""
+        """Return the factor of a term of :meth:`compare`: the option ``weight`` by default."""
         return float(self.options.weight)
 
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
     ) -> dict[str, Tensor]:
-        """Named scalar terms, already weighted; their sum is added to the student's cross-entropy.
+        """Return weighted scalar terms by name; their sum is added to the student's cross-entropy.
 
-        A teacher's rows that are not present contribute nothing; a term without any row is zero and still
-        part of the graph.
+        Rows that are not present contribute nothing. A term without rows is zero, but part of the graph.
 
         Args:
             student: In single precision at least.
@@ -154,7 +153,7 @@ class Method(nn.Module):
         }
 
     def batches(self, dtype: torch.dtype, teachers: Mapping[str, Embedding]) -> Iterator[TeacherBatch]:
-        """What the student is compared with: each teacher."""
+        """Yield the embeddings that the student is compared with: those of each teacher."""
         for info, head in zip(self.teachers, self.heads, strict=True):
             value, present, stages = teachers[info.name]
             # `where`, not a product: an absent row may hold anything.

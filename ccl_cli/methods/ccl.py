@@ -44,9 +44,9 @@ class CCLOptions(MethodOptions):
         0.5,
         ge=0,
         le=1,
-        description="Share of the contrast with the teacher; the rest: with the composition (Eq. 5-6).",
+        description="Share of the contrastive loss with the teacher; the rest: with the composition.",
     )
-    nce_scale: Weight = Field(1.0, description="Weight of the whole contrast.")
+    nce_scale: Weight = Field(1.0, description="Weight of both contrastive losses (Eq. 5, 6).")
     jsd_weight: Weight = Field(1.0, description="Weight of the divergence between predictions (Eq. 7).")
     cls_weight: Weight = Field(
         1.0,
@@ -55,23 +55,31 @@ class CCLOptions(MethodOptions):
     )
     teacher_weight: Weight | None = Field(
         None,
-        description="Weight of a teacher's contrast and divergence; default 1 (official, if several: 0.5).",
+        description="Weight of a teacher's contrastive losses and divergence; default 1 (official: 0.5 if "
+        "there are several).",
     )
     symmetric: Literal["none", "mean", "sum"] = Field(
-        "none", description="Anchors: the video only, or both sides (mean or sum of the directions)."
+        "none", description="none: videos are the anchors, as in Eq. 4; mean or sum: of both directions."
     )
     gradient: Literal["split", "joint", "official"] = Field(
         "split",
-        description="Whether the compositions' cross-entropy trains the student: split no, joint yes.",
+        description="split: the compositions' cross-entropy does not train the student; joint: it does; "
+        "official: gradients of the published code.",
     )
-    contrast: Literal["multiclass", "infonce"] = Field("multiclass", description="Eq. 4 or Eq. 3.")
-    divergence: Literal["half_jeffreys", "js"] = Field("half_jeffreys", description="Eq. 7, or true JS.")
-    composition: bool = Field(True, description="Ablation: off contrasts with the teachers alone.")
-    nce: bool = Field(True, description="Ablation: off drops the contrast.")
-    jsd: bool = Field(True, description="Ablation: off drops the divergence.")
+    contrast: Literal["multiclass", "infonce"] = Field(
+        "multiclass", description="multiclass: Eq. 4; infonce: Eq. 3 (ablation)."
+    )
+    divergence: Literal["half_jeffreys", "js"] = Field(
+        "half_jeffreys", description="half_jeffreys: the formula of Eq. 7; js: the Jensen-Shannon divergence."
+    )
+    composition: bool = Field(
+        True, description="false: no composition, no divergence, and all weight on the teachers (ablation)."
+    )
+    nce: bool = Field(True, description="false: no contrastive loss (ablation).")
+    jsd: bool = Field(True, description="false: no divergence (ablation).")
     head_teacher_nce: bool = Field(
         False,
-        description="Contrast each composition with its teacher too (official code; trains the head only); "
+        description="Contrast each composition with its teacher too (published code; trains the head only); "
         "needs nce.",
     )
     normalize_inputs: bool = Field(True, description="Unit-length inputs of the composition's residual.")
@@ -96,7 +104,7 @@ class CCLOptions(MethodOptions):
 
 
 class CCL(Method):
-    """One composition head per teacher; contrast in feature space, divergence in prediction space."""
+    """One composition head per teacher; contrastive loss of features, divergence of predictions."""
 
     Options = CCLOptions
     paper = "Chen et al., CVPR 2021"
