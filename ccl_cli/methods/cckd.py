@@ -79,7 +79,7 @@ class CCKDOptions(MethodOptions):
     )
     variant: Literal["taylor", "bilinear", "neighbour"] = Field(
         "taylor",
-        description="Kernel of the correlations; neighbour: products of successive rows' errors instead.",
+        description="Kernel of the correlations; neighbour: RepDistiller's products of adjacent errors.",
     )
     gamma: float = Field(0.4, gt=0, description="Of taylor: inverse width of the Gaussian.")
     order: int = Field(2, ge=1, description="Of taylor: the last power of the series.")
@@ -93,7 +93,7 @@ class CCKDOptions(MethodOptions):
 
 
 class CCKD(Method):
-    """The student's correlations between rows become the teachers'.
+    """Matches the correlations between the rows of a batch (COR in the CCL paper).
 
     Variant ``neighbour`` compares entry by entry: the student is mapped to a teacher's width by a trained
     linear layer where they differ. The teacher's side is never trained, which would let both collapse.

@@ -95,13 +95,13 @@ class IFDOptions(MethodOptions):
     degree: float = Field(1.0, gt=0, description="Power of the distance in the Student-t kernel.")
     stages: Literal["off", "auto", "broadcast_last"] = Field(
         "off",
-        description="auto: the student's inner stages follow those of teachers that show as many; "
+        description="auto: match inner stages too, of teachers with at least as many as the student; "
         "broadcast_last: and the other teachers' embedding.",
     )
     alpha: float = Field(100.0, ge=0, description="Weight of an inner stage in the first epoch.")
     decay: float = Field(0.7, gt=0, le=1, description="Factor of that weight from epoch to epoch.")
     stretch: bool = Field(
-        False, description="Let the decay take its share of the run's epochs, as it did of the published 50."
+        False, description="Stretch the decay from the published 50 epochs to those of the run."
     )
     pool: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         (1, 1, 1), description="Cells (time, height, width) that an inner stage is averaged to."
@@ -109,7 +109,7 @@ class IFDOptions(MethodOptions):
 
 
 class IFD(Method):
-    """Neighbourhoods of the last layer and, in the first epochs, of the inner stages."""
+    """Matches similarities between the rows of a batch: of the last layer, and optionally of inner stages."""
 
     Options = IFDOptions
     paper = "Passalis et al., CVPR 2020"

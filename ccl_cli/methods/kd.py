@@ -45,7 +45,7 @@ class KDOptions(MethodOptions):
 
 
 class KD(Method):
-    """Teachers predict other classes: a linear probe on each learns the run's own beside the student."""
+    """Matches soft targets of a linear probe, which learns the video classes on each teacher's embedding."""
 
     Options = KDOptions
     paper = "Hinton et al., 2015"

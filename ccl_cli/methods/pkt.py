@@ -69,7 +69,7 @@ class PKTOptions(MethodOptions):
 
 
 class PKT(Method):
-    """The student's cosine neighbourhoods become the teachers'."""
+    """Matches the distributions of cosine similarities between the rows of a batch, by their divergence."""
 
     Options = PKTOptions
     paper = "Passalis and Tefas, ECCV 2018"

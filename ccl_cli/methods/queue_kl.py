@@ -71,7 +71,7 @@ class QueueKLOptions(MethodOptions):
 
 
 class QueueKL(Method):
-    """The student, mapped to a teacher's space, is as similar to remembered embeddings as the teacher is.
+    """Matches similarities to a queue of the teacher's last embeddings, in the teacher's space.
 
     A zero embedding has no direction: its row counts as absent.
     """

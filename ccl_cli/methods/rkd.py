@@ -102,15 +102,15 @@ class RKDOptions(MethodOptions):
     """Options of ``rkd``."""
 
     weight: float = Field(1.0, ge=0, description="Weight of both terms.")
-    distance: float = Field(25.0, ge=0, description="Share of the distances.")
-    angle: float = Field(50.0, ge=0, description="Share of the angles.")
+    distance: float = Field(25.0, ge=0, description="Weight of the distances.")
+    angle: float = Field(50.0, ge=0, description="Weight of the angles.")
     min_distance: float = Field(
         1e-6, ge=0, description="Rows closer than this share of the mean distance count as equal; left out."
     )
 
 
 class RKD(Method):
-    """The student's rows lie to each other as the teachers' do."""
+    """Matches relative distances between pairs of rows, and angles between triples."""
 
     Options = RKDOptions
     paper = "Park et al., CVPR 2019"
