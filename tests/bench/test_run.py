@@ -123,6 +123,20 @@ def test_data_that_is_not_there_leaves_nothing(clips_folder):
     assert not folder_of(experiment).exists()
 
 
+def test_what_is_missing_is_listed_before_the_first_run(clips_folder, tmp_path, capsys):
+    """Otherwise every cell fails by itself, for the same reason."""
+    content = values(clips_folder, setups={"A": "audio:cnn14"}) | {"data": "folder:nowhere"}
+    (tmp_path / "bench.yaml").write_text(yaml.safe_dump(content))
+    assert main(["bench", str(tmp_path / "bench.yaml"), "--dry-run"]) == 0
+    planned = capsys.readouterr()
+    assert "2 runs, 2 to do" in planned.out
+    assert main(["bench", str(tmp_path / "bench.yaml")]) == DataError.exit_code
+    for listed in (planned.err, capsys.readouterr().err):
+        assert "nowhere" in listed
+        assert "ccl teachers pull audio:cnn14" in listed
+    assert not folder_of(Recipe.model_validate(content)).exists()
+
+
 def evaluated(root, cell, top1):
     """What a cell leaves."""
     folder = root / cell.folder
