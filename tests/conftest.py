@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +29,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker("slow")
+
+
+def pytest_sessionstart() -> None:
+    """Collecting the tests imports everything; searching that for garbage again and again finds none."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but not among what has been imported: that takes half a second each time."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -99,3 +112,17 @@ def clips_folder(tmp_path_factory) -> Path:
     for modality, table in tables.items():
         np.savez(root / f"{modality}.npz", names=list(table), embedding=np.stack(list(table.values())))
     return root
+
+
+@pytest.fixture(scope="session")
+def untrained_run(clips_folder, tmp_path_factory) -> Path:
+    """A run on the clips; its student is not trained, but tells videos apart."""
+    from tests.helpers.models import write_run
+
+    return write_run(tmp_path_factory.mktemp("untrained") / "run", clips_folder / "set")
+
+
+@pytest.fixture
+def run(untrained_run, tmp_path) -> Path:
+    """A copy of it, the newest run."""
+    return shutil.copytree(untrained_run, tmp_path / "runs" / "mine" / "a")
