@@ -67,6 +67,14 @@ def slurm(shared, tmp_path, monkeypatch) -> Iterator[Path]:
         time.sleep(0.05)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_waits_for_the_disk() -> Iterator[None]:
+    """Tests kill processes, not the machine: what they write need not be on the disk before they go on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path, monkeypatch):
     """No test reads or writes the user's cache, data or runs."""

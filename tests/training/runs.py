@@ -12,7 +12,7 @@ from ccl_cli.config.recipe import Recipe
 _BASE = {
     "name": "test",
     "student": "r2plus1d_tiny",
-    "clip": {"frames": 8, "size": 32, "short_side": 48},
+    "clip": {"frames": 8, "size": 16, "short_side": 48},
     "optim": {"lr": 0.01},
     "train": {"epochs": 3, "batch_size": 6, "workers": 0, "log_every": 1},
 }

@@ -241,7 +241,7 @@ def test_dry_run_reads_a_batch_and_writes_nothing(clips_folder, tmp_path, capsys
     train(recipe(clips_folder), dry_run=True)
     assert not (tmp_path / "runs").exists()
     out = capsys.readouterr().out
-    assert "video (6, 3, 8, 32, 32)" in out
+    assert "video (6, 3, 8, 16, 16)" in out
     assert "steps: 2 per epoch, 6 in all" in out
 
 
