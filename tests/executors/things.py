@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ccl_cli.errors import DataError
+from ccl_cli.executors.work import Work
 from ccl_cli.utils.files import write_text
 
 
@@ -22,6 +23,12 @@ class Events:
 
     def ended(self, name):
         self.names.append(name)
+
+
+def work(root, *names, done="tests.executors.things:done", **changes):
+    """Items that cannot even begin: there is no such function."""
+    items = {name: {"folder": str(root / name)} for name in names or ("item",)}
+    return Work("test", root, "no.such.module:run", done, items, **changes)
 
 
 def run(item):

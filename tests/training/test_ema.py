@@ -69,7 +69,7 @@ def test_whoever_reads_the_model_learns_which_weights_it_holds(clips_folder, tmp
         "raw": "raw",
     }
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["model"] == {"step": 10, "selection": "last", "weights": "ema"}
+    assert summary["model"] == {"step": 6, "selection": "last", "weights": "ema"}
     assert summary["evaluation"].keys() == {"set-test", "set-test-raw"}
     assert json.loads((run / "eval-set-test.json").read_text())["weights"] == "ema"
     assert "weights: ema, selection: last" in card(run)[1]

@@ -40,7 +40,7 @@ AUDIO, IMAGE = "audio:small?weights=random&seconds=2.0", "image:small?weights=ra
 
 
 def recipe(clips_folder, **changes) -> Recipe:
-    base = {"teachers": [AUDIO, IMAGE], "train": {"epochs": 3}, "cache": {"views": 4}}
+    base = {"teachers": [AUDIO, IMAGE], "train": {"epochs": 2}, "cache": {"views": 4}}
     return small_recipe(f"folder:{clips_folder / 'set'}", base, changes)
 
 
@@ -96,7 +96,7 @@ def test_a_cache_that_does_not_hold_all_that_a_live_teacher_sees_is_read_where_i
         assert f"for {each.header.inexact} of 12 videos" in line
         assert "cache.use=build" in line, name
     asked = recipe(clips_folder, **short, cache={"use": "build"})
-    assert used(train(asked)) == {"audio:small": "track", "image:small": "4 frames at 256 px"}
+    assert used(train(asked)) == {"audio:small": "track", "image:small": "4 frames at 48 px"}
     assert asked.hash() != recipe(clips_folder, **short).hash()
 
 
@@ -105,7 +105,7 @@ def test_a_cache_of_every_frame_of_videos_as_short_as_a_clip_is_read(clips_folde
     made, *_ = built(recipe(clips_folder, **every))
     assert made["image:small"].header.inexact == 0
     assert used(train(recipe(clips_folder, **every, clip={"frames": 20}))) == {
-        "image:small": "20 frames at 256 px"
+        "image:small": "20 frames at 48 px"
     }
     # A shorter clip has frames of its own, of which a live teacher sees one.
     assert used(train(recipe(clips_folder, **every))) == {"image:small": None}
@@ -210,7 +210,7 @@ def test_a_teacher_of_clips_is_shown_clips_spread_over_the_video(clips_folder):
         expected = read_frames(video.path, first, 8).frames.float().mean(dim=(1, 2, 3))
         torch.testing.assert_close(cached.rows(np.array([3]), np.array([view]))[0][0], expected)
     assert (cached.header.inexact, cached.header.frames) == (12, 0)
-    assert used(train(experiment)) == {SIGHT: "4 clips of 8 frames at 256 px"}
+    assert used(train(experiment)) == {SIGHT: "4 clips of 8 frames at 48 px"}
     assert used(train(recipe(clips_folder, teachers=SIGHT))) == {SIGHT: None}
     clips = ({"frames": 9}, {"short_side": 24}, {"stride": 2}, {"fps": 9}, {"sampling": "segments"})
     for change in (*({"clip": clip} for clip in clips), {"cache": {"views": 5}}):
@@ -224,14 +224,14 @@ def test_a_cache_of_all_clips_that_there_are_gives_the_very_same_run(clips_folde
     live = train(whole)
     built(whole)
     cached = train(whole)
-    assert used(cached) == {SIGHT: "4 clips of 20 frames at 256 px"}
+    assert used(cached) == {SIGHT: "4 clips of 20 frames at 48 px"}
     assert lines(cached) == lines(live)
 
 
 def test_a_recipe_can_ask_for_caches_and_what_is_held_out_does_not_matter(clips_folder):
     run = train(recipe(clips_folder, cache={"use": "build"}))
     summary = RunFolder(run).summary["teachers"]
-    assert summary["image:small"]["cached"] == "4 frames at 256 px"
+    assert summary["image:small"]["cached"] == "4 frames at 48 px"
     folders = list(embedding_cache.caches())
     assert len(folders) == 2
     held_out = train(recipe(clips_folder, cache={"use": "build"}, holdout=0.4))
@@ -257,7 +257,7 @@ def test_what_does_not_fit_is_not_used(clips_folder, tmp_path, caplog):
         next(iter(other.parameters())).mul_(1.001)
     assert changed(teacher=other).differs_from(first) == "other weights or settings"
     assert changed() == first
-    assert changed(cache=Cache(views=5)).differs_from(first) == "5 frames at 256 px"
+    assert changed(cache=Cache(views=5)).differs_from(first) == "5 frames at 48 px"
     clip = experiment.clip.model_copy(update={"short_side": 24})
     assert changed(clip=clip).differs_from(first) == "4 frames at 24 px"
     with (data / "train" / "right" / "3.mp4").open("ab") as file:
@@ -299,7 +299,7 @@ def test_a_dry_run_says_what_would_be_read(clips_folder, capsys):
     for teacher in (AUDIO, IMAGE):
         built(recipe(clips_folder, teachers=teacher))
     wanted = out(use="build")
-    assert "RANDOM WEIGHTS, read from the cache (4 frames at 256 px)" in wanted
+    assert "RANDOM WEIGHTS, read from the cache (4 frames at 48 px)" in wanted
     assert "cached first" not in wanted
     unasked = out(use="auto")  # more of the frames could be seen than are in the cache
     assert "RANDOM WEIGHTS, read from the cache (track)" in unasked
