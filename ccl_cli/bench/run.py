@@ -184,10 +184,10 @@ class _Events:
         evaluation = figures(cell, self.work.folder / name)
         if evaluation is None:
             _log.warning("%s failed (%s): %s", cell.label, place, self.work.reason(name))
+            self.reporter.advance()
         else:
             top1, r1 = evaluation["recognition"]["top1"], evaluation["retrieval"]["r1"]
-            _log.info("%s: top-1 %.1f, R@1 %.1f (%s)", cell.label, top1, r1, place)
-        self.reporter.advance()
+            self.reporter.result(f"{cell.label}: top-1 {top1:.1f}, R@1 {r1:.1f} ({place})")
 
 
 def _check_data(root: Path, cells: Sequence[Cell], hashes: Mapping[_Data, str]) -> None:

@@ -212,7 +212,13 @@ def split_run(paths: Sequence[Path], *, optional: bool = False) -> tuple[Path | 
 
 def all_runs() -> Iterator[RunFolder]:
     """Every run folder, in no order."""
-    return (RunFolder(path.parent) for path in runs_dir().glob(f"*/*/{RECIPE}"))
+    return map(RunFolder, run_paths(RECIPE))
+
+
+def run_paths(file: str) -> Iterator[Path]:
+    """Every run folder that has a file: ``runs/NAME/TIME-HASH``, or ``runs/NAME`` as of --output."""
+    root = runs_dir()
+    return (path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{file}"))
 
 
 def versions() -> dict[str, str]:
