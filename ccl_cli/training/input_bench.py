@@ -127,7 +127,11 @@ def _trainer(recipe: Recipe, parts: Parts) -> Trainer:
 
 def _step(recipe: Recipe, trainer: Trainer, batches: Sequence[Loaded]) -> dict[str, Any]:
     """A few training steps on what was read, teachers and optimiser included."""
-    _log.info("Timing training steps of %d clips on %s.", recipe.train.batch_size, trainer.device)
+    _log.info(
+        "Timing training steps of %d clips on %s. --clips-per-second skips this.",
+        recipe.train.batch_size,
+        trainer.device,
+    )
     micro_batches = [batches[n % len(batches)] for n in range(recipe.train.accumulation)]
     times: list[float] = []
     begin = time.perf_counter()
