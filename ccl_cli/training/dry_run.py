@@ -25,8 +25,7 @@ def describe(recipe: Recipe, parts: Parts) -> str:
     lines = [
         to_yaml(recipe).rstrip(),
         "---",
-        f"data: {parts.manifest.name}, {len(parts.videos)} training videos ({len(parts.missing)} missing), "
-        f"{parts.labelled} labelled, {len(parts.classes)} classes, manifest {parts.manifest.hash}",
+        data_line(parts),
         f"parameters: student {parameter_count(parts.student):,}, methods {methods:,}, frozen {teachers:,}",
         f"steps: {sampler.steps_per_epoch} per epoch, {sampler.total_steps} in all",
         f"batch: video {tuple(loaded.batch.video.shape)}",
@@ -39,6 +38,14 @@ def describe(recipe: Recipe, parts: Parts) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def data_line(parts: Parts) -> str:
+    """The training videos that were listed, without reading any."""
+    return (
+        f"data: {parts.manifest.name}, {len(parts.videos)} training videos ({len(parts.missing)} missing), "
+        f"{parts.labelled} labelled, {len(parts.classes)} classes, manifest {parts.manifest.hash}"
+    )
 
 
 def draw_samples(recipe: Recipe, clips: int = 8, output: Path | str = "samples.png") -> None:

@@ -195,8 +195,7 @@ class _Session:
                     correct += self._step(inputs, labels, optimizer)
                     count += len(labels)
                 reporter.advance(text=f"acc {correct / max(count, 1):.0%}")
-                if step % per_epoch == 0:
-                    reporter.line()
+            reporter.line()
         split.warn()
         if not count:
             raise DataError(f"No training video of '{self.manifest.name}' has the modality of {self.label}.")

@@ -129,7 +129,11 @@ def _trainer(recipe: Recipe, parts: Parts) -> Trainer:
 
 def _measure_training(recipe: Recipe, trainer: Trainer, batches: Sequence[LoadedBatch]) -> dict[str, Any]:
     """Time a few training steps on these batches, with teachers and optimiser."""
-    _log.info("Timing training steps of %d clips on %s.", recipe.train.batch_size, trainer.device)
+    _log.info(
+        "Timing training steps of %d clips on %s. --clips-per-second skips this.",
+        recipe.train.batch_size,
+        trainer.device,
+    )
     micro_batches = [batches[n % len(batches)] for n in range(recipe.train.accumulation)]
     times: list[float] = []
     begin = time.perf_counter()

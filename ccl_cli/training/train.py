@@ -13,7 +13,7 @@ from ccl_cli.training.batches import batch_sampler
 from ccl_cli.training.build import build
 from ccl_cli.training.cache.read import open_caches
 from ccl_cli.training.compute.device import set_up
-from ccl_cli.training.dry_run import describe
+from ccl_cli.training.dry_run import data_line, describe
 from ccl_cli.training.held_out import Score
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.open_run import open_run, release
@@ -65,6 +65,7 @@ def train(
             _log.info("Resuming %s at step %d.", run.path, trainer.step)
         else:
             _log.info("Run %s", run.path)
+        _log.info("%s", data_line(parts))
         with tracking(accelerator, recipe, run):
             trainer.fit()
     except Stopped as stopped:

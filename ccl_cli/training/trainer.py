@@ -229,7 +229,7 @@ class Trainer:
             self.video_states.check(self.parts, self.recipe.max_unreadable)
             self.teacher_faults.check(self.parts.videos)
         reporter.advance(text=text, lines=lines)
-        if epoch_ends or self.step == last:
+        if (epoch_ends and reporter.has_text) or self.step == last:
             reporter.line()
         if self.held_out.due(self.step, self.steps_per_epoch):
             with reporter.paused():

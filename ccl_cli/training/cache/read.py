@@ -119,7 +119,11 @@ def is_exact(cached: Cached, clip: Clip) -> bool:
     """Whether a live teacher would get the same inputs as the cached ones. Warns with the reason if not."""
     reason = cached.header.differs_from_live(clip.frames if clip.consecutive else 1)
     if reason:
-        _log.warning("The cache '%s' is read with cache.use=build only: %s.", cached.folder.name, reason)
+        _log.warning(
+            "The cache '%s' is not exact: %s. Train with `--set cache.use=build` to read it all the same.",
+            cached.folder.name,
+            reason,
+        )
     return not reason
 
 

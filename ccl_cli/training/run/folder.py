@@ -212,7 +212,13 @@ def split_run(paths: Sequence[Path], *, optional: bool = False) -> tuple[Path | 
 
 def all_runs() -> Iterator[RunFolder]:
     """All run folders, unsorted."""
-    return (RunFolder(path.parent) for path in runs_dir().glob(f"*/*/{RECIPE}"))
+    return map(RunFolder, run_paths(RECIPE))
+
+
+def run_paths(file: str) -> Iterator[Path]:
+    """All run folders with a file: ``runs/NAME/TIME-HASH``, or ``runs/NAME`` of a run with --output."""
+    root = runs_dir()
+    return (path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{file}"))
 
 
 def versions() -> dict[str, str]:
