@@ -124,11 +124,11 @@ def embed_parts(
     teacher.to(accelerator.device)
     # Processes have equal shares, so this one's progress times their number is that of all.
     total = world_size() * sum(len(part_rows(number, len(videos))) for number in numbers)
-    part: _Part | None = None
+    part, dtype = None, torch.float16 if recipe.cache.precision == "fp16" else torch.float32
     with stop_on_signal() as stop, Reporter(f"cache {name}", total, unit="video") as reporter:
         reporter.advance(total - sum(map(len, batches)) * world_size())
         for batch in loader:
-            part = part or _Part(int(batch.rows[0]) // PART, len(videos), (views, teacher.dim))
+            part = part or _Part(int(batch.rows[0]) // PART, len(videos), (views, teacher.dim), dtype)
             part.add(name, batch, embed_views(teacher, batch.inputs[name], views, accelerator.device))
             reporter.advance(len(batch.rows) * world_size())
             if batch.rows[-1] == part.rows[-1]:
@@ -180,18 +180,26 @@ class _Notes(BaseModel, strict=True):
 class _Part:
     """Embeddings and states of the videos of one part, filled batch by batch."""
 
-    def __init__(self, number: int, videos: int, shape: tuple[int, int]) -> None:
+    def __init__(self, number: int, videos: int, shape: tuple[int, int], dtype: torch.dtype) -> None:
         self.number, self.rows = number, part_rows(number, videos)
-        self.value = torch.zeros(len(self.rows), *shape)
+        self.value = torch.zeros(len(self.rows), *shape, dtype=dtype)
         self.state = torch.full((len(self.rows),), _UNREADABLE, dtype=torch.uint8)
         self.unreadable: dict[int, str] = {}
         self.kind, self.inexact, self.frames = "", 0, 0
 
     def add(self, name: str, batch: TeacherBatch, embedding: Tensor) -> None:
-        """Add embeddings ([n, K, D]) of a batch; non-finite ones count as unreadable."""
+        """Add embeddings ([n, K, D]) of a batch; non-finite ones count as unreadable.
+
+        Raises:
+            DataError: a finite number is too large for half precision.
+        """
         finite = embedding.isfinite().flatten(1).all(dim=1)
         places = batch.rows - self.rows[0]
-        self.value[places] = torch.where(finite[:, None, None], embedding, 0.0)
+        self.value[places] = torch.where(finite[:, None, None], embedding, 0.0).to(self.value.dtype)
+        if not self.value[places].isfinite().all():
+            raise DataError(
+                f"Embeddings of {name} are too large for half precision.", "Set cache.precision to fp32."
+            )
         self.kind = self.kind or batch.kinds.get(name, "")
         self.inexact += batch.inexact[name]
         self.frames = max(self.frames, batch.frames[name])
@@ -221,7 +229,7 @@ def _remove_parts(key: Key) -> None:
         path.unlink()
 
 
-def _read_part(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], _Notes]:
+def _read_part(path: Path) -> tuple[NDArray[np.floating], NDArray[np.uint8], _Notes]:
     """Embeddings [n, K, D], states [n] and notes of a part."""
     try:
         path.open("rb").close()  # safe_open's error does not say why a file cannot be opened
@@ -243,9 +251,10 @@ def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     """Merge all parts into the cache. Its folder appears by a rename, complete."""
     folder, videos = key.building, len(manifest.learnt_from)
     paths = [_part_path(folder, number) for number in part_numbers(manifest)]
-    shape = (videos, _read_part(paths[0])[0].shape[1], teacher.dim)
+    first, _, _ = _read_part(paths[0])
+    shape = (videos, first.shape[1], teacher.dim)
     state, notes = np.zeros(videos, np.uint8), list[_Notes]()
-    with _array_file(folder / EMBEDDING, "<f4", shape) as file:
+    with _array_file(folder / EMBEDDING, first.dtype.str, shape) as file:
         for number, path in enumerate(paths):
             value, states, of_part = _read_part(path)
             file.write(value.tobytes())

@@ -20,6 +20,8 @@ def key_of(name: str, teacher: Teacher, manifest: Manifest, cache: Cache, clip: 
     if text is None:
         return None
     files = manifest.labels_hash if teacher.sees_label else manifest.files_hash
+    if cache.precision != "fp32":
+        text += f", {cache.precision}"
     return Key(name.partition("#")[0], teacher.fingerprint, manifest.name, files, text)
 
 
@@ -33,4 +35,4 @@ def wanted_key(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe) 
 
 def views_per_video(key: Key, cache: Cache) -> int:
     """Number of embeddings of each video, K."""
-    return 1 if key.views == "track" else cache.views
+    return 1 if key.views.startswith("track") else cache.views

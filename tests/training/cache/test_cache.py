@@ -239,6 +239,34 @@ def test_a_recipe_can_ask_for_caches_and_what_is_held_out_does_not_matter(clips_
     assert list(embedding_cache.caches()) == folders
 
 
+def test_half_precision_is_half_the_size_and_rounds(clips_folder):
+    single, *_ = built(recipe(clips_folder))
+    experiment = recipe(clips_folder, cache={"precision": "fp16", "use": "build"})
+    half, manifest, teachers = built(experiment)
+    places = np.arange(len(manifest.learnt_from))
+    for name, each in half.items():
+        assert each.size == single[name].size / 2
+        value, present = each.rows(places, np.zeros_like(places))
+        exact, same = single[name].rows(places, np.zeros_like(places))
+        assert value.dtype == torch.float32
+        assert torch.equal(value, exact.half().float())
+        assert torch.equal(present, same)
+        assert check_cache(each, teachers[name], manifest, experiment) == []
+    assert used(train(experiment)) == {"audio:small": "track, fp16", "image:small": "4 frames at 48 px, fp16"}
+    assert used(train(recipe(clips_folder, cache={"use": "build"}))) == {
+        "audio:small": "track",
+        "image:small": "4 frames at 48 px",
+    }
+
+
+def test_embeddings_beyond_half_precision_are_refused(clips_folder, monkeypatch):
+    embed_views = build.embed_views
+    monkeypatch.setattr(build, "embed_views", lambda *inputs: 1e12 * embed_views(*inputs))
+    with pytest.raises(DataError, match="Embeddings of image:small are too large for half precision") as error:
+        built(recipe(clips_folder, teachers=IMAGE, cache={"precision": "fp16"}))
+    assert "cache.precision" in error.value.hint
+
+
 def test_what_does_not_fit_is_not_used(clips_folder, tmp_path, caplog):
     data = tmp_path / "set"
     shutil.copytree(clips_folder / "set", data)
