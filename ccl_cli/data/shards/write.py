@@ -87,7 +87,8 @@ def pack(
         if part != WHOLE:
             with lock():
                 claim_folder(output, content, "shards")
-            encode(sources_of(manifest))  # without the lock, so that all parts can do so at once
+                todo = _Packing(manifest, output, shard_size, max_unreadable).todo
+            encode(todo)  # without the lock, so that all parts can do so at once
         with (
             lock(),
             stopping_here("; finished shards are kept.", "Run the same command again to continue."),
@@ -118,10 +119,15 @@ class _Packing:
             path.name: read_shard(path) for split in SPLITS for path in sorted(output.glob(f"{split}-*.tar"))
         }
 
+    @property
+    def todo(self) -> list[Source]:
+        """Sources that are in no finished shard."""
+        done = {sample.key for samples in self.shards.values() for sample in samples}
+        return [source for source in self.sources if source.key not in done]
+
     def run(self, encode: Callable[[Sequence[Source]], Iterator[Encoded | str]]) -> None:
         """Write the missing shards."""
-        done = {sample.key for samples in self.shards.values() for sample in samples}
-        todo = [source for source in self.sources if source.key not in done]
+        todo = self.todo
         encoded = encode(todo)
         with Reporter("pack", len(self.sources), len(self.sources) - len(todo), unit="video") as reporter:
             readable = self._readable(todo, encoded, reporter.advance)
