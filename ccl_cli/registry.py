@@ -318,7 +318,16 @@ def _unknown(group: str, name: str) -> PluginError:
         )
     near = difflib.get_close_matches(name, names(group), n=1, cutoff=0.5)
     suggestion = f"Did you mean '{near[0]}'? " if near else ""
+    if group == DATASETS and Path(name).exists():
+        suggestion = f"Write '{_source_of(Path(name))}:{name}' to use this path. "
     return PluginError(f"No {kind} '{name}'.", f"{suggestion}`ccl plugins ls {kind}s` lists them.")
+
+
+def _source_of(path: Path) -> str:
+    """Return the built-in data source that reads a path."""
+    if path.is_dir():
+        return "shards" if (path / "index.json").exists() else "folder"
+    return "csv" if path.suffix in (".csv", ".tsv") else "manifest"
 
 
 def _kind(group: str) -> str:

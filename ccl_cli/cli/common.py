@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperArgument
 
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
 
 if TYPE_CHECKING:
     from ccl_cli.config.recipe import Executor
+    from ccl_cli.executors.part import Part
 
 DATA, TEACHERS, OPTIMISATION, RUNTIME, OUTPUT = "Data", "Teachers", "Optimisation", "Runtime", "Output"
 
@@ -30,6 +32,8 @@ data_option, teacher_option, optimisation_option, runtime_option, output_option 
     functools.partial(typer.Option, rich_help_panel=panel)
     for panel in (DATA, TEACHERS, OPTIMISATION, RUNTIME, OUTPUT)
 )
+HELP = ["-h", "--help"]
+_METAVARS = {"bool": "", "int": "N", "float": "X", "str": "TEXT"}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -85,6 +89,30 @@ def group(help: str, *lines: str) -> typer.Typer:
     )
 
 
+def simplify_help(command: Any) -> Any:
+    """Simplify the help of a command and of its subcommands.
+
+    Typer shows ``<bool>`` beside every flag and ``<str>`` beside every argument, and it keeps the line breaks
+    of docstrings, whatever the width of the terminal.
+    """
+    for inner in getattr(command, "commands", {}).values():
+        simplify_help(inner)
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for parameter in command.get_params(typer.Context(command, help_option_names=HELP)):
+        simplify_parameter(parameter)
+    return command
+
+
+def simplify_parameter(parameter: Any) -> Any:
+    """Show no type beside flags and arguments, and N, X or TEXT beside other options without a metavar."""
+    if isinstance(parameter, TyperArgument):
+        parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+    elif parameter.metavar is None:
+        parameter.metavar = _METAVARS.get(parameter.bare_type())
+    return parameter
+
+
 def start_processes(count: int) -> None:
     """Implement ``--num-processes``: run this command in several processes, unless this is one of them.
 
@@ -123,11 +151,12 @@ def executor_flags(name: str | None, jobs: int | None = None) -> dict[str, Any]:
     return flags
 
 
-def chosen_executor(name: str | None) -> Executor | None:
+def chosen_executor(name: str | None, part: Part | None = None) -> Executor | None:
     """Return the executor of a command's blocks, or None if the command runs everything itself.
 
     Args:
         name: Value of ``--executor``.
+        part: Value of ``--part``, for commands that divide their blocks into parts.
 
     Raises:
         PluginError: the executor does not exist.
@@ -137,11 +166,17 @@ def chosen_executor(name: str | None) -> Executor | None:
 
     settings = load_recipe(None, executor_flags(name)).executor
     registry.find(registry.EXECUTORS, settings.name)
-    return settings if name or settings.name != "local" else None
+    divided = part is not None and part.parts > 1
+    return settings if name or divided or settings.name != "local" else None
 
 
-def share_videos(executor: str | None, num_processes: int) -> Executor | None:
+def share_videos(executor: str | None, num_processes: int, part: Part | None = None) -> Executor | None:
     """Implement ``--executor`` and ``--num-processes`` of a command that reads many videos.
+
+    Args:
+        executor: Value of ``--executor``.
+        num_processes: Value of ``--num-processes``.
+        part: As for :func:`chosen_executor`.
 
     Returns:
         The executor of blocks of videos, or None if the processes of this command share the videos.
@@ -151,9 +186,10 @@ def share_videos(executor: str | None, num_processes: int) -> Executor | None:
         UsageError: an executor and several processes were requested.
         typer.Exit: see :func:`start_processes`.
     """
-    chosen = chosen_executor(executor)
-    if executor and num_processes > 1:
-        raise UsageError("--executor and --num-processes exclude each other.", "Use only one of them.")
+    chosen = chosen_executor(executor, part)
+    if num_processes > 1 and (executor or (part and part.parts > 1)):
+        option = "--executor" if executor else "--part"
+        raise UsageError(f"{option} and --num-processes exclude each other.", "Use only one of them.")
     start_processes(num_processes)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return chosen

@@ -81,6 +81,7 @@ def evaluate(
         "batch_size": batch_size or artefact.recipe.eval.batch_size,
         "workers": artefact.recipe.train.workers if workers is None else workers,
     }
+    _log.info("Evaluating %s on %s (%s).", model.path, manifest.name, split)
     predictions = {
         name: predict_manifest(artefact, manifest, name, accelerator, **settings) for name in splits
     }

@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ccl_cli.data.clips.evaluation_clips import EvaluationClips, window_loader
+from ccl_cli.data.clips.evaluation_clips import EvaluationClips
+from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.clips.transforms import normalize
 from ccl_cli.data.manifest import Video
 from ccl_cli.training.run.artefact import Artefact
@@ -98,7 +99,7 @@ def predict_videos(
     sums: dict[int, VideoPrediction] = {}
     share = len(range(rank(), len(videos), world_size()))
     with Reporter(title, share, unit="video") as reporter:
-        for chunk in window_loader(dataset, workers=workers, pin_memory=device.type == "cuda"):
+        for chunk in read_batches(dataset, workers, batch_size=None, pin_memory=device.type == "cuda"):
             if len(chunk.rows):
                 scores, features = _forward(artefact, chunk.windows, accelerator)
                 for row, score, feature in zip(chunk.rows.tolist(), scores, features, strict=True):

@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ccl_cli.data.video_paths import Raw, list_videos
+from ccl_cli.data.video_paths import VideoFiles, list_videos
 from ccl_cli.deploy.predict import predict_files
 from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.evaluation.metrics import directions
 from ccl_cli.evaluation.model import Model, fingerprint, load_student
 from ccl_cli.evaluation.predictor import VideoPrediction
+from ccl_cli.executors.part import WHOLE
 from ccl_cli.library.approximate import build, check_installed, remove_index
 from ccl_cli.library.store import FILE, Library, Stamp, create, open_library, stamp_of
 from ccl_cli.training.compute.device import set_up
@@ -82,6 +83,7 @@ def index(
             process has the lock.
         DataError: a path does not exist, or the library is damaged.
         CclError: an executor failed on some blocks.
+        PartDone: the executor runs a part of the blocks, and other parts are not done yet.
         Interrupted: stopped by a signal.
     """
     folder, model = Path(folder), Path(model) if model else None
@@ -96,7 +98,12 @@ def index(
         return _read_along(read)
     # Load the model before creating the folder, so that an error leaves no empty library.
     student = load_student(model) if rebuild or not (folder / FILE).is_file() else None
-    with _writing(folder, student):
+    executor = settings.get("executor")
+    divided = executor is not None and executor.part != WHOLE
+    if divided:
+        _read_part(folder, model, student, read, files, roots)
+        student = None  # the library exists now
+    with _writing(folder, student, wait=divided):
         path = student.path if student else own_model(folder, model)
         with open_library(folder, write=True) as library:
             update = _Update(library, folder, on_unreadable)
@@ -111,6 +118,27 @@ def index(
     return from_main(update.result)  # type: ignore[no-any-return]
 
 
+def _read_part(
+    folder: Path,
+    model: Path | None,
+    student: Model | None,
+    read: Read,
+    files: VideoFiles,
+    roots: Sequence[str],
+) -> None:
+    """Read this command's part of the new files, without a lock, so that all parts can do so at once.
+
+    Raises:
+        PartDone: other parts are not done yet.
+    """
+    with _writing(folder, student, wait=True):
+        path = student.path if student else own_model(folder, model)
+        with open_library(folder, write=True) as library:
+            new = _Update(library, folder, lambda path, reason: None).compare(files, roots)
+    if new.videos:
+        next(iter(read(student or load_student(path), new.videos)))
+
+
 def _read_along(read: Read) -> Updated:
     """Run a process other than the first: read its share of the files that the first one lists."""
     path, videos = from_main(None)
@@ -121,12 +149,12 @@ def _read_along(read: Read) -> Updated:
 
 
 @contextmanager
-def _writing(folder: Path, student: Model | None) -> Iterator[None]:
+def _writing(folder: Path, student: Model | None, *, wait: bool = False) -> Iterator[None]:
     """Lock a library for an update; with a student, create it or empty it."""
     lock = folder / ".lock", f"Another process is updating '{folder}'.", "Wait for it to finish."
     stopped = f". Finished videos are in '{folder}'.", "Run the same command to continue."
     try:
-        with lock_file(*lock), stopping_here(*stopped):
+        with lock_file(*lock, wait=wait), stopping_here(*stopped):
             remove_leftovers(folder)
             if student:
                 _create(folder, student)
@@ -157,14 +185,14 @@ def _check_folder(folder: Path) -> None:
         raise UsageError(f"'{folder}' is not a library, and not empty.", "Choose a new folder.")
 
 
-def _list_files(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[Raw, list[str]]:
+def _list_files(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[VideoFiles, list[str]]:
     """Return the files to index, and the paths that contain them."""
     roots = [_absolute(path) for path in paths]
     if not roots and (folder / FILE).is_file():
         with open_library(folder) as library:
             roots = library.roots
             if forgetting or not roots:
-                return Raw(()), []
+                return VideoFiles(()), []
     if not roots:
         raise UsageError("There is nothing to index.", "Add video files or folders.")
     for root in roots:
@@ -221,7 +249,7 @@ class _Update:
         self.result.removed += len(forgotten)
         self.library.note("roots", [root for root in self.library.roots if not _within(root, roots)])
 
-    def compare(self, files: Raw, roots: Sequence[str]) -> Raw:
+    def compare(self, files: VideoFiles, roots: Sequence[str]) -> VideoFiles:
         """Remove changed and deleted videos below some paths.
 
         Returns:
@@ -239,9 +267,9 @@ class _Update:
             self._skip(path, reason)
         self.library.note("roots", sorted({*self.library.roots, *roots}))
         present = known.keys() - changed
-        return Raw(tuple(video for video in files.videos if str(video.path) not in present))
+        return VideoFiles(tuple(video for video in files.videos if str(video.path) not in present))
 
-    def add(self, files: Raw, model: Model, read: Read) -> None:
+    def add(self, files: VideoFiles, model: Model, read: Read) -> None:
         """Read files, and store each in the library as soon as it has been read.
 
         What an executor has read is stored at once: if only a part of it were stored, the other files would

@@ -33,7 +33,7 @@ class TeacherInfo:
 
 @dataclass(frozen=True)
 class Setting:
-    """The run that a method is built for.
+    """The run for which a method is built.
 
     Attributes:
         student_dim: Width D of the student's feature.
@@ -78,7 +78,7 @@ CachedEmbedding = Callable[[str, Tensor], Embedding | None]
 
 
 class MethodOptions(BaseModel):
-    """Base class of a method's options. Unknown names are rejected."""
+    """Base class of a method's options, which are validated; an unknown name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

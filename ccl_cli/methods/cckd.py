@@ -94,7 +94,7 @@ class CCKDOptions(MethodOptions):
 
 
 class CCKD(Method):
-    """The student learns the teachers' correlations between rows.
+    """Matches the correlations between the rows of a batch (COR in the CCL paper).
 
     Variant ``neighbour`` compares embeddings entry by entry. If the widths differ, a trained linear layer
     maps the student's feature to the teacher's width. The teacher's side has no trained layer, because both

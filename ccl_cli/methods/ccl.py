@@ -109,7 +109,7 @@ class CCLOptions(MethodOptions):
 
 
 class CCL(Method):
-    """One composition head per teacher; contrastive loss on features, divergence of predictions."""
+    """One composition head per teacher; contrastive loss of features, divergence of predictions."""
 
     Options = CCLOptions
     paper = "Chen et al., CVPR 2021"

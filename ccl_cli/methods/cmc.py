@@ -45,7 +45,7 @@ class CMCOptions(BankOptions):
 
 
 class CMC(Method):
-    """Each view has one head and one memory bank; each pair of views is contrasted in both directions."""
+    """Contrasts views of a video (the student and each teacher) in a common space, against memory banks."""
 
     Options = CMCOptions
     paper = "Tian et al., ECCV 2020"

@@ -29,7 +29,7 @@ class CRDOptions(BankOptions):
 
 
 class CRD(Method):
-    """Contrastive loss of student and teacher in a common space, with memory banks of embeddings."""
+    """Contrasts student and teacher in a common space, with negatives from memory banks."""
 
     Options = CRDOptions
     paper = "Tian et al., ICLR 2020"

@@ -74,7 +74,7 @@ class FitNetOptions(MethodOptions):
 
 
 class FitNet(Method):
-    """One regressor per teacher, trained in a single stage together with the cross-entropy."""
+    """Regression of each teacher's embedding from the student's feature, beside the cross-entropy."""
 
     Options = FitNetOptions
     paper = "Romero et al., ICLR 2015"

@@ -109,7 +109,7 @@ class IFDOptions(MethodOptions):
 
 
 class IFD(Method):
-    """Match neighbourhoods of the embedding and, mainly in the first epochs, of the inner stages."""
+    """Matches similarities between the rows of a batch: of the last layer, and optionally of inner stages."""
 
     Options = IFDOptions
     paper = "Passalis et al., CVPR 2020"

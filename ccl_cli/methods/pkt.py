@@ -71,7 +71,7 @@ class PKTOptions(MethodOptions):
 
 
 class PKT(Method):
-    """The student learns the teachers' cosine neighbourhoods."""
+    """Matches the distributions of cosine similarities between the rows of a batch, by their divergence."""
 
     Options = PKTOptions
     paper = "Passalis and Tefas, ECCV 2018"

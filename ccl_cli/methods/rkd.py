@@ -110,7 +110,7 @@ class RKDOptions(MethodOptions):
 
 
 class RKD(Method):
-    """The student learns the teachers' distances and angles between rows."""
+    """Matches relative distances between pairs of rows, and angles between triples."""
 
     Options = RKDOptions
     paper = "Park et al., CVPR 2019"

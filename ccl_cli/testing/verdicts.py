@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -121,8 +121,9 @@ def expect_movable(module: nn.Module) -> None:
 
 
 def _contains_tensor(value: object) -> bool:
-    values = value.values() if isinstance(value, dict) else value
-    values = values if isinstance(value, dict | list | tuple) else [value]
+    values: Iterable[object] = [value]
+    if isinstance(value, dict | list | tuple):
+        values = value.values() if isinstance(value, dict) else value
     return any(isinstance(each, Tensor) for each in values)
 
 

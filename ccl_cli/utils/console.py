@@ -93,7 +93,8 @@ def report(error: BaseException) -> int:
     errors = failure.errors if isinstance(failure, MultipleErrors) else [failure]
     with suppress(OSError):  # stderr may be a file on a full disk; the exit code still reports the error
         for each in errors:
-            print(_coloured(_prefix(), _RED) + printable(each.message), file=sys.stderr)
+            prefix = _coloured(_prefix(), _RED) if each.exit_code else ""
+            print(prefix + printable(each.message), file=sys.stderr)
             if each.hint:
                 print(_coloured(f"  {printable(each.hint)}", _DIM), file=sys.stderr)
     if isinstance(failure, _LostPeer) and LAUNCHED in os.environ:

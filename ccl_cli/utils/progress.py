@@ -62,6 +62,11 @@ class Reporter:
     ) -> None:
         self._bar.stop()
 
+    @property
+    def has_text(self) -> bool:
+        """Whether there are figures to show beside the position."""
+        return bool(self._text)
+
     def advance(self, count: int = 1, text: str | None = None, lines: Sequence[str] | None = None) -> None:
         """Advance by some steps.
 
@@ -77,6 +82,13 @@ class Reporter:
         if not self._live and time.monotonic() - self._last_line > _LINE_SECONDS:
             self.line()
 
+    def result(self, text: str) -> None:
+        """Advance by one step and log a line about it, which stays on a terminal too."""
+        self._last_line = time.monotonic()
+        self.advance()
+        self._logged = self._done
+        _log.info("%s: %s %d/%d  %s", self._title, self._unit, self._done, self._steps, text)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Hide the bar while another one is shown."""
@@ -91,7 +103,8 @@ class Reporter:
         self._last_line = time.monotonic()
         if console.first_process() and not self._live and self._done != self._logged:
             self._logged = self._done
-            _log.info("%s: %s %d/%d  %s", self._title, self._unit, self._done, self._steps, self._text)
+            text = f"  {self._text}" if self._text else ""
+            _log.info("%s: %s %d/%d%s", self._title, self._unit, self._done, self._steps, text)
 
 
 class _Bar(Progress):

@@ -18,14 +18,8 @@ from ccl_cli.executors import blocks
 from ccl_cli.executors.blocks import BlockExecutor, block_size
 from ccl_cli.library.store import open_library
 from ccl_cli.utils.paths import cache_dir
-from tests.helpers.models import write_run
 
 OUTPUTS = {"predict": "o.csv", "embed": "o.npz", "index": "library"}
-
-
-@pytest.fixture
-def run(clips_folder, tmp_path):
-    return write_run(tmp_path / "runs" / "mine" / "a", clips_folder / "set")
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def reference_networks():
         return importlib.import_module("panns_inference.models")
 
 
-@pytest.fixture(scope="module", params=[512, pytest.param(2048, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[512, 2048])
 def published(request):
     """The reference network, random but with statistics like those of sound, and its state as published."""
     dim = request.param
@@ -61,6 +61,7 @@ def published(request):
         yield dim, network.eval(), path
 
 
+@pytest.mark.slow
 def test_it_is_the_reference_network(published, monkeypatch):
     dim, network, path = published
     monkeypatch.setenv("CCL_HOME", str(path.parent / "cache"))
