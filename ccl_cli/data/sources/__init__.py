@@ -37,7 +37,9 @@ def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> 
     """List the data set a user names; ``need``: splits that must hold videos."""
     if wanted is None:
         raise RecipeError(
-            "No data set is named.", "Give one with --data, for example --data folder:my_videos."
+            "No data set is named.",
+            "For example `ccl train --data folder:my_videos` or `ccl data show folder:my_videos`.\n"
+            "  `ccl data ls` lists the data sources.",
         )
     spec = wanted if isinstance(wanted, Spec) else parse_data(wanted)
     plugin = registry.find(registry.DATASETS, spec.kind)
