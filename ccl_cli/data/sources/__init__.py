@@ -38,8 +38,8 @@ def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> 
     if wanted is None:
         raise RecipeError(
             "No data set is named.",
-            "For example `ccl train --data folder:my_videos` or `ccl data show folder:my_videos`.\n"
-            "  `ccl data ls` lists the data sources.",
+            "For example `ccl train --data folder:my_videos` or `ccl data show folder:my_videos`. "
+            "`ccl data ls` lists the data sources.",
         )
     spec = wanted if isinstance(wanted, Spec) else parse_data(wanted)
     plugin = registry.find(registry.DATASETS, spec.kind)
