@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if stopped:
         from ccl_cli.utils import console
 
-        message = f"Stopped by {stopped}; finished results are kept."
-        return console.report(Interrupted(message, "Run the same command to continue."))
+        advice = "Run the same command again: it skips the work that is already complete."
+        return console.report(Interrupted(f"Stopped by {stopped}.", advice))
     return code
 
 

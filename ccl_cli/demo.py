@@ -21,7 +21,7 @@ from ccl_cli.report.records.comparison import compare
 from ccl_cli.report.records.conclusion import conclusion
 from ccl_cli.report.records.results import BASELINE, Cell, Results, load_results
 from ccl_cli.training.build import load_teacher, load_teachers
-from ccl_cli.training.cache.caching import build_cache
+from ccl_cli.training.cache.build import build_cache
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_cli.utils.files import write_text

@@ -125,7 +125,7 @@ app = typer.Typer(
     epilog=examples(
         "ccl demo",
         "ccl train --teacher audio:cnn14 --teacher image:resnet34 --data ucf51",
-        "ccl eval --retrieval",
+        "ccl eval",
         "ccl recipes ls",
     ),
     context_settings={"help_option_names": HELP},

@@ -63,8 +63,9 @@ def demo(
     done = run_demo(recipe, output, jobs)
     print_result(summary(done), as_json, lambda: _print(done))
     if done.failed:
+        count = len(done.failed)
         raise CclError(
-            f"{len(done.failed)} runs failed.",
+            f"{count} run{'s' * (count != 1)} failed.",
             f"See 'log.txt' in each run's folder, such as '{done.failed[0]}'.",
         )
 

@@ -75,6 +75,8 @@ def evaluate(
     from ccl_cli.training.run.folder import SUMMARY
 
     flags = {"recognition": recognition, "retrieval": retrieval, "probe": probe}
+    if per_class and any(flags.values()):
+        flags["recognition"] = True  # classes have accuracies only
     result = run_evaluation(
         run,
         tasks={task for task, flag in flags.items() if flag} or None,
@@ -102,6 +104,6 @@ def _print(result: Mapping[str, Any], per_class: bool) -> None:
         if rows:
             console.print_table([task, "%"], rows)
     classes = result.get("recognition", {}).get("per_class", {})
-    if per_class:
+    if per_class and classes:
         class_rows = [(name, f"{row['top1']:.2f}", str(row["videos"])) for name, row in classes.items()]
         console.print_table(["class", "top-1 %", "videos"], class_rows)

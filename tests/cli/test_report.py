@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,14 @@ from tests.report.pages import write_study
 BENCH = Path("runs/b")
 
 
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    return write_bench(tmp_path_factory.mktemp("report") / "b")
+
+
 @pytest.fixture
-def bench():
-    return write_bench(BENCH)
+def bench(benchmark):
+    return Path(shutil.copytree(benchmark, BENCH))
 
 
 def test_tables_of_the_newest_folder(ccl, bench):

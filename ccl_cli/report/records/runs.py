@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.report.records.run import Run, abbreviations, modalities_of, read_run
-from ccl_cli.training.run.folder import CELL, RECIPE, SUMMARY, read_json
+from ccl_cli.training.run.folder import CELL, RECIPE, SUMMARY, read_json, run_paths
 from ccl_cli.utils.paths import runs_dir
 from ccl_cli.utils.sentences import check_known, listed
 from ccl_cli.utils.text import one_line
@@ -75,9 +75,8 @@ def runs(*folders: Path | str, split: str = "test") -> DataFrame:
 def read_runs(paths: Sequence[Path] = (), split: str = "test") -> Runs:
     """Read run folders, or all runs in a folder of runs; arguments and errors as in :func:`runs`."""
     folders: dict[Path, Path] = {}
-    for path in paths or [_newest()]:
-        for folder in _expand(path):
-            folders.setdefault(folder.resolve(), folder)
+    for folder in chain.from_iterable(map(_expand, paths)) if paths else _newest():
+        folders.setdefault(folder.resolve(), folder)
     short = abbreviations(
         chain.from_iterable(modalities_of(read_json(f / SUMMARY)) for f in folders.values())
     )
@@ -95,8 +94,9 @@ def read_runs(paths: Sequence[Path] = (), split: str = "test") -> Runs:
     evaluated = sorted((run for run in read if run.error is None), key=lambda run: run.written)
     if not evaluated:
         where = ", ".join(f"'{path}'" for path in paths) or f"'{runs_dir()}'"
+        option = "" if split == "test" else f" --split {split}"
         raise DataError(
-            f"No evaluated run in {where}.", "\n  ".join([*notes, "Evaluate with `ccl eval RUN`."])
+            f"No evaluated run in {where}.", "\n  ".join([*notes, f"Evaluate with `ccl eval RUN{option}`."])
         )
     succeeded = {(run.method, run.setup, run.seed) for run in evaluated}
     failed = [run for run in read if run.error and (run.method, run.setup, run.seed) not in succeeded]
@@ -105,11 +105,14 @@ def read_runs(paths: Sequence[Path] = (), split: str = "test") -> Runs:
     return Runs(counted, tuple(failed), (*notes, *map(one_line, repeats)), frame)
 
 
-def _newest() -> Path:
-    summaries = runs_dir().glob(f"*/*/{SUMMARY}")
-    for path in sorted(summaries, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        if read_json(path).get("evaluation"):
-            return path.parent.parent
+def _newest() -> list[Path]:
+    """Return the newest evaluated run, with all runs in its folder."""
+    folders = run_paths(SUMMARY)
+    for folder in sorted(folders, key=lambda folder: (folder / SUMMARY).stat().st_mtime_ns, reverse=True):
+        if read_json(folder / SUMMARY).get("evaluation"):
+            root = folder.parent
+            # Beside runs/NAME are the folders of other experiments, which do not belong to it.
+            return list(_runs_in(root, 1)) if root == runs_dir() else _expand(root)
     raise DataError(f"There is no evaluated run under '{runs_dir()}'.", "Evaluate one with `ccl eval`.")
 
 

@@ -97,6 +97,19 @@ def test_without_a_name_the_newest_folder_with_an_evaluated_run():
     assert [run.folder for run in read_runs().evaluated] == [RUNS / "new" / "a", RUNS / "new" / "b"]
 
 
+def test_runs_with_a_folder_of_their_own_are_compared_with_each_other():
+    write_run(RUNS / "other" / "a", top1=1.0)
+    write_run(RUNS / "teachers", seed=0, top1=2.0)
+    write_run(RUNS / "baseline", seed=1, top1=3.0)
+    assert [run.folder for run in read_runs().evaluated] == [RUNS / "teachers", RUNS / "baseline"]
+
+
+def test_the_advice_names_the_split():
+    write_run(RUNS / "x" / "a", top1=1.0)
+    with pytest.raises(DataError, match="`ccl eval RUN --split val`"):
+        read_runs(split="val")
+
+
 def test_runs_and_folders_may_be_mixed_and_count_once():
     first, second = write_run(RUNS / "one" / "a", top1=1.0), write_run(RUNS / "two" / "b", seed=1, top1=2.0)
     named = [first, RUNS / "two", second, Path.cwd() / RUNS]

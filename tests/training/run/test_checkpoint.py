@@ -31,8 +31,8 @@ def test_a_checkpoint_that_the_machine_cannot_read_is_not_taken_for_a_damaged_on
     tmp_path, monkeypatch, error
 ):
     for step in 1, 2:
-        checkpoint.save_state(tmp_path, step, {"step": step})
-    real = checkpoint.load_state
+        checkpoint.write_state(tmp_path, step, {"step": step})
+    real = checkpoint.read_state
 
     def failing(path):
         if path.name == "step-000000002.pt":
@@ -40,7 +40,7 @@ def test_a_checkpoint_that_the_machine_cannot_read_is_not_taken_for_a_damaged_on
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "load_state", failing)
+        patch.setattr(checkpoint, "read_state", failing)
         with pytest.raises(
             SystemSetupError, match=r"step-000000002\.pt' cannot be read: (Input|there is no)"
         ):

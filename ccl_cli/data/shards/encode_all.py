@@ -1,4 +1,4 @@
-"""The videos of a data set as sources of samples, and their encoding in several processes."""
+"""Encoding of a data set's videos for shards, in several processes."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _TIMEOUT = 3600.0  # seconds for one video
 
 
 def encode_all(sources: Sequence[Source], settings: Settings, workers: int | None) -> Iterator[Encoded | str]:
-    """Encode sources in their order; of one that cannot be read comes the reason.
+    """Encode sources in their order; yield a sample, or the reason why a video cannot be read.
 
     Args:
-        sources: What is encoded.
-        settings: How.
-        workers: Processes; 0: this one; None: one per core.
+        sources: Sources to encode.
+        settings: Encoding options.
+        workers: Number of processes; 0: encode in this process; None: one per core.
     """
     return read_batches(
         _Sources(sources, settings),
         cores() if workers is None else workers,
         batch_size=None,
         modules=[__name__],
-        advice="run the same command again to go on",
+        advice="run the same command again to continue",
         patience=_TIMEOUT,
-        prefetch=2,  # long videos are large: few wait to be written
+        prefetch=2,  # only a few, because encoded long videos are large
     )
 
 
 def sources_of(manifest: Manifest) -> list[Source]:
-    """One for each video and split, split by split, shuffled: a reader of one shard sees all classes."""
+    """One source for each split and video, each split shuffled so that a shard contains all classes."""
     grouped: dict[tuple[str, str], list[Video]] = defaultdict(list)
     for video in manifest.videos:
         grouped[video.split, str(video.path)].append(video)
@@ -54,7 +54,7 @@ def sources_of(manifest: Manifest) -> list[Source]:
 
 
 class _Sources(Dataset[Encoded | str]):
-    """Encodes in the workers. A video that cannot be packed gives a reason, so that the others still are."""
+    """Encodes a source when it is read. A video that cannot be packed becomes the reason."""
 
     def __init__(self, sources: Sequence[Source], settings: Settings) -> None:
         self.sources, self.settings = sources, settings

@@ -23,8 +23,11 @@ from ccl_cli.errors import DataError, RecipeError, SystemSetupError, UsageError
 from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.teachers import embedding_cache
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.cache import caching
-from ccl_cli.training.cache.caching import CachedRows, build_cache, check_cache, key_of
+from ccl_cli.training.cache import build
+from ccl_cli.training.cache.build import build_cache
+from ccl_cli.training.cache.checks import check_cache
+from ccl_cli.training.cache.keys import key_of
+from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
@@ -37,7 +40,7 @@ AUDIO, IMAGE = "audio:small?weights=random&seconds=2.0", "image:small?weights=ra
 
 
 def recipe(clips_folder, **changes) -> Recipe:
-    base = {"teachers": [AUDIO, IMAGE], "train": {"epochs": 3}, "cache": {"views": 4}}
+    base = {"teachers": [AUDIO, IMAGE], "train": {"epochs": 2}, "cache": {"views": 4}}
     return small_recipe(f"folder:{clips_folder / 'set'}", base, changes)
 
 
@@ -93,7 +96,7 @@ def test_a_cache_that_does_not_hold_all_that_a_live_teacher_sees_is_read_where_i
         assert f"for {each.header.inexact} of 12 videos" in line
         assert "cache.use=build" in line, name
     asked = recipe(clips_folder, **short, cache={"use": "build"})
-    assert used(train(asked)) == {"audio:small": "track", "image:small": "4 frames at 256 px"}
+    assert used(train(asked)) == {"audio:small": "track", "image:small": "4 frames at 48 px"}
     assert asked.hash() != recipe(clips_folder, **short).hash()
 
 
@@ -102,7 +105,7 @@ def test_a_cache_of_every_frame_of_videos_as_short_as_a_clip_is_read(clips_folde
     made, *_ = built(recipe(clips_folder, **every))
     assert made["image:small"].header.inexact == 0
     assert used(train(recipe(clips_folder, **every, clip={"frames": 20}))) == {
-        "image:small": "20 frames at 256 px"
+        "image:small": "20 frames at 48 px"
     }
     # A shorter clip has frames of its own, of which a live teacher sees one.
     assert used(train(recipe(clips_folder, **every))) == {"image:small": None}
@@ -207,7 +210,7 @@ def test_a_teacher_of_clips_is_shown_clips_spread_over_the_video(clips_folder):
         expected = read_frames(video.path, first, 8).frames.float().mean(dim=(1, 2, 3))
         torch.testing.assert_close(cached.rows(np.array([3]), np.array([view]))[0][0], expected)
     assert (cached.header.inexact, cached.header.frames) == (12, 0)
-    assert used(train(experiment)) == {SIGHT: "4 clips of 8 frames at 256 px"}
+    assert used(train(experiment)) == {SIGHT: "4 clips of 8 frames at 48 px"}
     assert used(train(recipe(clips_folder, teachers=SIGHT))) == {SIGHT: None}
     clips = ({"frames": 9}, {"short_side": 24}, {"stride": 2}, {"fps": 9}, {"sampling": "segments"})
     for change in (*({"clip": clip} for clip in clips), {"cache": {"views": 5}}):
@@ -221,19 +224,49 @@ def test_a_cache_of_all_clips_that_there_are_gives_the_very_same_run(clips_folde
     live = train(whole)
     built(whole)
     cached = train(whole)
-    assert used(cached) == {SIGHT: "4 clips of 20 frames at 256 px"}
+    assert used(cached) == {SIGHT: "4 clips of 20 frames at 48 px"}
     assert lines(cached) == lines(live)
 
 
 def test_a_recipe_can_ask_for_caches_and_what_is_held_out_does_not_matter(clips_folder):
     run = train(recipe(clips_folder, cache={"use": "build"}))
     summary = RunFolder(run).summary["teachers"]
-    assert summary["image:small"]["cached"] == "4 frames at 256 px"
+    assert summary["image:small"]["cached"] == "4 frames at 48 px"
     folders = list(embedding_cache.caches())
     assert len(folders) == 2
     held_out = train(recipe(clips_folder, cache={"use": "build"}, holdout=0.4))
     assert RunFolder(held_out).summary["teachers"] == summary
     assert list(embedding_cache.caches()) == folders
+
+
+def test_half_precision_is_half_the_size_and_rounds(clips_folder):
+    single, *_ = built(recipe(clips_folder))
+    experiment = recipe(clips_folder, cache={"precision": "fp16", "use": "build"})
+    half, manifest, teachers = built(experiment)
+    places = np.arange(len(manifest.learnt_from))
+    for name, each in half.items():
+        assert each.size == single[name].size / 2
+        value, present = each.rows(places, np.zeros_like(places))
+        exact, same = single[name].rows(places, np.zeros_like(places))
+        assert value.dtype == torch.float32
+        assert torch.equal(value, exact.half().float())
+        assert torch.equal(present, same)
+        assert check_cache(each, teachers[name], manifest, experiment) == []
+    assert used(train(experiment)) == {"audio:small": "track, fp16", "image:small": "4 frames at 48 px, fp16"}
+    assert used(train(recipe(clips_folder, cache={"use": "build"}))) == {
+        "audio:small": "track",
+        "image:small": "4 frames at 48 px",
+    }
+
+
+def test_embeddings_beyond_half_precision_are_refused(clips_folder, monkeypatch):
+    embed_views = build.embed_views
+    monkeypatch.setattr(build, "embed_views", lambda *inputs: 1e12 * embed_views(*inputs))
+    with pytest.raises(
+        DataError, match="Embeddings of image:small are too large for half precision"
+    ) as error:
+        built(recipe(clips_folder, teachers=IMAGE, cache={"precision": "fp16"}))
+    assert "cache.precision" in error.value.hint
 
 
 def test_what_does_not_fit_is_not_used(clips_folder, tmp_path, caplog):
@@ -254,14 +287,14 @@ def test_what_does_not_fit_is_not_used(clips_folder, tmp_path, caplog):
         next(iter(other.parameters())).mul_(1.001)
     assert changed(teacher=other).differs_from(first) == "other weights or settings"
     assert changed() == first
-    assert changed(cache=Cache(views=5)).differs_from(first) == "5 frames at 256 px"
+    assert changed(cache=Cache(views=5)).differs_from(first) == "5 frames at 48 px"
     clip = experiment.clip.model_copy(update={"short_side": 24})
     assert changed(clip=clip).differs_from(first) == "4 frames at 24 px"
     with (data / "train" / "right" / "3.mp4").open("ab") as file:
         file.write(b"more")
     with caplog.at_level(logging.WARNING, "ccl"):
         run = train(experiment)
-    assert f"'{first.folder.name}' is not used: it is of other files" in caplog.text
+    assert f"'{first.folder.name}' is not used: it was built for other files" in caplog.text
     assert RunFolder(run).summary["teachers"]["image:small"]["cached"] is None
 
 
@@ -281,7 +314,7 @@ def test_a_resumed_run_keeps_to_what_it_began_with(clips_folder):
     assert lines(cached) != lines(whole)  # other frames are drawn, of the same ones
     begun_cached = train(recipe(clips_folder, **every, train={"max_steps": 3}))
     gone = shutil.move(made["image:small"].folder, "elsewhere")
-    with pytest.raises(UsageError, match=r"began with embeddings of image:small .* which is gone"):
+    with pytest.raises(UsageError, match=r"started with embeddings of image:small .* which does not exist"):
         train(recipe(clips_folder, **every), resume=begun_cached)
     shutil.move(gone, made["image:small"].folder)
     assert model(train(recipe(clips_folder, **every), resume=begun_cached)) == model(cached)
@@ -296,7 +329,7 @@ def test_a_dry_run_says_what_would_be_read(clips_folder, capsys):
     for teacher in (AUDIO, IMAGE):
         built(recipe(clips_folder, teachers=teacher))
     wanted = out(use="build")
-    assert "RANDOM WEIGHTS, read from the cache (4 frames at 256 px)" in wanted
+    assert "RANDOM WEIGHTS, read from the cache (4 frames at 48 px)" in wanted
     assert "cached first" not in wanted
     unasked = out(use="auto")  # more of the frames could be seen than are in the cache
     assert "RANDOM WEIGHTS, read from the cache (track)" in unasked
@@ -396,7 +429,7 @@ def test_a_part_is_removed_when_it_is_damaged_and_not_when_the_disk_refuses(clip
     (part,) = embedding_cache.root().rglob("part-*.safetensors")
     content = part.read_bytes()
     with monkeypatch.context() as busy:
-        busy.setattr(caching, "safe_open", lambda *_: refuse(5, "Input/output error"))
+        busy.setattr(build, "safe_open", lambda *_: refuse(5, "Input/output error"))
         with pytest.raises(SystemSetupError, match="cannot be read: Input/output error"):
             built(experiment)
     assert part.read_bytes() == content
