@@ -95,8 +95,9 @@ def report(error: BaseException) -> int:
     errors = failure.errors if isinstance(failure, MultipleErrors) else [failure]
     with suppress(OSError):  # stderr may be a file on a full disk; the exit code still reports the error
         for each in errors:
-            message = _wrapped(_prefix() + printable(each.message))
-            print(_coloured(_prefix(), _RED) + message.removeprefix(_prefix()), file=sys.stderr)
+            prefix = _prefix() if each.exit_code else ""
+            message = _wrapped(prefix + printable(each.message))
+            print(_coloured(prefix, _RED) + message.removeprefix(prefix), file=sys.stderr)
             if each.hint:
                 print(_coloured(_wrapped(f"  {printable(each.hint)}", "  "), _DIM), file=sys.stderr)
     if isinstance(failure, _LostPeer) and LAUNCHED in os.environ:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ccl_cli.config.recipe import Executor
 from ccl_cli.data.manifest import SPLITS, Manifest, Video, check_unreadable
@@ -26,6 +26,7 @@ from ccl_cli.data.shards.index import (
 )
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, SystemSetupError
+from ccl_cli.executors.part import WHOLE, Part
 from ccl_cli.utils.files import claim_folder, lock_file, remove_leftovers
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import stopping_here
@@ -42,6 +43,7 @@ def pack(
     shard_size: int,
     max_unreadable: float,
     executor: Executor | None = None,
+    part: Part = WHOLE,
 ) -> dict[str, Any]:
     """Pack a data set, or continue after an interruption.
 
@@ -56,6 +58,7 @@ def pack(
         shard_size: Size at which a shard is closed, bytes.
         max_unreadable: Largest share of a split that may be missing or unreadable.
         executor: Executor for encoding; None: this machine. The shards are always written by this process.
+        part: Part of the videos for the executor to encode. The part that finishes last writes the shards.
 
     Returns:
         Counts and sizes by split, and the videos that could not be read.
@@ -63,6 +66,7 @@ def pack(
     Raises:
         DataError: too many videos cannot be read, or the folder contains other files.
         CclError: the executor could not encode some blocks; the others are kept.
+        PartDone: other parts are not encoded yet.
         SystemSetupError: a file cannot be written.
         Interrupted: stopped by a signal; finished shards are kept.
     """
@@ -71,18 +75,25 @@ def pack(
     def encode(todo: Sequence[Source]) -> Iterator[Encoded | str]:
         if executor is None:
             return encode_all(todo, settings, workers)
-        return encode_blocks(data, manifest, todo, output / _BLOCKS, settings, workers, executor)
+        return encode_blocks(data, manifest, todo, output / _BLOCKS, settings, workers, executor, part)
+
+    def lock() -> IO[str]:
+        refusal = f"Another process packs into '{output}'."
+        return lock_file(output / ".lock", refusal, "Wait for it to end.", wait=part != WHOLE)
 
     options = {**asdict(settings), "shard_size": shard_size}
+    content = json.dumps({"format": INDEX_FORMAT, "videos": manifest.hash, **options})
     try:
+        if part != WHOLE:
+            with lock():
+                claim_folder(output, content, "shards")
+            encode(sources_of(manifest))  # without the lock, so that all parts can do so at once
         with (
-            lock_file(output / ".lock", f"Another process packs into '{output}'.", "Wait for it to end."),
+            lock(),
             stopping_here("; finished shards are kept.", "Run the same command again to continue."),
         ):
             remove_leftovers(output)
-            claim_folder(
-                output, json.dumps({"format": INDEX_FORMAT, "videos": manifest.hash, **options}), "shards"
-            )
+            claim_folder(output, content, "shards")
             work = _Packing(manifest, output, shard_size, max_unreadable)
             work.run(encode)
             write_index(output, manifest, options, work.shards, work.unreadable)
