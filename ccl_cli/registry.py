@@ -264,7 +264,7 @@ def _installed(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution
             yield distribution, _parsed(_entry_points(info))
         except (OSError, UnicodeError, configparser.Error, _HalfRemoved) as error:
             problems.append(
-                f"{info.stem.replace('-', ' ', 1)}: its plugins are ignored because {_reason(error)}  "
+                f"{info.stem.replace('-', ' ', 1)}: its plugins are ignored because {_reason(error)} "
                 f"({info}). Reinstall or remove it."
             )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -17,14 +18,15 @@ from ccl_cli.bench.matrix import Cell, Factors, final_cells, section, tune_cells
 from ccl_cli.config.recipe import Executor, Recipe
 from ccl_cli.config.spec import parse_model
 from ccl_cli.data.sources import load_data
-from ccl_cli.errors import UsageError
+from ccl_cli.errors import CclError, DataError, UsageError, WeightsError
 from ccl_cli.executors import map_items
 from ccl_cli.executors.part import WHOLE, Part
 from ccl_cli.executors.work import Work, failed_at
-from ccl_cli.training.build import training_data
+from ccl_cli.training.build import load_teacher, training_data
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.utils.paths import runs_dir
 from ccl_cli.utils.progress import Reporter
+from ccl_cli.utils.sentences import bundled
 
 # Mean top-1 by factor, for each row and column.
 Scores = Mapping[tuple[str, str], Mapping[float, float]]
@@ -55,8 +57,11 @@ def run_bench(recipe: Recipe, *, part: Part = WHOLE) -> Outcome:
     Raises:
         Interrupted: stopped by a signal.
         UsageError: the data has changed since cells finished, or tuning runs of other parts are unfinished.
+        MultipleErrors: data sets or published weights are missing; a single error is raised as itself.
         SystemSetupError: the executor is unavailable.
     """
+    if errors := missing(recipe):
+        raise bundled(errors)
     root, tuning = folder_of(recipe), tuning_cells(recipe)
     hashes = _data_hashes([*tuning, *final_cells(recipe, {})])
     failed: list[Cell] = []
@@ -78,6 +83,31 @@ def tuning_cells(recipe: Recipe) -> list[Cell]:
     if tune is None:
         return []
     return tune_cells(recipe, hold_out=not load_data(tune.data or recipe.data).split("val"))
+
+
+def missing(recipe: Recipe) -> list[CclError]:
+    """Return the data sets and the teachers' weights that unfinished cells need and this machine lacks.
+
+    Every cell would fail by itself, for the same reason. Other errors concern only some cells, which report
+    them.
+    """
+    cells = final_cells(recipe, {})
+    tune = section(recipe).tune
+    data = dict.fromkeys([tune.data] if tune and tune.data else [])
+    data |= dict.fromkeys(cell.recipe.data for cell in cells if cell.recipe.data)
+    todo = unfinished(folder_of(recipe), cells)
+    teachers = dict.fromkeys(text for cell in todo for text in cell.recipe.teachers)
+    checks: list[Callable[[], object]] = [partial(load_data, name) for name in data]
+    checks += [partial(load_teacher, name) for name in teachers]
+    errors: list[CclError] = []
+    for check in checks:
+        try:
+            check()
+        except (DataError, WeightsError) as error:
+            errors.append(error)
+        except CclError:
+            continue
+    return errors
 
 
 def folder_of(recipe: Recipe) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ccl_cli.config.recipe import Recipe
 
 app = typer.Typer(add_completion=False)
+_log = logging.getLogger("ccl")
 
 BenchRecipe = Annotated[
     str,
@@ -112,8 +114,9 @@ def bench(
     tables = outcome.folders if set(folders) - set(failed) else []
     print_result({"runs": folders, "failed": failed}, as_json, lambda: print_tables(tables))
     if outcome.failed:
+        count = len(outcome.failed)
         raise CclError(
-            f"{len(outcome.failed)} runs failed.",
+            f"{count} run{'s' * (count != 1)} failed.",
             f"See 'log.txt' in each run's folder, for example '{outcome.failed[0]}'. Run the same command "
             "to retry.",
         )
@@ -121,8 +124,9 @@ def bench(
 
 def _print_plan(experiment: Recipe, as_json: bool) -> None:
     from ccl_cli.bench.plan import planned_runs
-    from ccl_cli.bench.run import folder_of
+    from ccl_cli.bench.run import folder_of, missing
 
+    lacking = missing(experiment)
     root = folder_of(experiment)
     runs, to_tune = planned_runs(experiment)
 
@@ -133,3 +137,5 @@ def _print_plan(experiment: Recipe, as_json: bool) -> None:
             print("The loss weights are not tuned yet, so the runs above use the recipe's weights.")
 
     print_result({"root": str(root), "runs": [run._asdict() for run in runs]}, as_json, print_text)
+    for error in lacking:
+        _log.warning("%s\n  %s", error.message, error.hint)

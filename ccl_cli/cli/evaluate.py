@@ -86,7 +86,7 @@ def evaluate(
     )
     print_result(result, as_json, lambda: _print(result, per_class))
     if data is None and console.first_process() and is_tracked(result):
-        from ccl_cli.report.tracked import track_figures
+        from ccl_cli.report.figures.trackers import track_figures
 
         track_figures(Path(result["model"]).parent, split)
 

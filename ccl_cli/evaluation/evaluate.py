@@ -97,7 +97,7 @@ def evaluate(
 
 
 def _possible_tasks(model: Model, tasks: Collection[str] | None) -> Collection[str]:
-    """The tasks, or those that are usual for the model; refuses recognition by a model without classes."""
+    """The requested tasks, or the default ones; an error for recognition without classes."""
     tasks = tasks if tasks is not None else USUAL if model.artefact.classes else ("retrieval",)
     if "recognition" in tasks:
         model.need_classes()

@@ -73,7 +73,7 @@ class Reporter:
         Args:
             count: Number of steps.
             text: New text at the end of plain lines.
-            lines: New lines below the bar; default: the text.
+            lines: New lines below the bar. Default: the text.
         """
         self._done += count
         self._text = self._text if text is None else text
@@ -108,7 +108,7 @@ class Reporter:
 
 
 class _Bar(Progress):
-    """Below the bar stand lines of figures, which beside it would be cut in a terminal of 80 columns."""
+    """A progress bar with lines of metrics below it, because 80 columns are too few for both in one line."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()

@@ -132,9 +132,9 @@ TABLE: dict[str, Instead] = {
         ),
         Instead(LONG),  # tests/config/test_builtin_recipes.py takes two steps of each
     ),
-    "ccl bench ucf51-bench": Instead(LONG, f"{{}} {CELL}"),
+    "ccl bench ucf51-bench --data manifest:ucf51.jsonl": Instead(LONG, f"{{}} {CELL}"),
     "ccl bench ucf51-bench --tune": Instead(LONG, "{} --dry-run"),
-    "ccl bench ucf51-bench --method ccl --method baseline --setup AI --seeds 5": Instead(
+    "ccl bench ucf51-bench --method ccl --method baseline --setup AI --seeds 8": Instead(
         LONG, "{} --dry-run"
     ),
     "ccl bench ucf51-bench --executor slurm": Instead("a cluster", "{} --dry-run"),

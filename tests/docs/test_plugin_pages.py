@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional as F
 
+from ccl_cli.methods import Setting, TeacherInfo
+from ccl_cli.students import StudentOutput
+from ccl_cli.teachers import Embedding
 from tests.docs.pages import DOCS, blocks
 from tests.docs.warm import FIRST
 from tests.helpers.plugin_folder import PLUGINS, own_python
@@ -49,6 +55,22 @@ def run(line: str, folder: Path, python: Path, programs: Path) -> str:
     )
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def test_the_method_that_compares_rows_is_the_published_one():
+    """Similarity-preserving distillation: the mean over B² of squared differences, of the rows present."""
+    first, second = (block.text for block in blocks(DOCS / "write_a_method.md") if block.language == "python")
+    names: dict[str, Any] = {}
+    exec(first + second, names)
+    generator = torch.Generator().manual_seed(0)
+    feature, embedding = (torch.randn(5, width, generator=generator) for width in (4, 6))
+    present = torch.tensor([True, True, False, True, True])
+    info = TeacherInfo("audio:x", "audio", 6)
+    method = names["Similarity"](names["TowardsOptions"](), Setting(4, 2, torch.zeros(5).long(), (info,)))
+    student = StudentOutput(feature, torch.zeros(5, 2))
+    terms = method(student, {"audio:x": Embedding(embedding, present)}, None)
+    similar, wanted = (F.normalize(x[present] @ x[present].mT) for x in (feature, embedding))
+    torch.testing.assert_close(terms["similarity/audio:x"], (similar - wanted).square().mean())
 
 
 @pytest.mark.slow

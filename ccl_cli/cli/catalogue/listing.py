@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from ccl_cli.registry import Plugin
 
 Describe = Callable[[Any], dict[str, Any]]
+_ARGUMENT = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
 def print_plugins(
@@ -46,7 +48,9 @@ def print_plugin(plugin: Plugin, as_json: bool, details: Mapping[str, Any] | Non
 
     target = registry.load(plugin)
     facts = {"name": plugin.label, "package": plugin.origin, "code": plugin.value, **(details or {})}
-    description, options = inspect.getdoc(target) or "", _options(target)
+    # The options of a function are its arguments: the table shows them, so the text ends before them.
+    text, options = _plain(inspect.getdoc(target) or ""), _options(target)
+    description = text if inspect.isclass(target) else text.partition("\n\nArgs:\n")[0]
     result = facts | {"description": description, "options": options}
     print_result(result, as_json, lambda: _print_plugin(facts, description, options))
 
@@ -105,7 +109,20 @@ def _options(target: Any) -> list[dict[str, str]]:
         return []
     parameters = inspect.signature(target).parameters.values()
     keywords = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
-    return _option_rows((each.name, each.default, str(each.annotation)) for each in keywords)
+    meanings = _argument_meanings(inspect.getdoc(target) or "")
+    return _option_rows(
+        (each.name, each.default, meanings.get(each.name, str(each.annotation))) for each in keywords
+    )
+
+
+def _argument_meanings(docstring: str) -> dict[str, str]:
+    """Return the description of each argument in the section ``Args`` of a docstring."""
+    section = docstring.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    return {name: _plain(" ".join(text.split())) for name, text in _ARGUMENT.findall(section)}
+
+
+def _plain(docstring: str) -> str:
+    return docstring.replace("``", "`")
 
 
 def _option_rows(options: Iterable[tuple[str, Any, str]]) -> list[dict[str, str]]:

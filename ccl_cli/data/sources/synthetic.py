@@ -67,26 +67,7 @@ _MOTIONS = (
 
 @dataclass(frozen=True)
 class World:
-    """Everything that decides the clips; the fields are the options of :func:`load`.
-
-    Attributes:
-        labels: What the classes are: actions, or for teachers: objects (without sound) or sounds.
-        object_groups: Groups into which the 10 digits are divided.
-        motion_groups: Groups into which the 12 motions are divided; an action is a group of each.
-        clips: Training clips of each class; by default 20 of an action, 30 of an object, 15 of a sound.
-        val_clips: Validation clips of each class; by default 20 of an action, else none.
-        test_clips: Test clips of each class; by default 50 of an action, 10 of an object or a sound.
-        correspondence: Mean probability that an action's clip plays the sound event of its motion.
-        silent: Share of the actions' clips whose track holds only silence.
-        trackless: Share of the actions' clips without a track.
-        noise: Strength of distractors, clutter, shaking and background noise.
-        distractors: Fainter other digits in a clip: more make objects harder to tell.
-        jitter: How far a digit strays from its path, in shares of the frame: more makes motions harder to
-            tell.
-        size: Height and width, pixels.
-        frames: Length of a clip; 8 are a second.
-        seed: Of everything random: another seed draws another world.
-    """
+    """Everything that decides the clips; the fields are the options of :func:`load`."""
 
     labels: Labels
     object_groups: int
@@ -180,8 +161,24 @@ def load(
 ) -> Manifest:
     """Write the clips that are not there yet, and list them all.
 
-    They are in the folder ``location``; "" stands for one in the cache, named after the options, which
-    :class:`World` explains.
+    Args:
+        location: Folder of the clips; "" for one in the cache, named after the options.
+        labels: What the classes are: actions, or for teachers: objects (without sound) or sounds.
+        object_groups: Groups into which the 10 digits are divided.
+        motion_groups: Groups into which the 12 motions are divided; an action is a group of each.
+        clips: Training clips of each class; by default 20 of an action, 30 of an object, 15 of a sound.
+        val_clips: Validation clips of each class; by default 20 of an action, else none.
+        test_clips: Test clips of each class; by default 50 of an action, 10 of an object or a sound.
+        correspondence: Mean probability that an action's clip plays the sound event of its motion.
+        silent: Share of the actions' clips whose track holds only silence.
+        trackless: Share of the actions' clips without a track.
+        noise: Strength of distractors, clutter, shaking and background noise.
+        distractors: Fainter other digits in a clip: more make objects harder to tell.
+        jitter: How far a digit strays from its path, in shares of the frame: more makes motions harder to
+            tell.
+        size: Height and width, pixels.
+        frames: Length of a clip; 8 are a second.
+        seed: Of everything random: another seed draws another world.
 
     Raises:
         RecipeError: options that contradict each other.

@@ -66,7 +66,18 @@ def load_ucf101(
 def load_ucf51(
     location: str, *, split: Number = 1, lists: str | None = None, videos: bool = True
 ) -> Manifest:
-    """List the 51 classes with sound, as :func:`load_ucf101` does; an index is the place among the 51."""
+    """List the 51 classes of UCF101 with sound; a class's index is its place among the 51.
+
+    Args:
+        location: Folder of the videos of UCF101, ``<class>/v_*.avi`` or flat; "" for ``UCF-101`` in the data
+            folder.
+        split: Official split, 1 to 3; the paper uses 1.
+        lists: Folder of the split lists; None: ``ucfTrainTestlist`` inside or beside the videos.
+        videos: False: the lists alone will do, as for teachers whose embeddings are precomputed.
+
+    Raises:
+        DataError: no videos or no lists; the message says what to fetch and where to put it.
+    """
     names = (Path(__file__).parents[1] / "ucf51_classes.txt").read_text(encoding="utf-8").split()
     return _load("ucf51", location, split, lists, videos, frozenset(names))
 
