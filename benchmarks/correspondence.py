@@ -30,8 +30,8 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.world import RATE
 from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.sound import read_audio
-from ccl_cli.report.comparison import t_interval
-from ccl_cli.report.runs import read_runs
+from ccl_cli.report.records.comparison import t_interval
+from ccl_cli.report.records.runs import read_runs
 from ccl_cli.utils.paths import runs_dir
 
 WORLDS, DIAL = (3, 4), (1.0, 0.75, 0.5, 0.0)

@@ -22,12 +22,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import yaml
 from measuring import figure, heading, median, table
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.data.sources import load_data
 from ccl_cli.executors import map_items
 from ccl_cli.executors.work import Work
 
@@ -67,6 +64,11 @@ def costs(executors: list[str], rounds: int) -> None:
 
 def benchmark(root: Path, cells: int) -> Path:
     """The recipe of a benchmark of so many cells of a few steps, and its teacher's embeddings."""
+    import numpy as np  # here and not above: the process of each item imports this file
+    import yaml
+
+    from ccl_cli.data.sources import load_data
+
     names = [video.id for video in load_data(DATA).videos]
     vectors = np.random.default_rng(0).standard_normal((len(names), 8), dtype=np.float32)
     np.savez(root / "audio.npz", names=np.array(names), embedding=vectors)

@@ -24,12 +24,12 @@ from measuring import add_clock, alternately, clock, figure, heading, median, ta
 
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.data.clips.batch import Batch, TeacherInput
-from ccl_cli.data.clips.dataset import Loaded
+from ccl_cli.data.clips.dataset import LoadedBatch
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.report.plot import Panel, in_rows, logarithmic, save
-from ccl_cli.report.style import LIGHT
+from ccl_cli.report.figures.panel import Panel, in_rows, logarithmic, save
+from ccl_cli.report.figures.style import LIGHT
 from ccl_cli.training.build import Parts, load_method, make_student
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
@@ -50,7 +50,7 @@ def step(batch: int, teachers: int, classes: int) -> Callable[[], None]:
     everyone, labels = torch.ones(batch, dtype=torch.bool), torch.randint(classes, (batch,))
     inputs = {name: TeacherInput(torch.randn(batch, WIDTH).relu(), everyone) for name in names}
     video = torch.randint(256, (batch, 3, CLIP.frames, CLIP.size, CLIP.size), dtype=torch.uint8)
-    loaded = Loaded(Batch(video, labels, torch.arange(batch), inputs, 0), {}, {})
+    loaded = LoadedBatch(Batch(video, labels, torch.arange(batch), inputs, 0), {}, {})
     method = "ccl" if teachers else "baseline"
     recipe = Recipe(student="r2plus1d_tiny", method=method, clip=CLIP, train={"batch_size": batch})
     student = make_student(recipe.student, classes)

@@ -19,7 +19,7 @@ from paired import Values, difference, spread
 from pandas import DataFrame
 
 from ccl_cli.config.load import load_recipe
-from ccl_cli.report.runs import runs
+from ccl_cli.report.records.runs import runs
 from ccl_cli.training.run.folder import CELL
 
 RESULT = Path(__file__).resolve().parent / "results" / "methods.md"

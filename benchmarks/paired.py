@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from ccl_cli.report.comparison import t_interval
+from ccl_cli.report.records.comparison import t_interval
 
 T = TypeVar("T")
 Values = Mapping[Hashable, float]  # by seed, or by world and seed

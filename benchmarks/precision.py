@@ -17,8 +17,8 @@ from pathlib import Path
 
 from measuring import heading, table
 
-from ccl_cli.report.comparison import Comparison
-from ccl_cli.report.runs import runs
+from ccl_cli.report.records.comparison import Comparison
+from ccl_cli.report.records.runs import runs
 from ccl_cli.utils.paths import runs_dir
 
 PRECISIONS = ("fp32", "bf16")

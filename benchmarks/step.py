@@ -47,7 +47,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.config.spec import parse_model
 from ccl_cli.data.clips.batch import Batch, TeacherInput
-from ccl_cli.data.clips.dataset import Loaded
+from ccl_cli.data.clips.dataset import LoadedBatch
 from ccl_cli.data.clips.transforms import normalize
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.methods import Setting, TeacherInfo
@@ -172,7 +172,7 @@ def our_step(
     manifest = Manifest("none", ("none",), videos)
     parts = Parts(manifest, manifest.videos, manifest.videos[:0], teachers, network, methods)
     trainer = Trainer(recipe, parts, RunFolder(Path("none")), set_up(precision))
-    return lambda: trainer.train_step([Loaded(batch, {}, {})])
+    return lambda: trainer.train_step([LoadedBatch(batch, {}, {})])
 
 
 def setting(batch: Batch, width: int = WIDTH) -> Setting:

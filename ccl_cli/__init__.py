@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from ccl_cli.library.index import index
     from ccl_cli.library.query import search
     from ccl_cli.methods import Method
-    from ccl_cli.report.figures import figure
-    from ccl_cli.report.page import write_page
-    from ccl_cli.report.runs import curves, runs
+    from ccl_cli.report.figures.registry import figure
+    from ccl_cli.report.page.page import write_page
+    from ccl_cli.report.records.runs import runs
+    from ccl_cli.report.records.training_log import curves
     from ccl_cli.students import Student
     from ccl_cli.teachers import Teacher
     from ccl_cli.training.build import load_teacher
@@ -63,11 +64,11 @@ _PLACES = {
     "Recipe": "config.recipe",
     "Student": "students",
     "Teacher": "teachers",
-    "curves": "report.runs",
+    "curves": "report.records.training_log",
     "draw_samples": "training.dry_run",
     "embed": "deploy.predict",
     "evaluate": "evaluation.evaluate",
-    "figure": "report.figures",
+    "figure": "report.figures.registry",
     "fit_teacher": "training.fit_teacher",
     "index": "library.index",
     "list_videos": "data.video_paths",
@@ -76,10 +77,10 @@ _PLACES = {
     "load_student": "evaluation.model",
     "load_teacher": "training.build",
     "predict": "deploy.predict",
-    "runs": "report.runs",
+    "runs": "report.records.runs",
     "search": "library.query",
     "train": "evaluation.while_training",
-    "write_page": "report.page",
+    "write_page": "report.page.page",
 }
 
 

@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if stopped:
         from ccl_cli.utils import console
 
-        message = f"Stopped by {stopped}; finished results are kept."
-        return console.report(Interrupted(message, "Run the same command to continue."))
+        advice = "Run the same command again: it skips the work that is already complete."
+        return console.report(Interrupted(f"Stopped by {stopped}.", advice))
     return code
 
 
@@ -53,8 +53,11 @@ def _run(argv: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except typer.TyperException as error:
-        command = getattr(getattr(error, "ctx", None), "command_path", None) or _begun(argv)
-        return console.report(UsageError(error.format_message(), f"`{command} --help` explains it."))
+        context = getattr(error, "ctx", None)
+        group = hasattr(getattr(context, "command", None), "commands")
+        lists = "lists the commands" if group else "describes the arguments and options"
+        command = getattr(context, "command_path", None) or _begun(argv)
+        return console.report(UsageError(error.format_message(), f"`{command} --help` {lists}."))
     except Exception as error:
         return console.report(error)
     return code if isinstance(code, int) else 0

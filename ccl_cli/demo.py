@@ -16,12 +16,12 @@ from ccl_cli.config.recipe import Recipe
 from ccl_cli.config.spec import parse_data, parse_model
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import RecipeError, WeightsError
-from ccl_cli.report.comparison import compare
-from ccl_cli.report.finding import finding
-from ccl_cli.report.page import page
-from ccl_cli.report.results import BASELINE, Cell, Results, load_results
+from ccl_cli.report.page.page import page
+from ccl_cli.report.records.comparison import compare
+from ccl_cli.report.records.conclusion import conclusion
+from ccl_cli.report.records.results import BASELINE, Cell, Results, load_results
 from ccl_cli.training.build import load_teacher, load_teachers
-from ccl_cli.training.cache.caching import build_cache
+from ccl_cli.training.cache.build import build_cache
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_cli.utils.files import write_text
@@ -114,7 +114,7 @@ def summary(demo: Demo) -> dict[str, Any]:
     results = demo.results
     return {
         "data": results.data,
-        "finding": " ".join(finding(results)),
+        "finding": " ".join(conclusion(results)),
         "methods": {
             method: {setup: row for setup in results.setups if (row := _metrics(results, method, setup))}
             for method in results.methods

@@ -264,7 +264,7 @@ def _installed(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution
             yield distribution, _parsed(_entry_points(info))
         except (OSError, UnicodeError, configparser.Error, _HalfRemoved) as error:
             problems.append(
-                f"{info.stem.replace('-', ' ', 1)}: its plugins are ignored because {_reason(error)}  "
+                f"{info.stem.replace('-', ' ', 1)}: its plugins are ignored because {_reason(error)} "
                 f"({info}). Reinstall or remove it."
             )
 
@@ -318,7 +318,16 @@ def _unknown(group: str, name: str) -> PluginError:
         )
     near = difflib.get_close_matches(name, names(group), n=1, cutoff=0.5)
     suggestion = f"Did you mean '{near[0]}'? " if near else ""
+    if group == DATASETS and Path(name).exists():
+        suggestion = f"Write '{_source_of(Path(name))}:{name}' to use this path. "
     return PluginError(f"No {kind} '{name}'.", f"{suggestion}`ccl plugins ls {kind}s` lists them.")
+
+
+def _source_of(path: Path) -> str:
+    """Return the built-in data source that reads a path."""
+    if path.is_dir():
+        return "shards" if (path / "index.json").exists() else "folder"
+    return "csv" if path.suffix in (".csv", ".tsv") else "manifest"
 
 
 def _kind(group: str) -> str:

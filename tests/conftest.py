@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +31,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+def pytest_sessionstart() -> None:
+    """Collecting the tests imports everything; searching that for garbage again and again finds none."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but not among what has been imported: that takes half a second each time."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Reference values and real clips kept beside the project; not part of it."""
@@ -52,6 +65,14 @@ def slurm(shared, tmp_path, monkeypatch) -> Iterator[Path]:
     subprocess.run(["scancel", "--me"], check=True)
     while subprocess.run(["squeue", "-h"], check=True, capture_output=True).stdout:
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_waits_for_the_disk() -> Iterator[None]:
+    """Tests kill processes, not the machine: what they write need not be on the disk before they go on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +120,17 @@ def clips_folder(tmp_path_factory) -> Path:
     for modality, table in tables.items():
         np.savez(root / f"{modality}.npz", names=list(table), embedding=np.stack(list(table.values())))
     return root
+
+
+@pytest.fixture(scope="session")
+def untrained_run(clips_folder, tmp_path_factory) -> Path:
+    """A run on the clips; its student is not trained, but tells videos apart."""
+    from tests.helpers.models import write_run
+
+    return write_run(tmp_path_factory.mktemp("untrained") / "run", clips_folder / "set")
+
+
+@pytest.fixture
+def run(untrained_run, tmp_path) -> Path:
+    """A copy of it, the newest run."""
+    return shutil.copytree(untrained_run, tmp_path / "runs" / "mine" / "a")

@@ -14,7 +14,7 @@ from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.demo import Demo, summary, with_correspondence
 from ccl_cli.errors import RecipeError
-from ccl_cli.report.results import load_results
+from ccl_cli.report.records.results import load_results
 from tests.report.folders import write_cell, write_failed
 
 
@@ -116,23 +116,23 @@ if __name__ == "__main__":
         "bench.seeds": [0],
     }
     demo._OWN_TASKS = {name: f"{data}&clips=4&test_clips=2" for name, data in demo._OWN_TASKS.items()}
-    done = demo.run_demo(load_recipe("demo", changes), Path(sys.argv[1]), jobs=2)
-    print(json.dumps(demo.summary(done)))
+    for page in sys.argv[1:]:
+        done = demo.run_demo(load_recipe("demo", changes), Path(page), jobs=2)
+        stamps = [path.stat().st_mtime_ns for path in sorted(Path("runs").glob("*/*/model.safetensors"))]
+        print(json.dumps([demo.summary(done), stamps]))
 """
-
-
-def small_demo(page):
-    """In a process of its own: the runs' server keeps the environment that it was started in."""
-    Path("small.py").write_text(SMALL)
-    command = [sys.executable, "small.py", page]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
-    return json.loads(ended.stdout)
 
 
 @pytest.mark.slow
 def test_from_nothing_to_a_page_and_again():
-    """With its real teachers; the second call finds everything there."""
-    found = small_demo("first.html")
+    """With its real teachers; the second call finds everything there.
+
+    In a process of its own: the runs' server keeps the environment that it was started in.
+    """
+    Path("small.py").write_text(SMALL)
+    command = [sys.executable, "small.py", "first.html", "second.html"]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+    (found, stamps), (again, later) = map(json.loads, ended.stdout.splitlines())
     assert found["failed"] == []
     assert {name: set(row) for name, row in found["methods"].items()} == {
         "baseline": {"A", "I", "AI"},
@@ -140,10 +140,8 @@ def test_from_nothing_to_a_page_and_again():
         "ccl": {"A", "I", "AI"},
     }
     assert "Audio-video correspondence" in Path("first.html").read_text()
-    stamps = {path: path.stat().st_mtime_ns for path in Path("runs").glob("*/*/model.safetensors")}
     assert len(stamps) == 5
+    assert later == stamps
     assert len(list(Path("cache/weights").iterdir())) == 2
-    again = small_demo("second.html")
-    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert again["methods"] == found["methods"]
     assert Path("second.html").is_file()

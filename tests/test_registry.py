@@ -89,6 +89,20 @@ def test_unknown_names_are_refused_with_the_nearest(site, group, typed, suggeste
     assert f"ccl plugins ls {group.removeprefix('ccl.')}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("videos", "folder"), ("list.csv", "csv"), ("list.jsonl", "manifest"), ("packed", "shards")],
+)
+def test_a_path_without_its_source_is_refused_with_the_source(site, tmp_path, name, source):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "packed").mkdir()
+    for file in ("list.csv", "list.jsonl", "packed/index.json"):
+        (tmp_path / file).touch()
+    path = tmp_path / name
+    with pytest.raises(PluginError, match=f"Write '{source}:{path}' to use this path."):
+        registry.find(registry.DATASETS, str(path))
+
+
 def test_an_empty_installation_is_named_as_such(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(PluginError, match="Reinstall ccl-cli"):

@@ -38,7 +38,12 @@ def room(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Every room that a file imports from, at its top or in a function; not for the type checker alone."""
+    """Every room that a file imports from."""
+    yield from (name.split(".")[1] for name in modules(path) if name.startswith("ccl_cli."))
+
+
+def modules(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at its top or in a function."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -46,7 +51,7 @@ def imports(path: Path) -> Iterator[str]:
             names = [f"ccl_cli.{alias.name}" for alias in node.names] if whole else [node.module]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        yield from (name.split(".")[1] for name in names if name.startswith("ccl_cli."))
+        yield from names
 
 
 def test_rooms_import_only_from_rooms_below_them():
@@ -56,6 +61,20 @@ def test_rooms_import_only_from_rooms_below_them():
         if path.name != "__init__.py" or path.parent != PACKAGE
         for other in set(imports(path)) - {room(path), "__version__"}
         if LINE_OF[other] <= LINE_OF[room(path)] and frozenset({other, room(path)}) not in TOGETHER
+    ]
+    assert upwards == []
+
+
+def test_rooms_of_the_report_import_one_way():
+    order = ["records", "tables", "figures", "page"]
+    report = PACKAGE / "report"
+    upwards = [
+        f"{path.relative_to(report)} imports from {other}"
+        for path in report.rglob("*.py")
+        if path.parent != report
+        for name in modules(path)
+        if name.startswith("ccl_cli.report.") and (other := name.split(".")[2]) != path.parent.name
+        if other not in order[: order.index(path.parent.name)]
     ]
     assert upwards == []
 

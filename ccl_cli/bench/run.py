@@ -94,7 +94,7 @@ def missing(recipe: Recipe) -> list[CclError]:
     cells = final_cells(recipe, {})
     tune = section(recipe).tune
     data = dict.fromkeys([tune.data] if tune and tune.data else [])
-    data |= dict.fromkeys(cell.recipe.data for cell in cells)
+    data |= dict.fromkeys(cell.recipe.data for cell in cells if cell.recipe.data)
     todo = unfinished(folder_of(recipe), cells)
     teachers = dict.fromkeys(text for cell in todo for text in cell.recipe.teachers)
     checks: list[Callable[[], object]] = [partial(load_data, name) for name in data]
@@ -214,10 +214,10 @@ class _Events:
         evaluation = figures(cell, self.work.folder / name)
         if evaluation is None:
             _log.warning("%s failed (%s): %s", cell.label, place, self.work.reason(name))
+            self.reporter.advance()
         else:
             top1, r1 = evaluation["recognition"]["top1"], evaluation["retrieval"]["r1"]
-            _log.info("%s: top-1 %.1f, R@1 %.1f (%s)", cell.label, top1, r1, place)
-        self.reporter.advance()
+            self.reporter.result(f"{cell.label}: top-1 {top1:.1f}, R@1 {r1:.1f} ({place})")
 
 
 def _check_data(root: Path, cells: Sequence[Cell], hashes: Mapping[_Data, str]) -> None:

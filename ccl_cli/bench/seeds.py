@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ccl_cli.errors import UsageError
 
-_MAX_SEEDS = 1000  # limit
+_MAX_SEEDS = 1000
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Parse seeds: ``5`` means the seeds 0 to 4, and ``3,`` only the seed 3.
+    """Parse ``--seeds``: ``5`` means the seeds 0 to 4, ``0,7`` the seeds 0 and 7, and ``3,`` only the seed 3.
 
     Raises:
         UsageError: the text is invalid, or a seed is repeated.

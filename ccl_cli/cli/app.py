@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ccl_cli import __version__, registry
-from ccl_cli.cli.common import examples, show_help, with_verbosity
+from ccl_cli.cli.common import HELP, examples, show_help, simplify_help, simplify_parameter, with_verbosity
 
 EXPERIMENTS, USE, CATALOGUE, ADDED = "Experiments", "Use a model", "Catalogue", "From plugins"
 
@@ -71,6 +71,10 @@ class Commands(TyperGroup):
         super().__init__(**attributes)
         self.commands = {name: _stand_in(name, text, panel) for name, (_, panel, text) in OWN.items()}
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options of ``ccl`` itself."""
+        return [simplify_parameter(parameter) for parameter in super().get_params(ctx)]
+
     def list_commands(self, ctx: Any) -> list[str]:
         """List the built-in commands first."""
         return [*OWN, *(name for name in registry.names(registry.COMMANDS) if name not in OWN)]
@@ -102,7 +106,7 @@ def _real(name: str) -> Any:
         command = getattr(importlib.import_module(f"ccl_cli.cli.{module}"), attribute)
     else:
         command = registry.load(registry.find(registry.COMMANDS, name))
-    return typer.main.get_command(command) if isinstance(command, typer.Typer) else command
+    return simplify_help(typer.main.get_command(command)) if isinstance(command, typer.Typer) else command
 
 
 def _suggestion(typed: str) -> str:
@@ -124,7 +128,7 @@ app = typer.Typer(
         "ccl eval",
         "ccl recipes ls",
     ),
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP},
     invoke_without_command=True,
     rich_markup_mode="rich",
 )

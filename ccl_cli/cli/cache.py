@@ -82,8 +82,8 @@ def build(
         )
     from ccl_cli.data.sources import load_data
     from ccl_cli.training.build import load_teachers
-    from ccl_cli.training.cache.caching import is_exact
     from ccl_cli.training.cache.parts import build_by_executor, build_part
+    from ccl_cli.training.cache.read import is_exact
 
     manifest = load_data(experiment.data)
     networks = load_teachers(experiment.teachers, manifest.classes)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperArgument
 
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
@@ -30,6 +31,8 @@ data_option, teacher_option, optimisation_option, runtime_option, output_option 
     functools.partial(typer.Option, rich_help_panel=panel)
     for panel in (DATA, TEACHERS, OPTIMISATION, RUNTIME, OUTPUT)
 )
+HELP = ["-h", "--help"]
+_METAVARS = {"bool": "", "int": "N", "float": "X", "str": "TEXT"}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -83,6 +86,30 @@ def group(help: str, *lines: str) -> typer.Typer:
         invoke_without_command=True,
         rich_markup_mode="rich",
     )
+
+
+def simplify_help(command: Any) -> Any:
+    """Simplify the help of a command and of its subcommands.
+
+    Typer shows ``<bool>`` beside every flag and ``<str>`` beside every argument, and it keeps the line breaks
+    of docstrings, whatever the width of the terminal.
+    """
+    for inner in getattr(command, "commands", {}).values():
+        simplify_help(inner)
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for parameter in command.get_params(typer.Context(command, help_option_names=HELP)):
+        simplify_parameter(parameter)
+    return command
+
+
+def simplify_parameter(parameter: Any) -> Any:
+    """Show no type beside flags and arguments, and N, X or TEXT beside other options without a metavar."""
+    if isinstance(parameter, TyperArgument):
+        parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+    elif parameter.metavar is None:
+        parameter.metavar = _METAVARS.get(parameter.bare_type())
+    return parameter
 
 
 def start_processes(count: int) -> None:

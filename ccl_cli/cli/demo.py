@@ -73,14 +73,14 @@ def demo(
 def _print(done: Demo) -> None:
     """Print the conclusion, the tables, the differences to the baseline, and the path of the page."""
     from ccl_cli.demo import METRICS
-    from ccl_cli.report.comparison import against_baseline
-    from ccl_cli.report.finding import finding
-    from ccl_cli.report.results import BASELINE
-    from ccl_cli.report.tables import tables
-    from ccl_cli.report.writers import terminal_tables, wrapped
+    from ccl_cli.report.records.comparison import against_baseline
+    from ccl_cli.report.records.conclusion import conclusion
+    from ccl_cli.report.records.results import BASELINE
+    from ccl_cli.report.tables.build import tables
+    from ccl_cli.report.tables.terminal import terminal_tables, wrapped
 
     results, plain = done.results, console.plain(sys.stdout)
-    for place, line in enumerate(map(wrapped, finding(results))):
+    for place, line in enumerate(map(wrapped, conclusion(results))):
         print(line if place else console.bold(line))
     available = {cell.metric for cell in results.cells.values()}
     metrics = [metric for metric in METRICS if metric in available]

@@ -72,6 +72,8 @@ def evaluate(
     from ccl_cli.evaluation.evaluate import is_tracked
 
     flags = {"recognition": recognition, "retrieval": retrieval, "probe": probe}
+    if per_class and any(flags.values()):
+        flags["recognition"] = True  # classes have accuracies only
     result = run_evaluation(
         run,
         tasks={task for task, flag in flags.items() if flag} or None,
@@ -84,7 +86,7 @@ def evaluate(
     )
     print_result(result, as_json, lambda: _print(result, per_class))
     if data is None and console.first_process() and is_tracked(result):
-        from ccl_cli.report.tracked import track_figures
+        from ccl_cli.report.figures.trackers import track_figures
 
         track_figures(Path(result["model"]).parent, split)
 
@@ -96,6 +98,6 @@ def _print(result: Mapping[str, Any], per_class: bool) -> None:
         if rows:
             console.print_table([task, "%"], rows)
     classes = result.get("recognition", {}).get("per_class", {})
-    if per_class:
+    if per_class and classes:
         class_rows = [(name, f"{row['top1']:.2f}", str(row["videos"])) for name, row in classes.items()]
         console.print_table(["class", "top-1 %", "videos"], class_rows)

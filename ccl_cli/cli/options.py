@@ -92,13 +92,15 @@ Optimizer = Annotated[
 ]
 Schedule = Annotated[
     Literal["step", "cosine", "linear", "constant"] | None,
-    optimisation_option(help="Learning rate schedule."),
+    optimisation_option(metavar="NAME", help="Learning rate schedule: step, cosine, linear or constant."),
 ]
 MaxSteps = Annotated[int | None, optimisation_option(help="Stop after this number of steps.")]
 Seed = Annotated[int | None, optimisation_option(help="Random seed.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"] | None,
-    runtime_option(help="Precision; auto is bf16 on GPUs that support it, else fp32."),
+    runtime_option(
+        metavar="NAME", help="auto, fp32, bf16 or fp16. auto: bf16 on GPUs that support it, else fp32."
+    ),
 ]
 Workers = Annotated[int | None, runtime_option(help="Number of decoding processes.")]
 NumProcesses = Annotated[int, runtime_option(min=1, metavar="N", help="Start N processes, one per GPU.")]

@@ -30,10 +30,14 @@ Runs = Annotated[
     list[Path] | None,
     typer.Argument(metavar="RUN|FOLDER", help="Runs, or folders of runs. Default: the newest folder."),
 ]
+
+
+def _format_option(formats: str) -> Any:
+    text = f"{formats}. Default: from the suffix of the output file, else terminal."
+    return output_option("--format", metavar="FORMAT", help=text)
+
+
 _METRICS = "top1, top5, mean_class, r1, r5, r10 or map"
-FORMAT = output_option(
-    "--format", help="Output format. Default: from the suffix of the output file, else terminal."
-)
 Output = Annotated[Path | None, output_option(metavar="FILE", help="File to write. Default: the terminal.")]
 MethodRow = Annotated[
     str,
@@ -70,7 +74,10 @@ def table(
     paper: Annotated[bool, typer.Option("--paper", help="Also show the paper's results.")] = False,
     show_runs: Annotated[bool, typer.Option("--runs", help="List the runs behind every value.")] = False,
     split: options.Split = "test",
-    style: Annotated[Literal["terminal", "markdown", "csv", "latex", "json"] | None, FORMAT] = None,
+    style: Annotated[
+        Literal["terminal", "markdown", "csv", "latex", "json"] | None,
+        _format_option("terminal, markdown, csv, latex or json"),
+    ] = None,
     output: Output = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -78,17 +85,26 @@ def table(
 
     Runs of one method and setup are averaged if their recipes differ only in the seed.
     """
-    from ccl_cli.report import writers
-    from ccl_cli.report.results import load_results
-    from ccl_cli.report.tables import tables
+    from ccl_cli.report.records.results import load_results
+    from ccl_cli.report.tables.build import tables
+    from ccl_cli.report.tables.csv_json import csv_tables, json_tables
+    from ccl_cli.report.tables.latex import latex_tables
+    from ccl_cli.report.tables.markdown import markdown_tables
+    from ccl_cli.report.tables.terminal import terminal_tables
 
     chosen = "json" if as_json else _format(style, output)
     results = load_results(runs or (), split)
     built = tables(results, () if number == "all" else (int(number),), metric or (), printed=paper)
     if chosen == "terminal":
-        text = writers.terminal_tables(built, results, runs=show_runs, **_layout(output))
+        text = terminal_tables(built, results, runs=show_runs, **_layout(output))
     else:
-        text = getattr(writers, f"{chosen}_tables")(built, results)
+        formats = {
+            "csv": csv_tables,
+            "json": json_tables,
+            "latex": latex_tables,
+            "markdown": markdown_tables,
+        }
+        text = formats[chosen](built, results)
     _deliver(text, output, results.notes if chosen in ("csv", "latex") else ())
 
 
@@ -107,7 +123,9 @@ def compare(
         list[str] | None, typer.Option(metavar="COLUMN", help="Compare only this setup, e.g. AI. Repeatable.")
     ] = None,
     split: options.Split = "test",
-    style: Annotated[Literal["terminal", "markdown", "json"] | None, FORMAT] = None,
+    style: Annotated[
+        Literal["terminal", "markdown", "json"] | None, _format_option("terminal, markdown or json")
+    ] = None,
     output: Output = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -115,10 +133,12 @@ def compare(
 
     The interval is Student's t interval of the differences between runs with the same seed.
     """
-    from ccl_cli.report import writers
-    from ccl_cli.report.comparison import compare as compare_methods
-    from ccl_cli.report.results import summarise
-    from ccl_cli.report.runs import read_runs
+    from ccl_cli.report.records.comparison import compare as compare_methods
+    from ccl_cli.report.records.results import summarise
+    from ccl_cli.report.records.runs import read_runs
+    from ccl_cli.report.tables.csv_json import json_comparison
+    from ccl_cli.report.tables.markdown import markdown_comparison
+    from ccl_cli.report.tables.terminal import terminal_comparison
 
     chosen = "json" if as_json else _format(style, output)
     if chosen not in ("terminal", "markdown", "json"):
@@ -126,9 +146,9 @@ def compare(
     results = summarise(read_runs(runs or (), split).of_two(first, second))
     compared = compare_methods(results, first, second, metric, setup or ())
     if chosen == "terminal":
-        text = writers.terminal_comparison(compared, results, **_layout(output))
+        text = terminal_comparison(compared, results, **_layout(output))
     else:
-        text = getattr(writers, f"{chosen}_comparison")(compared, results)
+        text = {"json": json_comparison, "markdown": markdown_comparison}[chosen](compared, results)
     _deliver(text, output)
 
 
@@ -149,8 +169,8 @@ def html(
     The first run of the best method and its teachers process the test videos once; the results are cached in
     the run's folder.
     """
-    from ccl_cli.report.page import page
-    from ccl_cli.report.results import load_results
+    from ccl_cli.report.page.page import page
+    from ccl_cli.report.records.results import load_results
 
     _check_file(output)
     _deliver(page(load_results(runs or (), split)), output)
@@ -180,8 +200,8 @@ def figure(
     split: options.Split = "test",
 ) -> None:
     """Write one figure of the page as PNG, SVG or PDF."""
-    from ccl_cli.report.figures import check_suffix, write_figure
-    from ccl_cli.report.results import load_results
+    from ccl_cli.report.figures.registry import check_suffix, write_figure
+    from ccl_cli.report.records.results import load_results
 
     path = output or Path(f"{name}.png")
     _check_file(path)
@@ -194,9 +214,9 @@ def print_tables(runs: Sequence[Path]) -> None:
     """Print the tables of some runs; print nothing without runs."""
     if not runs:
         return
-    from ccl_cli.report.results import load_results
-    from ccl_cli.report.tables import tables
-    from ccl_cli.report.writers import terminal_tables
+    from ccl_cli.report.records.results import load_results
+    from ccl_cli.report.tables.build import tables
+    from ccl_cli.report.tables.terminal import terminal_tables
 
     results = load_results(runs)
     _deliver(terminal_tables(tables(results), results, **_layout(None)), None)
@@ -208,7 +228,7 @@ def _format(style: str | None, output: Path | None) -> str:
 
 def _layout(output: Path | None) -> dict[str, Any]:
     """Layout of terminal tables; a file is plain and does not depend on the terminal."""
-    from ccl_cli.report.writers import FILE_WIDTH
+    from ccl_cli.report.tables.terminal import FILE_WIDTH
 
     plain = output is not None or console.plain(sys.stdout)
     return {"plain": plain, "width": FILE_WIDTH if output is not None else None}

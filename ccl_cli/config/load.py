@@ -100,16 +100,16 @@ def refuse_without_labels(recipe: Recipe) -> None:
     Raises:
         RecipeError: a method requires labels; the hint lists the methods that do not.
     """
-    needy = [name for name in recipe.method if needs_labels(name)]
-    if not needy:
+    labelled = [name for name in recipe.method if needs_labels(name)]
+    if not labelled:
         return
-    able = []
+    unlabelled = []
     for name in registry.names(registry.METHODS):
         with suppress(PluginError):  # a broken third-party package
-            able += [] if needs_labels(name) else [name]
+            unlabelled += [] if needs_labels(name) else [name]
     raise RecipeError(
-        f"{' and '.join(needy)} cannot train without labels.",
-        f"These methods do not use labels: {', '.join(able)}.",
+        f"{' and '.join(labelled)} cannot train without labels.",
+        f"These methods do not use labels: {', '.join(unlabelled)}.",
     )
 
 

@@ -319,6 +319,9 @@ class Cache(_Section):
         description="Number of cached views of each video: frames for image teachers, clips for clip "
         "teachers. Each step draws one.",
     )
+    precision: Literal["fp32", "fp16"] = Field(
+        "fp32", description="Precision of the cached embeddings. fp16: half the size, rounded to 11 bits."
+    )
 
 
 class Evaluation(_Section):

@@ -1,4 +1,4 @@
-"""Video files that a user names, without labels: any number of them, and folders of them."""
+"""Video files and folders of videos that a user names, without labels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ccl_cli.executors.part import Part
 
 
 @dataclass(frozen=True)
-class Raw:
-    """What is to be looked at.
+class VideoFiles:
+    """A list of video files.
 
     Attributes:
-        videos: Each file once, as the user names it: a relative path stays relative.
-        closed: Folders that cannot be looked into, with the reason.
+        videos: Each file once, with the path as the user writes it: relative paths stay relative.
+        closed: Reasons by folder, for folders that cannot be read.
     """
 
     videos: tuple[Video, ...]
@@ -31,20 +31,20 @@ class Raw:
         """The paths of the videos."""
         return [str(video.path) for video in self.videos]
 
-    def share(self, part: Part) -> Raw:
-        """A part of the videos; folders that cannot be looked into belong to the first one."""
-        return Raw(tuple(part.of(self.videos)), self.closed if part.number == 1 else {})
+    def share(self, part: Part) -> VideoFiles:
+        """A part of the videos. The first part contains the unreadable folders."""
+        return VideoFiles(tuple(part.of(self.videos)), self.closed if part.number == 1 else {})
 
 
-def list_videos(paths: str | Path | Sequence[str | Path]) -> Raw:
-    """List files, and the videos below folders in a stable order.
+def list_videos(paths: str | Path | Sequence[str | Path]) -> VideoFiles:
+    """List files, and the videos below folders in sorted order.
 
-    A file that is named by itself is taken whatever its name ends in, and whether it is there or not: reading
-    it will tell. An id is the path below the named folder, without suffix where that is unique, as in the
-    data source ``folder``.
+    A file that is named itself is listed with any suffix, and even if it is missing, which is reported when
+    it is read. An id is the path below the named folder, without suffix if this is unique, as in the data
+    source ``folder``.
 
     Raises:
-        DataError: a folder without any video.
+        DataError: a folder contains no video.
     """
     closed: dict[str, str] = {}
     by_path: dict[str, tuple[Path, str]] = {}  # by absolute path
@@ -57,11 +57,11 @@ def list_videos(paths: str | Path | Sequence[str | Path]) -> Raw:
     videos = (
         Video(key if counts[key] == 1 else str(path), path, None, "test") for (path, _), key in named_ids
     )
-    return Raw(tuple(videos), closed)
+    return VideoFiles(tuple(videos), closed)
 
 
 def _of(named: Path, closed: dict[str, str]) -> Iterator[tuple[Path, str]]:
-    """The videos that one path stands for, each with what it is called there."""
+    """Videos of one named path, each with its path below the named folder."""
     if not os.path.isdir(named):  # noqa: PTH112  (False too where the path is too long or closed)
         yield named, named.name
         return

@@ -15,10 +15,12 @@ from ccl_cli.config.load import to_yaml
 from ccl_cli.config.spec import parse_model
 from ccl_cli.deploy.preprocessing import describe_preprocessing
 from ccl_cli.errors import CclError, UsageError
-from ccl_cli.report.runs import METRICS, clean, read_runs
-from ccl_cli.report.writers import escape_markdown, markdown_table
+from ccl_cli.report.records.run import METRICS
+from ccl_cli.report.records.runs import read_runs
+from ccl_cli.report.tables.markdown import escape_markdown, markdown_table
 from ccl_cli.training.run.artefact import Artefact, load_model
 from ccl_cli.training.run.folder import CELL, RunFolder, locate_model, read_json
+from ccl_cli.utils.text import one_line
 
 CARD = "README.md"
 _UNKNOWN = "unknown"  # also the Hub's identifier of an unknown licence
@@ -148,8 +150,8 @@ def _card_data(artefact: Artefact, measured: Sequence[Result], licence: str) -> 
         eval_results=[
             EvalResult(
                 **_TASKS[METRICS[each.metric][0]],
-                dataset_type=clean(each.data),
-                dataset_name=clean(each.data),
+                dataset_type=one_line(each.data),
+                dataset_name=one_line(each.data),
                 dataset_split="test",
                 metric_type=each.metric,
                 metric_name=METRICS[each.metric][1],
@@ -243,9 +245,9 @@ def _facts(artefact: Artefact, summary: Mapping[str, Any]) -> list[str]:
 
 def _text(value: object) -> str:
     """Escape text for one line of Markdown, including ``$``, which the Hub renders as math."""
-    return _MORE_SIGNS.sub(r"\\\1", escape_markdown(clean(value)))
+    return _MORE_SIGNS.sub(r"\\\1", escape_markdown(one_line(value)))
 
 
 def _code(value: object) -> str:
     """Escape text for inline code."""
-    return clean(value).replace("`", "'")
+    return one_line(value).replace("`", "'")

@@ -18,7 +18,7 @@ from ccl_cli.data.video_paths import list_videos
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.model import Model
 
-DRAWN = "clips:?classes=2&per_class=8"
+GENERATED = "clips:?classes=2&per_class=8"
 _log = logging.getLogger("ccl")
 
 
@@ -29,13 +29,13 @@ class Examples:
     Attributes:
         what: Description of the videos.
         check: Videos for the comparison; at least one.
-        choose: Videos for calibration; at least one. The same as ``check`` if there are no others.
-        labelled: ``check`` if its labels match the model's classes, else empty.
+        calibration: Videos for calibration; at least one. The same as ``check`` if there are no others.
+        labelled: Labelled test videos of the run, whose classes are the model's; may be empty.
     """
 
     what: str
     check: Sequence[Video]
-    choose: Sequence[Video]
+    calibration: Sequence[Video]
     labelled: Sequence[Video] = ()
 
 
@@ -62,8 +62,8 @@ def find_examples(model: Model, named: Sequence[Path]) -> Examples:
         "The run's test videos are not on disk, so generated clips are used instead. Use --clips to give "
         "your own videos."
     )
-    drawn = load_data(DRAWN)
-    return Examples("generated clips", drawn.split("test"), drawn.split("train"))
+    generated = load_data(GENERATED)
+    return Examples("generated clips", generated.split("test"), generated.split("train"))
 
 
 def center_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, Tensor | None]]:

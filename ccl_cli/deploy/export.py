@@ -190,7 +190,7 @@ def _refuse_beyond(tolerance: float, differences: Mapping[str, Any], what: str) 
         for key, difference in by_output.items():
             if not difference["max_abs"] <= tolerance * difference["largest"]:  # also false for NaN
                 raise SystemSetupError(
-                    f"{FILES[name]} does not match torch: on {what}, '{key}' differs by up to  "
+                    f"{FILES[name]} does not match torch: on {what}, '{key}' differs by up to "
                     f"{difference['max_abs']:.1e}. The largest value is {difference['largest']:.1e}, and "
                     f"the relative tolerance is {tolerance:g}.",
                     "Nothing was written. Increase --tolerance to accept this difference.",
@@ -200,10 +200,10 @@ def _refuse_beyond(tolerance: float, differences: Mapping[str, Any], what: str) 
 def _add_int8(job: _Job) -> dict[str, Any]:
     """Write and load the int8 file, and measure its accuracy."""
     clip, examples = job.artefact.recipe.clip, job.examples
-    count = min(CALIBRATION, len(examples.choose))
+    count = min(CALIBRATION, len(examples.calibration))
     _log.info("Quantising with %d clips.", count)
     path = job.folder / FILES[INT8]
-    quantize(job.folder / FILES[ONNX], path, some_clips(examples.choose, clip, count))
+    quantize(job.folder / FILES[ONNX], path, some_clips(examples.calibration, clip, count))
     job.networks[INT8] = open_onnx(path)
     both = {name: job.networks[name] for name in (ONNX, INT8)}
     accuracy = top1(both, examples.labelled, clip) if examples.labelled else None

@@ -11,7 +11,7 @@ from zlib import crc32
 from torch import Tensor
 
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.video_paths import Raw
+from ccl_cli.data.video_paths import VideoFiles
 from ccl_cli.deploy.blocks import predict_blocks
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.model import Model
@@ -47,7 +47,8 @@ class Prediction:
 class Feature:
     """Feature of a video.
 
-    Shapes: vector: [D] mean over windows, not normalised; None with a ``fault``.
+    Shapes:
+        vector: [D] mean over windows, not normalised; None with a ``fault``.
 
     Attributes:
         video: File and id.
@@ -115,7 +116,9 @@ def predict_files(
         yield prediction._replace(fault=_fault(prediction, videos[prediction.row]))
 
 
-def predict(model: Model, videos: Raw, *, top: int = 5, **settings: Any) -> Generator[Prediction, None, None]:
+def predict(
+    model: Model, videos: VideoFiles, *, top: int = 5, **settings: Any
+) -> Generator[Prediction, None, None]:
     """Predict the classes of video files, as ``ccl predict`` does.
 
     Args:
@@ -141,7 +144,7 @@ def predict(model: Model, videos: Raw, *, top: int = 5, **settings: Any) -> Gene
             yield Prediction(name, best, each.windows, each.fault)
 
 
-def embed(model: Model, videos: Raw, **settings: Any) -> Generator[Feature, None, None]:
+def embed(model: Model, videos: VideoFiles, **settings: Any) -> Generator[Feature, None, None]:
     """Compute features as ``ccl embed`` does; for arguments and order see :func:`predict`."""
     settings = {"title": "embed"} | settings
     with closing(in_order(predict_files(model, videos.videos, **settings))) as predictions:

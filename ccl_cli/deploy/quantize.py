@@ -21,7 +21,7 @@ from ccl_cli.deploy.onnx import INPUT, Network
 from ccl_cli.utils.progress import Reporter
 
 CALIBRATION = 32  # calibration clips
-JUDGED = 1000  # maximum number of test videos for accuracy
+_MAX_VIDEOS = 1000  # test videos for accuracy
 
 
 def quantize(path: Path, target: Path, clips: Tensor) -> None:
@@ -59,7 +59,7 @@ def top1(networks: Mapping[str, Network], videos: Sequence[Video], clip: Clip) -
     Returns:
         Accuracy by network in percent, the number of videos, and the agreement of all networks in percent.
     """
-    chosen = spread(videos, JUDGED)
+    chosen = spread(videos, _MAX_VIDEOS)
     right, agreed = dict.fromkeys(networks, 0), 0
     with Reporter("top-1", len(chosen), unit="video") as reporter:
         for video, view in center_clips(chosen, clip):

@@ -26,6 +26,7 @@ RULE = (
     "to 100 %, else weakly. Chance is the class's share of the training videos, or of the test videos of "
     "other classes that are taken for it, if that is more."
 )
+NEIGHBOURS = 10
 PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 _DEFAULT_PENALTY = 0.01  # if no video can be held out for the choice
 _ITERATIONS = 100

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from ccl_cli import registry
@@ -19,11 +14,10 @@ from ccl_cli.config.spec import parse_model
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.video.storage import size_of
 from ccl_cli.errors import CclError, DataError, WeightsError
-from ccl_cli.evaluation.classifiers import RULE
+from ccl_cli.evaluation.correspondence_cache import Correspondence, Sample, cache_key, write_correspondence
 from ccl_cli.evaluation.model import gone, run_manifest
 from ccl_cli.evaluation.teacher_embeddings import TeacherEmbeddings, classify_videos
 from ccl_cli.evaluation.teacher_probe import (
-    NEIGHBOURS,
     ProbeSplits,
     check_blind,
     check_present,
@@ -34,64 +28,9 @@ from ccl_cli.evaluation.teacher_probe import (
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.build import check_coverage, load_teachers
 from ccl_cli.training.compute.device import set_up
-from ccl_cli.training.run.folder import RECIPE, RunFolder, read_json
-from ccl_cli.utils.files import write_text
+from ccl_cli.training.run.folder import RECIPE, RunFolder
 
 TOP, EACH = 10, 2  # classes per sample, and samples per verdict
-_FORMAT = "ccl-correspondence-1"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The predictions of a teacher's own classifier for a video.
-
-    Attributes:
-        video: Id of the video.
-        label: Class of the video.
-        verdict: Verdict on this class for the teacher.
-        top: The teacher's own classes and their probabilities in percent, most probable first.
-    """
-
-    video: str
-    label: str
-    verdict: str
-    top: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
-class Correspondence:
-    """Correspondence of one teacher and the classes of a run.
-
-    Attributes:
-        probe: kNN results of ``ccl teachers probe`` in percent, with a verdict per class.
-        samples: Videos from a few classes of each verdict.
-        silent: Reason why there are no samples, or "".
-    """
-
-    probe: Mapping[str, Any]
-    samples: tuple[Sample, ...]
-    silent: str = ""
-
-
-_RESULT = TypeAdapter(Correspondence)
-
-
-def cached_correspondence(folder: Path, teacher: str, split: str) -> Correspondence | None:
-    """Return a cached result, if it belongs to this teacher, these videos and the current rule.
-
-    Args:
-        folder: Run folder.
-        teacher: Name of the teacher in the run's summary.
-        split: Split of the classified videos.
-    """
-    run = RunFolder(folder)
-    record = read_json(_path(run, teacher, split))
-    try:
-        if record.pop("key", None) != _key(run, teacher, split):
-            return None
-        return _RESULT.validate_python(record)
-    except (CclError, ValidationError):
-        return None
 
 
 def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Correspondence | CclError]:
@@ -132,7 +71,7 @@ def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Corr
     for name, embeddings in embedded.items():
         try:
             result = _measure_one(name, specs[name], loaded[name], embeddings, manifest, splits)
-            _write(run, name, split, result)
+            write_correspondence(run, name, split, result)
             results[name] = result
         except CclError as error:
             results[name] = error
@@ -154,7 +93,7 @@ def _own_manifest(run: RunFolder) -> Manifest:
 
 def _own_teacher(run: RunFolder, name: str, spec: str | None, split: str, manifest: Manifest) -> Teacher:
     """Load the teacher, if it is unchanged since training."""
-    then = _key(run, name, split)["teacher"]
+    then = cache_key(run, name, split)["teacher"]
     if spec is None:
         raise DataError(f"The recipe of '{run.path}' does not contain {name}.")
     (teacher,) = load_teachers([spec], manifest.classes).values()
@@ -216,29 +155,3 @@ def _sample(
 def _top(classes: Sequence[str], shares: Tensor) -> tuple[tuple[str, float], ...]:
     values, places = shares.topk(min(TOP, len(classes)))
     return tuple((classes[place], 100 * share) for place, share in zip(places, values.tolist(), strict=True))
-
-
-def _key(run: RunFolder, teacher: str, split: str) -> dict[str, Any]:
-    summary = run.summary
-    manifest = summary.get("data", {}).get("manifest")
-    fingerprint = summary.get("teachers", {}).get(teacher, {}).get("fingerprint")
-    if not manifest or not fingerprint:
-        raise DataError(f"'{run.path}' does not record its videos or its teacher {teacher}.")
-    return {
-        "format": _FORMAT,
-        "manifest": manifest,
-        "teacher": fingerprint,
-        "split": split,
-        "k": NEIGHBOURS,
-        "rule": RULE,
-    }
-
-
-def _path(run: RunFolder, teacher: str, split: str) -> Path:
-    name = re.sub(r"[^\w.-]+", "_", teacher)
-    return run.path / f"correspondence-{name}-{split}.json"
-
-
-def _write(run: RunFolder, teacher: str, split: str, result: Correspondence) -> None:
-    record = {"key": _key(run, teacher, split), **asdict(result)}
-    write_text(_path(run, teacher, split), json.dumps(record, indent=2) + "\n")

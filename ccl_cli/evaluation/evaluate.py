@@ -81,6 +81,7 @@ def evaluate(
         "batch_size": batch_size or artefact.recipe.eval.batch_size,
         "workers": artefact.recipe.train.workers if workers is None else workers,
     }
+    _log.info("Evaluating %s on %s (%s).", model.path, manifest.name, split)
     predictions = {
         name: predict_manifest(artefact, manifest, name, accelerator, **settings) for name in splits
     }
@@ -96,7 +97,7 @@ def evaluate(
 
 
 def _possible_tasks(model: Model, tasks: Collection[str] | None) -> Collection[str]:
-    """The tasks, or those that are usual for the model; refuses recognition by a model without classes."""
+    """The requested tasks, or the default ones; an error for recognition without classes."""
     tasks = tasks if tasks is not None else USUAL if model.artefact.classes else ("retrieval",)
     if "recognition" in tasks:
         model.need_classes()

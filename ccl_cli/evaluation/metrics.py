@@ -22,7 +22,9 @@ _TINY = np.float32(1e-30)
 def recognition(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, object]:
     """Compute video-level recognition metrics in percent. Videos without scores count as errors.
 
-    Shapes: scores: [V, K] one row per video; a non-finite row marks an unreadable video. labels: [V] int64.
+    Shapes:
+        scores: [V, K] one row per video; a non-finite row marks an unreadable video.
+        labels: [V] int64.
 
     Returns:
         ``top1``, ``top5``, ``mean_class`` (mean of the per-class top-1) and ``per_class``.

@@ -6,13 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ccl_cli.config.spec import parse_model
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import DataError, UsageError, WeightsError
-from ccl_cli.training.run.artefact import Artefact, load_model
 from ccl_cli.training.run.folder import MANIFEST, RunFolder, locate_model, manifest_path
+
+if TYPE_CHECKING:
+    from ccl_cli.training.run.artefact import Artefact
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def load_student(run: str | Path | None = None, weights: str | None = None) -> M
         UsageError: the run has no such weights.
         WeightsError: the model is missing or damaged.
     """
+    from ccl_cli.training.run.artefact import load_model
+
     folder, path = locate_model(run)
     if weights:
         if folder is None:

@@ -1,4 +1,4 @@
-"""Cache of predicted classes and features of a run's videos, in the run's folder."""
+"""Cache of predicted classes and features of a run's videos, in its folder. Reading it imports no torch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.video.storage import size_of
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.model import fingerprint, gone, run_manifest
-from ccl_cli.evaluation.predictor import SplitPredictions, predict_split
-from ccl_cli.training.compute.device import set_up
-from ccl_cli.training.run.artefact import load_model
 from ccl_cli.training.run.folder import RunFolder
-from ccl_cli.utils.tensor_files import write_tensors
+
+if TYPE_CHECKING:
+    from ccl_cli.evaluation.predictor import SplitPredictions
 
 _HEADER, _ABSENT = "ccl", -1
 
@@ -54,9 +54,9 @@ class CachedPredictions:
         unreadable: Reasons by row; includes the videos that are not on disk.
     """
 
-    predicted: Tensor
-    features: Tensor
-    labels: Tensor
+    predicted: NDArray[np.int64]
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
     unreadable: dict[int, str]
 
 
@@ -111,7 +111,8 @@ def cache_predictions(run: RunFolder, manifest: Manifest, split: str, prediction
 
 
 def _cached(each: SplitPredictions) -> CachedPredictions:
-    return CachedPredictions(each.predicted, each.features, each.labels, each.unreadable)
+    arrays = (each.predicted.numpy(), each.features.numpy(), each.labels.numpy())
+    return CachedPredictions(*arrays, each.unreadable)
 
 
 def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, CacheHeader, list[int]]:
@@ -126,7 +127,7 @@ def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, CacheH
 def read_cache(path: Path, expected: CacheHeader, sizes: Sequence[int]) -> CachedPredictions | None:
     """Read cached predictions; None if they are missing, damaged or outdated."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             header = CacheHeader.model_validate_json((file.metadata() or {}).get(_HEADER, "{}"))
             names = ("predicted", "features", "labels", "sizes")
             predicted, features, labels, cached_sizes = (file.get_tensor(name) for name in names)
@@ -141,6 +142,10 @@ def read_cache(path: Path, expected: CacheHeader, sizes: Sequence[int]) -> Cache
 
 
 def _compute(run: RunFolder, videos: Sequence[Video], split: str) -> SplitPredictions:
+    from ccl_cli.evaluation.predictor import predict_split
+    from ccl_cli.training.compute.device import set_up
+    from ccl_cli.training.run.artefact import load_model
+
     artefact = load_model(run.model)
     recipe = artefact.recipe
     return predict_split(
@@ -156,12 +161,17 @@ def _compute(run: RunFolder, videos: Sequence[Video], split: str) -> SplitPredic
 def _write_cache(
     path: Path, predictions: CachedPredictions, header: CacheHeader, sizes: Sequence[int]
 ) -> None:
-    tensors = {
+    import torch
+
+    from ccl_cli.utils.tensor_files import write_tensors
+
+    arrays = {
         "predicted": predictions.predicted,
-        "features": predictions.features.contiguous(),
+        "features": predictions.features,
         "labels": predictions.labels,
-        "sizes": torch.tensor(sizes, dtype=torch.int64),
+        "sizes": np.array(sizes, np.int64),
     }
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     header = header.model_copy(update={"unreadable": predictions.unreadable})
     write_tensors(path, tensors, {_HEADER: header.model_dump_json()})
 

@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ccl_cli.data.clips.evaluation_clips import EvaluationClips, window_loader
+from ccl_cli.data.clips.evaluation_clips import EvaluationClips
+from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.clips.transforms import normalize
 from ccl_cli.data.manifest import Video
 from ccl_cli.training.run.artefact import Artefact
@@ -24,8 +25,9 @@ _BLOCK = 64  # videos per process in each exchange
 class VideoPrediction(NamedTuple):
     """Prediction for one video.
 
-    Shapes: scores: [K] mean softmax over windows; NaN for an unreadable video. feature: [D] mean feature over
-    windows, not normalised; NaN for an unreadable video.
+    Shapes:
+        scores: [K] mean softmax over windows; NaN for an unreadable video.
+        feature: [D] mean feature over windows, not normalised; NaN for an unreadable video.
 
     Attributes:
         row: Index in the list of videos.
@@ -44,8 +46,10 @@ class VideoPrediction(NamedTuple):
 class SplitPredictions:
     """Predictions for all videos of a split.
 
-    Shapes: scores: [V, K] mean softmax over windows; NaN for unreadable videos. features: [V, D] mean feature
-    over windows; NaN for unreadable videos. labels: [V] int64.
+    Shapes:
+        scores: [V, K] mean softmax over windows; NaN for unreadable videos.
+        features: [V, D] mean feature over windows; NaN for unreadable videos.
+        labels: [V] int64.
 
     Attributes:
         unreadable: Reasons by row, including videos that are not on disk.
@@ -95,7 +99,7 @@ def predict_videos(
     sums: dict[int, VideoPrediction] = {}
     share = len(range(rank(), len(videos), world_size()))
     with Reporter(title, share, unit="video") as reporter:
-        for chunk in window_loader(dataset, workers=workers, pin_memory=device.type == "cuda"):
+        for chunk in read_batches(dataset, workers, batch_size=None, pin_memory=device.type == "cuda"):
             if len(chunk.rows):
                 scores, features = _forward(artefact, chunk.windows, accelerator)
                 for row, score, feature in zip(chunk.rows.tolist(), scores, features, strict=True):
@@ -143,14 +147,14 @@ def from_all(predictions: Iterable[VideoPrediction]) -> Generator[VideoPredictio
 
 
 def in_order(predictions: Iterable[VideoPrediction]) -> Generator[VideoPrediction, None, None]:
-    """Sort predictions into the order of the list, buffering those that are early."""
+    """Yield predictions in the order of the list, buffering those that are early."""
     waiting: dict[int, VideoPrediction] = {}
-    turn = 0
+    next_row = 0
     for prediction in predictions:
         waiting[prediction.row] = prediction
-        while turn in waiting:
-            yield waiting.pop(turn)
-            turn += 1
+        while next_row in waiting:
+            yield waiting.pop(next_row)
+            next_row += 1
 
 
 def _forward(artefact: Artefact, windows: Tensor, accelerator: Accelerator) -> tuple[Tensor, Tensor]:

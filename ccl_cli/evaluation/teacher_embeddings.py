@@ -28,7 +28,9 @@ from ccl_cli.utils.progress import Reporter
 class TeacherEmbeddings:
     """Embeddings of one teacher.
 
-    Shapes: value: [V, D] float32; zero if there is none. present: [V] bool.
+    Shapes:
+        value: [V, D] float32; absent rows are zero.
+        present: [V] bool.
 
     Attributes:
         states: State of each video's modality by row: "present", "silent", "unreadable", ...
@@ -53,7 +55,6 @@ def embed_videos(
     clip: Clip,
     batch_size: int,
     workers: int,
-    title: str = "embed",
 ) -> dict[str, TeacherEmbeddings]:
     """Embed the centre clip of each video with each teacher, shared among the processes.
 
@@ -80,7 +81,7 @@ def embed_videos(
         for name, teacher in teachers.items()
     }
     share = sum(map(len, batches))
-    with Reporter(title, share, unit="video") as reporter, accelerator.autocast():
+    with Reporter("embed", share, unit="video") as reporter, accelerator.autocast():
         for batch in loader:
             for name, teacher in teachers.items():
                 _add(own[name], name, teacher, batch, device)

@@ -17,6 +17,7 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.evaluation.classifiers import (
+    NEIGHBOURS,
     RULE,
     VERDICTS,
     KnnProbe,
@@ -32,7 +33,6 @@ from ccl_cli.training.compute.device import set_up
 from ccl_cli.utils.distributed import is_main
 
 HELD_OUT = "held out"
-NEIGHBOURS = 10
 _TEST_SHARE, _CHOOSE_SHARE = 0.25, 0.2  # fractions of the training videos
 _ROUNDS = 3  # rounds of choosing the penalty, on different videos
 _log = logging.getLogger("ccl")

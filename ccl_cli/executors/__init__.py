@@ -27,14 +27,15 @@ def map_items(work: Work, settings: Executor, events: Events) -> dict[str, str]:
     """
     plugin = registry.find(registry.EXECUTORS, settings.name)
     run = registry.load(plugin)
-    left = work.left()
+    todo = work.unfinished()
     lost: dict[str, str] = {}
-    if left.items:
+    if todo.items:
         with registry.blaming(plugin):
-            lost = run(left, settings, events)
+            lost = run(todo, settings, events)
     reasons = {}
-    for name in left.items:
-        if not left.is_done(name):  # ignore reasons of earlier calls
-            known = left.reason(name) if left.is_settled(name) else lost.get(name)
+    for name in todo.items:
+        if not todo.is_done(name):
+            # An unsettled item may still have the error file of an earlier call, which does not count.
+            known = todo.reason(name) if todo.is_settled(name) else lost.get(name)
             reasons[name] = known or "The reason is unknown."
     return reasons

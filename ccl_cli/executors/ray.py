@@ -23,7 +23,7 @@ from ccl_cli.executors.work import Events, Work, not_shared
 from ccl_cli.utils.signals import handled_by
 
 _SAVING_SECONDS = 120  # time for running items to save their state after a signal
-_PATIENCE_SECONDS = 10  # for the first answer of a cluster; Ray itself waits a quarter of an hour
+_CONNECT_SECONDS = 10  # timeout for a cluster to answer; Ray itself waits 15 minutes
 # No usage reports, the priority of the items of other executors, and no warnings of Ray's servers.
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -78,10 +78,11 @@ def _submit(ray: Any, work: Work, settings: Executor) -> dict[Any, str]:
     Raises:
         SystemSetupError: no node has enough cores, so Ray would wait forever.
     """
-    cpus, most = settings.cpus or 1, max(node["Resources"].get("CPU", 0) for node in ray.nodes())
-    if cpus > most:
+    cpus, available = settings.cpus or 1, max(node["Resources"].get("CPU", 0) for node in ray.nodes())
+    if cpus > available:
         raise SystemSetupError(
-            f"No node of the Ray cluster has {cpus} cores.", f"Set CCL_EXECUTOR_CPUS to at most {most:g}."
+            f"No node of the Ray cluster has {cpus} cores.",
+            f"Set CCL_EXECUTOR_CPUS to at most {available:g}.",
         )
     gpus = min(1, int(ray.cluster_resources().get("GPU", 0)))
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_run_item)
@@ -149,7 +150,7 @@ def _cluster(ray: Any) -> Iterator[None]:
 def _check_reachable(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():  # "auto" has none
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _ray() -> Any:

@@ -28,7 +28,7 @@ from ccl_cli.executors.work import Events, Work, not_shared
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.signals import handled_by, stop_here, stopping_here
 
-UNSEEN = 66  # exit code of a task that cannot read the work list
+UNREADABLE = 66  # exit code of a task that cannot read the work list
 _WARNING_SECONDS = 120  # time to save the state before the time limit
 _ENDINGS = {
     "TIMEOUT": "reached its time limit",
@@ -37,13 +37,15 @@ _ENDINGS = {
     "CANCELLED": "was cancelled",
     "PREEMPTED": "was preempted",
 }
-# Reasons for which Slurm never starts a job: it cannot satisfy the request, or the job is held.
-_HOPELESS = re.compile(r"Bad|Invalid|.*NotAllowed|.*PerJob|Partition(Time|Node)Limit|JobHeld|launch failed")
+# Slurm's reasons for a job that it will never start: the request cannot be satisfied, or the job is held.
+_NEVER_STARTS = re.compile(
+    r"Bad|Invalid|.*NotAllowed|.*PerJob|Partition(Time|Node)Limit|JobHeld|launch failed"
+)
 # A step does not inherit the cores of its job. A task that Slurm stops is requeued and continues with its
 # remaining items.
 _SCRIPT = """\
 #!/bin/bash
-[ -r {work} ] || exit {unseen}
+[ -r {work} ] || exit {unreadable}
 cores=${{SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}}
 srun $cores {command} {work} "$SLURM_ARRAY_TASK_ID" || code=$?
 if [ "${{code:-0}}" = 130 ]; then
@@ -54,7 +56,7 @@ fi
 """
 # Variables that `srun` inherits from a surrounding job; an array must not inherit those of the submitter's
 # job.
-_OF_A_JOB = re.compile(r"SLURM_(CPUS|GPUS|JOB|MEM|NNODES|NODE|NPROCS|NTASKS|STEP|TASKS|TRES|THREADS)")
+_JOB_VARIABLES = re.compile(r"SLURM_(CPUS|GPUS|JOB|MEM|NNODES|NODE|NPROCS|NTASKS|STEP|TASKS|TRES|THREADS)")
 _log = logging.getLogger("ccl")
 
 
@@ -95,7 +97,7 @@ class _Cluster:
         self.work, self.settings, self.events = work, settings, events
         self.folder = work.folder.absolute() / ".slurm"
         self._waiting = list(work.items)  # items without an event so far
-        self._complained = False
+        self._warned = False
 
     def run(self) -> dict[str, str]:
         submitted = False
@@ -107,7 +109,7 @@ class _Cluster:
             if not submitted:
                 _log.info("Waiting for array %s, which is already running.", array)
             self._follow(array)
-        self._hear()
+        self._report_ended()
         return self._lost(array, names) if submitted else {}
 
     def _running(self) -> str | None:
@@ -125,20 +127,20 @@ class _Cluster:
             SystemSetupError: no remaining task can ever start.
         """
         while True:
-            asked = _command("squeue", "-h", "-r", "-j", array, "-o", "%T %r")
-            if not asked.returncode:
-                tasks = [line.partition(" ") for line in asked.stdout.splitlines()]
-                if tasks and all(state == "PENDING" and _HOPELESS.match(why) for state, _, why in tasks):
+            result = _command("squeue", "-h", "-r", "-j", array, "-o", "%T %r")
+            if not result.returncode:
+                tasks = [line.partition(" ") for line in result.stdout.splitlines()]
+                if tasks and all(state == "PENDING" and _NEVER_STARTS.match(why) for state, _, why in tasks):
                     raise SystemSetupError(
                         f"Slurm cannot start array {array}: {tasks[0][2]}.",
                         f"Run `scancel {array}`, change CCL_EXECUTOR_..., and run the same command again.",
                     )
                 return Counter(state for state, _, _ in tasks)
-            if "invalid job id" in asked.stderr.lower():  # the array has ended
+            if "invalid job id" in result.stderr.lower():  # the array has ended
                 return Counter()
-            if not self._complained:  # a missing answer does not mean that the job has ended
-                _log.warning("squeue does not answer, retrying: %s", _words(asked.stderr))
-            self._complained = True
+            if not self._warned:  # a missing answer does not mean that the job has ended
+                _log.warning("squeue does not answer, retrying: %s", _error_line(result))
+            self._warned = True
             time.sleep(self.settings.poll)
 
     def _submit(self, names: Sequence[str]) -> str:
@@ -154,17 +156,19 @@ class _Cluster:
         values = {"tasks": tasks, "settings": self.settings.model_dump(mode="json")}
         write_text(file, json.dumps(values | {"work": self.work.only(names).to_json()}) + "\n")
         command = [sys.executable, "-P", "-m", "ccl_cli.executors.slurm_task"]
-        script = _SCRIPT.format(work=shlex.quote(str(file)), command=shlex.join(command), unseen=UNSEEN)
+        script = _SCRIPT.format(
+            work=shlex.quote(str(file)), command=shlex.join(command), unreadable=UNREADABLE
+        )
         write_text(self.folder / "job.sh", script)
-        asked = self._sbatch(tasks)
-        if asked.returncode:
+        result = self._sbatch(tasks)
+        if result.returncode:
             shutil.rmtree(self.folder)
             raise SystemSetupError(
-                f"Slurm refuses the jobs: {_words(asked.stderr)}",
+                f"Slurm refuses the jobs: {_error_line(result)}",
                 "Set the options that your cluster requires, such as CCL_EXECUTOR_PARTITION or "
                 "CCL_EXECUTOR_ACCOUNT.",
             )
-        array = _number(asked)
+        array = _array_id(result)
         summary = f"array {array} of {tasks} tasks for {len(names)} items; their output is in '{self.folder}'"
         _log.info("%s: %s.", self.work.title, summary)
         return array
@@ -173,12 +177,12 @@ class _Cluster:
         """Submit and record the array id, with signals blocked, so that no array is submitted twice."""
         signals: list[int] = []
         with handled_by(lambda number, frame: signals.append(number)):
-            asked = _command("sbatch", *self._options(tasks), str(self.folder / "job.sh"))
-            if not asked.returncode:
-                write_text(self.folder / "array", _number(asked) + "\n")
+            result = _command("sbatch", *self._options(tasks), str(self.folder / "job.sh"))
+            if not result.returncode:
+                write_text(self.folder / "array", _array_id(result) + "\n")
         if signals:
             stop_here(signals[0], None)
-        return asked
+        return result
 
     def _options(self, tasks: int) -> list[str]:
         settings = self.settings
@@ -215,12 +219,12 @@ class _Cluster:
                 words = (f"{count} {state.lower()}" for state, count in states.items())
                 _log.debug("array %s: %s", array, ", ".join(words))
             before = states
-            self._hear()
+            self._report_ended()
             time.sleep(self.settings.poll)
         if self.work.unsettled():
             time.sleep(self.settings.poll)  # files may appear with a delay on a shared disk
 
-    def _hear(self) -> None:
+    def _report_ended(self) -> None:
         for name in [name for name in self._waiting if self.work.is_settled(name)]:
             self._waiting.remove(name)
             self.events.ended(name)
@@ -234,7 +238,7 @@ class _Cluster:
         tasks = min(self.settings.tasks, len(names))
         left = set(self.work.unsettled())
         endings = _endings(array) if left else {}
-        if any(code == f"{UNSEEN}:0" for _, code in endings.values()):
+        if any(code == f"{UNREADABLE}:0" for _, code in endings.values()):
             shutil.rmtree(self.folder, ignore_errors=True)
             raise not_shared(self.folder.parent)
         reasons: dict[str, str] = {}
@@ -247,22 +251,22 @@ class _Cluster:
         return reasons
 
 
-def _number(asked: subprocess.CompletedProcess[str]) -> str:
+def _array_id(result: subprocess.CompletedProcess[str]) -> str:
     """Return the array id in the output of `sbatch --parsable`, where federations append the cluster."""
-    return asked.stdout.strip().partition(";")[0]
+    return result.stdout.strip().partition(";")[0]
 
 
 def _endings(array: str) -> dict[str, tuple[str, str]]:
     """Return state and exit code of each task; empty without Slurm accounting."""
     if shutil.which("sacct") is None:
         return {}
-    asked = _command("sacct", "-n", "-P", "-X", "-j", array, "-o", "JobID,State,ExitCode")
-    lines = (line.split("|") for line in asked.stdout.splitlines())
+    result = _command("sacct", "-n", "-P", "-X", "-j", array, "-o", "JobID,State,ExitCode")
+    lines = (line.split("|") for line in result.stdout.splitlines())
     return {cells[0].partition("_")[2]: (cells[1], cells[2]) for cells in lines if len(cells) == 3}
 
 
 def _ending(state: str, code: str) -> str:
-    """Describe the end of a task, to follow its name."""
+    """Describe how a task ended, as text after its name."""
     word = state.partition(" ")[0]  # "CANCELLED by 1000"
     number, _, by = code.partition(":")
     if word in _ENDINGS:
@@ -281,12 +285,13 @@ def _command(*words: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if not _OF_A_JOB.match(name)},
+        env={name: value for name, value in os.environ.items() if not _JOB_VARIABLES.match(name)},
         start_new_session=True,
     )
 
 
-def _words(text: str) -> str:
+def _error_line(result: subprocess.CompletedProcess[str]) -> str:
     """Format the error output of a Slurm command as one line."""
-    lines = [re.sub(r"^\w+: (error: )?", "", line.strip()) for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+    lines = [re.sub(r"^\w+: (error: )?", "", line) for line in lines]
     return "; ".join(lines) or "no error message"

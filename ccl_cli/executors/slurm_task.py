@@ -16,17 +16,17 @@ _log = logging.getLogger("ccl")
 
 
 class TaskLog:
-    """Log the events of items."""
+    """Logs the events of items."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
 
     def began(self, name: str, place: str) -> None:
-        """Say where an item runs."""
+        """Log the place where an item runs."""
         _log.info("%s on %s", name, place)
 
     def ended(self, name: str) -> None:
-        """Say whether it is done, or why not."""
+        """Log that an item is done, or the reason of its failure."""
         _log.info("%s: %s", name, "done" if self.work.is_done(name) else self.work.reason(name))
 
 

@@ -61,8 +61,8 @@ class Work:
         """Serialise the work."""
         return json.dumps(asdict(self) | {"folder": str(self.folder.absolute())})
 
-    def left(self) -> Work:
-        """Return the unfinished items, and count failures from now on."""
+    def unfinished(self) -> Work:
+        """Return the work without finished items; only failures from now on count as its failures."""
         items = {name: item for name, item in self.items.items() if not self.is_done(name)}
         return replace(self, items=items, failures={name: failed_at(self.folder / name) for name in items})
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ccl_cli.data.video_paths import Raw, list_videos
+from ccl_cli.data.video_paths import VideoFiles, list_videos
 from ccl_cli.deploy.predict import predict_files
 from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.evaluation.metrics import directions
@@ -157,14 +157,14 @@ def _check_folder(folder: Path) -> None:
         raise UsageError(f"'{folder}' is not a library, and not empty.", "Choose a new folder.")
 
 
-def _list_files(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[Raw, list[str]]:
+def _list_files(folder: Path, paths: Sequence[Path], forgetting: bool) -> tuple[VideoFiles, list[str]]:
     """Return the files to index, and the paths that contain them."""
     roots = [_absolute(path) for path in paths]
     if not roots and (folder / FILE).is_file():
         with open_library(folder) as library:
             roots = library.roots
             if forgetting or not roots:
-                return Raw(()), []
+                return VideoFiles(()), []
     if not roots:
         raise UsageError("There is nothing to index.", "Add video files or folders.")
     for root in roots:
@@ -221,7 +221,7 @@ class _Update:
         self.result.removed += len(forgotten)
         self.library.note("roots", [root for root in self.library.roots if not _within(root, roots)])
 
-    def compare(self, files: Raw, roots: Sequence[str]) -> Raw:
+    def compare(self, files: VideoFiles, roots: Sequence[str]) -> VideoFiles:
         """Remove changed and deleted videos below some paths.
 
         Returns:
@@ -239,9 +239,9 @@ class _Update:
             self._skip(path, reason)
         self.library.note("roots", sorted({*self.library.roots, *roots}))
         present = known.keys() - changed
-        return Raw(tuple(video for video in files.videos if str(video.path) not in present))
+        return VideoFiles(tuple(video for video in files.videos if str(video.path) not in present))
 
-    def add(self, files: Raw, model: Model, read: Read) -> None:
+    def add(self, files: VideoFiles, model: Model, read: Read) -> None:
         """Read files, and store each in the library as soon as it has been read.
 
         What an executor has read is stored at once: if only a part of it were stored, the other files would

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ccl_cli.library.query import Answer
-from ccl_cli.report.page import render
-from ccl_cli.report.video_figures import thumbnail
+from ccl_cli.report.figures.thumbnail import thumbnail
+from ccl_cli.report.page.render import render
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.text import visible
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccl_cli.data.video_paths import Raw
+from ccl_cli.data.video_paths import VideoFiles
 from ccl_cli.deploy.predict import predict_files
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.metrics import directions, score_blocks
@@ -25,7 +25,7 @@ from ccl_cli.library.store import Library, open_library, stamp_of
 Vectors = dict[int, NDArray[np.float32]]
 
 _SCORES_AT_ONCE = 2**22
-_ITSELF = 2  # the query's own file may be stored under two paths, with and without links
+_OWN_PATHS = 2  # the query's own file may be stored under two paths, with and without links
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Answer:
 
 
 def search(
-    raw: Raw,
+    raw: VideoFiles,
     folder: str | Path,
     *,
     top: int,
@@ -100,7 +100,7 @@ def search(
     with open_library(folder) as library:
         array = np.array([vectors[row] for row in sorted(vectors)], np.float32).reshape(-1, library.dim)
         queries, _ = directions(torch.from_numpy(array))
-        count = min(top + (0 if include_self else _ITSELF), len(library))
+        count = min(top + (0 if include_self else _OWN_PATHS), len(library))
         if nprobe is None:
             cosines, numbers = nearest(library, queries, count)
         else:
@@ -134,7 +134,7 @@ def nearest(library: Library, queries: Tensor, top: int) -> tuple[NDArray[np.flo
     return best.numpy(), numbers.numpy()
 
 
-def _known_vectors(raw: Raw, folder: Path) -> Vectors:
+def _known_vectors(raw: VideoFiles, folder: Path) -> Vectors:
     """Return stored vectors by row, for queries that are unchanged in the library."""
     vectors: Vectors = {}
     with open_library(folder) as library:
@@ -149,7 +149,7 @@ def _known_vectors(raw: Raw, folder: Path) -> Vectors:
 
 def _add_vectors(
     vectors: Vectors,
-    raw: Raw,
+    raw: VideoFiles,
     rows: Sequence[int],
     student: Model,
     batch_size: int | None,

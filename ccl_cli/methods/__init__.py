@@ -1,4 +1,4 @@
-"""The method's contract: everything that is trained or remembered besides the student, and its loss terms."""
+"""Base class of distillation methods: their loss terms, their trained layers and their buffers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from ccl_cli.utils.distributed import masked_mean
 
 @dataclass(frozen=True)
 class TeacherInfo:
-    """Name, modality and embedding dimension of a teacher."""
+    """Name, modality and width of a teacher.
+
+    Attributes:
+        name: As in the recipe, ``modality:name``.
+        modality: For example "audio".
+        dim: Width D_m of its embedding.
+    """
 
     name: str
     modality: str
@@ -31,10 +37,10 @@ class Setting:
 
     Attributes:
         student_dim: Width D of the student's feature.
-        num_classes: K; 0 where no training row has a label.
+        num_classes: Number of classes K; 0 if no training row has a label.
         labels: [N] int64, the class of each training row; -1 for a row without a label.
-        teachers: In the order in which they were named.
-        epochs: Number of passes over the training split.
+        teachers: In the order of the recipe.
+        epochs: Number of epochs.
     """
 
     student_dim: int
@@ -45,19 +51,19 @@ class Setting:
 
     @property
     def num_videos(self) -> int:
-        """Rows of the training split, N."""
+        """Number N of rows in the training split."""
         return len(self.labels)
 
 
 class TeacherBatch(NamedTuple):
-    """One teacher on one batch, as a method sees it.
+    """One teacher's embeddings of a batch.
 
     Shapes:
         info: Name, modality and width D_m.
-        head: The layers that :meth:`Method.head` returned for this teacher.
-        value: [B, D_m] in the type of the student's feature; a row that is not present is zero.
-        present: [B] bool.
-        stages: Outputs of the inner stages, each [B, C, ...]; empty if the teacher has none.
+        head: The module that :meth:`Method.head` returned for this teacher.
+        value: [B, D_m] embeddings in the dtype of the student's feature; absent rows are zero.
+        present: [B] bool; False where the video lacks the teacher's modality.
+        stages: Outputs of the teacher's stages, each [B, C, ...]; empty if it does not return any.
     """
 
     info: TeacherInfo
@@ -67,7 +73,7 @@ class TeacherBatch(NamedTuple):
     stages: tuple[Tensor, ...]
 
 
-# By name, a teacher's embeddings of some rows of the training split ([n] int64); None: it is not cached.
+# (name of a teacher, [n] int64 rows of the training split) -> its cached embeddings, or None without a cache.
 CachedEmbedding = Callable[[str, Tensor], Embedding | None]
 
 
@@ -78,21 +84,22 @@ class MethodOptions(BaseModel):
 
 
 class Method(nn.Module):
-    """Base class of methods: a sum over teachers of weighted means over rows. Register under ``ccl.methods``.
+    """A distillation method: loss terms that are added to the student's cross-entropy.
 
-    A subclass defines :meth:`compare`, the loss of each row, and :meth:`head`, the layers that are trained
-    besides the student. If its terms are not means over rows, it overrides :meth:`forward`. Layers and
-    buffers are saved in checkpoints and dropped from the published model.
+    By default the loss is a sum over teachers of weighted means over rows. A subclass defines the loss of a
+    row in :meth:`compare` and the layers of a teacher in :meth:`head`. A method with another structure
+    overrides :meth:`forward`. An entry point in the group ``ccl.methods`` registers it. Its layers and
+    buffers are saved in checkpoints, but are not part of the published model.
 
     Attributes:
-        Options: The options in a recipe, with their defaults.
-        paper: Publication, for lists.
-        tuned: The option that scales the method's terms; ``ccl bench --tune`` searches it.
-        uses_teachers: Whether the method reads embeddings. If no method of a run does, no teacher is built.
-        needs_labels: Whether the method reads labels. If a method of a run does, training leaves out
-            unlabelled videos; otherwise their label is -1.
-        uses_stages: Whether the method reads the outputs of the teachers' inner stages.
-        ce_weight: Factor on the student's cross-entropy, in addition to the recipe's ``ce_weight``.
+        Options: The options that a recipe may set.
+        paper: Authors, venue and year, shown in lists.
+        tuned: The option that `ccl bench --tune` tunes: the weight against the student's cross-entropy.
+        uses_teachers: Whether the method uses embeddings. If no method of a run does, no teacher is built.
+        needs_labels: Whether the method uses labels. If any method of a run does, unlabelled videos are not
+            trained on. Otherwise batches may contain rows with label -1.
+        uses_stages: Whether the method uses the outputs of the teachers' stages.
+        ce_weight: Factor on the student's cross-entropy, in addition to the recipe's.
         lr_scale: Factor on the learning rate of the method's layers.
     """
 
@@ -117,33 +124,33 @@ class Method(nn.Module):
         self.heads = nn.ModuleList(self.head(setting, teacher) for teacher in setting.teachers)
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
-        """Return the layers and buffers of one teacher; none by default. ``self.options`` is already set."""
+        """Return the layers and buffers for one teacher; by default none. ``self.options`` is already set."""
         return nn.Identity()
 
     def use_cached(self, cached: CachedEmbedding) -> None:
-        """Read cached embeddings of the training split before the first step; does nothing by default."""
+        """Read cached embeddings of the training split before the first step; by default none."""
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """Return the unweighted terms of one teacher by name, one value per row, ``[B]``.
+        """Return the unweighted loss terms of one teacher by name, each with one value per row, [B].
 
-        Values are ignored where ``teacher.present`` is False. Such a row must not influence other rows.
+        Values of absent rows are ignored. An absent row must not affect the values of other rows.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define compare")
 
     def weight(self, term: str) -> float:
-        """Return the factor of a term of :meth:`compare`: the option ``weight`` by default."""
+        """Return the weight of a term of :meth:`compare`; by default the option ``weight``."""
         return float(self.options.weight)
 
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
     ) -> dict[str, Tensor]:
-        """Return weighted scalar terms by name; their sum is added to the student's cross-entropy.
+        """Return the weighted scalar terms by name; their sum is added to the student's cross-entropy.
 
-        Rows that are not present contribute nothing. A term without rows is zero, but part of the graph.
+        Absent rows contribute nothing. A term without any present row is zero, but part of the graph.
 
         Args:
-            student: In single precision at least.
-            teachers: By name.
+            student: Feature [B, D] and logits [B, K], in float32 or float64.
+            teachers: Embeddings by the teacher's name.
             batch: Labels, rows and epoch.
         """
         return {
@@ -153,9 +160,9 @@ class Method(nn.Module):
         }
 
     def batches(self, dtype: torch.dtype, teachers: Mapping[str, Embedding]) -> Iterator[TeacherBatch]:
-        """Yield the embeddings that the student is compared with: those of each teacher."""
+        """Yield the embeddings that the student is compared with; by default those of each teacher."""
         for info, head in zip(self.teachers, self.heads, strict=True):
             value, present, stages = teachers[info.name]
-            # `where`, not a product: an absent row may hold anything.
+            # `where` instead of a product: an absent row may be NaN.
             value = torch.where(present[:, None], value, 0.0).to(dtype)
             yield TeacherBatch(info, head, value, present, stages)

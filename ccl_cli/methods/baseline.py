@@ -1,4 +1,4 @@
-"""The student alone: cross-entropy and nothing else."""
+"""The student without distillation, trained with the cross-entropy only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ccl_cli.students import StudentOutput
 
 
 class Baseline(Method):
-    """No distillation. Teachers, if any are given, are ignored."""
+    """No distillation. Teachers are ignored."""
 
     uses_teachers = False
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """No terms besides the student's own cross-entropy."""
+        """Return no terms."""
         return {}

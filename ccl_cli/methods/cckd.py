@@ -1,4 +1,4 @@
-"""Correlation congruence (Peng et al., ICCV 2019), and the other loss that goes by its name."""
+"""Correlation congruence (Peng et al., ICCV 2019), and RepDistiller's different loss of the same name."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ NEIGHBOUR_WEIGHT = 0.02
 
 
 def taylor_kernel(rows: Rows, gamma: float = 0.4, order: int = 2) -> Tensor:
-    """Gaussian kernel of unit vectors by its Taylor series, [A, C].
+    """Gaussian kernel of unit vectors, [A, C], by a Taylor series.
 
-    ``exp(-gamma |x - y|^2) = exp(-2 gamma) exp(2 gamma cos)``, the second factor up to the power ``order``.
+    ``exp(-gamma |x - y|^2) = exp(-2 gamma) exp(2 gamma cos)``. The series of the second factor is truncated
+    after the power ``order``.
     """
     cosine = 2 * gamma * unit_rows(rows.anchor) @ unit_rows(rows.candidate).mT
     series = torch.ones_like(cosine)
@@ -32,12 +33,12 @@ def taylor_kernel(rows: Rows, gamma: float = 0.4, order: int = 2) -> Tensor:
 
 
 def bilinear_kernel(rows: Rows) -> Tensor:
-    """Inner products of the rows as they are, [A, C]."""
+    """Inner products of the unnormalised rows, [A, C]."""
     return rows.anchor @ rows.candidate.mT
 
 
 def congruence(student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
-    """Mean squared difference of two kernels over the candidates present.
+    """Mean squared difference of two kernels over the present candidates.
 
     Shapes:
         student: [A, C].
@@ -50,10 +51,10 @@ def congruence(student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
 
 
 def neighbour(student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
-    """Products of the errors of rows that follow each other in the batch (RepDistiller's "CC").
+    """Products of the errors of successive rows of the batch (RepDistiller's "CC").
 
-    Scaled so that the mean over the rows present is the sum over successive pairs by the number of pairs. It
-    depends on the order of the batch.
+    The values are scaled so that their mean over the present rows is the mean over successive pairs. They
+    depend on the order of the batch.
 
     Shapes:
         student: [C, D].
@@ -63,9 +64,9 @@ def neighbour(student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
     """
     count, rows = present.sum(), torch.arange(len(present), device=present.device)
     error = (student - teacher).abs()
-    # The next row that is present: the running minimum, from the end, of the places of those present.
-    place = torch.where(present, rows, len(rows))
-    following = place.flip(0).cummin(0).values.flip(0).roll(-1)
+    # Index of the next present row: the running minimum, from the end, of the indices of present rows.
+    index = torch.where(present, rows, len(rows))
+    following = index.flip(0).cummin(0).values.flip(0).roll(-1)
     exists = (rows < len(rows) - 1) & (following < len(rows))
     products = (error * error[following.clamp(max=len(rows) - 1)]).sum(dim=1)
     return torch.where(exists, products, 0.0) * count / (count - 1).clamp(min=1)
@@ -75,14 +76,14 @@ class CCKDOptions(MethodOptions):
     """Options of ``cckd``."""
 
     weight: float = Field(
-        100.0, ge=0, description="Weight of the term; of variant neighbour the default is 0.02."
+        100.0, ge=0, description="Weight of the term; the default for variant neighbour is 0.02."
     )
     variant: Literal["taylor", "bilinear", "neighbour"] = Field(
         "taylor",
-        description="Kernel of the correlations; neighbour: RepDistiller's products of adjacent errors.",
+        description="Kernel of the correlations. neighbour: products of successive rows' errors instead.",
     )
-    gamma: float = Field(0.4, gt=0, description="Of taylor: inverse width of the Gaussian.")
-    order: int = Field(2, ge=1, description="Of taylor: the last power of the series.")
+    gamma: float = Field(0.4, gt=0, description="taylor only: inverse width of the Gaussian.")
+    order: int = Field(2, ge=1, description="taylor only: highest power of the series.")
 
     @model_validator(mode="before")
     @classmethod
@@ -95,8 +96,9 @@ class CCKDOptions(MethodOptions):
 class CCKD(Method):
     """Matches the correlations between the rows of a batch (COR in the CCL paper).
 
-    Variant ``neighbour`` compares entry by entry: the student is mapped to a teacher's width by a trained
-    linear layer where they differ. The teacher's side is never trained, which would let both collapse.
+    Variant ``neighbour`` compares embeddings entry by entry. If the widths differ, a trained linear layer
+    maps the student's feature to the teacher's width. The teacher's side has no trained layer, because both
+    sides could then collapse to a constant.
     """
 
     Options = CCKDOptions
@@ -104,13 +106,13 @@ class CCKD(Method):
     needs_labels = False
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
-        """Of ``neighbour``: the map of the student's feature to the teacher's width."""
+        """For ``neighbour``: a linear layer to the teacher's width, if the widths differ."""
         if self.options.variant != "neighbour" or teacher.dim == setting.student_dim:
             return nn.Identity()
         return nn.Linear(setting.student_dim, teacher.dim)
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """``cckd``."""
+        """Return the term ``cckd``."""
         feature = teacher.head(student.feature)
         ours, theirs, present = relate(feature, teacher.value, teacher.present)
         if self.options.variant == "neighbour":

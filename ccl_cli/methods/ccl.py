@@ -1,4 +1,4 @@
-"""Compositional contrastive learning (Chen et al., CVPR 2021, Eq. 1-8), official variant, ablations."""
+"""Compositional contrastive learning (Chen et al., CVPR 2021, Eq. 1-8), with the official code's variant."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Weight = Annotated[float, Field(ge=0)]
 
 TEMPERATURE = {"audio": 0.5, "image": 0.1, "other": 0.1}
 
-# Where the official code departs from the paper. Its two contrasts carry weight 1 each, not lambda and 1 -
-# lambda.
+# Differences of the official code from the paper. Its two contrastive losses have weight 1 each instead of
+# lambda and 1 - lambda, hence nce_scale 2 with nce_lambda 0.5.
 OFFICIAL: dict[str, Any] = {
     "symmetric": "sum",
     "nce_scale": 2.0,
@@ -34,55 +34,60 @@ class CCLOptions(MethodOptions):
     """Options of ``ccl``; the defaults are the paper's."""
 
     preset: Literal["paper", "official"] = Field(
-        "paper", description="official: the published code's losses (recipe ucf51-official has the rest)."
+        "paper",
+        description="official: the losses of the published code (the recipe ucf51-official sets the rest).",
     )
     temperature: dict[str, Annotated[float, Field(gt=0)]] = Field(
         TEMPERATURE,
-        description="By modality, or by teacher as modality:name; others keep their default.",
+        description="Temperature by modality or by teacher (modality:name); the others keep their default.",
     )
     nce_lambda: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="Share of the contrastive loss with the teacher; the rest: with the composition.",
+        description="Share of the contrastive loss with the teacher; the rest is with the composition "
+        "(Eq. 5-6).",
     )
-    nce_scale: Weight = Field(1.0, description="Weight of both contrastive losses (Eq. 5, 6).")
+    nce_scale: Weight = Field(1.0, description="Weight of the contrastive loss.")
     jsd_weight: Weight = Field(1.0, description="Weight of the divergence between predictions (Eq. 7).")
     cls_weight: Weight = Field(
         1.0,
-        description="Weight of the classification loss (Eq. 2, 8): the student's cross-entropy and the "
-        "compositions'.",
+        description="Weight of the classification loss (Eq. 2, 8): the cross-entropy of the student and of "
+        "the compositions.",
     )
     teacher_weight: Weight | None = Field(
         None,
-        description="Weight of a teacher's contrastive losses and divergence; default 1 (official: 0.5 if "
-        "there are several).",
+        description="Weight of each teacher's contrastive loss and divergence; default 1 (official with "
+        "several teachers: 0.5).",
     )
     symmetric: Literal["none", "mean", "sum"] = Field(
-        "none", description="none: videos are the anchors, as in Eq. 4; mean or sum: of both directions."
+        "none",
+        description="none: only the video is the anchor; mean, sum: of both directions.",
     )
     gradient: Literal["split", "joint", "official"] = Field(
         "split",
-        description="split: the compositions' cross-entropy does not train the student; joint: it does; "
+        description="joint: the compositions' cross-entropy also trains the student; split: it does not; "
         "official: gradients of the published code.",
     )
     contrast: Literal["multiclass", "infonce"] = Field(
-        "multiclass", description="multiclass: Eq. 4; infonce: Eq. 3 (ablation)."
+        "multiclass", description="Contrastive loss: multiclass is Eq. 4, infonce is Eq. 3."
     )
     divergence: Literal["half_jeffreys", "js"] = Field(
-        "half_jeffreys", description="half_jeffreys: the formula of Eq. 7; js: the Jensen-Shannon divergence."
+        "half_jeffreys", description="half_jeffreys: Eq. 7; js: the Jensen-Shannon divergence."
     )
     composition: bool = Field(
-        True, description="false: no composition, no divergence, and all weight on the teachers (ablation)."
+        True, description="Ablation: false contrasts the student with the teachers only."
     )
-    nce: bool = Field(True, description="false: no contrastive loss (ablation).")
-    jsd: bool = Field(True, description="false: no divergence (ablation).")
+    nce: bool = Field(True, description="Ablation: false removes the contrastive loss.")
+    jsd: bool = Field(True, description="Ablation: false removes the divergence.")
     head_teacher_nce: bool = Field(
         False,
-        description="Contrast each composition with its teacher too (published code; trains the head only); "
-        "needs nce.",
+        description="Also contrast each composition with its teacher (official code); trains only the head "
+        "and needs nce.",
     )
-    normalize_inputs: bool = Field(True, description="Unit-length inputs of the composition's residual.")
+    normalize_inputs: bool = Field(
+        True, description="Scale the inputs of the composition's residual to unit length."
+    )
 
     @field_validator("temperature")
     @classmethod
@@ -119,27 +124,27 @@ class CCL(Method):
         self.ce_weight = options.cls_weight
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
-        """The composition function and its classifier (Eq. 1)."""
+        """Build the composition function and its classifier (Eq. 1)."""
         head = CompositionHead(
             teacher.dim,
             setting.student_dim,
             setting.num_classes,
             normalize_inputs=self.options.normalize_inputs,
         )
-        if not self.options.composition:  # only the projection to the student's width is left to train
+        if not self.options.composition:  # only the projection to the student's width is used
             head.requires_grad_(False)
             head.project.requires_grad_(True)
         return head
 
     def weight(self, term: str) -> float:
-        """Of each term of Eq. 8, and of the official code's."""
+        """Return the weight of a term of Eq. 8 or of the official code."""
         options = self.options
         nce, jsd = options.nce_scale, options.jsd_weight
         weights = {
             "ce": options.cls_weight,
             "nce": self.teacher_weight * nce,
             "jsd": self.teacher_weight * jsd,
-            # What trains the heads once more does not know the teacher's weight.
+            # The official code's extra terms for the heads do not use the teacher's weight.
             "nce_head": nce * (1 - options.nce_lambda),
             "jsd_head": jsd,
             "nce_teacher": 1.0,
@@ -147,31 +152,32 @@ class CCL(Method):
         return float(weights[term])
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """``nce``, ``jsd`` and ``ce`` (Eq. 8 without the student's own cross-entropy)."""
+        """Return ``nce``, ``jsd`` and ``ce`` (Eq. 8 without the student's cross-entropy)."""
         options, feature, logits, head = self.options, student.feature, student.logits, teacher.head
         embedding = head.project(teacher.value)
-        contrast = _Contrast(options, self._temperature(teacher.info), batch.labels, teacher.present)
+        nce = _ContrastiveLoss(options, self._temperature(teacher.info), batch.labels, teacher.present)
         if not options.composition:
-            return {"nce": contrast(feature, embedding)}
+            return {"nce": nce(feature, embedding)}
         composed = head(embedding, feature)
-        # The compositions' cross-entropy is imposed on the heads: seen from there the student is a constant.
-        apart = head(embedding, feature.detach())
-        classified = composed if options.gradient == "joint" else apart
+        # Gradients of this composition train the head, but not the student.
+        detached = head(embedding, feature.detach())
+        classified = composed if options.gradient == "joint" else detached
         terms = {"ce": losses.cross_entropy(classified.logits, batch.labels)}
         if options.nce:
             share = options.nce_lambda
-            with_teacher, with_composition = contrast(feature, embedding), contrast(feature, composed.feature)
+            with_teacher, with_composition = nce(feature, embedding), nce(feature, composed.feature)
             terms["nce"] = share * with_teacher + (1 - share) * with_composition
         if options.jsd:
             terms["jsd"] = self._divergence(logits, composed.logits)
-        # The official loop's first pass trains the heads on the same terms once more, the student held fixed.
+        # The first backward pass of the official code trains the heads on the same terms again, with a
+        # detached student.
         official = options.gradient == "official"
         if official and options.nce:
-            terms["nce_head"] = contrast(feature.detach(), apart.feature)
+            terms["nce_head"] = nce(feature.detach(), detached.feature)
         if official and options.jsd:
-            terms["jsd_head"] = self._divergence(logits.detach(), apart.logits)
+            terms["jsd_head"] = self._divergence(logits.detach(), detached.logits)
         if options.nce and options.head_teacher_nce:
-            terms["nce_teacher"] = contrast(apart.feature, embedding)
+            terms["nce_teacher"] = nce(detached.feature, embedding)
         return terms
 
     def _divergence(self, logits_p: Tensor, logits_q: Tensor) -> Tensor:
@@ -187,15 +193,15 @@ class CCL(Method):
             )
 
     def _temperature(self, teacher: TeacherInfo) -> float:
-        """By the teacher's name, else by its modality; the options fill in ``other``."""
+        """Temperature of the teacher's name, of its modality, or ``other``, in this order."""
         by_name: dict[str, float] = self.options.temperature
         return by_name.get(teacher.name, by_name.get(teacher.modality, by_name["other"]))
 
 
-class _Contrast:
-    """The contrastive loss of one teacher on one batch (Eq. 3 or 4), for each row, [B].
+class _ContrastiveLoss:
+    """Contrastive loss of one teacher on one batch (Eq. 3 or 4).
 
-    What all its uses share is gathered once.
+    Labels and masks of all processes are gathered once and used by all terms.
     """
 
     def __init__(self, options: CCLOptions, temperature: float, labels: Tensor, present: Tensor) -> None:
@@ -204,7 +210,7 @@ class _Contrast:
         self.same_class = labels[:, None] == gather_rows(labels)[None, :]  # [A, C]
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """``first`` as anchors against ``second``, or both ways."""
+        """Loss of each row, [B], of ``first`` [B, D] as anchors against ``second`` [B, D], or both ways."""
         one_way = self._one_way(first, second)
         if self.options.symmetric == "none":
             return one_way

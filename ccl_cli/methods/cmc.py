@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Method, Setting
-from ccl_cli.methods.components.contrast import Loss, Negatives, View, ViewContrast
+from ccl_cli.methods.components.contrast import ContrastiveLoss, Loss, Negatives, View
 from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.methods.components.memory_bank import BankOptions, MemoryBank, make_bank
 from ccl_cli.students import StudentOutput
@@ -22,21 +22,25 @@ from ccl_cli.utils.distributed import masked_mean
 
 
 class CMCOptions(BankOptions):
-    """Options of ``cmc``; defaults of the authors' code, with its authors' advice for small data sets."""
+    """Options of ``cmc``; defaults of the authors' code, with their recommendations for small data sets."""
 
     weight: float = Field(1.0, ge=0, description="Weight of the loss.")
     heads: Literal["linear", "identity"] = Field(
-        "linear", description="How each view enters the loss; identity needs equal widths."
+        "linear", description="Projection of each view; identity requires equal widths."
     )
-    loss: Loss = Field("softmax", description="softmax: advised for small data sets; nce: as in the paper.")
+    loss: Loss = Field(
+        "softmax", description="softmax: recommended for small data sets; nce: as in the paper."
+    )
     num_negatives: int = Field(
-        4096, ge=1, description="Negatives per anchor, at most all other videos (16384 in the authors' code)."
+        4096,
+        ge=1,
+        description="Negatives per anchor, at most the number of other videos (authors' code: 16384).",
     )
     negatives: Negatives = Field(
-        "other_instance", description="Which videos are negatives; uniform may draw the anchor's own."
+        "other_instance", description="Which videos are negatives; uniform may draw the anchor's own video."
     )
     graph: Literal["core", "full"] = Field(
-        "core", description="core: the student with each teacher; full: teachers with each other too."
+        "core", description="core: the student with each teacher; full: also the teachers with each other."
     )
 
 
@@ -62,16 +66,18 @@ class CMC(Method):
         every_pair = list(combinations(range(len(dims)), 2))
         self.pairs = [pair for pair in every_pair if options.graph == "full" or pair[0] == 0]
         self.losses = nn.ModuleList(
-            ViewContrast(options, setting.labels, options.num_negatives, options.negatives, loss=options.loss)
+            ContrastiveLoss(
+                options, setting.labels, options.num_negatives, options.negatives, loss=options.loss
+            )
             for _ in self.pairs
         )
 
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
     ) -> dict[str, Tensor]:
-        """Both directions of each pair; only ``student/<teacher>`` reaches the student.
+        """Return the loss of both directions of each pair, then update the memory banks with the batch.
 
-        Then the banks take in the batch.
+        Only the terms ``student/<teacher>`` train the student.
         """
         views = self._views(student.feature, teachers)
         terms: dict[str, Tensor] = {}
@@ -85,7 +91,7 @@ class CMC(Method):
         return terms
 
     def _views(self, feature: Tensor, teachers: Mapping[str, Embedding]) -> list[View]:
-        """The student, then each teacher."""
+        """The views in the order of ``view_heads``: the student, then each teacher."""
         everyone = torch.ones(len(feature), dtype=torch.bool, device=feature.device)
         inputs = [(feature, everyone)]
         inputs += [(each.value, each.present) for each in self.batches(feature.dtype, teachers)]
@@ -95,7 +101,7 @@ class CMC(Method):
         ]
 
     def _names(self, first: int, second: int) -> tuple[str, str]:
-        """Terms of both directions: ``student/a`` and ``teacher/a``; between teachers ``a/b`` and ``b/a``."""
+        """Names of both directions: ``student/a`` and ``teacher/a``; between teachers ``a/b`` and ``b/a``."""
         other = self.teachers[second - 1].name
         if first == 0:
             return f"student/{other}", f"teacher/{other}"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Method, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.components.contrast import Contrast, Negatives, Positive, View, ViewContrast
+from ccl_cli.methods.components.contrast import ContrastiveLoss, ContrastSamples, Negatives, Positive, View
 from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.methods.components.memory_bank import BankOptions, make_bank
 from ccl_cli.students import StudentOutput
@@ -18,12 +18,14 @@ class CRDOptions(BankOptions):
 
     weight: float = Field(0.8, ge=0, description="Weight of the loss.")
     num_negatives: int = Field(
-        16384, ge=1, description="Negatives per anchor; at most as many as there are candidates."
+        16384, ge=1, description="Negatives per anchor, at most the number of candidates."
     )
     negatives: Negatives = Field(
         "other_class", description="Which videos are negatives; other_instance and uniform ignore labels."
     )
-    positive: Positive = Field("own", description="The anchor's own video, or any of its class (relax).")
+    positive: Positive = Field(
+        "own", description="own: the anchor's video; same_class: any video of its class (relax)."
+    )
 
 
 class CRD(Method):
@@ -34,17 +36,17 @@ class CRD(Method):
     needs_labels = False
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
-        """Projections and banks."""
+        """Build the projections and memory banks."""
         return CRDPair(self.options, setting, teacher.dim)
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """``student`` and ``teacher`` half of the loss; the second trains the teacher's projection only."""
+        """Return both halves of the loss; ``teacher`` trains only the teacher's projection."""
         values = teacher.head(student.feature, teacher.value, teacher.present, batch.rows)
         return dict(zip(("student", "teacher"), values, strict=True))
 
 
 class CRDPair(nn.Module):
-    """Everything that belongs to one teacher: two projections, two banks, the loss between them."""
+    """The modules for one teacher: two projections, two memory banks and their contrastive loss."""
 
     def __init__(self, options: CRDOptions, setting: Setting, teacher_dim: int) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ class CRDPair(nn.Module):
         self.project_teacher = nn.Linear(teacher_dim, options.dim)
         self.student_bank = make_bank(options, setting.num_videos, options.dim)
         self.teacher_bank = make_bank(options, setting.num_videos, options.dim)
-        self.loss = ViewContrast(
+        self.loss = ContrastiveLoss(
             options, setting.labels, options.num_negatives, options.negatives, options.positive
         )
 
@@ -62,23 +64,23 @@ class CRDPair(nn.Module):
         teacher: Tensor,
         present: Tensor,
         rows: Tensor,
-        contrast: Contrast | None = None,
+        samples: ContrastSamples | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Both halves of the loss of each row, [B]; then the banks take in the batch.
+        """Compute both halves of the loss of each row, [B], then update the banks with the batch.
 
         Shapes:
             student: [B, D].
             teacher: [B, D_m].
             present: [B] bool.
-            rows: [B] int64, places in the training split.
-            contrast: Entries to compare with, instead of drawing them.
+            rows: [B] int64, indices into the training split.
+            samples: Bank entries to compare with; by default they are drawn.
         """
         views = (
             View(unit_rows(self.project_student(student)), present, self.student_bank),
             View(unit_rows(self.project_teacher(teacher)), present, self.teacher_bank),
         )
-        values: tuple[Tensor, Tensor] = self.loss(*views, rows, contrast)
-        # Only now: the positive of a batch is what the bank remembered before it.
+        values: tuple[Tensor, Tensor] = self.loss(*views, rows, samples)
+        # After the loss, because a positive is the embedding stored before this batch.
         for view in views:
             view.bank.update(rows, view.code, view.present)
         return values

@@ -1,4 +1,4 @@
-"""Hints (Romero et al., FitNets, ICLR 2015) between embeddings: the student regresses the teacher's."""
+"""FitNets' hints (Romero et al., ICLR 2015) on embeddings: the student regresses the teacher's embedding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ccl_cli.methods.components.batch_norm import MaskedBatchNorm
 from ccl_cli.students import StudentOutput
 
 _POWER = 4
-_GUARD = 1e-5  # in the logarithm: bounds the gradient of a student that is right
+_GUARD = 1e-5  # added inside the logarithm; bounds the gradient as the error approaches zero
 _LOG_SUM_WEIGHT = 1.0
 
 
@@ -38,7 +38,7 @@ def log_sum(prediction: Tensor, target: Tensor) -> Tensor:
         returns: [B].
     """
     difference = prediction - target
-    # Divided by the largest: the powers must not overflow.
+    # Dividing by the largest difference keeps the powers from overflowing.
     scale = difference.detach().abs().amax(dim=1, keepdim=True).clamp(min=1)
     powers = (difference / scale) ** _POWER
     guard = _GUARD / scale.squeeze(1) ** _POWER
@@ -51,18 +51,18 @@ class FitNetOptions(MethodOptions):
     weight: float = Field(
         100.0,
         ge=0,
-        description="Weight of the squared error, which is a mean over rows and dimensions; of logsum the "
-        "default is 1.",
+        description="Weight of the loss. The squared error is a mean over rows and dimensions; the default "
+        "for logsum is 1.",
     )
     regressor: Literal["auto", "identity", "linear", "linear_bn_relu", "mlp_bn"] = Field(
         "auto",
-        description="Maps the student's feature to the teacher's; auto: identity if as wide, else linear; "
-        "mlp_bn: two layers with batch norm and ReLU between.",
+        description="Maps the student's feature to the teacher's. auto: identity for equal widths, else "
+        "linear; mlp_bn: two layers with batch norm and ReLU between them.",
     )
     loss: Literal["mse", "logsum"] = Field(
         "mse",
-        description="mse: squared error, as published; logsum: log of the sum of fourth powers, which is "
-        "ruled by the largest errors whatever the teacher's scale.",
+        description="mse: squared error, as published; logsum: log of the sum of fourth powers, dominated by "
+        "the largest errors at any scale of the teacher.",
     )
 
     @model_validator(mode="before")
@@ -81,7 +81,11 @@ class FitNet(Method):
     needs_labels = False
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
-        """The regressor: ``(feature [B, D], present [B])`` to [B, D_m]."""
+        """Build the regressor: ``(feature [B, D], present [B])`` to [B, D_m].
+
+        Raises:
+            RecipeError: ``identity`` with different widths.
+        """
         kind, equal = self.options.regressor, setting.student_dim == teacher.dim
         if kind == "identity" and not equal:
             raise RecipeError(
@@ -97,7 +101,7 @@ class FitNet(Method):
         return _Normalised(setting.student_dim, teacher.dim, output)
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """``fitnet``."""
+        """Return the term ``fitnet``."""
         distance = log_sum if self.options.loss == "logsum" else hint
         return {"fitnet": distance(teacher.head(student.feature, teacher.present), teacher.value)}
 
@@ -113,7 +117,7 @@ class _Linear(nn.Linear):
 
 
 class _Normalised(nn.Module):
-    """Linear, batch norm over the rows present on all processes, ReLU; then whatever makes the output."""
+    """Linear, batch norm over the present rows of all processes, ReLU, then the output module."""
 
     def __init__(self, dim_in: int, dim_out: int, output: nn.Module) -> None:
         super().__init__()

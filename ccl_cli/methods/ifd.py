@@ -1,4 +1,4 @@
-"""Information-flow modelling (Passalis et al., CVPR 2020), as its author's code computes it."""
+"""Information-flow modelling (Passalis et al., CVPR 2020), as in the authors' code."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from ccl_cli.teachers import Embedding
 
 Kernel = Literal["combined", "cosine", "student_t"]
 
-# Keeps roots and norms apart from zero, and opposite rows at a finite divergence.
+# Keeps square roots and norms above zero, and the divergence of opposite rows finite.
 EPS = 1e-6
 
-# The decay of the stages' weight was chosen for a run of this many epochs.
+# The published decay of the stages' weight is for this number of epochs.
 PUBLISHED_EPOCHS = 50
 
 
@@ -42,13 +42,13 @@ def cosine_kernel(rows: Rows) -> Tensor:
 
 
 def student_t_kernel(rows: Rows, degree: float = 1.0) -> Tensor:
-    """``1 / (1 + distance ** degree)``, [A, C]: sensitive to scale."""
+    """``1 / (1 + distance ** degree)``, [A, C]; depends on the scale of the rows."""
     distance = (distances(rows.anchor, rows.candidate).square() + EPS).sqrt()
     return 1 / (1 + distance**degree)
 
 
 def jeffreys(teacher: Tensor, student: Tensor, present: Tensor) -> Tensor:
-    """Sum of both divergences between the neighbourhoods that two kernels describe.
+    """Sum of both Kullback-Leibler divergences between the neighbourhoods given by two kernels.
 
     Shapes:
         teacher: [A, C], positive.
@@ -64,11 +64,11 @@ def jeffreys(teacher: Tensor, student: Tensor, present: Tensor) -> Tensor:
 def ifd(
     student: Rows, teacher: Rows, present: Tensor, kernel: Kernel = "combined", degree: float = 1.0
 ) -> Tensor:
-    """Divergence of one layer: by cosines, by distances, or the sum of both (published).
+    """Divergence of one layer, with the cosine kernel, the Student-t kernel, or the sum of both (published).
 
     Shapes:
-        student: [A, D], [C, D].
-        teacher: [A, D_m], [C, D_m].
+        student: [A, D] anchors and [C, D] candidates.
+        teacher: [A, D_m] anchors and [C, D_m] candidates.
         present: [C] bool.
         returns: [A].
     """
@@ -88,23 +88,23 @@ class IFDOptions(MethodOptions):
     weight: float = Field(
         1.0,
         ge=0,
-        description="Weight of every term; the published 1 does little beside a cross-entropy.",
+        description="Weight of all terms; the published 1 has little effect next to a cross-entropy.",
     )
     reduction: Reduction = Field("mean", description=REDUCTION_HELP)
-    kernel: Kernel = Field("combined", description="Similarity of rows: by cosine, by distance, or both.")
+    kernel: Kernel = Field("combined", description="Similarity of rows: cosine, Student-t, or both.")
     degree: float = Field(1.0, gt=0, description="Power of the distance in the Student-t kernel.")
     stages: Literal["off", "auto", "broadcast_last"] = Field(
         "off",
-        description="auto: match inner stages too, of teachers with at least as many as the student; "
-        "broadcast_last: and the other teachers' embedding.",
+        description="auto: the student's inner stages are compared with those of teachers that have enough "
+        "stages; broadcast_last: for the other teachers, with the embedding.",
     )
     alpha: float = Field(100.0, ge=0, description="Weight of an inner stage in the first epoch.")
-    decay: float = Field(0.7, gt=0, le=1, description="Factor of that weight from epoch to epoch.")
+    decay: float = Field(0.7, gt=0, le=1, description="Factor on that weight per epoch.")
     stretch: bool = Field(
-        False, description="Stretch the decay from the published 50 epochs to those of the run."
+        False, description="Scale the decay from the published 50 epochs to the epochs of the run."
     )
     pool: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
-        (1, 1, 1), description="Cells (time, height, width) that an inner stage is averaged to."
+        (1, 1, 1), description="Size (time, height, width) to which an inner stage is average-pooled."
     )
 
 
@@ -123,29 +123,29 @@ class IFD(Method):
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
     ) -> dict[str, Tensor]:
-        """``ifd`` of each teacher, and ``stage1``, ``stage2``, ... where its stages are followed.
+        """Return ``ifd`` of each teacher, and ``stage1``, ``stage2``, ... if stages are compared.
 
         Raises:
-            RecipeError: stages are asked for, and no teacher shows as many as the student.
+            RecipeError: stages are requested, and no teacher has as many as the student.
         """
-        # The last stage is what the embedding is pooled from: it has its term already.
+        # The student's feature is pooled from the last stage, so that stage is covered by `ifd`.
         inner = student.stages[:-1] if self.uses_stages else ()
         pooled = tuple(pool_stage(stage, self.options.pool) for stage in inner)
         terms = super().forward(student._replace(stages=pooled), teachers, batch)
         if self.uses_stages and not any(term.startswith("stage") for term in terms):
             raise RecipeError(
-                f"method.ifd.stages: no teacher shows as many stages as the student ({len(student.stages)}).",
+                f"method.ifd.stages: no teacher has as many stages as the student ({len(student.stages)}).",
                 "Use broadcast_last or off.",
             )
         return terms
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """Divergence of the embeddings, and of each inner stage with its partner.
+        """Return the divergence of the embeddings, and of each inner stage from its partner.
 
         Args:
-            student: Its stages are the inner ones, pooled: each [B, D].
-            teacher: Its stages are as it shows them.
-            batch: Of which the epoch decides what a stage weighs.
+            student: Its stages are the pooled inner stages, each [B, D].
+            teacher: Its stages are all stages, not pooled.
+            batch: Its epoch determines the weight of the stages.
         """
         partners = self._partners(teacher, len(student.stages))
         stage_weight = self.stage_weight(batch.epoch)
@@ -155,7 +155,7 @@ class IFD(Method):
         return terms
 
     def stage_weight(self, epoch: int) -> float:
-        """Weight of an inner stage against the last layer's, for an epoch counted from 0."""
+        """Weight of an inner stage relative to the embedding; ``epoch`` is counted from 0."""
         return float(self.options.alpha * self.options.decay ** (epoch * self.pace))
 
     def _divergence(self, student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
@@ -164,18 +164,18 @@ class IFD(Method):
         return reduce(values, relation.present, self.options.reduction)
 
     def _partners(self, teacher: TeacherBatch, count: int) -> list[Tensor]:
-        """What each of the student's ``count`` inner stages follows."""
-        if len(teacher.stages) > count:  # the deepest ones: many networks show their stem too
+        """The teacher's features for each of the student's ``count`` inner stages; [] if there are none."""
+        if len(teacher.stages) > count:  # the deepest ones, because the first may be the stem
             return [pool_stage(stage, self.options.pool) for stage in teacher.stages[-count - 1 : -1]]
         return [teacher.value] * count if self.options.stages == "broadcast_last" else []
 
 
 def pool_stage(stage: Tensor, cells: tuple[int, int, int]) -> Tensor:
-    """Average a stage to ``cells`` (time, height, width) and flatten it.
+    """Average-pool a stage to ``cells`` (time, height, width) and flatten it.
 
     Shapes:
-        stage: [B, C, T, H, W], [B, C, H, W] (a picture), [B, C, T] (a sound) or [B, C].
-        returns: [B, C times cells].
+        stage: [B, C, T, H, W], [B, C, H, W] (image), [B, C, T] (audio) or [B, C].
+        returns: [B, C x number of cells].
     """
     time, height, width = cells
     stage = full_precision(stage)

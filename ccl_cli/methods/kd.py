@@ -1,4 +1,4 @@
-"""Soft targets (Hinton et al., 2015), from a linear probe on each teacher's embedding."""
+"""Knowledge distillation with soft targets (Hinton et al., 2015) from a linear probe on each teacher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ccl_cli.teachers import Embedding
 
 
 def soft_targets(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """``T^2 KL(target || softmax(logits / T))``, per row.
+    """``T^2 KL(target || softmax(logits / T))`` of each row.
 
     Shapes:
         logits: [B, K] class scores.
@@ -33,33 +33,41 @@ class KDOptions(MethodOptions):
     """Options of ``kd``."""
 
     weight: float = Field(
-        0.9, ge=0, description="Weight of the soft targets; published with a ce_weight of 0.1 beside it."
+        0.9, ge=0, description="Weight of the soft targets; published together with a ce_weight of 0.1."
     )
     temperature: float = Field(4.0, gt=0, description="Divides the class scores of both sides.")
     combine: Literal["sum", "average"] = Field(
-        "sum", description="Several teachers: a term each, or one with the average of their probabilities."
+        "sum",
+        description="With several teachers: one term each, or one term with their average probabilities.",
     )
     probe_weight: float = Field(
-        1.0, ge=0, description="Weight of the probes' cross-entropy, which never reaches the student."
+        1.0, ge=0, description="Weight of the probes' cross-entropy, which does not train the student."
     )
 
 
 class KD(Method):
-    """Matches soft targets of a linear probe, which learns the video classes on each teacher's embedding."""
+    """Soft targets from linear probes.
+
+    Teachers are trained on other classes, so a linear probe on each teacher learns the classes of the run
+    while the student trains.
+    """
 
     Options = KDOptions
     paper = "Hinton et al., 2015"
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
-        """The probe: [B, D_m] to class scores [B, K]."""
+        """Build the probe: [B, D_m] to class scores [B, K]."""
         return nn.Linear(teacher.dim, setting.num_classes)
 
     def weight(self, term: str) -> float:
-        """The probes have a weight of their own."""
+        """Return ``probe_weight`` for the probes' term, ``weight`` for the soft targets."""
         return float(self.options.probe_weight if term == "probe" else self.options.weight)
 
     def batches(self, dtype: torch.dtype, teachers: Mapping[str, Embedding]) -> Iterator[TeacherBatch]:
-        """Each teacher with its probe's class scores [B, K] as value; by average one more, of all."""
+        """Yield each teacher with its probe's class scores [B, K] as value.
+
+        With ``combine: average``, a last entry without head has the teachers' average probabilities as value.
+        """
         each = [
             teacher._replace(value=teacher.head(teacher.value))
             for teacher in super().batches(dtype, teachers)
@@ -71,7 +79,7 @@ class KD(Method):
             yield TeacherBatch(TeacherInfo(name, "", target.shape[1]), None, target, present, ())
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """``probe`` and ``kd`` of each teacher; by average one ``kd`` of all."""
+        """Return ``probe`` and ``kd`` of each teacher, or one ``kd`` for the average of all."""
         if teacher.head is None:
             return {"kd": soft_targets(student.logits, teacher.value, self.options.temperature)}
         terms = {"probe": cross_entropy(teacher.value, batch.labels)}
@@ -81,13 +89,13 @@ class KD(Method):
         return terms
 
     def _target(self, scores: Tensor) -> Tensor:
-        """Probabilities [B, K] that the student follows; they do not train the probe."""
+        """Soft targets [B, K], detached from the probe."""
         temperature: float = self.options.temperature
         return (scores.detach() / temperature).softmax(dim=1)
 
 
 def _average(targets: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean probabilities [B, K] of the teachers that a row has, and whether it has any, [B]."""
+    """Mean probabilities [B, K] over the teachers present in a row, and whether any is present, [B] bool."""
     probabilities, present = (torch.stack(part) for part in zip(*targets, strict=True))  # [M, B, K], [M, B]
     count = present.sum(dim=0)
     mean = torch.where(present[:, :, None], probabilities, 0.0).sum(dim=0) / count.clamp(min=1)[:, None]

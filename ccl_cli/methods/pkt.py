@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018), as its author's code computes it."""
+"""Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018), as in the authors' code."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from ccl_cli.methods.components.relational import (
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 
-# The published weight belongs to a mean over all pairs of 64 rows.
+# The published weight is for a mean over all pairs of 64 rows.
 PUBLISHED_WEIGHT, PUBLISHED_ROWS = 30000.0, 64
 
 
 def pkt(student: Rows, teacher: Rows, present: Tensor, eps: float = 1e-7) -> Tensor:
-    """Divergence of the student's cosine neighbourhood from the teacher's, the anchor itself included.
+    """Divergence of the student's cosine neighbourhoods from the teacher's; they include the anchor itself.
 
-    ``sum_j p_ij log((p_ij + eps) / (q_ij + eps))`` with p, q the rows of ``(1 + cos) / 2`` scaled to sum to
-    one.
+    ``sum_j p_ij log((p_ij + eps) / (q_ij + eps))``, where p (teacher) and q (student) are the rows of
+    ``(1 + cos) / 2``, scaled to sum to one.
 
     Shapes:
-        student: [A, D], [C, D].
-        teacher: [A, D_m], [C, D_m].
+        student: [A, D] anchors and [C, D] candidates.
+        teacher: [A, D_m] anchors and [C, D_m] candidates.
         present: [C] bool.
         returns: [A].
     """
@@ -51,12 +51,14 @@ class PKTOptions(MethodOptions):
     weight: float = Field(
         PUBLISHED_WEIGHT,
         ge=0,
-        description="Weight of the divergence; by batchmean the default is 468.75, its like at 64 rows.",
+        description="Weight of the divergence; the default for batchmean is 468.75, which is equivalent for "
+        "64 rows.",
     )
     reduction: Reduction = Field("mean", description=REDUCTION_HELP)
     combine: Literal["sum", "concat"] = Field(
         "sum",
-        description="Several teachers: a term each, or one of their joined unit vectors (on rows with all).",
+        description="With several teachers: one term each, or one term for their concatenated unit vectors "
+        "(rows with all teachers present).",
     )
     eps: float = Field(1e-7, gt=0, description="Added to norms and probabilities.")
 
@@ -76,7 +78,7 @@ class PKT(Method):
     needs_labels = False
 
     def batches(self, dtype: torch.dtype, teachers: Mapping[str, Embedding]) -> Iterator[TeacherBatch]:
-        """Each teacher, or all as one."""
+        """Yield each teacher, or with ``combine: concat`` one entry for all teachers together."""
         each = list(super().batches(dtype, teachers))
         if self.options.combine == "sum":
             yield from each
@@ -87,6 +89,6 @@ class PKT(Method):
         yield TeacherBatch(info, None, joined, present, ())
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """``pkt``."""
+        """Return the term ``pkt``."""
         relation = relate(student.feature, teacher.value, teacher.present)
         return {"pkt": reduce(pkt(*relation, self.options.eps), relation.present, self.options.reduction)}

@@ -1,7 +1,7 @@
-"""Relational divergence against a queue of teacher embeddings, without labels.
+"""KL divergence of similarities to a queue of teacher embeddings, without labels.
 
-The method ``distillationv3`` of lightly-train (0.15.0, 2026), its global term; it has no paper. SEED (Fang et
-al., ICLR 2021) is its closest published relative.
+This is the global term of the method ``distillationv3`` of lightly-train (0.15.0, 2026), which has no paper.
+The closest published method is SEED (Fang et al., ICLR 2021).
 """
 
 from __future__ import annotations
@@ -17,36 +17,35 @@ from torch import Tensor, nn
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import CachedEmbedding, Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.components.losses import unit_rows
+from ccl_cli.methods.components.losses import EXCLUDED, unit_rows
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import gather_mask, gather_rows
 
-# Below this many training videos, this many embeddings in the queue.
+# Queue size by number of training videos: 16 below 50 videos, 32 below 100, ...
 _SIZES = {50: 16, 100: 32, 250: 64, 500: 128, 1000: 256, 2000: 512, 4000: 1024, 10_000: 2048, 20_000: 4096}
 _LARGEST = 8192
-_EXCLUDED = -1e30  # its exponential is zero, and it stays finite where a gradient multiplies it by zero
 
 
 def queue_size(videos: int) -> int:
-    """Published size of the queue for a training split of so many videos."""
+    """Published queue size for a training split of ``videos`` videos."""
     return next((size for bound, size in _SIZES.items() if videos < bound), _LARGEST)
 
 
 def relational_kl(
     student: Tensor, teacher: Tensor, queue: Tensor, filled: Tensor, temperature: float
 ) -> Tensor:
-    """``KL(teacher || student)`` of the similarities to the queue.
+    """``KL(teacher || student)`` of the softmax over the similarities to the queue.
 
     Shapes:
         student: [B, D_m] of unit length.
         teacher: [B, D_m] of unit length.
         queue: [Q, D_m] of unit length.
-        filled: [Q] bool, the slots that hold an embedding; or [B, Q], those that each row looks at.
+        filled: [Q] or [B, Q] bool, slots to use, for all rows or for each row.
         returns: [B].
     """
     log_p, log_q = (
-        (rows @ queue.mT / temperature).masked_fill(~filled, _EXCLUDED).log_softmax(dim=1)
+        (rows @ queue.mT / temperature).masked_fill(~filled, EXCLUDED).log_softmax(dim=1)
         for rows in (teacher, student)
     )
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
@@ -56,24 +55,24 @@ class QueueKLOptions(MethodOptions):
     """Options of ``queue_kl``."""
 
     weight: float = Field(1.0, ge=0, description="Weight of a teacher's divergence.")
-    # Far below, the exponentials of the similarities overflow.
+    # With a much smaller temperature, the exponentials of the similarities overflow.
     temperature: float = Field(0.07, ge=0.005, description="Divides the similarities of both sides.")
     size: int | None = Field(
         None,
         ge=1,
-        description="Embeddings in a teacher's queue; default: 16 to 8192, more for more training videos.",
+        description="Embeddings in a teacher's queue; default: 16 to 8192, by number of training videos.",
     )
     anchors: Literal["queue", "sample"] = Field(
         "queue",
-        description="queue: the last embeddings; sample: those of training videos that are drawn once, of a "
-        "teacher that is cached.",
+        description="queue: the most recent embeddings; sample: embeddings of training videos that are drawn "
+        "once (the teacher must be cached).",
     )
 
 
 class QueueKL(Method):
     """Matches similarities to a queue of the teacher's last embeddings, in the teacher's space.
 
-    A zero embedding has no direction: its row counts as absent.
+    Rows with a zero embedding count as absent, because it has no direction.
     """
 
     Options = QueueKLOptions
@@ -81,7 +80,7 @@ class QueueKL(Method):
     needs_labels = False
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
-        """The map of the student's feature, and the queue."""
+        """Build the projection of the student's feature and the queue."""
         size = self.options.size or queue_size(setting.num_videos)
         if self.options.anchors == "queue":
             return QueueHead(setting.student_dim, teacher.dim, size, self.options.temperature)
@@ -89,7 +88,7 @@ class QueueKL(Method):
         return QueueHead(setting.student_dim, teacher.dim, len(rows), self.options.temperature, rows)
 
     def use_cached(self, cached: CachedEmbedding) -> None:
-        """Of ``sample``: the anchors.
+        """For ``anchors: sample``: fill the queues.
 
         Raises:
             RecipeError: a teacher is not cached.
@@ -101,35 +100,35 @@ class QueueKL(Method):
             embedding = cached(info.name, head.rows)
             if embedding is None:
                 raise RecipeError(
-                    f"method.queue_kl.anchors: sample needs embeddings of {info.name} before the first step, "
-                    "and it is not cached.",
+                    f"method.queue_kl.anchors: sample needs a cache of the embeddings of {info.name}.",
                     "Use --set cache.use=build, or anchors: queue.",
                 )
             head.fill(embedding)
 
     def batches(self, dtype: torch.dtype, teachers: Mapping[str, Embedding]) -> Iterator[TeacherBatch]:
-        """Each teacher, with its embeddings at unit length."""
+        """Yield each teacher with its embeddings scaled to unit length."""
         for teacher in super().batches(dtype, teachers):
             value = unit_rows(teacher.value)
             yield teacher._replace(value=value, present=teacher.present & value.any(dim=1))
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """``queue_kl``."""
+        """Return the term ``queue_kl``."""
         return {"queue_kl": teacher.head(student.feature, teacher.value, teacher.present, batch.rows)}
 
 
 class QueueHead(nn.Module):
-    """Everything that belongs to one teacher: a linear map of the student's feature, and the queue.
+    """The modules for one teacher: a linear projection of the student's feature, and the queue.
 
-    The queue holds the teacher's last embeddings of all processes, the newest first, and is the same on each.
-    Or it is filled once with those of some rows, and no row is compared with itself.
+    The queue contains the teacher's most recent embeddings of all processes, newest first, and is the same on
+    every process. With ``rows``, it is filled once, and no row is compared with itself.
 
     Args:
-        student_dim: D.
-        teacher_dim: D_m.
-        size: Slots of the queue, Q.
+        student_dim: Width D of the student.
+        teacher_dim: Width D_m of the teacher.
+        size: Number of slots Q.
         temperature: Divides the similarities.
-        rows: [Q] int64, the rows of the training split that fill it for good; None: it follows the batches.
+        rows: [Q] int64, rows of the training split whose embeddings fill the queue permanently; None: every
+            batch is added to the queue.
     """
 
     queue: Tensor
@@ -148,35 +147,35 @@ class QueueHead(nn.Module):
         self.register_buffer("rows", rows)
 
     def fill(self, embedding: Embedding) -> None:
-        """Let these embeddings of ``rows`` be the queue."""
+        """Fill the queue with the embeddings of ``rows``, [Q, D_m]."""
         value = unit_rows(embedding.value)
         self.queue.copy_(value)
         self.filled.copy_(embedding.present & value.any(dim=1))
 
     def forward(self, student: Tensor, teacher: Tensor, present: Tensor, rows: Tensor) -> Tensor:
-        """Divergence of each row, [B], after the queue has taken in the batch (in training).
+        """Divergence of each row, [B]. In training the batch is added to the queue first.
 
         Shapes:
             student: [B, D].
-            teacher: [B, D_m] of unit length; a row that is not present is zero.
+            teacher: [B, D_m] of unit length; absent rows are zero.
             present: [B] bool.
-            rows: [B] int64, places in the training split.
+            rows: [B] int64, indices into the training split.
         """
         queue, filled = self.queue.to(teacher.dtype, copy=True), self.filled
         if self.rows is not None:
             filled = filled & (self.rows != rows[:, None])
         elif self.training:
             queue, filled = self._enqueued(queue, teacher, present)
-            # Copied in place, and the loss keeps its own: a later step must not change what it saw.
+            # The loss uses its own copy: another forward pass before backward must not change it.
             self.queue.copy_(queue)
             self.filled.copy_(filled)
         mapped = unit_rows(self.project(student))
         return relational_kl(mapped, teacher, queue, filled, self.temperature)
 
     def _enqueued(self, queue: Tensor, teacher: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """The queue with the rows present in front, and which of its slots are filled."""
+        """The queue with the batch's present rows in front, and its filled slots."""
         rows = torch.cat([gather_rows(teacher), queue])
         exists = torch.cat([gather_mask(present), self.filled])
-        # A stable sort instead of a selection, whose size a GPU would have to be asked for.
+        # A stable sort instead of boolean indexing, which would synchronise with the GPU.
         order = (~exists).to(torch.uint8).argsort(stable=True)[: len(queue)]
         return rows[order], exists[order]

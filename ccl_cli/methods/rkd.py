@@ -16,13 +16,13 @@ from ccl_cli.students import StudentOutput
 
 
 class Geometry(NamedTuple):
-    """Where the rows of one network lie.
+    """Centred embeddings of one network and their distances.
 
     Shapes:
-        anchor: [A, D] float64, from the centre of the rows present.
-        candidate: [C, D] float64, likewise.
-        distance: [A, C] between them.
-        mean: Scalar, the mean distance over all ordered pairs of different rows present.
+        anchor: [A, D] float64, relative to the centre of the present rows.
+        candidate: [C, D] float64, relative to the same centre.
+        distance: [A, C] from anchors to candidates.
+        mean: Scalar, mean distance over all ordered pairs of different present rows.
     """
 
     anchor: Tensor
@@ -32,15 +32,15 @@ class Geometry(NamedTuple):
 
 
 def geometry(rows: Rows, present: Tensor) -> Geometry:
-    """Measure the rows; those not present ([C] bool) do not enter the centre and the mean.
+    """Compute centre and distances; absent rows (``present`` is [C] bool) do not affect centre and mean.
 
-    In double precision whatever the input: rows may be far closer to each other than to the origin, and an
-    angle between close rows is a small difference of large products.
+    The result is always float64: rows may be much closer to each other than to the origin, and an angle
+    between close rows is a small difference of large products.
     """
     anchor, candidate = rows.anchor.double(), rows.candidate.double()
     count = present.sum()
     centre = torch.where(present[:, None], candidate, 0.0).sum(dim=0) / count.clamp(min=1)
-    centre = centre.detach()  # distances and angles do not depend on it
+    centre = centre.detach()  # distances and angles do not depend on the centre
     anchor, candidate = anchor - centre, candidate - centre
     pairs = torch.where(present[:, None] & present, distances(candidate, candidate), 0.0)
     mean = pairs.sum() / (count * (count - 1)).clamp(min=1)
@@ -48,25 +48,25 @@ def geometry(rows: Rows, present: Tensor) -> Geometry:
 
 
 def comparable(student: Geometry, teacher: Geometry, present: Tensor, min_distance: float = 1e-6) -> Tensor:
-    """Pairs, [A, C], whose rows both networks tell apart: a direction between equal rows does not exist.
+    """Mask of pairs, [A, C], whose rows differ for both networks; equal rows have no direction.
 
     Args:
-        student: Its rows.
-        teacher: Its rows.
+        student: The student's geometry.
+        teacher: The teacher's geometry.
         present: [C] bool.
-        min_distance: Share of the mean distance above which two rows differ.
+        min_distance: Two rows differ if their distance is above this share of the mean distance.
     """
-    apart = present
+    differ = present
     for side in (student, teacher):
-        apart = apart & (side.distance > min_distance * side.mean)
-    return apart
+        differ = differ & (side.distance > min_distance * side.mean)
+    return differ
 
 
 def distance_loss(student: Geometry, teacher: Geometry, comparable: Tensor) -> Tensor:
-    """Huber loss of the distances over their mean, per anchor: [A].
+    """Huber loss of the distances divided by their mean, for each anchor: [A].
 
-    An average over the comparable candidates, [A, C], and the anchor itself, which contributes zero as in the
-    published code.
+    The loss is averaged over the comparable candidates ([A, C] bool) and the anchor itself, which contributes
+    zero, as in the published code.
     """
     ours, theirs = _relative(student, comparable), _relative(teacher, comparable)
     huber = F.smooth_l1_loss(ours, theirs, reduction="none")
@@ -74,10 +74,10 @@ def distance_loss(student: Geometry, teacher: Geometry, comparable: Tensor) -> T
 
 
 def angle_loss(student: Geometry, teacher: Geometry, comparable: Tensor) -> Tensor:
-    """Huber loss of the cosines of the angles at each anchor between two candidates, per anchor: [A].
+    """Huber loss of the cosines of the angles between two candidates, seen from each anchor: [A].
 
-    An average over the pairs of comparable candidates, [A, C], the anchor itself included as above; it takes
-    O(A C^2) memory.
+    The loss is averaged over the pairs of comparable candidates ([A, C] bool) and the anchor itself, as in
+    :func:`distance_loss`. It needs O(A C^2) memory.
     """
     ours, theirs = _cosines(student, comparable), _cosines(teacher, comparable)
     huber = F.smooth_l1_loss(ours, theirs, reduction="none")
@@ -85,12 +85,12 @@ def angle_loss(student: Geometry, teacher: Geometry, comparable: Tensor) -> Tens
 
 
 def _relative(rows: Geometry, comparable: Tensor) -> Tensor:
-    """Distances over their mean, [A, C]."""
+    """Distances divided by their mean, [A, C]."""
     return torch.where(comparable, rows.distance / torch.where(rows.mean > 0, rows.mean, 1.0), 0.0)
 
 
 def _cosines(rows: Geometry, comparable: Tensor) -> Tensor:
-    """Of the angle at anchor i between candidates j and k, [A, C, C], from inner products alone."""
+    """Cosine of the angle at anchor i between candidates j and k, [A, C, C], from inner products only."""
     inner = rows.anchor @ rows.candidate.mT  # [A, C]
     own = rows.anchor.square().sum(dim=1)[:, None, None]
     product = rows.candidate @ rows.candidate.mT - inner[:, :, None] - inner[:, None, :] + own
@@ -105,7 +105,7 @@ class RKDOptions(MethodOptions):
     distance: float = Field(25.0, ge=0, description="Weight of the distances.")
     angle: float = Field(50.0, ge=0, description="Weight of the angles.")
     min_distance: float = Field(
-        1e-6, ge=0, description="Rows closer than this share of the mean distance count as equal; left out."
+        1e-6, ge=0, description="Pairs of rows closer than this share of the mean distance are left out."
     )
 
 
@@ -117,20 +117,17 @@ class RKD(Method):
     needs_labels = False
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """``distance`` and ``angle``, those that have a share."""
+        """Return ``distance`` and ``angle``, unless their weight is zero."""
         relation = relate(student.feature, teacher.value, teacher.present)
         sides = geometry(relation.student, relation.present), geometry(relation.teacher, relation.present)
-        apart = comparable(*sides, relation.present, self.options.min_distance)
+        pairs = comparable(*sides, relation.present, self.options.min_distance)
         losses = {"distance": distance_loss, "angle": angle_loss}
         return {
-            term: loss(*sides, apart).to(student.feature.dtype)
+            term: loss(*sides, pairs).to(student.feature.dtype)
             for term, loss in losses.items()
-            if self._share(term) > 0
+            if getattr(self.options, term) > 0
         }
 
     def weight(self, term: str) -> float:
-        """The share of a term, times the option ``weight``."""
-        return super().weight(term) * self._share(term)
-
-    def _share(self, term: str) -> float:
-        return float(self.options.distance if term == "distance" else self.options.angle)
+        """Return the option named like the term, times the option ``weight``."""
+        return super().weight(term) * float(getattr(self.options, term))

@@ -1,4 +1,4 @@
-"""UNIC (Sariyildiz et al., ECCV 2024): regress every teacher, and drop teachers at random."""
+"""UNIC (Sariyildiz et al., ECCV 2024): regress all teachers, with random teacher dropping."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import total, world_size
 
 Weight = Annotated[float, Field(ge=0)]
-_EPSILON = 1e-6  # added to deviations, and again where they divide
+_EPSILON = 1e-6  # added to standard deviations, and again before dividing by them
 _LAST_MOMENTUM = 0.001
 
 
 def momentum(progress: Tensor) -> Tensor:
-    """Share of the running statistics that a batch replaces: half a cosine from 1 to 0.001.
+    """Momentum of the running statistics: the weight of the new batch, half a cosine from 1 to 0.001.
 
     Shapes:
-        progress: Scalar, the share of the run that is done.
+        progress: Scalar, fraction of the run that is done.
     """
     cosine = (1 + (math.pi * progress.clamp(max=1)).cos()) / 2
     return _LAST_MOMENTUM + (1 - _LAST_MOMENTUM) * cosine
 
 
 def cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
-    """One minus the cosine of each row, [B]; 1 where a side is zero."""
+    """One minus the cosine similarity of each row, [B]; 1 if one of the vectors is zero."""
     return 1 - (unit_rows(prediction) * unit_rows(target)).sum(dim=1)
 
 
 def smooth_l1(prediction: Tensor, target: Tensor) -> Tensor:
-    """Huber loss of each row, [B], a mean over dimensions."""
+    """Huber loss of each row, [B], averaged over dimensions."""
     return F.smooth_l1_loss(prediction, target, reduction="none").mean(dim=1)
 
 
 def choose_teachers(losses: Tensor, present: Tensor, uniform: Tensor, probability: float) -> Tensor:
-    """Which teachers a row listens to: the one it is worst at, and each other with some luck.
+    """Choose the teachers of each row: the one with the largest loss, and the others at random.
 
     Shapes:
         losses: [T, B].
         present: [T, B] bool.
-        uniform: [T, B] in [0, 1).
-        probability: Of dropping a teacher.
-        returns: [T, B] bool; among equal losses the teacher that comes first stays.
+        uniform: [T, B] random numbers in [0, 1).
+        probability: Probability of dropping a teacher.
+        returns: [T, B] bool, True for chosen teachers. Among equal losses the first teacher is chosen.
     """
     scores = losses.detach().masked_fill(~present, -torch.inf)
     largest = scores == scores.amax(dim=0)
@@ -64,28 +64,30 @@ class UNICOptions(MethodOptions):
     """Options of ``unic``; the defaults are those of the authors' code."""
 
     weight: Weight = Field(1.0, description="Weight of the loss.")
-    cosine: Weight = Field(0.5, description="Share of the cosine distance.")
-    smooth_l1: Weight = Field(0.5, description="Share of the smooth L1 distance.")
+    cosine: Weight = Field(0.5, description="Weight of the cosine distance.")
+    smooth_l1: Weight = Field(0.5, description="Weight of the smooth L1 distance.")
     drop: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="Probability that a row drops a teacher; the one that it is worst at always stays.",
+        description="Probability that a row drops a teacher; the teacher with the largest loss is never "
+        "dropped.",
     )
     hidden: int | None = Field(
-        None, ge=1, description="Hidden width of a projector; default: twice the wider of its two ends."
+        None, ge=1, description="Hidden width of a projector; default: twice the larger of input and output."
     )
     standardize: Literal["ema", "none"] = Field(
         "ema",
-        description="Targets: by running mean and deviation, or none: as they are (standardised already).",
+        description="ema: standardise targets by running mean and standard deviation; none: use the "
+        "embeddings unchanged.",
     )
 
 
 class UNIC(Method):
     """A projector for each teacher regresses its standardised embedding.
 
-    A row's teachers are dropped at random, except the one whose loss is the largest, so that no teacher is
-    left behind. The terms are shares of one mean over all pairs of a row and a teacher that it listens to.
+    For each row, teachers are dropped at random, except the one with the largest loss. The loss is one mean
+    over all remaining pairs of row and teacher; each teacher's term is its share of this mean.
     """
 
     Options = UNICOptions
@@ -101,12 +103,12 @@ class UNIC(Method):
         self.register_buffer("rows_done", torch.zeros((), dtype=torch.int64))
 
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
-        """The projector and the running statistics."""
+        """Build the projector and the running statistics."""
         hidden = self.options.hidden or 2 * max(setting.student_dim, teacher.dim)
         return UNICHead(setting.student_dim, hidden, teacher.dim)
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """``unic``: the loss of each row, [B], before any is dropped."""
+        """Return ``unic``, the loss of each row, [B], without teacher dropping."""
         target = teacher.value
         if self.options.standardize == "ema":
             target = teacher.head.standardize(target)
@@ -121,27 +123,27 @@ class UNIC(Method):
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
     ) -> dict[str, Tensor]:
-        """Each teacher's share of the mean over what rows listen to, on all processes."""
+        """Return each teacher's share of the mean over the remaining pairs of all processes."""
         each = list(self.batches(student.feature.dtype, teachers))
         losses = torch.stack([self.compare(student, teacher, batch)["unic"] for teacher in each])
-        listens = torch.stack([teacher.present for teacher in each])
+        chosen = torch.stack([teacher.present for teacher in each])
         if self.training:
             self.rows_done += world_size() * losses.shape[1]
             uniform = uniform_rows(losses.shape[1], len(each), self.random.next(losses.device)).mT
-            listens = choose_teachers(losses, listens, uniform, self.options.drop)
-        count = total(listens.sum()).clamp(min=1)
-        sums = torch.where(listens, losses, 0.0).sum(dim=1)
+            chosen = choose_teachers(losses, chosen, uniform, self.options.drop)
+        count = total(chosen.sum()).clamp(min=1)
+        sums = torch.where(chosen, losses, 0.0).sum(dim=1)
         shares = self.options.weight * sums * world_size() / count
         return {f"unic/{info.name}": share for info, share in zip(self.teachers, shares, strict=True)}
 
 
 class UNICHead(nn.Module):
-    """Everything that belongs to one teacher: the projector, and its embeddings' mean and deviation.
+    """The modules for one teacher: the projector, and running mean and standard deviation of the embeddings.
 
     Args:
-        student_dim: D.
+        student_dim: Width D of the student.
         hidden: Width of the hidden layer.
-        teacher_dim: D_m.
+        teacher_dim: Width D_m of the teacher.
     """
 
     mean: Tensor
@@ -157,17 +159,17 @@ class UNICHead(nn.Module):
         self.register_buffer("std", torch.ones(teacher_dim))
 
     def forward(self, feature: Tensor) -> Tensor:
-        """[B, D] to [B, D_m]."""
+        """Project the student's feature [B, D] to [B, D_m]."""
         return self.fc2(F.gelu(self.fc1(feature)))  # type: ignore[no-any-return]
 
     def standardize(self, value: Tensor) -> Tensor:
-        """[B, D_m] by the statistics before this batch; a dimension that never moves becomes zero."""
+        """Standardise [B, D_m] by the statistics before this batch; constant dimensions become zero."""
         scaled = (value - self.mean) / (self.std + _EPSILON)
         return torch.where(self.std > 2 * _EPSILON, scaled, 0.0)
 
     @torch.no_grad()
     def update(self, value: Tensor, present: Tensor, momentum: Tensor) -> None:
-        """Move the statistics towards those of the rows present on all processes, if there are two.
+        """Update the running statistics with the present rows of all processes, if there are at least two.
 
         Shapes:
             value: [B, D_m].
@@ -178,7 +180,6 @@ class UNICHead(nn.Module):
         mean = total(torch.where(counted, value, 0.0).sum(dim=0)) / count.clamp(min=1)
         squares = total(torch.where(counted, value - mean, 0.0).square().sum(dim=0))
         std = (squares / (count - 1).clamp(min=1)).sqrt() + _EPSILON
-        # One row has no deviation.
-        share = torch.where(count > 1, momentum, 0.0)
-        self.mean.copy_((1 - share) * self.mean + share * mean)
-        self.std.copy_((1 - share) * self.std + share * std)
+        momentum = torch.where(count > 1, momentum, 0.0)  # a single row has no standard deviation
+        self.mean.copy_((1 - momentum) * self.mean + momentum * mean)
+        self.std.copy_((1 - momentum) * self.std + momentum * std)

@@ -1,5 +1,7 @@
-"""Reports from run folders: runs -> one frame -> means over seeds -> tables, figures and one page.
+"""Reports from run folders. Each room imports only from the rooms above it in this list.
 
-Tables, comparisons, training curves and accuracies by class are made of records alone and import no torch.
-The other parts of the page show a run's videos through its student, and through its teachers.
+``records``: run folders as a pandas frame, means over seeds, comparisons of methods.
+``tables``: results and comparisons for the terminal, and as Markdown, LaTeX, CSV and JSON.
+``figures``: one file per figure, drawn by matplotlib.
+``page``: the HTML page, filled by Jinja2.
 """

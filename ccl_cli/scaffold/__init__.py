@@ -25,8 +25,8 @@ _RULE = "Use at most 32 lowercase letters, digits, - and _, starting with a lett
 
 _WHAT = {"teacher": "teacher", "student": "student", "method": "method", "dataset": "data source"}
 _BEGIN = {
-    "teacher": f"Return your network from `load_network`, at {MARK} in `$code`; until then it raises an "
-    "error.",
+    "teacher": f"Return your network from `load_network`, at {MARK} in `$code`. It raises an error until "
+    "then.",
     "student": f"Replace the example blocks with your network, at {MARK} in `$code`.",
     "method": f"Replace the example cosine loss with your loss, at {MARK} in `$code`.",
     "dataset": f"Replace the example that reads `train.txt` and `test.txt` with your own, at {MARK} in "

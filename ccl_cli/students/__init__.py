@@ -12,9 +12,10 @@ from ccl_cli.errors import RecipeError
 class StudentOutput(NamedTuple):
     """Output of a student for a batch of clips.
 
-    Shapes: feature: [B, D] pooled penultimate feature x_v, not normalised. logits: [B, K] class scores z_v;
-    [B, 0] for a student that was trained without labels. stages: outputs of the residual stages, each [B, C,
-    T, H, W], first to last.
+    Shapes:
+        feature: [B, D] pooled penultimate feature x_v, not normalised.
+        logits: [B, K] class scores z_v; [B, 0] for a student that was trained without labels.
+        stages: Outputs of the residual stages, each [B, C, T, H, W], first to last.
     """
 
     feature: Tensor

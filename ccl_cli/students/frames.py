@@ -19,7 +19,7 @@ from ccl_cli.students import Student
 from ccl_cli.students.weights import fill_student
 
 _STAGES = 4  # number of timm's intermediate features to use, from the last
-_SHARE = 8  # fraction 1/8 of the channels is shifted forward in time, and 1/8 back
+_FOLD = 8  # 1 / 8 of the channels is shifted forward in time, and 1 / 8 back
 
 
 class Frames(Student):
@@ -63,7 +63,7 @@ class Frames(Student):
 
 
 class _Shift:
-    """Forward hook that shifts an eighth of the channels one frame forward and another eighth one frame back.
+    """Forward pre-hook that shifts 1/8 of a layer's input channels one frame forward, and 1/8 one frame back.
 
     A hook instead of a wrapper module keeps timm's parameter names. ``frames`` is the number of frames per
     clip, set before each forward pass.
@@ -75,12 +75,12 @@ class _Shift:
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         clips = torch.unflatten(inputs[0], 0, (-1, self.frames))  # [B, T, C, H, W]
-        share = clips.shape[2] // _SHARE
-        back, forth, still = torch.split(clips, [share, share, clips.shape[2] - 2 * share], dim=2)
-        empty = torch.zeros_like(back[:, :1])
-        back = torch.cat([back[:, 1:], empty], dim=1)
-        forth = torch.cat([empty, forth[:, :-1]], dim=1)
-        return torch.cat([back, forth, still], dim=2).flatten(0, 1)
+        count = clips.shape[2] // _FOLD
+        back, forward, rest = torch.split(clips, [count, count, clips.shape[2] - 2 * count], dim=2)
+        zeros = torch.zeros_like(back[:, :1])
+        back = torch.cat([back[:, 1:], zeros], dim=1)
+        forward = torch.cat([zeros, forward[:, :-1]], dim=1)
+        return torch.cat([back, forward, rest], dim=2).flatten(0, 1)
 
 
 def _residual_blocks(network: nn.Module) -> list[Any]:

@@ -12,16 +12,10 @@ from ccl_cli.errors import RecipeError
 from ccl_cli.students import Student
 from ccl_cli.students.weights import fill_student
 
-_STAGES = (
-    (1, 4),
-    (4, 7),
-    (7, 13),
-    (13, 16),
-)  # layers of torchvision, pooling first
-_FEWEST, _SMALLEST = (
-    8,
-    32,
-)  # frames, pixels: time is halved three times, space five times
+# Ranges of torchvision's layers; each stage begins with a pooling layer.
+_STAGES = ((1, 4), (4, 7), (7, 13), (13, 16))
+# Minimum clip in frames and pixels: time is halved three times, space five times.
+_MIN_FRAMES, _MIN_SIZE = 8, 32
 
 
 class S3D(Student):
@@ -31,10 +25,10 @@ class S3D(Student):
 
     def check_clip(self, frames: int, size: int) -> None:
         """Require at least 8 frames of 32 pixels."""
-        if frames < _FEWEST or size < _SMALLEST:
+        if frames < _MIN_FRAMES or size < _MIN_SIZE:
             raise RecipeError(
-                f"S3D requires at least {_FEWEST} frames of {_SMALLEST} pixels, not {frames} of {size}.",
-                f"Add --set clip.frames={max(frames, _FEWEST)} --set clip.size={max(size, _SMALLEST)}.",
+                f"S3D requires at least {_MIN_FRAMES} frames of {_MIN_SIZE} pixels, not {frames} of {size}.",
+                f"Add --set clip.frames={max(frames, _MIN_FRAMES)} --set clip.size={max(size, _MIN_SIZE)}.",
             )
 
 

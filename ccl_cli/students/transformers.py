@@ -129,7 +129,7 @@ def mvit_base_16x4(num_classes: int, *, weights: str | None = None, dropout: flo
 def mvit_v2_s(num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
     """MViTv2-S of torchvision: 34.5 M parameters, 768 dimensions, 64 GMAC per clip of 16x224x224.
 
-    Arguments and errors as of :func:`mvit_base_16x4`; the published weights are torchvision's.
+    Arguments and errors as for :func:`mvit_base_16x4`; the published weights are torchvision's.
     """
     network = video.mvit_v2_s(num_classes=num_classes)
     positions = network.pos_encoding
@@ -150,7 +150,7 @@ def mvit_v2_s(num_classes: int, *, weights: str | None = None, dropout: float = 
 def swin3d_t(num_classes: int, *, weights: str | None = None, dropout: float = 0.0) -> Student:
     """Video Swin-T of torchvision: 28.2 M parameters, 768 dimensions, 88 GMAC per clip of 32x224x224.
 
-    Arguments and errors as of :func:`mvit_base_16x4`; the published weights are torchvision's.
+    Arguments and errors as for :func:`mvit_base_16x4`; the published weights are torchvision's.
     """
     network = video.swin3d_t(num_classes=num_classes)
     first, *layers = network.features

@@ -107,5 +107,5 @@ def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) 
         )
 
 
-def _first(keys: list[str], count: int = 3) -> str:
-    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 class Embedding(NamedTuple):
     """Embeddings of one teacher for a batch.
 
-    Shapes: value: [B, D_m]; absent rows are zero. present: [B] bool; False if the video lacks this modality.
-    stages: outputs of intermediate stages, each [B, C, ...], first to last; empty unless a method requires
-    them and the teacher provides them.
+    Shapes:
+        value: [B, D_m]; absent rows are zero.
+        present: [B] bool; False if the video lacks this modality.
+        stages: Outputs of intermediate stages, each [B, C, ...], first to last; empty unless a method
+            requires them and the teacher provides them.
     """
 
     value: Tensor

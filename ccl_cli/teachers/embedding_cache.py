@@ -3,8 +3,8 @@
 A cache belongs to a teacher (by fingerprint), a set of files and a choice of views. These determine the
 folder's name, and the header repeats them to prevent mix-ups.
 
-A folder contains ``embedding.npy`` [V, K, D] float32, ``state.npy`` [V] (indices into the header's states)
-and ``cache.json``, which is written last.
+A folder contains ``embedding.npy`` [V, K, D] in single or half precision, ``state.npy`` [V] (indices into the
+header's states) and ``cache.json``, which is written last.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Cached:
     """An open, memory-mapped cache."""
 
     def __init__(
-        self, folder: Path, header: Header, embedding: NDArray[np.float32], state: NDArray[np.uint8]
+        self, folder: Path, header: Header, embedding: NDArray[np.floating], state: NDArray[np.uint8]
     ) -> None:
         self.folder, self.header, self._embedding, self._state = folder, header, embedding, state
 
@@ -135,7 +135,8 @@ class Cached:
             header = Header.model_validate_json((folder / HEADER).read_bytes())
             embedding = np.load(folder / EMBEDDING, mmap_mode="r", allow_pickle=False)
             state = np.load(folder / STATE, allow_pickle=False)
-            if (embedding.shape, embedding.dtype) != ((header.videos, header.count, header.dim), np.float32):
+            shape = header.videos, header.count, header.dim
+            if embedding.shape != shape or embedding.dtype not in (np.float32, np.float16):
                 raise ValueError("another shape")
             if state.shape != (header.videos,) or (header.videos and state.max() >= len(STATES)):
                 raise ValueError("unknown states")
@@ -171,7 +172,7 @@ class Cached:
         Shapes: places: [B] indices of videos. views: [B] indices of views. returns: [B, D] float32, zero for
         absent rows; [B] bool, whether the row is present.
         """
-        value = torch.from_numpy(np.array(self._embedding[places, views]))
+        value = torch.from_numpy(np.array(self._embedding[places, views], np.float32))
         return value, torch.from_numpy(self._state[places] == PRESENT)
 
     @property
@@ -184,7 +185,7 @@ class Cached:
         return checksum(self._embedding, self._state)
 
 
-def checksum(embedding: NDArray[np.float32], state: NDArray[np.uint8]) -> str:
+def checksum(embedding: NDArray[np.floating], state: NDArray[np.uint8]) -> str:
     """Compute the SHA-256 of both arrays, reading blocks."""
     digest = hashlib.sha256(state.tobytes())
     for begin in range(0, len(embedding), 1024):

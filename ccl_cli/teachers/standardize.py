@@ -17,7 +17,7 @@ from torch import Tensor
 from ccl_cli.config.recipe import Standardize
 from ccl_cli.errors import DataError
 
-_DEAD = 1e-6  # dimensions with a relative deviation below this are constant
+_CONSTANT = 1e-6  # dimensions with a relative standard deviation below this are constant
 
 
 class Moments:
@@ -55,7 +55,9 @@ class Moments:
 class Transform:
     """Affine transform of embeddings: subtract the mean, then scale, or rotate and scale.
 
-    Shapes: mean: [D_m]. factor: [D_m] scales, or a matrix [D_m, D_m].
+    Shapes:
+        mean: [D_m].
+        factor: [D_m] scales, or a matrix [D_m, D_m].
     """
 
     mean: Tensor
@@ -100,8 +102,8 @@ def fit(kind: Standardize, moments: Moments, teacher: str) -> Transform:
 
 def inverse_deviation(variance: Tensor) -> Tensor:
     """Inverse standard deviation [D] of each dimension; zero for constant dimensions."""
-    moves = variance.sqrt() > _DEAD * variance.mean().sqrt()
-    return torch.where(moves, variance.clamp(min=torch.finfo(variance.dtype).tiny).rsqrt(), 0.0)
+    varies = variance.sqrt() > _CONSTANT * variance.mean().sqrt()
+    return torch.where(varies, variance.clamp(min=torch.finfo(variance.dtype).tiny).rsqrt(), 0.0)
 
 
 def eigen(covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,10 +82,10 @@ def locate(spec: Spec, *files: WeightFile) -> Path:
         if path := file.path if file.path.is_file() else _in_hub_cache(file):
             return path
     plain = Spec(spec.kind, spec.name, None, spec.options)
-    if turned := _turned_round(spec):
+    if swapped := _with_options_last(spec):
         raise WeightsError(
             f"{plain} has no weights file: the part after '?' contains options.",
-            f"Put the file before the options: {shlex.quote(str(turned))}.",
+            f"Put the file before the options: {shlex.quote(str(swapped))}.",
         )
     if not files:
         raise WeightsError(f"{plain} needs a weights file.", f"Use {spec.label}@FILE.")
@@ -180,7 +180,7 @@ def _named(spec: Spec) -> Path:
     return path
 
 
-def _turned_round(spec: Spec) -> Spec | None:
+def _with_options_last(spec: Spec) -> Spec | None:
     """Correct ``name?key=value@weights`` to ``name@weights?key=value``."""
     for key, value in spec.options.items():
         value, mark, weights = str(value).partition("@")

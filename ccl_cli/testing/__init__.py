@@ -5,7 +5,7 @@
     from ccl_cli.testing import check_teacher
 
 
-    def test_it_keeps_the_contract() -> None:
+    def test_contract() -> None:
         assert not check_teacher("my:teacher").failures
 """
 
@@ -34,7 +34,7 @@ def check_teacher(teacher: Teacher | str, videos: Sequence[Video] = ()) -> Repor
         videos: Videos that the teacher can embed. Default: small generated videos.
 
     Raises:
-        CclError: it cannot be built; its own sentence.
+        CclError: the teacher cannot be built.
     """
     return Report(tuple(_teacher.verdicts(teacher, videos)))
 
@@ -46,7 +46,7 @@ def check_student(student: StudentFactory | str) -> Report:
         student: Name of an installed student, as after ``--student``, or its factory function.
 
     Raises:
-        CclError: it cannot be built; its own sentence.
+        CclError: the student cannot be built.
     """
     return Report(tuple(_student.verdicts(student)))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.samplers import Frames, Stretch
+from ccl_cli.data.clips.samplers import FrameRange, Frames
 from ccl_cli.data.clips.transforms import eval_view
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
@@ -60,8 +60,8 @@ def made_clips() -> Iterator[Clips]:
 def draw(video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames) -> Window:
     """Draw a window as in training, starting at frame ``at`` of the video."""
 
-    def sampler(stretch: Stretch, clip: Clip, rng: np.random.Generator) -> Frames:
-        first = stretch.first + min(at, stretch.frames - 1)
+    def sampler(available: FrameRange, clip: Clip, rng: np.random.Generator) -> Frames:
+        first = available.first + min(at, available.count - 1)
         return range(first, first + clip.frames)
 
     return Window(
@@ -75,14 +75,14 @@ def draw(video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames)
 
 
 def evaluated(video: Video, seed: int = 0) -> Window:
-    """Convert a window to evaluation, where nothing may depend on the seed."""
+    """Draw a window as in evaluation, where nothing may depend on the seed."""
     window = draw(video, seed)
     window.training = False
     return window
 
 
 def cached_view(window: Window, first: int, count: int) -> Window:
-    """Window with some frames of another window, as for a cache."""
+    """Return a window with ``count`` frames of another window, from ``first`` on, as in a cache."""
     frames = window.frames[first : first + count]
     seconds = (window.end - window.start) / len(window.frames)
     view = Window(window.video, window.clip)

@@ -220,7 +220,17 @@ def example(
     present: Sequence[int] = (0, 1, 3, 4, 6, 7),
     seed: int = 0,
 ) -> Example:
-    """Random batch; ``present`` lists the rows of the first teacher. The others have all rows, or none."""
+    """Create a random batch.
+
+    Args:
+        teachers: Number of teachers.
+        rows: Batch size.
+        labels: Class of each row. Default: all classes in turn.
+        classes: Number of classes.
+        present: Present rows of the first teacher. If empty, all teachers lack all rows; else the others
+            have all rows.
+        seed: Random seed.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:

@@ -14,7 +14,7 @@ from ccl_cli.errors import CclError, DataError, PluginError, UsageError
 from ccl_cli.registry import Kind
 from ccl_cli.testing.verdicts import Verdict
 
-_VIDEOS = 4  # of the data set to check a teacher on
+_VIDEOS = 4  # videos of a data set on which a teacher is checked
 
 
 def kind_of(name: str) -> Kind:

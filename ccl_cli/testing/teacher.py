@@ -80,7 +80,7 @@ def verdicts(teacher: Teacher | str, videos: Sequence[Video] = ()) -> Iterator[V
         videos: Videos that the teacher can embed. Default: small generated videos.
 
     Raises:
-        CclError: it cannot be built; its own sentence.
+        CclError: the teacher cannot be built.
     """
     with made_clips() as clips:
         shown = videos or clips[:2]
@@ -161,8 +161,7 @@ def _repr(trial: Trial) -> None:
     expect(
         text == again and " at 0x" not in text and not hidden,
         f"the repr '{text}', which must contain every setting ({', '.join(hidden) or 'all'}) and nothing "
-        "else. "
-        "Use a dataclass; the repr is part of the key of caches.",
+        "else. Use a dataclass; the repr is part of the key of caches.",
     )
 
 
@@ -193,11 +192,11 @@ def _views(trial: Trial) -> None:
 
 @check("input")
 def _missing_modality(trial: Trial) -> None:
-    listens = False
+    uses_audio = False
     for video in (trial.clips.mute, trial.clips.silent):
         window, other = draw(video), draw(trial.clips.other, seed=1)
         value = trial.preprocess(window)
-        listens = listens or "audio" in window.states
+        uses_audio = uses_audio or "audio" in window.states
         if value is None or "audio" not in window.states:
             continue
         window = draw(video)  # the same or no audio, with other frames
@@ -207,7 +206,7 @@ def _missing_modality(trial: Trial) -> None:
             "an input for a video without audio. "
             "Return None if window.audio returns None, to mark the row as absent.",
         )
-    if not listens:
+    if not uses_audio:
         raise Skip("it does not use audio, and every window has frames")
 
 
@@ -325,8 +324,7 @@ def _classes(trial: Trial) -> None:
     shape = [len(trial.inputs), len(classes)]
     expect(
         list(probabilities.shape) == shape,
-        f"probabilities of {list(probabilities.shape)} instead of {shape}: return one for each of its "
-        "classes.",
+        f"probabilities of {list(probabilities.shape)} instead of {shape}. Return one for each class.",
     )
     lowest, highest = float(probabilities.min()), float(probabilities.max())
     expect(

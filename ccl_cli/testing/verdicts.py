@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -93,9 +93,9 @@ class Checks(Generic[T]):
             yield verdict
 
 
-def expect(holds: bool, message: str) -> None:
+def expect(condition: bool, message: str) -> None:
     """Raise :class:`Unmet` unless a condition is true."""
-    if not holds:
+    if not condition:
         raise Unmet(message)
 
 
@@ -111,7 +111,7 @@ def expect_movable(module: nn.Module) -> None:
         f"{prefix}.{name}".lstrip(".")
         for prefix, each in module.named_modules()
         for name, value in vars(each).items()
-        if not name.startswith("_") and _holds_tensor(value)
+        if not name.startswith("_") and _contains_tensor(value)
     ]
     expect(
         not names,
@@ -120,22 +120,21 @@ def expect_movable(module: nn.Module) -> None:
     )
 
 
-def _holds_tensor(value: object) -> bool:
-    inner = (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-    )
-    return any(isinstance(each, Tensor) for each in inner)
+def _contains_tensor(value: object) -> bool:
+    values: Iterable[object] = [value]
+    if isinstance(value, dict | list | tuple):
+        values = value.values() if isinstance(value, dict) else value
+    return any(isinstance(each, Tensor) for each in values)
 
 
 def _verdict(name: str, run: Callable[[T], None], trial: T) -> Verdict:
     try:
         run(trial)
-    except Skip as reason:
-        return Verdict(name, "skipped", f"{reason}")
+    except Skip as skip:
+        return Verdict(name, "skipped", f"{skip}")
     except Exception as error:
-        reason_text = " ".join(str(error).split()) or "no message"
-        ours = isinstance(error, Unmet | CclError)
-        return Verdict(
-            name, "failed", reason_text if ours else f"it raised {type(error).__name__}: {reason_text}"
-        )
+        reason = " ".join(str(error).split()) or "no message"
+        if not isinstance(error, Unmet | CclError):
+            reason = f"it raised {type(error).__name__}: {reason}"
+        return Verdict(name, "failed", reason)
     return Verdict(name, "ok")

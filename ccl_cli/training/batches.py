@@ -1,4 +1,4 @@
-"""The batches of a run, the same for training, a dry run and a measurement of reading."""
+"""Batches of a run, for training, dry runs and measurements of reading speed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ccl_cli.utils.distributed import rank, world_size
 
 
 def batch_sampler(recipe: Recipe, parts: Parts, start: int = 0) -> EpochSampler:
-    """This process's batches from a step on.
+    """Micro-batches of this process from a step on.
 
     Raises:
-        RecipeError: a batch cannot be split over the processes.
+        RecipeError: the batch size is not divisible by processes and micro-batches.
     """
     return EpochSampler(
         videos=len(parts.videos),
@@ -31,7 +31,7 @@ def batch_sampler(recipe: Recipe, parts: Parts, start: int = 0) -> EpochSampler:
 
 
 def training_clips(recipe: Recipe, parts: Parts, teachers: Iterable[str]) -> TrainingClips:
-    """The training videos as the student and the named teachers see them."""
+    """Dataset of the training videos, with inputs for the student and the named teachers."""
     preprocess = {name: parts.teachers[name].preprocess for name in teachers}
     missing = len(parts.missing)
     limit = unreadable_limit(len(parts.videos) + missing, recipe.max_unreadable) - missing

@@ -1,4 +1,4 @@
-"""From a recipe to the objects it names; everything that is missing is named at once."""
+"""Data set, teachers, student and methods of a recipe. All errors are reported at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ccl_cli import registry
 from ccl_cli.config.load import check_recipe, method_options, needs_labels, refuse_without_labels
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.config.spec import Spec, parse_model
-from ccl_cli.data.clips.samplers import Stretch, centre_clip
+from ccl_cli.data.clips.samplers import FrameRange, centre_clip
 from ccl_cli.data.manifest import Manifest, Video, Videos, check_unreadable
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.reader import open_video
@@ -33,20 +33,22 @@ from ccl_cli.training.run.folder import locate_model
 from ccl_cli.utils.sentences import bundled
 
 T = TypeVar("T")
-_OPENED = 64  # videos, at most, to find one that is as long as a clip
+_OPENED = 64  # largest number of videos opened to find one that is as long as a clip
 _log = logging.getLogger("ccl")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything a training run is made of.
+    """Data set and networks of a training run.
 
     Attributes:
         manifest: The whole data set.
-        videos: The training videos that are on disk, with the labels that the run sees.
-        missing: The training videos that are not.
-        teachers: Frozen, by name.
-        methods: By name.
+        videos: Training videos that exist, with the labels that the run uses. Rows of a batch are rows of
+            these.
+        missing: Training videos that do not exist.
+        teachers: Frozen teachers, by name.
+        student: The student, on the CPU.
+        methods: Methods, by name.
     """
 
     manifest: Manifest
@@ -58,25 +60,25 @@ class Parts:
 
     @cached_property
     def labelled(self) -> int:
-        """How many of the training videos have a label."""
+        """Number of training videos with a label."""
         return int(self.videos.labelled.sum())
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What the student tells apart: the data set's classes; nothing where it sees no label."""
+        """Classes of the student: those of the data set, or none if no training video has a label."""
         return self.manifest.classes if self.labelled else ()
 
     @property
     def uses_stages(self) -> bool:
-        """Whether a method wants the teachers' inner stages, which no cache holds."""
+        """Whether a method uses the teachers' inner stages, which are not cached."""
         return any(method.uses_stages for method in self.methods.values())
 
 
 def build(recipe: Recipe) -> Parts:
-    """Build every part; the same seed gives the same initial weights.
+    """Build all parts. The same seed gives the same initial weights.
 
     Raises:
-        MultipleErrors: more than one thing is missing or wrong; a single one is raised as itself.
+        MultipleErrors: there are several errors; a single error is raised as itself.
     """
     check_recipe(recipe)
     check_optimizer(recipe.optim)
@@ -95,7 +97,7 @@ def build(recipe: Recipe) -> Parts:
     missing = seen.without(videos)
     check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing, videos=len(seen))
     if not videos:
-        raise DataError(f"None of the {len(seen)} videos to train on is there, such as '{seen[0].path}'.")
+        raise DataError(f"None of the {len(seen)} training videos exists, such as '{seen[0].path}'.")
     _check_label_readers(teachers, videos)
     check_coverage(teachers, videos.ids, "training videos")
     warn_if_packed_smaller(videos, recipe.clip.short_side)
@@ -112,16 +114,16 @@ def build(recipe: Recipe) -> Parts:
 
 
 def training_data(recipe: Recipe) -> Manifest:
-    """The recipe's data set, with the videos set aside that it wants to choose on."""
+    """Data set of a recipe, with its hold-out as validation split."""
     manifest = load_data(recipe.data)
     return manifest.hold_out(recipe.holdout) if recipe.holdout else manifest
 
 
 def training_videos(recipe: Recipe, manifest: Manifest) -> Videos:
-    """The training split with the labels that a run sees; without unlabelled videos if a method needs labels.
+    """Training split with the labels that a run uses; without unlabelled videos if a method needs labels.
 
     Raises:
-        RecipeError: a method needs labels, and there are none.
+        RecipeError: a method needs labels, but there are none.
     """
     if recipe.labels_per_class is not None:
         manifest = manifest.keep_labels(recipe.labels_per_class, recipe.labels_seed)
@@ -136,14 +138,14 @@ def training_videos(recipe: Recipe, manifest: Manifest) -> Videos:
 
 
 def load_teachers(specs: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Teacher]:
-    """Build several teachers, by the names under which results show them.
+    """Build several teachers, by their names in results.
 
     Args:
-        specs: As after ``--teacher``.
+        specs: Teachers, in the form of ``--teacher``.
         classes: Names of the data set's classes.
 
     Raises:
-        MultipleErrors: more than one cannot be built; a single error is raised as itself.
+        MultipleErrors: there are several errors; a single error is raised as itself.
     """
     errors: list[CclError] = []
     loaded = [_attempt(errors, partial(load_teacher, text, classes)) for text in specs]
@@ -156,12 +158,12 @@ def load_teacher(spec: str | Spec, classes: Sequence[str] = ()) -> Teacher:
     """Build one frozen teacher with its weights, e.g. ``image:resnet34``.
 
     Args:
-        spec: Its name and options, or their text.
-        classes: Names of the data set's classes, for a teacher that wants to know them.
+        spec: Teacher with options.
+        classes: Names of the data set's classes, for a teacher that uses them.
 
     Raises:
-        PluginError: no such teacher, or it is broken.
-        WeightsError: its weights are not there.
+        PluginError: there is no such teacher, or it is broken.
+        WeightsError: its weights are missing.
     """
     if isinstance(spec, str):
         spec = parse_model(spec)
@@ -177,9 +179,9 @@ def make_student(text: str, num_classes: int, *, with_weights: bool = True) -> S
     """Build a student.
 
     Args:
-        text: Its name, and after ``@`` a file of weights or a run's folder to start from.
-        num_classes: K; 0: without a classifier.
-        with_weights: False ignores the initial weights.
+        text: Name of the student, and after ``@`` a weights file or run folder to start from.
+        num_classes: Number of classes K; 0: without a classifier.
+        with_weights: Whether to load the initial weights.
     """
     spec = parse_model(text)
     plugin = registry.find(registry.STUDENTS, spec.label)
@@ -197,7 +199,7 @@ def make_student(text: str, num_classes: int, *, with_weights: bool = True) -> S
 
 
 def _weights_file(named: str) -> str:
-    """The file that a student starts from; of a run's folder its model."""
+    """File of a student's initial weights; for a run folder, its model."""
     path = Path(named).expanduser()
     return str(locate_model(path)[1]) if path.is_dir() else named
 
@@ -211,7 +213,7 @@ def load_method(name: str, options: dict[str, object], setting: Setting) -> Meth
 
 
 def warn_if_packed_smaller(videos: Videos, short_side: int) -> None:
-    """Say so when packing has made frames smaller than a recipe wants them."""
+    """Warn if packed frames are smaller than the recipe's ``clip.short_side``."""
     first = videos.packed[0].path if videos.packed else None
     side = ShardReader(first).scaled_to if isinstance(first, Packed) else None
     if side is not None and side < short_side:
@@ -224,13 +226,13 @@ def warn_if_packed_smaller(videos: Videos, short_side: int) -> None:
 
 
 def check_span(videos: Videos, clip: Clip) -> None:
-    """Stop when ``clip.stride`` or ``clip.fps`` makes a clip longer than every training video.
+    """Check that not every training video is shorter than a clip with ``clip.stride`` or ``clip.fps``.
 
-    Opens at most 64 videos, spread over all that may be long enough, up to the first that is. Where there are
-    more and none of these is, it only warns.
+    Opens at most 64 of the videos that may be long enough, until one is. If there are more candidates and
+    none of the 64 is long enough, it only warns.
 
     Raises:
-        RecipeError: names the span.
+        RecipeError: all videos are shorter than a clip.
     """
     if clip.consecutive or clip.sampling == "segments":
         return
@@ -251,18 +253,22 @@ def check_span(videos: Videos, clip: Clip) -> None:
 
 def _spans(video: Video, clip: Clip) -> bool:
     try:
-        metadata = open_video(video.path).metadata
-        stretch = Stretch(metadata, *metadata.frame_range(video.start, video.end))
+        frames = FrameRange.between(open_video(video.path).metadata, video.start, video.end)
     except DataError:
-        return True  # the loader reports what cannot be read
-    return len(centre_clip(stretch, clip, np.random.default_rng(0))) == clip.frames
+        return True  # the loader reports unreadable videos
+    return len(centre_clip(frames, clip, np.random.default_rng(0))) == clip.frames
 
 
 def check_coverage(teachers: Mapping[str, Teacher], ids: Sequence[str], what: str = "videos") -> None:
-    """Stop when a teacher cannot have an embedding of any of the videos; ``what`` they are.
+    """Check that every teacher may have an embedding of some of the videos.
+
+    Args:
+        teachers: Teachers by name.
+        ids: Ids of the videos.
+        what: Kind of videos, for the message.
 
     Raises:
-        DataError: names the first such teacher.
+        DataError: a teacher has no embedding of any of these videos.
     """
     for name, teacher in teachers.items():
         if not teacher.coverage(ids):
@@ -273,13 +279,13 @@ def check_coverage(teachers: Mapping[str, Teacher], ids: Sequence[str], what: st
 
 
 def _check_label_readers(teachers: Mapping[str, Teacher], videos: Videos) -> None:
-    """Refuse a teacher that reads labels where training videos have none."""
+    """Check that all training videos have a label if a teacher reads labels."""
     unlabelled = int((~videos.labelled).sum())
     label_readers = [name for name, teacher in teachers.items() if teacher.sees_label]
     if unlabelled and label_readers:
         raise RecipeError(
             f"{label_readers[0]} reads labels, and {unlabelled} training videos have none.",
-            "Leave it out, or name another data set.",
+            "Remove it, or choose another data set.",
         )
 
 
@@ -292,7 +298,7 @@ def _uses_teachers(recipe: Recipe) -> bool:
     methods = [registry.load(registry.find(registry.METHODS, name)) for name in recipe.method]
     needed = any(method.uses_teachers for method in methods)
     if recipe.teachers and not needed:
-        _log.info("%s needs no teacher; the ones named are left aside.", recipe.method_label)
+        _log.info("%s needs no teacher; the given ones are ignored.", recipe.method_label)
     if needed and not recipe.teachers:
         raise RecipeError(
             f"{recipe.method_label} needs at least one teacher.",

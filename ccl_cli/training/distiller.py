@@ -1,4 +1,4 @@
-"""Student and methods in one forward pass with one loss: the only module that Accelerate prepares."""
+"""The distiller: student and methods in one module with one loss. Accelerate prepares only this module."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ccl_cli.training.held_out import LOGGED
 from ccl_cli.training.standardizers import Standardizer, Standardizers
 from ccl_cli.utils.distributed import masked_mean
 
-# Names of a line of metrics.jsonl that no term of a method may take.
+# Names in a line of metrics.jsonl, which a term of a method may not have.
 RESERVED = {
     "step",
     "epoch",
@@ -45,12 +45,12 @@ RESERVED = {
 
 
 class StepOutput(NamedTuple):
-    """One forward pass.
+    """Result of one forward pass.
 
     Attributes:
-        loss: Scalar; the sum of the parts.
-        parts: Weighted terms by name; no cross-entropy where there are no classes.
-        logits: [B, K] the student's class scores.
+        loss: Scalar, the sum of the parts.
+        parts: Weighted terms of the loss by name, scalars without gradient; no "ce" without classes.
+        logits: [B, K] class scores of the student, without gradient.
     """
 
     loss: Tensor
@@ -62,13 +62,12 @@ class Distiller(nn.Module):
     """A student, the methods that train it, and the sum of their terms.
 
     Args:
-        student: The network that is published in the end.
-        methods: By name; each owns its layers.
-        clip: How the student's view is normalised.
-        ce_weight: Weight of the student's cross-entropy, a mean over the labelled rows; the methods' own
-            factors are multiplied with it.
-        memory_format: Of the student's input.
-        standardizers: By teacher: what its embeddings go through before any method sees them.
+        student: The network that is trained.
+        methods: Methods by name, each with its own layers.
+        clip: Mean and standard deviation for normalising the student's view.
+        ce_weight: Weight of the student's cross-entropy, multiplied by the methods' own factors.
+        memory_format: Memory format of the student's input.
+        standardizers: Transforms of the teachers' embeddings, by teacher.
     """
 
     mean: Tensor
@@ -90,12 +89,12 @@ class Distiller(nn.Module):
         self.ce_weight = ce_weight * math.prod(method.ce_weight for method in methods.values())
         self.memory_format = memory_format
         self.standardizers = Standardizers(standardizers or {})
-        # On the device from the start: a tensor made from Python numbers at each step would make a GPU wait.
+        # Buffers, because creating a tensor from Python numbers in each step would make a GPU wait.
         self.register_buffer("mean", torch.tensor(clip.mean), persistent=False)
         self.register_buffer("std", torch.tensor(clip.std), persistent=False)
 
     def forward(self, batch: Batch, teachers: Mapping[str, Embedding]) -> StepOutput:
-        """Run the student on the batch and every method on what it says."""
+        """Run the student on the batch, and every method on its output and the teachers' embeddings."""
         dtype = next(self.student.parameters()).dtype
         video = normalize(batch.video, self.mean, self.std, dtype)
         student: StudentOutput = self.student(video.contiguous(memory_format=self.memory_format))
@@ -118,13 +117,15 @@ class Distiller(nn.Module):
             prefix = f"{name}." if len(self.methods) > 1 else ""
             terms = {prefix + term: value for term, value in method(student, teachers, batch).items()}
             if reserved := sorted(terms.keys() & RESERVED):
-                raise PluginError(f"The method '{name}' may not call a term '{reserved[0]}': ccl does.")
+                raise PluginError(
+                    f"The method '{name}' has a term '{reserved[0]}', which is a reserved name."
+                )
             parts |= terms
         return parts
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Over the labelled rows of all processes; zero, and still part of the graph, where there are none.
+    """Mean over the labelled rows of all processes; zero, but part of the graph, if there are none.
 
     Shapes:
         logits: [B, K].
@@ -140,7 +141,7 @@ def _full_precision(student: StudentOutput) -> StudentOutput:
 def make_distiller(
     recipe: Recipe, parts: Parts, accelerator: Accelerator, standardizers: Mapping[str, Standardizer]
 ) -> Distiller:
-    """Student and methods as the recipe's layout, precision and device want them."""
+    """Build the distiller for the recipe's memory format, precision and device."""
     memory_format = torch.channels_last_3d if recipe.train.channels_last else torch.contiguous_format
     student = parts.student
     if recipe.train.sync_batchnorm:

@@ -1,4 +1,4 @@
-"""What a run would do, with one batch really read, and that batch as a picture."""
+"""A description of a run (``--dry-run``) and a picture of its first batch (``ccl data show``)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from ccl_cli.data.clips.dataset import clip_loader
 from ccl_cli.data.clips.sample_sheet import sample_sheet
 from ccl_cli.training.batches import batch_sampler, training_clips
 from ccl_cli.training.build import Parts, build, parameter_count
-from ccl_cli.training.cache.caching import existing, wanted_key
+from ccl_cli.training.cache.keys import wanted_key
+from ccl_cli.training.cache.read import find_cache
 from ccl_cli.utils.files import atomic_path
 
 
 def describe(recipe: Recipe, parts: Parts) -> str:
-    """The resolved recipe, sizes, steps and the shapes of the first batch."""
+    """The resolved recipe, numbers of parameters and steps, and the shapes of the first batch."""
     sampler = batch_sampler(recipe, parts)
     dataset = training_clips(recipe, parts, parts.teachers)
     loaded = next(clip_loader(dataset, sampler, workers=0, pin_memory=False))
@@ -24,15 +25,14 @@ def describe(recipe: Recipe, parts: Parts) -> str:
     lines = [
         to_yaml(recipe).rstrip(),
         "---",
-        f"data: {parts.manifest.name}, {len(parts.videos)} training videos ({len(parts.missing)} missing), "
-        f"{parts.labelled} labelled, {len(parts.classes)} classes, manifest {parts.manifest.hash}",
+        data_line(parts),
         f"parameters: student {parameter_count(parts.student):,}, methods {methods:,}, frozen {teachers:,}",
         f"steps: {sampler.steps_per_epoch} per epoch, {sampler.total_steps} in all",
         f"batch: video {tuple(loaded.batch.video.shape)}",
         *(
             f"  {name}: {tuple(value.shape)}, present in {int(present.sum())} of {len(present)}"
             f"{', RANDOM WEIGHTS' if parts.teachers[name].random_weights else ''}"
-            f"{', TOLD THE CLASSES' if parts.teachers[name].sees_label else ''}"
+            f"{', READS LABELS' if parts.teachers[name].sees_label else ''}"
             f"{_from_cache(recipe, parts, name)}"
             for name, (value, present) in loaded.batch.inputs.items()
         ),
@@ -40,17 +40,25 @@ def describe(recipe: Recipe, parts: Parts) -> str:
     return "\n".join(lines)
 
 
+def data_line(parts: Parts) -> str:
+    """The training videos that were listed, without reading any."""
+    return (
+        f"data: {parts.manifest.name}, {len(parts.videos)} training videos ({len(parts.missing)} missing), "
+        f"{parts.labelled} labelled, {len(parts.classes)} classes, manifest {parts.manifest.hash}"
+    )
+
+
 def draw_samples(recipe: Recipe, clips: int = 8, output: Path | str = "samples.png") -> None:
-    """Write a picture of the first clips that a run would train on, as ``ccl data show`` does.
+    """Draw the first clips that a run would train on.
 
     Args:
-        recipe: With the data set and, for their inputs, the teachers.
-        clips: How many.
-        output: A PNG file.
+        recipe: Recipe with a data set and, if their inputs are to be drawn, teachers.
+        clips: Number of clips.
+        output: PNG file to write.
 
     Raises:
         CclError: a part of the recipe is missing, or no video can be read.
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     parts = build(recipe)
     batch = min(clips, len(parts.videos))
@@ -65,10 +73,10 @@ def draw_samples(recipe: Recipe, clips: int = 8, output: Path | str = "samples.p
 
 
 def _from_cache(recipe: Recipe, parts: Parts, name: str) -> str:
-    """What a run would do instead of running this teacher."""
+    """Note on the cache that the run would read instead of running this teacher, or ""."""
     key = None if parts.uses_stages else wanted_key(name, parts.teachers[name], parts.manifest, recipe)
     if key is None:
         return ""
-    if existing(key, recipe):
+    if find_cache(key, recipe):
         return f", read from the cache ({key.views})"
     return f", cached first ({key.views})" if recipe.cache.use == "build" else ""

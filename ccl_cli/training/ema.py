@@ -12,18 +12,18 @@ from ccl_cli.students import Student
 
 
 class AveragedStudent:
-    """A second student that follows the trained one.
+    """The moving average of a student, a second network of the same class.
 
     Attributes:
-        updates: Steps that it has followed.
+        updates: Number of averaged steps.
 
     Args:
-        student: On its device; every process follows its own, and all of them alike.
-        train: The decay, above 0, and whether it warms up.
+        student: Student on its device. Every process averages its own copy; all copies are equal.
+        train: Decay, above 0, and warm-up.
     """
 
     def __init__(self, student: Student, train: Train) -> None:
-        from timm.utils import ModelEmaV3  # with all of timm's networks: not at the top
+        from timm.utils import ModelEmaV3  # imports all of timm's networks, so not at the top
 
         self._average = ModelEmaV3(student, decay=train.ema, use_warmup=train.ema_warmup)
         self.updates = 0
@@ -34,7 +34,7 @@ class AveragedStudent:
         return cast(Student, self._average.module)
 
     def update(self, student: Student) -> None:
-        """Follow one optimiser step; the first one is copied."""
+        """Average the weights after an optimiser step; the first call copies them."""
         self.updates += 1
         self._average.update(student, step=self.updates)
 
@@ -43,16 +43,6 @@ class AveragedStudent:
         return {"updates": self.updates, "student": self.student.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore :meth:`state_dict`."""
         self.updates = state["updates"]
         self.student.load_state_dict(state["student"])
-
-
-def by_weights(student: Student, average: AveragedStudent | None) -> dict[str, Student]:
-    """The students by the name of their weights; the first one is to be scored and published."""
-    return {"ema": average.student, "raw": student} if average else {"raw": student}
-
-
-def averaged(student: Student, train: Train) -> AveragedStudent | None:
-    """The student's moving average, if the recipe wants one."""
-    return AveragedStudent(student, train) if train.ema else None

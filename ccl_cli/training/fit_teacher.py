@@ -1,4 +1,4 @@
-"""Training a teacher on its own modality and its own labels, before anything is distilled from it."""
+"""``ccl teachers fit``: training of a teacher with the labels of a data set, on its own modality."""
 
 from __future__ import annotations
 
@@ -32,26 +32,27 @@ from ccl_cli.utils.progress import Reporter
 T = TypeVar("T")
 _log = logging.getLogger("ccl")
 _HOOKS = ("to_fit", "class_scores", "own_weights")
-_SCRATCH_LR, _ADAPT_LR = 3e-3, 1e-4  # from random weights, and from trained ones
+_SCRATCH_LR, _ADAPT_LR = 3e-3, 1e-4  # from random and from pretrained weights
 
 
 class Fittable(Protocol):
-    """What a teacher's class has, besides the teacher's contract, if it can be fitted."""
+    """Methods that a teacher's class needs, besides the teacher's contract, to be fitted."""
 
     @classmethod
     def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
-        """The teacher that ``spec`` names, with a new classifier for ``classes``.
+        """Build the teacher with a new classifier for ``classes``.
 
-        It starts from its weights; with ``weights=random``, or where nobody publishes any, from nothing.
+        It starts from its pretrained weights; with ``weights=random``, or if there are none, from random
+        ones.
         """
         ...
 
     def class_scores(self, x: Tensor) -> Tensor:
-        """Scores of the classes before any softmax: ``[B, *preprocess.shape]`` to ``[B, len(classes)]``."""
+        """Class scores before softmax: ``[B, *preprocess.shape]`` to ``[B, len(classes)]``."""
         ...
 
     def own_weights(self) -> Mapping[str, Tensor]:
-        """The tensors that ``from_spec`` takes back from a file."""
+        """The tensors that ``from_spec`` loads from a file."""
         ...
 
 
@@ -61,14 +62,14 @@ class _Trainee(Teacher, Fittable):
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How to train.
+    """Training options.
 
     Attributes:
-        epochs: Passes over the training split.
-        lr: Highest learning rate; None: 0.003 from random weights, 0.0001 from trained ones.
+        epochs: Number of epochs.
+        lr: Peak learning rate; None: 0.003 from random weights, 0.0001 from pretrained ones.
         batch_size: Videos per step.
-        seed: Of everything random.
-        workers: Decoding processes.
+        seed: Seed of weights, order and clips.
+        workers: Number of worker processes.
     """
 
     epochs: int = 30
@@ -80,12 +81,12 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class Score:
-    """How often a teacher is right.
+    """Accuracy of a teacher.
 
     Attributes:
-        split: Of the data set.
-        accuracy: In [0, 1].
-        videos: Their number; those without the modality are left out.
+        split: Split of the data set.
+        accuracy: Share of correct videos, in [0, 1].
+        videos: Number of videos that have the modality.
     """
 
     split: str
@@ -95,15 +96,15 @@ class Score:
 
 @dataclass(frozen=True)
 class FitReport:
-    """What came of it.
+    """Result of fitting a teacher.
 
     Attributes:
-        path: The file of weights.
-        classes: What the teacher now tells apart.
-        train: On the last pass, in training mode.
-        held_out: On the test split, else the validation split; None where there is neither, or nothing in it
-            that the teacher looks at.
-        seconds: From the first step to the file.
+        path: Weights file.
+        classes: Classes of the teacher.
+        train: Accuracy in the last epoch, in training mode.
+        held_out: Accuracy on the test split, or else the validation split; None if there is neither, or no
+            video in it has the modality.
+        seconds: Duration of training and scoring.
     """
 
     path: Path
@@ -116,21 +117,21 @@ class FitReport:
 def fit_teacher(
     name: str | Spec, data: str, output: Path | None = None, options: FitOptions | None = None
 ) -> FitReport:
-    """Train a teacher to tell the classes of a data set by its own modality, and save it.
+    """Train a teacher to classify the videos of a data set by its own modality, and save it.
 
-    The teacher sees one random window of each video per pass, as the students' training would show it. Its
-    score on the videos held out is that on their middles.
+    In each epoch, the teacher gets a random clip of every video, as in the training of students. Held-out
+    videos are scored on their centre clips.
 
     Args:
-        name: The teacher, as after ``--teacher``, with the options of its network and its preprocessing.
-        data: The data set, as after ``--data``.
-        output: The file to write; None: in the cache, named after teacher and data set.
-        options: How to train.
+        name: Teacher, in the form of ``--teacher``, with options of its network and preprocessing.
+        data: Data set, in the form of ``--data``.
+        output: File to write; None: a file in the cache, named after teacher and data set.
+        options: Training options.
 
     Raises:
-        PluginError: a teacher that cannot be trained.
-        DataError: no video has what the teacher looks at, or too many cannot be read.
-        CclError: anything else the user can fix; then no file is written.
+        PluginError: the teacher cannot be trained.
+        DataError: no video has the teacher's modality, or too many videos cannot be read.
+        CclError: any other error that the user can fix; no file is written.
     """
     options = options or FitOptions()
     spec = parse_model(name) if isinstance(name, str) else name
@@ -139,9 +140,9 @@ def fit_teacher(
     if not all(hasattr(cls, hook) for hook in _HOOKS):
         raise PluginError(
             f"{spec.label} cannot be fitted: it has nothing to train.",
-            "A teacher's class needs to_fit, class_scores and own_weights for that.",
+            "A teacher's class needs to_fit, class_scores and own_weights.",
         )
-    spec, _ = as_fitted(spec)  # what was fitted before keeps its options
+    spec, _ = as_fitted(spec)  # a fitted teacher keeps its options
     manifest = load_data(data).labelled()
     manifest.validate()
     path = output or default_path(spec.kind, spec.name, manifest.name)
@@ -158,19 +159,19 @@ def fit_teacher(
 
 
 class _Session:
-    """One teacher, one data set, one pass after the other."""
+    """Training and scoring of one teacher on one data set."""
 
     def __init__(self, spec: Spec, teacher: _Trainee, manifest: Manifest, options: FitOptions) -> None:
         self.label, self.manifest, self.options = spec.label, manifest, options
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.pin_memory = self.device.type == "cuda"
         self.teacher = teacher.to(self.device)
-        # One frame: sound does not depend on it, and a picture is one frame anyway.
+        # One frame per clip, because teachers look at sound or at a single frame.
         self.clip = Clip(frames=1)
         self.preprocess: dict[str, Preprocess] = {self.label: teacher.preprocess}
 
     def train(self) -> Score:
-        """All passes; the score is the last one's."""
+        """Train all epochs; return the accuracy in the last one."""
         options = self.options
         split = _Split(self.manifest, "train")
         sampler = EpochSampler(len(split.videos), options.batch_size, options.epochs, options.seed)
@@ -181,7 +182,7 @@ class _Session:
         optimizer = torch.optim.AdamW(self.teacher.parameters(), lr)
         optim = Optim(lr=lr, schedule="cosine", warmup_epochs=options.epochs / 10, min_lr=lr / 1000)
         schedule = scheduler(optimizer, optim, options.epochs, per_epoch)
-        nn.Module.train(self.teacher)  # the contract's own `train` never leaves evaluation mode
+        nn.Module.train(self.teacher)  # a teacher's own `train` keeps evaluation mode
         correct = count = 0
         with Reporter("fit", steps) as reporter:
             for step, loaded in enumerate(loader, start=1):
@@ -190,20 +191,19 @@ class _Session:
                 if (step - 1) % per_epoch == 0:
                     correct = count = 0
                 schedule.step_update(step - 1)
-                if len(labels) > 1:  # batch norm has nothing to say about a single one
+                if len(labels) > 1:  # batch normalisation needs two samples
                     correct += self._step(inputs, labels, optimizer)
                     count += len(labels)
                 reporter.advance(text=f"acc {correct / max(count, 1):.0%}")
-                if step % per_epoch == 0:
-                    reporter.line()
+            reporter.line()
         split.warn()
         if not count:
-            raise DataError(f"No training video of '{self.manifest.name}' has what {self.label} looks at.")
+            raise DataError(f"No training video of '{self.manifest.name}' has the modality of {self.label}.")
         self.teacher.freeze()
         return Score("train", correct / count, count)
 
     def held_out(self) -> Score | None:
-        """The score on the centre clip of each video that was not trained on."""
+        """Accuracy on the centre clips of the test split, or else the validation split."""
         name = next((name for name in ("test", "val") if self.manifest.split(name)), None)
         if name is None:
             return None
@@ -227,7 +227,7 @@ class _Session:
         return Score(name, correct / count, count) if count else None
 
     def _present(self, given: TeacherInput, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of the samples that have the teacher's modality, on the device."""
+        """Inputs and labels of the samples with the teacher's modality, on the device."""
         value, present, labels = (
             each.to(self.device, non_blocking=True) for each in (given.value, given.present, labels)
         )
@@ -237,7 +237,7 @@ class _Session:
         scores = self.teacher.class_scores(inputs)
         loss = F.cross_entropy(scores.float(), labels)
         if not math.isfinite(loss.item()):
-            raise CclError(f"The loss of {self.label} is not finite any more.", "Lower --lr.")
+            raise CclError(f"The loss of {self.label} is not finite.", "Lower --lr.")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -245,7 +245,7 @@ class _Session:
 
 
 class _Split:
-    """One split of the data set: its videos that are on disk, and those of them that cannot be read."""
+    """One split of the data set: its existing videos, and those that cannot be read."""
 
     def __init__(self, manifest: Manifest, split: str) -> None:
         self.manifest, self.split = manifest, split
@@ -255,13 +255,13 @@ class _Split:
         self._check()
 
     def add(self, unreadable: Mapping[int, str]) -> None:
-        """Count videos that could not be read, by row with the reason; too many stop the run."""
+        """Count unreadable videos, given as reasons by row. Raises a DataError if there are too many."""
         if unreadable.keys() - self.unreadable.keys():
             self.unreadable.update(unreadable)
             self._check()
 
     def warn(self) -> None:
-        """Tell what was left out."""
+        """Warn about videos that were left out."""
         bad = [*(f"'{video.path}' is not there." for video in self.missing), *self.unreadable.values()]
         if bad:
             _log.warning(
@@ -278,7 +278,7 @@ class _Split:
         try:
             check_unreadable(len(bad), self.manifest, self.split, limit, bad)
         except DataError as error:  # the limit is fixed here
-            raise DataError(error.message, "Fix them, or take them out of the data set.") from None
+            raise DataError(error.message, "Fix them, or remove them from the data set.") from None
 
 
 def _count_correct(scores: Tensor, labels: Tensor) -> int:
@@ -286,16 +286,18 @@ def _count_correct(scores: Tensor, labels: Tensor) -> int:
 
 
 def _check_output(path: Path, manifest: Manifest) -> None:
-    """Say what is wrong with the place before the training, not after it."""
+    """Check the output file before the training and not after it."""
     if path.suffix != ".safetensors":
-        raise UsageError(f"'{path}' cannot be: weights are saved as .safetensors.", "Correct --output.")
+        raise UsageError(
+            f"'{path}' does not end in .safetensors, the format of weights.", "Correct --output."
+        )
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder.", "Name a file with --output.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SystemSetupError(f"Cannot write to '{path.parent}': {error.strerror}.") from error
-    with suppress(WeightsError):  # a damaged file is no loss
+    with suppress(WeightsError):  # a damaged file may be replaced without a warning
         before = read_fitted(path) if path.is_file() else None
         if before and before.manifest != manifest.hash:
             _log.warning(

@@ -1,4 +1,4 @@
-"""The score on held-out videos while a run trains: which weights to publish, and when to end."""
+"""Scores on held-out videos during training: when they are taken, the best weights, and early stopping."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ccl_cli.training.build import Parts
     from ccl_cli.training.trainer import Trainer
 
-# A student's figures on the held-out split, the same on every process: ``top1`` and ``r1`` in percent, and
-# ``loss``.
+# Evaluates a student on the held-out split: ``top1`` and ``r1`` in percent, and ``loss``, equal on all
+# processes.
 Score = Callable[[Recipe, "Parts", Student, Accelerator], Mapping[str, float]]
 LABELS = {"top1": "top-1", "loss": "loss", "r1": "R@1"}
 LOGGED = {f"{split}_{name}" for name in LABELS for split in ("val", "test")}  # in metrics.jsonl
@@ -28,43 +28,43 @@ _log = logging.getLogger("ccl")
 
 
 class HeldOut:
-    """A run's scores; part of its checkpoints.
+    """Scores of a run, which are part of its checkpoints.
 
     Attributes:
         latest: Figures of the last evaluation.
-        best: Step and figures of the best one and, if those are to be published, its weights.
-        waited: Evaluations since then.
+        best: Step and figures of the best evaluation and, with ``keep: best``, its weights.
+        waited: Number of evaluations since the best one.
 
     Args:
-        recipe: How often, on what, and what follows from it.
-        score: Evaluates a student; evaluation lies above training, so whoever starts a run hands it in.
+        recipe: Its section ``train`` says when to evaluate and what to do with the scores.
+        score: Evaluates a student. The caller passes it, because evaluation is a layer above training.
     """
 
     def __init__(self, recipe: Recipe, score: Score | None = None) -> None:
         self.train, self._score = recipe.train, score
-        # A resumed run may score other videos, or other clips of them, while the scores choose nothing.
+        # If scores choose nothing, a resumed run may score other videos or clips.
         self._of = [self.train.eval_split, recipe.eval.model_dump(mode="json")]
         self.latest: Mapping[str, float] = {}
         self.best: dict[str, Any] = {}
         self.waited = 0
 
     def due(self, step: int, steps_per_epoch: int) -> bool:
-        """Whether to evaluate after a step: at the end of every so many epochs, and of the last one."""
+        """Whether to evaluate after a step: at the end of every ``eval_every``-th and of the last epoch."""
         epoch, rest = divmod(step, steps_per_epoch)
         every = self.train.eval_every
         return bool(every) and not rest and (epoch % every == 0 or epoch == self.train.epochs)
 
     @property
     def exhausted(self) -> bool:
-        """Whether the run should end: too many evaluations without a better one."""
+        """Whether the run should end, after ``patience`` evaluations without a better one."""
         return 0 < self.train.patience <= self.waited
 
     def evaluate(self, trainer: Trainer, write: Callable[[Mapping[str, Any]], None]) -> None:
-        """Score what would be published now; all processes call this together.
+        """Score the student that would be published now. A collective call; it does not change later steps.
 
         Args:
-            trainer: After a step. Nothing in it that decides a further step is touched.
-            write: Adds a line to ``metrics.jsonl``.
+            trainer: Trainer, after a step.
+            write: Appends a line to ``metrics.jsonl``.
         """
         assert self._score is not None
         student = next(iter(trainer.students.values()))
@@ -84,16 +84,16 @@ class HeldOut:
 
     @property
     def text(self) -> str:
-        """The latest figures, for the line of progress."""
+        """The latest figures, for the progress line."""
         figures = {name: f"{value:.3f}" for name, value in self.latest.items() if name == "loss"}
         figures |= {name: f"{value:.1f}%" for name, value in self.latest.items() if name != "loss"}
         return "".join(f"  {self.train.eval_split} {LABELS[name]} {text}" for name, text in figures.items())
 
     def restore_best(self, students: Mapping[str, Student]) -> dict[str, Any]:
-        """Put the best weights back, if those are to be published; the training is over.
+        """After training: load the best weights, if they are to be published.
 
         Returns:
-            Entries of the published file's header that change with it.
+            Entries for the header of the published file.
         """
         if "weights" not in self.best:
             return {}
@@ -103,7 +103,7 @@ class HeldOut:
         return {"step": self.best["step"], "selection": choice}
 
     def summary(self) -> dict[str, Any]:
-        """For ``summary.json``; empty if nothing was scored."""
+        """Entries for ``summary.json``; empty if nothing was scored."""
         if not self.latest:
             return {}
         best = {key: self.best[key] for key in ("step", "figures") if key in self.best}
@@ -115,7 +115,7 @@ class HeldOut:
         return {"latest": dict(self.latest), "best": self.best, "waited": self.waited, "of": self._of}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`, unless those scores are of other videos or clips."""
+        """Restore :meth:`state_dict`, unless its scores are of other videos or clips."""
         if state["of"] == self._of:
             self.latest, self.best, self.waited = state["latest"], state["best"], state["waited"]
 
@@ -128,16 +128,16 @@ class HeldOut:
 
 
 def check_held_out(recipe: Recipe, manifest: Manifest, *, sees_labels: bool) -> None:
-    """See that there are videos to score on, before anything slow begins.
+    """Check that there are videos to score on.
 
     Args:
-        recipe: What to score, and what goes by it.
-        manifest: The data set.
-        sees_labels: Whether the student is trained to tell classes apart.
+        recipe: The experiment.
+        manifest: Data set.
+        sees_labels: Whether the student is trained with labels.
 
     Raises:
-        RecipeError: the data set has no such videos, or a student without classes is to be recognised by.
-        DataError: they have no labels, or too many of them are not there.
+        RecipeError: the split is empty, or the score needs classes that the student does not have.
+        DataError: the videos have no labels, or too many of them are missing.
     """
     train, split = recipe.train, recipe.train.eval_split
     if not train.eval_every:
@@ -160,5 +160,5 @@ def check_held_out(recipe: Recipe, manifest: Manifest, *, sees_labels: bool) -> 
 
 
 def _copied(student: Student) -> dict[str, Tensor]:
-    """Its weights as they are now, where they take no memory of a GPU."""
+    """A copy of the weights on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in student.state_dict().items()}

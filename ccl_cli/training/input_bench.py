@@ -1,4 +1,4 @@
-"""How fast a data set is read as a recipe reads it, and whether that keeps the training busy."""
+"""``ccl data bench``: speed of reading a data set as a recipe does, compared with the speed of training."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from typing import Any
 import torch
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.data.clips.dataset import Loaded, TrainingClips, clip_loader
+from ccl_cli.data.clips.dataset import LoadedBatch, TrainingClips, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.training.batches import training_clips
 from ccl_cli.training.build import Parts, build
-from ccl_cli.training.cache.caching import open_caches
+from ccl_cli.training.cache.read import open_caches
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.trainer import Trainer
 from ccl_cli.utils.processes import cores
 
 _STEPS = 3  # timed, after one that warms up
-_PATIENCE = 30.0  # seconds after which no further step is begun
+_PATIENCE = 30.0  # seconds after which no further step starts
 _log = logging.getLogger("ccl")
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast clips come.
+    """Speed of reading.
 
     Attributes:
-        clips: Per second.
-        megabytes: Read per second, 10^6 bytes; None where the machine does not count them.
+        clips: Clips per second.
+        megabytes: Megabytes per second; None if the machine does not count them.
     """
 
     clips: float
@@ -45,29 +45,29 @@ class Speed:
 
 
 def bench_input(recipe: Recipe, *, seconds: float, clips_per_second: float | None = None) -> dict[str, Any]:
-    """Measure reading, and the training that it feeds.
+    """Measure the speed of reading and of training.
 
     Args:
-        recipe: The experiment; its clip, teachers, workers and data set count.
-        seconds: Of each measurement of reading.
-        clips_per_second: What training takes; None: a few steps on this machine are timed.
+        recipe: The experiment.
+        seconds: Duration of each measurement of reading.
+        clips_per_second: Speed of training; None: measure a few steps on this machine.
 
     Returns:
         Clips per second of one worker, of all workers and of training; the share of time that training would
-        wait; and what to do about it.
+        wait for data; and advice.
 
     Raises:
-        CclError: as training would.
+        CclError: training would raise the same error.
     """
     parts = build(recipe)
     trainer = _trainer(recipe, parts)
     dataset = training_clips(recipe, parts, trainer.live)
-    per_worker = _alone(dataset, recipe, seconds)
+    per_worker = _measure_one_worker(dataset, recipe, seconds)
     workers = recipe.train.workers
-    together, batches = _together(dataset, recipe, seconds) if workers else (per_worker.clips, [])
+    together, batches = _measure_all_workers(dataset, recipe, seconds) if workers else (per_worker.clips, [])
     step: dict[str, Any] = {"clips_per_s": clips_per_second, "measured": False}
     if clips_per_second is None:
-        step = _step(recipe, trainer, batches or [next(_stream(dataset, recipe, 0))])
+        step = _measure_training(recipe, trainer, batches or [next(_stream(dataset, recipe, 0))])
     wait = max(0.0, 1 - together / step["clips_per_s"])
     return {
         "data": {"name": parts.manifest.name, "videos": len(parts.videos)},
@@ -80,8 +80,8 @@ def bench_input(recipe: Recipe, *, seconds: float, clips_per_second: float | Non
     }
 
 
-def _alone(dataset: TrainingClips, recipe: Recipe, seconds: float) -> Speed:
-    """One thread of this process: what a worker does."""
+def _measure_one_worker(dataset: TrainingClips, recipe: Recipe, seconds: float) -> Speed:
+    """Read in this process with one thread, like a worker."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     draws = chain.from_iterable(_sampler(dataset, recipe))
@@ -96,8 +96,10 @@ def _alone(dataset: TrainingClips, recipe: Recipe, seconds: float) -> Speed:
     return Speed(count / elapsed, read)
 
 
-def _together(dataset: TrainingClips, recipe: Recipe, seconds: float) -> tuple[float, list[Loaded]]:
-    """All workers, from the first batch on; also the last batches."""
+def _measure_all_workers(
+    dataset: TrainingClips, recipe: Recipe, seconds: float
+) -> tuple[float, list[LoadedBatch]]:
+    """Read with all workers, from the first batch on; also return the last batches."""
     batches = _stream(dataset, recipe, recipe.train.workers)
     last = [next(batches)]
     begin, count = time.perf_counter(), 0
@@ -108,32 +110,36 @@ def _together(dataset: TrainingClips, recipe: Recipe, seconds: float) -> tuple[f
     return count * len(last[-1].batch.labels) / elapsed, last
 
 
-def _stream(dataset: TrainingClips, recipe: Recipe, workers: int) -> Iterator[Loaded]:
+def _stream(dataset: TrainingClips, recipe: Recipe, workers: int) -> Iterator[LoadedBatch]:
     return clip_loader(dataset, _sampler(dataset, recipe), workers=workers, pin_memory=False)
 
 
 def _sampler(dataset: TrainingClips, recipe: Recipe) -> EpochSampler:
-    """Micro-batches without an end."""
+    """Micro-batches of a nearly endless run."""
     train = recipe.train
     return EpochSampler(len(dataset.videos), train.batch_size, 10**6, train.seed, train.accumulation)
 
 
 def _trainer(recipe: Recipe, parts: Parts) -> Trainer:
-    """One that reads the caches that are there, as training would, and builds none."""
+    """A trainer that reads existing caches, as training would, and builds none."""
     accelerator = set_up(recipe.train.precision)
     cached = open_caches(recipe, parts, accelerator, build=False)
     return Trainer(recipe, parts, RunFolder(Path()), accelerator, cached)
 
 
-def _step(recipe: Recipe, trainer: Trainer, batches: Sequence[Loaded]) -> dict[str, Any]:
-    """A few training steps on what was read, teachers and optimiser included."""
-    _log.info("Timing training steps of %d clips on %s.", recipe.train.batch_size, trainer.device)
+def _measure_training(recipe: Recipe, trainer: Trainer, batches: Sequence[LoadedBatch]) -> dict[str, Any]:
+    """Time a few training steps on these batches, with teachers and optimiser."""
+    _log.info(
+        "Timing training steps of %d clips on %s. --clips-per-second skips this.",
+        recipe.train.batch_size,
+        trainer.device,
+    )
     micro_batches = [batches[n % len(batches)] for n in range(recipe.train.accumulation)]
     times: list[float] = []
     begin = time.perf_counter()
     while len(times) <= _STEPS and (len(times) < 2 or time.perf_counter() - begin < _PATIENCE):
         times.append(_timed_step(trainer, micro_batches))
-    best = min(times[1:])  # the first one also chooses algorithms
+    best = min(times[1:])  # cuDNN chooses algorithms in the first one
     clips = sum(len(loaded.batch.labels) for loaded in micro_batches)
     return {
         "clips_per_s": clips / best,
@@ -144,7 +150,7 @@ def _step(recipe: Recipe, trainer: Trainer, batches: Sequence[Loaded]) -> dict[s
     }
 
 
-def _timed_step(trainer: Trainer, micro_batches: Sequence[Loaded]) -> float:
+def _timed_step(trainer: Trainer, micro_batches: Sequence[LoadedBatch]) -> float:
     begin = time.perf_counter()
     trainer.train_step(micro_batches)
     if trainer.device.type == "cuda":
@@ -153,7 +159,7 @@ def _timed_step(trainer: Trainer, micro_batches: Sequence[Loaded]) -> float:
 
 
 def _advice(recipe: Recipe, parts: Parts, per_worker: float, clips_per_second: float) -> list[str]:
-    """What makes reading faster, most useful first: commands and flags to type."""
+    """Options and commands that make reading faster, the most useful first."""
     limit, needed = cores(), math.ceil(clips_per_second / per_worker)
     steps = []
     if recipe.train.workers < min(needed, limit):
@@ -171,7 +177,7 @@ def _remote(dataset: TrainingClips) -> bool:
 
 
 def _bytes_read() -> int | None:
-    """Bytes that this process has read so far, from wherever."""
+    """Bytes that this process has read so far; None if the machine does not count them."""
     try:
         lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
     except OSError:

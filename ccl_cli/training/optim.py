@@ -1,4 +1,4 @@
-"""Parameter groups, the optimiser and the schedule of its learning rate."""
+"""Parameter groups, optimiser and learning rate schedule."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 Group = dict[str, Any]
 
-_WARM_UP_FROM = 0.1  # of the rate, as in the recipes of PySlowFast (github.com/facebookresearch/SlowFast)
+_WARM_UP_FROM = (
+    0.1  # share of the learning rate, as in the recipes of PySlowFast (github.com/facebookresearch/SlowFast)
+)
 
 
 def parameter_groups(distiller: Distiller, optim: Optim) -> list[Group]:
-    """The student's parameters by weight decay and layer, and the methods' own, which may keep their rate.
+    """Groups of the student's parameters and of the methods' own, by weight decay and ``lr_scale``.
 
-    A group's ``lr_scale`` is its factor on the learning rate: of the student, ``layer_decay`` for each layer
-    that follows; of a method, its own.
+    ``lr_scale`` is a factor on the learning rate. For the student it is ``layer_decay`` to the power of the
+    number of later blocks; for a method, its own ``lr_scale``.
     """
     scales = _layer_scales(distiller.student, optim.layer_decay)
     student = _grouped(distiller.student, optim, scales, follows_schedule=True)
@@ -42,10 +44,10 @@ def parameter_groups(distiller: Distiller, optim: Optim) -> list[Group]:
 
 
 def check_optimizer(optim: Optim) -> None:
-    """See that the recipe names an optimiser that can be used.
+    """Check the name of the optimiser.
 
     Raises:
-        RecipeError: timm knows none of that name, or it needs more than one backward pass a step.
+        RecipeError: timm has no such optimiser, or it needs second derivatives.
     """
     from timm.optim import get_optimizer_info, list_optimizers
 
@@ -62,10 +64,10 @@ def check_optimizer(optim: Optim) -> None:
 
 
 def make_optimizer(groups: list[Group], optim: Optim) -> torch.optim.Optimizer:
-    """The recipe's optimiser, as timm makes it.
+    """Make the recipe's optimiser with timm.
 
     Raises:
-        RecipeError: it does not take the recipe's ``optim.options``.
+        RecipeError: the optimiser does not accept the recipe's ``optim.options``.
     """
     from timm.optim import create_optimizer_v2
 
@@ -77,7 +79,9 @@ def make_optimizer(groups: list[Group], optim: Optim) -> torch.optim.Optimizer:
     except (TypeError, ValueError, AssertionError) as error:
         given = ", ".join(f"{key}={value}" for key, value in optim.options.items()) or "these settings"
         raise RecipeError(f"optim: '{optim.name}' does not take {given}: {error}.") from error
-    if ignored := sorted(optim.options.keys() - optimizer.defaults.keys()):  # timm drops betas and eps
+    if ignored := sorted(
+        optim.options.keys() - optimizer.defaults.keys()
+    ):  # timm silently drops betas and eps
         raise RecipeError(
             f"optim.options: '{optim.name}' does not take {ignored[0]}.",
             f"It takes {', '.join(optimizer.defaults)}.",
@@ -89,16 +93,16 @@ def scheduler(optimizer: torch.optim.Optimizer, optim: Optim, epochs: int, steps
     """The learning rate as a function of the optimiser step alone, so that a run can be resumed.
 
     Args:
-        optimizer: Its groups' rates are those without a schedule.
-        optim: Which schedule.
-        epochs: Length of the run.
-        steps_per_epoch: Optimiser steps, not micro-batches.
+        optimizer: Optimiser whose groups have their initial rates.
+        optim: Schedule and its options.
+        epochs: Number of epochs of the run.
+        steps_per_epoch: Optimiser steps per epoch, not micro-batches.
 
     Returns:
-        timm's scheduler: ``step_update(step)``, before the step, sets the rate of every group; steps count
-        from 0 over the whole run. ``base_values`` are the groups' rates without a schedule.
+        timm's scheduler. ``step_update(step)`` sets the rates of all groups before a step, counted from 0
+        over the whole run. ``base_values`` are the groups' rates without a schedule.
     """
-    # Not at the top: timm comes with all its networks, half a second for whoever only imports this module.
+    # Not at the top, because timm imports all its networks, which takes half a second.
     from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 
     warm_up = round(optim.warmup_epochs * steps_per_epoch)
@@ -106,8 +110,8 @@ def scheduler(optimizer: torch.optim.Optimizer, optim: Optim, epochs: int, steps
     if optim.schedule in ("step", "constant"):
         drops = _drops(optim, epochs, steps_per_epoch) if optim.schedule == "step" else []
         return MultiStepLRScheduler(optimizer, drops, optim.gamma, warmup_prefix=False, **given)
-    # From the end of the warm-up to the end of the run. At least 2, because timm warns of 1, and the rate of
-    # the first step, then the only one, is the same.
+    # From the end of the warm-up to the end of the run. At least 2, because timm warns about 1; the rate of
+    # the first and only step is then the same.
     length = max(epochs * steps_per_epoch - warm_up, 2)
     given |= {"t_initial": length, "lr_min": optim.min_lr, "warmup_prefix": True}
     if optim.schedule == "linear":
@@ -116,7 +120,7 @@ def scheduler(optimizer: torch.optim.Optimizer, optim: Optim, epochs: int, steps
 
 
 def set_lr(optimizer: torch.optim.Optimizer, scheduler: Scheduler, step: int) -> None:
-    """Set every group's learning rate for a step, counted from 0; some groups keep theirs throughout."""
+    """Set the learning rates for a step, counted from 0. Groups without ``follows_schedule`` keep theirs."""
     scheduler.step_update(step)
     for group, rate in zip(optimizer.param_groups, scheduler.base_values, strict=True):
         if not group["follows_schedule"]:
@@ -124,7 +128,7 @@ def set_lr(optimizer: torch.optim.Optimizer, scheduler: Scheduler, step: int) ->
 
 
 def _drops(optim: Optim, epochs: int, steps_per_epoch: int) -> list[int]:
-    """Steps at which the rate drops, counted from 1: of epoch 2 with 10 steps an epoch, step 21."""
+    """Steps at which the rate drops, counted from 1: for epoch 2 with 10 steps per epoch, step 21."""
     at = sorted(m * epochs if m < 1 else m for m in optim.milestones)
     return [math.ceil(epoch) * steps_per_epoch + 1 for epoch in at if epoch < epochs]
 
@@ -132,7 +136,7 @@ def _drops(optim: Optim, epochs: int, steps_per_epoch: int) -> list[int]:
 def _grouped(
     module: nn.Module, optim: Optim, scales: Mapping[str, float], *, follows_schedule: bool
 ) -> list[Group]:
-    """Trainable parameters, one group for each weight decay and factor on the rate."""
+    """Trainable parameters, one group for each weight decay and ``lr_scale``."""
     groups: dict[tuple[bool, float], Group] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
@@ -148,7 +152,7 @@ def _grouped(
 
 
 def _layer_scales(student: Student, decay: float | None) -> dict[str, float]:
-    """Each parameter's factor on the rate: 1 for the classifier, ``decay`` times less a block before it."""
+    """``lr_scale`` of each parameter: 1 for the classifier, and ``decay`` times that of the next block."""
     if decay is None:
         return {}
     depths = {f"blocks.{number}.": number for number in range(len(student.blocks))}

@@ -1,4 +1,4 @@
-"""What teachers' embeddings go through before any method sees them, kept with the run."""
+"""Standardisation of teachers' embeddings before any method gets them; part of the checkpoints."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ccl_cli.config.recipe import Standardize
 from ccl_cli.errors import RecipeError
 from ccl_cli.teachers import Embedding, Teacher
 from ccl_cli.teachers.standardize import Transform, fit, inverse_deviation
-from ccl_cli.training.cache.caching import CachedRows
+from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.utils.distributed import total
 
-_ALL = "*"  # stands for the teachers that are not named
+_ALL = "*"  # in a recipe: all teachers that are not named
 
 
 class Standardizer(nn.Module):
-    """One teacher's transform: fixed before the run, or by the embeddings that training has seen so far.
+    """Transform of one teacher's embeddings: fixed before the run, or with running statistics.
 
     Args:
-        kind: Not ``none``; ``phi_s`` only with a transform.
-        dim: Width D_m.
-        transform: From the whole training split; None: follow the embeddings, each batch included before it
-            is transformed.
+        kind: Kind of transform, not ``none``; ``phi_s`` only with a fixed transform.
+        dim: Embedding dimension D_m.
+        transform: Fixed transform from the whole training split. None: running statistics, which include a
+            batch before it is transformed.
     """
 
     mean: Tensor
@@ -45,24 +45,24 @@ class Standardizer(nn.Module):
         self.register_buffer("squares", torch.zeros(dim))
 
     def forward(self, embedding: Embedding) -> Embedding:
-        """The same rows are present; the others stay zero."""
+        """Transform the present rows; the others stay zero."""
         value, present, stages = embedding
         if self.running and self.training:
-            self._follow(value, present)
+            self._update(value, present)
         value = Transform(self.mean, self.factor)(value)
         return Embedding(torch.where(present[:, None], value, 0.0), present, stages)
 
     def get_extra_state(self) -> bool:
-        """Whether it follows the embeddings: a cache that has appeared since must not change a run."""
+        """Whether statistics are running. A resumed run keeps this, even if a cache has been built since."""
         return self.running
 
     def set_extra_state(self, state: Any) -> None:
-        """Go on in the same way."""
+        """Restore :meth:`get_extra_state`."""
         self.running = state
 
     @torch.no_grad()
-    def _follow(self, value: Tensor, present: Tensor) -> None:
-        """Take in the rows present on all processes."""
+    def _update(self, value: Tensor, present: Tensor) -> None:
+        """Update the statistics with the present rows of all processes (Chan et al. 1979)."""
         counted, new = present[:, None], total(present.sum())
         mean = total(torch.where(counted, value, 0.0).sum(dim=0)) / new.clamp(min=1)
         squares = total(torch.where(counted, value - mean, 0.0).square().sum(dim=0))
@@ -76,15 +76,15 @@ class Standardizer(nn.Module):
 
 
 class Standardizers(nn.Module):
-    """Those of all teachers that have one; the others' embeddings pass as they are."""
+    """The transforms of all teachers. Teachers without one pass unchanged."""
 
     def __init__(self, by_teacher: Mapping[str, Standardizer]) -> None:
         super().__init__()
-        # A list: a teacher's name may hold a dot, which the name of a module may not.
+        # A list, because the name of a teacher may contain a dot and that of a module may not.
         self.names, self.each = tuple(by_teacher), nn.ModuleList(by_teacher.values())
 
     def forward(self, teachers: Mapping[str, Embedding]) -> Mapping[str, Embedding]:
-        """By name, as given."""
+        """Transform embeddings by teacher."""
         standardized = {name: each(teachers[name]) for name, each in zip(self.names, self.each, strict=True)}
         return {**teachers, **standardized}
 
@@ -92,10 +92,10 @@ class Standardizers(nn.Module):
 def make_standardizers(
     kinds: Mapping[str, Standardize], teachers: Mapping[str, Teacher], cached: Mapping[str, CachedRows]
 ) -> dict[str, Standardizer]:
-    """What the recipe's ``standardize`` asks for: exact where a teacher is cached, running where it is live.
+    """Make the transforms of the recipe's ``standardize``: fixed for cached teachers, running for live ones.
 
     Raises:
-        RecipeError: it names a teacher that the run has not, or wants ``phi_s`` of one that is not cached.
+        RecipeError: ``standardize`` names an unknown teacher, or ``phi_s`` for one that is not cached.
         DataError: a teacher's embeddings cannot be standardised.
     """
     if unknown := sorted(kinds.keys() - teachers.keys() - {_ALL}):
@@ -115,7 +115,7 @@ def make_standardizers(
 def cached_embedding(
     cached: Mapping[str, CachedRows], standardizers: Mapping[str, Standardizer], name: str, rows: Tensor
 ) -> Embedding | None:
-    """A teacher's embeddings of some rows ([n] int64) of the training split; None where it is not cached."""
+    """Standardised embeddings of rows ([n] int64) of the training split; None for a live teacher."""
     if name not in cached:
         return None
     embedding = cached[name].embedding(rows, 0, torch.device("cpu"))

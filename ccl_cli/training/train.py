@@ -1,4 +1,4 @@
-"""``ccl train``: a recipe becomes a run, or a run is resumed."""
+"""``ccl train``: start a run of a recipe, or resume a run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import CclError, Interrupted, SystemSetupError, UsageError
 from ccl_cli.training.batches import batch_sampler
 from ccl_cli.training.build import build
-from ccl_cli.training.cache.caching import open_caches
+from ccl_cli.training.cache.read import open_caches
 from ccl_cli.training.compute.device import set_up
-from ccl_cli.training.dry_run import describe
+from ccl_cli.training.dry_run import data_line, describe
 from ccl_cli.training.held_out import Score
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.open_run import open_run, release
-from ccl_cli.training.run.state import load_state_dict
 from ccl_cli.training.run.trackers import need_trackers, tracking
 from ccl_cli.training.trainer import Trainer
 from ccl_cli.utils.console import first_process
@@ -35,20 +34,19 @@ def train(
     dry_run: bool = False,
     score: Score | None = None,
 ) -> Path:
-    """Train as ``ccl_cli.train`` does.
+    """Train; see :func:`ccl_cli.train` for the other arguments and for the errors.
 
     Args:
-        recipe: As there.
-        resume: As there.
-        output: As there.
-        dry_run: As there.
-        score: Evaluates a student on held-out videos; None: the recipe must not want it.
-
-    Raises:
-        CclError: as there.
+        recipe: The experiment.
+        resume: Run to resume, or "auto".
+        output: Folder of a new run.
+        dry_run: Whether to only describe the run.
+        score: Evaluates a student on held-out videos; required if ``train.eval_every`` is set.
     """
     if recipe.train.eval_every and score is None:
-        raise UsageError("train.eval_every needs somebody who scores.", "Call ccl_cli.train, which does.")
+        raise UsageError(
+            "train.eval_every needs a scoring function.", "Call ccl_cli.train, which passes one."
+        )
     need_trackers(recipe.train.trackers)
     parts = build(recipe)
     if dry_run:
@@ -56,23 +54,24 @@ def train(
             print(describe(recipe, parts))
         return Path()
     accelerator = set_up(recipe.train.precision)
-    batch_sampler(recipe, parts)  # refuses a batch that cannot be split before anything is written
+    batch_sampler(recipe, parts)  # checks the batch size before anything is written
     run, resumed = on_main(lambda: open_run(recipe, parts.manifest, resume, output))
     try:
         cached = open_caches(recipe, parts, accelerator)
         trainer = Trainer(recipe, parts, run, accelerator, cached, score)
         if resumed:
-            state = checkpoint.load_state(on_main(lambda: checkpoint.newest_state(run.state)))
-            load_state_dict(trainer, state)
-            _log.info("Going on with %s from step %d.", run.path, trainer.step)
+            newest = on_main(lambda: checkpoint.newest_state(run.state))
+            checkpoint.load_state_dict(trainer, checkpoint.read_state(newest))
+            _log.info("Resuming %s at step %d.", run.path, trainer.step)
         else:
             _log.info("Run %s", run.path)
+        _log.info("%s", data_line(parts))
         with tracking(accelerator, recipe, run):
             trainer.fit()
     except Stopped as stopped:
         raise Interrupted(
-            f"Stopped by {stopped.name} without saving; what was saved before is in '{run.path}'.",
-            f"Go on with `ccl train --resume {run.path}`.",
+            f"Stopped by {stopped.name} without saving; earlier checkpoints are in '{run.path}'.",
+            f"Continue with `ccl train --resume {run.path}`.",
         ) from stopped
     except torch.OutOfMemoryError as error:
         raise _does_not_fit(recipe) from error
@@ -82,7 +81,7 @@ def train(
 
 
 def _does_not_fit(recipe: Recipe) -> CclError:
-    """With what keeps the step: the same batch in smaller parts, or fewer activations."""
+    """Error with options that keep the batch size: less memory for activations, or more micro-batches."""
     train, steps = recipe.train, []
     if train.precision == "fp32":
         steps.append("--precision bf16")

@@ -1,4 +1,4 @@
-"""The training loop: one forward, one backward and one optimiser step at a time, stoppable between steps."""
+"""The training loop. A signal stops it between two steps, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ from torch import Tensor
 
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.batch import Batch
-from ccl_cli.data.clips.dataset import Loaded, clip_loader
+from ccl_cli.data.clips.dataset import LoadedBatch, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.errors import Interrupted
 from ccl_cli.teachers import embed
 from ccl_cli.teachers.embedding_cache import Cached
 from ccl_cli.training.batches import batch_sampler, training_clips
 from ccl_cli.training.build import Parts
-from ccl_cli.training.cache.caching import CachedRows
+from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.training.compute.allocator import keep_blocks, separate_blocks
 from ccl_cli.training.compute.batch_norm import explaining_small_batches
-from ccl_cli.training.compute.nonfinite import Skipped, TeacherFaults, all_finite
+from ccl_cli.training.compute.nonfinite import StepGuard, TeacherFaults, all_finite
 from ccl_cli.training.distiller import StepOutput, make_distiller
-from ccl_cli.training.ema import averaged, by_weights
+from ccl_cli.training.ema import AveragedStudent
 from ccl_cli.training.held_out import HeldOut, Score
 from ccl_cli.training.optim import make_optimizer, parameter_groups, scheduler, set_lr
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.folder import METRICS, RunFolder
 from ccl_cli.training.run.metrics_log import Clock, Meter, accuracy, jsonl_writer, progress_lines
 from ccl_cli.training.run.publish import check_finite, publish
-from ccl_cli.training.run.samples import drawing_first
-from ccl_cli.training.run.state import state_dict
+from ccl_cli.training.run.samples import with_sample_sheet
 from ccl_cli.training.run.video_states import VideoStates
 from ccl_cli.training.standardizers import cached_embedding, make_standardizers
 from ccl_cli.utils.distributed import any_process, barrier, gather_objects, is_main, on_main, world_size
@@ -49,7 +48,24 @@ _log = logging.getLogger("ccl")
 
 
 class Trainer:
-    """One run's moving parts: distiller, optimiser, teachers, position."""
+    """One training run.
+
+    Args:
+        recipe: The experiment.
+        parts: Data set and networks of the recipe.
+        run: Folder of the run.
+        accelerator: Device, precision and processes.
+        cached: Embedding caches to read instead of running a teacher, by the teacher's name.
+        score: Evaluates a student on held-out videos; needed if ``train.eval_every`` is set.
+
+    Attributes:
+        unwrapped: The distiller itself. Its state is saved.
+        distiller: The distiller as Accelerate has prepared it, for the forward pass.
+        live: Teachers that run in every step, by name.
+        cached: Cached embeddings of the other teachers, by name.
+        students: Students by kind of weights, "ema" and "raw"; the first one is scored and published.
+        step: Number of optimiser steps taken, skipped ones included.
+    """
 
     def __init__(
         self,
@@ -68,19 +84,21 @@ class Trainer:
         standardizers = make_standardizers(recipe.standardize, parts.teachers, self.cached)
         for method in parts.methods.values():
             method.use_cached(partial(cached_embedding, self.cached, standardizers))
-        self.bare = make_distiller(recipe, parts, accelerator, standardizers)
-        groups = parameter_groups(self.bare, recipe.optim)
-        self.distiller, self.optimizer = accelerator.prepare(self.bare, make_optimizer(groups, recipe.optim))
-        self.ema = averaged(self.bare.student, recipe.train)
-        self.students, self.held_out = by_weights(self.bare.student, self.ema), HeldOut(recipe, score)
+        self.unwrapped = make_distiller(recipe, parts, accelerator, standardizers)
+        optimizer = make_optimizer(parameter_groups(self.unwrapped, recipe.optim), recipe.optim)
+        self.distiller, self.optimizer = accelerator.prepare(self.unwrapped, optimizer)
+        student = self.unwrapped.student
+        self.ema = AveragedStudent(student, recipe.train) if recipe.train.ema else None
+        self.students = {"ema": self.ema.student, "raw": student} if self.ema else {"raw": student}
+        self.held_out = HeldOut(recipe, score)
         self.step, self.seconds_before, self._began = 0, 0.0, time.perf_counter()
         self.steps_per_epoch = batch_sampler(recipe, parts).steps_per_epoch
         self.scheduler = scheduler(self.optimizer, recipe.optim, recipe.train.epochs, self.steps_per_epoch)
         self.meter, self.clock, self.video_states = Meter(), Clock(), VideoStates()
-        self.skipped, self.faults = Skipped(), TeacherFaults(len(parts.videos), self.device)
+        self.guard, self.teacher_faults = StepGuard(), TeacherFaults(len(parts.videos), self.device)
 
     def use_caches(self, cached: Mapping[str, Cached]) -> None:
-        """Read these teachers' embeddings; run the others."""
+        """Read the embeddings of these teachers, and run the others."""
         manifest, videos, seed = self.parts.manifest, self.parts.videos, self.recipe.train.seed
         self.cached = {name: CachedRows(each, manifest, videos, seed) for name, each in cached.items()}
         self.live = {
@@ -91,11 +109,11 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """Time spent on this run so far, interruptions left out."""
+        """Seconds spent on this run so far, without interruptions."""
         return self.seconds_before + time.perf_counter() - self._began
 
     def fit(self) -> None:
-        """Train to the end, then publish the student."""
+        """Train to the end of the run or to ``train.max_steps``, then publish the student."""
         sampler = batch_sampler(self.recipe, self.parts, self.step)
         last = min(sampler.total_steps, self.recipe.train.max_steps or sampler.total_steps)
         if is_main():
@@ -105,7 +123,10 @@ class Trainer:
             Reporter("train", last, self.step) as reporter,
             jsonl_writer(self.run.path / METRICS) as write,
         ):
-            for micro_batches in () if self._is_over(last) else self._steps(sampler):
+            steps = (
+                () if self._is_over(last) else self._steps(sampler)
+            )  # workers start only if a step is left
+            for micro_batches in steps:
                 self.train_step(micro_batches)
                 self._after_step(last, reporter, write)
                 self._check_skipped(micro_batches)
@@ -118,29 +139,28 @@ class Trainer:
     def _is_over(self, last: int) -> bool:
         return self.step >= last or self.held_out.exhausted
 
-    def _steps(self, sampler: EpochSampler) -> Iterator[list[Loaded]]:
-        """This process's micro-batches, a step's worth at a time."""
+    def _steps(self, sampler: EpochSampler) -> Iterator[list[LoadedBatch]]:
+        """Yield the micro-batches of one step after the other, of this process."""
         loader = clip_loader(
             training_clips(self.recipe, self.parts, self.live),
             sampler,
             workers=self.recipe.train.workers,
             pin_memory=self.device.type == "cuda",
-            # A checkpoint needs all processes at the same step: one that loses its workers can only end.
-            advice=f"go on with `ccl train --resume {self.run.path}`",
+            # A process without workers ends at once: a checkpoint needs all processes at the same step.
+            advice=f"continue with `ccl train --resume {self.run.path}`",
         )
         self.clock.restart()
-        batches = drawing_first(self, self.clock.waiting(loader))
+        batches = with_sample_sheet(self, self.clock.waiting(loader))
         while micro_batches := list(islice(batches, sampler.accumulation)):
             yield micro_batches
 
-    def train_step(self, micro_batches: Sequence[Loaded]) -> None:
-        """One optimiser step over its micro-batches; it changes nothing if one of them is not finite."""
-        # All randomness inside the networks is a function of (seed, step, rank): resuming needs no generator
-        # state.
+    def train_step(self, micro_batches: Sequence[LoadedBatch]) -> None:
+        """Take one optimiser step. It changes nothing if a loss or the gradient is not finite."""
+        # Randomness in networks is a function of (seed, step, rank), so checkpoints hold no generator state.
         seeds = np.random.SeedSequence([self.recipe.train.seed, self.step, self.accelerator.process_index])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         set_lr(self.optimizer, self.scheduler, self.step)
-        self.skipped.before(self.bare)
+        self.guard.snapshot(self.unwrapped)
         share = 1 / len(micro_batches)
         figures = []
         for number, loaded in enumerate(micro_batches):
@@ -148,37 +168,40 @@ class Trainer:
             sync = number == len(micro_batches) - 1
             with nullcontext() if sync else self.accelerator.no_sync(self.distiller):
                 figures.append(self._micro_step(loaded.batch, share))
-        if all_finite([each["loss"] for each in figures], self.bare.parameters(), self.accelerator.scaler):
+        losses = [each["loss"] for each in figures]
+        if all_finite(losses, self.unwrapped.parameters(), self.accelerator.scaler):
             if self.recipe.optim.clip_norm:
-                self.accelerator.clip_grad_norm_(self.bare.parameters(), self.recipe.optim.clip_norm)
+                self.accelerator.clip_grad_norm_(self.unwrapped.parameters(), self.recipe.optim.clip_norm)
             self.optimizer.step()
-            if self.optimizer.step_was_skipped:  # by the scaler of fp16, whose next scale is smaller
-                self.skipped.undo(self.bare)
+            if self.optimizer.step_was_skipped:  # by the scaler of fp16, which lowers its scale
+                self.guard.undo(self.unwrapped)
             else:
-                self.skipped.accept()
+                self.guard.accept()
                 if self.ema:
-                    self.ema.update(self.bare.student)
+                    self.ema.update(self.unwrapped.student)
             for values in figures:
                 self.meter.add(values, share)
         else:
-            self.skipped.skip(self.bare, self.step)
+            self.guard.skip(self.unwrapped, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cpu":
             keep_blocks()
         self.step += 1
 
-    def _micro_step(self, loaded: Batch, share: float) -> dict[str, Tensor]:
-        batch = loaded.to(self.device)
+    def _micro_step(self, cpu_batch: Batch, share: float) -> dict[str, Tensor]:
+        """Forward and backward pass of a micro-batch, which is ``share`` of a step; return its figures."""
+        batch = cpu_batch.to(self.device)
         with self.accelerator.autocast():
             embeddings = {
                 name: embed(teacher, *batch.inputs[name], stages=self.parts.uses_stages)
                 for name, teacher in self.live.items()
             }
         for name, rows in self.cached.items():
-            # Rows that never left the CPU: to read them back from a GPU would wait for it.
-            embeddings[name] = rows.embedding(loaded.rows, batch.epoch, self.device)
+            # Use the row numbers on the CPU, because copying them back from a GPU would wait for it.
+            embeddings[name] = rows.embedding(cpu_batch.rows, batch.epoch, self.device)
         embeddings = {
-            name: self.faults.drop(name, embedding, batch.rows) for name, embedding in embeddings.items()
+            name: self.teacher_faults.drop(name, embedding, batch.rows)
+            for name, embedding in embeddings.items()
         }
         with explaining_small_batches():
             output: StepOutput = self.distiller(batch, embeddings)
@@ -191,21 +214,22 @@ class Trainer:
         return figures | output.parts
 
     def _after_step(self, last: int, reporter: Reporter, write: Any) -> None:
+        """Log, evaluate and save when it is time to."""
         train = self.recipe.train
         epoch_ends = self.step % self.steps_per_epoch == 0
         text: str | None = None
         lines: list[str] | None = None
         if self.step % train.log_every == 0 or self.step == last:
-            figures = self.meter.read() | self.clock.read() | {"skipped": self.skipped.total}
+            figures = self.meter.read() | self.clock.read() | {"skipped": self.guard.total}
             lines = progress_lines(figures, self.held_out.text)
             text = f"{lines[0]}  {lines[-1]}"
             epoch = -(-self.step // self.steps_per_epoch)
             write({"step": self.step, "epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], **figures})
             self.accelerator.log(figures, step=self.step)
             self.video_states.check(self.parts, self.recipe.max_unreadable)
-            self.faults.check(self.parts.videos)
+            self.teacher_faults.check(self.parts.videos)
         reporter.advance(text=text, lines=lines)
-        if epoch_ends or self.step == last:
+        if (epoch_ends and reporter.has_text) or self.step == last:
             reporter.line()
         if self.held_out.due(self.step, self.steps_per_epoch):
             with reporter.paused():
@@ -215,36 +239,36 @@ class Trainer:
         if (every and self.step % every == 0) or (not every and epoch_ends) or self.step == last:
             self._save()
 
-    def _check_skipped(self, micro_batches: Sequence[Loaded]) -> None:
-        """End a run that does not get anywhere: too many steps skipped in a row, or all of an epoch's."""
+    def _check_skipped(self, micro_batches: Sequence[LoadedBatch]) -> None:
+        """End a run that has skipped too many steps in a row, or all steps of an epoch."""
         limit = min(self.recipe.train.max_skipped, self.steps_per_epoch)
-        if self.skipped.in_a_row < limit:
+        if self.guard.in_a_row < limit:
             return
         rows = [row for loaded in micro_batches for row in loaded.batch.rows.tolist()]
         names = [self.parts.videos[row].id for some in gather_objects(rows) for row in some]
-        raise self.skipped.error(self.step, names, self._save())
+        raise self.guard.error(self.step, names, self._save())
 
     def _stop(self, stop: StopRequest) -> None:
         path = self._save()
         raise Interrupted(
             f"Stopped by {stop.name} at step {self.step}; the state is in '{path}'.",
-            f"Go on with `ccl train --resume {self.run.path}`.",
+            f"Continue with `ccl train --resume {self.run.path}`.",
         )
 
     def _save(self) -> Path:
         check_finite(self)
-        state = state_dict(self)
-        return on_main(lambda: checkpoint.save_state(self.run.state, self.step, state))
+        state = checkpoint.state_dict(self)
+        return on_main(lambda: checkpoint.write_state(self.run.state, self.step, state))
 
     def _end(self, *, finished: bool) -> None:
-        """Publish the model and leave the other processes."""
-        if self.skipped.total:
-            _log.warning("%d of %d steps were skipped.", self.skipped.total, self.step)
+        """Publish the model and leave the process group."""
+        if self.guard.total:
+            _log.warning("%d of %d steps were skipped.", self.guard.total, self.step)
         publish(self, finished=finished)
-        barrier()  # no process may leave the group while another still talks
+        barrier()  # no process may leave the group while another one still communicates
         if world_size() > 1:
-            # Destroy the DDP wrapper before the process group: its destructor holds the GIL, for which a
-            # thread of the group that is being destroyed may wait.
-            self.distiller = self.bare
+            # Destroy the DDP wrapper before the process group: its destructor holds the GIL, and a thread of
+            # a group that is being destroyed may wait for the GIL.
+            self.distiller = self.unwrapped
             self.accelerator.free_memory()
         self.accelerator.end_training()

@@ -26,16 +26,16 @@ _LOST = (
     "remote process exited",
     "broken pipe",
 )
-_ROOM = "Free some disk space, and run the same command again."
-_PERMIT = "Use a path that you can write to, or change its permissions."
+_DISK_HINT = "Free some disk space, and run the same command again."
+_PERMISSION_HINT = "Use a path that you can write to, or change its permissions."
 # Hints for errors of the operating system.
-_STEPS = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
-    errno.EFBIG: _ROOM,
-    errno.EACCES: _PERMIT,
-    errno.EPERM: _PERMIT,
-    errno.EROFS: _PERMIT,
+_HINTS = {
+    errno.ENOSPC: _DISK_HINT,
+    errno.EDQUOT: _DISK_HINT,
+    errno.EFBIG: _DISK_HINT,
+    errno.EACCES: _PERMISSION_HINT,
+    errno.EPERM: _PERMISSION_HINT,
+    errno.EROFS: _PERMISSION_HINT,
 }
 _RED, _YELLOW, _DIM, _BOLD, _END = "\033[1;31m", "\033[33m", "\033[2m", "\033[1m", "\033[0m"
 
@@ -93,7 +93,7 @@ def report(error: BaseException) -> int:
     errors = failure.errors if isinstance(failure, MultipleErrors) else [failure]
     with suppress(OSError):  # stderr may be a file on a full disk; the exit code still reports the error
         for each in errors:
-            print(_coloured(_begins(), _RED) + printable(each.message), file=sys.stderr)
+            print(_coloured(_prefix(), _RED) + printable(each.message), file=sys.stderr)
             if each.hint:
                 print(_coloured(f"  {printable(each.hint)}", _DIM), file=sys.stderr)
     if isinstance(failure, _LostPeer) and LAUNCHED in os.environ:
@@ -101,7 +101,7 @@ def report(error: BaseException) -> int:
     return errors[0].exit_code
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: with rules and wrapped cells on a terminal, aligned and unwrapped in a file."""
     rows = [[printable(cell) for cell in row] for row in rows]
     if plain(sys.stdout):
@@ -113,7 +113,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, style="cyan" if number == 0 else None, no_wrap=number == 0)
     for row in rows:
@@ -186,8 +186,8 @@ class Lines:
         return cell + " " * (width - cell_len(cell))
 
 
-def _begins() -> str:
-    # Other launchers show the output of every process, so tell apart the copies of an error.
+def _prefix() -> str:
+    # Other launchers show the output of every process, so the prefix tells copies of an error apart.
     if first_process() or LAUNCHED in os.environ:
         return "Error: "
     return f"Error (process {os.environ['RANK']}): "
@@ -202,8 +202,8 @@ def _unexpected(error: BaseException) -> CclError:
     message = " ".join(str(error).split()) or "no message"
     if isinstance(error, OSError) and error.strerror:
         where = f": '{error.filename}'" if error.filename else ""
-        step = _STEPS.get(error.errno or 0, "--debug shows the traceback.")
-        return SystemSetupError(f"{error.strerror}{where}.", step)
+        hint = _HINTS.get(error.errno or 0, "--debug shows the traceback.")
+        return SystemSetupError(f"{error.strerror}{where}.", hint)
     if _lost_peer(error, message):
         return _LostPeer()
     if type(error).__name__ == "OutOfMemoryError":

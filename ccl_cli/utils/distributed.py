@@ -75,10 +75,14 @@ def gather_mask(mask: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rows_on_main(x: Tensor, count: int) -> Tensor:
-    """The first ``count`` rows of all processes in rank order, ``[B, ...]`` to ``[count, ...]``, on the CPU.
+    """Gather the rows of all processes on the CPU of the main process, ``[B, ...]`` to ``[count, ...]``.
 
-    Only the main process gets them; the others get no row. One process's rows at a time are on a device
-    beside its own. Every process must hold the same number of rows, and every process must call it.
+    The other processes get no rows. Only the rows of one process at a time are copied to the devices. All
+    processes must call this with the same number of rows.
+
+    Args:
+        x: This process's rows.
+        count: Number of rows to return; further rows are padding.
     """
     rows = torch.empty(count if is_main() else 0, *x.shape[1:], dtype=x.dtype)
     for source in range(world_size()):
@@ -86,8 +90,8 @@ def rows_on_main(x: Tensor, count: int) -> Tensor:
         if world_size() > 1:
             dist.broadcast(block, src=source)
         if is_main():
-            place = rows[source * len(x) : (source + 1) * len(x)]
-            place.copy_(block[: len(place)])
+            target = rows[source * len(x) : (source + 1) * len(x)]
+            target.copy_(block[: len(target)])
     return rows
 
 

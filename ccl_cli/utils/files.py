@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 from zlib import crc32
 
-from ccl_cli.errors import Interrupted, UsageError
+from ccl_cli.errors import DataError, Interrupted, UsageError
 from ccl_cli.utils.signals import Stopped
 
 _START = secrets.token_hex(4)  # distinguishes this process from an earlier one with the same id
@@ -133,6 +133,29 @@ def refuse_used(folder: Path) -> None:
         raise UsageError(f"'{folder}' is a file.", "Choose a new folder.")
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"'{folder}' is not empty.", "Choose another folder, or delete this one.")
+
+
+def claim_folder(root: Path, stamp: str, what: str = "clips") -> None:
+    """Mark a new or empty folder with a stamp, or check the stamp of an earlier call.
+
+    Args:
+        root: The folder; created if necessary. Names of unfinished files in it begin with a dot.
+        stamp: Text with all settings that determine the files.
+        what: Kind of files, for messages.
+
+    Raises:
+        DataError: the folder contains files of another stamp, or other files.
+    """
+    mark = root / f".{what}.json"
+    if mark.is_file():
+        if mark.read_text(encoding="utf-8") != stamp:
+            raise DataError(f"'{root}' holds {what} of other options.", "Delete it or name another folder.")
+    elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+        own = "; your own clips: --data folder:PATH" if what == "clips" else ""
+        raise DataError(f"'{root}' is not empty.", f"Name another folder{own}.")
+    else:
+        _log.info("Writing %s to '%s'.", what, root)
+        write_text(mark, stamp)
 
 
 @contextmanager

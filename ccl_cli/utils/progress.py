@@ -62,13 +62,18 @@ class Reporter:
     ) -> None:
         self._bar.stop()
 
+    @property
+    def has_text(self) -> bool:
+        """Whether there are figures to show beside the position."""
+        return bool(self._text)
+
     def advance(self, count: int = 1, text: str | None = None, lines: Sequence[str] | None = None) -> None:
         """Advance by some steps.
 
         Args:
             count: Number of steps.
             text: New text at the end of plain lines.
-            lines: New lines below the bar; default: the text.
+            lines: New lines below the bar. Default: the text.
         """
         self._done += count
         self._text = self._text if text is None else text
@@ -76,6 +81,13 @@ class Reporter:
         self._bar.update(self._task, completed=self._done, lines=self._lines)
         if not self._live and time.monotonic() - self._last_line > _LINE_SECONDS:
             self.line()
+
+    def result(self, text: str) -> None:
+        """Advance by one step and log a line about it, which stays on a terminal too."""
+        self._last_line = time.monotonic()
+        self.advance()
+        self._logged = self._done
+        _log.info("%s: %s %d/%d  %s", self._title, self._unit, self._done, self._steps, text)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -91,11 +103,12 @@ class Reporter:
         self._last_line = time.monotonic()
         if console.first_process() and not self._live and self._done != self._logged:
             self._logged = self._done
-            _log.info("%s: %s %d/%d  %s", self._title, self._unit, self._done, self._steps, self._text)
+            text = f"  {self._text}" if self._text else ""
+            _log.info("%s: %s %d/%d%s", self._title, self._unit, self._done, self._steps, text)
 
 
 class _Bar(Progress):
-    """Below the bar stand lines of figures, which beside it would be cut in a terminal of 80 columns."""
+    """A progress bar with lines of metrics below it, because 80 columns are too few for both in one line."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()

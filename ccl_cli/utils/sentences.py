@@ -8,12 +8,12 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ccl_cli.errors import CclError, MultipleErrors, RecipeError
+from ccl_cli.errors import CclError, MultipleErrors, RecipeError, UsageError
 
 Keys = tuple[str, ...]
 
@@ -30,6 +30,27 @@ def listed(names: Sequence[object], limit: int = 8) -> str:
     """Join names for a sentence, with only the first few of many."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(map(str, names[:limit])) + more
+
+
+def check_known(kind: str, name: str, names: Iterable[str]) -> None:
+    """Check that a name is one of the known names.
+
+    Args:
+        kind: The noun for the message, for example "metric".
+        name: The name to check.
+        names: All known names.
+
+    Raises:
+        UsageError: the name is unknown; the message suggests the nearest known name.
+    """
+    names = list(dict.fromkeys(names))
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        suggestion = f"Did you mean '{near[0]}'? " if near else ""
+        raise UsageError(
+            f"There is no {kind} '{name}' here.",
+            f"{suggestion}There are: {', '.join(each or '(none)' for each in names)}.",
+        )
 
 
 def invalid_value(error: ValidationError) -> str:

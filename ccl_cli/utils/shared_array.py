@@ -1,4 +1,4 @@
-"""Arrays that the processes of a data loader share instead of copying."""
+"""Arrays in shared memory, which data loader workers do not copy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-_COPIED = 1 << 18  # bytes up to which a copy costs less than a file in shared memory
+_MAX_COPIED = 1 << 18  # bytes; smaller arrays are copied, which is cheaper than a file in shared memory
 
 
 class SharedArray:
-    """An array that reaches another process through torch's shared memory, once for all processes.
+    """An array that is moved to torch's shared memory when it is pickled, once for all processes.
 
     Attributes:
-        values: The array; it must not be written to.
+        values: The array; read-only by convention.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
@@ -27,10 +27,10 @@ class SharedArray:
         return len(self.values)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.values.nbytes <= _COPIED:
+        if self.values.nbytes <= _MAX_COPIED:
             return SharedArray, (self.values,)
         if self._tensor is None:
-            import torch  # loaders of batches have imported it
+            import torch  # already imported by data loaders
 
             tensor: Tensor = torch.from_numpy(self.values.copy())
             self._tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]

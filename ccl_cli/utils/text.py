@@ -14,6 +14,11 @@ def printable(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
 
 
+def one_line(text: object) -> str:
+    """Replace line breaks and control characters by single spaces."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
+
+
 def in_short(text: str, letters: int) -> str:
     """Escape and truncate text to a number of characters, keeping both ends."""
     # Truncate before escaping, which is slow, and again after it, because escapes are longer.

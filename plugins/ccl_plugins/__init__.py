@@ -1,1 +1,1 @@
-"""The teachers that come with ccl, registered through the same entry points as anybody else's."""
+"""Built-in teachers of ccl, registered through entry points like third-party plugins."""

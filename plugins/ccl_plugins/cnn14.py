@@ -1,7 +1,7 @@
 """``audio:cnn14``: PANNs CNN14, trained on AudioSet (Kong et al. 2020, https://arxiv.org/abs/1912.10211).
 
 The paper's audio teacher is the variant with a 512-d embedding. The published weights
-(https://zenodo.org/records/3987831, CC BY 4.0) load by their own names.
+(https://zenodo.org/records/3987831, CC BY 4.0) are loaded without renaming tensors.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ccl_cli.teachers.weights import WeightFile, load_state, locate
 
 RATE = 32_000  # Hz
 _FFT, _HOP, _MELS, _LOW, _HIGH = 1024, 320, 64, 50.0, 14_000.0
-_SHORTEST = 31 * _HOP  # samples that leave one frame after five poolings by two
+_SHORTEST = 31 * _HOP  # samples; leaves one frame after five poolings by two
 _FRONT_END = ("spectrogram_extractor.", "logmel_extractor.", "spec_augmenter.")
 _WIDTHS = (1, 64, 128, 256, 512, 1024, 2048)
-_LARGE = 4  # blocks whose maps are too large for a processor's cache, unless they are of a few tracks only
-_TRACKS = 4
+# The feature maps of the first blocks fit in a CPU's cache only for a few tracks at a time.
+_LARGE, _TRACKS = 4, 4
 
 _RECORD = "https://zenodo.org/records/3987831/files/"
 _PUBLISHED = {
@@ -57,8 +57,8 @@ _PUBLISHED = {
 class Cnn14(Teacher):
     """Six blocks of two convolutions on a log-mel spectrogram, then mean plus maximum over time.
 
-    Options: ``dim`` (512 or 2048), ``seconds`` of sound per embedding, ``weights`` (``random``, or the name
-    of the data set that ``ccl teachers fit`` fitted it to).
+    Options: ``dim`` (512 or 2048), ``seconds`` (10) of audio per embedding, ``weights`` (``random``, or the
+    name of the data set that `ccl teachers fit` used).
     """
 
     modality = "audio"
@@ -71,8 +71,8 @@ class Cnn14(Teacher):
         self.variant = _PUBLISHED[dim].filename.removesuffix(".pth")
         self.classes = audioset_classes() if classes is None else tuple(classes)
         self.preprocess = Waveform(RATE, seconds)
-        with torch.device("cpu"):  # real numbers even where the network is built without storage
-            # Not in the state dict: the published files hold them under other names.
+        with torch.device("cpu"):  # also if the network is built on the meta device
+            # Not in the state dict, because the published files have other names for them.
             self.register_buffer("window", torch.hann_window(_FFT), persistent=False)
             self.register_buffer("filters", _mel_filters(), persistent=False)
         self.bn0 = nn.BatchNorm2d(_MELS)
@@ -83,7 +83,7 @@ class Cnn14(Teacher):
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """``audio:cnn14[@weights][?dim=512|2048&seconds=10&weights=random|NAME]``."""
+        """Build the teacher from ``audio:cnn14[@weights][?dim=512|2048&seconds=10&weights=random|NAME]``."""
         spec, classes = as_fitted(spec)
         options = _options(spec)
         dim, seconds = options["dim"], float(options["seconds"])
@@ -101,14 +101,14 @@ class Cnn14(Teacher):
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
-        """The published file of the variant that ``spec`` asks for."""
+        """The published file for the dimension in ``spec``."""
         spec, _ = as_fitted(spec)
         options = _options(spec)
         return () if spec.weights or options["weights"] == "random" else (_PUBLISHED[options["dim"]],)
 
     @classmethod
     def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
-        """From its weights, with a new classifier."""
+        """Build the teacher with a new classifier for ``ccl teachers fit``."""
         teacher = cls.from_spec(spec)
         teacher.classes = tuple(classes)
         teacher.fc_audioset = nn.Linear(teacher.dim, len(classes))
@@ -123,16 +123,16 @@ class Cnn14(Teacher):
         return teacher.freeze()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed sound.
+        """Embed audio.
 
         Shapes:
             x: [B, samples] float32 at 32 kHz.
-            return: [B, dim] float32, not negative.
+            returns: [B, dim] float32, non-negative.
         """
         x = self.log_mel(x).unsqueeze(1)  # [B, 1, frames, mels]
         x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
-        # On a processor a quarter to a third less time than all at once; small maps go the other way. In
-        # training, batch norm learns from a whole batch.
+        # On a CPU, a few tracks at a time take a quarter to a third less time in the blocks with large
+        # feature maps, but more in the others. In training, batch norm needs the whole batch.
         parts = torch.split(x, _TRACKS) if x.device.type == "cpu" and not self.training else [x]
         x = torch.cat([self._blocks(part, 1, _LARGE) for part in parts])
         x = self._blocks(x, _LARGE + 1, len(_WIDTHS) - 1)
@@ -149,7 +149,7 @@ class Cnn14(Teacher):
         return x
 
     def log_mel(self, x: Tensor) -> Tensor:
-        """Log-mel spectrogram in decibel: ``[B, samples]`` to ``[B, frames, 64]``, always float32."""
+        """Log-mel spectrogram in decibels: ``[B, samples]`` to ``[B, frames, 64]``, always float32."""
         with torch.autocast(x.device.type, enabled=False):
             power = audio.spectrogram(
                 x.float(), 0, self.window, _FFT, _HOP, _FFT, 2.0, False, center=True, pad_mode="reflect"
@@ -158,16 +158,16 @@ class Cnn14(Teacher):
             return decibel
 
     def class_scores(self, x: Tensor) -> Tensor:
-        """Scores of the classes, ``[B, len(classes)]``."""
+        """Logits of ``classes``, ``[B, len(classes)]``."""
         return self.fc_audioset(self(x)).float()  # type: ignore[no-any-return]
 
     def class_probabilities(self, x: Tensor) -> Tensor:
-        """Probability of each class, ``[B, len(classes)]``: AudioSet's 527 may hold together."""
+        """Probabilities of ``classes``, ``[B, len(classes)]``; multi-label (sigmoid) for AudioSet."""
         scores = self.class_scores(x)
         return scores.sigmoid() if self.classes == audioset_classes() else scores.softmax(dim=1)
 
     def own_weights(self) -> Mapping[str, Tensor]:
-        """All, by the published names."""
+        """All weights, with the published names."""
         return self.state_dict()
 
 
@@ -201,44 +201,48 @@ def _mel_filters() -> Tensor:
 def _options(spec: Spec) -> dict[str, Any]:
     options = read_options(spec, dim=512, seconds=10.0, weights="")
     if options["dim"] not in _PUBLISHED:
-        raise PluginError(f"{spec.label} has embeddings of 512 or 2048 numbers, not {options['dim']}.")
+        raise PluginError(f"{spec.label}: dim must be 512 or 2048, not {options['dim']}.")
     if not options["seconds"] * RATE >= _SHORTEST:
         raise PluginError(
             f"{spec.label} needs at least {_SHORTEST / RATE} seconds, not {options['seconds']}."
         )
     if options["weights"] not in ("", "random") or (options["weights"] and spec.weights):
-        raise PluginError(f"{spec.label}: write either weights=random or '@' and a file of weights.")
+        raise PluginError(f"{spec.label}: use either weights=random or a weights file after '@'.")
     return options
 
 
 def _state(path: Path, teacher: Cnn14, spec: Spec) -> dict[str, Tensor]:
-    """What a published file holds of the network, in float32."""
+    """The network's tensors in a published file, in float32.
+
+    Raises:
+        WeightsError: the file is for another spectrogram or embedding dimension.
+    """
     state = load_state(path)
     stored = state.get("logmel_extractor.melW")
     if stored is not None and not _same(stored, teacher.filters):
         raise WeightsError(
             f"'{path}' was trained on another spectrogram: its mel filters are {list(stored.shape)}.",
-            f"{spec.label} takes CNN14 weights for 32 kHz and 64 mel bands of 50 to 14,000 Hz.",
+            "Use CNN14 weights for 32 kHz and 64 mel bands from 50 to 14,000 Hz.",
         )
     width = len(state["fc1.bias"]) if "fc1.bias" in state else None
     if width in _PUBLISHED and width != teacher.dim:
         raise WeightsError(
-            f"'{path}' holds the {width}-d CNN14, but {spec.label} was asked for {teacher.dim} dimensions.",
-            f"Add the option dim={width}.",
+            f"'{path}' contains the {width}-d CNN14, but {spec.label} has dim={teacher.dim}.",
+            f"Use the option dim={width}.",
         )
     network = {name: value for name, value in state.items() if not name.startswith(_FRONT_END)}
     return {name: value.float() if value.is_floating_point() else value for name, value in network.items()}
 
 
 def _check(own: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
-    # Old files lack batch norm's step counters, which evaluation does not use.
+    # Old files do not have batch norm's step counters, which evaluation does not use.
     needed = {name: value.shape for name, value in own.items() if not name.endswith("num_batches_tracked")}
     shapes = {name: value.shape for name, value in state.items() if not name.endswith("num_batches_tracked")}
     wrong = {name for name, _ in needed.items() ^ shapes.items()}
     if wrong:
         raise WeightsError(
-            f"'{path}' does not hold CNN14: {len(wrong)} tensors are missing, unknown or of another shape, "
-            f"{min(wrong)} for one."
+            f"'{path}' is not a CNN14: {len(wrong)} tensors are missing, unknown or of another shape, for "
+            f"example {min(wrong)}."
         )
 
 

@@ -1,4 +1,4 @@
-"""One frame of a window as an image network's input; workers import this and no networks."""
+"""Preprocessing of image networks: one frame of a clip. Data loader workers import only this module."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame of the window, resized and cropped as the network's authors did for testing.
+    """One frame of the clip, with the resize and centre crop that the network's authors used for testing.
 
-    In training the frame is random; in evaluation it is the middle one.
+    The frame is random in training and the centre frame in evaluation.
 
     Attributes:
-        size: Height and width, pixels.
-        crop_pct: Share of the resized frame's side that the centre crop keeps.
-        interpolation: As timm names it.
-        squash: Resize without keeping the aspect ratio.
-        mean: Subtracted from RGB in [0, 1], on the teacher's device.
-        std: Divided by, on the teacher's device.
-        source: "frames": the decoded frames; "student_clip": what the student sees, cropped and flipped alike
-            (official code).
-        frame: "random": drawn for each sample; "shared": one index for the whole batch (official code).
+        size: Height and width in pixels.
+        crop_pct: Side of the centre crop as a fraction of the resized frame's side.
+        interpolation: Name of the interpolation, as in timm.
+        squash: Resize without preserving the aspect ratio.
+        mean: Mean of RGB in [0, 1], subtracted on the teacher's device.
+        std: Standard deviation of RGB in [0, 1], applied on the teacher's device.
+        source: "frames": the decoded frames; "student_clip": the student's augmented clip (official code).
+        frame: "random": drawn for each sample; "shared": the same index for the whole batch (official code).
     """
 
     size: tuple[int, int]
@@ -47,26 +46,26 @@ class Picture:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """[3, height, width]."""
+        """Shape of the input, [3, height, width]."""
         return (3, *self.size)
 
     @property
     def dtype(self) -> torch.dtype:
-        """uint8 RGB; it is normalised on the teacher's device."""
+        """Type of the input: uint8 RGB, normalised later on the teacher's device."""
         return torch.uint8
 
     @property
     def views(self) -> Views | None:
-        """A single frame; what depends on the student's crop or on the batch cannot be cached."""
+        """A single frame; None if the input depends on the student's crop or the batch: it is not cached."""
         return "frame" if (self.source, self.frame) == ("frames", "random") else None
 
     def __call__(self, window: Window) -> Tensor:
-        """A picture ``[3, height, width]``; a window always has one."""
+        """Return an image ``[3, height, width]``."""
         if self.source == "student_clip":
-            picture = window.student_view[:, self._index(window, window.student_view.shape[1])]
-            return self._resize(picture, self.size).contiguous()
-        picture = window.frames[self._index(window, len(window.frames))].permute(2, 0, 1)
-        resized = self._resize(picture, self._enlarged(picture))
+            image = window.student_view[:, self._index(window, window.student_view.shape[1])]
+            return self._resize(image, self.size).contiguous()
+        image = window.frames[self._index(window, len(window.frames))].permute(2, 0, 1)
+        resized = self._resize(image, self._size_before_crop(image))
         cropped: Tensor = TF.center_crop(resized, list(self.size))
         return cropped.contiguous()
 
@@ -76,19 +75,19 @@ class Picture:
         rng = window.batch_rng if self.frame == "shared" else window.rng
         return int(rng.integers(frames))
 
-    def _enlarged(self, picture: Tensor) -> tuple[int, int]:
-        """Size before the centre crop."""
+    def _size_before_crop(self, image: Tensor) -> tuple[int, int]:
+        """Height and width to which the image is resized before the centre crop."""
         height, width = (math.floor(side / self.crop_pct) for side in self.size)
-        tall, wide = picture.shape[-2:]
+        old_height, old_width = image.shape[-2:]
         if self.squash:
             return height, width
-        if height * wide >= width * tall:  # the height decides
-            return height, max(width, height * wide // tall)
-        return max(height, width * tall // wide), width
+        if height * old_width >= width * old_height:  # the height is the limiting side
+            return height, max(width, height * old_width // old_height)
+        return max(height, width * old_height // old_width), width
 
-    def _resize(self, picture: Tensor, size: tuple[int, int]) -> Tensor:
-        if tuple(picture.shape[-2:]) == size:
-            return picture
+    def _resize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        if tuple(image.shape[-2:]) == size:
+            return image
         mode = InterpolationMode(self.interpolation)
-        resized: Tensor = TF.resize(picture, list(size), interpolation=mode, antialias=True)
+        resized: Tensor = TF.resize(image, list(size), interpolation=mode, antialias=True)
         return resized

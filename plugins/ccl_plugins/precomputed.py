@@ -1,13 +1,13 @@
-"""``<modality>:precomputed@PATH``: embeddings that were computed elsewhere, looked up by the video's id.
+"""``<modality>:precomputed@PATH``: a table of precomputed embeddings, indexed by video id.
 
 PATH is one of
 
-* a folder of ``.npy`` files at any depth, ``<Class>/<video>.npy`` as the paper's authors publish theirs;
-* an ``.npz`` file with ``names`` and ``embedding``, or with one array for each name;
-* a ``.safetensors`` file with one tensor for each name, or with ``embedding`` and ``names`` in its header, as
-  a JSON list.
+* a folder of ``.npy`` files at any depth, for example ``<Class>/<video>.npy`` as published by the authors;
+* an ``.npz`` file with the arrays ``names`` and ``embedding``, or with one array per video;
+* a ``.safetensors`` file with one tensor per video, or with a tensor ``embedding`` and a JSON list ``names``
+  in its header.
 
-An array is ``[D]``, or ``[N, D]`` for N stretches of one video.
+The array of a video is ``[D]``, or ``[N, D]`` for N segments.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ if TYPE_CHECKING:
     from ccl_cli.data.clips.window import Window
 
 Rows = NDArray[np.float32]
-_NOT_FINITE = "Compute them again, or take them out: a video without an embedding counts as lacking it."
+_NOT_FINITE = "Recompute or remove them: videos without an embedding count as absent."
 
 
 class Table:
-    """Embeddings by name.
+    """Embeddings by the name of a video.
 
     Args:
         source: The file or folder, for messages.
-        entries: An array, or the file that holds it, for each name.
+        entries: For each name, an array [D] or [N, D], or the ``.npy`` file that contains it.
 
     Raises:
-        DataError: nothing in it.
+        DataError: there are no entries.
     """
 
     def __init__(self, source: Path, entries: Mapping[str, NDArray[Any] | Path]) -> None:
         if not entries:
-            raise DataError(f"'{source}' holds no embeddings.")
+            raise DataError(f"'{source}' contains no embeddings.")
         self.source = source
         self._entries = entries
-        self._tails: dict[str, list[str]] = {}
+        self._by_basename: dict[str, list[str]] = {}
         for name in entries:
-            self._tails.setdefault(_tail(name), []).append(name)
+            self._by_basename.setdefault(_basename(name), []).append(name)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @functools.cached_property
     def dim(self) -> int:
-        """The width that all embeddings have; of ``.npy`` files only the headers are read.
+        """Embedding dimension D; reads only the headers of ``.npy`` files.
 
         Raises:
-            DataError: different widths, or something that is not an embedding.
+            DataError: the embeddings have different dimensions, or an array is not [D] or [N, D].
         """
         widths: dict[int, str] = {}
         for name, entry in self._entries.items():
@@ -77,39 +77,41 @@ class Table:
             widths.setdefault(_width(shape, self._label(name)), name)
         if len(widths) > 1:
             (one, first), (other, second) = sorted(widths.items())[:2]
-            raise DataError(f"'{self.source}' mixes widths: '{first}' has {one} numbers, '{second}' {other}.")
+            raise DataError(
+                f"'{self.source}' mixes dimensions: '{first}' has {one} and '{second}' has {other}."
+            )
         return next(iter(widths))
 
     def find(self, video: str) -> str | None:
-        """The name under which the table knows a video.
+        """Return the table's name of a video, or None if it is not in the table.
 
-        A table may name the classes where the data set does not, and the other way round: one of the two may
-        have more leading folders, as long as the last part is unique in the table.
+        One of the two names may have more leading folders than the other (``Archery/v1`` and ``v1``) if the
+        last part is unique in the table.
         """
         if video in self._entries:
             return video
-        names = self._tails.get(_tail(video), [])
+        names = self._by_basename.get(_basename(video), [])
         if len(names) != 1:
             return None
         shorter, longer = sorted((names[0], video), key=len)
         return names[0] if longer.endswith(f"/{shorter}") else None
 
     def rows(self, name: str) -> Rows:
-        """The embeddings of one name, ``[N, D]`` float32; N is 1 unless the table holds several.
+        """Return the embeddings of one name, ``[N, D]`` float32; N is 1 for an array [D].
 
         Raises:
-            DataError: damaged, not a vector or a matrix, or with values that are not finite numbers.
+            DataError: the array is damaged, has another shape, or contains values that are not finite.
         """
         rows = self._finite(name)
         if rows is None:
-            raise DataError(f"{self._label(name)} holds values that are not finite numbers.", _NOT_FINITE)
+            raise DataError(f"{self._label(name)} contains values that are not finite numbers.", _NOT_FINITE)
         return rows
 
     def coverage(self, videos: Iterable[str]) -> int:
-        """How many of the videos are in the table.
+        """Count the videos (ids) that are in the table.
 
         Raises:
-            DataError: two videos would get the same embedding.
+            DataError: two videos have the same embedding.
         """
         stems: dict[str, str] = {}
         for video in videos:
@@ -117,16 +119,16 @@ class Table:
             if name is not None and stems.setdefault(name, video) != video:
                 raise DataError(
                     f"'{self.source}' has one embedding '{name}' for both '{stems[name]}' and '{video}'.",
-                    "Name the embeddings as the data set names its videos, with their folders.",
+                    "Name the embeddings like the videos of the data set, including their folders.",
                 )
         return len(stems)
 
     @functools.cached_property
     def hash(self) -> str:
-        """Sixteen hex digits over all names and values, for which all are read.
+        """Hash of all names and values, 16 hex digits; reads the whole table.
 
         Raises:
-            DataError: as :meth:`rows`; names all embeddings with values that are not finite numbers.
+            DataError: see :meth:`rows`; the message lists all embeddings with values that are not finite.
         """
         digest = hashlib.sha256()
         bad = []
@@ -138,7 +140,7 @@ class Table:
                 digest.update(f"{name}{rows.shape}".encode(errors="surrogatepass"))
                 digest.update(rows.tobytes())
         if len(bad) == 1:
-            self.rows(bad[0])  # has the sentence
+            self.rows(bad[0])  # raises the error for a single embedding
         if bad:
             raise DataError(
                 f"'{self.source}' has {len(bad)} embeddings with values that are not finite numbers: "
@@ -148,7 +150,7 @@ class Table:
         return digest.hexdigest()[:16]
 
     def _finite(self, name: str) -> Rows | None:
-        """The embeddings of one name, ``[N, D]``; None where values are not finite as float32."""
+        """The embeddings of one name, ``[N, D]`` float32; None if a value is not finite."""
         entry = self._entries[name]
         array = _load_npy(entry) if isinstance(entry, Path) else entry
         if array.dtype.kind not in "fiu":
@@ -164,15 +166,15 @@ class Table:
 
 
 def open_table(path: str) -> Table:
-    """The table at ``path``, read once in each process.
+    """Open the table at ``path``; each process reads it once.
 
     Raises:
-        DataError: absent, damaged, or not a table of embeddings.
+        DataError: the table is missing, damaged, or in another format.
     """
     try:
         return _open_table(path, os.stat(path).st_mtime_ns)  # noqa: PTH116
     except FileNotFoundError as error:
-        raise DataError(f"There are no embeddings at '{path}'.", "Correct what follows '@'.") from error
+        raise DataError(f"There are no embeddings at '{path}'.", "Correct the path after '@'.") from error
     except (
         OSError,
         ValueError,
@@ -187,12 +189,14 @@ def open_table(path: str) -> Table:
 
 @dataclass(frozen=True)
 class LookUp:
-    """A video's row of the table: a random one of several in training, their mean in evaluation.
+    """Preprocessing: the video's embedding in the table.
+
+    If a video has several embeddings, a random one is used in training and their mean in evaluation.
 
     Attributes:
-        path: The table.
-        dim: Its width.
-        zero_is_missing: A row of zeros means that the modality is absent (official code).
+        path: Path of the table.
+        dim: Embedding dimension D.
+        zero_is_missing: Treat an embedding of zeros as absent (official code).
     """
 
     path: str
@@ -201,16 +205,16 @@ class LookUp:
 
     @property
     def shape(self) -> tuple[int]:
-        """[dim]."""
+        """Shape of the input, [dim]."""
         return (self.dim,)
 
     @property
     def dtype(self) -> torch.dtype:
-        """float32."""
+        """Type of the input: float32."""
         return torch.float32
 
     def __call__(self, window: Window) -> Tensor | None:
-        """The embedding ``[dim]``, or None where the table has none for this video."""
+        """Return the embedding ``[dim]``, or None if the table has none for this video."""
         table = open_table(self.path)
         name = table.find(window.video.id)
         rows = table.rows(name) if name is not None else np.empty((0, self.dim), np.float32)
@@ -222,9 +226,9 @@ class LookUp:
 
 
 class Precomputed(Teacher):
-    """No network: the embedding comes out of a table.
+    """Teacher without a network: its embeddings are read from a table.
 
-    Options: ``zero_is_missing=true``.
+    Options: ``zero_is_missing`` (false): whether an embedding of zeros means that the modality is absent.
     """
 
     def __init__(self, modality: str, table: Table, zero_is_missing: bool = False) -> None:
@@ -237,25 +241,25 @@ class Precomputed(Teacher):
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """``<modality>:precomputed@PATH[?zero_is_missing=true]``."""
+        """Build the teacher from ``<modality>:precomputed@PATH[?zero_is_missing=true]``."""
         options = read_options(spec, zero_is_missing=False)
         if not spec.weights:
-            raise PluginError(f"{spec.label} needs a table of embeddings.", f"Write {spec.label}@PATH.")
+            raise PluginError(f"{spec.label} needs a table of embeddings.", f"Use {spec.label}@PATH.")
         table = open_table(os.path.realpath(Path(spec.weights).expanduser()))
-        table.hash  # noqa: B018  reads it all: what is wrong with it is said now, not in the middle of a run
+        table.hash  # noqa: B018  reads the whole table, to report errors before training
         return cls(spec.kind, table, options["zero_is_missing"]).freeze()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, dim]``, as it is, in float32."""
+        """Return the input ``[B, dim]`` as float32."""
         return x.float()
 
     def coverage(self, videos: Iterable[str]) -> int:
-        """How many of the videos (by id) have an embedding; see :meth:`Table.coverage`."""
+        """Count the videos (ids) with an embedding; see :meth:`Table.coverage`."""
         return self.table.coverage(videos)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the names and values, wherever the table lies."""
+        """Hash of modality, option, names and values; independent of the table's path."""
         assert isinstance(self.preprocess, LookUp)
         name = f"{self.modality}:{self.preprocess_version}:{self.preprocess.zero_is_missing}"
         return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{self.table.hash}"
@@ -272,8 +276,8 @@ def _open_table(path: str, _mtime: int) -> Table:
     readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
     if source.suffix not in readers:
         raise DataError(
-            f"'{source}' is no table of embeddings.",
-            "It must be a folder of .npy, an .npz or a .safetensors file.",
+            f"'{source}' is not a table of embeddings.",
+            "Use a folder of .npy files, an .npz file or a .safetensors file.",
         )
     return Table(source, readers[source.suffix](source))
 
@@ -282,7 +286,7 @@ def _read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
     if not all(isinstance(each, np.ndarray) for each in arrays.values()):
-        raise ValueError("it holds more than arrays")
+        raise ValueError("it contains more than arrays")
     if arrays.keys() >= {"names", "embedding"}:
         return _paired(path, [str(name) for name in arrays["names"]], arrays["embedding"])
     return arrays
@@ -290,14 +294,14 @@ def _read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
 
 def _read_safetensors(path: Path) -> Mapping[str, NDArray[Any]]:
     with safe_open(path, "pt") as file:
-        # By way of torch: numpy has no bfloat16.
+        # Read with torch, because numpy has no bfloat16.
         arrays = {name: file.get_tensor(name).float().numpy() for name in file.keys()}  # noqa: SIM118
         header = file.metadata() or {}
     if "names" in header and arrays.keys() == {"embedding"}:
         try:
             names = TypeAdapter(list[str]).validate_json(header["names"])
         except ValidationError as error:
-            raise DataError(f"'{path}': its names are no list of texts.") from error
+            raise DataError(f"'{path}': `names` in its header must be a JSON list of strings.") from error
         return _paired(path, names, arrays["embedding"])
     return arrays
 
@@ -333,5 +337,5 @@ def _width(shape: tuple[int, ...], label: str) -> int:
     return shape[-1]
 
 
-def _tail(name: str) -> str:
+def _basename(name: str) -> str:
     return name.rpartition("/")[2]

@@ -1,7 +1,7 @@
 """``audio:small`` and ``image:small``: networks that ``ccl teachers fit`` trains in seconds on a CPU.
 
-Nobody publishes weights for them; where none are named, they take what was fitted to their label space of
-the synthetic data set.
+They have no published weights. By default they load the weights that `ccl teachers fit` trained on the
+synthetic data set.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ccl_plugins.picture import Picture
 
 RATE = 16_000  # Hz
 _FFT, _HOP, _MELS, _LOW, _HIGH = 512, 250, 32, 50.0, 8_000.0
-_UNNAMED = ("?", "?")  # classes of a network that nobody has fitted
+_UNNAMED = ("?", "?")  # classes of a network with random weights
 
 
 class _Small(Teacher, ABC):
-    """Four blocks of convolution, batch norm and ReLU; then the mean over what is left, scaled.
+    """Four blocks of convolution, batch norm, ReLU and max pooling, then global average pooling.
 
-    So the embedding is not negative, and about a unit long: composition heads add and classify it as it is,
-    and one of length 10 upsets them at the learning rates that small students want. One linear classifier
+    The embedding is non-negative and scaled to a length of about 1. Composition heads do not normalise it,
+    and a length of 10 makes training unstable at the learning rates of small students. A linear classifier
     follows.
     """
 
-    labels: ClassVar[str]  # the label space of the synthetic data set that it is for
+    labels: ClassVar[str]  # labels of the synthetic data set to train on
     widths: ClassVar[tuple[int, int, int]]
     defaults: ClassVar[dict[str, Any]]
 
@@ -52,19 +52,22 @@ class _Small(Teacher, ABC):
     @classmethod
     @abstractmethod
     def build(cls, options: Mapping[str, Any], classes: Sequence[str]) -> Self:
-        """With random weights."""
+        """Build the network with random weights."""
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """``<modality>:small[@weights][?dim=64&…&weights=random|NAME of the data it was fitted to]``."""
+        """Build the teacher from ``<modality>:small[@weights][?dim=64&…&weights=random|NAME]``.
+
+        NAME is the data set that `ccl teachers fit` used.
+        """
         if cls._options(spec)["weights"] == "random":
-            with torch.random.fork_rng(devices=[]):  # a teacher does not change the student's initial weights
+            with torch.random.fork_rng(devices=[]):  # keep the student's initial weights independent
                 torch.manual_seed(0)
                 return cls._new(spec, _UNNAMED).freeze()
-        full, classes = as_fitted(cls._named(spec))
+        full, classes = as_fitted(cls._with_default_weights(spec))
         path = locate(full)
         if classes is None:
-            raise WeightsError(f"`ccl teachers fit` did not write '{path}'.", cls._advice(spec))
+            raise WeightsError(f"'{path}' was not written by `ccl teachers fit`.", cls._hint(spec))
         with torch.device("meta"):
             teacher = cls._new(full, classes)
         teacher.random_weights = False
@@ -77,7 +80,7 @@ class _Small(Teacher, ABC):
 
     @classmethod
     def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
-        """From its weights, if any are named, else from random ones."""
+        """Build the teacher for ``ccl teachers fit``, from the weights in ``spec`` or random ones."""
         if not spec.weights and cls._options(spec)["weights"] in ("", "random"):
             return cls._new(spec, classes)
         teacher = cls.from_spec(spec)
@@ -100,32 +103,32 @@ class _Small(Teacher, ABC):
         if options["dim"] < 1:
             raise PluginError(f"{spec.label}: dim must be above 0, not {options['dim']}.")
         if spec.weights and options["weights"]:
-            raise PluginError(f"{spec.label}: write either weights={options['weights']} or '@' and a file.")
+            raise PluginError(f"{spec.label}: use either weights={options['weights']} or a file after '@'.")
         return options
 
     @classmethod
-    def _named(cls, spec: Spec) -> Spec:
-        """With the weights that are taken where none are named."""
+    def _with_default_weights(cls, spec: Spec) -> Spec:
+        """Add the default weights if ``spec`` has none."""
         if spec.weights or spec.options.get("weights"):
             return spec
         data = f"synthetic-{cls.labels}"
         path = default_path(spec.kind, spec.name, data)
         if not path.is_file():
             message = f"The weights of {spec.label} are not on this machine: {path.name}."
-            raise WeightsError(message, cls._advice(spec))
+            raise WeightsError(message, cls._hint(spec))
         return replace(spec, options=spec.options | {"weights": data})
 
     @classmethod
-    def _advice(cls, spec: Spec) -> str:
+    def _hint(cls, spec: Spec) -> str:
         data = f"'synthetic?labels={cls.labels}'"
-        return f"Run `ccl teachers fit {spec.label} --data {data}`, or name a file after '@'."
+        return f"Run `ccl teachers fit {spec.label} --data {data}`, or give a file after '@'."
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed ``[B, *preprocess.shape]`` as ``[B, dim]`` float32, not negative, about a unit long."""
+        """Embed ``[B, *preprocess.shape]`` as ``[B, dim]`` float32, non-negative and of length about 1."""
         return self.forward_stages(x)[0]
 
     def forward_stages(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The embedding and each block's output, ``[B, C, height, width]``."""
+        """Return the embedding ``[B, dim]`` and the output of each block, ``[B, C, height, width]``."""
         x = self.front_end(x)
         stages = []
         for block in self.blocks:
@@ -135,27 +138,27 @@ class _Small(Teacher, ABC):
 
     @abstractmethod
     def front_end(self, x: Tensor) -> Tensor:
-        """Input to what the first block takes: ``[B, channels, height, width]`` around zero."""
+        """Map inputs ``[B, *preprocess.shape]`` to ``[B, channels, height, width]``, centred at zero."""
 
     def class_scores(self, x: Tensor) -> Tensor:
-        """Scores of the classes, ``[B, len(classes)]``."""
+        """Logits of ``classes``, ``[B, len(classes)]``."""
         scores: Tensor = self.classifier(self(x) * self.dim**0.5).float()
         return scores
 
     def class_probabilities(self, x: Tensor) -> Tensor:
-        """Probability of each of ``classes``; rows sum to 1."""
+        """Probabilities of ``classes``, ``[B, len(classes)]``; rows sum to 1."""
         return self.class_scores(x).softmax(dim=1)
 
     def own_weights(self) -> Mapping[str, Tensor]:
-        """All of them."""
+        """All weights, including those of the classifier."""
         return self.state_dict()
 
 
 class SmallImage(_Small):
-    """A small image network: one frame of the window, resized to ``size``; 0.08 M parameters.
+    """A small image network on one frame of the clip; 0.08 M parameters.
 
-    Options: ``dim`` (64), ``size`` (32 pixels), ``weights`` (the name of the data set it was fitted to, or
-    ``random``).
+    Options: ``dim`` (64), ``size`` (32 pixels), ``weights`` (``random``, or the name of the data set that
+    `ccl teachers fit` used).
     """
 
     modality = "image"
@@ -165,23 +168,23 @@ class SmallImage(_Small):
 
     @classmethod
     def build(cls, options: Mapping[str, Any], classes: Sequence[str]) -> Self:
-        """With random weights."""
+        """Build the network with random weights."""
         size, half = options["size"], (0.5, 0.5, 0.5)
         if size < 16:
-            raise PluginError(f"image:small needs pictures of at least 16 pixels, not {size}.")
+            raise PluginError(f"image:small needs a size of at least 16 pixels, not {size}.")
         picture = Picture((size, size), 1.0, "bilinear", False, half, half)
         return cls(3, options["dim"], classes, picture)
 
     def front_end(self, x: Tensor) -> Tensor:
-        """``[B, 3, size, size]`` uint8 to [-1, 1]."""
+        """Map uint8 images ``[B, 3, size, size]`` to [-1, 1]."""
         return x.float() / 127.5 - 1
 
 
 class SmallAudio(_Small):
-    """A small audio network on a log-mel spectrogram of 16 kHz sound; 0.06 M parameters.
+    """A small audio network on the log-mel spectrogram of 16 kHz audio; 0.06 M parameters.
 
-    Options: ``dim`` (64), ``seconds`` (1.0) of sound around the window's centre, ``weights`` (the name of the
-    data set it was fitted to, or ``random``).
+    Options: ``dim`` (64), ``seconds`` (1.0) of audio around the clip's centre, ``weights`` (``random``, or
+    the name of the data set that `ccl teachers fit` used).
     """
 
     modality = "audio"
@@ -194,21 +197,21 @@ class SmallAudio(_Small):
     def __init__(self, channels: int, dim: int, classes: Sequence[str], preprocess: Preprocess) -> None:
         super().__init__(channels, dim, classes, preprocess)
         self.norm = nn.BatchNorm2d(1)
-        with torch.device("cpu"):  # real numbers even where the network is built without storage
+        with torch.device("cpu"):  # also if the network is built on the meta device
             mel = audio.melscale_fbanks(_FFT // 2 + 1, _LOW, _HIGH, _MELS, RATE, "slaney", "slaney")
             self.register_buffer("window", torch.hann_window(_FFT), persistent=False)
             self.register_buffer("filters", mel, persistent=False)
 
     @classmethod
     def build(cls, options: Mapping[str, Any], classes: Sequence[str]) -> Self:
-        """With random weights."""
+        """Build the network with random weights."""
         seconds = float(options["seconds"])
         if not seconds >= 0.2:
             raise PluginError(f"audio:small needs at least 0.2 seconds, not {seconds}.")
         return cls(1, options["dim"], classes, Waveform(RATE, seconds))
 
     def front_end(self, x: Tensor) -> Tensor:
-        """``[B, samples]`` to the normalised log-mel spectrogram ``[B, 1, frames, 32]``, always float32."""
+        """Map ``[B, samples]`` to a normalised log-mel spectrogram ``[B, 1, frames, 32]``, float32."""
         with torch.autocast(x.device.type, enabled=False):
             power = audio.spectrogram(x.float(), 0, self.window, _FFT, _HOP, _FFT, 2.0, False)
             mel = (power.transpose(1, 2) @ self.filters).clamp(min=1e-8).log()

@@ -1,6 +1,6 @@
-"""``image:<any timm model>``: one frame of the window through an image network of timm.
+"""``image:<any timm model>``: an image network of timm, applied to one frame of the clip.
 
-``image:resnet34`` is the paper's image teacher: torchvision's ImageNet weights, ``resnet34.tv_in1k`` in timm.
+``image:resnet34`` is the paper's image teacher, with torchvision's ImageNet weights (``resnet34.tv_in1k``).
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.weights import WeightFile, as_safetensors, locate
 from ccl_plugins.picture import Picture, Triple
 
-# timm's own default for the bare name has other weights than the paper.
+# timm's default weights for the name without a tag are not the paper's.
 _PAPER = {"resnet34": "resnet34.tv_in1k"}
 _HASHED = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt|bin|safetensors)$")
 _OURS = ("weights", "input", "frame", "mean", "std", "size", "crop_pct", "interpolation")
 
 
 class TimmImage(Teacher):
-    """A timm network's pooled features before its classifier.
+    """Image teacher whose embedding is the input of a timm network's classifier.
 
     Options: ``input=student_clip``, ``frame=shared``, ``size``, ``crop_pct``, ``interpolation``, ``mean`` and
-    ``std`` (a number or three), ``weights`` (``random``, or the name of the data set it was fitted to); any
-    other option goes to the network's constructor (``pad_type=same``).
+    ``std`` (one or three numbers), ``weights`` (``random``, or the name of the data set that
+    `ccl teachers fit` used). Other options are passed to the network's constructor (``pad_type=same``).
     """
 
     modality = "image"
-    network: Any  # timm's networks share an interface, but no class that declares it
+    network: Any  # timm's networks have a common interface, but no common base class
     mean: Tensor
     std: Tensor
 
@@ -61,7 +61,7 @@ class TimmImage(Teacher):
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """``image:<timm model>[.<tag>][@weights][?option=value&...]``."""
+        """Build the teacher from ``image:<timm model>[.<tag>][@weights][?option=value&...]``."""
         spec, classes = as_fitted(spec)
         name, published = _published(spec)
         preprocess = _picture(spec, published)
@@ -69,7 +69,7 @@ class TimmImage(Teacher):
         path = None if random else as_safetensors(locate(spec, *_files(name, published)))
         options = {key: value for key, value in spec.options.items() if key not in _OURS}
         size = {"img_size": preprocess.size} if published.fixed_input_size else {}
-        with torch.random.fork_rng(devices=[]):  # a teacher does not change the student's initial weights
+        with torch.random.fork_rng(devices=[]):  # keep the student's initial weights independent of teachers
             torch.manual_seed(0)
             network = _network(spec, name, published, path, size | options)
         teacher = cls(network, preprocess, _variant(spec, name, options))
@@ -79,7 +79,7 @@ class TimmImage(Teacher):
 
     @classmethod
     def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
-        """From its weights, with a new classifier."""
+        """Build the teacher with a new classifier for ``ccl teachers fit``."""
         teacher = cls.from_spec(spec)
         teacher.network.reset_classifier(len(classes))
         teacher.classes = tuple(classes)
@@ -87,40 +87,40 @@ class TimmImage(Teacher):
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
-        """The file that ``spec`` needs: the address in timm's registry, else the Hugging Face hub."""
+        """The weights file for ``spec``: at a URL with checksum, else on the Hub, else at another URL."""
         spec, _ = as_fitted(spec)
         name, published = _published(spec)
         return () if spec.weights or _is_random(spec) else _files(name, published)[:1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed pictures.
+        """Embed images.
 
         Shapes:
             x: [B, 3, height, width] uint8.
-            return: [B, dim] float32.
+            returns: [B, dim] float32.
         """
         features = self.network.forward_features(self._normalised(x))
         embedding: Tensor = self.network.forward_head(features, pre_logits=True).float()
         return embedding
 
     def forward_stages(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The embedding, and the outputs of the network's stages where timm can tell them apart."""
+        """Return the embedding [B, dim] and, if timm supports it, the outputs of the stages [B, C, H, W]."""
         if not hasattr(self.network, "forward_intermediates"):
             return self(x), ()
         features, stages = self.network.forward_intermediates(self._normalised(x))
         return self.network.forward_head(features, pre_logits=True).float(), tuple(stages)
 
     def class_scores(self, x: Tensor) -> Tensor:
-        """Scores of ``classes``, ``[B, len(classes)]``."""
+        """Logits of ``classes``, ``[B, len(classes)]``."""
         scores: Tensor = self.network(self._normalised(x)).float()
         return scores
 
     def class_probabilities(self, x: Tensor) -> Tensor:
-        """Probability of each of ``classes``, ``[B, len(classes)]``; rows sum to 1."""
+        """Probabilities of ``classes``, ``[B, len(classes)]``; rows sum to 1."""
         return self.class_scores(x).softmax(dim=1)
 
     def own_weights(self) -> Mapping[str, Tensor]:
-        """The network's, by timm's names."""
+        """Weights of the network, with timm's names."""
         weights: Mapping[str, Tensor] = self.network.state_dict()
         return weights
 
@@ -134,11 +134,11 @@ def _class_names(subset: str) -> tuple[str, ...]:
 
 
 def _published(spec: Spec) -> tuple[str, PretrainedCfg]:
-    """Full name with its tag, and what timm knows of it."""
+    """Name with tag, and timm's configuration of the pretrained weights."""
     name = _PAPER.get(spec.name, spec.name)
     try:
         published = get_pretrained_cfg(name) if timm.is_model(name) else None
-    except RuntimeError:  # a tag that this network does not have
+    except RuntimeError:  # unknown tag
         published = None
     if published is None:
         raise _unknown(name)
@@ -147,7 +147,7 @@ def _published(spec: Spec) -> tuple[str, PretrainedCfg]:
 
 
 def _variant(spec: Spec, name: str, options: dict[str, Any]) -> str:
-    # A tag names published weights, so it says nothing of a file that the user brings.
+    # A tag denotes published weights, so it is dropped for a file of the user.
     weights = f"{name.partition('.')[0]}@{Path(spec.weights).name}" if spec.weights else name
     extra = "&".join(f"{key}={value}" for key, value in sorted(options.items()))
     return f"{weights}?{extra}" if extra else weights
@@ -156,12 +156,14 @@ def _variant(spec: Spec, name: str, options: dict[str, Any]) -> str:
 def _unknown(name: str) -> PluginError:
     known = timm.list_models() + timm.list_pretrained()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    meant = f"Did you mean {' or '.join(f'image:{other}' for other in near)}? " if near else ""
-    return PluginError(f"timm has no image network '{name}'.", f"{meant}timm.list_models() names them all.")
+    suggestion = f"Did you mean {' or '.join(f'image:{other}' for other in near)}? " if near else ""
+    return PluginError(
+        f"timm has no image network '{name}'.", f"{suggestion}timm.list_models() lists all networks."
+    )
 
 
 def _files(name: str, published: PretrainedCfg) -> list[WeightFile]:
-    """Where the weights are published: an address with a checksum, then the hub, then any other address."""
+    """Published files in order of preference: a URL with checksum, the Hugging Face Hub, another URL."""
     licence = published.license or ""
     files = []
     if published.hf_hub_id:
@@ -174,19 +176,19 @@ def _files(name: str, published: PretrainedCfg) -> list[WeightFile]:
         file = WeightFile(published.url.rpartition("/")[2], published.url, checksum, licence=licence)
         files.insert(0 if hashed else len(files), file)
     if not files:
-        raise WeightsError(f"Nobody publishes weights for image:{name}.", "Name a file of weights after '@'.")
+        raise WeightsError(f"There are no published weights for image:{name}.", "Give a file after '@'.")
     return files
 
 
 def _is_random(spec: Spec) -> bool:
     weights = spec.options.get("weights")
     if weights not in (None, "random") or (weights and spec.weights):
-        raise PluginError(f"{spec.label}: write either weights=random or '@' and a file of weights.")
+        raise PluginError(f"{spec.label}: use either weights=random or a weights file after '@'.")
     return weights == "random"
 
 
 def _picture(spec: Spec, published: PretrainedCfg) -> Picture:
-    """The network's own preprocessing, or the student's, changed by the options."""
+    """The preprocessing of the network or of the student's clip, modified by the options."""
     options, clip = spec.options, Clip()
     source = _one_of(spec, "input", "frames", "student_clip")
     _, height, width = published.input_size
@@ -207,7 +209,7 @@ def _picture(spec: Spec, published: PretrainedCfg) -> Picture:
             _one_of(spec, "frame", "random", "shared"),
         )
     except (TypeError, ValueError) as error:
-        raise PluginError(f"{spec}: an option cannot be read: {error}.") from error
+        raise PluginError(f"{spec}: an option is invalid: {error}.") from error
     if min(picture.size) < 1 or not 0 < picture.crop_pct <= 1 or min(picture.std) <= 0:
         raise PluginError(f"{spec}: size and std must be positive, and crop_pct between 0 and 1.")
     return picture
@@ -216,19 +218,19 @@ def _picture(spec: Spec, published: PretrainedCfg) -> Picture:
 def _one_of(spec: Spec, option: str, *allowed: str) -> Any:
     value = spec.options.get(option, allowed[0])
     if value not in allowed:
-        raise PluginError(f"{spec.label}: {option} is {' or '.join(allowed)}, not '{value}'.")
+        raise PluginError(f"{spec.label}: {option} must be {' or '.join(allowed)}, not '{value}'.")
     return value
 
 
 def _triple(value: Any) -> Triple:
-    numbers = [float(number) for number in (value.split(",") if isinstance(value, str) else _listed(value))]
+    numbers = [float(number) for number in (value.split(",") if isinstance(value, str) else _as_list(value))]
     if len(numbers) not in (1, 3):
-        raise ValueError(f"'{value}' is neither one number nor three")
+        raise ValueError(f"'{value}' must be one or three numbers")
     red, green, blue = numbers * (3 // len(numbers))
     return red, green, blue
 
 
-def _listed(value: Any) -> Sequence[Any]:
+def _as_list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, Sequence) else [value]
 
 
@@ -241,20 +243,22 @@ def _network(
             return network
         return _loaded(name, published, path, options)
     except SafetensorError as error:
-        raise WeightsError(f"'{path}' cannot be read as weights: {error}.", "Get the file again.") from error
+        raise WeightsError(
+            f"'{path}' cannot be read as weights: {error}.", "Download the file again."
+        ) from error
     except RuntimeError as error:
         message = " ".join(str(error).split())[:200]
         raise WeightsError(f"'{path}' does not fit {spec.label}: {message}...") from error
     except (TypeError, ValueError, AssertionError, KeyError, AttributeError) as error:
         raise PluginError(
-            f"timm cannot build {spec}: {error}.", f"Options for {name} must be timm's."
+            f"timm cannot build {spec}: {error}.", f"Use only options that timm has for {name}."
         ) from error
 
 
 def _loaded(name: str, published: PretrainedCfg, path: Path, options: dict[str, Any]) -> nn.Module:
-    """The network with the file's weights, and as many classes as the file's classifier has."""
+    """Load the file into the network, with the classifier of the file."""
     fault: RuntimeError | None = None
-    for head in _heads(published, path):
+    for head in _classifier_settings(published, path):
         overlay = {"file": str(path), **head}
         try:
             network: nn.Module = timm.create_model(
@@ -268,8 +272,8 @@ def _loaded(name: str, published: PretrainedCfg, path: Path, options: dict[str, 
     raise fault or RuntimeError("no weights")
 
 
-def _heads(published: PretrainedCfg, path: Path) -> list[dict[str, Any]]:
-    """What the classifier may be, likeliest first: of the file's size, absent, or under another name."""
+def _classifier_settings(published: PretrainedCfg, path: Path) -> list[dict[str, Any]]:
+    """Settings of timm for the file's classifier, most likely first: known size, absent, or another name."""
     names = published.classifier
     name = names if isinstance(names, str) or not names else names[0]
     if not name:
@@ -281,15 +285,15 @@ def _heads(published: PretrainedCfg, path: Path) -> list[dict[str, Any]]:
 
 
 def _check_used(network: nn.Module, path: Path) -> None:
-    # timm insists on a perfect fit for most families of networks, but for some it takes what it finds.
+    # For some families of networks, timm ignores missing and unknown tensors.
     with safe_open(path, "pt") as file:
-        stored = {_mark(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    own = [_mark(parameter) for parameter in network.parameters()]
-    used = sum(mark in stored for mark in own)
+        stored = {_signature(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    own = [_signature(parameter) for parameter in network.parameters()]
+    used = sum(signature in stored for signature in own)
     if 2 * used < len(own):
         raise RuntimeError(f"only {used} of {len(own)} tensors come from the file")
 
 
-def _mark(tensor: Tensor) -> tuple[int, float]:
-    """Tells tensors apart whatever their names, shapes and precision."""
+def _signature(tensor: Tensor) -> tuple[int, float]:
+    """Identify a tensor independently of its name and shape."""
     return tensor.numel(), tensor.detach().double().sum().item()

@@ -1,4 +1,4 @@
-"""Small benchmarks on real files, in the processes that a user's would run in."""
+"""Small benchmarks on real files; slow ones in the processes that a user's would run in."""
 
 from __future__ import annotations
 
@@ -47,8 +47,20 @@ def stamps(root):
     return {path.parent.name: path.stat().st_mtime_ns for path in root.glob("*/model.safetensors")}
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """Cells are trained one after the other in this process: a process for each takes longer than its training."""
+
+    def run(work, *_):
+        for item in work.left().items.values():
+            of_cell.run(item)
+        return {}
+
+    monkeypatch.setattr("ccl_cli.bench.run.map_items", run)
+
+
 @pytest.mark.slow
-def test_finished_cells_are_kept_and_a_broken_one_does_not_stop_the_rest(clips_folder):
+def test_finished_cells_are_kept_and_a_broken_one_does_not_stop_the_rest(clips_folder, capfd):
     methods = {
         "diverges": {"method": "fitnet", "optim": {"lr": 1e30}},
         "baseline": "baseline",
@@ -57,6 +69,7 @@ def test_finished_cells_are_kept_and_a_broken_one_does_not_stop_the_rest(clips_f
     experiment = recipe(clips_folder, methods=methods, jobs=2)
     root = folder_of(experiment)
     folders, (folder,) = run_bench(experiment)
+    assert capfd.readouterr().out == ""  # for the caller's results
     assert folder.name.startswith("diverges")
     error = json.loads((folder / "error.json").read_text())
     assert "not finite" in error["message"]
@@ -78,14 +91,14 @@ def test_finished_cells_are_kept_and_a_broken_one_does_not_stop_the_rest(clips_f
     assert len(stamps(root)) == 3
 
 
-def test_a_weight_is_chosen_on_videos_of_the_training_list(clips_folder, capfd):
+@pytest.mark.usefixtures("here")
+def test_a_weight_is_chosen_on_videos_of_the_training_list(clips_folder):
     experiment = recipe(
         clips_folder, methods={"fitnet": "fitnet"}, tune={"grid": [0.001, 1.0], "holdout": 0.34, "epochs": 1}
     )
     root = folder_of(experiment)
     (folder,), failed = run_bench(experiment)
     assert failed == []
-    assert capfd.readouterr().out == ""  # for the caller's results
     cells = tune_cells(experiment, hold_out=True)
     for cell in cells:
         summary = json.loads((root / cell.folder / "summary.json").read_text())
@@ -102,6 +115,7 @@ def test_a_weight_is_chosen_on_videos_of_the_training_list(clips_folder, capfd):
     assert [name.rpartition("-")[2] for name in summary["evaluation"]] == ["test"]
 
 
+@pytest.mark.usefixtures("here")
 def test_each_run_is_compared_with_its_own_data(clips_folder):
     """A row may train on other data, or set videos aside; other data in place of its own needs another name."""
     rows = {"baseline": "baseline", "less": {"method": "baseline", "holdout": 0.34}}
@@ -193,7 +207,7 @@ def test_a_cell_that_another_process_finished_or_failed_is_settled(clips_folder,
     for cell in (broken, retried):
         write_error(tmp_path / cell.folder, DataError("before"), 4)
     items = {cell.folder: cell.item(tmp_path) for cell in cells}
-    work = Work("bench", tmp_path, "", f"{of_cell.__name__}:done", items).left()
+    work = Work("bench", tmp_path, "", f"{of_cell.__name__}:done", items).unfinished()
     assert work.unsettled() == list(items)
     evaluated(tmp_path, finished, 50)
     write_error(tmp_path / broken.folder, DataError("in the other process"), 4)

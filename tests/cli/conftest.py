@@ -13,7 +13,6 @@ import pytest
 from ccl_cli.__main__ import main
 from ccl_cli.cli import app
 from ccl_cli.utils import console
-from tests.helpers.models import write_run
 
 
 @dataclass
@@ -42,12 +41,6 @@ def ccl(capsys):
         return Result(code, captured.out, captured.err)
 
     return run
-
-
-@pytest.fixture
-def run(clips_folder, tmp_path):
-    """The newest run."""
-    return write_run(tmp_path / "runs" / "mine" / "a", clips_folder / "set")
 
 
 @pytest.fixture

@@ -250,4 +250,4 @@ def test_an_option_without_its_value_names_the_command(ccl, words):
     result = ccl(*words)
     assert result.code == 2
     assert f"`ccl {words[0]}" in result.err
-    assert "--help` explains it" in result.err
+    assert "--help` describes the arguments" in result.err

@@ -42,6 +42,8 @@ def evaluated(monkeypatch):
         ([], None),
         (["--retrieval"], {"retrieval"}),
         (["--recognition"], {"recognition"}),
+        (["--per-class"], None),
+        (["--retrieval", "--per-class"], {"recognition", "retrieval"}),
         (["--retrieval", "--recognition", "--probe"], {"recognition", "retrieval", "probe"}),
     ],
 )

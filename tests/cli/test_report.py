@@ -1,23 +1,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ccl_cli.report.figures import FIGURES
-from ccl_cli.report.page import SECTIONS
+from ccl_cli.report.figures.registry import FIGURES
+from ccl_cli.report.page.sections import SECTIONS
 from tests.report.folders import write_bench, write_cell
 from tests.report.pages import write_study
 
 BENCH = Path("runs/b")
 
 
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    return write_bench(tmp_path_factory.mktemp("report") / "b")
+
+
 @pytest.fixture
-def bench():
-    return write_bench(BENCH)
+def bench(benchmark):
+    return Path(shutil.copytree(benchmark, BENCH))
 
 
 def test_tables_of_the_newest_folder(ccl, bench):
@@ -99,7 +105,7 @@ def test_compare(ccl, bench):
         (["html", "absent"], 4, "There is no folder 'absent'."),
         (["html", "--output", "runs"], 2, "'runs' is a folder."),
         (["figure", "pie"], 2, "pie"),
-        (["figure", "tsne", "--output", "x.jpg"], 2, "Let it end in .png, .svg or .pdf."),
+        (["figure", "tsne", "--output", "x.jpg"], 2, "Use the suffix .png, .svg or .pdf."),
         (["figure", "curves", "--split", "val"], 4, "No evaluated run"),
     ],
 )

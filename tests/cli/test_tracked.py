@@ -23,5 +23,5 @@ def test_an_evaluation_gives_its_figures_to_the_runs_trackers(ccl, clips_folder,
         images |= set(read.Reload().Tags()["images"])
     assert images >= {"samples", "curves", "confusion", "gallery", "tsne"}
     # What was drawn is what was evaluated: no video was scored a second time.
-    monkeypatch.setattr("ccl_cli.evaluation.prediction_cache.predict_split", None)
+    monkeypatch.setattr("ccl_cli.evaluation.predictor.predict_split", None)
     assert len(cached_predictions(run, "test").videos) == 6

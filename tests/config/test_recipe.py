@@ -388,7 +388,7 @@ def test_no_recipe_extends_itself_over_others(family, tmp_path):
 # ---- to_yaml and hash
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=25)
 @given(
     name=st.text("aeny019._-", min_size=1).filter(lambda name: name.strip(".")),
     description=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])),

@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.deploy.card import card, results
 from ccl_cli.errors import DataError, UsageError, WeightsError
-from ccl_cli.report.runs import clean
 from ccl_cli.training.run.folder import RunFolder
+from ccl_cli.utils.text import one_line
 from tests.helpers.models import publish
 from tests.helpers.plugin_folder import install
 from tests.report.folders import write_cell, write_failed, write_run
@@ -257,7 +257,7 @@ def test_data_sets_names_mean_nothing_to_markdown_or_yaml(run, name):
     text = card(run)[1]
     assert front(text)["license"] == "unknown"
     (result,) = front(text)["model-index"][0]["results"]
-    assert result["dataset"]["name"] == clean(name)
+    assert result["dataset"]["name"] == one_line(name)
     body = text.split("---\n", 2)[2]
     assert len(re.findall(r"^#", re.sub(r"(?s)```yaml.*", "", body), re.M)) == 8
     for title in ("Data", "Results"):

@@ -311,7 +311,7 @@ def test_without_the_runs_videos_ccl_draws_some(run, tmp_path, caplog, monkeypat
     elif manifest:
         gone = tuple(replace(video, path=tmp_path / "gone.mp4") for video in known.videos)
         replace(known, videos=gone).save(model.with_name(MANIFEST))
-    monkeypatch.setattr(example_clips, "DRAWN", "clips:?classes=2&per_class=1&seconds=0.2&size=36")
+    monkeypatch.setattr(example_clips, "GENERATED", "clips:?classes=2&per_class=1&seconds=0.2&size=36")
     examples = find_examples(load_student(model), [])
     assert (examples.what, examples.labelled) == ("generated clips", ())
     assert all(video.path.is_file() for video in (*examples.check, *examples.choose))

@@ -16,15 +16,14 @@ from ccl_cli.errors import Interrupted, UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.utils.signals import Stopped
 from ccl_plugins.precomputed import open_table
-from tests.helpers.models import write_run
 
 NAMES = ["a/b", "=x\n", "\udcff"]
 SUFFIXES = [".npz", ".safetensors", ".parquet"]
 
 
 @pytest.fixture(scope="module")
-def model(clips_folder, tmp_path_factory):
-    return load_student(write_run(tmp_path_factory.mktemp("run") / "r", clips_folder / "set"))
+def model(untrained_run):
+    return load_student(untrained_run)
 
 
 def vector(model, row: int) -> torch.Tensor:

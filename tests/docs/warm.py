@@ -58,7 +58,7 @@ def _serve(place: str) -> None:
     if sys.platform == "linux":  # not to outlive tests that are killed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     import ccl_cli.bench.preload
-    import ccl_cli.report.page  # noqa: F401
+    import ccl_cli.report.page.page  # noqa: F401
 
     for number in (signal.SIGTERM, signal.SIGUSR1):  # the preload ignores them
         signal.signal(number, signal.SIG_DFL)

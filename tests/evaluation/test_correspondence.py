@@ -12,7 +12,9 @@ import torch
 from ccl_cli.config.spec import parse_model
 from ccl_cli.errors import CclError, DataError
 from ccl_cli.evaluation import correspondence as module
-from ccl_cli.evaluation.correspondence import Correspondence, cached_correspondence, measure
+from ccl_cli.evaluation import correspondence_cache
+from ccl_cli.evaluation.correspondence import measure
+from ccl_cli.evaluation.correspondence_cache import Correspondence, cached_correspondence
 from ccl_cli.evaluation.teacher_probe import probe_teachers
 from ccl_cli.training.build import load_teacher
 from tests.report.pages import write_study
@@ -108,7 +110,7 @@ def test_what_is_stale_or_damaged_is_not_believed(run, monkeypatch, part):
     summary = json.loads((run / "summary.json").read_text())
     (file,) = run.glob("correspondence-*")
     if part == "rule":
-        monkeypatch.setattr(module, "RULE", "another one")
+        monkeypatch.setattr(correspondence_cache, "RULE", "another one")
     elif part == "damage":
         file.write_text(file.read_text()[:-9])
     elif part == "half":

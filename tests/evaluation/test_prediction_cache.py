@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
+from ccl_cli.data.manifest import Manifest
 from ccl_cli.errors import DataError
-from ccl_cli.evaluation import prediction_cache as module
+from ccl_cli.evaluation import predictor as module
 from ccl_cli.evaluation.prediction_cache import cached_predictions
 from ccl_cli.training.run.artefact import load_model, save_model
 from tests.report.pages import write_study
@@ -32,9 +34,9 @@ def test_computed_once(run, computed):
     assert len(computed) == 1
     assert (run / "predictions-clips-test.safetensors").is_file()
     assert set(first.predictions.predicted.tolist()) <= {0, 1}
-    assert torch.isfinite(first.predictions.features).all()
-    assert torch.equal(first.predictions.predicted, again.predictions.predicted)
-    assert torch.equal(first.predictions.features, again.predictions.features)
+    assert np.isfinite(first.predictions.features).all()
+    assert np.array_equal(first.predictions.predicted, again.predictions.predicted)
+    assert np.array_equal(first.predictions.features, again.predictions.features)
     assert first.predictions.labels.tolist() == again.predictions.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert not [path for path in run.iterdir() if path.name.endswith(".tmp")]
 
@@ -61,18 +63,18 @@ def test_videos_that_are_gone_are_still_cached_predictions(run, computed):
     before = cached_predictions(run, "test")
     clip = before.videos[0].path
     os.rename(clip, clip.with_suffix(".aside"))
-    assert torch.equal(cached_predictions(run, "test").predictions.features, before.predictions.features)
+    assert np.array_equal(cached_predictions(run, "test").predictions.features, before.predictions.features)
     assert len(computed) == 1
 
 
 def test_a_video_that_came_back_is_predicted_anew(run, computed):
-    clip = module.Manifest.load(run / "manifest.jsonl").split("test")[0].path
+    clip = Manifest.load(run / "manifest.jsonl").split("test")[0].path
     os.rename(clip, clip.with_suffix(".aside"))
     cached = cached_predictions(run, "test").predictions
     assert list(cached.unreadable) == [0]
     assert cached_predictions(run, "test").predictions.unreadable == cached.unreadable
     assert cached.predicted.tolist()[:1] == [-1]
-    assert torch.isnan(cached.features[0]).all()
+    assert np.isnan(cached.features[0]).all()
     os.rename(clip.with_suffix(".aside"), clip)
     assert not cached_predictions(run, "test").predictions.unreadable
     assert len(computed) == 2

@@ -26,7 +26,6 @@ from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_spli
 from ccl_cli.library.store import open_library
 from ccl_cli.training.compute.device import set_up
 from tests.data.media import iter_windows
-from tests.helpers.models import write_run
 
 
 @pytest.fixture
@@ -36,11 +35,6 @@ def folder(clips_folder, tmp_path):
     (folder / "train" / "down" / "0x.mp4").write_text("not a video")
     (folder / "empty.mp4").touch()
     return folder
-
-
-@pytest.fixture
-def run(clips_folder, tmp_path):
-    return write_run(tmp_path / "runs" / "mine" / "a", clips_folder / "set")
 
 
 def alone(artefact, path: Path):

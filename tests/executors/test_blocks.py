@@ -18,14 +18,8 @@ from ccl_cli.executors import blocks
 from ccl_cli.executors.blocks import BlockExecutor, block_size
 from ccl_cli.library.store import open_library
 from ccl_cli.utils.paths import cache_dir
-from tests.helpers.models import write_run
 
 OUTPUTS = {"predict": "o.csv", "embed": "o.npz", "index": "library"}
-
-
-@pytest.fixture
-def run(clips_folder, tmp_path):
-    return write_run(tmp_path / "runs" / "mine" / "a", clips_folder / "set")
 
 
 @pytest.fixture
@@ -43,7 +37,7 @@ def inline(monkeypatch):
     done = []
 
     def run(work, settings, events):
-        for name, item in work.left().items.items():
+        for name, item in work.unfinished().items.items():
             if name not in failing:
                 resolve_name(work.function)(item)
                 done.append(name)

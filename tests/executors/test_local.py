@@ -16,8 +16,8 @@ from ccl_cli.errors import DataError, Interrupted, SystemSetupError
 from ccl_cli.executors import local
 from ccl_cli.executors.item import Device
 from ccl_cli.executors.local import local_devices, lock_item
-from ccl_cli.executors.work import Work, reason, write_error
-from tests.executors.things import Events
+from ccl_cli.executors.work import reason, write_error
+from tests.executors.things import Events, work
 
 
 def python(folder, program, **environment):
@@ -47,12 +47,6 @@ def test_items_share_a_cpu_s_threads(monkeypatch):
     assert [device.threads for device in local_devices(None)] == [None]
     assert [device.threads for device in local_devices(3)] == [2, 2, 2]
     assert local_devices(20)[0].threads == 1
-
-
-def work(root, *names, done="tests.executors.things:done", **changes):
-    """Items that cannot even begin: there is no such function."""
-    items = {name: {"folder": str(root / name)} for name in names or ("item",)}
-    return Work("test", root, "no.such.module:run", done, items, **changes)
 
 
 def test_a_process_sees_its_device_only_and_leaves_a_reason(tmp_path, monkeypatch):
@@ -161,8 +155,7 @@ from pathlib import Path
 
 from ccl_cli.config.recipe import Executor
 from ccl_cli.executors import local
-from tests.executors.test_local import work
-from tests.executors.things import Events
+from tests.executors.things import Events, work
 
 os.setpgrp()  # with its server, as a shell starts it
 preload = multiprocessing.set_forkserver_preload

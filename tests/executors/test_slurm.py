@@ -73,17 +73,19 @@ def arrays(cluster):
 @pytest.mark.parametrize("executor", ["local", "slurm"])
 def test_a_failure_costs_its_item_only_and_is_named(cluster, tmp_path, executor):
     folder = tmp_path / "work"
-    acts = ["0", "die", "0", "hang", "raise", "0"]
+    acts = ["0", "die", "0", "hang", "raise", "0", "full"]
     reasons = start(folder, acts, executor, seconds=3)
     assert reasons == {
         "1-die": "The process was ended by SIGKILL; memory may have run out.",
         "3-hang": "It took longer than 3 s.",
         "4-raise": "It is no use.",
+        "6-full": "OSError: [Errno 28] No space left on device",
     }
     assert counted(folder) == {"0-0": 1, "2-0": 1, "5-0": 1}
     assert set(counted(folder, "begun").values()) == {1}  # a failed item is for the next call
     assert start(folder, acts, executor, seconds=3).keys() == reasons.keys()
-    assert counted(folder, "begun") == {"0-0": 1, "1-die": 2, "2-0": 1, "3-hang": 2, "4-raise": 2, "5-0": 1}
+    failed = dict.fromkeys(reasons, 2)
+    assert counted(folder, "begun") == {"0-0": 1, "2-0": 1, "5-0": 1, **failed}
 
 
 @pytest.mark.slow
@@ -208,12 +210,12 @@ def test_an_array_that_never_starts_is_not_waited_for(cluster, shared, tmp_path,
 @pytest.mark.parametrize("ahead", [-86400, 86400])
 def test_clocks_of_nodes_may_differ(tmp_path, ahead):
     """A failure counts if it is another one than before the call, whatever time a node gives it."""
-    whole = work(tmp_path, ["0"]).left()
+    whole = work(tmp_path, ["0"]).unfinished()
     write_error(tmp_path / "0-0", DataError("It is no use."), 4)
     at = time.time() + ahead
     os.utime(tmp_path / "0-0" / ERROR, (at, at))
     assert whole.unsettled() == []
-    assert whole.left().unsettled() == ["0-0"]
+    assert whole.unfinished().unsettled() == ["0-0"]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,7 @@ def test_settings_are_options_of_sbatch(tmp_path):
 
 
 def test_work_on_paper_is_the_same_work(tmp_path):
-    whole = work(tmp_path, ["0", "die"]).left()
+    whole = work(tmp_path, ["0", "die"]).unfinished()
     assert Work.read(whole.to_json()) == whole
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ccl_cli.errors import DataError
+from ccl_cli.executors.work import Work
 from ccl_cli.utils.files import write_text
 
 
@@ -24,6 +25,12 @@ class Events:
         self.names.append(name)
 
 
+def work(root, *names, done="tests.executors.things:done", **changes):
+    """Items that cannot even begin: there is no such function."""
+    items = {name: {"folder": str(root / name)} for name in names or ("item",)}
+    return Work("test", root, "no.such.module:run", done, items, **changes)
+
+
 def run(item):
     begun = Path(item["folder"]).parent / "begun.txt"
     line(begun, item)
@@ -34,6 +41,8 @@ def run(item):
             raise DataError(os.environ["CCL_TEST"])
         case "raise":
             raise DataError("It is no use.", "Give up.")
+        case "full":
+            Path("/dev/full").write_text("No disk has room for this.")
         case "hang":
             time.sleep(600)
         case seconds:

@@ -24,11 +24,6 @@ from tests.helpers.models import write_run
 
 
 @pytest.fixture
-def run(clips_folder, tmp_path):
-    return write_run(tmp_path / "runs" / "mine" / "a", clips_folder / "set")
-
-
-@pytest.fixture
 def videos(clips_folder, tmp_path):
     return shutil.copytree(clips_folder / "set", tmp_path / "videos")
 

@@ -180,7 +180,7 @@ def test_a_term_may_not_take_the_name_of_another_figure(monkeypatch):
     monkeypatch.setattr(type(method), "forward", lambda *_: {"ce": torch.zeros(())})
     student = Fixed(StudentOutput(example.feature, example.logits))
     batch = Batch(torch.zeros(7, 3, 1, 2, 2, dtype=torch.uint8), example.labels, torch.arange(7), {}, 0)
-    with pytest.raises(PluginError, match="'m' may not call a term 'ce'"):
+    with pytest.raises(PluginError, match="'m' has a term 'ce'"):
         Distiller(student, {"m": method}, Clip())(batch, {})
 
 

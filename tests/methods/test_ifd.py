@@ -94,7 +94,7 @@ def test_a_teacher_without_stages_gives_its_embedding_to_every_stage_if_asked():
     _, terms = flow(feature, inner, teacher, (), 0, stages="broadcast_last")
     expected = 100 * value(inner.mean(dim=(2, 3, 4)), teacher)
     assert terms["stage1/image:t"].item() == pytest.approx(expected.item(), rel=1e-5)
-    with pytest.raises(RecipeError, match=r"no teacher shows as many stages as the student \(2\)"):
+    with pytest.raises(RecipeError, match=r"no teacher has as many stages as the student \(2\)"):
         flow(feature, inner, teacher, (), 0, stages="auto")
     method, terms = flow(feature, inner, teacher, (), 0)
     assert not method.uses_stages

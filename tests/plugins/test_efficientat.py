@@ -159,7 +159,7 @@ def test_never_random_unasked():
 def test_other_networks_are_refused(teacher, tmp_path, change, said):
     state = {name: value for name, value in (teacher.own_weights() | change).items() if value is not None}
     save_file({name: value.clone() for name, value in state.items()}, tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match=rf"does not hold EfficientAT mn04.*{said}") as caught:
+    with pytest.raises(WeightsError, match=rf"is not an EfficientAT mn04.*{said}") as caught:
         from_spec("audio:efficientat_mn04@other.safetensors")
     assert caught.value.exit_code == 6
 

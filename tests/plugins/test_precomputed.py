@@ -149,13 +149,13 @@ class Payload:
 
 
 BAD = {
-    "mixes widths: 'a' has 3 numbers, 'b' 4": dict(a=np.ones(3), b=np.ones(4)),
+    "mixes dimensions: 'a' has 3 and 'b' has 4": dict(a=np.ones(3), b=np.ones(4)),
     r"shape \[2, 3, 4\]": dict(a=np.ones((2, 3, 4))),
     "'b'.*not finite numbers": dict(names=["a", "b"], embedding=np.array([[1, 2], [np.nan, 1]])),
     "'a'.*not finite numbers": dict(a=np.array(["x", "y"])),
     "1 different names for 2": dict(names=["a", "a"], embedding=np.ones((2, 3))),
     "cannot be read": dict(names=np.array(["a", Payload()], dtype=object), embedding=np.ones((2, 3))),
-    "holds no embeddings": {},
+    "contains no embeddings": {},
 }
 
 
@@ -183,7 +183,11 @@ def test_bad_files_of_a_folder_are_named(tmp_path):
         victim.write_bytes(content)
         with pytest.raises(DataError, match="v_Archery_g01_c01"):
             from_path(tmp_path / "t")
-    faults = (np.ones((2, 3, 4)), "shape"), (np.ones(4), "mixes widths"), (np.full(5, np.inf), "not finite")
+    faults = (
+        (np.ones((2, 3, 4)), "shape"),
+        (np.ones(4), "mixes dimensions"),
+        (np.full(5, np.inf), "not finite"),
+    )
     for array, said in faults:
         np.save(victim, array)
         with pytest.raises(DataError, match=said):
@@ -202,10 +206,10 @@ def test_what_is_no_table(tmp_path):
     with pytest.raises(DataError, match=r"no embeddings at '.*gone'"):
         from_path(tmp_path / "gone")
     (tmp_path / "t.csv").touch()
-    with pytest.raises(DataError, match="no table"):
+    with pytest.raises(DataError, match="is not a table"):
         from_path(tmp_path / "t.csv")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no embeddings"):
+    with pytest.raises(DataError, match="contains no embeddings"):
         from_path(tmp_path / "empty")
     with pytest.raises(PluginError, match="audio:precomputed@PATH"):
         Precomputed.from_spec(parse_model("audio:precomputed"))

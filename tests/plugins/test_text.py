@@ -106,7 +106,7 @@ def test_the_fingerprint_is_of_weights_tokenizer_prompt_and_classes(encoder, tmp
 
 
 def test_a_class_that_was_not_told_is_a_sentence(encoder):
-    with pytest.raises(PluginError, match="not given the names"):
+    with pytest.raises(PluginError, match="did not receive the class names"):
         from_spec(f"text:sentence@{encoder}").preprocess(make_window())
 
 
@@ -161,7 +161,7 @@ def test_captions_that_change_meanwhile_are_noticed(encoder, captions):
         (None, "cannot be read: No such file"),
         ("video,text\na,b\n", "no column 'id'"),
         ("id,caption\na,b\n", "no column 'text'"),
-        ("id,text\na,\n", "holds no captions"),
+        ("id,text\na,\n", "contains no captions"),
         (b"id,text\na,\xff\xfe\n", "cannot be read as captions"),
         ('id,text\na,"b', "cannot be read as captions"),
     ],
@@ -201,7 +201,7 @@ def test_without_an_encoder_the_sentence_says_how_to_get_one():
     with pytest.raises(WeightsError, match=r"`hf download some/encoder`"):
         from_spec("text:sentence@some/encoder")
     for wrong in ("./gone", "/nowhere/at/all", "x", "a b/c d"):
-        with pytest.raises(WeightsError, match="Name a folder, or owner/name") as caught:
+        with pytest.raises(WeightsError, match="Give a folder, or owner/name") as caught:
             from_spec(f"text:sentence@{wrong}")
         assert caught.value.exit_code == 6
 

@@ -70,7 +70,7 @@ def test_published_files_are_named_where_they_are_absent():
     assert file.licence
     assert not TimmImage.weight_files(parse_model("image:resnet34@own.pth"))
     assert not TimmImage.weight_files(parse_model("image:resnet34?weights=random"))
-    with pytest.raises(WeightsError, match="Nobody publishes"):
+    with pytest.raises(WeightsError, match="no published weights"):
         TimmImage.weight_files(parse_model("image:resnet50_mlp"))
 
 

@@ -25,7 +25,7 @@ import yaml
 
 from tests.docs.warm import fork_instead
 
-_PRELOAD = ["ccl_cli.bench.preload", "ccl_cli.report.tables", "ccl_cli.library.index", "ccl_cli.data.shards.write",
+_PRELOAD = ["ccl_cli.bench.preload", "ccl_cli.report.tables.build", "ccl_cli.library.index", "ccl_cli.data.shards.write",
             "ccl_cli.data.checks.prepare", "ccl_plugins.precomputed", "ccl_plugins.small", "faiss", __name__]  # fmt: skip
 _CHANGES = {
     "os.rename",

@@ -22,7 +22,7 @@ from ccl_cli.config.load import to_yaml
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError
-from ccl_cli.training.run.checkpoint import save_state
+from ccl_cli.training.run.checkpoint import write_state
 from ccl_cli.training.train import train
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.rows import csv_form, row_file
@@ -155,7 +155,7 @@ def write_rows(path: Path) -> None:
         lambda path: write_text(path, "x" * 400_000),
         lambda path: write_tensors(path, {"a": torch.zeros(100_000)}),
         lambda path: Manifest("x" * 400_000, (), ()).save(path),
-        lambda path: save_state(path.parent, 1, {"a": torch.zeros(100_000)}),
+        lambda path: write_state(path.parent, 1, {"a": torch.zeros(100_000)}),
         lambda path: write_clip(path, NOISE, 25),
         write_rows,
     ],

@@ -38,7 +38,6 @@ from ccl_cli.teachers.weights import load_state
 from ccl_cli.training.build import load_teachers, make_student
 from ccl_cli.training.run import checkpoint
 from ccl_cli.training.run.artefact import load_model
-from tests.helpers.models import write_run
 from tests.helpers.web import Server, serving
 from tests.reliability.bounds import bounded
 from tests.reliability.damage import damaged_text, twist
@@ -213,9 +212,8 @@ def test_headers_of_tensors_may_lie(tmp_path, name, seed):
 
 
 @pytest.fixture(scope="module")
-def model_header(clips_folder, tmp_path_factory) -> bytes:
-    run = write_run(tmp_path_factory.mktemp("model") / "run", clips_folder / "set")
-    return json.dumps(load_model(run / "model.safetensors").header).encode()
+def model_header(untrained_run) -> bytes:
+    return json.dumps(load_model(untrained_run / "model.safetensors").header).encode()
 
 
 @seeds(10, 200)

@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from ccl_cli.training.run.checkpoint import load_state, newest_state, save_state
+from ccl_cli.training.run.checkpoint import newest_state, read_state, write_state
 from ccl_cli.training.train import train
 from tests.reliability.damage import damage
 from tests.reliability.processes import (
@@ -82,9 +82,9 @@ class Job:
 
 def small_parts() -> None:
     """Let a cache of few videos have several parts."""
-    from ccl_cli.training.cache import caching
+    from ccl_cli.training.cache import build
 
-    caching.PART = 2
+    build.PART = 2
 
 
 @pytest.fixture(scope="module")
@@ -256,10 +256,10 @@ def state(step: int) -> dict[str, object]:
 @seeds(30, 1000)
 def test_nothing_of_a_damaged_checkpoint_is_used(tmp_path, monkeypatch, caplog, seed):
     monkeypatch.setattr(logging.getLogger("ccl"), "propagate", True)
-    save_state(tmp_path, 1, state(1))
-    newest = save_state(tmp_path, 2, state(2))
+    write_state(tmp_path, 1, state(1))
+    newest = write_state(tmp_path, 2, state(2))
     newest.write_bytes(damage(newest.read_bytes(), random.Random(seed)))
-    loaded = load_state(newest_state(tmp_path))
+    loaded = read_state(newest_state(tmp_path))
     # A bit that nothing reads, such as a date within the file, does no harm.
     assert loaded["step"] == 2 or "step-000000002.pt is damaged" in caplog.text
     wanted = state(loaded["step"])
@@ -268,7 +268,7 @@ def test_nothing_of_a_damaged_checkpoint_is_used(tmp_path, monkeypatch, caplog, 
 
 
 def test_a_damaged_checkpoint_is_none_of_the_two_that_are_kept(tmp_path):
-    newest = [save_state(tmp_path, step, state(step)) for step in (1, 2, 3)][-1]
+    newest = [write_state(tmp_path, step, state(step)) for step in (1, 2, 3)][-1]
     newest.write_bytes(newest.read_bytes()[:1000])
-    again = save_state(tmp_path, 2, state(2))
+    again = write_state(tmp_path, 2, state(2))
     assert list(tmp_path.iterdir()) == [again]

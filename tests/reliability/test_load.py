@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from ccl_cli.__main__ import main
-from ccl_cli.data.clips.dataset import Loaded, TrainingClips, clip_loader
+from ccl_cli.data.clips.dataset import LoadedBatch, TrainingClips, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
@@ -91,7 +91,7 @@ def test_an_epoch_of_many_videos(many, caplog):
         dataset = TrainingClips(videos, CLIP, {"audio:a": SoundTeacher()}, 0)
         loader = clip_loader(dataset, EpochSampler(len(videos), 20, 1), workers=2, pin_memory=False)
         for loaded in loader:
-            assert isinstance(loaded, Loaded)
+            assert isinstance(loaded, LoadedBatch)
             rows.update(loaded.batch.rows.tolist())
     assert rows == set(range(len(videos)))
 

@@ -56,7 +56,7 @@ POWERS = st.sampled_from([-30, -12, -6, -3, 0, 0, 3, 6, 9, 15])
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, *CONTRASTIVE])
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     seed=st.integers(0, 2**20),
     rows=st.integers(1, 8),

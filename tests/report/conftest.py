@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from ccl_cli.report.page import page
-from ccl_cli.report.results import load_results
+from ccl_cli.report.page.page import page
+from ccl_cli.report.records.results import load_results
 from tests.report.pages import write_study
 
 

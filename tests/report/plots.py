@@ -7,8 +7,8 @@ import xml.etree.ElementTree as ET
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ccl_cli.report.plot import Panel
-from ccl_cli.report.style import style
+from ccl_cli.report.figures.panel import Panel
+from ccl_cli.report.figures.style import style
 
 
 def axes_of(panel: Panel) -> Axes:

@@ -22,6 +22,7 @@ from ccl_cli.students.r2plus1d import (
 )
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_takes_torchvision_weights_with_no_difference(tmp_path, shake):
     theirs = shake(torchvision_r2plus1d_18(num_classes=7))

@@ -268,6 +268,7 @@ def test_a_good_teacher_passes_what_concerns_it():
     assert states(check_teacher(Good(Clip())))["views"] == "ok"
 
 
+@pytest.mark.slow
 def test_what_only_works_in_the_process_that_set_it_up(monkeypatch):
     monkeypatch.setitem(_SET_UP, "scale", 2)
     teacher = Good(Faulty(fault="works where it was set up"))

@@ -282,7 +282,7 @@ def test_what_cannot_be_fitted(data, tmp_path, clips_folder):
     with pytest.raises(PluginError, match="nothing to train"):
         fit_teacher(parse_model(f"image:precomputed@{clips_folder / 'image.npz'}"), data["objects"])
     with pytest.raises(
-        DataError, match="No training video of 'synthetic-objects' has what audio:small looks at"
+        DataError, match="No training video of 'synthetic-objects' has the modality of audio:small"
     ):
         fit_teacher(parse_model("audio:small"), data["objects"], tmp_path / "a.safetensors", BRIEF)
     with pytest.raises(UsageError, match=r"saved as \.safetensors"):

@@ -24,7 +24,7 @@ MODEL = "model.safetensors"
 
 
 def held_out(clips_folder, **more) -> Recipe:
-    """Two of six training videos of each class set aside; five epochs of two steps."""
+    """Two of six training videos of each class set aside; three epochs of two steps."""
     return recipe(clips_folder, holdout=0.25, train={"batch_size": 4, "eval_every": 1, **more})
 
 
@@ -32,16 +32,16 @@ def scores(run) -> list[dict]:
     return [line for line in lines(run) if "loss" not in line]
 
 
-def test_ten_steps_equal_six_a_kill_and_the_rest_and_those_without_a_score(clips_folder, tmp_path):
+def test_six_steps_equal_four_a_kill_and_the_rest_and_those_without_a_score(clips_folder, tmp_path):
     best = {"keep": "best", "keep_by": "loss", "ema": 0.9}
     plain = train(held_out(clips_folder, eval_every=0, ema=0.9), output=tmp_path / "plain")
     once = train(held_out(clips_folder, **best), output=tmp_path / "once")
-    parts = train(held_out(clips_folder, **best, max_steps=6), output=tmp_path / "parts")
-    (parts / "state" / "step-000000006.pt").unlink()  # as if killed after the score and before its checkpoint
+    parts = train(held_out(clips_folder, **best, max_steps=4), output=tmp_path / "parts")
+    (parts / "state" / "step-000000004.pt").unlink()  # as if killed after the score and before its checkpoint
     train(held_out(clips_folder, **best), resume=parts)
     assert lines(parts) == lines(once)
     assert [line for line in lines(once) if "loss" in line] == lines(plain)
-    assert [line["step"] for line in scores(once)] == [2, 4, 6, 8, 10]
+    assert [line["step"] for line in scores(once)] == [2, 4, 6]
     assert (parts / MODEL).read_bytes() == (once / MODEL).read_bytes()
     header = load_model(once / MODEL).header
     assert header["step"] == min(scores(once), key=lambda line: line["val_loss"])["step"]
@@ -51,7 +51,7 @@ def test_ten_steps_equal_six_a_kill_and_the_rest_and_those_without_a_score(clips
 
 def test_a_score_is_what_ccl_eval_says_of_the_published_weights(clips_folder):
     run = train(held_out(clips_folder, eval_every=2, eval_retrieval=True, ema=0.9, trackers="tensorboard"))
-    assert [line["epoch"] for line in scores(run)] == [2, 4, 5]  # and at the end
+    assert [line["epoch"] for line in scores(run)] == [2, 3]  # and at the end
     result, last = evaluate(run, split="val"), scores(run)[-1]
     assert last["val_top1"] == result["recognition"]["top1"]
     assert last["val_r1"] == result["retrieval"]["r1"]

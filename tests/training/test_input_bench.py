@@ -71,7 +71,7 @@ def test_what_a_cache_holds_is_not_read(source):
     from accelerate import Accelerator
 
     from ccl_cli.training.build import build
-    from ccl_cli.training.cache.caching import open_caches
+    from ccl_cli.training.cache.read import open_caches
 
     teacher = {"teachers": ("audio:small?weights=random&seconds=2.0",), "method": {"ccl": {}}}
     experiment = recipe(source).model_copy(update=teacher)

@@ -64,8 +64,7 @@ def plain_losses(recipe: Recipe) -> list[float]:
         ("ucf51", "ccl"),
         ("ucf51", "crd"),
         ("ucf51-official", "ccl"),
-        ("activitynet", "ccl"),
-        ("vggsound", "ccl"),
+        *(pytest.param(name, "ccl", marks=pytest.mark.slow) for name in ("activitynet", "vggsound")),
     ],
 )
 def test_a_paper_recipe_is_sgd_with_milestones_and_nothing_else(clips_folder, tmp_path, name, method):

@@ -13,7 +13,8 @@ from ccl_cli.evaluation.correspondence import measure
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.evaluation.teacher_probe import probe_teachers
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.cache.caching import build_cache, key_of
+from ccl_cli.training.cache.build import build_cache
+from ccl_cli.training.cache.keys import key_of
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.training.train import train
@@ -95,7 +96,7 @@ def test_records_say_so_and_evaluation_does_not_need_it(clips_folder, tmp_path):
 
 def test_a_dry_run_says_so(clips_folder, capsys):
     train(recipe(clips_folder), dry_run=True)
-    assert "word:told: (6,), present in 6 of 6, TOLD THE CLASSES" in capsys.readouterr().out
+    assert "word:told: (6,), present in 6 of 6, READS LABELS" in capsys.readouterr().out
 
 
 def test_it_cannot_be_probed(clips_folder):

@@ -166,6 +166,19 @@ def test_figures_stand_whole_below_the_bar_of_a_narrow_terminal(monkeypatch):
     assert "plain" not in shown
 
 
+def test_without_a_terminal_each_result_is_one_line(caplog):
+    caplog.set_level(logging.INFO, logger="ccl")
+    with Reporter("bench", 3, done=1, unit="cell") as reporter:
+        reporter.advance(0, text="started")
+        reporter.result("baseline seed 0: top-1 45.0")
+        reporter.line()
+        reporter.result("baseline seed 1: top-1 46.0")
+    assert caplog.messages == [
+        "bench: cell 2/3  baseline seed 0: top-1 45.0",
+        "bench: cell 3/3  baseline seed 1: top-1 46.0",
+    ]
+
+
 def test_results_do_not_go_where_the_progress_bar_goes(monkeypatch):
     """While a bar is shown on stderr, what is written to a file must not be taken for its output."""
     file, terminal = io.StringIO(), use_terminal(monkeypatch)

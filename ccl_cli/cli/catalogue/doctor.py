@@ -13,7 +13,7 @@ from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
 _NEXT = (
-    ("ccl demo", "measure the benefit of distillation, in five minutes"),
+    ("ccl demo", "measure the gain in five minutes"),
     ("ccl data check folder:my_videos", "check that your videos can be decoded"),
     ("ccl train --recipe ucf51 --dry-run", "check what the paper's experiment needs"),
 )
@@ -28,8 +28,8 @@ def doctor(as_json: options.AsJson = False) -> None:
     from ccl_cli.doctor import run_checks
 
     results = list(run_checks())
-    rows = [(each.state, each.name, each.detail, each.advice) for each in results]
-    columns = ["state", "check", "result", "what to do"]
+    rows = [(each.state, each.name, ". ".join(filter(None, (each.detail, each.advice)))) for each in results]
+    columns = ["state", "check", "result"]
 
     failed = sum(each.state == "failed" for each in results)
 

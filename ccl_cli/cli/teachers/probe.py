@@ -47,7 +47,7 @@ def probe(
 
 
 def _print(result: Mapping[str, Any], per_class: bool) -> None:
-    from ccl_cli.report.writers import wrapped
+    from ccl_cli.report.tables.terminal import wrapped
 
     probes = result["probes"]
     columns = ["teacher", "kNN %", "linear %", "chance %", f"{result['data']['split']} videos"]

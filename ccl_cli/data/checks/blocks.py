@@ -1,4 +1,4 @@
-"""Files that an executor examines: a block of them is an item, and leaves one file of results."""
+"""Examination of files by an executor, in blocks of one result file each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ccl_cli.executors.work import Work
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.processes import cores
 
-BLOCK = 1000  # subjects that are examined together: what a kill can cost
+BLOCK = 1000  # subjects of a block, which is lost when its process is killed
 
 
 def examine_blocks(
@@ -31,24 +31,24 @@ def examine_blocks(
     executor: Executor,
     advance: Callable[..., None],
 ) -> Iterator[tuple[tuple[int, Subject], str | Failure]]:
-    """:func:`ccl_cli.data.checks.pool.run_each` of :func:`examine_one`, block by block elsewhere.
+    """Run :func:`examine_one` on all jobs with an executor, as ``pool.run_each`` does on this machine.
 
     Args:
-        work: A module-level function.
-        jobs: Subjects by number.
-        keys: What the result of each depends on.
-        timeout: Seconds for one file.
-        executor: Who examines.
-        advance: Is called with a number of subjects when a block has ended.
+        work: Module-level function.
+        jobs: Subjects with their numbers.
+        keys: Keys of the results in the store.
+        timeout: Time limit for one file, seconds.
+        executor: Settings of the executor.
+        advance: Called with the number of subjects when a block is done.
 
     Raises:
-        CclError: a block could not be examined; the others have been.
+        CclError: a block failed; the others are done.
     """
     function = f"{work.__module__}:{work.__name__}"
     blocks = [jobs[first : first + BLOCK] for first in range(0, len(jobs), BLOCK)]
     contents = [[subject for _, subject in block] for block in blocks]
     shared = {"function": function, "timeout": timeout}
-    # The same files are found again in the same place; one that has changed since has another key.
+    # Unchanged files have the same keys, so an interrupted check finds its folder again.
     with block_folder("check", av.__version__, keys, timeout) as folder:
         items: dict[str, dict[str, Any]] = {
             f"{number:06}": {**shared, "subjects": subjects, "file": str(folder / f"{number:06}.json")}
@@ -56,7 +56,7 @@ def examine_blocks(
         }
         mapped = Work("check", folder, f"{__name__}:run", DONE, items, modules=(__name__,))
         sizes = {name: len(item["subjects"]) for name, item in items.items()}
-        # One block at once on a machine: it takes all cores.
+        # One block at a time on each machine, because a block uses all cores.
         reasons = map_blocks(mapped, executor.model_copy(update={"jobs": 1}), advance, sizes)
         for (name, item), block in zip(items.items(), blocks, strict=True):
             if name not in reasons:
@@ -67,7 +67,7 @@ def examine_blocks(
 
 
 def examine_one(work: Callable[[Subject], Any], job: tuple[int, Subject]) -> str:
-    """What a function finds of a subject, as JSON."""
+    """Call a function on a subject; return its result as JSON."""
     return json.dumps(work(job[1]))
 
 

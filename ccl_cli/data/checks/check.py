@@ -1,4 +1,4 @@
-"""The check of a data set: which videos have which problem, and the statistics of the readable ones."""
+"""The check of a data set: problems of its videos, and statistics of the readable ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from ccl_cli.data.checks.pool import Failure
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
 from ccl_cli.errors import DataError
 
-# The first two break training.
-BREAKING = ("missing", "corrupt")
+BREAKING = ("missing", "corrupt")  # problems that exclude a video from training
 PROBLEMS = (*BREAKING, "silent", "no track", "short", "duplicate")
 COLUMNS = ("videos", "with sound", *PROBLEMS)
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -41,10 +40,10 @@ class Problem:
 
     Attributes:
         problem: One of ``PROBLEMS``.
-        id: The video's.
-        split: The video's.
+        id: Id of the video.
+        split: Split of the video.
         label: Name of its class, or "no label".
-        path: Its file.
+        path: File of the video.
         reason: Details.
     """
 
@@ -61,9 +60,9 @@ class Report:
     """The result of a check.
 
     Attributes:
-        manifest: What was checked.
-        inspections: Of the readable videos, by their index in the manifest.
-        problems: Worst first, then in the manifest's order.
+        manifest: The checked data set.
+        inspections: Inspections of the readable videos, by index in the manifest.
+        problems: Problems, the worst first, then in the order of the manifest.
     """
 
     manifest: Manifest
@@ -72,14 +71,14 @@ class Report:
 
     @property
     def broken(self) -> int:
-        """How many videos break training."""
+        """Number of videos that are excluded from training."""
         return len({each.id for each in self.problems if each.problem in BREAKING})
 
     @cached_property
     def classes(self) -> dict[str, dict[str, Counts]]:
-        """By split, class and one of ``COLUMNS``; classes without videos in a split are left out.
+        """Counts by split, class and one of ``COLUMNS``, without classes that have no videos in a split.
 
-        Videos without a label stand last, as a class of their own.
+        Videos without a label come last, as a class of their own.
         """
         videos, name_of = self.manifest.videos, partial(_class_name, self.manifest)
         tally = Counter((video.split, name_of(video), "videos") for video in videos)
@@ -98,7 +97,7 @@ class Report:
 
     @cached_property
     def splits(self) -> dict[str, Counts]:
-        """By split and one of ``COLUMNS``."""
+        """Counts by split and one of ``COLUMNS``."""
         return {
             split: {column: sum(row[column] for row in rows.values()) for column in COLUMNS}
             for split, rows in self.classes.items()
@@ -106,22 +105,22 @@ class Report:
 
     @cached_property
     def sizes(self) -> Counter[tuple[int, int]]:
-        """Readable videos by (width, height), pixels."""
+        """Number of readable videos by (width, height) in pixels."""
         return Counter((each.width, each.height) for each in self.inspections.values())
 
     def values(self, split: str, measure: str) -> list[float]:
-        """One of ``MEASURES``, for each readable video of a split."""
+        """Values of one of ``MEASURES`` for the readable videos of a split."""
         videos = self.manifest.videos
         return [
             getattr(each, measure) for index, each in self.inspections.items() if videos[index].split == split
         ]
 
     def hours(self, split: str) -> float:
-        """Length of all readable videos of a split."""
+        """Total duration of the readable videos of a split."""
         return sum(self.values(split, "seconds")) / 3600
 
     def percentiles(self, split: str) -> dict[str, dict[int, float]]:
-        """Of each of ``MEASURES``, by percent; empty where no video can be read."""
+        """Percentiles of each of ``MEASURES``, by percent; empty without readable videos."""
         values = {measure: self.values(split, measure) for measure in MEASURES}
         return {
             measure: dict(zip(PERCENTILES, np.percentile(each, PERCENTILES).round(3).tolist(), strict=True))
@@ -130,7 +129,7 @@ class Report:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as plain values."""
+        """The report as plain values."""
         return {
             "data": self.manifest.name,
             "hash": self.manifest.hash,
@@ -157,17 +156,17 @@ class _Fault(NamedTuple):
 
 
 def check(manifest: Manifest, effort: Effort, *, frames: int, deep: bool = False) -> Report:
-    """Inspect every video, decode all frames if ``deep``, and compare files of the same size.
+    """Inspect every video, and compare files of the same size.
 
     Args:
-        manifest: What to check.
+        manifest: Data set.
         effort: Resources.
-        frames: Length of a clip; a shorter video repeats its frames.
-        deep: Decode all frames and all sound, not only the index and the first sound.
+        frames: Length of a clip; shorter videos are reported.
+        deep: Whether to decode all frames and all sound, and not only the metadata and the first sound.
 
     Raises:
         DataError: the videos are in shards.
-        Interrupted: stopped by a signal; the same call goes on.
+        Interrupted: stopped by a signal; the same call continues.
     """
     inspections: dict[int, Inspection] = {}
     faults: list[_Fault] = []
@@ -207,7 +206,7 @@ def _shortcomings(inspection: Inspection, frames: int) -> Iterator[tuple[str, st
 
 
 def _damaged(manifest: Manifest, indices: Sequence[int], effort: Effort) -> Iterator[_Fault]:
-    """Videos in files that cannot be decoded to the end."""
+    """Find files that cannot be decoded to the end."""
     paths = [str(manifest.videos[index].path) for index in indices]
     results = _examine_files(decode, paths, effort)
     for index, path in zip(indices, paths, strict=True):
@@ -217,7 +216,7 @@ def _damaged(manifest: Manifest, indices: Sequence[int], effort: Effort) -> Iter
 
 
 def _duplicates(manifest: Manifest, effort: Effort) -> Iterator[_Fault]:
-    """Videos in files with the same bytes as one further up the list."""
+    """Find files with the same bytes as an earlier one in the list."""
     paths = [str(video.path) for video in manifest.videos]
     size_of = dict(zip(paths, manifest.sizes.tolist(), strict=True))
     counts = Counter(size_of.values())
@@ -235,7 +234,7 @@ def _duplicates(manifest: Manifest, effort: Effort) -> Iterator[_Fault]:
 
 
 def _examine_files(work: Callable[[Subject], Any], paths: Iterable[str], effort: Effort) -> dict[str, Any]:
-    """Results by path, each file examined once."""
+    """Examine each file once; return results by path."""
     unique = list(dict.fromkeys(paths))
     results = examine(work, [Subject(path) for path in unique], effort)
     return {unique[index]: result for index, result in results}

@@ -1,4 +1,4 @@
-"""Results of inspecting files, stored one by one: the next run, or another command, goes on from there."""
+"""Examination of files with stored results, from which the next call continues."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Effort(NamedTuple):
     """Resources for the examination.
 
     Attributes:
-        workers: Processes.
-        timeout: Seconds for one file.
-        executor: Who examines.
+        workers: Number of processes.
+        timeout: Time limit for one file, seconds.
+        executor: Settings of the executor.
     """
 
     workers: int
@@ -46,23 +46,24 @@ ABSENT = Failure("there is no such file")
 def examine(
     work: Callable[[Subject], Any], subjects: Sequence[Subject], effort: Effort
 ) -> Iterator[tuple[int, Any]]:
-    """Examine subjects; results for files that have not changed since come from the store.
+    """Examine subjects. Results for unchanged files are read from the store.
 
-    A failure (a process died or took too long, the disk refused) is not stored: the next run tries again.
+    A failure (a process died or took too long, the file could not be read) is not stored, so the next call
+    tries again.
 
     Args:
-        work: A module-level function, called in other processes; its name is part of the key in the store.
-        subjects: Files or stretches of them.
+        work: Module-level function, called in other processes. Its name is part of the key in the store.
+        subjects: Files or segments of files.
         effort: Resources.
 
     Yields:
-        The index of a subject and its result: :data:`ABSENT`, another :class:`Failure`, else what ``work``
-        returns, as a JSON value. Stored results come first, the others as they are ready.
+        The index of a subject and its result: :data:`ABSENT`, another :class:`Failure`, or the JSON value of
+        ``work``. Stored results come first, the others in order of completion.
 
     Raises:
         Interrupted: stopped by a signal; the results so far are stored.
         SystemSetupError: the store cannot be used.
-        CclError: an executor could not examine some; the results of the others are stored.
+        CclError: the executor failed on some subjects; the results of the others are stored.
     """
     signals: list[int] = []
     with _store() as store, handled_by(lambda number, frame: signals.append(number)):
@@ -85,13 +86,13 @@ def examine(
             for (index, _), result in _results(work, jobs, keys, effort, reporter, lambda: bool(signals)):
                 if not isinstance(result, Failure):
                     store.execute("INSERT OR REPLACE INTO findings VALUES (?, ?)", (pending[index], result))
-                reporter.advance(int(local))  # else the block has been counted
+                reporter.advance(int(local))  # blocks of an executor are counted already
                 yield index, result if isinstance(result, Failure) else json.loads(result)
             reporter.line()
     if signals:
         raise Interrupted(
             f"Stopped by {signal.Signals(signals[0]).name}; the results so far are stored.",
-            "The same command goes on.",
+            "Run the same command again to continue.",
         )
 
 
@@ -112,7 +113,7 @@ def _results(
 
 
 def _key(work: Callable[[Subject], Any], subject: Subject) -> str | None:
-    """The primary key of a result: a file that changes has another one. None where there is no file."""
+    """Primary key of a result; a changed file has another key. None without a file."""
     try:
         stat = os.stat(subject.path)  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
     except (OSError, ValueError):  # ValueError: a zero byte in the path
@@ -124,11 +125,11 @@ def _key(work: Callable[[Subject], Any], subject: Subject) -> str | None:
 def _store() -> Iterator[sqlite3.Connection]:
     """The table of results: one file per decoder version, since another version may give other results."""
     path = cache_dir() / f"findings-{_FORMAT}-{av.__version__}.sqlite"
-    with suppress(OSError):  # SQLite says so too
+    with suppress(OSError):  # SQLite reports it
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as store:
-            # A kill loses no row; a crash of the machine may, and the file is then examined again.
+            # Only a crash of the machine may lose a row; the file is then examined again.
             store.execute("PRAGMA synchronous=OFF")
             store.execute(
                 "CREATE TABLE IF NOT EXISTS findings (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID"

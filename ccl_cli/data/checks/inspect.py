@@ -1,4 +1,4 @@
-"""Inspection of one video file: read as training reads it, decoded whole, or by its bytes."""
+"""Examination of one video file: its metadata and sound, all frames, or its bytes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ccl_cli.data.video.reader import open_video
 from ccl_cli.errors import DataError
 
 SoundState = Literal["present", "silent", "no track"]
-_WHOLE = 0.9  # share of what its header promises that a file must hold; headers round
+_WHOLE = 0.9  # share of the duration in its header that a file must have, because headers round
 _SHORTEST_CUT = 0.5  # seconds
 
 
 class Subject(NamedTuple):
-    """A file, or a stretch of one.
+    """A file, or a segment of one.
 
     Attributes:
         path: The file.
-        start: Seconds where the stretch begins; None: the file's start.
-        end: Seconds where it ends; None: the file's end.
+        start: Start of the segment, seconds; None: the file's start.
+        end: End of the segment, seconds; None: the file's end.
     """
 
     path: str
@@ -34,16 +34,16 @@ class Subject(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """Metadata of a subject, and what is wrong with it.
+    """Metadata and faults of a subject.
 
     Attributes:
-        fault: Why it cannot be read; None where it can.
-        damage: Why it is not whole, although it can be read.
+        fault: Reason why it cannot be read, or None.
+        damage: Reason why it is incomplete although it can be read, or None.
         frames: Number of frames.
-        seconds: Length.
-        width: Pixels, as stored.
-        height: Pixels, as stored.
-        sound: "silent" when no sample of any channel reaches 1e-4.
+        seconds: Duration.
+        width: Width of a stored frame, pixels.
+        height: Height of a stored frame, pixels.
+        sound: "silent" if no sample of any channel reaches 1e-4.
     """
 
     fault: str | None = None
@@ -61,10 +61,10 @@ class Inspection(NamedTuple):
 
 
 def inspect(subject: Subject) -> Inspection:
-    """Index a video, and decode its sound up to the first sample that is not silence.
+    """Read the metadata of a video, and decode its sound up to the first sample that is not silent.
 
     Raises:
-        DataError: the disk refuses, which says nothing of the file.
+        DataError: the disk cannot be read, which is not a fault of the file.
     """
     try:
         info = open_video(Path(subject.path)).metadata
@@ -79,10 +79,10 @@ def inspect(subject: Subject) -> Inspection:
 
 
 def decode(subject: Subject) -> str | None:
-    """Decode all of a file.
+    """Decode all frames and all sound of a file.
 
     Returns:
-        What is damaged, or None.
+        A description of the damage, or None.
 
     Raises:
         DataError: the file cannot be opened.
@@ -98,7 +98,7 @@ def decode(subject: Subject) -> str | None:
                 packet = next(packets, None)
             except av.FFmpegError as error:
                 return f"it ends early: {error.strerror}"
-            except IndexError:  # as in packets_of
+            except IndexError:  # see packets_of
                 return "a further stream begins in its middle"
             if packet is None:
                 break
@@ -107,7 +107,7 @@ def decode(subject: Subject) -> str | None:
 
 
 def digest(subject: Subject) -> str:
-    """Thirty-two hex digits over the bytes of a file."""
+    """Hash of the bytes of a file; 32 hex digits."""
     with Path(subject.path).open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -122,16 +122,16 @@ def _damaged(packet: Any) -> bool:
 
 def _cut_off(info: VideoMetadata) -> str | None:
     end = max(info.time(info.frames), info.audio.end if info.audio else 0.0)
-    if end >= min(_WHOLE * info.promised, info.promised - _SHORTEST_CUT):
+    expected = info.header_seconds
+    if end >= min(_WHOLE * expected, expected - _SHORTEST_CUT):
         return None
-    return f"it ends after {end:.1f} of {info.promised:.1f} s"
+    return f"it ends after {end:.1f} of {expected:.1f} s"
 
 
 def _sound(info: VideoMetadata, subject: Subject) -> SoundState:
     if info.audio is None:
         return "no track"
-    start = info.audio.start if subject.start is None else max(info.audio.start, subject.start)
-    end = info.audio.end if subject.end is None else min(info.audio.end, subject.end)
+    start, end = info.audio.within(subject.start, subject.end)
     any_frame = False
     with open_container(info.path) as container:
         audio = best_stream(container, "audio")

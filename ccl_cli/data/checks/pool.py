@@ -1,4 +1,4 @@
-"""A process pool for files that may crash or hang a decoder: the job of that file fails, the others go on."""
+"""A process pool for files that may crash or hang a decoder: only the job of such a file fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.5
 
 
 class Failure(NamedTuple):
-    """A job without a result, and the reason."""
+    """Reason why a job has no result."""
 
     reason: str
 
@@ -34,14 +34,14 @@ def run_each(
     timeout: float,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[J, R | Failure]]:
-    """Run every job in one of several processes, and yield results as they come.
+    """Run jobs in several processes, and yield results in order of completion.
 
     Args:
-        jobs: Taken as workers become free.
-        work: A module-level function, called in the processes. A job at which it raises fails.
+        jobs: Jobs, consumed when workers are free.
+        work: Module-level function, called in the processes. A job for which it raises an error fails.
         workers: Number of processes.
-        timeout: Seconds for one job; a process that takes longer is replaced, and its job fails.
-        stopped: Whether to stop early; asked twice a second.
+        timeout: Time limit for one job, seconds. A process that takes longer is replaced, and its job fails.
+        stopped: Whether to stop early; called twice a second.
 
     Raises:
         SystemSetupError: processes cannot start.
@@ -58,11 +58,11 @@ def run_each(
             if not pending:
                 return
             wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
-            if not pool.active:  # without workers, pending jobs would wait for ever
+            if not pool.active:  # without workers, pending jobs would wait forever
                 raise RuntimeError
             for future in [future for future in pending if future.done()]:
                 yield pending.pop(future), _result(future, timeout)
-    except RuntimeError as error:  # pebble's, from a pool whose workers end before their first job
+    except RuntimeError as error:  # raised by pebble if workers end before their first job
         raise SystemSetupError(
             "The processes that read videos cannot start.", "If memory ran out, try --workers 1."
         ) from error

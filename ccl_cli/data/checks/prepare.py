@@ -1,4 +1,4 @@
-"""From a published list and the user's videos to a checked manifest."""
+"""``ccl data prepare``: a checked manifest from a published list and the user's videos."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _OTHER = "Name another file with --output."
 
 
 def prepare(manifest: Manifest, path: Path, effort: Effort, *, frames: int) -> Report:
-    """Check every listed video and write the manifest, missing and unreadable videos included.
+    """Check every listed video and write the manifest, including missing and unreadable videos.
 
     Args:
-        manifest: As a source lists it.
-        path: Where to write it.
+        manifest: Manifest of a data source.
+        path: Output file.
         effort: Resources.
         frames: Length of a clip, as in :func:`check`.
 
     Raises:
-        UsageError: another data set's manifest, or something else, is at ``path``.
+        UsageError: ``path`` is another file, or the manifest of another data set.
         DataError: none of the listed videos can be read.
         SystemSetupError: ``path`` cannot be written.
-        Interrupted: stopped by a signal; the same call goes on.
+        Interrupted: stopped by a signal; the same call continues.
     """
     _check_output(manifest, path)
     report = check(manifest, effort, frames=frames)
@@ -48,17 +48,17 @@ def prepare(manifest: Manifest, path: Path, effort: Effort, *, frames: int) -> R
 def _root(manifest: Manifest) -> Path:
     """The deepest folder above all videos."""
     folders = {f"{video.path.parent}{os.sep}" for video in manifest.videos if isinstance(video.path, Path)}
-    return Path(os.path.commonpath([min(folders), max(folders)]))  # what these two share, all of them do
+    return Path(os.path.commonpath([min(folders), max(folders)]))  # the common path of all
 
 
 def _check_output(manifest: Manifest, path: Path) -> None:
-    """A manifest of the same data set may be replaced, nothing else."""
+    """Check that the output replaces nothing but a manifest of the same data set."""
     if not path.exists():
         return
     try:
         name = read_header(path).get("name")
     except DataError as error:
-        raise UsageError(f"'{path}' is there, and is no manifest.", _OTHER) from error
+        raise UsageError(f"'{path}' exists and is not a manifest.", _OTHER) from error
     if name != manifest.name:
         raise UsageError(f"'{path}' is the manifest of '{name}', not of '{manifest.name}'.", _OTHER)
 
@@ -67,16 +67,16 @@ def _check_output(manifest: Manifest, path: Path) -> None:
 
 
 def fetch_list(file: ListFile, place: Path, progress: Progress | None = None) -> None:
-    """Download a list to where it belongs; an interrupted download goes on where it stopped.
+    """Download a list. An interrupted download continues where it stopped.
 
     Args:
         file: The list.
-        place: Path of the file; of an archive, of the folder that is in it.
-        progress: Called as the bytes come.
+        place: Path of the file; for an archive, of the folder in it.
+        progress: Called during the download.
 
     Raises:
-        SystemSetupError: no network wanted or none to be had, other bytes than the published ones, or no
-            room.
+        SystemSetupError: there is no network, an environment variable forbids its use, the file differs
+            from the published one, or the disk is full.
     """
     if variable := forbidden():
         raise _not_fetched(file, place, f"{variable} is set")
@@ -86,7 +86,7 @@ def fetch_list(file: ListFile, place: Path, progress: Progress | None = None) ->
         if wrong := fault(part, file.checksum):
             part.unlink()
             raise SystemSetupError(
-                f"What {file.url} sends is not the published list: {wrong}; it was thrown away.",
+                f"What {file.url} sends is not the published list: {wrong}; it was deleted.",
                 f"If the publisher has changed it, download it yourself and put it at {place}.",
             )
         if file.url.endswith(".zip"):
@@ -98,15 +98,15 @@ def fetch_list(file: ListFile, place: Path, progress: Progress | None = None) ->
 
 
 def _unpack(archive: Path, file: ListFile, place: Path) -> None:
-    """The text files of the folder in the archive, all at once."""
+    """Extract the text files of the archive's folder, which appears when it is complete."""
     try:
         with TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as folder:
-            with zipfile.ZipFile(archive) as packed:  # it extracts nothing outside of the folder
+            with zipfile.ZipFile(archive) as packed:  # zipfile extracts nothing outside the folder
                 packed.extractall(folder, [name for name in packed.namelist() if name.endswith(".txt")])
             (Path(folder) / place.name).replace(place)
     except (zipfile.BadZipFile, ValueError, EOFError, zlib.error) as error:
         raise SystemSetupError(
-            f"What {file.url} sends is no whole zip archive; it was thrown away.", "Try again."
+            f"What {file.url} sends is not a complete zip archive; it was deleted.", "Try again."
         ) from error
     finally:
         archive.unlink()

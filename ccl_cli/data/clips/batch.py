@@ -1,4 +1,4 @@
-"""A training batch. Its shape never changes: a missing modality is a zero row that is marked as absent."""
+"""A training batch. Its shapes never change: a missing modality is a zero row that is marked as absent."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class TeacherInput(NamedTuple):
-    """One teacher's inputs.
+    """Inputs of one teacher.
 
     Shapes:
-        value: [B, *preprocess.shape].
-        present: [B] bool.
+        value: [B, *preprocess.shape], zero for absent rows.
+        present: [B] bool, False if the row has no such modality.
     """
 
     value: Tensor
@@ -27,11 +27,11 @@ class Batch(NamedTuple):
     Shapes:
         video: [B, 3, T, S, S] uint8, not normalised.
         labels: [B] int64; -1 for a row without a label.
-        rows: [B] int64, places in the training split.
+        rows: [B] int64, rows of the training split.
 
     Attributes:
-        inputs: By teacher.
-        epoch: From 0; logs count from 1.
+        inputs: Inputs by teacher.
+        epoch: Epoch, from 0 (from 1 in logs).
     """
 
     video: Tensor
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     epoch: int
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch with a function applied to each of its tensors."""
+        """Apply a function to every tensor."""
         return Batch(
             function(self.video),
             function(self.labels),
@@ -51,5 +51,5 @@ class Batch(NamedTuple):
         )
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device; does not wait for the copy where the memory is pinned."""
+        """Copy the batch to a device; from pinned memory, without waiting for the copy."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))

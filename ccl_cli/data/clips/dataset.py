@@ -1,10 +1,11 @@
-"""Clips of videos as student and teachers see them: random ones in training, else the centre."""
+"""Clips of videos as the student and the teachers get them: random ones in training, else the centre clip."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, overload
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,27 +17,38 @@ from ccl_cli.data.clips.batch import Batch, TeacherInput
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.clips.preprocess import Preprocess, collate_inputs, run_preprocess
-from ccl_cli.data.clips.samplers import random_clip, single_frame, spread_clip
+from ccl_cli.data.clips.samplers import count_starts, random_clip, single_frame, spread_clip
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
 from ccl_cli.errors import DataError
 
+B = TypeVar("B")
 UNREADABLE = "unreadable"
-# Of a clip that is a single frame, whatever the student's clips are.
+# Settings of a clip that is a single frame, whatever the student's clips are.
 _ONE_FRAME = {"frames": 1, "sampling": "dense", "stride": 1, "fps": None}
+
+
+class _ClipDataset(Dataset[Any], Generic[B]):
+    """A dataset of samples that :meth:`collate` makes into batches of type B."""
+
+    preprocess: Mapping[str, Preprocess]
+
+    def collate(self, samples: Sequence[Any]) -> B:
+        raise NotImplementedError
 
 
 @dataclass
 class TrainingSample:
-    """What a worker made of one draw.
+    """A worker's result for one draw.
 
     Attributes:
-        view: [3, T, S, S] uint8, the student's.
+        view: [3, T, S, S] uint8, the student's view.
         target: Index of the class; -1 without a label.
-        row: Row of the training split that was read in the end.
-        inputs: By teacher; None where the modality is missing.
+        row: Row of the training split that was read.
+        inputs: Input of each teacher; None if the modality is missing.
         states: State of each modality, e.g. {"audio": "silent"}.
-        unreadable: Rows tried before it, with the reason each could not be read.
+        epoch: Epoch, from 0.
+        unreadable: Reasons by row, for the rows that were tried before ``row``.
     """
 
     view: Tensor
@@ -49,53 +61,56 @@ class TrainingSample:
 
 
 @dataclass
-class Loaded:
-    """A collated batch, with the workers' reports by row of the training split."""
+class LoadedBatch:
+    """A training batch, with the workers' reports by row of the training split.
+
+    Attributes:
+        batch: Tensors of the batch.
+        states: State of each modality, of the rows in the batch.
+        unreadable: Reasons, of rows that could not be read.
+    """
 
     batch: Batch
     states: dict[int, dict[str, str]]
     unreadable: dict[int, str]
 
-    def pin_memory(self) -> Loaded:
-        """Called by a loader that was asked to pin memory."""
+    def pin_memory(self) -> LoadedBatch:
+        """Called by torch's loader if it pins memory."""
         return replace(self, batch=self.batch.map(lambda tensor: tensor.pin_memory()))
 
 
-class TrainingClips(Dataset[TrainingSample]):
-    """A random clip of each video drawn.
+@dataclass(eq=False, repr=False)
+class TrainingClips(_ClipDataset[LoadedBatch]):
+    """A random clip of each drawn video.
 
-    A video that cannot be read is replaced by its neighbour in the list and reported, so that a batch never
-    changes its shape. Random numbers depend on (seed, epoch, row read, draw), those that a whole step shares
-    on (seed, step).
+    A video that cannot be read is replaced by the next one in the list and reported, so that all batches have
+    the same shape. Random numbers are a function of (seed, epoch, row, draw), and those that a step's samples
+    share a function of (seed, step).
 
-    Args:
-        videos: The training split.
-        clip: The student's view.
-        preprocess: By teacher.
-        seed: Of the clips and views.
-        max_unreadable: Of the videos; None: all but one.
+    Attributes:
+        videos: Training split.
+        clip: Settings of the student's view.
+        preprocess: Preprocessing of each teacher, by name.
+        seed: Seed of clips and views.
+        max_unreadable: Largest number of successive videos that may be unreadable; None: all but one.
     """
 
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        clip: Clip,
-        preprocess: Mapping[str, Preprocess],
-        seed: int,
-        max_unreadable: int | None = None,
-    ) -> None:
-        self.videos, self.clip, self.preprocess, self.seed = videos, clip, dict(preprocess), seed
-        self.max_unreadable = len(videos) - 1 if max_unreadable is None else max_unreadable
+    videos: Sequence[Video]
+    clip: Clip
+    preprocess: Mapping[str, Preprocess]
+    seed: int
+    max_unreadable: int | None = None
 
     def __getitem__(self, draw: Draw) -> TrainingSample:
-        """The clip of a draw, or of the next video that can be read.
+        """Read a clip of the drawn video, or of the next readable one.
 
         Raises:
-            DataError: more videos in a row cannot be read than may be.
+            DataError: too many successive videos are unreadable.
             CclError: a teacher's preprocessing or the machine fails.
         """
+        limit = len(self.videos) - 1 if self.max_unreadable is None else self.max_unreadable
         unreadable: dict[int, str] = {}
-        while len(unreadable) <= self.max_unreadable:
+        while len(unreadable) <= limit:
             row = (draw.row + len(unreadable)) % len(self.videos)
             try:
                 return self._read(draw, row, unreadable)
@@ -107,8 +122,8 @@ class TrainingClips(Dataset[TrainingSample]):
             "`ccl data check` names all of them; the recipe's max_unreadable is the limit.",
         )
 
-    def collate(self, samples: Sequence[TrainingSample]) -> Loaded:
-        """A missing modality becomes a zero row that is marked as absent."""
+    def collate(self, samples: Sequence[TrainingSample]) -> LoadedBatch:
+        """Make a batch; a missing modality becomes a zero row that is marked as absent."""
         batch = Batch(
             video=torch.stack([sample.view for sample in samples]),
             labels=torch.tensor([sample.target for sample in samples]),
@@ -120,38 +135,41 @@ class TrainingClips(Dataset[TrainingSample]):
             epoch=samples[0].epoch,
         )
         unreadable = {row: reason for sample in samples for row, reason in sample.unreadable.items()}
-        return Loaded(batch, {sample.row: sample.states for sample in samples}, unreadable)
+        return LoadedBatch(batch, {sample.row: sample.states for sample in samples}, unreadable)
 
     def _read(self, draw: Draw, row: int, unreadable: dict[int, str]) -> TrainingSample:
         video = self.videos[row]
-        # Another draw of this row may be in the same batch: its own, or one that it stands in for. With these
-        # seeds it has other frames there.
-        repeat = [draw.repeat] if draw.repeat else []
-        which = [draw.row, *repeat] if repeat or row != draw.row else []
+        seed = [self.seed, draw.epoch, row, 1]
+        # A batch may contain this row twice: in place of an unreadable neighbour, or in a step larger than
+        # the split. Further numbers in the seed give the second one other frames and another crop.
+        if draw.repeat or row != draw.row:
+            seed.append(draw.row)
+        if draw.repeat:
+            seed.append(draw.repeat)
         window = Window(
             video,
             self.clip,
             random_clip,
-            rng=np.random.default_rng([self.seed, draw.epoch, row, 1, *which]),
+            rng=np.random.default_rng(seed),
             batch_rng=np.random.default_rng([self.seed, draw.step, 2]),
             training=True,
         )
-        view = window.student_view  # before a preprocess that may draw random numbers too
+        view = window.student_view  # first, because a preprocess may use the same random numbers
         inputs = {name: run_preprocess(name, each, window) for name, each in self.preprocess.items()}
         return TrainingSample(view, video.target, row, inputs, window.states, draw.epoch, unreadable)
 
 
 class TeacherBatch(NamedTuple):
-    """What the teachers see of one or several whole videos.
+    """Inputs of teachers from several videos, outside training.
 
     Attributes:
         rows: [n] int64, rows of the videos.
-        inputs: By teacher, of n videos, or of n * K views, each video's K views in a row.
-        states: By row and teacher: "present", "absent", "silent", "no track", "unreadable".
-        unreadable: Why, by row and teacher.
-        kinds: By teacher, the name under which its states are counted: "audio", or the teacher's own.
-        inexact: By teacher, videos of which a live one may see something else than these views.
-        frames: By teacher, of the longest video, where it looks at single frames; else 0.
+        inputs: Inputs by teacher: n videos, or n * K views with the K views of a video in succession.
+        states: By row and teacher: "present", "absent", "silent", "no track" or "unreadable".
+        unreadable: Reasons by row and teacher.
+        kinds: By teacher, the name under which its states are counted: "audio", the teacher's name, or "".
+        inexact: By teacher, number of videos of which a live teacher may get other inputs than these.
+        frames: By teacher of single frames, number of frames of the longest video; 0 for other teachers.
     """
 
     rows: Tensor
@@ -164,130 +182,116 @@ class TeacherBatch(NamedTuple):
 
 
 @dataclass
-class _TeacherSample:
-    row: int
-    inputs: dict[str, list[Tensor | None]] = field(default_factory=dict)
-    states: dict[str, str] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    kinds: dict[str, str] = field(default_factory=dict)
-    exact: dict[str, bool] = field(default_factory=dict)
-    frames: dict[str, int] = field(default_factory=dict)
+class _Views:
+    """The views of one video that one teacher gets, K in a cache; see :class:`TeacherBatch`."""
+
+    inputs: list[Tensor | None]
+    state: str = UNREADABLE
+    kind: str = ""
+    reason: str = ""
+    exact: bool = True
+    frames: int = 0
 
 
-class TeacherClips(Dataset[_TeacherSample]):
-    """The centre clip of each video, or for a cache evenly spread frames or clips, as the teachers see them.
+@dataclass(eq=False, repr=False)
+class TeacherClips(_ClipDataset[TeacherBatch]):
+    """The centre clip of each video, or K evenly spaced views of it for a cache.
 
-    What one teacher cannot read is unreadable for that one alone.
+    A video that one teacher cannot read is unreadable for this teacher only.
 
-    Args:
-        videos: By row.
-        clip: Length of the centre clip and size of decoded frames.
-        preprocess: By teacher.
-        views: For a cache: K single frames of each video, or K clips, where a teacher looks at those.
+    Attributes:
+        videos: Videos by row.
+        clip: Length of the clip and size of decoded frames.
+        preprocess: Preprocessing of each teacher, by name.
+        views: K for a cache: frames or clips per video, for teachers of single frames or of clips.
     """
 
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        clip: Clip,
-        preprocess: Mapping[str, Preprocess],
-        *,
-        views: int | None = None,
-    ) -> None:
-        self.videos, self.clip, self.preprocess, self.views = videos, clip, dict(preprocess), views
+    videos: Sequence[Video]
+    clip: Clip
+    preprocess: Mapping[str, Preprocess]
+    _: KW_ONLY
+    views: int | None = None
 
-    def __getitem__(self, row: int) -> _TeacherSample:
-        """One video through every teacher's preprocessing.
+    def __getitem__(self, row: int) -> tuple[int, dict[str, _Views]]:
+        """Run every teacher's preprocessing on one video.
 
         Raises:
-            CclError: a teacher's preprocessing or a decoder fails, otherwise than on damaged data.
+            CclError: a teacher's preprocessing or a decoder fails for another reason than damaged data.
         """
-        sample, centre = _TeacherSample(row), Window(self.videos[row], self.clip)
-        for name in self.preprocess:
+        by_teacher, centre = {}, Window(self.videos[row], self.clip)
+        for name, preprocess in self.preprocess.items():
             try:
-                self._add(sample, name, centre)
+                by_teacher[name] = self._read(name, preprocess, centre)
             except DataError as error:
-                sample.inputs[name] = [None] * (self.views or 1)
-                sample.states[name], sample.unreadable[name] = UNREADABLE, error.message
-                # Where only the teacher cannot read a video, a live one keeps it out of training, and a cache
-                # does not; where nobody can, both do.
-                sample.exact[name], sample.frames[name] = not _has_picture(centre), 0
-        return sample
+                # A live teacher excludes the video from training, a cache does not; unless the student cannot
+                # read the video either.
+                exact = not _has_picture(centre)
+                by_teacher[name] = _Views([None] * (self.views or 1), reason=error.message, exact=exact)
+        return row, by_teacher
 
-    def collate(self, samples: Sequence[_TeacherSample]) -> TeacherBatch:
-        """All views of all videos, in one row."""
+    def collate(self, samples: Sequence[tuple[int, dict[str, _Views]]]) -> TeacherBatch:
+        """Make a batch of all views of all videos."""
+        by_name = {name: [views[name] for _, views in samples] for name in self.preprocess}
+        reasons = {
+            row: {name: one.reason for name, one in views.items() if one.reason} for row, views in samples
+        }
         return TeacherBatch(
-            torch.tensor([sample.row for sample in samples]),
-            {
-                name: collate_inputs([value for sample in samples for value in sample.inputs[name]], each)
-                for name, each in self.preprocess.items()
+            rows=torch.tensor([row for row, _ in samples]),
+            inputs={
+                name: collate_inputs([value for one in views for value in one.inputs], self.preprocess[name])
+                for name, views in by_name.items()
             },
-            {sample.row: sample.states for sample in samples},
-            {sample.row: sample.unreadable for sample in samples if sample.unreadable},
-            {name: kind for sample in reversed(samples) for name, kind in sample.kinds.items()},
-            {name: sum(not sample.exact[name] for sample in samples) for name in self.preprocess},
-            {name: max(sample.frames[name] for sample in samples) for name in self.preprocess},
+            states={row: {name: one.state for name, one in views.items()} for row, views in samples},
+            unreadable={row: by_teacher for row, by_teacher in reasons.items() if by_teacher},
+            kinds={
+                name: next((one.kind for one in views if one.kind), "") for name, views in by_name.items()
+            },
+            inexact={name: sum(not one.exact for one in views) for name, views in by_name.items()},
+            frames={name: max(one.frames for one in views) for name, views in by_name.items()},
         )
 
-    def _add(self, sample: _TeacherSample, name: str, centre: Window) -> None:
-        preprocess, views = self.preprocess[name], self.views
-        kind = getattr(preprocess, "views", None)
-        windows, frames, places = [centre], 0, 1.0
-        if views and kind in ("frame", "clip"):
-            single = kind == "frame"
-            clip = self.clip.model_copy(update=_ONE_FRAME) if single else self.clip
-            spread = single_frame if single else spread_clip
-            windows = [Window(centre.video, clip, spread(view, views)) for view in range(views)]
-            frames = windows[0].available if single else 0
-            places = windows[0].places
+    def _read(self, name: str, preprocess: Preprocess, centre: Window) -> _Views:
+        declared = getattr(preprocess, "views", None) if self.views else None
+        windows = self._spread(centre.video, declared, self.views or 1) or [centre]
         inputs = []
         for window in windows:
             window.states = {}
             inputs.append(run_preprocess(name, preprocess, window))
         last = windows[-1]
-        sample.inputs[name] = inputs
-        sample.kinds[name], sample.states[name] = next(iter(last.states.items()))
-        sample.exact[name] = last.whole and places <= len(windows)
-        sample.frames[name] = frames
+        kind, state = next(iter(last.states.items()))
+        exact = last.whole and (last is centre or _count_starts(last) <= len(windows))
+        frames = last.frame_range.count if declared == "frame" else 0
+        return _Views(inputs, state, kind, exact=exact, frames=frames)
+
+    def _spread(self, video: Video, declared: str | None, views: int) -> list[Window]:
+        """The windows of a cache, if the teacher looks at frames or clips."""
+        if declared == "frame":
+            clip = self.clip.model_copy(update=_ONE_FRAME)
+            return [Window(video, clip, single_frame(view, views)) for view in range(views)]
+        if declared == "clip":
+            return [Window(video, self.clip, spread_clip(view, views)) for view in range(views)]
+        return []
 
 
-@overload
 def clip_loader(
-    dataset: TrainingClips,
-    batches: Iterable[Sequence[Draw]],
+    dataset: _ClipDataset[B],
+    batches: Iterable[Sequence[Any]],
     *,
     workers: int,
     pin_memory: bool,
     advice: str = "",
-) -> Iterator[Loaded]: ...
-@overload
-def clip_loader(
-    dataset: TeacherClips,
-    batches: Iterable[Sequence[int]],
-    *,
-    workers: int,
-    pin_memory: bool,
-    advice: str = "",
-) -> Iterator[TeacherBatch]: ...
-def clip_loader(
-    dataset: TrainingClips | TeacherClips,
-    batches: Iterable[Any],
-    *,
-    workers: int,
-    pin_memory: bool,
-    advice: str = "",
-) -> Iterator[Any]:
-    """All batches in one stream: workers never stop between epochs.
+) -> Iterator[B]:
+    """Read all batches in one stream, so that workers do not stop between epochs.
 
     Args:
-        dataset: What is read.
-        batches: Indices of each batch.
-        workers: Number of processes that read; 0 decodes in this one.
-        pin_memory: Whether the batches are meant for a GPU.
-        advice: A further step for the error of a process that has ended.
+        dataset: :class:`TrainingClips` or :class:`TeacherClips`.
+        batches: Indices of each batch: draws or rows.
+        workers: Number of processes; 0 reads in this process.
+        pin_memory: Whether the batches will be copied to a GPU.
+        advice: Hint of the error if a worker process ends.
 
     Raises:
-        CclError: as :func:`read_batches`.
+        CclError: see :func:`read_batches`.
     """
     return read_batches(
         dataset,
@@ -301,8 +305,15 @@ def clip_loader(
 
 
 def split_rows(rows: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Rows in batches of at most ``size``."""
+    """Split rows into batches of at most ``size``."""
     return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+
+
+def _count_starts(window: Window) -> float:
+    """Number of clips that a live teacher may get; of segments, more than any cache holds."""
+    if window.clip.sampling == "segments":
+        return math.inf
+    return count_starts(window.frame_range, window.clip)
 
 
 def _has_picture(window: Window) -> bool:

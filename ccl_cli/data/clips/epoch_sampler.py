@@ -1,4 +1,4 @@
-"""Which videos make up which batch: a function of (seed, epoch, step), so that a run can be resumed."""
+"""Order of the videos in an epoch, and their batches: a function of (seed, epoch, step)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ccl_cli.errors import RecipeError
 
 
 class Draw(NamedTuple):
-    """One sample of one step: what a worker needs to make it, whatever worker that is.
+    """One sample of a step: the index that a worker passes to the dataset.
 
     Attributes:
-        epoch: From 0.
-        step: Counted over the whole run, from 0.
-        row: Of the training split.
-        repeat: How often the step has drawn this row before; above 0 only in a step larger than the split.
+        epoch: Epoch, from 0.
+        step: Step of the whole run, from 0.
+        row: Row of the training split.
+        repeat: Number of earlier draws of this row in the step; above 0 only in a step larger than the split.
     """
 
     epoch: int
@@ -29,20 +29,20 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochSampler:
-    """Batches of one process, for the rest of a run.
+    """Micro-batches of one process from a step to the end of the run.
 
-    Every step takes the next ``batch_size`` videos of the epoch's permutation; the last step of an epoch is
-    filled up from the permutation's start, so that each video is seen and each batch is full. A step's videos
-    are split into micro-batches and then over the processes: the rows that are contrasted with each other do
-    not depend on the number of processes.
+    A step takes the next ``batch_size`` videos of the epoch's permutation. The last step of an epoch is
+    filled from the permutation's start, so that every batch is full. A step's videos are divided into
+    micro-batches and these over the processes: which rows are contrasted with each other does not depend on
+    the number of processes.
 
     Attributes:
-        videos: Length of the training split.
+        videos: Number of videos in the training split.
         batch_size: Videos per step, over all processes and micro-batches.
-        epochs: Passes over the split.
-        seed: Of the permutations.
+        epochs: Number of epochs.
+        seed: Seed of the permutations.
         accumulation: Micro-batches per step.
-        rank: This process.
+        rank: Rank of this process.
         processes: Number of processes.
         start: First step, counted over the whole run.
     """
@@ -67,7 +67,7 @@ class EpochSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps per pass."""
+        """Optimiser steps per epoch."""
         return -(-self.videos // self.batch_size)
 
     @property
@@ -80,10 +80,10 @@ class EpochSampler:
         return max(self.total_steps - self.start, 0) * self.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """This process's micro-batches, in order."""
+        """Yield the micro-batches of this process, in order."""
         for epoch in range(self.start // self.steps_per_epoch, self.epochs):
-            numbers = np.arange(self.videos, dtype=np.int32)  # half the memory of int64, and the same order
-            order = np.random.default_rng([self.seed, epoch]).permutation(numbers)
+            order = np.arange(self.videos, dtype=np.int32)  # half the memory of int64, and the same order
+            np.random.default_rng([self.seed, epoch]).shuffle(order)
             first = max(self.start - epoch * self.steps_per_epoch, 0)
             for step in range(first, self.steps_per_epoch):
                 places = np.arange(self.batch_size).reshape(self.accumulation, self.processes, -1)

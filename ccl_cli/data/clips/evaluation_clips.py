@@ -1,8 +1,9 @@
-"""Evaluation samples: every clip of every video at test time, streamed in chunks of bounded size."""
+"""Windows at test time: the crops of all clips of all videos, streamed in chunks of bounded size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import torch
@@ -10,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ccl_cli.config.recipe import Clip, Evaluation
-from ccl_cli.data.clips.loader import read_batches
-from ccl_cli.data.clips.samplers import Frames, Stretch, evaluation_clips
+from ccl_cli.data.clips.samplers import FrameRange, Frames, evaluation_clips
 from ccl_cli.data.clips.transforms import eval_views
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video.faults import blaming_video
@@ -20,15 +20,15 @@ from ccl_cli.errors import DataError
 
 
 class Chunk(NamedTuple):
-    """Some windows of one or several videos, and the videos that end with them.
+    """Windows of one or several videos.
 
     Shapes:
         windows: [n, 3, T, S, S] uint8, not normalised.
-        rows: [n] int64, each window's video.
+        rows: [n] int64, row of each window's video.
 
     Attributes:
-        finished: Videos of which no further window comes, unreadable ones among them.
-        unreadable: Why, by video.
+        finished: Rows of videos without further windows, including unreadable videos.
+        unreadable: Reasons by row.
     """
 
     windows: Tensor
@@ -37,43 +37,34 @@ class Chunk(NamedTuple):
     unreadable: dict[int, str]
 
 
+@dataclass(eq=False, repr=False)
 class EvaluationClips(IterableDataset[Chunk]):
-    """The windows of each video, which are the crops of its clips at test time.
+    """All windows of each video. A video is unreadable if none of its clips can be decoded.
 
-    A video counts as unreadable when not one of its clips can be decoded.
+    All windows of a video come from one worker, in order.
 
-    Args:
+    Attributes:
         videos: Videos to read.
-        clip: The student's view.
-        evaluation: Which clips and crops of each video.
-        chunk: Windows per chunk.
-        mixed: Whether a chunk may hold windows of several videos. If not, what a network makes of a video
-            does not depend on the others in its last bits.
-        rank: This process.
+        clip: Settings of the student's view.
+        evaluation: Clips and crops of each video.
+        chunk: Largest number of windows in a chunk.
+        mixed: Whether a chunk may contain windows of several videos. If not, a network's output for a video
+            does not depend on the others, not even in the last bits.
+        rank: Rank of this process.
         processes: Number of processes; each reads its share of the videos.
     """
 
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        clip: Clip,
-        evaluation: Evaluation,
-        *,
-        chunk: int,
-        mixed: bool = True,
-        rank: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self.videos = videos
-        self.clip = clip
-        self.evaluation = evaluation
-        self.chunk = chunk
-        self.mixed = mixed
-        self.rank = rank
-        self.processes = processes
+    videos: Sequence[Video]
+    clip: Clip
+    evaluation: Evaluation
+    _: KW_ONLY
+    chunk: int
+    mixed: bool = True
+    rank: int = 0
+    processes: int = 1
 
     def __iter__(self) -> Iterator[Chunk]:
-        """This worker's share of this process's share."""
+        """Read this worker's share of this process's share."""
         worker = get_worker_info()
         part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
         chunk = _Chunk(self.clip)
@@ -108,15 +99,15 @@ def read_evaluation_clips(video: Video, clip: Clip, evaluation: Evaluation) -> I
     """Decode the clips of a video at test time, in one pass.
 
     Raises:
-        DataError: as :func:`iter_clips`.
+        DataError: see :func:`iter_clips`.
     """
-    metadata = open_video(video.path).metadata
-    first, available = metadata.frame_range(video.start, video.end)
+    reader = open_video(video.path)
+    first, count = reader.metadata.frame_range(video.start, video.end)
 
-    def plan(frames: int) -> list[Frames]:
-        return evaluation_clips(Stretch(metadata, first, frames), clip, evaluation)
+    def plan(count: int) -> list[Frames]:
+        return evaluation_clips(FrameRange(reader.metadata, first, count), clip, evaluation)
 
-    return iter_clips(video.path, plan, first, available, clip.frames, short_side=clip.short_side)
+    return iter_clips(reader, plan, first, count, clip.frames, short_side=clip.short_side)
 
 
 class _Chunk:
@@ -130,14 +121,9 @@ class _Chunk:
         self.unreadable: dict[int, str] = {}
 
     def collated(self) -> Chunk:
-        """Its windows as one tensor."""
+        """The chunk, with its windows as one tensor."""
         clip = self.clip
         empty = torch.empty(0, 3, clip.frames, clip.size, clip.size, dtype=torch.uint8)
         windows = torch.stack(self.windows) if self.windows else empty
         rows = torch.tensor(self.rows, dtype=torch.long)
         return Chunk(windows, rows, self.finished, self.unreadable)
-
-
-def window_loader(dataset: EvaluationClips, *, workers: int, pin_memory: bool) -> Iterator[Chunk]:
-    """Chunks from several workers; a video's windows all come from one worker, in order."""
-    return read_batches(dataset, workers, batch_size=None, pin_memory=pin_memory)

@@ -1,4 +1,4 @@
-"""Batches from processes that decode: the only place that makes a data loader and reports its errors."""
+"""Batches from worker processes: the only module that makes a torch DataLoader and handles its errors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ccl_cli.errors import CclError, SystemSetupError
 
 T = TypeVar("T")
 PATIENCE = 300.0  # seconds without a batch
-_POLL_SECONDS = 5.0  # torch notices only after a timeout that a worker of a fork server has ended
-_SIGNAL_SECONDS = 0.2  # what torch says of its own child comes later, by a signal
+_POLL_SECONDS = 5.0  # torch detects only after a timeout that a worker of a fork server has ended
+_SIGNAL_SECONDS = 0.2  # torch's own message about an ended child comes later, by a signal
 _ENDED = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)")
 
 
@@ -32,21 +32,21 @@ def read_batches(
     prefetch: int = 4,
     **options: Any,
 ) -> Iterator[Any]:
-    """The batches of a dataset.
+    """Read the batches of a dataset.
 
     Args:
-        dataset: What is read.
-        workers: Number of processes; 0 decodes in this one.
-        pin_memory: Whether the batches are meant for a GPU.
-        modules: What the processes need, besides our own.
-        advice: A further step for the error of a process that has ended.
-        patience: Seconds without a batch after which the processes count as stuck.
-        prefetch: Batches that each process reads ahead.
-        options: Of torch's ``DataLoader``.
+        dataset: Dataset of samples.
+        workers: Number of processes; 0 reads in this process.
+        pin_memory: Whether the batches will be copied to a GPU.
+        modules: Modules of plugins that the workers need.
+        advice: Further hint of the error if a worker ends.
+        patience: Seconds without a batch after which the workers count as stuck.
+        prefetch: Batches that each worker reads ahead.
+        options: Options of torch's ``DataLoader``.
 
     Raises:
-        CclError: what the dataset raises.
-        SystemSetupError: a process has ended, or is stuck.
+        CclError: raised by the dataset.
+        SystemSetupError: a worker has ended, or all are stuck.
     """
     if workers:
         options |= worker_options(modules)
@@ -64,16 +64,16 @@ def read_batches(
         except StopIteration:
             return
         except (RuntimeError, OSError, EOFError) as error:
-            if not _is_loss(error):
+            if not _worker_ended(error):
                 raise
-            raise _loss(error, advice) from error
+            raise _ended_error(error, advice) from error
         if isinstance(batch, CclError):
             raise batch
         yield batch
 
 
 class _ErrorsAsValues(Dataset[Any]):
-    """A dataset whose errors are samples: a loader would turn a raised one into a traceback."""
+    """A dataset that returns errors as samples; torch's loader would turn raised ones into a traceback."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -89,7 +89,7 @@ class _ErrorsAsValues(Dataset[Any]):
 
 
 class _StreamOfErrors(IterableDataset[Any]):
-    """The same of a stream, which ends with its first error."""
+    """A stream that yields its first error and ends."""
 
     def __init__(self, dataset: IterableDataset[Any]) -> None:
         self.dataset = dataset
@@ -102,7 +102,7 @@ class _StreamOfErrors(IterableDataset[Any]):
 
 
 def _collate(samples: Sequence[Any], collate: Callable[[Sequence[Any]], Any]) -> Any:
-    """A batch, or the first error among its samples."""
+    """Make a batch, or return the first error among the samples."""
     return next((each for each in samples if isinstance(each, CclError)), None) or collate(samples)
 
 
@@ -121,14 +121,14 @@ def _next(batches: Iterator[T], patience: float) -> T:
                 ) from error
 
 
-def _is_loss(error: Exception) -> bool:
-    """Whether a process of a loader has ended, perhaps while it handed over a batch."""
+def _worker_ended(error: Exception) -> bool:
+    """Whether the error means that a worker process has ended, perhaps while sending a batch."""
     if isinstance(error, RuntimeError):
         return bool(_ENDED.search(str(error)))
     return isinstance(error, (ConnectionError, EOFError))
 
 
-def _loss(error: Exception, advice: str) -> SystemSetupError:
+def _ended_error(error: Exception, advice: str) -> SystemSetupError:
     if not isinstance(error, RuntimeError):
         with suppress(RuntimeError):
             time.sleep(_SIGNAL_SECONDS)

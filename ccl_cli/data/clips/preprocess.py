@@ -1,4 +1,4 @@
-"""What a teacher sees of a clip: the preprocessing of each teacher, run in the workers and checked."""
+"""Preprocessing of clips for teachers, run and checked in the workers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Preprocess(Protocol):
-    """Turns a decoded window into one teacher's input, inside a loader's worker.
+    """Converts a window to a teacher's input, in a worker process.
 
-    It must be picklable, hold no weights, and have a ``repr`` that names every setting: the teacher's
-    fingerprint is made of it.
+    It must be picklable, contain no weights, and have a ``repr`` with all settings, which is part of the
+    teacher's fingerprint.
 
-    One that may be cached (``ccl cache``) says what it looks at in an attribute ``views``: "track", where one
-    embedding serves the whole video whatever the window (unless ``window.audio`` leaves out a part of a
-    longer track, which the cache notes), "frame", where it looks at a single frame of the window, or "clip",
-    where it looks at all of the window's frames and at nothing else. Without it, or where it is None, its
-    teacher always runs.
+    An attribute ``views`` declares its input if the teacher's embeddings may be cached (``ccl cache``).
+    "track": one embedding for the whole video, independent of the window (except that ``window.audio``
+    returns a part of a longer track, which the cache records); "frame": a single frame of the window; "clip":
+    all frames of the window and nothing else. Without the attribute, or if it is None, the teacher runs in
+    every step.
     """
 
     @property
@@ -35,19 +35,19 @@ class Preprocess(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of one input."""
+        """Data type of one input."""
         ...
 
     def __call__(self, window: Window) -> Tensor | None:
-        """The teacher's input ``[*shape]`` of ``dtype``, or None where the modality is missing."""
+        """The input ``[*shape]`` of ``dtype``, or None if the modality is missing."""
         ...
 
 
 def run_preprocess(name: str, preprocess: Preprocess, window: Window) -> Tensor | None:
-    """One teacher's input, checked; the window's states tell what became of its modality.
+    """Run one teacher's preprocessing, check its result, and record the state of its modality.
 
     Raises:
-        DataError: the window cannot be read.
+        DataError: the video cannot be read.
         PluginError: the preprocessing fails, or returns another shape than it declares.
     """
     before, window.states = window.states, {}
@@ -59,7 +59,7 @@ def run_preprocess(name: str, preprocess: Preprocess, window: Window) -> Tensor 
         raise PluginError(
             f"The preprocessing of '{name}' failed on '{window.video.id}': {type(error).__name__}: {error}."
         ) from error
-    # Where the preprocess has asked for no modality that has states, its input is the only sign.
+    # Only sound has states of its own; for other modalities the input is present or absent.
     own = window.states or {name: "absent" if value is None else "present"}
     window.states = before | own
     if value is not None and tuple(value.shape) != tuple(preprocess.shape):
@@ -71,7 +71,7 @@ def run_preprocess(name: str, preprocess: Preprocess, window: Window) -> Tensor 
 
 
 def collate_inputs(values: Sequence[Tensor | None], preprocess: Preprocess) -> TeacherInput:
-    """One teacher's inputs of several samples; a zero row where there is none."""
+    """Stack one teacher's inputs of several samples; None becomes a zero row that is absent."""
     value = torch.zeros(len(values), *preprocess.shape, dtype=preprocess.dtype)
     for row, item in enumerate(values):
         if item is not None:

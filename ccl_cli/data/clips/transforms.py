@@ -1,4 +1,4 @@
-"""The student's views of decoded frames: a random one for training, a central one for evaluation."""
+"""The student's views of decoded frames: a random crop in training, centre and side crops in evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLUR_KERNEL = 9  # pixels; four standard deviations of the strongest blur
 
 
 def train_view(frames: Tensor, rng: np.random.Generator, clip: Clip) -> Tensor:
-    """Crop at random, resize and flip at random, alike for all frames (CCL, section 4).
+    """Random crop, resize and random flip, equal for all frames (CCL, section 4); then augmentations.
 
     Shapes:
         frames: [T, H, W, 3] uint8.
@@ -29,7 +29,7 @@ def train_view(frames: Tensor, rng: np.random.Generator, clip: Clip) -> Tensor:
     height, width = frames.shape[1:3]
     top, left, tall, wide = _random_crop(height, width, rng, clip)
     crop = frames[:, top : top + tall, left : left + wide].permute(0, 3, 1, 2)
-    # What torchvision's `resize` calls; for small frames its checks take longer than the resizing.
+    # torchvision's `resize` calls this; for small frames its checks take longer than the resizing.
     view = interpolate(crop, (clip.size, clip.size), mode="bilinear", antialias=True)
     if rng.random() < clip.flip:
         view = view.flip(-1)
@@ -42,9 +42,9 @@ def train_view(frames: Tensor, rng: np.random.Generator, clip: Clip) -> Tensor:
 
 @lru_cache
 def augmentations(augment: Augment) -> nn.Module | None:
-    """What the recipe asks for as one transform of uint8 [T, 3, H, W]; None where it asks for nothing.
+    """The recipe's augmentations as one transform of uint8 [T, 3, H, W]; None if there are none.
 
-    torchvision draws once for all leading dimensions, so the frames of a clip stay alike.
+    torchvision draws once for all leading dimensions, so all frames of a clip are augmented equally.
     """
     steps: list[nn.Module] = []
     if augment.rand_augment:
@@ -71,7 +71,7 @@ def eval_view(frames: Tensor, clip: Clip) -> Tensor:
 
 
 def eval_views(frames: Tensor, clip: Clip, *, crops: int) -> list[Tensor]:
-    """Resize the short side to S and crop the centre; of 3 crops, also both ends of the longer side.
+    """Resize the short side to S and crop the centre, and with ``crops=3`` both ends of the longer side.
 
     Shapes:
         frames: [T, H, W, 3] uint8.
@@ -114,7 +114,7 @@ def _random_crop(height: int, width: int, rng: np.random.Generator, clip: Clip) 
         wide, tall = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= width and 0 < tall <= height:
             return int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1)), tall, wide
-    # The frame itself is too narrow or too flat: its largest central part of an allowed ratio.
+    # The frame itself is too narrow or too flat: use the largest centre crop with an allowed ratio.
     wide = max(1, min(width, round(height * clip.ratio[1])))
     tall = max(1, min(height, round(width / clip.ratio[0])))
     return (height - tall) // 2, (width - wide) // 2, tall, wide

@@ -1,40 +1,39 @@
-"""One clip of one video: what a worker decodes, and what a teacher's preprocess may look at."""
+"""One clip of one video, as it is decoded in a worker and passed to the teachers' preprocessing."""
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 
 import numpy as np
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.samplers import ClipSampler, Frames, Stretch, centre_clip, clip_places
+from ccl_cli.data.clips.samplers import ClipSampler, FrameRange, Frames, centre_clip
 from ccl_cli.data.clips.transforms import eval_view, train_view
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.video.faults import blaming_video
-from ccl_cli.data.video.metadata import VideoMetadata
 from ccl_cli.data.video.reader import DecodedClip, VideoReader, open_video, read_clip
 from ccl_cli.data.video.sound import read_audio
 
 
 class Window:
-    """A clip of a video, by default its centre, and the sound around it.
+    """A clip of a video, by default the centre clip, and the sound around it.
 
-    Nothing is read before it is used: a teacher that only looks the video up needs no file, and one that
-    listens needs no picture.
+    Files are read only when a property needs them: a teacher that looks up embeddings by the video's id needs
+    no file, and a teacher of sound needs no picture.
 
     Args:
-        video: The manifest's row: id, path, label, start and end.
+        video: Row of the manifest.
         clip: Length of the clip, distance and size of its frames, and the student's view.
-        sampler: Which frames of the video.
-        rng: Random numbers of this draw; they depend on (seed, epoch, row), never on the worker.
-        batch_rng: Random numbers that are the same for every sample of one step, on all processes.
-        training: False in evaluation: then nothing may be random.
+        sampler: Selects the frames.
+        rng: Random numbers of this draw, a function of (seed, epoch, row) and not of the worker.
+        batch_rng: Random numbers that are equal for all samples of a step, on all processes.
+        training: Whether crop and preprocessing may be random.
 
     Attributes:
-        states: State of each modality, as :meth:`audio` found it: "present", "silent" or "no track".
-        whole: False once :meth:`audio` has left out a part of the track: another window may hear that.
+        states: State of each modality that was read: :meth:`audio` sets "audio" to "present", "silent" or
+            "no track".
+        whole: False if :meth:`audio` has returned a part of the track; other clips may get another part.
     """
 
     def __init__(
@@ -55,12 +54,12 @@ class Window:
 
     @cached_property
     def frames(self) -> Tensor:
-        """[T, H, W, 3] uint8 RGB, upright, as decoded (short side bounded, not cropped); short ones loop."""
+        """[T, H, W, 3] uint8 RGB, upright, not cropped, short side bounded; a short video repeats."""
         return self._decoded.frames
 
     @cached_property
     def student_view(self) -> Tensor:
-        """[3, T, S, S] uint8 for the student, not normalised: a random crop in training, else the centre."""
+        """[3, T, S, S] uint8, not normalised: a random crop in training, else the centre crop."""
         with blaming_video(self.video.path):
             if self.training:
                 return train_view(self.frames, self.rng, self.clip)
@@ -68,37 +67,32 @@ class Window:
 
     @cached_property
     def start(self) -> float:
-        """Presentation time of the first frame, in seconds from the start of the file."""
-        return self._metadata.time(self._numbers[0])
+        """Presentation time of the first frame, seconds from the start of the file."""
+        return self._reader.metadata.time(self._numbers[0])
 
     @cached_property
     def end(self) -> float:
-        """Presentation time of the end of the last frame, in seconds."""
-        # Training decodes the frames anyway, and those of a damaged video may end before its metadata do.
-        return self._decoded.end if self.training else self._metadata.time(self._numbers[-1] + 1)
+        """Time at which the last frame ends, seconds."""
+        # Training decodes the frames anyway; those of a damaged video may end before its metadata say.
+        return self._decoded.end if self.training else self._reader.metadata.time(self._numbers[-1] + 1)
 
-    @property
-    def available(self) -> int:
-        """Frames of the video's stretch."""
-        return self._stretch.frames
-
-    @property
-    def places(self) -> float:
-        """At how many frames a clip may begin; infinite for segments, which spread clips never cover."""
-        return math.inf if self.clip.sampling == "segments" else clip_places(self._stretch, self.clip)
+    @cached_property
+    def frame_range(self) -> FrameRange:
+        """All frames of the video, or of its segment."""
+        return FrameRange.between(self._reader.metadata, self.video.start, self.video.end)
 
     def audio(self, rate: int, seconds: float) -> Tensor | None:
-        """Mono sound around the window's centre.
+        """Mono sound around the clip's centre.
 
-        The stretch is clamped to the track, so a track of at most ``seconds`` is returned whole whatever the
-        window: its embedding does not depend on the draw.
+        The interval is moved to lie within the track. A track of at most ``seconds`` is returned whole: its
+        embedding does not depend on the draw.
 
         Args:
             rate: Samples per second, Hz.
-            seconds: Length of the stretch.
+            seconds: Length of the interval.
 
         Returns:
-            [n] float32 in [-1, 1] with n <= rate * seconds, or None where there is no track or only silence.
+            [n] float32 in [-1, 1] with n <= rate * seconds, or None if there is no track or only silence.
 
         Raises:
             DataError: the file has a track that cannot be decoded.
@@ -115,26 +109,12 @@ class Window:
     def _reader(self) -> VideoReader:
         return open_video(self.video.path)
 
-    @property
-    def _metadata(self) -> VideoMetadata:
-        return self._reader.metadata
-
     @cached_property
     def _decoded(self) -> DecodedClip:
         clip = self.clip
         with blaming_video(self.video.path):
-            return read_clip(
-                self.video.path,
-                self._numbers,
-                clip.frames,
-                short_side=clip.short_side,
-                reader=self._reader,
-            )
-
-    @cached_property
-    def _stretch(self) -> Stretch:
-        return Stretch(self._metadata, *self._metadata.frame_range(self.video.start, self.video.end))
+            return read_clip(self._reader, self._numbers, clip.frames, short_side=clip.short_side)
 
     @cached_property
     def _numbers(self) -> Frames:
-        return self.sampler(self._stretch, self.clip, self.rng)
+        return self.sampler(self.frame_range, self.clip, self.rng)

@@ -1,4 +1,4 @@
-"""The processes that decode: how they start, and that none outlives the process that started it."""
+"""Worker processes: they start from a fork server, and end with the process that started them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any
 from ccl_cli.utils.processes import end_with_parent
 from ccl_cli.utils.signals import blocked_signals
 
-# What every process that decodes needs.
+# Modules that every worker needs.
 PRELOAD = ("ccl_cli.data.clips.dataset", "ccl_cli.data.clips.evaluation_clips")
 
 
 class _Process(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        with blocked_signals():  # the server may be started now
+        with blocked_signals():  # this may start the server
             return ForkServerProcess._Popen(process_obj)
 
-    # Python terminates the processes that are left when it exits, and waits for them; these ignore SIGTERM.
+    # At exit, Python terminates remaining processes and waits for them, but workers ignore SIGTERM.
     terminate = ForkServerProcess.kill
 
 
 class _Server(ForkServerContext):
-    """Processes that are forked from a server. The server blocks signals, a process until :func:`begin`."""
+    """Processes forked from a server. The server blocks signals; a worker sets them up in :func:`begin`."""
 
     Process = _Process
 
@@ -38,21 +38,21 @@ SERVER = _Server()
 
 
 def worker_options(modules: Iterable[str] = ()) -> dict[str, Any]:
-    """Arguments of a data loader for its processes.
+    """Options of torch's DataLoader for worker processes.
 
-    Workers are forked from a server that has only imported what they need: cheaper than a start from nothing,
-    and safer than a fork of the training process with its threads.
+    Workers are forked from a server that has only imported modules: faster than starting Python, and safer
+    than forking the training process with its threads.
 
     Args:
-        modules: What the server should import beforehand, besides our own.
+        modules: Further modules for the server to import.
     """
     multiprocessing.set_forkserver_preload([*PRELOAD, *modules])
     return {"multiprocessing_context": SERVER, "worker_init_fn": begin}
 
 
 def begin(worker: int) -> None:
-    """What a process that decodes does first."""
-    # Whoever stops the run decides when: a Ctrl-C or a scheduler's signal reaches the whole group.
+    """Initialise a worker process."""
+    # Ctrl-C or a scheduler's signal reaches the whole process group, but only the main process reacts.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     sys.excepthook = _excepthook
@@ -60,7 +60,7 @@ def begin(worker: int) -> None:
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    # What fails while videos are read travels another way. This comes from the thread that hands batches on:
-    # that whoever reads them has gone, stopped or killed in the middle, is no news to anybody.
+    # Errors of a dataset are returned as samples. Errors of these kinds come from the thread that sends
+    # batches, when the process that reads them was stopped or killed, and need no report.
     if not issubclass(kind, (OSError, EOFError, AuthenticationError)):
         sys.__excepthook__(kind, error, trace)

@@ -1,4 +1,4 @@
-"""Every video of a data set with its label and split, hashed so that results can name what they saw."""
+"""The manifest of a data set: all videos with labels and splits, and hashes of them."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ __all__ = [
     "read_header",
     "unreadable_limit",
 ]
-_READERS = 16
-_MAPPED = 100_000  # rows from which on a list is mapped: about 10 MB, which every worker would hold
+_READERS = 16  # threads that read files for a hash
+_MAPPED = 100_000  # rows; a longer list (10 MB) is mapped from a file, which all workers share
 _log = logging.getLogger("ccl")
 
 
 @dataclass(frozen=True, init=False)
 class Manifest:
-    """A split list of videos, with labels or without.
+    """A list of videos with splits, with or without labels.
 
-    A list that is mapped from a file contains the sizes that its videos had when the file was written. Other
-    lists read them once, when first needed: :attr:`hash` and :meth:`missing` describe that moment.
+    A list that is mapped from a file contains the sizes of the videos at the time when the file was
+    written. For other lists the sizes are read once, when :attr:`hash` or :meth:`missing` first needs them.
 
     Attributes:
-        name: Shown in tables, for example ``ucf51-split1``.
-        classes: Class names; a video's label is an index into them. Without any, no video has a label.
-        videos: All rows, in the source's order.
+        name: Name in tables, for example ``ucf51-split1``.
+        classes: Class names. A label is an index into them; without classes, no video has a label.
+        videos: All rows, in the order of the data source.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Manifest:
     videos: Videos
 
     def __init__(self, name: str, classes: Sequence[str], videos: Iterable[Video]) -> None:
-        """Take the rows as columns.
+        """Convert the rows to columns.
 
         Raises:
-            DataError: a row holds something else than its attributes should.
+            DataError: an attribute of a row has a wrong type.
         """
         values = {"name": name, "classes": tuple(classes), "videos": Videos.of(videos)}
         for key, value in values.items():
@@ -76,7 +76,7 @@ class Manifest:
 
     @cached_property
     def hash(self) -> str:
-        """Sixteen hex digits over classes, ids, labels, splits, segments and file sizes, not locations."""
+        """Hash of classes, ids, labels, splits, segments and file sizes, but not of paths; 16 hex digits."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         ids = self.videos.ids
         digest.update(ids.lengths.data)
@@ -88,18 +88,18 @@ class Manifest:
 
     @cached_property
     def learnt_from(self) -> Videos:
-        """The rows that one may learn from or choose on, by id: the same whatever is held out."""
+        """All rows but those of the test split, sorted by id: the same rows with any hold-out."""
         videos = self.videos.where(~self.videos.in_split("test"))
         return videos.take(np.from_dlpack(pc.sort_indices(videos.ids.values)))
 
     @cached_property
     def files_hash(self) -> str:
-        """Sixteen hex digits over ids, segments and contents of :attr:`learnt_from`, not over labels.
+        """Hash of ids, segments and file contents of :attr:`learnt_from`, but not of labels; 16 hex digits.
 
-        Reads a little of each file, see :func:`contents_hash`.
+        Reads a small part of each file, see :func:`contents_hash`.
         """
         paths = list(dict.fromkeys(video.path for video in self.learnt_from))
-        with ThreadPoolExecutor(_READERS) as pool:  # a disk behind a network answers many at a time
+        with ThreadPoolExecutor(_READERS) as pool:  # a network disk answers many requests at a time
             contents = dict(zip(paths, pool.map(contents_hash, paths), strict=True))
         digest = hashlib.sha256()
         for video in self.learnt_from:
@@ -108,32 +108,32 @@ class Manifest:
 
     @cached_property
     def labels_hash(self) -> str:
-        """As :attr:`files_hash`, over the names of the videos' classes too."""
+        """Hash of :attr:`files_hash` and the class names of these videos; 16 hex digits."""
         digest = hashlib.sha256(self.files_hash.encode())
         digest.update(json.dumps([self.class_name(video) for video in self.learnt_from]).encode())
         return digest.hexdigest()[:16]
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """[n] bytes of each video; :data:`ABSENT` where there is no file."""
+        """[n] size of each video, bytes; :data:`ABSENT` without a file."""
         if self.videos.columns.size is not None:
             return np.ascontiguousarray(self.videos.column("size"))
         return np.fromiter(self.videos.columns.measure(self.videos.numbers), np.int64, len(self.videos))
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the rows are those of a mapped file."""
+        """Whether the rows are mapped from a file."""
         return self.videos.columns.file is not None
 
     def class_name(self, video: Video) -> str:
-        """The name of a video's class; "" where it has no label."""
+        """Name of a video's class; "" without a label."""
         return "" if video.label is None else self.classes[video.label]
 
     def labelled(self) -> Manifest:
-        """The videos that have a label.
+        """The manifest without unlabelled videos.
 
         Raises:
-            DataError: none has.
+            DataError: no video has a label.
         """
         labelled = self.videos.labelled
         if not labelled.any():
@@ -141,10 +141,10 @@ class Manifest:
         return self if labelled.all() else replace(self, videos=self.videos.where(labelled))
 
     def keep_labels(self, per_class: int, seed: int = 0) -> Manifest:
-        """Take the labels off all training videos but so many of each class.
+        """Remove the labels of all training videos except ``per_class`` videos of each class.
 
-        Chosen by a hash of their ids: the same ones on every machine, and those of a smaller number are among
-        those of a larger one.
+        They are chosen by a hash of their ids: the same ones on every machine, and a smaller number is a
+        subset of a larger one.
         """
         labels, trained = self.videos.column("label").copy(), self.videos.in_split("train")
         chosen = choose_labels(self.split("train"), per_class, seed)
@@ -152,38 +152,38 @@ class Manifest:
         return replace(self, videos=self.videos.with_column("label", labels))
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Labelled videos per split and class name; each split and class appears, if only with 0."""
+        """Number of labelled videos by split and class name, zeros included."""
         return {
             split: dict(zip(self.classes, self._per_class(split).tolist(), strict=True)) for split in SPLITS
         }
 
     def missing(self, split: str) -> Videos:
-        """The rows of one split whose file is not on disk."""
+        """The rows of one split without a file."""
         return self.videos.where((self.sizes == ABSENT) & self.videos.in_split(split))
 
     def hold_out(self, share: float, seed: int = 0) -> Manifest:
-        """Set a share of each class's training videos, and of the unlabelled ones, aside as the val split.
+        """Make a share of each class's training videos, and of unlabelled ones, the validation split.
 
-        What belongs together stays together: segments of one file, and videos of one group where ids tell
-        (``v_Biking_g07_c03``). The same share and seed set the same videos aside.
+        Segments of one file stay together, and so do videos of one group of UCF101 (``v_Biking_g07_c03``).
+        The same share and seed select the same videos.
 
         Raises:
-            DataError: there is a val split already.
+            DataError: the data set already has a validation split.
         """
         if self.split("val"):
-            raise DataError(f"The data set '{self.name}' has a val split already.", "Leave holdout at 0.")
+            raise DataError(f"The data set '{self.name}' has a val split already.", "Set holdout to 0.")
         splits, trained = self.videos.column("split").copy(), self.videos.in_split("train")
         splits[np.flatnonzero(trained)[choose_share(self.split("train"), share, seed)]] = CODES["val"]
         return replace(self, videos=self.videos.with_column("split", splits))
 
     def validate(self, need: Collection[str] = ("train",)) -> None:
-        """Check that the rows fit together.
+        """Check ids, labels and splits.
 
         Args:
-            need: Splits that must hold at least one video.
+            need: Splits that must not be empty.
 
         Raises:
-            DataError: a duplicate id, a label out of range, a needed split without videos.
+            DataError: an id is duplicate, a label is out of range, or a needed split is empty.
         """
         self._check_rows()
         for name in need:
@@ -202,7 +202,7 @@ class Manifest:
         """Write the manifest, atomically: an Arrow file if the name ends in ``.arrow``, else JSON lines.
 
         Args:
-            path: The file.
+            path: Output file.
             root: Paths below this folder are written relative to it, so that the videos can be moved.
 
         Raises:
@@ -213,26 +213,26 @@ class Manifest:
         header |= {"hash": self.hash}
         try:
             if path.suffix == SUFFIX:
-                self._check_rows()  # nobody checks ten million ids when the file is opened
+                self._check_rows()  # checked now, because it takes too long whenever the file is opened
                 write_arrow(path, self.videos, self.sizes, header, base)
             else:
                 write_lines(path, self.videos, header, base)
         except OSError as error:
             raise SystemSetupError(
                 f"The manifest '{path}' cannot be written: {error.strerror}.",
-                "Make room, or name another place.",
+                "Free some disk space, or choose another path.",
             ) from error
 
     @classmethod
     def load(cls, path: Path, root: Path | str | None = None) -> Manifest:
-        """Read what :meth:`save` wrote. An Arrow file is mapped: only what is looked at is read.
+        """Read a file of :meth:`save`. An Arrow file is mapped, and its rows are read when they are used.
 
         Args:
             path: The file.
-            root: Folder that relative paths start from; None: the header's, else the manifest's own.
+            root: Folder of relative paths; None: that of the header, or else that of the manifest.
 
         Raises:
-            DataError: absent, not a manifest, cut off, or a row that makes no sense.
+            DataError: the file is missing, truncated or not a manifest, or a row is invalid.
         """
         read = map_columns if path.suffix == SUFFIX else read_lines
         columns, header = read(path, root)
@@ -243,13 +243,12 @@ class Manifest:
         return manifest
 
     def mapped(self) -> Manifest:
-        """The same, mapped from a file below ``CCL_HOME`` if it is large.
+        """Write a long manifest to ``CCL_HOME`` and map it, so that all processes and runs share one copy.
 
-        Every process and every run on this machine then shares one copy in memory. The file is named after
-        the content.
+        The file is named after a hash of the content. A short manifest is returned unchanged.
 
         Raises:
-            SystemSetupError: it cannot be written.
+            SystemSetupError: the file cannot be written.
         """
         if self.is_mapped or len(self.videos) < _MAPPED:
             return self
@@ -274,17 +273,18 @@ class Manifest:
             raise DataError(f"'{videos.ids[row]}' has label {labels[row]}, but there are {classes} classes.")
         if videos.column("split").max() >= len(SPLITS) or videos.column("split").min() < 0:
             raise DataError(f"The data set '{self.name}' has videos in an unknown split.", "Write it again.")
-        if self.is_mapped:  # checked when it was written
+        if self.is_mapped:  # ids were checked when the file was written
             return
-        counts = pc.value_counts(videos.ids.values)
-        if len(counts) < len(videos):
-            first = int(np.argmax(np.from_dlpack(counts.field("counts")) > 1))
-            name = Texts(counts.field("values"))[first]
+        ids = videos.ids.values
+        ids = ids.take(pc.sort_indices(ids))  # neighbours: a table of hashes takes four times the memory
+        repeated = pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py()
+        if repeated >= 0:
+            name = Texts(ids)[repeated]
             raise DataError(f"The data set '{self.name}' lists '{name}' more than once.")
 
 
 def unreadable_limit(videos: int, share: float) -> int:
-    """How many of so many videos may be missing or unreadable: one at least, all of them never."""
+    """Largest number of videos that may be missing or unreadable: at least one, and never all."""
     return min(max(1, int(share * videos)), videos - 1)
 
 
@@ -297,7 +297,19 @@ def check_unreadable(
     *,
     videos: int | None = None,
 ) -> None:
-    """Stop when more of a split, or of so many ``videos`` of it, cannot be read than the recipe allows."""
+    """Check the number of missing and unreadable videos.
+
+    Args:
+        count: Number of missing and unreadable videos.
+        manifest: Data set.
+        split: Name of the split.
+        limit: Largest allowed share.
+        examples: Videos to name in the message.
+        videos: Number of videos of which ``count`` is a part; None: all of the split.
+
+    Raises:
+        DataError: there are too many.
+    """
     videos = len(manifest.split(split)) if videos is None else videos
     if count <= unreadable_limit(videos, limit) or not videos:
         return
@@ -310,22 +322,26 @@ def check_unreadable(
 
 
 class DataSource(Protocol):
-    """What a ``ccl.datasets`` entry point names: ``source:location?key=value`` to a manifest."""
+    """A data source, the object of a ``ccl.datasets`` entry point."""
 
     def __call__(self, location: str, **options: Any) -> Manifest:
-        """List the data set at ``location`` ("" when the user named none).
+        """List the data set of ``source:location?key=value``.
+
+        Args:
+            location: Location of the data set; "" if the user gives none.
+            options: Options as keyword arguments.
 
         Raises:
-            DataError: it is not there or does not have the expected layout.
+            DataError: the data set is missing or has another layout.
         """
         ...
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What a saved manifest says of itself: its ``name``, the ``hash`` it had then, and more.
+    """Read the header of a saved manifest, with its ``name`` and its ``hash`` when it was saved.
 
     Raises:
-        DataError: it is no manifest.
+        DataError: the file is not a manifest.
     """
     if path.suffix == SUFFIX:
         return map_columns(path)[1]
@@ -333,4 +349,4 @@ def read_header(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             return parse_header(file.readline())
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"'{path}' is no manifest.", "Write it again.") from error
+        raise DataError(f"'{path}' is not a manifest.", "Write it again.") from error

@@ -1,4 +1,4 @@
-"""A manifest as an Arrow file: one record batch, which every process maps into its memory."""
+"""A manifest as an Arrow file with one record batch, which all processes map into memory."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def write_arrow(
     """Write a manifest, atomically.
 
     Args:
-        path: The file.
-        videos: Its rows.
-        sizes: [n] bytes of each video.
-        header: Stored with them as JSON.
+        path: Output file.
+        videos: Rows.
+        sizes: [n] size of each video, bytes.
+        header: Header, stored as JSON.
         root: Paths below this folder are written relative to it.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
-    known = videos.columns.root  # what relative paths start from already
+    known = videos.columns.root  # relative paths start from here already
     paths = videos.texts("path")
     if root and not known:
         paths, known = _relative(paths, root), root
     columns = [videos.texts("id").values, paths.values]
     columns += [_as_arrow(videos.column(name)) for name in _NUMBERS if name != "size"] + [_as_arrow(sizes)]
     text = json.dumps({**header, "splits": SPLITS} | ({"root": known} if known else {}))
-    # Readers find a row in constant time, and without a copy, only if there is a single batch.
+    # Only in a single batch are rows found in constant time and without a copy.
     batch = pa.RecordBatch.from_arrays(columns, (*_TEXTS, *_NUMBERS))
     batch = batch.replace_schema_metadata({_HEADER: text.encode()})
     with (
@@ -59,15 +59,14 @@ def write_arrow(
 
 
 def map_columns(path: Path, root: Path | str | None = None) -> tuple[Columns, dict[str, Any]]:
-    """The columns of a manifest, mapped and not read, and its header.
+    """Map the columns of a manifest, and read its header.
 
     Args:
         path: The file.
-        root: Folder or address that relative paths start from; None: the header's, else the manifest's own
-            folder.
+        root: Folder or URL of relative paths; None: that of the header, or else the folder of the manifest.
 
     Raises:
-        DataError: absent, cut off, or not a manifest.
+        DataError: the file is missing, truncated or not a manifest.
     """
     try:
         state, source = path.stat(), pa.memory_map(os.fspath(path))
@@ -99,7 +98,7 @@ def _texts(column: pa.Array) -> Texts:
     return Texts(column)
 
 
-# pyarrow's own conversions import pandas, which takes 0.2 s and 35 MB in every worker.
+# pyarrow's conversions import pandas, which takes 0.2 s and 35 MB in every worker.
 def _numbers(column: pa.Array, kind: str) -> NDArray[Any]:
     values: NDArray[Any] = np.from_dlpack(column)  # TypeError: texts, nulls
     if values.dtype != kind:
@@ -113,7 +112,7 @@ def _as_arrow(values: NDArray[Any]) -> pa.Array:
 
 
 def _relative(paths: Texts, root: str) -> Texts:
-    """Paths with the folder taken off where they are below it."""
+    """Make paths below the root relative to it."""
     prefix, builder = os.path.join(root, ""), TextsBuilder()  # noqa: PTH118
     builder.extend(each if each.startswith("{") else path_text(each.removeprefix(prefix)) for each in paths)
     return builder.finish()

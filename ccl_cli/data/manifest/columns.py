@@ -1,4 +1,4 @@
-"""The videos of a data set as columns, in memory or mapped from a file."""
+"""Columns of a list of videos, in memory or mapped from a file; a :class:`Video` is one row."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from ccl_cli.utils.shared_array import SharedArray
 
 SPLITS = ("train", "val", "test")
 UNLABELLED = -1
-ABSENT = -1  # size of a video that is not on disk
+ABSENT = -1  # size of a missing video
 CODES = {name: code for code, name in enumerate(SPLITS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One row: a video file, or a segment of one.
+    """One row: a video, or a segment of a video.
 
     Attributes:
-        id: Unique within the data set: posix path without suffix, relative to the set's root.
-        path: Absolute path of the file, which may be absent, or its place in a shard.
+        id: Unique id in the data set: posix path without suffix, relative to the root of the set.
+        path: Absolute path of the file, which may be missing, or a place in a shard.
         label: Index into the manifest's classes; None: unlabelled.
         split: "train", "val" or "test".
-        start: Seconds from the start of the file where the segment begins; None: the file's start.
-        end: Seconds where it ends; None: the file's end.
+        start: Start of the segment, seconds from the start of the file; None: the file's start.
+        end: End of the segment, seconds from the start of the file; None: the file's end.
     """
 
     id: str
@@ -51,12 +51,12 @@ class Video:
 
     @property
     def target(self) -> int:
-        """The label as tensors hold it: :data:`UNLABELLED` where there is none."""
+        """The label in tensors: :data:`UNLABELLED` without a label."""
         return UNLABELLED if self.label is None else self.label
 
 
 class Texts(Sequence[str]):
-    """A column of texts: an Arrow array of large strings, or of large binaries if one is no UTF-8."""
+    """A column of texts: an Arrow array of large strings, or of large binaries if a text is not UTF-8."""
 
     def __init__(self, values: pa.Array) -> None:
         self._values = values
@@ -77,7 +77,7 @@ class Texts(Sequence[str]):
         if isinstance(row, slice):
             return Texts(self.values[row])
         row += len(self) if row < 0 else 0
-        # A slice of a memoryview stays inside of it, whatever a damaged file says.
+        # A slice of a memoryview stays inside it, even with the offsets of a damaged file.
         begin, end = self._offsets.item(row), self._offsets.item(row + 1)
         return str(self._data[begin:end], "utf-8", "surrogateescape")
 
@@ -86,10 +86,10 @@ class Texts(Sequence[str]):
 
     @cached_property
     def values(self) -> pa.Array:
-        """Arrow's array, for Arrow's functions, which trust it.
+        """Arrow's array, validated for Arrow's functions, which trust it.
 
         Raises:
-            DataError: it is part of a damaged file.
+            DataError: the file is damaged.
         """
         try:
             self._values.validate(full=True)
@@ -99,23 +99,23 @@ class Texts(Sequence[str]):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """[n] bytes of each text."""
+        """[n] length of each text, bytes."""
         return np.diff(self._offsets)
 
     @property
     def content(self) -> memoryview:
-        """The bytes of all texts, one after the other."""
+        """The concatenated bytes of all texts."""
         return self._data[self._offsets[0] : self._offsets[-1]]
 
 
 class TextsBuilder:
-    """A column of texts that grows."""
+    """Builds a column of texts."""
 
     def __init__(self) -> None:
         self._data, self._offsets = bytearray(), array("q", [0])
 
     def extend(self, texts: Iterable[str]) -> None:
-        """Encode texts; the bytes of a file name that is no UTF-8 stay what they are on disk."""
+        """Append texts. The bytes of a file name that is not UTF-8 stay as on disk."""
         encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
         self._offsets.extend(islice(accumulate(map(len, encoded), initial=len(self._data)), 1, None))
         self._data += b"".join(encoded)
@@ -131,7 +131,7 @@ class TextsBuilder:
 
 
 class MappedFile(NamedTuple):
-    """The file that columns are mapped from, and what tells it from one that has replaced it."""
+    """A file from which columns are mapped; ``identity`` distinguishes it from a replacement."""
 
     path: str
     identity: tuple[int, ...]
@@ -143,16 +143,16 @@ class Columns:
 
     Attributes:
         id: Ids.
-        path: Paths of files, absolute or relative to ``root``; places in shards, as JSON.
-        label: int32, :data:`UNLABELLED` without one.
+        path: Paths of files, absolute or relative to ``root``, or places in shards as JSON.
+        label: int32, :data:`UNLABELLED` without a label.
         split: int8, index into :data:`SPLITS`.
         start: float64, seconds; NaN: the file's start.
         end: float64, seconds; NaN: the file's end.
-        size: int64, bytes of each video when the list was written, :data:`ABSENT` without a file; None: not
-            measured.
-        root: Folder of relative paths, or the address of a server's; "" if there are none.
-        file: Where they are mapped from.
-        laid_over: The columns that are not those of the file.
+        size: int64, size of each video in bytes when the list was written, :data:`ABSENT` without a file;
+            None: not measured.
+        root: Folder or URL of relative paths; "" if there are none.
+        file: File from which the columns are mapped, or None.
+        laid_over: Columns that replace those of the file.
     """
 
     id: Texts
@@ -170,10 +170,10 @@ class Columns:
         return len(self.label)
 
     def video(self, row: int) -> Video:
-        """One row.
+        """Make one row.
 
         Raises:
-            DataError: its path is none.
+            DataError: its path is invalid.
         """
         label, start, end = self.label.item(row), self.start.item(row), self.end.item(row)
         try:
@@ -190,7 +190,7 @@ class Columns:
         )
 
     def measure(self, rows: Iterable[int]) -> Iterator[int]:
-        """The present size of some videos in bytes; :data:`ABSENT` without a file."""
+        """Measure the size of videos in bytes; :data:`ABSENT` without a file."""
         folder = f"{self.root}/"
         for row in rows:
             text = self.path[row]
@@ -201,7 +201,7 @@ class Columns:
             yield ABSENT if size is None else size
 
     def lay_over(self, name: str, values: NDArray[Any]) -> Columns:
-        """The same with one column replaced, which processes that read a mapped list share."""
+        """Replace one column. The processes that map a list share the new column."""
         changes: dict[str, Any] = {name: values}
         return replace(self, **changes, laid_over={**self.laid_over, name: SharedArray(values)})
 
@@ -212,7 +212,7 @@ class Columns:
 
 
 def _mapped_again(file: MappedFile, root: str, laid_over: Mapping[str, SharedArray]) -> Columns:
-    """In another process: the same columns, mapped from the same file."""
+    """In another process: map the same columns from the same file."""
     from ccl_cli.data.manifest.arrow_file import map_columns
 
     columns = map_columns(Path(file.path))[0]
@@ -223,7 +223,7 @@ def _mapped_again(file: MappedFile, root: str, laid_over: Mapping[str, SharedArr
 
 
 class ColumnsBuilder:
-    """Columns that grow.
+    """Builds columns.
 
     Args:
         root: Folder of relative paths.
@@ -243,10 +243,10 @@ class ColumnsBuilder:
         starts: Iterable[float | None],
         ends: Iterable[float | None],
     ) -> None:
-        """Add rows; of a video in a shard, the path is its JSON.
+        """Append rows, given as columns. The path of a packed video is its JSON.
 
         Raises:
-            ValueError, TypeError, AttributeError, OverflowError, KeyError: a column cannot hold its value.
+            ValueError, TypeError, AttributeError, OverflowError, KeyError: a value does not fit its column.
         """
         if any(label is not None and label < 0 for label in labels):
             raise ValueError("a negative label")
@@ -258,10 +258,10 @@ class ColumnsBuilder:
         self._ends.extend([math.nan if at is None else at for at in ends])
 
     def add(self, videos: Sequence[Video]) -> None:
-        """Add rows.
+        """Append rows.
 
         Raises:
-            DataError: names a row with a value that its column cannot hold.
+            DataError: a value of a row does not fit its column.
         """
         try:
             self.extend(*zip(*map(_values, videos), strict=True))
@@ -280,10 +280,10 @@ class ColumnsBuilder:
 
 
 def located(root: str, text: str) -> Location:
-    """A place in a shard or a path; what is relative lies below the root.
+    """Convert the text of the column of paths to a location; relative paths are below the root.
 
     Raises:
-        ValueError, TypeError: it is neither, or leaves the root.
+        ValueError, TypeError: the text is not a location, or its path leaves the root.
     """
     if text.startswith("{"):
         packed = from_plain(json.loads(text))
@@ -305,15 +305,15 @@ def _shard_address(root: str, shard: str) -> str:
 
 
 def path_text(path: str) -> str:
-    """The path of a file as its column has it: only places in shards begin like JSON."""
+    """Convert a path to the text in its column, where only places in shards begin like JSON."""
     return f"./{path}" if path.startswith("{") else path
 
 
 def location_text(location: Location) -> str:
-    """A location as the column of paths has it.
+    """Convert a location to the text in the column of paths.
 
     Raises:
-        TypeError: it is neither a path nor a place in a shard.
+        TypeError: the location is neither a path nor a place in a shard.
     """
     if isinstance(location, Packed):
         return json.dumps(to_plain(location))

@@ -1,4 +1,4 @@
-"""Which videos are set aside together, chosen by a hash and not by the order of the list."""
+"""Choice of held-out and of labelled videos, by a hash of ids and not by the order of the list."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from ccl_cli.data.manifest.columns import UNLABELLED
 from ccl_cli.data.manifest.videos import Videos
 
-_GROUPED = re.compile(r"(.*_g\d+)_c\d+")  # UCF101: clips of one group were cut from one video
+_GROUPED = re.compile(r"(.*_g\d+)_c\d+")  # in UCF101, clips of one group come from one video
 
 
 def choose_share(videos: Videos, share: float, seed: int) -> NDArray[np.bool_]:
-    """[n] about a share of each class's videos, and of the unlabelled ones, in whole groups.
+    """[n] mask of about a share of each class's videos, and of unlabelled ones, in whole groups.
 
-    A group consists of the segments of one file, or of the videos of one group where ids name it
-    (``v_Biking_g07_c03``). Never all groups of a class are chosen, and never none of several.
+    A group consists of the segments of one file, or of the videos of one UCF101 group (``v_Biking_g07_c03``).
+    At least one group of a class is chosen if there are several, and never all.
     """
     ids, paths = videos.ids, videos.texts("path")
     by_class: defaultdict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -28,14 +28,14 @@ def choose_share(videos: Videos, share: float, seed: int) -> NDArray[np.bool_]:
         by_class[label][numbered[1] if numbered else paths[place]].append(place)
     chosen = np.zeros(len(videos), np.bool_)
     for groups in by_class.values():
-        # Ordered by a hash: the choice depends neither on the source's order nor on where the files lie.
+        # By a hash, so that the choice depends neither on the order nor on the paths.
         ordered = sorted(groups.values(), key=lambda group: place_of(seed, min(ids[at] for at in group)))
         chosen[_first_groups(ordered, share)] = True
     return chosen
 
 
 def choose_labels(videos: Videos, per_class: int, seed: int) -> NDArray[np.bool_]:
-    """[n] so many labelled videos of each class."""
+    """[n] mask of ``per_class`` labelled videos of each class."""
     labels, ids = videos.column("label").tolist(), videos.ids
     counts: Counter[int] = Counter()
     chosen = np.zeros(len(videos), np.bool_)
@@ -48,7 +48,7 @@ def choose_labels(videos: Videos, per_class: int, seed: int) -> NDArray[np.bool_
 
 
 def place_of(seed: int, name: str) -> bytes:
-    """Where a name stands in an order that is random, and the same everywhere."""
+    """Sort key of a name, for an order that is random and the same on every machine."""
     return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
 
 

@@ -1,4 +1,4 @@
-"""A manifest as JSON lines, which people read and write: a header, then one row per video."""
+"""A manifest as readable JSON lines: a header, then one line per video."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path
 
 FORMAT = "ccl-manifest-1"
-_CHUNK = 10_000  # lines that are parsed at once: one array parses three times faster than its lines
+_CHUNK = 10_000  # lines that are parsed as one array, three times faster than line by line
 _MISSING = re.compile(r"required positional arguments?: '(\w+)'")
 
 
@@ -37,13 +37,13 @@ def write_lines(path: Path, videos: Videos, header: Mapping[str, Any], root: str
     """Write a manifest, atomically.
 
     Args:
-        path: The file.
-        videos: Its rows.
-        header: Its first line.
+        path: Output file.
+        videos: Rows.
+        header: First line.
         root: Paths below this folder are written relative to it.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     header = dict(header) | ({"root": root} if root else {})
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -52,14 +52,14 @@ def write_lines(path: Path, videos: Videos, header: Mapping[str, Any], root: str
 
 
 def read_lines(path: Path, root: Path | str | None = None) -> tuple[Columns, dict[str, Any]]:
-    """Rows as columns, and the header.
+    """Read rows as columns, and the header.
 
     Args:
         path: The file.
-        root: Folder that relative paths start from; None: the header's, else the manifest's own.
+        root: Folder of relative paths; None: that of the header, or else that of the manifest.
 
     Raises:
-        DataError: absent, not a manifest, cut off, or a row that makes no sense.
+        DataError: the file is missing, truncated or not a manifest, or a row is invalid.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -80,10 +80,10 @@ def read_lines(path: Path, root: Path | str | None = None) -> tuple[Columns, dic
 
 
 def parse_header(text: str | bytes) -> dict[str, Any]:
-    """What a manifest says of itself: its ``name``, its ``classes``, its number of ``videos``, and more.
+    """Parse a header, with ``name``, ``classes``, the number of ``videos`` and more.
 
     Raises:
-        ValueError, KeyError, TypeError: it is no header of this version.
+        ValueError, KeyError, TypeError: the text is not a header of this version.
     """
     header = dict(json_text.parse(text))
     if header["format"] != FORMAT:
@@ -93,7 +93,7 @@ def parse_header(text: str | bytes) -> dict[str, Any]:
 
 
 def fault(video: Video, classes: int) -> str | None:
-    """What is wrong with the values of a row that came out of a file, its path aside."""
+    """What is wrong with the values of a row from a file, except its path; None: nothing."""
     if not (isinstance(video.id, str) and video.id):
         return "the id must be a text"
     if video.split not in SPLITS:
@@ -128,7 +128,7 @@ def _parsed(file: IO[str]) -> Iterator[Any]:
 
 
 def _checked(rows: Iterator[Any], path: Path, classes: int, root: str) -> Iterator[tuple[Any, ...]]:
-    """The values of each row, in the order of the columns."""
+    """Check rows and yield their values in the order of the columns."""
     for line, row in enumerate(rows, 2):
         try:
             video = Video(**row)
@@ -143,11 +143,11 @@ def _checked(rows: Iterator[Any], path: Path, classes: int, root: str) -> Iterat
 
 
 def _path(path: Any, root: str) -> str:
-    """A path of a row as its column has it."""
+    """Convert the path of a row to the text in its column."""
     if isinstance(path, dict) and path:
         return location_text(from_plain(path))
     if not (isinstance(path, str) and path):
         raise ValueError("the path must be a text, or say where in a shard")
     if ".." in path:
-        located(root, path)  # it must not leave the root
+        located(root, path)  # raises if it leaves the root
     return path_text(path)

@@ -1,4 +1,4 @@
-"""Rows of a list of videos, each made when it is asked for."""
+"""A selection of rows from columns; a :class:`Video` is made when it is requested."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from ccl_cli.data.manifest.columns import CODES, UNLABELLED, Columns, ColumnsBuilder, Texts, Video
 from ccl_cli.utils.shared_array import SharedArray
 
-_CHUNK = 1000  # objects that become columns at once
+_CHUNK = 1000  # rows that are converted to columns at once
 
 
 class Videos(Sequence[Video]):
-    """Rows of a list, in any order. A :class:`Video` is made whenever one is asked for.
+    """Selected rows of a list, in any order, as a sequence of :class:`Video`.
 
-    Another process that gets one opens the list's file, and shares the row numbers.
+    When it is sent to another process, that process maps the file of the list and shares the row numbers.
 
     Attributes:
-        columns: Of the whole list.
-        numbers: [n] int32, rows of the columns.
+        columns: Columns of the whole list.
+        numbers: [n] int32, numbers of the selected rows.
     """
 
     def __init__(self, columns: Columns, rows: range | SharedArray | None = None) -> None:
@@ -33,10 +33,10 @@ class Videos(Sequence[Video]):
 
     @classmethod
     def of(cls, videos: Iterable[Video]) -> Videos:
-        """Any videos as columns.
+        """Convert videos to columns.
 
         Raises:
-            DataError: a row holds something else than its attributes should.
+            DataError: an attribute of a video has a wrong type.
         """
         if isinstance(videos, Videos):
             return videos
@@ -47,7 +47,7 @@ class Videos(Sequence[Video]):
 
     @property
     def numbers(self) -> NDArray[np.int32]:
-        """[n] int32, rows of the columns."""
+        """[n] int32, numbers of the selected rows."""
         rows = self._rows
         return np.arange(rows.start, rows.stop, dtype=np.int32) if isinstance(rows, range) else rows.values
 
@@ -79,18 +79,18 @@ class Videos(Sequence[Video]):
         return f"<{len(self)} videos>"
 
     def column(self, name: str) -> NDArray[Any]:
-        """[n] the values of a numeric column, see :class:`Columns`; no copy if the rows are consecutive."""
+        """[n] values of a numeric column, see :class:`Columns`; not copied if the rows are consecutive."""
         rows = self._rows
         values: NDArray[Any] = getattr(self.columns, name)
         return values[rows.start : rows.stop] if isinstance(rows, range) else values[rows.values]
 
     def texts(self, name: str) -> Texts:
-        """The texts "id" or "path" of these rows."""
+        """The column "id" or "path" of these rows."""
         values: pa.Array = getattr(self.columns, name).values
         rows = self._rows
         if isinstance(rows, range):
             return Texts(values.slice(rows.start, len(rows)))
-        # pa.array would import pandas, which takes 0.2 s.
+        # pa.array imports pandas, which takes 0.2 s.
         buffers = [None, pa.py_buffer(rows.values)]
         return Texts(values.take(pa.Array.from_buffers(pa.int32(), len(rows), buffers)))
 
@@ -101,18 +101,18 @@ class Videos(Sequence[Video]):
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """[n] which have a label."""
+        """[n] mask of the labelled videos."""
         labelled: NDArray[np.bool_] = self.column("label") != UNLABELLED
         return labelled
 
     @property
     def packed(self) -> Videos:
-        """Those that lie in a shard."""
+        """The videos in shards."""
         rows = pc.indices_nonzero(pc.starts_with(self.columns.path.values, "{"))
         return self.where(np.isin(self.numbers, np.from_dlpack(rows)))
 
     def take(self, places: NDArray[Any]) -> Videos:
-        """The videos at some places ([m], each from 0 to n - 1), in their order."""
+        """The videos at these indices ([m], from 0 to n - 1), in this order."""
         rows, places = self._rows, places.astype(np.int32)
         numbers = places + rows.start if isinstance(rows, range) else rows.values[places]
         if len(numbers) and numbers[-1] - numbers[0] + 1 == len(numbers) and (np.diff(numbers) == 1).all():
@@ -120,26 +120,26 @@ class Videos(Sequence[Video]):
         return Videos(self.columns, SharedArray(numbers))
 
     def where(self, mask: NDArray[np.bool_]) -> Videos:
-        """Those for which a mask ([n]) is true."""
+        """The videos for which a mask ([n]) is true."""
         return self if mask.all() else self.take(np.flatnonzero(mask))
 
     def without(self, others: Videos) -> Videos:
-        """These but for some others of the same list."""
+        """All videos except others of the same list."""
         return self.where(~np.isin(self.numbers, others.numbers)) if len(others) else self
 
     def places_in(self, others: Videos) -> NDArray[np.int64]:
-        """[n] at which place each of them stands in other rows of the same list, which contain them."""
+        """[n] index of each video in another selection of the same list; -1 for a video that is not in it."""
         places = np.full(len(self.columns), -1, np.int64)
         places[others.numbers] = np.arange(len(others))
         return places[self.numbers]
 
     def with_column(self, name: str, values: NDArray[Any]) -> Videos:
-        """The same with other values ([n]) of a numeric column."""
+        """Replace the values ([n]) of a numeric column."""
         column = getattr(self.columns, name).copy()
         column[self.numbers] = values
         return Videos(self.columns.lay_over(name, column), self._rows)
 
     def in_split(self, name: str) -> NDArray[np.bool_]:
-        """[n] which are in a split; none is in an unknown one."""
+        """[n] mask of the videos in a split; all False for an unknown split."""
         inside: NDArray[np.bool_] = self.column("split") == CODES.get(name, -1)
         return inside

@@ -1,1 +1,1 @@
-"""Data sets re-encoded into tar files that are quick to read."""
+"""Packing: data sets re-encoded into tar files that are fast to read."""

@@ -13,8 +13,8 @@ from typing import IO, Any, cast
 from ccl_cli.config.recipe import Executor
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.shards.encode import Encoded, Settings, Source
+from ccl_cli.data.shards.encode_all import encode_all, sources_of
 from ccl_cli.data.shards.index import write_shard
-from ccl_cli.data.shards.sources import encode_all, sources_of
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError
 from ccl_cli.executors.blocks import DONE, block_size, run_blocks
@@ -33,7 +33,7 @@ def encode_blocks(
     workers: int | None,
     executor: Executor,
 ) -> Iterator[Encoded | str]:
-    """Run :func:`ccl_cli.data.shards.sources.encode_all` on blocks of the sources of a data set.
+    """Run :func:`ccl_cli.data.shards.encode_all.encode_all` on blocks of the sources of a data set.
 
     Args:
         data: Data set, in the form of ``--data``.

@@ -1,4 +1,4 @@
-"""One video re-encoded so that any window of it is quick to read: small frames, sound as plain samples."""
+"""Encoding of one video for a shard: small frames and uncompressed sound, for fast reading of any clip."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUALITY = {"jpeg": 85, "mp4": 20}
-_GOP = 8  # frames from one key frame to the next: what a window costs before its first frame
+_GOP = 8  # frames from one key frame to the next, which are decoded before the first frame of a clip
 _FULL = 2**15  # a sample of 1.0
 _LOUD = math.ceil(SILENCE * _FULL)  # the least 16-bit sample that is not silence
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How videos are packed.
+    """Encoding options.
 
     Attributes:
         short_side: Larger frames are scaled down to this short side, pixels.
-        fps: Frames per second at most; None: all frames.
-        format: "jpeg": every frame a JPEG; "mp4": H.264 with a key frame every 8 frames.
-        quality: Of JPEG, 1 to 95; or the rate factor of H.264, 0 to 51, where less is better.
-        rate: Samples per second, Hz; None leaves the sound out.
+        fps: Largest number of frames per second; None: all frames.
+        format: "jpeg": one JPEG per frame; "mp4": H.264 with a key frame every 8 frames.
+        quality: JPEG quality, 1 to 95; or rate factor of H.264, 0 to 51, where lower is better.
+        rate: Sampling rate of the sound, Hz; None: no sound.
     """
 
     short_side: int = 128
@@ -60,10 +60,10 @@ class Source:
     Attributes:
         key: Name of the sample.
         path: The video.
-        split: Of its rows.
-        rows: The manifest's rows as plain values, for readers of the shard without ccl.
-        start: Seconds where the first row begins; None: the video's start.
-        end: Seconds where the last row ends; None: the video's end.
+        split: Split of its rows.
+        rows: Rows of the manifest as plain values, for readers of the shard without ccl.
+        start: Start of the first row, seconds; None: the video's start.
+        end: End of the last row, seconds; None: the video's end.
     """
 
     key: str
@@ -75,7 +75,7 @@ class Source:
 
 
 class Encoded(NamedTuple):
-    """A sample: its members' bytes by suffix, the record first."""
+    """An encoded sample: bytes of its members by suffix, the record first."""
 
     key: str
     split: str
@@ -83,10 +83,10 @@ class Encoded(NamedTuple):
 
 
 def encode(source: Source, settings: Settings) -> Encoded:
-    """Re-encode one video; the same video and settings give the same bytes.
+    """Encode one video. The same video and settings give the same bytes.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the video cannot be read.
     """
     reader = open_video(source.path)
     info = reader.metadata
@@ -116,7 +116,7 @@ def encode(source: Source, settings: Settings) -> Encoded:
 
 
 def _selected(info: VideoMetadata, first: int, count: int, fps: float | None) -> NDArray[np.bool_]:
-    """[count] which frames stay: of those that fall into one period of ``fps``, the first."""
+    """[count] mask of the frames to keep: the first one in each period of ``fps``."""
     if fps is None:
         return np.ones(count, bool)
     seconds = (info.pts[first : first + count] - info.pts[first]) * float(info.time_base)
@@ -150,9 +150,9 @@ def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 def _mp4(
     info: VideoMetadata, pts: NDArray[np.int64], images: Iterator[NDArray[np.uint8]], quality: int
 ) -> tuple[str, dict[str, Any], bytes]:
-    """A fragmented mp4: each key frame begins a fragment, which can be read and decoded by itself.
+    """Encode a fragmented mp4. Each key frame starts a fragment, which can be read and decoded by itself.
 
-    Timestamps become whole units from 0 on, so that the file's own are those of the record.
+    Timestamps are converted to whole units from 0 on, so that they are equal in the file and in the record.
     """
     unit = Fraction(1, info.time_base.denominator)
     stamps = ((pts - pts[0]) * info.time_base.numerator).tolist()
@@ -181,13 +181,13 @@ def _mp4(
 
 
 def _fragments(mp4: bytes) -> dict[str, Any]:
-    """The bytes before the first fragment, and where each fragment begins and the last one ends."""
+    """The bytes before the first fragment, and offsets of all fragments and of the end of the last one."""
     offsets, at, end = [], 0, len(mp4)
     while at < len(mp4):
         size, kind = int.from_bytes(mp4[at : at + 4]), mp4[at + 4 : at + 8]
         if kind == b"moof":
             offsets.append(at)
-        elif kind == b"mfra":  # the file's own index of its fragments
+        elif kind == b"mfra":  # index of the fragments
             end = at
         at += size
     header = mp4[: offsets[0]] if offsets else b""
@@ -197,7 +197,7 @@ def _fragments(mp4: bytes) -> dict[str, Any]:
 def _h264(container: Any, shape: Sequence[int], unit: Fraction, quality: int) -> Any:
     if "libx264" not in av.codecs_available:
         raise SystemSetupError("This PyAV cannot encode H.264.", "Use --format jpeg.")
-    # mbtree: x264's AVX-512 code for it gives other bytes from run to run.
+    # x264's AVX-512 code for mbtree does not give the same bytes in every run.
     options = {
         "crf": str(quality),
         "preset": "medium",
@@ -215,11 +215,11 @@ def _h264(container: Any, shape: Sequence[int], unit: Fraction, quality: int) ->
 
 
 def _even(image: NDArray[np.uint8], stamp: int, unit: Fraction) -> av.VideoFrame:
-    """The frame with its last row and column repeated where a side is odd."""
+    """The frame, with its last row or column repeated if a side is odd."""
     height, width = image.shape[:2]
     padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
     whole = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), "rgb24")
-    frame = whole.reformat(format="yuv420p", **SCALING)  # left to the encoder, it would take every core
+    frame = whole.reformat(format="yuv420p", **SCALING)  # the encoder would use all cores for it
     frame.pts, frame.time_base = stamp, unit
     return frame
 
@@ -243,13 +243,12 @@ def _picture(
 
 
 def _sound(source: Source, rate: int | None) -> tuple[dict[str, Any] | None, NDArray[np.int16]]:
-    """The sound's entry in the record, and its samples; none where there is no track or only silence."""
+    """The sound's entry in the record, and its samples, which are empty without a track or sound."""
     nothing = np.zeros(0, np.int16)
     track = open_video(source.path).metadata.audio
     if track is None:
         return None, nothing
-    start = track.start if source.start is None else max(track.start, source.start)
-    end = track.end if source.end is None else min(track.end, source.end)
+    start, end = track.within(source.start, source.end)
     record = {"start": start, "end": end, "rate": rate}
     if rate is None:
         return record, nothing
@@ -259,7 +258,7 @@ def _sound(source: Source, rate: int | None) -> tuple[dict[str, Any] | None, NDA
 
 
 def _to_16_bits(samples: Tensor) -> NDArray[np.int16]:
-    """Rounded to 16 bits; what is just loud enough to count as sound stays so."""
+    """Round to 16 bits; a sample that is just not silent stays so."""
     exact = samples.numpy()
     steps = (exact * np.float32(_FULL)).round().clip(-_FULL, _FULL - 1)
     audible = (samples.abs() >= SILENCE).numpy() & (abs(steps) < _LOUD)

@@ -1,4 +1,4 @@
-"""Shards: tar files of packed videos as WebDataset has them, and an index of where everything lies."""
+"""Shards, which are tar files as in WebDataset, and the index of a set: where every video lies."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
 from ccl_cli.data.manifest import ABSENT, Manifest, Videos
 from ccl_cli.data.shards.encode import Encoded
-from ccl_cli.data.video.shard_reader import Record
+from ccl_cli.data.video.shard_reader import Record, StrictModel
 from ccl_cli.data.video.storage import RECORD, Member, Packed, is_url, length, read_range
 from ccl_cli.errors import DataError, SystemSetupError
 from ccl_cli.utils import json_text
@@ -30,19 +30,19 @@ from ccl_cli.utils.paths import cache_dir
 INDEX = "index.json"
 INDEX_FORMAT = "ccl-shards-2"
 VIDEOS = "videos.arrow"
-_CONNECTIONS = 16  # to a server, at a time
-_BLOCK = 2**26  # bytes of the list of videos that a server is asked for at once
+_CONNECTIONS = 16  # parallel connections to a server
+_BLOCK = 2**26  # bytes of the list of videos in one request
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A packed video, as far as the index and a summary need it.
+    """A packed video in the index.
 
     Attributes:
         key: Name of its members.
-        members: Where they lie in the shard.
-        rows: Ids of the manifest's rows that it serves.
-        seconds: Length of the video.
+        members: Positions of its members in the shard.
+        rows: Ids of the manifest's rows that use it.
+        seconds: Duration of the video.
         sound: "present", "silent", "no track" or "left out".
     """
 
@@ -53,31 +53,27 @@ class Sample:
     sound: str
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class _ShardEntry(_Strict):
+class _ShardEntry(StrictModel):
     name: Annotated[str, Field(pattern=r"^[\w-]+\.tar$")]  # in the index's own folder
     size: NonNegativeInt
 
 
-class _Index(_Strict):
+class _Index(StrictModel):
     format: Literal["ccl-shards-2"]
     hash: str  # of the list of videos
     shards: list[_ShardEntry]
 
 
 def write_shard(path: Path, samples: Iterable[Encoded], limit: int) -> None:
-    """Write samples until the shard holds at least ``limit`` bytes; it is whole or absent.
+    """Write samples until the shard has at least ``limit`` bytes. The file appears when it is complete.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
         for sample in samples:
             for suffix, data in sample.members.items():
-                # Owner and time stay zero: the same samples give the same bytes.
+                # Owner and time stay zero, so that the same samples give the same bytes.
                 entry = tarfile.TarInfo(f"{sample.key}.{suffix}")
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
@@ -86,10 +82,10 @@ def write_shard(path: Path, samples: Iterable[Encoded], limit: int) -> None:
 
 
 def read_shard(path: Path) -> list[Sample]:
-    """List what a finished shard holds.
+    """List the samples of a finished shard.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the shard is damaged.
     """
     members: dict[str, list[Member]] = {}
     records: dict[str, Record] = {}
@@ -116,15 +112,15 @@ def _sample(key: str, members: tuple[Member, ...], record: Record) -> Sample:
 
 
 def shard_names(split: str) -> Iterator[str]:
-    """``train-000000.tar`` and so on."""
+    """Names of a split's shards: ``train-000000.tar`` and so on."""
     return (f"{split}-{number:06}.tar" for number in count())
 
 
 def keys_for(names: Iterable[str]) -> dict[str, str]:
-    """A key for each name: readers take what follows the first dot of a file's name as its kind.
+    """Make a key without dots for each name, because WebDataset reads a member's kind from its first dot on.
 
     Args:
-        names: Distinct, in the order that decides between two that would have the same key.
+        names: Distinct names; of several names with the same key, later ones get a number.
     """
     keys: dict[str, str] = {}
     for name in names:
@@ -150,14 +146,14 @@ def write_index(
     """Write the index of a finished set, atomically.
 
     Args:
-        folder: Where the shards are.
-        manifest: The videos that were packed.
-        settings: How.
-        shards: What each shard holds, by name.
-        unreadable: By id of a row, why it could not be packed.
+        folder: Folder of the shards.
+        manifest: The data set that was packed.
+        settings: Encoding options.
+        shards: Samples of each shard, by its name.
+        unreadable: Reasons by id, for rows that could not be packed.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: a file cannot be written.
     """
     places = {
         row: Packed(name, sample.key, sample.members)
@@ -187,18 +183,18 @@ def write_index(
 
 
 def read_manifest(location: str) -> Manifest:
-    """The manifest of a folder of shards, after a check that all of them are whole.
+    """Read the manifest of a folder of shards, and check the sizes of all shards.
 
     Args:
         location: Path or URL of the folder.
 
     Raises:
-        DataError: no index there, an unknown one, or shards that are not what it says.
+        DataError: there is no index, it has another format, or a shard does not match it.
         SystemSetupError: the server cannot be reached, or cannot send parts of files.
     """
     if not is_url(location) and not (Path(location) / INDEX).is_file():
         raise DataError(
-            f"'{location}' holds no {INDEX}.",
+            f"'{location}' does not contain {INDEX}.",
             "Make the shards with `ccl data pack`; if that was interrupted, run it again to finish.",
         )
     address = _join(location, INDEX)
@@ -219,7 +215,7 @@ def read_manifest(location: str) -> Manifest:
 
 
 def _fetch_videos(location: str, digest: str) -> Path:
-    """The list of videos of a set on a server, below ``CCL_HOME``, since only a file can be mapped."""
+    """Download the list of videos to ``CCL_HOME``, because only a file can be mapped."""
     address = _join(location, VIDEOS)
     size, name = length(address), hashlib.sha256(f"{address} {digest}".encode()).hexdigest()[:16]
     path = cache_dir() / "manifests" / f"{name}.arrow"
@@ -231,7 +227,8 @@ def _fetch_videos(location: str, digest: str) -> Path:
                 file.write(read_range(address, begin, min(_BLOCK, size - begin)))
     except OSError as error:
         raise SystemSetupError(
-            f"'{path}' cannot be written: {error.strerror or error}.", "Make room, or set CCL_HOME."
+            f"'{path}' cannot be written: {error.strerror or error}.",
+            "Free some disk space, or set CCL_HOME.",
         ) from error
     return path
 
@@ -247,7 +244,7 @@ def _check_sizes(addresses: Sequence[str], sizes: Sequence[int]) -> None:
                 "Copy or pack the set again.",
             )
     if addresses and sizes[0]:
-        read_range(addresses[0], 0, 1)  # a server that ignores ranges is refused now, not in the first batch
+        read_range(addresses[0], 0, 1)  # fails now if a server ignores ranges
 
 
 def _join(location: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Pack a data set into shards, in several processes; an interruption costs the unfinished shard only."""
+"""Packing of a data set into shards. An interruption loses only the unfinished shard."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ccl_cli.config.recipe import Executor
 from ccl_cli.data.manifest import SPLITS, Manifest, Video, check_unreadable
 from ccl_cli.data.shards.blocks import encode_blocks
 from ccl_cli.data.shards.encode import Encoded, Settings, Source
+from ccl_cli.data.shards.encode_all import encode_all, sources_of
 from ccl_cli.data.shards.index import (
     INDEX_FORMAT,
     Sample,
@@ -23,15 +24,13 @@ from ccl_cli.data.shards.index import (
     write_index,
     write_shard,
 )
-from ccl_cli.data.shards.sources import encode_all, sources_of
 from ccl_cli.data.sources import load_data
-from ccl_cli.data.video.video_writer import claim_folder
 from ccl_cli.errors import DataError, SystemSetupError
-from ccl_cli.utils.files import lock_file, remove_leftovers
+from ccl_cli.utils.files import claim_folder, lock_file, remove_leftovers
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import stopping_here
 
-_BLOCKS = ".blocks"  # what an executor has encoded, until the shards are finished
+_BLOCKS = ".blocks"  # folder of an executor's encoded videos, until the shards are finished
 
 
 def pack(
@@ -44,28 +43,28 @@ def pack(
     max_unreadable: float,
     executor: Executor | None = None,
 ) -> dict[str, Any]:
-    """Pack a data set, or finish what was interrupted.
+    """Pack a data set, or continue after an interruption.
 
-    The same videos and settings give the same bytes, whatever the number of processes, and whoever encodes.
-    Finished shards are kept, and an unfinished one is never visible.
+    The same videos and settings give the same bytes, with any number of processes and any executor. Finished
+    shards are kept, and an unfinished shard is never visible.
 
     Args:
-        data: The data set, as after ``--data``.
-        output: Folder of the shards; empty, absent, or begun with the same set and settings.
-        settings: How to re-encode.
-        workers: Processes; 0: this one; None: one per core.
-        shard_size: Bytes at which a shard is closed.
-        max_unreadable: Share of a split that may be missing or unreadable.
-        executor: Who encodes; None: this machine. The shards are written here.
+        data: Data set, in the form of ``--data``.
+        output: Folder of the shards: new, empty, or of an interrupted call with the same set and settings.
+        settings: Encoding options.
+        workers: Number of processes; 0: encode in this process; None: one per core.
+        shard_size: Size at which a shard is closed, bytes.
+        max_unreadable: Largest share of a split that may be missing or unreadable.
+        executor: Executor for encoding; None: this machine. The shards are always written by this process.
 
     Returns:
         Counts and sizes by split, and the videos that could not be read.
 
     Raises:
-        DataError: too many videos cannot be read, or the folder holds something else.
+        DataError: too many videos cannot be read, or the folder contains other files.
         CclError: the executor could not encode some blocks; the others are kept.
-        SystemSetupError: the disk refuses.
-        Interrupted: stopped by a signal; the finished shards are kept.
+        SystemSetupError: a file cannot be written.
+        Interrupted: stopped by a signal; finished shards are kept.
     """
     manifest = load_data(data, need=())
 
@@ -78,7 +77,7 @@ def pack(
     try:
         with (
             lock_file(output / ".lock", f"Another process packs into '{output}'.", "Wait for it to end."),
-            stopping_here("; finished shards are kept.", "Run the same command again to go on."),
+            stopping_here("; finished shards are kept.", "Run the same command again to continue."),
         ):
             remove_leftovers(output)
             claim_folder(
@@ -91,13 +90,13 @@ def pack(
     except OSError as error:
         raise SystemSetupError(
             f"Cannot write shards to '{output}': {error.strerror or error}.",
-            "Finished shards are kept: make room, or name another folder, and run the command again.",
+            "Finished shards are kept. Free some disk space, and run the same command again.",
         ) from error
     return work.report()
 
 
 class _Packing:
-    """The state of one folder: its finished shards, and the videos that cannot be read."""
+    """Packing into one folder: its finished shards, and the videos that cannot be read."""
 
     def __init__(self, manifest: Manifest, output: Path, shard_size: int, limit: float) -> None:
         self.manifest, self.output, self.shard_size, self.limit = manifest, output, shard_size, limit
@@ -109,7 +108,7 @@ class _Packing:
         }
 
     def run(self, encode: Callable[[Sequence[Source]], Iterator[Encoded | str]]) -> None:
-        """Make the shards that are not there yet."""
+        """Write the missing shards."""
         done = {sample.key for samples in self.shards.values() for sample in samples}
         todo = [source for source in self.sources if source.key not in done]
         encoded = encode(todo)
@@ -151,7 +150,7 @@ class _Packing:
     def _readable(
         self, todo: Sequence[Source], encoded: Iterable[Encoded | str], advance: Callable[..., None]
     ) -> Iterator[Encoded]:
-        """The readable sources, in their order."""
+        """Yield the samples of readable sources, in their order."""
         size = 0
         for source, sample in zip(todo, encoded, strict=True):
             if isinstance(sample, Encoded):

@@ -1,4 +1,4 @@
-"""Data sources: one file each, registered under ``ccl.datasets``, turning a location into a manifest."""
+"""Data sources: one file each, registered under ``ccl.datasets``, from a location to a manifest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in "mp4 avi mkv webm mov mpg mpeg m4v wmv flv 3gp".split()  # noqa: SIM905
 )
-# The names under which people keep their splits.
+# Common names of splits.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -34,7 +34,7 @@ SPLIT_NAMES = {
 
 
 def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> Manifest:
-    """List the data set a user names; ``need``: splits that must hold videos."""
+    """List the data set that a user names. The splits in ``need`` must not be empty."""
     if wanted is None:
         raise RecipeError(
             "No data set is named.", "Give one with --data, for example --data folder:my_videos."
@@ -49,11 +49,11 @@ def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> 
 
 
 def load_source(name: str, source: DataSource, location: str, options: Mapping[str, Any]) -> Manifest:
-    """Call a data source with options checked against its signature.
+    """Call a data source, with options checked against its signature.
 
     Raises:
-        RecipeError: an option that the source does not take, or a value of the wrong type or range.
-        DataError: what the source itself finds wrong.
+        RecipeError: the source has no such option, or a value has a wrong type or range.
+        DataError: raised by the source.
     """
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(source)
     try:
@@ -68,18 +68,18 @@ def load_source(name: str, source: DataSource, location: str, options: Mapping[s
 
 
 def files_below(root: Path, closed: dict[str, str] | None = None) -> Iterator[Path]:
-    """Every file below a folder, sorted, except hidden ones; a linked folder is entered once.
+    """All files below a folder, sorted, without hidden ones. A linked folder is entered once.
 
     Args:
         root: The folder.
-        closed: Takes the folders that cannot be looked into, with the reason.
+        closed: Filled with reasons by folder, for folders that cannot be read.
     """
     return (Path(folder, name) for folder, names in _walk(root, closed) for name in names)
 
 
 def videos_by_stem(root: Path) -> dict[str, str]:
-    """The path of every video below a folder by its name without suffix; of several, the first as sorted."""
-    # Over 200,000 files, making a Path of each would take most of the time.
+    """Paths of all videos below a folder, by name without suffix; for equal names, the first one in order."""
+    # For 200,000 files, creating Path objects would take most of the time.
     paths: dict[str, str] = {}
     for folder, names in _walk(root.absolute()):
         for name in names:
@@ -107,7 +107,7 @@ def _walk(root: Path, closed: dict[str, str] | None = None) -> Iterator[tuple[st
 
 
 def unique_ids(paths: Sequence[str]) -> list[str]:
-    """Relative posix paths without suffix; it stays where two files differ in nothing else."""
+    """Relative posix paths without suffix, which is kept if two files differ only in the suffix."""
     stems = [posixpath.splitext(path)[0] for path in paths]
     counts = Counter(stems)
     return [stem if counts[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]

@@ -1,4 +1,4 @@
-"""What a data source says of itself: what to type, and where a published set is to be had."""
+"""Descriptions of data sources: example, and where to get a published set."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class ListFile:
     """A list of videos that its publisher offers as one file.
 
     Attributes:
-        title: What it is called, for example "annotations".
-        name: Its file name; of a zip archive, the folder that is in it.
-        url: Where it can be downloaded.
-        checksum: As in :func:`ccl_cli.utils.download.fault`; None where none is known.
+        title: Title, for example "annotations".
+        name: File name; for a zip archive, the folder in it.
+        url: Address of the file.
+        checksum: Checksum as in :func:`ccl_cli.utils.download.fault`, or None.
     """
 
     title: str
@@ -33,7 +33,7 @@ class ListFile:
 
 
 class ListMissing(DataError):
-    """The videos are there, but not the list, which can be fetched."""
+    """Only the list is missing, and can be downloaded."""
 
     def __init__(
         self,
@@ -48,15 +48,15 @@ class ListMissing(DataError):
 
 @dataclass(frozen=True)
 class Published:
-    """Where a data set comes from that is published as a list, with its videos to be had elsewhere.
+    """A data set that is published as a list, whose videos are available elsewhere.
 
     Attributes:
-        title: Of the data set.
+        title: Title of the data set.
         list_file: Its list.
-        videos: What its videos are called, and their files.
-        advice: How to get these; ``{folder}`` is where they belong.
-        folder: Where that is, below the data folder.
-        list_folder: Where the list belongs, below the data folder.
+        videos: Word for its videos, and pattern of their file names.
+        advice: How to get the videos; ``{folder}`` is replaced by their folder.
+        folder: Folder of the videos, below the data folder.
+        list_folder: Folder of the list, below the data folder.
     """
 
     title: str
@@ -68,28 +68,28 @@ class Published:
 
     @property
     def home(self) -> Path:
-        """Where its videos belong, unless the user names another folder."""
+        """Default folder of the videos."""
         return data_dir() / self.folder
 
     @property
     def list_place(self) -> Path:
-        """Where its list belongs, likewise."""
+        """Default path of the list."""
         return data_dir() / self.list_folder / self.list_file.name
 
     def find_list(self, root: Path, given: str | None) -> Path | None:
-        """The list a user named, itself or in a folder, else the one inside or beside the videos."""
+        """The list that a user names, itself or its folder, or else the one inside or beside the videos."""
         folders = [Path(given).expanduser()] if given else [root, root.parent]
         places = [place for folder in folders for place in (folder, folder / self.list_file.name)]
         return next((place for place in places if place.is_file()), None)
 
     def absent(self, root: Path, list_file: Path | None, given: str | None, other_videos: bool) -> DataError:
-        """What is missing in ``root`` and where to get it.
+        """Make an error that names the missing parts and where to get them.
 
         Args:
-            root: Where the videos belong.
-            list_file: The list, if it is there.
-            given: Where the user said it is.
-            other_videos: Whether ``root`` holds videos, of which we do not know whether they are listed.
+            root: Folder of the videos.
+            list_file: The list, or None if it is missing.
+            given: Path of the list that the user named, or None.
+            other_videos: Whether ``root`` contains videos, which may or may not be listed.
         """
         folder, name = shlex.quote(str(root)), self.list_file.name
         missing, steps = [], []
@@ -110,12 +110,12 @@ class Published:
 
 @dataclass(frozen=True)
 class About:
-    """What ``ccl data ls`` shows.
+    """Description of a data source in ``ccl data ls``.
 
     Attributes:
-        text: What the source is, in one line.
-        example: A data set to type after ``--data``; "" where the source tells none.
-        published: Where list and videos are to be had, for a published set.
+        text: One line about the source.
+        example: Example for ``--data``, or "".
+        published: Where to get a published set, or None.
     """
 
     text: str
@@ -124,7 +124,7 @@ class About:
 
 
 def described(text: str, example: str, published: Published | None = None) -> Callable[[Source], Source]:
-    """Let a source say of itself what :class:`About` holds."""
+    """Decorate a data source with its description."""
 
     def mark(source: Source) -> Source:
         source.about = About(text, example, published)  # type: ignore[attr-defined]
@@ -134,7 +134,7 @@ def described(text: str, example: str, published: Published | None = None) -> Ca
 
 
 def about(source: Callable[..., Any]) -> About:
-    """What a source says of itself, else the first line of its docstring."""
+    """Description of a source, or else the first line of its docstring."""
     about = getattr(source, "about", None)
     if isinstance(about, About):
         return about

@@ -29,7 +29,7 @@ _PUBLISHED = Published(
     list_folder="activitynet",
 )
 _SPLITS = {"training": "train", "validation": "test"}
-# A few stretches of the official file have no length, or a hundredth of a second.
+# A few segments of the official file last no time or a hundredth of a second.
 _SHORTEST = 0.1  # seconds
 _log = logging.getLogger("ccl")
 
@@ -65,7 +65,7 @@ def load(
         location: Folder of the videos, ``v_<id>.mp4`` or ``<id>.mp4``, in subfolders or not; "" for
             ``activitynet`` in the data folder.
         segments: ``whole``: one row per video, labelled with what is shown longest, as the paper counts;
-            ``trimmed``: one row per annotated stretch.
+            ``trimmed``: one row per annotated segment.
         lists: The annotations' file; None: ``activity_net.v1-3.min.json`` inside or beside the videos.
 
     Raises:
@@ -82,7 +82,7 @@ def load(
         raise _PUBLISHED.absent(root, path, lists, bool(paths))
     classes = sorted({each.label for entry in listed.values() for each in entry.annotations})
     labels = {name: label for label, name in enumerate(classes)}
-    rows = _stretches if segments == "trimmed" else _whole
+    rows = _segments if segments == "trimmed" else _whole
     home, videos = root.absolute(), []
     for name, entry in listed.items():
         # A listed video that is not there keeps its place, so that it counts as missing.
@@ -105,7 +105,7 @@ def _whole(name: str, annotations: list[_Annotation]) -> Iterator[_Row]:
         yield name, max(shown, key=lambda label: shown[label]), None, None
 
 
-def _stretches(name: str, annotations: list[_Annotation]) -> Iterator[_Row]:
+def _segments(name: str, annotations: list[_Annotation]) -> Iterator[_Row]:
     for number, each in enumerate(annotations):
         if each.length >= _SHORTEST:
             yield f"{name}_{number}", each.label, *each.segment

@@ -130,7 +130,7 @@ def _hold_out(rows: list[_Row], split: str, begin: float, end: float, *, seed: i
         group.sort(key=_natural)
         low, high = round(begin * len(group)), round(end * len(group))
         if seed is not None:
-            # A generator per class: another class in the folder does not draw this one anew.
+            # One generator per class, so that the choice does not depend on other classes.
             rng = np.random.default_rng([seed, zlib.crc32(f"{split}/{name}".encode())])
             group = [group[index] for index in rng.permutation(len(group))]
         for row in group[low:high][: len(group) - 1]:

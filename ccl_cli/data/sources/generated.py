@@ -1,4 +1,4 @@
-"""Data sets that ccl writes itself, into a folder of the user's or into the cache."""
+"""Data sets that ccl generates, in a folder of the user or in the cache."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import folder
-from ccl_cli.data.video.video_writer import claim_folder
 from ccl_cli.errors import SystemSetupError
+from ccl_cli.utils.files import claim_folder
 from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.processes import cores
 
@@ -21,30 +21,30 @@ from ccl_cli.utils.processes import cores
 def generate(
     location: str, name: str, settings: Mapping[str, Any], writers: Mapping[str, Callable[[Path], None]]
 ) -> Manifest:
-    """Write the videos that are not there yet, and list them all.
+    """Write the missing videos, and list all of them.
 
     Args:
         location: Folder of the videos; "" for one in the cache, named after the settings.
-        name: Of the data set.
-        settings: Everything that decides the videos.
-        writers: By path below the folder, ``SPLIT/CLASS/NAME.mp4``: writes that video.
+        name: Name of the data set.
+        settings: All settings that determine the videos.
+        writers: Functions that write a video, by path below the folder, ``SPLIT/CLASS/NAME.mp4``.
 
     Raises:
-        DataError: a folder with other content.
-        SystemSetupError: no room on the disk.
+        DataError: the folder contains other files.
+        SystemSetupError: a video cannot be written.
     """
     stamp = json.dumps(settings)
     key = hashlib.sha256(stamp.encode()).hexdigest()[:8]
     root = Path(location).expanduser() if location else cache_dir() / name / key
     try:
         claim_folder(root, stamp)
-        missing = [path for path in writers if not (root / path).is_file()]  # one that is there is whole
+        missing = [path for path in writers if not (root / path).is_file()]  # existing files are complete
         with ThreadPoolExecutor(cores()) as pool:  # rendering and encoding release the GIL
             for _ in pool.map(lambda path: writers[path](root / path), missing):
                 pass
     except OSError as error:
         raise SystemSetupError(
             f"Cannot write clips to '{root}': {error.strerror or error}.",
-            "Make room, or name another folder; the clips that are done are kept.",
+            "Free some disk space, or choose another folder. Finished clips are kept.",
         ) from error
     return replace(folder.load(str(root)), name=name)

@@ -1,4 +1,4 @@
-"""A manifest that ``ccl data prepare`` wrote, or a run, or you."""
+"""A manifest file, written by ``ccl data prepare``, by a run or by hand."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _log = logging.getLogger("ccl")
 
 @described("A list that `ccl data prepare` wrote.", "manifest:ucf51.jsonl")
 def load(location: str, *, root: str | None = None) -> Manifest:
-    """Read a manifest; its videos, classes and hash are those of the source it was made from.
+    """Read a manifest. Its videos, classes and hash are those of the source that it was made from.
 
     Args:
         location: The file.
-        root: Folder of the videos, where they have been moved since; None: the one the manifest names.
+        root: Folder of the videos, if they have been moved; None: the folder in the manifest.
 
     Raises:
-        DataError: no such file, or one that is not a whole and sound manifest.
+        DataError: the file is missing or not a valid manifest.
     """
     if not location:
         raise DataError("No manifest is named.", "Write for example manifest:ucf51.jsonl.")
@@ -30,7 +30,7 @@ def load(location: str, *, root: str | None = None) -> Manifest:
     then = read_header(path).get("hash")
     if then and then != manifest.hash:
         _log.warning(
-            "'%s': the videos are not what they were (hash %s, now %s); run `ccl data prepare` again.",
+            "'%s': the videos have changed (hash %s, now %s); run `ccl data prepare` again.",
             path,
             then,
             manifest.hash,

@@ -1,4 +1,4 @@
-"""Packed videos: what ``ccl data pack`` wrote, in a folder or on a server."""
+"""Videos packed by ``ccl data pack``, in a folder or on a server."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ccl_cli.errors import DataError
 
 @described("What `ccl data pack` wrote, in a folder or on a server.", "shards:packed")
 def load(location: str) -> Manifest:
-    """List packed videos, in the order of the set they were packed from.
+    """List packed videos, in the order of the original data set.
 
-    Samples are read by their place in the shards, so training draws the same videos and windows as from
-    files. Videos that could not be packed are listed as missing.
+    Videos are read by offset, so training draws the same videos and clips as from files. Videos that could
+    not be packed are listed as missing.
 
     Args:
-        location: The folder, or an address that fsspec knows: https://, s3://, gs://.
+        location: Folder, or a URL that fsspec supports: https://, s3://, gs://.
 
     Raises:
-        DataError: no shards there, or some are not what the index says.
+        DataError: there are no shards, or some do not match the index.
         SystemSetupError: a server cannot be reached, or cannot send parts of files.
     """
     from ccl_cli.data.shards.index import read_manifest

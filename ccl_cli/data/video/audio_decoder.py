@@ -1,4 +1,4 @@
-"""The sound of media files, decoded: each packet placed by its timestamp."""
+"""Decoding of the sound of media files. Each packet is placed by its timestamp."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ if TYPE_CHECKING:
 
 MAX_SAMPLES = 2**29  # three hours at 48 kHz; a damaged timestamp can claim any length
 MAX_RATE = 768_000  # Hz; a damaged header can claim any rate
-_PREROLL = 1.0  # seconds decoded before the stretch, so that overlapping packets have settled
+_PREROLL = 1.0  # seconds decoded before the requested time, because packets overlap
 _WORTH_SEEKING = 10.0  # seconds
-_CANCELLED = 0.01  # of the loudest channel's energy: a mean with less than that (-20 dB) has lost the sound
-_CHANNELS = 64  # of a track, that may be the loudest one
+_CANCELLED = 0.01  # share of the loudest channel's energy (-20 dB) below which the mean has lost the sound
+_CHANNELS = 64  # channels of a track that are compared
 _JITTER = 0.05  # seconds that a packet's timestamp may be off before it counts as a gap
 
 
 def decode_audio(
     path: Path, track: AudioTrack, origin: float, low: float, high: float
 ) -> tuple[NDArray[np.float32], int]:
-    """Samples [n] of [low, high) seconds and their rate, the track's own: the channels' mean, or the loudest.
+    """Decode mono samples [n] from ``low`` to ``high``, and return them with the track's own rate in Hz.
+
+    The result is the mean of the channels, or the loudest channel if the channels cancel each other.
 
     Args:
         path: The file.
         track: Its sound track.
-        origin: Seconds by the file's timestamps that count as 0.
-        low: Seconds where to begin.
-        high: Seconds where to stop.
+        origin: Timestamp of second 0 of the file's clock, seconds.
+        low: Start, seconds.
+        high: End, seconds.
 
     Raises:
-        DataError: the track cannot be decoded, or claims an absurd length or rate.
+        DataError: the track cannot be decoded, or its header claims an impossible length or rate.
     """
     mean, energies, native = _placed(path, track, origin, low, high, None)
     energy, each = energies[0], energies[1:]
@@ -52,10 +54,7 @@ def decode_audio(
 def _placed(
     path: Path, track: AudioTrack, origin: float, low: float, high: float, channel: int | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], int]:
-    """Samples of a channel (None: of their mean), each packet placed by its timestamp.
-
-    Also the energy of what is returned and of each channel, [1 + 64], and the rate.
-    """
+    """Samples [n] of a channel (None: the mean); energies [1 + 64] of the result and each channel; rate."""
     with open_container(path) as container:
         audio = best_stream(container, "audio")
         if low - track.start > _WORTH_SEEKING and _seeks_exactly(container):
@@ -72,7 +71,7 @@ def _placed(
             part, begin = channels(frame), max(at, 0)
             cursor = at + part.shape[1]
             part = part[:, begin - at : len(samples) - at]
-            # A frame may have fewer channels than others of its track.
+            # The number of channels may change within a track.
             mixed = part.mean(axis=0, dtype=np.float32)
             if channel is not None:
                 mixed = part[min(channel, len(part) - 1)]
@@ -94,7 +93,7 @@ def _silence(path: Path, seconds: float, rate: int) -> NDArray[np.float32]:
 
 
 def _place(frame: Any, rate: int, zero: float, cursor: int | None) -> int:
-    """Index of a frame's first sample: where the one before it ended, unless the timestamps tell of a gap."""
+    """Index of a frame's first sample: the end of the previous frame, unless timestamps show a gap."""
     if frame.pts is None:
         return cursor or 0
     stamped = round((frame.time - zero) * rate)
@@ -102,5 +101,5 @@ def _place(frame: Any, rate: int, zero: float, cursor: int | None) -> int:
 
 
 def _seeks_exactly(container: InputContainer) -> bool:
-    """Containers with an index; in a bare MP3 or MPEG stream a seek lands at an estimate."""
+    """Whether the container has an index. In a bare MP3 or MPEG stream, a seek is only an estimate."""
     return not {"mp4", "matroska", "wav", "ogg"}.isdisjoint(container.format.name.split(","))

@@ -1,4 +1,4 @@
-"""Media files through PyAV: containers, streams, packets and frames, and sentences for what is wrong."""
+"""Media files through PyAV: containers, streams, packets and frames, and errors as sentences."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
     from ccl_cli.data.video.storage import Location
 
-# One loader worker per core decodes one video at a time: more threads would only compete.
+# Each worker decodes one video at a time, one worker per core.
 THREADS = 1
-# A damaged header can ask for any size: refuse before memory is reserved.
+# A damaged header can claim any size, so check it before memory is allocated.
 MAX_SIDE = 16_384
 MAX_PIXELS = 2**26
 MAX_PACKETS = 20_000_000
-# Left to itself, scaling takes every core from PyAV 17 on, and only from there on has a choice.
+# From PyAV 17 on, scaling uses all cores by default, and has an option for it.
 SCALING: dict[str, Any] = {"threads": THREADS} if int(av.__version__.split(".")[0]) >= 17 else {}
-SILENCE = 1e-4  # a track without a sample of this size holds no sound
+SILENCE = 1e-4  # a track without a sample of this size is silent
 
-av.logging.set_level(None)  # FFmpeg's own lines say nothing that the errors below do not
+av.logging.set_level(None)  # the errors below say the same as FFmpeg's own lines
 
 
 @contextmanager
@@ -39,16 +39,16 @@ def open_container(path: Location, mp4: BinaryIO | None = None) -> Iterator[Inpu
     """Open a media file for reading.
 
     Args:
-        path: The file; for errors, where ``mp4`` is given.
-        mp4: An mp4 file's bytes that lie elsewhere.
+        path: The file; only named in errors if ``mp4`` is given.
+        mp4: Bytes of an mp4 file, instead of the file.
 
     Raises:
-        DataError: it is not a media file; also in place of any FFmpeg error inside the block.
+        DataError: the file is not a media file, or FFmpeg raises an error inside the block.
     """
-    # Only this file: a playlist that poses as a video must not make the machine open anything else.
-    # The option is the container's alone: PyAV 15 crashes on stream options.
+    # Open only this file: a playlist that poses as a video could name other files and servers.
+    # PyAV 15 crashes if the option is also given to the streams.
     options = {"protocol_whitelist": "none" if mp4 else "file"}
-    if mp4:  # FFmpeg would decode frames to measure their rate, which a shard's record gives
+    if mp4:  # without it, FFmpeg decodes frames to measure their rate, which a shard's record contains
         options["fpsprobesize"] = "0"
     file: Any = mp4 or f"file:{path}"
     form = "mp4" if mp4 else None
@@ -69,10 +69,10 @@ def open_container(path: Location, mp4: BinaryIO | None = None) -> Iterator[Inpu
 
 
 def best_stream(container: InputContainer, kind: Literal["video", "audio"]) -> Any:
-    """The stream a player would choose, or None; a cover picture is no video.
+    """The stream that a player would choose, or None. A cover picture is not a video.
 
     Raises:
-        DataError: there is no decoder for it.
+        DataError: there is no decoder for the stream.
     """
     stream: Any = container.streams.best(kind)
     if stream is None or (kind == "video" and stream.disposition & Disposition.attached_pic):
@@ -86,20 +86,20 @@ def best_stream(container: InputContainer, kind: Literal["video", "audio"]) -> A
 
 
 def packets_of(container: InputContainer, *streams: Any) -> Iterator[Any]:
-    """Packets that hold data; a file that is cut off simply ends."""
+    """Yield packets with data. A truncated file ends early without an error."""
     try:
         for packet in islice(container.demux(*streams), MAX_PACKETS):
-            if packet.size:  # an empty one would tell the decoder that the file ends
+            if packet.size:  # an empty packet means the end of the file to a decoder
                 yield packet
     except IndexError:
-        pass  # PyAV has no place for packets of a stream that a damaged MPEG file announces in its middle
+        pass  # a damaged MPEG file declares another stream in its middle
     except av.FFmpegError as error:
         if _is_of_the_machine(error):
             raise
 
 
 def decoded(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
-    """Frames in presentation order; packets that cannot be decoded are passed over."""
+    """Yield frames in presentation order. Packets that cannot be decoded are skipped."""
     for packet in packets:
         with suppress(av.FFmpegError):
             yield from stream.decode(packet)
@@ -108,7 +108,7 @@ def decoded(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
 
 
 def _is_of_the_machine(error: Exception) -> bool:
-    # A damaged header may ask FFmpeg for any amount of memory.
+    # A damaged header may make FFmpeg request any amount of memory.
     return is_of_the_machine(error) and not isinstance(error, MemoryError)
 
 

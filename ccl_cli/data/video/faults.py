@@ -1,4 +1,4 @@
-"""Whose fault it is that a video cannot be read: its own, which costs the video, or the machine's."""
+"""Errors in reading a video: those of the video itself, which is then left out, and those of the machine."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from contextlib import contextmanager
 
 from ccl_cli.errors import CclError, DataError, SystemSetupError
 
-# Too many open files, or a network's disk that is gone. Not EIO: FFmpeg says so of damaged files, and one bad
-# sector is the fault of one file.
+# Too many open files, or a lost network disk. Not EIO: FFmpeg reports it for damaged files, and a bad sector
+# affects one file.
 _OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT}
 
 
 @contextmanager
 def blaming_video(location: object) -> Iterator[None]:
-    """Around whatever reads a video: turn any error that is not ours into one of ours.
+    """Convert any error in reading a video to a CclError.
 
-    Training, evaluation, caches and packing pass over a video by its DataError. Every other error ends them.
+    A DataError makes training, evaluation, caches and packing leave the video out. Other errors end them.
 
     Args:
-        location: The video, as errors name it.
+        location: The video, for the message.
 
     Raises:
-        DataError: whatever a decoder says of the video, foreseen or not.
-        SystemSetupError: the machine has no memory or files left, or its disk is gone.
+        DataError: any error of a decoder.
+        SystemSetupError: the machine has no memory or file handles left, or its disk is lost.
     """
     try:
         yield
@@ -41,5 +41,5 @@ def blaming_video(location: object) -> Iterator[None]:
 
 
 def is_of_the_machine(error: Exception) -> bool:
-    """Whether an error says nothing of the video that was being read."""
+    """Whether an error is caused by the machine and not by the video."""
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE

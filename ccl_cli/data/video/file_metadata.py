@@ -1,4 +1,4 @@
-"""What the packets of a media file tell of it, without decoding: its metadata."""
+"""Metadata of a media file, from its packets."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class _Packet(NamedTuple):
 
 
 def read_metadata(path: Path) -> VideoMetadata:
-    """One pass over a file's packets; a file may hold sound alone.
+    """Read the metadata of a file in one pass over its packets. The file may contain only sound.
 
     Raises:
-        DataError: it is not a media file, or claims frames larger than can be decoded.
+        DataError: the file is not a media file, or its header claims frames that are too large to decode.
     """
     with open_container(path) as container:
-        # Sound that cannot be decoded is the trouble of those who want to hear it.
+        # Sound without a decoder is an error only when it is read.
         video, audio = best_stream(container, "video"), container.streams.best("audio")
         if video is None and audio is None:
             raise DataError(f"'{path}' holds neither picture nor sound.")
@@ -58,7 +58,7 @@ def read_metadata(path: Path) -> VideoMetadata:
             none = np.zeros((0, 2), np.int64)
             return VideoMetadata(path, none[:, 0], none, 0, Fraction(1), origin, 0, 0, False, track)
         metadata = _video_metadata(path, container.format.name, video, packets[video.index], origin, track)
-        return replace(metadata, promised=_promised(container, streams))
+        return replace(metadata, header_seconds=_header_seconds(container, streams))
 
 
 def _video_metadata(
@@ -86,8 +86,8 @@ def _video_metadata(
     )
 
 
-def _promised(container: InputContainer, streams: list[Any]) -> float:
-    """Seconds that the header says the longest stream lasts, or 0."""
+def _header_seconds(container: InputContainer, streams: list[Any]) -> float:
+    """Duration of the longest stream in the header, seconds, or 0."""
     durations = [float(s.duration * s.time_base) for s in streams if s.duration is not None]
     if container.format.name == "avi":  # of one that is cut off, the duration is made up
         durations += [
@@ -97,10 +97,10 @@ def _promised(container: InputContainer, streams: list[Any]) -> float:
 
 
 def _trustworthy(container: str, video: Any, pts: list[int | None]) -> bool:
-    """Whether sorted packet timestamps are those of the displayed frames, also after a seek.
+    """Whether the sorted timestamps of packets are those of the displayed frames, also after a seek.
 
-    AVI holds none: what is derived for its B-frames, often two packed into one packet, names the wrong frame.
-    A bare MPEG stream stamps only some frames, and a seek changes what is derived for the others.
+    AVI has no timestamps: those derived for B-frames, often two in a packet, belong to other frames. A bare
+    MPEG stream has timestamps for some frames only, and a seek changes those derived for the others.
     """
     stamps = [stamp for stamp in pts if stamp is not None]
     if len(set(stamps)) < len(pts) or container == "mpeg":
@@ -109,14 +109,14 @@ def _trustworthy(container: str, video: Any, pts: list[int | None]) -> bool:
 
 
 def _decoded_pts(path: Path, period: int) -> NDArray[np.int64]:
-    """Timestamps of a file whose packets do not tell them: one full decode counts its frames."""
+    """Timestamps of a file without trustworthy ones in its packets, by decoding all frames."""
     with open_container(path) as container:
         video = best_stream(container, "video")
         start = video.start_time or 0
         stamps = [frame.pts for frame in decoded(video, packets_of(container, video))]
         ordered = sorted({stamp for stamp in stamps if stamp is not None})
-        # An AVI has one frame rate. Its decoded frames have the timestamp of the packet after which they came
-        # out, not their own.
+        # The frame rate of an AVI is constant. Its decoded frames have the timestamps of the packets after
+        # which they came out of the decoder.
         if len(ordered) < len(stamps) or container.format.name == "avi":
             return start + period * np.arange(len(stamps), dtype=np.int64)
         return np.array(ordered, np.int64)
@@ -135,7 +135,7 @@ def _audio_track(audio: Any, packets: list[_Packet], origin: float) -> AudioTrac
     spans = [(p.pts, p.pts + p.duration) for p in packets if p.pts is not None and not p.discard]
     if not spans:
         return None
-    # What lies before 0 primes the decoder and is never heard.
+    # Sound before 0 only initialises the decoder and is not part of the track.
     start = max(0.0, float(min(begin for begin, _ in spans) * audio.time_base) - origin)
     end = float(max(end for _, end in spans) * audio.time_base) - origin
     return AudioTrack(start, end)

@@ -1,4 +1,4 @@
-"""What is known of a video before it is decoded: when each frame is shown, and where its sound lies."""
+"""Metadata of a video, known without decoding: times of the frames and of the sound track."""
 
 from __future__ import annotations
 
@@ -18,35 +18,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AudioTrack:
-    """Where a file's sound lies.
+    """A sound track.
 
     Attributes:
-        start: Seconds on the file's clock.
-        end: Seconds on the file's clock.
-        rate: Samples per second of packed sound, Hz; None in a file, or where packing left the sound out.
+        start: Start, seconds on the file's clock.
+        end: End, seconds on the file's clock.
+        rate: Sampling rate of packed sound, Hz; None for a file, or if the video was packed without sound.
     """
 
     start: float
     end: float
     rate: int | None = None
 
+    def within(self, start: float | None, end: float | None) -> tuple[float, float]:
+        """Start and end of the part of the track between two times; None: the track's own start or end."""
+        return (
+            self.start if start is None else max(self.start, start),
+            self.end if end is None else min(self.end, end),
+        )
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class VideoMetadata:
-    """What a pass over a file's packets tells.
+    """Metadata of a video, from the packets of a file or the record of a shard.
 
     Attributes:
-        path: The file.
+        path: The file, or the place in a shard.
         pts: [N] int64 presentation timestamps of the displayed frames, ascending.
         keys: [K, 2] int64 presentation and decoding timestamps of the key frames, ascending.
-        end_pts: Where the last frame ends.
+        end_pts: Timestamp at which the last frame ends.
         time_base: Seconds per timestamp unit.
-        origin: Timestamp in seconds at which picture or sound starts; every other time counts from it.
-        width: Pixels, as stored; 0 in a file without a picture.
-        height: Pixels, as stored.
+        origin: Timestamp of the first picture or sound, seconds; all times of the file's clock count from it.
+        width: Width of a stored frame, pixels; 0 in a file without a picture.
+        height: Height of a stored frame, pixels.
         seekable: Whether timestamps identify frames, so that a seek can be checked.
-        audio: The sound track, if any.
-        promised: Length in seconds by the file's header; 0 where it gives none.
+        audio: Sound track, or None.
+        header_seconds: Duration in the file's header, seconds; 0 if there is none.
     """
 
     path: Location
@@ -59,7 +66,7 @@ class VideoMetadata:
     height: int
     seekable: bool
     audio: AudioTrack | None
-    promised: float = 0.0
+    header_seconds: float = 0.0
 
     @property
     def frames(self) -> int:
@@ -68,13 +75,13 @@ class VideoMetadata:
 
     @property
     def duration(self) -> float:
-        """Seconds from the first frame's start to the last frame's end."""
+        """Seconds from the start of the first frame to the end of the last one."""
         return self.time(self.frames) - self.time(0)
 
     def time(self, frame: int) -> float:
-        """Presentation time of a frame in seconds; of frame N: the end of the last one."""
+        """Presentation time of a frame, seconds; for frame N, the end of the last one."""
         pts = self.end_pts if frame >= self.frames else int(self.pts[frame])
-        # Division of integers rounds as a Fraction would, in a tenth of the time.
+        # Division of integers rounds like a Fraction, in a tenth of the time.
         return pts * self.time_base.numerator / self.time_base.denominator - self.origin
 
     def times(self, first: int, count: int) -> NDArray[np.float64]:
@@ -83,7 +90,7 @@ class VideoMetadata:
         return np.asarray(seconds, np.float64)
 
     def require_picture(self) -> None:
-        """Raise a DataError where there is no frame."""
+        """Raise a DataError if there is no frame."""
         if not self.width:
             raise DataError(f"'{self.path}' has no picture, only sound.")
         if not self.frames:
@@ -93,13 +100,13 @@ class VideoMetadata:
         """Frames shown between two times in seconds, as (first, count) with count >= 1.
 
         Raises:
-            DataError: there is no picture, or the stretch lies outside the video.
+            DataError: there is no picture, or the times lie outside the video.
         """
         self.require_picture()
         if start is None and end is None:
             return 0, self.frames
         times = self.times(0, self.frames)
-        tolerance = 1e-4  # a time written with four decimals still names its frame
+        tolerance = 1e-4  # a time rounded to four decimals still selects its frame
         start_at = times[0] if start is None else start + tolerance
         end_at = np.inf if end is None else end - tolerance
         if start_at >= self.time(self.frames) or end_at <= times[0]:

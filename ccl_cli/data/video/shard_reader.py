@@ -1,4 +1,4 @@
-"""A video in a shard: its record tells what the packets of a file tell; pictures and sound are read by place.
+"""A video in a shard: metadata from its record, pictures and sound by their byte offsets.
 
 The record is JSON::
 
@@ -36,18 +36,19 @@ Numbers = NDArray[np.int64]
 RECORD_FORMAT = "ccl-packed-1"
 WAV_HEADER = 44  # bytes before the first sample
 _BLOCK = 64  # JPEGs or fragments that are read at once
-_GAP = 2**16  # bytes between two of them that are read sooner than the second one is asked for by itself
+_GAP = 2**16  # bytes; a shorter gap between two of them is read along
 
 
-# JSON has lists only.
-Pair = Annotated[tuple[int, int], Field(strict=False)]
+Pair = Annotated[tuple[int, int], Field(strict=False)]  # JSON has only lists
 
 
-class _Strict(BaseModel):
+class StrictModel(BaseModel):
+    """A model that converts no types and accepts no infinite numbers."""
+
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class _Picture(_Strict):
+class _Picture(StrictModel):
     width: int
     height: int
     time_base: Pair
@@ -60,19 +61,19 @@ class _Picture(_Strict):
     fragments: list[int] = []
 
 
-class _Sound(_Strict):
+class _Sound(StrictModel):
     start: float
     end: float
     rate: int | None = None
     state: str = "left out"
 
 
-class _Row(_Strict):
+class _Row(StrictModel):
     id: str
 
 
-class Record(_Strict):
-    """The record of a sample, as far as it is read."""
+class Record(StrictModel):
+    """The entries of a sample's record that are read."""
 
     format: str
     key: str
@@ -87,7 +88,7 @@ class ShardReader:
     """A packed video; see :class:`ccl_cli.data.video.reader.VideoReader`.
 
     Attributes:
-        scaled_to: The short side that packing scaled larger frames down to, pixels; None if none was larger.
+        scaled_to: Short side to which packing scaled the frames down, pixels; None if they were not larger.
     """
 
     def __init__(self, location: Packed) -> None:
@@ -106,18 +107,18 @@ class ShardReader:
         self._header = record.picture.header
 
     def frames(self, numbers: Sequence[int], *, short_side: int) -> Iterator[NDArray[np.uint8]]:
-        """Frames as large as they were packed, or scaled down further; a DataError where one is damaged."""
+        """Decode frames in their packed size or smaller. Raises a DataError if one is damaged."""
         frames = self._h264(numbers) if self._header else self._jpegs(numbers)
         height, width = self.metadata.height, self.metadata.width
         scale = ToImage(short_side)
         for image in frames:
-            image = image[:height, :width]  # H.264 has even sides only: an odd one was padded
+            image = image[:height, :width]  # H.264 needs even sides: odd ones were padded
             if min(height, width) > short_side:
                 image = scale(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24"))
             yield image
 
     def audio(self, start: float, stop: float) -> tuple[NDArray[np.float32], int]:
-        """Samples by their place; a DataError where the video was packed without its sound."""
+        """Read sound by byte offset. Raises a DataError if the video was packed without sound."""
         track = self.metadata.audio
         if track is None or track.rate is None:
             raise DataError(
@@ -134,7 +135,7 @@ class ShardReader:
         return mono, track.rate
 
     def _h264(self, numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        """Frames of an mp4 of its header and the fragments that they lie in."""
+        """Decode frames from an mp4 file made of its header and the fragments with these frames."""
         pts = self.metadata.pts[np.asarray(numbers)]
         wanted, last, to_image = set(pts.tolist()), int(pts[-1]), ToImage(MAX_SIDE)
         fragments = np.unique(np.searchsorted(self.metadata.keys[:, 0], pts, side="right") - 1)
@@ -154,7 +155,7 @@ class ShardReader:
         for block, parts in self._read(JPEGS, np.asarray(numbers)):
             first, last = int(block[0]), int(block[-1])
             try:
-                # All in one call: what stands around the decoding would take a tenth of the time.
+                # One call for all JPEGs saves a tenth of the time.
                 tensors = [torch.frombuffer(part, dtype=torch.uint8) for part in parts]
                 images = decode_jpeg(tensors, ImageReadMode.RGB)
             except RuntimeError as error:
@@ -163,7 +164,7 @@ class ShardReader:
                 yield image.permute(1, 2, 0).numpy()
 
     def _read(self, suffix: str, numbers: Numbers) -> Iterator[tuple[Numbers, list[bytearray]]]:
-        """The JPEGs or fragments of these numbers, those that lie close together at once."""
+        """Read the JPEGs or fragments of these numbers; yield blocks of neighbours, each read at once."""
         for block in _blocks(self._offsets, numbers):
             first, *_, last = places = self._offsets[block[0] : block[-1] + 2].tolist()
             data = bytearray(self.location.read(suffix, first, last))
@@ -188,7 +189,7 @@ def _metadata(location: Packed, record: Record) -> VideoMetadata:
 
 
 def _offsets(picture: _Picture) -> Numbers:
-    """[N + 1] where each JPEG, or each fragment of an mp4, begins, and where the last one ends.
+    """[N + 1] offsets of the JPEGs or of the fragments of an mp4, and of the end of the last one.
 
     Raises:
         ValueError: the record contradicts itself.
@@ -203,7 +204,7 @@ def _offsets(picture: _Picture) -> Numbers:
 
 
 def _blocks(offsets: Numbers, numbers: Numbers) -> Iterator[Numbers]:
-    """JPEGs or fragments that are read at once: without long gaps between them."""
+    """Divide JPEGs or fragments into blocks without long gaps."""
     gaps = offsets[numbers[1:]] - offsets[numbers[:-1] + 1]
     cuts = [0, *(np.flatnonzero(gaps > _GAP) + 1).tolist(), len(numbers)]
     for begin, end in pairwise(cuts):

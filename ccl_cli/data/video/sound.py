@@ -14,18 +14,18 @@ from ccl_cli.data.video.container import SILENCE
 from ccl_cli.data.video.reader import VideoReader, open_video
 from ccl_cli.data.video.storage import Location
 
-_FILTER = 2**20  # weights of a resampling filter, at most about so many
-_SHORT = 1.5  # seconds of a track that stays decoded: opening a file again takes longer than decoding these
+_FILTER = 2**20  # about the largest number of weights of a resampling filter
+_SHORT = 1.5  # seconds; shorter tracks stay decoded, since opening a file takes longer than decoding them
 _SHORT_TRACKS = 256
 
 
 class Sound(NamedTuple):
-    """A stretch of mono sound.
+    """A part of a sound track, mono.
 
     Attributes:
-        samples: [n] float32 in [-1, 1], or None where there is no track.
-        state: "silent" when no sample of any channel reaches 1e-4.
-        whole: Whether it is all there is, wherever the centre was.
+        samples: [n] float32 in [-1, 1], or None if there is no track.
+        state: "silent" if no sample of any channel reaches 1e-4.
+        whole: Whether this is the whole track, independent of the centre.
     """
 
     samples: Tensor | None
@@ -42,31 +42,29 @@ def read_audio(
     start: float | None = None,
     end: float | None = None,
 ) -> Sound:
-    """Read mono sound around a time, clamped to the track: a shorter track is returned whole.
+    """Read mono sound around a time, moved to lie within the track. A shorter track is returned whole.
 
-    Channels are averaged. Where they cancel each other, as those of a stereo track in antiphase do, the one
-    with the most energy is returned: where the mean has less than a hundredth of that, or would be silence.
+    Channels are averaged. If they cancel each other, as in a stereo track in antiphase, the channel with the
+    most energy is returned: if the mean has less than a hundredth of this energy, or is silent.
 
-    What is read of tracks of at most 1.5 s stays decoded, the latest 256 stretches in each process: at most
-    49 MB at 32 kHz.
+    The latest 256 results from tracks of at most 1.5 s are cached in each process, at most 49 MB at 32 kHz.
 
     Args:
-        path: A video or sound file.
-        centre: Middle of the stretch, seconds on the file's clock.
-        seconds: Length of the stretch.
-        rate: Samples per second of the result, Hz.
-        start: Seconds where the track is taken to begin; None: its own start.
-        end: Seconds where it is taken to end; None: its own end.
+        path: Video or sound file, or place in a shard.
+        centre: Middle of the interval, seconds on the file's clock.
+        seconds: Length of the interval.
+        rate: Sampling rate of the result, Hz.
+        start: Start of the video's segment, seconds; None: the start of the track.
+        end: End of the video's segment, seconds; None: the end of the track.
 
     Raises:
-        DataError: unreadable, or there is a track that cannot be decoded.
+        DataError: the file is unreadable, or its sound track cannot be decoded.
     """
     reader = open_video(path)
     track = reader.metadata.audio
     if track is None:
         return Sound(None, "no track")
-    low = track.start if start is None else max(track.start, start)
-    high = track.end if end is None else min(track.end, end)
+    low, high = track.within(start, end)
     whole = high - low <= seconds
     if not whole:
         low = min(max(centre - seconds / 2, low), high - seconds)
@@ -93,8 +91,8 @@ def _resampled(reader: VideoReader, low: float, high: float, rate: int) -> Tenso
 def _resampler(native: int, rate: int) -> Any:
     from torchaudio.transforms import Resample
 
-    # The filter has numerator x denominator weights, gigabytes for 8001 Hz. Usual rates have large factors in
-    # common and are exact; an odd one is rounded: pitch and length change by less than a thousandth.
+    # The filter has numerator x denominator weights, gigabytes for 8001 Hz. Usual rates have large common
+    # factors and are exact; an odd rate is rounded, which changes pitch and length by less than a thousandth.
     ratio = Fraction(rate, native)
     ratio = ratio.limit_denominator(math.ceil(math.sqrt(_FILTER / ratio)))
     return Resample(ratio.denominator, ratio.numerator)

@@ -1,4 +1,4 @@
-"""Where a video lies, in a file of its own or in a shard, and how its bytes are read."""
+"""The location of a video, a file or a place in a shard, and reading of its bytes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ccl_cli.errors import DataError, SystemSetupError
 RECORD, JPEGS, MP4, SOUND = "json", "jpgs", "mp4", "wav"
 _BLOCK = 4096  # bytes
 _PAUSES = (0.5, 2.0)  # seconds before the second and the third attempt
-_PROXIES = {"client_kwargs": {"trust_env": True}}  # web addresses: use the proxies that the environment names
+_PROXIES = {"client_kwargs": {"trust_env": True}}  # for web addresses: use the proxies of the environment
 
 
 class Member(NamedTuple):
-    """One file of a shard, whose bytes lie there as they are.
+    """One uncompressed file inside a shard.
 
     Attributes:
-        suffix: What it is: "json", "jpgs", "mp4" or "wav".
-        offset: First byte within the shard.
-        size: Bytes.
+        suffix: Kind of file: "json", "jpgs", "mp4" or "wav".
+        offset: Position of its first byte in the shard.
+        size: Number of bytes.
     """
 
     suffix: str
@@ -41,9 +41,9 @@ class Packed:
 
     Attributes:
         shard: Absolute path or URL of the tar file.
-        key: What its members are called there, without suffix.
-        members: Its record, picture and sound, as far as it has them; none if it could not be packed.
-        reason: Why it could not be packed.
+        key: Name of its members, without suffix.
+        members: Its record, picture and sound, if they exist; none if the video could not be packed.
+        reason: Reason why it could not be packed.
     """
 
     shard: str
@@ -55,14 +55,14 @@ class Packed:
         return f"{self.shard}/{self.key}"
 
     def member(self, suffix: str) -> Member | None:
-        """The member of this kind, if there is one."""
+        """The member of this kind, or None."""
         return next((member for member in self.members if member.suffix == suffix), None)
 
     def read(self, suffix: str, begin: int = 0, end: int | None = None) -> bytes:
-        """Bytes ``begin`` to ``end`` of a member.
+        """Read the bytes from ``begin`` to ``end`` of a member.
 
         Raises:
-            DataError: the video was not packed, or the shard is gone or cut off.
+            DataError: the video was not packed, or the shard is missing or truncated.
             SystemSetupError: the server cannot be reached or does not send parts of a file.
         """
         member = self.member(suffix)
@@ -76,7 +76,7 @@ Location = Path | Packed
 
 
 def size_of(location: Location) -> int | None:
-    """Bytes of a video; None if it is not there. Whether a server still has it is not asked."""
+    """Size of a video in bytes; None if it is missing. Servers are not asked."""
     if isinstance(location, Path):
         return file_size(location)
     end = max((member.offset + member.size for member in location.members), default=None)
@@ -86,11 +86,11 @@ def size_of(location: Location) -> int | None:
 
 
 def contents_hash(location: Location) -> str | None:
-    """What tells a video from another of the same name and size; None if it is not there.
+    """Hash that distinguishes videos of the same name and size; None if the video is missing.
 
-    Of a file: its size and its first, middle and last 4 KiB, where containers keep their tables, so that
-    another encoding differs; not when it was changed, which a copy changes too. In a shard on this machine:
-    its record, which holds a hash of all its members. On a server, which would be asked for each: its size.
+    For a file: its size and its first, middle and last 4 KiB, where containers keep their tables, so that
+    another encoding differs. The modification time is not used, because a copy changes it. In a shard on this
+    machine: the record, which contains a hash of all members. On a server: the size only.
     """
     size = size_of(location)
     if size is None:
@@ -100,13 +100,13 @@ def contents_hash(location: Location) -> str | None:
             content = _sampled(location, size)
         else:
             content = b"" if is_url(location.shard) else location.read(RECORD)
-    except (OSError, DataError):  # who reads the video will say so
+    except (OSError, DataError):  # reported when the video is read
         content = b""
     return hashlib.sha256(f"{size}:".encode() + content).hexdigest()
 
 
 def is_url(address: str) -> bool:
-    """Whether an address names something else than a local file."""
+    """Whether an address is a URL and not a local path."""
     return "://" in address
 
 
@@ -114,12 +114,12 @@ def read_range(address: str, offset: int, size: int) -> bytes:
     """Read ``size`` bytes from ``offset`` on.
 
     Args:
-        address: A path, or a URL that fsspec knows.
-        offset: First byte.
+        address: Path, or URL that fsspec supports.
+        offset: Position of the first byte.
         size: Number of bytes.
 
     Raises:
-        DataError: the file does not exist, or ends before.
+        DataError: the file does not exist, or ends earlier.
         SystemSetupError: a server cannot be reached or ignores ranges, or a package for it is not installed.
     """
     if not size:
@@ -140,7 +140,7 @@ def read_range(address: str, offset: int, size: int) -> bytes:
 
 
 def length(address: str) -> int:
-    """Size of a file in bytes; errors as in :func:`read_range`."""
+    """Size of a file in bytes. Raises the errors of :func:`read_range`."""
     if is_url(address):
         return int(_remote(address, "size") or 0)
     try:
@@ -150,14 +150,14 @@ def length(address: str) -> int:
 
 
 def _local(path: str, offset: int, size: int) -> bytes:
-    """As fsspec's local file system reads a range, in a third of its time."""
+    """Read a range of a local file, in a third of the time of fsspec's local file system."""
     with blaming_video(path), open(path, "rb", buffering=0) as file:  # noqa: PTH123
         file.seek(offset)
         return file.read(size)
 
 
 def _remote(address: str, method: str, **arguments: int) -> Any:
-    """Call a method of the file system that fsspec has for an address, up to three times."""
+    """Call a method of the address's fsspec file system, up to three times."""
     scheme = address.partition("://")[0]
     try:
         store, path = url_to_fs(address, **(_PROXIES if scheme in ("http", "https") else {}))
@@ -171,7 +171,7 @@ def _remote(address: str, method: str, **arguments: int) -> Any:
             return getattr(store, method)(path, **arguments)
         except FileNotFoundError as error:
             raise DataError(f"'{address}' is not there.") from error
-        except Exception as error:  # every file system has errors of its own
+        except Exception as error:  # every file system has its own errors
             if pause is None:
                 raise SystemSetupError(f"'{address}' cannot be read: {_one_line(error)}.") from error
             time.sleep(pause)
@@ -183,7 +183,7 @@ def _one_line(error: Exception) -> str:
 
 
 def to_plain(location: Location) -> str | dict[str, Any]:
-    """A location as JSON has it."""
+    """Convert a location to JSON values."""
     if isinstance(location, Path):
         return str(location)
     plain: dict[str, Any] = {"shard": location.shard, "key": location.key, "members": location.members}
@@ -191,10 +191,10 @@ def to_plain(location: Location) -> str | dict[str, Any]:
 
 
 def from_plain(plain: str | dict[str, Any]) -> Location:
-    """What :func:`to_plain` made.
+    """Convert the result of :func:`to_plain` back to a location.
 
     Raises:
-        ValueError, TypeError: it is something else.
+        ValueError, TypeError: the values are not a location.
     """
     if isinstance(plain, str):
         return Path(plain)
@@ -209,7 +209,7 @@ def from_plain(plain: str | dict[str, Any]) -> Location:
 
 
 def _sampled(path: Path, size: int) -> bytes:
-    """The first, middle and last block of a file; nothing of a pipe, which would not answer."""
+    """The first, middle and last block of a file; nothing from a pipe, which would block."""
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
@@ -223,7 +223,7 @@ def _sampled(path: Path, size: int) -> bytes:
 
 
 def file_size(path: Path | str) -> int | None:
-    """Bytes of a file on this machine; None if it is not there."""
+    """Size of a local file in bytes; None if it is missing."""
     try:
         return os.stat(path).st_size  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
     except (OSError, ValueError):  # ValueError: a zero byte in it

@@ -1,8 +1,7 @@
-"""Write a clip as a real mp4 file: H.264 pictures and AAC sound."""
+"""Writing of a clip as an mp4 file with H.264 pictures and AAC sound."""
 
 from __future__ import annotations
 
-import logging
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,61 +11,36 @@ import numpy as np
 from av.container import OutputContainer
 
 from ccl_cli.data.video.container import SCALING
-from ccl_cli.errors import DataError
-from ccl_cli.utils.files import atomic_path, write_text
+from ccl_cli.utils.files import atomic_path
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_log = logging.getLogger("ccl")
-
-
-def claim_folder(root: Path, stamp: str, what: str = "clips") -> None:
-    """Make a folder ours, unless it holds anything else; unfinished files begin with a dot.
-
-    Args:
-        root: The folder; made if need be.
-        stamp: Names everything that decides the files.
-        what: They are called.
-
-    Raises:
-        DataError: it holds files of another stamp, or other files.
-    """
-    mark = root / f".{what}.json"
-    if mark.is_file():
-        if mark.read_text(encoding="utf-8") != stamp:
-            raise DataError(f"'{root}' holds {what} of other options.", "Delete it or name another folder.")
-    elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
-        own = "; your own clips: --data folder:PATH" if what == "clips" else ""
-        raise DataError(f"'{root}' is not empty.", f"Name another folder{own}.")
-    else:
-        _log.info("Writing %s to '%s'.", what, root)
-        write_text(mark, stamp)
 
 
 def write_clip(path: Path, frames: Array, fps: float, sound: Array | None = None, rate: int = 32000) -> None:
-    """Write one mp4 file, whole or not at all; the same input gives the same bytes.
+    """Write one mp4 file atomically. The same input gives the same bytes.
 
     Args:
-        path: The file; its folder is made if need be.
+        path: Output file; its folder is created.
         frames: [T, H, W, 3] uint8 RGB with even H and W.
         fps: Frames per second.
         sound: [n] float32 mono in [-1, 1]; None writes no audio track.
         rate: Samples per second, Hz.
 
     Raises:
-        ValueError: the arrays are not as above.
-        OSError: the disk refuses.
+        ValueError: an array has another shape or type.
+        OSError: the file cannot be written.
     """
     _check(frames, sound)
     with (
         atomic_path(path) as temporary,
-        # bitexact: no creation time and no version of the library in the file.
+        # bitexact: neither the time nor the library's version is written.
         av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container,
     ):
         video = _video_stream(container, fps, frames.shape[2], frames.shape[1])
         audio = None if sound is None else container.add_stream("aac", rate=rate, layout="mono")
         for index, image in enumerate(frames):
             drawn = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            picture = drawn.reformat(format="yuv420p", **SCALING)  # left to the encoder, it takes every core
+            picture = drawn.reformat(format="yuv420p", **SCALING)  # the encoder would use all cores for it
             picture.pts = index
             container.mux(video.encode(picture))
         container.mux(video.encode(None))
@@ -85,7 +59,7 @@ def _check(frames: Array, sound: Array | None) -> None:
 
 def _video_stream(container: OutputContainer, fps: float, width: int, height: int) -> Any:
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    # mbtree: x264's AVX-512 code for it gives other bytes from run to run.
+    # x264's AVX-512 code for mbtree does not give the same bytes in every run.
     options = {"x264-params": "mbtree=0"} if codec == "libx264" else {}
     stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -1,1 +1,1 @@
-"""Parts of which methods are made: losses, relations between rows, memory banks, draws, normalisation."""
+"""Components that methods share: losses, relations between rows, memory banks, random draws, batch norm."""

@@ -1,4 +1,4 @@
-"""Batch normalisation of a method's own layers, over the rows that a teacher has."""
+"""Batch normalisation for a method's layers, over the rows in which a teacher is present."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from torch import Tensor, nn
 
 from ccl_cli.utils.distributed import gather_mask, gather_rows
 
+_EPSILON = 1e-5  # added to the variance, as in torch
+
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation over the rows present on all processes.
+    """Batch normalisation over the present rows of all processes.
 
-    It keeps no running statistics: a method's layers are never evaluated.
+    There are no running statistics, because a method's layers are not used in evaluation.
+
+    Args:
+        dim: Width D.
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(dim))
         self.shift = nn.Parameter(torch.zeros(dim))
-        self.eps = eps
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Normalise every row by the statistics of those present.
+        """Normalise all rows by the statistics of the present rows.
 
         Shapes:
             x: [B, D].
@@ -32,4 +36,4 @@ class MaskedBatchNorm(nn.Module):
         count = keep.sum().clamp(min=1)
         mean = torch.where(keep, everywhere, 0.0).sum(dim=0) / count
         variance = torch.where(keep, everywhere - mean, 0.0).square().sum(dim=0) / count
-        return self.scale * (x - mean) * (variance + self.eps).rsqrt() + self.shift
+        return self.scale * (x - mean) * (variance + _EPSILON).rsqrt() + self.shift

@@ -1,4 +1,4 @@
-"""The composition function of CCL (Eq. 1): a teacher's embedding, moved towards the video's task."""
+"""The composition function of CCL (Eq. 1): a residual composition of teacher and student embeddings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ccl_cli.methods.components.losses import unit_rows
 
 
 class Composed(NamedTuple):
-    """What a head makes of one teacher and one student.
+    """Output of a composition head.
 
     Shapes:
         feature: [B, D] compositional embedding x_mv.
-        logits: [B, K] its class scores z_mv.
+        logits: [B, K] class scores z_mv of the compositional embedding.
     """
 
     feature: Tensor
@@ -23,17 +23,16 @@ class Composed(NamedTuple):
 
 
 class CompositionHead(nn.Module):
-    """Residual composition of a teacher's and a student's embedding, with a classifier of its own.
+    """Residual composition of a teacher's and a student's embedding, followed by a classifier.
 
-    ``x_mv = x_m + W [unit(x_m); unit(x_v)] + b`` and ``z_mv = C x_mv + c`` (Eq. 1). The embedding that the
-    residual is added to is not normalised. A teacher of another width is first projected to width D.
+    ``x_mv = x_m + W [unit(x_m); unit(x_v)] + b`` and ``z_mv = C x_mv + c`` (Eq. 1). x_m itself is not
+    normalised. A teacher with another width than the student is first projected to width D.
 
     Args:
         teacher_dim: Width D_m of the teacher's embedding.
         student_dim: Width D of the student's feature.
-        num_classes: K.
-        normalize_inputs: Whether the residual's inputs are scaled to unit length (paper and official code:
-            yes).
+        num_classes: Number of classes K.
+        normalize_inputs: Scale the inputs of the residual to unit length, as in the paper and official code.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class CompositionHead(nn.Module):
         self.classifier = nn.Linear(student_dim, num_classes)
 
     def forward(self, teacher: Tensor, video: Tensor) -> Composed:
-        """Compose.
+        """Compose the embeddings and classify the result.
 
         Shapes:
             teacher: [B, D], already projected by ``self.project``.

@@ -1,4 +1,4 @@
-"""Contrasts of anchors with the entries of memory banks: which entries are drawn, and what the loss is."""
+"""Contrastive losses of anchors against memory banks, and the sampling of their positives and negatives."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from ccl_cli.utils.distributed import total
 Negatives = Literal["other_class", "other_instance", "uniform"]
 Positive = Literal["own", "same_class"]
 Loss = Literal["softmax", "nce"]
-# The reference's guard inside the logarithms, which moves values by less than it.
-_EPSILON = 1e-7
+_EPSILON = 1e-7  # added inside the logarithms, as in the reference code
 
 
-class Contrast(NamedTuple):
-    """Which bank entries each anchor is compared with.
+class ContrastSamples(NamedTuple):
+    """The bank entries that each anchor is compared with.
 
     Shapes:
         positive: [A] int64.
         negative: [A, K] int64.
-        drawn: [A, K] bool; False pads the rows of anchors with fewer than K candidates.
+        drawn: [A, K] bool; False for the padding of anchors with fewer than K candidates.
     """
 
     positive: Tensor
@@ -37,19 +36,19 @@ class Contrast(NamedTuple):
 
     @property
     def candidates(self) -> Tensor:
-        """The positive, then the negatives: [A, 1 + K]."""
+        """The positive and the negatives, [A, 1 + K]."""
         return torch.cat([self.positive[:, None], self.negative], dim=1)
 
 
 class NegativeSampler(nn.Module):
-    """Draws each anchor's positive and negatives, the same whatever the number of processes.
+    """Draws the positive and the negatives of each anchor, independently of the number of processes.
 
     Args:
-        labels: [N] int64, the class of each training row, -1 without one.
-        count: Negatives per anchor, K; fewer where there are fewer candidates.
-        negatives: Candidates: videos of other classes, all other videos, or all videos, the anchor's own
-            included.
-        positive: The anchor's own entry, or that of any video of its class.
+        labels: [N] int64, the class of each training row; -1 without label.
+        count: Negatives per anchor K, limited by the number of candidates.
+        negatives: Candidates: videos of other classes, all other videos, or all videos including the
+            anchor's own.
+        positive: The anchor's own entry, or the entry of any video of its class.
     """
 
     labels: Tensor
@@ -57,18 +56,18 @@ class NegativeSampler(nn.Module):
     def __init__(self, labels: Tensor, count: int, negatives: Negatives, positive: Positive = "own") -> None:
         super().__init__()
         self.count, self.negatives, self.positive = min(count, len(labels)), negatives, positive
-        # A video without a label is the only one of its class.
-        alone = UNLABELLED - torch.arange(len(labels))
-        self.register_buffer("labels", torch.where(labels == UNLABELLED, alone, labels), persistent=False)
+        # Each unlabelled video forms a class of its own.
+        unique = UNLABELLED - torch.arange(len(labels))
+        self.register_buffer("labels", torch.where(labels == UNLABELLED, unique, labels), persistent=False)
         self.random = SharedDraws()
 
     @torch.no_grad()
-    def draw(self, rows: Tensor, absent: Tensor) -> Contrast:
-        """Distinct negatives of each anchor, uniformly among its candidates.
+    def draw(self, rows: Tensor, absent: Tensor) -> ContrastSamples:
+        """Draw distinct negatives of each anchor, uniformly among its candidates, and its positive.
 
         Shapes:
             rows: [A] int64, this process's anchors.
-            absent: [N] bool, videos that lack the modality; never drawn.
+            absent: [N] bool, videos without the modality, which are never drawn.
         """
         generator = self.random.next(rows.device)
         same_class = self.labels[rows][:, None] == self.labels[None, :]
@@ -80,10 +79,10 @@ class NegativeSampler(nn.Module):
         if self.positive == "same_class":
             keys = self._keys(rows, generator, allowed & same_class)
             own = torch.where(keys.amax(dim=1) >= 0, keys.argmax(dim=1), rows)
-        return Contrast(own, best.indices, best.values >= 0)
+        return ContrastSamples(own, best.indices, best.values >= 0)
 
     def _keys(self, rows: Tensor, generator: torch.Generator, candidates: Tensor) -> Tensor:
-        """A random number in [0, 1) for each of an anchor's candidates, -1 elsewhere: [A, N]."""
+        """Random numbers in [0, 1) for the candidates of each anchor, -1 for other videos: [A, N]."""
         return uniform_rows(len(rows), len(self.labels), generator).masked_fill(~candidates, -1.0)
 
     def _candidates(self, rows: Tensor, allowed: Tensor, same_class: Tensor) -> Tensor:
@@ -94,15 +93,15 @@ class NegativeSampler(nn.Module):
         return allowed
 
 
-class NoiseContrast(nn.Module):
-    """Noise-contrastive estimation with many negatives (Gutmann and Hyvarinen, 2010), as CRD uses it.
+class NCELoss(nn.Module):
+    """Noise-contrastive estimation with many negatives (Gutmann and Hyvarinen, 2010), as in CRD.
 
     With P = exp(score) / Z and c = K / N: ``-log P0 / (P0 + c) - sum_k log c / (P_k + c)``. Z is N times the
-    mean of exp(score) over the first batch that has any row.
+    mean of exp(score) over the first batch with a present row.
 
     Args:
-        videos: N.
-        momentum: Share of Z that later batches keep; 1 fixes it, as published.
+        videos: Number N of training videos.
+        momentum: Weight of the old Z when a later batch updates it; 1 keeps the first Z, as published.
     """
 
     log_z: Tensor
@@ -117,12 +116,12 @@ class NoiseContrast(nn.Module):
 
         Shapes:
             scores: [A, 1 + K] similarities over temperature of the positive and the negatives.
-            drawn: [A, K] bool, negatives that count.
-            present: [A] bool, anchors that count.
+            drawn: [A, K] bool, False for padding.
+            present: [A] bool, present anchors.
             returns: [A].
         """
         self._update(scores, drawn, present)
-        log_z = self.log_z.nan_to_num(0.0).to(scores.dtype)  # unset only while no row has counted
+        log_z = self.log_z.nan_to_num(0.0).to(scores.dtype)  # NaN until the first present row
         share = drawn.sum(dim=1).clamp(min=1).to(scores.dtype) / self.videos  # [A], K / N
         log_c, log_guarded = share.log(), (share + _EPSILON).log()
         log_p, log_q = scores[:, 0] - log_z, scores[:, 1:] - log_z
@@ -135,19 +134,19 @@ class NoiseContrast(nn.Module):
         counted = F.pad(drawn, (1, 0), value=True) & present[:, None]
         exps = torch.where(counted, scores.double().exp(), 0.0)
         sums, count = total(torch.stack([exps.sum(), counted.sum().double()])).unbind()
-        new = (self.videos * sums / count).log()  # NaN where no row counts
+        new = (self.videos * sums / count).log()  # NaN without any present row
         average = self.momentum * self.log_z.exp() + (1 - self.momentum) * new.exp()
         new_log_z = torch.where(count > 0, average.log(), self.log_z)
         self.log_z.copy_(torch.where(self.log_z.isnan(), new, new_log_z))
 
 
 class View(NamedTuple):
-    """One network's codes of a batch.
+    """One network's projected embeddings of a batch, and its memory bank.
 
     Shapes:
         code: [B, F] of unit length.
-        present: [B] bool, the rows that it has.
-        bank: Its codes of all training videos.
+        present: [B] bool.
+        bank: Entries of width F for all training videos.
     """
 
     code: Tensor
@@ -155,13 +154,13 @@ class View(NamedTuple):
     bank: MemoryBank
 
 
-class ViewContrast(nn.Module):
-    """Contrastive loss between two views: each as anchor against the other's bank.
+class ContrastiveLoss(nn.Module):
+    """Contrastive loss between two views, each as anchor against the bank of the other.
 
     Args:
-        options: Temperature and momentum.
+        options: Temperature and momentum of the normalising constant.
         labels: [N] int64, the class of each training row.
-        count: Negatives per anchor, K.
+        count: Negatives per anchor K.
         negatives: See :class:`NegativeSampler`.
         positive: See :class:`NegativeSampler`.
         loss: Softmax or noise-contrastive estimation.
@@ -179,37 +178,35 @@ class ViewContrast(nn.Module):
         super().__init__()
         self.temperature = options.temperature
         self.sampler = NegativeSampler(labels, count, negatives, positive)
-        self.nce = nn.ModuleList(
-            NoiseContrast(len(labels), options.z_momentum) for _ in range(2) if loss == "nce"
-        )
+        self.nce = nn.ModuleList(NCELoss(len(labels), options.z_momentum) for _ in range(2) if loss == "nce")
 
     def forward(
-        self, first: View, second: View, rows: Tensor, contrast: Contrast | None = None
+        self, first: View, second: View, rows: Tensor, samples: ContrastSamples | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Loss of each row, [B], of the first view against the second one's bank, and the other way round.
+        """Loss of each row, [B], of the first view against the second view's bank, and vice versa.
 
         Shapes:
-            rows: [B] int64, places in the training split.
-            contrast: Entries to compare with, instead of drawing them.
+            rows: [B] int64, indices into the training split.
+            samples: Bank entries to compare with; by default they are drawn.
         """
-        contrast = contrast or self.sampler.draw(rows, first.bank.absent | second.bank.absent)
+        samples = samples or self.sampler.draw(rows, first.bank.absent | second.bank.absent)
         scores = (
-            second.bank.scores(first.code, contrast.candidates, self.temperature),
-            first.bank.scores(second.code, contrast.candidates, self.temperature),
+            second.bank.scores(first.code, samples.candidates, self.temperature),
+            first.bank.scores(second.code, samples.candidates, self.temperature),
         )
-        drawn = contrast.drawn
+        drawn = samples.drawn
         if not self.nce:
-            return softmax_contrast(scores[0], drawn), softmax_contrast(scores[1], drawn)
+            return softmax_loss(scores[0], drawn), softmax_loss(scores[1], drawn)
         present = first.present & second.present
         return self.nce[0](scores[0], drawn, present), self.nce[1](scores[1], drawn, present)
 
 
-def softmax_contrast(scores: Tensor, drawn: Tensor) -> Tensor:
-    """Cross-entropy of the positive among itself and the negatives.
+def softmax_loss(scores: Tensor, drawn: Tensor) -> Tensor:
+    """Cross-entropy of the positive against the negatives.
 
     Shapes:
         scores: [A, 1 + K] similarities over temperature of the positive and the negatives.
-        drawn: [A, K] bool, negatives that count.
+        drawn: [A, K] bool, False for padding.
         returns: [A].
     """
     target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)

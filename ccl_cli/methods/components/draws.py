@@ -1,4 +1,4 @@
-"""Random numbers that do not depend on the number of processes and go on from a checkpoint."""
+"""Random numbers that are independent of the number of processes and can be resumed from a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from ccl_cli.utils.distributed import rank, world_size
 
 
 class SharedDraws(nn.Module):
-    """A generator for each draw, the same on every process; its seed is drawn from torch's own generator."""
+    """A generator for each draw, the same on every process; torch's global generator draws the seed."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Plain numbers, not buffers: reading one from a GPU would make every step wait.
+        # Plain numbers instead of buffers, because reading a buffer would synchronise with the GPU.
         self.seed, self.draws = int(torch.randint(2**31, ())), 0
 
     def next(self, device: torch.device) -> torch.Generator:
-        """The generator of the next draw."""
+        """Return the generator of the next draw."""
         generator = torch.Generator(device)
         generator.manual_seed(self.seed + self.draws)
         self.draws += 1
         return generator
 
     def get_extra_state(self) -> dict[str, int]:
-        """How far the draws have come."""
+        """Seed and number of draws, for checkpoints."""
         return {"seed": self.seed, "draws": self.draws}
 
     def set_extra_state(self, state: Any) -> None:
-        """Go on from there."""
+        """Restore the seed and the number of draws."""
         self.seed, self.draws = state["seed"], state["draws"]
 
 
 def uniform_rows(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Numbers in [0, 1) for this process's rows, [B, columns], on the generator's device.
+    """Uniform random numbers in [0, 1) for this process's rows, [rows, columns], on the generator's device.
 
-    They are drawn for the rows of all processes, so that each process gets others.
+    Numbers are drawn for the rows of all processes, so each process gets different ones.
     """
     everyone = torch.rand(world_size() * rows, columns, generator=generator, device=generator.device)
     return everyone.narrow(0, rank() * rows, rows)

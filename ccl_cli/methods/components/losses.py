@@ -1,7 +1,7 @@
-"""Loss terms as pure tensor functions: no configuration, no input or output, no communication.
+"""Loss terms as pure tensor functions, without configuration or communication between processes.
 
-Each returns one value per row (anchor); the caller masks and averages. Inputs below single precision are
-computed in float32, float64 stays float64.
+Each function returns one value per row (anchor); the caller masks and averages. Half-precision inputs are
+converted to float32; float64 stays float64.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from torch import Tensor
 
 from ccl_cli.data.manifest import UNLABELLED
 
-# Stands for minus infinity in a score: its exponential is exactly zero, but it stays finite where a gradient
-# multiplies it by zero.
-_EXCLUDED = -1e30
+# Score of an excluded candidate, in place of minus infinity: its exponential is exactly zero, but its product
+# with a zero gradient is zero and not NaN.
+EXCLUDED = -1e30
+_MIN_NORM = 1e-6
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """``x`` in float32 at least: the exponentials below overflow half precision."""
+    """Convert half precision to float32, because the exponentials of scores overflow half precision."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """Rows of ``x`` ([..., D]) scaled to unit length; a zero row stays zero and receives no gradient."""
+def unit_rows(x: Tensor) -> Tensor:
+    """Scale rows [..., D] to unit length; rows shorter than 1e-6 become zero and receive no gradient."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * norm.masked_fill(norm <= eps, torch.inf).reciprocal()
+    return x * norm.masked_fill(norm <= _MIN_NORM, torch.inf).reciprocal()
 
 
 def cosine_scores(anchor: Tensor, candidate: Tensor, temperature: float) -> Tensor:
@@ -43,7 +44,7 @@ def cosine_scores(anchor: Tensor, candidate: Tensor, temperature: float) -> Tens
 
 
 def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
-    """Multi-class noise-contrastive estimation (Eq. 4), exact where a negative saturates, in O(A C) memory.
+    """Multi-class noise-contrastive estimation (Eq. 4), also exact for saturated negatives; O(A C) memory.
 
     With p = softmax of an anchor's row over the present candidates, P its positives and N its negatives:
     ``-mean_P log p - mean_N log(1 - p)``; an empty set contributes zero.
@@ -51,18 +52,18 @@ def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
     Shapes:
         scores: [A, C] similarities over temperature.
         positive: [A, C] bool, same class.
-        present: [C] bool, candidates that exist.
+        present: [C] bool, present candidates.
         returns: [A].
     """
-    # Where nobody is present nothing is excluded: the scores stay finite, and none of them is counted.
-    scores = scores + torch.where(present | ~present.any(), 0.0, _EXCLUDED)
-    # At most one entry of a row can exceed one half. For that entry 1 - p is computed from the others' sum,
-    # which is exact however small; for the rest log1p is accurate. The guard log(1 - p + 1e-10) is neither:
-    # its gradient vanishes for exactly the worst negatives.
+    # If no candidate is present, none is excluded: the scores stay finite and do not count.
+    scores = scores + torch.where(present | ~present.any(), 0.0, EXCLUDED)
+    # At most one entry of a row can exceed one half. Its 1 - p is computed from the sum of the others, which
+    # is exact even if it is tiny; for the others log1p is accurate. The usual log(1 - p + 1e-10) is not: its
+    # gradient vanishes for the hardest negatives.
     best = scores.detach().max(dim=1, keepdim=True).indices  # faster than argmax
-    others = scores.scatter(1, best, _EXCLUDED)
+    others = scores.scatter(1, best, EXCLUDED)
     largest = others.detach().amax(dim=1, keepdim=True)
-    weights = (others - largest).exp()  # 0 at the best entry, or it is alone
+    weights = (others - largest).exp()  # 0 at the best entry, unless it is the only one
     log_sum_others = largest + weights.sum(dim=1, keepdim=True).log()  # [A, 1]
     log_sum = torch.logaddexp(scores.gather(1, best), log_sum_others)  # [A, 1]
     log_not_p = torch.log1p(-(largest - log_sum).exp() * weights)
@@ -73,19 +74,19 @@ def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
 
 
 def info_nce(scores: Tensor, target: Tensor, present: Tensor) -> Tensor:
-    """Instance-level contrast (Eq. 3): cross-entropy of each anchor's own candidate.
+    """InfoNCE (Eq. 3): cross-entropy of each anchor's own candidate.
 
     Shapes:
         scores: [A, C] similarities over temperature.
         target: [A] int64, column of each anchor's own candidate.
-        present: [C] bool, candidates that exist; or [A, C], those of each anchor.
+        present: [C] or [A, C] bool, present candidates, for all anchors or for each anchor.
         returns: [A].
     """
-    return F.cross_entropy(scores.masked_fill(~present, _EXCLUDED), target, reduction="none")
+    return F.cross_entropy(scores.masked_fill(~present, EXCLUDED), target, reduction="none")
 
 
 def half_jeffreys(logits_p: Tensor, logits_q: Tensor) -> Tensor:
-    """Mean of both Kullback-Leibler divergences (Eq. 7), which the paper calls Jensen-Shannon divergence.
+    """Mean of both Kullback-Leibler divergences (Eq. 7), called Jensen-Shannon divergence in the paper.
 
     Shapes:
         logits_p: [B, K].
@@ -97,7 +98,13 @@ def half_jeffreys(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 
 
 def jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence in nats: mean divergence of P and Q from their mixture. Shapes as above."""
+    """Jensen-Shannon divergence in nats: mean Kullback-Leibler divergence of P and Q from their mixture.
+
+    Shapes:
+        logits_p: [B, K].
+        logits_q: [B, K].
+        returns: [B].
+    """
     log_p, log_q = _log_softmax(logits_p), _log_softmax(logits_q)
     log_mixture = torch.logaddexp(log_p, log_q) - math.log(2)
     divergences = log_p.exp() * (log_p - log_mixture) + log_q.exp() * (log_q - log_mixture)
@@ -105,7 +112,7 @@ def jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of [B, K] logits with [B] labels, per row: [B]; 0 where the label is -1."""
+    """Cross-entropy of each row, [B], from logits [B, K] and labels [B]; 0 where the label is -1."""
     return F.cross_entropy(full_precision(logits), labels, reduction="none", ignore_index=UNLABELLED)
 
 
@@ -114,7 +121,7 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of each row's masked entries, all of them finite; 0 for a row without any."""
+    """Mean over the entries of each row selected by ``mask``, [A]; 0 if there are none. Values are finite."""
     counted = mask.to(values.dtype)
     total: Tensor = torch.linalg.vecdot(values, counted)
     return total / counted.sum(dim=1).clamp(min=1)

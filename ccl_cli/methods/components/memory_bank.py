@@ -1,8 +1,9 @@
-"""Memory banks: one remembered embedding per training video, and whether it is known to lack the modality.
+"""Memory banks with one stored embedding per training video (Wu et al., CVPR 2018), used by CRD and CMC.
 
-Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018; used by CRD
-and CMC. Banks hold an entry for every training video, so that a contrast sees thousands of negatives at a
-small batch. Every process holds the same banks, or a share of each, and learns every process's updates.
+A bank provides thousands of negatives for a small batch. Every process has the same banks, or a shard of
+each, and applies the updates of all processes.
+
+Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018.
 """
 
 from __future__ import annotations
@@ -20,32 +21,33 @@ from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.utils.distributed import gather_mask, gather_rows, rank, rows_on_main, summed, world_size
 
 Share = Annotated[float, Field(ge=0, le=1)]
-_BLOCK = 65_536  # entries that are drawn at once
+_BLOCK = 65_536  # initial entries drawn at a time
 
 
 class BankOptions(MethodOptions):
     """Options of every method with memory banks."""
 
     dim: int = Field(128, ge=1, description="Width of the space in which embeddings are compared.")
-    # Far below, the exponentials that the normalising constant sums overflow.
+    # With a much smaller temperature, the exponentials in the normalising constant overflow.
     temperature: float = Field(0.07, ge=0.005, description="Divides the similarities.")
-    momentum: Share = Field(0.5, description="Share of a bank's old entry that an update keeps.")
+    momentum: Share = Field(0.5, description="Weight of the old bank entry in an update.")
     z_momentum: Share = Field(
-        1.0, description="Of nce: share of the normalising constant that later batches keep; 1: fixed."
+        1.0,
+        description="nce only: weight of the old normalising constant in an update; 1: it never changes.",
     )
     shard_memory: bool = Field(
         False,
-        description="Each process holds a share of every bank instead of all of it; the steps are the same.",
+        description="Divide each memory bank between the processes; the results are the same.",
     )
 
 
 class MemoryBank(nn.Module):
-    """Remembered embeddings of one network, and whether each video is known to lack that modality.
+    """Embeddings of one network for all training videos, and a mask of videos without its modality.
 
     Args:
-        videos: Rows N of the training split.
-        dim: Width F of an embedding.
-        momentum: Share of the old entry that an update keeps.
+        videos: Number N of rows in the training split.
+        dim: Width F of an entry.
+        momentum: Weight of the old entry in an update.
     """
 
     entries: Tensor
@@ -54,30 +56,30 @@ class MemoryBank(nn.Module):
     def __init__(self, videos: int, dim: int, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
-        # What updates have overwritten since `remember`: rows, entries, absent. None: nobody asked.
+        # Rows, entries and absent flags overwritten since `remember`; None if they are not recorded.
         self._overwritten: list[tuple[Tensor, Tensor, Tensor]] | None = None
         self.register_buffer("entries", _random_entries(videos, dim))
         self.register_buffer("absent", torch.zeros(videos, dtype=torch.bool))
 
     def scores(self, anchor: Tensor, candidates: Tensor, temperature: float) -> Tensor:
-        """Similarity over temperature of each anchor to its own candidates.
+        """Similarity over temperature of each anchor to its candidates.
 
         Shapes:
             anchor: [A, F].
-            candidates: [A, C] int64, places in the training split.
+            candidates: [A, C] int64, indices into the training split.
             returns: [A, C].
         """
         return _similarities(anchor, self.entries, temperature).gather(1, candidates)
 
     @torch.no_grad()
     def update(self, rows: Tensor, embedding: Tensor, present: Tensor) -> None:
-        """Move entries towards new embeddings, those of every process.
+        """Move entries towards the new embeddings of all processes.
 
-        A video that stands in the batch more than once is moved once, by its first embedding.
+        If a video occurs in the batch several times, only its first embedding is used.
 
         Shapes:
-            rows: [B] int64, the videos' places in the training split.
-            embedding: [B, F], of unit length.
+            rows: [B] int64, indices into the training split.
+            embedding: [B, F] of unit length.
             present: [B] bool.
         """
         rows, present = gather_rows(rows), gather_mask(present)
@@ -91,16 +93,16 @@ class MemoryBank(nn.Module):
         self._write(rows, torch.where(any_present[:, None], moved, old), ~any_present)
 
     def remember(self) -> None:
-        """Keep what updates overwrite from here on, a batch's rows each, so that they can be undone."""
+        """Record the entries overwritten by the following updates, so that :meth:`undo` can restore them."""
         self._overwritten = []
 
     def forget(self) -> None:
-        """The updates since :meth:`remember` stay."""
+        """Stop recording and keep the updates since :meth:`remember`."""
         self._overwritten = None
 
     @torch.no_grad()
     def undo(self) -> None:
-        """Take back the updates since :meth:`remember`."""
+        """Undo the updates since :meth:`remember`."""
         for overwritten in reversed(self._overwritten or []):
             self._write(*overwritten)
         self.forget()
@@ -109,16 +111,16 @@ class MemoryBank(nn.Module):
         self.entries[self._places(rows)], self.absent[rows] = entries, absent
 
     def _places(self, rows: Tensor) -> Tensor:
-        """Where in ``entries`` the videos' embeddings are."""
+        """Indices into ``entries`` of training rows."""
         return rows
 
 
 class ShardedMemoryBank(MemoryBank):
-    """A bank of which each process holds an equal share of the entries: the same steps in less memory.
+    """A bank whose entries are divided equally between the processes; the results are the same.
 
-    Anchors are gathered, each process scores them against its share, and the scores are added up. Checkpoints
-    contain whole banks, so that a run can continue with another number of processes. Before :meth:`shard`
-    there are no entries, because a process does not know its share until the process group exists.
+    Anchors are gathered, each process scores them against its shard, and the scores are added up. Checkpoints
+    contain the whole bank, so a run can continue with another number of processes. Before :meth:`shard` the
+    bank is empty, because the rank is unknown until the process group exists.
     """
 
     def __init__(self, videos: int, dim: int, momentum: float) -> None:
@@ -127,14 +129,14 @@ class ShardedMemoryBank(MemoryBank):
         self.register_buffer("entries", torch.empty(0, dim), persistent=False)
         self.absent = torch.zeros(videos, dtype=torch.bool)
         self._generator_state = torch.get_rng_state()
-        for _ in _blocks(videos, dim):  # so that later draws are those after an unsharded bank
+        for _ in _blocks(videos, dim):  # advance the generator as an unsharded bank would
             pass
 
     def shard(self) -> None:
-        """Draw this process's share of the initial entries of an unsharded bank."""
+        """Draw this process's shard of the initial entries of an unsharded bank."""
         self.size = -(-self.videos // world_size())
         self.first = rank() * self.size
-        # The last entry is always zero. All rows of other processes are mapped to it.
+        # All rows of other processes are mapped to an additional last entry, which is always zero.
         entries = torch.zeros(self.size + 1, self.entries.shape[1])
         generator = torch.Generator()
         generator.set_state(self._generator_state)
@@ -144,27 +146,27 @@ class ShardedMemoryBank(MemoryBank):
         self.entries = entries.to(self.entries)
 
     def scores(self, anchor: Tensor, candidates: Tensor, temperature: float) -> Tensor:
-        """As of any bank; all processes call it together, with as many anchors and candidates."""
+        """See :meth:`MemoryBank.scores`; a collective call with equal shapes on all processes."""
         places = self._places(gather_rows(candidates))
-        similar = _similarities(gather_rows(anchor), self._share(), temperature)
+        similar = _similarities(gather_rows(anchor), self._shard(), temperature)
         scores = similar.gather(1, places.clamp(max=self.size - 1))
         scores = summed(torch.where(places < self.size, scores, 0.0))
         return scores.narrow(0, rank() * len(anchor), len(anchor))
 
     def get_extra_state(self) -> Tensor:
-        """The whole bank on the main process, [N, F] on the CPU; all processes call this together."""
-        return rows_on_main(self._share(), self.videos)
+        """The whole bank, [N, F] on the CPU, on the main process; a collective call."""
+        return rows_on_main(self._shard(), self.videos)
 
     @torch.no_grad()
     def set_extra_state(self, state: Tensor) -> None:
-        """Take this process's share from the whole bank, [N, F]."""
+        """Load this process's shard from the whole bank, [N, F]."""
         rows = state[self.first : self.first + self.size]
-        self._share()[: len(rows)] = rows.to(self.entries)
+        self._shard()[: len(rows)] = rows.to(self.entries)
 
-    def _share(self) -> Tensor:
-        """This process's entries, [N / processes, F], rounded up: the last may be of no video."""
+    def _shard(self) -> Tensor:
+        """This process's entries, [ceil(N / processes), F]; the last ones may be unused."""
         if not self.size:
-            raise RuntimeError("A bank that is split needs shard() first.")
+            raise RuntimeError("Call shard() before using a sharded memory bank.")
         return self.entries[:-1]
 
     def _write(self, rows: Tensor, entries: Tensor, absent: Tensor) -> None:
@@ -177,20 +179,20 @@ class ShardedMemoryBank(MemoryBank):
 
 
 def make_bank(options: BankOptions, videos: int, dim: int) -> MemoryBank:
-    """The bank that the options ask for, of ``videos`` entries of width ``dim``."""
+    """Build a bank of ``videos`` entries of width ``dim``, sharded if the options say so."""
     bank = ShardedMemoryBank if options.shard_memory else MemoryBank
     return bank(videos, dim, options.momentum)
 
 
 def shard_banks(module: nn.Module) -> None:
-    """Give each sharded bank in a module this process's share; the process group must exist."""
+    """Call :meth:`ShardedMemoryBank.shard` for all banks in a module; the process group must exist."""
     for part in module.modules():
         if isinstance(part, ShardedMemoryBank):
             part.shard()
 
 
 def _random_entries(videos: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
-    """Entries to begin with, [videos, dim], of unit length on average."""
+    """Initial entries, [videos, dim], of unit length on average."""
     bound = math.sqrt(3 / dim)
     return torch.empty(videos, dim).uniform_(-bound, bound, generator=generator)
 
@@ -198,14 +200,14 @@ def _random_entries(videos: int, dim: int, generator: torch.Generator | None = N
 def _blocks(
     videos: int, dim: int, generator: torch.Generator | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The numbers of :func:`_random_entries`, a block at a time: rows of the training split and entries."""
+    """Yield row indices and the numbers of :func:`_random_entries`, block by block."""
     for rows in torch.split(torch.arange(videos), _BLOCK):
         yield rows, _random_entries(len(rows), dim, generator)
 
 
 def _similarities(anchor: Tensor, entries: Tensor, temperature: float) -> Tensor:
-    """Of anchors [A, F] to every entry [N, F], over temperature: [A, N].
+    """Similarities over temperature of anchors [A, F] and all entries [N, F]: [A, N].
 
-    One product with the whole bank needs less memory than the chosen entries of each anchor would.
+    One product with all entries needs less memory than gathering the candidates of each anchor.
     """
     return anchor @ entries.to(anchor.dtype, copy=True).mT / temperature

@@ -1,4 +1,4 @@
-"""A cache whose parts other processes make: an executor's, or the same command's on other machines."""
+"""Building a cache on several machines: by an executor, or by ``ccl cache build --part`` on each of them."""
 
 from __future__ import annotations
 
@@ -16,39 +16,32 @@ from ccl_cli.executors.work import Work
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.embedding_cache import Cached, Key
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.cache.caching import (
-    PART,
-    WORK,
-    build_cache,
-    embed_parts,
-    has_part,
-    key_of,
-    part_numbers,
-)
+from ccl_cli.training.cache.build import WORK, build_cache, embed_parts, has_part, part_numbers, part_rows
+from ccl_cli.training.cache.keys import key_of
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.utils.progress import Reporter
 
 
 def build_by_executor(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe) -> Cached:
-    """Build a cache, every part of which is an item of the recipe's executor.
+    """Build a cache with the recipe's executor; each part is a work item.
 
     Args:
-        name: The teacher's, as results show it.
-        teacher: The one that the recipe names.
-        manifest: The recipe's data set.
-        recipe: Of one teacher.
+        name: Name of the teacher in results.
+        teacher: Teacher of the recipe.
+        manifest: Data set of the recipe.
+        recipe: Recipe with one teacher.
 
     Raises:
-        CclError: a part could not be made; the others are kept.
+        CclError: a part failed; the others are kept.
     """
 
     def embed(key: Key, numbers: Sequence[int]) -> None:
         shared = {"teacher": name, "key": asdict(key), "recipe": recipe.model_dump(mode="json")}
         items = {f"part-{number:06}": {**shared, "number": number} for number in numbers}
-        own = __name__
-        work = Work("cache", key.building / WORK, f"{own}:run", f"{own}:done", items, modules=(own,))
+        run, done = f"{__name__}:run", f"{__name__}:done"
+        work = Work("cache", key.building / WORK, run, done, items, modules=(__name__,))
         videos = len(manifest.learnt_from)
-        sizes = {part: min(PART, videos - n * PART) for part, n in zip(items, numbers, strict=True)}
+        sizes = {part: len(part_rows(number, videos)) for part, number in zip(items, numbers, strict=True)}
         with Reporter(f"cache {name}", videos, unit="video") as reporter:
             run_blocks(work, recipe.executor, reporter.advance, sizes)
 
@@ -56,7 +49,7 @@ def build_by_executor(name: str, teacher: Teacher, manifest: Manifest, recipe: R
 
 
 def build_part(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe, part: Part) -> Cached | None:
-    """Make a share of a cache; whoever finds that all is there makes it one. None: others are still at it."""
+    """Build a share of the parts. The process that finds all parts complete merges them; else return None."""
     accelerator = set_up("fp32")
     if part != WHOLE and (key := key_of(name, teacher, manifest, recipe.cache, recipe.clip)):
         numbers = part_numbers(manifest)
@@ -67,21 +60,21 @@ def build_part(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe, 
 
 
 def run(item: Mapping[str, Any]) -> None:
-    """Make one part.
+    """Build one part.
 
     Raises:
-        DataError: the data set or the teacher is not the one that the cache is made of.
+        DataError: the data set or the teacher differs from that of the cache.
     """
     recipe, name, key = Recipe.model_validate(item["recipe"]), item["teacher"], Key(**item["key"])
     manifest = load_data(recipe.data)
     (teacher,) = load_teachers(recipe.teachers, manifest.classes).values()
     if key_of(name, teacher, manifest, recipe.cache, recipe.clip) != key:
         raise DataError(
-            "The data set or the teacher has changed since the cache was begun.", "Give the command again."
+            "The data set or the teacher has changed since the build started.", "Run the same command again."
         )
     embed_parts(name, teacher, manifest, key, recipe, set_up("fp32"), [item["number"]])
 
 
 def done(item: Mapping[str, Any]) -> bool:
-    """Whether a part is there."""
+    """Whether a part exists."""
     return has_part(Key(**item["key"]), item["number"])

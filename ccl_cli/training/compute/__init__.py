@@ -1,1 +1,1 @@
-"""On which device and in which numbers a run computes, whatever it computes."""
+"""Computation: device, precision, memory, batch statistics and non-finite numbers."""

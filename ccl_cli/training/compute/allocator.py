@@ -1,10 +1,11 @@
-"""Memory of a process that computes on a CPU: what is freed is kept, where the C library is glibc.
+"""Memory on CPUs: freed memory is kept for reuse, if the C library is glibc.
 
-Left alone, glibc returns large blocks to the system as soon as they are free, and the system clears every
-page before it hands it out again: a third of the time of a step of R(2+1)D in bf16, which asks for gigabytes.
+By default, glibc returns large blocks to the system as soon as they are free, and the system clears every
+page before it gives it out again: a third of the time of a step of R(2+1)D in bf16, which allocates
+gigabytes.
 
-What outlives a training step (parameters, momentum) must not lie among the blocks that are kept: it would
-cut them into pieces that nothing fits. So a trainer's first blocks come straight from the system, one by one.
+Memory that outlives a training step (parameters, momentum) must not lie between the kept blocks, because it
+would fragment them. The first blocks of a trainer are therefore allocated separately by the system.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from collections.abc import Callable, Mapping
 # Numbers of <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _ALL, _OWN_MAPPING = -1, 128 * 1024
-# The heap makes no room for a block above this: it gets a free place there, or comes from the system. Without
-# a bound a step of R(2+1)D in bf16 holds a third more memory than with nothing kept, with this one a tenth.
+# The heap does not grow for a larger block, which gets a free place in the heap or comes from the system.
+# Without this bound a step of R(2+1)D in bf16 needs a third more memory than without keeping any; with it,
+# a tenth more.
 _GROWS_FOR = 32 * 1024**2
 
 
 def separate_blocks() -> None:
-    """Take every block of 128 KiB or more straight from the system, and return it there."""
+    """Allocate every block of 128 KiB or more separately, and return it to the system when it is freed."""
     _set(_MMAP_THRESHOLD, _OWN_MAPPING)
 
 
 def keep_blocks() -> None:
-    """Keep what is freed from now on, for later requests. Cheap: may be called after every step."""
+    """Keep memory that is freed from now on. Cheap enough to call after every step."""
     _set(_TRIM_THRESHOLD, _ALL)
     _set(_MMAP_THRESHOLD, _GROWS_FOR)
 
@@ -41,7 +43,7 @@ def _set(parameter: int, value: int) -> None:
 
 
 def _chosen_by_user(environment: Mapping[str, str]) -> bool:
-    """Whether glibc has its settings from the environment already."""
+    """Whether environment variables set glibc's options."""
     return "glibc.malloc" in environment.get("GLIBC_TUNABLES", "") or any(
         name.startswith("MALLOC_") for name in environment
     )

@@ -1,4 +1,4 @@
-"""Batch normalisation with the statistics of all processes, so that N of them train as one does."""
+"""Batch normalisation with statistics over all processes, so that N processes train like one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 @contextmanager
 def explaining_small_batches() -> Iterator[None]:
-    """Turn torch's complaint about one value per channel into a sentence with a next step.
+    """Convert torch's error about one value per channel.
 
     Raises:
-        RecipeError: the batch and the clip are too small for a variance.
+        RecipeError: batch and clip are too small for a variance.
     """
     try:
         yield
@@ -35,12 +35,12 @@ def explaining_small_batches() -> Iterator[None]:
 
 
 def share_statistics(network: nn.Module, device: torch.device) -> None:
-    """Make every batch normalisation inside a network one over the rows of all processes.
+    """Make every batch normalisation of a network compute its statistics over all processes.
 
-    Each process must hold equally many rows.
+    All processes must have the same number of rows.
 
     Raises:
-        RecipeError: a layer's class may do more than normalise, which the one in its place would not.
+        RecipeError: a layer is of a subclass, whose further behaviour its replacement would not have.
     """
     if world_size() == 1:
         return
@@ -60,7 +60,7 @@ def share_statistics(network: nn.Module, device: torch.device) -> None:
 
 
 class _Shared(_BatchNorm):
-    """What ``nn.SyncBatchNorm`` does on GPUs only."""
+    """``nn.SyncBatchNorm`` for CPUs, which torch does not support."""
 
     @classmethod
     def like(cls, other: _BatchNorm) -> Self:
@@ -94,7 +94,7 @@ class _Shared(_BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Of any number of dimensions."""
+        """Accept any number of dimensions."""
 
 
 def _along(values: Tensor, x: Tensor) -> Tensor:

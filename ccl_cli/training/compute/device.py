@@ -1,4 +1,4 @@
-"""Where a run computes, and in which precision: the one place that sets Accelerate up."""
+"""Device and precision: the only module that sets up Accelerate."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _log = logging.getLogger("ccl")
 
 
 def set_up(precision: str) -> Accelerator:
-    """Set up this process, and its part of the group when there are several.
+    """Set up this process and, with several processes, the process group.
 
     Args:
-        precision: "auto" (bf16 on a GPU that has it, else fp32), "fp32", "bf16" or "fp16".
+        precision: "auto" (bf16 on a GPU that supports it, else fp32), "fp32", "bf16" or "fp16".
 
     Raises:
-        SystemSetupError: the machine lacks what was asked for, or the group's processes do not meet.
+        SystemSetupError: the machine does not support the precision, or the processes do not find each other.
     """
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
@@ -35,7 +35,7 @@ def set_up(precision: str) -> Accelerator:
         _log.warning("This CPU has no fast bf16 arithmetic: fp32 will be many times faster.")
     if not torch.cuda.is_available():
         keep_blocks()
-    # A second run in one process may have another precision; the processes' group stays.
+    # A second run in the same process may have another precision. The process group is kept.
     AcceleratorState._reset_state(reset_partial_state=False)
     try:
         return _accelerator(precision)
@@ -49,11 +49,11 @@ def set_up(precision: str) -> Accelerator:
 
 def _accelerator(precision: str) -> Accelerator:
     return Accelerator(
-        # By default, Accelerate would make each of several processes without a GPU a group of its own.
+        # By default, Accelerate gives each of several processes without a GPU its own group.
         cpu=int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available(),
         mixed_precision=precision.replace("fp32", "no"),
-        # Nothing to broadcast: methods keep their buffers equal on all processes, and so do batch statistics.
-        # With train.sync_batchnorm off those are each process's own, and the first one's are published.
+        # Do not broadcast buffers: those of methods and batch statistics are equal on all processes. Without
+        # train.sync_batchnorm every process has its own statistics, and those of the first one are published.
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         ],
@@ -61,10 +61,10 @@ def _accelerator(precision: str) -> Accelerator:
 
 
 def pad_time_apart(network: nn.Module) -> None:
-    """Let convolutions that see fewer frames than their kernel has pad time before them, not within them.
+    """Make convolutions with fewer input frames than their kernel size pad time explicitly beforehand.
 
-    The values are the same. On CPUs with AVX-512 bf16, oneDNN as of torch 2.11 fills such a convolution's
-    gradient of the weights in bf16 with garbage: in the last stage of R(2+1)D, for one.
+    The values are the same. On CPUs with AVX-512 bf16, oneDNN in torch 2.11 returns a wrong weight gradient
+    for such a convolution in bf16, for example in the last stage of R(2+1)D.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv3d) and isinstance(module.padding, tuple) and module.padding[0]:
@@ -79,7 +79,7 @@ class _PadTime:
         frames, *sides = self.padding
         short = inputs[0].shape[2] < module.kernel_size[0]
         module.padding = (0 if short else frames, *sides)
-        # Only where it must be: the padded copy is kept for the backward pass beside the tensor itself.
+        # Pad only if necessary, because the padded copy is kept for the backward pass.
         return (F.pad(inputs[0], (0, 0, 0, 0, frames, frames)),) if short else inputs
 
 

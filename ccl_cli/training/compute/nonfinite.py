@@ -1,4 +1,4 @@
-"""Numbers that are not finite: in a teacher's embedding, and in a step's loss or gradient."""
+"""Non-finite numbers: in a step's loss or gradient, and in a teacher's embeddings."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import total
 from ccl_cli.utils.sentences import listed
 
-_MIN_VIDEOS = 16  # without one finite embedding among so many, a teacher is useless
+_MIN_VIDEOS = 16  # a teacher without a finite embedding among so many videos is broken
 _log = logging.getLogger("ccl")
 
 
-class Skipped:
-    """Steps that are not taken: they change nothing. Those whose loss or gradient was not finite are counted.
+class StepGuard:
+    """Undoes everything that a step has changed if it cannot be taken, and counts the non-finite steps.
 
     Attributes:
-        total: In the whole run.
-        in_a_row: Up to now, without a step between that was taken.
+        total: Non-finite steps of the whole run.
+        in_a_row: Non-finite steps since the last step that was taken.
     """
 
     def __init__(self) -> None:
@@ -39,11 +39,11 @@ class Skipped:
         self._banks: list[MemoryBank] = []
         self._draws: list[tuple[SharedDraws, int]] = []
 
-    def before(self, module: nn.Module) -> None:
-        """Note what a forward pass may change: batch statistics, memory banks, how far draws have come.
+    def snapshot(self, module: nn.Module) -> None:
+        """Before a step, save what a forward pass may change: batch statistics, memory banks, random draws.
 
-        Buffers are copied, except those that may have a row for every video: a bank keeps the rows that its
-        updates overwrite, and a sampler's labels never change.
+        Buffers are copied, except those with a row for every video: a bank keeps the rows that its updates
+        overwrite, and a sampler's labels never change.
         """
         self._banks = [part for part in module.modules() if isinstance(part, MemoryBank)]
         self._draws = [(part, part.draws) for part in module.modules() if isinstance(part, SharedDraws)]
@@ -62,14 +62,14 @@ class Skipped:
         }
 
     def accept(self) -> None:
-        """Keep what the forward pass has changed: the step has been taken."""
+        """After a step that was taken: discard the snapshot."""
         for bank in self._banks:
             bank.forget()
         self.in_a_row, self._buffers = 0, {}
 
     @torch.no_grad()
     def undo(self, module: nn.Module) -> None:
-        """Put back what :meth:`before` has noted."""
+        """Restore the snapshot."""
         for name, buffer in module.named_buffers():
             if name in self._buffers:
                 buffer.copy_(self._buffers[name])
@@ -80,7 +80,7 @@ class Skipped:
         self._buffers = {}
 
     def skip(self, module: nn.Module, step: int) -> None:
-        """Undo a step that is not finite, and count it; warn of the first one."""
+        """Undo a non-finite step and count it. Warns about the first one."""
         if not self.total:
             _log.warning(
                 "Step %d is skipped: its loss or gradient is not finite. `skipped` counts such steps.",
@@ -90,12 +90,18 @@ class Skipped:
         self.total, self.in_a_row = self.total + 1, self.in_a_row + 1
 
     def error(self, step: int, names: Sequence[str], state: Path) -> CclError:
-        """Why a run ends that only skips steps: the last one's videos, and where the state is saved."""
+        """Error for a run that only skips steps.
+
+        Args:
+            step: Number of steps taken.
+            names: Ids of the videos of the last step.
+            state: Checkpoint that has been saved.
+        """
         return CclError(
             f"The loss or its gradient was not finite in {self.in_a_row} steps in a row, up to step {step}, "
             f"whose batch was {listed(names, 16)}.",
-            "Lower optim.lr, use --precision fp32, or look at these videos. The state, which they have "
-            f"left as it was, is in '{state}'.",
+            "Lower optim.lr, use --precision fp32, or check these videos. The checkpoint, which they "
+            f"have not changed, is in '{state}'.",
         )
 
     def state_dict(self) -> dict[str, int]:
@@ -103,22 +109,22 @@ class Skipped:
         return {"total": self.total, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore :meth:`state_dict`."""
         self.total, self.in_a_row = state["total"], state["in_a_row"]
 
 
 def all_finite(
     losses: Sequence[Tensor], parameters: Iterable[nn.Parameter], scaler: GradScaler | None
 ) -> bool:
-    """Whether a step's losses and gradients are finite, on every process; each gets the same answer.
+    """Whether a step's losses and gradients are finite on all processes. A collective call.
 
-    A gradient that overflows only because the scaler has made it large is left to the scaler, which takes no
-    step and tries a smaller scale.
+    With fp16, gradients are checked only at a scale of 1 or less: a gradient that overflows because of the
+    scale is left to the scaler, which skips the step and lowers the scale.
 
     Args:
-        losses: Scalars.
-        parameters: With the gradients that all processes share.
-        scaler: Of fp16.
+        losses: Scalar losses of the micro-batches.
+        parameters: Parameters, with gradients that are averaged over the processes.
+        scaler: Gradient scaler of fp16; None otherwise.
     """
     numbers = list(losses)
     if scaler is None or scaler.get_scale() <= 1:
@@ -130,18 +136,18 @@ def all_finite(
 
 
 class TeacherFaults:
-    """Videos of which a teacher makes numbers that are not finite: as in a cache, they count as lacking it.
+    """Videos with non-finite embeddings of a teacher; they count as absent, as in a cache.
 
-    Counted on the device, so that no step waits for it.
+    Counts are kept on the device, so that no step waits for them.
     """
 
     def __init__(self, videos: int, device: torch.device) -> None:
         self.videos, self.device = videos, device
-        self._counts: dict[str, Tensor] = {}  # [2, N]: how often finite, how often not
+        self._counts: dict[str, Tensor] = {}  # [2, N]: numbers of finite and of non-finite embeddings
         self._warned: set[str] = set()
 
     def drop(self, name: str, embedding: Embedding, rows: Tensor) -> Embedding:
-        """Count the rows ([B] int64) that are not finite, and mark them as absent."""
+        """Mark non-finite embeddings as absent, and count them by row ([B] int64) of the training split."""
         finite = embedding.value.isfinite().all(dim=1)
         good, bad = embedding.present & finite, embedding.present & ~finite
         if name not in self._counts:
@@ -150,27 +156,27 @@ class TeacherFaults:
         return Embedding(torch.where(good[:, None], embedding.value, 0.0), good, embedding.stages)
 
     def rows(self) -> dict[str, list[int]]:
-        """By teacher, the rows that were not finite, if there were some. For all processes at once."""
+        """Non-finite rows by teacher, without teachers that have none. A collective call."""
         return {name: bad.nonzero().flatten().tolist() for name, (_, bad) in self._totals() if bad.any()}
 
     def check(self, videos: Sequence[Video]) -> None:
-        """Tell the user once about each teacher that has such rows. For all processes at once.
+        """Warn once about each teacher with non-finite rows. A collective call.
 
         Raises:
-            PluginError: of many videos it has not made one embedding that is finite.
+            PluginError: a teacher has made no finite embedding of many videos.
         """
         for name, (good, bad) in self._totals():
             names = [videos[row].id for row in bad.nonzero().flatten().tolist()]
             if len(names) >= _MIN_VIDEOS and not good.any():
                 raise PluginError(
-                    f"{name} makes numbers that are not finite of every video: {listed(names, 3)}.",
+                    f"{name} returns non-finite embeddings for every video: {listed(names, 3)}.",
                     f"Look at it with `ccl plugins check {name.partition('#')[0]}`, or use --precision fp32.",
                 )
             if names and name not in self._warned:
                 self._warned.add(name)
                 _log.warning(
-                    "%s makes numbers that are not finite of %s. Such videos are trained on as if they "
-                    "lacked it; summary.json will name them all.",
+                    "%s returns non-finite embeddings for %s. They count as absent in training; summary.json "
+                    "will list all of them.",
                     name,
                     listed(names, 3),
                 )
@@ -180,7 +186,7 @@ class TeacherFaults:
         return {name: counts.clamp(max=1).cpu() for name, counts in self._totals()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from :meth:`state_dict`, which knows whether and not how often."""
+        """Restore :meth:`state_dict`, where every count above 1 is 1."""
         self._counts = {name: counts.to(self.device) for name, counts in state.items()}
 
     def _totals(self) -> list[tuple[str, Any]]:

@@ -1,7 +1,7 @@
-"""Activation checkpointing: the student's blocks are run again in the backward pass instead of remembered.
+"""Activation checkpointing: the student's blocks run again in the backward pass, to save memory.
 
-Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. Gradients are the same; memory falls to
-that of one block and the blocks' outputs, and a step takes about one more forward pass of the student.
+Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. Gradients are the same. Memory holds one
+block and the outputs of all blocks, and a step takes about one more forward pass of the student.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ccl_cli.students import Student
 
 
 def recompute_blocks(student: Student) -> None:
-    """Let every block of a student be run again in the backward pass; names of tensors do not change."""
+    """Run every block of a student again in the backward pass. Names of tensors do not change."""
     for block in student.blocks:
         block.forward = partial(
             checkpoint, block.forward, use_reentrant=False, context_fn=partial(_contexts, block)
@@ -26,7 +26,7 @@ def recompute_blocks(student: Student) -> None:
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around the forward pass and around the second one, which must not count the batch once more."""
+    """Contexts of the first and the second forward pass; the second must not update batch statistics."""
     return nullcontext(), _without_statistics(block)
 
 

@@ -1,4 +1,4 @@
-"""The published model: student weights, with recipe, classes and preprocessing in the header of one file."""
+"""The published model: a file with the student's weights, and a header with recipe and classes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAME_ONE = "Name a run's folder, or its model.safetensors."
 
 @dataclass(frozen=True)
 class Artefact:
-    """A student and what is needed to use it."""
+    """A student with the settings that are needed to use it."""
 
     student: Student
     recipe: Recipe
@@ -37,16 +37,14 @@ class Artefact:
 def save_model(
     path: Path, student: Student, recipe: Recipe, classes: tuple[str, ...], **records: Any
 ) -> None:
-    """Write ``model.safetensors`` atomically.
-
-    The header is JSON under one key, so that equal models are equal bytes.
+    """Write ``model.safetensors`` atomically. The header is one JSON text, so equal models have equal bytes.
 
     Args:
-        path: The file.
+        path: Output file.
         student: The network.
-        recipe: How it was trained.
-        classes: Names, in the order of its scores; none of a student that was trained without labels.
-        records: Further entries of the header, such as the manifest's hash.
+        recipe: Recipe of the run.
+        classes: Class names in the order of the scores; empty for a student without classifier.
+        records: Further entries of the header, such as the hash of the manifest.
     """
     header = {
         "format": _FORMAT,
@@ -61,10 +59,10 @@ def save_model(
 
 
 def load_model(path: Path) -> Artefact:
-    """Read what :func:`save_model` wrote; nothing but this file is needed.
+    """Read a file of :func:`save_model`. No other file is needed.
 
     Raises:
-        WeightsError: absent, damaged, or not a model of ours.
+        WeightsError: the file is missing, damaged, or not a model of ccl.
     """
     if not path.is_file():
         raise WeightsError(f"There is no model at '{path}'.", "Train one with `ccl train`.")
@@ -99,7 +97,7 @@ def _recipe(path: Path, header: dict[str, Any]) -> Recipe:
 def _fill(student: Student, state: dict[str, Tensor], name: str) -> None:
     try:
         student.load_state_dict(state)
-    except RuntimeError as error:  # which lists every tensor
+    except RuntimeError as error:  # its text lists every tensor
         raise ValueError(f"its weights are not those of '{name}' for its classes") from error
 
 

@@ -1,77 +1,134 @@
-"""Resume state: written whole, newest two kept, the newest one that can be read is used."""
+"""Checkpoints: everything that a resumed run needs to take the same steps as an uninterrupted one.
+
+A file is written atomically, the newest two are kept, and the newest readable one is used.
+"""
 
 from __future__ import annotations
 
 import errno
 import logging
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ccl_cli.errors import DataError, SystemSetupError
+from ccl_cli.errors import DataError, SystemSetupError, UsageError
+from ccl_cli.training.run.video_states import VideoStates
 from ccl_cli.utils.files import atomic_path
 
+if TYPE_CHECKING:
+    from ccl_cli.training.trainer import Trainer
+
+_FORMAT = "ccl-state-2"  # increased whenever an entry is added, renamed or removed
 _KEEP = 2
 _log = logging.getLogger("ccl")
 
 
-def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the state of one step, then remove all but the newest two.
+def state_dict(trainer: Trainer) -> dict[str, Any]:
+    """Tensors and plain values of a trainer. A collective call; the main process saves the result."""
+    scaler = trainer.accelerator.scaler
+    states = trainer.video_states.gathered()
+    return {
+        "format": _FORMAT,
+        "step": trainer.step,
+        "seconds": trainer.seconds,
+        "distiller": trainer.unwrapped.state_dict(),
+        "ema": trainer.ema.state_dict() if trainer.ema else None,
+        "optimizer": trainer.optimizer.state_dict(),  # the learning rate is a function of the step
+        "scaler": scaler.state_dict() if scaler else None,
+        "cached": {name: rows.cached.folder.name for name, rows in trainer.cached.items()},
+        "meter": trainer.meter.state_dict(),
+        "modalities": states.modalities,
+        "unreadable": states.unreadable,
+        "skipped": trainer.guard.state_dict(),
+        "faults": trainer.teacher_faults.state_dict(),
+        "held_out": trainer.held_out.state_dict(),
+    }
+
+
+def load_state_dict(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Restore the state of :func:`state_dict` in a trainer that was built from the same recipe.
+
+    Raises:
+        UsageError: another version of ccl wrote the state, or a cache that the run reads does not exist.
+    """
+    if state.get("format") != _FORMAT:
+        raise UsageError(
+            f"Another version of ccl wrote the checkpoints of '{trainer.run.path}'.",
+            "Continue with that version, or start a new run.",
+        )
+    _use_caches_of(trainer, state["cached"])
+    trainer.step, trainer.seconds_before = state["step"], state["seconds"]
+    trainer.unwrapped.load_state_dict(state["distiller"])
+    if trainer.ema:
+        trainer.ema.load_state_dict(state["ema"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    if trainer.accelerator.scaler and state["scaler"]:
+        trainer.accelerator.scaler.load_state_dict(state["scaler"])
+    trainer.meter.load_state_dict(state["meter"], trainer.device)
+    trainer.video_states = VideoStates(state["modalities"], state["unreadable"])
+    trainer.guard.load_state_dict(state["skipped"])
+    trainer.teacher_faults.load_state_dict(state["faults"])
+    trainer.held_out.load_state_dict(state["held_out"])
+
+
+def write_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the checkpoint of a step, then remove all but the newest two.
 
     Args:
-        folder: The run's state folder.
-        step: Steps taken.
-        state: Tensors and plain Python values only, so that it can be read back without executing anything.
+        folder: Folder of the checkpoints.
+        step: Number of steps taken.
+        state: State of :func:`state_dict`; reading tensors and plain values executes nothing.
     """
     path = folder / f"step-{step:09d}.pt"
     try:
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:  # torch says of a full disk where in its file it stands
+    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch
         reason = getattr(error, "strerror", None) or "the disk is full, or refuses"
         raise SystemSetupError(
             f"The checkpoint '{path}' cannot be written: {reason}.",
-            "Make room; the one before is untouched.",
+            "Free some disk space. The previous checkpoint is intact.",
         ) from error
     _remove_older(folder, path)
     for newer in _states(folder):
-        if newer > path:  # newest_state passed over it: it is damaged
+        if newer > path:  # damaged: newest_state has passed over it
             newer.unlink(missing_ok=True)
     return path
 
 
 def newest_state(folder: Path) -> Path:
-    """The newest state that is whole. Of several processes one chooses for all, or they may resume apart.
+    """The newest intact checkpoint. One process must choose for all, so that all resume from the same step.
 
     Raises:
         DataError: there is none.
-        SystemSetupError: the disk does not give one away; nothing is removed then.
+        SystemSetupError: a file cannot be read for another reason than damage; nothing is removed.
     """
     for path in reversed(_states(folder)):
         try:
-            load_state(path)
-        except Exception as error:  # damaged bytes make a reader say anything
+            read_state(path)
+        except Exception as error:  # damaged bytes may cause any error
             if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
                 reason = getattr(error, "strerror", None) or "there is no memory for it"
                 raise SystemSetupError(
-                    f"The checkpoint '{path}' cannot be read: {reason}.", "It may be whole: try again."
+                    f"The checkpoint '{path}' cannot be read: {reason}.", "It may be intact: try again."
                 ) from error
-            _log.warning("Checkpoint %s is damaged (%s); trying the one before.", path.name, error)
+            _log.warning("Checkpoint %s is damaged (%s); trying the previous one.", path.name, error)
         else:
-            _remove_older(folder, path)  # a kill may have come between writing and removing
+            _remove_older(folder, path)  # the process may have been killed between writing and removing
             return path
-    raise DataError(f"'{folder}' holds no checkpoint that can be read.", "Start the run anew.")
+    raise DataError(f"'{folder}' contains no readable checkpoint.", "Start a new run.")
 
 
 def holds_state(folder: Path) -> bool:
-    """Whether there is any state in a folder, whole or not."""
+    """Whether a folder contains a checkpoint, intact or not."""
     return bool(_states(folder))
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """Read a state; torch alone does not notice every damage to its bytes."""
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint. The checksums of the zip file show damage that torch does not notice."""
     with zipfile.ZipFile(path) as file:
         if damaged := file.testzip():
             raise zipfile.BadZipFile(f"{damaged} has changed")
@@ -79,8 +136,20 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def _use_caches_of(trainer: Trainer, folders: Mapping[str, str]) -> None:
+    """Read the caches with which the run started, and no others."""
+    available = {name: rows.cached for name, rows in trainer.cached.items()}
+    for name, folder in folders.items():
+        if name not in available or available[name].folder.name != folder:
+            raise UsageError(
+                f"The run started with embeddings of {name} from the cache '{folder}', which does not exist.",
+                "Build it again with `ccl cache build`, or start a new run.",
+            )
+    trainer.use_caches({name: available[name] for name in folders})
+
+
 def _remove_older(folder: Path, path: Path) -> None:
-    """Remove what is older than the newest two up to ``path``, which is whole."""
+    """Keep the newest two checkpoints up to ``path``, which is intact; remove older ones."""
     for old in [state for state in _states(folder) if state <= path][:-_KEEP]:
         old.unlink(missing_ok=True)
 

@@ -28,10 +28,10 @@ MODEL, RAW_MODEL, SUMMARY, METRICS, RECIPE, MANIFEST = (
     "recipe.yaml",
     "manifest.jsonl",
 )
-MAPPED_MANIFEST = "manifest.arrow"  # in place of the other, if the list is long
+MAPPED_MANIFEST = "manifest.arrow"  # instead of manifest.jsonl, for a long list
 SAMPLES, TRACKERS = "samples.png", "trackers.json"
-CELL = "cell.json"  # beside a run that belongs to a benchmark: its place in the tables
-# What readers of a record count on; an entry of another kind counts as absent.
+CELL = "cell.json"  # in a run of a benchmark: its place in the tables
+# Types of entries that readers rely on. An entry of another type counts as missing.
 _SHAPES: dict[str, dict[str, Shape]] = {
     SUMMARY: {
         "finished": bool,
@@ -58,30 +58,30 @@ _EVALUATION: dict[str, Shape] = {
 
 
 def manifest_path(folder: Path) -> Path:
-    """The list of a run's videos, in whichever of its two forms is there."""
+    """File of a run's manifest, in the form that exists."""
     mapped = folder / MAPPED_MANIFEST
     return mapped if mapped.is_file() else folder / MANIFEST
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's files."""
+    """Files of one run."""
 
     path: Path
 
     @classmethod
     def new(cls, recipe: Recipe) -> RunFolder:
-        """Named after the recipe and the time; not made yet."""
+        """A folder named after recipe and time, which is not created yet."""
         path = runs_dir() / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.hash()}"
         if path.exists():  # two runs of one recipe within a second
             path = path.with_name(f"{path.name}-{time.time_ns() % 1_000_000}")
         return cls(path)
 
     def refuse_used(self) -> None:
-        """See that there is no run and nothing of the user's.
+        """Check that the folder contains no run and no files of the user.
 
         Raises:
-            UsageError: there is.
+            UsageError: it contains files.
         """
         if self.path.exists() and (not self.path.is_dir() or any(map(_marks_used, self.path.iterdir()))):
             raise UsageError(
@@ -91,16 +91,16 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        """The published student."""
+        """File of the published student."""
         return self.path / MODEL
 
     @property
     def raw_model(self) -> Path:
-        """The weights that a published moving average follows; there only beside one."""
+        """File of the raw weights; exists only if the published weights are a moving average."""
         return self.path / RAW_MODEL
 
     def model_with(self, weights: str) -> Path:
-        """The file that holds these weights: "ema" or "raw".
+        """File with the weights "ema" or "raw".
 
         Raises:
             UsageError: the run has no moving average.
@@ -115,17 +115,17 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """Checkpoints, needed only to resume."""
+        """Folder of the checkpoints."""
         return self.path / "state"
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the run recorded; empty until it has finished once."""
+        """Contents of ``summary.json``; empty before the first end of training."""
         return read_json(self.path / SUMMARY)
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end."""
+        """Whether training has reached its last step."""
         return bool(self.summary.get("finished"))
 
     def update_summary(self, entries: Mapping[str, Any]) -> None:
@@ -133,7 +133,7 @@ class RunFolder:
         write_text(self.path / SUMMARY, json.dumps({**self.summary, **entries}, indent=2) + "\n")
 
     def last_logged(self) -> dict[bool, int]:
-        """The last step in ``metrics.jsonl`` of training (True) and of a held-out score (False); -1: none."""
+        """Last steps in ``metrics.jsonl``, of training (True) and of held-out scores (False); -1: none."""
         path, last = self.path / METRICS, {True: -1, False: -1}
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         for line in lines:
@@ -142,7 +142,7 @@ class RunFolder:
         return last
 
     def truncate_metrics(self, step: int) -> None:
-        """Drop the lines a resumed run is going to write again."""
+        """Remove lines after ``step``, which a resumed run writes again."""
         path = self.path / METRICS
         if path.exists():
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -151,10 +151,10 @@ class RunFolder:
 
 
 def find_run(name: Path | None) -> RunFolder:
-    """The named run folder, or the newest one that holds a model.
+    """The named run folder, or the newest one with a model.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such folder.
     """
     if name is not None:
         if not (name / RECIPE).is_file():
@@ -170,13 +170,13 @@ def find_run(name: Path | None) -> RunFolder:
 
 
 def locate_model(run: str | Path | None) -> tuple[RunFolder | None, Path]:
-    """A run and its model; a model file belongs to no run.
+    """Find a run and its model file. A model file that is named itself has no run.
 
     Args:
-        run: A run folder, a model file, or None for the newest run that holds a model.
+        run: Run folder or model file; None for the newest run with a model.
 
     Raises:
-        DataError: there is no such run, or it holds no model.
+        DataError: there is no such run, or it has no model.
     """
     run = None if run is None else Path(run)
     if run is not None and run.is_file():
@@ -190,17 +190,17 @@ def locate_model(run: str | Path | None) -> tuple[RunFolder | None, Path]:
 
 
 def split_run(paths: Sequence[Path], *, optional: bool = False) -> tuple[Path | None, list[Path]]:
-    """Tell the run that a command names first from the videos after it.
+    """Separate the run in the arguments of a command from the videos.
 
     Args:
-        paths: A run folder or a model file, if one is named, then videos.
+        paths: Run folder or model file, which may be omitted, then videos.
         optional: Whether there may be no videos.
 
     Returns:
-        The run, None for the newest, and the videos.
+        The run (None: the newest) and the videos.
 
     Raises:
-        UsageError: no videos are named.
+        UsageError: there are no videos.
     """
     run, videos = None, list(paths)
     if videos and (videos[0].suffix == Path(MODEL).suffix or (videos[0] / RECIPE).is_file()):
@@ -211,12 +211,18 @@ def split_run(paths: Sequence[Path], *, optional: bool = False) -> tuple[Path | 
 
 
 def all_runs() -> Iterator[RunFolder]:
-    """Every run folder, in no order."""
-    return (RunFolder(path.parent) for path in runs_dir().glob(f"*/*/{RECIPE}"))
+    """All run folders, unsorted."""
+    return map(RunFolder, run_paths(RECIPE))
+
+
+def run_paths(file: str) -> Iterator[Path]:
+    """All run folders with a file: ``runs/NAME/TIME-HASH``, or ``runs/NAME`` of a run with --output."""
+    root = runs_dir()
+    return (path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{file}"))
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on besides the recipe."""
+    """Versions of software that results depend on."""
     from importlib.metadata import version
 
     packages = ("torch", "torchvision", "torchaudio", "timm", "pytorchvideo", "accelerate", "av")
@@ -229,9 +235,9 @@ def versions() -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one when the file is absent or damaged.
+    """Read a JSON object; an empty one if the file is missing or damaged.
 
-    Of the records that a run leaves, an entry is absent too if it is not of the kind that readers count on.
+    In the records of a run, entries of another type than readers rely on are dropped.
     """
     try:
         value = json_text.parse(path.read_text(encoding="utf-8"))
@@ -241,7 +247,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _marks_used(file: Path) -> bool:
-    """Whether a file makes its folder a used one: not a benchmark's, nor what a kill leaves of a write."""
+    """Whether a file marks its folder as used: not a file of a benchmark or a temporary file."""
     left_over = file.match(".*.tmp") or file.name == ".lock"
     return not left_over and file.name not in (CELL, ERROR, LOG)
 
@@ -250,4 +256,4 @@ def _step_of(line: str) -> int:
     try:
         return int(json_text.parse(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError):
-        return sys.maxsize  # a line cut off by a kill
+        return sys.maxsize  # an incomplete line of a killed process

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: a bar on a terminal, plain lines elsewhere, and lines of JSON on disk."""
+"""Metrics during training: means, speed, lines of ``metrics.jsonl``, and progress lines."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NOT_TERMS = ("accuracy", "labelled", "clips_per_s", "data_wait", "skipped")
 
 
 class Meter:
-    """Running means since the last line; kept on the device until they are read.
+    """Means since the last logged line, kept on the device until they are read.
 
-    They are part of a checkpoint, so that a resumed run writes the lines that an uninterrupted one would.
+    They are part of a checkpoint, so that a resumed run writes the same lines as an uninterrupted one.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class Meter:
         self.weight = 0.0
 
     def add(self, values: Mapping[str, Tensor], weight: float) -> None:
-        """Add the values of one micro-batch, which is ``weight`` of a step."""
+        """Add the values (scalars) of one micro-batch, which is ``weight`` of a step."""
         for name, value in values.items():
             value = weight * value.float()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.weight += weight
 
     def read(self) -> dict[str, float]:
-        """Means over steps and processes, the accuracy's over labelled rows; starts anew."""
+        """Return means over steps and processes, and reset. The accuracy is a mean over labelled rows."""
         means = {name: value.item() / self.weight for name, value in self._over_processes().items()}
         if labelled := means.get("labelled"):
             means["accuracy"] /= labelled
@@ -50,7 +50,7 @@ class Meter:
         return {"weight": self.weight, "sums": self._over_processes()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore :meth:`state_dict`."""
         self.weight = state["weight"]
         self.sums = {name: value.to(device) for name, value in state["sums"].items()}
 
@@ -62,13 +62,13 @@ class Meter:
 
 
 def accuracy(logits: Tensor, labels: Tensor, *, partly: bool) -> dict[str, Tensor]:
-    """``accuracy``: the share of rows whose class is right; a row without a label never is.
+    """``accuracy``, the share of correct rows. A row without a label is never correct.
 
     Args:
-        logits: [B, K].
-        labels: [B] int64.
-        partly: Whether rows may lack a label: adds ``labelled``, the share that has one, of which a
-            :class:`Meter` makes the accuracy of those.
+        logits: [B, K] class scores.
+        labels: [B] int64; -1 without a label.
+        partly: Whether some videos have no label. Adds ``labelled``, the share of labelled rows, by which a
+            :class:`Meter` divides the accuracy.
     """
     shares = {"accuracy": (logits.argmax(dim=1) == labels).float().mean()}
     if partly:
@@ -77,22 +77,22 @@ def accuracy(logits: Tensor, labels: Tensor, *, partly: bool) -> dict[str, Tenso
 
 
 class Clock:
-    """Where the time goes: in total, and waiting for data."""
+    """Measures speed, and the time of waiting for data."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new interval."""
+        """Start a new interval."""
         self.begin, self.waited, self.clips = time.perf_counter(), 0.0, 0
 
     def waiting(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, while the time to get each one is counted."""
+        """Pass items through, and measure the time of waiting for each."""
         source: Iterator[T] | None = None
         while True:
             begin = time.perf_counter()
             try:
-                source = source or iter(items)  # starting the workers is waiting too
+                source = source or iter(items)  # includes the start of the workers
                 item = next(source)
             except StopIteration:
                 return
@@ -101,7 +101,7 @@ class Clock:
             yield item
 
     def read(self) -> dict[str, float]:
-        """``clips_per_s`` of all processes; ``data_wait``, the share of time spent waiting; starts anew."""
+        """Return ``clips_per_s`` of all processes and ``data_wait``, the share of waiting time; restart."""
         seconds = time.perf_counter() - self.begin
         figures = {
             "clips_per_s": round(self.clips * world_size() / seconds, 3),
@@ -113,7 +113,7 @@ class Clock:
 
 @contextmanager
 def jsonl_writer(path: Path) -> Iterator[Any]:
-    """A function that appends one object as a line, at once; does nothing except on the main process."""
+    """Yield a function that appends an object as a line. Only the main process writes."""
     if not is_main():
         yield lambda entry: None
         return
@@ -128,11 +128,11 @@ def jsonl_writer(path: Path) -> Iterator[Any]:
 
 
 def progress_lines(figures: Mapping[str, float], held_out: str = "") -> list[str]:
-    """What a terminal shows of a run: the loss and scores; each teacher's terms; and last, the speed.
+    """Progress lines on a terminal: loss and scores; the terms of each teacher; speed.
 
     Args:
-        figures: Means since the last line, by name; a term of one teacher is ``TERM/TEACHER``.
-        held_out: The latest scores on held-out videos.
+        figures: Means since the last line, by name; the name of a teacher's term is ``TERM/TEACHER``.
+        held_out: Latest scores on held-out videos.
     """
     first: list[str] = []
     by_teacher: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""A new run's folder, or the one to go on with: one training at a time, and only if nothing has changed."""
+"""Opening of a run's folder, new or to resume. It is locked, and recipe and data set must be unchanged."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ _locks: dict[Path, IO[str]] = {}
 def open_run(
     recipe: Recipe, manifest: Manifest, resume: Path | str | None, output: Path | None
 ) -> tuple[RunFolder, bool]:
-    """Open and lock a run's folder; :func:`release` it afterwards.
+    """Open and lock a run's folder. Call :func:`release` afterwards.
 
     Args:
         recipe: The experiment.
-        manifest: Its data.
-        resume: A run's folder; "auto" (``output`` if it is one, else the newest unfinished run of the same
-            recipe, else a new run); or None for a new run.
+        manifest: Its data set.
+        resume: Run folder to resume. "auto": ``output`` if it is a run, else the newest unfinished run of the
+            same recipe, else a new run. None: a new run.
         output: Folder of a new run.
 
     Returns:
-        The folder, and whether it holds a checkpoint.
+        The folder, and whether it contains a checkpoint.
 
     Raises:
-        DataError: not a run folder.
-        UsageError: finished, in use, or its data set has changed.
+        DataError: the folder is not a run folder.
+        UsageError: the run has finished, is in use, or its data set has changed.
         RecipeError: the recipe has changed.
     """
     path = _unfinished(recipe, output) if resume == "auto" else resume and Path(resume)
     if not path:
         return _start_run(recipe, manifest, RunFolder(output) if output else RunFolder.new(recipe)), False
     if output is not None and path != output:
-        raise UsageError("--resume goes on in the run's own folder.", "Leave --output out.")
+        raise UsageError("--resume continues in the run's own folder.", "Omit --output.")
     run = find_run(path)
     _lock(run)
     try:
@@ -64,7 +64,7 @@ def _start_run(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
     run.refuse_used()
     _lock(run)
     try:
-        run.refuse_used()  # by another process, before it was ours
+        run.refuse_used()  # another process may have used it before it was locked
         write_text(run.path / RECIPE, to_yaml(recipe))
         _save(manifest, run)
     except BaseException:
@@ -74,12 +74,12 @@ def _start_run(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
 
 
 def _save(manifest: Manifest, run: RunFolder) -> None:
-    """The list as JSON lines, which people can read; of a long one they would fill the disk."""
+    """Save the manifest as readable JSON lines, or a long one as an Arrow file, which is smaller."""
     manifest.save(run.path / (MAPPED_MANIFEST if manifest.is_mapped else MANIFEST))
 
 
 def release(run: RunFolder) -> None:
-    """Let others train in the folder again."""
+    """Unlock a run's folder."""
     if file := _locks.pop(run.path.resolve(), None):
         file.close()
 
@@ -102,18 +102,18 @@ def _unfinished(recipe: Recipe, output: Path | None) -> Path | None:
 def _has_recipe(recipe: Recipe, run: RunFolder) -> bool:
     try:
         return not _changes(recipe, run)
-    except CclError:  # another version's recipe, or no recipe at all
+    except CclError:  # a recipe of another version, or damaged
         return False
 
 
 def _may_change(recipe: Recipe) -> tuple[str, ...]:
-    """What a resumed run may change: nothing that decides the result of what it has done already."""
+    """Settings that a resumed run may change, because its finished steps do not depend on them."""
     may_change = (*ASIDE, "train.max_steps")
     return may_change if recipe.train.chooses else (*may_change, *SCORES, "eval")
 
 
 def _changes(recipe: Recipe, run: RunFolder) -> list[str]:
-    """Sections of the recipe that are not as the run began with them."""
+    """Sections of the recipe that have changed since the run started."""
     previous = load_recipe(str(run.path / RECIPE))
     now, then = (each.without(_may_change(recipe)) for each in (recipe, previous))
     return sorted(section for section in now if now[section] != then[section])
@@ -127,7 +127,7 @@ def _check_same(recipe: Recipe, manifest: Manifest, run: RunFolder) -> None:
             f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
             f"Only {', '.join(_may_change(recipe))} may change.",
         )
-    if not manifest_path(run.path).exists():  # ended before it had taken a step
+    if not manifest_path(run.path).exists():  # the process ended before its first step
         _save(manifest, run)
     if read_header(manifest_path(run.path)).get("hash") != manifest.hash:
         raise UsageError(

@@ -1,6 +1,6 @@
-"""The end of a run: the student as ``model.safetensors``, and ``summary.json``.
+"""The end of a run: the published model ``model.safetensors``, and ``summary.json``.
 
-With a moving average that is what is published, and the weights themselves lie beside it.
+The published weights are the moving average, if there is one; the raw weights are then a second file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ccl_cli.config.load import method_options
 from ccl_cli.errors import CclError
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.build import parameter_count
-from ccl_cli.training.cache.caching import CachedRows
+from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.training.run.artefact import save_model
 from ccl_cli.training.run.folder import versions
 from ccl_cli.training.run.video_states import VideoStates, count_states
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 def publish(trainer: Trainer, *, finished: bool) -> None:
-    """Write the model and the summary; all processes call this together, the first one writes.
+    """Write the model and the summary. A collective call; the main process writes.
 
     Args:
-        trainer: After its last step.
-        finished: Whether that was the recipe's last step; a run that ``max_steps`` ended can be resumed.
+        trainer: Trainer, after its last step.
+        finished: Whether the run is complete. A run that ended at ``max_steps`` can be resumed.
 
     Raises:
-        CclError: weights that are not finite.
+        CclError: the weights are not finite.
     """
     check_finite(trainer)
-    states, faults = trainer.video_states.gathered(), trainer.faults.rows()
+    states, faults = trainer.video_states.gathered(), trainer.teacher_faults.rows()
     if is_main():
         scores = trainer.held_out.summary()
         summary = {"model": _save_models(trainer)} | _summary(trainer, states, faults) | scores
@@ -42,23 +42,23 @@ def publish(trainer: Trainer, *, finished: bool) -> None:
 
 
 def check_finite(trainer: Trainer) -> None:
-    """Refuse to save or publish numbers that nobody can use.
+    """Check that all weights and batch statistics are finite, before they are saved or published.
 
     Raises:
-        CclError: weights that are not finite.
+        CclError: they are not.
     """
-    parameters = [each for each in trainer.bare.parameters() if each.requires_grad]
-    if not all(bool(each.isfinite().all()) for each in [*parameters, *trainer.bare.student.buffers()]):
+    parameters = [each for each in trainer.unwrapped.parameters() if each.requires_grad]
+    if not all(bool(each.isfinite().all()) for each in [*parameters, *trainer.unwrapped.student.buffers()]):
         state = trainer.run.state
         saved = f"; the last good state is in '{state}'" if state.is_dir() else ""
         raise CclError(
-            f"The weights are not finite any more at step {trainer.step}.",
+            f"The weights are not finite at step {trainer.step}.",
             f"Lower optim.lr or use --precision fp32{saved}.",
         )
 
 
 def _final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Totals of the run, for its trackers."""
+    """Totals of the run, for trackers."""
     data = summary["data"]
     counts = {name: len(data[name]) for name in ("missing", "unreadable")}
     figures = {name: summary[name] for name in ("seconds", "skipped")} | {"videos": data["seen"]} | counts
@@ -66,7 +66,7 @@ def _final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _save_models(trainer: Trainer) -> dict[str, Any]:
-    """Write the model, and beside a moving average the weights themselves; what the first file holds."""
+    """Write the model files; return a description of the first one."""
     parts, files = trainer.parts, (trainer.run.model, trainer.run.raw_model)
     record = {"step": trainer.step, "selection": "last"} | trainer.held_out.restore_best(trainer.students)
     about = record | {"manifest": parts.manifest.hash, "data": parts.manifest.name}
@@ -83,7 +83,7 @@ def _summary(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequenc
         "options": {name: _changed_options(trainer, name) for name in parts.methods},
         "seed": recipe.train.seed,
         "steps": trainer.step,
-        "skipped": trainer.skipped.total,
+        "skipped": trainer.guard.total,
         "seconds": round(trainer.seconds, 1),
         "precision": trainer.accelerator.mixed_precision.replace("no", "fp32"),
         "processes": world_size(),
@@ -98,7 +98,7 @@ def _summary(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequenc
 
 
 def _changed_options(trainer: Trainer, name: str) -> dict[str, Any]:
-    """A method's options that differ from its defaults; the recipe may write defaults out."""
+    """Options of a method that differ from its defaults."""
     options = method_options(type(trainer.parts.methods[name]), name, trainer.recipe.method[name])
     return options.model_dump(mode="json", exclude_defaults=True)
 
@@ -120,7 +120,7 @@ def _data(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequence[i
 
 
 def _with_cached(cached: Mapping[str, CachedRows], states: VideoStates) -> dict[int, dict[str, str]]:
-    """States of modalities by video, those too for which a cache was read instead of the video."""
+    """States of modalities by row, including those that are recorded in caches."""
     return {
         row: modalities | {rows.cached.header.kind: rows.state(row) for rows in cached.values()}
         for row, modalities in states.modalities.items()

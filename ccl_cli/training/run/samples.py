@@ -1,4 +1,4 @@
-"""The first batch of a run as ``samples.png`` in its folder, to be looked at while the run trains."""
+"""``samples.png`` in the run's folder: a picture of the first batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ccl_cli.data.clips.dataset import Loaded
+from ccl_cli.data.clips.dataset import LoadedBatch
 from ccl_cli.data.clips.sample_sheet import sample_sheet
 from ccl_cli.training.run.folder import CELL, SAMPLES
 from ccl_cli.training.run.trackers import log_picture
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ccl")
 
 
-def drawing_first(trainer: Trainer, batches: Iterator[Loaded]) -> Iterator[Loaded]:
-    """The batches; the main process draws the first one, unless the run has its picture.
+def with_sample_sheet(trainer: Trainer, batches: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:
+    """Pass the batches through. The main process draws the first one, unless the picture exists.
 
-    A benchmark's runs have none: there are many, and they differ in what no picture shows.
+    Runs of a benchmark get no picture.
     """
     folder = trainer.run.path
     if not is_main() or (folder / SAMPLES).exists() or (folder / CELL).exists():
@@ -33,12 +33,12 @@ def drawing_first(trainer: Trainer, batches: Iterator[Loaded]) -> Iterator[Loade
         return batches
     try:
         _draw(trainer, first)
-    except Exception as error:  # a full disk, a shape that nobody has thought of: no reason not to train
+    except Exception as error:  # a full disk or an unknown shape must not end the training
         _log.warning("The first batch could not be drawn: %s.", error)
     return chain([first], batches)
 
 
-def _draw(trainer: Trainer, loaded: Loaded) -> None:
+def _draw(trainer: Trainer, loaded: LoadedBatch) -> None:
     path, parts = trainer.run.path / SAMPLES, trainer.parts
     ids = [parts.videos[row].id for row in loaded.batch.rows.tolist()]
     with atomic_path(path) as temporary:

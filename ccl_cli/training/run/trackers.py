@@ -1,8 +1,8 @@
-"""Trackers of experiments beside ``metrics.jsonl``: Accelerate's classes, and what these leave open.
+"""Experiment trackers besides ``metrics.jsonl``: Accelerate's trackers, with resuming and pictures.
 
-A run's folder records by which arguments each tracker finds its run again. A resumed run continues there and
-skips the steps that were logged before it was interrupted: they are the same to the bit. A tracker that
-cannot find its run again starts a new one, from the checkpoint's step on.
+A run's folder records the arguments by which each tracker finds its run. A resumed run continues in the
+tracker's run and does not log steps twice. A tracker that cannot find its run starts a new one at the
+checkpoint's step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from ccl_cli.utils.files import write_text
 from ccl_cli.utils.json_text import flat
 
 _IN_EXTRA = ("mlflow", "tensorboard", "wandb")
-# How a tracker finds a run again, from its own object for the run. TensorBoard finds it in its folder.
+# Arguments by which a tracker finds a run, from its own object for the run. TensorBoard only needs the
+# folder.
 _GO_ON: dict[str, Callable[[Any], dict[str, str]]] = {
     "mlflow": lambda run: {"run_id": run.info.run_id},
     "tensorboard": lambda run: {},
@@ -39,10 +40,10 @@ _log = logging.getLogger("ccl")
 
 
 def need_trackers(names: Sequence[str]) -> None:
-    """See that trackers are installed.
+    """Check that trackers are installed.
 
     Raises:
-        SystemSetupError: one is not.
+        SystemSetupError: a tracker is not installed.
     """
     available = {str(each) for each in get_available_trackers()}
     for name in names:
@@ -55,9 +56,9 @@ def need_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def tracking(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> Iterator[None]:
-    """Give what ``accelerator.log`` gets to the recipe's trackers; all processes enter it together.
+    """Start the recipe's trackers for calls of ``accelerator.log``. A collective call.
 
-    Figures of a step carry it; figures without a step are final ones of the run.
+    Figures that are logged without a step are final figures of the run.
 
     Raises:
         SystemSetupError: a tracker does not start.
@@ -65,7 +66,7 @@ def tracking(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> Iterat
     if not recipe.train.trackers:
         yield
         return
-    with redirect_stdout(sys.stderr):  # where the result of a command goes, trackers print too
+    with redirect_stdout(sys.stderr):  # trackers print, and stdout is for results
         try:
             on_main(lambda: _start(accelerator, recipe, run))
             yield
@@ -76,22 +77,22 @@ def tracking(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> Iterat
 
 
 class Tracked:
-    """One of Accelerate's trackers, that takes no step twice and whose failure does not end a training.
+    """Wraps a tracker of Accelerate. It logs no step twice, and its failure does not end the training.
 
     Args:
-        tracker: Started.
-        logged: The last steps that the run has logged to it, as :meth:`RunFolder.last_logged` gives them.
-        step: The run's last step so far.
+        tracker: Started tracker of Accelerate.
+        logged: Last steps that were logged to it, see :meth:`RunFolder.last_logged`.
+        step: Last step of the run.
     """
 
     def __init__(self, tracker: Any, logged: Mapping[bool, int], step: int) -> None:
         self.name: str = tracker.name
-        # In MLflow's files `ce` and `ce/audio:cnn14` would be a file and a folder of one name.
+        # In MLflow, `ce` and `ce/audio:cnn14` would be a file and a folder with the same name.
         self._separator = "." if self.name == "mlflow" else "/"
         self._tracker, self._logged, self._step, self._open = tracker, logged, step, True
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        """Log the figures of a step, or, without one, figures of the whole run."""
+        """Log figures of a step or, without a step, of the whole run."""
         named = {name.replace("/", self._separator): value for name, value in values.items()}
         if step is None:
             self._attempt(lambda: self._log_final(named))
@@ -100,16 +101,16 @@ class Tracked:
             self._attempt(lambda: self._tracker.log(named, step=step))
 
     def log_picture(self, path: Path) -> None:
-        """Log a PNG file, by its name without suffix, at the present step."""
+        """Log a PNG file at the current step, under its name without suffix."""
         self._attempt(lambda: _log_picture(self._tracker, path, max(self._step, 0)))
 
     def finish(self) -> None:
-        """Send the rest; nothing is logged afterwards."""
+        """Close the tracker."""
         self._attempt(self._tracker.finish)
         self._open = False
 
     def _log_final(self, values: dict[str, Any]) -> None:
-        if self.name == "wandb":  # which takes nothing for a step that it has passed
+        if self.name == "wandb":  # does not accept figures for an earlier step
             self._tracker.tracker.summary.update(values)
         else:
             self._tracker.log(values, step=max(self._step, 0))
@@ -119,15 +120,15 @@ class Tracked:
             return
         try:
             action()
-        except Exception as error:  # whatever a service and its client come up with
+        except Exception as error:  # any error of a service or its client
             self._open = False
-            _log.warning("The tracker %s failed and gets nothing more: %s", self.name, _reason(error))
+            _log.warning("The tracker %s failed and is not used further: %s", self.name, _reason(error))
             with suppress(Exception):
                 self._tracker.finish()
 
 
 def log_picture(accelerator: Accelerator, path: Path) -> None:
-    """Give a PNG file to the trackers."""
+    """Log a PNG file to all trackers."""
     for tracker in accelerator.trackers:
         tracker.log_picture(path)
 
@@ -139,13 +140,13 @@ def _start(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> None:
         tracker = _make(name, recipe, run, record.get(name, {}))
         try:
             tracker.start()
-            if not continues or name == "trackio":  # which replaces it by nothing otherwise
+            if not continues or name == "trackio":  # trackio loses the configuration otherwise
                 tracker.store_init_configuration(_configuration(recipe))
             go_on = _GO_ON[name](tracker.tracker) if name in _GO_ON else {}
         except Exception as error:
             raise SystemSetupError(
                 f"The tracker {name} does not start: {_reason(error)}.",
-                "Set it up as its documentation says, or leave it out: --set train.trackers=[].",
+                "Set it up as its documentation says, or turn it off: --set train.trackers=[].",
             ) from error
         skipped = logged if continues else {True: -1, False: -1}
         accelerator.trackers.append(Tracked(tracker, skipped, max(logged.values())))
@@ -154,7 +155,7 @@ def _start(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> None:
 
 
 def _make(name: str, recipe: Recipe, run: RunFolder, go_on: Mapping[str, str]) -> Any:
-    """Accelerate's tracker: the recipe's name is its project, the folder's name the run in it."""
+    """Create Accelerate's tracker: the project is named after the recipe, the run after its folder."""
     title = run.path.resolve().name
     options: dict[str, dict[str, Any]] = {
         "aim": {"logging_dir": "."},
@@ -167,7 +168,7 @@ def _make(name: str, recipe: Recipe, run: RunFolder, go_on: Mapping[str, str]) -
         "wandb": {
             "name": title,
             "dir": str(run.path),
-            # It would record all that is printed, the progress bar too.
+            # Do not record the terminal output, which contains the progress bar.
             "settings": {"console": "off", "silent": not _log.isEnabledFor(logging.INFO)},
         },
     }
@@ -176,7 +177,7 @@ def _make(name: str, recipe: Recipe, run: RunFolder, go_on: Mapping[str, str]) -
 
 
 def _configuration(recipe: Recipe) -> dict[str, bool | int | float | str]:
-    """The recipe as names and plain values, without what is there for other runs only."""
+    """The recipe as a flat mapping of plain values, without sections for other purposes."""
     sections = recipe.without(("description", "methods", "bench", "executor"))
     values = {"hash": recipe.hash(), "method": recipe.method_label, **flat(sections)}
     plain = (bool, int, float, str)
@@ -187,7 +188,7 @@ def _configuration(recipe: Recipe) -> dict[str, bool | int | float | str]:
 
 
 def _log_picture(tracker: Any, path: Path, step: int) -> None:
-    """Accelerate has no pictures of MLflow and Trackio; its others take them in several forms."""
+    """Log a picture in the tracker's own way; Accelerate supports none for MLflow and Trackio."""
     if tracker.name == "mlflow":
         tracker.log_artifact(str(path))
     elif tracker.name == "trackio":
@@ -195,7 +196,7 @@ def _log_picture(tracker: Any, path: Path, step: int) -> None:
 
         tracker.log({path.stem: trackio.Image(str(path))}, step=step)
     elif hasattr(tracker, "log_images"):
-        # wandb takes nothing for a step that it has passed, and counts on by itself.
+        # wandb does not accept an earlier step, and counts steps by itself.
         at = None if tracker.name == "wandb" else step
         import numpy as np
         from PIL import Image

@@ -1,4 +1,4 @@
-"""What the loader reported of each training video: the state of its modalities, or why it is unreadable."""
+"""The loader's reports on training videos: states of modalities, and reasons for unreadable videos."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ccl_cli.data.clips.dataset import Loaded
+from ccl_cli.data.clips.dataset import LoadedBatch
 from ccl_cli.data.manifest import check_unreadable
 from ccl_cli.training.build import Parts
 from ccl_cli.utils.distributed import gather_objects
@@ -17,23 +17,23 @@ class VideoStates:
     """Reports of the loader, by row of the training split.
 
     Attributes:
-        modalities: Of each video that was read, the state of each modality, e.g. ``{"audio": "silent"}``.
-        unreadable: Of each video that was not, the reason.
+        modalities: State of each modality of the readable videos, e.g. ``{"audio": "silent"}``.
+        unreadable: Reasons, of the unreadable videos.
     """
 
     modalities: dict[int, dict[str, str]] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
 
-    def add(self, loaded: Loaded) -> None:
-        """Take in the reports of one batch."""
+    def add(self, loaded: LoadedBatch) -> None:
+        """Add the reports of one batch."""
         self.modalities.update(loaded.states)
         self.unreadable.update(loaded.unreadable)
 
     def check(self, parts: Parts, limit: float) -> None:
-        """Stop when more than this share of the training videos cannot be read. For all processes at once.
+        """Check that at most this share of the training videos is unreadable. A collective call.
 
         Raises:
-            DataError: names some of them.
+            DataError: more videos are unreadable.
         """
         gathered = gather_objects(self.unreadable)
         unreadable = {row: reason for reasons in gathered for row, reason in reasons.items()}
@@ -42,7 +42,7 @@ class VideoStates:
         check_unreadable(count, parts.manifest, "train", limit, examples, videos=videos)
 
     def gathered(self) -> VideoStates:
-        """The reports of all processes, on each of them."""
+        """The reports of all processes. A collective call."""
         union = VideoStates()
         for states in gather_objects(self):
             union.modalities.update(states.modalities)
@@ -51,7 +51,7 @@ class VideoStates:
 
 
 def count_states(modalities: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, int]]:
-    """How many videos had each state of each modality, e.g. ``{"audio": {"present": 9, "silent": 1}}``."""
+    """Number of videos by modality and state, e.g. ``{"audio": {"present": 9, "silent": 1}}``."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for states in modalities.values():
         for modality, state in states.items():

@@ -1,3 +1,3 @@
-"""Imports well, but has none of what the entry points promise."""
+"""This module imports, but the objects of the entry points are missing or of the wrong type."""
 
 NUMBER = 1

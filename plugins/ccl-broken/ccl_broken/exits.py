@@ -1,4 +1,4 @@
-"""Tries to end the whole program while it is imported."""
+"""This module exits the program on import."""
 
 import sys
 

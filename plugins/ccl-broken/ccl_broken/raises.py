@@ -1,3 +1,3 @@
-"""Fails while it is imported."""
+"""This module raises an exception on import."""
 
 raise RuntimeError("this module never imports")

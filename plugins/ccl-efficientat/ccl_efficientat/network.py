@@ -1,4 +1,4 @@
-"""The network: torchvision's MobileNetV3 with one input channel and EfficientAT's gates."""
+"""EfficientAT's network: torchvision's MobileNetV3 with one input channel and sigmoid gates."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _HEAD = {"classifier.2.": "classifier.0.", "classifier.5.": "classifier.3."}
 
 
 def mobilenet(width: float, classes: int) -> MobileNetV3:
-    """MobileNetV3-Large at a multiple of its width, for spectrograms ``[B, 1, mels, frames]``."""
+    """Build MobileNetV3-Large with a width multiplier, for spectrograms ``[B, 1, mels, frames]``."""
     blocks = [InvertedResidualConfig(*block, dilation=1, width_mult=width) for block in _BLOCKS]
-    # EfficientAT's gates end in a sigmoid, torchvision's own in a piecewise linear one.
+    # EfficientAT's gates end in a sigmoid, torchvision's in a hard sigmoid.
     block = partial(InvertedResidual, se_layer=SqueezeExcitation)
     hidden = InvertedResidualConfig.adjust_channels(_HIDDEN, width)
     network = MobileNetV3(blocks, hidden, classes, block)
@@ -47,7 +47,7 @@ def mobilenet(width: float, classes: int) -> MobileNetV3:
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """EfficientAT's tensors by torchvision's names, in float32; those that have them already stay."""
+    """Convert EfficientAT's tensors to torchvision's names and float32; torchvision's names are unchanged."""
     return {_renamed(name): _shaped(name, value) for name, value in state.items()}
 
 
@@ -60,5 +60,5 @@ def _renamed(name: str) -> str:
 def _shaped(name: str, value: Tensor) -> Tensor:
     if not value.is_floating_point():
         return value
-    linear = _GATE in name and value.ndim == 2  # torchvision's gates are convolutions of one pixel
+    linear = _GATE in name and value.ndim == 2  # torchvision's gates are 1x1 convolutions
     return (value[:, :, None, None] if linear else value).float()

@@ -1,4 +1,4 @@
-"""The networks' log-mel spectrogram."""
+"""EfficientAT's log-mel spectrogram."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 RATE = 32_000  # Hz
 MELS = 128
-SHORTEST = 0.1  # seconds; reflecting a track at its ends takes more samples than half an FFT
+SHORTEST = 0.1  # seconds; reflection padding needs more samples than half an FFT
 _WINDOW, _HOP, _FFT = 800, 320, 1024  # samples
-_HIGHEST = 15_000.0  # Hz, the end of the last filter; the first one begins at 0
+_HIGHEST = 15_000.0  # Hz, upper end of the last filter; the first starts at 0
 _EMPHASIS = 0.97
 _FLOOR, _SHIFT, _SCALE = 1e-5, 4.5, 5.0
 _MEL, _CORNER = 1127.0, 700.0  # mel(f) = 1127 log(1 + f / 700 Hz)
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrogram as EfficientAT computes it outside training.
+    """EfficientAT's log-mel spectrogram for inference.
 
-    High frequencies are raised, windows of 25 ms every 10 ms are transformed, 128 Kaldi filters from 0 to
-    15 kHz applied, and the logarithm is brought near zero by fixed numbers.
+    Pre-emphasis, STFT with windows of 25 ms every 10 ms, 128 Kaldi mel filters from 0 to 15 kHz, logarithm,
+    and normalisation with fixed constants.
     """
 
     window: Tensor
@@ -29,12 +29,12 @@ class LogMel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with torch.device("cpu"):  # real numbers even where the network is built without storage
+        with torch.device("cpu"):  # also if the network is built on the meta device
             self.register_buffer("window", torch.hann_window(_WINDOW, periodic=False), persistent=False)
             self.register_buffer("filters", mel_filters(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, samples]`` at 32 kHz to ``[B, 128, frames]``, always float32."""
+        """Map samples ``[B, samples]`` at 32 kHz to ``[B, 128, frames]``, always float32."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             x = x[:, 1:] - _EMPHASIS * x[:, :-1]
@@ -45,7 +45,7 @@ class LogMel(nn.Module):
 
 
 def mel_filters() -> Tensor:
-    """Kaldi's triangular filters, straight in mel, ``[128, 513]``; the last bin belongs to none."""
+    """Kaldi's filters, triangular on the mel scale, ``[128, 513]``; the last bin is in none of them."""
     mel = _MEL * (1.0 + torch.arange(_FFT // 2 + 1) * (RATE / _FFT) / _CORNER).log()
     step = _MEL * math.log(1.0 + _HIGHEST / _CORNER) / (MELS + 1)
     left, centre, right = (torch.arange(at, at + MELS)[:, None] * step for at in range(3))

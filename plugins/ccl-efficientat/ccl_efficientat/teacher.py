@@ -1,6 +1,6 @@
-"""``audio:efficientat_mn04`` and wider ones: EfficientAT, trained on AudioSet.
+"""``audio:efficientat_mn04`` and wider variants: EfficientAT, trained on AudioSet.
 
-Schmid et al. 2023, https://arxiv.org/abs/2211.04772; code and weights, MIT:
+Schmid et al. 2023, https://arxiv.org/abs/2211.04772. Code and weights (MIT licence):
 https://github.com/fschmid56/EfficientAT.
 """
 
@@ -29,7 +29,14 @@ _PREFIX = "efficientat_"
 
 
 class _Variant(NamedTuple):
-    """What is published of one width: mean average precision on AudioSet, in the file's name; its bytes."""
+    """A published network.
+
+    Attributes:
+        width: Width multiplier of MobileNetV3-Large.
+        precision: Mean average precision on AudioSet in thousandths, as in the file's name.
+        sha256: Checksum of the file, if known.
+        size: Size of the file in bytes, if known.
+    """
 
     width: float
     precision: int
@@ -37,7 +44,7 @@ class _Variant(NamedTuple):
     size: int | None = None
 
     def file(self, name: str) -> WeightFile:
-        """Where it is to be had."""
+        """The published weights file."""
         filename = f"{name}_as_mAP_{self.precision}.pt"
         return WeightFile(
             filename,
@@ -62,11 +69,11 @@ _VARIANTS = {
 class EfficientAT(Teacher):
     """A MobileNetV3 on a log-mel spectrogram, then the mean over time and frequency.
 
-    The number in the name is its width: mn04 has 0.98 M parameters and a 384-d embedding, mn10 4.9 M and
-    960, mn40 68 M and 3840.
+    The number in the name is the width multiplier: mn04 has 0.98 M parameters and a 384-d embedding, mn10 has
+    4.9 M and 960-d, mn40 has 68 M and 3840-d.
 
-    Options: ``seconds`` of sound per embedding (10), ``weights`` (``random``, or the name of the data set
-    that ``ccl teachers fit`` fitted it to).
+    Options: ``seconds`` (10) of audio per embedding, ``weights`` (``random``, or the name of the data set
+    that `ccl teachers fit` used).
     """
 
     modality = "audio"
@@ -82,7 +89,7 @@ class EfficientAT(Teacher):
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """``audio:efficientat_mn04[@weights][?seconds=10&weights=random|NAME]``."""
+        """Build the teacher from ``audio:efficientat_mn04[@weights][?seconds=10&weights=random|NAME]``."""
         spec, classes = as_fitted(spec)
         variant, options = _variant(spec), _options(spec)
         if options["weights"] == "random":
@@ -95,15 +102,15 @@ class EfficientAT(Teacher):
         state = from_published(load_state(path))
         if wrong := _different(teacher.network.state_dict(), state):
             raise WeightsError(
-                f"'{path}' does not hold EfficientAT {variant}: {len(wrong)} tensors are missing, unknown or "
-                f"of another shape, {min(wrong)} for one."
+                f"'{path}' is not an EfficientAT {variant}: {len(wrong)} tensors are missing, unknown or of "
+                f"another shape, for example {min(wrong)}."
             )
         teacher.network.load_state_dict(state, assign=True)
         return teacher.freeze()
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
-        """The published file of the width that ``spec`` names."""
+        """The published file of the variant in ``spec``."""
         spec, _ = as_fitted(spec)
         variant = _variant(spec)
         own = spec.weights or _options(spec)["weights"] == "random"
@@ -111,7 +118,7 @@ class EfficientAT(Teacher):
 
     @classmethod
     def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
-        """From its weights, with a new last layer."""
+        """Build the teacher with a new classifier for ``ccl teachers fit``."""
         teacher = cls.from_spec(spec)
         teacher.classes = tuple(classes)
         last = teacher.network.classifier[-1]
@@ -120,35 +127,35 @@ class EfficientAT(Teacher):
 
     @classmethod
     def _random(cls, variant: str, seconds: float) -> Self:
-        with torch.random.fork_rng(devices=[]):  # a teacher does not change the student's initial weights
+        with torch.random.fork_rng(devices=[]):  # keep the student's initial weights independent of teachers
             torch.manual_seed(0)
             teacher = cls(variant, seconds)
         teacher.random_weights = True
         return teacher.freeze()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed sound.
+        """Embed audio.
 
         Shapes:
             x: [B, samples] float32 at 32 kHz.
-            return: [B, dim] float32.
+            returns: [B, dim] float32.
         """
         spectrogram = self.log_mel(x)[:, None]  # [B, 1, mels, frames]
         embedding: Tensor = self.network.features(spectrogram).float().mean(dim=(2, 3))
         return embedding
 
     def class_scores(self, x: Tensor) -> Tensor:
-        """Scores of the classes, ``[B, len(classes)]``."""
+        """Logits of ``classes``, ``[B, len(classes)]``."""
         scores: Tensor = self.network.classifier(self(x)).float()
         return scores
 
     def class_probabilities(self, x: Tensor) -> Tensor:
-        """Probability of each class, ``[B, len(classes)]``: AudioSet's 527 may hold together."""
+        """Probabilities of ``classes``, ``[B, len(classes)]``; multi-label (sigmoid) for AudioSet."""
         scores = self.class_scores(x)
         return scores.sigmoid() if self.classes == audioset_classes() else scores.softmax(dim=1)
 
     def own_weights(self) -> Mapping[str, Tensor]:
-        """All, by torchvision's names."""
+        """Weights of the network, with torchvision's names."""
         weights: Mapping[str, Tensor] = self.network.state_dict()
         return weights
 
@@ -164,7 +171,7 @@ def _variant(spec: Spec) -> str:
     name = spec.name.removeprefix(_PREFIX)
     if name not in _VARIANTS:
         raise PluginError(
-            f"There is no {spec.label}.", f"There are {', '.join(map(_PREFIX.__add__, _VARIANTS))}."
+            f"There is no teacher {spec.label}.", f"Use one of {', '.join(map(_PREFIX.__add__, _VARIANTS))}."
         )
     return name
 
@@ -175,12 +182,11 @@ def _options(spec: Spec) -> dict[str, Any]:
     if not options["seconds"] >= SHORTEST or not options["seconds"] * RATE < 2**31:
         raise PluginError(f"{spec.label} needs at least {SHORTEST} seconds, not {options['seconds']}.")
     if options["weights"] not in ("", "random") or (options["weights"] and spec.weights):
-        raise PluginError(f"{spec.label}: write either weights=random or '@' and a file of weights.")
+        raise PluginError(f"{spec.label}: use either weights=random or a weights file after '@'.")
     return options
 
 
 def _different(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
-    """Names of the tensors that are not on both sides in one shape."""
-    shapes = ({name: value.shape for name, value in each.items()} for each in (own, state))
-    needed, actual = shapes
+    """Names of tensors that are missing on one side or have different shapes."""
+    needed, actual = ({name: value.shape for name, value in each.items()} for each in (own, state))
     return {name for name, _ in needed.items() ^ actual.items()}

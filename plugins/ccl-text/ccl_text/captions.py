@@ -14,14 +14,14 @@ Captions = Mapping[str, tuple[str, ...]]
 
 
 def read_captions(path: str, digest: str) -> Captions:
-    """The captions by video, read once in each process.
+    """Read the captions by video id; each process reads the file once.
 
     Args:
-        path: The file.
-        digest: Of its content, as :func:`digest_of` gave it.
+        path: Path of the file.
+        digest: Hash of its content, see :func:`digest_of`.
 
     Raises:
-        DataError: absent, no such table, or another file than it was.
+        DataError: the file is missing, not a table of captions, or its hash differs.
     """
     try:
         return _parsed(path, digest, Path(path).stat().st_mtime_ns)
@@ -30,10 +30,10 @@ def read_captions(path: str, digest: str) -> Captions:
 
 
 def digest_of(path: str) -> str:
-    """Sixteen hex digits that change when the file's content does.
+    """Hash a file's content to 16 hex digits.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -45,14 +45,14 @@ def digest_of(path: str) -> str:
 @functools.lru_cache(maxsize=8)
 def _parsed(path: str, digest: str, _mtime: int) -> Captions:
     if digest_of(path) != digest:
-        raise DataError(f"The captions '{path}' have changed since the run began.", "Start again.")
+        raise DataError(f"The captions '{path}' have changed since the start of the run.", "Start a new run.")
     captions: dict[str, tuple[str, ...]] = {}
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             if missing := {"id", "text"} - set(reader.fieldnames or ()):
                 raise DataError(
-                    f"'{path}' has no column '{min(missing)}'.", "Its header must name id and text."
+                    f"'{path}' has no column '{min(missing)}'.", "The columns must be id and text."
                 )
             for row in reader:
                 text = " ".join((row["text"] or "").split())
@@ -63,9 +63,11 @@ def _parsed(path: str, digest: str, _mtime: int) -> Captions:
             f"'{path}' cannot be read as captions: {error}.", "It must be CSV in UTF-8."
         ) from error
     if not captions:
-        raise DataError(f"'{path}' holds no captions.", "Write lines of a video's id and a text.")
+        raise DataError(f"'{path}' contains no captions.", "Add rows with a video id and a text.")
     return captions
 
 
 def _unreadable(path: str, error: OSError) -> DataError:
-    return DataError(f"The captions '{path}' cannot be read: {error.strerror}.", "Correct captions=FILE.")
+    return DataError(
+        f"The captions '{path}' cannot be read: {error.strerror}.", "Correct the path in captions=FILE."
+    )

@@ -1,4 +1,4 @@
-"""The sentence that goes with a video, as bytes: workers need no tokenizer."""
+"""Preprocessing: the sentence of a video as UTF-8 bytes, so that workers need no tokenizer."""
 
 from __future__ import annotations
 
@@ -16,57 +16,61 @@ if TYPE_CHECKING:
     from ccl_cli.data.clips.window import Window
     from ccl_cli.teachers import Views
 
-BYTES = 1024  # of a sentence; encoders read fewer words than that holds
-_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[_\s]+")
+BYTES = 1024  # maximum length of a sentence, which is more than encoders read
+_WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[_\s]+")
 
 
 @dataclass(frozen=True)
 class ClassNames:
-    """The name of the video's class, put into a prompt.
+    """A sentence with the name of the video's class.
 
     Attributes:
-        prompt: With ``{}`` for the name.
-        classes: Of the data set, by label.
+        prompt: Sentence with ``{}`` for the class name.
+        classes: Class names of the data set, by label.
     """
 
     prompt: str
     classes: tuple[str, ...] = ()
-    views: ClassVar[Views] = "track"  # one sentence serves the whole video
+    views: ClassVar[Views] = "track"  # one sentence for the whole video
 
     @property
     def shape(self) -> tuple[int]:
-        """[bytes]."""
+        """Shape of the input, [bytes]."""
         return (BYTES,)
 
     @property
     def dtype(self) -> torch.dtype:
-        """uint8."""
+        """Type of the input: uint8."""
         return torch.uint8
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """One for each class."""
+        """One sentence per class."""
         return tuple(self.prompt.replace("{}", readable(name)) for name in self.classes)
 
     def __call__(self, window: Window) -> Tensor | None:
-        """The sentence ``[bytes]``, see :func:`to_bytes`; None where the video has no label."""
+        """Return the sentence ``[bytes]``, see :func:`to_bytes`, or None without a label.
+
+        Raises:
+            PluginError: ``classes`` has no name for the label.
+        """
         label = window.video.label
         if label is None:
             return None
         if label >= len(self.classes):
-            raise PluginError("The text teacher was not given the names of the classes.")
+            raise PluginError("The text teacher did not receive the class names of the data set.")
         return to_bytes(self.prompt.replace("{}", readable(self.classes[label])))
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """The video's caption, put into a prompt; of several, one is drawn in training.
+    """A sentence with the video's caption; in training a random one of several captions.
 
     Attributes:
-        prompt: With ``{}`` for the caption.
-        digest: Of the captions.
-        single: Whether no video has several.
-        path: Of the captions; where they lie does not matter.
+        prompt: Sentence with ``{}`` for the caption.
+        digest: Hash of the captions.
+        single: Whether every video has at most one caption.
+        path: Path of the captions; not part of the teacher's fingerprint.
     """
 
     prompt: str
@@ -76,21 +80,21 @@ class Captioned:
 
     @property
     def views(self) -> Views | None:
-        """One caption serves the whole video; several are drawn from."""
+        """One input for the whole video; None if a random caption is drawn, which cannot be cached."""
         return "track" if self.single else None
 
     @property
     def shape(self) -> tuple[int]:
-        """[bytes]."""
+        """Shape of the input, [bytes]."""
         return (BYTES,)
 
     @property
     def dtype(self) -> torch.dtype:
-        """uint8."""
+        """Type of the input: uint8."""
         return torch.uint8
 
     def __call__(self, window: Window) -> Tensor | None:
-        """The sentence ``[bytes]``, see :func:`to_bytes`; None where the video has no caption."""
+        """Return the sentence ``[bytes]``, see :func:`to_bytes`, or None without a caption."""
         texts = read_captions(self.path, self.digest).get(window.video.id)
         if not texts:
             return None
@@ -99,16 +103,16 @@ class Captioned:
 
 
 def to_bytes(text: str) -> Tensor:
-    """A sentence in UTF-8, ``[1024]`` uint8, filled up with zeros; what is longer is cut between letters."""
-    whole = text.encode(errors="replace")[:BYTES].decode(errors="ignore").encode()
-    return torch.frombuffer(bytearray(whole.ljust(BYTES, b"\0")), dtype=torch.uint8)
+    """Encode a sentence in UTF-8, ``[1024]`` uint8, truncated between characters or padded with zeros."""
+    encoded = text.encode(errors="replace")[:BYTES].decode(errors="ignore").encode()
+    return torch.frombuffer(bytearray(encoded.ljust(BYTES, b"\0")), dtype=torch.uint8)
 
 
 def to_texts(x: Tensor) -> list[str]:
-    """Sentences of rows ``[B, 1024]``; "" for a row of zeros."""
+    """Decode sentences ``[B, 1024]`` uint8; a row of zeros gives ""."""
     return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in x.cpu().numpy()]
 
 
 def readable(name: str) -> str:
-    """``ApplyEyeMakeup`` and ``apply_eye_makeup`` in words."""
-    return _HUMPS.sub(" ", name).strip()
+    """Split names such as ``ApplyEyeMakeup`` and ``apply_eye_makeup`` into words."""
+    return _WORD_BOUNDARY.sub(" ", name).strip()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
-# What a repository of the library's own models holds.
+# Files of a repository of the library's own models.
 _FILES = (
     "modules.json",
     "config.json",
@@ -42,14 +42,13 @@ _NAMES_PROMPT, _CAPTIONS_PROMPT = "a video of {}", "{}"
 
 
 class SentenceTeacher(Teacher):
-    """A sentence encoder. What it reads of a video is the name of its class, or its caption.
+    """A sentence encoder that embeds the class name of a video, or its caption.
 
-    Class names tell the student what its labels mean, in training only: the student needs no text, and a
-    teacher that is told the class cannot be probed. Captions tell nothing of the class by themselves; videos
-    without one are trained without these terms.
+    A teacher of class names sees the label, so it cannot be probed and is used only in training. Captions are
+    not labels; a video without a caption is trained without this teacher's terms.
 
-    After ``@`` stands a folder that sentence-transformers wrote, or a name on the Hugging Face hub; default
-    sentence-transformers/all-MiniLM-L6-v2 (384-d, Apache-2.0). Nothing is downloaded in training.
+    The part after ``@`` is a folder written by sentence-transformers, or owner/name on the Hugging Face Hub;
+    default: sentence-transformers/all-MiniLM-L6-v2 (384-d, Apache-2.0). Training downloads nothing.
 
     Options: ``captions`` (a CSV file with the columns id and text), ``prompt`` with ``{}`` for the name or
     the caption (``a video of {}`` for names, ``{}`` for captions).
@@ -66,34 +65,41 @@ class SentenceTeacher(Teacher):
         self.variant = variant
         self.preprocess: ClassNames | Captioned = preprocess
         self.sees_label = isinstance(preprocess, ClassNames)
-        self._of_classes: dict[str, Tensor] = {}
+        self._class_embeddings: dict[str, Tensor] = {}
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """``text:sentence[@FOLDER|NAME][?prompt=a video of {}&captions=FILE]``."""
+        """Build the teacher from ``text:sentence[@FOLDER|owner/name][?prompt=...{}...&captions=FILE]``."""
         preprocess = _preprocess(spec)
         folder = _folder(spec)
-        # Two tokenizers make different things of one sentence: their files belong to what the teacher is.
+        # The tokenizer and settings affect the embedding, so their hash is part of the fingerprint.
         variant = f"{folder.resolve().name}#{_digest(folder)}"
         return cls(_load(folder, spec), variant, preprocess).freeze()
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
-        """The default encoder's files; of others it is not known which there are."""
+        """The files of the default encoder.
+
+        Raises:
+            WeightsError: for another encoder of the Hub, which `hf download` must download.
+        """
         if spec.weights and spec.weights != DEFAULT:
             if Path(spec.weights).expanduser().is_dir():
                 return ()
-            raise WeightsError(f"Which files '{spec.weights}' has is not known here.", _advice(spec.weights))
+            raise WeightsError(
+                f"`ccl teachers pull` downloads only the default encoder, not '{spec.weights}'.",
+                _hint(spec.weights),
+            )
         return [_published(name) for name in _FILES]
 
     def use_classes(self, classes: Sequence[str]) -> None:
-        """Keep the names, if they are what it reads."""
+        """Store the class names, if the teacher embeds them."""
         if isinstance(self.preprocess, ClassNames):
             self.preprocess = ClassNames(self.preprocess.prompt, tuple(classes))
-            self._of_classes = {}
+            self._class_embeddings = {}
 
     def coverage(self, ids: Sequence[str]) -> int:
-        """How many of these videos have a caption; all have a class."""
+        """Count the videos with a caption; all of them without captions."""
         if isinstance(self.preprocess, ClassNames):
             return len(ids)
         captions = read_captions(self.preprocess.path, self.preprocess.digest)
@@ -103,37 +109,38 @@ class SentenceTeacher(Teacher):
         """Embed sentences.
 
         Shapes:
-            x: [B, 1024] uint8, UTF-8 filled up with zeros; a row of zeros gives zeros.
-            return: [B, dim] float32.
+            x: [B, 1024] uint8, UTF-8 padded with zeros; a row of zeros gives a zero embedding.
+            returns: [B, dim] float32.
         """
         texts = to_texts(x)
         known = self._known(texts) | {"": torch.zeros(self.dim, device=x.device)}
         return torch.stack([known[text].to(x.device) for text in texts])
 
     def _known(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Embeddings of at least these texts; each is encoded once."""
-        if isinstance(self.preprocess, ClassNames) and not self._of_classes:
-            # All at once: what is padded together differs in the last digit, and a resumed run must not.
-            self._of_classes = self._embedded(self.preprocess.sentences)
-        others = [text for text in dict.fromkeys(texts) if text and text not in self._of_classes]
-        return self._of_classes | self._embedded(others)
+        """Embeddings by text for at least these texts, each encoded once."""
+        if isinstance(self.preprocess, ClassNames) and not self._class_embeddings:
+            # Encode all class names together: padding changes the last digits of a batch's embeddings, and a
+            # resumed run must get the same ones.
+            self._class_embeddings = self._embedded(self.preprocess.sentences)
+        others = [text for text in dict.fromkeys(texts) if text and text not in self._class_embeddings]
+        return self._class_embeddings | self._embedded(others)
 
     def _embedded(self, texts: Sequence[str]) -> dict[str, Tensor]:
         distinct = list(dict.fromkeys(texts))
         return dict(zip(distinct, self._encoded(distinct), strict=True)) if distinct else {}
 
     def _encoded(self, texts: list[str]) -> Tensor:
-        """``[N, dim]`` float32."""
-        made = self.encoder.encode(texts, convert_to_tensor=True, show_progress_bar=False)
-        assert isinstance(made, Tensor)
-        return made.float()
+        """Embed N texts, ``[N, dim]`` float32."""
+        embedding = self.encoder.encode(texts, convert_to_tensor=True, show_progress_bar=False)
+        assert isinstance(embedding, Tensor)
+        return embedding.float()
 
 
 def _preprocess(spec: Spec) -> ClassNames | Captioned:
     options: dict[str, Any] = read_options(spec, prompt="", captions="")
     prompt = options["prompt"] or (_CAPTIONS_PROMPT if options["captions"] else _NAMES_PROMPT)
     if "{}" not in prompt:
-        raise PluginError(f"{spec.label}: the prompt '{prompt}' has no {{}} for the text to stand in.")
+        raise PluginError(f"{spec.label}: the prompt '{prompt}' has no {{}} for the text.")
     if not options["captions"]:
         return ClassNames(prompt)
     path = os.path.realpath(Path(options["captions"]).expanduser())
@@ -143,26 +150,26 @@ def _preprocess(spec: Spec) -> ClassNames | Captioned:
 
 
 def _folder(spec: Spec) -> Path:
-    """Where the encoder lies on this machine; the network is never asked."""
+    """Find the encoder on this machine, without using the network."""
     wanted = spec.weights or DEFAULT
     folder = Path(wanted).expanduser()
     if not folder.is_dir():
         by_hand = _published("modules.json").path if wanted == DEFAULT else None
         cached = by_hand.parent if by_hand and by_hand.is_file() else _in_hub_cache(wanted)
         if cached is None:
-            raise WeightsError(f"The sentence encoder '{wanted}' is not on this machine.", _advice(wanted))
+            raise WeightsError(f"The sentence encoder '{wanted}' is not on this machine.", _hint(wanted))
         folder = cached
-    # Without modules.json the library would make up a pooling of its own.
+    # Without modules.json the library would use a default pooling.
     if not (folder / "modules.json").is_file():
         raise WeightsError(
-            f"'{folder}' is no model of sentence-transformers: it has no modules.json.",
-            "Name the folder that SentenceTransformer.save wrote, or get the model again.",
+            f"'{folder}' is not a model of sentence-transformers: it has no modules.json.",
+            "Give a folder written by SentenceTransformer.save, or download the model again.",
         )
     return folder
 
 
 def _published(name: str) -> WeightFile:
-    """A file of the default encoder; put by hand into ccl's cache, all of them make up a folder there."""
+    """A file of the default encoder. Files copied to ccl's cache by hand form a folder there."""
     return WeightFile(f"{DEFAULT}/{name}", f"hf://{DEFAULT}/{name}", licence="Apache-2.0")
 
 
@@ -176,12 +183,12 @@ def _in_hub_cache(name: str) -> Path | None:
         return None
 
 
-def _advice(wanted: str) -> str:
+def _hint(wanted: str) -> str:
     if wanted == DEFAULT:
-        return "Run `ccl teachers pull text:sentence`, or name a folder that holds one: text:sentence@FOLDER."
+        return "Run `ccl teachers pull text:sentence`, or use a local folder: text:sentence@FOLDER."
     if _HUB_NAME.fullmatch(wanted):
-        return f"Run `hf download {wanted}` where there is a network, or correct what follows '@'."
-    return "Name a folder, or owner/name of the Hugging Face hub, after '@'."
+        return f"Run `hf download {wanted}`, or correct the name after '@'."
+    return "Give a folder, or owner/name on the Hugging Face Hub, after '@'."
 
 
 def _load(folder: Path, spec: Spec) -> SentenceTransformer:
@@ -193,17 +200,17 @@ def _load(folder: Path, spec: Spec) -> SentenceTransformer:
             f"{spec.label} needs the library sentence-transformers: {error}.",
             "Install it with `pip install sentence-transformers`.",
         ) from error
-    logging.disable_progress_bar()  # a file on disk is there at once
+    logging.disable_progress_bar()  # local files load in an instant
     options = {"use_safetensors": True}  # no pickles
     try:
         return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs=options)
-    except Exception as error:  # the libraries below raise all kinds for damaged files
+    except Exception as error:  # the libraries raise many types for damaged files
         message = " ".join(str(error).split())[:200]
         raise WeightsError(f"'{folder}' cannot be loaded as a sentence encoder: {message}.") from error
 
 
 def _digest(folder: Path) -> str:
-    """Eight hex digits over the files beside the weights: tokenizer, pooling, settings."""
+    """Hash of tokenizer, pooling and settings, 8 hex digits."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt", ".model")):
         digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())

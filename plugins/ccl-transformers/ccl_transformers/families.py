@@ -1,4 +1,4 @@
-"""Which architectures are known, and how the embedding of each is taken, as its authors published it."""
+"""Supported architectures, and how each computes its published embedding."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Family:
     """How an architecture embeds its input.
 
     Attributes:
-        pool: The default: "cls", the first token; "mean" of all tokens but those of ``prefix``; "head", what
-            the model itself pools or projects (``pooler_output``).
-        pools: Those that it has.
-        call: The model's method.
-        arguments: Of the method, beside the input.
-        prefix: Tokens before those of patches.
-        part: The part of the model that embeds; "" for the whole.
-        unused: Parts that this modality does not need; they are dropped.
-        pad_sentences: Whether sentences are padded to the longest that it reads, as in its training.
+        pool: Default pooling. "cls": the first token; "mean": the mean of all tokens after ``prefix``;
+            "head": the model's own pooling or projection (``pooler_output``).
+        pools: Supported poolings.
+        call: Method of the model to call.
+        arguments: Further arguments of that method.
+        prefix: Number of tokens before the patch tokens.
+        part: Attribute of the model that is used; "" for the whole model.
+        unused: Parts that this modality does not need; they are removed.
+        pad_sentences: Pad sentences to the maximum length, as in the model's training.
     """
 
     pool: Pool
@@ -37,11 +37,11 @@ class Family:
 
 
 _NO_TEXT = ("text_model", "text_projection")
-_WAVE = Family("mean", ("mean",))  # 25 ms of sound to a token, as in Yang et al. 2021 (SUPERB)
+_WAVE = Family("mean", ("mean",))  # 25 ms of audio per token, as in Yang et al. 2021 (SUPERB)
 _TEXT = Family("mean", POOLS)  # Reimers and Gurevych 2019 (Sentence-BERT)
 _DINO = Family("cls", prefix=1)
 
-# By modality and by `model_type` of config.json.
+# By modality and `model_type` in config.json.
 FAMILIES: Mapping[str, Mapping[str, Family]] = {
     "video": {
         "videomae": Family("mean", ("mean",)),  # Tong et al. 2022, appendix: no class token
@@ -54,7 +54,7 @@ FAMILIES: Mapping[str, Mapping[str, Family]] = {
             ("head",),
             "get_video_features",
             unused=(*_NO_TEXT, "prompts_generator", "prompts_visual_layernorm"),
-        ),  # Ni et al. 2022: frames, projected, then joined by the multi-frame integration transformer
+        ),  # Ni et al. 2022: projected frames, combined by the multi-frame integration transformer
     },
     "image": {
         "dinov2": _DINO,  # Oquab et al. 2023
@@ -86,5 +86,5 @@ FAMILIES: Mapping[str, Mapping[str, Family]] = {
 
 
 def family_of(modality: str, model_type: str) -> Family | None:
-    """How this architecture embeds this modality, or None where it is not known."""
+    """Return the family of an architecture for a modality, or None if it is unknown."""
     return FAMILIES[modality].get(model_type, _TEXT if modality == "text" else None)

@@ -1,4 +1,4 @@
-"""The folder of a model: one that the user names, or a download of the Hugging Face hub."""
+"""Locate the folder of a model: a folder of the user, or a download from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 _SETTINGS = ("*.json", "*.txt", "*.model")
 _CODE = "*.py"
-_OTHERS_CODE = re.compile(r'"([\w.-]+/[\w.-]+)--[\w.]+"')  # in an auto_map
+_EXTERNAL_CODE = re.compile(r'"([\w.-]+/[\w.-]+)--[\w.]+"')  # code of another repository, in an auto_map
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack")
 
 
@@ -30,9 +30,9 @@ class ModelFolder(NamedTuple):
     """A model on this machine.
 
     Attributes:
-        path: Of the folder with config.json and the weights.
-        name: For records: the folder's name, or owner/name and the commit (of files put there by hand, the
-            revision that they stand for).
+        path: Folder with config.json and the weights.
+        name: Name for the records of a run: the folder's name, or owner/name@commit (owner/name@revision for
+            files copied to ccl's cache by hand).
     """
 
     path: Path
@@ -40,10 +40,11 @@ class ModelFolder(NamedTuple):
 
 
 def locate_model(spec: Spec, revision: str) -> ModelFolder:
-    """The folder that ``spec`` names after ``@``; the network is never asked.
+    """Find the model after ``@`` in ``spec`` on this machine, without using the network.
 
     Raises:
-        WeightsError: absent, incomplete, or nothing but pickles; the sentence says which command gets it.
+        WeightsError: the model is missing or incomplete, or has only pickles; the hint gives the command that
+            downloads it.
     """
     named = Path(spec.weights or "").expanduser()
     if spec.weights and named.is_dir():
@@ -53,26 +54,26 @@ def locate_model(spec: Spec, revision: str) -> ModelFolder:
     files = [path.name for path in model.path.iterdir()]
     if "config.json" not in files:
         raise WeightsError(
-            f"'{model.path}' is no model of transformers: it has no config.json.", _again(spec)
+            f"'{model.path}' is not a model of transformers: it has no config.json.", _hint(spec)
         )
     _require_safetensors(files, spec)
     return model
 
 
 def published_files(spec: Spec, revision: str, trust_remote_code: bool) -> list[WeightFile]:
-    """What ``ccl teachers pull`` gets: weights as safetensors, and settings; of a folder nothing.
+    """Files that ``ccl teachers pull`` downloads: safetensors and settings; none for a folder.
 
     Raises:
-        WeightsError: no such repository, none that may be read, or nothing but pickles in it.
+        WeightsError: the repository does not exist, is not accessible, or has only pickles.
     """
     if not spec.weights:
-        raise PluginError(f"{spec.label} needs a model.", f"Write {spec.label}@owner/name or @FOLDER.")
+        raise PluginError(f"{spec.label} needs a model.", f"Use {spec.label}@owner/name or @FOLDER.")
     if Path(spec.weights).expanduser().is_dir():
         return []
     if not _HUB_NAME.fullmatch(spec.weights):
-        raise _absent(spec)
+        raise _missing(spec)
     if variable := forbidden():
-        return _files_here(spec, revision, variable)
+        return _downloaded_files(spec, revision, variable)
     repository = _ask_hub(spec, revision)
     names = [file.rfilename for file in repository.siblings]
     _require_safetensors(names, spec)
@@ -83,28 +84,29 @@ def published_files(spec: Spec, revision: str, trust_remote_code: bool) -> list[
 
 
 def check_code(folder: Path, spec: Spec) -> None:
-    """Refuse code that nobody has typed to trust, and code of another repository.
+    """Check that the user trusts the model's Python code, and that the code is in the model's repository.
 
-    The latter is neither pulled nor pinned, and no fingerprint covers it.
+    Code of another repository is not pulled, pinned or covered by the fingerprint.
 
     Raises:
-        WeightsError: it is either.
+        WeightsError: one of the two conditions is not met.
     """
     if not is_code_trusted():
         raise WeightsError(
-            f"'{spec.weights}' would run Python code of its own, only because a recipe says so.",
-            f"Read it; if you trust it, type the teacher after --teacher, or set {VARIABLE}=1.",
+            f"'{spec.weights}' contains Python code, and a recipe alone cannot allow ccl to run it.",
+            f"Read the code. If you trust it, give the teacher with --teacher, or set {VARIABLE}=1.",
         )
     for path in sorted(folder.glob("*config.json")):
-        if found := _OTHERS_CODE.search(path.read_text(encoding="utf-8", errors="replace")):
+        if match := _EXTERNAL_CODE.search(path.read_text(encoding="utf-8", errors="replace")):
             raise WeightsError(
-                f"'{spec.weights}' takes Python code from another repository, '{found[1]}': it is not run.",
-                "Copy the code beside the model and name it there in auto_map, or choose another model.",
+                f"'{spec.weights}' uses Python code of another repository, '{match[1]}', which ccl does not "
+                "run.",
+                "Copy the code into the model's folder and change auto_map, or choose another model.",
             )
 
 
 def digest_settings(folder: Path) -> str:
-    """Eight hex digits over the files beside the weights: architecture, processor, tokenizer, code."""
+    """Hash of architecture, processor, tokenizer and code, 8 hex digits."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".txt", ".model", ".py"):
@@ -119,28 +121,28 @@ def _downloaded(spec: Spec, revision: str) -> ModelFolder:
 
     name = spec.weights or ""
     if not _HUB_NAME.fullmatch(name):
-        raise _absent(spec)
-    by_hand = cache_dir() / "weights" / _place(name, revision)
+        raise _missing(spec)
+    by_hand = cache_dir() / "weights" / _cache_name(name, revision)
     if (by_hand / "config.json").is_file():
         return ModelFolder(by_hand, f"{name}@{revision}")
     try:
         path = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
-        raise _absent(spec) from error
+        raise _missing(spec) from error
     return ModelFolder(path, f"{name}@{path.name}")
 
 
-def _files_here(spec: Spec, revision: str, variable: str) -> list[WeightFile]:
-    """What an earlier download has left."""
+def _downloaded_files(spec: Spec, revision: str, variable: str) -> list[WeightFile]:
+    """Files of an earlier download, for offline mode."""
     name = spec.weights or ""
     try:
         folder = _downloaded(spec, revision).path
     except WeightsError as error:
         raise WeightsError(
-            f"Which files '{name}' has is not known: {variable} is set.", "Unset it and try again."
+            f"The files of '{name}' cannot be listed: {variable} is set.", "Unset it and try again."
         ) from error
     return [
-        WeightFile(f"{_place(name, revision)}/{path.name}", _address(name, revision, path.name))
+        WeightFile(f"{_cache_name(name, revision)}/{path.name}", _address(name, revision, path.name))
         for path in sorted(folder.iterdir())
         if path.is_file() and any(fnmatch(path.name, pattern) for pattern in (*_WEIGHTS, *_SETTINGS, _CODE))
     ]
@@ -152,19 +154,19 @@ def _ask_hub(spec: Spec, revision: str) -> Any:
     name = spec.weights or ""
     try:
         return HfApi().model_info(name, revision=revision, files_metadata=True)
-    except Exception as error:  # the client lets the errors of whatever HTTP library it uses through
-        unreachable = f"The Hugging Face hub cannot be asked for '{name}': {reason(error)[:200]}."
+    except Exception as error:  # the client also raises errors of its HTTP library
+        unreachable = f"The Hugging Face Hub did not answer for '{name}': {reason(error)[:200]}."
         raise WeightsError(*(refusal(name, error) or (unreachable, "Try again."))) from error
 
 
 def _weight_file(name: str, revision: str, file: Any, licence: str) -> WeightFile:
     return WeightFile(
-        f"{_place(name, revision)}/{file.rfilename}",
+        f"{_cache_name(name, revision)}/{file.rfilename}",
         _address(name, revision, file.rfilename),
         checksum=f"sha256:{file.lfs.sha256}" if file.lfs else None,
         size=file.size,
         licence=licence,
-        note="Python code that is run" if fnmatch(file.rfilename, _CODE) else "",
+        note="Python code, which ccl will run" if fnmatch(file.rfilename, _CODE) else "",
     )
 
 
@@ -172,7 +174,7 @@ def _address(name: str, revision: str, file: str) -> str:
     return f"hf://{name}@{quote(revision, safe='')}/{file}"
 
 
-def _place(name: str, revision: str) -> str:
+def _cache_name(name: str, revision: str) -> str:
     return name if revision == "main" else f"{name}@{quote(revision, safe='')}"
 
 
@@ -185,18 +187,18 @@ def _require_safetensors(files: list[str], spec: Spec) -> None:
         return
     if any(fnmatch(name, pattern) for name in files for pattern in _PICKLES):
         raise WeightsError(
-            f"'{spec.weights}' has its weights as pickles only, which are not read.",
-            "Name a revision with model.safetensors (?revision=refs/pr/1), or save the model in that format.",
+            f"'{spec.weights}' has its weights only as pickles, which ccl does not read.",
+            "Use a revision with model.safetensors (?revision=refs/pr/1), or save the model in that format.",
         )
-    raise WeightsError(f"'{spec.weights}' has no weights: there is no model.safetensors.", _again(spec))
+    raise WeightsError(f"'{spec.weights}' has no weights: there is no model.safetensors.", _hint(spec))
 
 
-def _absent(spec: Spec) -> WeightsError:
+def _missing(spec: Spec) -> WeightsError:
     if not spec.weights:
-        return WeightsError(f"{spec.label} needs a model.", f"Write {spec.label}@owner/name or @FOLDER.")
-    hint = _again(spec) if _HUB_NAME.fullmatch(spec.weights) else "Name a folder, or owner/name, after '@'."
+        return WeightsError(f"{spec.label} needs a model.", f"Use {spec.label}@owner/name or @FOLDER.")
+    hint = _hint(spec) if _HUB_NAME.fullmatch(spec.weights) else "Give a folder or owner/name after '@'."
     return WeightsError(f"The model '{spec.weights}' is not on this machine.", hint)
 
 
-def _again(spec: Spec) -> str:
-    return f"Run `ccl teachers pull {shlex.quote(str(spec))}`, or correct what follows '@'."
+def _hint(spec: Spec) -> str:
+    return f"Run `ccl teachers pull {shlex.quote(str(spec))}`, or correct the name after '@'."

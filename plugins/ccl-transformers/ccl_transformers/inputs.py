@@ -1,4 +1,4 @@
-"""What the networks see of a clip, made by the model's own processor; workers import this and no networks."""
+"""Preprocessing with the model's own processor. Data loader workers import this module, but no networks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from ccl_cli.data.clips.window import Window
     from ccl_cli.teachers import Views
 
-SHORTEST = 0.1  # seconds; the first window of a spectrogram takes 25 ms
+SHORTEST = 0.1  # seconds; the first window of a spectrogram needs 25 ms
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[_\s]+")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame of the window: a random one in training, the middle one in evaluation.
+    """One frame of the clip: a random one in training, the centre one in evaluation.
 
     Attributes:
         processor: An image processor of transformers.
-        shape: Of what it makes, [3, height, width].
+        shape: Shape of its output, [3, height, width].
     """
 
     processor: Any
@@ -35,7 +35,7 @@ class Picture:
     views: ClassVar[Views] = "frame"
 
     def __call__(self, window: Window) -> Tensor:
-        """A picture ``[3, height, width]``; a window always has one."""
+        """Return an image ``[3, height, width]``."""
         count = len(window.frames)
         number = int(window.rng.integers(count)) if window.training else count // 2
         return process_frames(self.processor, window.frames[number, None])[0]
@@ -43,13 +43,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class FrameSequence:
-    """As many frames as the network takes, evenly spaced over the window.
-
-    A window of fewer frames shows some of them several times.
+    """The network's number of frames, evenly spaced over the clip; frames of shorter clips are repeated.
 
     Attributes:
-        processor: A video processor of transformers, or an image processor, which takes each frame.
-        shape: Of what it makes, [frames, 3, height, width].
+        processor: A video processor of transformers, or an image processor, which is applied to each frame.
+        shape: Shape of its output, [frames, 3, height, width].
     """
 
     processor: Any
@@ -58,20 +56,20 @@ class FrameSequence:
     views: ClassVar[Views] = "clip"
 
     def __call__(self, window: Window) -> Tensor:
-        """Frames ``[frames, 3, height, width]``; a window always has some."""
-        wanted = torch.linspace(0, len(window.frames) - 1, self.shape[0]).round().long()
-        return process_frames(self.processor, window.frames[wanted])
+        """Return frames ``[frames, 3, height, width]``."""
+        numbers = torch.linspace(0, len(window.frames) - 1, self.shape[0]).round().long()
+        return process_frames(self.processor, window.frames[numbers])
 
 
 @dataclass(frozen=True)
 class Sound:
-    """Mono sound around the window's centre, at the rate that the processor wants.
+    """Mono audio around the clip's centre, at the processor's sample rate.
 
     Attributes:
         processor: A feature extractor of transformers.
-        seconds: Length of the stretch; one embedding serves a track that is not longer.
-        shortest: Seconds up to which a shorter track is repeated, before the processor pads it its own way.
-        shape: Of what it makes.
+        seconds: Length of the segment in seconds.
+        shortest: Shorter tracks are repeated up to this many seconds; the processor pads to ``seconds``.
+        shape: Shape of the processor's output.
     """
 
     processor: Any
@@ -82,7 +80,7 @@ class Sound:
     views: ClassVar[Views] = "track"
 
     def __call__(self, window: Window) -> Tensor | None:
-        """The processor's features, or None where there is no track or only silence."""
+        """Return the processor's features, or None without a track or with a silent one."""
         samples = window.audio(rate=self.processor.sampling_rate, seconds=self.seconds)
         if samples is None or not len(samples):
             return None
@@ -91,11 +89,11 @@ class Sound:
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Which sentence goes with the video: that of its class.
+    """The number of the video's class, whose name is embedded as a sentence.
 
     Attributes:
-        prompt: With ``{}`` for the class's name.
-        classes: Of the data set, by label.
+        prompt: Sentence with ``{}`` for the class name.
+        classes: Class names of the data set, by label.
     """
 
     prompt: str
@@ -106,32 +104,36 @@ class ClassNames:
 
     @property
     def sentences(self) -> list[str]:
-        """One for each class; ``ApplyEyeMakeup`` and ``apply_eye_makeup`` in words."""
+        """One sentence per class; ``ApplyEyeMakeup`` and ``apply_eye_makeup`` are split into words."""
         words = (_WORD_BOUNDARY.sub(" ", name).strip() for name in self.classes)
         return [self.prompt.replace("{}", name) for name in words]
 
     def __call__(self, window: Window) -> Tensor | None:
-        """The class's number ``[1]``, from 1 on: 0 stands for a video without a class, which gives None."""
+        """Return the label plus 1, ``[1]`` int64, or None without a label; 0 is for absent rows.
+
+        Raises:
+            PluginError: ``classes`` has no name for the label.
+        """
         label = window.video.label
         if label is None:
             return None
         if label >= len(self.classes):
-            raise PluginError("The text teacher was not given the names of the classes.")
+            raise PluginError("The text teacher did not receive the class names of the data set.")
         return torch.tensor([label + 1])
 
 
 def process_frames(processor: Any, frames: Tensor) -> Tensor:
-    """Frames ``[T, H, W, 3]`` uint8 through a processor: ``[T, 3, height, width]`` float32."""
-    made = processor(list(frames.numpy()), return_tensors="pt")
-    value: Tensor = next(value for name, value in made.items() if name.startswith("pixel_values"))
+    """Process frames ``[T, H, W, 3]`` uint8 to ``[T, 3, height, width]`` float32."""
+    output = processor(list(frames.numpy()), return_tensors="pt")
+    value: Tensor = next(value for name, value in output.items() if name.startswith("pixel_values"))
     return value.reshape(len(frames), *value.shape[-3:]).float()
 
 
 def process_sound(processor: Any, samples: Tensor, seconds: float, shortest: float) -> Tensor:
-    """Samples ``[n]`` through a feature extractor; its features of one track, float32."""
+    """Extract the features of one track from samples ``[n]``; float32, shape as the feature extractor's."""
     rate = processor.sampling_rate
     least, most = round(rate * shortest), round(rate * seconds)
     samples = samples.repeat(max(1, -(-least // len(samples))))[: max(least, min(len(samples), most))]
-    made = processor(np.ascontiguousarray(samples.numpy()), sampling_rate=rate, return_tensors="pt")
-    features: Tensor = made[processor.model_input_names[0]][0]
+    output = processor(np.ascontiguousarray(samples.numpy()), sampling_rate=rate, return_tensors="pt")
+    features: Tensor = output[processor.model_input_names[0]][0]
     return features.float()

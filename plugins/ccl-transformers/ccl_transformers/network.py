@@ -1,4 +1,4 @@
-"""A model of transformers that is read from a folder, and the vector that stands for its input."""
+"""Load a model of transformers from a folder, and pool its output to an embedding."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ccl_cli.config.spec import Spec
 from ccl_cli.errors import PluginError, WeightsError
 from ccl_transformers.families import FAMILIES, POOLS, Family, Pool, family_of
 
-_TRAINING_ONLY = ("masked_spec_embed", "mask_token")  # weights that only pretraining uses
+_TRAINING_ONLY = ("masked_spec_embed", "mask_token")  # weights used only in pretraining
 
 
 class Source(NamedTuple):
-    """Where a model lies, and whether its own code may run.
+    """The folder of a model.
 
     Attributes:
-        folder: With config.json and safetensors.
-        trusted: Whether Python files of the folder are executed.
-        spec: As typed, for messages.
+        folder: Folder with config.json and safetensors.
+        trusted: Whether Python files of the folder may be executed.
+        spec: Spec of the user, for messages.
     """
 
     folder: Path
@@ -31,20 +31,20 @@ class Source(NamedTuple):
     spec: Spec
 
     def load(self, auto: Any, **arguments: Any) -> Any:
-        """What one of transformers' Auto classes makes of the folder, without the network.
+        """Load the folder with an Auto class of transformers, without using the network.
 
         Raises:
-            WeightsError: damaged or incomplete, or it needs code of its own.
+            WeightsError: the files are damaged or incomplete, or need the model's own Python code.
         """
         common = {"local_files_only": True, "trust_remote_code": self.trusted}
         try:
             return auto.from_pretrained(str(self.folder), **common, **arguments)
-        except Exception as error:  # the library raises all kinds for damaged or foreign files
+        except Exception as error:  # the library raises many types for damaged files
             message = " ".join(str(error).split())
             if "trust_remote_code" in message:
                 raise WeightsError(
-                    f"'{self.spec.weights}' needs Python code of its own, which is not run unasked.",
-                    "Read it, and write ?trust_remote_code=true if you trust it.",
+                    f"'{self.spec.weights}' needs its own Python code, which ccl does not run by default.",
+                    "Read the code. If you trust it, add ?trust_remote_code=true.",
                 ) from error
             raise WeightsError(
                 f"'{self.spec.weights}' cannot be loaded: {message[:300].rstrip('.')}."
@@ -55,11 +55,11 @@ class Encoder(nn.Module):
     """A network and its pooling.
 
     Args:
-        model: Of transformers, or the part of it that embeds.
-        family: How it is called.
+        model: Model of transformers, or the part of it that is used.
+        family: How to call the model.
         pool: See :class:`Family`.
-        dim: Width of the embedding.
-        fused: Whether the model joins several stretches of a longer track (CLAP).
+        dim: Embedding dimension.
+        fused: Whether the model combines several segments of a long track (CLAP).
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class Encoder(nn.Module):
         """Embed a batch.
 
         Shapes:
-            mask: [B, tokens], 1 where a token counts in a mean; all do by default.
-            inputs: As the model names them, each [B, ...].
-            return: [B, dim] float32.
+            mask: [B, tokens], 1 for tokens that are included in a mean; by default all.
+            inputs: Inputs with the model's names, each [B, ...].
+            returns: [B, dim] float32.
         """
-        made = getattr(self.model, self.family.call)(**inputs, **self.family.arguments)
+        output = getattr(self.model, self.family.call)(**inputs, **self.family.arguments)
         if self.pool == "head":
-            return _pooled(made)
-        tokens: Tensor = made.last_hidden_state.float()
+            return _pooled(output)
+        tokens: Tensor = output.last_hidden_state.float()
         if self.pool == "cls":
             return tokens[:, 0]
         if mask is None:
@@ -89,9 +89,9 @@ class Encoder(nn.Module):
         return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
     def embed_features(self, x: Tensor) -> Tensor:
-        """Embed what a processor of pictures or sound makes, ``[B, ...]`` to ``[B, dim]``."""
+        """Embed the output of an image, video or audio processor, ``[B, ...]`` to ``[B, dim]``."""
         inputs = {self._input_name: x}
-        if self.fused:  # the sound is never longer than the model hears at once
+        if self.fused:  # the audio is never longer than one segment of the model
             inputs["is_longer"] = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
         return self(**inputs)  # type: ignore[no-any-return]
 
@@ -103,7 +103,7 @@ class Encoder(nn.Module):
 
 
 def _register_plain_tensors(model: nn.Module) -> None:
-    """Let tensors that a model keeps as plain attributes (VideoMAE's positions) follow it to a device."""
+    """Register tensors in plain attributes (VideoMAE's positions) as buffers, so that they change device."""
     for module in model.modules():
         for name, value in list(vars(module).items()):
             if isinstance(value, Tensor):
@@ -112,17 +112,17 @@ def _register_plain_tensors(model: nn.Module) -> None:
 
 
 def load_encoder(source: Source, config: Any, modality: str, wanted: str) -> Encoder:
-    """The network of a folder, in float32.
+    """Load the network of a folder in float32.
 
     Args:
-        source: Of the files.
-        config: Of the model.
+        source: Folder of the model.
+        config: Configuration of the model.
         modality: "video", "image", "audio" or "text".
-        wanted: The pooling that the user typed, or "".
+        wanted: Pooling requested by the user, or "".
 
     Raises:
-        PluginError: an architecture without an embedding that is known, or without this pooling.
-        WeightsError: the weights do not belong to the architecture.
+        PluginError: the architecture is not supported, or does not have the requested pooling.
+        WeightsError: tensors of the architecture are missing.
     """
     family = _family(source.spec, config, modality, wanted)
     classifier = _classifier(config) if modality != "text" else None
@@ -130,7 +130,7 @@ def load_encoder(source: Source, config: Any, modality: str, wanted: str) -> Enc
     if classifier and pool == "head":
         model = _read(source, config, classifier, family, pool)
         dim = int(next(model.classifier.parameters()).shape[-1])
-        model.classifier = nn.Identity()  # what it would have seen comes out as its scores
+        model.classifier = nn.Identity()  # returns the classifier's input as logits
         return Encoder(model, Family(pool), pool, dim)
     model = _read(source, config, _auto_class(config, modality), family, pool)
     if modality == "text" and config.is_encoder_decoder:
@@ -143,7 +143,7 @@ def load_encoder(source: Source, config: Any, modality: str, wanted: str) -> Enc
 
 
 def sub_config(config: Any, modality: str) -> Any:
-    """The configuration of the part for one modality; of a model of one modality the whole."""
+    """Return the configuration of one modality's part; the whole one for a model of a single modality."""
     name = "vision_config" if modality in ("image", "video") else f"{modality}_config"
     return getattr(config, name, config)
 
@@ -155,18 +155,20 @@ def _family(spec: Spec, config: Any, modality: str, wanted: str) -> Family:
         return replace(family, prefix=family.prefix + registers) if family.prefix else family
     others = [name for name, families in FAMILIES.items() if kind in families]
     if others:
-        raise PluginError(f"'{spec.weights}' is of modality {others[0]}.", f"Write {others[0]}:{spec.name}.")
+        raise PluginError(
+            f"'{spec.weights}' is a model of the modality {others[0]}.", f"Use {others[0]}:{spec.name}."
+        )
     for pool in POOLS:
         if pool == wanted:
             return Family(pool)
     raise PluginError(
-        f"No published {modality} embedding is known here for the architecture '{kind}'.",
-        f"Choose one with ?pool={'|'.join(POOLS)}; known are {', '.join(FAMILIES[modality])}.",
+        f"ccl has no default {modality} pooling for the architecture '{kind}'.",
+        f"Choose one with ?pool={'|'.join(POOLS)}. There are defaults for {', '.join(FAMILIES[modality])}.",
     )
 
 
 def _pool(spec: Spec, family: Family, wanted: str, classifies: bool) -> Pool:
-    """The pooling typed, else what the checkpoint's classifier saw in its training, else the family's."""
+    """The requested pooling, else the classifier's input, else the family's default."""
     pools = tuple(pool for pool in POOLS if pool in family.pools or (classifies and pool == "head"))
     if not wanted:
         return "head" if classifies else family.pool
@@ -174,12 +176,12 @@ def _pool(spec: Spec, family: Family, wanted: str, classifies: bool) -> Pool:
         if pool == wanted:
             return pool
     raise PluginError(
-        f"{spec.label}: '{spec.weights}' has no pooling '{wanted}'.", f"It has {', '.join(pools)}."
+        f"{spec.label}: '{spec.weights}' has no pooling '{wanted}'.", f"Use {' or '.join(pools)}."
     )
 
 
 def _classifier(config: Any) -> Any | None:
-    """The class of transformers with the head that the checkpoint was trained with, if it classifies."""
+    """The classification model of transformers that the checkpoint was saved from, if any."""
     import transformers
 
     (name,) = (config.architectures or [""])[:1]
@@ -197,20 +199,20 @@ def _auto_class(config: Any, modality: str) -> Any:
 
 
 def _read(source: Source, config: Any, auto: Any, family: Family, pool: Pool) -> Any:
-    """The model with its weights; parts that nobody needs are gone."""
-    with torch.random.fork_rng(devices=[]):  # a teacher does not change the student's initial weights
+    """Load the model with its weights, and remove unused parts."""
+    with torch.random.fork_rng(devices=[]):  # keep the student's initial weights independent of teachers
         torch.manual_seed(0)
         model, report = source.load(
             auto, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    # A pooler that pretraining did not have is drawn at random by the library.
+    # The library initialises a pooler at random if the checkpoint does not have one.
     unused = {*family.unused, *(() if pool == "head" else ("pooler",)), *_TRAINING_ONLY}
     missing = sorted(name for name in report["missing_keys"] if unused.isdisjoint(name.split(".")))
     if missing:
         raise WeightsError(
-            f"'{source.spec.weights}' does not hold the weights of its architecture: {len(missing)} tensors "
-            f"are missing, {missing[0]} for one.",
-            "Choose another ?pool=, or get the model again.",
+            f"'{source.spec.weights}' lacks weights of its architecture: {len(missing)} tensors are missing, "
+            f"for example {missing[0]}.",
+            "Choose another ?pool=, or download the model again.",
         )
     for owner in {model, model.base_model}:
         for name in unused:
@@ -219,8 +221,8 @@ def _read(source: Source, config: Any, auto: Any, family: Family, pool: Pool) ->
     return model
 
 
-def _pooled(made: Any) -> Tensor:
-    pooled: Tensor | None = made.logits if "logits" in made else made.get("pooler_output")
+def _pooled(output: Any) -> Tensor:
+    pooled: Tensor | None = output.logits if "logits" in output else output.get("pooler_output")
     if pooled is None:
-        raise PluginError("The model pools nothing itself.", "Write ?pool=mean or ?pool=cls.")
+        raise PluginError("The model has no pooling of its own.", "Use ?pool=mean or ?pool=cls.")
     return pooled.float()

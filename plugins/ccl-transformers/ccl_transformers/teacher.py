@@ -26,28 +26,28 @@ from ccl_transformers.inputs import (
 )
 from ccl_transformers.network import Encoder, Source, load_encoder, sub_config
 
-_SECONDS = 10.0  # of sound, for models that hear any length
+_SECONDS = 10.0  # of audio, for models without a maximum length
 _KALDI_SHIFT = 0.01  # seconds between the frames of AST's spectrogram
-_SENTENCES = 64  # encoded together
-_TOKENS = 512  # of a sentence, at most
+_SENTENCES = 64  # batch size for class names
+_TOKENS = 512  # maximum length of a sentence
 
 
 class HubTeacher(Teacher):
-    """A network of the Hugging Face hub, with its own processor and the pooling that its authors published.
+    """A network of the Hugging Face Hub, with its own processor and the pooling that its authors published.
 
-    After ``@`` stands owner/name on the hub, or a folder that ``save_pretrained`` wrote. Weights are read as
-    safetensors only, and nothing is downloaded in training.
+    The part after ``@`` is owner/name on the Hub, or a folder written by ``save_pretrained``. Weights are
+    read only as safetensors, and training downloads nothing.
 
-    Options: ``revision`` (branch, tag or commit: main), ``pool`` (``cls``, ``mean`` or ``head``),
-    ``trust_remote_code`` (false; true only where it is typed), ``seconds`` of sound, ``prompt`` with ``{}``
-    for the class's name (``a video of {}``).
+    Options: ``revision`` (main; branch, tag or commit), ``pool`` (``cls``, ``mean`` or ``head``),
+    ``trust_remote_code`` (false), ``seconds`` of audio, ``prompt`` with ``{}`` for the class name
+    (``a video of {}``).
 
     Attributes:
-        tokenizer: Of a text model.
-        of_classes: [classes, dim], the embedding of each class's name; empty for other modalities.
+        tokenizer: Tokenizer of a text model, else None.
+        class_embeddings: [classes, dim], embeddings of the class names; empty for other modalities.
     """
 
-    of_classes: Tensor
+    class_embeddings: Tensor
 
     def __init__(
         self, modality: str, encoder: Encoder, variant: str, preprocess: Preprocess, tokenizer: Any = None
@@ -56,16 +56,16 @@ class HubTeacher(Teacher):
         self.modality, self.encoder, self.dim = modality, encoder, encoder.dim
         self.variant, self.preprocess, self.tokenizer = variant, preprocess, tokenizer
         self.sees_label = isinstance(preprocess, ClassNames)
-        self.register_buffer("of_classes", torch.zeros(0, self.dim), persistent=False)
+        self.register_buffer("class_embeddings", torch.zeros(0, self.dim), persistent=False)
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """``MODALITY:hf@OWNER/NAME|FOLDER[?revision=main&pool=cls|mean|head&trust_remote_code=false]``."""
+        """Build the teacher from ``<modality>:hf@owner/name[?revision=main&pool=cls|mean|head&...]``."""
         from transformers import AutoConfig, AutoTokenizer
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # a file on disk is there at once
-        logging.set_verbosity_error()  # what the library warns of is checked here
+        logging.disable_progress_bar()  # local files load in an instant
+        logging.set_verbosity_error()  # load_encoder checks what the library warns about
         options = _options(spec)
         model = locate_model(spec, options["revision"])
         if options["trust_remote_code"]:
@@ -80,33 +80,33 @@ class HubTeacher(Teacher):
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
-        """The model's files on the hub, which is asked for their names; a folder needs none."""
+        """The model's files on the Hub, which this method queries; none for a folder."""
         options = _options(spec)
         return published_files(spec, options["revision"], options["trust_remote_code"])
 
     def use_classes(self, classes: Sequence[str]) -> None:
-        """Embed the names once, if they are what it reads."""
+        """Embed the class names once, if this is a text teacher."""
         if not isinstance(self.preprocess, ClassNames) or not classes:
             return
         self.preprocess = ClassNames(self.preprocess.prompt, tuple(classes))
         sentences = self.preprocess.sentences
         batches = [sentences[start : start + _SENTENCES] for start in range(0, len(sentences), _SENTENCES)]
         with torch.no_grad():
-            self.of_classes = torch.cat([self._encoded(batch) for batch in batches])
+            self.class_embeddings = torch.cat([self._encoded(batch) for batch in batches])
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed a batch.
 
         Shapes:
-            x: [B, *preprocess.shape]; of text [B, 1], the class's number from 1 on, 0 gives zeros.
-            return: [B, dim] float32.
+            x: [B, *preprocess.shape]; for text [B, 1], the label plus 1, where 0 gives a zero embedding.
+            returns: [B, dim] float32.
         """
         if self.sees_label:
-            return torch.cat([torch.zeros_like(self.of_classes[:1]), self.of_classes])[x[:, 0]]
+            return torch.cat([torch.zeros_like(self.class_embeddings[:1]), self.class_embeddings])[x[:, 0]]
         return self.encoder.embed_features(x)
 
     def _encoded(self, sentences: list[str]) -> Tensor:
-        """``[N, dim]`` float32."""
+        """Embed N sentences, ``[N, dim]`` float32."""
         positions = getattr(sub_config(self.encoder.model.config, "text"), "max_position_embeddings", _TOKENS)
         tokens = self.tokenizer(
             sentences,
@@ -129,9 +129,9 @@ def _options(spec: Spec) -> dict[str, Any]:
     own: dict[str, dict[str, Any]] = {"audio": {"seconds": 0.0}, "text": {"prompt": "a video of {}"}}
     options = read_options(spec, **defaults, **own.get(spec.kind, {}))
     if options["pool"] not in ("", *POOLS):
-        raise PluginError(f"{spec.label}: ?pool= is one of {', '.join(POOLS)}, not '{options['pool']}'.")
+        raise PluginError(f"{spec.label}: pool must be {' or '.join(POOLS)}, not '{options['pool']}'.")
     if "{}" not in options.get("prompt", "{}"):
-        raise PluginError(f"{spec.label}: the prompt '{options['prompt']}' has no {{}} for the class's name.")
+        raise PluginError(f"{spec.label}: the prompt '{options['prompt']}' has no {{}} for the class name.")
     return options
 
 
@@ -150,24 +150,26 @@ def _preprocess(source: Source, config: Any, options: dict[str, Any]) -> Preproc
     part = sub_config(config, "video")
     count = getattr(part, "num_frames", None) or getattr(part, "frames_per_clip", None)
     if count is None:
-        raise PluginError(f"'{source.spec.weights}' does not say how many frames it takes.")
+        raise PluginError(
+            f"The configuration of '{source.spec.weights}' has no number of frames.", "Choose another model."
+        )
     return FrameSequence(processor, _frames_shape(processor, int(count)))
 
 
 def _video_processor(source: Source) -> Any:
-    """The model's video processor; older models have one for pictures, which takes frame by frame."""
+    """The model's video processor; older models have an image processor, which is applied to each frame."""
     from transformers import AutoImageProcessor, AutoVideoProcessor
 
     try:
         processor = source.load(AutoVideoProcessor)
     except WeightsError:
         return source.load(AutoImageProcessor)
-    processor.do_sample_frames = False  # the frames are chosen already
+    processor.do_sample_frames = False  # FrameSequence samples the frames
     return processor
 
 
 def _frames_shape(processor: Any, count: int) -> tuple[int, ...]:
-    """[frames, 3, height, width] of what a processor makes."""
+    """Output shape of a processor, [frames, 3, height, width]."""
     return tuple(process_frames(processor, torch.zeros(count, 96, 128, 3, dtype=torch.uint8)).shape)
 
 
@@ -179,8 +181,8 @@ def _sound(source: Source, seconds: float) -> Sound:
     seconds = float(seconds or longest or _SECONDS)
     if longest and seconds > longest:
         raise PluginError(
-            f"'{source.spec.weights}' hears at most {longest:g} s of sound, not {seconds:g}.",
-            f"Write ?seconds={longest:g} or less.",
+            f"'{source.spec.weights}' uses at most {longest:g} s of audio, not {seconds:g}.",
+            f"Use ?seconds={longest:g} or less.",
         )
     if not seconds >= SHORTEST:
         raise PluginError(f"{source.spec.label} needs at least {SHORTEST} seconds, not {seconds:g}.")
@@ -192,7 +194,7 @@ def _sound(source: Source, seconds: float) -> Sound:
 
 
 def _longest(processor: Any) -> float | None:
-    """Seconds of sound that a feature extractor does not cut; None where it takes any length."""
+    """Maximum length of a feature extractor's input in seconds; None if it is unlimited."""
     for name, unit in (("chunk_length", 1.0), ("max_length_s", 1.0), ("max_length", _KALDI_SHIFT)):
         if isinstance(value := getattr(processor, name, None), int | float):
             return value * unit

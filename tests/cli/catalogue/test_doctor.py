@@ -12,9 +12,9 @@ def test_the_table(ccl, monkeypatch):
     result = ccl("doctor")
     assert result.code == 6
     assert result.out.splitlines() == [
-        "state   check  result                what to do",
+        "state   check  result",
         "ok      torch  2.11.0",
-        "failed  cache  /c cannot be written  Name another folder.",
+        "failed  cache  /c cannot be written. Name another folder.",
     ]
     assert "1 of 2 checks failed" in result.err
 

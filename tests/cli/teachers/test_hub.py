@@ -90,7 +90,7 @@ def test_what_is_not_here_names_the_command(ccl, web, published, tmp_path, monke
         ),
         (
             "some/pickles",
-            "'some/pickles' has its weights as pickles only, which are not read. Name a revision",
+            "'some/pickles' has its weights only as pickles, which ccl does not read. Use a revision",
         ),
         (
             "some/vit?revision=gone",
@@ -117,7 +117,7 @@ def test_code_beside_a_model_is_listed_and_pulled_where_it_is_asked_for(ccl, web
     web.add("some/vit", published)
     trusted = f"{NAME}?trust_remote_code=true"
     assert "own.py" not in ccl("teachers", "info", NAME).out
-    assert "Python code that is run" in ccl("teachers", "info", trusted).out
+    assert "Python code, which ccl will run" in ccl("teachers", "info", trusted).out
     assert ccl("teachers", "pull", trusted).code == 0
     assert "own.py" in downloaded(tmp_path)
     assert "trust_remote_code=true" in json.loads(ccl("teachers", "info", trusted, "--json").out)["variant"]

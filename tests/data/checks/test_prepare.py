@@ -71,7 +71,7 @@ def test_it_replaces_its_own_manifest_and_nothing_else(listed, tmp_path):
     with pytest.raises(UsageError, match="manifest of 'set', not of 'other'"):
         prepare(replace(listed, name="other"), path, EFFORT, frames=8)
     path.write_text("my notes")
-    with pytest.raises(UsageError, match="is no manifest"):
+    with pytest.raises(UsageError, match="is not a manifest"):
         prepare(listed, path, EFFORT, frames=8)
     assert path.read_text() == "my notes"
 
@@ -141,7 +141,7 @@ def test_an_archive_is_unpacked_and_stays_inside(server, tmp_path):
 
 def test_what_is_no_archive(server, tmp_path):
     server.pages["/lists.zip"] = server.pages["/lists.zip"][:-40]
-    with pytest.raises(SystemSetupError, match="no whole zip archive"):
+    with pytest.raises(SystemSetupError, match="not a complete zip archive"):
         fetch_list(listing(server, "lists.zip"), tmp_path / "lists")
     assert list(tmp_path.iterdir()) == []
 

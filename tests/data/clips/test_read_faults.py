@@ -11,7 +11,8 @@ import torch
 from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.dataset import TeacherClips, TrainingClips, clip_loader
 from ccl_cli.data.clips.epoch_sampler import Draw
-from ccl_cli.data.clips.evaluation_clips import EvaluationClips, window_loader
+from ccl_cli.data.clips.evaluation_clips import EvaluationClips
+from ccl_cli.data.clips.loader import read_batches
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
@@ -41,7 +42,7 @@ def cache(source, folder):
 
 def evaluate(source, folder):
     videos = load_data(source).split("train")
-    chunks = window_loader(EvaluationClips(videos, CLIP, Evaluation(), chunk=9), workers=0, pin_memory=False)
+    chunks = read_batches(EvaluationClips(videos, CLIP, Evaluation(), chunk=9), 0, batch_size=None)
     return {videos[row].id: reason for chunk in chunks for row, reason in chunk.unreadable.items()}
 
 
@@ -92,7 +93,7 @@ def test_an_error_of_the_machine_comes_out_of_another_process_as_it_was(tmp_path
     (tmp_path / "set" / "a" / "1.mp4").write_bytes(b"1")
     dataset = Gone(load_data(f"folder:{tmp_path / 'set'}").videos, CLIP, Evaluation(), chunk=9)
     with pytest.raises(SystemSetupError) as caught:
-        list(window_loader(dataset, workers=1, pin_memory=False))
+        list(read_batches(dataset, 1, batch_size=None))
     assert caught.value.message == GONE.message
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.evaluation_clips import EvaluationClips, read_evaluation_clips
-from ccl_cli.data.clips.samplers import Stretch, centre_clip, evaluation_clips, random_clip
+from ccl_cli.data.clips.samplers import FrameRange, centre_clip, evaluation_clips, random_clip
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.shards.encode import Settings, Source, encode
@@ -38,13 +38,13 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def stretch(frames: int, first: int = 0, milliseconds: list[int] | None = None) -> Stretch:
+def stretch(frames: int, first: int = 0, milliseconds: list[int] | None = None) -> FrameRange:
     """Of a video of 25 frames a second, or with frames at these times; 7 frames follow it."""
     times = milliseconds or [40 * k for k in range(first + frames + 7)]
     nothing, base = np.empty((0, 2), np.int64), Fraction(1, 1000)
     pts = np.array(times, np.int64)
     metadata = VideoMetadata(Path("v"), pts, nothing, times[-1] + 40, base, 0.0, 8, 8, True, None)
-    return Stretch(metadata, first, frames)
+    return FrameRange(metadata, first, frames)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_files_and_shards_give_the_frames_that_are_asked_for(places, name, gap, 
     clip, evaluation = CLIPS[name], Evaluation(clips=3)
     for place in places:
         video, metadata = Video("v", place, 0, "test", 0.2, 1.4), open_video(place).metadata
-        part = Stretch(metadata, *metadata.frame_range(0.2, 1.4))
+        part = FrameRange.between(metadata, 0.2, 1.4)
         assert (part.first, part.frames) == (5, 30)
         whole = read_frames(place, 0, COUNT).frames
         for seed in range(4):

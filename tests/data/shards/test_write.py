@@ -11,7 +11,7 @@ import pytest
 from ccl_cli.data.checks.check import check
 from ccl_cli.data.checks.findings import Effort
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.shards import sources
+from ccl_cli.data.shards import encode_all
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.index import read_shard
 from ccl_cli.data.shards.write import pack
@@ -54,8 +54,8 @@ def test_finished_shards_are_not_made_again(tmp_path, source, monkeypatch):
     pack(source, whole, Settings(), **SMALL)
     wanted = content(whole)
     encoded = []
-    real = sources.encode
-    monkeypatch.setattr(sources, "encode", lambda *args: encoded.append(args[0].key) or real(*args))
+    real = encode_all.encode
+    monkeypatch.setattr(encode_all, "encode", lambda *args: encoded.append(args[0].key) or real(*args))
     pack(source, whole, Settings(), **SMALL)
     assert encoded == []
     assert content(whole) == wanted
@@ -72,7 +72,7 @@ def test_finished_shards_are_not_made_again(tmp_path, source, monkeypatch):
 def test_stopped_by_a_signal_it_goes_on_later(tmp_path, source, monkeypatch):
     pack(source, tmp_path / "whole", Settings(), **SMALL)
     wanted = content(tmp_path / "whole")
-    real, number = sources.encode, [0]
+    real, number = encode_all.encode, [0]
 
     def stopping(*args):
         number[0] += 1
@@ -80,7 +80,7 @@ def test_stopped_by_a_signal_it_goes_on_later(tmp_path, source, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*args)
 
-    monkeypatch.setattr(sources, "encode", stopping)
+    monkeypatch.setattr(encode_all, "encode", stopping)
     with pytest.raises(Interrupted, match="Stopped by SIGTERM; finished shards are kept") as error:
         pack(source, tmp_path / "p", Settings(), **SMALL)
     assert error.value.exit_code == 130
@@ -89,7 +89,7 @@ def test_stopped_by_a_signal_it_goes_on_later(tmp_path, source, monkeypatch):
     assert left.items() <= wanted.items()
     assert "index.json" not in left
     assert list((tmp_path / "p").glob(".*.tmp")) == []
-    with pytest.raises(DataError, match=r"holds no index\.json"):
+    with pytest.raises(DataError, match=r"does not contain index\.json"):
         load_data(f"shards:{tmp_path / 'p'}")
     pack(source, tmp_path / "p", Settings(), **SMALL)
     assert content(tmp_path / "p") == wanted
@@ -170,7 +170,7 @@ def test_a_source_is_grouped_by_file_and_split():
         Video("y", Path("/y"), 0, "train"),
         Video("x@3-", Path("/x"), 0, "train", 3, None),
     ]
-    by_key = {source.key: source for source in sources.sources_of(Manifest("m", ("c",), tuple(rows)))}
+    by_key = {source.key: source for source in encode_all.sources_of(Manifest("m", ("c",), tuple(rows)))}
     assert (by_key["x@0-1"].start, by_key["x@0-1"].end) == (0, None)
     assert [row["id"] for row in by_key["x@0-1"].rows] == ["x@0-1", "x@3-"]
     assert (by_key["y"].start, by_key["y"].end) == (None, None)

@@ -58,7 +58,7 @@ def test_windows_and_single_frames_of_every_format_equal_the_sequential_decode(t
     assert open_video(path).metadata.seekable == (name not in UNSEEKABLE)
     reference = sequential(path, 32)
     for numbers in ([0, 3, 6, 9], [13, 21, 29], [2, 2, 20, 39], [1, 38], [39]):  # some are sought twice
-        frames = read_clip(path, numbers, len(numbers), short_side=32).frames
+        frames = read_clip(open_video(path), numbers, len(numbers), short_side=32).frames
         np.testing.assert_array_equal(frames, reference[numbers], f"{numbers}")
 
 
@@ -128,8 +128,8 @@ def test_a_seek_that_ends_at_the_wrong_frame_falls_back(tmp_path, monkeypatch):
     def astray(container, info, numbers):
         yield from list(sought(container, info, numbers))[::2]
 
-    sought = file_reader._sought
-    monkeypatch.setattr(file_reader, "_sought", astray)
+    sought = file_reader._seek_frames
+    monkeypatch.setattr(file_reader, "_seek_frames", astray)
     assert torch.equal(read_frames(path, 21, 5).frames, expected)
     (window,) = iter_windows(path, 5, 5, start=21 / 25, end=26 / 25)
     assert torch.equal(window.frames, expected)

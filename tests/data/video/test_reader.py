@@ -25,7 +25,7 @@ def make(frames: int) -> SimpleNamespace:
 
 @pytest.fixture
 def cache(monkeypatch):
-    monkeypatch.setattr(reader, "FRAMES", 10_000)
+    monkeypatch.setattr(reader, "CACHED_FRAMES", 10_000)
     return reader._ReaderCache()
 
 

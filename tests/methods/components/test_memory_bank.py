@@ -15,12 +15,12 @@ from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.cmc import CMC, CMCOptions
 from ccl_cli.methods.components.contrast import (
-    Contrast,
+    ContrastiveLoss,
+    ContrastSamples,
+    NCELoss,
     NegativeSampler,
-    NoiseContrast,
     View,
-    ViewContrast,
-    softmax_contrast,
+    softmax_loss,
 )
 from ccl_cli.methods.components.memory_bank import MemoryBank, ShardedMemoryBank
 from ccl_cli.methods.crd import CRD, CRDOptions, CRDPair
@@ -32,7 +32,7 @@ AUDIO, IMAGE = TeacherInfo("audio:a", "audio", 7), TeacherInfo("image:i", "image
 
 
 def contrast_of(index):
-    return Contrast(index[:, 0], index[:, 1:], torch.ones_like(index[:, 1:], dtype=torch.bool))
+    return ContrastSamples(index[:, 0], index[:, 1:], torch.ones_like(index[:, 1:], dtype=torch.bool))
 
 
 # ---- against the references
@@ -88,7 +88,7 @@ def test_cmc_takes_two_steps_as_the_reference(shared, loss):
     videos, dim = golden["mem_1_init"].shape
     options = CMCOptions(temperature=float(golden["T"]))
     labels = torch.zeros(videos, dtype=torch.long)
-    pair = ViewContrast(options, labels, options.num_negatives, options.negatives, loss=loss)
+    pair = ContrastiveLoss(options, labels, options.num_negatives, options.negatives, loss=loss)
     banks = [MemoryBank(videos, dim, float(golden["momentum"])).double() for _ in range(2)]
     for bank, number in zip(banks, (1, 2), strict=True):
         bank.entries.copy_(golden[f"mem_{number}_init"])
@@ -117,7 +117,7 @@ def equal_scores(rows, count):
 
 
 def test_noise_contrast_of_equal_scores():
-    value = NoiseContrast(20)(*equal_scores(4, 5), torch.ones(4, dtype=torch.bool))
+    value = NCELoss(20)(*equal_scores(4, 5), torch.ones(4, dtype=torch.bool))
     expected = math.log(1 + 5) + 5 * math.log(1 + 1 / 5)  # every P is 1 / N
     assert expected == pytest.approx(2.703367, abs=1e-6)
     torch.testing.assert_close(value, torch.full((4,), expected, dtype=torch.float64), rtol=1e-5, atol=0)
@@ -125,7 +125,7 @@ def test_noise_contrast_of_equal_scores():
 
 @given(st.integers(1, 30))
 def test_softmax_contrast_of_equal_scores(count):
-    value = softmax_contrast(*equal_scores(3, count))
+    value = softmax_loss(*equal_scores(3, count))
     torch.testing.assert_close(value, torch.full((3,), math.log(1 + count), dtype=torch.float64))
 
 
@@ -134,14 +134,14 @@ def test_an_anchor_with_fewer_negatives_counts_only_those():
     wide = scores, torch.tensor([[True] * 3 + [False] * 2] * 2)
     narrow = scores[:, :4], torch.ones(2, 3, dtype=torch.bool)
     present = torch.ones(2, dtype=torch.bool)
-    torch.testing.assert_close(softmax_contrast(*wide), softmax_contrast(*narrow))
-    torch.testing.assert_close(NoiseContrast(9)(*wide, present), NoiseContrast(9)(*narrow, present))
+    torch.testing.assert_close(softmax_loss(*wide), softmax_loss(*narrow))
+    torch.testing.assert_close(NCELoss(9)(*wide, present), NCELoss(9)(*narrow, present))
 
 
 def test_z_is_fixed_by_the_first_batch_that_has_rows_or_follows():
     scores, drawn = equal_scores(4, 5)
     nobody, everyone = torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)
-    fixed, follows = NoiseContrast(20), NoiseContrast(20, momentum=0.75)
+    fixed, follows = NCELoss(20), NCELoss(20, momentum=0.75)
     for module in (fixed, follows):
         assert torch.isfinite(module(scores, drawn, nobody)).all()
         assert module.log_z.isnan()

@@ -17,7 +17,7 @@ from ccl_cli.methods.components.memory_bank import shard_banks
 from ccl_cli.methods.crd import CRD
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
-from ccl_cli.training.compute.nonfinite import Skipped
+from ccl_cli.training.compute.nonfinite import StepGuard
 
 VIDEOS, ROWS = 5000, 6
 
@@ -74,12 +74,12 @@ def same(one, other):
 
 
 def test_a_skipped_step_leaves_no_trace_in_any_buffer(module):
-    guard = Skipped()
-    guard.before(module)
+    guard = StepGuard()
+    guard.snapshot(module)
     forward(module, 1)
     guard.accept()
     before, drawn = buffers(module), draws(module)
-    guard.before(module)
+    guard.snapshot(module)
     for seed in (2, 3, 2):  # micro-batches of one step, the last one with the first one's videos again
         forward(module, seed)
     changed = buffers(module)
@@ -92,23 +92,23 @@ def test_a_skipped_step_leaves_no_trace_in_any_buffer(module):
 
 
 def test_a_step_that_is_taken_is_as_without_the_guard(module):
-    alone, guard = deepcopy(module), Skipped()
+    alone, guard = deepcopy(module), StepGuard()
     for seed in (1, 2):
-        guard.before(module)
+        guard.snapshot(module)
         forward(module, seed)
         guard.accept()
         forward(alone, seed)
     assert same(buffers(alone), buffers(module))
-    guard.before(module)
+    guard.snapshot(module)
     guard.skip(module, 0)  # nothing has happened since the last step
     assert same(buffers(alone), buffers(module))
 
 
 def test_before_a_step_no_bank_is_copied(module):
-    guard = Skipped()
+    guard = StepGuard()
     for seed in range(2):
         with Made() as made:
-            guard.before(module)
+            guard.snapshot(module)
         assert made.largest <= 100  # of 40,000 in a bank
         forward(module, seed)
         guard.accept()

@@ -7,13 +7,13 @@ import copy
 import pytest
 import torch
 
-from ccl_cli.config.load import load_recipe
 from ccl_cli.errors import SystemSetupError
 from ccl_cli.students import Student
 from ccl_cli.students.hub import x3d_xs
 from ccl_cli.students.r2plus1d import r2plus1d_tiny
 from ccl_cli.training.compute.recompute import recompute_blocks
 from ccl_cli.training.train import train
+from tests.training.runs import recipe
 
 
 def trained(student: Student, steps: int = 2) -> tuple[Student, int]:
@@ -60,13 +60,12 @@ def test_evaluation_is_untouched():
         assert torch.equal(student(video).logits, before)
 
 
-def test_a_batch_that_does_not_fit_names_what_keeps_the_step(monkeypatch, tmp_path):
+def test_a_batch_that_does_not_fit_names_what_keeps_the_step(clips_folder, monkeypatch):
     def full(*_) -> None:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr("ccl_cli.training.trainer.Trainer.fit", full)
-    recipe = load_recipe("smoke", {"train.batch_size": 4, "train.accumulation": 2, "method": "baseline"})
     with pytest.raises(SystemSetupError, match="A batch of 4 clips does not fit") as caught:
-        train(recipe, output=tmp_path / "run")
+        train(recipe(clips_folder, train={"batch_size": 4, "accumulation": 2}))
     assert "train.recompute=true" in caught.value.hint
     assert "train.accumulation=4" in caught.value.hint

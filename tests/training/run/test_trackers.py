@@ -194,7 +194,7 @@ def test_one_that_fails_later_is_left_alone(caplog):
             tracker.log({"loss": 1.0}, step=step)
         tracker.finish()
     assert (calls, closed) == ([1], [1])
-    assert "The tracker x failed and gets nothing more: server gone" in caplog.text
+    assert "The tracker x failed and is not used further: server gone" in caplog.text
 
 
 def test_the_names_are_accelerates():

@@ -1,0 +1,103 @@
+"""Provenance of results: counts of videos, recipes, versions, devices and selected checkpoints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ccl_cli.report.records.results import Results
+from ccl_cli.report.records.run import Run
+from ccl_cli.training.run.folder import RECIPE, SUMMARY, read_json
+from ccl_cli.utils.text import one_line
+
+Lines = list[tuple[str, ...]]  # a header and rows
+
+
+def evaluated_videos(results: Results) -> Lines:
+    """Table of evaluated videos by split: total, read, missing and corrupt, and the number of runs."""
+    columns = ("videos", "read", "missing", "corrupt")
+    rows = (
+        (one_line(split), *(str(counts.get(column, "")) for column in columns))
+        for run in results.data_runs
+        for split, counts in _evaluation(results, run).get("counts", {}).items()
+    )
+    return [("split", *columns, "runs"), *_counted(rows)]
+
+
+def teacher_inputs(results: Results) -> Lines:
+    """Table of teacher inputs: number of training videos with and without an input for each teacher."""
+    modalities = [_summary(run).get("data", {}).get("modalities", {}) for run in results.data_runs]
+    counts = [(one_line(name), states) for each in modalities for name, states in each.items()]
+    states = list(
+        dict.fromkeys(["present", "silent", "no track", *(key for _, row in counts for key in row)])
+    )
+    rows = ((name, *(str(row.get(state, 0)) for state in states)) for name, row in counts)
+    return [("teacher", *states, "runs"), *_counted(rows)]
+
+
+def unreadable_videos(results: Results) -> list[str]:
+    """Unreadable videos, each with the reason."""
+    reasons: dict[str, str] = {}
+    for run in results.data_runs:
+        data = _summary(run).get("data", {})
+        reasons |= dict.fromkeys(map(str, data.get("missing", [])), "not on disk")
+        for record in (data, *_evaluation(results, run).get("counts", {}).values()):
+            reasons |= dict(record.get("unreadable", {}))
+    return [one_line(f"{name}: {reason}") for name, reason in reasons.items()]
+
+
+def versions(results: Results) -> Lines:
+    """Table of package versions."""
+    by_package: dict[str, dict[str, None]] = {}
+    for run in results.data_runs:
+        for name, version in _summary(run).get("versions", {}).items():
+            by_package.setdefault(one_line(name), {})[one_line(version)] = None
+    return [("package", "version"), *((name, ", ".join(each)) for name, each in by_package.items())]
+
+
+def all_runs(results: Results) -> Lines:
+    """Table of all runs, including runs on other data sets; failed runs last."""
+    places = {run.folder: place for place, run in enumerate(results.data_runs)}
+    evaluated = sorted(results.runs.evaluated, key=lambda run: places.get(run.folder, len(places)))
+    header = ("method", "setup", "seed", "evaluated on", "recipe", "device", "seconds", "folder")
+    data = results.runs.frame.groupby("folder")["data"].unique()
+    return [header, *(_run_row(run, data[str(run.folder)]) for run in (*evaluated, *results.runs.failed))]
+
+
+def checkpoint_choices(results: Results) -> dict[str, int]:
+    """Number of runs by selection of the published checkpoint; "last" means no selection."""
+    records = (_evaluation(results, run) for run in results.data_runs)
+    return dict(Counter(one_line(record.get("selection", "last")) for record in records))
+
+
+def recipe_text(run: Run) -> str:
+    """Text of the recipe in the run folder; "" if it cannot be read."""
+    try:
+        return (run.folder / RECIPE).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _run_row(run: Run, datasets: Iterable[str]) -> tuple[str, ...]:
+    place = (run.method, run.setup or "-", str(run.seed))
+    if run.error:
+        return (*place, "failed", "", "", "", one_line(run.folder))
+    summary = _summary(run)
+    seconds = summary.get("seconds")
+    duration = f"{seconds:.0f}" if isinstance(seconds, int | float) else ""
+    device, data = one_line(summary.get("device", "")), one_line(", ".join(datasets))
+    return (*place, data, run.hash, device, duration, one_line(run.folder))
+
+
+def _counted(rows: Iterable[Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """Append the number of occurrences to each distinct row."""
+    return ((*row, str(count)) for row, count in Counter(map(tuple, rows)).items())
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    return read_json(run.folder / SUMMARY)
+
+
+def _evaluation(results: Results, run: Run) -> dict[str, Any]:
+    return read_json(run.folder / f"eval-{results.data}-{results.split}.json")

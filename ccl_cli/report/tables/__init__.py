@@ -1,0 +1,1 @@
+"""Tables of results and comparisons, one file per output format."""
