@@ -13,7 +13,6 @@ from ccl_cli import __version__
 from tests.cli.conftest import spawn
 from tests.helpers.plugin_folder import install, install_broken
 
-
 FEW_CLIPS = "clips:?classes=2&per_class=1&size=36&seconds=0.2"
 
 
