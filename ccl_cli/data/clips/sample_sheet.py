@@ -76,7 +76,7 @@ def frame_numbers(frames: int) -> list[int]:
 
 
 def _input_tile(name: str, given: TeacherInput, row: int) -> Tile:
-    """Picture of a teacher's input, by its shape: image, clip (centre frame), waveform, spectrogram, vector."""
+    """Draw a teacher's input by its shape: image, clip (centre frame), waveform, spectrogram, vector."""
     if not given.present[row]:
         return Tile(name, None, _WIDE)
     value = given.value[row].detach().float().nan_to_num(0, 0, 0)
