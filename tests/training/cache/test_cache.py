@@ -262,7 +262,9 @@ def test_half_precision_is_half_the_size_and_rounds(clips_folder):
 def test_embeddings_beyond_half_precision_are_refused(clips_folder, monkeypatch):
     embed_views = build.embed_views
     monkeypatch.setattr(build, "embed_views", lambda *inputs: 1e12 * embed_views(*inputs))
-    with pytest.raises(DataError, match="Embeddings of image:small are too large for half precision") as error:
+    with pytest.raises(
+        DataError, match="Embeddings of image:small are too large for half precision"
+    ) as error:
         built(recipe(clips_folder, teachers=IMAGE, cache={"precision": "fp16"}))
     assert "cache.precision" in error.value.hint
 
