@@ -101,7 +101,7 @@ def map_blocks(work: Work, settings: Executor, advance: Advance, sizes: Mapping[
     Returns:
         Reasons by the name of each failed block.
     """
-    advance(sum(size for name, size in sizes.items() if work.is_done(name)))
+    advance(sum(sizes[name] for name in work.items if work.is_done(name)))
     return map_items(work, settings, _Progress(advance, sizes))
 
 

@@ -13,6 +13,8 @@ from ccl_cli import __version__
 from tests.cli.conftest import spawn
 from tests.helpers.plugin_folder import install, install_broken
 
+FEW_CLIPS = "clips:?classes=2&per_class=1&size=36&seconds=0.2"
+
 
 @pytest.fixture
 def broken(tmp_path) -> Path:
@@ -118,6 +120,24 @@ def test_info_shows_options_with_their_defaults(ccl, words, facts, option):
     assert ccl(*words[:2], "nobody").code == 5
 
 
+def test_info_explains_options_by_the_arguments_of_the_source(ccl):
+    described = json.loads(ccl("data", "info", "ucf51", "--json").out)
+    meanings = {each["option"]: each["meaning"] for each in described["options"]}
+    assert meanings["split"] == "Official split, 1 to 3; the paper uses 1."
+    assert "Args:" not in described["description"]
+
+
+def test_info_of_a_class_without_a_description_shows_none_of_its_base(ccl, tmp_path, monkeypatch):
+    source = (
+        "from ccl_cli.methods import Method\n"
+        "class Plain(Method):\n"
+        "    def compare(self, student, teacher, batch): ...\n"
+    )
+    install(tmp_path, "bare", "[ccl.methods]\nplain = bare:Plain\n", modules={"bare": source})
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert json.loads(ccl("methods", "info", "plain", "--json").out)["description"] == ""
+
+
 def test_ls_of_students_shows_sizes_only_if_it_loads_them(ccl, monkeypatch):
     from ccl_cli import registry
 
@@ -148,12 +168,12 @@ def test_a_broken_command_is_listed_and_fails_alone(ccl):
     "words",
     [
         "recipes check smoke",
-        "bench synthetic-bench --dry-run",
+        "bench bench.yaml --dry-run",
         "plugins ls",
         "plugins check fitnet",
         "plugins new method mine",
         "data ls",
-        "data check clips?classes=2&per_class=1&size=36&seconds=0.2",
+        f"data check {FEW_CLIPS}",
         "teachers ls",
         "students ls",
         "methods info ccl",
@@ -161,8 +181,10 @@ def test_a_broken_command_is_listed_and_fails_alone(ccl):
     ],
 )
 def test_commands_work_beside_broken_plugins_and_json_is_one_document(ccl, tmp_path, words):
+    bench = {"setups": {"A": "audio:small?weights=random"}, "methods": {"ccl": "ccl"}}
+    Path("bench.yaml").write_text(json.dumps({"extends": "smoke", "data": FEW_CLIPS, "bench": bench}))
     result = ccl(*words.split())
-    assert result.code == 0
+    assert result.code == 0, result.err
     assert "ccl-broken" not in result.err
     shutil.rmtree(tmp_path / "ccl-method-mine", ignore_errors=True)
     result = ccl(*words.split(), "--json")
