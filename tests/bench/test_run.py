@@ -52,7 +52,7 @@ def here(monkeypatch):
     """Cells are trained one after the other in this process: a process for each takes longer than its training."""
 
     def run(work, *_):
-        for item in work.left().items.values():
+        for item in work.unfinished().items.values():
             of_cell.run(item)
         return {}
 

@@ -70,20 +70,20 @@ def arrays(cluster):
     return [path.name for path in (cluster / "jobs").iterdir()]
 
 
-@pytest.mark.parametrize("executor", ["local", "slurm"])
+@pytest.mark.parametrize("executor", ["local", pytest.param("slurm", marks=pytest.mark.slow)])
 def test_a_failure_costs_its_item_only_and_is_named(cluster, tmp_path, executor):
     folder = tmp_path / "work"
     acts = ["0", "die", "0", "hang", "raise", "0", "full"]
-    reasons = start(folder, acts, executor, seconds=3)
+    reasons = start(folder, acts, executor, seconds=2)
     assert reasons == {
         "1-die": "The process was ended by SIGKILL; memory may have run out.",
-        "3-hang": "It took longer than 3 s.",
+        "3-hang": "It took longer than 2 s.",
         "4-raise": "It is no use.",
         "6-full": "OSError: [Errno 28] No space left on device",
     }
     assert counted(folder) == {"0-0": 1, "2-0": 1, "5-0": 1}
     assert set(counted(folder, "begun").values()) == {1}  # a failed item is for the next call
-    assert start(folder, acts, executor, seconds=3).keys() == reasons.keys()
+    assert start(folder, acts, executor, seconds=2).keys() == reasons.keys()
     failed = dict.fromkeys(reasons, 2)
     assert counted(folder, "begun") == {"0-0": 1, "2-0": 1, "5-0": 1, **failed}
 

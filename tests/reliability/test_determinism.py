@@ -40,7 +40,10 @@ def check_equal(one: Path, other: Path) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("kind", ["files", "packed", pytest.param("cached", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kind",
+    ["files", pytest.param("packed", marks=pytest.mark.slow), pytest.param("cached", marks=pytest.mark.long)],
+)
 @seeds(1, 4)
 def test_the_number_of_workers_changes_nothing(clips_folder, tmp_path, monkeypatch, kind, seed):
     changes = {**SMALL, "method": METHODS[seed], "teachers": LIVE}

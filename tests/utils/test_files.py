@@ -67,8 +67,8 @@ WRITER = """if True:
     from pathlib import Path
     from ccl_cli.utils.files import atomic_folder, atomic_path
     with {kind}(Path(sys.argv[1])) as begun:
-        print(begun, flush=True)
         {write}
+        print(begun, flush=True)
         sys.stdin.read()
 """
 

@@ -13,6 +13,8 @@ from ccl_cli import __version__
 from tests.cli.conftest import spawn
 from tests.helpers.plugin_folder import install, install_broken
 
+FEW_CLIPS = "clips:?classes=2&per_class=1&size=36&seconds=0.2"
+
 
 @pytest.fixture
 def broken(tmp_path) -> Path:
@@ -166,12 +168,12 @@ def test_a_broken_command_is_listed_and_fails_alone(ccl):
     "words",
     [
         "recipes check smoke",
-        "bench synthetic-bench --dry-run",
+        "bench bench.yaml --dry-run",
         "plugins ls",
         "plugins check fitnet",
         "plugins new method mine",
         "data ls",
-        "data check clips?classes=2&per_class=1&size=36&seconds=0.2",
+        f"data check {FEW_CLIPS}",
         "teachers ls",
         "students ls",
         "methods info ccl",
@@ -179,8 +181,10 @@ def test_a_broken_command_is_listed_and_fails_alone(ccl):
     ],
 )
 def test_commands_work_beside_broken_plugins_and_json_is_one_document(ccl, tmp_path, words):
+    bench = {"setups": {"A": "audio:small?weights=random"}, "methods": {"ccl": "ccl"}}
+    Path("bench.yaml").write_text(json.dumps({"extends": "smoke", "data": FEW_CLIPS, "bench": bench}))
     result = ccl(*words.split())
-    assert result.code == 0
+    assert result.code == 0, result.err
     assert "ccl-broken" not in result.err
     shutil.rmtree(tmp_path / "ccl-method-mine", ignore_errors=True)
     result = ccl(*words.split(), "--json")

@@ -138,6 +138,7 @@ def _treacherous(subject):
     return inspect.inspect(subject)
 
 
+@pytest.mark.slow
 def test_a_file_that_crashes_or_hangs_the_decoder_is_corrupt(folder, monkeypatch):
     monkeypatch.setattr("ccl_cli.data.checks.check.inspect", _treacherous)
     report = check(load_data(f"folder:{folder}"), Effort(1, 2.5), frames=16)
