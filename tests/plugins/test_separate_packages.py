@@ -87,7 +87,14 @@ def test_teachers_of_every_package_train_a_student_that_needs_none_of_them(insta
     hub = {"video": "videomae", "image": "vit", "audio": "clap", "text": "bert"}
     teachers = [SOUND, PICTURE, names, f"{names}?captions={captions}"]
     teachers += [f"{modality}:hf@{write_model(tmp_path / name, name)}" for modality, name in hub.items()]
-    flags = ["--data", "clips:toy?classes=2&per_class=8&size=60", "--recipe", "small.yaml", "--set", "cache.use=build"]
+    flags = [
+        "--data",
+        "clips:toy?classes=2&per_class=8&size=60",
+        "--recipe",
+        "small.yaml",
+        "--set",
+        "cache.use=build",
+    ]
     flags += [part for teacher in teachers for part in ("--teacher", teacher)]
     run = tmp_path / ccl(installed, "train", *flags).stdout.strip().splitlines()[-1]
     summary = json.loads((run / "summary.json").read_text())

@@ -116,22 +116,25 @@ class Command:
         return code, self.text
 
 
-def in_two_processes(folder: Path, *words: object, code: int = 0, **environment: object) -> None:
+def in_two_processes(folder: Path, *words: object, code: int = 0, **environment: object) -> list[str]:
     """Run a command in two processes that work together; what starts those of users is in tests/utils/test_launch.py.
 
     Args:
         folder: Where it runs.
         words: After ``ccl``.
         code: The exit code of both.
+
+    Returns:
+        What each printed, the first one's before the other's.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     group = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environment |= {**group, "ACCELERATE_USE_CPU": "true"}
     both = [Command(folder, *words, RANK=rank, LOCAL_RANK=rank, **environment) for rank in (0, 1)]
-    for command in both:
-        found, text = command.end()
-        assert found == code, text
+    ends = [command.end() for command in both]
+    assert [found for found, _ in ends] == [code, code], ends
+    return [text for _, text in ends]
 
 
 def _run(
