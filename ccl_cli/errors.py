@@ -74,6 +74,12 @@ class Interrupted(CclError):
     exit_code = 130
 
 
+class PartDone(CclError):
+    """The command has done its part of the work, and other parts are not done yet."""
+
+    exit_code = 0
+
+
 class MultipleErrors(CclError):
     """Several errors, reported together so that the user can fix them all at once.
 

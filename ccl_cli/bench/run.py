@@ -16,8 +16,9 @@ from ccl_cli.bench import cell as of_cell
 from ccl_cli.bench.cell import figures
 from ccl_cli.bench.matrix import Cell, Factors, final_cells, section, tune_cells
 from ccl_cli.config.recipe import Executor, Recipe
-from ccl_cli.config.spec import parse_model
+from ccl_cli.config.spec import parse_data, parse_model
 from ccl_cli.data.sources import load_data
+from ccl_cli.data.sources.generated import GENERATED
 from ccl_cli.errors import CclError, DataError, UsageError, WeightsError
 from ccl_cli.executors import map_items
 from ccl_cli.executors.part import WHOLE, Part
@@ -97,7 +98,9 @@ def missing(recipe: Recipe) -> list[CclError]:
     data |= dict.fromkeys(cell.recipe.data for cell in cells if cell.recipe.data)
     todo = unfinished(folder_of(recipe), cells)
     teachers = dict.fromkeys(text for cell in todo for text in cell.recipe.teachers)
-    checks: list[Callable[[], object]] = [partial(load_data, name) for name in data]
+    checks: list[Callable[[], object]] = [
+        partial(load_data, name) for name in data if parse_data(name).kind not in GENERATED
+    ]
     checks += [partial(load_teacher, name) for name in teachers]
     errors: list[CclError] = []
     for check in checks:

@@ -19,6 +19,7 @@ from ccl_cli.utils import console
 
 if TYPE_CHECKING:
     from ccl_cli.config.recipe import Executor
+    from ccl_cli.executors.part import Part
 
 DATA, TEACHERS, OPTIMISATION, RUNTIME, OUTPUT = "Data", "Teachers", "Optimisation", "Runtime", "Output"
 
@@ -150,11 +151,12 @@ def executor_flags(name: str | None, jobs: int | None = None) -> dict[str, Any]:
     return flags
 
 
-def chosen_executor(name: str | None) -> Executor | None:
+def chosen_executor(name: str | None, part: Part | None = None) -> Executor | None:
     """Return the executor of a command's blocks, or None if the command runs everything itself.
 
     Args:
         name: Value of ``--executor``.
+        part: Value of ``--part``, for commands that divide their blocks into parts.
 
     Raises:
         PluginError: the executor does not exist.
@@ -164,11 +166,17 @@ def chosen_executor(name: str | None) -> Executor | None:
 
     settings = load_recipe(None, executor_flags(name)).executor
     registry.find(registry.EXECUTORS, settings.name)
-    return settings if name or settings.name != "local" else None
+    divided = part is not None and part.parts > 1
+    return settings if name or divided or settings.name != "local" else None
 
 
-def share_videos(executor: str | None, num_processes: int) -> Executor | None:
+def share_videos(executor: str | None, num_processes: int, part: Part | None = None) -> Executor | None:
     """Implement ``--executor`` and ``--num-processes`` of a command that reads many videos.
+
+    Args:
+        executor: Value of ``--executor``.
+        num_processes: Value of ``--num-processes``.
+        part: As for :func:`chosen_executor`.
 
     Returns:
         The executor of blocks of videos, or None if the processes of this command share the videos.
@@ -178,9 +186,10 @@ def share_videos(executor: str | None, num_processes: int) -> Executor | None:
         UsageError: an executor and several processes were requested.
         typer.Exit: see :func:`start_processes`.
     """
-    chosen = chosen_executor(executor)
-    if executor and num_processes > 1:
-        raise UsageError("--executor and --num-processes exclude each other.", "Use only one of them.")
+    chosen = chosen_executor(executor, part)
+    if num_processes > 1 and (executor or (part and part.parts > 1)):
+        option = "--executor" if executor else "--part"
+        raise UsageError(f"{option} and --num-processes exclude each other.", "Use only one of them.")
     start_processes(num_processes)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from ccl_cli.cli.common import command, print_result, start_processes
 from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
+_log = logging.getLogger("ccl")
 
 _LABELS = {
     "top1": "top-1",
@@ -70,6 +72,7 @@ def evaluate(
     start_processes(num_processes)
     from ccl_cli.evaluation.evaluate import evaluate as run_evaluation
     from ccl_cli.evaluation.evaluate import is_tracked
+    from ccl_cli.training.run.folder import SUMMARY
 
     flags = {"recognition": recognition, "retrieval": retrieval, "probe": probe}
     if per_class and any(flags.values()):
@@ -85,10 +88,13 @@ def evaluate(
         workers=workers,
     )
     print_result(result, as_json, lambda: _print(result, per_class))
+    folder = Path(result["model"]).parent
     if data is None and console.first_process() and is_tracked(result):
         from ccl_cli.report.figures.trackers import track_figures
 
-        track_figures(Path(result["model"]).parent, split)
+        track_figures(folder, split)
+    if (folder / SUMMARY).is_file():
+        _log.info("Next: `ccl report html %s`", folder)
 
 
 def _print(result: Mapping[str, Any], per_class: bool) -> None:

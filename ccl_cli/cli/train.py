@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import typer
@@ -10,6 +11,7 @@ from ccl_cli.cli import options
 from ccl_cli.cli.common import command, print_path, print_result, start_processes
 
 app = typer.Typer(add_completion=False)
+_log = logging.getLogger("ccl")
 
 
 @command(
@@ -81,3 +83,4 @@ def train(
         print_result({"path": None}, as_json, lambda: None)
     else:
         print_path(folder, as_json)
+        _log.info("Next: `ccl eval %s`", folder)

@@ -28,6 +28,7 @@ def predict_blocks(
 
     Raises:
         CclError: some blocks failed; the others are kept.
+        PartDone: the executor runs a part of the blocks, and others are not done yet.
     """
     size = block_size(len(videos))
     files = [[video.id, str(video.path), *_stamp(video)] for video in videos]
@@ -41,7 +42,7 @@ def predict_blocks(
     work = Work(title, folder, f"{__name__}:run", DONE, items, ("ccl_cli.deploy.predict",))
     with Reporter(title, len(videos), unit="video") as reporter:
         sizes = {name: len(item["videos"]) for name, item in items.items()}
-        run_blocks(work, executor.settings, reporter.advance, sizes)
+        run_blocks(work, executor.settings, reporter.advance, sizes, executor.part)
     for number, item in enumerate(items.values()):
         yield from _read(Path(item["file"]), number * size)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.errors import CclError
+from ccl_cli.errors import CclError, PartDone
 from ccl_cli.executors import map_items
+from ccl_cli.executors.part import WHOLE, Part
 from ccl_cli.executors.work import Work
 from ccl_cli.utils.files import lock_file
 from ccl_cli.utils.paths import cache_dir
@@ -23,36 +24,43 @@ _MIN_FILES, _MAX_BLOCKS = 64, 256  # minimum files per block, maximum number of 
 
 
 class BlockExecutor(ExitStack):
-    """Executor of the blocks of one command.
+    """Executor of the blocks of one command, or of a part of them.
 
     The results of the blocks are removed when the context ends without an error, because the command has
     written its output by then. After an error, the same command reuses them.
     """
 
-    def __init__(self, settings: Executor) -> None:
+    def __init__(self, settings: Executor, part: Part = WHOLE) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.part = settings, part
+        self._folders: dict[str, Path] = {}
 
     def folder(self, title: str, *content: object) -> Path:
         """Return the folder of some work, identified by its content (JSON values).
 
         Raises:
-            UsageError: another process runs the same work.
+            UsageError: another process runs the same work, or the same part of it.
         """
-        return self.enter_context(block_folder(title, *content))
+        key = json.dumps([title, *content])
+        if key not in self._folders:
+            self._folders[key] = self.enter_context(block_folder(title, *content, part=self.part))
+        return self._folders[key]
 
 
-def block_executor(settings: Executor | None) -> AbstractContextManager[BlockExecutor | None]:
+def block_executor(
+    settings: Executor | None, part: Part = WHOLE
+) -> AbstractContextManager[BlockExecutor | None]:
     """Return a context with the executor, or with None for a command that runs everything itself."""
-    return BlockExecutor(settings) if settings else nullcontext()
+    return BlockExecutor(settings, part) if settings else nullcontext()
 
 
 @contextmanager
-def block_folder(title: str, *content: object) -> Iterator[Path]:
+def block_folder(title: str, *content: object, part: Part = WHOLE) -> Iterator[Path]:
     """Lock a folder for the results of blocks; see :class:`BlockExecutor`."""
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     folder = (cache_dir() / "blocks" / f"{title}-{digest}").absolute()
-    with lock_file(folder / ".lock", "Another process runs the same work.", "Wait for it to finish."):
+    lock = ".lock" if part == WHOLE else f".lock-{part.number}-{part.parts}"
+    with lock_file(folder / lock, "Another process runs the same work.", "Wait for it to finish."):
         yield folder
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -62,14 +70,23 @@ def block_size(files: int) -> int:
     return max(_MIN_FILES, -(-files // _MAX_BLOCKS))
 
 
-def run_blocks(work: Work, settings: Executor, advance: Advance, sizes: Mapping[str, int]) -> None:
-    """Run :func:`map_blocks` for a caller that needs all blocks.
+def run_blocks(
+    work: Work, settings: Executor, advance: Advance, sizes: Mapping[str, int], part: Part = WHOLE
+) -> None:
+    """Run :func:`map_blocks` on a part of the blocks for a caller that needs all blocks.
 
     Raises:
         CclError: some blocks failed; the others are kept.
+        PartDone: all blocks of the part are done, but not those of other parts.
         Interrupted: stopped by a signal.
     """
-    refuse_unfinished(work, map_blocks(work, settings, advance, sizes))
+    share = work.only(part.of(list(work.items)))
+    refuse_unfinished(share, map_blocks(share, settings, advance, sizes))
+    if left := len(work.unfinished().items):
+        raise PartDone(
+            f"Part {part} of {work.title} is done; other parts have {left} of {len(work.items)} blocks left.",
+            "The part that finishes last writes the output.",
+        )
 
 
 def map_blocks(work: Work, settings: Executor, advance: Advance, sizes: Mapping[str, int]) -> dict[str, str]:
@@ -84,7 +101,7 @@ def map_blocks(work: Work, settings: Executor, advance: Advance, sizes: Mapping[
     Returns:
         Reasons by the name of each failed block.
     """
-    advance(sum(size for name, size in sizes.items() if work.is_done(name)))
+    advance(sum(sizes[name] for name in work.items if work.is_done(name)))
     return map_items(work, settings, _Progress(advance, sizes))
 
 

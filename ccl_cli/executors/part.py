@@ -17,6 +17,9 @@ class Part(NamedTuple):
     number: int
     parts: int
 
+    def __str__(self) -> str:
+        return f"{self.number}/{self.parts}"
+
     def of(self, items: Sequence[T]) -> Sequence[T]:
         """Return the items of this part. Parts are disjoint and interleaved."""
         return items[self.number - 1 :: self.parts]

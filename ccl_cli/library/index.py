@@ -16,6 +16,7 @@ from ccl_cli.errors import DataError, SystemSetupError, UsageError
 from ccl_cli.evaluation.metrics import directions
 from ccl_cli.evaluation.model import Model, fingerprint, load_student
 from ccl_cli.evaluation.predictor import VideoPrediction
+from ccl_cli.executors.part import WHOLE
 from ccl_cli.library.approximate import build, check_installed, remove_index
 from ccl_cli.library.store import FILE, Library, Stamp, create, open_library, stamp_of
 from ccl_cli.training.compute.device import set_up
@@ -82,6 +83,7 @@ def index(
             process has the lock.
         DataError: a path does not exist, or the library is damaged.
         CclError: an executor failed on some blocks.
+        PartDone: the executor runs a part of the blocks, and other parts are not done yet.
         Interrupted: stopped by a signal.
     """
     folder, model = Path(folder), Path(model) if model else None
@@ -96,7 +98,11 @@ def index(
         return _read_along(read)
     # Load the model before creating the folder, so that an error leaves no empty library.
     student = load_student(model) if rebuild or not (folder / FILE).is_file() else None
-    with _writing(folder, student):
+    divided = getattr(settings.get("executor"), "part", WHOLE) != WHOLE
+    if divided:
+        _read_part(folder, model, student, read, files, roots)
+        student = None  # the library exists now
+    with _writing(folder, student, wait=divided):
         path = student.path if student else own_model(folder, model)
         with open_library(folder, write=True) as library:
             update = _Update(library, folder, on_unreadable)
@@ -111,6 +117,27 @@ def index(
     return from_main(update.result)  # type: ignore[no-any-return]
 
 
+def _read_part(
+    folder: Path,
+    model: Path | None,
+    student: Model | None,
+    read: Read,
+    files: VideoFiles,
+    roots: Sequence[str],
+) -> None:
+    """Read this command's part of the new files, without a lock, so that all parts can do so at once.
+
+    Raises:
+        PartDone: other parts are not done yet.
+    """
+    with _writing(folder, student, wait=True):
+        path = student.path if student else own_model(folder, model)
+        with open_library(folder, write=True) as library:
+            new = _Update(library, folder, lambda path, reason: None).compare(files, roots)
+    if new.videos:
+        next(iter(read(student or load_student(path), new.videos)))
+
+
 def _read_along(read: Read) -> Updated:
     """Run a process other than the first: read its share of the files that the first one lists."""
     path, videos = from_main(None)
@@ -121,12 +148,12 @@ def _read_along(read: Read) -> Updated:
 
 
 @contextmanager
-def _writing(folder: Path, student: Model | None) -> Iterator[None]:
+def _writing(folder: Path, student: Model | None, *, wait: bool = False) -> Iterator[None]:
     """Lock a library for an update; with a student, create it or empty it."""
     lock = folder / ".lock", f"Another process is updating '{folder}'.", "Wait for it to finish."
     stopped = f". Finished videos are in '{folder}'.", "Run the same command to continue."
     try:
-        with lock_file(*lock), stopping_here(*stopped):
+        with lock_file(*lock, wait=wait), stopping_here(*stopped):
             remove_leftovers(folder)
             if student:
                 _create(folder, student)

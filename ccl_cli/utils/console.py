@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -93,9 +95,11 @@ def report(error: BaseException) -> int:
     errors = failure.errors if isinstance(failure, MultipleErrors) else [failure]
     with suppress(OSError):  # stderr may be a file on a full disk; the exit code still reports the error
         for each in errors:
-            print(_coloured(_prefix(), _RED) + printable(each.message), file=sys.stderr)
+            prefix = _prefix() if each.exit_code else ""
+            message = _wrapped(prefix + printable(each.message))
+            print(_coloured(prefix, _RED) + message.removeprefix(prefix), file=sys.stderr)
             if each.hint:
-                print(_coloured(f"  {printable(each.hint)}", _DIM), file=sys.stderr)
+                print(_coloured(_wrapped(f"  {printable(each.hint)}", "  "), _DIM), file=sys.stderr)
     if isinstance(failure, _LostPeer) and LAUNCHED in os.environ:
         return LOST_PEER
     return errors[0].exit_code
@@ -191,6 +195,16 @@ def _prefix() -> str:
     if first_process() or LAUNCHED in os.environ:
         return "Error: "
     return f"Error (process {os.environ['RANK']}): "
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    """Break lines between words on a terminal. Text of several lines contains commands to copy, and stays."""
+    width = 0 if plain(sys.stderr) or "\n" in text else shutil.get_terminal_size((0, 0)).columns
+    if not width:
+        return text
+    return textwrap.fill(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _lost_peer(error: BaseException, message: str) -> bool:

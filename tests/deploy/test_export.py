@@ -289,7 +289,7 @@ def test_files_that_are_named_are_compared_on(run, clips_folder, tmp_path):
     examples = find_examples(load_student(run / MODEL), [odd, one])
     assert [video.path.name for video in examples.check] == ["a b.MP4", "0.mp4"]
     assert examples.what == "the given files"
-    assert {video.split for video in examples.choose} == {"train"}
+    assert {video.split for video in examples.calibration} == {"train"}
     assert len(examples.labelled) == 6
 
 
@@ -314,8 +314,8 @@ def test_without_the_runs_videos_ccl_draws_some(run, tmp_path, caplog, monkeypat
     monkeypatch.setattr(example_clips, "GENERATED", "clips:?classes=2&per_class=1&seconds=0.2&size=36")
     examples = find_examples(load_student(model), [])
     assert (examples.what, examples.labelled) == ("generated clips", ())
-    assert all(video.path.is_file() for video in (*examples.check, *examples.choose))
-    assert not {video.id for video in examples.check} & {video.id for video in examples.choose}
+    assert all(video.path.is_file() for video in (*examples.check, *examples.calibration))
+    assert not {video.id for video in examples.check} & {video.id for video in examples.calibration}
     assert "The run's test videos are not on disk" in caplog.text
 
 

@@ -99,9 +99,13 @@ TABLE: dict[str, Instead] = {
         f"{BOTH} --data 'folder:my_videos?test=0.25'{more}": Instead(
             LONG, f"{LIGHT} --data 'folder:my_videos?test=0.25'{more} --epochs 1"
         )
-        for more in ("", " --epochs 30 --seed 7", f" --epochs 30 {SCORED} --output runs/teachers")
+        for more in (
+            "",
+            " --epochs 30 --seed 7 --name final",
+            f" --epochs 30 {SCORED} --output runs/choice/teachers-0",
+        )
     },
-    f"ccl train --method baseline --data 'folder:my_videos?test=0.25' --epochs 30 {SCORED} --output runs/baseline": Instead(
+    f"ccl train --method baseline --data 'folder:my_videos?test=0.25' --epochs 30 {SCORED} --output runs/choice/baseline-0": Instead(
         LONG, "{} --epochs 1"
     ),
     f"{BOTH} --data ucf51": Instead(LONG, "{} --batch-size 4 --max-steps 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from pkgutil import resolve_name
@@ -11,6 +12,7 @@ import pytest
 
 from ccl_cli.__main__ import main
 from ccl_cli.config.recipe import Executor
+from ccl_cli.data.checks import findings
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
 from ccl_cli.errors import UsageError
@@ -144,6 +146,54 @@ def test_packed_blocks_are_the_bytes_of_one_process(folder, inline, tmp_path):
     inline[0].clear()
     assert packed("blocks", Executor()) == whole
     assert 0 < len(inline[0]) < 3
+
+
+def test_parts_of_a_library_are_one_library(run, folder, inline, capsys):
+    whole = result("index", run, folder)
+    command = ["index", str(run), str(folder), "--output", "parts", "--workers", "0"]
+    assert main([*command, "--part", "1/2"]) == 0
+    assert main([*command, "--part", "2/2"]) == whole[0]
+    assert "Part 1/2 of index is done; other parts have 1 of 3 blocks left." in capsys.readouterr().err
+    assert inline[0] == ["000000", "000002", "000001"]
+    check_same((4, content(Path("parts"))), whole, exact=True)
+    assert list((cache_dir() / "blocks").iterdir()) == []
+
+
+def test_parts_of_packed_videos_are_the_bytes_of_one_process(folder, inline, capsys):
+    def packed(output, *more):
+        command = ["data", "pack", f"folder:{folder}", "--output", output, "--max-unreadable", "0.2"]
+        code = main([*command, "--workers", "0", *more])
+        return code, {path.name: path.read_bytes() for path in Path(output).iterdir() if path.name[0] != "."}
+
+    whole = packed("whole")
+    assert packed("parts", "--part", "2/2") == (0, {})
+    assert "other parts have 2 of 3 blocks left" in capsys.readouterr().err
+    assert packed("parts", "--part", "1/2", "--quality", "50")[0] == 4  # begun with other settings
+    assert packed("parts", "--part", "1/2") == whole
+    assert packed("parts", "--part", "2/2") == whole
+    assert inline[0] == ["000001", "000000", "000002"]
+
+
+def test_files_that_parts_have_checked_are_not_read_again(folder, monkeypatch, capsys):
+    def checked(*more):
+        code = main(["data", "check", f"folder:{folder}", "--json", *more])
+        return code, json.loads(capsys.readouterr().out)
+
+    assert [checked("--part", part)[0] for part in ("1/3", "2/3", "3/3")].count(4) == 1
+    examined = []
+    monkeypatch.setattr(findings, "run_each", lambda jobs, *_, **__: examined.extend(jobs) or iter(()))
+    assert checked()[1]["data"] == "videos"
+    # Two files of one size, which were in different parts, are compared.
+    assert [Path(subject.path).name for _, subject in examined] == ["3.mp4", "5.mp4"]
+
+
+def test_a_part_is_prepared_without_a_manifest(folder, capsys):
+    command = ["data", "prepare", f"folder:{folder}", "--output", "m.jsonl"]
+    assert main([*command, "--part", "2/2"]) == 0
+    assert "The same command without --part writes the manifest" in capsys.readouterr().out
+    assert not Path("m.jsonl").exists()
+    assert main(command) == 0
+    assert Path("m.jsonl").exists()
 
 
 @pytest.mark.slow

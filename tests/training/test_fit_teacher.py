@@ -271,7 +271,7 @@ def test_files_of_other_teachers_are_refused(data, tmp_path):
         load_teacher(parse_model(f"image:resnet18@{path}"))
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": torch.zeros(1)}, foreign)
-    with pytest.raises(WeightsError, match="did not write"):
+    with pytest.raises(WeightsError, match="was not written by `ccl teachers fit`"):
         load_teacher(parse_model(f"image:small@{foreign}"))
     foreign.write_bytes(b"nonsense")
     with pytest.raises(WeightsError, match="cannot be read"):
@@ -285,7 +285,7 @@ def test_what_cannot_be_fitted(data, tmp_path, clips_folder):
         DataError, match="No training video of 'synthetic-objects' has the modality of audio:small"
     ):
         fit_teacher(parse_model("audio:small"), data["objects"], tmp_path / "a.safetensors", BRIEF)
-    with pytest.raises(UsageError, match=r"saved as \.safetensors"):
+    with pytest.raises(UsageError, match=r"does not end in \.safetensors"):
         fit_teacher(parse_model("image:small"), data["objects"], tmp_path / "a.pth", BRIEF)
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemSetupError, match="Cannot write"):

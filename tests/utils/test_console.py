@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 
 import pytest
@@ -191,3 +192,17 @@ def test_results_do_not_go_where_the_progress_bar_goes(monkeypatch):
         reporter.advance()
     assert file.getvalue() == "a row\n"
     assert "a row" not in terminal.getvalue()
+
+
+def test_a_terminal_gets_whole_words_and_commands_stay_on_their_line(monkeypatch, capsys):
+    monkeypatch.setattr(console, "plain", lambda stream: False)
+    monkeypatch.setenv("COLUMNS", "40")
+    message = "The videos of this data set are not on the disk."
+    console.report(DataError(message, "Get them:\n  curl -LO https://example.org/a/very/long/address.zip"))
+    lines = re.sub("\033\\[[0-9;]*m", "", capsys.readouterr().err).splitlines()
+    assert lines == [
+        "Error: The videos of this data set are",
+        "not on the disk.",
+        "  Get them:",
+        "  curl -LO https://example.org/a/very/long/address.zip",
+    ]

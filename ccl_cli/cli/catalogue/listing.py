@@ -49,7 +49,8 @@ def print_plugin(plugin: Plugin, as_json: bool, details: Mapping[str, Any] | Non
     target = registry.load(plugin)
     facts = {"name": plugin.label, "package": plugin.origin, "code": plugin.value, **(details or {})}
     # The options of a function are its arguments: the table shows them, so the text ends before them.
-    text, options = _plain(inspect.getdoc(target) or ""), _options(target)
+    # `__doc__` instead of `getdoc`, which returns the base class's text for a class without one.
+    text, options = _plain(inspect.cleandoc(target.__doc__ or "")), _options(target)
     description = text if inspect.isclass(target) else text.partition("\n\nArgs:\n")[0]
     result = facts | {"description": description, "options": options}
     print_result(result, as_json, lambda: _print_plugin(facts, description, options))

@@ -95,6 +95,9 @@ def list_sources(as_json: options.AsJson = False) -> None:
         tables.print_sources(sources)
 
 
+_PART_CHECKED = "The same command without --part writes the manifest, and examines no file again."
+
+
 @app.command(
     "prepare",
     epilog=examples(
@@ -137,15 +140,17 @@ def prepare(
     workers: Workers = None,
     timeout: Timeout = None,
     executor: options.Executor = None,
+    part: options.Part = None,
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check every listed video that is on disk, and write a manifest.
+    """Check every listed video that is on disk, and write a manifest; with --part only check the part.
 
     Run the same command again to continue after an interruption. ccl never downloads videos.
     """
     from ccl_cli.config.load import load_recipe
     from ccl_cli.config.spec import parse_data
+    from ccl_cli.data.checks.check import check as run_check
     from ccl_cli.data.checks.prepare import prepare as run
 
     experiment = load_recipe(None, executor_flags(executor))
@@ -153,12 +158,15 @@ def prepare(
     spec = _located(parse_data(name), videos, lists)
     manifest = _listed(spec, yes)
     path = output or Path(f"{_short_name(spec.kind, manifest.name)}.jsonl")
-    report = run(manifest, path, effort, frames=frames or experiment.clip.span)
+    span = frames or experiment.clip.span
+    share = _part_of(manifest, part)
+    whole = len(share.videos) == len(manifest.videos)
+    report = run(manifest, path, effort, frames=span) if whole else run_check(share, effort, frames=span)
     if as_json:
-        print(json.dumps({"manifest": str(path), **report.as_json()}))
+        print(json.dumps({"manifest": str(path) if whole else None, **report.as_json()}))
     else:
         tables.print_report(report, show, per_class)
-        print(f"Use it with --data manifest:{path}")
+        print(f"Use it with --data manifest:{path}" if whole else _PART_CHECKED)
 
 
 @app.command(
@@ -183,10 +191,13 @@ def check(
     workers: Workers = None,
     timeout: Timeout = None,
     executor: options.Executor = None,
+    part: options.Part = None,
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Find missing, corrupt, silent, short and duplicate videos, and compute statistics.
+
+    The results of --part are stored, so that a check of all videos afterwards reads no video again.
 
     Exits with code 4 if a video is missing or corrupt. Run the same command again to continue after an
     interruption.
@@ -198,7 +209,9 @@ def check(
 
     experiment = load_recipe(None, executor_flags(executor))
     effort = _effort(workers, timeout, experiment.executor, deep)
-    report = run(load_data(data, ()), effort, frames=frames or experiment.clip.span, deep=deep)
+    report = run(
+        _part_of(load_data(data, ()), part), effort, frames=frames or experiment.clip.span, deep=deep
+    )
     if output:
         write_text(output, json.dumps(report.as_json(), indent=1) + "\n")
     if as_json:
@@ -225,6 +238,16 @@ def _effort(workers: int | None, timeout: float | None, executor: Executor, deep
 
     registry.find(registry.EXECUTORS, executor.name)
     return Effort(workers or cores(), timeout or (600.0 if deep else 60.0), executor)
+
+
+def _part_of(manifest: Manifest, part: str | None) -> Manifest:
+    """Return a data set of the videos of ``--part``."""
+    import numpy as np
+
+    from ccl_cli.executors.part import parse_part
+
+    rows = parse_part(part).of(range(len(manifest.videos)))
+    return replace(manifest, videos=manifest.videos.take(np.array(rows, np.int64)))
 
 
 def _located(spec: Spec, videos: Path | None, lists: Path | None) -> Spec:

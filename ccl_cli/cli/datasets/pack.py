@@ -86,6 +86,7 @@ def pack(
     shard_size: ShardSize = 256,
     workers: Workers = None,
     executor: options.Executor = None,
+    part: options.Part = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Re-encode a data set into shards, which training reads many times faster.
@@ -95,6 +96,9 @@ def pack(
     from ccl_cli.config.recipe import Recipe
     from ccl_cli.data.shards.encode import QUALITY, Settings
     from ccl_cli.data.shards.write import pack as run
+    from ccl_cli.executors.part import parse_part
+
+    share = parse_part(part)
 
     quality = QUALITY[form] if quality is None else quality
     low, high = _QUALITIES[form]
@@ -107,7 +111,8 @@ def pack(
         workers=workers,
         shard_size=shard_size * 10**6,
         max_unreadable=Recipe().max_unreadable if max_unreadable is None else max_unreadable,
-        executor=chosen_executor(executor),
+        executor=chosen_executor(executor, share),
+        part=share,
     )
     if as_json:
         print(json.dumps(result))

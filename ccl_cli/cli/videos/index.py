@@ -49,6 +49,7 @@ def index(
     workers: options.Workers = None,
     num_processes: options.NumProcesses = 1,
     executor: options.Executor = None,
+    part: options.Part = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Build or update a searchable library of videos.
@@ -56,7 +57,10 @@ def index(
     Reads new and changed files, and removes deleted files. Can be interrupted at any time; run the same
     command again to continue.
     """
-    chosen = share_videos(executor, num_processes)
+    from ccl_cli.executors.part import parse_part
+
+    share = parse_part(part)
+    chosen = share_videos(executor, num_processes, share)
     from ccl_cli.cli.unreadable import Unreadable
     from ccl_cli.executors.blocks import block_executor
     from ccl_cli.library.index import index as update_library
@@ -64,7 +68,7 @@ def index(
 
     unreadable = Unreadable()
     run, files = split_run(paths or [], optional=True)
-    with block_executor(chosen) as blocks:
+    with block_executor(chosen, share) as blocks:
         update = update_library(
             files,
             output,

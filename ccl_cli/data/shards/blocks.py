@@ -18,6 +18,7 @@ from ccl_cli.data.shards.index import write_shard
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError
 from ccl_cli.executors.blocks import DONE, block_size, run_blocks
+from ccl_cli.executors.part import WHOLE, Part
 from ccl_cli.executors.work import Work
 from ccl_cli.utils.progress import Reporter
 
@@ -32,6 +33,7 @@ def encode_blocks(
     settings: Settings,
     workers: int | None,
     executor: Executor,
+    part: Part = WHOLE,
 ) -> Iterator[Encoded | str]:
     """Run :func:`ccl_cli.data.shards.encode_all.encode_all` on blocks of the sources of a data set.
 
@@ -43,12 +45,14 @@ def encode_blocks(
         settings: Encoding options.
         workers: Processes on each machine. None: one per core.
         executor: Settings of the executor.
+        part: Part of the blocks to encode here.
 
     Returns:
         An iterator over the results.
 
     Raises:
         CclError: some blocks failed; the others are kept.
+        PartDone: blocks of other parts are not done yet.
     """
     sources, keys = sources_of(manifest), {source.key for source in todo}
     size = block_size(len(sources))
@@ -63,7 +67,7 @@ def encode_blocks(
     sizes = {name: sum(source.key in keys for source in blocks[name]) for name in items}
     with Reporter("encode", len(todo), unit="video") as reporter:
         # One block at a time on each machine, because a block uses all cores.
-        run_blocks(work, executor.model_copy(update={"jobs": 1}), reporter.advance, sizes)
+        run_blocks(work, executor.model_copy(update={"jobs": 1}), reporter.advance, sizes, part)
     encoded = (_read(Path(item["file"]), blocks[name]) for name, item in items.items())
     return (result for source, result in chain.from_iterable(encoded) if source.key in keys)
 

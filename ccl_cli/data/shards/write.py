@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from ccl_cli.data.shards.index import (
 )
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, SystemSetupError
+from ccl_cli.executors.part import WHOLE, Part
 from ccl_cli.utils.files import claim_folder, lock_file, remove_leftovers
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import stopping_here
@@ -42,6 +45,7 @@ def pack(
     shard_size: int,
     max_unreadable: float,
     executor: Executor | None = None,
+    part: Part = WHOLE,
 ) -> dict[str, Any]:
     """Pack a data set, or continue after an interruption.
 
@@ -56,6 +60,7 @@ def pack(
         shard_size: Size at which a shard is closed, bytes.
         max_unreadable: Largest share of a split that may be missing or unreadable.
         executor: Executor for encoding; None: this machine. The shards are always written by this process.
+        part: Part of the videos for the executor to encode. The part that finishes last writes the shards.
 
     Returns:
         Counts and sizes by split, and the videos that could not be read.
@@ -63,6 +68,7 @@ def pack(
     Raises:
         DataError: too many videos cannot be read, or the folder contains other files.
         CclError: the executor could not encode some blocks; the others are kept.
+        PartDone: other parts are not encoded yet.
         SystemSetupError: a file cannot be written.
         Interrupted: stopped by a signal; finished shards are kept.
     """
@@ -71,19 +77,18 @@ def pack(
     def encode(todo: Sequence[Source]) -> Iterator[Encoded | str]:
         if executor is None:
             return encode_all(todo, settings, workers)
-        return encode_blocks(data, manifest, todo, output / _BLOCKS, settings, workers, executor)
+        return encode_blocks(data, manifest, todo, output / _BLOCKS, settings, workers, executor, part)
 
     options = {**asdict(settings), "shard_size": shard_size}
+    opened = partial(_Packing.open, manifest, output, options, max_unreadable, wait=part != WHOLE)
     try:
-        with (
-            lock_file(output / ".lock", f"Another process packs into '{output}'.", "Wait for it to end."),
-            stopping_here("; finished shards are kept.", "Run the same command again to continue."),
-        ):
+        if part != WHOLE:
+            with opened() as work:
+                todo = work.todo
+            encode(todo)  # without the lock, so that all parts can do so at once
+        stopped = "; finished shards are kept.", "Run the same command again to continue."
+        with opened() as work, stopping_here(*stopped):
             remove_leftovers(output)
-            claim_folder(
-                output, json.dumps({"format": INDEX_FORMAT, "videos": manifest.hash, **options}), "shards"
-            )
-            work = _Packing(manifest, output, shard_size, max_unreadable)
             work.run(encode)
             write_index(output, manifest, options, work.shards, work.unreadable)
             shutil.rmtree(output / _BLOCKS, ignore_errors=True)
@@ -107,10 +112,27 @@ class _Packing:
             path.name: read_shard(path) for split in SPLITS for path in sorted(output.glob(f"{split}-*.tar"))
         }
 
+    @classmethod
+    @contextmanager
+    def open(
+        cls, manifest: Manifest, output: Path, options: Mapping[str, Any], limit: float, *, wait: bool
+    ) -> Iterator[_Packing]:
+        """Lock the folder, and check that it is new or was begun with the same videos and options."""
+        refusal = f"Another process packs into '{output}'."
+        content = json.dumps({"format": INDEX_FORMAT, "videos": manifest.hash, **options})
+        with lock_file(output / ".lock", refusal, "Wait for it to end.", wait=wait):
+            claim_folder(output, content, "shards")
+            yield cls(manifest, output, options["shard_size"], limit)
+
+    @property
+    def todo(self) -> list[Source]:
+        """Sources that are in no finished shard."""
+        done = {sample.key for samples in self.shards.values() for sample in samples}
+        return [source for source in self.sources if source.key not in done]
+
     def run(self, encode: Callable[[Sequence[Source]], Iterator[Encoded | str]]) -> None:
         """Write the missing shards."""
-        done = {sample.key for samples in self.shards.values() for sample in samples}
-        todo = [source for source in self.sources if source.key not in done]
+        todo = self.todo
         encoded = encode(todo)
         with Reporter("pack", len(self.sources), len(self.sources) - len(todo), unit="video") as reporter:
             readable = self._readable(todo, encoded, reporter.advance)

@@ -37,7 +37,9 @@ def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> 
     """List the data set that a user names. The splits in ``need`` must not be empty."""
     if wanted is None:
         raise RecipeError(
-            "No data set is named.", "Give one with --data, for example --data folder:my_videos."
+            "No data set is named.",
+            "For example `ccl train --data folder:my_videos` or `ccl data show folder:my_videos`. "
+            "`ccl data ls` lists the data sources.",
         )
     spec = wanted if isinstance(wanted, Spec) else parse_data(wanted)
     plugin = registry.find(registry.DATASETS, spec.kind)

@@ -17,6 +17,9 @@ from ccl_cli.utils.files import claim_folder
 from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.processes import cores
 
+# Sources that write their videos when they are listed, so they are never missing.
+GENERATED = ("clips", "synthetic")
+
 
 def generate(
     location: str, name: str, settings: Mapping[str, Any], writers: Mapping[str, Callable[[Path], None]]

@@ -120,6 +120,24 @@ def test_info_shows_options_with_their_defaults(ccl, words, facts, option):
     assert ccl(*words[:2], "nobody").code == 5
 
 
+def test_info_explains_options_by_the_arguments_of_the_source(ccl):
+    described = json.loads(ccl("data", "info", "ucf51", "--json").out)
+    meanings = {each["option"]: each["meaning"] for each in described["options"]}
+    assert meanings["split"] == "Official split, 1 to 3; the paper uses 1."
+    assert "Args:" not in described["description"]
+
+
+def test_info_of_a_class_without_a_description_shows_none_of_its_base(ccl, tmp_path, monkeypatch):
+    source = (
+        "from ccl_cli.methods import Method\n"
+        "class Plain(Method):\n"
+        "    def compare(self, student, teacher, batch): ...\n"
+    )
+    install(tmp_path, "bare", "[ccl.methods]\nplain = bare:Plain\n", modules={"bare": source})
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert json.loads(ccl("methods", "info", "plain", "--json").out)["description"] == ""
+
+
 def test_ls_of_students_shows_sizes_only_if_it_loads_them(ccl, monkeypatch):
     from ccl_cli import registry
 

@@ -163,7 +163,7 @@ def test_files_and_shards_give_the_frames_that_are_asked_for(places, name, gap, 
     for place in places:
         video, metadata = Video("v", place, 0, "test", 0.2, 1.4), open_video(place).metadata
         part = FrameRange.between(metadata, 0.2, 1.4)
-        assert (part.first, part.frames) == (5, 30)
+        assert (part.first, part.count) == (5, 30)
         whole = read_frames(place, 0, COUNT).frames
         for seed in range(4):
             window = Window(video, clip, random_clip, rng=rng(seed), training=True)

@@ -239,7 +239,7 @@ def test_a_large_list_is_mapped_from_a_file_named_after_its_content(manifest, tm
 @pytest.mark.parametrize("mapped", [True, False])
 def test_another_process_gets_the_same_videos(manifest, tmp_path, monkeypatch, mapped):
     """Whatever was laid over the columns; what is mapped is opened again and not copied."""
-    monkeypatch.setattr("ccl_cli.utils.shared_array._COPIED", 0)
+    monkeypatch.setattr("ccl_cli.utils.shared_array._MAX_COPIED", 0)
     manifest.save(tmp_path / "m.arrow", tmp_path)
     if mapped:
         manifest = Manifest.load(tmp_path / "m.arrow")

@@ -340,7 +340,7 @@ def test_a_dry_run_says_what_would_be_read(clips_folder, capsys):
 def test_anchors_are_embeddings_of_the_cache_as_the_method_sees_them(clips_folder):
     method = {"queue_kl": {"anchors": "sample", "size": 5}}
     sampled = {"teachers": IMAGE, "method": method, "standardize": "center", "train": {"max_steps": 2}}
-    with pytest.raises(RecipeError, match="needs embeddings of image:small before the first step"):
+    with pytest.raises(RecipeError, match="needs a cache of the embeddings of image:small"):
         train(recipe(clips_folder, **sampled))
     run = train(recipe(clips_folder, **sampled, cache={"use": "build"}))
     state = torch.load(next(run.glob("state/*.pt")), weights_only=True)
