@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ccl_cli.__main__ import main
 from ccl_cli.config.load import to_yaml
 from ccl_cli.config.recipe import Cache, Recipe
 from ccl_cli.data.clips.window import Window
@@ -34,6 +33,7 @@ from ccl_cli.training.train import train
 from ccl_cli.utils.files import lock_file
 from tests.data.media import damage_sound
 from tests.helpers.plugin_folder import install
+from tests.reliability.processes import in_two_processes
 from tests.training.runs import lines, small_recipe
 
 AUDIO, IMAGE = "audio:small?weights=random&seconds=2.0", "image:small?weights=random"
@@ -455,19 +455,10 @@ def test_two_processes_build_the_cache_of_one(clips_folder, tmp_path, monkeypatc
     (tmp_path / "long.csv").write_text("\n".join(["path,label,start", *rows]) + "\n")
     changes = {"data": f"csv:{tmp_path / 'long.csv'}", "teachers": IMAGE, "cache": {"views": 2}}
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe(clips_folder, **changes)))
-    arrays = []
-    for processes in ("1", "2"):
-        monkeypatch.setenv("CCL_HOME", str(tmp_path / processes))
-        command = [
-            sys.executable,
-            "-m",
-            "ccl_cli",
-            "cache",
-            "build",
-            "--recipe",
-            str(tmp_path / "recipe.yaml"),
-        ]
-        subprocess.run([*command, "--num-processes", processes], check=True, timeout=300)
-        arrays.append([path.read_bytes() for path in sorted((tmp_path / processes).rglob("*.npy"))])
+    words = ["cache", "build", "--recipe", str(tmp_path / "recipe.yaml")]
+    monkeypatch.setenv("CCL_HOME", str(tmp_path / "1"))
+    assert main(words) == 0
+    in_two_processes(tmp_path, *words, CCL_HOME=tmp_path / "2")
+    arrays = [[path.read_bytes() for path in sorted((tmp_path / n).rglob("*.npy"))] for n in "12"]
     assert len(arrays[0]) == 2
     assert arrays[0] == arrays[1]
