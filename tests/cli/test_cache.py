@@ -116,7 +116,7 @@ def test_tasks_of_an_array_make_the_cache_of_one_process(ccl, clips_folder, slur
         "--data",
         f"csv:{tmp_path / 'segments.csv'}",
         "--teacher",
-        "audio:small?weights=random&seconds=0.2",
+        "audio:small?weights=random&seconds=0.25",
     ]
     checksums = []
     for number, more in enumerate([["--workers", "0"], ["--executor", "slurm", "--workers", "0"]]):
