@@ -98,8 +98,7 @@ def index(
         return _read_along(read)
     # Load the model before creating the folder, so that an error leaves no empty library.
     student = load_student(model) if rebuild or not (folder / FILE).is_file() else None
-    executor = settings.get("executor")
-    divided = executor is not None and executor.part != WHOLE
+    divided = getattr(settings.get("executor"), "part", WHOLE) != WHOLE
     if divided:
         _read_part(folder, model, student, read, files, roots)
         student = None  # the library exists now

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ccl_cli.config.recipe import Executor
 from ccl_cli.data.manifest import SPLITS, Manifest, Video, check_unreadable
@@ -77,25 +79,16 @@ def pack(
             return encode_all(todo, settings, workers)
         return encode_blocks(data, manifest, todo, output / _BLOCKS, settings, workers, executor, part)
 
-    def lock() -> IO[str]:
-        refusal = f"Another process packs into '{output}'."
-        return lock_file(output / ".lock", refusal, "Wait for it to end.", wait=part != WHOLE)
-
     options = {**asdict(settings), "shard_size": shard_size}
-    content = json.dumps({"format": INDEX_FORMAT, "videos": manifest.hash, **options})
+    opened = partial(_Packing.open, manifest, output, options, max_unreadable, wait=part != WHOLE)
     try:
         if part != WHOLE:
-            with lock():
-                claim_folder(output, content, "shards")
-                todo = _Packing(manifest, output, shard_size, max_unreadable).todo
+            with opened() as work:
+                todo = work.todo
             encode(todo)  # without the lock, so that all parts can do so at once
-        with (
-            lock(),
-            stopping_here("; finished shards are kept.", "Run the same command again to continue."),
-        ):
+        stopped = "; finished shards are kept.", "Run the same command again to continue."
+        with opened() as work, stopping_here(*stopped):
             remove_leftovers(output)
-            claim_folder(output, content, "shards")
-            work = _Packing(manifest, output, shard_size, max_unreadable)
             work.run(encode)
             write_index(output, manifest, options, work.shards, work.unreadable)
             shutil.rmtree(output / _BLOCKS, ignore_errors=True)
@@ -118,6 +111,18 @@ class _Packing:
         self.shards: dict[str, list[Sample]] = {
             path.name: read_shard(path) for split in SPLITS for path in sorted(output.glob(f"{split}-*.tar"))
         }
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls, manifest: Manifest, output: Path, options: Mapping[str, Any], limit: float, *, wait: bool
+    ) -> Iterator[_Packing]:
+        """Lock the folder, and check that it is new or was begun with the same videos and options."""
+        refusal = f"Another process packs into '{output}'."
+        content = json.dumps({"format": INDEX_FORMAT, "videos": manifest.hash, **options})
+        with lock_file(output / ".lock", refusal, "Wait for it to end.", wait=wait):
+            claim_folder(output, content, "shards")
+            yield cls(manifest, output, options["shard_size"], limit)
 
     @property
     def todo(self) -> list[Source]:
