@@ -110,6 +110,11 @@ class Reporter:
 class _Bar(Progress):
     """A progress bar with lines of metrics below it, because 80 columns are too few for both in one line."""
 
+    def stop(self) -> None:
+        """Stop the bar. Rich before 14.3 writes an empty line to stderr even if the bar was never shown."""
+        if not self.disable:
+            super().stop()
+
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         for task in self.tasks:
