@@ -83,7 +83,7 @@ class Reporter:
             self.line()
 
     def result(self, text: str) -> None:
-        """Advance by one step and log a line about it, which stays on a terminal too."""
+        """Advance by one step and log its result as a line, with a progress bar too."""
         self._last_line = time.monotonic()
         self.advance()
         self._logged = self._done
