@@ -64,7 +64,7 @@ class Reporter:
 
     @property
     def has_text(self) -> bool:
-        """Whether there are figures to show beside the position."""
+        """Whether a text was set, which plain lines show after the position."""
         return bool(self._text)
 
     def advance(self, count: int = 1, text: str | None = None, lines: Sequence[str] | None = None) -> None:
