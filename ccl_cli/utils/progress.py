@@ -64,7 +64,7 @@ class Reporter:
 
     @property
     def has_text(self) -> bool:
-        """Whether there are figures to show beside the position."""
+        """Whether a text was set, which plain lines show after the position."""
         return bool(self._text)
 
     def advance(self, count: int = 1, text: str | None = None, lines: Sequence[str] | None = None) -> None:
@@ -83,7 +83,7 @@ class Reporter:
             self.line()
 
     def result(self, text: str) -> None:
-        """Advance by one step and log a line about it, which stays on a terminal too."""
+        """Advance by one step and log its result as a line, with a progress bar too."""
         self._last_line = time.monotonic()
         self.advance()
         self._logged = self._done
