@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 
 import pytest
 import timm
 import torch
 
+from tests.cli.conftest import spawn
+
 LINE = ["train", "--teacher", "audio:cnn14", "--teacher", "image:resnet34", "--data", "ucf51"]
 CLASSES = ["ApplyEyeMakeup", "BandMarching", "PlayingCello", "WritingOnBoard"]
-
-
-def ccl(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "ccl_cli", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "2", **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
 
 
 @pytest.fixture
 def tree(shared, tmp_path):
     """``data/``: two training and one test video of four classes, under names from the official lists."""
-    import shutil
-
     lists = shared / "data" / "splits" / "ucfTrainTestlist"
     shutil.copytree(lists, tmp_path / "data" / "ucfTrainTestlist")
     clips = iter(sorted((shared / "data" / "fightsurv" / "fight").glob("*.mp4")))
@@ -69,8 +57,8 @@ def short(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tree", "published_weights")
-def test_the_line_runs_to_its_end_and_eval_retrieval_follows(short, tmp_path):
-    done = ccl(*LINE, **short)
+def test_the_line_runs_to_its_end_and_eval_retrieval_follows(ccl, short, tmp_path):
+    done = spawn(*LINE, **short)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / done.stdout.strip() / "summary.json").read_text())
     assert summary["finished"] is True
@@ -80,8 +68,8 @@ def test_the_line_runs_to_its_end_and_eval_retrieval_follows(short, tmp_path):
     assert not any(teacher["random_weights"] for teacher in summary["teachers"].values())
     assert summary["teachers"]["image:resnet34"]["variant"] == "resnet34.tv_in1k"
     done = ccl("eval", "--retrieval", "--json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
     assert result["retrieval"].keys() == {"r1", "r5", "r10", "map"}
     assert "recognition" not in result
     assert result["counts"]["test"]["read"] == 4
@@ -92,9 +80,9 @@ def test_the_line_runs_to_its_end_and_eval_retrieval_follows(short, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tree", "published_weights")
-def test_without_the_allowance_missing_videos_end_the_run(tmp_path):
-    done = ccl(*LINE)
-    assert done.returncode == 4
-    assert "videos of the train split of 'ucf51-split1' are missing" in done.stderr
-    assert "max_unreadable" in done.stderr
+def test_without_the_allowance_missing_videos_end_the_run(ccl, tmp_path):
+    result = ccl(*LINE)
+    assert result.code == 4
+    assert "videos of the train split of 'ucf51-split1' are missing" in result.err
+    assert "max_unreadable" in result.err
     assert not (tmp_path / "runs").exists()

@@ -26,6 +26,7 @@ from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_spli
 from ccl_cli.library.store import open_library
 from ccl_cli.training.compute.device import set_up
 from tests.data.media import iter_windows
+from tests.reliability.processes import in_two_processes
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def together(launcher, *words) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["own", pytest.param("torchrun", marks=pytest.mark.long)])
 def test_several_processes_name_every_video_once_and_in_order(run, folder, launcher, capsys):
     assert main(["predict", str(run), str(folder), "--json", "--workers", "0"]) == 4
     one, two = (json.loads(text) for text in (capsys.readouterr().out, together(launcher, "predict", run, folder, "--json")))  # fmt: skip
@@ -204,9 +205,9 @@ def test_several_processes_name_every_video_once_and_in_order(run, folder, launc
 @pytest.mark.slow
 def test_several_processes_write_one_file_and_one_library(run, folder):
     for command, suffix in (("embed", ".npz"), ("index", "")):
-        words = [command, run, folder, "--output"]
-        assert main([*map(str, words), f"one{suffix}", "--workers", "0"]) == 4
-        together("own", *words, f"two{suffix}")
+        words = [command, run, folder, "--workers", "0", "--output"]
+        assert main([*map(str, words), f"one{suffix}"]) == 4
+        in_two_processes(Path.cwd(), *words, f"two{suffix}", code=4)
     one, two = (np.load(f"{name}.npz") for name in ("one", "two"))
     assert one["names"].tolist() == two["names"].tolist()
     np.testing.assert_allclose(one["embedding"], two["embedding"], rtol=1e-5, atol=1e-6)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import sqlite3
 import sys
 import tarfile
@@ -39,6 +40,7 @@ _CHANGES = {
 _TIMES = {"clips_per_s", "data_wait", "seconds", "built", "mtime"}
 _TEMPORARY = (".tmp", ".building", "-wal", "-shm", "-journal")
 _numbers = itertools.count()
+_server: int | None = None  # its process
 
 
 def seeds(quick: int, long: int) -> pytest.MarkDecorator:
@@ -47,9 +49,14 @@ def seeds(quick: int, long: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("seed", [*range(quick), *more])
 
 
-def fresh_server() -> None:
-    """End the server that processes are forked from, if other tests have started one with other imports."""
-    forkserver._forkserver._stop()
+def warm_server() -> None:
+    """Let the server that processes are forked from be one that has imported everything; it is started once."""
+    global _server
+    if _server is None or forkserver._forkserver._forkserver_pid != _server:
+        forkserver._forkserver._stop()
+        multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
+        forkserver._forkserver.ensure_running()
+        _server = forkserver._forkserver._forkserver_pid
 
 
 class Command:
@@ -67,8 +74,8 @@ class Command:
     ) -> None:  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         self._output = folder.with_name(f"{folder.name}-{next(_numbers)}.out")
+        warm_server()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOAD)
         self._writes = context.Value("q", 0, lock=False)
         own = {"CCL_HOME": f"{folder}/home", "CCL_RUNS": f"{folder}/runs", "HF_HUB_OFFLINE": "1"}
         variables = {**os.environ, **own, **{key: str(value) for key, value in environment.items()}}
@@ -107,6 +114,27 @@ class Command:
             self.send(signal.SIGKILL, group=True)
             pytest.fail(f"still running: {self.text}")
         return code, self.text
+
+
+def in_two_processes(folder: Path, *words: object, code: int = 0, **environment: object) -> list[str]:
+    """Run a command in two processes that work together; what starts those of users is in tests/utils/test_launch.py.
+
+    Args:
+        folder: Where it runs.
+        words: After ``ccl``.
+        code: The exit code of both.
+
+    Returns:
+        What each printed, the first one's before the other's.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment |= {**group, "ACCELERATE_USE_CPU": "true"}
+    both = [Command(folder, *words, RANK=rank, LOCAL_RANK=rank, **environment) for rank in (0, 1)]
+    ends = [command.end() for command in both]
+    assert [found for found, _ in ends] == [code, code], ends
+    return [text for _, text in ends]
 
 
 def _run(

@@ -22,7 +22,7 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.train import train
 from tests.bench.test_run import recipe as bench_recipe
-from tests.reliability.processes import seeds
+from tests.reliability.processes import in_two_processes, seeds
 from tests.training.runs import ended, lines, recipe, start
 
 METHODS = [
@@ -101,7 +101,7 @@ def test_two_processes_train_what_one_does_to_rounding(clips_folder, tmp_path, m
     experiment, other = (recipe(clips_folder, **changes, train={**steps, "channels_last": last}) for last in (False, True))  # fmt: skip
     (tmp_path / "r.yaml").write_text(to_yaml(experiment))
     one, turned, two = train(experiment), train(other), tmp_path / "two"
-    ended(start(["--recipe", str(tmp_path / "r.yaml"), "--num-processes", "2", "--output", str(two)]))
+    in_two_processes(tmp_path, "train", "--recipe", "r.yaml", "--output", two)
     assert json.loads((two / "summary.json").read_text())["processes"] == 2
     assert lines(two)[0]["loss"] == pytest.approx(lines(one)[0]["loss"], rel=1e-5)
     assert apart(one, two) < max(1e-3, 10 * apart(one, turned))

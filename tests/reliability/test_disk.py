@@ -28,14 +28,13 @@ from ccl_cli.utils.files import write_text
 from ccl_cli.utils.rows import csv_form, row_file
 from ccl_cli.utils.tensor_files import write_tensors
 from tests.reliability.bounds import Disk, small_disk
-from tests.reliability.processes import Command, contents, fresh_server, leftovers, refusal, seeds
+from tests.reliability.processes import Command, contents, leftovers, refusal, seeds
 from tests.training.runs import recipe
 
 
 @pytest.fixture(scope="module")
 def root(clips_folder, tmp_path_factory) -> Path:
     """Videos, recipes, a finished run that has been evaluated, and a library."""
-    fresh_server()
     root = tmp_path_factory.mktemp("disk")
     shutil.copytree(clips_folder / "set", root / "set")
     changes = {"data": f"folder:{root / 'set'}", "clip": {"frames": 4, "size": 32, "short_side": 48}}

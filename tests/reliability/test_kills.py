@@ -24,7 +24,6 @@ from tests.reliability.damage import damage
 from tests.reliability.processes import (
     Command,
     contents,
-    fresh_server,
     killed_at_random,
     leftovers,
     seeds,
@@ -90,7 +89,6 @@ def small_parts() -> None:
 @pytest.fixture(scope="module")
 def root(clips_folder, tmp_path_factory) -> Path:
     """A few real files, recipes of runs as short as can be, and a finished run."""
-    fresh_server()
     root = tmp_path_factory.mktemp("kills")
     for path in clips_folder.glob("set/*/*/[0-3].mp4"):
         if path.parts[-3] == "train" or path.stem == "0":

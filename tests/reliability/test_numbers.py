@@ -20,8 +20,8 @@ from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.train import train
 from tests.helpers.plugin_folder import install
-from tests.reliability.processes import seeds
-from tests.training.runs import ended, lines, recipe, start
+from tests.reliability.processes import in_two_processes, seeds
+from tests.training.runs import lines, recipe
 
 METHODS = [
     "baseline", "ccl", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd",
@@ -315,7 +315,7 @@ def test_two_processes_skip_the_same_steps_together(clips_folder, tmp_path, monk
     changes["train"] = {"batch_size": 4, "epochs": 2, "log_every": 1, "seed": seed}
     alone, together = train(recipe(clips_folder, **changes)), tmp_path / "two"
     (tmp_path / "r.yaml").write_text(to_yaml(recipe(clips_folder, **changes)))
-    ended(start(["--recipe", str(tmp_path / "r.yaml"), "--num-processes", "2", "--output", str(together)]))
+    in_two_processes(tmp_path, "train", "--recipe", "r.yaml", "--output", together)
     one, two = ([("loss" in line, line["skipped"]) for line in lines(run)] for run in (alone, together))
     assert one == two
     assert two[-1][1] == 2

@@ -18,7 +18,8 @@ from ccl_cli.training.build import build
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.run.artefact import load_model
 from ccl_cli.training.run.folder import RunFolder
-from tests.training.runs import ended, lines, recipe, start
+from tests.reliability.processes import in_two_processes
+from tests.training.runs import lines, recipe
 
 MODEL = "model.safetensors"
 
@@ -87,7 +88,7 @@ def test_two_processes_score_as_one_does(clips_folder, tmp_path, monkeypatch):
     wanted = held_out(clips_folder, epochs=1, eval_retrieval=True, sync_batchnorm=False, ema=0.5)
     (tmp_path / "recipe.yaml").write_text(to_yaml(wanted))
     run = tmp_path / "run"
-    ended(start(["--recipe", "recipe.yaml", "--output", str(run), "--num-processes", "2"]))
+    in_two_processes(tmp_path, "train", "--recipe", "recipe.yaml", "--output", run)
     monkeypatch.delenv("ACCELERATE_USE_CPU")
     model, (line,) = load_student(run), scores(run)
     alone = score(wanted, build(wanted), model.artefact.student, set_up("fp32"))

@@ -149,27 +149,21 @@ def test_a_signal_to_the_whole_group_saves_says_where_and_exits_130(recipe_file,
 
 
 @pytest.mark.slow
-def test_torchrun_and_accelerate_launch(recipe_file, tmp_path):
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "torch.distributed.run --nproc_per_node 2",
+        pytest.param("accelerate.commands.launch --num_processes 1 --cpu", marks=pytest.mark.long),
+    ],
+)
+def test_other_launchers(recipe_file, tmp_path, launcher):
     path = recipe_file(train={"max_steps": 2, "batch_size": 4})
-    launchers = {
-        "torchrun": ["torch.distributed.run", "--nproc_per_node", "2", "-m", "ccl_cli"],
-        "accelerate": ["accelerate.commands.launch", "--num_processes", "1", "--cpu", "-m", "ccl_cli"],
-    }
-    for name, arguments in launchers.items():
-        command = [
-            sys.executable,
-            "-m",
-            *arguments,
-            "train",
-            "--recipe",
-            path,
-            "--output",
-            str(tmp_path / name),
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        assert (tmp_path / name / "model.safetensors").exists()
+    words = f"{launcher} -m ccl_cli train --recipe {path} --output".split()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, "-m", *words, tmp_path / "run"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model.safetensors").exists()
 
 
 @pytest.fixture

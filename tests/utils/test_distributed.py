@@ -35,6 +35,7 @@ from ccl_cli.utils.distributed import (
     world_size,
 )
 from tests.methods import distilling
+from tests.reliability.processes import warm_server
 
 pytestmark = pytest.mark.slow
 
@@ -211,7 +212,8 @@ def batch_norm_step(module, rank, processes):
 def results():
     """What each of two processes found, by file name."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(worker, (folder,), nprocs=2)
+        warm_server()
+        mp.start_processes(worker, (folder,), nprocs=2, start_method="forkserver")
         return {path.stem: torch.load(path, weights_only=True) for path in Path(folder).glob("*.pt")}
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ccl_cli.evaluation.classifiers import RULE
-from tests.cli.conftest import spawn, table
+from tests.cli.conftest import table
+from tests.reliability.processes import in_two_processes
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +94,6 @@ def test_what_is_wrong_is_a_sentence(ccl, words):
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds(words):
-    # slow: two processes that import torch
-    one, two = (
-        json.loads(done.stdout)
-        for done in (spawn(*words, "--json"), spawn(*words, "--json", "--num-processes", "2"))
-    )
-    assert one == two
+def test_two_processes_find_what_one_finds(ccl, words):
+    together, _ = in_two_processes(Path.cwd(), *words, "--json", "--quiet")
+    assert json.loads(together) == json.loads(ccl(*words, "--json").out)

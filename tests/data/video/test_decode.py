@@ -44,7 +44,6 @@ def assert_every_window(path, count=5, short_side=32, step=1):
     for first in range(0, len(reference), step):
         clip = read_frames(path, first, count, short_side=short_side)
         np.testing.assert_array_equal(clip.frames, looped(reference, first, count), f"window at {first}")
-        assert clip.start == info.time(first)
         assert clip.end == info.time(min(first + count, len(reference)))
 
 

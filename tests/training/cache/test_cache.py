@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ccl_cli.__main__ import main
 from ccl_cli.config.load import to_yaml
 from ccl_cli.config.recipe import Cache, Recipe
 from ccl_cli.data.clips.window import Window
@@ -34,6 +33,7 @@ from ccl_cli.training.train import train
 from ccl_cli.utils.files import lock_file
 from tests.data.media import damage_sound
 from tests.helpers.plugin_folder import install
+from tests.reliability.processes import in_two_processes
 from tests.training.runs import lines, small_recipe
 
 AUDIO, IMAGE = "audio:small?weights=random&seconds=2.0", "image:small?weights=random"
@@ -130,10 +130,10 @@ def test_a_video_that_only_the_teacher_cannot_read_is_not_as_with_a_live_one(cli
     damage_sound(mute)
     broken.write_text("not a video")
     made, manifest, _ = built(recipe(clips_folder, data=f"folder:{data}", teachers=AUDIO))
-    named = {manifest.learnt_from[place].path for place in made["audio:small"].header.unreadable}
+    named = {manifest.cacheable[place].path for place in made["audio:small"].header.unreadable}
     assert named == {mute, broken}
     assert made["audio:small"].header.inexact == 1
-    place = [video.path for video in manifest.learnt_from].index(broken)
+    place = [video.path for video in manifest.cacheable].index(broken)
     for each in made.values():
         assert each.state(place) == "unreadable"
         value, present = each.rows(np.array([place]), np.array([0]))
@@ -144,7 +144,7 @@ def test_a_video_that_only_the_teacher_cannot_read_is_not_as_with_a_live_one(cli
 def test_the_views_are_single_frames_spread_over_the_video_and_all_are_drawn(clips_folder):
     experiment = recipe(clips_folder, teachers=IMAGE)
     made, manifest, teachers = built(experiment)
-    teacher, video = teachers["image:small"], manifest.learnt_from[3]
+    teacher, video = teachers["image:small"], manifest.cacheable[3]
     expected = []
     for frame in (2, 7, 12, 17):  # the middles of four quarters of 20 frames
         window = Window(video, experiment.clip)
@@ -205,7 +205,7 @@ def _sight(tmp_path, monkeypatch):
 def test_a_teacher_of_clips_is_shown_clips_spread_over_the_video(clips_folder):
     experiment = recipe(clips_folder, teachers=SIGHT, cache={"use": "build"})
     made, manifest, teachers = built(experiment)
-    cached, video = made[SIGHT], manifest.learnt_from[3]
+    cached, video = made[SIGHT], manifest.cacheable[3]
     for view, first in enumerate((0, 4, 8, 12)):  # from end to end
         expected = read_frames(video.path, first, 8).frames.float().mean(dim=(1, 2, 3))
         torch.testing.assert_close(cached.rows(np.array([3]), np.array([view]))[0][0], expected)
@@ -243,7 +243,7 @@ def test_half_precision_is_half_the_size_and_rounds(clips_folder):
     single, *_ = built(recipe(clips_folder))
     experiment = recipe(clips_folder, cache={"precision": "fp16", "use": "build"})
     half, manifest, teachers = built(experiment)
-    places = np.arange(len(manifest.learnt_from))
+    places = np.arange(len(manifest.cacheable))
     for name, each in half.items():
         assert each.size == single[name].size / 2
         value, present = each.rows(places, np.zeros_like(places))
@@ -392,7 +392,7 @@ def test_damage_is_found(clips_folder):
     faults = check_cache(embedding_cache.Cached.open(cached.folder), teacher, manifest, experiment)
     assert faults == [
         "its bytes are not those that were written",
-        f"'{manifest.learnt_from[-1].id}' has another embedding now",
+        f"'{manifest.cacheable[-1].id}' has another embedding now",
     ]
     path.write_bytes(content[:-4])
     with pytest.raises(DataError, match=r"is damaged: .*`ccl cache prune"):
@@ -455,19 +455,10 @@ def test_two_processes_build_the_cache_of_one(clips_folder, tmp_path, monkeypatc
     (tmp_path / "long.csv").write_text("\n".join(["path,label,start", *rows]) + "\n")
     changes = {"data": f"csv:{tmp_path / 'long.csv'}", "teachers": IMAGE, "cache": {"views": 2}}
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe(clips_folder, **changes)))
-    arrays = []
-    for processes in ("1", "2"):
-        monkeypatch.setenv("CCL_HOME", str(tmp_path / processes))
-        command = [
-            sys.executable,
-            "-m",
-            "ccl_cli",
-            "cache",
-            "build",
-            "--recipe",
-            str(tmp_path / "recipe.yaml"),
-        ]
-        subprocess.run([*command, "--num-processes", processes], check=True, timeout=300)
-        arrays.append([path.read_bytes() for path in sorted((tmp_path / processes).rglob("*.npy"))])
+    words = ["cache", "build", "--recipe", str(tmp_path / "recipe.yaml")]
+    monkeypatch.setenv("CCL_HOME", str(tmp_path / "1"))
+    assert main(words) == 0
+    in_two_processes(tmp_path, *words, CCL_HOME=tmp_path / "2")
+    arrays = [[path.read_bytes() for path in sorted((tmp_path / n).rglob("*.npy"))] for n in "12"]
     assert len(arrays[0]) == 2
     assert arrays[0] == arrays[1]

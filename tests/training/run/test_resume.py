@@ -11,6 +11,7 @@ import pytest
 
 from ccl_cli.config.load import to_yaml
 from ccl_cli.training.train import train
+from tests.reliability.processes import in_two_processes
 from tests.training.runs import ended, lines, recipe, start
 
 OPTIMISERS = {
@@ -80,9 +81,9 @@ def test_two_processes_with_sharded_memory_banks_go_on_bit_for_bit(clips_folder,
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     method = {"crd": {"shard_memory": True}}
     (tmp_path / "r.yaml").write_text(to_yaml(recipe(clips_folder, method=method, train={"epochs": 2})))
-    once, parts, two = tmp_path / "once", tmp_path / "parts", ["--num-processes", "2"]
-    ended(start(["--recipe", "r.yaml", "--output", once, *two]))
-    ended(start(["--recipe", "r.yaml", "--output", parts, "--max-steps", "1", *two]))
-    ended(start(["--resume", parts, "--max-steps", "0", *two]))
+    once, parts = tmp_path / "once", tmp_path / "parts"
+    in_two_processes(tmp_path, "train", "--recipe", "r.yaml", "--output", once)
+    in_two_processes(tmp_path, "train", "--recipe", "r.yaml", "--output", parts, "--max-steps", 1)
+    in_two_processes(tmp_path, "train", "--resume", parts, "--max-steps", 0)
     assert models(parts) == models(once)
     assert lines(parts) == lines(once)
