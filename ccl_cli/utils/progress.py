@@ -61,6 +61,9 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if self._live and error is None and self._text:  # the last metrics stay when the bar is gone
+            self._live, self._text = False, self._lines[0]
+            self.line()
 
     @property
     def has_text(self) -> bool:
