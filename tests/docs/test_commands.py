@@ -82,7 +82,7 @@ TABLE: dict[str, Instead] = {
             "ccl train --recipe smoke --set train.ema=0.9",
             "ccl train --recipe smoke --set holdout=0.25 --set train.eval_every=1 --set train.keep=best",
         ),
-        Instead("takes a minute", f"{{}} {CLIPS}"),
+        Instead("takes a minute", f"{{}} {CLIPS} --teacher 'image:small?weights=random'"),
     ),
     "ccl train --recipe smoke && ccl eval": Instead(
         "takes a minute", f"ccl train --recipe smoke {CLIPS} && ccl eval"
