@@ -139,11 +139,7 @@ TABLE: dict[str, Instead] = {
     ),
     "ccl bench ucf51-bench --executor slurm": Instead("a cluster", "{} --dry-run"),
     **dict.fromkeys(
-        (
-            "pip install 'ccl-cli[ray]'",
-            "ray start --head --port 6379",
-            "ray start --address 10.0.0.1:6379",
-        ),
+        ("pip install 'ccl-cli[ray]'", "ray start --head --port 6379", "ray start --address 10.0.0.1:6379"),
         Instead("installs Ray and starts a cluster"),
     ),
     "ccl bench ucf51-bench --executor ray": Instead("Ray may not be installed", "{} --dry-run"),
