@@ -149,8 +149,5 @@ def test_a_codec_that_is_absent(monkeypatch):
 
     monkeypatch.setattr(av, "codecs_available", {*doctor._DECODERS} - {"av1"})
     decoders, encoders = doctor._codecs()
-    assert (decoders.state, decoders.detail) == (
-        "warning",
-        "h264, hevc, vp9, mpeg4, aac, mp3, opus; not av1",
-    )
+    assert (decoders.state, decoders.detail) == ("warning", "h264, hevc, vp9, mpeg4, aac, mp3, opus; not av1")
     assert (encoders.state, encoders.detail) == ("warning", "not libx264")

@@ -362,10 +362,7 @@ def test_each_value_is_blamed_on_the_file_it_was_written_in(family):
     [
         ("ucf51-bnech", "No recipe 'ucf51-bnech' (child.yaml:2). Did you mean 'ucf51-bench'"),
         ("../absent.yaml", "/../absent.yaml' (child.yaml:2)."),
-        (
-            "[smoke, ucf51]",
-            "extends: must be the name or the file of a recipe, got ['smoke', 'ucf51'] (",
-        ),
+        ("[smoke, ucf51]", "extends: must be the name or the file of a recipe, got ['smoke', 'ucf51'] ("),
         ("null", "extends: must be the name or the file of a recipe, got None (child.yaml:2)."),
         ("child.yaml", "extends: child.yaml extends child.yaml (child.yaml:2)."),
     ],
@@ -376,11 +373,7 @@ def test_a_parent_that_is_none(family, extends, said):
 
 
 def test_no_recipe_extends_itself_over_others(family, tmp_path):
-    family(
-        a="extends: ../b/b.yaml\n",
-        b="extends: ../c/c.yaml\n",
-        c="\nextends: ../a/../b/b.yaml\n",
-    )
+    family(a="extends: ../b/b.yaml\n", b="extends: ../c/c.yaml\n", c="\nextends: ../a/../b/b.yaml\n")
     (problem,) = problems(str(tmp_path / "a" / "a.yaml"))
     assert problem.startswith("extends: b.yaml extends c.yaml extends b.yaml (c.yaml:2).")
 

@@ -223,8 +223,7 @@ def at_batches(value: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("output", "change"),
-    [("logits", at_batches), ("feature", lambda value: value * float("nan"))],
+    ("output", "change"), [("logits", at_batches), ("feature", lambda value: value * float("nan"))]
 )
 def test_a_file_that_computes_something_else_is_not_handed_over(run, tmp_path, monkeypatch, output, change):
     def wrong(path: Path):

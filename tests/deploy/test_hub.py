@@ -187,8 +187,7 @@ def test_no_network_is_not_an_old_copy(run, web, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("gone", "The repository 'me/gone' does not exist"), ("gated", "is gated")],
+    ("name", "message"), [("gone", "The repository 'me/gone' does not exist"), ("gated", "is gated")]
 )
 def test_repositories_that_cannot_be_pulled(web, name, message):
     web.add("me/gated", {"model.safetensors": b""}, gated=True)

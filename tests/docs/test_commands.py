@@ -82,7 +82,7 @@ TABLE: dict[str, Instead] = {
             "ccl train --recipe smoke --set train.ema=0.9",
             "ccl train --recipe smoke --set holdout=0.25 --set train.eval_every=1 --set train.keep=best",
         ),
-        Instead("takes a minute", f"{{}} {CLIPS}"),
+        Instead("takes a minute", f"{{}} {CLIPS} --teacher 'image:small?weights=random'"),
     ),
     "ccl train --recipe smoke && ccl eval": Instead(
         "takes a minute", f"ccl train --recipe smoke {CLIPS} && ccl eval"
@@ -139,11 +139,7 @@ TABLE: dict[str, Instead] = {
     ),
     "ccl bench ucf51-bench --executor slurm": Instead("a cluster", "{} --dry-run"),
     **dict.fromkeys(
-        (
-            "pip install 'ccl-cli[ray]'",
-            "ray start --head --port 6379",
-            "ray start --address 10.0.0.1:6379",
-        ),
+        ("pip install 'ccl-cli[ray]'", "ray start --head --port 6379", "ray start --address 10.0.0.1:6379"),
         Instead("installs Ray and starts a cluster"),
     ),
     "ccl bench ucf51-bench --executor ray": Instead("Ray may not be installed", "{} --dry-run"),

@@ -11,12 +11,7 @@ import transformers as hf
 from tests.plugins.sentence_encoder import word_tokenizer
 
 _SIZE, _FRAMES, _PATCH = 32, 4, 16
-_COMMON = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
+_COMMON = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 _VISION = {**_COMMON, "image_size": _SIZE, "patch_size": _PATCH}
 _TEXT = {**_COMMON, "vocab_size": 60, "max_position_embeddings": 16, "projection_dim": 12}
 _SQUARE = {"height": _SIZE, "width": _SIZE}

@@ -108,11 +108,7 @@ def test_silence_and_loud_noise_have_finite_spectrograms():
 
 @pytest.mark.parametrize(
     ("name", "width", "dim", "million"),
-    [
-        ("mn04", 0.4, 384, 0.983),
-        ("mn10", 1.0, 960, 4.88),
-        ("mn40", 4.0, 3840, 68.43),
-    ],
+    [("mn04", 0.4, 384, 0.983), ("mn10", 1.0, 960, 4.88), ("mn40", 4.0, 3840, 68.43)],
 )
 def test_each_width_has_as_many_parameters_as_are_published(name, width, dim, million):
     with torch.device("meta"):

@@ -21,14 +21,7 @@ import yaml
 from ccl_cli.training.run.checkpoint import newest_state, read_state, write_state
 from ccl_cli.training.train import train
 from tests.reliability.damage import damage
-from tests.reliability.processes import (
-    Command,
-    contents,
-    killed_at_random,
-    leftovers,
-    seeds,
-    until,
-)
+from tests.reliability.processes import Command, contents, killed_at_random, leftovers, seeds, until
 from tests.training.runs import recipe
 
 REFUSED = r"Error: .*(Another process|is not empty|is running in|has finished)"

@@ -15,14 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ccl_cli.errors import (
-    CclError,
-    DataError,
-    PluginError,
-    RecipeError,
-    SystemSetupError,
-    UsageError,
-)
+from ccl_cli.errors import CclError, DataError, PluginError, RecipeError, SystemSetupError, UsageError
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.run.artefact import load_model
 from ccl_cli.training.run.folder import RunFolder
@@ -334,9 +327,7 @@ def test_a_plugin_that_fails_is_blamed_by_name(clips_folder, monkeypatch, what):
 
 def test_everything_missing_is_named_at_once(clips_folder):
     wrong = recipe(
-        clips_folder,
-        data="folder:nowhere",
-        teachers=["image:resnet34", "audio:precomputed@nothing.npz"],
+        clips_folder, data="folder:nowhere", teachers=["image:resnet34", "audio:precomputed@nothing.npz"]
     )
     with pytest.raises(CclError) as raised:
         train(wrong)

@@ -26,14 +26,7 @@ from ccl_cli.teachers import Embedding
 from ccl_cli.training.compute.batch_norm import share_statistics
 from ccl_cli.training.distiller import mean_cross_entropy
 from ccl_cli.training.standardizers import Standardizer
-from ccl_cli.utils.distributed import (
-    any_process,
-    from_main,
-    gather_objects,
-    gather_rows,
-    on_main,
-    world_size,
-)
+from ccl_cli.utils.distributed import any_process, from_main, gather_objects, gather_rows, on_main, world_size
 from tests.methods import distilling
 from tests.reliability.processes import warm_server
 

@@ -21,10 +21,7 @@ def test_a_picture_of_training_clips(ccl, clips_folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "code", "match"),
-    [
-        (("nowhere:x",), 5, "No dataset 'nowhere'"),
-        (("folder:absent",), 4, "no folder 'absent'"),
-    ],
+    [(("nowhere:x",), 5, "No dataset 'nowhere'"), (("folder:absent",), 4, "no folder 'absent'")],
 )
 def test_what_cannot_be_shown_leaves_no_file(ccl, tmp_path, monkeypatch, words, code, match):
     monkeypatch.chdir(tmp_path)

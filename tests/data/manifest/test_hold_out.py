@@ -21,11 +21,7 @@ def manifest(counts, *, root="/a", names="{label}/{number}"):
     return Manifest("m", tuple(map(str, range(len(counts)))), tuple(videos))
 
 
-@given(
-    st.lists(st.integers(1, 30), min_size=1, max_size=5),
-    st.floats(0.01, 0.9),
-    st.integers(0, 3),
-)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.floats(0.01, 0.9), st.integers(0, 3))
 def test_every_class_gives_its_share_and_keeps_some(counts, share, seed):
     held = manifest(counts).hold_out(share, seed)
     assert [video.id for video in held.videos] == [video.id for video in manifest(counts).videos]

@@ -245,7 +245,7 @@ def test_small_videos_stay_decoded_until_the_file_changes(tmp_path, monkeypatch)
     whole = read_frames(path, 0, 6).frames
     part = read_frames(path, 2, 3)
     assert torch.equal(part.frames, whole[2:5])
-    assert part.start == pytest.approx(2 / 25)
+    assert part.end == pytest.approx(5 / 25)
     part.frames.zero_()  # what is handed out is the caller's
     assert torch.equal(read_frames(path, 2, 3).frames, whole[2:5])
     assert len(opened) == 1

@@ -60,11 +60,7 @@ def test_crd_takes_two_steps_as_the_reference(crd):
         teacher = nn.Parameter(golden[f"{step}_f_t"])
         present = torch.ones(4, dtype=torch.bool)
         losses = pair(
-            student,
-            teacher,
-            present,
-            golden[f"{step}_idx"],
-            contrast_of(golden[f"{step}_contrast_idx"]),
+            student, teacher, present, golden[f"{step}_idx"], contrast_of(golden[f"{step}_contrast_idx"])
         )
         loss = sum(losses).mean()
         loss.backward()

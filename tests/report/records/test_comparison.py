@@ -59,10 +59,7 @@ def test_the_other_way_round(values):
     ("differences", "sentence"),
     [
         ((), "ccl and crd share no seed in AI; an interval needs at least two."),
-        (
-            (1.0,),
-            "ccl and crd share only one seed in AI; an interval needs at least two.",
-        ),
+        ((1.0,), "ccl and crd share only one seed in AI; an interval needs at least two."),
         ((1.0, -1.0, 0.5), "These 3 seeds do not tell ccl and crd apart in AI."),
         ((5.0, 5.5, 6.0), "ccl is better than crd in AI, by 4.3 to 6.7 points (95 % confidence, 3 seeds)."),
         (
