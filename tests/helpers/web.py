@@ -103,6 +103,8 @@ def listening(handler: type[http.server.BaseHTTPRequestHandler], **attributes: o
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (handler,), attributes)) as web:
         thread = threading.Thread(target=web.serve_forever, args=(0.01,))
         thread.start()
-        yield f"http://127.0.0.1:{web.server_port}"
-        web.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{web.server_port}"
+        finally:  # a test that fails must not leave a thread for which Python waits at its end
+            web.shutdown()
+            thread.join()
