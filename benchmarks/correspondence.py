@@ -41,7 +41,7 @@ HEARING = ["--method", "fitnet", "--method", "crd", *CCL]
 METRICS = {"top1": "top-1", "r1": "R@1"}
 RESULTS, IMAGE = Path("benchmarks/results"), Path("docs/images/correspondence.png")
 COLOURS = {"fitnet": "#d55e00", "crd": "#009e73", "ccl": "#0072b2"}
-SETUPS = {"A": "sound", "I": "pictures", "AI": "both"}
+SETUPS = {"A": "audio", "I": "image", "AI": "both"}
 NAMES = {
     "fitnet": "FitNet",
     "crd": "CRD",

@@ -58,7 +58,7 @@ __all__ = [
     "write_page",
 ]
 
-_PLACES = {
+_MODULES = {
     "CclError": "errors",
     "Method": "methods",
     "Recipe": "config.recipe",
@@ -85,8 +85,8 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(import_module(f"ccl_cli.{_PLACES[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"ccl_cli.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'ccl_cli' has no attribute '{name}'")
 
 

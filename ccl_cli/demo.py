@@ -30,7 +30,7 @@ METRICS = ("top1", "r1")
 # The task of each teacher, which differs from the student's task.
 _OWN_TASKS = {"audio:small": "synthetic?labels=sounds", "image:small": "synthetic?labels=objects"}
 _STAGES = 4
-_MOST_JOBS = 8
+_MAX_JOBS = 8
 _log = logging.getLogger("ccl")
 
 
@@ -62,8 +62,8 @@ def with_correspondence(recipe: Recipe, correspondence: float) -> Recipe:
         raise RecipeError(
             f"The data set '{spec.kind}' has no option 'correspondence'.", "Use the data set 'synthetic'."
         )
-    dialled = replace(spec, options=spec.options | {"correspondence": correspondence})
-    return recipe.model_copy(update={"data": str(dialled)})
+    changed = replace(spec, options=spec.options | {"correspondence": correspondence})
+    return recipe.model_copy(update={"data": str(changed)})
 
 
 def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None) -> Demo:
@@ -87,7 +87,7 @@ def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None
         counts = {name: len(manifest.split(name)) for name in ("train", "test")}
         tell(f"{counts['train']} training and {counts['test']} test videos; {len(manifest.classes)} actions")
     with _stage(2, "Training each teacher on its own task and clips") as tell:
-        fitted = [_fit_unless_there(text) for text in _teachers(recipe)]
+        fitted = [_fit_if_missing(text) for text in _teachers(recipe)]
         tell("; ".join(fitted))
         # Cache the embeddings once here; otherwise all runs would wait for the first one to do it.
         cached = _teachers(recipe) if recipe.cache.use == "build" else ()
@@ -143,7 +143,7 @@ def _teachers(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(text for teachers in recipe.bench.setups.values() for text in teachers))
 
 
-def _fit_unless_there(text: str) -> str:
+def _fit_if_missing(text: str) -> str:
     """Fit one teacher unless its weights exist; return a summary."""
     spec = parse_model(text)
     try:
@@ -162,7 +162,7 @@ def _fit_unless_there(text: str) -> str:
 def _cores_unless_gpu() -> int | None:
     import torch
 
-    return None if torch.cuda.is_available() else min(os.cpu_count() or 1, _MOST_JOBS)
+    return None if torch.cuda.is_available() else min(os.cpu_count() or 1, _MAX_JOBS)
 
 
 @contextmanager

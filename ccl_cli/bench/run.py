@@ -87,10 +87,9 @@ def tuning_cells(recipe: Recipe) -> list[Cell]:
 
 
 def missing(recipe: Recipe) -> list[CclError]:
-    """Return the data sets and the teachers' weights that unfinished cells need and this machine lacks.
+    """Return the errors of missing data sets and teachers' weights, which would fail every unfinished cell.
 
-    Every cell would fail by itself, for the same reason. Other errors concern only some cells, which report
-    them.
+    Other errors concern only some cells, which report them.
     """
     cells = final_cells(recipe, {})
     tune = section(recipe).tune

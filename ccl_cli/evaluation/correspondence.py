@@ -15,7 +15,7 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.video.storage import size_of
 from ccl_cli.errors import CclError, DataError, WeightsError
 from ccl_cli.evaluation.correspondence_cache import Correspondence, Sample, cache_key, write_correspondence
-from ccl_cli.evaluation.model import gone, run_manifest
+from ccl_cli.evaluation.model import missing_videos, run_manifest
 from ccl_cli.evaluation.teacher_embeddings import TeacherEmbeddings, classify_videos
 from ccl_cli.evaluation.teacher_probe import (
     ProbeSplits,
@@ -84,7 +84,7 @@ def _own_manifest(run: RunFolder) -> Manifest:
     if manifest.hash == run.summary.get("data", {}).get("manifest"):
         return manifest
     if all(size_of(video.path) is None for video in manifest.videos):
-        raise gone("videos", manifest.name, manifest.videos[0])
+        raise missing_videos("videos", manifest.name, manifest.videos[0])
     raise DataError(
         f"Some videos of '{manifest.name}' are missing or have changed since '{run.path}' was trained.",
         "Restore the original files.",

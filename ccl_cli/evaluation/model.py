@@ -77,8 +77,8 @@ def run_manifest(folder: Path) -> Manifest:
     return Manifest.load(path)
 
 
-def gone(what: str, data: str, video: Video) -> DataError:
-    """Error for a run whose videos were all deleted."""
+def missing_videos(what: str, data: str, video: Video) -> DataError:
+    """Return the error for a run whose videos were all deleted."""
     return DataError(
         f"The {what} of '{data}' are not on disk, for example '{video.path}'.",
         "Restore them, or use a run whose videos exist.",

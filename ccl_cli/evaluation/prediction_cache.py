@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.video.storage import size_of
 from ccl_cli.errors import DataError
-from ccl_cli.evaluation.model import fingerprint, gone, run_manifest
+from ccl_cli.evaluation.model import fingerprint, missing_videos, run_manifest
 from ccl_cli.training.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ class CacheHeader(BaseModel, strict=True):
 
 @dataclass(frozen=True)
 class CachedPredictions:
-    """All videos of one split, without the scores: of 5,000 classes they would take 20 KB for each video.
+    """Predictions for all videos of a split, without scores, which take 20 KB per video with 5,000 classes.
 
     Shapes:
-        predicted: [V] int64 class with the highest score, or -1: :attr:`SplitPredictions.predicted`.
-        features: [V, D] mean feature over windows; NaN where the video could not be read.
+        predicted: [V] int64 class with the highest score, or -1; see :attr:`SplitPredictions.predicted`.
+        features: [V, D] mean feature over windows; NaN for unreadable videos.
         labels: [V] int64.
 
     Attributes:
-        unreadable: Reasons by row; includes the videos that are not on disk.
+        unreadable: Reasons by row, including videos that are not on disk.
     """
 
     predicted: NDArray[np.int64]
@@ -91,7 +91,7 @@ def cached_predictions(folder: Path, split: str) -> RunPredictions:
     predictions = read_cache(path, header, sizes)
     if predictions is None:
         if set(sizes) == {_ABSENT}:
-            raise gone(f"{split} videos", manifest.name, videos[0])
+            raise missing_videos(f"{split} videos", manifest.name, videos[0])
         predictions = _cached(_compute(run, videos, split))
         _write_cache(path, predictions, header, sizes)
     return RunPredictions(manifest.name, manifest.classes, videos, predictions)

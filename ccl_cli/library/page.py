@@ -1,4 +1,4 @@
-"""HTML page of search results: each query with pictures of its hits."""
+"""HTML page of search results: the thumbnails of each query and its hits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ccl_cli.report.page.render import render
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.text import visible
 
-_CACHED = 4096  # pictures; queries often share results
+_CACHED = 4096  # thumbnails; queries often share results
 
 
 def page(answers: Sequence[Answer], folder: Path) -> str:

@@ -74,7 +74,7 @@ class FitNetOptions(MethodOptions):
 
 
 class FitNet(Method):
-    """Regression of each teacher's embedding from the student's feature, beside the cross-entropy."""
+    """Regresses each teacher's embedding from the student's feature, together with the cross-entropy."""
 
     Options = FitNetOptions
     paper = "Romero et al., ICLR 2015"

@@ -46,10 +46,10 @@ class KDOptions(MethodOptions):
 
 
 class KD(Method):
-    """Soft targets from linear probes.
+    """Matches soft targets of a linear probe on each teacher's embedding.
 
-    Teachers are trained on other classes, so a linear probe on each teacher learns the classes of the run
-    while the student trains.
+    Teachers are trained on other classes, so a probe on each teacher learns the classes of the run while the
+    student trains.
     """
 
     Options = KDOptions

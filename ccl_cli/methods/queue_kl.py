@@ -70,7 +70,7 @@ class QueueKLOptions(MethodOptions):
 
 
 class QueueKL(Method):
-    """Matches similarities to a queue of the teacher's last embeddings, in the teacher's space.
+    """Matches similarities to a queue of the teacher's most recent embeddings, in the teacher's space.
 
     Rows with a zero embedding count as absent, because it has no direction.
     """

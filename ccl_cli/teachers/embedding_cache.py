@@ -57,8 +57,8 @@ class Key:
     def folder(self) -> Path:
         """Folder of the cache, which need not exist."""
         # Exclude the data set's name: the same files with another name share the cache.
-        decides = json.dumps([self.teacher, self.fingerprint, self.files, self.views])
-        digest = hashlib.sha256(decides.encode()).hexdigest()[:12]
+        identity = json.dumps([self.teacher, self.fingerprint, self.files, self.views])
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
         return root() / f"{_plain(self.teacher)}-{digest}"
 
     @property
@@ -157,23 +157,25 @@ class Cached:
             ) from error
         return cls(folder, header, embedding, state)
 
-    def state(self, place: int) -> str:
-        """State of a video's modality."""
-        return STATES[self._state[place]]
+    def state(self, video: int) -> str:
+        """State of a modality of the video with this index."""
+        return STATES[self._state[video]]
 
     def counts(self) -> dict[str, int]:
         """Number of videos by state."""
         counts = Counter(self._state.tolist())
         return {name: counts[number] for number, name in enumerate(STATES) if counts[number]}
 
-    def rows(self, places: NDArray[np.int64], views: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def rows(self, videos: NDArray[np.int64], views: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Read one view of each of some videos.
 
-        Shapes: places: [B] indices of videos. views: [B] indices of views. returns: [B, D] float32, zero for
-        absent rows; [B] bool, whether the row is present.
+        Shapes:
+            videos: [B] indices of videos.
+            views: [B] indices of views.
+            returns: [B, D] float32, zero for absent rows; [B] bool, whether the row is present.
         """
-        value = torch.from_numpy(np.array(self._embedding[places, views], np.float32))
-        return value, torch.from_numpy(self._state[places] == PRESENT)
+        value = torch.from_numpy(np.array(self._embedding[videos, views], np.float32))
+        return value, torch.from_numpy(self._state[videos] == PRESENT)
 
     @property
     def size(self) -> int:

@@ -42,9 +42,10 @@ def describe(recipe: Recipe, parts: Parts) -> str:
 
 def data_line(parts: Parts) -> str:
     """The training videos that were listed, without reading any."""
+    labelled = f", {parts.labelled} labelled" if parts.labelled < len(parts.videos) else ""
     return (
-        f"data: {parts.manifest.name}, {len(parts.videos)} training videos ({len(parts.missing)} missing), "
-        f"{parts.labelled} labelled, {len(parts.classes)} classes, manifest {parts.manifest.hash}"
+        f"data: {parts.manifest.name}, {len(parts.videos)} training videos ({len(parts.missing)} missing)"
+        f"{labelled}, {len(parts.classes)} classes, manifest {parts.manifest.hash[:8]}"
     )
 
 

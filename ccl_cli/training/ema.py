@@ -39,7 +39,7 @@ class AveragedStudent:
         self._average.update(student, step=self.updates)
 
     def state_dict(self) -> dict[str, Any]:
-        """The same on every process."""
+        """State for a checkpoint, equal on all processes."""
         return {"updates": self.updates, "student": self.student.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

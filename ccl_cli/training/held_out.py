@@ -111,7 +111,7 @@ class HeldOut:
         return {"held_out": {**record, "keep_by": self.train.keep_by, "stopped_early": self.exhausted}}
 
     def state_dict(self) -> dict[str, Any]:
-        """The same on every process."""
+        """State for a checkpoint, equal on all processes."""
         return {"latest": dict(self.latest), "best": self.best, "waited": self.waited, "of": self._of}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ def train(
         cached = open_caches(recipe, parts, accelerator)
         trainer = Trainer(recipe, parts, run, accelerator, cached, score)
         if resumed:
-            newest = on_main(lambda: checkpoint.newest_state(run.state))
+            newest = on_main(lambda: checkpoint.newest_state(run.checkpoints))
             checkpoint.load_state_dict(trainer, checkpoint.read_state(newest))
             _log.info("Resuming %s at step %d.", run.path, trainer.step)
         else:

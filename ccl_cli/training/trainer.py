@@ -258,7 +258,7 @@ class Trainer:
     def _save(self) -> Path:
         check_finite(self)
         state = checkpoint.state_dict(self)
-        return on_main(lambda: checkpoint.write_state(self.run.state, self.step, state))
+        return on_main(lambda: checkpoint.write_state(self.run.checkpoints, self.step, state))
 
     def _end(self, *, finished: bool) -> None:
         """Publish the model and leave the process group."""

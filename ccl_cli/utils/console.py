@@ -198,7 +198,7 @@ def _prefix() -> str:
 
 
 def _wrapped(text: str, indent: str = "") -> str:
-    """Break lines between words on a terminal. Text of several lines contains commands to copy, and stays."""
+    """Wrap text at words on a terminal, except text of several lines, which contains commands to copy."""
     width = 0 if plain(sys.stderr) or "\n" in text else shutil.get_terminal_size((0, 0)).columns
     if not width:
         return text

@@ -61,10 +61,13 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if self._live and error is None and self._text:  # the last metrics stay when the bar is gone
+            self._live, self._text = False, self._lines[0]
+            self.line()
 
     @property
     def has_text(self) -> bool:
-        """Whether there are figures to show beside the position."""
+        """Whether a text was set, which plain lines show after the position."""
         return bool(self._text)
 
     def advance(self, count: int = 1, text: str | None = None, lines: Sequence[str] | None = None) -> None:
@@ -83,7 +86,7 @@ class Reporter:
             self.line()
 
     def result(self, text: str) -> None:
-        """Advance by one step and log a line about it, which stays on a terminal too."""
+        """Advance by one step and log its result as a line, with a progress bar too."""
         self._last_line = time.monotonic()
         self.advance()
         self._logged = self._done

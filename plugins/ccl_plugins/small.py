@@ -27,6 +27,7 @@ from ccl_plugins.picture import Picture
 
 RATE = 16_000  # Hz
 _FFT, _HOP, _MELS, _LOW, _HIGH = 512, 250, 32, 50.0, 8_000.0
+_SHORTEST = 15 * _HOP / RATE  # seconds: 16 frames, which four blocks halve
 _UNNAMED = ("?", "?")  # classes of a network with random weights
 
 
@@ -206,8 +207,8 @@ class SmallAudio(_Small):
     def build(cls, options: Mapping[str, Any], classes: Sequence[str]) -> Self:
         """Build the network with random weights."""
         seconds = float(options["seconds"])
-        if not seconds >= 0.2:
-            raise PluginError(f"audio:small needs at least 0.2 seconds, not {seconds}.")
+        if not seconds >= _SHORTEST:
+            raise PluginError(f"audio:small needs at least {_SHORTEST} seconds, not {seconds}.")
         return cls(1, options["dim"], classes, Waveform(RATE, seconds))
 
     def front_end(self, x: Tensor) -> Tensor:

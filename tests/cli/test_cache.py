@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +102,28 @@ def test_parts_make_a_cache_together(ccl, words):
     """These clips fit into one part."""
     assert ccl("cache", "build", *words, "--workers", "0", "--part", "2/2").out == "\n"
     assert len(ccl("cache", "build", *words, "--workers", "0", "--part", "1/2").out.split()) == 2
+
+
+@pytest.mark.slow
+def test_tasks_of_an_array_make_the_cache_of_one_process(ccl, clips_folder, slurm, tmp_path, monkeypatch):
+    """Three hundred segments are two parts."""
+    monkeypatch.setenv("CCL_EXECUTOR_POLL", "0.2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    video = sorted((clips_folder / "set" / "train").glob("*/*.mp4"))[0]
+    rows = [f"{video},a,train,{0.001 * row:.3f},{0.001 * row + 0.3:.3f}" for row in range(300)]
+    (tmp_path / "segments.csv").write_text("\n".join(["path,label,split,start,end", *rows, ""]))
+    words = [
+        "--data",
+        f"csv:{tmp_path / 'segments.csv'}",
+        "--teacher",
+        "audio:small?weights=random&seconds=0.25",
+    ]
+    checksums = []
+    for number, more in enumerate([["--workers", "0"], ["--executor", "slurm", "--workers", "0"]]):
+        monkeypatch.setenv("CCL_HOME", str(tmp_path / f"home{number}"))
+        result = ccl("cache", "build", *words, *more)
+        assert result.code == 0, result.err
+        (path,) = result.out.split()
+        checksums.append(json.loads((Path(path) / "cache.json").read_text())["sha256"])
+    assert checksums[0] == checksums[1]
+    assert len(list((slurm / "jobs").iterdir())) == 1

@@ -67,7 +67,7 @@ def test_the_output_files_name_tells_the_format(ccl, bench, name, begins):
 def test_format_beats_the_files_name_and_json_both(ccl, bench):
     ccl("report", "table", "--format", "csv", "--output", "t.md")
     assert Path("t.md").read_text().startswith("data,")
-    assert json.loads(ccl("report", "table", "--format", "csv", "--json").out)["figures"]
+    assert json.loads(ccl("report", "table", "--format", "csv", "--json").out)["results"]
 
 
 @pytest.mark.parametrize("style", ["csv", "latex"])

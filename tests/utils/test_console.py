@@ -165,6 +165,7 @@ def test_figures_stand_whole_below_the_bar_of_a_narrow_terminal(monkeypatch):
     shown = terminal.getvalue()
     assert all(line in shown for line in [*lines, "124/640"])
     assert "plain" not in shown
+    assert shown.rstrip().splitlines()[-1].endswith(f"train: step 124/640  {lines[0]}")
 
 
 def test_without_a_terminal_each_result_is_one_line(caplog):

@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ccl_cli.config.load import to_yaml
 from ccl_cli.errors import UsageError
 from ccl_cli.training.train import train
 from ccl_cli.utils.processes.slurm_step import join_step
+from tests.executors.test_slurm import wait_for
 from tests.training.runs import lines, recipe
+from tests.utils.test_distributed import SHARDED, VARIANTS, Step, two_steps
 
 TASK = {
     "SLURM_JOB_ID": "123456",
@@ -88,14 +91,16 @@ def test_tasks_that_should_each_start_several_processes_are_refused(monkeypatch)
         join_step(4)
 
 
-def two_nodes(folder, command):
-    """Run a command as one task on each of two nodes."""
+def two_nodes(folder, command, *, wait=True):
+    """Run a command as one task on each of two nodes; return the job's number."""
     script = f"#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=1 --output=out.txt\nsrun {command}\n"
     (folder / "job.sh").write_text(script)
     environment = {**os.environ, "PYTHONPATH": PATHS}
     environment = {name: value for name, value in environment.items() if name != "ACCELERATE_USE_CPU"}
-    done = subprocess.run(["sbatch", "--wait", "job.sh"], cwd=folder, env=environment, timeout=300)
+    submit = ["sbatch", "--parsable", *(["--wait"] if wait else []), "job.sh"]
+    done = subprocess.run(submit, cwd=folder, env=environment, timeout=300, stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0, (folder / "out.txt").read_text()
+    return done.stdout.strip()
 
 
 @pytest.mark.slow
@@ -106,4 +111,55 @@ def test_a_run_on_two_nodes_is_one_run(slurm, clips_folder, tmp_path):
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["processes"] == 2
     one, two = lines(train(experiment)), lines(tmp_path / "two")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-3)
-    assert (tmp_path / "out.txt").read_text().splitlines()[-1] == "two"  # told once
+    assert (tmp_path / "out.txt").read_text().splitlines().count("two") == 1
+
+
+GRADIENTS = """
+import torch
+from ccl_cli.utils.processes.slurm_step import join_step
+join_step()
+from tests.utils.test_distributed import VARIANTS, Step, two_steps
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+for variant in VARIANTS:
+    step = torch.nn.parallel.DistributedDataParallel(Step(variant), broadcast_buffers=False)
+    torch.save(two_steps(step, rank, 2, "unequal"), f"{variant}-{rank}.pt")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_nodes_give_the_gradients_of_one_process(slurm, tmp_path):
+    (tmp_path / "gradients.py").write_text(GRADIENTS)
+    two_nodes(tmp_path, f"{sys.executable} gradients.py")
+    for variant in VARIANTS:
+        unsharded = dict(shard_memory=False) if variant in SHARDED else {}
+        expected = two_steps(Step(variant, **unsharded), 0, 1, "unequal")
+        for rank in range(2):
+            actual = torch.load(tmp_path / f"{variant}-{rank}.pt", weights_only=True)
+            for name, value in expected.items():
+                torch.testing.assert_close(actual[name], value, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def has_steps(run, count):
+    wait_for(lambda: (run / "metrics.jsonl").exists() and len(lines(run)) >= count)
+
+
+@pytest.mark.slow
+def test_a_run_on_two_nodes_that_is_killed_and_requeued_is_the_same_run(slurm, clips_folder, tmp_path):
+    changes = {"train": {"batch_size": 8, "epochs": 12, "checkpoint_every": 1}, "optim": {"lr": 1e-4}}
+    (tmp_path / "r.yaml").write_text(to_yaml(recipe(clips_folder, **changes)))
+    train_it = f"{sys.executable} -m ccl_cli train --recipe r.yaml --output"
+    two_nodes(tmp_path, f"{train_it} whole")
+    job = two_nodes(tmp_path, f"{train_it} again --resume auto", wait=False)
+    has_steps(tmp_path / "again", 3)
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    has_steps(tmp_path / "again", 10)
+    subprocess.run(["scancel", "--signal=KILL", job], check=True)
+    wait_for(lambda: not subprocess.run(["squeue", "-h"], check=True, capture_output=True).stdout)
+    assert not (tmp_path / "again" / "model.safetensors").exists()
+    two_nodes(tmp_path, f"{train_it} again --resume auto")
+    assert lines(tmp_path / "again") == lines(tmp_path / "whole")
+    whole, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again"))
+    assert again == whole

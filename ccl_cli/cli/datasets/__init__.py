@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ccl_cli.data.checks.findings import Effort
     from ccl_cli.data.manifest import Manifest
     from ccl_cli.data.sources.about import ListMissing
+    from ccl_cli.executors.part import Part
 
 _log = logging.getLogger("ccl")
 
@@ -154,12 +155,12 @@ def prepare(
     from ccl_cli.data.checks.prepare import prepare as run
 
     experiment = load_recipe(None, executor_flags(executor))
-    effort = _effort(workers, timeout, experiment.executor)
+    effort = _effort(workers, timeout, experiment.executor, part)
     spec = _located(parse_data(name), videos, lists)
     manifest = _listed(spec, yes)
     path = output or Path(f"{_short_name(spec.kind, manifest.name)}.jsonl")
     span = frames or experiment.clip.span
-    share = _part_of(manifest, part)
+    share = _part_of(manifest, effort.part)
     whole = len(share.videos) == len(manifest.videos)
     report = run(manifest, path, effort, frames=span) if whole else run_check(share, effort, frames=span)
     if as_json:
@@ -208,9 +209,9 @@ def check(
     from ccl_cli.utils.files import write_text
 
     experiment = load_recipe(None, executor_flags(executor))
-    effort = _effort(workers, timeout, experiment.executor, deep)
+    effort = _effort(workers, timeout, experiment.executor, part, deep)
     report = run(
-        _part_of(load_data(data, ()), part), effort, frames=frames or experiment.clip.span, deep=deep
+        _part_of(load_data(data, ()), effort.part), effort, frames=frames or experiment.clip.span, deep=deep
     )
     if output:
         write_text(output, json.dumps(report.as_json(), indent=1) + "\n")
@@ -231,22 +232,23 @@ app.command("bench", epilog=examples(*bench.EXAMPLES))(with_verbosity(bench.benc
 app.command("show", epilog=examples(*show.EXAMPLES))(with_verbosity(show.show))
 
 
-def _effort(workers: int | None, timeout: float | None, executor: Executor, deep: bool = False) -> Effort:
+def _effort(
+    workers: int | None, timeout: float | None, executor: Executor, part: str | None, deep: bool = False
+) -> Effort:
     from ccl_cli import registry
     from ccl_cli.data.checks.findings import Effort
+    from ccl_cli.executors.part import parse_part
     from ccl_cli.utils.processes import cores
 
     registry.find(registry.EXECUTORS, executor.name)
-    return Effort(workers or cores(), timeout or (600.0 if deep else 60.0), executor)
+    return Effort(workers or cores(), timeout or (600.0 if deep else 60.0), executor, parse_part(part))
 
 
-def _part_of(manifest: Manifest, part: str | None) -> Manifest:
+def _part_of(manifest: Manifest, part: Part) -> Manifest:
     """Return a data set of the videos of ``--part``."""
     import numpy as np
 
-    from ccl_cli.executors.part import parse_part
-
-    rows = parse_part(part).of(range(len(manifest.videos)))
+    rows = part.of(range(len(manifest.videos)))
     return replace(manifest, videos=manifest.videos.take(np.array(rows, np.int64)))
 
 

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
@@ -18,6 +19,7 @@ from ccl_cli.data.checks.blocks import examine_blocks, examine_one
 from ccl_cli.data.checks.inspect import Subject
 from ccl_cli.data.checks.pool import Failure, run_each
 from ccl_cli.errors import Interrupted, SystemSetupError
+from ccl_cli.executors.part import WHOLE, Part
 from ccl_cli.utils.files import changed_at
 from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.progress import Reporter
@@ -33,11 +35,14 @@ class Effort(NamedTuple):
         workers: Number of processes.
         timeout: Time limit for one file, seconds.
         executor: Settings of the executor.
+        part: Part of the files that the caller examines. A part has a store of its own, because processes
+            of several machines must not write to one SQLite file.
     """
 
     workers: int
     timeout: float
     executor: Executor = Executor()
+    part: Part = WHOLE
 
 
 ABSENT = Failure("there is no such file")
@@ -66,7 +71,7 @@ def examine(
         CclError: the executor failed on some subjects; the results of the others are stored.
     """
     signals: list[int] = []
-    with _store() as store, handled_by(lambda number, frame: signals.append(number)):
+    with _store(effort.part) as store, handled_by(lambda number, frame: signals.append(number)):
         pending: dict[int, str] = {}
         for index, subject in enumerate(subjects):
             key = _key(work, subject)
@@ -122,9 +127,10 @@ def _key(work: Callable[[Subject], Any], subject: Subject) -> str | None:
 
 
 @contextmanager
-def _store() -> Iterator[sqlite3.Connection]:
+def _store(part: Part) -> Iterator[sqlite3.Connection]:
     """The table of results: one file per decoder version, since another version may give other results."""
-    path = cache_dir() / f"findings-{_FORMAT}-{av.__version__}.sqlite"
+    name = f"findings-{_FORMAT}-{av.__version__}"
+    path = cache_dir() / f"{name}{'' if part == WHOLE else f'-part-{part.number}-{part.parts}'}.sqlite"
     with suppress(OSError):  # SQLite reports it
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -134,9 +140,20 @@ def _store() -> Iterator[sqlite3.Connection]:
             store.execute(
                 "CREATE TABLE IF NOT EXISTS findings (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID"
             )
+            if part == WHOLE:
+                for other in path.parent.glob(f"{name}-part-*.sqlite"):
+                    _move_rows(other, store)
             yield store
     except sqlite3.Error as error:
         raise SystemSetupError(
             f"Results cannot be stored in '{path}': {error}.",
             "Delete it, or set CCL_HOME to a folder on a local disk.",
         ) from error
+
+
+def _move_rows(source: Path, store: sqlite3.Connection) -> None:
+    """Move the results of a part to the store of all."""
+    store.execute("ATTACH ? AS part", (str(source),))
+    store.execute("INSERT OR IGNORE INTO findings SELECT * FROM part.findings")
+    store.execute("DETACH part")
+    source.unlink(missing_ok=True)

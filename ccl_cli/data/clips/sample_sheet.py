@@ -1,6 +1,6 @@
-"""One picture of a batch: what the student sees of each clip, and what each teacher gets.
+"""A picture of a batch: the student's view of each clip, and the input of each teacher.
 
-Pillow draws it in a few hundredths of a second, so that every run can leave one.
+Pillow draws it in a few hundredths of a second, so every run saves one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 from ccl_cli.data.clips.batch import Batch, TeacherInput
 from ccl_cli.data.manifest import UNLABELLED
 
-_FRAMES = 4  # of a clip that are shown
-_SPECTROGRAM = 256  # samples of a window; as many as a small waveform has
+_FRAMES = 4  # shown frames of a clip
+_SPECTROGRAM = 256  # samples of a window of the spectrogram
 # Pixels: a picture's height, a teacher's picture's width, between pictures, a line of text.
 _SIDE, _WIDE, _GAP, _LINE = 144, 200, 8, 15
 
 
 class Tile(NamedTuple):
-    """A picture, None where the modality is absent, and what stands under it."""
+    """A picture (None: the modality is absent), its caption and its width in pixels."""
 
     caption: str
     picture: Image.Image | None
@@ -35,10 +35,10 @@ def sample_sheet(batch: Batch, classes: Sequence[str], ids: Sequence[str], count
     """Draw the first clips of a batch, one row each.
 
     Args:
-        batch: As the loader gives it: the student's frames are bytes.
-        classes: Names, by label.
-        ids: Of the batch's videos.
-        count: Rows at most.
+        batch: Batch from the loader.
+        classes: Class names by label.
+        ids: Ids of the batch's videos.
+        count: Largest number of rows.
     """
     rows = [clip_tiles(batch, row) for row in range(min(count, len(batch.labels)))]
     lefts = list(accumulate((tile.width + _GAP for tile in rows[0]), initial=_GAP))
@@ -53,7 +53,7 @@ def sample_sheet(batch: Batch, classes: Sequence[str], ids: Sequence[str], count
             if tile.picture is None:
                 pen.text((left + tile.width // 2, top + _LINE + _SIDE // 2), "absent", "black", font, "mm")
             else:
-                # As large as fits: frames and images keep their shape, and their pixels stay to be seen.
+                # As large as possible, with the original proportions and visible pixels.
                 fitted = ImageOps.contain(tile.picture, (tile.width, _SIDE), Image.Resampling.NEAREST)
                 sheet.paste(fitted, (left, top + _LINE))
             pen.text((left, top + _LINE + _SIDE), tile.caption, "black", font)
@@ -61,7 +61,7 @@ def sample_sheet(batch: Batch, classes: Sequence[str], ids: Sequence[str], count
 
 
 def clip_tiles(batch: Batch, row: int) -> list[Tile]:
-    """The pictures of one clip: frames of the student's view, then each teacher's input."""
+    """Pictures of one clip: frames of the student's view, then the input of each teacher."""
     video = batch.video[row]
     frames = [
         Tile(f"frame {number}", Image.fromarray(video[:, number].permute(1, 2, 0).numpy()), _SIDE)
@@ -71,12 +71,12 @@ def clip_tiles(batch: Batch, row: int) -> list[Tile]:
 
 
 def frame_numbers(frames: int) -> list[int]:
-    """The frames of a clip that are shown, evenly from the first to the last."""
+    """Numbers of the shown frames of a clip, evenly from the first to the last."""
     return sorted(set(np.linspace(0, frames - 1, min(_FRAMES, frames)).round().astype(int).tolist()))
 
 
 def _input_tile(name: str, given: TeacherInput, row: int) -> Tile:
-    """A teacher's input by its shape: image, clip (its centre frame), waveform, spectrogram, numbers."""
+    """Draw a teacher's input by its shape: image, clip (centre frame), waveform, spectrogram, vector."""
     if not given.present[row]:
         return Tile(name, None, _WIDE)
     value = given.value[row].detach().float().nan_to_num(0, 0, 0)
@@ -96,13 +96,13 @@ def _input_tile(name: str, given: TeacherInput, row: int) -> Tile:
 
 
 def _bytes(value: Tensor) -> Tensor:
-    """To [0, 255], whatever a teacher's normalisation is."""
+    """Scale to [0, 255], for any normalisation."""
     low, high = value.min(), value.max()
     return ((value - low) / (high - low).clamp(min=1e-6) * 255).byte()
 
 
 def _heat_map(value: Tensor) -> Image.Image:
-    """[rows, columns], the first row below, in colours from black to yellow."""
+    """Draw [rows, columns] in colours from black to yellow, with the first row at the bottom."""
     grey = Image.fromarray(_bytes(value.flip(0)).numpy()).resize((_WIDE, _SIDE), Image.Resampling.BILINEAR)
     return ImageOps.colorize(grey, black="#000004", mid="#b73779", white="#fcfdbf")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 from torch import Tensor
@@ -15,42 +16,37 @@ from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.reader import DecodedClip, VideoReader, open_video, read_clip
 from ccl_cli.data.video.sound import read_audio
 
+_fixed_rng = partial(np.random.default_rng, 0)  # for windows without a draw
 
+
+@dataclass(eq=False, repr=False)
 class Window:
     """A clip of a video, by default the centre clip, and the sound around it.
 
     Files are read only when a property needs them: a teacher that looks up embeddings by the video's id needs
     no file, and a teacher of sound needs no picture.
 
-    Args:
+    Attributes:
         video: Row of the manifest.
         clip: Length of the clip, distance and size of its frames, and the student's view.
         sampler: Selects the frames.
         rng: Random numbers of this draw, a function of (seed, epoch, row) and not of the worker.
         batch_rng: Random numbers that are equal for all samples of a step, on all processes.
         training: Whether crop and preprocessing may be random.
-
-    Attributes:
         states: State of each modality that was read: :meth:`audio` sets "audio" to "present", "silent" or
             "no track".
         whole: False if :meth:`audio` has returned a part of the track; other clips may get another part.
     """
 
-    def __init__(
-        self,
-        video: Video,
-        clip: Clip,
-        sampler: ClipSampler = centre_clip,
-        *,
-        rng: np.random.Generator | None = None,
-        batch_rng: np.random.Generator | None = None,
-        training: bool = False,
-    ) -> None:
-        self.video, self.clip, self.sampler, self.training = video, clip, sampler, training
-        self.rng = rng or np.random.default_rng(0)
-        self.batch_rng = batch_rng or np.random.default_rng(0)
-        self.states: dict[str, str] = {}
-        self.whole = True
+    video: Video
+    clip: Clip
+    sampler: ClipSampler = centre_clip
+    _: KW_ONLY
+    rng: np.random.Generator = field(default_factory=_fixed_rng)
+    batch_rng: np.random.Generator = field(default_factory=_fixed_rng)
+    training: bool = False
+    states: dict[str, str] = field(default_factory=dict, init=False)
+    whole: bool = field(default=True, init=False)
 
     @cached_property
     def frames(self) -> Tensor:

@@ -87,22 +87,22 @@ class Manifest:
         return digest.hexdigest()[:16]
 
     @cached_property
-    def learnt_from(self) -> Videos:
-        """All rows but those of the test split, sorted by id: the same rows with any hold-out."""
+    def cacheable(self) -> Videos:
+        """Rows of a cache: training and validation split, sorted by id, and thus equal for any hold-out."""
         videos = self.videos.where(~self.videos.in_split("test"))
         return videos.take(np.from_dlpack(pc.sort_indices(videos.ids.values)))
 
     @cached_property
     def files_hash(self) -> str:
-        """Hash of ids, segments and file contents of :attr:`learnt_from`, but not of labels; 16 hex digits.
+        """Hash of ids, segments and file contents of :attr:`cacheable`, but not of labels; 16 hex digits.
 
         Reads a small part of each file, see :func:`contents_hash`.
         """
-        paths = list(dict.fromkeys(video.path for video in self.learnt_from))
+        paths = list(dict.fromkeys(video.path for video in self.cacheable))
         with ThreadPoolExecutor(_READERS) as pool:  # a network disk answers many requests at a time
             contents = dict(zip(paths, pool.map(contents_hash, paths), strict=True))
         digest = hashlib.sha256()
-        for video in self.learnt_from:
+        for video in self.cacheable:
             digest.update(repr((video.id, video.start, video.end, contents[video.path])).encode())
         return digest.hexdigest()[:16]
 
@@ -110,7 +110,7 @@ class Manifest:
     def labels_hash(self) -> str:
         """Hash of :attr:`files_hash` and the class names of these videos; 16 hex digits."""
         digest = hashlib.sha256(self.files_hash.encode())
-        digest.update(json.dumps([self.class_name(video) for video in self.learnt_from]).encode())
+        digest.update(json.dumps([self.class_name(video) for video in self.cacheable]).encode())
         return digest.hexdigest()[:16]
 
     @cached_property

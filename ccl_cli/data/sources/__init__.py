@@ -34,7 +34,7 @@ SPLIT_NAMES = {
 
 
 def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> Manifest:
-    """List the data set that a user names. The splits in ``need`` must not be empty."""
+    """Load the manifest of the data set that a user names. The splits in ``need`` must not be empty."""
     if wanted is None:
         raise RecipeError(
             "No data set is named.",

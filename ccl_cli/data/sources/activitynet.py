@@ -1,6 +1,6 @@
 """ActivityNet v1.3: videos of 200 activities; the official validation subset is the test split.
 
-The annotations of the testing subset were never published, so it is left aside.
+The annotations of the testing subset were never published, so it is not used.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ class _File(BaseModel):
 def load(
     location: str, *, segments: Literal["trimmed", "whole"] = "whole", lists: str | None = None
 ) -> Manifest:
-    """List ActivityNet; a class's index is its place in the sorted class names.
+    """List ActivityNet. A class's index is its place in the sorted class names.
 
     Args:
         location: Folder of the videos, ``v_<id>.mp4`` or ``<id>.mp4``, in subfolders or not; "" for
             ``activitynet`` in the data folder.
-        segments: ``whole``: one row per video, labelled with what is shown longest, as the paper counts;
-            ``trimmed``: one row per annotated segment.
+        segments: ``whole``: one row per video, labelled with the class that is shown longest, as in the
+            paper; ``trimmed``: one row per annotated segment.
         lists: The annotations' file; None: ``activity_net.v1-3.min.json`` inside or beside the videos.
 
     Raises:
-        DataError: no videos or no annotations (the sentence says what to fetch and where to put it), or
-            annotations that make no sense.
+        DataError: videos or annotations are missing (the message says what to download and where to put
+            it), or the annotations are invalid.
     """
     root = Path(location).expanduser() if location else _PUBLISHED.home
     path = _PUBLISHED.find_list(root, lists)
@@ -85,11 +85,11 @@ def load(
     rows = _segments if segments == "trimmed" else _whole
     home, videos = root.absolute(), []
     for name, entry in listed.items():
-        # A listed video that is not there keeps its place, so that it counts as missing.
+        # A listed video without a file keeps its row and counts as missing.
         file = Path(files[name] or home / f"{name}.mp4")
         for key, label, start, end in rows(name, entry.annotations):
             videos.append(Video(key, file, labels[label], _SPLITS[entry.subset], start, end))
-    _tell_left_out(listed, len(videos), segments)
+    _log_left_out(listed, len(videos), segments)
     name = "activitynet" if segments == "whole" else f"activitynet-{segments}"
     return Manifest(name, tuple(classes), videos)
 
@@ -111,7 +111,7 @@ def _segments(name: str, annotations: list[_Annotation]) -> Iterator[_Row]:
             yield f"{name}_{number}", each.label, *each.segment
 
 
-def _tell_left_out(listed: dict[str, _Entry], rows: int, segments: str) -> None:
+def _log_left_out(listed: dict[str, _Entry], rows: int, segments: str) -> None:
     if segments == "whole":
         left, what = len(listed) - rows, "videos without annotation"
     else:

@@ -1,7 +1,7 @@
-"""A small data set that ccl writes itself: real mp4 files with sound, for a first run without any data.
+"""A small generated data set of real mp4 files with sound, for a first run without any data.
 
-A class is a way of moving (of a striped shape of any form, size and colour) and a tone. In every class some
-clips are silent and some have no sound track at all.
+A class is a motion of a striped shape, with random form, size and colour, and a tone. Some clips of every
+class are silent, and some have no sound track.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHAPES: tuple[Callable[[Floats, Floats], Floats], ...] = (
     np.add,
 )  # square, disc, diamond
 # Position across, position down and size of the shape at phase p, which runs from 0 to 1 once a second.
-# Mirrored, as training does with every other clip, each stays what it is.
+# Each motion stays the same when it is mirrored, which training does at random.
 _MOTIONS: dict[str, Motion] = {
     "across": lambda p: (p, 0.5, 1.0),
     "climb": lambda p: (0.5, 1 - p, 1.0),
@@ -53,19 +53,19 @@ def load(
     seconds: Annotated[float, Field(ge=0.1, le=600)] = 1.5,
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Manifest:
-    """Write the clips that are not there yet, and list them all.
+    """Write the missing clips, and list all clips.
 
     Args:
         location: Folder for the clips; "" for one in the cache, named after the options.
         classes: Number of classes.
-        per_class: Training clips of each class; half as many are for testing.
+        per_class: Training clips of each class; half as many are test clips.
         size: Height in pixels; the width is 4/3 of it.
         seconds: Length of a clip.
-        seed: Of everything random.
+        seed: Seed of all random numbers.
 
     Raises:
-        DataError: a folder with other content.
-        SystemSetupError: no room on the disk.
+        DataError: the folder contains other files.
+        SystemSetupError: a clip cannot be written.
     """
     settings = {"classes": classes, "per_class": per_class, "size": size, "seconds": seconds, "seed": seed}
     writers = {}

@@ -1,4 +1,4 @@
-"""A table of videos: one row each, with a header ``path[,label][,split][,start][,end]``."""
+"""A table of videos, one row each, with a header ``path[,label][,split][,start][,end]``."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ class _Table(NamedTuple):
 
 @described("A table of your videos: path[,label][,split][,start][,end].", "csv:my_videos.csv")
 def load(location: str, *, root: str | None = None, delimiter: str | None = None) -> Manifest:
-    """Read a table. Classes are its labels, sorted: as numbers where all are, else as text.
+    """Read a table. Classes are its labels, sorted as numbers if all are numbers, otherwise as text.
 
-    A row whose label is empty is unlabelled, and every row is where there is no such column. Rows of one file
-    with different start and end are different videos.
+    A row with an empty label is unlabelled; without a label column all rows are. Rows of one file with
+    different start and end are different videos.
 
     Args:
         location: The file, UTF-8.
-        root: Folder that relative paths start from; the table's own folder when None.
-        delimiter: Between columns; a tab in ``.tsv`` files and a comma elsewhere when None.
+        root: Folder of relative paths; None: the folder of the table.
+        delimiter: Character between columns; None: a tab in ``.tsv`` files, otherwise a comma.
 
     Raises:
-        DataError: no such file, or a line that makes no sense; the sentence names the line.
+        DataError: the file is missing, or a line is invalid; the message names the line.
     """
     table = Path(location).expanduser().absolute()
     base = Path(root).expanduser().absolute() if root is not None else table.parent
@@ -154,7 +154,7 @@ def _classes(labels: set[str]) -> tuple[str, ...]:
 
 
 def _value(digits: str) -> tuple[int, str, str]:
-    """Orders numbers by their value, however many digits they have."""
+    """Sort key of a number of any length."""
     plain = digits.lstrip("0")
     return len(plain), plain, digits
 
@@ -162,7 +162,7 @@ def _value(digits: str) -> tuple[int, str, str]:
 def _ids(
     table: _Table, base: Path, starts: Sequence[float | None], ends: Sequence[float | None]
 ) -> list[str]:
-    """Ids from the paths; a file listed for several segments gets them as a suffix."""
+    """Ids from the paths; if a file has several rows, with their segments as suffix."""
     names = [_relative(base, path) for path in table.cells["path"]]
     if len(set(names)) == len(names):
         return unique_ids(names)
@@ -180,7 +180,7 @@ def _ids(
 
 def _relative(base: Path, path: str) -> str:
     if path[0] not in "/." and path[-1] != "/" and "/." not in path and "//" not in path:
-        return path  # most are: a tenth of the time
+        return path  # nearly all paths; takes a tenth of the time
     if posixpath.isabs(path) or ".." in path:
         path = os.path.relpath(base / path, base)
     return posixpath.normpath(path)

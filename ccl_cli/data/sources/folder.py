@@ -29,7 +29,7 @@ _log = logging.getLogger("ccl")
 @dataclass
 class _Row:
     path: Path
-    name: str  # of the class, "" without labels
+    name: str  # class name; "" without labels
     split: str
 
 
@@ -48,25 +48,25 @@ def load(
     seed: Annotated[int, Field(ge=0)] = 0,
     labels: Literal["folders", "none"] = "folders",
 ) -> Manifest:
-    """List a folder of videos; a class's index is its place in the sorted class names.
+    """List a folder of videos. A class's index is its place in the sorted class names.
 
-    Without a test folder every video is for training, unless a share or a fold says otherwise. Where files
-    with neighbouring names are cut from one recording, split by ``blocks`` or ``fold``: a random split would
-    put parts of the same recording on both sides.
+    Without a test folder all videos are training videos, unless ``val``, ``test`` or ``fold`` is given. If
+    files with neighbouring names come from one recording, split by ``blocks`` or ``fold``: a random split
+    would put parts of one recording on both sides.
 
     Args:
         location: The root folder.
         val: Share of each class's training videos held out as ``val``.
         test: Share of each class's videos held out as ``test``.
-        split: How shares are drawn: at random, or as contiguous blocks of the sorted file names.
-        fold: Test on this one of ``folds`` contiguous blocks of each class.
+        split: Random shares, or contiguous blocks of the sorted file names.
+        fold: Number of the block to test on, of ``folds`` contiguous blocks of each class.
         folds: Number of blocks.
-        seed: Of the random split.
-        labels: folders: each class has its folder; none: every video, wherever it lies, is unlabelled.
+        seed: Seed of the random split.
+        labels: folders: each class has a folder; none: all videos below the folder, without labels.
 
     Raises:
-        DataError: no such folder, or not of this layout.
-        RecipeError: options that contradict each other or the folder.
+        DataError: the folder is missing or has another layout.
+        RecipeError: options contradict each other or the folder.
     """
     root = Path(location).expanduser().absolute()
     if not location or not root.is_dir():
@@ -121,7 +121,7 @@ def _scan(root: Path, *, labelled: bool) -> list[_Row]:
 
 
 def _hold_out(rows: list[_Row], split: str, begin: float, end: float, *, seed: int | None) -> None:
-    """Move part of each class's training videos to a split; one video always stays."""
+    """Move part of each class's training videos to another split; at least one stays."""
     by_class: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
         if row.split == "train":
@@ -138,7 +138,7 @@ def _hold_out(rows: list[_Row], split: str, begin: float, end: float, *, seed: i
 
 
 def _natural(row: _Row) -> list[tuple[int, str]]:
-    """Order in which 10 follows 9."""
+    """Sort key by which 10 follows 9."""
     return [
         (int(part or 0) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", row.path.as_posix())
     ]

@@ -1,13 +1,13 @@
-"""A small audio-visual world that ccl draws itself: the picture tells what is there, the sound how it moves.
+"""A small generated audio-visual data set: digits that move, and sounds that depend on their motion.
 
-An action is a group of handwritten digits and a group of motions: each of its clips shows one of the digits
-in one of the motions, and the label does not say which. So frames alone cannot tell an action, and neither
-can the motion alone. As in real videos, what one label covers looks different from clip to clip, and a
-teacher trained on something finer, digits or sounds, knows more about a clip than its label says, though no
-teacher alone knows the class. Mirrored, a motion is another one: train with ``clip.flip: 0``.
+An action is a group of handwritten digits and a group of motions. Each of its clips shows one of the digits
+in one of the motions, which the label does not distinguish. Neither the digit nor the motion alone
+identifies an action. As in real videos, clips of one label look different, and a teacher trained on digits
+or sounds knows more about a clip than its label, but no teacher alone knows the class. A mirrored motion is
+another motion, so train with ``clip.flip: 0``.
 
-Each motion has a sound event of its own. How often a clip plays the event of its motion depends on the third
-to which its action belongs, by ``correspondence`` c:
+Each motion has its own sound event. The probability that a clip plays the event of its motion depends on
+``correspondence`` c and on the third of the actions to which it belongs:
 
 ============  ============================  ==============  ==============  ===========
 action        its event's probability       at c = 0.5      at c = 0.75     at c = 1
@@ -17,14 +17,13 @@ second third  c                             half the time   3 of 4 times    alwa
 last third    c - min(c, 1 - c)             never           half the time   always
 ============  ============================  ==============  ==============  ===========
 
-Otherwise it plays any of the 12 events, each as likely as the others. So c is the mean over the thirds, and
-at 0.5 they are highly, weakly and not correlated with their sound, as in Figure 6 of Chen et al. 2021. A clip
-looks the same whatever the correspondence.
+Otherwise it plays one of all 12 events with equal probability. c is the mean over the thirds. At 0.5 the
+thirds are highly, weakly and not correlated with their sound, as in Figure 6 of Chen et al. 2021. The
+pictures of a clip do not depend on the correspondence.
 
-For teachers there are two more label spaces, drawn apart:
-``labels=objects`` (which digit, in pictures that follow each other without connection) and
-``labels=sounds`` (which sound event). Their digits are other images than those of the actions, and so are
-those of each split.
+For teachers there are two more label spaces: ``labels=objects`` (digits, in pictures without a common
+motion) and ``labels=sounds`` (sound events). They use other images of digits than the actions, and so does
+each split.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 FPS = 8
 _LABELS: tuple[Labels, ...] = ("actions", "objects", "sounds")
-# Clips of each class: to train, to choose and to test on.
+# Default numbers of training, validation and test clips of each class.
 _USUAL: Mapping[Labels, tuple[int, int, int]] = {
     "actions": (20, 20, 50),
     "objects": (30, 0, 10),
     "sounds": (15, 0, 10),
 }
-# Neighbours share a group: an order in which groups of any size hold unlike digits and unlike motions.
+# Neighbours are in one group. In this order, groups of any size contain dissimilar digits and motions.
 _DIGITS = (0, 4, 7, 3, 9, 1, 5, 8, 2, 6)
 _MOTIONS = (
     *("right", "down", "clockwise", "nod"),
@@ -93,13 +92,13 @@ class World:
         return [group.tolist() for group in digits], [group.tolist() for group in motions]
 
     def own_event_probability(self, action: int) -> float:
-        """How likely a clip of this action is meant to play the event of its motion."""
+        """Probability that a clip of this action is assigned the event of its motion."""
         third = sum(divmod(action, self.motion_groups)) % 3  # each group of motions is in each third
         slack = min(self.correspondence, 1 - self.correspondence)
         return self.correspondence + (1 - third) * slack
 
     def names(self) -> tuple[str, ...]:
-        """Of the classes, in the order in which they are numbered here."""
+        """Class names, in the order of the labels in this module."""
         if self.labels == "actions":
             kinds = ("".join(map(str, sorted(digits))) for digits in self.groups[0])
             return tuple(
@@ -108,14 +107,14 @@ class World:
         return tuple(str(digit) for digit in range(10)) if self.labels == "objects" else tuple(world.EVENTS)
 
     def subject(self, name: ClipName) -> tuple[int, str]:
-        """The digit that an action's clip shows, and its motion: each pair as often as the others."""
+        """Digit and motion of an action's clip; all pairs are equally frequent."""
         kind, group = divmod(name.label, self.motion_groups)
         digits, motions = self.groups[0][kind], self.groups[1][group]
         turn, digit = divmod(name.number, len(digits))
         return digits[digit], motions[turn % len(motions)]
 
     def clip_names(self) -> Iterator[ClipName]:
-        """Every clip."""
+        """All clips."""
         counts = {"train": self.clips, "val": self.val_clips, "test": self.test_clips}
         for split, count in counts.items():
             for label in range(len(self.names())):
@@ -124,14 +123,14 @@ class World:
 
 @dataclass(frozen=True)
 class ClipName:
-    """One clip: its split, its class and its number in both."""
+    """A clip: its split, its class, and its number in both."""
 
     split: str
     label: int
     number: int
 
     def path(self, settings: World) -> str:
-        """Its file, relative to the set's folder."""
+        """Path of its file, relative to the folder of the data set."""
         name = settings.names()[self.label]
         return f"{self.split}/{name}/{name}_{self.number:03}.mp4"
 
@@ -159,31 +158,31 @@ def load(
     frames: Annotated[int, Field(ge=2, le=1000)] = 8,
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Manifest:
-    """Write the clips that are not there yet, and list them all.
+    """Write the missing clips, and list all clips.
 
     Args:
         location: Folder of the clips; "" for one in the cache, named after the options.
-        labels: What the classes are: actions, or for teachers: objects (without sound) or sounds.
+        labels: Kind of classes: actions, or for teachers objects (without sound) or sounds.
         object_groups: Groups into which the 10 digits are divided.
         motion_groups: Groups into which the 12 motions are divided; an action is a group of each.
-        clips: Training clips of each class; by default 20 of an action, 30 of an object, 15 of a sound.
-        val_clips: Validation clips of each class; by default 20 of an action, else none.
-        test_clips: Test clips of each class; by default 50 of an action, 10 of an object or a sound.
+        clips: Training clips per class; by default 20 for actions, 30 for objects, 15 for sounds.
+        val_clips: Validation clips per class; by default 20 for actions, otherwise none.
+        test_clips: Test clips per class; by default 50 for actions, otherwise 10.
         correspondence: Mean probability that an action's clip plays the sound event of its motion.
-        silent: Share of the actions' clips whose track holds only silence.
+        silent: Share of the actions' clips with a silent track.
         trackless: Share of the actions' clips without a track.
         noise: Strength of distractors, clutter, shaking and background noise.
-        distractors: Fainter other digits in a clip: more make objects harder to tell.
-        jitter: How far a digit strays from its path, in shares of the frame: more makes motions harder to
-            tell.
+        distractors: Number of fainter other digits in a clip; more make objects harder to recognise.
+        jitter: Standard deviation of a digit's place around its path, as a share of the frame; more makes
+            motions harder to recognise.
         size: Height and width, pixels.
-        frames: Length of a clip; 8 are a second.
-        seed: Of everything random: another seed draws another world.
+        frames: Length of a clip; 8 frames are a second.
+        seed: Seed of all random numbers.
 
     Raises:
-        RecipeError: options that contradict each other.
-        DataError: a folder with other content.
-        SystemSetupError: no room on the disk.
+        RecipeError: options contradict each other.
+        DataError: the folder contains other files.
+        SystemSetupError: a clip cannot be written.
     """
     if labels == "actions" and object_groups * motion_groups < 2:
         raise RecipeError("One group of objects and one of motions make a single action.", "Raise either.")
@@ -207,7 +206,7 @@ def load(
         frames=frames,
         seed=seed,
     )
-    # What is fitted to a label space is filed under its name.
+    # A fitted teacher is stored under the name of its data set, so each label space needs a name.
     name = "synthetic" if labels == "actions" else f"synthetic-{labels}"
     writers = {clip.path(settings): partial(_write, settings, clip) for clip in settings.clip_names()}
     return generate(location, name, {"format": "ccl-synthetic-5", **asdict(settings)}, writers)
@@ -220,7 +219,7 @@ def _write(settings: World, name: ClipName, path: Path) -> None:
     for_teachers = settings.labels != "actions"
     part = f"teacher-{name.split}".replace("-val", "-train") if for_teachers else name.split
     picture_rng, sound_rng = (_generator(settings, name, stream) for stream in (0, 1))
-    # An object's clip is a slide show: other pictures of it, in other places.
+    # An object's clip is a slide show of different pictures in different places.
     slides = settings.labels == "objects"
     whole = np.linspace(-0.5, 0.5, settings.frames)
     moments = list(picture_rng.uniform(-0.5, 0.5, (settings.frames, 1))) if slides else [whole]
@@ -242,7 +241,7 @@ def _write(settings: World, name: ClipName, path: Path) -> None:
 
 
 def _generator(settings: World, name: ClipName, stream: int) -> np.random.Generator:
-    """Random numbers of one clip's picture or sound, whatever other clips there are."""
+    """Random numbers of one clip's picture or sound, independent of other clips."""
     digit, motion = settings.subject(name) if settings.labels == "actions" else (name.label, "right")
     labels, split = _LABELS.index(settings.labels), SPLITS.index(name.split)
     return np.random.default_rng(
@@ -251,7 +250,7 @@ def _generator(settings: World, name: ClipName, stream: int) -> np.random.Genera
 
 
 def _subject(settings: World, name: ClipName, rng: np.random.Generator) -> tuple[int, str]:
-    """The digit that moves, and its motion."""
+    """Digit and motion of a clip."""
     if settings.labels == "actions":
         return settings.subject(name)
     motions = list(world.MOTIONS)
@@ -260,14 +259,14 @@ def _subject(settings: World, name: ClipName, rng: np.random.Generator) -> tuple
 
 
 def _sound(settings: World, name: ClipName, rng: np.random.Generator) -> world.Floats | None:
-    """The sound track, or None for none."""
+    """Samples of the sound track, or None without a track."""
     events: Sequence[str] = list(world.EVENTS)
     seconds = settings.frames / FPS
     if settings.labels == "objects":
         return None
     if settings.labels == "sounds":
         return world.play(events[name.label], seconds=seconds, noise=settings.noise, rng=rng)
-    # All are drawn before any is used: another correspondence changes no more than it has to.
+    # Draw all numbers first, so that another correspondence changes only the choice of the event.
     state, own, other = rng.random(), rng.random(), int(rng.integers(len(events)))
     if state < settings.trackless:
         return None

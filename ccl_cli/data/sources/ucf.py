@@ -48,16 +48,16 @@ class _Listed(NamedTuple):
 def load_ucf101(
     location: str, *, split: Number = 1, lists: str | None = None, videos: bool = True
 ) -> Manifest:
-    """List UCF101; a class's index is its number in the official ``classInd.txt`` less one.
+    """List UCF101. A class's index is its number in the official ``classInd.txt`` minus one.
 
     Args:
         location: Folder of the videos, ``<class>/v_*.avi`` or flat; "" for ``UCF-101`` in the data folder.
         split: Official split, 1 to 3.
         lists: Folder of the split lists; None: ``ucfTrainTestlist`` inside or beside the videos.
-        videos: False: the lists alone will do, as for teachers whose embeddings are precomputed.
+        videos: Whether the videos are needed; False for teachers with precomputed embeddings.
 
     Raises:
-        DataError: no videos or no lists; the sentence says what to fetch and where to put it.
+        DataError: videos or lists are missing; the message says what to download and where to put it.
     """
     return _load("ucf101", location, split, lists, videos, None)
 
@@ -97,13 +97,13 @@ def _load(
     paths = videos_by_stem(root)
     if wanted and not any(_stem(row) in paths for row in listed):
         raise _absent(root, None, listed_in, lists)
-    # classInd.txt is in the order of letters, whatever their case.
+    # classInd.txt is sorted without regard to case.
     names = sorted({row.name for row in listed}, key=str.lower)
     labels = {name: label for label, name in enumerate(names)}
     flat = any(Path(path).parent == root.absolute() for path in paths.values())
     videos = []
     for row in listed:
-        # A listed video that is not there keeps its place, so that it counts as missing.
+        # A listed video without a file keeps its row and counts as missing.
         expected = root.absolute() / ((_stem(row) if flat else row.id) + row.suffix)
         path = Path(paths.get(_stem(row), expected))
         videos.append(Video(row.id, path, labels[row.name], row.split))
@@ -138,7 +138,7 @@ def _read_lists(folder: Path, split: int) -> Iterator[_Listed]:
 
 
 def _absent(base: Path, root: Path | None, lists: Path | None, asked: str | None) -> DataError:
-    """What is missing and the commands that fetch it."""
+    """An error that names the missing parts and the commands to download them."""
     missing, commands = [], [f"mkdir -p {shlex.quote(str(base))} && cd {shlex.quote(str(base))}"]
     if root is None:
         missing.append(f"its videos (no '{base / _FOLDERS[0]}' with v_*.avi in it)")

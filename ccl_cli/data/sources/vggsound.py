@@ -1,4 +1,4 @@
-"""VGGSound: 200,000 clips of ten seconds in 309 classes of what is seen and heard.
+"""VGGSound: 200,000 clips of ten seconds in 309 audio-visual classes.
 
 The list comes from https://www.robots.ox.ac.uk/~vgg/data/vggsound/.
 """
@@ -47,7 +47,7 @@ class _Row(NamedTuple):
         return f"{self.key}_{self.start:06}"
 
     def file(self, paths: Mapping[str, str]) -> str | None:
-        """The clip under any of the names that tools in use give it."""
+        """The clip's file, by the names that common download tools use."""
         start, end = self.start, self.start + _SECONDS
         times = f"{start:06}", f"{start}", f"{start}_{end}", f"{1000 * start}_{1000 * end}"
         return next(filter(None, (paths.get(f"{self.key}_{time}") for time in times)), None)
@@ -55,17 +55,17 @@ class _Row(NamedTuple):
 
 @described("VGGSound: 200,000 clips of 309 classes of what is seen and heard.", "vggsound", _PUBLISHED)
 def load(location: str, *, lists: str | None = None) -> Manifest:
-    """List VGGSound; a class's index is its place in the sorted class names.
+    """List VGGSound. A class's index is its place in the sorted class names.
 
     Args:
         location: Folder of the clips, each cut to its ten seconds and named ``<id>_<start, 6 digits>.mp4``,
             in subfolders or not; "" for ``vggsound`` in the data folder. ``<id>_<start>``,
-            ``<id>_<start>_<end>`` and the same in milliseconds are understood too.
+            ``<id>_<start>_<end>`` and the same in milliseconds are accepted too.
         lists: The list's file; None: ``vggsound.csv`` inside or beside the clips.
 
     Raises:
-        DataError: no clips or no list (the sentence says what to fetch and where to put it), or a line of the
-            list that makes no sense.
+        DataError: clips or list are missing (the message says what to download and where to put it), or a
+            line of the list is invalid.
     """
     root = Path(location).expanduser() if location else _PUBLISHED.home
     path = _PUBLISHED.find_list(root, lists)
@@ -78,7 +78,7 @@ def load(location: str, *, lists: str | None = None) -> Manifest:
     labels = {name: label for label, name in enumerate(classes)}
     home = str(root.absolute())
     videos = [
-        # A listed clip that is not there keeps its place, so that it counts as missing.
+        # A listed clip without a file keeps its row and counts as missing.
         Video(row.id, Path(file or f"{home}/{row.id}.mp4"), labels[row.label], row.split)
         for row, file in zip(rows, files, strict=True)
     ]

@@ -1,6 +1,6 @@
-"""What the synthetic data set shows and plays: handwritten digits that move over clutter, and sound events.
+"""Pictures and sounds of the synthetic data set: handwritten digits that move over clutter, and sound events.
 
-Pictures and sounds are drawn from generators of their own, so that a clip looks the same whatever it plays.
+Pictures and sounds have separate random numbers, so that the pictures do not depend on the sound.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ Event = Callable[[Floats, Floats, np.random.Generator], Any]
 Motion = Callable[[Floats, float], tuple[Any, Any, Any]]
 
 RATE = 16_000  # samples per second
-# Strengths at noise 1: of the camera's shaking, in shares of the frame; of the clutter's two scales; of the
-# distractors; of the grain.
+# Strengths at noise 1 of camera shake (share of the frame), clutter, distractors and grain.
 _SHAKE, _CLUTTER, _DISTRACTOR, _GRAIN = 0.003, 0.01, 0.0875, 0.00375
-_SIDE = 0.56  # of a digit's square, in shares of the frame
-_REACH = 0.17  # of a motion, in shares of the frame
-_ROOM = 0.24  # greatest distance of a digit's centre from the frame's centre, in shares of the frame
-_SHUFFLE = 4  # seed of the partition of the digits: the same in every data set, or nothing would be disjoint
-# Shares of each digit's images, in tenths: no image is in two parts.
+# Shares of the frame: side of a digit's square, extent of a motion, largest distance of a digit from the
+# centre.
+_SIDE, _REACH, _ROOM = 0.56, 0.17, 0.24
+_SHUFFLE = 4  # seed of the partition of the digits, the same in all data sets so that parts are disjoint
+# Parts of each digit's images, in tenths. They are disjoint.
 PARTS = {"teacher-train": (0, 4), "teacher-test": (4, 5), "train": (5, 7), "val": (7, 8), "test": (8, 10)}
 # Time from -0.5 to 0.5 and a phase in radians to rows and columns, in reaches, and to the digit's scale.
 _TURN = 2 * np.pi
@@ -89,13 +88,13 @@ def render(
     Args:
         digit: The digit that moves.
         motion: One of ``MOTIONS``.
-        images: Of each digit, see :func:`digits`.
-        times: [T] the moments to draw, from -0.5 (the motion begins) to 0.5 (it ends).
+        images: Images by digit, see :func:`digits`.
+        times: [T] times to draw, from -0.5 (start of the motion) to 0.5 (end).
         size: Height and width S, pixels.
-        noise: Strength of the distractors, the clutter, the camera's shaking and the grain; 0: none of them.
-        distractors: Number of fainter other digits, each with a motion of its own.
-        jitter: Standard deviation of the digit's place around its path, in shares of the frame.
-        rng: Decides everything else.
+        noise: Strength of distractors, clutter, camera shake and grain; 0: none of them.
+        distractors: Number of fainter other digits, each with its own motion.
+        jitter: Standard deviation of the digit's place around its path, as a share of the frame.
+        rng: Source of all random choices.
 
     Shapes:
         returns: [T, S, S, 3].
@@ -123,7 +122,7 @@ def play(event: str | None, *, seconds: float, noise: float, rng: np.random.Gene
         event: One of ``EVENTS``, or None.
         seconds: Length.
         noise: Strength of the background; 0: none.
-        rng: Decides everything else.
+        rng: Source of all random choices.
     """
     time = np.arange(round(seconds * RATE), dtype=np.float32) / RATE
     if event is None:
@@ -154,10 +153,10 @@ def _clutter(grid: Floats, noise: float, rng: np.random.Generator) -> Floats:
 
 
 class _Path(NamedTuple):
-    """Where a digit is, and how large.
+    """Place and size of a digit.
 
     Attributes:
-        centre: [2, T] rows and columns, in shares of the frame.
+        centre: [2, T] rows and columns, as shares of the frame.
         scale: [T] factor on the digit's side.
     """
 
@@ -177,7 +176,7 @@ def _path(motion: str, times: Floats, jitter: float, rng: np.random.Generator) -
 def _paint(
     picture: Floats, grid: Floats, images: Floats, path: _Path, opacity: float, rng: np.random.Generator
 ) -> None:
-    """Lay one of a digit's images over the picture, in a random bright colour."""
+    """Paint one of a digit's images over the picture, in a random bright colour."""
     image = images[rng.integers(len(images))]
     side = np.float32(_SIDE * rng.uniform(0.9, 1.1)) * path.scale[:, None]
     cells = 3.5 + (grid - path.centre[:, :, None]) * 8 / side
@@ -187,14 +186,14 @@ def _paint(
 
 
 def _sample(texture: Floats, places: Floats) -> Floats:
-    """Bilinear: ``[C, h, w]`` at rows and columns ``[2, T, S]`` to ``[C, T, S, S]``; nothing outside."""
+    """Sample ``[C, h, w]`` bilinearly at rows and columns ``[2, T, S]`` to ``[C, T, S, S]``; zero outside."""
     rows, columns = (_weights(at, side) for at, side in zip(places, texture.shape[1:], strict=True))
     sampled: Floats = rows @ texture[:, None] @ columns.swapaxes(1, 2)
     return sampled
 
 
 def _weights(places: Floats, cells: int) -> Floats:
-    """[T, S, cells]: how much of each cell is seen at each place."""
+    """[T, S, cells]: bilinear weight of each cell at each place."""
     weights: Floats = (1 - np.abs(places[..., None] - np.arange(cells, dtype=np.float32))).clip(0)
     return weights
 

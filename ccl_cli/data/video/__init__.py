@@ -1,1 +1,1 @@
-"""One video: where its bytes lie, its metadata, its frames and its sound."""
+"""Reading of one video: location, metadata, frames and sound."""

@@ -89,7 +89,7 @@ def _video_metadata(
 def _header_seconds(container: InputContainer, streams: list[Any]) -> float:
     """Duration of the longest stream in the header, seconds, or 0."""
     durations = [float(s.duration * s.time_base) for s in streams if s.duration is not None]
-    if container.format.name == "avi":  # of one that is cut off, the duration is made up
+    if container.format.name == "avi":  # FFmpeg invents the duration of a truncated one
         durations += [
             float(s.frames / s.average_rate) for s in streams if s.type == "video" and s.average_rate
         ]

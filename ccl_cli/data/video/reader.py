@@ -67,12 +67,10 @@ class DecodedClip(NamedTuple):
 
     Attributes:
         frames: [T, H, W, 3] uint8 RGB, upright.
-        start: Presentation time of the first frame, seconds on the file's clock.
-        end: Time at which the last frame ends, repeated frames not counted, seconds.
+        end: Time at which the last frame ends, repeated frames not counted, seconds on the file's clock.
     """
 
     frames: Tensor
-    start: float
     end: float
 
 
@@ -195,7 +193,7 @@ def _clip(
     frames = torch.from_numpy(np.stack([images[number] for number in decoded]))
     if len(decoded) < length:
         frames = frames[torch.arange(length) % len(decoded)]
-    return DecodedClip(frames, metadata.time(numbers[0]), metadata.time(decoded[-1] + 1))
+    return DecodedClip(frames, metadata.time(decoded[-1] + 1))
 
 
 def _drop(images: dict[int, NDArray[np.uint8]], before: int, keep: int) -> None:

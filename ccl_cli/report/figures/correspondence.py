@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,19 +213,23 @@ def _report(
     title = teacher.title
     if isinstance(outcome, CclError):
         return MissingTeacher(title, one_line(f"{outcome.message} {outcome.hint or ''}"))
-    videos = _videos(run.folder) if outcome.samples else {}
+    videos = _videos(run.folder, {sample.video for sample in outcome.samples})
     silent = f"{title} {outcome.silent}, so it has no predictions for single videos." * bool(outcome.silent)
     cards = tuple(_card_of(sample, videos) for sample in outcome.samples)
     return TeacherReport(title, cards, silent, outcome.probe)
 
 
-def _videos(folder: Path) -> dict[str, Video]:
+def _videos(folder: Path, ids: Collection[str]) -> dict[str, Video]:
+    """Find videos by id in the manifest of a run; without a readable manifest there are none."""
     from ccl_cli.data.manifest import Manifest
 
+    if not ids:
+        return {}
     try:
-        return {video.id: video for video in Manifest.load(manifest_path(folder)).videos}
+        videos = Manifest.load(manifest_path(folder)).videos
     except CclError:
         return {}
+    return {name: videos[row] for row, name in enumerate(videos.ids) if name in ids}
 
 
 def _card_of(sample: Sample, videos: Mapping[str, Video]) -> Card:

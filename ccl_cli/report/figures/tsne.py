@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PLANE = 420  # pixels
-_MAX_VIDEOS = 1500  # of both splits; more take minutes and overlap
+_MAX_VIDEOS = 1000  # of both splits; more overlap, and 1,500 take twice as long
 _MAX_LEGEND = 60  # classes; with more there is no legend
 _MIN_VIDEOS = 5
 _LONG_NAME = 12  # characters that do not fit in a quarter of the width

@@ -27,7 +27,7 @@ def csv_tables(tables: Sequence[Table], results: Results) -> str:
 
 def json_tables(tables: Sequence[Table], results: Results) -> str:
     """Format a JSON object with results and notes."""
-    return json.dumps({"figures": list(_records(tables)), "notes": results.notes}, indent=2) + "\n"
+    return json.dumps({"results": list(_records(tables)), "notes": results.notes}, indent=2) + "\n"
 
 
 def json_comparison(comparisons: Sequence[Comparison], results: Results) -> str:

@@ -106,7 +106,7 @@ def embed_parts(
     numbers: Sequence[int],
 ) -> None:
     """Embed the videos of these parts and write each part when it is complete. Existing parts are kept."""
-    videos, views = manifest.learnt_from, views_per_video(key, recipe.cache)
+    videos, views = manifest.cacheable, views_per_video(key, recipe.cache)
     size = max(1, recipe.eval.batch_size // views)
     batches = [
         rows
@@ -155,11 +155,11 @@ def embed_views(teacher: Teacher, inputs: TeacherInput, views: int, device: torc
 
 def part_numbers(manifest: Manifest) -> range:
     """Numbers of the parts of a data set's cache."""
-    return range(-(-len(manifest.learnt_from) // PART))
+    return range(-(-len(manifest.cacheable) // PART))
 
 
 def part_rows(number: int, videos: int) -> range:
-    """Rows of ``manifest.learnt_from`` in a part, of so many videos in all."""
+    """Rows of ``manifest.cacheable`` in a part, of so many videos in all."""
     return range(number * PART, min((number + 1) * PART, videos))
 
 
@@ -249,7 +249,7 @@ def _read_part(path: Path) -> tuple[NDArray[np.floating], NDArray[np.uint8], _No
 
 def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     """Merge all parts into the cache. Its folder appears by a rename, complete."""
-    folder, videos = key.building, len(manifest.learnt_from)
+    folder, videos = key.building, len(manifest.cacheable)
     paths = [_part_path(folder, number) for number in part_numbers(manifest)]
     first, _, _ = _read_part(paths[0])
     shape = (videos, first.shape[1], teacher.dim)

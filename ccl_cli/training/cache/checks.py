@@ -76,7 +76,7 @@ def check_cache(cached: Cached, teacher: Teacher, manifest: Manifest, recipe: Re
         manifest: Data set.
         recipe: As for :func:`ccl_cli.training.cache.build.build_cache`.
     """
-    header, videos = cached.header, manifest.learnt_from
+    header, videos = cached.header, manifest.cacheable
     faults = [] if cached.checksum() == header.sha256 else [_DAMAGED]
     rows = sorted({len(videos) * number // _SAMPLES for number in range(_SAMPLES)})
     name, views = header.key.teacher, views_per_video(header.key, recipe.cache)

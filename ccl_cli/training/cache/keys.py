@@ -1,4 +1,4 @@
-"""Which cache fits a teacher: the key of its folder, from the teacher, the files and the views."""
+"""Keys of caches: identity of the cache for a teacher, the files of a data set and a choice of views."""
 
 from __future__ import annotations
 

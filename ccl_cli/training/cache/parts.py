@@ -40,7 +40,7 @@ def build_by_executor(name: str, teacher: Teacher, manifest: Manifest, recipe: R
         items = {f"part-{number:06}": {**shared, "number": number} for number in numbers}
         run, done = f"{__name__}:run", f"{__name__}:done"
         work = Work("cache", key.building / WORK, run, done, items, modules=(__name__,))
-        videos = len(manifest.learnt_from)
+        videos = len(manifest.cacheable)
         sizes = {part: len(part_rows(number, videos)) for part, number in zip(items, numbers, strict=True)}
         with Reporter(f"cache {name}", videos, unit="video") as reporter:
             run_blocks(work, recipe.executor, reporter.advance, sizes)

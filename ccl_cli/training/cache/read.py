@@ -30,7 +30,7 @@ class CachedRows:
     """A cache by rows of the training split; one of the K views of each video is drawn per epoch.
 
     Args:
-        cached: The open cache, whose rows are those of ``manifest.learnt_from``.
+        cached: The open cache, whose rows are those of ``manifest.cacheable``.
         manifest: The data set, with or without a hold-out.
         videos: Training split of this manifest, in order.
         seed: Seed of the draws.
@@ -38,7 +38,7 @@ class CachedRows:
 
     def __init__(self, cached: Cached, manifest: Manifest, videos: Videos, seed: int) -> None:
         self.cached, self.seed = cached, seed
-        self._cache_rows = videos.places_in(manifest.learnt_from)
+        self._cache_rows = videos.places_in(manifest.cacheable)
         self._views_of_epoch = lru_cache(maxsize=1)(self._draw_views)
 
     def embedding(self, rows: Tensor, epoch: int, device: torch.device) -> Embedding:

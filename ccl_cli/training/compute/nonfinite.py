@@ -105,7 +105,7 @@ class StepGuard:
         )
 
     def state_dict(self) -> dict[str, int]:
-        """The same on every process."""
+        """State for a checkpoint, equal on all processes."""
         return {"total": self.total, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -182,7 +182,7 @@ class TeacherFaults:
                 )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The same on every process."""
+        """State for a checkpoint, equal on all processes."""
         return {name: counts.clamp(max=1).cpu() for name, counts in self._totals()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: its folder, its checkpoints, its published model and its summary."""
+"""Files of a run: folder, checkpoints, published model, summary and metrics."""

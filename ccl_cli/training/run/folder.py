@@ -114,7 +114,7 @@ class RunFolder:
         return self.raw_model if weights == "raw" and averaged else self.model
 
     @property
-    def state(self) -> Path:
+    def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "state"
 

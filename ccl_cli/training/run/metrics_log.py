@@ -46,7 +46,7 @@ class Meter:
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """The same on every process."""
+        """State for a checkpoint, equal on all processes."""
         return {"weight": self.weight, "sums": self._over_processes()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:

@@ -57,7 +57,7 @@ def open_run(
         release(run)
         raise
     write_text(path / RECIPE, to_yaml(recipe))
-    return run, holds_state(run.state)
+    return run, holds_state(run.checkpoints)
 
 
 def _start_run(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
@@ -89,7 +89,7 @@ def _lock(run: RunFolder) -> None:
     _locks[run.path.resolve()] = lock_file(
         run.path / ".lock", refusal, "Wait for it, or start a run of its own."
     )
-    remove_leftovers(run.path, run.state)
+    remove_leftovers(run.path, run.checkpoints)
 
 
 def _unfinished(recipe: Recipe, output: Path | None) -> Path | None:

@@ -49,8 +49,8 @@ def check_finite(trainer: Trainer) -> None:
     """
     parameters = [each for each in trainer.unwrapped.parameters() if each.requires_grad]
     if not all(bool(each.isfinite().all()) for each in [*parameters, *trainer.unwrapped.student.buffers()]):
-        state = trainer.run.state
-        saved = f"; the last good state is in '{state}'" if state.is_dir() else ""
+        folder = trainer.run.checkpoints
+        saved = f"; the last good checkpoint is in '{folder}'" if folder.is_dir() else ""
         raise CclError(
             f"The weights are not finite at step {trainer.step}.",
             f"Lower optim.lr or use --precision fp32{saved}.",

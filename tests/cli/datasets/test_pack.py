@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from ccl_cli.executors.part import WHOLE
+
 
 @pytest.fixture
 def packed(monkeypatch):
@@ -65,7 +67,7 @@ def test_every_flag_reaches_its_place(ccl, packed):
     assert (data, str(output)) == ("ucf51", "o")
     assert vars(settings) == {"short_side": 240, "fps": 12.5, "format": "mp4", "quality": 30, "rate": 16000}
     assert rest.pop("executor").name == "slurm"
-    assert rest == {"workers": 3, "shard_size": 64_000_000, "max_unreadable": 0.2}
+    assert rest == {"workers": 3, "shard_size": 64_000_000, "max_unreadable": 0.2, "part": WHOLE}
 
 
 def test_defaults(ccl, packed):

@@ -202,7 +202,7 @@ def test_of_a_damaged_arrow_file_there_are_rows_or_an_error(manifest, tmp_path):
         try:
             damaged = Manifest.load(path)
             outcomes.add(len(list(damaged.videos)))
-            list(damaged.learnt_from), damaged.videos.packed, damaged.videos[1:].ids  # Arrow reads them
+            list(damaged.cacheable), damaged.videos.packed, damaged.videos[1:].ids  # Arrow reads them
         except DataError:
             outcomes.add("refused")
     assert outcomes == {4, "refused"}

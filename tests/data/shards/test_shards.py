@@ -158,7 +158,7 @@ def test_the_hash_of_the_files_follows_the_records(shards, tmp_path):
     shutil.copytree(shards, tmp_path / "copy")
     one, same = load_data(f"shards:{shards}"), load_data(f"shards:{tmp_path / 'copy'}")
     assert same.files_hash == one.files_hash
-    video = same.learnt_from[0].path
+    video = same.cacheable[0].path
     with Path(video.shard).open("r+b") as shard:
         shard.seek(video.member("json").offset + video.member("json").size - 4)
         shard.write(b"00")  # in the hash of what it holds

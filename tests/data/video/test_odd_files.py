@@ -70,7 +70,7 @@ def test_a_late_start_counts_from_zero(tmp_path):
     info = open_video(path).metadata
     assert [info.time(0), info.time(10)] == pytest.approx([0, 0.4])
     clips = list(iter_windows(path, 4, 4, start=0.4))
-    assert [clip.start for clip in clips] == pytest.approx([0.4, 0.56, 0.64])
+    assert [clip.end for clip in clips] == pytest.approx([0.56, 0.72, 0.8])
     np.testing.assert_array_equal(clips[0].frames, sequential(path)[10:14])
 
 

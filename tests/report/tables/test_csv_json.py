@@ -25,10 +25,10 @@ def test_csv_and_json_hold_the_figures_unrounded(bench):
     keys = [(r["data"], r["method"], r["setup"], r["metric"]) for r in rows]
     assert len(keys) == len(set(keys)) == (1 + 4 * 3) * 4 + 2 * 3
     record = json.loads(json_tables(*bench))
-    assert [figure["mean"] for figure in record["figures"]] == [
+    assert [figure["mean"] for figure in record["results"]] == [
         float(r["mean"]) if r["mean"] else None for r in rows
     ]
-    assert record["figures"][1]["runs"][0]["value"] == 58.0
+    assert record["results"][1]["runs"][0]["value"] == 58.0
     assert record["notes"] == list(bench[1].notes)
 
 

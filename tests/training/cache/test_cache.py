@@ -130,10 +130,10 @@ def test_a_video_that_only_the_teacher_cannot_read_is_not_as_with_a_live_one(cli
     damage_sound(mute)
     broken.write_text("not a video")
     made, manifest, _ = built(recipe(clips_folder, data=f"folder:{data}", teachers=AUDIO))
-    named = {manifest.learnt_from[place].path for place in made["audio:small"].header.unreadable}
+    named = {manifest.cacheable[place].path for place in made["audio:small"].header.unreadable}
     assert named == {mute, broken}
     assert made["audio:small"].header.inexact == 1
-    place = [video.path for video in manifest.learnt_from].index(broken)
+    place = [video.path for video in manifest.cacheable].index(broken)
     for each in made.values():
         assert each.state(place) == "unreadable"
         value, present = each.rows(np.array([place]), np.array([0]))
@@ -144,7 +144,7 @@ def test_a_video_that_only_the_teacher_cannot_read_is_not_as_with_a_live_one(cli
 def test_the_views_are_single_frames_spread_over_the_video_and_all_are_drawn(clips_folder):
     experiment = recipe(clips_folder, teachers=IMAGE)
     made, manifest, teachers = built(experiment)
-    teacher, video = teachers["image:small"], manifest.learnt_from[3]
+    teacher, video = teachers["image:small"], manifest.cacheable[3]
     expected = []
     for frame in (2, 7, 12, 17):  # the middles of four quarters of 20 frames
         window = Window(video, experiment.clip)
@@ -205,7 +205,7 @@ def _sight(tmp_path, monkeypatch):
 def test_a_teacher_of_clips_is_shown_clips_spread_over_the_video(clips_folder):
     experiment = recipe(clips_folder, teachers=SIGHT, cache={"use": "build"})
     made, manifest, teachers = built(experiment)
-    cached, video = made[SIGHT], manifest.learnt_from[3]
+    cached, video = made[SIGHT], manifest.cacheable[3]
     for view, first in enumerate((0, 4, 8, 12)):  # from end to end
         expected = read_frames(video.path, first, 8).frames.float().mean(dim=(1, 2, 3))
         torch.testing.assert_close(cached.rows(np.array([3]), np.array([view]))[0][0], expected)
@@ -243,7 +243,7 @@ def test_half_precision_is_half_the_size_and_rounds(clips_folder):
     single, *_ = built(recipe(clips_folder))
     experiment = recipe(clips_folder, cache={"precision": "fp16", "use": "build"})
     half, manifest, teachers = built(experiment)
-    places = np.arange(len(manifest.learnt_from))
+    places = np.arange(len(manifest.cacheable))
     for name, each in half.items():
         assert each.size == single[name].size / 2
         value, present = each.rows(places, np.zeros_like(places))
@@ -392,7 +392,7 @@ def test_damage_is_found(clips_folder):
     faults = check_cache(embedding_cache.Cached.open(cached.folder), teacher, manifest, experiment)
     assert faults == [
         "its bytes are not those that were written",
-        f"'{manifest.learnt_from[-1].id}' has another embedding now",
+        f"'{manifest.cacheable[-1].id}' has another embedding now",
     ]
     path.write_bytes(content[:-4])
     with pytest.raises(DataError, match=r"is damaged: .*`ccl cache prune"):
