@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 
 @dataclass
 class Server:
@@ -89,6 +91,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 S = TypeVar("S", bound=Server)
+
+
+def go_online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let programs reach this machine's servers, whatever the environment of the tests says."""
+    for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 @contextmanager
