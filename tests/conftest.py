@@ -84,6 +84,18 @@ def _own_folders(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+def close_folder(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """Refuse to list folders whose path ends so: whoever runs the tests may be allowed everything."""
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith(end):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
 def moving_stripes(rng: np.random.Generator, label: int, frames: int = 20, size: int = 48) -> np.ndarray:
     """[T, H, W, 3] uint8: stripes that move right (0) or down (1)."""
     grid = np.arange(size)

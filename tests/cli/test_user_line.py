@@ -6,10 +6,9 @@ import json
 import shutil
 
 import pytest
-import timm
-import torch
 
 from tests.cli.conftest import spawn
+from tests.docs import things
 
 LINE = ["train", "--teacher", "audio:cnn14", "--teacher", "image:resnet34", "--data", "ucf51"]
 CLASSES = ["ApplyEyeMakeup", "BandMarching", "PlayingCello", "WritingOnBoard"]
@@ -33,15 +32,7 @@ def tree(shared, tmp_path):
 @pytest.fixture
 def published_weights(tmp_path):
     """The two files as they are published, but with random numbers."""
-    from ccl_cli.config.spec import parse_model
-    from ccl_plugins.cnn14 import Cnn14
-
-    folder = tmp_path / "cache" / "weights"
-    folder.mkdir(parents=True)
-    network = Cnn14.from_spec(parse_model("audio:cnn14?weights=random"))
-    state = {**network.state_dict(), "logmel_extractor.melW": network.filters}
-    torch.save({"iteration": 0, "model": state}, folder / "Cnn14_emb512_mAP=0.420.pth")
-    torch.save(timm.create_model("resnet34").state_dict(), folder / "resnet34-b627a593.pth")
+    things.weights(tmp_path / "cache" / "weights")
 
 
 @pytest.fixture

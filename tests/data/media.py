@@ -137,3 +137,10 @@ def damage_sound(path: Path) -> None:
             if packet.size:
                 content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
     path.write_bytes(content)
+
+
+def touch(*paths: Path) -> None:
+    """Put a file of one byte at each path."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")

@@ -7,6 +7,7 @@ import pytest
 
 from ccl_cli.data.video_paths import list_videos
 from ccl_cli.errors import DataError
+from tests.conftest import close_folder
 
 
 @pytest.fixture
@@ -57,14 +58,7 @@ def test_a_link_to_a_folder_above_does_not_go_round_for_ever(folder):
 
 
 def test_a_folder_that_cannot_be_looked_into_is_named(folder, monkeypatch):
-    real = os.scandir
-
-    def scandir(path):
-        if str(path).endswith("/c"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    close_folder(monkeypatch, "/c")
     raw = list_videos([folder])
     assert len(raw.videos) == 3
     assert raw.closed == {"set/b/c": "it cannot be looked into: Permission denied"}

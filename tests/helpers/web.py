@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 
 @dataclass
 class Server:
@@ -91,6 +93,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 S = TypeVar("S", bound=Server)
 
 
+def go_online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let programs reach this machine's servers, whatever the environment of the tests says."""
+    for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
 @contextmanager
 def serving(state: S) -> Iterator[S]:
     with listening(_Handler, state=state) as state.address:
@@ -103,6 +112,8 @@ def listening(handler: type[http.server.BaseHTTPRequestHandler], **attributes: o
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (handler,), attributes)) as web:
         thread = threading.Thread(target=web.serve_forever, args=(0.01,))
         thread.start()
-        yield f"http://127.0.0.1:{web.server_port}"
-        web.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{web.server_port}"
+        finally:  # a test that fails must not leave a thread for which Python waits at its end
+            web.shutdown()
+            thread.join()

@@ -20,6 +20,7 @@ from ccl_cli.library.approximate import search as search_approximately
 from ccl_cli.library.index import index as update
 from ccl_cli.library.query import nearest, search
 from ccl_cli.library.store import FILE, Stamp, create, open_library
+from tests.conftest import close_folder
 from tests.helpers.models import write_run
 
 
@@ -106,14 +107,7 @@ def test_a_folder_that_is_gone_or_empty_takes_nothing_out(run, videos):
 
 def test_a_folder_that_cannot_be_looked_into_keeps_its_videos(run, videos, monkeypatch):
     update([videos], LIBRARY)
-    real = os.scandir
-
-    def scandir(path):
-        if str(path).endswith("test/down"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    close_folder(monkeypatch, "test/down")
     reported = []
     assert counts(update([], LIBRARY, on_unreadable=lambda *each: reported.append(each))) == (18, 0, 15, 0, 1)
     assert reported == [(str(videos / "test/down"), "it cannot be looked into: Permission denied")]

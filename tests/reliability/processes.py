@@ -122,7 +122,7 @@ def in_two_processes(folder: Path, *words: object, code: int = 0, **environment:
     Args:
         folder: Where it runs.
         words: After ``ccl``.
-        code: The exit code of both.
+        code: The exit code of the first; the other may have nothing to complain of.
 
     Returns:
         What each printed, the first one's before the other's.
@@ -133,7 +133,8 @@ def in_two_processes(folder: Path, *words: object, code: int = 0, **environment:
     environment |= {**group, "ACCELERATE_USE_CPU": "true"}
     both = [Command(folder, *words, RANK=rank, LOCAL_RANK=rank, **environment) for rank in (0, 1)]
     ends = [command.end() for command in both]
-    assert [found for found, _ in ends] == [code, code], ends
+    assert ends[0][0] == code, ends
+    assert ends[1][0] in (0, code), ends
     return [text for _, text in ends]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ccl_cli.errors import SystemSetupError, WeightsError
 from ccl_cli.teachers.weights import WeightFile, pull
-from tests.helpers.web import Server, serving
+from tests.helpers.web import Server, go_online, serving
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -27,9 +27,7 @@ class Weights(Server):
 
 @pytest.fixture
 def server(monkeypatch):
-    for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    go_online(monkeypatch)
     with serving(Weights()) as state:
         yield state
 

@@ -109,10 +109,8 @@ def test_the_page_holds_everything_and_escapes_names(ccl, library, videos, tmp_p
     [
         (["search", "videos"], 2, "Missing option '--index'"),
         (["search", "videos", "--index", "nowhere"], 4, "There is no library at 'nowhere'."),
-        (["search", "videos", "--index", "library", "--approximate"], 4, "has no approximate index"),
         (["index", "videos"], 2, "Missing option '--output'"),
         (["index", "--output", "new"], 2, "There is nothing to index."),
-        (["index", "gone", "--output", "new"], 4, "There is no '"),
         (["index", "videos", "--output", "videos"], 2, "is not a library, and not empty"),
     ],
 )

@@ -16,7 +16,7 @@ from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.sources.about import ListFile
 from ccl_cli.errors import DataError, SystemSetupError, UsageError
-from tests.helpers.web import Server, serving
+from tests.helpers.web import Server, go_online, serving
 
 EFFORT = Effort(2, 60.0)
 
@@ -88,9 +88,7 @@ def test_nothing_to_read_is_no_data_set(listed, tmp_path):
 
 @pytest.fixture
 def server(monkeypatch):
-    for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    go_online(monkeypatch)
     with serving(Server()) as state:
         state.pages["/list.csv"] = b"a,1\n" * 1000
         state.pages["/lists.zip"] = packed(

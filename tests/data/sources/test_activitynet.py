@@ -12,6 +12,7 @@ from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.sources.activitynet import load
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import DataError
+from tests.data.media import touch
 from tests.data.sources.refusals import refusal
 
 LIST = "activity_net.v1-3.min.json"
@@ -43,12 +44,6 @@ def write_list(folder: Path, database=DATABASE) -> Path:
     path = folder / LIST
     path.write_text(json.dumps({"version": "VERSION 1.3", "taxonomy": [], "database": database}))
     return path
-
-
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
 
 
 @pytest.fixture

@@ -29,9 +29,10 @@ def write_lists(folder: Path, split: int = 1) -> None:
 
 
 def write_videos(root: Path, names=EVERY, *, flat=False, suffix=".avi") -> None:
-    for name in names:
-        path = root / ((name.rpartition("/")[2] if flat else name) + suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    paths = [root / ((name.rpartition("/")[2] if flat else name) + suffix) for name in names]
+    for folder in {path.parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
         path.write_bytes(b"x")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ccl_cli.data.sources.vggsound import load
 from ccl_cli.errors import DataError
+from tests.data.media import touch
 from tests.data.sources.refusals import refusal
 
 LIST = "vggsound.csv"
@@ -22,12 +23,6 @@ TEXT = """---g-f_I2yQ,1,people marching,test
 3qesirWAGt4,20,"vehicle horn, car horn, honking",train
 """
 IDS = ["---g-f_I2yQ_000001", "--0PQM4-hqg_000030", "3qesirWAGt4_000020"]
-
-
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
 
 
 @pytest.fixture
