@@ -94,7 +94,7 @@ def evaluate(
 
         track_figures(folder, split)
     if (folder / SUMMARY).is_file():
-        _log.info("Next: `ccl report html %s`", folder)
+        _log.info("Next: `ccl report html %s%s`", folder, "" if split == "test" else f" --split {split}")
 
 
 def _print(result: Mapping[str, Any], per_class: bool) -> None:
