@@ -12,6 +12,16 @@ from ccl_cli.utils import console
 from ccl_cli.utils.progress import Reporter
 
 
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    """Tests that call ``console.configure`` leave no handlers to the tests after them."""
+    yield
+    console._verbosity = console._Verbosity()
+    logger = logging.getLogger("ccl")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -153,7 +163,7 @@ def test_rows_in_a_file_are_whole(capsys):
 def test_figures_stand_whole_below_the_bar_of_a_narrow_terminal(monkeypatch):
     terminal = use_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(console.logging.getLogger("ccl"), "level", logging.INFO)
+    console.configure()
     lines = [
         "loss 14.535  ce 2.490  acc 9%  val top-1 53.2%",
         "audio:small  nce 3.403",
