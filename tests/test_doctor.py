@@ -84,8 +84,8 @@ def test_a_version_that_ccl_does_not_take_and_broken_plugins(tmp_path):
     install_broken(tmp_path)
     process, results = run(tmp_path)
     assert process.returncode == 6
-    assert results["timm"]["detail"] == "0.4.12, but ccl requires <2,>=1.0.15"
-    assert results["timm"]["advice"] == "Install a supported version: pip install 'timm<2,>=1.0.15'"
+    assert results["timm"]["detail"] == "0.4.12, but ccl requires <2,>=1.0.25"
+    assert results["timm"]["advice"] == "Install a supported version: pip install 'timm<2,>=1.0.25'"
     assert results["plugins"]["state"] == "ok"
     plugins = [each for each in json.loads(process.stdout) if each["name"] == "plugin"]
     assert sum("ccl-broken" in each["detail"] + each["advice"] for each in plugins) >= 2
