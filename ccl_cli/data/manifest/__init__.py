@@ -277,9 +277,9 @@ class Manifest:
             return
         ids = videos.ids.values
         ids = ids.take(pc.sort_indices(ids))  # neighbours: a table of hashes takes four times the memory
-        repeated = pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py()
-        if repeated >= 0:
-            name = Texts(ids)[repeated]
+        repeated = pc.equal(ids[1:], ids[:-1])
+        if pc.any(repeated).as_py():
+            name = Texts(ids)[int(np.from_dlpack(pc.indices_nonzero(repeated))[0])]
             raise DataError(f"The data set '{self.name}' lists '{name}' more than once.")
 
 
