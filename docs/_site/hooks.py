@@ -12,6 +12,7 @@ _RESULTS = "benchmarks/results"
 _SHOWN = (
     "correspondence_official.md",
     "defaults.md",
+    "demo.md",
     "executors.md",
     "gradient_share.md",
     "input.md",
