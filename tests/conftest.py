@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from ccl_cli.utils import console
 
 # Several tests run at once, and some start processes: with a thread for each core they would fight for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -65,6 +68,16 @@ def slurm(shared, tmp_path, monkeypatch) -> Iterator[Path]:
     subprocess.run(["scancel", "--me"], check=True)
     while subprocess.run(["squeue", "-h"], check=True, capture_output=True).stdout:
         time.sleep(0.05)
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Tests that configure the logger leave no handlers to the tests after them."""
+    yield
+    console._verbosity = console._Verbosity()
+    logger = logging.getLogger("ccl")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session", autouse=True)

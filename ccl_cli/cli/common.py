@@ -183,19 +183,19 @@ def share_videos(executor: str | None, num_processes: int, part: Part | None = N
 
     Raises:
         PluginError: the executor does not exist.
-        UsageError: an executor and several processes were requested.
+        UsageError: an executor or a part, and several processes were requested.
         typer.Exit: see :func:`start_processes`.
     """
     chosen = chosen_executor(executor, part)
-    if num_processes > 1 and (executor or (part and part.parts > 1)):
-        option = "--executor" if executor else "--part"
+    option = "--executor" if executor else "--part" if part and part.parts > 1 else None
+    if option and num_processes > 1:
         raise UsageError(f"{option} and --num-processes exclude each other.", "Use only one of them.")
     start_processes(num_processes)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return chosen
-    if executor:
+    if option:
         raise UsageError(
-            "--executor requires a single process, but a launcher has started several.",
+            f"{option} requires a single process, but a launcher has started several.",
             "Omit it: the processes share the videos.",
         )
     return None

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import subprocess
@@ -12,7 +11,6 @@ import pytest
 
 from ccl_cli.__main__ import main
 from ccl_cli.cli import app
-from ccl_cli.utils import console
 
 
 @dataclass
@@ -23,12 +21,8 @@ class Result:
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before():
-    yield
-    console._verbosity = console._Verbosity()
-    logger = logging.getLogger("ccl")
-    logger.handlers, logger.propagate = [], True
-    logger.setLevel(logging.NOTSET)
+def _logging(logging_as_before):
+    """Commands configure the logger."""
 
 
 @pytest.fixture

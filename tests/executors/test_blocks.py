@@ -123,6 +123,13 @@ def test_an_executor_takes_the_place_of_several_processes(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("more", "processes"), [(["--num-processes", "2"], "1"), ([], "2")])
+def test_a_part_of_a_library_is_read_by_one_process(run, folder, monkeypatch, capsys, more, processes):
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    assert result("index", run, folder, "--part", "1/2", *more) == (2, None)
+    assert "--part " in capsys.readouterr().err
+
+
 def test_two_commands_do_not_do_the_same_work():
     with BlockExecutor(Executor()) as one, BlockExecutor(Executor()) as two:
         one.folder("embed", ["a"])
@@ -180,7 +187,9 @@ def test_files_that_parts_have_checked_are_not_read_again(folder, monkeypatch, c
         return code, json.loads(capsys.readouterr().out)
 
     assert [checked("--part", part)[0] for part in ("1/3", "2/3", "3/3")].count(4) == 1
-    assert len(list(cache_dir().glob("findings-*.sqlite"))) == 3
+    stores = sorted(cache_dir().glob("findings-*.sqlite"))
+    assert len(stores) == 3
+    stores[0].with_name(stores[0].name.replace("-part-1-3", "-part-1-9")).touch()  # of a process killed early
     examined = []
     monkeypatch.setattr(findings, "run_each", lambda jobs, *_, **__: examined.extend(jobs) or iter(()))
     assert checked()[1]["data"] == "videos"

@@ -11,15 +11,7 @@ from ccl_cli.errors import DataError
 from ccl_cli.utils import console
 from ccl_cli.utils.progress import Reporter
 
-
-@pytest.fixture(autouse=True)
-def _logging_as_before():
-    """Tests that call ``console.configure`` leave no handlers to the tests after them."""
-    yield
-    console._verbosity = console._Verbosity()
-    logger = logging.getLogger("ccl")
-    logger.handlers, logger.propagate = [], True
-    logger.setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 class Terminal(io.StringIO):

@@ -96,7 +96,7 @@ def list_sources(as_json: options.AsJson = False) -> None:
         tables.print_sources(sources)
 
 
-_PART_CHECKED = "The same command without --part writes the manifest, and examines no file again."
+_PART_CHECKED = "The same command without --part writes the manifest from the stored results."
 
 
 @app.command(
@@ -198,7 +198,7 @@ def check(
 ) -> None:
     """Find missing, corrupt, silent, short and duplicate videos, and compute statistics.
 
-    The results of --part are stored, so that a check of all videos afterwards reads no video again.
+    The results of --part are stored, and the same command without --part uses them.
 
     Exits with code 4 if a video is missing or corrupt. Run the same command again to continue after an
     interruption.

@@ -26,6 +26,7 @@ from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import handled_by
 
 _FORMAT = 2  # raise it when the meaning of a stored value changes
+_CREATE = "CREATE TABLE IF NOT EXISTS {} (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID"
 
 
 class Effort(NamedTuple):
@@ -137,9 +138,7 @@ def _store(part: Part) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as store:
             # Only a crash of the machine may lose a row; the file is then examined again.
             store.execute("PRAGMA synchronous=OFF")
-            store.execute(
-                "CREATE TABLE IF NOT EXISTS findings (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID"
-            )
+            store.execute(_CREATE.format("findings"))
             if part == WHOLE:
                 for other in path.parent.glob(f"{name}-part-*.sqlite"):
                     _move_rows(other, store)
@@ -154,6 +153,7 @@ def _store(part: Part) -> Iterator[sqlite3.Connection]:
 def _move_rows(source: Path, store: sqlite3.Connection) -> None:
     """Move the results of a part to the store of all."""
     store.execute("ATTACH ? AS part", (str(source),))
+    store.execute(_CREATE.format("part.findings"))  # a process may have been killed before it did so
     store.execute("INSERT OR IGNORE INTO findings SELECT * FROM part.findings")
     store.execute("DETACH part")
     source.unlink(missing_ok=True)
