@@ -11,7 +11,6 @@ from ccl_cli.report.records.run import METRICS
 from ccl_cli.utils.sentences import listed
 
 _OURS = "ccl"
-_NOUNS = {"audio": "sound", "image": "pictures"}
 
 
 def conclusion(results: Results) -> list[str]:
@@ -89,7 +88,7 @@ def _pair(results: Results, cell: Cell) -> Comparison:
 def _teachers(results: Results, cell: Cell) -> str:
     modalities = _modalities(results, cell)
     if len(modalities) == 1:
-        return f"{_NOUNS.get(modalities[0], modalities[0])} alone"
+        return f"the {modalities[0]} teacher alone"
     if modalities:
         return "both teachers" if len(modalities) == 2 else f"all {len(modalities)} teachers"
     return f"the teachers of {cell.setup}"

@@ -60,15 +60,15 @@ def test_one_line_for_each_teacher_alone(gains, line):
         write("ccl", setup, *gains)
     first, *rest = sentences()
     assert first.startswith("With both teachers")
-    assert rest == [f"Sound alone: {line}", f"Pictures alone: {line}"]
+    assert rest == [f"The audio teacher alone: {line}", f"The image teacher alone: {line}"]
 
 
 def test_the_sentences_report_ccl_and_name_another_best_method():
     write("baseline", "", 0.0)
     write("fitnet", "A", 9.0)
-    assert sentences()[0].startswith("With sound alone (fitnet) the student gets 9.0 points more")
+    assert sentences()[0].startswith("With the audio teacher alone (fitnet) the student gets 9.0 points more")
     write("ccl", "A", 1.0)
-    assert sentences()[0].startswith("With sound alone (ccl) the student gets 1.0 points more")
+    assert sentences()[0].startswith("With the audio teacher alone (ccl) the student gets 1.0 points more")
 
 
 def test_three_teachers_and_one_of_another_kind():
@@ -77,7 +77,7 @@ def test_three_teachers_and_one_of_another_kind():
         write_cell(RUNS, "ccl", setup, 0, top1=45.0, teachers=[f"{kind}:small" for kind in kinds])
     assert [line.partition(" the student")[0] for line in sentences()] == [
         "With all 3 teachers",
-        "Text alone: +5.0 (one seed).",
+        "The text teacher alone: +5.0 (one seed).",
     ]
 
 
@@ -89,8 +89,8 @@ def test_what_failed_is_said():
     write_failed(RUNS, "ccl", "A", 1)
     assert sentences() == [
         "With both teachers the student could not be compared with the baseline: every run failed.",
-        "Sound alone: +2.0 (one seed).",
-        "Pictures alone: +3.0 (one seed).",
+        "The audio teacher alone: +2.0 (one seed).",
+        "The image teacher alone: +3.0 (one seed).",
         "Failed and left out: ccl A, seed 1, ccl AI, seed 0.",
     ]
 
