@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from ccl_cli.data.manifest import Manifest
-from ccl_cli.evaluation.classifiers import NEIGHBOURS
 from ccl_cli.evaluation.predictor import SplitPredictions
 from ccl_cli.evaluation.teacher_embeddings import TeacherEmbeddings
 from ccl_cli.evaluation.teacher_probe import probe, split_videos
+from ccl_cli.evaluation.verdicts import NEIGHBOURS
 
 _STUDENT = "student"
 

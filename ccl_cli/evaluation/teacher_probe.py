@@ -17,9 +17,6 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.evaluation.classifiers import (
-    NEIGHBOURS,
-    RULE,
-    VERDICTS,
     KnnProbe,
     LabelledEmbeddings,
     center_and_normalize,
@@ -27,6 +24,7 @@ from ccl_cli.evaluation.classifiers import (
     probe_linear,
 )
 from ccl_cli.evaluation.teacher_embeddings import TeacherEmbeddings, embed_videos
+from ccl_cli.evaluation.verdicts import NEIGHBOURS, RULE, VERDICTS
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.build import check_coverage, load_teachers
 from ccl_cli.training.compute.device import set_up

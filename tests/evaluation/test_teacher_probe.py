@@ -23,9 +23,9 @@ from ccl_cli.evaluation.classifiers import (
     probe_knn,
     probe_linear,
     recall_interval,
-    verdict,
 )
 from ccl_cli.evaluation.teacher_probe import HELD_OUT, embed_splits, probe_teachers, split_videos
+from ccl_cli.evaluation.verdicts import verdict
 from ccl_cli.training.build import load_teachers
 from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 

@@ -210,7 +210,7 @@ def test_embed(ccl, run, videos):
     assert not np.allclose(norms, 1)
     from ccl_cli.evaluation.prediction_cache import cached_predictions
 
-    features = cached_predictions(run, "test").predictions.features
+    features = cached_predictions(run, "test").features
     np.testing.assert_array_equal(
         np.load("f.npz")["embedding"], features
     )  # what retrieval evaluation compares
