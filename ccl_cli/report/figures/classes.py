@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ccl_cli.errors import DataError
-from ccl_cli.report.figures.panel import Panel, PanelGrid, bar_panel, bars, in_rows, outermost
+from ccl_cli.report.figures.panel import MAX_CLASSES, Panel, PanelGrid, bar_panel, bars, in_rows, outermost
 from ccl_cli.report.figures.style import LIGHT
 from ccl_cli.report.records.results import BASELINE, Cell, Results
 from ccl_cli.training.run.folder import read_json
@@ -16,7 +17,6 @@ from ccl_cli.training.run.folder import read_json
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MAX_CLASSES = 60  # more classes: only the highest and the lowest are drawn
 _EQUAL = 1e-9  # percentage points
 
 
@@ -69,13 +69,17 @@ def class_gains(results: Results, setup: str) -> list[ClassGain]:
 
 
 def _class_accuracies(results: Results, cell: Cell) -> dict[str, float]:
-    """Mean top-1 over seeds by class, in percent."""
+    """Mean top-1 over seeds by class, in percent; classes without a value in a seed are left out."""
     name = f"eval-{results.data}-{results.split}.json"
-    by_seed = [read_json(run.folder / name).get("recognition", {}).get("per_class", {}) for run in cell.runs]
-    by_seed = [each for each in by_seed if each]
-    first = by_seed[0] if by_seed else {}
-    names = [name for name in first if all("top1" in each.get(name, {}) for each in by_seed)]
-    return {name: statistics.fmean(each[name]["top1"] for each in by_seed) for name in names}
+    by_class: dict[str, list[float]] = defaultdict(list)
+    seeds = 0
+    for run in cell.runs:
+        per_class = read_json(run.folder / name).get("recognition", {}).get("per_class", {})
+        seeds += bool(per_class)
+        for label, row in per_class.items():
+            if "top1" in row:
+                by_class[label].append(row["top1"])
+    return {label: statistics.fmean(each) for label, each in by_class.items() if len(each) == seeds}
 
 
 def class_panels(gains: Sequence[ClassGain]) -> list[Panel]:
@@ -87,7 +91,7 @@ def class_panels(gains: Sequence[ClassGain]) -> list[Panel]:
 
 
 def _class_panel(gain: ClassGain, order: Sequence[str], limits: tuple[float, float]) -> Panel:
-    shown = outermost(order, _MAX_CLASSES)
+    shown = outermost(order)
     values = [gain.points[name] for name in shown]
 
     def draw(axes: Axes) -> None:
@@ -98,7 +102,7 @@ def _class_panel(gain: ClassGain, order: Sequence[str], limits: tuple[float, flo
         axes.axvline(0, color=LIGHT["muted"], linewidth=1)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.0f}" if value else "0")
         if len(shown) < len(order):
-            axes.set_xlabel(f"{_MAX_CLASSES} of {len(order):,} classes, highest and lowest")
+            axes.set_xlabel(f"{MAX_CLASSES} of {len(order):,} classes, highest and lowest")
         numbers = [f"{value:+.1f}" if abs(value) > _EQUAL else "0" for value in values]
         axes.bar_label(drawn, numbers, padding=3, fontsize=10, color=LIGHT["muted"])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccl_cli.errors import CclError, DataError
 from ccl_cli.report.figures.panel import (
+    MAX_CLASSES,
     Panel,
     PanelGrid,
     bar_panel,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _COLOURS = {"highly": LIGHT["good"], "weakly": LIGHT["s7"], "not": LIGHT["bad"]}
 _TILE, _CARD, _LINE = 96, 300, 15
-_MAX_CLASSES = 60  # more classes: only the highest and the lowest are drawn
 _MIN_SHARE = 0.05  # percent; smaller shares are shown as < 0.1
 
 
@@ -117,24 +117,23 @@ def teachers(results: Results) -> list[TeacherReport | MissingTeacher]:
     """
     from ccl_cli.evaluation.correspondence_cache import cached_correspondence
 
-    distinct = _teachers(results)
-    outcomes: dict[_Teacher, tuple[Run, Correspondence | CclError]] = {}
-    unmeasured: dict[Path, list[_Teacher]] = defaultdict(list)
-    for teacher in distinct:
-        cached = (
-            (run, cached_correspondence(run.folder, name, results.split)) for run, name in teacher.places
-        )
-        run, result = next(((run, each) for run, each in cached if each), (teacher.run, None))
+    places = _places(results)
+    outcomes: dict[str, tuple[Run, str, Correspondence | CclError]] = {}
+    unmeasured: dict[Path, dict[str, str]] = defaultdict(dict)
+    for teacher, runs in places.items():
+        cached = ((run, name, cached_correspondence(run.folder, name, results.split)) for run, name in runs)
+        run, name, result = next((each for each in cached if each[2]), (*runs[0], None))
         if result:
-            outcomes[teacher] = run, result
+            outcomes[teacher] = run, name, result
         else:
-            unmeasured[run.folder].append(teacher)
-    for folder, lacking in unmeasured.items():
+            unmeasured[run.folder][teacher] = name
+    for folder, names in unmeasured.items():
         from ccl_cli.evaluation.correspondence import measure  # imports torch
 
-        by_name = measure(folder, [each.name for each in lacking], results.split)
-        outcomes |= {each: (each.run, by_name[each.name]) for each in lacking}
-    reports = [_report(each, *outcomes[each]) for each in distinct]
+        measured = measure(folder, [*names.values()], results.split)
+        outcomes |= {teacher: (*places[teacher][0], measured[name]) for teacher, name in names.items()}
+    names = [outcomes[teacher][1] for teacher in places]
+    reports = [_report(fingerprint, names, *outcomes[fingerprint]) for fingerprint in places]
     if all(isinstance(each, MissingTeacher) for each in reports):
         reasons = dict.fromkeys(each.reason for each in reports if isinstance(each, MissingTeacher))
         raise DataError(" ".join(reasons) or "None of these runs has a teacher.")
@@ -150,7 +149,7 @@ def ranked(probe: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 def recall_panel(teacher: TeacherReport) -> Panel:
     """Draw the recall of each class and its chance level."""
     classes = ranked(teacher.probe)
-    shown = outermost(classes, _MAX_CLASSES)
+    shown = outermost(classes)
     values = [row["recall"] for _, row in shown]
 
     def draw(axes: Axes) -> None:
@@ -159,7 +158,7 @@ def recall_panel(teacher: TeacherReport) -> Panel:
         chances = [row["chance"] for _, row in shown]
         places = range(len(shown))
         axes.vlines(chances, [n - 0.45 for n in places], [n + 0.45 for n in places], LIGHT["ink"])
-        few = f"{_MAX_CLASSES} of {len(classes):,} classes, highest and lowest; "
+        few = f"{MAX_CLASSES} of {len(classes):,} classes, highest and lowest; "
         note = few * (len(shown) < len(classes)) + "black lines: chance"
         axes.set(xlim=(0, 100), xticks=[0, 50, 100], xlabel=note)
         for place, (_, row) in enumerate(shown):
@@ -174,43 +173,22 @@ def percent(share: float) -> str:
     return f"{share:.1f}" if share >= _MIN_SHARE else "< 0.1"
 
 
-@dataclass(frozen=True, eq=False)
-class _Teacher:
-    """One teacher, with all runs that use it and its name in each of them."""
-
-    title: str
-    places: tuple[tuple[Run, str], ...]
-
-    @property
-    def run(self) -> Run:
-        return self.places[0][0]
-
-    @property
-    def name(self) -> str:
-        return self.places[0][1]
-
-
-def _teachers(results: Results) -> list[_Teacher]:
-    """Distinguish teachers by fingerprint, because one name may stand for different teachers in two runs."""
+def _places(results: Results) -> dict[str, list[tuple[Run, str]]]:
+    """Runs that use a teacher and its name in each, by fingerprint: one name may stand for two teachers."""
     runs = [run for run in (results.best_run, *results.data_runs) if run.evaluates_own_videos(results.data)]
     if not runs:
         results.best_run.check_own_videos(results.data)
-    places: dict[str, dict[Path, tuple[Run, str]]] = defaultdict(dict)
-    for run in runs:
+    places: dict[str, list[tuple[Run, str]]] = defaultdict(list)
+    for run in {run.folder: run for run in runs}.values():
         for name, record in read_json(run.folder / SUMMARY).get("teachers", {}).items():
-            places[str(record.get("fingerprint", name))].setdefault(run.folder, (run, name))
-    by_fingerprint = {fingerprint: tuple(by_folder.values()) for fingerprint, by_folder in places.items()}
-    names = [of_teacher[0][1] for of_teacher in by_fingerprint.values()]
-    return [
-        _Teacher(one_line(name if names.count(name) == 1 else f"{name} ({fingerprint[-6:]})"), of_teacher)
-        for name, (fingerprint, of_teacher) in zip(names, by_fingerprint.items(), strict=True)
-    ]
+            places[str(record.get("fingerprint", name))].append((run, name))
+    return places
 
 
 def _report(
-    teacher: _Teacher, run: Run, outcome: Correspondence | CclError
+    fingerprint: str, names: Sequence[str], run: Run, name: str, outcome: Correspondence | CclError
 ) -> TeacherReport | MissingTeacher:
-    title = teacher.title
+    title = one_line(name if names.count(name) == 1 else f"{name} ({fingerprint[-6:]})")
     if isinstance(outcome, CclError):
         return MissingTeacher(title, one_line(f"{outcome.message} {outcome.hint or ''}"))
     videos = _videos(run.folder, {sample.video for sample in outcome.samples})

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 SUFFIXES = (".png", ".svg", ".pdf")
+MAX_CLASSES = 60  # of more classes, bar charts show only the highest and the lowest
 _MARGIN = 12
 _BARS, _BAR, _NAME = 380, 16, 18  # pixels, pixels, characters
 _T = TypeVar("_T")
@@ -64,13 +65,7 @@ def figure(grid: PanelGrid) -> Figure:
 
 
 def save(grid: PanelGrid, path: Path, suffix: str) -> None:
-    """Draw panels on a white background and write them to a file.
-
-    Args:
-        grid: Panels.
-        path: File to write.
-        suffix: Format, one of :data:`SUFFIXES`.
-    """
+    """Draw panels on a white background and write them in the format of a suffix of :data:`SUFFIXES`."""
     with style():
         whole, text = _figure(grid), one_line("; ".join(panel.text for row in grid for panel in row))
         options: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": _MARGIN / DPI}
@@ -84,13 +79,7 @@ def save(grid: PanelGrid, path: Path, suffix: str) -> None:
 
 
 def legend(entries: Sequence[tuple[str, str]], width: float, columns: int = 3) -> Panel:
-    """Panel with a legend.
-
-    Args:
-        entries: Names and matplotlib colours.
-        width: Width in CSS pixels.
-        columns: Number of names per line.
-    """
+    """Panel with a legend: names and matplotlib colours, ``columns`` per line."""
 
     def draw(axes: Axes) -> None:
         from matplotlib.patches import Patch
@@ -176,9 +165,10 @@ def shortened(text: str, characters: int) -> str:
     return text
 
 
-def outermost(ranked: Sequence[_T], most: int) -> list[_T]:
-    """Return the first and the last items of a list that has more than ``most`` items."""
-    return [*ranked] if len(ranked) <= most else [*ranked[: most // 2], *ranked[-(most // 2) :]]
+def outermost(ranked: Sequence[_T]) -> list[_T]:
+    """Return the first and the last items of a list with more than :data:`MAX_CLASSES` items."""
+    half = MAX_CLASSES // 2
+    return [*ranked] if len(ranked) <= MAX_CLASSES else [*ranked[:half], *ranked[-half:]]
 
 
 def _figure(rows: PanelGrid) -> Figure:
@@ -199,10 +189,12 @@ def _split(whole: FigureBase, sizes: Sequence[float], room: float, down: bool = 
     ratios = [*sizes, rest] if rest > 0 else [*sizes]
     if len(ratios) == 1:
         return [whole]
-    if down:
-        parts = whole.subfigures(len(ratios), 1, height_ratios=ratios, hspace=0, squeeze=False)[:, 0]
-    else:
-        parts = whole.subfigures(1, len(ratios), width_ratios=ratios, wspace=0, squeeze=False)[0]
+    shape = (
+        {"nrows": len(ratios), "height_ratios": ratios}
+        if down
+        else {"ncols": len(ratios), "width_ratios": ratios}
+    )
+    parts = whole.subfigures(**shape, hspace=0, wspace=0, squeeze=False).ravel()
     return list(parts[: len(sizes)])
 
 

@@ -55,9 +55,9 @@ def write_page(*folders: Path | str, output: Path | str = "report.html", split: 
 
 
 def _rendered(section: Section, results: Results) -> dict[str, str]:
-    entry = {"key": section.key, "title": section.title, "lead": section.lead}
+    entry = {"key": section.key, "title": section.title}
     try:
-        body = render_macro("sections.html", section.key, **section.content(results))
+        body = render_macro("sections.html", section.key, results=results, **section.content(results))
     except CclError as error:
         return entry | {"error": message_of(error)}
     return entry | {"body": Markup(body)}
@@ -98,11 +98,11 @@ def cautions(results: Results) -> list[str]:
             f"{results.best_run.label} was selected as the best on these {results.split} videos, so its "
             "result is biased upwards."
         )
-    for choice, count in provenance.checkpoint_choices(results).items():
-        if choice != "last":
-            lines.append(
-                f"{count} of {len(results.data_runs)} runs were evaluated at a selected checkpoint "
-                f"({choice}), not at the last one. If it was selected on these videos, the results are "
-                "biased upwards."
-            )
+    choices = provenance.checkpoint_choices(results)
+    lines += [
+        f"{count} of {len(results.data_runs)} runs were evaluated at a selected checkpoint ({choice}), not "
+        "at the last one. If it was selected on these videos, the results are biased upwards."
+        for choice, count in choices.items()
+        if choice != "last"
+    ]
     return lines

@@ -99,31 +99,21 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """Conclusion that these runs support."""
-        if not self.unpaired:
-            return self._verdict
-        seeds = ", ".join(map(str, self.unpaired))
-        have = f"Seeds {seeds} have" if len(self.unpaired) > 1 else f"Seed {seeds} has"
-        return f"{self._verdict} {have} no partner."
-
-    @property
-    def _verdict(self) -> str:
         where = f" in {self.setup}" if self.setup else ""
+        lone = f" Seeds of one method only: {', '.join(map(str, self.unpaired))}." if self.unpaired else ""
         if self.mean is None or self.n < 2:
             share = "only one seed" if self.n else "no seed"
-            return f"{self.first} and {self.second} share {share}{where}; an interval needs at least two."
-        if self.interval is None:
-            return (
-                f"All {self.n} seeds give the same difference{where}, {self.mean:+.1f} points: "
-                "without a spread there is no interval."
-            )
-        if not self.clear_of_zero:
-            return f"These {self.n} seeds do not tell {self.first} and {self.second} apart{where}."
-        better, worse = (self.first, self.second) if self.mean > 0 else (self.second, self.first)
-        near, far = sorted(map(abs, self.interval))
-        return (
-            f"{better} is better than {worse}{where}, by {near:.1f} to {far:.1f} points "
-            f"(95 % confidence, {self.n} seeds)."
-        )
+            verdict = f"{self.first} and {self.second} share {share}{where}; an interval needs at least two."
+        elif self.interval is None:
+            verdict = f"All {self.n} seeds give the same difference{where}, {self.mean:+.1f} points."
+        elif not self.clear_of_zero:
+            verdict = f"These {self.n} seeds do not tell {self.first} and {self.second} apart{where}."
+        else:
+            better, worse = (self.first, self.second) if self.mean > 0 else (self.second, self.first)
+            near, far = sorted(map(abs, self.interval))
+            gain = f"by {near:.1f} to {far:.1f} points (95 % confidence, {self.n} seeds)"
+            verdict = f"{better} is better than {worse}{where}, {gain}."
+        return verdict + lone
 
 
 def compare(
@@ -200,7 +190,8 @@ def _compare(results: Results, column: Column, first: str, second: str) -> Compa
     data, setup, metric, _ = column
     cells = (results.find(data, method, setup, metric) for method in (first, second))
     minuend, subtrahend = (cell.values if cell else {} for cell in cells)
-    paired = sorted(minuend.keys() & subtrahend.keys())
-    differences = {seed: minuend[seed] - subtrahend[seed] for seed in paired}
+    differences = {
+        seed: minuend[seed] - subtrahend[seed] for seed in sorted(minuend.keys() & subtrahend.keys())
+    }
     unpaired = tuple(sorted(minuend.keys() ^ subtrahend.keys()))
     return Comparison(data, setup, metric, first, second, differences, unpaired)

@@ -27,10 +27,8 @@ def conclusion(results: Results) -> list[str]:
     base = results.find(results.data, BASELINE, "", results.metric)
     if base is None or not base.runs:
         why = "failed in every run" if base else "is not among these runs"
-        return [
-            f"The gain from the teachers is not known: the baseline, the student without them, {why}.",
-            *failures,
-        ]
+        unknown = "The gain from the teachers is not known: the baseline, the student without them,"
+        return [f"{unknown} {why}.", *failures]
     most, *others = sorted(cells, key=lambda cell: -len(_modalities(results, cell)))
     alone = [cell for cell in others if len(_modalities(results, cell)) == 1]
     return [_sentence(results, most), *(_line(results, cell) for cell in alone), *failures]

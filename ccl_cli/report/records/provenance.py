@@ -61,8 +61,7 @@ def all_runs(results: Results) -> Lines:
     places = {run.folder: place for place, run in enumerate(results.data_runs)}
     evaluated = sorted(results.runs.evaluated, key=lambda run: places.get(run.folder, len(places)))
     header = ("method", "setup", "seed", "evaluated on", "recipe", "device", "seconds", "folder")
-    data = results.runs.frame.groupby("folder")["data"].unique()
-    return [header, *(_run_row(run, data[str(run.folder)]) for run in (*evaluated, *results.runs.failed))]
+    return [header, *map(_run_row, (*evaluated, *results.runs.failed))]
 
 
 def checkpoint_choices(results: Results) -> dict[str, int]:
@@ -79,14 +78,14 @@ def recipe_text(run: Run) -> str:
         return ""
 
 
-def _run_row(run: Run, datasets: Iterable[str]) -> tuple[str, ...]:
+def _run_row(run: Run) -> tuple[str, ...]:
     place = (run.method, run.setup or "-", str(run.seed))
     if run.error:
         return (*place, "failed", "", "", "", one_line(run.folder))
     summary = _summary(run)
     seconds = summary.get("seconds")
     duration = f"{seconds:.0f}" if isinstance(seconds, int | float) else ""
-    device, data = one_line(summary.get("device", "")), one_line(", ".join(datasets))
+    device, data = one_line(summary.get("device", "")), one_line(", ".join(run.datasets))
     return (*place, data, run.hash, device, duration, one_line(run.folder))
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from ccl_cli.config.recipe import ASIDE, Recipe
+from ccl_cli.config.recipe import ASIDE
 from ccl_cli.errors import UsageError
 from ccl_cli.report.records import paper
 from ccl_cli.report.records.run import METRICS, Run, abbreviations
@@ -19,13 +20,9 @@ from ccl_cli.utils.json_text import flat
 from ccl_cli.utils.sentences import listed
 from ccl_cli.utils.text import one_line
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 BASELINE = "baseline"
 # Rows of a table are comparable if their recipes differ only in these settings.
-_METHOD_SETTINGS = ("data", "teachers", "method", "train.seed")
-_HARMLESS = (*ASIDE, "max_unreadable", "eval.batch_size")
+_COMPARABLE = ("data", "teachers", "method", "train.seed", *ASIDE, "max_unreadable", "eval.batch_size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,21 +100,24 @@ class Results:
     @cached_property
     def ablations(self) -> frozenset[str]:
         """Methods of the ablation table."""
-        return frozenset(run.method for run in (*self.runs.evaluated, *self.runs.failed) if run.ablation)
+        return frozenset(run.method for run in self.runs.all if run.ablation)
 
     @cached_property
     def modalities(self) -> dict[str, str]:
         """Modalities by the letters of the setups."""
-        runs = (*self.runs.evaluated, *self.runs.failed)
-        names = abbreviations(name for run in runs for name in run.modalities)
+        names = abbreviations(name for run in self.runs.all for name in run.modalities)
         return {letters: name for name, letters in names.items()}
+
+    def letters(self, setups: Iterable[str]) -> list[str]:
+        """Explain the letters of these setups, for example ``A: audio``."""
+        used = "".join(setups)
+        return [f"{letters}: {name}" for letters, name in sorted(self.modalities.items()) if letters in used]
 
     @cached_property
     def data(self) -> str:
         """The data set with the most evaluated runs."""
-        evaluated = self.runs.frame[self.runs.frame["error"] == ""]
-        counts = evaluated.groupby("data")["folder"].nunique().to_dict()
-        return max(self.datasets, key=lambda data: int(counts.get(data, 0)))
+        counts = Counter(data for run in self.runs.evaluated for data in run.datasets)
+        return max(self.datasets, key=counts.__getitem__)
 
     @cached_property
     def metric(self) -> str:
@@ -146,8 +146,7 @@ class Results:
     @property
     def setups(self) -> list[str]:
         """Setups of the data set, fewest teachers first."""
-        setups = {cell.setup for cell in self.ranked() if cell.runs}
-        return sorted(setups - {""} or setups, key=setup_place)
+        return _with_teachers(cell.setup for cell in self.ranked() if cell.runs)
 
     @property
     def data_runs(self) -> list[Run]:
@@ -172,15 +171,14 @@ def columns_of(results: Results, methods: Sequence[str], metrics: Sequence[str])
     """Columns, one for each data set, setup and metric, in which one of the methods has a cell."""
     columns = []
     for data in results.datasets:
-        cells = [
-            cell
+        keys = {
+            (cell.setup, cell.metric)
             for cell in results.cells.values()
             if cell.data == data and cell.method in methods and cell.metric in metrics
-        ]
-        setups = {cell.setup for cell in cells}
-        present = [metric for metric in metrics if any(cell.metric == metric for cell in cells)]
-        ordered = sorted(setups - {""} or setups, key=setup_place)
-        columns += [Column(data, setup, metric) for setup in ordered for metric in present]
+        }
+        setups = _with_teachers(setup for setup, _ in keys)
+        present = [metric for metric in metrics if metric in {metric for _, metric in keys}]
+        columns += [Column(data, setup, metric) for setup in setups for metric in present]
     return columns
 
 
@@ -195,17 +193,14 @@ def summarise(runs: Runs, split: str = "test") -> Results:
     Raises:
         UsageError: runs with the same label have different recipes.
     """
-    by_folder = {str(run.folder): run for run in (*runs.evaluated, *runs.failed)}
-    groups = runs.frame.groupby(["data", "method", "setup", "metric"], sort=False)
-    cells = [_cell(key, group.sort_values("seed", kind="stable"), by_folder) for key, group in groups]
-    cells.sort(key=_cell_place)
-    failures = runs.frame[runs.frame["error"] != ""].drop_duplicates("folder")
-    evaluations = runs.frame[runs.frame["error"] == ""].drop_duplicates(["data", "folder"])
-    for (data, _, _), group in evaluations.groupby(["data", "method", "setup"], sort=False):
-        _check_one_recipe(data, [by_folder[folder] for folder in group.sort_values("seed")["folder"]])
-    notes = [*runs.notes, *_failures(failures, by_folder)]
-    for data, group in evaluations.groupby("data"):
-        notes += _differences(data, group, by_folder)
+    grouped: dict[tuple[str, str, str, str], list[Run]] = defaultdict(list)
+    for run in sorted(runs.all, key=lambda run: run.seed):
+        for data, metric in run.metrics:
+            grouped[data, run.method, run.setup, metric].append(run)
+    cells = sorted((_cell(key, same) for key, same in grouped.items()), key=_cell_place)
+    notes = [*runs.notes, *_failures(runs.failed)]
+    for data in dict.fromkeys(cell.data for cell in cells):
+        notes += _differences(data, [run for run in runs.evaluated if data in run.datasets])
     by_key = {(cell.data, cell.method, cell.setup, cell.metric): cell for cell in cells}
     return Results(runs, by_key, tuple(map(one_line, notes)), split)
 
@@ -215,45 +210,45 @@ def setup_place(setup: str) -> tuple[int, str]:
     return len(setup), setup
 
 
+def _with_teachers(setups: Iterable[str]) -> list[str]:
+    """Distinct setups in order; the one without teachers only if there is no other."""
+    distinct = set(setups)
+    return sorted(distinct - {""} or distinct, key=setup_place)
+
+
 def _method_place(method: str) -> tuple[int, str]:
     order = [*paper.METHODS, *paper.ABLATIONS]
     return (order.index(method) if method in order else len(order), method)
 
 
 def _cell_place(cell: Cell) -> tuple[object, ...]:
-    order = list(METRICS)
-    return (
-        paper.place(cell.data),
-        _method_place(cell.method),
-        setup_place(cell.setup),
-        order.index(cell.metric),
-    )
+    metric = list(METRICS).index(cell.metric)
+    return paper.place(cell.data), _method_place(cell.method), setup_place(cell.setup), metric
 
 
-def _cell(key: tuple[str, str, str, str], group: DataFrame, by_folder: Mapping[str, Run]) -> Cell:
-    evaluated, failed = group[group["error"] == ""], group[group["error"] != ""]
-    values = evaluated["value"]
+def _cell(key: tuple[str, str, str, str], runs: Sequence[Run]) -> Cell:
+    data, *_, metric = key
+    evaluated = tuple(run for run in runs if not run.error)
+    _check_one_recipe(data, evaluated)
+    values = {run.seed: run.metrics[data, metric] for run in evaluated}
     return Cell(
         *key,
-        runs=tuple(by_folder[folder] for folder in evaluated["folder"]),
-        failed=tuple(by_folder[folder] for folder in failed["folder"]),
-        values=dict(zip(evaluated["seed"].tolist(), values.tolist(), strict=True)),
-        mean=float(values.mean()) if len(values) else None,
-        sd=float(values.std()) if len(values) > 1 else None,
+        runs=evaluated,
+        failed=tuple(run for run in runs if run.error),
+        values=values,
+        mean=statistics.fmean(values.values()) if values else None,
+        sd=statistics.stdev(values.values()) if len(values) > 1 else None,
     )
 
 
-def _failures(failures: DataFrame, by_folder: Mapping[str, Run]) -> Iterator[str]:
-    for reason, folders in failures.groupby("error", sort=False)["folder"]:
-        runs = [by_folder[folder] for folder in folders]
+def _failures(failed: Sequence[Run]) -> Iterator[str]:
+    for reason, runs in _grouped(failed, lambda run: run.error or "").items():
         names = [f"{run.label} seed {run.seed} ({run.folder})" for run in runs]
         yield f"Failed ({reason.rstrip('.')}): {listed(names)}."
 
 
 def _check_one_recipe(data: str, runs: Sequence[Run]) -> None:
-    recipes: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        recipes[run.settings].append(run)
+    recipes = _grouped(runs, lambda run: run.settings)
     if len(recipes) > 1:
         differences = _differing_settings(recipes.values(), ("train.seed", *ASIDE))
         raise UsageError(
@@ -263,43 +258,40 @@ def _check_one_recipe(data: str, runs: Sequence[Run]) -> None:
         )
 
 
-def _differences(data: str, evaluations: DataFrame, by_folder: Mapping[str, Run]) -> Iterator[str]:
+def _differences(data: str, runs: Sequence[Run]) -> Iterator[str]:
     """Describe differences that make the rows of a data set hard to compare."""
-    videos = evaluations.groupby("manifest", sort=False)["folder"]
+    videos = _grouped(runs, lambda run: run.manifests[data][:8])
     if len(videos) > 1:
-        parts = (f"{manifest[:8]}: {listed(folders.tolist(), 4)}" for manifest, folders in videos)
+        parts = (
+            f"{manifest}: {listed([run.folder for run in same], 4)}" for manifest, same in videos.items()
+        )
         yield f"The videos of {data} were not the same in all runs: {'; '.join(parts)}."
-    seeds = evaluations.groupby(["method", "setup"], sort=False).size()
-    fewer = [
-        f"{method} {setup}".rstrip() + f" {n}" for (method, setup), n in seeds.items() if n < seeds.max()
-    ]
-    if fewer:
-        yield f"Numbers of seeds differ on {data}: {seeds.max()}, but {listed(fewer, 20)}."
-    settings: dict[str, list[Run]] = defaultdict(list)
-    for run in (by_folder[folder] for folder in evaluations["folder"]):
-        if run.recipe:
-            settings[
-                json.dumps(_settings(run.recipe, (*_METHOD_SETTINGS, *_HARMLESS)), sort_keys=True)
-            ].append(run)
+    settings = _grouped(runs, lambda run: json.dumps(_settings(run, _COMPARABLE), sort_keys=True))
     if len(settings) > 1:
-        differing = _differing_settings(settings.values(), (*_METHOD_SETTINGS, *_HARMLESS))
+        differing = _differing_settings(settings.values(), _COMPARABLE)
         yield f"Rows of {data} differ in more than their method: {'; '.join(differing)}."
+
+
+def _grouped(runs: Iterable[Run], key: Callable[[Run], str]) -> dict[str, list[Run]]:
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[key(run)].append(run)
+    return groups
 
 
 def _differing_settings(groups: Iterable[Sequence[Run]], ignored: Sequence[str]) -> list[str]:
     """Describe each group of runs with one recipe: its differing settings and its folders."""
-    by_recipe = [(_settings(runs[0].recipe, ignored), runs) for runs in groups if runs[0].recipe]
+    by_recipe = [(_settings(runs[0], ignored), runs) for runs in groups]
     keys = dict.fromkeys(key for settings, _ in by_recipe for key in settings)
     differing = [key for key in keys if len({json.dumps(settings.get(key)) for settings, _ in by_recipe}) > 1]
-    return [
-        ", ".join(
-            f"{key}={'default' if settings.get(key) is None else settings[key]}" for key in differing[:4]
-        )
-        + f" in {listed([run.folder for run in runs], 4)}"
-        for settings, runs in by_recipe
-    ]
+    parts = []
+    for settings, runs in by_recipe:
+        values = {key: settings.get(key) for key in differing[:4]}
+        text = ", ".join(f"{key}={'default' if value is None else value}" for key, value in values.items())
+        parts.append(f"{text} in {listed([run.folder for run in runs], 4)}")
+    return parts
 
 
-def _settings(recipe: Recipe, ignored: Sequence[str]) -> dict[str, object]:
-    """Values of a recipe by dotted key, without the ignored sections."""
-    return flat(recipe.without(ignored))
+def _settings(run: Run, ignored: Sequence[str]) -> dict[str, object]:
+    """Values of a run's recipe by dotted key, without the ignored sections."""
+    return flat(run.recipe.without(ignored)) if run.recipe else {}

@@ -77,6 +77,11 @@ class Run:
         """Method and setup, for sentences."""
         return f"{self.method} {self.setup}".rstrip()
 
+    @property
+    def datasets(self) -> list[str]:
+        """Data sets of the metrics."""
+        return list(dict.fromkeys(data for data, _ in self.metrics))
+
     def evaluates_own_videos(self, data: str) -> bool:
         """Whether the evaluated videos are from the training manifest; True if it was not recorded."""
         return not self.trained_on or self.manifests[data] in ("", self.trained_on)

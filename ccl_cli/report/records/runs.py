@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,15 +29,25 @@ class Runs:
 
     Attributes:
         evaluated: Runs with metrics, oldest first.
-        failed: Runs that failed before their evaluation.
+        failed: Runs that failed before their evaluation; NaN for each metric of the runs beside them.
         notes: Remarks for the reader, one sentence each.
-        frame: Frame of :func:`runs`.
     """
 
     evaluated: tuple[Run, ...]
     failed: tuple[Run, ...]
     notes: tuple[str, ...]
-    frame: DataFrame
+
+    @property
+    def all(self) -> tuple[Run, ...]:
+        """Evaluated and failed runs."""
+        return (*self.evaluated, *self.failed)
+
+    @property
+    def frame(self) -> DataFrame:
+        """Frame of :func:`runs`."""
+        from pandas import DataFrame
+
+        return DataFrame([_row(run, *key, value) for run in self.all for key, value in run.metrics.items()])
 
     def of_two(self, first: str, second: str) -> Runs:
         """Select the runs of two methods, so that problems of other methods do not matter.
@@ -45,14 +56,14 @@ class Runs:
             UsageError: a method has no run, or both names are the same.
         """
         for method in (first, second):
-            check_known("method", method, self.frame["method"])
+            check_known("method", method, [run.method for run in self.all])
         if first == second:
             raise UsageError(f"'{first}' is compared with itself.", "Name two methods.")
         evaluated, failed = (
             tuple(run for run in some if run.method in (first, second))
             for some in (self.evaluated, self.failed)
         )
-        return Runs(evaluated, failed, self.notes, self.frame[self.frame["method"].isin((first, second))])
+        return Runs(evaluated, failed, self.notes)
 
 
 def runs(*folders: Path | str, split: str = "test") -> DataFrame:
@@ -98,11 +109,14 @@ def read_runs(paths: Sequence[Path] = (), split: str = "test") -> Runs:
         raise DataError(
             f"No evaluated run in {where}.", "\n  ".join([*notes, f"Evaluate with `ccl eval RUN{option}`."])
         )
+    evaluated, repeats = _newest_of_repeats(evaluated)
     succeeded = {(run.method, run.setup, run.seed) for run in evaluated}
-    failed = [run for run in read if run.error and (run.method, run.setup, run.seed) not in succeeded]
-    frame, repeats = _newest_of_repeats(_frame(evaluated, failed))
-    counted = tuple(run for run in evaluated if str(run.folder) in set(frame["folder"]))
-    return Runs(counted, tuple(failed), (*notes, *map(one_line, repeats)), frame)
+    failed = [
+        _failed_beside(run, evaluated)
+        for run in read
+        if run.error and (run.method, run.setup, run.seed) not in succeeded
+    ]
+    return Runs(tuple(evaluated), tuple(failed), (*notes, *map(one_line, repeats)))
 
 
 def _newest() -> list[Path]:
@@ -133,16 +147,11 @@ def _runs_in(folder: Path, depth: int) -> Iterator[Path]:
             yield from _runs_in(below, depth - 1)
 
 
-def _frame(evaluated: Sequence[Run], failed: Sequence[Run]) -> DataFrame:
-    from pandas import DataFrame
-
-    rows = [_row(run, *key, value) for run in evaluated for key, value in run.metrics.items()]
-    for run in failed:
-        # A failed run has not recorded its data set; the runs in the same folder have.
-        beside = [other for other in evaluated if other.folder.parent == run.folder.parent]
-        keys = dict.fromkeys(key for other in beside or evaluated for key in other.metrics)
-        rows += [_row(run, *key, float("nan")) for key in keys]
-    return DataFrame(rows)
+def _failed_beside(run: Run, evaluated: Sequence[Run]) -> Run:
+    """Add NaN for the metrics of the runs in the same folder, because a failed run records no data set."""
+    beside = [other for other in evaluated if other.folder.parent == run.folder.parent] or evaluated
+    keys = dict.fromkeys(key for other in beside for key in other.metrics)
+    return replace(run, metrics=dict.fromkeys(keys, math.nan))
 
 
 def _row(run: Run, data: str, metric: str, value: float) -> dict[str, object]:
@@ -162,16 +171,23 @@ def _row(run: Run, data: str, metric: str, value: float) -> dict[str, object]:
     }
 
 
-def _newest_of_repeats(frame: DataFrame) -> tuple[DataFrame, list[str]]:
-    """Keep the newest of repeated runs on each data set; return the frame and one note per repetition."""
-    repeats = frame.groupby(["data", "method", "setup", "seed", "settings", "error"], sort=False)["folder"]
-    notes = []
-    for (data, method, setup, seed, *_, error), folders in repeats.unique().items():
-        *older, newest = folders
-        if older and not error:
-            notes.append(
-                f"{f'{method} {setup}'.rstrip()}, seed {seed}, was run {len(folders)} times with one recipe: "
-                f"on {data} the newest counts, {newest}; not {listed(older)}."
-            )
-    newest = repeats.transform("last")
-    return frame[(frame["folder"] == newest) | (frame["error"] != "")], notes
+def _newest_of_repeats(evaluated: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Keep the newest of repeated runs on each data set; return runs and one note per repetition."""
+    repeated: dict[tuple[str, str, str, int, str], list[Run]] = defaultdict(list)
+    for run in evaluated:
+        for data in run.manifests:
+            repeated[data, run.method, run.setup, run.seed, run.settings].append(run)
+    newest = {(key[0], same[-1].folder) for key, same in repeated.items()}
+    kept = [
+        replace(
+            run, metrics={key: each for key, each in run.metrics.items() if (key[0], run.folder) in newest}
+        )
+        for run in evaluated
+    ]
+    notes = [
+        f"{run.label}, seed {run.seed}, was run {len(older) + 1} times with one recipe: on {data} the newest "
+        f"counts, {run.folder}; not {listed([each.folder for each in older])}."
+        for (data, *_), (*older, run) in repeated.items()
+        if older
+    ]
+    return [run for run in kept if run.metrics], notes

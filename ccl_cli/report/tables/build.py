@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import NamedTuple
 
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.report.records import paper
@@ -29,14 +29,12 @@ class Table:
         rows: Methods.
         columns: Columns.
         cells: Cells by (row, column); without entries where there is no run.
-        best: Keys (row, column) of the best means of each column, ties after rounding included.
     """
 
     number: int
     rows: tuple[str, ...]
     columns: tuple[Column, ...]
     cells: Mapping[tuple[str, Column], Cell]
-    best: frozenset[tuple[str, Column]]
 
     @property
     def distinct_cells(self) -> list[Cell]:
@@ -47,6 +45,12 @@ class Table:
     def seeds(self) -> int:
         """Largest number of seeds of a cell."""
         return max((cell.n for cell in self.cells.values()), default=0)
+
+    def best(self, column: Column) -> float | None:
+        """Highest mean of a column, rounded; None with fewer than two means."""
+        cells = [cell for key, cell in self.cells.items() if key[1] == column]
+        means = [round(cell.mean, 1) for cell in cells if cell.mean is not None]
+        return max(means) if len(means) > 1 else None
 
 
 class Entry(NamedTuple):
@@ -63,27 +67,23 @@ class Block:
 
     Attributes:
         title: Title, including everything that all columns have in common.
-        header: For each column, one text per header line.
+        levels: For each column, its texts from the outermost group to the column itself.
         rows: Label and entries of each row.
     """
 
     title: str
-    header: tuple[tuple[str, ...], ...]
+    levels: tuple[tuple[str, ...], ...]
     rows: tuple[tuple[str, tuple[Entry, ...]], ...]
 
-    def header_spans(self) -> Iterator[list[tuple[str, int]]]:
-        """For each header line, its texts with the number of columns that each spans."""
-        for depth in range(1, len(self.header[0]) + 1):
-            spans = [(path[-1], len(list(same))) for path, same in groupby(h[:depth] for h in self.header)]
-            # The last line has one text per column, even if neighbours are equal.
-            merged = depth < len(self.header[0])
-            yield spans if merged else [(text, 1) for text, span in spans for _ in range(span)]
+    @property
+    def header(self) -> list[str]:
+        """Name of the rows, and of each column."""
+        return ["method", *(" ".join(filter(None, texts)) for texts in self.levels)]
 
-    def group_starts(self) -> set[int]:
-        """Columns, except the first, at which the text of the first of several header lines changes."""
-        if len(self.header[0]) == 1:
-            return set()
-        return {place for place, (left, right) in enumerate(pairwise(self.header), 1) if left[0] != right[0]}
+    @property
+    def has_best(self) -> bool:
+        """Whether an entry is the best of its column."""
+        return any(entry.best for _, entries in self.rows for entry in entries)
 
 
 def tables(
@@ -109,13 +109,11 @@ def tables(
         if metrics and not own:
             continue
         table = _table(results, number, own or _DEFAULT_METRICS[number], printed)
-        if table:
-            built.append(table)
-        elif numbers:
-            task = "ablation" if number == 3 else _TASKS[number]
+        if table is None and numbers:
             raise DataError(
-                f"No run here for table {number} ({task}).", "`ccl eval RUN` evaluates both tasks."
+                f"No run here for table {number} ({TITLES[number]}).", "`ccl eval RUN` evaluates both tasks."
             )
+        built += [table] if table else []
     if not built and metrics:
         raise UsageError(
             f"{listed([METRICS[metric][1] for metric in metrics])}: not in the tables asked for.",
@@ -126,19 +124,16 @@ def tables(
 
 def blocks(table: Table, fits: Callable[[Block], bool]) -> list[Block]:
     """Split a table so that its parts fit: not at all, by data set, or by data set and metric."""
-    keys: list[Callable[[Column], Any]] = [
-        lambda column: 0,
-        lambda column: column.data,
-        lambda column: (column.data, METRICS[column.metric][1]),
-    ]
-    for key in keys:
-        parts: dict[object, list[Column]] = {}
-        for column in table.columns:
-            parts.setdefault(key(column), []).append(column)
-        candidates = [block(table, part) for part in parts.values()]
-        if all(map(fits, candidates)):
+    parts: list[Block] = []
+    for depth in range(3):
+        keys = {column: (column.data, METRICS[column.metric][1])[:depth] for column in table.columns}
+        in_order = sorted(
+            table.columns, key=lambda column: list(dict.fromkeys(keys.values())).index(keys[column])
+        )
+        parts = [block(table, tuple(same)) for _, same in groupby(in_order, key=keys.__getitem__)]
+        if all(map(fits, parts)):
             break
-    return candidates
+    return parts
 
 
 def block(table: Table, columns: Sequence[Column]) -> Block:
@@ -150,7 +145,7 @@ def block(table: Table, columns: Sequence[Column]) -> Block:
         ["paper" if column.printed else "" for column in columns],
     ]
     shown = [texts for texts in levels if len(set(texts)) > 1] or levels[2:3]
-    common = ", ".join(filter(None, (texts[0] for texts in levels[:3] if len(set(texts)) == 1)))
+    common = ", ".join(texts[0] for texts in levels[:3] if len(set(texts)) == 1 and texts[0])
     return Block(
         f"Table {table.number}. {TITLES[table.number]}{common and ': '}{common} (%)",
         tuple(zip(*shown, strict=True)),
@@ -163,42 +158,32 @@ def entry(table: Table, row: str, column: Column) -> Entry:
     if column.printed:
         return Entry(paper.printed_value(column.data, row, column.setup, column.metric))
     cell = table.cells.get((row, column))
-    if cell is None:
-        return Entry("")
-    if cell.mean is None:
-        return Entry("-")
+    if cell is None or cell.mean is None:
+        return Entry("-" if cell else "")
     spread = [] if cell.sd is None else [f"± {cell.sd:.1f}"]
     spread += [f"(n={cell.n})"] if cell.n != table.seeds else []
-    return Entry(f"{cell.mean:.1f}", " ".join(spread), (row, column) in table.best)
+    return Entry(f"{cell.mean:.1f}", " ".join(spread), round(cell.mean, 1) == table.best(column))
 
 
 def footer(table: Table, results: Results) -> str:
     """Explain the values of a table."""
+    cells = table.cells.values()
     spread = f"Mean ± standard deviation over {table.seeds} seeds" if table.seeds > 1 else "From one seed"
-    uneven = any(cell.n not in (0, table.seeds) for cell in table.cells.values())
-    where = " where no other n is given" if uneven else ""
-    legend = [
-        f"{letters}: {name}"
-        for letters, name in sorted(results.modalities.items())
-        if any(letters in column.setup for column in table.columns)
-    ]
-    failed = any(cell.mean is None for cell in table.cells.values())
-    return "; ".join([f"{spread}{where}, in percent", *legend, *["-: no run of it succeeded"] * failed]) + "."
+    where = " where no other n is given" if any(cell.n not in (0, table.seeds) for cell in cells) else ""
+    failed = ["-: no run of it succeeded"] if any(cell.mean is None for cell in cells) else []
+    shown = results.letters(column.setup for column in table.columns)
+    return "; ".join([f"{spread}{where}, in percent", *shown, *failed]) + "."
 
 
 def run_lines(tables: Sequence[Table]) -> list[str]:
     """Runs behind each cell: seed, recipe hash and folder."""
     cells = {(c.data, c.method, c.setup): c for table in tables for c in table.distinct_cells}
-    return [
-        one_line(
-            f"{' '.join(filter(None, key))}: "
-            + "; ".join(
-                [f"seed {run.seed} {run.hash} {run.folder}" for run in cell.runs]
-                + [f"seed {run.seed} failed {run.folder}" for run in cell.failed]
-            )
-        )
-        for key, cell in cells.items()
-    ]
+    lines = []
+    for key, cell in cells.items():
+        runs = [f"seed {run.seed} {run.hash} {run.folder}" for run in cell.runs]
+        runs += [f"seed {run.seed} failed {run.folder}" for run in cell.failed]
+        lines.append(one_line(f"{' '.join(filter(None, key))}: {'; '.join(runs)}"))
+    return lines
 
 
 def _table(results: Results, number: int, metrics: Sequence[str], printed: bool) -> Table | None:
@@ -206,20 +191,15 @@ def _table(results: Results, number: int, metrics: Sequence[str], printed: bool)
     if not rows or (number == 3 and not results.ablations & set(rows)):
         return None
     columns = columns_of(results, rows, metrics)
-    cells = {
-        (row, column): cell
+    found = {
+        (row, column): results.find(column.data, row, column.setup, column.metric)
         for row in rows
         for column in columns
-        if (cell := results.find(column.data, row, column.setup, column.metric))
     }
-    best = frozenset(key for column in columns for key in _best(cells, column))
     if printed:
-        columns = [
-            column._replace(printed=theirs)
-            for column in columns
-            for theirs in ((False, True) if paper.has(column.data) else (False,))
-        ]
-    return Table(number, tuple(rows), tuple(columns), cells, best)
+        theirs = {column: [column._replace(printed=True)] * paper.has(column.data) for column in columns}
+        columns = [each for column in columns for each in (column, *theirs[column])]
+    return Table(number, tuple(rows), tuple(columns), {key: cell for key, cell in found.items() if cell})
 
 
 def _rows(results: Results, number: int, metrics: Sequence[str]) -> list[str]:
@@ -228,12 +208,6 @@ def _rows(results: Results, number: int, metrics: Sequence[str]) -> list[str]:
         return [method for method in results.methods if method in available - results.ablations]
     order = ["baseline", *(method for method in results.methods if method in results.ablations), "ccl"]
     return [method for method in order if method in available]
-
-
-def _best(cells: Mapping[tuple[str, Column], Cell], column: Column) -> list[tuple[str, Column]]:
-    means = {key: round(c.mean, 1) for key, c in cells.items() if key[1] == column and c.mean is not None}
-    top = max(means.values(), default=None)
-    return [key for key, mean in means.items() if mean == top] if len(means) > 1 else []
 
 
 def _label(table: Table, row: str) -> str:

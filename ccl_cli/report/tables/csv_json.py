@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,36 +13,41 @@ from ccl_cli.report.records.results import Cell, Results
 from ccl_cli.report.tables.build import Table
 from ccl_cli.utils.rows import csv_text
 
-_RECORD = ("data", "method", "setup", "metric", "mean", "sd", "n", "failed", "paper")
-
 
 def csv_tables(tables: Sequence[Table], results: Results) -> str:
     """Format one CSV row per data set, method, setup and metric."""
-    rows: list[Sequence[object]] = [[*_RECORD, "seeds", "recipes", "folders"]]
+    rows: list[Sequence[object]] = []
     for record in _records(tables):
-        runs = [";".join(str(run[key]) for run in record["runs"]) for key in ("seed", "recipe", "folder")]
-        rows.append([*(record[name] for name in _RECORD), *runs])
-    return csv_text(rows)
+        runs = record.pop("runs")
+        lists = {f"{key}s": ";".join(str(run[key]) for run in runs) for key in ("seed", "recipe", "folder")}
+        rows.append([*(record | lists).values()])
+    header = ("data", "method", "setup", "metric", "mean", "sd", "n", "failed", "paper")
+    return csv_text([[*header, "seeds", "recipes", "folders"], *rows])
 
 
 def json_tables(tables: Sequence[Table], results: Results) -> str:
     """Format a JSON object with results and notes."""
-    return json.dumps({"results": list(_records(tables)), "notes": results.notes}, indent=2) + "\n"
+    return json.dumps({"results": _records(tables), "notes": results.notes}, indent=2) + "\n"
 
 
 def json_comparison(comparisons: Sequence[Comparison], results: Results) -> str:
     """Format a JSON object with comparisons and notes."""
-    records = [_comparison_record(each) for each in comparisons]
+    computed = ("mean", "interval", "p", "n", "sentence")
+    records = [
+        asdict(each)
+        | {name: getattr(each, name) for name in computed}
+        | dict(zip(("wins", "ties", "losses"), each.wins_ties_losses, strict=True))
+        for each in comparisons
+    ]
     return json.dumps({"comparisons": records, "notes": results.notes}, indent=2) + "\n"
 
 
-def _records(tables: Sequence[Table]) -> Iterator[dict[str, Any]]:
-    """Yield every value once, with its runs."""
-    for cell in dict.fromkeys(cell for table in tables for cell in table.distinct_cells):
-        yield _cell_record(cell)
+def _records(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """Every value once, with its runs."""
+    return [*map(_record, dict.fromkeys(cell for table in tables for cell in table.distinct_cells))]
 
 
-def _cell_record(cell: Cell) -> dict[str, Any]:
+def _record(cell: Cell) -> dict[str, Any]:
     printed = paper.printed_value(cell.data, cell.method, cell.setup, cell.metric)
     runs = [
         {
@@ -57,18 +62,3 @@ def _cell_record(cell: Cell) -> dict[str, Any]:
     record = {name: getattr(cell, name) for name in ("data", "method", "setup", "metric", "mean", "sd", "n")}
     paper_value = float(printed) if printed not in ("", "-") else None
     return record | {"failed": len(cell.failed), "paper": paper_value, "runs": runs}
-
-
-def _comparison_record(comparison: Comparison) -> dict[str, Any]:
-    wins, ties, losses = comparison.wins_ties_losses
-    return {
-        **asdict(comparison),
-        "mean": comparison.mean,
-        "interval": comparison.interval,
-        "p": comparison.p,
-        "n": comparison.n,
-        "wins": wins,
-        "ties": ties,
-        "losses": losses,
-        "sentence": comparison.sentence,
-    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, groupby
+from itertools import groupby
 
 from ccl_cli.report.records import paper
 from ccl_cli.report.records.results import Results
@@ -32,8 +32,13 @@ def latex_tables(tables: Sequence[Table], results: Results) -> str:
 def _latex_table(table: Table, results: Results) -> str:
     whole = block(table, table.columns)
     labels = 2 if table.number == 3 else 1  # the ablation table has a column for its parts
-    groups = " ".join("c" * len(list(same)) for _, same in groupby(header[0] for header in whole.header))
-    body = [
+    groups = " ".join("c" * len(list(same)) for _, same in groupby(texts[0] for texts in whole.levels))
+    wide = len(whole.levels) > 6
+    star, title = "*" * wide, whole.title.partition(". ")[2]
+    lines = [
+        rf"\begin{{table{star}}}[t]",
+        r"\centering",
+        *[r"\resizebox{\textwidth}{!}{%"] * wide,
         rf"\begin{{tabular}}{{{'l' * labels}{groups}}}",
         r"\toprule",
         *_latex_header(whole, labels),
@@ -41,41 +46,28 @@ def _latex_table(table: Table, results: Results) -> str:
         *_latex_rows(table, whole),
         r"\bottomrule",
         r"\end{tabular}",
+        *["}"] * wide,
+        rf"\caption{{{_escape_latex(f'{title}. {footer(table, results)}')}}}",
+        rf"\label{{tab:{_LABELS[table.number]}}}",
+        rf"\end{{table{star}}}",
     ]
-    wide = len(whole.header) > 6
-    if wide:
-        body = [r"\resizebox{\textwidth}{!}{%", *body, "}"]
-    title = whole.title.partition(". ")[2]
-    return "\n".join(
-        [
-            rf"\begin{{table{'*' * wide}}}[t]",
-            r"\centering",
-            *body,
-            rf"\caption{{{_escape_latex(f'{title}. {footer(table, results)}')}}}",
-            rf"\label{{tab:{_LABELS[table.number]}}}",
-            rf"\end{{table{'*' * wide}}}",
-        ]
-    )
+    return "\n".join(lines)
 
 
-def _latex_header(block: Block, labels: int) -> list[str]:
-    """Header lines, with rules under texts that span several columns."""
-    lines, depths = [], len(block.header[0])
-    for depth, spans in enumerate(block.header_spans(), 1):
-        ends = list(accumulate((span for _, span in spans), initial=labels))[1:]
-        texts = [
-            rf"\multicolumn{{{span}}}{{c}}{{{_escape_latex(text)}}}" if span > 1 else _escape_latex(text)
-            for text, span in spans
-        ]
-        rules = [
-            rf"\cmidrule(lr){{{end - span + 1}-{end}}}"
-            for end, (_, span) in zip(ends, spans, strict=True)
-            if span > 1
-        ]
-        first = "Method" if depth == depths else ""
-        lines.append(" & ".join([*[""] * (labels - 1), first, *texts]) + r" \\")
-        lines += [" ".join(rules)] if rules else []
-    return lines
+def _latex_header(block: Block, labels: int) -> Iterator[str]:
+    """Header lines; texts over several columns have a rule under them."""
+    depths = len(block.levels[0])
+    for depth in range(1, depths):
+        cells, rules, end = [""] * labels, [], labels
+        for path, same in groupby(texts[:depth] for texts in block.levels):
+            span = len(list(same))
+            cells.append(rf"\multicolumn{{{span}}}{{c}}{{{_escape_latex(path[-1])}}}")
+            rules.append(rf"\cmidrule(lr){{{end + 1}-{end + span}}}")
+            end += span
+        yield " & ".join(cells) + r" \\"
+        yield " ".join(rules)
+    last = [_escape_latex(texts[-1]) for texts in block.levels]
+    yield " & ".join([*[""] * (labels - 1), "Method", *last]) + r" \\"
 
 
 def _latex_rows(table: Table, block: Block) -> Iterator[str]:

@@ -16,9 +16,9 @@ def markdown_tables(tables: Sequence[Table], results: Results) -> str:
     """Format tables, notes and, in a folded section, the runs behind every value."""
     parts = []
     for table in tables:
-        for each in blocks(table, lambda block: len(block.header) <= MAX_COLUMNS):
-            header = ["method", *(escape_markdown(" ".join(filter(None, texts))) for texts in each.header)]
+        for each in blocks(table, lambda block: len(block.levels) <= MAX_COLUMNS):
             rows = [[escape_markdown(label), *map(_markdown_entry, entries)] for label, entries in each.rows]
+            header = [*map(escape_markdown, each.header)]
             parts += [f"**{escape_markdown(each.title)}**", markdown_table([header, *rows])]
         parts.append(escape_markdown(footer(table, results)))
     runs = _markdown_list(run_lines(tables))
@@ -30,7 +30,7 @@ def markdown_comparison(comparisons: Sequence[Comparison], results: Results) -> 
     """Format comparisons, one row each, and their conclusions."""
     parts = []
     for title, same in by_title(comparisons):
-        rows = [[escape_markdown(text) for text in row] for row in (HEADER, *(each.row for each in same))]
+        rows = [[*map(escape_markdown, row)] for row in (HEADER, *(each.row for each in same))]
         parts += [f"**{escape_markdown(title)}**", markdown_table(rows)]
         parts.append(_markdown_list([each.sentence for each in same]))
     return "\n\n".join([*parts, CAUTION, *_markdown_notes(results)]) + "\n"

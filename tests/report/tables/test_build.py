@@ -48,12 +48,6 @@ def test_tables_as_the_paper_lays_them_out(bench):
     assert texts(ablation)[1] == ["ccl w/o composition", "61.2 ± 0.2", "62.2 ± 0.2", "63.2 ± 0.2"]
 
 
-def test_columns_of_one_setup_are_a_group(bench):
-    recognition, retrieval, _ = bench[0]
-    assert block(recognition, recognition.columns).group_starts() == set()
-    assert block(retrieval, retrieval.columns).group_starts() == {3, 6}
-
-
 def test_rows_the_paper_does_not_have_come_last_and_data_sets_stand_side_by_side():
     for data in ("activitynet", "zoo", "ucf51-split1", "birds"):
         for label in ("zz", "ccl", "kd", "fitnet"):

@@ -9,7 +9,7 @@ from ccl_cli.report.tables.terminal import terminal_tables
 
 def test_narrow_terminals_get_more_tables(bench):
     table = bench[0][1]
-    widest = lambda count: len(blocks(table, lambda each: len(each.header) <= count))  # noqa: E731
+    widest = lambda count: len(blocks(table, lambda each: len(each.levels) <= count))  # noqa: E731
     assert (widest(9), widest(8), widest(3), widest(1)) == (1, 3, 3, 3)
 
 
