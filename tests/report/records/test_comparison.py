@@ -5,8 +5,6 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ccl_cli.errors import UsageError
 from ccl_cli.report.records.comparison import Comparison, against_baseline, compare
@@ -20,39 +18,28 @@ from tests.report.folders import write_cell, write_failed
 RUNS = Path("runs")
 
 
-def a_pair(*differences: float, unpaired: tuple[int, ...] = ()) -> Comparison:
-    return Comparison("d", "AI", "top1", "ccl", "crd", dict(enumerate(differences)), unpaired)
+def a_pair(*differences: float) -> Comparison:
+    return Comparison("d", "AI", "top1", "ccl", "crd", dict(enumerate(differences)))
 
 
 def compared(first: str, second: str, **rest):
-    results = summarise(read_runs([RUNS]).of_two(first, second))
-    return compare(results, first, second, **rest)
+    return compare(summarise(read_runs([RUNS]).of_two(first, second)), first, second, **rest)
 
 
-def write_figures(label: str, setup: str, figures: dict[int, float], **rest):
-    for seed, value in figures.items():
+def write(label: str, setup: str, values: dict[int, float], **rest):
+    for seed, value in values.items():
         write_cell(RUNS / "x", label, setup, seed, method="ccl", top1=value, **rest)
 
 
 def test_by_hand():
-    pair = a_pair(1.0, 2.0, 6.0)  # mean 3, standard deviation sqrt(7)
+    pair, other = a_pair(1.0, 2.0, 6.0), a_pair(-1.0, -2.0, -6.0)  # mean 3, standard deviation sqrt(7)
     # for two degrees of freedom the quantile of p is (2 p - 1) / sqrt(2 p (1 - p)): 4.3027 for 0.975
     half = 0.95 / math.sqrt(2 * 0.975 * 0.025) * math.sqrt(7 / 3)
-    assert pair.mean == 3.0
     assert pair.interval == pytest.approx((3 - half, 3 + half), rel=1e-12)
     # for two degrees of freedom P(|T| > t) = 1 - t / sqrt(2 + t^2)
     t = 3 / math.sqrt(7 / 3)
-    assert pair.p == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-12)
-    assert pair.wins_ties_losses == (3, 0, 0)
-
-
-@given(st.lists(st.floats(-50, 50), min_size=2, max_size=8))
-def test_the_other_way_round(values):
-    one, other = a_pair(*values), a_pair(*(-value for value in values))
-    assert one.p == other.p
-    assert one.wins_ties_losses == other.wins_ties_losses[::-1]
-    if one.interval and other.interval:
-        assert one.interval == pytest.approx((-other.interval[1], -other.interval[0]))
+    assert pair.p == other.p == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-12)
+    assert (pair.wins_ties_losses, other.wins_ties_losses) == ((3, 0, 0), (0, 0, 3))
 
 
 @pytest.mark.parametrize(
@@ -66,10 +53,7 @@ def test_the_other_way_round(values):
             (-5.0, -5.5, -6.0),
             "crd is better than ccl in AI, by 4.3 to 6.7 points (95 % confidence, 3 seeds).",
         ),
-        (
-            (2.0, 2.0),
-            "All 2 seeds give the same difference in AI, +2.0 points.",
-        ),
+        ((2.0, 2.0), "All 2 seeds give the same difference in AI, +2.0 points."),
     ],
 )
 def test_no_more_is_said_than_is_known(differences, sentence):
@@ -78,57 +62,45 @@ def test_no_more_is_said_than_is_known(differences, sentence):
     assert (pair.interval is None) == (pair.p is None) == (len(set(differences)) < 2)
 
 
-def test_runs_are_paired_by_seed():
-    write_figures("ccl", "AI", {0: 61.0, 1: 62.0, 2: 66.0, 7: 99.0})
-    write_figures("crd", "AI", {2: 60.0, 1: 60.0, 0: 60.0, 8: 1.0})
-    (pair,) = compared("ccl", "crd")
-    assert pair.differences == {0: 1.0, 1: 2.0, 2: 6.0}
-    assert pair.unpaired == (7, 8)
-    assert pair.sentence.endswith("Seeds of one method only: 7, 8.")
-
-
-def test_a_baseline_is_compared_in_every_column():
-    write_cell(RUNS / "x", "baseline", "", 0, top1=50.0)
-    write_figures("ccl", "A", {0: 51.0})
-    write_figures("ccl", "AI", {0: 53.0})
-    assert [(pair.setup, pair.mean) for pair in compared("ccl", "baseline")] == [("A", 1.0), ("AI", 3.0)]
-    assert [(pair.setup, pair.mean) for pair in compared("baseline", "ccl")] == [("A", -1.0), ("AI", -3.0)]
-    assert [pair.setup for pair in compared("ccl", "baseline", setups=["AI"])] == ["AI"]
-
-
-def test_other_rows_cannot_spoil_a_comparison():
-    write_figures("ccl", "A", {0: 51.0})
-    write_figures("crd", "A", {0: 53.0})
-    write_figures("pkt", "A", {0: 51.0}, optim={"lr": 0.1})
-    write_figures("pkt", "A", {1: 51.0}, optim={"lr": 0.2})
+def test_runs_are_paired_by_seed_in_every_column_whatever_other_methods_are():
+    write("ccl", "AI", {0: 61.0, 1: 62.0, 2: 66.0, 7: 99.0})
+    write("ccl", "A", {0: 59.0})
+    write("baseline", "", {2: 60.0, 1: 60.0, 0: 60.0, 8: 1.0})
+    write("pkt", "A", {0: 51.0}, optim={"lr": 0.1})
+    write("pkt", "A", {1: 51.0}, optim={"lr": 0.2})
     write_failed(RUNS / "x", "rkd", "A", 0)
     with pytest.raises(UsageError):
         load_results([RUNS])
-    assert compared("ccl", "crd")[0].mean == -2.0
+    one, both = compared("ccl", "baseline")
+    assert (both.differences, both.unpaired) == ({0: 1.0, 1: 2.0, 2: 6.0}, (7, 8))
+    assert both.sentence.endswith("Seeds of one method only: 7, 8.")
+    assert (one.setup, one.mean, both.setup) == ("A", -1.0, "AI")
+    assert [pair.mean for pair in compared("baseline", "ccl")] == [1.0, -3.0]
+    assert [pair.setup for pair in compared("ccl", "baseline", setups=["AI"])] == ["AI"]
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "rest", "message"),
+    ("second", "rest", "message"),
     [
-        ("ccl", "cdr", {}, "Did you mean 'crd'?"),
-        ("ccl", "ccl", {}, "compared with itself"),
-        ("ccl", "crd", {"setups": ["AI"]}, "no setup 'AI'"),
-        ("ccl", "crd", {"metric": "top2"}, "Did you mean 'top"),
-        ("ccl", "crd", {"metric": "r1"}, "no R@1"),
+        ("cdr", {}, "Did you mean 'crd'?"),
+        ("ccl", {}, "compared with itself"),
+        ("crd", {"setups": ["AI"]}, "no setup 'AI'"),
+        ("crd", {"metric": "top2"}, "Did you mean 'top"),
+        ("crd", {"metric": "r1"}, "no R@1"),
     ],
 )
-def test_what_cannot_be_compared(first, second, rest, message):
-    write_figures("ccl", "A", {0: 51.0})
-    write_figures("crd", "A", {0: 53.0})
+def test_what_cannot_be_compared(second, rest, message):
+    write("ccl", "A", {0: 51.0})
+    write("crd", "A", {0: 53.0})
     with pytest.raises(UsageError) as caught:
-        compared(first, second, **rest)
+        compared("ccl", second, **rest)
     assert message in str(caught.value)
 
 
 def test_formats():
-    write_figures("ccl", "AI", {0: 61.0, 1: 62.0, 2: 66.0})
-    write_figures("crd", "AI", {0: 60.0, 1: 60.0, 2: 60.0})
-    results = summarise(read_runs([RUNS]).of_two("ccl", "crd"))
+    write("ccl", "AI", {0: 61.0, 1: 62.0, 2: 66.0})
+    write("crd", "AI", {0: 60.0, 1: 60.0, 2: 60.0})
+    results = load_results([RUNS])
     pairs = compare(results, "ccl", "crd")
     assert terminal_comparison(pairs, results, plain=True).splitlines()[:5] == [
         "ccl minus crd on ucf51-split1, top-1 (percentage points)",
@@ -142,16 +114,7 @@ def test_formats():
     assert (record["mean"], record["n"], record["wins"]) == (3.0, 3, 3)
     assert record["differences"] == {"0": 1.0, "1": 2.0, "2": 6.0}
     assert record["interval"] == list(pairs[0].interval)
-
-
-def test_methods_and_metrics_side_by_side():
-    for seed, value in enumerate((61.0, 62.0, 66.0)):
-        write_cell(RUNS / "x", "baseline", "", seed, top1=60.0, retrieval=(50.0, 60.0, 70.0))
-        write_cell(RUNS / "x", "ccl", "AI", seed, top1=value, retrieval=(50.0 + seed, 60.0, 70.0))
-    write_figures("crd", "A", {0: 59.0})
-    results = load_results([RUNS])
-    assert against_baseline(results, ["crd", "ccl"], "baseline", ["top1", "r1"]) == [
-        ["method", "setup", "top-1", "95 % interval", "R@1", "95 % interval"],
-        ["crd", "A", "-1.0", "", "", ""],
-        ["ccl", "AI", "+3.0", "-3.6 to +9.6", "+1.0", "-1.5 to +3.5"],
+    assert against_baseline(results, ["ccl"], "crd", ["top1"]) == [
+        ["method", "setup", "top-1", "95 % interval"],
+        ["ccl", "AI", "+3.0", "-3.6 to +9.6"],
     ]
