@@ -2,27 +2,14 @@ from __future__ import annotations
 
 import itertools
 
-import matplotlib
 import numpy as np
 import pytest
 
-from ccl_cli.report.figures.panel import Panel, inline
 from ccl_cli.report.figures.style import DARK, LIGHT, SERIES, page_colours
 
 # Machado et al. 2009: what red and green look like, in linear RGB, without one of the two kinds of cones.
-BLIND = {
-    "protan": [
-        [0.152286, 1.052583, -0.204868],
-        [0.114503, 0.786281, 0.099216],
-        [-0.003882, -0.048116, 1.051998],
-    ],
-    "deutan": [
-        [0.367322, 0.860646, -0.227968],
-        [0.280085, 0.672501, 0.047413],
-        [-0.011820, 0.042940, 0.968881],
-    ],
-    "all cones": np.eye(3),
-}
+PROTAN = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+DEUTAN = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
 # Ottosson 2020: linear RGB to cones, and their cube roots to Oklab, where distances are as large as they look.
 CONES = [[0.41222, 0.53633, 0.05145], [0.21190, 0.68070, 0.10740], [0.08830, 0.28172, 0.62998]]
 OKLAB = [[0.21045, 0.79362, -0.00407], [1.97800, -2.42859, 0.45059], [0.02590, 0.78277, -0.80868]]
@@ -36,10 +23,6 @@ def linear(colour):
 def contrast(one, other):
     low, high = sorted(linear(colour) @ (0.2126, 0.7152, 0.0722) for colour in (one, other))
     return (high + 0.05) / (low + 0.05)
-
-
-def oklab(colour, kind):
-    return np.array(OKLAB) @ np.cbrt(CONES @ np.clip(np.array(BLIND[kind]) @ linear(colour), 0, 1))
 
 
 def test_both_palettes_have_all_colours_and_each_is_a_variable():
@@ -57,18 +40,11 @@ def test_texts_and_series_stand_out_from_the_ground(palette):
         assert contrast(palette[name], palette["paper"]) >= needed, name
 
 
-@pytest.mark.parametrize("kind", BLIND)
+@pytest.mark.parametrize("eye", [PROTAN, DEUTAN, np.eye(3)])
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
-def test_series_differ_for_readers_who_are_colour_blind(palette, kind):
+def test_series_differ_for_readers_who_are_colour_blind(palette, eye):
     series = ["ink", *(f"s{n}" for n in range(SERIES))]
     for pair in [*itertools.combinations(series, 2), ("good", "bad")]:
-        one, other = (oklab(palette[name], kind) for name in pair)
+        seen = (np.clip(np.array(eye) @ linear(palette[name]), 0, 1) for name in pair)
+        one, other = (np.array(OKLAB) @ np.cbrt(CONES @ colour) for colour in seen)
         assert np.linalg.norm(one - other) > 0.08, pair
-
-
-def test_settings_of_the_user_change_nothing_and_stay(monkeypatch):
-    panel = Panel("t", 100, 80, lambda axes: axes.plot([0, 1], [0, 1]), "h")
-    before = inline(panel)
-    with matplotlib.rc_context({"axes.grid": False, "font.size": 30, "text.usetex": True}):
-        assert inline(panel) == before
-        assert matplotlib.rcParams["font.size"] == 30
