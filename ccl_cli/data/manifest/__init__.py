@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from ccl_cli.data.manifest.arrow_file import SUFFIX, map_columns, write_arrow
 from ccl_cli.data.manifest.columns import ABSENT, CODES, SPLITS, UNLABELLED, Texts, Video
 from ccl_cli.data.manifest.groups import choose_labels, choose_share
-from ccl_cli.data.manifest.json_lines import FORMAT, fault, parse_header, read_lines, write_lines
+from ccl_cli.data.manifest.json_lines import FORMAT, parse_header, read_lines, write_lines
 from ccl_cli.data.manifest.videos import Videos
 from ccl_cli.data.video.storage import contents_hash
-from ccl_cli.errors import DataError, SystemSetupError
+from ccl_cli.errors import DataError
 from ccl_cli.utils.paths import cache_dir
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "Video",
     "Videos",
     "check_unreadable",
-    "fault",
     "read_header",
     "unreadable_limit",
 ]
@@ -206,22 +205,16 @@ class Manifest:
             root: Paths below this folder are written relative to it, so that the videos can be moved.
 
         Raises:
-            SystemSetupError: the file cannot be written.
+            OSError: the file cannot be written.
         """
-        base = str(root) if root else ""
-        header = {"format": FORMAT, "name": self.name, "classes": self.classes, "videos": len(self.videos)}
-        header |= {"hash": self.hash}
-        try:
-            if path.suffix == SUFFIX:
-                self._check_rows()  # checked now, because it takes too long whenever the file is opened
-                write_arrow(path, self.videos, self.sizes, header, base)
-            else:
-                write_lines(path, self.videos, header, base)
-        except OSError as error:
-            raise SystemSetupError(
-                f"The manifest '{path}' cannot be written: {error.strerror}.",
-                "Free some disk space, or choose another path.",
-            ) from error
+        videos = self.videos.below(str(root or ""))
+        header = {"format": FORMAT, "name": self.name, "classes": self.classes, "videos": len(videos)}
+        header |= {"hash": self.hash} | ({"root": videos.columns.root} if videos.columns.root else {})
+        if path.suffix == SUFFIX:
+            self._check_rows()  # checked now, because it takes too long whenever the file is opened
+            write_arrow(path, videos, self.sizes, header)
+        else:
+            write_lines(path, videos, header)
 
     @classmethod
     def load(cls, path: Path, root: Path | str | None = None) -> Manifest:
@@ -246,9 +239,6 @@ class Manifest:
         """Write a long manifest to ``CCL_HOME`` and map it, so that all processes and runs share one copy.
 
         The file is named after a hash of the content. A short manifest is returned unchanged.
-
-        Raises:
-            SystemSetupError: the file cannot be written.
         """
         if self.is_mapped or len(self.videos) < _MAPPED:
             return self
@@ -264,17 +254,23 @@ class Manifest:
         return np.bincount(labels, minlength=len(self.classes))[: len(self.classes)]
 
     def _check_rows(self) -> None:
-        videos, classes = self.videos, len(self.classes)
-        labels = videos.column("label")
-        if not len(labels):
+        videos = self.videos
+        if not len(videos):
             return
-        if labels.max() >= classes or labels.min() < UNLABELLED:
-            row = int(np.argmax((labels >= classes) | (labels < UNLABELLED)))
-            raise DataError(f"'{videos.ids[row]}' has label {labels[row]}, but there are {classes} classes.")
-        if videos.column("split").max() >= len(SPLITS) or videos.column("split").min() < 0:
-            raise DataError(f"The data set '{self.name}' has videos in an unknown split.", "Write it again.")
-        if self.is_mapped:  # ids were checked when the file was written
+        for name, low, high in ("label", UNLABELLED, len(self.classes) - 1), ("split", 0, len(SPLITS) - 1):
+            values = videos.column(name)
+            if values.min() < low or values.max() > high:
+                row = int(np.argmax((values < low) | (values > high)))
+                raise DataError(f"'{videos.ids[row]}' has {name} {values[row]}; the last one is {high}.")
+        if self.is_mapped:  # the rest was checked when the file was written
             return
+        begin, end = np.fmax(videos.column("start"), 0), videos.column("end")
+        wrong = (videos.column("start") < 0) | np.isinf(begin) | np.isinf(end) | (end <= begin)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise DataError(
+                f"The segment of '{videos.ids[row]}' is not one: {begin[row]:g} to {end[row]:g} s."
+            )
         ids = videos.ids.values
         ids = ids.take(pc.sort_indices(ids))  # neighbours: a table of hashes takes four times the memory
         repeated = pc.equal(ids[1:], ids[:-1])

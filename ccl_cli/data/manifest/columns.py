@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -130,13 +130,6 @@ class TextsBuilder:
             return Texts(values)
 
 
-class MappedFile(NamedTuple):
-    """A file from which columns are mapped; ``identity`` distinguishes it from a replacement."""
-
-    path: str
-    identity: tuple[int, ...]
-
-
 @dataclass(frozen=True, eq=False)
 class Columns:
     """The columns of a list of videos, in memory or mapped from a file; [n] each.
@@ -151,7 +144,7 @@ class Columns:
         size: int64, size of each video in bytes when the list was written, :data:`ABSENT` without a file;
             None: not measured.
         root: Folder or URL of relative paths; "" if there are none.
-        file: File from which the columns are mapped, or None.
+        file: File from which the columns are mapped, with the hash in its header, or None.
         laid_over: Columns that replace those of the file.
     """
 
@@ -163,7 +156,7 @@ class Columns:
     end: NDArray[np.float64]
     size: NDArray[np.int64] | None = None
     root: str = ""
-    file: MappedFile | None = None
+    file: tuple[str, str] | None = None
     laid_over: Mapping[str, SharedArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -211,13 +204,13 @@ class Columns:
         return _mapped_again, (self.file, self.root, self.laid_over)
 
 
-def _mapped_again(file: MappedFile, root: str, laid_over: Mapping[str, SharedArray]) -> Columns:
+def _mapped_again(file: tuple[str, str], root: str, laid_over: Mapping[str, SharedArray]) -> Columns:
     """In another process: map the same columns from the same file."""
     from ccl_cli.data.manifest.arrow_file import map_columns
 
-    columns = map_columns(Path(file.path))[0]
+    columns = map_columns(Path(file[0]))[0]
     if columns.file != file:
-        raise DataError(f"The manifest '{file.path}' was replaced while it was read.", "Start again.")
+        raise DataError(f"The manifest '{file[0]}' was replaced while it was read.", "Start again.")
     changes: dict[str, Any] = {name: shared.values for name, shared in laid_over.items()}
     return replace(columns, root=root, laid_over=laid_over, **changes)
 
@@ -268,9 +261,8 @@ class ColumnsBuilder:
         except (ValueError, TypeError, AttributeError, OverflowError, KeyError) as error:
             for video in videos if len(videos) > 1 else ():
                 self.add([video])
-            wrong = f"unknown split {error}" if isinstance(error, KeyError) else error
-            hint = "Correct the data source: labels are whole numbers from 0, starts and ends are seconds."
-            raise DataError(f"A row of the data set is wrong: {videos[0]!r}: {wrong}.", hint) from error
+            hint = "Labels are whole numbers from 0, times are seconds, and splits are train, val and test."
+            raise DataError(f"A row of the data set is wrong: {videos[0]!r}: {error}.", hint) from error
 
     def finish(self) -> Columns:
         """The columns."""
@@ -283,25 +275,19 @@ def located(root: str, text: str) -> Location:
     """Convert the text of the column of paths to a location; relative paths are below the root.
 
     Raises:
-        ValueError, TypeError: the text is not a location, or its path leaves the root.
+        ValueError, TypeError: the text is not a location, or the shard is elsewhere.
     """
-    if text.startswith("{"):
-        packed = from_plain(json.loads(text))
-        assert isinstance(packed, Packed)
-        return replace(packed, shard=_shard_address(root, packed.shard)) if root else packed
-    if ".." in text and os.path.normpath(text).startswith(".."):
-        raise ValueError(f"the path '{text}' leaves the folder '{root}'")
-    return Path(posixpath.join(root, text))
-
-
-def _shard_address(root: str, shard: str) -> str:
-    if not shard:  # of a video that could not be packed
-        return root
-    if is_url(root) and not re.fullmatch(r"[\w-]+\.tar", shard):
-        raise ValueError(f"'{shard}' is not a shard of '{root}'")
-    if ".." in shard:
-        raise ValueError(f"the shard '{shard}' leaves the folder '{root}'")
-    return shard if is_url(shard) else posixpath.join(root, shard)
+    if not text.startswith("{"):
+        return Path(posixpath.join(root, text))
+    packed = from_plain(json.loads(text))
+    assert isinstance(packed, Packed)
+    if not (root and packed.shard):  # none for a video that could not be packed
+        return replace(packed, shard=packed.shard or root)
+    if is_url(root) and not re.fullmatch(r"[\w-]+\.tar", packed.shard):
+        raise ValueError(f"'{packed.shard}' is not a shard of '{root}'")
+    if ".." in packed.shard:
+        raise ValueError(f"the shard '{packed.shard}' leaves the folder '{root}'")
+    return packed if is_url(packed.shard) else replace(packed, shard=posixpath.join(root, packed.shard))
 
 
 def path_text(path: str) -> str:
@@ -309,18 +295,7 @@ def path_text(path: str) -> str:
     return f"./{path}" if path.startswith("{") else path
 
 
-def location_text(location: Location) -> str:
-    """Convert a location to the text in the column of paths.
-
-    Raises:
-        TypeError: the location is neither a path nor a place in a shard.
-    """
-    if isinstance(location, Packed):
-        return json.dumps(to_plain(location))
-    if not isinstance(location, Path):
-        raise TypeError(f"the path {location!r} is neither a Path nor a place in a shard")
-    return path_text(str(location))
-
-
 def _values(video: Video) -> tuple[str, str, int | None, str, float | None, float | None]:
-    return video.id, location_text(video.path), video.label, video.split, video.start, video.end
+    path = video.path
+    text = json.dumps(to_plain(path)) if isinstance(path, Packed) else path_text(os.fspath(path))
+    return video.id, text, video.label, video.split, video.start, video.end

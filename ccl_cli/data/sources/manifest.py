@@ -27,12 +27,6 @@ def load(location: str, *, root: str | None = None) -> Manifest:
         raise DataError("No manifest is named.", "Write for example manifest:ucf51.jsonl.")
     path = Path(location).expanduser()
     manifest = Manifest.load(path, Path(root).expanduser().absolute() if root else None)
-    then = read_header(path).get("hash")
-    if then and then != manifest.hash:
-        _log.warning(
-            "'%s': the videos have changed (hash %s, now %s); run `ccl data prepare` again.",
-            path,
-            then,
-            manifest.hash,
-        )
+    if read_header(path).get("hash", manifest.hash) != manifest.hash:
+        _log.warning("'%s': the videos have changed; run `ccl data prepare` again.", path)
     return manifest

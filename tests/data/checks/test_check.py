@@ -72,18 +72,12 @@ def test_every_kind_of_problem_is_listed_and_counted(folder):
     assert report.broken == 2
     order = [PROBLEMS.index(each.problem) for each in report.problems]
     assert order == sorted(order)
-    assert report.problems[1:2] + report.problems[-1:] == (
-        Problem(
-            *("corrupt", "train/b/empty", "train", "b"),
-            str(folder / "train/b/empty.mp4"),
-            "it is empty (0 bytes)",
-        ),
-        Problem(
-            *("duplicate", "train/a/good", "train", "a"),
-            str(folder / "train/a/good.mp4"),
-            "same bytes as 'test/b/copy' (test, b)",
-        ),
+    assert report.problems[1] == Problem(
+        *("corrupt", "train/b/empty", "train", "b"),
+        str(folder / "train/b/empty.mp4"),
+        "it is empty (0 bytes)",
     )
+    assert report.problems[-1].reason == "same bytes as 'test/b/copy' (test, b)"
     #                      videos, with sound, missing, corrupt, silent, no track, short, duplicate
     assert {split: tuple(row.values()) for split, row in report.splits.items()} == {
         "train": (6, 2, 1, 1, 1, 1, 1, 1),
