@@ -60,14 +60,8 @@ class Manifest:
     videos: Videos
 
     def __init__(self, name: str, classes: Sequence[str], videos: Iterable[Video]) -> None:
-        """Convert the rows to columns.
-
-        Raises:
-            DataError: an attribute of a row has a wrong type.
-        """
-        values = {"name": name, "classes": tuple(classes), "videos": Videos.of(videos)}
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
+        """Convert the rows to columns; a DataError names one whose attribute has a wrong type."""
+        vars(self).update(name=name, classes=tuple(classes), videos=Videos.of(videos))
 
     def split(self, name: str) -> Videos:
         """The rows of one split, in order."""
@@ -93,10 +87,7 @@ class Manifest:
 
     @cached_property
     def files_hash(self) -> str:
-        """Hash of ids, segments and file contents of :attr:`cacheable`, but not of labels; 16 hex digits.
-
-        Reads a small part of each file, see :func:`contents_hash`.
-        """
+        """Hash of ids, segments and contents of :attr:`cacheable`, but not of labels; 16 hex digits."""
         paths = list(dict.fromkeys(video.path for video in self.cacheable))
         with ThreadPoolExecutor(_READERS) as pool:  # a network disk answers many requests at a time
             contents = dict(zip(paths, pool.map(contents_hash, paths), strict=True))
@@ -150,12 +141,6 @@ class Manifest:
         labels[trained] = np.where(chosen, labels[trained], UNLABELLED)
         return replace(self, videos=self.videos.with_column("label", labels))
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Number of labelled videos by split and class name, zeros included."""
-        return {
-            split: dict(zip(self.classes, self._per_class(split).tolist(), strict=True)) for split in SPLITS
-        }
-
     def missing(self, split: str) -> Videos:
         """The rows of one split without a file."""
         return self.videos.where((self.sizes == ABSENT) & self.videos.in_split(split))
@@ -176,13 +161,10 @@ class Manifest:
         return replace(self, videos=self.videos.with_column("split", splits))
 
     def validate(self, need: Collection[str] = ("train",)) -> None:
-        """Check ids, labels and splits.
-
-        Args:
-            need: Splits that must not be empty.
+        """Check ids, labels, splits and segments. The splits in ``need`` must not be empty.
 
         Raises:
-            DataError: an id is duplicate, a label is out of range, or a needed split is empty.
+            DataError: a row is invalid, an id is duplicate, or a needed split is empty.
         """
         self._check_rows()
         for name in need:
@@ -191,8 +173,10 @@ class Manifest:
                     f"The data set '{self.name}' has no videos in its {name} split.",
                     "`ccl data check` counts its splits; of a folder, ?test=0.25 holds some videos out.",
                 )
-        trained, tested = self._per_class("train"), self._per_class("test")
-        unseen = np.flatnonzero((tested > 0) & (trained == 0))
+        labels = self.videos.column("label")
+        masks = [self.videos.in_split(split) & (labels != UNLABELLED) for split in ("train", "test")]
+        trained, tested = (np.bincount(labels[mask], minlength=len(self.classes)) > 0 for mask in masks)
+        unseen = np.flatnonzero(tested & ~trained)
         if trained.any() and len(unseen):
             names = ", ".join(self.classes[label] for label in unseen[:5])
             _log.warning("%d classes of the test split have no training video: %s", len(unseen), names)
@@ -249,10 +233,6 @@ class Manifest:
             self.save(path)
         return Manifest.load(path)
 
-    def _per_class(self, split: str) -> NDArray[np.int64]:
-        labels = self.videos.column("label")[self.videos.in_split(split) & self.videos.labelled]
-        return np.bincount(labels, minlength=len(self.classes))[: len(self.classes)]
-
     def _check_rows(self) -> None:
         videos = self.videos
         if not len(videos):
@@ -293,7 +273,7 @@ def check_unreadable(
     *,
     videos: int | None = None,
 ) -> None:
-    """Check the number of missing and unreadable videos.
+    """Check that few enough videos are missing or unreadable.
 
     Args:
         count: Number of missing and unreadable videos.
@@ -321,11 +301,7 @@ class DataSource(Protocol):
     """A data source, the object of a ``ccl.datasets`` entry point."""
 
     def __call__(self, location: str, **options: Any) -> Manifest:
-        """List the data set of ``source:location?key=value``.
-
-        Args:
-            location: Location of the data set; "" if the user gives none.
-            options: Options as keyword arguments.
+        """List the data set of ``source:location?key=value``; the location is "" if the user gives none.
 
         Raises:
             DataError: the data set is missing or has another layout.

@@ -163,11 +163,7 @@ class Columns:
         return len(self.label)
 
     def video(self, row: int) -> Video:
-        """Make one row.
-
-        Raises:
-            DataError: its path is invalid.
-        """
+        """Make one row; a DataError says that its path is invalid."""
         label, start, end = self.label.item(row), self.start.item(row), self.end.item(row)
         try:
             path = located(self.root, self.path[row])
@@ -216,16 +212,11 @@ def _mapped_again(file: tuple[str, str], root: str, laid_over: Mapping[str, Shar
 
 
 class ColumnsBuilder:
-    """Builds columns.
-
-    Args:
-        root: Folder of relative paths.
-    """
+    """Builds columns; relative paths are below the folder ``root``."""
 
     def __init__(self, root: str = "") -> None:
-        self.root, self._ids, self._paths = root, TextsBuilder(), TextsBuilder()
-        self._labels, self._splits = array("i"), array("b")
-        self._starts, self._ends = array("d"), array("d")
+        self.root, self._texts = root, (TextsBuilder(), TextsBuilder())
+        self._numbers: list[array[Any]] = [array(code) for code in ("i", "b", "d", "d")]
 
     def extend(
         self,
@@ -233,22 +224,22 @@ class ColumnsBuilder:
         paths: Iterable[str],
         labels: Sequence[int | None],
         splits: Iterable[str],
-        starts: Iterable[float | None],
-        ends: Iterable[float | None],
+        *times: Iterable[float | None],
     ) -> None:
-        """Append rows, given as columns. The path of a packed video is its JSON.
+        """Append rows, given as columns; the last two are starts and ends. The path in a shard is its JSON.
 
         Raises:
             ValueError, TypeError, AttributeError, OverflowError, KeyError: a value does not fit its column.
         """
         if any(label is not None and label < 0 for label in labels):
             raise ValueError("a negative label")
-        self._ids.extend(ids)
-        self._paths.extend(paths)
-        self._labels.extend([UNLABELLED if label is None else label for label in labels])
-        self._splits.extend(map(CODES.__getitem__, splits))
-        self._starts.extend([math.nan if at is None else at for at in starts])
-        self._ends.extend([math.nan if at is None else at for at in ends])
+        numbers: list[Iterable[Any]] = [[UNLABELLED if label is None else label for label in labels]]
+        numbers.append(map(CODES.__getitem__, splits))
+        numbers += [[math.nan if at is None else at for at in column] for column in times]
+        for texts, values in zip(self._texts, (ids, paths), strict=True):
+            texts.extend(values)
+        for column, entries in zip(self._numbers, numbers, strict=True):
+            column.extend(entries)
 
     def add(self, videos: Sequence[Video]) -> None:
         """Append rows.
@@ -266,9 +257,9 @@ class ColumnsBuilder:
 
     def finish(self) -> Columns:
         """The columns."""
-        labels, splits = np.asarray(self._labels), np.asarray(self._splits)
-        starts, ends = np.asarray(self._starts), np.asarray(self._ends)
-        return Columns(self._ids.finish(), self._paths.finish(), labels, splits, starts, ends, root=self.root)
+        ids, paths = (texts.finish() for texts in self._texts)
+        labels, splits, starts, ends = map(np.asarray, self._numbers)
+        return Columns(ids, paths, labels, splits, starts, ends, root=self.root)
 
 
 def located(root: str, text: str) -> Location:
