@@ -7,17 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
-
 from ccl_cli.cli import options
 from ccl_cli.cli.common import (
     chosen_executor,
-    complete_plugins,
     data_option,
     output_option,
     print_result,
     runtime_option,
 )
+from ccl_cli.cli.datasets.check import DataSet
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
 from ccl_cli.utils.text import visible
@@ -29,14 +27,6 @@ EXAMPLES = (
     "ccl train --recipe mine.yaml --data shards:packed",
 )
 _QUALITIES = {"jpeg": (1, 95), "mp4": (0, 51)}
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE[:PATH]",
-        help="Data set, e.g. ucf51 or folder:my_videos.",
-        autocompletion=complete_plugins("ccl.datasets"),
-    ),
-]
 Output = Annotated[Path, output_option(metavar="DIR", help="Output folder for the shards.")]
 ShortSide = Annotated[int, data_option(min=16, help="Resize larger frames to this short side, in pixels.")]
 FrameRate = Annotated[
@@ -62,7 +52,7 @@ Workers = Annotated[
 
 
 def pack(
-    data: Source,
+    data: DataSet,
     output: Output,
     short_side: ShortSide = 128,
     fps: FrameRate = None,
@@ -110,9 +100,8 @@ def _show(result: Mapping[str, Any]) -> None:
     unreadable = result["unreadable"]
     for name, reason in list(unreadable.items())[:10]:
         print(visible(f"skipped: {name}: {reason}"))
-    if len(unreadable) > 10:
-        print(f"skipped: {len(unreadable) - 10} more, listed in index.json")
-    print(f"\nTrain with it: ccl train --data {shlex.quote('shards:' + result['folder'])}")
+    print(f"skipped: {len(unreadable)} in all, listed in index.json" if unreadable else "")
+    print(f"Train with it: ccl train --data {shlex.quote('shards:' + result['folder'])}")
 
 
 def _row(name: str, each: Mapping[str, Any]) -> tuple[str, ...]:

@@ -30,16 +30,7 @@ Faults = Iterator[tuple[int, str, str]]  # index of a video in the manifest, pro
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem of one video.
-
-    Attributes:
-        problem: One of ``PROBLEMS``.
-        id: Id of the video.
-        split: Split of the video.
-        label: Name of its class, or "no label".
-        path: File of the video.
-        reason: Details.
-    """
+    """One problem, one of ``PROBLEMS``, of one video. Its label is the name of its class, or "no label"."""
 
     problem: str
     id: str

@@ -91,36 +91,34 @@ def files_below(root: Path, closed: dict[str, str] | None = None) -> Iterator[Pa
         root: The folder.
         closed: Filled with reasons by folder, for folders that cannot be read.
     """
-    return (Path(folder, name) for folder, names in _walk(root, closed) for name in names)
+    return (Path(folder, name) for folder, name in _walk(root, closed))
 
 
 def videos_by_stem(root: Path) -> dict[str, str]:
     """Paths of all videos below a folder, by name without suffix; for equal names, the first one in order."""
     # For 200,000 files, creating Path objects would take most of the time.
     paths: dict[str, str] = {}
-    for folder, names in _walk(root.absolute()):
-        for name in names:
-            stem, suffix = posixpath.splitext(name)
-            if suffix.lower() in SUFFIXES:
-                paths.setdefault(stem, f"{folder}{os.sep}{name}")
+    for folder, name in _walk(root.absolute()):
+        stem, suffix = posixpath.splitext(name)
+        if suffix.lower() in SUFFIXES:
+            paths.setdefault(stem, f"{folder}/{name}")
     return paths
 
 
-def _walk(root: Path, closed: dict[str, str] | None = None) -> Iterator[tuple[str, list[str]]]:
-    entered: set[tuple[int, int]] = set()
-
+def _walk(root: Path, closed: dict[str, str] | None = None) -> Iterator[tuple[str, str]]:
     def refused(error: OSError) -> None:
         if closed is not None:
             closed[str(error.filename)] = f"it cannot be looked into: {error.strerror}"
 
+    entered: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, onerror=refused, followlinks=True):
         stat = Path(folder).stat()
         if (stat.st_dev, stat.st_ino) in entered:
             folders.clear()
             continue
         entered.add((stat.st_dev, stat.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield folder, sorted(name for name in files if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        yield from ((folder, name) for name in sorted(files) if name[0] != ".")
 
 
 def unique_ids(paths: Sequence[str]) -> list[str]:

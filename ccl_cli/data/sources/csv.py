@@ -41,12 +41,10 @@ def load(location: str, *, root: str | None = None, delimiter: str | None = None
     table = Path(location).expanduser().absolute()
     base = Path(root).expanduser().absolute() if root is not None else table.parent
     mark = delimiter or ("tab" if table.suffix.lower() == ".tsv" else ",")
-    cells = _read(table, {"tab": "\t", "\\t": "\t"}.get(mark, mark)) if location else {}
-    if not cells.get("path"):
-        raise DataError(f"'{location}' lists no video." if location else "No table is named.", _LAYOUT)
+    cells = _read(table, {"tab": "\t", "\\t": "\t"}.get(mark, mark))
     paths, labels = cells["path"], cells["label"]
-    if "" in paths:
-        raise DataError(f"'{table}': a path is empty, of video {paths.index('') + 1}.", _LAYOUT)
+    if not all(paths) or not paths:
+        raise DataError(f"'{table}' lists no video, or one without a path.", _LAYOUT)
     classes = _classes(set(labels) - {""})
     numbers = {name: label for label, name in enumerate(classes)}
     splits = {text: SPLIT_NAMES.get(text.lower() or "train", text) for text in set(cells["split"])}

@@ -49,14 +49,7 @@ MOTIONS: Mapping[str, Motion] = {
 
 @cache
 def digits(part: str) -> tuple[Floats, ...]:
-    """One part of the handwritten digits that ship with scikit-learn (UCI optical recognition of digits).
-
-    Args:
-        part: One of ``PARTS``.
-
-    Returns:
-        For each of 0 to 9 its images, [n, 8, 8] in [0, 1].
-    """
+    """Images of 0 to 9, [n, 8, 8] in [0, 1]: one of ``PARTS`` of scikit-learn's digits (UCI)."""
     from sklearn.datasets import load_digits
 
     data: Any = load_digits()
@@ -92,8 +85,8 @@ def render(
         jitter: Standard deviation of the digit's place around its path, as a share of the frame.
         rng: Source of all random choices.
 
-    Shapes:
-        returns: [T, S, S, 3].
+    Returns:
+        [T, S, S, 3] pixels.
     """
     shake = (_SHAKE * noise * rng.standard_normal((2, len(times), 1))).astype(np.float32)
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size + shake  # [2, T, S] rows and columns, in frames

@@ -89,5 +89,5 @@ def test_a_file_that_is_cut_off_or_no_manifest_is_refused(manifest):
         with pytest.raises(DataError, match="not a complete manifest"):
             load_data(f"manifest:{manifest}")
     for name in ("manifest", "manifest:absent.jsonl"):
-        with pytest.raises(DataError, match=r"No manifest|No such file"):
+        with pytest.raises(DataError, match="cannot be read"):
             load_data(name)
