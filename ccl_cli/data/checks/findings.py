@@ -25,9 +25,8 @@ from ccl_cli.utils.progress import Reporter
 
 # Another decoder may give other results. Raise the number when a stored value changes its meaning.
 _STORE = f"findings-3-{av.__version__}"
-BLOCK = 1000  # subjects of an executor's item, which are lost when its process is killed
+BLOCK = 1000  # subjects of an executor's item
 ABSENT = Failure("there is no such file")
-Job = tuple[int, Subject]  # with its index
 
 
 class Effort(NamedTuple):
@@ -65,31 +64,29 @@ def examine(
         OSError: the store cannot be written.
         CclError: the executor failed on some subjects; the results of the others are stored.
     """
-    stored, keys = _stored(), dict[int, str]()
-    for index, subject in enumerate(subjects):
-        key = _key(work, subject)
+    stored, keys = _stored(), [_key(work, subject) for subject in subjects]
+    if effort.executor.name != "local" and not stored.keys() >= {*filter(None, keys)}:
+        _examine_in_blocks(work, subjects, keys, effort)
+        stored = _stored()  # of what failed there, nothing: it is tried again on this machine
+    jobs: dict[int, str] = {}
+    for index, key in enumerate(keys):
         if key is None:
             yield index, ABSENT
         elif key in stored:
             yield index, json.loads(stored[key])
         else:
-            keys[index] = key
-    if not keys:
+            jobs[index] = key
+    if not jobs:
         return
-    jobs = [(index, subjects[index]) for index in keys]
-    local, task = effort.executor.name == "local", partial(_as_json, work)
     store = cache_dir() / f"{_STORE}-{uuid4().hex}.jsonl"
     store.parent.mkdir(parents=True, exist_ok=True)
-    reporter = Reporter(work.__name__, len(subjects), len(subjects) - len(keys), unit="file")
+    reporter = Reporter(work.__name__, len(subjects), len(subjects) - len(jobs), unit="file")
+    queue, task = [(index, subjects[index]) for index in jobs], partial(_as_json, work)
     with store.open("x", buffering=1) as file, reporter:
-        if local:
-            results = run_each(jobs, task, workers=effort.workers, timeout=effort.timeout)
-        else:
-            results = _in_blocks(work, jobs, list(keys.values()), effort, reporter.advance)
-        for (index, _), result in results:
-            reporter.advance(int(local))  # blocks are counted already
+        for (index, _), result in run_each(queue, task, workers=effort.workers, timeout=effort.timeout):
+            reporter.advance()
             if isinstance(result, str):
-                file.write(f"{keys[index]}\t{result}\n")
+                file.write(f"{jobs[index]}\t{result}\n")
             yield index, json.loads(result) if isinstance(result, str) else result
         reporter.line()
 
@@ -115,39 +112,34 @@ def _key(work: Callable[[Subject], Any], subject: Subject) -> str | None:
     return json.dumps([work.__name__, *subject, stat.st_size, stat.st_mtime_ns])
 
 
-def _in_blocks(
-    work: Callable[[Subject], Any],
-    jobs: Sequence[Job],
-    keys: Sequence[str],
-    effort: Effort,
-    advance: Callable[..., None],
-) -> Iterator[tuple[Job, str | Failure]]:
-    """Run blocks of jobs with the executor. Each block leaves a file of results."""
+def _as_json(work: Callable[[Subject], Any], job: tuple[int, Subject]) -> str:
+    return json.dumps(work(job[1]))
+
+
+def _examine_in_blocks(
+    work: Callable[[Subject], Any], subjects: Sequence[Subject], keys: Sequence[str | None], effort: Effort
+) -> None:
+    """Let an executor examine blocks of subjects, which fills the store."""
     shared = {"function": f"{work.__module__}:{work.__name__}", "timeout": effort.timeout}
-    blocks = {f"{start:06}": jobs[start : start + BLOCK] for start in range(0, len(jobs), BLOCK)}
+    blocks = {f"{start:06}": subjects[start : start + BLOCK] for start in range(0, len(subjects), BLOCK)}
     # Unchanged files have the same keys, so an interrupted check finds its folder again.
-    with block_folder("check", av.__version__, keys, effort.timeout) as folder:
+    with (
+        block_folder("check", av.__version__, keys, effort.timeout) as folder,
+        Reporter(work.__name__, len(subjects), unit="file") as reporter,
+    ):
         items = {
-            name: {**shared, "jobs": block, "file": str(folder / f"{name}.json")}
+            name: {**shared, "subjects": block, "file": str(folder / f"{name}.done")}
             for name, block in blocks.items()
         }
         mapped = Work("check", folder, f"{__name__}:run_block", DONE, items, modules=(__name__,))
         # One block at a time on each machine, because a block uses all cores.
         settings = effort.executor.model_copy(update={"jobs": 1})
-        reasons = map_blocks(mapped, settings, advance, {name: len(block) for name, block in blocks.items()})
-        for name in blocks.keys() - reasons.keys():
-            for job, result in json.loads((folder / f"{name}.json").read_text(encoding="utf-8")):
-                yield job, result if isinstance(result, str) else Failure(*result)
-        refuse_unfinished(mapped, reasons)
+        sizes = {name: len(block) for name, block in blocks.items()}
+        refuse_unfinished(mapped, map_blocks(mapped, settings, reporter.advance, sizes))
 
 
 def run_block(item: Mapping[str, Any]) -> None:
     """Examine one block on all cores of this machine."""
-    task = partial(_as_json, resolve_name(item["function"]))
-    jobs = [(index, Subject(*subject)) for index, subject in item["jobs"]]
-    results = list(run_each(jobs, task, workers=cores(), timeout=item["timeout"]))
-    write_text(Path(item["file"]), json.dumps(results))
-
-
-def _as_json(work: Callable[[Subject], Any], job: Job) -> str:
-    return json.dumps(work(job[1]))
+    subjects = [Subject(*subject) for subject in item["subjects"]]
+    list(examine(resolve_name(item["function"]), subjects, Effort(cores(), item["timeout"])))
+    write_text(Path(item["file"]), "")
