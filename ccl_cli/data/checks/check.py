@@ -134,13 +134,10 @@ def check(manifest: Manifest, effort: Effort, *, frames: int, deep: bool = False
     """Inspect every video, and compare files of the same size.
 
     Args:
-        manifest: Data set.
+        manifest: Data set; its videos are not in shards.
         effort: Resources.
         frames: Length of a clip; shorter videos are reported.
         deep: Whether to decode all frames and all sound, and not only the metadata and the first sound.
-
-    Raises:
-        DataError: the videos are in shards.
     """
     if manifest.videos.packed:
         raise DataError(

@@ -17,13 +17,7 @@ from ccl_cli.utils.download import FAILURES, Progress, download, fault, forbidde
 
 
 def prepare(manifest: Manifest, path: Path, effort: Effort, *, frames: int) -> Report:
-    """Check every listed video and write the manifest, including missing and unreadable videos.
-
-    Args:
-        manifest: Manifest of a data source.
-        path: Output file.
-        effort: Resources.
-        frames: Length of a clip, as in :func:`check`.
+    """Check every listed video, see :func:`check`, and write the manifest, including unreadable videos.
 
     Raises:
         UsageError: ``path`` is another file, or the manifest of another data set.
@@ -52,12 +46,7 @@ def _check_output(manifest: Manifest, path: Path) -> None:
 
 
 def fetch_list(file: ListFile, place: Path, progress: Progress | None = None) -> None:
-    """Download a list. An interrupted download continues where it stopped.
-
-    Args:
-        file: The list.
-        place: Path of the file; for an archive, of the folder in it.
-        progress: Called during the download.
+    """Download a list to its place, for an archive the folder in it. An interrupted download continues.
 
     Raises:
         SystemSetupError: there is no network, an environment variable forbids its use, the file differs

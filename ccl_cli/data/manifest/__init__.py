@@ -184,12 +184,7 @@ class Manifest:
     def save(self, path: Path, root: Path | None = None) -> None:
         """Write the manifest, atomically: an Arrow file if the name ends in ``.arrow``, else JSON lines.
 
-        Args:
-            path: Output file.
-            root: Paths below this folder are written relative to it, so that the videos can be moved.
-
-        Raises:
-            OSError: the file cannot be written.
+        Paths below ``root`` are written relative to it, so that the videos can be moved.
         """
         videos = self.videos.below(str(root or ""))
         header = {"format": FORMAT, "name": self.name, "classes": self.classes, "videos": len(videos)}
@@ -204,9 +199,7 @@ class Manifest:
     def load(cls, path: Path, root: Path | str | None = None) -> Manifest:
         """Read a file of :meth:`save`. An Arrow file is mapped, and its rows are read when they are used.
 
-        Args:
-            path: The file.
-            root: Folder of relative paths; None: that of the header, or else that of the manifest.
+        Relative paths are below ``root``, or else the root of the header, or else the manifest's folder.
 
         Raises:
             DataError: the file is missing, truncated or not a manifest, or a row is invalid.

@@ -25,17 +25,7 @@ _NUMBERS = {"label": "int32", "split": "int8", "start": "float64", "end": "float
 
 
 def write_arrow(path: Path, videos: Videos, sizes: NDArray[np.int64], header: Mapping[str, Any]) -> None:
-    """Write a manifest, atomically.
-
-    Args:
-        path: Output file.
-        videos: Rows.
-        sizes: [n] size of each video, bytes.
-        header: Header, stored as JSON.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write rows with their sizes ([n], bytes) and a header, atomically."""
     numbers = [sizes if name == "size" else videos.column(name) for name in _NUMBERS]
     columns = [videos.texts(name).values for name in _TEXTS] + [_as_arrow(values) for values in numbers]
     # Only in a single batch are rows found in constant time and without a copy.
@@ -50,11 +40,7 @@ def write_arrow(path: Path, videos: Videos, sizes: NDArray[np.int64], header: Ma
 
 
 def map_columns(path: Path, root: Path | str | None = None) -> tuple[Columns, dict[str, Any]]:
-    """Map the columns of a manifest, and read its header.
-
-    Args:
-        path: The file.
-        root: Folder or URL of relative paths; None: that of the header, or else the folder of the manifest.
+    """Map the columns of a manifest, and read its header; ``root`` as in :func:`base_folder`.
 
     Raises:
         DataError: the file is missing, truncated or not a manifest.

@@ -86,11 +86,7 @@ class Texts(Sequence[str]):
 
     @cached_property
     def values(self) -> pa.Array:
-        """Arrow's array, validated for Arrow's functions, which trust it.
-
-        Raises:
-            DataError: the file is damaged.
-        """
+        """Arrow's array, for Arrow's functions, which trust it; a DataError says that the file is damaged."""
         try:
             self._values.validate(full=True)
         except pa.ArrowInvalid as error:
@@ -242,11 +238,7 @@ class ColumnsBuilder:
             column.extend(entries)
 
     def add(self, videos: Sequence[Video]) -> None:
-        """Append rows.
-
-        Raises:
-            DataError: a value of a row does not fit its column.
-        """
+        """Append rows; a DataError names one with a value that does not fit its column."""
         try:
             self.extend(*zip(*map(_values, videos), strict=True))
         except (ValueError, TypeError, AttributeError, OverflowError, KeyError) as error:

@@ -21,22 +21,14 @@ _CHUNK = 1000  # lines that are parsed as one array, three times faster than lin
 
 
 def write_lines(path: Path, videos: Videos, header: Mapping[str, Any]) -> None:
-    """Write a manifest, atomically. The header becomes the first line.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write a header and rows, atomically."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps(header) + "\n")
         file.writelines(json.dumps(row) + "\n" for row in _rows(videos))
 
 
 def read_lines(path: Path, root: Path | str | None = None) -> tuple[Columns, dict[str, Any]]:
-    """Read rows as columns, and the header.
-
-    Args:
-        path: The file.
-        root: Folder of relative paths; None: that of the header, or else that of the manifest.
+    """Read rows as columns, and the header; ``root`` as in :func:`base_folder`.
 
     Raises:
         DataError: the file is missing, truncated or not a manifest, or a row is invalid.

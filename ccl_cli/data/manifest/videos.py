@@ -44,11 +44,7 @@ class Videos(Sequence[Video]):
 
     @classmethod
     def of(cls, videos: Iterable[Video]) -> Videos:
-        """Convert videos to columns.
-
-        Raises:
-            DataError: an attribute of a video has a wrong type.
-        """
+        """Convert videos to columns; a DataError names one whose attribute has a wrong type."""
         if isinstance(videos, Videos):
             return videos
         builder, rows = ColumnsBuilder(), iter(videos)

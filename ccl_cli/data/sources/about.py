@@ -71,11 +71,7 @@ class Published:
     def absent(self, root: Path, list_file: Path | None, given: str | None, videos: bool) -> DataError:
         """Make an error that names the missing parts and where to get them.
 
-        Args:
-            root: Folder of the videos.
-            list_file: The list, or None if it is missing.
-            given: Path of the list that the user named, or None.
-            videos: Whether ``root`` contains videos.
+        ``given`` is the path of the list that the user named, and ``videos`` whether ``root`` has any.
         """
         file, place = self.list_file, Path(given).expanduser() if given else root / self.list_file.name
         missing, steps = [], []

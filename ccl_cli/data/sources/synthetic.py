@@ -7,18 +7,9 @@ or sounds knows more about a clip than its label, but no teacher alone knows the
 another motion, so train with ``clip.flip: 0``.
 
 Each motion has its own sound event. The probability that a clip plays the event of its motion depends on
-``correspondence`` c and on the third of the actions to which it belongs:
-
-============  ============================  ==============  ==============  ===========
-action        its event's probability       at c = 0.5      at c = 0.75     at c = 1
-============  ============================  ==============  ==============  ===========
-first third   c + min(c, 1 - c)             always          always          always
-second third  c                             half the time   3 of 4 times    always
-last third    c - min(c, 1 - c)             never           half the time   always
-============  ============================  ==============  ==============  ===========
-
-Otherwise it plays one of all 12 events with equal probability. c is the mean over the thirds. At 0.5 the
-thirds are highly, weakly and not correlated with their sound, as in Figure 6 of Chen et al. 2021. The
+``correspondence`` c and on the third of the actions to which it belongs: c + min(c, 1 - c) in the first, c in
+the second and c - min(c, 1 - c) in the last. At 0.5 the thirds are highly, weakly and not correlated with their
+sound, as in Figure 6 of Chen et al. 2021. Otherwise it plays one of all 12 events with equal probability. The
 pictures of a clip do not depend on the correspondence.
 
 For teachers there are two more label spaces: ``labels=objects`` (digits, in pictures without a common
