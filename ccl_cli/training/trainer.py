@@ -50,14 +50,6 @@ _log = logging.getLogger("ccl")
 class Trainer:
     """One training run.
 
-    Args:
-        recipe: The experiment.
-        parts: Data set and networks of the recipe.
-        run: Folder of the run.
-        accelerator: Device, precision and processes.
-        cached: Embedding caches to read instead of running a teacher, by the teacher's name.
-        score: Evaluates a student on held-out videos; needed if ``train.eval_every`` is set.
-
     Attributes:
         unwrapped: The distiller itself. Its state is saved.
         distiller: The distiller as Accelerate has prepared it, for the forward pass.

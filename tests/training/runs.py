@@ -19,7 +19,7 @@ _BASE = {
 
 
 def small_recipe(data: str, *layers: dict) -> Recipe:
-    """A recipe of a tiny student on a data set, with six steps on the clips; later layers win, entry by entry."""
+    """A recipe of a tiny student, with six steps on the clips; later layers win, entry by entry."""
     values = {**_BASE, "data": data}
     for layer in layers:
         for key, value in layer.items():
@@ -39,7 +39,12 @@ def lines(run) -> list[dict]:
     return [{key: entry[key] for key in entry.keys() - {"clips_per_s", "data_wait"}} for entry in entries]
 
 
-def start(arguments, new_group=False) -> subprocess.Popen:
+def summary(run) -> dict:
+    """The record of a run."""
+    return json.loads((run / "summary.json").read_text())
+
+
+def start(arguments, **options) -> subprocess.Popen:
     """``ccl train`` in a process of its own; read it with :func:`ended`."""
     return subprocess.Popen(
         [sys.executable, "-m", "ccl_cli", "train", *arguments],
@@ -47,7 +52,7 @@ def start(arguments, new_group=False) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=new_group,
+        **options,
     )
 
 

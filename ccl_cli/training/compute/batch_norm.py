@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ccl_cli.errors import RecipeError
 from ccl_cli.utils.distributed import summed, world_size
 
-_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
 
 @contextmanager
 def explaining_small_batches() -> Iterator[None]:
-    """Convert torch's error about one value per channel.
-
-    Raises:
-        RecipeError: batch and clip are too small for a variance.
-    """
+    """Raise a RecipeError for torch's error about one value per channel."""
     try:
         yield
     except ValueError as error:
@@ -37,15 +30,14 @@ def explaining_small_batches() -> Iterator[None]:
 def share_statistics(network: nn.Module, device: torch.device) -> None:
     """Make every batch normalisation of a network compute its statistics over all processes.
 
-    All processes must have the same number of rows.
-
-    Raises:
-        RecipeError: a layer is of a subclass, whose further behaviour its replacement would not have.
+    All processes must have the same number of rows. Raises a RecipeError for a layer of a subclass, whose
+    further behaviour its replacement would not have.
     """
     if world_size() == 1:
         return
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, _Shared)
     for name, module in network.named_modules():
-        if isinstance(module, _BatchNorm) and type(module) not in (*_PLAIN, _Shared):
+        if isinstance(module, _BatchNorm) and type(module) not in plain:
             raise RecipeError(
                 f"The student's layer '{name}', a {type(module).__name__}, cannot share batch statistics.",
                 "Switch that off with --set train.sync_batchnorm=false.",
@@ -53,20 +45,13 @@ def share_statistics(network: nn.Module, device: torch.device) -> None:
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, _BatchNorm):
-                setattr(module, name, _Shared.like(child))
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.__class__ = _Shared
 
 
 class _Shared(_BatchNorm):
     """``nn.SyncBatchNorm`` for CPUs, which torch does not support."""
-
-    @classmethod
-    def like(cls, other: _BatchNorm) -> Self:
-        made = cls.__new__(cls)
-        made.__dict__ = other.__dict__
-        return made
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``, [B, C, ...]."""

@@ -28,9 +28,7 @@ _log = logging.getLogger("ccl")
 class StepGuard:
     """Undoes everything that a step has changed if it cannot be taken, and counts the non-finite steps.
 
-    Attributes:
-        total: Non-finite steps of the whole run.
-        in_a_row: Non-finite steps since the last step that was taken.
+    ``total`` counts those of the whole run, ``in_a_row`` those since the last step that was taken.
     """
 
     def __init__(self) -> None:
@@ -90,13 +88,7 @@ class StepGuard:
         self.total, self.in_a_row = self.total + 1, self.in_a_row + 1
 
     def error(self, step: int, names: Sequence[str], state: Path) -> CclError:
-        """Error for a run that only skips steps.
-
-        Args:
-            step: Number of steps taken.
-            names: Ids of the videos of the last step.
-            state: Checkpoint that has been saved.
-        """
+        """Error for a run that only skips steps, with the videos of the last one and the saved checkpoint."""
         return CclError(
             f"The loss or its gradient was not finite in {self.in_a_row} steps in a row, up to step {step}, "
             f"whose batch was {listed(names, 16)}.",
@@ -116,15 +108,10 @@ class StepGuard:
 def all_finite(
     losses: Sequence[Tensor], parameters: Iterable[nn.Parameter], scaler: GradScaler | None
 ) -> bool:
-    """Whether a step's losses and gradients are finite on all processes. A collective call.
+    """Whether the losses of a step's micro-batches and its gradients are finite on all processes. Collective.
 
     With fp16, gradients are checked only at a scale of 1 or less: a gradient that overflows because of the
     scale is left to the scaler, which skips the step and lowers the scale.
-
-    Args:
-        losses: Scalar losses of the micro-batches.
-        parameters: Parameters, with gradients that are averaged over the processes.
-        scaler: Gradient scaler of fp16; None otherwise.
     """
     numbers = list(losses)
     if scaler is None or scaler.get_scale() <= 1:
@@ -162,8 +149,7 @@ class TeacherFaults:
     def check(self, videos: Sequence[Video]) -> None:
         """Warn once about each teacher with non-finite rows. A collective call.
 
-        Raises:
-            PluginError: a teacher has made no finite embedding of many videos.
+        Raises a PluginError for a teacher without a finite embedding of many videos.
         """
         for name, (good, bad) in self._totals():
             names = [videos[row].id for row in bad.nonzero().flatten().tolist()]
