@@ -23,12 +23,9 @@ from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.train import train
 from tests.bench.test_run import recipe as bench_recipe
 from tests.reliability.processes import in_two_processes, seeds
+from tests.reliability.test_numbers import METHODS
 from tests.training.runs import ended, lines, recipe, start
 
-METHODS = [
-    "ccl", "baseline", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd",
-    "queue_kl", "unic", "mnf_csc",
-]  # fmt: skip
 LIVE = ["audio:small?weights=random", "image:small?weights=random"]
 SMALL = {"clip": {"frames": 4, "size": 32, "short_side": 48}, "optim": {"lr": 1e-3}}
 
@@ -49,8 +46,9 @@ def test_the_number_of_workers_changes_nothing(clips_folder, tmp_path, monkeypat
     changes = {**SMALL, "method": METHODS[seed], "teachers": LIVE}
     if kind == "packed":
         changes["data"] = f"shards:{tmp_path / 'packed'}"
+        options = {"workers": 0, "shard_size": 300_000, "max_unreadable": 0.05}
         settings = Settings(format="mp4", quality=16)
-        pack(f"folder:{clips_folder / 'set'}", tmp_path / "packed", settings, workers=0, shard_size=300_000, max_unreadable=0.05)  # fmt: skip
+        pack(f"folder:{clips_folder / 'set'}", tmp_path / "packed", settings, **options)
     changes["cache"] = {"use": "build" if kind == "cached" else "off"}
     runs = []
     for workers in (0, 2):
