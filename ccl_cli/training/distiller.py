@@ -30,16 +30,7 @@ from ccl_cli.utils.distributed import masked_mean
 
 # Names in a line of metrics.jsonl, which a term of a method may not have.
 RESERVED = {
-    "step",
-    "epoch",
-    "lr",
-    "loss",
-    "ce",
-    "accuracy",
-    "labelled",
-    "skipped",
-    "clips_per_s",
-    "data_wait",
+    *("step", "epoch", "lr", "loss", "ce", "accuracy", "labelled", "skipped", "clips_per_s", "data_wait"),
     *LOGGED,
 }
 

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,9 +22,9 @@ from ccl_cli.data.clips.dataset import TeacherClips, TrainingClips, clip_loader,
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, check_unreadable
 from ccl_cli.data.sources import load_data
-from ccl_cli.errors import CclError, DataError, PluginError, SystemSetupError, UsageError, WeightsError
+from ccl_cli.errors import CclError, DataError, PluginError, SystemSetupError, UsageError
 from ccl_cli.teachers import Teacher
-from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, read_fitted, save_fitted
+from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, save_fitted
 from ccl_cli.training.optim import scheduler
 from ccl_cli.utils.progress import Reporter
 
@@ -142,7 +141,14 @@ def fit_teacher(
     manifest = load_data(data).labelled()
     manifest.validate()
     path = output or default_path(spec.kind, spec.name, manifest.name)
-    _check_output(path, manifest)
+    if path.suffix != ".safetensors":
+        raise UsageError(
+            f"'{path}' does not end in .safetensors, the format of weights.", "Correct --output."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemSetupError(f"Cannot write to '{path.parent}': {error.strerror}.") from error
     torch.manual_seed(options.seed)
     with registry.blaming(plugin):
         teacher: Fittable = cls.to_fit(spec, manifest.classes).requires_grad_(True)
@@ -264,22 +270,6 @@ class _Split:
                 bad[0],
             )
         return Score(self.name, self.correct / self.count, self.count) if self.count else None
-
-
-def _check_output(path: Path, manifest: Manifest) -> None:
-    """Check the output file before the training and not after it."""
-    if path.suffix != ".safetensors":
-        raise UsageError(
-            f"'{path}' does not end in .safetensors, the format of weights.", "Correct --output."
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SystemSetupError(f"Cannot write to '{path.parent}': {error.strerror}.") from error
-    with suppress(WeightsError):  # a damaged file may be replaced without a warning
-        before = read_fitted(path) if path.is_file() else None
-        if before and before.manifest != manifest.hash:
-            _log.warning("'%s' was fitted to other data (%s); it will be replaced.", path, before.data)
 
 
 def _save(report: FitReport, spec: Spec, teacher: Fittable, manifest: Manifest) -> None:

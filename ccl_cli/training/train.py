@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.errors import Interrupted, SystemSetupError, UsageError
+from ccl_cli.errors import Interrupted, RecipeError, SystemSetupError
 from ccl_cli.training.batches import batch_sampler
 from ccl_cli.training.build import build
 from ccl_cli.training.cache.read import open_caches
@@ -38,10 +38,6 @@ def train(
 
     ``score`` evaluates a student on held-out videos; it is required if ``train.eval_every`` is set.
     """
-    if recipe.train.eval_every and score is None:
-        raise UsageError(
-            "train.eval_every needs a scoring function.", "Call ccl_cli.train, which passes one."
-        )
     need_trackers(recipe.train.trackers)
     parts = build(recipe)
     if dry_run:
@@ -68,6 +64,13 @@ def train(
             f"Stopped by {stopped.name} without saving; earlier checkpoints are in '{run.path}'.",
             f"Continue with `ccl train --resume {run.path}`.",
         ) from stopped
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            "One clip of this size leaves one value per channel, too few for batch normalisation.",
+            "Raise train.batch_size above 1 for each process and micro-batch, or clip.size.",
+        ) from error
     except torch.OutOfMemoryError as error:
         raise SystemSetupError(
             f"A batch of {recipe.train.batch_size} clips does not fit into the GPU's memory.",

@@ -3,18 +3,14 @@ from __future__ import annotations
 import logging
 import shutil
 
-import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
-from ccl_cli import registry
 from ccl_cli.__main__ import main
 from ccl_cli.config.spec import parse_model
-from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import synthetic
-from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError, DataError, PluginError, SystemSetupError, UsageError, WeightsError
 from ccl_cli.teachers.fitted import default_path, read_fitted
 from ccl_cli.training import fit_teacher as fitting
@@ -106,19 +102,6 @@ def test_without_output_the_cache_keeps_it_where_the_bare_name_finds_it(data):
     assert load_teacher("audio:small").classes[0] == "beeps"
 
 
-def test_replacing_what_was_fitted_to_other_data_is_told(data, folder, caplog):
-    caplog.set_level(logging.WARNING)
-    path = fit_teacher("image:small", data["objects"], None, BRIEF).path
-    fit_teacher("image:small", f"folder:{folder}", None, BRIEF)
-    assert not caplog.messages  # the same videos
-    next(folder.rglob("*.mp4")).unlink()
-    assert fit_teacher("image:small", f"folder:{folder}", None, BRIEF).path == path
-    assert f"'{path}' was fitted to other data" in caplog.messages[0]
-    path.write_bytes(b"damaged")
-    fit_teacher("image:small", data["objects"], None, BRIEF)
-    assert len(caplog.messages) == 1
-
-
 def test_going_on_from_what_the_cache_holds(data):
     """By the data set's name, as documented: with the options and the weights of that file."""
     fit_teacher("image:small?dim=8&size=24", data["objects"], None, BRIEF)
@@ -168,24 +151,6 @@ def test_cnn14_starts_from_published_weights(data, tmp_path, monkeypatch):
 
 
 # ---- which videos are looked at
-
-
-def test_the_held_out_score_is_that_on_the_middle_of_each_video(tmp_path, monkeypatch):
-    videos = []
-    for number in range(5):
-        frames = np.full((9, 32, 32, 3), 20, np.uint8) * np.arange(9, dtype=np.uint8)[:, None, None, None]
-        write_clip(tmp_path / f"{number}.mp4", frames, 8)
-        videos.append(Video(str(number), tmp_path / f"{number}.mp4", number % 2, "test"))
-    teacher = registry.load(registry.find(registry.TEACHERS, "image:small")).to_fit(
-        parse_model("image:small"), ("a", "b")
-    )
-    seen = []
-    monkeypatch.setattr(teacher, "class_scores", lambda x: seen.append(x) or torch.eye(2)[[0] * len(x)])
-    manifest = Manifest("x", ("a", "b"), tuple(videos))
-    session = fitting._Session("image:small", teacher, manifest, FitOptions(batch_size=2, workers=0))
-    assert session.held_out() == fitting.Score("test", 3 / 5, 5)  # each of them once
-    for batch in seen:
-        assert (batch.float().mean(dim=(1, 2, 3)) - 80).abs().max() < 4
 
 
 def test_videos_that_cannot_be_read_are_counted_and_told(folder, tmp_path, caplog):

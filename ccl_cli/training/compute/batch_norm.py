@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ccl_cli.errors import RecipeError
 from ccl_cli.utils.distributed import summed, world_size
-
-
-@contextmanager
-def explaining_small_batches() -> Iterator[None]:
-    """Raise a RecipeError for torch's error about one value per channel."""
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise RecipeError(
-            "One clip of this size leaves one value per channel, too few for batch normalisation.",
-            "Raise train.batch_size above 1 for each process and micro-batch, or clip.size.",
-        ) from error
 
 
 def share_statistics(network: nn.Module, device: torch.device) -> None:

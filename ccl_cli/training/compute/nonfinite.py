@@ -47,16 +47,11 @@ class StepGuard:
         self._draws = [(part, part.draws) for part in module.modules() if isinstance(part, SharedDraws)]
         for bank in self._banks:
             bank.remember()
-        large = {
-            id(buffer)
-            for part in module.modules()
-            if isinstance(part, MemoryBank | NegativeSampler)
-            for buffer in part.buffers(recurse=False)
-        }
         self._buffers = {
-            name: buffer.detach().clone()
-            for name, buffer in module.named_buffers()
-            if id(buffer) not in large
+            f"{path}.{name}".lstrip("."): buffer.detach().clone()
+            for path, part in module.named_modules()
+            if not isinstance(part, MemoryBank | NegativeSampler)
+            for name, buffer in part.named_buffers(recurse=False)
         }
 
     def accept(self) -> None:
@@ -68,9 +63,8 @@ class StepGuard:
     @torch.no_grad()
     def undo(self, module: nn.Module) -> None:
         """Restore the snapshot."""
-        for name, buffer in module.named_buffers():
-            if name in self._buffers:
-                buffer.copy_(self._buffers[name])
+        for name, saved in self._buffers.items():
+            module.get_buffer(name).copy_(saved)
         for bank in self._banks:
             bank.undo()
         for part, draws in self._draws:

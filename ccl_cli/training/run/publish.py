@@ -67,7 +67,12 @@ def _summary(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequenc
     return {
         "recipe": recipe.hash(),
         "method": recipe.method_label,
-        "options": {name: _changed_options(trainer, name) for name in parts.methods},
+        "options": {
+            name: method_options(type(method), name, recipe.method[name]).model_dump(
+                mode="json", exclude_defaults=True
+            )
+            for name, method in parts.methods.items()
+        },
         "seed": recipe.train.seed,
         "steps": trainer.step,
         "skipped": trainer.guard.total,
@@ -82,12 +87,6 @@ def _summary(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequenc
         "student": {"spec": recipe.student, "parameters": parameter_count(parts.student)},
         "versions": versions(),
     }
-
-
-def _changed_options(trainer: Trainer, name: str) -> dict[str, Any]:
-    """Options of a method that differ from its defaults."""
-    options = method_options(type(trainer.parts.methods[name]), name, trainer.recipe.method[name])
-    return options.model_dump(mode="json", exclude_defaults=True)
 
 
 def _data(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequence[int]]) -> dict[str, Any]:
