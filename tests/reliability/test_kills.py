@@ -39,7 +39,7 @@ WORDS = {
     "predict": "predict {root}/run {root}/set --output rows.csv --workers 0",
     "embed": "embed {root}/run {root}/set --output table.npz --workers 0",
 }
-QUICK = ("train", "data pack")
+QUICK = ("train, 1 worker", "data pack")
 each_command = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in WORDS]
 )
@@ -159,6 +159,7 @@ def test_told_to_stop_it_says_so_and_goes_on_later(job, tmp_path, name, number, 
     contents(folder)
     if code:
         assert refusal(code, text, 130).startswith(f"Error: Stopped by {number.name}")
+        assert "at step" not in text or "ccl train --resume" in text
         work.finish(folder)
     work.compare(folder)
 
@@ -207,6 +208,7 @@ def test_when_one_of_two_ranks_is_killed_the_other_ends_and_the_run_goes_on(root
     cold(whole, *words).communicate(timeout=600)
     process, metrics = cold(killed, *words), killed / "run" / "metrics.jsonl"
     until(lambda: metrics.exists() and metrics.read_text().count("\n") > 7, process)
+    assert process.poll() is None
     os.kill(rank_process(killed, rank), signal.SIGKILL)
     _, text = process.communicate(timeout=300)
     assert process.returncode, text

@@ -1,11 +1,8 @@
-"""Small recipes on the clips, their runs in a process of their own, and the lines that runs write."""
+"""Small recipes on the clips, and what their runs write."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 from ccl_cli.config.recipe import Recipe
 
@@ -42,23 +39,3 @@ def lines(run) -> list[dict]:
 def summary(run) -> dict:
     """The record of a run."""
     return json.loads((run / "summary.json").read_text())
-
-
-def start(arguments, **options) -> subprocess.Popen:
-    """``ccl train`` in a process of its own; read it with :func:`ended`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ccl_cli", "train", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        **options,
-    )
-
-
-def ended(process, code=0) -> tuple[str, str]:
-    """What a process wrote, once it has ended with that exit code."""
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == code, error
-    assert code < 0 or "Traceback" not in error
-    return out, error

@@ -85,17 +85,11 @@ class Clock:
 
     def waiting(self, items: Iterable[T]) -> Iterator[T]:
         """Pass items through, and measure the time of waiting for each."""
-        source: Iterator[T] | None = None
-        while True:
-            begin = time.perf_counter()
-            try:
-                source = source or iter(items)  # includes the start of the workers
-                item = next(source)
-            except StopIteration:
-                return
-            finally:
-                self.waited += time.perf_counter() - begin
+        begin = time.perf_counter()
+        for item in items:  # the first one includes the start of the workers
+            self.waited += time.perf_counter() - begin
             yield item
+            begin = time.perf_counter()
 
     def read(self) -> dict[str, float]:
         """Return ``clips_per_s`` of all processes and ``data_wait``, the share of waiting time; restart."""
