@@ -202,7 +202,7 @@ def root() -> Path:
 
 def caches() -> Iterator[Path]:
     """Return the folders of all complete caches, sorted by name."""
-    return (path.parent for path in sorted(root().glob(f"*/{HEADER}")) if not is_unfinished(path.parent))
+    return (path.parent for path in sorted(root().glob(f"*/{HEADER}")))
 
 
 def is_any_of(teacher: str) -> bool:
@@ -217,11 +217,6 @@ def _plain(teacher: str) -> str:
 def unfinished() -> list[Path]:
     """Return the folders of unfinished builds."""
     return sorted(path for path in root().glob(f"*{_BUILDING}") if path.is_dir())
-
-
-def is_unfinished(folder: Path) -> bool:
-    """Return whether a folder contains parts of a cache."""
-    return folder.name.endswith(_BUILDING)
 
 
 def folder_bytes(folder: Path) -> int:
