@@ -111,8 +111,9 @@ class MNFCSC(Method):
         Negative cosines are set to zero. In the published code all cosines are positive; a negative one would
         repel the pair, and one of minus the threshold would divide by zero.
         """
-        cosine = (unit_rows(feature) @ unit_rows(filtered).mT).detach().clamp(min=0)
-        return cosine * self.options.adaptive + self.options.threshold
+        cosine: Tensor = (unit_rows(feature) @ unit_rows(filtered).mT).detach().clamp(min=0)
+        threshold: float = self.options.threshold
+        return cosine + threshold if self.options.adaptive else torch.full_like(cosine, threshold)
 
 
 class NoiseFilter(nn.Module):

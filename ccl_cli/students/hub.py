@@ -20,18 +20,7 @@ from ccl_cli.students.weights import fill_student
 
 
 def hub_student(name: str, num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
-    """Build a hub network of pytorchvideo as a student.
-
-    Args:
-        name: Function of ``pytorchvideo.models.hub``.
-        num_classes: Number of classes, K.
-        weights: Checkpoint of pytorchvideo for this network, or a model written by ccl. Default: random
-            weights.
-        dropout: Dropout probability before the classifier.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or belongs to another network.
-    """
+    """Build the network of ``pytorchvideo.models.hub`` with this name as a student."""
     # X3D's activation is the same function, but uses a deprecated interface of torch.
     options = {"inner_act": nn.SiLU} if name.startswith("x3d") else {}
     network = getattr(hub, name)(model_num_class=num_classes, **options)
