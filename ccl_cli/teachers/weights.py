@@ -239,9 +239,9 @@ def _unpickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"'{path}' is refused: it contains more than tensors, and loading it could execute code, or it "
-            "cannot be read as weights.",
-            "Use a .safetensors file, or a file with only the state dict, written by torch.save.",
+            f"'{path}' is refused: it contains more than tensors, and loading it could execute code.",
+            "Use a .safetensors file, or a file with only the state dict. A damaged file cannot be read as "
+            "weights either: download it again.",
         ) from error
     except (RuntimeError, ValueError, EOFError, LookupError, AttributeError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from error
