@@ -60,14 +60,7 @@ class CRDPair(nn.Module):
     def forward(
         self, student: Tensor, teacher: Tensor, present: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute both halves of the loss of each row, [B], then update the banks with the batch.
-
-        Shapes:
-            student: [B, D].
-            teacher: [B, D_m].
-            present: [B] bool.
-            rows: [B] int64, indices into the training split.
-        """
+        """Compute both halves of the loss of each row, [B], then update the banks with the batch."""
         views = (
             View(unit_rows(self.project_student(student)), present, self.student_bank),
             View(unit_rows(self.project_teacher(teacher)), present, self.teacher_bank),

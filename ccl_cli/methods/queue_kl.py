@@ -135,13 +135,8 @@ class QueueHead(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor, present: Tensor, rows: Tensor) -> Tensor:
         """``KL(teacher || student)`` of the softmax over the similarities to the queue, [B].
 
-        In training the batch is added to the queue first.
-
-        Shapes:
-            student: [B, D].
-            teacher: [B, D_m] of unit length; absent rows are zero.
-            present: [B] bool.
-            rows: [B] int64, indices into the training split.
+        In training the batch is added to the queue first. The teacher's rows have unit length, or are zero
+        where absent.
         """
         queue, filled = self.queue.to(teacher.dtype, copy=True), self.filled
         if self.rows is not None:

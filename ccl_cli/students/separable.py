@@ -53,9 +53,9 @@ def s3d(num_classes: int, *, weights: str | None = None, dropout: float = 0.2) -
     student = S3D(nn.ModuleList([layers[0], *stages]), 1024, num_classes, dropout, pool)
     # torchvision's classifier is a 1x1x1 convolution.
     convolution = network.classifier[1]
-    student.classifier.weight = nn.Parameter(convolution.weight.detach().flatten(1))
-    student.classifier.bias = convolution.bias
     network.classifier[1] = student.classifier
+    network.classifier[1].weight = nn.Parameter(convolution.weight.detach().flatten(1))
+    network.classifier[1].bias = convolution.bias
 
     def linear(state: dict[str, Tensor]) -> dict[str, Tensor]:
         weight = "classifier.1.weight"

@@ -103,16 +103,14 @@ def mvit_base_16x4(num_classes: int, *, weights: str | None = None, dropout: flo
         network.pos_drop or nn.Identity(),
         network.norm_patch_embed or nn.Identity(),
     )
-    classifier = network.head.proj
     student = MViT(
         nn.ModuleList([tokens, *network.blocks]),
         network.norm_embed,
         positions.patch_embed_shape,
-        classifier.in_features,
+        network.head.proj.in_features,
         num_classes,
         dropout,
     )
-    student.classifier = classifier
     fill_student(student, network, weights, "head.proj")
     return student
 
@@ -121,16 +119,14 @@ def mvit_v2_s(num_classes: int, *, weights: str | None = None, dropout: float = 
     """MViTv2-S of torchvision: 34.5 M parameters, 768 dimensions, 64 GMAC per clip of 16x224x224."""
     network = video.mvit_v2_s(num_classes=num_classes)
     positions = network.pos_encoding
-    classifier = network.head[1]
     student = MViT(
         nn.ModuleList([_Tokens(network), *network.blocks]),
         network.norm,
         (positions.temporal_size, *positions.spatial_size),
-        classifier.in_features,
+        network.head[1].in_features,
         num_classes,
         dropout,
     )
-    student.classifier = classifier
     fill_student(student, network, weights, "head.1")
     return student
 
@@ -145,6 +141,5 @@ def swin3d_t(num_classes: int, *, weights: str | None = None, dropout: float = 0
     student = Swin(
         nn.ModuleList([stem, first, *stages]), network.num_features, num_classes, dropout, network.norm
     )
-    student.classifier = network.head
     fill_student(student, network, weights, "head")
     return student

@@ -10,6 +10,7 @@ from textwrap import shorten
 from torch import Tensor, nn
 
 from ccl_cli.errors import WeightsError
+from ccl_cli.students import Student
 from ccl_cli.teachers.weights import load_state
 
 Convert = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -17,27 +18,29 @@ _log = logging.getLogger("ccl")
 
 
 def fill_student(
-    student: nn.Module,
+    student: Student,
     network: nn.Module,
     file: str | None,
-    classifier: str = "classifier",
+    classifier: str | None = None,
     convert: Convert = dict,
 ) -> None:
-    """Load a model written by ccl, or a published file, into a student built from a network's layers.
+    """Give a student built from a network's layers its classifier, and load a file into it.
 
     A classifier that is missing in the file, or has another number of classes, keeps its random weights, and
     a warning is logged.
 
     Args:
-        student: Student to load a model written by ccl into.
+        student: Student, whose parameter names are those of a model written by ccl.
         network: Network with the parameter names of published files; it shares its layers with the student.
         file: Weights file, or None to keep the random weights.
-        classifier: Name of the network's last linear layer.
+        classifier: Name of the network's last linear layer, if it becomes the student's classifier.
         convert: Converts the tensors of a published file to the network's.
 
     Raises:
         WeightsError: the file is missing, damaged, belongs to another network, or contains more than tensors.
     """
+    if classifier:
+        student.classifier = network.get_submodule(classifier)
     if file is None:
         return
     path = Path(file).expanduser()
@@ -49,7 +52,7 @@ def fill_student(
     if state.keys() <= student.state_dict().keys():
         _load(student, state, file, "classifier")
     else:
-        _load(network, convert(state), file, classifier)
+        _load(network, convert(state), file, classifier or "classifier")
 
 
 def _load(network: nn.Module, state: dict[str, Tensor], source: str, classifier: str) -> None:

@@ -117,15 +117,6 @@ def _terms(trial: Trial) -> None:
 
 
 @check("terms")
-def _teachers(trial: Trial) -> None:
-    if not trial.cls.uses_teachers:
-        raise Skip("it uses none")
-    for count in range(1, len(_TEACHERS) + 1):
-        terms = trial.terms(trial.build(count), example(count))
-        expect_finite(*terms.values(), of=f"with {count} teachers")
-
-
-@check("terms")
 def _seed(trial: Trial) -> None:
     one, again = (trial.terms(trial.build(), example()) for _ in range(2))
     expect(_equal(one, again), "different terms for the same seed. Use torch's global generator.")
@@ -145,14 +136,16 @@ def _absent_rows(trial: Trial) -> None:
 
 
 @check("terms")
-def _nobody_present(trial: Trial) -> None:
-    _expect_finite_gradients(trial, example(present=()), "without any row of a teacher")
-
-
-@check("terms")
-def _small_batches(trial: Trial) -> None:
-    _expect_finite_gradients(trial, example(rows=1), "for a batch of one row")
-    _expect_finite_gradients(trial, example(labels=[0] * _ROWS), "for a batch of one class")
+def _hard_batches(trial: Trial) -> None:
+    cases = {
+        "without any row of a teacher": example(present=()),
+        "for a batch of one row": example(rows=1),
+        "for a batch of one class": example(labels=[0] * _ROWS),
+        "with one teacher": example(1),
+        "with three teachers": example(3),
+    }
+    for when, given in cases.items():
+        _expect_finite_gradients(trial.build(len(given.teachers)), trial, given, when)
 
 
 @check("terms")
@@ -160,10 +153,10 @@ def _without_labels(trial: Trial) -> None:
     if trial.cls.needs_labels:
         raise Skip("it requires labels")
     labels = [UNLABELLED] * _ROWS
-    _expect_finite_gradients(trial, example(labels=labels), "without labels")
+    _expect_finite_gradients(trial.build(), trial, example(labels=labels), "without labels")
     method, given = trial.build(labelled=False), example(labels=labels, classes=0)
     expect(bool(trial.terms(method, given)), "no terms without labels. Set needs_labels = True.")
-    _expect_finite_gradients(trial, given, "for a student without classes", method)
+    _expect_finite_gradients(method, trial, given, "for a student without classes")
 
 
 @check("terms")
@@ -239,8 +232,7 @@ def example(
     return Example(tuple(leaf.requires_grad_() for leaf in leaves), embeddings, batch)
 
 
-def _expect_finite_gradients(trial: Trial, given: Example, when: str, method: Method | None = None) -> None:
-    method = method or trial.build()
+def _expect_finite_gradients(method: Method, trial: Trial, given: Example, when: str) -> None:
     gradients = trial.gradients(method, given)
     expect_finite(*gradients, *(each.grad for each in method.parameters()), of=f"in a gradient {when}")
 

@@ -34,13 +34,12 @@ class ContrastSamples(NamedTuple):
 
 
 class NegativeSampler(nn.Module):
-    """Draws the positive and the negatives of each anchor, independently of the number of processes.
+    """Draws the positive and K negatives of each anchor, independently of the number of processes.
 
     Args:
         labels: [N] int64, the class of each training row; -1 without label.
-        count: Negatives per anchor K, limited by the number of candidates.
-        negatives: Candidates: videos of other classes, all other videos, or all videos including the
-            anchor's own.
+        count: Negatives per anchor, limited by the number of candidates.
+        negatives: ``uniform``: all videos including the anchor's own.
         positive: The anchor's own entry, or the entry of any video of its class.
     """
 
@@ -56,11 +55,9 @@ class NegativeSampler(nn.Module):
 
     @torch.no_grad()
     def draw(self, rows: Tensor, absent: Tensor) -> ContrastSamples:
-        """Draw distinct negatives of each anchor, uniformly among its candidates, and its positive.
+        """Draw distinct negatives of this process's anchors ``rows`` [A], uniformly, and their positives.
 
-        Shapes:
-            rows: [A] int64, this process's anchors.
-            absent: [N] bool, videos without the modality, which are never drawn.
+        Videos that are ``absent`` ([N] bool, without the modality) are never drawn.
         """
         generator = self.random.next(rows.device)
         same_class = self.labels[rows][:, None] == self.labels[None, :]
@@ -87,11 +84,8 @@ class NCELoss(nn.Module):
     """Noise-contrastive estimation with many negatives (Gutmann and Hyvarinen, 2010), as in CRD.
 
     With P = exp(score) / Z and c = K / N: ``-log P0 / (P0 + c) - sum_k log c / (P_k + c)``. Z is N times the
-    mean of exp(score) over the first batch with a present row.
-
-    Args:
-        videos: Number N of training videos.
-        momentum: Weight of the old Z when a later batch updates it; 1 keeps the first Z, as published.
+    mean of exp(score) over the first batch with a present row. ``momentum`` is the weight of the old Z when a
+    later batch updates it; 1 keeps the first Z, as published.
     """
 
     log_z: Tensor
@@ -145,13 +139,7 @@ class View(NamedTuple):
 
 
 class ContrastiveLoss(nn.Module):
-    """Contrastive loss between two views, each as anchor against the bank of the other.
-
-    Args:
-        options: Temperature and momentum of the normalising constant.
-        sampler: Draws the entries to compare with.
-        loss: Softmax or noise-contrastive estimation.
-    """
+    """Contrastive loss between two views, each as anchor against the bank of the other."""
 
     def __init__(self, options: BankOptions, sampler: NegativeSampler, loss: Loss = "nce") -> None:
         super().__init__()
@@ -160,11 +148,7 @@ class ContrastiveLoss(nn.Module):
         self.nce = nn.ModuleList(NCELoss(videos, options.z_momentum) for _ in range(2) if loss == "nce")
 
     def forward(self, first: View, second: View, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each row, [B], of the first view against the second view's bank, and vice versa.
-
-        Shapes:
-            rows: [B] int64, indices into the training split.
-        """
+        """Loss of each row, [B], of the first view against the second view's bank, and vice versa."""
         candidates, drawn = self.sampler.draw(rows, first.bank.absent | second.bank.absent)
         forth = second.bank.scores(first.code, candidates, self.temperature)
         back = first.bank.scores(second.code, candidates, self.temperature)

@@ -40,12 +40,9 @@ class BankOptions(MethodOptions):
 
 
 class MemoryBank(nn.Module):
-    """Embeddings of one network for all training videos, and a mask of videos without its modality.
+    """Embeddings [N, F] of one network for all training videos, and a mask of videos without its modality.
 
-    Args:
-        videos: Number N of rows in the training split.
-        dim: Width F of an entry.
-        momentum: Weight of the old entry in an update.
+    ``momentum`` is the weight of the old entry in an update.
     """
 
     entries: Tensor
@@ -61,13 +58,7 @@ class MemoryBank(nn.Module):
         self.register_buffer("absent", torch.zeros(videos, dtype=torch.bool))
 
     def scores(self, anchor: Tensor, candidates: Tensor, temperature: float) -> Tensor:
-        """Similarity over temperature of each anchor to its candidates.
-
-        Shapes:
-            anchor: [A, F].
-            candidates: [A, C] int64, indices into the training split.
-            returns: [A, C].
-        """
+        """Similarity over temperature of each anchor [A, F] to its candidates, rows [A, C]: [A, C]."""
         return _similarities(anchor, self.entries, temperature).gather(1, candidates)
 
     @torch.no_grad()
@@ -166,7 +157,7 @@ class ShardedMemoryBank(MemoryBank):
 
 
 def make_bank(options: BankOptions, videos: int, dim: int) -> MemoryBank:
-    """Build a bank of ``videos`` entries of width ``dim``, sharded if the options say so."""
+    """Build a bank, sharded if the options say so."""
     bank = ShardedMemoryBank if options.shard_memory else MemoryBank
     return bank(videos, dim, options.momentum)
 

@@ -35,11 +35,9 @@ class Rows(NamedTuple):
 def relate(student: Tensor, teacher: Tensor, present: Tensor) -> tuple[Rows, Rows, Tensor]:
     """Gather the rows of all processes as candidates, with this process's rows as anchors.
 
-    Shapes:
-        student: [B, D].
-        teacher: [B, D_m].
-        present: [B] bool.
-        returns: Rows of the student and of the teacher, zero where absent; [C] bool, present candidates.
+    Returns:
+        The rows of the student [B, D] and of the teacher [B, D_m], zero where not ``present`` ([B] bool), and
+        the present candidates, [C] bool.
     """
     # `where` instead of a product: an absent row may be NaN.
     student, teacher = (torch.where(present[:, None], x, 0.0) for x in (student, teacher))
