@@ -254,25 +254,13 @@ def test_a_shallow_transformer_of_one_clip_size_keeps_it(monkeypatch):
     assert check_student("mvit_v2_s").failures == []
 
 
+ACTIVITY = {"duration": 1, "annotations": [{"segment": [0.1, 0.5], "label": "Surfing"}]}
+SUBSETS = {"a": ACTIVITY | {"subset": "training"}, "b": ACTIVITY | {"subset": "validation"}}
 LISTS = {
-    "set.csv": "path,label\n{set}/train/right/2.mp4,right\n{set}/train/down/2.mp4,down\n",
     "ucf101/ucfTrainTestlist/trainlist01.txt": "Biking/v_Biking_g08_c01.avi 1\n",
     "ucf101/ucfTrainTestlist/testlist01.txt": "Biking/v_Biking_g01_c01.avi\n",
     "vggsound/vggsound.csv": "a,1,waterfall burbling,train\nb,30,people marching,test\n",
-    "activitynet/activity_net.v1-3.min.json": json.dumps(
-        {
-            "database": {
-                name: {
-                    "duration": 1,
-                    "annotations": [{"segment": [0.1, 0.5], "label": "Surfing"}],
-                    "subset": subset,
-                }
-                for name, subset in {"a": "training", "b": "validation"}.items()
-            }
-        }
-    )
-    .replace("{", "{{")
-    .replace("}", "}}"),
+    "activitynet/activity_net.v1-3.min.json": json.dumps({"database": SUBSETS}),
 }
 VIDEOS = [
     *(f"ucf101/UCF-101/Biking/v_Biking_g{group}_c01.avi" for group in ("08", "01")),
@@ -286,11 +274,14 @@ def root(tmp_path, clips_folder) -> Path:
     """Folders as the publishers of data sets lay them out, one real video under every listed name."""
     for name, text in LISTS.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text.format(set=clips_folder / "set"))
+        (tmp_path / name).write_text(text)
     for name in VIDEOS:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(clips_folder / "set/train/right/2.mp4")
-    load_data(f"folder:{clips_folder / 'set'}").save(tmp_path / "set.jsonl")
+    videos = clips_folder / "set"
+    load_data(f"folder:{videos}").save(tmp_path / "set.jsonl")
+    rows = (f"{videos}/train/{name}/2.mp4,{name}" for name in ("right", "down"))
+    (tmp_path / "set.csv").write_text("\n".join(["path,label", *rows]))
     return tmp_path
 
 
