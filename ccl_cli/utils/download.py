@@ -146,9 +146,12 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
 def _open(url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
     _refuse_other_schemes(url)
     request = urllib.request.Request(url, headers={"User-Agent": "ccl", **headers})
-    response: http.client.HTTPResponse = urllib.request.build_opener(_WebRedirects).open(
-        request, timeout=_TIMEOUT
-    )
+    opener = urllib.request.build_opener(_WebRedirects)
+    try:
+        response: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()  # its headers stay readable
+        raise
     return response
 
 
