@@ -22,7 +22,7 @@ from ccl_cli.data.sources.generated import GENERATED
 from ccl_cli.errors import CclError, DataError, UsageError, WeightsError
 from ccl_cli.executors import map_items
 from ccl_cli.executors.part import WHOLE, Part
-from ccl_cli.executors.work import Work, failed_at
+from ccl_cli.executors.work import Work, has_failed
 from ccl_cli.training.build import load_teacher, training_data
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.utils.paths import runs_dir
@@ -183,7 +183,7 @@ def _run(title: str, root: Path, cells: Sequence[Cell], executor: Executor) -> l
 
 def _check_others(part: Part, root: Path, tuning: Sequence[Cell]) -> None:
     """Raise an error while tuning runs of other parts are unfinished; failed runs count as finished."""
-    left = [cell for cell in unfinished(root, tuning) if failed_at(root / cell.folder) is None]
+    left = [cell for cell in unfinished(root, tuning) if not has_failed(root / cell.folder)]
     if part != WHOLE and left:
         raise UsageError(
             f"{len(left)} tuning runs are not finished, such as '{left[0].label}'.",

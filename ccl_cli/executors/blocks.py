@@ -24,11 +24,7 @@ _MIN_FILES, _MAX_BLOCKS = 64, 256  # minimum files per block, maximum number of 
 
 
 class BlockExecutor(ExitStack):
-    """Executor of the blocks of one command, or of a part of them.
-
-    The results of the blocks are removed when the context ends without an error, because the command has
-    written its output by then. After an error, the same command reuses them.
-    """
+    """Executor of the blocks of one command, or of a part of them; see :func:`block_folder`."""
 
     def __init__(self, settings: Executor, part: Part = WHOLE) -> None:
         super().__init__()
@@ -36,11 +32,7 @@ class BlockExecutor(ExitStack):
         self._folders: dict[str, Path] = {}
 
     def folder(self, title: str, *content: object) -> Path:
-        """Return the folder of some work, identified by its content (JSON values).
-
-        Raises:
-            UsageError: another process runs the same work, or the same part of it.
-        """
+        """Return the folder of some work, identified by its content (JSON values)."""
         key = json.dumps([title, *content])
         if key not in self._folders:
             self._folders[key] = self.enter_context(block_folder(title, *content, part=self.part))
@@ -56,7 +48,14 @@ def block_executor(
 
 @contextmanager
 def block_folder(title: str, *content: object, part: Part = WHOLE) -> Iterator[Path]:
-    """Lock a folder for the results of blocks; see :class:`BlockExecutor`."""
+    """Lock a folder for the results of blocks of some work, identified by its content (JSON values).
+
+    The results are removed when the context ends without an error, because the command has written its output
+    by then. After an error, the same command reuses them.
+
+    Raises:
+        UsageError: another process runs the same work, or the same part of it.
+    """
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     folder = (cache_dir() / "blocks" / f"{title}-{digest}").absolute()
     lock = ".lock" if part == WHOLE else f".lock-{part.number}-{part.parts}"

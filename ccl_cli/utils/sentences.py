@@ -15,6 +15,8 @@ from ccl_cli.errors import CclError, MultipleErrors, RecipeError, UsageError
 Keys = tuple[str, ...]
 
 _SHOULD = re.compile(r"^(Input|Value|Keys|String|Tuple|List|Dictionary) should ")
+_shortener = reprlib.Repr()
+_shortener.maxstring = _shortener.maxother = 60
 _ASIDE = re.compile(r", unable to parse.*| after validation.*")
 
 
@@ -83,8 +85,7 @@ def _sentence(detail: Any, model: type[BaseModel], prefix: Keys, origins: Mappin
     must = _ASIDE.sub("", _SHOULD.sub("must ", detail["msg"]))
     if detail["type"] in ("model_type", "dict_type"):
         must = "must be a section of keys and values"
-    shortener = reprlib.Repr(maxstring=60, maxother=60)
-    return RecipeError(f"{field}: {must}, got {shortener.repr(detail['input'])}{at}.")
+    return RecipeError(f"{field}: {must}, got {_shortener.repr(detail['input'])}{at}.")
 
 
 def _suggestion(keys: Keys, prefix: Keys, model: type[BaseModel]) -> str:
