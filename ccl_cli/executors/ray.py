@@ -25,11 +25,7 @@ from ccl_cli.utils.signals import handled_by
 _SAVING_SECONDS = 120  # time for running items to save their state after a signal
 _CONNECT_SECONDS = 10  # timeout for a cluster to answer; Ray itself waits 15 minutes
 # No usage reports, the priority of the items of other executors, and no warnings of Ray's servers.
-_DEFAULTS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
-}
+_DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
 
 
 def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
