@@ -117,11 +117,9 @@ def bench(
 
 
 def _print_plan(experiment: Recipe, as_json: bool) -> None:
-    from ccl_cli.bench.plan import planned_runs
-    from ccl_cli.bench.run import folder_of, missing
+    from ccl_cli.bench.run import folder_of, missing, planned_runs
 
-    lacking = missing(experiment)
-    root = folder_of(experiment)
+    lacking, root = missing(experiment), folder_of(experiment)
     runs, to_tune = planned_runs(experiment)
 
     def print_text() -> None:
