@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -91,7 +91,7 @@ def table(
     chosen = "json" if as_json else _format(style, output)
     results = load_results(runs or (), split)
     built = tables(results, () if number == "all" else (int(number),), metric or (), printed=paper)
-    formats = {
+    formats: dict[str, Callable[..., str]] = {
         "terminal": partial(terminal_tables, runs=show_runs, **_layout(output)),
         **{"csv": csv_tables, "json": json_tables, "latex": latex_tables, "markdown": markdown_tables},
     }
@@ -132,7 +132,7 @@ def compare(
     from ccl_cli.report.tables.terminal import terminal_comparison
 
     chosen = "json" if as_json else _format(style, output)
-    formats = {
+    formats: dict[str, Callable[..., str]] = {
         "terminal": partial(terminal_comparison, **_layout(output)),
         **{"json": json_comparison, "markdown": markdown_comparison},
     }
