@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -123,11 +123,11 @@ def missing(recipe: Recipe) -> list[CclError]:
     data += [cell.recipe.data for cell in cells if cell.recipe.data]
     todo = unfinished(folder_of(recipe), cells)
     teachers = dict.fromkeys(text for cell in todo for text in cell.recipe.teachers)
-    checks = [
-        partial(load_data, name) for name in dict.fromkeys(data) if parse_data(name).kind not in GENERATED
-    ]
+    names = [name for name in dict.fromkeys(data) if parse_data(name).kind not in GENERATED]
+    checks: list[Callable[[], object]] = [partial(load_data, name) for name in names]
+    checks += [partial(load_teacher, name) for name in teachers]
     errors: list[CclError] = []
-    for check in [*checks, *(partial(load_teacher, name) for name in teachers)]:
+    for check in checks:
         try:
             check()
         except (DataError, WeightsError) as error:

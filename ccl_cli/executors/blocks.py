@@ -72,7 +72,14 @@ def block_size(files: int) -> int:
 def run_blocks(
     work: Work, settings: Executor, advance: Advance, sizes: Mapping[str, int], part: Part = WHOLE
 ) -> None:
-    """Run :func:`map_blocks` on a part of the blocks for a caller that needs all blocks.
+    """Run all unfinished blocks of a part, for a caller that needs all blocks.
+
+    Args:
+        work: Work with one item per block.
+        settings: Settings of the executor.
+        advance: Advances the progress bar.
+        sizes: Number of files of each block.
+        part: Part of the blocks.
 
     Raises:
         CclError: some blocks failed; the others are kept.
@@ -80,36 +87,17 @@ def run_blocks(
         Interrupted: stopped by a signal.
     """
     share = work.only(part.of(list(work.items)))
-    refuse_unfinished(share, map_blocks(share, settings, advance, sizes))
+    advance(sum(sizes[name] for name in share.items if share.is_done(name)))
+    reasons = map_items(share, settings, _Progress(advance, sizes))
+    for name, why in reasons.items():
+        raise CclError(
+            f"{work.title}: {len(reasons)} of {len(share.items)} blocks failed, such as {name}: {why}",
+            f"Finished blocks are kept. Run the same command to retry the others. Logs: '{work.folder}'.",
+        )
     if left := len(work.unfinished().items):
         raise PartDone(
             f"Part {part} of {work.title} is done; other parts have {left} of {len(work.items)} blocks left.",
             "The part that finishes last writes the output.",
-        )
-
-
-def map_blocks(work: Work, settings: Executor, advance: Advance, sizes: Mapping[str, int]) -> dict[str, str]:
-    """Run all unfinished blocks.
-
-    Args:
-        work: Work with one item per block.
-        settings: Settings of the executor.
-        advance: Advances the progress bar.
-        sizes: Number of files of each block.
-
-    Returns:
-        Reasons by the name of each failed block.
-    """
-    advance(sum(sizes[name] for name in work.items if work.is_done(name)))
-    return map_items(work, settings, _Progress(advance, sizes))
-
-
-def refuse_unfinished(work: Work, reasons: Mapping[str, str]) -> None:
-    """Raise an error if blocks failed; ``reasons`` are those of :func:`map_blocks`."""
-    for name, why in reasons.items():
-        raise CclError(
-            f"{work.title}: {len(reasons)} of {len(work.items)} blocks failed, such as {name}: {why}",
-            f"Finished blocks are kept. Run the same command to retry the others. Logs: '{work.folder}'.",
         )
 
 

@@ -29,18 +29,12 @@ _DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_BA
 
 
 def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
-    """Run every item as a task, and wait for all of them.
-
-    Args:
-        work: Items to run.
-        settings: Uses ``cpus`` and ``seconds``.
-        events: Receives the events of the items.
+    """Run every item as a task, and wait for all of them; as :func:`ccl_cli.executors.local.run`.
 
     Returns:
         Reasons by the name of each item whose task Ray has lost.
 
     Raises:
-        Interrupted: stopped by a signal; running items were asked to save their state.
         SystemSetupError: Ray is not installed or cannot be reached, no node has enough cores, or a node
             cannot read the folder.
     """

@@ -51,12 +51,7 @@ _log = logging.getLogger("ccl")
 
 
 def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
-    """Run all items in a job array, and wait until it has ended.
-
-    Args:
-        work: Work items.
-        settings: Settings of the jobs.
-        events: Receives an event for every item that has ended.
+    """Run all items in a job array, and wait until it has ended; as :func:`ccl_cli.executors.local.run`.
 
     Returns:
         State of the task by item, for items that are neither done nor have written a reason.

@@ -14,7 +14,7 @@ import av
 from ccl_cli.config.recipe import Executor
 from ccl_cli.data.checks.inspect import Subject
 from ccl_cli.data.checks.pool import Failure, run_each
-from ccl_cli.executors.blocks import DONE, block_folder, map_blocks, refuse_unfinished
+from ccl_cli.executors.blocks import DONE, block_folder, run_blocks
 from ccl_cli.executors.work import Work
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.processes import cores
@@ -42,7 +42,7 @@ def examine_blocks(
         advance: Called with the number of subjects when a block is done.
 
     Raises:
-        CclError: a block failed; the others are done.
+        CclError: a block failed; the results of the others are kept for the next call.
     """
     function = f"{work.__module__}:{work.__name__}"
     blocks = [jobs[first : first + BLOCK] for first in range(0, len(jobs), BLOCK)]
@@ -57,13 +57,11 @@ def examine_blocks(
         mapped = Work("check", folder, f"{__name__}:run", DONE, items, modules=(__name__,))
         sizes = {name: len(item["subjects"]) for name, item in items.items()}
         # One block at a time on each machine, because a block uses all cores.
-        reasons = map_blocks(mapped, executor.model_copy(update={"jobs": 1}), advance, sizes)
-        for (name, item), block in zip(items.items(), blocks, strict=True):
-            if name not in reasons:
-                results = json.loads(Path(item["file"]).read_text(encoding="utf-8"))
-                for job, (value, failure) in zip(block, results, strict=True):
-                    yield job, value if failure is None else Failure(failure)
-        refuse_unfinished(mapped, reasons)
+        run_blocks(mapped, executor.model_copy(update={"jobs": 1}), advance, sizes)
+        for item, block in zip(items.values(), blocks, strict=True):
+            results = json.loads(Path(item["file"]).read_text(encoding="utf-8"))
+            for job, (value, failure) in zip(block, results, strict=True):
+                yield job, value if failure is None else Failure(failure)
 
 
 def examine_one(work: Callable[[Subject], Any], job: tuple[int, Subject]) -> str:

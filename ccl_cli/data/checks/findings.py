@@ -69,7 +69,7 @@ def examine(
     Raises:
         Interrupted: stopped by a signal; the results so far are stored.
         SystemSetupError: the store cannot be used.
-        CclError: the executor failed on some subjects; the results of the others are stored.
+        CclError: the executor failed on some subjects; finished blocks are kept for the next call.
     """
     signals: list[int] = []
     with _store(effort.part) as store, handled_by(lambda number, frame: signals.append(number)):
