@@ -111,8 +111,13 @@ def test_a_signal_that_comes_while_an_item_is_started_is_for_that_item_too(monke
 
 @pytest.mark.parametrize(
     ("command", "said"),
-    [("exit 130", "code 130"), ("kill -KILL $$", "ended by SIGKILL"), ("exit 7", "code 7"), ("true", "code 0")],
-)  # fmt: skip
+    [
+        ("exit 130", "code 130"),
+        ("kill -KILL $$", "ended by SIGKILL"),
+        ("exit 7", "code 7"),
+        ("true", "code 0"),
+    ],
+)
 def test_an_item_that_cannot_say_why_it_failed_has_a_reason(monkeypatch, tmp_path, command, said):
     locks = []
     stub = Stub(["sh", "-c", command], lambda: locks.append(lock_item(tmp_path / "item")))

@@ -7,7 +7,12 @@ import pytest
 from ccl_cli.utils.json_text import fitting
 
 SHAPE = {"seed": int, "seconds": float, "names": [str], "data": {"*": {"count": int}}}
-GOOD = {"seed": [2**63 - 1], "seconds": [3, 0.5], "names": [[], ["a", "\udcff"]], "data": [{}, {"x": {"count": 1}}]}  # fmt: skip
+GOOD = {
+    "seed": [2**63 - 1],
+    "seconds": [3, 0.5],
+    "names": [[], ["a", "\udcff"]],
+    "data": [{}, {"x": {"count": 1}}],
+}
 BAD = {
     "seed": [True, 1.0, "1", None, 2**63],
     "seconds": [True, "1", math.inf, math.nan, 10**400],

@@ -45,9 +45,10 @@ def test_a_file_is_whole_or_partial_by_name_or_not_there(tmp_path, suffix):
     assert len(list(path.parent.iterdir())) == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "cell"), [*((f"{sign}1", f"'{sign}1") for sign in "=+-@"), ("a\x1b\udcff\u202e", "a\\x1b\\udcff\\u202e")]
-)  # fmt: skip
+FORMULAS = [(f"{sign}1", f"'{sign}1") for sign in "=+-@"]
+
+
+@pytest.mark.parametrize(("name", "cell"), [*FORMULAS, ("a\x1b\udcff\u202e", "a\\x1b\\udcff\\u202e")])
 def test_no_text_becomes_a_formula_or_a_control_character(name, cell):
     assert FORM.text({"name": name, "values": [-1]}) == f"{cell},-1\n"
 
