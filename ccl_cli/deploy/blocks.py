@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from ccl_cli import __version__
 from ccl_cli.data.manifest import Video
@@ -32,16 +32,16 @@ def predict_blocks(
     """
     size = block_size(len(videos))
     files = [[video.id, str(video.path), *_stamp(video)] for video in videos]
-    blocks = [files[first : first + size] for first in range(0, len(files), size)]
+    blocks = {f"{first // size:06}": files[first : first + size] for first in range(0, len(files), size)}
     shared = {"model": str(model.path.absolute()), "sha256": model.fingerprint, "settings": settings}
-    folder = executor.folder(title, __version__, str(Path.cwd()), shared, blocks)
+    folder = executor.folder(title, __version__, str(Path.cwd()), shared, [*blocks.values()])
     items: dict[str, dict[str, Any]] = {
-        f"{number:06}": {**shared, "videos": block, "file": str(folder / f"{number:06}.safetensors")}
-        for number, block in enumerate(blocks)
+        name: {**shared, "videos": block, "file": str(folder / f"{name}.safetensors")}
+        for name, block in blocks.items()
     }
     work = Work(title, folder, f"{__name__}:run", DONE, items, ("ccl_cli.deploy.predict",))
     with Reporter(title, len(videos), unit="video") as reporter:
-        sizes = {name: len(item["videos"]) for name, item in items.items()}
+        sizes = {name: len(block) for name, block in blocks.items()}
         run_blocks(work, executor.settings, reporter.advance, sizes, executor.part)
     for number, item in enumerate(items.values()):
         yield from _read(Path(item["file"]), number * size)
@@ -80,14 +80,8 @@ def _stamp(video: Video) -> tuple[int, ...]:
 
 def _read(path: Path, first: int) -> Iterator[VideoPrediction]:
     """Read the predictions of a block whose first video has the index ``first`` in the list."""
-    try:
-        with safe_open(path, "pt") as file:
-            faults = json.loads(file.metadata()["faults"])
-            scores, features, windows = (file.get_tensor(key) for key in ("scores", "feature", "windows"))
-    except SafetensorError as error:
-        path.unlink(missing_ok=True)
-        raise DataError(
-            f"'{path}' was damaged and has been removed.", "Run the same command again."
-        ) from error
+    with safe_open(path, "pt") as file:
+        faults = json.loads(file.metadata()["faults"])
+        scores, features, windows = (file.get_tensor(key) for key in ("scores", "feature", "windows"))
     for row, (score, feature, count) in enumerate(zip(scores, features, windows.tolist(), strict=True)):
         yield VideoPrediction(first + row, score, feature, count, faults[row])

@@ -98,9 +98,7 @@ def write_onnx(program: ExportedProgram, path: Path, record: Mapping[str, Any], 
     Raises:
         PluginError: the network uses operations without an ONNX equivalent.
     """
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # torch 2.11 calls its own deprecated function.
@@ -111,8 +109,6 @@ def write_onnx(program: ExportedProgram, path: Path, record: Mapping[str, Any], 
     except Exception as error:  # the exporter wraps arbitrary exceptions
         hint = "Use --format torch to write only the torch.export file."
         raise _refused(f"The student '{name}' cannot be written as ONNX", error, hint) from error
-    finally:
-        exporter.setLevel(level)
     model: Any = onnx.model
     onnx.rename_axes({model.graph.inputs[0].shape[0]: BATCH})
     for node in model.graph.all_nodes():

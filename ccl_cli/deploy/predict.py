@@ -23,7 +23,6 @@ from ccl_cli.utils.processes import cores
 from ccl_cli.utils.text import visible
 
 _FEW = 2  # starting a worker takes longer than reading this number of files
-_NOT_FINITE = "the model's output is not finite"
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,12 @@ def predict_files(
         yield from predict_blocks(model, videos, executor, title, settings)
         return
     recipe, accelerator = model.artefact.recipe, set_up(precision)
-    _check_same(videos)
+    # Processes exchange indices into the list.
+    if world_size() > 1 and len(set(gather_objects(crc32(repr(videos).encode())))) > 1:
+        raise DataError(
+            "The processes list different video files.",
+            "Use folders on a shared disk, and do not change them while the command runs.",
+        )
     if workers is None:
         workers = 0 if len(videos) <= _FEW else min(recipe.train.workers, cores())
     predictions = predict_videos(
@@ -133,10 +137,9 @@ def predict(
     Raises:
         UsageError: the student was trained without labels.
     """
-    settings = {"title": "predict"} | settings
     model.need_classes()
     classes = model.artefact.classes
-    with closing(in_order(predict_files(model, videos.videos, **settings))) as predictions:
+    with closing(in_order(predict_files(model, videos.videos, title="predict", **settings))) as predictions:
         for each, name in zip(predictions, videos.names, strict=True):
             # As in ``ccl eval``, the first of equal scores wins.
             order = [] if each.fault else each.scores.argsort(descending=True, stable=True)[:top].tolist()
@@ -146,23 +149,13 @@ def predict(
 
 def embed(model: Model, videos: VideoFiles, **settings: Any) -> Generator[Feature, None, None]:
     """Compute features as ``ccl embed`` does; for arguments and order see :func:`predict`."""
-    settings = {"title": "embed"} | settings
-    with closing(in_order(predict_files(model, videos.videos, **settings))) as predictions:
+    with closing(in_order(predict_files(model, videos.videos, title="embed", **settings))) as predictions:
         for each, video in zip(predictions, videos.videos, strict=True):
             yield Feature(video, None if each.fault else each.feature, each.windows, each.fault)
-
-
-def _check_same(videos: Sequence[Video]) -> None:
-    """Check that all processes list the same files, because they exchange indices into the list."""
-    if world_size() > 1 and len(set(gather_objects(crc32(repr(videos).encode())))) > 1:
-        raise DataError(
-            "The processes list different video files.",
-            "Use folders on a shared disk, and do not change them while the command runs.",
-        )
 
 
 def _fault(prediction: VideoPrediction, video: Video) -> str | None:
     if prediction.fault is not None:
         return prediction.fault.replace(f"'{visible(str(video.path))}'", "it").rstrip(".")
     finite = prediction.scores.isfinite().all() and prediction.feature.isfinite().all()
-    return None if finite else _NOT_FINITE
+    return None if finite else "the model's output is not finite"

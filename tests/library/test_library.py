@@ -221,7 +221,7 @@ def filled(folder: Path, vectors: np.ndarray) -> Path:
     create(folder, model=Path("m"), fingerprint="0" * 64, dim=vectors.shape[1])
     with open_library(folder, write=True) as library:
         for number, vector in enumerate(vectors):
-            library.put(f"/v/{number}.mp4", Stamp(1, 1), 1, vector)
+            library.put(f"/v/{number}.mp4", Stamp(1, 1), vector)
     return folder
 
 
@@ -303,7 +303,7 @@ def test_search_while_it_is_written_and_where_nothing_can_be_written(run, videos
     update([videos / "test"], LIBRARY)
     raw = list_videos([videos / "train/down/3.mp4"])
     with open_library(LIBRARY, write=True) as library:
-        library.put("/x.mp4", Stamp(1, 1), 1, np.ones(library.dim, np.float32))
+        library.put("/x.mp4", Stamp(1, 1), np.ones(library.about.dim, np.float32))
         assert len(search(raw, LIBRARY, top=10)[0].hits) == 7
     assert sorted(each.name for each in LIBRARY.iterdir()) == [
         ".lock",
@@ -332,7 +332,7 @@ def test_approximate_search(tmp_path, run, videos, monkeypatch):
         )
         assert recall > 0.9
         np.testing.assert_allclose(cosines[:, 0], exact[:, 0], atol=1e-5)
-        library.put("/new.mp4", Stamp(1, 1), 1, vectors[0])
+        library.put("/new.mp4", Stamp(1, 1), vectors[0])
         with pytest.raises(DataError, match="has changed since"):
             search_approximately(library, folder, queries, 5, 8)
         index.build(library, folder)
