@@ -164,6 +164,8 @@ def _download(repository: str, revision: str | None) -> Path:
                 local_files_only=bool(variable),
             )
         except LocalEntryNotFoundError as error:
+            if not variable:
+                raise
             raise SystemSetupError(
                 f"'{repository}' is not in the Hub's cache, and {variable} is set.",
                 "Unset the variable, or pull the model on another machine and copy it.",
