@@ -35,8 +35,7 @@ def run(tmp_path):
     publish(folder)
     change(folder, data=DATA, versions={"ccl": "0.1.0", "torch": "2.11.0"})
     counts = {"test": {"videos": 25, "read": 21, "missing": 3, "corrupt": 1}}
-    evaluation = {"data": {"manifest": "f" * 16}, "counts": counts}
-    (folder / "eval-ucf51-split1-test.json").write_text(json.dumps(evaluation))
+    (folder / "eval-ucf51-split1-test.json").write_text(json.dumps({"data": {}, "counts": counts}))
     return folder
 
 
@@ -56,31 +55,31 @@ def data_rows(run) -> dict[str, str]:
     return dict(re.findall(r"^\| (.+?) \| (.+?) \|$", section(card(run)[1], "Data"), re.M))
 
 
+def written(folder, *arguments, **settings):
+    """A run whose student is published."""
+    publish(write_run(folder, *arguments, **TINY, **settings))
+    return folder
+
+
 def test_the_hubs_client_reads_the_fields(run):
     """It raises where it does not understand ``model-index``."""
-    folder, text = card(run, licence="apache-2.0")
-    assert folder == run
-    data = ModelCard(text, ignore_metadata_errors=False).data
+    data = ModelCard(card(run, licence="apache-2.0")[1], ignore_metadata_errors=False).data
     assert (data.license, data.library_name, data.pipeline_tag) == (
         "apache-2.0",
         "ccl",
         "video-classification",
     )
-    assert "video-retrieval" in data.tags
     results = {each.metric_type: (each.task_type, each.metric_value) for each in data.eval_results}
     recognition = {"top1": 41.25, "top5": 61.25, "mean_class": 40.25}
     retrieval = {"r1": 30.0, "r5": 50.0, "r10": 60.0, "map": 10.0}
-    assert results == {
-        **{name: ("video-classification", value) for name, value in recognition.items()},
-        **{name: ("other", value) for name, value in retrieval.items()},
-    }
-    assert {(each.dataset_name, each.dataset_split) for each in data.eval_results} == {
-        ("ucf51-split1", "test")
-    }
+    expected = {name: ("video-classification", value) for name, value in recognition.items()}
+    assert results == expected | {name: ("other", value) for name, value in retrieval.items()}
+    (names,) = {(each.dataset_name, each.dataset_split) for each in data.eval_results}
+    assert names == ("ucf51-split1", "test")
     assert front(card(run)[1])["license"] == "unknown"
 
 
-@pytest.mark.parametrize("licence", ["", "MIT", "a b", "mit\nx: y", "[mit]"])
+@pytest.mark.parametrize("licence", ["", "MIT", "mit\nx: y", "[mit]"])
 def test_licences_that_are_no_names(run, licence):
     with pytest.raises(UsageError, match="is not a licence identifier of the Hub"):
         card(run, licence=licence)
@@ -122,24 +121,17 @@ def test_results_of_one_run_and_of_none(tmp_path, run):
     assert "| ucf51-split1 | 41.2 |" in results
     assert "from one run" in results
     assert "±" not in results
-    bare = write_run(tmp_path / "2", **TINY)
-    publish(bare)
-    change(run, finished=False, steps=6)  # evaluated, but stopped before its end
-    reasons = "has not been evaluated on a test split", "unfinished and stopped after step 6"
-    for folder, reason in zip((bare, run), reasons, strict=True):
-        text = card(folder)[1]
-        assert reason in section(text, "Results")
-        assert "model-index" not in front(text)
-
-
-def test_a_model_file_alone_knows_nothing_of_its_data(run):
     folder, text = card(run / "model.safetensors")
     assert folder == run
     assert "is not recorded in the model file" in text
     assert "Classes: climb, fall." in text
-
-
-# -- seeds
+    change(run, finished=False, steps=6)  # evaluated, but stopped before its end
+    reasons = {run: "unfinished and stopped after step 6"}
+    reasons[written(tmp_path / "2")] = "has not been evaluated on a test split"
+    for folder, reason in reasons.items():
+        text = card(folder)[1]
+        assert reason in section(text, "Results")
+        assert "model-index" not in front(text)
 
 
 def bench(root, *tops, **settings):
@@ -173,9 +165,6 @@ def test_only_runs_that_differ_in_their_seed_alone(tmp_path):
     assert results(RunFolder(folder))[0][0].seeds == (42.0,)
 
 
-# -- teachers
-
-
 def teachers(text: str) -> dict[str, tuple[str, str]]:
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", section(text, "Teachers"), re.M)
     return {name: (weights, licence) for name, weights, licence in rows}
@@ -193,9 +182,8 @@ def teachers(text: str) -> dict[str, tuple[str, str]]:
     ],
 )
 def test_weights_and_their_licences(tmp_path, spec, weights, licence):
-    folder = write_run(tmp_path / "1", teachers=[spec], **TINY)
-    publish(folder)
-    (row,) = [row for name, row in teachers(card(folder)[1]).items() if name.startswith(spec[:4])]
+    text = card(written(tmp_path / "1", teachers=[spec]))[1]
+    (row,) = [row for name, row in teachers(text).items() if name.startswith(spec[:4])]
     assert re.fullmatch(weights, row[0])
     assert re.fullmatch(licence, row[1])
 
@@ -207,20 +195,16 @@ def test_a_plugin_that_raises_is_unknown(tmp_path, monkeypatch):
     )
     install(tmp_path / "site", "odd", "[ccl.teachers]\ntext.odd = odd_mod:Odd\n", modules={"odd_mod": source})
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    folder = write_run(tmp_path / "1", teachers=["text:odd"], **TINY)
-    publish(folder)
-    assert teachers(card(folder)[1])["text:odd"] == ("unknown", "unknown")
+    assert teachers(card(written(tmp_path / "1", teachers=["text:odd"]))[1])["text:odd"] == (
+        "unknown",
+        "unknown",
+    )
 
 
 def test_without_teachers(tmp_path):
-    folder = write_run(tmp_path / "1", "baseline", "", **TINY)
-    publish(folder)
-    text = card(folder)[1]
+    text = card(written(tmp_path / "1", "baseline", ""))[1]
     assert section(text, "Teachers").strip() == "None."
     assert "trained without a teacher" in text
-
-
-# -- what is written by others
 
 
 NASTY = [
@@ -240,12 +224,11 @@ def unescaped(text: str) -> set[str]:
 
 
 def test_class_names_mean_nothing_to_markdown(run):
-    publish(run, NASTY)
+    publish(run, [*NASTY, *(f"class {number}" for number in range(43))])
     (line,) = [line for line in card(run)[1].splitlines() if line.startswith("Classes: ")]
     assert unescaped(line) == set()
     assert all(sign.isprintable() for sign in line)
-    for word in ("heading", "another", "script", "red", "license: mit"):
-        assert word in line
+    assert line.endswith("class 32 and 10 more.")
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -267,19 +250,11 @@ def test_data_sets_names_mean_nothing_to_markdown_or_yaml(run, name):
 
 
 def test_a_recipe_cannot_leave_its_fence(tmp_path):
-    recipe = {"description": "x\n````\n\n# Out\n\n``````\n"}
-    folder = write_run(tmp_path / "1", **TINY, **recipe)
-    publish(folder)
-    text = card(folder)[1]
-    begin, end = re.findall(r"^ {0,3}`{7,}.*$", section(text, "Recipe"), re.M)
-    assert (begin, end) == ("```````yaml", "```````")
-    written = section(text, "Recipe").split(begin + "\n")[1].split("\n" + end)[0]
-    assert Recipe.model_validate(yaml.safe_load(written)).description == recipe["description"]
-
-
-def test_many_classes_are_counted(run):
-    publish(run, [f"class {number}" for number in range(50)])
-    assert "class 39 and 10 more." in card(run)[1]
+    description = "x\n````\n\n# Out\n\n``````\n"
+    text = card(written(tmp_path / "1", description=description))[1]
+    fence = "`" * 7
+    recipe = section(text, "Recipe").split(f"\n{fence}yaml\n")[1].split(f"\n{fence}")[0]
+    assert Recipe.model_validate(yaml.safe_load(recipe)).description == description
 
 
 def test_errors(tmp_path, run):
