@@ -26,31 +26,19 @@ def library(ccl, run, videos):
 
 
 def test_index_says_what_it_did(ccl, run, videos):
-    assert table(ccl("index", "videos", "--output", "library").out) == [
-        ["library", "videos", "read", "unchanged", "gone"],
-        ["library", "8", "8", "0", "0"],
-    ]
+    header = ["library", "videos", "read", "unchanged", "gone"]
+    out = ccl("index", "videos", "--output", "library").out
+    assert table(out) == [header, ["library", "8", "8", "0", "0"]]
     (videos / "down/0.mp4").unlink()
     (videos / "bad.mp4").touch()
     result = ccl("index", "--output", "library", "--json")
     assert result.code == 4
-    assert json.loads(result.out) == {
-        "folder": "library",
-        "videos": 7,
-        "added": 0,
-        "removed": 1,
-        "unchanged": 7,
-        "unreadable": 1,
-    }
-    assert "Error: 1 files could not be read; the others are done." in result.err.splitlines()
+    expected = {"videos": 7, "added": 0, "removed": 1, "unchanged": 7, "unreadable": 1}
+    assert json.loads(result.out) == {"folder": "library", **expected}
+    assert "1 files could not be read" in result.err
     assert f"{videos / 'bad.mp4'}: it is empty (0 bytes)" in result.err
-    assert table(ccl("index", "--output", "library", "--forget", "videos").out)[1] == [
-        "library",
-        "0",
-        "0",
-        "0",
-        "7",
-    ]
+    out = ccl("index", "--output", "library", "--forget", "videos").out
+    assert table(out)[1] == ["library", "0", "0", "0", "7"]
 
 
 def test_search(ccl, library, videos):
@@ -58,23 +46,18 @@ def test_search(ccl, library, videos):
     assert (result.code, result.err) == (0, "")
     header, *rows = table(result.out)
     assert header == ["video", "cosine", "query"]
-    assert len(rows) == 3
-    assert rows[0][2] == "videos/down/1.mp4"
+    assert [row[2] for row in rows] == ["videos/down/1.mp4"] * 3
     cosines = [float(row[1]) for row in rows]
     assert cosines == sorted(cosines, reverse=True)
     assert "\x1b" not in ccl("search", "videos", "--index", "library").out
-
-
-def test_json_is_one_array(ccl, library, videos):
     (videos / "bad.mp4").write_text("no video")
     words = "search videos/bad.mp4 videos/down/1.mp4 --index library --json --top 2 --include-self"
     result = ccl(*words.split())
     assert result.code == 4
     bad, good = json.loads(result.out)
     assert bad.keys() == {"query", "error"}
-    assert good["query"] == "videos/down/1.mp4"
+    assert (good["query"], len(good["hits"])) == ("videos/down/1.mp4", 2)
     assert good["hits"][0] == {"video": str(videos / "down/1.mp4"), "cosine": 1.0}
-    assert len(good["hits"]) == 2
 
 
 def test_the_run_of_a_library_that_has_moved(ccl, run, library, videos):
