@@ -48,11 +48,7 @@ def predict_blocks(
 
 
 def run(item: Mapping[str, Any]) -> None:
-    """Predict one block.
-
-    Raises:
-        DataError: the model has changed.
-    """
+    """Predict one block; if the model has changed, raise a DataError."""
     from ccl_cli.deploy.predict import predict_files  # a circular import
 
     model = load_student(item["model"])

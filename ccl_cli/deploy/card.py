@@ -37,11 +37,7 @@ _ALL_BUT_SEED = ["data", "metric", "method", "setup", "settings", "manifest"]
 class Result(NamedTuple):
     """A metric on a data set, in percent.
 
-    Attributes:
-        data: Name of the data set.
-        metric: Key of ``METRICS``.
-        value: Result of this run.
-        seeds: Results of all runs of the benchmark that differ only in the seed, including this one.
+    ``seeds`` are the results of all runs of the benchmark that differ only in the seed, including this one.
     """
 
     data: str
@@ -51,9 +47,7 @@ class Result(NamedTuple):
 
 
 def card(run: Path | None, *, licence: str = _UNKNOWN, repository: str = "OWNER/NAME") -> tuple[Path, str]:
-    """Create the model card of a run.
-
-    Facts that were not recorded are omitted or listed as unknown.
+    """Create the model card of a run. Facts that were not recorded are omitted or listed as unknown.
 
     Args:
         run: Run folder or model file. Default: the newest run.
@@ -66,7 +60,6 @@ def card(run: Path | None, *, licence: str = _UNKNOWN, repository: str = "OWNER/
     Raises:
         UsageError: the licence identifier is invalid.
         DataError: the run does not exist or has no model.
-        WeightsError: the model is damaged.
     """
     if not _LICENCE.fullmatch(licence):
         raise UsageError(
@@ -105,12 +98,7 @@ def card(run: Path | None, *, licence: str = _UNKNOWN, repository: str = "OWNER/
 
 
 def results(folder: RunFolder) -> tuple[list[Result], int]:
-    """Collect the results of a run on test splits.
-
-    Returns:
-        The results, including those of the other seeds for a run of a benchmark, and the number of failed
-        seeds.
-    """
+    """Collect the results of a run on test splits, and the number of failed seeds of its benchmark."""
     try:
         own = together = read_runs([folder.path])
     except CclError:  # not evaluated yet, or unfinished

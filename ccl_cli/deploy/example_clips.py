@@ -39,14 +39,10 @@ class Examples(NamedTuple):
 
 
 def find_examples(model: Model, named: Sequence[Path]) -> Examples:
-    """Find the best available videos for a model.
-
-    Args:
-        model: Published student, with the run's manifest beside its file.
-        named: Files and folders given by the user. Accuracy is still measured on the run's labelled videos.
+    """Find the best available videos: named ones, the run's test videos, or generated ones.
 
     Raises:
-        DataError: a given path does not exist or contains no video.
+        DataError: a named path does not exist or contains no video.
     """
     test: Sequence[Video] = ()
     train: Sequence[Video] = ()
@@ -69,11 +65,7 @@ def find_examples(model: Model, named: Sequence[Path]) -> Examples:
 
 
 def center_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, Tensor | None]]:
-    """Yield the centre clip of each video, preprocessed for the student; None for unreadable videos.
-
-    Shapes:
-        clip: [3, T, S, S] uint8.
-    """
+    """Yield the centre clip [3, T, S, S] uint8 of each video; None for unreadable videos."""
     for video in videos:
         try:
             yield video, Window(video, clip).student_view
@@ -83,10 +75,7 @@ def center_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, T
 
 
 def some_clips(videos: Sequence[Video], clip: Clip, count: int) -> Tensor:
-    """Stack clips of ``count`` evenly spread videos; repeat them if there are fewer.
-
-    Shapes:
-        returns: [count, 3, T, S, S] uint8.
+    """Stack clips [count, 3, T, S, S] uint8 of evenly spread videos; repeat them if there are fewer.
 
     Raises:
         DataError: none of them can be read.

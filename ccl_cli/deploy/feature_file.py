@@ -109,24 +109,14 @@ _FORMS: dict[str, type[_Features]] = {".npz": _Npz, ".safetensors": _Safetensors
 
 
 def check_features(path: Path) -> None:
-    """Check that the format of a file name is supported.
-
-    Raises:
-        UsageError: the suffix is not supported.
-    """
+    """Raise a UsageError if the suffix of a file name is not supported."""
     if path.suffix.lower() not in _FORMS:
         raise UsageError(f"The suffix of '{path}' is not supported.", f"Use {', '.join(_FORMS)}.")
 
 
 @contextmanager
 def feature_file(path: Path, model: Model, precision: str) -> Iterator[_Features]:
-    """Write features to a file, which appears when all are written; after a signal, finished ones are kept.
-
-    Args:
-        path: Output file; its suffix selects the format.
-        model: Published student.
-        precision: Precision of the student.
-    """
+    """Write features to a file that appears when all are written; after a signal, finished ones are kept."""
     with (
         growing_path(path) as temporary,
         closing(_FORMS[path.suffix.lower()](temporary, model, precision)) as features,

@@ -32,17 +32,10 @@ _log = logging.getLogger("ccl")
 
 
 def uploads(run: Path | None, repository: str) -> dict[str, Path | bytes]:
-    """List the files that :func:`push` uploads; an existing card is used unchanged.
-
-    Does not access the network.
+    """List the files that :func:`push` uploads; an existing card is used unchanged. Needs no network.
 
     Returns:
         By name in the repository, the file, or the contents of a generated one.
-
-    Raises:
-        UsageError: the repository name is invalid.
-        DataError: the run does not exist or has no model.
-        WeightsError: the model is damaged.
     """
     _check_name(repository)
     folder, path = locate_model(run)
@@ -65,11 +58,6 @@ def uploads(run: Path | None, repository: str) -> dict[str, Path | bytes]:
 
 def push(run: Path | None, repository: str, *, private: bool = False) -> str:
     """Upload a model and its card in one commit; create the repository if necessary.
-
-    Args:
-        run: Run folder or model file. Default: the newest run.
-        repository: ``OWNER/NAME``.
-        private: Create a private repository; an existing public one is an error.
 
     Returns:
         The URL of the commit.
@@ -104,10 +92,10 @@ def push(run: Path | None, repository: str, *, private: bool = False) -> str:
 
 
 def pull(repository: str, *, revision: str | None = None, output: Path | None = None) -> Path:
-    """Download a model, and check that it was written by ccl.
+    """Download a model, and check that it was written by ccl. Downloaded code is never executed.
 
-    Downloaded code is never executed. If downloads are disabled (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), an
-    earlier download in the Hub's cache is used.
+    If downloads are disabled (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), an earlier download in the Hub's cache is
+    used.
 
     Args:
         repository: ``OWNER/NAME``.
@@ -120,8 +108,7 @@ def pull(repository: str, *, revision: str | None = None, output: Path | None = 
     Raises:
         UsageError: the repository name is invalid, or ``output`` exists.
         SystemSetupError: downloads are disabled and the model is not cached, or the Hub returns an error.
-        DataError: the repository contains no model of ccl.
-        WeightsError: the model is damaged or was not written by ccl.
+        CclError: there is no model of ccl, or it is damaged.
     """
     _check_name(repository)
     if output is not None and output.exists():

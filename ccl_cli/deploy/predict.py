@@ -46,11 +46,9 @@ class Prediction:
 class Feature:
     """Feature of a video.
 
-    Shapes:
-        vector: [D] mean over windows, not normalised; None with a ``fault``.
-
     Attributes:
         video: File and id.
+        vector: [D] mean over windows, not normalised; None with a ``fault``.
         windows: Number of averaged windows.
         fault: Reason why the file could not be read, or None.
     """

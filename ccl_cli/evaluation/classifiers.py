@@ -36,12 +36,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LabelledEmbeddings:
-    """Embeddings of the videos of a split that have one.
-
-    Shapes:
-        embeddings: [N, D] float32.
-        labels: [N] int64.
-    """
+    """Embeddings [N, D] float32 of the videos of a split that have one, and labels [N] int64."""
 
     embeddings: NDArray[np.float32]
     labels: Labels
@@ -74,13 +69,9 @@ def probe_knn(
 def center_and_normalize(
     train: NDArray[np.float32], test: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Subtract the training mean and normalise each row to unit length.
+    """Subtract the training mean from rows [N, D] and [M, D], and normalise each row to unit length.
 
     Without centring, all cosines of non-negative embeddings would be close to one.
-
-    Shapes:
-        train: [N, D].
-        test: [M, D].
     """
     mean = train.mean(axis=0)
     return normalize(train - mean), normalize(test - mean)
@@ -89,9 +80,7 @@ def center_and_normalize(
 def predict_knn(train: LabelledEmbeddings, queries: NDArray[np.float32], k: int) -> Labels:
     """Predict the majority class of the k nearest training videos by cosine; nearer neighbours break ties.
 
-    Shapes:
-        queries: [M, D].
-        returns: [M] int64.
+    Shapes: queries: [M, D]. returns: [M] int64.
     """
 
     def votes(distances: NDArray[Any]) -> NDArray[Any]:
@@ -105,15 +94,12 @@ def predict_knn(train: LabelledEmbeddings, queries: NDArray[np.float32], k: int)
 def probe_linear(
     train: LabelledEmbeddings, test: LabelledEmbeddings, validation: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """Multinomial logistic regression on standardised coordinates.
+    """Multinomial logistic regression on standardised coordinates: accuracy in percent, and penalty.
 
     The penalty is chosen on training videos only; the model is then fitted to all of them (Kornblith et al.
     2019, "Do Better ImageNet Models Transfer Better?": logarithmic grid, L-BFGS).
 
     Shapes: validation: [R, N] bool, the held-out training videos of each of R rounds.
-
-    Returns:
-        ``linear``, the accuracy in percent, and the chosen ``penalty``.
     """
     if len(np.unique(train.labels)) == 1:
         accuracy = float((test.labels == train.labels[0]).mean())
@@ -143,13 +129,9 @@ def probe_classes(
 ) -> dict[str, dict[str, Any]]:
     """Compute recall, its interval (``low``, ``high``), ``chance`` and verdict of each class, in percent.
 
-    Shapes:
-        predictions: [M].
-        labels: [M].
-        train_labels: [N].
+    Without test videos of a class, its recall and verdict are None.
 
-    Returns:
-        Results by class, with the number of test ``videos``; without any, recall and verdict are None.
+    Shapes: predictions, labels: [M]. train_labels: [N].
     """
     confusion = confusion_matrix(labels, predictions, labels=np.arange(len(classes)))
     shares = np.bincount(train_labels, minlength=len(classes)) / len(train_labels)

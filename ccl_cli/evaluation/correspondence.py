@@ -27,12 +27,8 @@ TOP, EACH = 10, 2  # classes per sample, and samples per verdict
 def measure(folder: Path, teachers: Sequence[str], split: str) -> dict[str, Correspondence | CclError]:
     """Probe teachers of a run on its videos, and cache the results in the run's folder.
 
-    Classifies the videos of ``split`` by their nearest training videos.
-
-    Args:
-        folder: Run folder.
-        teachers: Names of teachers in the run's summary.
-        split: Split of the run's data set.
+    Classifies the videos of ``split`` by their nearest training videos. ``teachers`` are names in the run's
+    summary.
 
     Returns:
         By teacher, the result or the reason why there is none, such as missing weights or changed videos.

@@ -50,13 +50,7 @@ class Correspondence:
 
 
 def cached_correspondence(folder: Path, teacher: str, split: str) -> Correspondence | None:
-    """Return a cached result, if it belongs to this teacher, these videos and the current rule.
-
-    Args:
-        folder: Run folder.
-        teacher: Name of the teacher in the run's summary.
-        split: Split of the classified videos.
-    """
+    """Return a cached result, if it belongs to this teacher, these videos and the current rule."""
     record = read_json(_path(folder, teacher, split))
     try:
         if record.pop("key", None) == cache_key(folder, teacher, split):

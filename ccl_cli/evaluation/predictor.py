@@ -25,12 +25,10 @@ _BLOCK = 64  # videos per process in each exchange
 class VideoPrediction(NamedTuple):
     """Prediction for one video.
 
-    Shapes:
-        scores: [K] mean softmax over windows; NaN for an unreadable video.
-        feature: [D] mean feature over windows, not normalised; NaN for an unreadable video.
-
     Attributes:
         row: Index in the list of videos.
+        scores: [K] mean softmax over windows; NaN for an unreadable video.
+        feature: [D] mean feature over windows, not normalised; NaN for an unreadable video.
         windows: Number of windows.
         fault: Reason why the video could not be read, or None.
     """
@@ -44,12 +42,9 @@ class VideoPrediction(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """Predictions for all videos of a split.
+    """Predictions for all videos of a split, as in :class:`VideoPrediction`.
 
-    Shapes:
-        scores: [V, K] mean softmax over windows; NaN for unreadable videos.
-        features: [V, D] mean feature over windows; NaN for unreadable videos.
-        labels: [V] int64.
+    Shapes: scores: [V, K]. features: [V, D]. labels: [V] int64.
 
     Attributes:
         unreadable: Reasons by row, including videos that are not on disk.

@@ -114,20 +114,11 @@ def probe_teachers(
 def probe_student(
     manifest: Manifest, split: str, train: SplitPredictions, test: SplitPredictions
 ) -> dict[str, Any]:
-    """Fit nearest neighbours and a logistic regression to training features, and evaluate them.
-
-    Args:
-        manifest: Manifest with labelled videos only.
-        split: Split to evaluate on.
-        train: Predictions for the training split.
-        test: Predictions for ``split``.
+    """Fit nearest neighbours and a logistic regression to features of the training split, and evaluate them.
 
     Returns:
         ``knn``, ``linear`` and ``chance`` in percent, where videos without a feature count as errors; ``k``;
         the chosen ``penalty``; and ``per_class`` over the videos with a feature.
-
-    Raises:
-        DataError: the data set has only one class.
     """
     features = torch.cat([train.features, test.features])
     present = features.isfinite().all(dim=1)
@@ -173,11 +164,7 @@ def _held_out(training: Manifest, seed: int) -> list[bool]:
 
 
 def check_blind(teachers: Mapping[str, Teacher]) -> None:
-    """Check that no teacher uses the label that the probe predicts.
-
-    Raises:
-        DataError: a teacher uses the label.
-    """
+    """Raise a DataError if a teacher uses the label that the probe predicts."""
     for name, teacher in teachers.items():
         if teacher.sees_label:
             raise DataError(
@@ -187,11 +174,7 @@ def check_blind(teachers: Mapping[str, Teacher]) -> None:
 
 
 def check_present(name: str, embedded: TeacherEmbeddings, splits: ProbeSplits) -> None:
-    """Check that the teacher has embeddings in both splits.
-
-    Raises:
-        DataError: the teacher has no embedding in one of the splits.
-    """
+    """Raise a DataError if the teacher has no embedding in one of the splits."""
     border = len(splits.train)
     for what, rows in (("training", range(border)), (splits.split, range(border, len(embedded.present)))):
         if not embedded.present[rows.start : rows.stop].any():
@@ -227,12 +210,7 @@ def probe(
 ) -> dict[str, Any]:
     """Probe one teacher, or several teachers together on the videos that all of them can embed.
 
-    Args:
-        group: Names of the teachers.
-        splits: Training and test videos.
-        embedded: Embeddings of the training and test videos by teacher.
-        k: Number of neighbours.
-        with_linear: Whether to fit the logistic regression too, which takes longest.
+    The logistic regression takes longest.
 
     Returns:
         Counts and, if any video remains, metrics in percent and verdicts.

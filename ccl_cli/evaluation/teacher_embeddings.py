@@ -22,11 +22,9 @@ from ccl_cli.utils.progress import Reporter
 class TeacherEmbeddings:
     """Embeddings of one teacher.
 
-    Shapes:
+    Attributes:
         value: [V, D] float32; absent rows are zero.
         present: [V] bool.
-
-    Attributes:
         states: State of each video's modality by row: "present", "silent", "unreadable", ...
         unreadable: Reasons by row; a non-finite embedding counts as unreadable.
     """
@@ -78,14 +76,7 @@ def embed_videos(
 
 
 def classify_videos(teacher: Teacher, videos: Sequence[Video]) -> Tensor:
-    """Classify the centre clip of videos with a teacher's own classifier.
-
-    Shapes:
-        returns: [V, len(classes)], each in [0, 1].
-
-    Raises:
-        PluginError: the preprocessing of the teacher fails.
-    """
+    """Classify the centre clip of videos with a teacher's own classifier: [V, len(classes)] in [0, 1]."""
     device = set_up("fp32").device
     teacher.to(device)
     dataset = TeacherClips(videos, Clip(), {"": teacher.preprocess})

@@ -43,17 +43,12 @@ def train(
 def score(recipe: Recipe, parts: Parts, student: Student, accelerator: Accelerator) -> dict[str, float]:
     """Evaluate a student during training, in the run's precision; all processes share the videos.
 
-    Args:
-        recipe: Recipe; sets the split and whether to evaluate retrieval, which also reads the training
-            videos.
-        parts: Parts of the run; videos without a label are ignored.
-        student: Student, which is not modified: a copy with the batch statistics of the first process is
-            evaluated, as it would be published.
-        accelerator: Accelerator of the run.
+    The student is not modified: a copy with the batch statistics of the first process is evaluated, as it
+    would be published. Videos without a label are ignored.
 
     Returns:
         ``top1`` in percent and ``loss``, the mean cross-entropy of readable videos, unless the student has no
-        classes; ``r1`` in percent, if requested. Identical on every process.
+        classes; ``r1`` in percent, if the recipe asks for it. Identical on every process.
     """
     scored = make_student(recipe.student, len(parts.classes), with_weights=False)
     scored.load_state_dict(student.state_dict())

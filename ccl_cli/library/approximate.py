@@ -18,12 +18,7 @@ _PER_LIST = 39  # training vectors per list, as recommended by faiss
 
 
 def build(library: Library, folder: Path) -> None:
-    """Build an inverted file index (faiss IVF, flat vectors). All vectors are in memory meanwhile.
-
-    Raises:
-        SystemSetupError: faiss is not installed.
-        UsageError: the library is empty.
-    """
+    """Build an inverted file index (faiss IVF, flat vectors). All vectors are in memory meanwhile."""
     faiss, videos, dim = import_faiss(), len(library), library.about.dim
     if not videos:
         raise UsageError("The library has no videos.", "Index some videos first.")
@@ -46,12 +41,11 @@ def build(library: Library, folder: Path) -> None:
 def search(
     library: Library, folder: Path, queries: NDArray[np.float32], top: int, probes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return cosines and ids of the approximate nearest videos, nearest first; id -1 if there are fewer.
+    """Return cosines and ids [Q, top] of the approximate nearest videos, nearest first; -1: fewer exist.
 
-    Shapes: queries: [Q, D], unit length. returns: [Q, top] each.
+    Shapes: queries: [Q, D], unit length.
 
     Raises:
-        SystemSetupError: faiss is not installed.
         DataError: the index does not exist or is damaged, or the library has changed since it was built.
     """
     faiss = import_faiss()
@@ -71,11 +65,7 @@ def search(
 
 
 def import_faiss() -> Any:
-    """Import faiss.
-
-    Raises:
-        SystemSetupError: faiss is not installed.
-    """
+    """Import faiss; if it is not installed, raise a SystemSetupError."""
     try:
         import faiss
     except ImportError as error:
