@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ from safetensors import safe_open
 from ccl_cli.data.manifest import Video
 from ccl_cli.deploy.feature_file import check_features, feature_file
 from ccl_cli.deploy.predict import Feature
-from ccl_cli.errors import Interrupted, UsageError
+from ccl_cli.errors import UsageError
 from ccl_cli.evaluation.model import load_student
-from ccl_cli.utils.signals import Stopped
 from ccl_plugins.precomputed import open_table
 
 NAMES = ["a/b", "=x\n", "\udcff"]
@@ -31,15 +29,13 @@ def vector(model, row: int) -> torch.Tensor:
     return (torch.arange(model.artefact.student.feature_dim) + row).float()
 
 
-def write(path, model, names, stop=False):
+def write(path, model, names):
     with feature_file(path, model, "fp32") as features:
         for row, name in enumerate(names):
             video = Video(name, Path(f"x/{name}.mp4"), 0, "test")
             features.add(Feature(video, vector(model, row), row + 1, None))
             assert len(features.vectors) < 1024 or path.suffix != ".parquet"
         features.add(Feature(Video("bad", Path("x/bad.mp4"), 0, "test"), None, 0, "it is bad"))
-        if stop:
-            raise Stopped(signal.SIGTERM)
     return path
 
 
@@ -83,14 +79,6 @@ def test_a_file_holds_the_vectors_as_they_are_and_says_what_they_are(model, tmp_
 def test_nothing_readable_is_a_file_without_rows(model, tmp_path, suffix):
     names, *_, embedding, about = read(write(tmp_path / f"f{suffix}", model, []))
     assert (names, len(embedding), list(about["unreadable"])) == ([], 0, ["x/bad.mp4"])
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_was_finished_is_kept_when_told_to_stop(model, tmp_path, suffix):
-    with pytest.raises(Interrupted, match=r"f\.partial"):
-        write(tmp_path / f"f{suffix}", model, NAMES, stop=True)
-    assert len(read(tmp_path / f"f.partial{suffix}")[0]) == 3
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_parquet_is_written_as_it_comes(model, tmp_path):

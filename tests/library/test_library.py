@@ -15,7 +15,6 @@ import torch
 from ccl_cli.data.video_paths import list_videos
 from ccl_cli.deploy import predict
 from ccl_cli.errors import DataError, Interrupted, SystemSetupError, UsageError
-from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.library import index, query
 from ccl_cli.library.approximate import search as search_approximately
 from ccl_cli.library.index import index as update
@@ -230,18 +229,6 @@ def test_exact_search_finds_what_sorting_finds(tmp_path, monkeypatch, videos, to
         [f"/v/{place}.mp4" for place in row] for row in expected.tolist()
     ]
     np.testing.assert_allclose(cosines, np.take_along_axis(products, expected, 1), atol=1e-6)
-
-
-def test_retrieval_by_search_is_that_of_evaluation(run, videos):
-    """The share of test videos whose nearest training video has their class: R@1, R@5 and R@10."""
-    update([videos / "train"], LIBRARY)
-    raw = list_videos([videos / "test"])
-    answers = search(raw, LIBRARY, top=10)
-    hits = [[Path(hit.path).parent.name == Path(a.query).parent.name for hit in a.hits] for a in answers]
-    assert len(hits) == 6
-    figures = evaluate(run)["retrieval"]
-    for k in (1, 5, 10):
-        assert 100 * np.mean([any(row[:k]) for row in hits]) == pytest.approx(figures[f"r{k}"])
 
 
 def test_a_query_in_the_library_is_not_read_again_and_does_not_find_itself(run, videos, read_files):
