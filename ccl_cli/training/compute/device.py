@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,13 +39,17 @@ def set_up(precision: str) -> Accelerator:
     # A second run in the same process may have another precision. The process group is kept.
     AcceleratorState._reset_state(reset_partial_state=False)
     try:
-        return _accelerator(precision)
+        accelerator = _accelerator(precision)
     except torch.distributed.DistError as error:
         reason = str(error).partition("\n")[0]
         raise SystemSetupError(
             f"The processes of this run did not find each other: {reason}",
             "Check MASTER_ADDR and MASTER_PORT; each run on a machine needs a port of its own.",
         ) from error
+    if accelerator.num_processes > 1 and accelerator.device.type == "cpu":
+        # A process that exits with an open gloo group aborts in one of fifteen cases.
+        atexit.register(PartialState().destroy_process_group)
+    return accelerator
 
 
 def _accelerator(precision: str) -> Accelerator:
