@@ -18,15 +18,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
-VERDICTS = ("highly", "weakly", "not")
-CONFIDENCE, HIGH = 0.95, 0.25
-RULE = (
-    "Verdict on a class, from the lower end of the exact 95 % interval of its kNN recall: "
-    "not correlated if that is not above chance, highly if it is at least a quarter of the way from chance "
-    "to 100 %, else weakly. Chance is the class's share of the training videos, or of the test videos of "
-    "other classes that are taken for it, if that is more."
-)
-NEIGHBOURS = 10
+from ccl_cli.evaluation.verdicts import VERDICTS, verdict
+
+CONFIDENCE = 0.95
 PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 _DEFAULT_PENALTY = 0.01  # if no video can be held out for the choice
 _ITERATIONS = 100
@@ -159,10 +153,3 @@ def recall_interval(hits: int, videos: int) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = binomtest(hits, videos).proportion_ci(CONFIDENCE, method="exact")
     return float(low), float(high)
-
-
-def verdict(low: float, chance: float) -> str:
-    """Verdict on a class according to :data:`RULE`."""
-    if low <= chance:
-        return "not"
-    return "highly" if low >= chance + HIGH * (1 - chance) else "weakly"

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ccl_cli.errors import CclError, DataError
-from ccl_cli.evaluation.classifiers import NEIGHBOURS, RULE
+from ccl_cli.evaluation.verdicts import NEIGHBOURS, RULE
 from ccl_cli.training.run.folder import RunFolder, read_json
 from ccl_cli.utils.files import write_text
 

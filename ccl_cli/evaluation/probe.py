@@ -17,8 +17,6 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.evaluation.classifiers import (
-    NEIGHBOURS,
-    RULE,
     LabelledEmbeddings,
     center_and_normalize,
     probe_knn,
@@ -26,6 +24,7 @@ from ccl_cli.evaluation.classifiers import (
 )
 from ccl_cli.evaluation.predictor import SplitPredictions
 from ccl_cli.evaluation.teacher_embeddings import TeacherEmbeddings, embed_videos
+from ccl_cli.evaluation.verdicts import NEIGHBOURS, RULE
 from ccl_cli.teachers import Teacher
 from ccl_cli.training.build import load_teachers
 from ccl_cli.utils.distributed import is_main

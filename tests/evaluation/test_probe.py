@@ -20,10 +20,10 @@ from ccl_cli.evaluation.classifiers import (
     probe_knn,
     probe_linear,
     recall_interval,
-    verdict,
 )
 from ccl_cli.evaluation.probe import HELD_OUT, probe, probe_teachers, split_videos
 from ccl_cli.evaluation.teacher_embeddings import embed_videos
+from ccl_cli.evaluation.verdicts import verdict
 from ccl_cli.training.build import load_teachers
 from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 
