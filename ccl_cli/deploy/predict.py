@@ -103,7 +103,7 @@ def predict_files(
         settings = {"precision": precision, "batch_size": batch_size, "workers": workers, "mixed": mixed}
         yield from _predict_blocks(model, videos, executor, title, settings)
         return
-    recipe, accelerator = model.artefact.recipe, set_up(precision)
+    accelerator = set_up(precision)
     # Processes exchange indices into the list.
     if world_size() > 1 and len(set(gather_objects(crc32(repr(videos).encode())))) > 1:
         raise DataError(
@@ -111,12 +111,12 @@ def predict_files(
             "Use folders on a shared disk, and do not change them while the command runs.",
         )
     if workers is None:
-        workers = 0 if len(videos) <= _FEW else min(recipe.train.workers, cores())
+        workers = 0 if len(videos) <= _FEW else min(model.artefact.recipe.train.workers, cores())
     predictions = predict_videos(
         model.artefact,
         videos,
         accelerator,
-        batch_size=batch_size or recipe.eval.batch_size,
+        batch_size=batch_size,
         workers=workers,
         title=title,
         mixed=mixed,

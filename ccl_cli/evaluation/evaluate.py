@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,14 @@ def evaluate(
     model = load_student(run, weights)
     if tasks is None:
         tasks = USUAL if model.artefact.classes else ("retrieval",)
-    listed = _manifest(model, data, split, tasks)
+    splits = [split] if set(tasks) <= {"recognition"} else [split, "train"]
+    listed = _manifest(model, data, splits, tasks)
     manifest, accelerator = listed.labelled(), set_up(precision)
-    predictions = _predict(model, manifest, split, tasks, accelerator, batch_size, workers)
+    _log.info("Evaluating %s on %s (%s).", model.path, manifest.name, split)
+    settings = {"batch_size": batch_size, "workers": workers}
+    predictions = {
+        name: predict_manifest(model.artefact, manifest, name, accelerator, **settings) for name in splits
+    }
     result = _about(model, listed, split) | _metrics(tasks, manifest, split, predictions)
     if model.run is not None and is_main():
         _record(model.run, result, "" if model.path == model.run.model else f"-{weights}")
@@ -93,7 +98,7 @@ def is_tracked(result: Mapping[str, Any]) -> bool:
 
 
 def predict_manifest(
-    artefact: Artefact, manifest: Manifest, split: str, accelerator: Accelerator, **settings: int
+    artefact: Artefact, manifest: Manifest, split: str, accelerator: Accelerator, **settings: int | None
 ) -> SplitPredictions:
     """Run a student on a split of a data set; for ``settings`` see :func:`predict_split`.
 
@@ -115,19 +120,28 @@ def predict_manifest(
     return predictions
 
 
-def _manifest(model: Model, data: str | None, split: str, tasks: Collection[str]) -> Manifest:
-    """Load the data set; its labels are numbered like the model's classes if it has no others."""
-    artefact = model.artefact
+def _manifest(model: Model, data: str | None, splits: Sequence[str], tasks: Collection[str]) -> Manifest:
+    """Load the data set, with the model's numbers of classes, and check that the tasks are possible."""
     if "recognition" in tasks:
         model.need_classes()
-    if data is None and model.run is not None and (own := model.manifest):
-        return own
+    manifest = model.manifest if data is None and model.run is not None else None
+    if manifest is None:
+        manifest = _load(model.artefact, data, splits, "recognition" in tasks)
+    if "probe" in tasks:
+        from ccl_cli.evaluation.probe import split_videos  # importing scikit-learn takes a second
+
+        split_videos(manifest, splits[0])
+    return manifest
+
+
+def _load(artefact: Artefact, data: str | None, splits: Sequence[str], need_classes: bool) -> Manifest:
+    """Load the data set; its labels are numbered like the model's classes if it has no others."""
     text = data or artefact.recipe.data
     if text is None:
         raise UsageError("The model does not record its data set.", "Set it with --data.")
-    manifest = load_data(text, _splits(split, tasks))
+    manifest = load_data(text, splits)
     unknown = sorted(set(manifest.classes) - set(artefact.classes))
-    if unknown and "recognition" in tasks:
+    if unknown and need_classes:
         raise DataError(
             f"The model does not know {len(unknown)} class(es) of '{manifest.name}', such as '{unknown[0]}'.",
             f"It was trained on {len(artefact.classes)} classes: {', '.join(artefact.classes[:5])}, ... "
@@ -141,36 +155,6 @@ def _manifest(model: Model, data: str | None, split: str, tasks: Collection[str]
     if data is None and manifest.hash != artefact.header.get("manifest"):
         _log.warning("The data set has changed since the model was trained.")
     return manifest
-
-
-def _splits(split: str, tasks: Collection[str]) -> list[str]:
-    return [split] if set(tasks) <= {"recognition"} else [split, "train"]
-
-
-def _predict(
-    model: Model,
-    manifest: Manifest,
-    split: str,
-    tasks: Collection[str],
-    accelerator: Accelerator,
-    batch_size: int | None,
-    workers: int | None,
-) -> dict[str, SplitPredictions]:
-    """Run the student on the splits that the tasks need."""
-    if "probe" in tasks:  # check that it is possible before reading any video
-        from ccl_cli.evaluation.probe import split_videos  # importing scikit-learn takes a second
-
-        split_videos(manifest, split)
-    recipe = model.artefact.recipe
-    settings = {
-        "batch_size": batch_size or recipe.eval.batch_size,
-        "workers": recipe.train.workers if workers is None else workers,
-    }
-    _log.info("Evaluating %s on %s (%s).", model.path, manifest.name, split)
-    return {
-        name: predict_manifest(model.artefact, manifest, name, accelerator, **settings)
-        for name in _splits(split, tasks)
-    }
 
 
 def _about(model: Model, manifest: Manifest, split: str) -> dict[str, Any]:

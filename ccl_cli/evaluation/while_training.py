@@ -55,11 +55,10 @@ def score(recipe: Recipe, parts: Parts, student: Student, accelerator: Accelerat
     for buffer in scored.to(accelerator.device).buffers():
         copy_from_main(buffer)
     artefact, manifest = Artefact(scored.eval(), recipe, parts.classes, {}), parts.manifest.labelled()
-    settings = {"batch_size": recipe.eval.batch_size, "workers": recipe.train.workers}
-    queries = predict_manifest(artefact, manifest, recipe.train.eval_split, accelerator, **settings)
+    queries = predict_manifest(artefact, manifest, recipe.train.eval_split, accelerator)
     gallery = None
     if recipe.train.eval_retrieval:
-        gallery = predict_manifest(artefact, manifest, "train", accelerator, **settings)
+        gallery = predict_manifest(artefact, manifest, "train", accelerator)
 
     def figures() -> dict[str, float]:
         scores: dict[str, float] = {}
