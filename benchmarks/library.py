@@ -61,7 +61,7 @@ def make(folder: Path, kind: str, videos: int, width: int) -> dict[str, float]:
     begin = clock()
     with open_library(folder, write=True) as library:
         for number, vector in enumerate(vectors[:videos]):
-            library.put(f"/videos/of/somebody/{number:07}.mp4", Stamp(1, 1), 1, vector)
+            library.put(f"/videos/of/somebody/{number:07}.mp4", Stamp(1, 1), vector)
         put, begin = clock() - begin, clock()
         approximate.build(library, folder)
         build = clock() - begin
@@ -74,7 +74,7 @@ def ask(folder: Path, count: int, probes: int) -> dict[str, object]:
     """Open the library and search; 0 probes: exactly."""
     queries = np.load(folder / "queries.npy")[:count]
     if probes:
-        approximate.check_installed()  # importing it is no part of a search
+        approximate.import_faiss()  # it is no part of a search
     before, begin = peak_memory(anew=True), clock()
     with open_library(folder) as library:
         if probes:
