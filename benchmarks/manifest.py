@@ -82,7 +82,7 @@ class Reading(Dataset[dict[str, float]]):
 
 def in_workers(videos: Videos | None, workers: int) -> list[dict[str, float]]:
     """Of each worker, once all have read."""
-    batches = read_batches(Reading(videos), workers, batch_size=None, sampler=range(2 * workers), prefetch=1)
+    batches = read_batches(Reading(videos), workers, sampler=range(2 * workers), prefetch=1)
     by_process = {each["process"]: each for each in batches}  # of two turns the second
     return list(by_process.values())
 

@@ -85,10 +85,10 @@ def _measure_one_worker(dataset: TrainingClips, recipe: Recipe, seconds: float) 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     draws = chain.from_iterable(_sampler(dataset, recipe))
-    dataset[next(draws)]  # imports and first calls
+    dataset[[next(draws)]]  # imports and first calls
     before, begin, count = _bytes_read(), time.perf_counter(), 0
     while (elapsed := time.perf_counter() - begin) < seconds or not count:
-        dataset[next(draws)]
+        dataset[[next(draws)]]
         count += 1
     after = _bytes_read()
     torch.set_num_threads(threads)

@@ -47,20 +47,19 @@ def test_every_draw_is_that_of_the_files(sets):
         for data in sets
     )
     for batch in EpochSampler(12, 6, epochs=2, seed=3):
-        for draw in batch:
-            one, other = files[draw], shards[draw]
-            assert (other.target, other.row, other.states) == (one.target, one.row, one.states)
-            assert psnr(one.view, other.view) > 24  # the clips are noise laid over stripes
-            heard, same = one.inputs["sound"], other.inputs["sound"]
-            assert (heard is None) == (same is None)
-            if heard is not None:
-                assert float((heard - same).abs().max()) < 2 / 2**15
+        one, other = files[batch], shards[batch]
+        assert (other.batch.labels.tolist(), other.states) == (one.batch.labels.tolist(), one.states)
+        for views in zip(one.batch.video, other.batch.video, strict=True):
+            assert psnr(*views) > 24  # the clips are noise laid over stripes
+        heard, same = one.batch.inputs["sound"], other.batch.inputs["sound"]
+        assert torch.equal(heard.present, same.present)
+        assert float((heard.value - same.value).abs().max()) < 2 / 2**15
 
 
 def test_another_window_or_crop_would_be_seen(sets):
     files, shards = (TrainingClips(load_data(data).split("train"), CLIP, {}, seed=3) for data in sets)
     shards.seed = 4
-    assert psnr(files[Draw(0, 0, 1)].view, shards[Draw(0, 0, 1)].view) < 18
+    assert psnr(*(clips[[Draw(0, 0, 1)]].batch.video for clips in (files, shards))) < 18
 
 
 def test_a_run_from_shards_is_tested_on_shards(sets):

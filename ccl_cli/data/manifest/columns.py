@@ -287,7 +287,6 @@ def located(root: str, text: str) -> Location:
     """
     if text.startswith("{"):
         packed = from_plain(json.loads(text))
-        assert isinstance(packed, Packed)
         return replace(packed, shard=_shard_address(root, packed.shard)) if root else packed
     if ".." in text and os.path.normpath(text).startswith(".."):
         raise ValueError(f"the path '{text}' leaves the folder '{root}'")

@@ -91,8 +91,10 @@ def test_training_sees_nothing_outside_a_stretch(tmp_path):
     write_list(tmp_path, {"ZNVhz7ctTq0": entry("training", ("Surfing", 0.4, 0.8))})
     (video,) = load(str(tmp_path), segments="trimmed").videos
     samples = TrainingClips((video,), Clip(frames=6, size=32, short_side=36), {}, 0)
-    read = [samples[Draw(epoch, epoch, 0)] for epoch in range(8)]
-    seen = {round(float(frame.float().mean()) / 5) for sample in read for frame in sample.view.unbind(1)}
+    read = [samples[[Draw(epoch, epoch, 0)]] for epoch in range(8)]
+    seen = {
+        round(float(frame.float().mean()) / 5) for loaded in read for frame in loaded.batch.video[0].unbind(1)
+    }
     assert min(seen) >= 9  # frames 10 to 19, up to the codec's error
     assert max(seen) <= 20
     assert len(seen) > 6
