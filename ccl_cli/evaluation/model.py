@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A published student.
-
-    Attributes:
-        path: Model file.
-        artefact: Contents of the model file.
-        run: Run folder, or None for a single model file.
-    """
+    """A published student; ``run`` is None for a single model file."""
 
     path: Path
     artefact: Artefact
@@ -43,11 +37,7 @@ class Model:
         return Manifest.load(path) if path.is_file() else None
 
     def need_classes(self) -> None:
-        """Check that the student has classes.
-
-        Raises:
-            UsageError: the student was trained without labels.
-        """
+        """Raise a UsageError if the student was trained without labels."""
         if not self.artefact.classes:
             raise UsageError(
                 f"'{self.path}' was trained without labels: it has features but no classes.",
@@ -66,11 +56,7 @@ class Model:
 
 
 def run_manifest(folder: Path) -> Manifest:
-    """Load the manifest of the videos that a run was trained on.
-
-    Raises:
-        DataError: the run has no manifest.
-    """
+    """Load the manifest of the videos that a run was trained on; without one, raise a DataError."""
     path = manifest_path(folder)
     if not path.is_file():
         raise DataError(f"'{folder}' contains no {MANIFEST}, which lists its videos.", "Train the run again.")
@@ -116,11 +102,7 @@ def load_student(run: str | Path | None = None, weights: str | None = None) -> M
 
 
 def fingerprint(path: Path) -> str:
-    """Compute the SHA-256 of a model file.
-
-    Raises:
-        WeightsError: the file cannot be read.
-    """
+    """Compute the SHA-256 of a model file; if it cannot be read, raise a WeightsError."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
