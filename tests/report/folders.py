@@ -82,44 +82,30 @@ def write_cell(
     **run: Any,
 ) -> Path:
     """A benchmark's run."""
-    method = run.pop("method", label.split()[0])
-    folder = write_run(
-        root / f"{phase}-{label.replace('/', '')}-{setup}-s{seed}".replace(" ", "-"),
-        method,
-        setup,
-        seed,
-        **run,
-    )
+    name = f"{phase}-{label.replace('/', '')}-{setup}-s{seed}".replace(" ", "-")
+    folder = write_run(root / name, run.pop("method", label.split()[0]), setup, seed, **run)
     mark(folder, label, setup, seed, table, phase)
     return folder
 
 
-def write_failed(
-    root: Path, label: str, setup: str, seed: int, message: str = "The loss is not finite."
-) -> Path:
+def write_failed(root: Path, label: str, setup: str, seed: int) -> Path:
     """A benchmark's run that failed before it wrote its recipe."""
     folder = root / f"failed-{label}-{setup}-s{seed}"
     folder.mkdir(parents=True)
     mark(folder, label, setup, seed, "main", "final")
-    (folder / ERROR).write_text(json.dumps({"message": message, "hint": None, "exit_code": 1}))
+    (folder / ERROR).write_text(json.dumps({"message": "The loss is not finite.", "hint": None}))
     return folder
 
 
 def mark(folder: Path, label: str, setup: str, seed: int, table: str, phase: str) -> None:
     """What `ccl bench` writes beside a run."""
-    record = {
-        "bench": folder.parent.name,
-        "method": label,
-        "setup": setup,
-        "seed": seed,
-        "table": table,
-        "phase": phase,
-    }
-    (folder / CELL).write_text(json.dumps(record))
+    place = {"method": label, "setup": setup, "seed": seed, "table": table, "phase": phase}
+    (folder / CELL).write_text(json.dumps({"bench": folder.parent.name, **place}))
 
 
 def write_bench(root: Path) -> Path:
     """Four methods in three setups over three seeds, one of which failed, and two ablations."""
+    ablations = {"ccl w/o composition": {"composition": False}, "ccl w L_ct": {"contrast": "infonce"}}
     for seed in range(3):
         write_cell(root, "baseline", "", seed, top1=57.0 + seed, retrieval=(57.0, 65.0 + seed, 68.9))
         for place, setup in enumerate(("A", "I", "AI")):
@@ -128,29 +114,13 @@ def write_bench(root: Path) -> Path:
                 if (label, setup, seed) == ("cckd", "A", 2):
                     write_failed(root, label, setup, seed)
                     continue
+                figures = {"top1": base + 0.5 * seed, "retrieval": (base - 1, base + 5, base + 9 + seed / 4)}
                 write_cell(
-                    root,
-                    label,
-                    setup,
-                    seed,
-                    method="baseline" if label != "ccl" else "ccl",
-                    top1=base + 0.5 * seed,
-                    retrieval=(base - 1, base + 5, base + 9 + seed / 4),
+                    root, label, setup, seed, method="ccl" if label == "ccl" else "baseline", **figures
                 )
-            for label, options in (
-                ("ccl w/o composition", {"composition": False}),
-                ("ccl w L_ct", {"contrast": "infonce"}),
-            ):
-                write_cell(
-                    root,
-                    label,
-                    setup,
-                    seed,
-                    table="ablation",
-                    method={"ccl": options},
-                    top1=61.0 + place + 0.25 * seed,
-                    retrieval=(60.0, 65.0, 70.0),
-                )
+            for label, options in ablations.items():
+                figures = {"top1": 61.0 + place + 0.25 * seed, "retrieval": (60.0, 65.0, 70.0)}
+                write_cell(root, label, setup, seed, table="ablation", method={"ccl": options}, **figures)
     for setup in ("A", "I", "AI"):
         write_failed(root, "rkd", setup, 0)
     write_cell(root, "ccl", "AI", 0, phase="tune", top1=99.0, split="val")

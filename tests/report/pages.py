@@ -41,15 +41,8 @@ def write_teachers(root: Path, clips: Path, classes: Sequence[str]) -> list[str]
     spec = parse_model("image:small")
     torch.manual_seed(1)
     teacher = SmallImage.to_fit(spec, classes)
-    fitted = Fitted(
-        teacher=spec.label,
-        classes=tuple(classes),
-        options={},
-        dim=teacher.dim,
-        preprocess=repr(teacher.preprocess),
-        data="made",
-        manifest="0" * 16,
-    )
+    made = {"options": {}, "preprocess": repr(teacher.preprocess), "data": "made", "manifest": "0" * 16}
+    fitted = Fitted(teacher=spec.label, classes=tuple(classes), dim=teacher.dim, **made)
     save_fitted(root / "image.safetensors", fitted, teacher.own_weights())
     return [f"audio:precomputed@{clips / 'audio.npz'}", f"image:small@{root / 'image.safetensors'}"]
 

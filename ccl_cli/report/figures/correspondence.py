@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +60,14 @@ class TeacherReport:
         cards: Predictions of the teacher's own classifier for a few videos.
         silent: Reason for having no predictions, or "".
         probe: Results of ``ccl teachers probe`` without the linear classifier.
+        missing: Reason for having no results at all, or "".
     """
 
     teacher: str
-    cards: tuple[Card, ...]
-    silent: str
-    probe: Mapping[str, Any]
+    cards: tuple[Card, ...] = ()
+    silent: str = ""
+    probe: Mapping[str, Any] = field(default_factory=dict)
+    missing: str = ""
 
     @property
     def sentence(self) -> str:
@@ -86,14 +88,6 @@ class TeacherReport:
         return [header, *(_row(name, each) for name, each in ranked(self.probe))]
 
 
-@dataclass(frozen=True)
-class MissingTeacher:
-    """A teacher without results, and the reason."""
-
-    teacher: str
-    reason: str
-
-
 def correspondence(results: Results) -> PanelGrid:
     """Draw the results of all teachers.
 
@@ -102,14 +96,14 @@ def correspondence(results: Results) -> PanelGrid:
     """
     rows: list[Sequence[Panel]] = []
     for each in teachers(results):
-        if isinstance(each, TeacherReport):
+        if not each.missing:
             rows.append([_title(each.teacher)])
             rows += in_rows([*map(_card, each.cards)], 3)
             rows.append([recall_panel(each)])
     return rows
 
 
-def teachers(results: Results) -> list[TeacherReport | MissingTeacher]:
+def teachers(results: Results) -> list[TeacherReport]:
     """Results of every teacher, those of the best run first; computed if they are not cached.
 
     Raises:
@@ -127,16 +121,16 @@ def teachers(results: Results) -> list[TeacherReport | MissingTeacher]:
             outcomes[teacher] = run, name, result
         else:
             unmeasured[run.folder][teacher] = name
-    for folder, names in unmeasured.items():
+    for folder, by_teacher in unmeasured.items():
         from ccl_cli.evaluation.correspondence import measure  # imports torch
 
-        measured = measure(folder, [*names.values()], results.split)
-        outcomes |= {teacher: (*places[teacher][0], measured[name]) for teacher, name in names.items()}
+        measured = measure(folder, [*by_teacher.values()], results.split)
+        outcomes |= {teacher: (*places[teacher][0], measured[name]) for teacher, name in by_teacher.items()}
     names = [outcomes[teacher][1] for teacher in places]
     reports = [_report(fingerprint, names, *outcomes[fingerprint]) for fingerprint in places]
-    if all(isinstance(each, MissingTeacher) for each in reports):
-        reasons = dict.fromkeys(each.reason for each in reports if isinstance(each, MissingTeacher))
-        raise DataError(" ".join(reasons) or "None of these runs has a teacher.")
+    if all(each.missing for each in reports):
+        reasons = " ".join(dict.fromkeys(each.missing for each in reports))
+        raise DataError(reasons or "None of these runs has a teacher.")
     return reports
 
 
@@ -187,10 +181,10 @@ def _places(results: Results) -> dict[str, list[tuple[Run, str]]]:
 
 def _report(
     fingerprint: str, names: Sequence[str], run: Run, name: str, outcome: Correspondence | CclError
-) -> TeacherReport | MissingTeacher:
+) -> TeacherReport:
     title = one_line(name if names.count(name) == 1 else f"{name} ({fingerprint[-6:]})")
     if isinstance(outcome, CclError):
-        return MissingTeacher(title, one_line(f"{outcome.message} {outcome.hint or ''}"))
+        return TeacherReport(title, missing=one_line(f"{outcome.message} {outcome.hint or ''}"))
     videos = _videos(run.folder, {sample.video for sample in outcome.samples})
     silent = f"{title} {outcome.silent}, so it has no predictions for single videos." * bool(outcome.silent)
     cards = tuple(_card_of(sample, videos) for sample in outcome.samples)

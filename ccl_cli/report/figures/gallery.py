@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ccl_cli.errors import DataError
+from ccl_cli.evaluation.prediction_cache import Predictions
 from ccl_cli.report.figures.panel import Panel, PanelGrid, canvas, picture, shortened
 from ccl_cli.report.figures.predictions import predictions, unit
 from ccl_cli.report.figures.style import LIGHT
@@ -17,8 +18,6 @@ from ccl_cli.utils.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from ccl_cli.data.manifest import Video
 
 QUERIES, NEIGHBOURS = 8, 4
 _TILE, _GAP, _ROW = 96, 14, 132  # pixels
@@ -34,14 +33,6 @@ class Tile:
     jpeg: bytes | None
 
 
-@dataclass(frozen=True)
-class Retrieval:
-    """A query and its nearest neighbours, nearest first."""
-
-    query: Tile
-    neighbours: tuple[Tile, ...]
-
-
 def gallery(results: Results) -> PanelGrid:
     """One row per query; raises the errors of :func:`nearest_videos`."""
     retrievals = nearest_videos(results)
@@ -51,10 +42,10 @@ def gallery(results: Results) -> PanelGrid:
         canvas(axes, width, height)
         axes.text(0, 12, "Query", color=LIGHT["muted"])
         axes.text(_tile_left(0), 12, "Nearest first", color=LIGHT["muted"])
-        for number, retrieval in enumerate(retrievals):
+        for number, tiles in enumerate(retrievals):
             y = 20 + _ROW * number
-            _draw_tile(axes, retrieval.query, 0, y, LIGHT["muted"])
-            for place, tile in enumerate(retrieval.neighbours):
+            _draw_tile(axes, tiles[0], 0, y, LIGHT["muted"])
+            for place, tile in enumerate(tiles[1:]):
                 x = _tile_left(place)
                 _draw_tile(axes, tile, x, y, LIGHT["good" if tile.right else "bad"])
                 axes.text(x + _TILE, y + _TILE + 16, "✓" if tile.right else "✗", ha="right")
@@ -62,37 +53,40 @@ def gallery(results: Results) -> PanelGrid:
     return [[Panel(f"Videos that {results.best_run.label} finds", width, height, draw)]]
 
 
-def nearest_videos(results: Results) -> list[Retrieval]:
+def nearest_videos(results: Results) -> list[list[Tile]]:
     """Find the nearest training videos of a few queries, one query per class, evenly spread over the classes.
+
+    Returns:
+        For each query, its tile and those of its neighbours, nearest first.
 
     Raises:
         DataError: none of the videos can be read.
     """
     queries, training = predictions(results, results.split), predictions(results, "train")
     firsts = np.unique(queries.labels, return_index=True)[1]
-    chosen = firsts[np.linspace(0, len(firsts) - 1, min(QUERIES, len(firsts))).round().astype(int)]
-    features = unit(queries.take(chosen).features)
+    queries = queries.take(
+        firsts[np.linspace(0, len(firsts) - 1, min(QUERIES, len(firsts))).round().astype(int)]
+    )
+    features = unit(queries.features)
     cosines = [features @ unit(block).T for block in training.feature_blocks()]
     nearest = np.argsort(-np.concatenate(cosines, axis=1), axis=1, kind="stable")
-    names = [*map(one_line, queries.classes)]
     retrievals = []
-    for query, order in zip(chosen.tolist(), nearest[:, :NEIGHBOURS].tolist(), strict=True):
-        label = int(queries.labels[query])
-        tiles = [
-            _tile(training.videos[n], names[training.labels[n]], training.labels[n] == label) for n in order
-        ]
-        retrievals.append(Retrieval(_tile(queries.videos[query], names[label], True), tuple(tiles)))
-    tiles = [tile for each in retrievals for tile in (each.query, *each.neighbours)]
-    if all(tile.jpeg is None for tile in tiles):
+    for place, order in enumerate(nearest[:, :NEIGHBOURS].tolist()):
+        label = queries.labels[place]
+        tiles = [_tile(training, neighbour, label) for neighbour in order]
+        retrievals.append([_tile(queries, place, label), *tiles])
+    if all(tile.jpeg is None for tiles in retrievals for tile in tiles):
         raise DataError(
-            f"No pictures to show: the videos cannot be read any more, for example '{tiles[0].id}'.",
+            f"No pictures to show: the videos cannot be read any more, for example '{retrievals[0][0].id}'.",
             "Put the videos back where they were when the run was trained.",
         )
     return retrievals
 
 
-def _tile(video: Video, name: str, right: bool) -> Tile:
-    return Tile(one_line(video.id), name, bool(right), thumbnail(video.path, video.start, video.end))
+def _tile(of: Predictions, place: int, label: int) -> Tile:
+    video, own = of.videos[place], of.labels[place]
+    jpeg = thumbnail(video.path, video.start, video.end)
+    return Tile(one_line(video.id), one_line(of.classes[own]), bool(own == label), jpeg)
 
 
 def _tile_left(place: int) -> int:

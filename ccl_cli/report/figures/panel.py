@@ -189,13 +189,11 @@ def _split(whole: FigureBase, sizes: Sequence[float], room: float, down: bool = 
     ratios = [*sizes, rest] if rest > 0 else [*sizes]
     if len(ratios) == 1:
         return [whole]
-    shape = (
-        {"nrows": len(ratios), "height_ratios": ratios}
-        if down
-        else {"ncols": len(ratios), "width_ratios": ratios}
-    )
-    parts = whole.subfigures(**shape, hspace=0, wspace=0, squeeze=False).ravel()
-    return list(parts[: len(sizes)])
+    if down:
+        parts = whole.subfigures(len(ratios), 1, height_ratios=ratios, hspace=0, squeeze=False)
+    else:
+        parts = whole.subfigures(1, len(ratios), width_ratios=ratios, wspace=0, squeeze=False)
+    return list(parts.ravel()[: len(sizes)])
 
 
 def _draw(part: FigureBase, panel: Panel) -> None:

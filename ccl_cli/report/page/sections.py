@@ -103,7 +103,7 @@ def _tsne(results: Results) -> dict[str, Any]:
 
 def _correspondence(results: Results) -> dict[str, Any]:
     teachers = [
-        (each, correspondence.recall_panel(each) if isinstance(each, correspondence.TeacherReport) else None)
+        (each, None if each.missing else correspondence.recall_panel(each))
         for each in correspondence.teachers(results)
     ]
     return {"rule": RULE, "teachers": teachers}

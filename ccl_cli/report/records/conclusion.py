@@ -45,10 +45,9 @@ def _sentence(results: Results, cell: Cell) -> str:
     pair = _pair(results, cell)
     if pair.mean is None:
         return f"{begin} could not be compared with the baseline: {_why_not_compared(cell)}."
-    name, more = METRICS[results.metric][1], "more" if pair.mean > 0 else "less"
-    points = f"{abs(pair.mean):.1f}"
-    gets = f"the same {name} as" if points == "0.0" else f"{points} points {more} {name} than"
-    begin += f" gets {gets} without"
+    name, points = METRICS[results.metric][1], f"{abs(pair.mean):.1f}"
+    more = f"{points} points {'more' if pair.mean > 0 else 'less'} {name} than"
+    begin += f" gets {f'the same {name} as' if points == '0.0' else more} without"
     if pair.n == 1:
         return f"{begin}. One seed shows no interval: use `--seeds 4`."
     if pair.interval is None:
@@ -62,14 +61,12 @@ def _sentence(results: Results, cell: Cell) -> str:
 
 
 def _line(results: Results, cell: Cell) -> str:
-    teachers = _teachers(results, cell)
+    teachers, pair = _teachers(results, cell), _pair(results, cell)
     begin = f"{teachers[0].upper()}{teachers[1:]}:"
-    pair = _pair(results, cell)
     if pair.mean is None:
         return f"{begin} {_why_not_compared(cell)}."
     mean, interval = pair.texts(1)
-    if not interval:
-        interval = "one seed" if pair.n == 1 else f"the same in all {pair.n} seeds"
+    interval = interval or ("one seed" if pair.n == 1 else f"the same in all {pair.n} seeds")
     unclear = ", not clear of zero" if pair.interval and not pair.clear_of_zero else ""
     return f"{begin} {mean} ({interval}){unclear}."
 

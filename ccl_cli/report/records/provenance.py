@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ccl_cli.report.records.results import Results
@@ -17,23 +17,18 @@ Lines = list[tuple[str, ...]]  # a header and rows
 def evaluated_videos(results: Results) -> Lines:
     """Table of evaluated videos by split: total, read, missing and corrupt, and the number of runs."""
     columns = ("videos", "read", "missing", "corrupt")
-    rows = (
-        (one_line(split), *(str(counts.get(column, "")) for column in columns))
-        for run in results.data_runs
-        for split, counts in _evaluation(results, run).get("counts", {}).items()
+    counts = (
+        item for run in results.data_runs for item in _evaluation(results, run).get("counts", {}).items()
     )
-    return [("split", *columns, "runs"), *_counted(rows)]
+    return [("split", *columns, "runs"), *_counted(columns, counts)]
 
 
 def teacher_inputs(results: Results) -> Lines:
     """Table of teacher inputs: number of training videos with and without an input for each teacher."""
-    modalities = [_summary(run).get("data", {}).get("modalities", {}) for run in results.data_runs]
-    counts = [(one_line(name), states) for each in modalities for name, states in each.items()]
-    states = list(
-        dict.fromkeys(["present", "silent", "no track", *(key for _, row in counts for key in row)])
-    )
-    rows = ((name, *(str(row.get(state, 0)) for state in states)) for name, row in counts)
-    return [("teacher", *states, "runs"), *_counted(rows)]
+    inputs = (_summary(run).get("data", {}).get("modalities", {}) for run in results.data_runs)
+    counts = [item for each in inputs for item in each.items()]
+    states = dict.fromkeys(["present", "silent", "no track", *(key for _, row in counts for key in row)])
+    return [("teacher", *states, "runs"), *_counted(states, counts)]
 
 
 def unreadable_videos(results: Results) -> list[str]:
@@ -89,9 +84,13 @@ def _run_row(run: Run) -> tuple[str, ...]:
     return (*place, data, run.hash, device, duration, one_line(run.folder))
 
 
-def _counted(rows: Iterable[Sequence[str]]) -> Iterator[tuple[str, ...]]:
-    """Append the number of occurrences to each distinct row."""
-    return ((*row, str(count)) for row, count in Counter(map(tuple, rows)).items())
+def _counted(
+    columns: Iterable[str], counts: Iterable[tuple[str, Mapping[str, Any]]]
+) -> Iterator[tuple[str, ...]]:
+    """Name and counts of each distinct row, and the number of its occurrences."""
+    columns = list(columns)
+    rows = ((one_line(name), *(str(row.get(column, 0)) for column in columns)) for name, row in counts)
+    return ((*row, str(count)) for row, count in Counter(rows).items())
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -203,12 +203,11 @@ def _derived(recipe: Recipe, summary: Mapping[str, Any], short: Mapping[str, str
 
 def _label(name: str, options: Mapping[str, Any], changed: Mapping[str, Any] | None) -> str:
     """Name a method with its non-default options; with all options if the defaults are not recorded."""
-    own = {key: value for key, value in options.items() if changed is None or key in changed}
     words, rest = [name], []
-    for key, value in own.items():
+    for key, value in options.items():
+        if changed is not None and key not in changed:
+            continue
         ablated = _ABLATED.get((key, value)) if name == "ccl" and isinstance(value, bool | str) else None
-        if ablated:
-            words.append(ablated)
-        else:
-            rest += [f"{inner}={text}" for inner, text in flat({key: value}).items()]
+        words += [ablated] if ablated else []
+        rest += [] if ablated else [f"{inner}={text}" for inner, text in flat({key: value}).items()]
     return " ".join([*words, f"({', '.join(rest)})"] if rest else words)
