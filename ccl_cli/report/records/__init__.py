@@ -1,1 +1,1 @@
-"""Results of run folders: the pandas frame of all runs, means over seeds, and comparisons of methods."""
+"""Results of run folders: all runs, means over seeds, and comparisons of methods."""

@@ -1,4 +1,4 @@
-"""Run folders as one pandas frame, with one row for each run, data set and metric."""
+"""Run folders: which count, and the pandas frame of them."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,22 +24,23 @@ def curves(run: Path | str) -> DataFrame:
     Raises:
         DataError: the folder does not exist or has no readable metrics.
     """
-    frame = read_log(Path(run))
-    if frame.empty:
-        raise DataError(f"'{run}' has logged no metrics.", "Name a run's folder.")
-    return frame
-
-
-def read_log(folder: Path) -> DataFrame:
-    """Read the frame of :func:`curves`, without damaged lines; the frame is empty if no line is readable."""
     from pandas import DataFrame
 
-    by_step: dict[int, dict[str, float]] = {}
+    logged = read_log(Path(run))
+    if not logged:
+        raise DataError(f"'{run}' has logged no metrics.", "Name a run's folder.")
+    return DataFrame(logged, dtype=float).sort_index().rename_axis("step")
+
+
+def read_log(folder: Path) -> dict[str, dict[int, float]]:
+    """Read values by metric and step, without damaged lines; empty if no line is readable."""
+    logged: dict[str, dict[int, float]] = defaultdict(dict)
     with suppress(OSError):
         for line in (folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines():
             with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
                 entry = json_text.parse(line)
+                step = int(entry.pop("step"))
                 values = {key: float(value) for key, value in entry.items() if value is not None}
-                by_step.setdefault(int(entry["step"]), {}).update(values)  # scores have their own lines
-    frame = DataFrame.from_dict(by_step, orient="index", dtype=float).sort_index()
-    return frame.rename_axis("step").drop(columns="step", errors="ignore")
+                for key, value in values.items():
+                    logged[key][step] = value
+    return logged
