@@ -198,8 +198,7 @@ def root() -> Path:
 
 def caches() -> Iterator[Path]:
     """Return the folders of all complete caches, sorted by name."""
-    folders = (path.parent for path in sorted(root().glob(f"*/{HEADER}")))
-    return (folder for folder in folders if not folder.name.endswith(_BUILDING))
+    return (path.parent for path in sorted(root().glob(f"*/{HEADER}")))
 
 
 def is_any_of(teacher: str) -> bool:

@@ -89,15 +89,9 @@ def manifests(draw: st.DrawFn) -> Manifest:
 @given(manifest=manifests(), root=st.booleans())
 def test_manifests_are_read_as_they_were_written(tmp_path, manifest, root):
     manifest.save(tmp_path / "m.jsonl", Path("/v") if root else None)
-    try:
-        again = Manifest.load(tmp_path / "m.jsonl")
-    except CclError as error:
-        refused = error.message
-    else:
-        assert again == manifest
-        assert again.hash == manifest.hash
-        return
-    assert "leaves the folder" in refused
+    again = Manifest.load(tmp_path / "m.jsonl")
+    assert again == manifest
+    assert again.hash == manifest.hash
 
 
 CELLS = NAMES.map(str.strip).filter(bool).filter(lambda text: "\0" not in text and "\udcff" not in text)
@@ -112,15 +106,9 @@ def test_tables_are_read_as_they_were_written(tmp_path, rows, delimiter):
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerow(["path", "label", "split", "start"])
         writer.writerows([*cells, "" if start is None else start] for *cells, start in rows)
-    try:
-        found = csv_source.load(str(tmp_path / "v.csv"), delimiter=delimiter)
-    except CclError as error:
-        refused = error.message
-    else:
-        again = [(str(v.path), found.classes[v.label], v.split, v.start) for v in found.videos]
-        assert again == [(str(tmp_path / path), *rest) for path, *rest in rows]
-        return
-    assert "the same video as in line" in refused  # a/./b and a/b
+    found = csv_source.load(str(tmp_path / "v.csv"), delimiter=delimiter)
+    again = [(str(v.path), found.classes[v.label], v.split, v.start) for v in found.videos]
+    assert again == [(str(tmp_path / path), *rest) for path, *rest in rows]
 
 
 # ---- windows and times
