@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.components.losses import cross_entropy, unit_rows
+from ccl_cli.methods.components.relational import relate
 from ccl_cli.methods.ifd import pool_stage
 from ccl_cli.methods.queue_kl import queue_size
 from ccl_cli.teachers import Embedding
@@ -70,6 +71,16 @@ def test_log_sum_is_the_logarithm_of_the_sum_of_fourth_powers_also_of_none_and_o
     powers = (difference.double() ** 4).sum(dim=1).log()
     expected = powers.mean().item() + 4 * math.log(scale) if scale else math.log(1e-5)
     assert terms["fitnet/t0"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_related_rows_are_zero_where_absent_on_both_sides():
+    example = Example()
+    present = example.present[0]
+    *sides, everywhere = relate(example.feature, example.teachers[0] / present[:, None], present)
+    assert torch.equal(everywhere, present)
+    for anchor, candidate in sides:
+        assert torch.equal(anchor, candidate)
+        assert torch.equal(anchor.any(dim=1), present)
 
 
 def test_pkt_of_joined_teachers_has_the_average_cosine_and_the_rows_that_both_have():
