@@ -6,7 +6,8 @@ RUN is a trained and evaluated run, for example one of `ccl demo`. Of its files 
 runs, copies of it with other seeds and figures; and four runs with many classes, two test and four training
 videos each, whose recognition is evaluated as by `ccl eval`, from made-up scores. Each page is written once
 before it is timed, so that the pictures' videos have been scored. Times to write it are of a whole process,
-imports included. The browser is Chromium, started anew each time; its times begin with the navigation.
+imports included; its t-SNE has a process of its own. The browser is Chromium, started anew each time; its
+times begin with the navigation.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import random
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -170,7 +172,9 @@ def write(root: Path) -> dict[str, float]:
     """Write the page beside the runs."""
     path = write_page(root, output=root / "report.html")
     torch = "torch" in sys.modules
-    record = {"processor": time.process_time(), "peak": peak_memory(), "torch": torch}
+    done = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = time.process_time() + done.ru_utime + done.ru_stime
+    record = {"processor": processor, "peak": peak_memory(), "child": 1024 * done.ru_maxrss, "torch": torch}
     return {**record, "bytes": path.stat().st_size}
 
 
@@ -208,10 +212,10 @@ def measure(root: Path, rounds: int) -> list[str]:
     ]
     if any(each["torch"] for each in written):
         raise SystemExit("A page of cached results has imported torch.")
-    memory = megabytes(max(each["peak"] for each in written))
+    memory = [megabytes(max(each[name] for each in written)) for name in ("peak", "child")]
     processor = median([each["processor"] for each in written])
     size = megabytes(written[0]["bytes"])
-    return [figure(median(seconds)), figure(processor), memory, size, *browser]
+    return [figure(median(seconds)), figure(processor), *memory, size, *browser]
 
 
 def main() -> None:
@@ -244,7 +248,7 @@ def report(options: argparse.Namespace) -> None:
             make(Path(folder))
             rows.append([name, *measure(Path(folder), options.rounds)])
     print(f"Median of {options.rounds}; of the memory, the most.\n")
-    columns = ["study", "written in, s", "processor s", "memory at most, MB"]
+    columns = ["study", "written in, s", "processor s", "memory at most, MB", "of its t-SNE, MB"]
     table([*columns, "page, MB", "first paint, s", "whole page shown, s"], rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,12 @@ def run_manifest(folder: Path) -> Manifest:
     path = manifest_path(folder)
     if not path.is_file():
         raise DataError(f"'{folder}' contains no {MANIFEST}, which lists its videos.", "Train the run again.")
+    return _manifest(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _manifest(path: Path, changed: int) -> Manifest:
+    """Load a manifest, or return the last one if its file has not changed."""
     return Manifest.load(path)
 
 

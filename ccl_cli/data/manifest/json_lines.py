@@ -29,7 +29,7 @@ from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path
 
 FORMAT = "ccl-manifest-1"
-_CHUNK = 10_000  # lines that are parsed as one array, three times faster than line by line
+_CHUNK = 1000  # lines that are parsed as one array, faster than line by line
 _MISSING = re.compile(r"required positional arguments?: '(\w+)'")
 
 

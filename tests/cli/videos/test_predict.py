@@ -179,7 +179,7 @@ def test_embed_writes_what_retrieval_compares(ccl, run, videos):
     with np.load("f.npz") as file:
         assert file["names"].tolist() == [f"{name}/{n}" for name in ("down", "right") for n in range(3)]
         assert file["paths"].tolist()[0] == "videos/down/0.mp4"
-        features = cached_predictions(run, "test").predictions.features
+        features = cached_predictions(run, "test").features
         np.testing.assert_array_equal(file["embedding"], features)
     assert not np.allclose(np.linalg.norm(features, axis=1), 1)
     (videos / "bad.mp4").touch()
