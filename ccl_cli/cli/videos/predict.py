@@ -128,17 +128,25 @@ def _writer(
     elif form == "table":
         yield _table(names, classes)
     else:
-        with row_writer(console.Stdout(), {"csv": csv, "json": JSON, "jsonl": JSON_LINES}[form]) as write:
+        with row_writer(_print, {"csv": csv, "json": JSON, "jsonl": JSON_LINES}[form]) as write:
             yield write
+
+
+def _print(text: str) -> None:
+    print(text, end="", flush=True)  # a progress bar may have replaced stdout
 
 
 def _table(names: Sequence[str], classes: Sequence[str]) -> Callable[[Record], None]:
     """Return a function that prints one row per class of each video."""
-    widths = [max(map(len, map(visible, texts)), default=0) for texts in (names, classes)]
-    lines = console.Lines(["video", "class", f"{'%':>6}"], [widths[0], min(widths[1], _MAX_WIDTH), 6])
+    widest = [
+        max(5, *(len(visible(text)) for text in texts)) for texts in (["video", *names], ["class", *classes])
+    ]
+    widths = [widest[0], min(widest[1], _MAX_WIDTH), 6]
+    console.print_row(["video", "class", f"{'%':>6}"], widths)
 
     def write(record: Record) -> None:
         for each in record.get("classes", ()):
-            lines.row(record["video"], each["class"], f"{100 * each['probability']:6.2f}")
+            cells = record["video"], each["class"], f"{100 * each['probability']:6.2f}"
+            console.print_row(cells, widths)
 
     return write
