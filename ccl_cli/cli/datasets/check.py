@@ -54,14 +54,12 @@ DataSet = Annotated[
 ]
 Frames = Annotated[int | None, data_option(min=1, help="Frames per clip. Default: the recipe's.")]
 Show = Annotated[int, output_option(min=0, help="Number of files to print per problem.")]
-Workers = Annotated[int | None, runtime_option(min=1, help="Number of processes. Default: one per core.")]
 Timeout = Annotated[
     float | None,
     runtime_option(
         min=1,
         metavar="SECONDS",
-        help="Time limit per file; a file that exceeds it counts as corrupt. Default: 60, or 600 with "
-        "--deep.",
+        help="Time limit per file, beyond which it counts as corrupt. Default: 60, or 600 with --deep.",
     ),
 ]
 
@@ -85,7 +83,7 @@ def prepare(
     ] = None,
     frames: Frames = None,
     show: Show = 5,
-    workers: Workers = None,
+    workers: options.Workers = None,
     timeout: Timeout = None,
     executor: options.Executor = None,
     part: options.Part = None,
@@ -126,7 +124,7 @@ def check(
     output: Annotated[
         Path | None, output_option(metavar="FILE", help="Write the full report as JSON.")
     ] = None,
-    workers: Workers = None,
+    workers: options.Workers = None,
     timeout: Timeout = None,
     executor: options.Executor = None,
     part: options.Part = None,

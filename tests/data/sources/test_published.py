@@ -182,7 +182,7 @@ def test_each_absent_thing_is_named_with_where_to_get_it(tmp_path, each):
     with pytest.raises(ListMissing, match=f"lacks its {each.title}.*https://.*--yes") as only_list:
         each.load(str(tmp_path))
     assert only_list.value.place == tmp_path / next(iter(each.lists)).partition("/")[0]
-    with pytest.raises(DataError, match=rf"(?s)lacks its {each.title}.* and its videos.*http") as both:
+    with pytest.raises(DataError, match=rf"(?s)lacks its {each.title}.* lacks its videos.*http") as both:
         each.load(str(tmp_path / "absent"))
     assert not isinstance(both.value, ListMissing)
     write(tmp_path, each.lists)
