@@ -240,7 +240,7 @@ def _print_report(report: Report, show: int, per_class: bool, advice: str = "") 
         if len(of_kind) > show:
             print(f"{problem:<10} and {len(of_kind) - show} more")
     rows = [
-        [measure, split, *(f"{value:.6g}" for value in values.values())]
+        ["frames/s" if measure == "rate" else measure, split, *(f"{value:.6g}" for value in values.values())]
         for split in report.splits
         for measure, values in report.percentiles(split).items()
     ]

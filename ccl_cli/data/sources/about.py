@@ -80,7 +80,8 @@ class Published:
             return place, paths
         place = Path(lists).expanduser() if lists else places[0]
         lacking = f"{self.title} lacks its {file.title} (no '{place}')"
-        step = f"Put {file.url} at {place}; `ccl data prepare` downloads it with --yes."
+        unpack = " and unpack it" * file.url.endswith(".zip")
+        step = f"Download {file.url}{unpack} to '{place}', as `ccl data prepare` does with --yes."
         if needed and not paths:
             absent = self.absent(root)
             raise DataError(f"{lacking}. {absent.message}", f"{step}\n  {absent.hint}")

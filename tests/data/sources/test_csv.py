@@ -46,10 +46,9 @@ def rows(manifest):
             [("a", "run", "train", None, None), ("b", None, "train", None, None)],
         ),
         (  # segments of one file are different videos
-            "path,label,start,end\na.mp4,x,0,10\na.mp4,y,10,20.5\na.mp4,y,30,\nb.mp4,x,0,10\n",
+            "path,label,start,end\na.mp4,x,0,10.5\na.mp4,y,30,\nb.mp4,x,0,10\n",
             [
-                ("a@0-10", "x", "train", 0, 10),
-                ("a@10-20.5", "y", "train", 10, 20.5),
+                ("a@0-10.5", "x", "train", 0, 10.5),
                 ("a@30-", "y", "train", 30, None),
                 ("b", "x", "train", 0, 10),
             ],
