@@ -192,6 +192,13 @@ def test_each_absent_thing_is_named_with_where_to_get_it(tmp_path, each):
         each.load(str(tmp_path))
 
 
+def test_the_lists_of_ucf_may_do_without_videos(tmp_path):
+    with pytest.raises(ListMissing):
+        ucf.load_ucf101(str(tmp_path), videos=False)
+    write(tmp_path, UCF.lists)
+    assert len(ucf.load_ucf101(str(tmp_path), videos=False).missing("train")) == 2
+
+
 BROKEN = [
     (
         ACTIVITYNET,
