@@ -22,16 +22,17 @@ def pictures(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]).astype(int)
 
 
-def settings(**changes) -> synthetic.World:
+def settings(**changes) -> world.World:
     default = dict(labels="actions", object_groups=2, motion_groups=3, clips=10, val_clips=0, test_clips=10)
     default |= dict(correspondence=0.5, silent=0.05, trackless=0.05, noise=1.0, distractors=1, jitter=0.02)
-    return synthetic.World(**default | dict(size=40, frames=16, seed=0) | changes)
+    return world.World(**default | dict(size=40, frames=16, seed=0) | changes)
 
 
 def drawn(motion, seed=0, **changes):
     """A clip of an 8 without noise, 12 frames of 64 pixels."""
-    given = dict(times=np.linspace(-0.5, 0.5, 12), size=64, noise=0.0, distractors=0, jitter=0.0)
-    return world.render(8, motion, world.digits("train"), rng=np.random.default_rng(seed), **given | changes)
+    chosen = settings(**dict(size=64, noise=0.0, distractors=0, jitter=0.0) | changes)
+    times, rng = np.linspace(-0.5, 0.5, 12), np.random.default_rng(seed)
+    return world.render(chosen, 8, motion, world.digits("train"), times, rng)
 
 
 def ink(clip) -> np.ndarray:
@@ -50,11 +51,11 @@ def centres(clip) -> np.ndarray:
 
 def played(monkeypatch, count=400, **changes) -> dict[int, Counter]:
     """The events that clips of each action play."""
-    monkeypatch.setattr(world, "play", lambda event, **_: event or "silence")
+    monkeypatch.setattr(world, "play", lambda chosen, event, rng: event or "silence")
     chosen = settings(**changes)
     tally: dict[int, Counter] = {}
     for label in range(len(chosen.names())):
-        names = [synthetic.ClipName("train", label, number) for number in range(count)]
+        names = [world.ClipName("train", label, number) for number in range(count)]
         sounds = [synthetic._sound(chosen, name, synthetic._generator(chosen, name, 1)) for name in names]
         tally[label] = Counter("no track" if sound is None else sound for sound in sounds)
     return tally
@@ -109,14 +110,13 @@ def test_jitter_moves_the_digit_off_its_path_and_distractors_add_ink():
 
 @pytest.mark.parametrize("event", world.EVENTS)
 def test_events_sound_and_vary(event):
-    one, other = (
-        world.play(event, seconds=0.5, noise=0.5, rng=np.random.default_rng(seed)) for seed in (1, 2)
-    )
+    chosen = settings(frames=4, noise=0.5)
+    one, other = (world.play(chosen, event, np.random.default_rng(seed)) for seed in (1, 2))
     for sound in one, other:
         assert (sound.dtype, len(sound)) == (np.float32, world.RATE // 2)
         assert 0.09 < np.abs(sound).max() <= 1
     assert np.abs(one - other).max() > 0.05
-    assert not world.play(None, seconds=0.5, noise=1.0, rng=np.random.default_rng(0)).any()
+    assert not world.play(chosen, None, np.random.default_rng(0)).any()
 
 
 # ---- correspondence
@@ -171,7 +171,7 @@ def test_an_action_shows_each_pair_of_its_digits_and_motions_equally_often():
     assert sorted(chain(*digits)) == list(range(10))
     assert sorted(chain(*motions)) == sorted(world.MOTIONS)
     for label in range(6):
-        shown = Counter(chosen.subject(synthetic.ClipName("train", label, number)) for number in range(40))
+        shown = Counter(chosen.subject(world.ClipName("train", label, number)) for number in range(40))
         expected = {(digit, motion) for digit in digits[label // 3] for motion in motions[label % 3]}
         assert shown == dict.fromkeys(expected, 2)
 
