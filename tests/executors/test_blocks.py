@@ -108,26 +108,14 @@ def test_another_file_is_another_work(run, folder, inline):
     assert again[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("more", "processes", "said"),
-    [
-        (["--num-processes", "2"], "1", "--executor and --num-processes exclude each other."),
-        ([], "2", "--executor requires a single process, but a launcher has started several."),
-    ],
-)
+@pytest.mark.parametrize("words", [["embed", "--executor", "local"], ["index", "--part", "1/2"]])
+@pytest.mark.parametrize(("more", "processes"), [(["--num-processes", "2"], "1"), ([], "2")])
 def test_an_executor_takes_the_place_of_several_processes(
-    run, folder, monkeypatch, capsys, more, processes, said
+    run, folder, monkeypatch, capsys, words, more, processes
 ):
     monkeypatch.setenv("WORLD_SIZE", processes)
-    assert result("embed", run, folder, "--executor", "local", *more) == (2, None)
-    assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("more", "processes"), [(["--num-processes", "2"], "1"), ([], "2")])
-def test_a_part_of_a_library_is_read_by_one_process(run, folder, monkeypatch, capsys, more, processes):
-    monkeypatch.setenv("WORLD_SIZE", processes)
-    assert result("index", run, folder, "--part", "1/2", *more) == (2, None)
-    assert "--part " in capsys.readouterr().err
+    assert result(words[0], run, folder, *words[1:], *more) == (2, None)
+    assert words[1] in capsys.readouterr().err
 
 
 def test_two_commands_do_not_do_the_same_work():

@@ -56,14 +56,13 @@ def recipe_of(name: str | None, flags: Mapping[str, Any], overrides: Sequence[st
 
 def _show(result: Mapping[str, Any]) -> None:
     one, every, step = result["worker"], result["workers"], result["step"]
-    read = "" if one["mb_per_s"] is None else f"{one['mb_per_s']:.1f}"
     how = f"{step['device']}, {step['precision']}" if step["measured"] else "as given"
     rows = [
-        ("one worker", f"{one['clips_per_s']:.1f}", read),
-        (f"{every['number']} workers", f"{every['clips_per_s']:.1f}", ""),
-        (f"training ({how})", f"{step['clips_per_s']:.1f}", ""),
+        ("one worker", f"{one['clips_per_s']:.1f}"),
+        (f"{every['number']} workers", f"{every['clips_per_s']:.1f}"),
+        (f"training ({how})", f"{step['clips_per_s']:.1f}"),
     ]
-    console.print_table(["", "clips/s", "MB/s read"], rows)
+    console.print_table(["", "clips/s"], rows)
     if not result["data_wait"]:
         print("\nReading is fast enough for training.")
         return

@@ -286,7 +286,7 @@ def check_unreadable(
     raise DataError(
         f"{count} of {videos} videos of the {split} split of '{manifest.name}' are missing or unreadable, "
         f"more than the limit of {limit:.0%}{f'; for example {names}' if names else ''}.",
-        "Fix them, or raise the limit with --set max_unreadable=SHARE; they count as errors in evaluation.",
+        "Fix or remove them, or raise max_unreadable in the recipe; they count as errors in evaluation.",
     )
 
 
