@@ -212,7 +212,7 @@ def test_every_option_changes_every_clip(tmp_path):
 
 
 def test_label_spaces_of_the_teachers(tmp_path):
-    few = {"clips": 1, "test_clips": 1, "size": 24, "frames": 3}
+    few = {"clips": 1, "val_clips": 1, "test_clips": 1, "size": 24, "frames": 3}
     objects = synthetic.load(str(tmp_path / "o"), labels="objects", **few)
     sounds = synthetic.load(str(tmp_path / "s"), labels="sounds", **few)
     assert objects.classes == tuple("0123456789")
