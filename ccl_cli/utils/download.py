@@ -142,7 +142,11 @@ def _open(url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
     _refuse_other_schemes(url)
     request = urllib.request.Request(url, headers={"User-Agent": "ccl", **headers})
     opener = urllib.request.build_opener(_WebRedirects)
-    response: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT)
+    try:
+        response: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()  # its headers stay readable
+        raise
     return response
 
 

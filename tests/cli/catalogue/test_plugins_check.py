@@ -22,8 +22,8 @@ def test_check_prints_a_line_for_each_check(ccl, name):
 
 WRONG = (
     "from ccl_cli.errors import DataError\n"
-    "from tests.testing.test_method import mean\n"
-    "from tests.testing.test_teacher import good_but_for\n"
+    "from tests.testing.methods import mean\n"
+    "from tests.testing.teachers import good_but_for\n"
     "Method = mean(lambda values, present: values.mean())\n"
     "class Teacher(good_but_for(dim=6)):\n    @classmethod\n    def from_spec(cls, spec): return cls()\n"
     "def student(num_classes, *, weights=None): raise ValueError('no luck')\n"
