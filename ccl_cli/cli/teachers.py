@@ -174,7 +174,7 @@ def probe(
     Reports kNN and linear accuracy for each teacher and each pair of teachers, and a verdict per class.
     """
     start_processes(num_processes)
-    from ccl_cli.evaluation.teacher_probe import probe_teachers
+    from ccl_cli.evaluation.probe import probe_teachers
 
     result = probe_teachers(data, teacher or (), split=split, k=k, batch_size=batch_size, workers=workers)
     print_result(result, as_json, lambda: _print_probes(result, per_class))

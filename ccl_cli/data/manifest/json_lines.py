@@ -17,7 +17,7 @@ from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path
 
 FORMAT = "ccl-manifest-1"
-_CHUNK = 1000  # lines that are parsed as one array, three times faster than line by line
+_CHUNK = 1000  # lines that are parsed as one array, faster than line by line
 
 
 def write_lines(path: Path, videos: Videos, header: Mapping[str, Any]) -> None:

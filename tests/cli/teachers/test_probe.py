@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccl_cli.evaluation.classifiers import RULE
+from ccl_cli.evaluation.verdicts import RULE
 from tests.cli.conftest import table
 from tests.reliability.processes import in_two_processes
 
