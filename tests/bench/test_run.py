@@ -128,14 +128,6 @@ def test_each_run_is_compared_with_its_own_data(clips_folder):
         run_bench(experiment)
 
 
-def test_data_that_is_not_there_leaves_nothing(clips_folder):
-    rows = {"baseline": "baseline", "other": {"method": "baseline", "data": "folder:nowhere"}}
-    experiment = recipe(clips_folder, methods=rows)
-    with pytest.raises(DataError, match="nowhere"):
-        run_bench(experiment)
-    assert not folder_of(experiment).exists()
-
-
 def test_what_is_missing_is_listed_before_the_first_run(clips_folder, tmp_path, capsys):
     """Otherwise every cell fails by itself, for the same reason."""
     content = values(clips_folder, setups={"A": "audio:cnn14"}) | {"data": "folder:nowhere"}
