@@ -65,7 +65,8 @@ def used(run):
 # ---- which caches training reads
 
 
-def test_a_track_that_is_shorter_than_the_teacher_hears_gives_the_very_same_run(clips_folder):
+def test_a_track_that_is_shorter_than_the_teacher_hears_gives_the_very_same_run(clips_folder, monkeypatch):
+    monkeypatch.setattr(build, "PART", 5)  # three parts
     sound = recipe(clips_folder, teachers=AUDIO)
     live = train(sound)
     made, *_ = built(sound)
