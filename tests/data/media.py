@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,9 +13,12 @@ from av.video.reformatter import Interpolation
 
 from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.evaluation_clips import read_evaluation_clips
-from ccl_cli.data.manifest import Video
+from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.shards.encode import Settings, Source, encode
+from ccl_cli.data.shards.index import read_shard, write_shard
 from ccl_cli.data.video.container import SCALING  # several threads overwrite each other's edges at odd widths
 from ccl_cli.data.video.reader import DecodedClip
+from ccl_cli.data.video.storage import Packed
 
 RATE = 25
 
@@ -119,6 +123,14 @@ def iter_windows(path, length, stride, *, short_side=256, start=None, end=None) 
     return read_evaluation_clips(video, clip, Evaluation(stride=stride))
 
 
+def packed(path: Path, settings: Settings, start: float | None = None, end: float | None = None) -> Packed:
+    """Encode one video, put it into a shard beside it, and say where it lies there."""
+    shard = path.with_name(f"{len(list(path.parent.iterdir()))}.tar")
+    write_shard(shard, [encode(Source("a/b", path, "train", ({"id": "a/b"},), start, end), settings)], 1)
+    (listed,) = read_shard(shard)
+    return Packed(str(shard), listed.key, listed.members)
+
+
 def display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
     """Set the matrix (a b c d) in the header of an mp4 file's first track."""
     content = bytearray(path.read_bytes())
@@ -144,3 +156,8 @@ def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
+
+
+def counts(manifest: Manifest) -> dict[tuple[str, str], int]:
+    """Number of videos by split and class name."""
+    return Counter((video.split, manifest.class_name(video)) for video in manifest.videos)

@@ -223,7 +223,7 @@ def _plain(value: Any) -> Any:
 def _library(path: Path) -> object:
     with sqlite3.connect(path) as base:
         assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        rows = base.execute("SELECT path, size, windows, vector FROM video ORDER BY path").fetchall()
+        rows = base.execute("SELECT path, size, vector FROM video ORDER BY path").fetchall()
     base.close()
     return rows
 

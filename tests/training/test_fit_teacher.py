@@ -184,7 +184,7 @@ def test_files_of_other_teachers_are_refused(data, tmp_path):
         load_teacher(f"image:resnet18@{path}")
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": torch.zeros(1)}, foreign)
-    with pytest.raises(WeightsError, match="was not written by `ccl teachers fit`"):
+    with pytest.raises(WeightsError, match="does not fit image:small"):
         load_teacher(f"image:small@{foreign}")
     foreign.write_bytes(b"nonsense")
     with pytest.raises(WeightsError, match="cannot be read"):

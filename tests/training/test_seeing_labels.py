@@ -9,7 +9,7 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.correspondence import measure
 from ccl_cli.evaluation.evaluate import evaluate
-from ccl_cli.evaluation.teacher_probe import probe_teachers
+from ccl_cli.evaluation.probe import probe_teachers
 from ccl_cli.training.build import load_teachers
 from ccl_cli.training.cache.keys import key_of
 from ccl_cli.training.run.folder import RunFolder
