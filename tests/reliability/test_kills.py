@@ -192,8 +192,13 @@ def cold(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", *(pytest.param(each, marks=pytest.mark.long) for each in
-                                             ("bench", "cache build", "data pack", "index"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("train", "cache build"),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("bench", "data pack", "index")),
+    ],
+)
 @seeds(1, 8)
 def test_started_twice_at_once_one_does_the_work(job, tmp_path, name, seed):
     work, folder = job(name), tmp_path / "work"
