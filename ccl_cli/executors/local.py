@@ -52,6 +52,7 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
 
     Raises:
         Interrupted: stopped by a signal; running items were asked to save their state.
+        SystemSetupError: the file system does not support locks.
     """
     os.environ["CCL_PRELOAD"] = ",".join(work.modules)
     multiprocessing.set_forkserver_preload(["ccl_cli.executors.preload"])
@@ -168,7 +169,7 @@ class _Pool:
 def lock_item(folder: Path) -> IO[str] | None:
     """Lock an item until the file is closed or this process ends; None if another process has the lock."""
     try:
-        return lock_file(folder.with_name(f".{folder.name}.lock"), "", "")
+        return lock_file(folder.with_name(f".{folder.name}.lock"), "", "", required=True)
     except UsageError:
         return None
 

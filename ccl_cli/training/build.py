@@ -210,7 +210,7 @@ def warn_if_packed_smaller(videos: Videos, short_side: int) -> None:
 def check_span(videos: Videos, clip: Clip) -> None:
     """Raise a RecipeError if all training videos are shorter than a clip with a stride or a frame rate.
 
-    Opens at most 64 of them, evenly spread.
+    Opens at most 64 of them, evenly spread. If there are more, it only warns.
     """
     if clip.consecutive or clip.sampling == "segments":
         return
@@ -219,12 +219,12 @@ def check_span(videos: Videos, clip: Clip) -> None:
         return
     seconds = 0 if clip.fps is None else (clip.frames - 1) / clip.fps
     span = f"{clip.span} frames" if clip.fps is None else f"{seconds:g} s"
-    of_all = "" if len(opened) == len(videos) else f"{len(opened)} opened of "
-    raise RecipeError(
-        f"A clip of {clip.frames} frames spans {span}, and none of {of_all}the {len(videos)} training videos "
-        "is as long.",
-        "Lower clip.frames or clip.stride." if clip.fps is None else "Lower clip.frames or raise clip.fps.",
-    )
+    sentence = f"A clip of {clip.frames} frames spans {span}, and none of %s training videos is as long."
+    hint = "Lower clip.frames or clip.stride." if clip.fps is None else "Lower clip.frames or raise clip.fps."
+    if len(opened) == len(videos):
+        raise RecipeError(sentence % f"the {len(videos)}", hint)
+    sentence %= f"{len(opened)} of the {len(videos)}"
+    _log.warning("%s Frames of short videos repeat. %s", sentence, hint)
 
 
 def _spans(video: Video, clip: Clip) -> bool:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from ccl_cli.errors import DataError, Interrupted, UsageError
+from ccl_cli.errors import DataError, Interrupted, SystemSetupError, UsageError
 from ccl_cli.utils.signals import Stopped
 
 _log = logging.getLogger("ccl")
@@ -167,19 +167,21 @@ def claim_folder(root: Path, stamp: str, what: str = "clips") -> None:
         write_text(mark, stamp)
 
 
-def lock_file(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[str]:
+def lock_file(
+    path: Path, refusal: str, hint: str, *, wait: bool = False, required: bool = False
+) -> IO[str]:
     """Lock a file exclusively until it is closed or the process ends.
-
-    On a file system without locks, only a warning is logged.
 
     Args:
         path: Lock file; its parent folders are created.
         refusal: Message of the error if another process has the lock.
         hint: Hint of the error.
         wait: Log the message and wait for the lock instead.
+        required: Whether to refuse a file system without locks, instead of a warning.
 
     Raises:
         UsageError: another process has the lock.
+        SystemSetupError: the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w")
@@ -192,5 +194,10 @@ def lock_file(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[
         _log.info("%s %s", refusal, hint)
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
+        if required:
+            raise SystemSetupError(
+                f"Files in '{path.parent}' cannot be locked, so machines cannot share the work in it.",
+                "Set CCL_RUNS to another disk, or mount this one with locks (Lustre: -o flock).",
+            ) from error
         _log.warning("'%s' cannot be locked (%s); run one process at a time here.", path, error.strerror)
     return file

@@ -195,11 +195,15 @@ def _part_path(key: Key, number: int) -> Path:
 
 
 def _read_part(path: Path) -> tuple[NDArray[np.floating], NDArray[np.uint8], _Notes]:
-    """Embeddings [n, K, D], states [n] and notes of a part. A part that cannot be read is removed."""
+    """Embeddings [n, K, D], states [n] and notes of a part. A damaged part is removed."""
     try:
         with safe_open(path, "np") as file:
             notes = _Notes.model_validate(json_text.parse(file.metadata()["notes"]))
             return file.get_tensor("value"), file.get_tensor("state"), notes
+    except (OSError, MemoryError) as error:  # not a sign of damage
+        raise SystemSetupError(
+            f"'{path}' cannot be read: {error}.", "Finished parts are kept: try again."
+        ) from error
     except Exception as error:  # damaged bytes may cause any error
         path.unlink(missing_ok=True)
         raise DataError(

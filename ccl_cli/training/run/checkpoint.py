@@ -5,6 +5,7 @@ A file is written atomically, the newest two are kept, and the newest readable o
 
 from __future__ import annotations
 
+import errno
 import logging
 import zipfile
 from pathlib import Path
@@ -87,14 +88,20 @@ def write_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def newest_state(folder: Path) -> Path:
-    """The newest readable checkpoint; a DataError if there is none.
+    """The newest intact checkpoint. One process must choose for all, so that all resume from the same step.
 
-    One process must choose for all, so that all resume from the same step.
+    Raises:
+        DataError: there is none.
+        SystemSetupError: a file cannot be read for another reason than damage; nothing is removed.
     """
     for path in reversed(states(folder)):
         try:
             read_state(path)
         except Exception as error:  # damaged bytes may cause any error
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
+                raise SystemSetupError(
+                    f"The checkpoint '{path}' cannot be read: {error}.", "It may be intact: try again."
+                ) from error
             _log.warning("Checkpoint %s is damaged (%s); trying the previous one.", path.name, error)
         else:
             _keep_two(folder, path)  # the process may have been killed between writing and removing

@@ -141,12 +141,12 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _forwarding_signals(ranks: Sequence[_Rank]) -> Iterator[list[int]]:
-    """Forward signals to all processes, and yield the received signals."""
+    """Forward signals to all processes, and yield the received signals. The third Ctrl-C kills."""
     signals: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        _send(ranks, number)
+        _send(ranks, signal.SIGKILL if signals.count(signal.SIGINT) > 2 else number)
 
     with handled_by(forward):
         yield signals
