@@ -59,7 +59,7 @@ def make(folder: Path, kind: str, videos: int, width: int) -> dict[str, float]:
     create(folder, model=folder / "model", fingerprint="0" * 64, dim=width)
     with open_library(folder, write=True) as library:
         for number, vector in enumerate(vectors[:videos]):
-            library.put(f"/videos/of/somebody/{number:07}.mp4", Stamp(1, 1), 1, vector)
+            library.put(f"/videos/of/somebody/{number:07}.mp4", Stamp(1, 1), vector)
         build = seconds(lambda: approximate.build(library, folder))
     np.save(folder / "queries.npy", vectors[videos:])
     sizes = [(folder / name).stat().st_size for name in (FILE, approximate.FILE)]
@@ -71,7 +71,7 @@ def ask(way: tuple[int, int], folder: Path) -> dict[str, Any]:
     count, probes = way
     queries = np.load(folder / "queries.npy")[:count]
     if probes:
-        approximate.check_installed()  # importing it is no part of a search
+        approximate.import_faiss()  # importing it is no part of a search
     numbers: list[Any] = []
 
     def search() -> None:
