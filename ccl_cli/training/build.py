@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from ccl_cli import registry
-from ccl_cli.config.load import check_recipe, method_options, needs_labels, refuse_without_labels
+from ccl_cli.config.load import attempt, check_recipe, method_options, needs_labels, refuse_without_labels
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.config.spec import Spec, parse_model
 from ccl_cli.data.clips.samplers import FrameRange, centre_clip
@@ -23,7 +22,7 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.shard_reader import ShardReader
 from ccl_cli.data.video.storage import Packed
-from ccl_cli.errors import CclError, DataError, MultipleErrors, RecipeError
+from ccl_cli.errors import CclError, DataError, RecipeError
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.students import Student, StudentFactory
 from ccl_cli.teachers import Teacher
@@ -32,7 +31,6 @@ from ccl_cli.training.optim import check_optimizer
 from ccl_cli.training.run.folder import locate_model
 from ccl_cli.utils.sentences import bundled
 
-T = TypeVar("T")
 _OPENED = 64  # largest number of videos opened to find one that is as long as a clip
 _log = logging.getLogger("ccl")
 
@@ -83,14 +81,14 @@ def build(recipe: Recipe) -> Parts:
     check_recipe(recipe)
     check_optimizer(recipe.optim)
     errors: list[CclError] = []
-    manifest = _attempt(errors, lambda: training_data(recipe))
+    manifest = attempt(errors, lambda: training_data(recipe))
     seen = training_videos(recipe, manifest) if manifest else Videos.of([])
-    specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()
+    specs = recipe.teachers if attempt(errors, lambda: _uses_teachers(recipe)) else ()
     classes = manifest.classes if manifest else ()
-    teachers = _attempt(errors, lambda: load_teachers(specs, classes))
+    teachers = attempt(errors, lambda: load_teachers(specs, classes))
     if manifest is not None:
         sees_labels = bool(seen.labelled.any())
-        _attempt(errors, partial(check_held_out, recipe, manifest, sees_labels=sees_labels))
+        attempt(errors, partial(check_held_out, recipe, manifest, sees_labels=sees_labels))
     if errors or manifest is None or teachers is None:
         raise bundled(errors)
     videos = seen.without(manifest.missing("train"))
@@ -148,7 +146,7 @@ def load_teachers(specs: Sequence[str], classes: Sequence[str] = ()) -> dict[str
         MultipleErrors: there are several errors; a single error is raised as itself.
     """
     errors: list[CclError] = []
-    loaded = [_attempt(errors, partial(load_teacher, text, classes)) for text in specs]
+    loaded = [attempt(errors, partial(load_teacher, text, classes)) for text in specs]
     if errors:
         raise bundled(errors)
     return _by_name(specs, [teacher for teacher in loaded if teacher is not None])
@@ -314,13 +312,3 @@ def _by_name(specs: Sequence[str], teachers: list[Teacher]) -> dict[str, Teacher
         repeats = sum(name.split("#")[0] == label for name in named)
         named[f"{label}#{repeats + 1}" if repeats else label] = teacher
     return named
-
-
-def _attempt(errors: list[CclError], make: Callable[[], T]) -> T | None:
-    try:
-        return make()
-    except MultipleErrors as error:
-        errors.extend(error.errors)
-    except CclError as error:
-        errors.append(error)
-    return None
