@@ -138,7 +138,7 @@ def ours(path: Path | Packed, side: int, *, later: bool = False) -> Way:
     def read(first: int, count: int) -> np.ndarray:
         reader._small_video.cache_clear()
         if not later:
-            reader._readers.clear()
+            reader._readers = reader._ReaderCache()
         return read_frames(path, first, count, short_side=side).frames.numpy()
 
     return read

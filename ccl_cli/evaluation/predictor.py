@@ -97,7 +97,7 @@ def predict_videos(
     workers = recipe.train.workers if workers is None else workers
     share = len(range(rank(), len(videos), world_size()))
     with Reporter(title, share, unit="video") as reporter:
-        for chunk in read_batches(dataset, workers, batch_size=None, pin_memory=device.type == "cuda"):
+        for chunk in read_batches(dataset, workers, pin_memory=device.type == "cuda"):
             if len(chunk.rows):
                 scores, features = _forward(artefact, chunk.windows, accelerator)
                 for row, score, feature in zip(chunk.rows.tolist(), scores, features, strict=True):

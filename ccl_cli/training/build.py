@@ -251,7 +251,8 @@ def check_span(videos: Videos, clip: Clip) -> None:
 
 def _spans(video: Video, clip: Clip) -> bool:
     try:
-        frames = FrameRange.between(open_video(video.path).metadata, video.start, video.end)
+        metadata = open_video(video.path).metadata
+        frames = FrameRange(metadata, *metadata.frame_range(video.start, video.end))
     except DataError:
         return True  # the loader reports unreadable videos
     return len(centre_clip(frames, clip, np.random.default_rng(0))) == clip.frames

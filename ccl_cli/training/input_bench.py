@@ -62,10 +62,10 @@ def _measure_one_worker(dataset: TrainingClips, recipe: Recipe, seconds: float) 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     draws = chain.from_iterable(_sampler(dataset, recipe))
-    dataset[next(draws)]  # imports and first calls
+    dataset[[next(draws)]]  # imports and first calls
     begin, count = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - begin) < seconds or not count:
-        dataset[next(draws)]
+        dataset[[next(draws)]]
         count += 1
     torch.set_num_threads(threads)
     return count / elapsed

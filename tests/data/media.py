@@ -14,8 +14,11 @@ from av.video.reformatter import Interpolation
 from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.evaluation_clips import read_evaluation_clips
 from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.shards.encode import Settings, Source, encode
+from ccl_cli.data.shards.index import read_shard, write_shard
 from ccl_cli.data.video.container import SCALING  # several threads overwrite each other's edges at odd widths
 from ccl_cli.data.video.reader import DecodedClip
+from ccl_cli.data.video.storage import Packed
 
 RATE = 25
 
@@ -118,6 +121,14 @@ def iter_windows(path, length, stride, *, short_side=256, start=None, end=None) 
     """Sliding windows of consecutive frames."""
     video, clip = Video("v", path, 0, "test", start, end), Clip(frames=length, short_side=short_side)
     return read_evaluation_clips(video, clip, Evaluation(stride=stride))
+
+
+def packed(path: Path, settings: Settings, start: float | None = None, end: float | None = None) -> Packed:
+    """Encode one video, put it into a shard beside it, and say where it lies there."""
+    shard = path.with_name(f"{len(list(path.parent.iterdir()))}.tar")
+    write_shard(shard, [encode(Source("a/b", path, "train", ({"id": "a/b"},), start, end), settings)], 1)
+    (listed,) = read_shard(shard)
+    return Packed(str(shard), listed.key, listed.members)
 
 
 def display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:

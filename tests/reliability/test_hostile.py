@@ -270,7 +270,7 @@ def test_records_of_packed_videos_may_lie(tmp_path, shards, seed):
     frames = videos[0].read("jpgs")
     (tmp_path / "x.tar").write_bytes(record + frames)
     members = (Member("json", 0, len(record)), Member("jpgs", len(record), len(frames)))
-    reader._readers.clear()
+    reader._readers = reader._ReaderCache()
     with bounded(), suppress(DataError):
         read_frames(Packed(str(tmp_path / "x.tar"), videos[0].key, members), 0, 2)
 

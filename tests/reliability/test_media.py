@@ -18,7 +18,7 @@ from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.checks.check import check
 from ccl_cli.data.checks.findings import Effort
 from ccl_cli.data.checks.inspect import Subject, decode, inspect
-from ccl_cli.data.clips.dataset import TrainingClips, TrainingSample
+from ccl_cli.data.clips.dataset import LoadedBatch, TrainingClips
 from ccl_cli.data.clips.epoch_sampler import Draw
 from ccl_cli.data.clips.evaluation_clips import EvaluationClips
 from ccl_cli.data.manifest import Manifest, Video
@@ -68,9 +68,9 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
     return {suffix: (folder / f"a.{suffix}").read_bytes() for suffix in FORMS}
 
 
-def trained_on(video: Video, preprocess: dict) -> TrainingSample | DataError:
+def trained_on(video: Video, preprocess: dict) -> LoadedBatch | DataError:
     try:
-        return TrainingClips([video], CLIP, preprocess, 0)[Draw(0, 0, 0)]
+        return TrainingClips([video], CLIP, preprocess, 0)[[Draw(0, 0, 0)]]
     except DataError as error:
         return error
 
@@ -94,7 +94,7 @@ def read(path: Path) -> bool:
     assert bool(unreadable) == (not sum(len(chunk.windows) for chunk in chunks))
     assert all(len(reason) > 10 and "Error: " not in reason for reason in unreadable.values())
     if not isinstance(sample, DataError):
-        assert sample.view.shape == (3, 8, 48, 48)
+        assert sample.batch.video.shape == (1, 3, 8, 48, 48)
         return True
     assert fault, f"only training cannot read it: {sample.message}"
     return False

@@ -10,7 +10,7 @@ import torch
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.dataset import TrainingClips
-from ccl_cli.data.clips.epoch_sampler import EpochSampler
+from ccl_cli.data.clips.epoch_sampler import Draw, EpochSampler
 from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.shards.write import pack
 from ccl_cli.data.sources import load_data
@@ -45,16 +45,25 @@ def test_every_draw_is_that_of_the_files_and_a_run_is_tested_on_shards(sets):
         TrainingClips(load_data(data).split("train"), CLIP, {"sound": Waveform(32000, 0.5)}, seed=3)
         for data in sets
     )
-    for draw in (draw for batch in EpochSampler(12, 6, epochs=2, seed=3) for draw in batch):
-        one, other = files[draw], shards[draw]
-        assert (other.target, other.row, other.states) == (one.target, one.row, one.states)
-        assert psnr(one.view, other.view) > 24  # the clips are noise laid over stripes
-        heard, same = one.inputs["sound"], other.inputs["sound"]
-        assert (heard is None) == (same is None)
-        assert heard is None or float((heard - same).abs().max()) < 2 / 2**15
+    for batch in EpochSampler(12, 6, epochs=2, seed=3):
+        one, other = files[batch], shards[batch]
+        assert (other.batch.labels.tolist(), other.states) == (one.batch.labels.tolist(), one.states)
+        for views in zip(one.batch.video, other.batch.video, strict=True):
+            assert psnr(*views) > 24  # the clips are noise laid over stripes
+        heard, same = one.batch.inputs["sound"], other.batch.inputs["sound"]
+        assert torch.equal(heard.present, same.present)
+        assert float((heard.value - same.value).abs().max()) < 2 / 2**15
+
+
+def test_another_window_or_crop_would_be_seen(sets):
+    files, shards = (TrainingClips(load_data(data).split("train"), CLIP, {}, seed=3) for data in sets)
     shards.seed = 4
-    assert psnr(one.view, shards[draw].view) < 18  # another window or crop would be seen
-    assert evaluate(train(recipe(sets[1])), tasks=["recognition"])["counts"]["test"]["read"] == 6
+    assert psnr(*(clips[[Draw(0, 0, 1)]].batch.video for clips in (files, shards))) < 18
+
+
+def test_a_run_from_shards_is_tested_on_shards(sets):
+    run = train(recipe(sets[1], train={"max_steps": 1}))
+    assert evaluate(run, tasks=["recognition"])["counts"]["test"]["read"] == 6
 
 
 def test_frames_packed_smaller_than_the_recipe_wants_them_are_warned_of(tmp_path, clips_folder, caplog):

@@ -16,7 +16,7 @@ import av
 from ccl_cli.config.recipe import Executor
 from ccl_cli.data.checks.inspect import Subject
 from ccl_cli.data.checks.pool import Failure, run_each
-from ccl_cli.executors.blocks import DONE, block_folder, map_blocks, refuse_unfinished
+from ccl_cli.executors.blocks import DONE, block_folder, run_blocks
 from ccl_cli.executors.work import Work
 from ccl_cli.utils.files import write_text
 from ccl_cli.utils.paths import cache_dir
@@ -135,7 +135,7 @@ def _examine_in_blocks(
         # One block at a time on each machine, because a block uses all cores.
         settings = effort.executor.model_copy(update={"jobs": 1})
         sizes = {name: len(block) for name, block in blocks.items()}
-        refuse_unfinished(mapped, map_blocks(mapped, settings, reporter.advance, sizes))
+        run_blocks(mapped, settings, reporter.advance, sizes)
 
 
 def run_block(item: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -40,16 +39,11 @@ class Batch(NamedTuple):
     inputs: dict[str, TeacherInput]
     epoch: int
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """Apply a function to every tensor."""
-        return Batch(
-            function(self.video),
-            function(self.labels),
-            function(self.rows),
-            {name: TeacherInput(*map(function, given)) for name, given in self.inputs.items()},
-            self.epoch,
-        )
-
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to a device; from pinned memory, without waiting for the copy."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+        def copy(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        inputs = {name: TeacherInput(*map(copy, given)) for name, given in self.inputs.items()}
+        return Batch(copy(self.video), copy(self.labels), copy(self.rows), inputs, self.epoch)

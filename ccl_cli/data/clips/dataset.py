@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,45 +28,12 @@ UNREADABLE = "unreadable"
 _ONE_FRAME = {"frames": 1, "sampling": "dense", "stride": 1, "fps": None}
 
 
-class _ClipDataset(Dataset[Any], Generic[B]):
-    """A dataset of samples that :meth:`collate` makes into batches of type B."""
-
-    preprocess: Mapping[str, Preprocess]
-
-    def collate(self, samples: Sequence[Any]) -> B:
-        raise NotImplementedError
-
-
-@dataclass
-class TrainingSample:
-    """A worker's result for one draw.
-
-    Attributes:
-        view: [3, T, S, S] uint8, the student's view.
-        target: Index of the class; -1 without a label.
-        row: Row of the training split that was read.
-        inputs: Input of each teacher; None if the modality is missing.
-        states: State of each modality, e.g. {"audio": "silent"}.
-        epoch: Epoch, from 0.
-        unreadable: Reasons by row, for the rows that were tried before ``row``.
-    """
-
-    view: Tensor
-    target: int
-    row: int
-    inputs: dict[str, Tensor | None]
-    states: dict[str, str]
-    epoch: int
-    unreadable: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass
-class LoadedBatch:
+class LoadedBatch(NamedTuple):
     """A training batch, with the workers' reports by row of the training split.
 
     Attributes:
         batch: Tensors of the batch.
-        states: State of each modality, of the rows in the batch.
+        states: State of each modality of the rows in the batch, e.g. {"audio": "silent"}.
         unreadable: Reasons, of rows that could not be read.
     """
 
@@ -74,14 +41,10 @@ class LoadedBatch:
     states: dict[int, dict[str, str]]
     unreadable: dict[int, str]
 
-    def pin_memory(self) -> LoadedBatch:
-        """Called by torch's loader if it pins memory."""
-        return replace(self, batch=self.batch.map(lambda tensor: tensor.pin_memory()))
-
 
 @dataclass(eq=False, repr=False)
-class TrainingClips(_ClipDataset[LoadedBatch]):
-    """A random clip of each drawn video.
+class TrainingClips(Dataset[LoadedBatch]):
+    """A random clip of each drawn video. An index is the list of a batch's draws.
 
     A video that cannot be read is replaced by the next one in the list and reported, so that all batches have
     the same shape. Random numbers are a function of (seed, epoch, row, draw), and those that a step's samples
@@ -101,44 +64,56 @@ class TrainingClips(_ClipDataset[LoadedBatch]):
     seed: int
     max_unreadable: int | None = None
 
-    def __getitem__(self, draw: Draw) -> TrainingSample:
-        """Read a clip of the drawn video, or of the next readable one.
+    def __getitem__(self, draws: Sequence[Draw]) -> LoadedBatch:
+        """Read a clip of each drawn video, or of the next readable one.
 
         Raises:
             DataError: too many successive videos are unreadable.
             CclError: a teacher's preprocessing or the machine fails.
         """
+        views: list[Tensor] = []
+        inputs: dict[str, list[Tensor | None]] = {name: [] for name in self.preprocess}
+        rows, states, unreadable = [], {}, dict[int, str]()
+        for draw in draws:
+            row, window, values = self._read(draw, unreadable)
+            views.append(window.student_view)
+            for name, value in values.items():
+                inputs[name].append(value)
+            rows.append(row)
+            states[row] = window.states
+        batch = Batch(
+            video=torch.stack(views),
+            labels=torch.tensor([self.videos[row].target for row in rows]),
+            rows=torch.tensor(rows),
+            inputs={name: collate_inputs(inputs[name], each) for name, each in self.preprocess.items()},
+            epoch=draws[0].epoch,
+        )
+        return LoadedBatch(batch, states, unreadable)
+
+    def _read(self, draw: Draw, unreadable: dict[int, str]) -> tuple[int, Window, dict[str, Tensor | None]]:
+        """The row that is read for a draw, its clip, and the inputs of the teachers."""
         limit = len(self.videos) - 1 if self.max_unreadable is None else self.max_unreadable
-        unreadable: dict[int, str] = {}
-        while len(unreadable) <= limit:
-            row = (draw.row + len(unreadable)) % len(self.videos)
+        reasons: list[str] = []
+        while len(reasons) <= limit:
+            row = (draw.row + len(reasons)) % len(self.videos)
+            window = self._window(draw, row)
             try:
-                return self._read(draw, row, unreadable)
+                _ = window.student_view  # first, because a preprocess may use the same random numbers
+                return (
+                    row,
+                    window,
+                    {n: run_preprocess(n, each, window) for n, each in self.preprocess.items()},
+                )
             except DataError as error:
                 unreadable[row] = error.message
+                reasons.append(error.message)
         raise DataError(
-            f"{len(unreadable)} videos in a row cannot be read, more than max_unreadable allows; the first: "
-            f"{next(iter(unreadable.values()))}",
+            f"{len(reasons)} videos in a row cannot be read, more than max_unreadable allows; the first: "
+            f"{reasons[0]}",
             "`ccl data check` names all of them; the recipe's max_unreadable is the limit.",
         )
 
-    def collate(self, samples: Sequence[TrainingSample]) -> LoadedBatch:
-        """Make a batch; a missing modality becomes a zero row that is marked as absent."""
-        batch = Batch(
-            video=torch.stack([sample.view for sample in samples]),
-            labels=torch.tensor([sample.target for sample in samples]),
-            rows=torch.tensor([sample.row for sample in samples]),
-            inputs={
-                name: collate_inputs([sample.inputs[name] for sample in samples], each)
-                for name, each in self.preprocess.items()
-            },
-            epoch=samples[0].epoch,
-        )
-        unreadable = {row: reason for sample in samples for row, reason in sample.unreadable.items()}
-        return LoadedBatch(batch, {sample.row: sample.states for sample in samples}, unreadable)
-
-    def _read(self, draw: Draw, row: int, unreadable: dict[int, str]) -> TrainingSample:
-        video = self.videos[row]
+    def _window(self, draw: Draw, row: int) -> Window:
         seed = [self.seed, draw.epoch, row, 1]
         # A batch may contain this row twice: in place of an unreadable neighbour, or in a step larger than
         # the split. Further numbers in the seed give the second one other frames and another crop.
@@ -146,17 +121,14 @@ class TrainingClips(_ClipDataset[LoadedBatch]):
             seed.append(draw.row)
         if draw.repeat:
             seed.append(draw.repeat)
-        window = Window(
-            video,
+        return Window(
+            self.videos[row],
             self.clip,
             random_clip,
             rng=np.random.default_rng(seed),
             batch_rng=np.random.default_rng([self.seed, draw.step, 2]),
             training=True,
         )
-        view = window.student_view  # first, because a preprocess may use the same random numbers
-        inputs = {name: run_preprocess(name, each, window) for name, each in self.preprocess.items()}
-        return TrainingSample(view, video.target, row, inputs, window.states, draw.epoch, unreadable)
 
 
 class TeacherBatch(NamedTuple):
@@ -181,8 +153,7 @@ class TeacherBatch(NamedTuple):
     frames: dict[str, int]
 
 
-@dataclass
-class _Views:
+class _Views(NamedTuple):
     """The views of one video that one teacher gets, K in a cache; see :class:`TeacherBatch`."""
 
     inputs: list[Tensor | None]
@@ -194,8 +165,8 @@ class _Views:
 
 
 @dataclass(eq=False, repr=False)
-class TeacherClips(_ClipDataset[TeacherBatch]):
-    """The centre clip of each video, or K evenly spaced views of it for a cache.
+class TeacherClips(Dataset[TeacherBatch]):
+    """The centre clip of each video, or K evenly spaced views of it for a cache. An index is a list of rows.
 
     A video that one teacher cannot read is unreadable for this teacher only.
 
@@ -212,55 +183,59 @@ class TeacherClips(_ClipDataset[TeacherBatch]):
     _: KW_ONLY
     views: int | None = None
 
-    def __getitem__(self, row: int) -> tuple[int, dict[str, _Views]]:
-        """Run every teacher's preprocessing on one video.
+    def __getitem__(self, rows: Sequence[int]) -> TeacherBatch:
+        """Run every teacher's preprocessing on these videos.
 
         Raises:
             CclError: a teacher's preprocessing or a decoder fails for another reason than damaged data.
         """
-        by_teacher, centre = {}, Window(self.videos[row], self.clip)
-        for name, preprocess in self.preprocess.items():
-            try:
-                by_teacher[name] = self._read(name, preprocess, centre)
-            except DataError as error:
-                # A live teacher excludes the video from training, a cache does not; unless the student cannot
-                # read the video either.
-                exact = not _has_picture(centre)
-                by_teacher[name] = _Views([None] * (self.views or 1), reason=error.message, exact=exact)
-        return row, by_teacher
-
-    def collate(self, samples: Sequence[tuple[int, dict[str, _Views]]]) -> TeacherBatch:
-        """Make a batch of all views of all videos."""
-        by_name = {name: [views[name] for _, views in samples] for name in self.preprocess}
+        read = [self._read(row) for row in rows]
+        by_name = {name: [views[name] for views in read] for name in self.preprocess}
         reasons = {
-            row: {name: one.reason for name, one in views.items() if one.reason} for row, views in samples
+            row: {name: each.reason for name, each in views.items() if each.reason}
+            for row, views in zip(rows, read, strict=True)
         }
         return TeacherBatch(
-            rows=torch.tensor([row for row, _ in samples]),
+            rows=torch.tensor(rows),
             inputs={
-                name: collate_inputs([value for one in views for value in one.inputs], self.preprocess[name])
+                name: collate_inputs(
+                    [value for each in views for value in each.inputs], self.preprocess[name]
+                )
                 for name, views in by_name.items()
             },
-            states={row: {name: one.state for name, one in views.items()} for row, views in samples},
+            states={
+                row: {name: each.state for name, each in views.items()}
+                for row, views in zip(rows, read, strict=True)
+            },
             unreadable={row: by_teacher for row, by_teacher in reasons.items() if by_teacher},
             kinds={
-                name: next((one.kind for one in views if one.kind), "") for name, views in by_name.items()
+                name: next((each.kind for each in views if each.kind), "") for name, views in by_name.items()
             },
-            inexact={name: sum(not one.exact for one in views) for name, views in by_name.items()},
-            frames={name: max(one.frames for one in views) for name, views in by_name.items()},
+            inexact={name: sum(not each.exact for each in views) for name, views in by_name.items()},
+            frames={name: max(each.frames for each in views) for name, views in by_name.items()},
         )
 
-    def _read(self, name: str, preprocess: Preprocess, centre: Window) -> _Views:
+    def _read(self, row: int) -> dict[str, _Views]:
+        centre = Window(self.videos[row], self.clip)
+        return {name: self._views(name, each, centre) for name, each in self.preprocess.items()}
+
+    def _views(self, name: str, preprocess: Preprocess, centre: Window) -> _Views:
         declared = getattr(preprocess, "views", None) if self.views else None
         windows = self._spread(centre.video, declared, self.views or 1) or [centre]
         inputs = []
-        for window in windows:
-            window.states = {}
-            inputs.append(run_preprocess(name, preprocess, window))
-        last = windows[-1]
+        try:
+            for window in windows:
+                window.states = {}
+                inputs.append(run_preprocess(name, preprocess, window))
+            last = windows[-1]
+            exact = last.whole and (last is centre or _count_starts(last) <= len(windows))
+            frames = last.frame_range.count if declared == "frame" else 0
+        except DataError as error:
+            # A live teacher excludes the video from training, a cache does not; unless the student cannot
+            # read the video either.
+            nothing: list[Tensor | None] = [None] * (self.views or 1)
+            return _Views(nothing, reason=error.message, exact=not _has_picture(centre))
         kind, state = next(iter(last.states.items()))
-        exact = last.whole and (last is centre or _count_starts(last) <= len(windows))
-        frames = last.frame_range.count if declared == "frame" else 0
         return _Views(inputs, state, kind, exact=exact, frames=frames)
 
     def _spread(self, video: Video, declared: str | None, views: int) -> list[Window]:
@@ -274,18 +249,13 @@ class TeacherClips(_ClipDataset[TeacherBatch]):
 
 
 def clip_loader(
-    dataset: _ClipDataset[B],
-    batches: Iterable[Sequence[Any]],
-    *,
-    workers: int,
-    pin_memory: bool,
-    advice: str = "",
+    dataset: Dataset[B], batches: Iterable[Any], *, workers: int, pin_memory: bool, advice: str = ""
 ) -> Iterator[B]:
-    """Read all batches in one stream, so that workers do not stop between epochs.
+    """Read all batches of clips in one stream, so that workers do not stop between epochs.
 
     Args:
         dataset: :class:`TrainingClips` or :class:`TeacherClips`.
-        batches: Indices of each batch: draws or rows.
+        batches: Draws or rows of each batch.
         workers: Number of processes; 0 reads in this process.
         pin_memory: Whether the batches will be copied to a GPU.
         advice: Hint of the error if a worker process ends.
@@ -293,14 +263,9 @@ def clip_loader(
     Raises:
         CclError: see :func:`read_batches`.
     """
+    modules = {type(each).__module__ for each in getattr(dataset, "preprocess", {}).values()}
     return read_batches(
-        dataset,
-        workers,
-        batch_sampler=batches,
-        collate_fn=dataset.collate,
-        pin_memory=pin_memory,
-        modules={type(each).__module__ for each in dataset.preprocess.values()},
-        advice=advice,
+        dataset, workers, sampler=batches, pin_memory=pin_memory, modules=modules, advice=advice
     )
 
 

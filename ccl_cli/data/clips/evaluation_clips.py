@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,6 @@ from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.samplers import FrameRange, Frames, evaluation_clips
 from ccl_cli.data.clips.transforms import eval_views
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.reader import DecodedClip, iter_clips, open_video
 from ccl_cli.errors import DataError
 
@@ -67,7 +66,7 @@ class EvaluationClips(IterableDataset[Chunk]):
         """Read this worker's share of this process's share."""
         worker = get_worker_info()
         part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
-        chunk = _Chunk(self.clip)
+        chunk = _Chunk()
         for row in range(self.rank + part * self.processes, len(self.videos), self.processes * parts):
             is_readable = False
             try:
@@ -76,23 +75,26 @@ class EvaluationClips(IterableDataset[Chunk]):
                     chunk.windows.append(view)
                     chunk.rows.append(row)
                     if len(chunk.windows) == self.chunk:
-                        yield chunk.collated()
-                        chunk = _Chunk(self.clip)
+                        yield self._collate(chunk)
+                        chunk = _Chunk()
             except DataError as error:
                 if not is_readable:
                     chunk.unreadable[row] = error.message
             chunk.finished.append(row)
             if not self.mixed:
-                yield chunk.collated()
-                chunk = _Chunk(self.clip)
+                yield self._collate(chunk)
+                chunk = _Chunk()
         if chunk.finished:
-            yield chunk.collated()
+            yield self._collate(chunk)
 
     def _views(self, row: int) -> Iterator[Tensor]:
-        video, clip = self.videos[row], self.clip
-        with blaming_video(video.path):
-            for decoded in read_evaluation_clips(video, clip, self.evaluation):
-                yield from eval_views(decoded.frames, clip, crops=self.evaluation.crops)
+        for decoded in read_evaluation_clips(self.videos[row], self.clip, self.evaluation):
+            yield from eval_views(decoded.frames, self.clip, crops=self.evaluation.crops)
+
+    def _collate(self, chunk: _Chunk) -> Chunk:
+        empty = torch.empty(0, 3, self.clip.frames, self.clip.size, self.clip.size, dtype=torch.uint8)
+        windows = torch.stack(chunk.windows) if chunk.windows else empty
+        return Chunk(windows, torch.tensor(chunk.rows, dtype=torch.long), chunk.finished, chunk.unreadable)
 
 
 def read_evaluation_clips(video: Video, clip: Clip, evaluation: Evaluation) -> Iterator[DecodedClip]:
@@ -110,20 +112,11 @@ def read_evaluation_clips(video: Video, clip: Clip, evaluation: Evaluation) -> I
     return iter_clips(reader, plan, first, count, clip.frames, short_side=clip.short_side)
 
 
+@dataclass
 class _Chunk:
     """A chunk that is being filled."""
 
-    def __init__(self, clip: Clip) -> None:
-        self.clip = clip
-        self.windows: list[Tensor] = []
-        self.rows: list[int] = []
-        self.finished: list[int] = []
-        self.unreadable: dict[int, str] = {}
-
-    def collated(self) -> Chunk:
-        """The chunk, with its windows as one tensor."""
-        clip = self.clip
-        empty = torch.empty(0, 3, clip.frames, clip.size, clip.size, dtype=torch.uint8)
-        windows = torch.stack(self.windows) if self.windows else empty
-        rows = torch.tensor(self.rows, dtype=torch.long)
-        return Chunk(windows, rows, self.finished, self.unreadable)
+    windows: list[Tensor] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    finished: list[int] = field(default_factory=list)
+    unreadable: dict[int, str] = field(default_factory=dict)

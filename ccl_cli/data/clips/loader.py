@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -17,63 +15,77 @@ from ccl_cli.errors import CclError, SystemSetupError
 T = TypeVar("T")
 PATIENCE = 300.0  # seconds without a batch
 _POLL_SECONDS = 5.0  # torch detects only after a timeout that a worker of a fork server has ended
-_SIGNAL_SECONDS = 0.2  # torch's own message about an ended child comes later, by a signal
 _ENDED = re.compile(r"DataLoader worker .*(exited unexpectedly|is killed by signal)")
 
 
 def read_batches(
-    dataset: Dataset[Any],
+    dataset: Dataset[T],
     workers: int,
     *,
+    sampler: Iterable[Any] | None = None,
     pin_memory: bool = False,
     modules: Iterable[str] = (),
     advice: str = "",
     patience: float = PATIENCE,
     prefetch: int = 4,
-    **options: Any,
-) -> Iterator[Any]:
+) -> Iterator[T]:
     """Read the batches of a dataset.
 
     Args:
-        dataset: Dataset of samples.
+        dataset: Dataset of batches.
         workers: Number of processes; 0 reads in this process.
+        sampler: Indices of the batches; None: from 0 on.
         pin_memory: Whether the batches will be copied to a GPU.
         modules: Modules of plugins that the workers need.
         advice: Further hint of the error if a worker ends.
         patience: Seconds without a batch after which the workers count as stuck.
         prefetch: Batches that each worker reads ahead.
-        options: Options of torch's ``DataLoader``.
 
     Raises:
         CclError: raised by the dataset.
         SystemSetupError: a worker has ended, or all are stuck.
     """
+    options: dict[str, Any] = {}
     if workers:
+        options = {"num_workers": workers, "prefetch_factor": prefetch, "timeout": _POLL_SECONDS}
         options |= worker_options(modules)
-        options |= {"num_workers": workers, "prefetch_factor": prefetch, "timeout": _POLL_SECONDS}
-    if isinstance(dataset, IterableDataset):
-        dataset = _StreamOfErrors(dataset)
-    else:
-        dataset = _ErrorsAsValues(dataset)
-        if "collate_fn" in options:
-            options["collate_fn"] = partial(_collate, collate=options["collate_fn"])
-    batches = iter(DataLoader(dataset, pin_memory=pin_memory, **options))
-    while True:
-        try:
-            batch = _next(batches, patience)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:
-            if not _worker_ended(error):
-                raise
-            raise _ended_error(error, advice) from error
+    safe = _StreamOfErrors(dataset) if isinstance(dataset, IterableDataset) else _ErrorsAsValues(dataset)
+    batches = iter(DataLoader(safe, batch_size=None, sampler=sampler, pin_memory=pin_memory, **options))
+    while (batch := _next(batches, patience, advice)) is not None:
         if isinstance(batch, CclError):
             raise batch
         yield batch
 
 
+def _next(batches: Iterator[Any], patience: float, advice: str) -> Any:
+    """The next batch; None after the last one."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return next(batches, None)
+        except (ConnectionError, EOFError) as error:  # a worker has ended while it sent a batch
+            raise _ended(type(error).__name__, advice) from error
+        except RuntimeError as error:
+            if _ENDED.search(str(error)):
+                raise _ended(str(error).splitlines()[0], advice) from error
+            if "timed out" not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                raise SystemSetupError(
+                    f"The processes that read videos are stuck: no batch for {patience:g} s.",
+                    "`ccl data check` names videos that hang; on a slow disk, lower --workers.",
+                ) from error
+
+
+def _ended(reason: str, advice: str) -> SystemSetupError:
+    hint = "If memory ran out, lower --workers; `ccl data check` names videos that crash a decoder"
+    return SystemSetupError(
+        f"The processes that read videos ended: {reason}", f"{hint}{'; ' if advice else ''}{advice}."
+    )
+
+
 class _ErrorsAsValues(Dataset[Any]):
-    """A dataset that returns errors as samples; torch's loader would turn raised ones into a traceback."""
+    """A dataset that returns errors as batches; torch's loader would turn raised ones into a traceback."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -99,41 +111,3 @@ class _StreamOfErrors(IterableDataset[Any]):
             yield from self.dataset
         except CclError as error:
             yield error
-
-
-def _collate(samples: Sequence[Any], collate: Callable[[Sequence[Any]], Any]) -> Any:
-    """Make a batch, or return the first error among the samples."""
-    return next((each for each in samples if isinstance(each, CclError)), None) or collate(samples)
-
-
-def _next(batches: Iterator[T], patience: float) -> T:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            return next(batches)
-        except RuntimeError as error:
-            if "timed out" not in str(error):
-                raise
-            if time.monotonic() > deadline:
-                raise SystemSetupError(
-                    f"The processes that read videos are stuck: no batch for {patience:g} s.",
-                    "`ccl data check` names videos that hang; on a slow disk, lower --workers.",
-                ) from error
-
-
-def _worker_ended(error: Exception) -> bool:
-    """Whether the error means that a worker process has ended, perhaps while sending a batch."""
-    if isinstance(error, RuntimeError):
-        return bool(_ENDED.search(str(error)))
-    return isinstance(error, (ConnectionError, EOFError))
-
-
-def _ended_error(error: Exception, advice: str) -> SystemSetupError:
-    if not isinstance(error, RuntimeError):
-        with suppress(RuntimeError):
-            time.sleep(_SIGNAL_SECONDS)
-    reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
-    hint = "If memory ran out, lower --workers; `ccl data check` names videos that crash a decoder"
-    return SystemSetupError(
-        f"The processes that read videos ended: {reason}", f"{hint}{'; ' if advice else ''}{advice}."
-    )

@@ -37,11 +37,6 @@ class FrameRange:
     first: int
     count: int
 
-    @classmethod
-    def between(cls, metadata: VideoMetadata, start: float | None, end: float | None) -> FrameRange:
-        """Frames shown between two times, as in :meth:`VideoMetadata.frame_range`."""
-        return cls(metadata, *metadata.frame_range(start, end))
-
     @cached_property
     def times(self) -> NDArray[np.float64]:
         """[N] presentation times, seconds."""

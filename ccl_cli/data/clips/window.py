@@ -12,7 +12,6 @@ from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.samplers import ClipSampler, FrameRange, Frames, centre_clip
 from ccl_cli.data.clips.transforms import eval_view, train_view
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.reader import DecodedClip, VideoReader, open_video, read_clip
 from ccl_cli.data.video.sound import read_audio
 
@@ -56,10 +55,9 @@ class Window:
     @cached_property
     def student_view(self) -> Tensor:
         """[3, T, S, S] uint8, not normalised: a random crop in training, else the centre crop."""
-        with blaming_video(self.video.path):
-            if self.training:
-                return train_view(self.frames, self.rng, self.clip)
-            return eval_view(self.frames, self.clip)
+        if self.training:
+            return train_view(self.frames, self.rng, self.clip)
+        return eval_view(self.frames, self.clip)
 
     @cached_property
     def start(self) -> float:
@@ -75,7 +73,8 @@ class Window:
     @cached_property
     def frame_range(self) -> FrameRange:
         """All frames of the video, or of its segment."""
-        return FrameRange.between(self._reader.metadata, self.video.start, self.video.end)
+        metadata = self._reader.metadata
+        return FrameRange(metadata, *metadata.frame_range(self.video.start, self.video.end))
 
     def audio(self, rate: int, seconds: float) -> Tensor | None:
         """Mono sound around the clip's centre.
@@ -94,10 +93,9 @@ class Window:
             DataError: the file has a track that cannot be decoded.
         """
         video, centre = self.video, (self.start + self.end) / 2
-        with blaming_video(video.path):
-            sound = read_audio(
-                video.path, centre=centre, seconds=seconds, rate=rate, start=video.start, end=video.end
-            )
+        sound = read_audio(
+            video.path, centre=centre, seconds=seconds, rate=rate, start=video.start, end=video.end
+        )
         self.states["audio"], self.whole = sound.state, self.whole and sound.whole
         return sound.samples if sound.state == "present" else None
 
@@ -107,9 +105,8 @@ class Window:
 
     @cached_property
     def _decoded(self) -> DecodedClip:
-        clip = self.clip
-        with blaming_video(self.video.path):
-            return read_clip(self._reader, self._numbers, clip.frames, short_side=clip.short_side)
+        length, short_side = self.clip.frames, self.clip.short_side
+        return read_clip(self._reader, self._numbers, length, short_side=short_side)
 
     @cached_property
     def _numbers(self) -> Frames:

@@ -263,7 +263,6 @@ def located(root: str, text: str) -> Location:
     if not text.startswith("{"):
         return Path(posixpath.join(root, text))
     packed = from_plain(json.loads(text))
-    assert isinstance(packed, Packed)
     if not (root and packed.shard):  # none for a video that could not be packed
         return replace(packed, shard=packed.shard or root)
     if is_url(root) and not re.fullmatch(r"[\w-]+\.tar", packed.shard):

@@ -18,7 +18,8 @@ from scipy.io import wavfile
 from torch import Tensor
 
 from ccl_cli.data.video.container import SCALING, SILENCE
-from ccl_cli.data.video.metadata import VideoMetadata
+from ccl_cli.data.video.faults import blaming_video
+from ccl_cli.data.video.metadata import AudioTrack, VideoMetadata
 from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.shard_reader import RECORD_FORMAT
 from ccl_cli.data.video.sound import read_audio
@@ -89,30 +90,28 @@ def encode(source: Source, settings: Settings) -> Encoded:
         DataError: the video cannot be read.
     """
     reader = open_video(source.path)
-    info = reader.metadata
+    info, side = reader.metadata, settings.short_side
     first, count = info.frame_range(source.start, source.end)
     numbers = first + np.flatnonzero(_selected(info, first, count, settings.fps))
-    images = reader.frames(numbers.tolist(), short_side=settings.short_side)
-    pts = info.pts[numbers]
     end = info.end_pts if first + count == info.frames else int(info.pts[first + count])
     write = _jpegs if settings.format == "jpeg" else _mp4
-    suffix, picture, data = write(replace(info, end_pts=end), pts, images, settings.quality)
-    sound, samples = _sound(source, settings.rate)
-    members = {suffix: data} | ({SOUND: _wav(samples, settings.rate or 0)} if len(samples) else {})
-    digest = hashlib.sha256(b"".join(members.values())).hexdigest()[:16]
+    with blaming_video(source.path):
+        images = reader.frames(numbers.tolist(), short_side=side)
+        suffix, picture, data = write(replace(info, end_pts=end), info.pts[numbers], images, settings.quality)
+    sound, wav = _sound(source, info.audio, settings.rate)
+    members = {suffix: data, **wav}
     record = {
         "format": RECORD_FORMAT,
         "key": source.key,
         "split": source.split,
         "rows": source.rows,
-        "short_side": settings.short_side if min(info.width, info.height) > settings.short_side else None,
+        "short_side": side if min(info.width, info.height) > side else None,
         "picture": picture,
         "sound": sound,
-        "sha256": digest,
+        "sha256": hashlib.sha256(b"".join(members.values())).hexdigest()[:16],
     }
-    return Encoded(
-        source.key, source.split, {RECORD: json.dumps(record, separators=(",", ":")).encode(), **members}
-    )
+    text = json.dumps(record, separators=(",", ":")).encode()
+    return Encoded(source.key, source.split, {RECORD: text, **members})
 
 
 def _selected(info: VideoMetadata, first: int, count: int, fps: float | None) -> NDArray[np.bool_]:
@@ -242,19 +241,23 @@ def _picture(
 # -- sound
 
 
-def _sound(source: Source, rate: int | None) -> tuple[dict[str, Any] | None, NDArray[np.int16]]:
-    """The sound's entry in the record, and its samples, which are empty without a track or sound."""
-    nothing = np.zeros(0, np.int16)
-    track = open_video(source.path).metadata.audio
+def _sound(
+    source: Source, track: AudioTrack | None, rate: int | None
+) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
+    """The sound's entry in the record, and its member, if there is a track and it is to be packed."""
     if track is None:
-        return None, nothing
+        return None, {}
     start, end = track.within(source.start, source.end)
-    record = {"start": start, "end": end, "rate": rate}
+    record: dict[str, Any] = {"start": start, "end": end, "rate": rate}
     if rate is None:
-        return record, nothing
+        return record, {}
     sound = read_audio(source.path, centre=start, seconds=math.inf, rate=rate, start=start, end=end)
-    samples = nothing if sound.samples is None else _to_16_bits(sound.samples)
-    return record | {"state": sound.state}, samples
+    record["state"] = sound.state
+    if sound.samples is None or not len(sound.samples):
+        return record, {}
+    file = io.BytesIO()
+    wavfile.write(file, rate, _to_16_bits(sound.samples))
+    return record, {SOUND: file.getvalue()}
 
 
 def _to_16_bits(samples: Tensor) -> NDArray[np.int16]:
@@ -263,9 +266,3 @@ def _to_16_bits(samples: Tensor) -> NDArray[np.int16]:
     steps = (exact * np.float32(_FULL)).round().clip(-_FULL, _FULL - 1)
     audible = (samples.abs() >= SILENCE).numpy() & (abs(steps) < _LOUD)
     return np.where(audible, np.copysign(_LOUD, exact), steps).astype(np.int16)
-
-
-def _wav(samples: NDArray[np.int16], rate: int) -> bytes:
-    file = io.BytesIO()
-    wavfile.write(file, rate, samples)
-    return file.getvalue()

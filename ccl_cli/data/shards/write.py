@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.data.manifest import SPLITS, Manifest, Video, check_unreadable
-from ccl_cli.data.shards.blocks import encode_blocks
+from ccl_cli.data.manifest import SPLITS, Manifest, check_unreadable
 from ccl_cli.data.shards.encode import Encoded, Settings, Source
-from ccl_cli.data.shards.encode_all import encode_all, sources_of
+from ccl_cli.data.shards.encode_all import encode_all, encode_blocks, sources_of
 from ccl_cli.data.shards.index import (
     INDEX_FORMAT,
     Sample,
@@ -80,7 +79,7 @@ def pack(
         return encode_blocks(data, manifest, todo, output / _BLOCKS, settings, workers, executor, part)
 
     options = {**asdict(settings), "shard_size": shard_size}
-    opened = partial(_Packing.open, manifest, output, options, max_unreadable, wait=part != WHOLE)
+    opened = partial(_opened, manifest, output, options, max_unreadable, wait=part != WHOLE)
     try:
         if part != WHOLE:
             with opened() as work:
@@ -100,6 +99,18 @@ def pack(
     return work.report()
 
 
+@contextmanager
+def _opened(
+    manifest: Manifest, output: Path, options: Mapping[str, Any], limit: float, *, wait: bool
+) -> Iterator[_Packing]:
+    """Lock the folder, and check that it is new or was begun with the same videos and options."""
+    refusal = f"Another process packs into '{output}'."
+    content = json.dumps({"format": INDEX_FORMAT, "videos": manifest.hash, **options})
+    with lock_file(output / ".lock", refusal, "Wait for it to end.", wait=wait):
+        claim_folder(output, content, "shards")
+        yield _Packing(manifest, output, options["shard_size"], limit)
+
+
 class _Packing:
     """Packing into one folder: its finished shards, and the videos that cannot be read."""
 
@@ -107,22 +118,9 @@ class _Packing:
         self.manifest, self.output, self.shard_size, self.limit = manifest, output, shard_size, limit
         self.sources = sources_of(manifest)
         self.unreadable: dict[str, str] = {}
-        self.failed: dict[str, list[Video]] = {split: [] for split in SPLITS}
         self.shards: dict[str, list[Sample]] = {
             path.name: read_shard(path) for split in SPLITS for path in sorted(output.glob(f"{split}-*.tar"))
         }
-
-    @classmethod
-    @contextmanager
-    def open(
-        cls, manifest: Manifest, output: Path, options: Mapping[str, Any], limit: float, *, wait: bool
-    ) -> Iterator[_Packing]:
-        """Lock the folder, and check that it is new or was begun with the same videos and options."""
-        refusal = f"Another process packs into '{output}'."
-        content = json.dumps({"format": INDEX_FORMAT, "videos": manifest.hash, **options})
-        with lock_file(output / ".lock", refusal, "Wait for it to end.", wait=wait):
-            claim_folder(output, content, "shards")
-            yield cls(manifest, output, options["shard_size"], limit)
 
     @property
     def todo(self) -> list[Source]:
@@ -133,9 +131,9 @@ class _Packing:
     def run(self, encode: Callable[[Sequence[Source]], Iterator[Encoded | str]]) -> None:
         """Write the missing shards."""
         todo = self.todo
-        encoded = encode(todo)
+        results = zip(todo, encode(todo), strict=True)
         with Reporter("pack", len(self.sources), len(self.sources) - len(todo), unit="video") as reporter:
-            readable = self._readable(todo, encoded, reporter.advance)
+            readable = self._readable(results, reporter.advance)
             for split, samples in groupby(readable, key=lambda sample: sample.split):
                 self._write(split, samples)
             reporter.line()
@@ -145,9 +143,8 @@ class _Packing:
     def _write(self, split: str, samples: Iterator[Encoded]) -> None:
         free = (name for name in shard_names(split) if name not in self.shards)
         for first, name in zip(samples, free, strict=False):
-            path = self.output / name
-            write_shard(path, chain([first], samples), self.shard_size)
-            self.shards[name] = read_shard(path)
+            write_shard(self.output / name, chain([first], samples), self.shard_size)
+            self.shards[name] = read_shard(self.output / name)
 
     def report(self) -> dict[str, Any]:
         """Counts and sizes by split, and the videos that could not be read."""
@@ -170,24 +167,24 @@ class _Packing:
         }
 
     def _readable(
-        self, todo: Sequence[Source], encoded: Iterable[Encoded | str], advance: Callable[..., None]
+        self, results: Iterable[tuple[Source, Encoded | str]], advance: Callable[..., None]
     ) -> Iterator[Encoded]:
-        """Yield the samples of readable sources, in their order."""
-        size = 0
-        for source, sample in zip(todo, encoded, strict=True):
-            if isinstance(sample, Encoded):
-                size += sum(map(len, sample.members.values()))
-                yield sample
-            else:
-                self._leave_out(source, sample)
-            advance(text=f"{size / 1e6:.0f} MB")
+        """Yield the samples of readable sources, in their order.
 
-    def _leave_out(self, source: Source, reason: str) -> None:
-        self.unreadable |= {row["id"]: reason for row in source.rows}
-        failed = self.failed[source.split]
-        failed += [Video(row["id"], source.path, row["label"], source.split) for row in source.rows]
-        try:
-            check_unreadable(len(failed), self.manifest, source.split, self.limit, failed)
-        except DataError as too_many:
-            advice = "Fix them, or raise the limit with --max-unreadable; they will count as missing."
-            raise DataError(f"{too_many.message} The last: {reason}", advice) from too_many
+        Raises:
+            DataError: too many videos of a split cannot be read.
+        """
+        size, failed = 0, Counter[str]()
+        for source, result in results:
+            if isinstance(result, Encoded):
+                size += sum(map(len, result.members.values()))
+                yield result
+            else:
+                self.unreadable |= {row["id"]: result for row in source.rows}
+                failed[source.split] += len(source.rows)
+                try:
+                    check_unreadable(failed[source.split], self.manifest, source.split, self.limit)
+                except DataError as too_many:
+                    advice = "Fix them, or raise the limit with --max-unreadable; they will count as missing."
+                    raise DataError(f"{too_many.message} The last: {result}", advice) from too_many
+            advance(text=f"{size / 1e6:.0f} MB")

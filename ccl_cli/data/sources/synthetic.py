@@ -8,9 +8,9 @@ another motion, so train with ``clip.flip: 0``.
 
 Each motion has its own sound event. The probability that a clip plays the event of its motion depends on
 ``correspondence`` c and on the third of the actions to which it belongs: c + min(c, 1 - c) in the first, c in
-the second and c - min(c, 1 - c) in the last. At 0.5 the thirds are highly, weakly and not correlated with their
-sound, as in Figure 6 of Chen et al. 2021. Otherwise it plays one of all 12 events with equal probability. The
-pictures of a clip do not depend on the correspondence.
+the second and c - min(c, 1 - c) in the last. At 0.5 the thirds are highly, weakly and not correlated with
+their sound, as in Figure 6 of Chen et al. 2021. Otherwise it plays one of all 12 events with equal
+probability. The pictures of a clip do not depend on the correspondence.
 
 For teachers there are two more label spaces: ``labels=objects`` (digits, in pictures without a common
 motion) and ``labels=sounds`` (sound events). They use other images of digits than the actions, and so does

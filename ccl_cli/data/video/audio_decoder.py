@@ -28,7 +28,7 @@ _JITTER = 0.05  # seconds that a packet's timestamp may be off before it counts 
 def decode_audio(
     path: Path, track: AudioTrack, origin: float, low: float, high: float
 ) -> tuple[NDArray[np.float32], int]:
-    """Decode mono samples [n] from ``low`` to ``high``, and return them with the track's own rate in Hz.
+    """Decode mono samples [n] of a file's track, and return them with the track's own rate in Hz.
 
     The result is the mean of the channels, or the loudest channel if the channels cancel each other.
 
@@ -43,11 +43,10 @@ def decode_audio(
         DataError: the track cannot be decoded, or its header claims an impossible length or rate.
     """
     mean, energies, native = _placed(path, track, origin, low, high, None)
-    energy, each = energies[0], energies[1:]
-    loudest = each.max()
+    loudest = energies[1:].max()
     inaudible = max(mean.max(initial=0.0), -mean.min(initial=0.0)) < SILENCE
-    if (inaudible and loudest >= SILENCE**2) or energy < _CANCELLED * loudest:  # the channels cancel
-        mean, _, _ = _placed(path, track, origin, low, high, int(each.argmax()))
+    if (inaudible and loudest >= SILENCE**2) or energies[0] < _CANCELLED * loudest:  # the channels cancel
+        mean, _, _ = _placed(path, track, origin, low, high, int(energies[1:].argmax()))
     return mean, native
 
 
@@ -64,7 +63,7 @@ def _placed(
         for frame in decoded(audio, packets_of(container, audio)):
             if not native:
                 native = frame.sample_rate
-                samples = _silence(path, high - low, native)
+                samples = np.zeros(_count(path, high - low, native), np.float32)
             at = _place(frame, native, origin + low, cursor)
             if at >= len(samples):
                 break
@@ -72,9 +71,8 @@ def _placed(
             cursor = at + part.shape[1]
             part = part[:, begin - at : len(samples) - at]
             # The number of channels may change within a track.
-            mixed = part.mean(axis=0, dtype=np.float32)
-            if channel is not None:
-                mixed = part[min(channel, len(part) - 1)]
+            row = None if channel is None else min(channel, len(part) - 1)
+            mixed = part.mean(axis=0, dtype=np.float32) if row is None else part[row]
             every = np.vstack([mixed, part])[: len(energies)]
             energies[: len(every)] += np.square(every, dtype=np.float64).sum(axis=1)
             samples[begin : begin + len(mixed)] = mixed
@@ -83,13 +81,13 @@ def _placed(
     return samples, energies, native
 
 
-def _silence(path: Path, seconds: float, rate: int) -> NDArray[np.float32]:
-    samples = seconds * rate
-    if rate > MAX_RATE or samples > MAX_SAMPLES:
+def _count(path: Path, seconds: float, rate: int) -> int:
+    count = seconds * rate
+    if rate > MAX_RATE or count > MAX_SAMPLES:
         raise DataError(
-            f"'{path}' claims {samples:.0f} samples of sound at {rate} Hz, more than can be decoded."
+            f"'{path}' claims {count:.0f} samples of sound at {rate} Hz, more than can be decoded."
         )
-    return np.zeros(math.ceil(samples), np.float32)
+    return math.ceil(count)
 
 
 def _place(frame: Any, rate: int, zero: float, cursor: int | None) -> int:

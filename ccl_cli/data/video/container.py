@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import av
@@ -12,7 +12,7 @@ import av.logging
 import numpy as np
 from av.stream import Disposition
 
-from ccl_cli.data.video.faults import is_of_the_machine
+from ccl_cli.data.video.faults import blaming_video, is_of_the_machine
 from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def open_container(path: Location, mp4: BinaryIO | None = None) -> Iterator[Inpu
         mp4: Bytes of an mp4 file, instead of the file.
 
     Raises:
-        DataError: the file is not a media file, or FFmpeg raises an error inside the block.
+        DataError: the file is not a media file, or an error is raised inside the block.
     """
     # Open only this file: a playlist that poses as a video could name other files and servers.
     # PyAV 15 crashes if the option is also given to the streams.
@@ -52,20 +52,10 @@ def open_container(path: Location, mp4: BinaryIO | None = None) -> Iterator[Inpu
         options["fpsprobesize"] = "0"
     file: Any = mp4 or f"file:{path}"
     form = "mp4" if mp4 else None
-    try:
+    with blaming_video(path, "is not a complete media file"):
         container = av.open(file, format=form, container_options=options, metadata_errors="replace")
-    except (av.FFmpegError, ValueError) as error:
-        if _is_of_the_machine(error):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"'{path}' is not a complete media file: {reason}.") from error
-    with container:
-        try:
-            yield container
-        except av.FFmpegError as error:
-            if _is_of_the_machine(error):
-                raise
-            raise DataError(f"'{path}' cannot be decoded: {error.strerror}.") from error
+    with blaming_video(path), container:
+        yield container
 
 
 def best_stream(container: InputContainer, kind: Literal["video", "audio"]) -> Any:
@@ -94,22 +84,15 @@ def packets_of(container: InputContainer, *streams: Any) -> Iterator[Any]:
     except IndexError:
         pass  # a damaged MPEG file declares another stream in its middle
     except av.FFmpegError as error:
-        if _is_of_the_machine(error):
+        if is_of_the_machine(error):
             raise
 
 
-def decoded(stream: Any, packets: Iterator[Any]) -> Iterator[Any]:
+def decoded(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
     """Yield frames in presentation order. Packets that cannot be decoded are skipped."""
-    for packet in packets:
+    for packet in chain(packets, [None]):
         with suppress(av.FFmpegError):
             yield from stream.decode(packet)
-    with suppress(av.FFmpegError):
-        yield from stream.decode(None)
-
-
-def _is_of_the_machine(error: Exception) -> bool:
-    # A damaged header may make FFmpeg request any amount of memory.
-    return is_of_the_machine(error) and not isinstance(error, MemoryError)
 
 
 def channels(frame: Any) -> NDArray[np.floating[Any]]:
@@ -118,8 +101,7 @@ def channels(frame: Any) -> NDArray[np.floating[Any]]:
     if frame.format.is_packed:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     if samples.dtype.kind == "u":
-        samples = samples.astype(np.float32) / 128 - 1
-    elif samples.dtype.kind == "i":
-        samples = samples / -float(np.iinfo(samples.dtype).min)
-    scaled: NDArray[np.floating[Any]] = samples
-    return scaled
+        return np.asarray(samples.astype(np.float32) / 128 - 1)
+    if samples.dtype.kind == "i":
+        return np.asarray(samples / -float(np.iinfo(samples.dtype).min))
+    return np.asarray(samples)

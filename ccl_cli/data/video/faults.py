@@ -14,13 +14,10 @@ _OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOTCONN, errno.ESTALE, err
 
 
 @contextmanager
-def blaming_video(location: object) -> Iterator[None]:
+def blaming_video(location: object, fault: str = "cannot be read") -> Iterator[None]:
     """Convert any error in reading a video to a CclError.
 
     A DataError makes training, evaluation, caches and packing leave the video out. Other errors end them.
-
-    Args:
-        location: The video, for the message.
 
     Raises:
         DataError: any error of a decoder.
@@ -37,9 +34,10 @@ def blaming_video(location: object) -> Iterator[None]:
                 f"'{location}' cannot be read: {reason}.",
                 "Look at the machine's memory, its disks and its limit of open files (`ulimit -n`).",
             ) from error
-        raise DataError(f"'{location}' cannot be read: {reason}.") from error
+        raise DataError(f"'{location}' {fault}: {reason}.") from error
 
 
 def is_of_the_machine(error: Exception) -> bool:
     """Whether an error is caused by the machine and not by the video."""
-    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE
+    # Not FFmpeg's own MemoryError: a damaged header may make it request any amount.
+    return type(error) is MemoryError or getattr(error, "errno", None) in _OF_THE_MACHINE

@@ -43,9 +43,9 @@ def read_metadata(path: Path) -> VideoMetadata:
     with open_container(path) as container:
         # Sound without a decoder is an error only when it is read.
         video, audio = best_stream(container, "video"), container.streams.best("audio")
-        if video is None and audio is None:
-            raise DataError(f"'{path}' holds neither picture nor sound.")
         streams: list[Any] = [stream for stream in (video, audio) if stream]
+        if not streams:
+            raise DataError(f"'{path}' holds neither picture nor sound.")
         starts = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None]
         origin = min(starts, default=0.0)
         packets: dict[int, list[_Packet]] = {stream.index: [] for stream in streams}
@@ -57,13 +57,12 @@ def read_metadata(path: Path) -> VideoMetadata:
         if video is None:
             none = np.zeros((0, 2), np.int64)
             return VideoMetadata(path, none[:, 0], none, 0, Fraction(1), origin, 0, 0, False, track)
-        metadata = _video_metadata(path, container.format.name, video, packets[video.index], origin, track)
-        return replace(metadata, header_seconds=_header_seconds(container, streams))
+        metadata = _video_metadata(path, container.format.name, video, packets[video.index])
+        seconds = _header_seconds(container, streams)
+        return replace(metadata, origin=origin, audio=track, header_seconds=seconds)
 
 
-def _video_metadata(
-    path: Path, container: str, video: Any, packets: list[_Packet], origin: float, audio: AudioTrack | None
-) -> VideoMetadata:
+def _video_metadata(path: Path, container: str, video: Any, packets: list[_Packet]) -> VideoMetadata:
     width, height = video.codec_context.width, video.codec_context.height
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise DataError(f"'{path}' claims frames of {width}x{height} pixels, more than can be decoded.")
@@ -78,11 +77,11 @@ def _video_metadata(
         keys=np.array(keys, np.int64).reshape(-1, 2),
         end_pts=int(pts[-1]) + period if len(pts) else 0,
         time_base=video.time_base,
-        origin=origin,
+        origin=0.0,
         width=width,
         height=height,
         seekable=seekable,
-        audio=audio,
+        audio=None,
     )
 
 

@@ -6,7 +6,8 @@ timestamps allow a check that they are the right ones, otherwise by decoding fro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import dropwhile, islice, pairwise
 from pathlib import Path
@@ -20,7 +21,6 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from ccl_cli.data.video.audio_decoder import decode_audio
 from ccl_cli.data.video.container import SCALING, best_stream, decoded, open_container, packets_of
 from ccl_cli.data.video.file_metadata import read_metadata
-from ccl_cli.data.video.metadata import VideoMetadata
 from ccl_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,8 +42,22 @@ class FileReader:
         self.metadata = read_metadata(path)
 
     def frames(self, numbers: Sequence[int], *, short_side: int) -> Iterator[NDArray[np.uint8]]:
-        """Decode frames. Raises a DataError if the file cannot be opened."""
-        return decode_frames(self.path, self.metadata, numbers, ToImage(short_side))
+        """Decode by seeking; from the first frame that seeking misses, from the start of the file."""
+        done, to_image = 0, ToImage(short_side)
+        if self.metadata.seekable and len(self.metadata.keys):
+            with open_container(self.path) as container:
+                for number, frame in zip(numbers, self._seek_frames(container, numbers), strict=False):
+                    if frame.pts != self.metadata.pts[number]:
+                        break
+                    yield to_image(frame)
+                    done += 1
+        if rest := set(numbers[done:]):
+            with open_container(self.path) as container:
+                video = best_stream(container, "video")
+                frames = decoded(video, packets_of(container, video))
+                for number, frame in enumerate(islice(frames, max(rest) + 1)):
+                    if number in rest:
+                        yield to_image(frame)
 
     def audio(self, start: float, stop: float) -> tuple[NDArray[np.float32], int]:
         """Decode sound. Raises a DataError if there is no track or it cannot be decoded."""
@@ -51,75 +65,44 @@ class FileReader:
             raise DataError(f"'{self.path}' has no sound track.")
         return decode_audio(self.path, self.metadata.audio, self.metadata.origin, start, stop)
 
-
-def decode_frames(
-    path: Path, metadata: VideoMetadata, numbers: Sequence[int], to_image: ToImage
-) -> Iterator[NDArray[np.uint8]]:
-    """Decode frames by seeking; from the first frame that seeking misses, decode from the start of the file.
-
-    Args:
-        path: The file.
-        metadata: Metadata of the video.
-        numbers: Frame numbers, ascending.
-        to_image: Converts decoded frames.
-    """
-    done = 0
-    if metadata.seekable and len(metadata.keys):
-        with open_container(path) as container:
-            for number, frame in zip(numbers, _seek_frames(container, metadata, numbers), strict=False):
-                if frame.pts != metadata.pts[number]:
-                    break
-                yield to_image(frame)
-                done += 1
-    if rest := set(numbers[done:]):
-        with open_container(path) as container:
-            video = best_stream(container, "video")
-            frames = decoded(video, packets_of(container, video))
-            for number, frame in enumerate(islice(frames, max(rest) + 1)):
-                if number in rest:
-                    yield to_image(frame)
-
-
-def _seek_frames(container: InputContainer, metadata: VideoMetadata, numbers: Sequence[int]) -> Iterator[Any]:
-    """Yield frames by timestamp, decoded from key frames, until a key frame is not where it should be."""
-    video = best_stream(container, "video")
-    for key, part in _seeks(metadata, numbers):
-        if key < 0:
-            return
-        key_pts, key_dts = metadata.keys[key].tolist()
-        with suppress(av.FFmpegError):  # an AVI without its index cannot seek
-            container.seek(key_dts, stream=video)
-        packets = _needed(video, packets_of(container, video), key_pts, set(part))
-        rest = iter(part)
-        wanted = next(rest)
-        for frame in decoded(video, packets):
-            if frame.pts == key_pts and not frame.key_frame:
+    def _seek_frames(self, container: InputContainer, numbers: Sequence[int]) -> Iterator[Any]:
+        """Yield frames by timestamp, decoded from key frames, until a key frame is not where it should be."""
+        video = best_stream(container, "video")
+        for key, part in self._seeks(numbers):
+            if key < 0:
                 return
-            if frame.pts is not None and frame.pts >= wanted:
-                yield frame
-                if (following := next(rest, None)) is None:
-                    break
-                wanted = following
+            key_pts, key_dts = self.metadata.keys[key].tolist()
+            with suppress(av.FFmpegError):  # an AVI without its index cannot seek
+                container.seek(key_dts, stream=video)
+            packets = _needed(video, packets_of(container, video), key_pts, part)
+            missing = deque(part)
+            for frame in decoded(video, packets):
+                if frame.pts == key_pts and not frame.key_frame:
+                    return
+                if frame.pts is not None and frame.pts >= missing[0]:
+                    yield frame
+                    missing.popleft()
+                    if not missing:
+                        break
+
+    def _seeks(self, numbers: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        """Yield each seek: the index of a key frame (-1: none), and timestamps of the frames after it."""
+        places, keys_pts = np.asarray(numbers), self.metadata.keys[:, 0]
+        pts = self.metadata.pts[places]
+        keys = np.searchsorted(keys_pts, pts, side="right") - 1
+        saved = np.searchsorted(self.metadata.pts, keys_pts[keys[1:]]) - places[:-1]
+        cuts = [0, *(np.flatnonzero(saved > _SEEK) + 1).tolist(), len(numbers)]
+        for begin, end in pairwise(cuts):
+            yield int(keys[begin]), pts[begin:end].tolist()
 
 
-def _seeks(metadata: VideoMetadata, numbers: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Yield each seek: the index of a key frame (-1: none), and timestamps of the frames after it."""
-    places = np.asarray(numbers)
-    pts = metadata.pts[places]
-    keys = np.searchsorted(metadata.keys[:, 0], pts, side="right") - 1
-    saved = np.searchsorted(metadata.pts, metadata.keys[keys[1:], 0]) - places[:-1]
-    cuts = [0, *(np.flatnonzero(saved > _SEEK) + 1).tolist(), len(numbers)]
-    for begin, end in pairwise(cuts):
-        yield int(keys[begin]), pts[begin:end].tolist()
-
-
-def _needed(video: Any, packets: Iterator[Any], key: int, wanted: Collection[int]) -> Iterator[Any]:
+def _needed(video: Any, packets: Iterator[Any], key: int, wanted: Sequence[int]) -> Iterator[Any]:
     """Packets from the key frame on. The decoder skips unwanted frames that no other frame refers to."""
-    codec = video.codec_context
+    codec, stamps = video.codec_context, set(wanted)
     able = codec.name in _CAN_SKIP
     for packet in dropwhile(lambda packet: packet.pts != key, packets):
         if able:
-            codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            codec.skip_frame = "DEFAULT" if packet.pts in stamps else "NONREF"
         yield packet
 
 

@@ -98,9 +98,7 @@ def read_frames(location: Location, first: int, count: int, *, short_side: int =
     return read_clip(open_video(location), range(first, first + count), count, short_side=short_side)
 
 
-def read_clip(
-    reader: VideoReader, numbers: Sequence[int], length: int, *, short_side: int = 256
-) -> DecodedClip:
+def read_clip(reader: VideoReader, numbers: Sequence[int], length: int, *, short_side: int) -> DecodedClip:
     """Decode the frames of a clip. If there are fewer than ``length``, they repeat from the first one.
 
     The latest 256 videos with at most 128 KiB of pixels stay decoded in each process, in at most 34 MB.
@@ -119,7 +117,8 @@ def read_clip(
     wanted = [number for number in dict.fromkeys(numbers) if number < metadata.frames]
     if first < 0 or not wanted:
         raise DataError(f"'{metadata.path}' has {metadata.frames} frames, so there is no frame {first}.")
-    images = dict(zip(wanted, _images(reader, wanted, short_side), strict=False))
+    with blaming_video(metadata.path):
+        images = dict(zip(wanted, _images(reader, wanted, short_side), strict=False))
     if not images:
         raise DataError(f"No frame of '{metadata.path}' from {metadata.time(first):.2f} s on can be decoded.")
     return _clip(metadata, numbers, images, length)
@@ -132,7 +131,7 @@ def iter_clips(
     count: int,
     length: int,
     *,
-    short_side: int = 256,
+    short_side: int,
 ) -> Iterator[DecodedClip]:
     """Decode several clips of a range of frames in one pass, with the frames of few clips in memory.
 
@@ -152,22 +151,21 @@ def iter_clips(
         DataError: no frame can be decoded.
     """
     images: dict[int, NDArray[np.uint8]] = {}
-    clips, done = plan(count), 0
+    clips, done, last = plan(count), 0, -1
     wanted = sorted(set(chain.from_iterable(clips)))
-    for number, image in zip(wanted, _images(reader, wanted, short_side), strict=False):
-        images[number] = image
-        while done < len(clips) and clips[done][-1] == number:
-            yield _clip(reader.metadata, clips[done], images, length)
-            done += 1
-            _drop(images, clips[done][0] if done < len(clips) else number, length)
-    if not images:
+    with blaming_video(reader.metadata.path):
+        for last, image in zip(wanted, _images(reader, wanted, short_side), strict=False):
+            images[last] = image
+            while done < len(clips) and clips[done][-1] == last:
+                yield _clip(reader.metadata, clips[done], images, length)
+                done += 1
+                needed = clips[done][0] if done < len(clips) else last
+                images = {number: each for number, each in images.items() if number >= needed}
+    if last < 0:
         raise DataError(f"No frame of '{reader.metadata.path}' can be decoded.")
     if done < len(clips):
-        for numbers in plan(max(images) + 1 - first)[done:]:
-            if all(number in images for number in numbers):
-                yield _clip(reader.metadata, numbers, images, length)
-            else:
-                yield read_clip(reader, numbers, length, short_side=short_side)
+        for numbers in plan(last + 1 - first)[done:]:
+            yield read_clip(reader, numbers, length, short_side=short_side)
 
 
 def _images(reader: VideoReader, numbers: Sequence[int], short_side: int) -> Iterable[NDArray[np.uint8]]:
@@ -196,13 +194,6 @@ def _clip(
     return DecodedClip(frames, metadata.time(decoded[-1] + 1))
 
 
-def _drop(images: dict[int, NDArray[np.uint8]], before: int, keep: int) -> None:
-    """Drop frames of finished clips, but keep ``keep`` images for a video that ends too early."""
-    past = [number for number in images if number < before]
-    for number in past[: max(0, len(images) - keep)]:
-        del images[number]
-
-
 class _ReaderCache:
     """The most recently used readers, with at most ``CACHED_FRAMES`` frames in all."""
 
@@ -214,20 +205,11 @@ class _ReaderCache:
     def get(self, key: tuple[object, ...], make: Callable[[], VideoReader]) -> VideoReader:
         """Return the cached reader of this key, or create it."""
         with self.lock:
-            reader = self._remove(key)
-        reader = reader or make()
-        with self.lock:
-            self._remove(key)  # another thread may have created it meanwhile
-            self.readers[key] = reader
+            self.readers[key] = reader = self._remove(key) or make()
             self.frames += reader.metadata.frames + _OVERHEAD
             while self.frames > CACHED_FRAMES and len(self.readers) > 1:
                 self._remove(next(iter(self.readers)))
         return reader
-
-    def clear(self) -> None:
-        """Remove all readers."""
-        with self.lock:
-            self.readers, self.frames = {}, 0
 
     def _remove(self, key: tuple[object, ...]) -> VideoReader | None:
         reader = self.readers.pop(key, None)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ccl_cli.data.video.container import SILENCE
+from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.data.video.reader import VideoReader, open_video
 from ccl_cli.data.video.storage import Location
 
@@ -54,8 +55,8 @@ def read_audio(
         centre: Middle of the interval, seconds on the file's clock.
         seconds: Length of the interval.
         rate: Sampling rate of the result, Hz.
-        start: Start of the video's segment, seconds; None: the start of the track.
-        end: End of the video's segment, seconds; None: the end of the track.
+        start: Start of the video's segment, seconds; None: the track's start.
+        end: End of the segment; None: the track's end.
 
     Raises:
         DataError: the file is unreadable, or its sound track cannot be decoded.
@@ -71,20 +72,21 @@ def read_audio(
         high = low + seconds
     if high <= low:
         return Sound(torch.zeros(0), "silent")
-    short = track.end - track.start <= _SHORT
-    samples = _short(reader, low, high, rate).clone() if short else _resampled(reader, low, high, rate)
+    with blaming_video(path):
+        if track.end - track.start <= _SHORT:
+            samples = _short(reader, low, high, rate).clone()
+        else:
+            samples = _resampled(reader, low, high, rate)
     return Sound(samples, "present" if bool((samples.abs() >= SILENCE).any()) else "silent", whole)
-
-
-@lru_cache(maxsize=_SHORT_TRACKS)
-def _short(reader: VideoReader, low: float, high: float, rate: int) -> Tensor:
-    return _resampled(reader, low, high, rate)
 
 
 def _resampled(reader: VideoReader, low: float, high: float, rate: int) -> Tensor:
     mono, native = reader.audio(low, high)
     samples: Tensor = _resampler(native, rate)(torch.from_numpy(mono))
     return samples[: math.ceil((high - low) * rate - 1e-3)].nan_to_num_(0.0).clamp_(-1, 1)
+
+
+_short = lru_cache(maxsize=_SHORT_TRACKS)(_resampled)
 
 
 @lru_cache(maxsize=16)

@@ -54,13 +54,9 @@ def test_two_processes_together_take_the_rows_of_one():
 
 
 def test_seed_and_epoch_decide_the_order():
-    def first_epoch(seed):
-        return [d.row for micro in EpochSampler(50, 10, 1, seed=seed) for d in micro]
-
-    assert first_epoch(1) == first_epoch(1)
-    assert first_epoch(1) != first_epoch(2)
-    epochs = [d for micro in EpochSampler(50, 10, 2, seed=1) for d in micro]
-    assert [d.row for d in epochs[:50]] != [d.row for d in epochs[50:]]
+    orders = [[[d.row for d in micro] for micro in EpochSampler(50, 50, 2, seed)] for seed in (1, 1, 2)]
+    assert orders[0] == orders[1]
+    assert len({tuple(order) for epochs in orders for order in epochs}) == 4
 
 
 def test_a_batch_that_cannot_be_split_is_refused():

@@ -7,15 +7,16 @@ import signal
 import time
 
 import pytest
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from ccl_cli.data.clips import loader
 from ccl_cli.data.clips.loader import read_batches
+from ccl_cli.data.clips.workers import SERVER
 from ccl_cli.errors import DataError, SystemSetupError
 
 
 class Numbers(Dataset):
-    """Its third sample is an error, or does something to the process that reads it."""
+    """Its third batch is an error, or does something to the process that reads it."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -25,8 +26,8 @@ class Numbers(Dataset):
 
     def __getitem__(self, index):
         if index == 2 and self.what == "error":
-            raise DataError("No video can be read.")
-        if index == 2 and self.what == "raise":
+            raise DataError("No video can be read.", "Look.")
+        if index == 2 and self.what == "bug":
             raise ValueError("a bug")
         if index == 2 and self.what == "hang":
             time.sleep(600)
@@ -35,16 +36,24 @@ class Numbers(Dataset):
         return index
 
 
-def test_an_error_of_ours_arrives_as_it_was_raised():
-    batches = read_batches(Numbers("error"), 0, batch_size=None)
+class Stream(IterableDataset):
+    def __iter__(self):
+        return map(Numbers("error").__getitem__, range(4))
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dataset", [Numbers("error"), Stream()])
+def test_an_error_of_ours_arrives_as_it_was_raised(dataset, workers):
+    batches = read_batches(dataset, workers)
     assert [next(batches), next(batches)] == [0, 1]
-    with pytest.raises(DataError, match="No video can be read"):
+    with pytest.raises(DataError, match="No video can be read") as error:
         next(batches)
+    assert error.value.hint == "Look."
 
 
 def test_other_errors_pass():
     with pytest.raises(ValueError, match="a bug"):
-        list(read_batches(Numbers("raise"), 0, batch_size=None))
+        list(read_batches(Numbers("bug"), 0))
 
 
 @pytest.mark.slow
@@ -58,14 +67,25 @@ def test_other_errors_pass():
 def test_a_process_that_dies_or_hangs_ends_the_run_with_a_sentence(monkeypatch, what, sentence, hint):
     monkeypatch.setattr(loader, "_POLL_SECONDS", 1.0)
     # The first batches may take long: the process that reads them must start.
-    batches = read_batches(
-        Numbers(what),
-        1,
-        batch_size=None,
-        patience=2.0 if what == "hang" else 300.0,
-        modules=["tests.data.clips.test_loader"],
-        advice="go on",
-    )
+    patience = 2.0 if what == "hang" else 300.0
+    batches = read_batches(Numbers(what), 1, patience=patience, modules=[__name__], advice="go on")
     with pytest.raises(SystemSetupError, match=sentence) as caught:
         list(batches)
     assert hint in caught.value.hint
+
+
+def deaf(listens):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    listens.send(None)
+    signal.pause()
+
+
+def test_a_process_that_is_left_when_python_exits_is_not_waited_for():
+    """Python ends it with ``terminate``, to whose signal it is deaf."""
+    here, there = SERVER.Pipe()
+    process = SERVER.Process(target=deaf, args=(there,), daemon=True)
+    process.start()
+    here.recv()
+    process.terminate()
+    process.join(20)
+    assert process.exitcode == -signal.SIGKILL

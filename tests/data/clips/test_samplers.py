@@ -17,13 +17,13 @@ from ccl_cli.data.clips.evaluation_clips import EvaluationClips, read_evaluation
 from ccl_cli.data.clips.samplers import FrameRange, centre_clip, evaluation_clips, random_clip
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
-from ccl_cli.data.shards.encode import Settings, Source, encode
-from ccl_cli.data.shards.index import read_shard, write_shard
+from ccl_cli.data.shards.encode import Settings
 from ccl_cli.data.video import file_reader
 from ccl_cli.data.video.metadata import VideoMetadata
 from ccl_cli.data.video.reader import open_video, read_frames
 from ccl_cli.data.video.storage import Packed
 from ccl_cli.data.video.video_writer import write_clip
+from tests.data.media import packed
 
 CLIPS = {
     "dense": Clip(frames=4, size=8),
@@ -105,10 +105,8 @@ def test_the_clips_at_test_time(name, evaluation, clips):
 )
 def test_every_clip_lies_in_its_stretch_and_ascends(frames, first, length, distance, evaluation, seed):
     clip, part = Clip(frames=length, **distance), stretch(frames, first)
-    drawn = list(random_clip(part, clip, rng(seed)))
-    assert drawn == list(random_clip(part, clip, rng(seed)))
     at_test_time = [list(each) for each in evaluation_clips(part, clip, evaluation)]
-    for numbers in (drawn, *at_test_time):
+    for numbers in (list(random_clip(part, clip, rng(seed))), *at_test_time):
         assert 1 <= len(numbers) <= length
         assert numbers == sorted(numbers)
         assert first <= numbers[0] <= numbers[-1] < first + frames
@@ -117,8 +115,9 @@ def test_every_clip_lies_in_its_stretch_and_ascends(frames, first, length, dista
         elif clip.fps is None:
             assert {b - a for a, b in pairwise(numbers)} <= {clip.stride}
             assert len(numbers) == min(length, -(-frames // clip.stride))
-    assert [numbers[0] for numbers in at_test_time] == sorted(numbers[0] for numbers in at_test_time)
-    assert [numbers[-1] for numbers in at_test_time] == sorted(numbers[-1] for numbers in at_test_time)
+    for end in (0, -1):
+        ends = [numbers[end] for numbers in at_test_time]
+        assert ends == sorted(ends)
 
 
 def test_every_place_and_every_frame_of_a_segment_is_drawn():
@@ -134,6 +133,12 @@ def test_every_place_and_every_frame_of_a_segment_is_drawn():
 STEP, COUNT = 5, 40
 
 
+def numbered(path: Path, count: int, height: int, width: int) -> Path:
+    grey = (20 + STEP * np.arange(count, dtype=np.uint8))[:, None, None, None]
+    write_clip(path, np.broadcast_to(grey, (count, height, width, 3)), 25)
+    return path
+
+
 def numbers_of(frames) -> list[int]:
     """[T, H, W, 3] to the numbers that the frames show."""
     return ((frames.double().mean(dim=(1, 2, 3)) - 20) / STEP).round().int().tolist()
@@ -142,16 +147,8 @@ def numbers_of(frames) -> list[int]:
 @pytest.fixture(scope="module")
 def places(tmp_path_factory) -> list[Path | Packed]:
     """One video as a file, as packed JPEGs and as a packed mp4; too large to stay decoded."""
-    folder = tmp_path_factory.mktemp("numbered")
-    grey = (20 + STEP * np.arange(COUNT, dtype=np.uint8))[:, None, None, None]
-    write_clip(folder / "v.mp4", np.broadcast_to(grey, (COUNT, 64, 96, 3)).copy(), 25)
-    made: list[Path | Packed] = [folder / "v.mp4"]
-    for form in ("jpeg", "mp4"):
-        sample = encode(Source("v", made[0], "train", (), None, None), Settings(format=form))
-        write_shard(folder / f"{form}.tar", [sample], 1)
-        (listed,) = read_shard(folder / f"{form}.tar")
-        made.append(Packed(str(folder / f"{form}.tar"), listed.key, listed.members))
-    return made
+    path = numbered(tmp_path_factory.mktemp("numbered") / "v.mp4", COUNT, 64, 96)
+    return [path, *(packed(path, Settings(format=form)) for form in ("jpeg", "mp4"))]
 
 
 @pytest.mark.parametrize("gap", [0, 16])
@@ -161,46 +158,42 @@ def test_files_and_shards_give_the_frames_that_are_asked_for(places, name, gap, 
     monkeypatch.setattr("ccl_cli.data.video.shard_reader._GAP", gap)
     clip, evaluation = CLIPS[name], Evaluation(clips=3)
     for place in places:
-        video, metadata = Video("v", place, 0, "test", 0.2, 1.4), open_video(place).metadata
-        part = FrameRange.between(metadata, 0.2, 1.4)
-        assert (part.first, part.count) == (5, 30)
+        video, part = Video("v", place, 0, "test", 0.2, 1.4), FrameRange(open_video(place).metadata, 5, 30)
         whole = read_frames(place, 0, COUNT).frames
         for seed in range(4):
             window = Window(video, clip, random_clip, rng=rng(seed), training=True)
-            assert torch.equal(window.frames, whole[list(random_clip(part, clip, rng(seed)))])
+            numbers = random_clip(part, clip, rng(seed))
+            assert torch.equal(window.frames, whole[list(numbers)])
+            assert (window.start, window.end) == pytest.approx((numbers[0] / 25, (numbers[-1] + 1) / 25))
+            assert Window(video, clip, random_clip, rng=rng(seed)).end == pytest.approx(window.end)
         decoded = read_evaluation_clips(video, clip, evaluation)
         for each, numbers in zip(decoded, evaluation_clips(part, clip, evaluation), strict=True):
             assert torch.equal(each.frames, whole[list(numbers)])
 
 
-@pytest.mark.parametrize("name", CLIPS)
-def test_a_window_lasts_from_its_first_frame_to_the_end_of_its_last(places, name):
-    video = Video("v", places[0], 0, "train")
-    for training in (False, True):
-        window = Window(video, CLIPS[name], training=training)
-        numbers = numbers_of(window.frames)
-        assert (window.start, window.end) == pytest.approx((numbers[0] / 25, (numbers[-1] + 1) / 25))
+def end_early(monkeypatch, count):
+    """Let files end after so many frames."""
+    whole = file_reader.FileReader.frames
+    monkeypatch.setattr(
+        file_reader.FileReader,
+        "frames",
+        lambda self, numbers, **b: whole(self, [n for n in numbers if n < count], **b),
+    )
 
 
-def test_what_can_be_decoded_of_a_short_clip_is_repeated_once(tmp_path, monkeypatch):
-    grey = np.full((3, 256, 256, 3), 20, np.uint8) + STEP * np.arange(3, dtype=np.uint8)[:, None, None, None]
-    write_clip(tmp_path / "v.mp4", grey, 25)
-    video, clip = Video("v", tmp_path / "v.mp4", 0, "train"), Clip(frames=5, size=8)
-    expected = {3: [0, 1, 2, 0, 1], 2: [0, 1, 0, 1, 0]}
-    whole = file_reader.decode_frames
-    for decodable, numbers in expected.items():
-        monkeypatch.setattr(file_reader, "decode_frames", lambda *a, n=decodable: iter([*whole(*a)][:n]))
-        assert numbers_of(Window(video, clip, training=True).frames) == numbers
-        for evaluation in Evaluation(), Evaluation(clips=1):
-            (decoded,) = read_evaluation_clips(video, clip, evaluation)
-            assert numbers_of(decoded.frames) == numbers
+@pytest.mark.parametrize(("count", "numbers"), [(3, [0, 1, 2, 0, 1]), (2, [0, 1, 0, 1, 0])])
+def test_what_can_be_decoded_of_a_short_clip_is_repeated_once(tmp_path, monkeypatch, count, numbers):
+    video = Video("v", numbered(tmp_path / "v.mp4", 3, 256, 256), 0, "train")
+    clip = Clip(frames=5, size=8)
+    end_early(monkeypatch, count)
+    assert numbers_of(Window(video, clip, training=True).frames) == numbers
+    for evaluation in Evaluation(), Evaluation(clips=1):
+        (decoded,) = read_evaluation_clips(video, clip, evaluation)
+        assert numbers_of(decoded.frames) == numbers
 
 
 def test_a_video_that_ends_too_early_still_has_all_its_clips(places, monkeypatch):
-    whole = file_reader.decode_frames
-    monkeypatch.setattr(
-        file_reader, "decode_frames", lambda o, m, numbers, t: whole(o, m, [n for n in numbers if n < 23], t)
-    )
+    end_early(monkeypatch, 23)
     video = Video("v", places[0], 0, "test")
     decoded = list(read_evaluation_clips(video, CLIPS["stride"], Evaluation(clips=3)))
     # The first as of 40 frames, then as of the 22 up to the last one that is wanted and there.
@@ -213,17 +206,14 @@ def test_several_processes_read_the_same_windows(places, name, crops):
     videos = [Video(str(row), place, 0, "test", row / 10) for row, place in enumerate(places)]
 
     def windows(processes: int) -> list[tuple[int, bytes]]:
-        of_ranks = (
-            EvaluationClips(videos, CLIPS[name], evaluation, chunk=4, rank=rank, processes=processes)
-            for rank in range(processes)
+        options = {"chunk": 4, "processes": processes}
+        ranks = (
+            EvaluationClips(videos, CLIPS[name], evaluation, rank=r, **options) for r in range(processes)
         )
-        chunks = [chunk for dataset in of_ranks for chunk in dataset]
+        chunks = [chunk for dataset in ranks for chunk in dataset]
         assert sorted(row for chunk in chunks for row in chunk.finished) == list(range(len(videos)))
-        return sorted(
-            (row, window.numpy().tobytes())
-            for chunk in chunks
-            for row, window in zip(chunk.rows.tolist(), chunk.windows, strict=True)
-        )
+        rows = (zip(chunk.rows.tolist(), chunk.windows, strict=True) for chunk in chunks)
+        return sorted((row, window.numpy().tobytes()) for each in rows for row, window in each)
 
     evaluation = Evaluation(clips=4, crops=crops)
     assert windows(2) == windows(1)

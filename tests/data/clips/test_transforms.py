@@ -14,11 +14,8 @@ WHOLE = Clip(size=32, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
 
 def position_coded(frames: int = 4, height: int = 80, width: int = 120) -> torch.Tensor:
     """Red tells the row, green the column and blue the frame of each pixel."""
-    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    image = torch.stack([row, column, torch.zeros_like(row)], -1).to(torch.uint8)
-    video = image.repeat(frames, 1, 1, 1)
-    video[..., 2] = torch.arange(frames)[:, None, None]
-    return video
+    axes = torch.meshgrid(torch.arange(frames), torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([axes[1], axes[2], axes[0]], -1).to(torch.uint8)
 
 
 def crops(clip: Clip, count: int = 300, **size) -> np.ndarray:
@@ -32,32 +29,25 @@ def crops(clip: Clip, count: int = 300, **size) -> np.ndarray:
 
 
 def test_a_training_view_is_one_crop_of_all_frames():
-    video = position_coded()
-    view = train_view(video, np.random.default_rng(1), CLIP)
-    assert view.shape == (3, 4, 32, 32)
-    assert view.dtype == torch.uint8
-    assert view.is_contiguous()
+    view = train_view(position_coded(), np.random.default_rng(1), CLIP)
+    assert (view.shape, view.dtype, view.is_contiguous()) == ((3, 4, 32, 32), torch.uint8, True)
     assert (view[2] == torch.arange(4)[:, None, None]).all()  # frames stay in order
     assert torch.equal(view[:2, 0], view[:2, 3])  # and share crop and flip
 
 
 def test_crops_have_the_areas_and_ratios_of_the_recipe():
     found = crops(CLIP)
-    tall, wide = found[:, 1] - found[:, 0], found[:, 3] - found[:, 2]
     # Edges of the resized view are averages: half an output pixel is lost on either side.
-    tall, wide = tall * 32 / 31, wide * 32 / 31
+    tall, wide = ((found[:, at + 1] - found[:, at]) * 32 / 31 for at in (0, 2))
     area, ratio = tall * wide / (80 * 120), wide / tall
-    assert 0.23 < area.min() < 0.3
-    assert 0.7 < area.max() < 1.02
-    assert 0.7 < ratio.min() < 0.85
-    assert 1.2 < ratio.max() < 1.4
+    for values, (low, lowest), (highest, high) in (
+        (area, (0.23, 0.3), (0.7, 1.02)),
+        (ratio, (0.7, 0.85), (1.2, 1.4)),
+        ((found[:, 2] + found[:, 3]) / 2, (0, 40), (80, 120)),
+    ):
+        assert low < values.min() < lowest
+        assert highest < values.max() < high
     assert abs(found[:, 4].mean() - 0.5) < 0.1
-    centres = (found[:, 2] + found[:, 3]) / 2
-    assert centres.min() < 40
-    assert centres.max() > 80
-
-
-def test_options_of_the_crop():
     assert crops(WHOLE, 20)[:, 4].sum() == 0
     assert crops(Clip(size=32, flip=1.0), 20)[:, 4].all()
 
@@ -80,26 +70,20 @@ def test_the_evaluation_view_is_the_centre():
     video = torch.randint(0, 256, (4, 80, 120, 3), dtype=torch.uint8)
     expected = tv.center_crop(tv.resize(video.permute(0, 3, 1, 2), [32], antialias=True), [32, 32])
     assert torch.equal(eval_view(video, CLIP), expected.transpose(0, 1))
-    assert torch.equal(eval_view(video.flip(2), CLIP), eval_view(video, CLIP).flip(-1))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_normalised_bytes(dtype):
-    video = torch.arange(256, dtype=torch.uint8).repeat(2, 3, 1, 1)[:, :, :, :, None]
-    before = video.clone()
-    result = normalize(video, CLIP.mean, CLIP.std, dtype)
-    exact = (np.arange(256) / 255 - CLIP.mean[1]) / CLIP.std[1]
-    assert result.dtype == dtype
-    assert result.shape == video.shape
-    assert torch.equal(video, before)
-    tolerance = {torch.float32: 1e-6, torch.float64: 1e-12, torch.bfloat16: 1e-2}[dtype]
-    np.testing.assert_allclose(result[1, 1, 0, :, 0].double(), exact, atol=tolerance, rtol=tolerance)
-
-
-def test_normalising_floats_leaves_them_alone():
-    video = torch.full((1, 3, 1, 2, 2), 255.0)
-    normalize(video, CLIP.mean, CLIP.std)
-    assert (video == 255).all()
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12), (torch.bfloat16, 1e-2)]
+)
+def test_normalised_bytes(dtype, tolerance):
+    for kind in (torch.uint8, dtype):
+        video = torch.arange(256).to(kind).repeat(2, 3, 1, 1)[:, :, :, :, None]
+        before = video.clone()
+        result = normalize(video, CLIP.mean, CLIP.std, dtype)
+        exact = (before[1, 1, 0, :, 0].double().numpy() / 255 - CLIP.mean[1]) / CLIP.std[1]
+        assert (result.dtype, result.shape) == (dtype, video.shape)
+        assert torch.equal(video, before)
+        np.testing.assert_allclose(result[1, 1, 0, :, 0].double(), exact, atol=tolerance, rtol=tolerance)
 
 
 AUGMENTATIONS = {
@@ -111,21 +95,18 @@ AUGMENTATIONS = {
 }
 
 
-def noise(frames: int = 3) -> torch.Tensor:
-    """The same picture in every frame."""
-    picture = torch.randint(0, 256, (1, 40, 40, 3), generator=torch.Generator().manual_seed(0))
-    return picture.to(torch.uint8).repeat(frames, 1, 1, 1)
-
-
 def augmented(seed: int, **options) -> torch.Tensor:
+    """The same noise in every frame."""
+    noise = torch.randint(0, 256, (1, 40, 40, 3), generator=torch.Generator().manual_seed(0))
     clip = Clip(**WHOLE.model_dump(exclude={"augment"}), augment=options)
-    return train_view(noise(), np.random.default_rng(seed), clip)
+    return train_view(noise.to(torch.uint8).repeat(3, 1, 1, 1), np.random.default_rng(seed), clip)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_an_augmentation_is_one_setting_for_all_frames_and_a_function_of_the_generator(name):
-    plain = augmented(0)
+    plain, before = augmented(0), torch.get_rng_state()
     views = [augmented(seed, **AUGMENTATIONS[name]) for seed in range(6)]
+    assert torch.equal(torch.get_rng_state(), before)  # torch's own generator is left alone
     assert all(torch.equal(view, augmented(seed, **AUGMENTATIONS[name])) for seed, view in enumerate(views))
     assert any(not torch.equal(view, plain) for view in views)
     for view in views:
@@ -133,25 +114,10 @@ def test_an_augmentation_is_one_setting_for_all_frames_and_a_function_of_the_gen
         assert torch.equal(view[:, :1].expand_as(view), view)
 
 
-def test_torchs_own_generator_is_left_alone():
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    augmented(0, **AUGMENTATIONS["rand_augment"])
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_without_augmentation_nothing_more_is_drawn():
-    rngs = np.random.default_rng(1), np.random.default_rng(1)
-    train_view(noise(), rngs[0], WHOLE)
-    train_view(noise(), rngs[1], Clip(**WHOLE.model_dump(exclude={"augment"}), augment={"blur": 1.0}))
-    assert augmentations(Augment()) is None
-    assert rngs[0].bit_generator.state != rngs[1].bit_generator.state
-
-
 def test_what_each_augmentation_does():
+    assert augmentations(Augment()) is None
     grey = augmented(0, grayscale=1.0)
-    assert torch.equal(grey[0], grey[1])
-    assert torch.equal(grey[0], grey[2])
+    assert torch.equal(grey, grey[:1].expand_as(grey))
     assert augmented(0, blur=1.0).float().var() < augmented(0).float().var()
     erased = augmented(0, erase=1.0) == 0
     assert 0.02 < erased.all(dim=0).float().mean() < 0.4

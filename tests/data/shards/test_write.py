@@ -27,6 +27,14 @@ def source(clips_folder) -> str:
     return f"folder:{clips_folder / 'set'}"
 
 
+@pytest.fixture(scope="module")
+def whole(clips_folder, tmp_path_factory) -> dict[str, bytes]:
+    """What packing without an interruption writes."""
+    folder = tmp_path_factory.mktemp("whole") / "p"
+    pack(f"folder:{clips_folder / 'set'}", folder, Settings(), **SMALL)
+    return content(folder)
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
 
@@ -34,44 +42,39 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_a_set_becomes_shards_by_split_and_a_report(tmp_path, source):
     report = pack(source, tmp_path / "p", Settings(), **SMALL)
     train, test = report["splits"]["train"], report["splits"]["test"]
-    assert (train["videos"], train["packed"], test["packed"]) == (12, 12, 6)
-    assert train["sound"] == {"no track": 2, "silent": 2, "present": 8}
-    assert test["sound"] == {"present": 6}
-    assert train["seconds"] == pytest.approx(12 * 20 / 25)
-    names = sorted(path.name for path in (tmp_path / "p").glob("*.tar"))
-    assert len(names) == train["shards"] + test["shards"]
-    assert names[0] == "test-000000.tar"
-    assert train["bytes"] == sum(path.stat().st_size for path in (tmp_path / "p").glob("train-*.tar"))
-    assert report["unreadable"] == {}
-    samples = [sample for path in sorted((tmp_path / "p").glob("train-*.tar")) for sample in read_shard(path)]
-    classes = [sample.key.split("/")[1] for sample in samples]
+    shards = {split: sorted((tmp_path / "p").glob(f"{split}-*.tar")) for split in ("train", "test")}
+    assert train == {
+        "videos": 12,
+        "packed": 12,
+        "shards": len(shards["train"]),
+        "bytes": sum(path.stat().st_size for path in shards["train"]),
+        "seconds": pytest.approx(12 * 20 / 25),
+        "sound": {"no track": 2, "silent": 2, "present": 8},
+    }
+    assert (test["packed"], test["sound"], report["unreadable"]) == (6, {"present": 6}, {})
+    assert shards["test"][0].name == "test-000000.tar"
+    classes = [sample.key.split("/")[1] for path in shards["train"] for sample in read_shard(path)]
     assert classes not in (sorted(classes), sorted(classes, reverse=True))  # mixed
     assert sorted(path.name for path in (tmp_path / "p").glob(".*")) == [".lock", ".shards.json"]
 
 
-def test_finished_shards_are_not_made_again(tmp_path, source, monkeypatch):
-    whole = tmp_path / "whole"
-    pack(source, whole, Settings(), **SMALL)
-    wanted = content(whole)
-    encoded = []
-    real = encode_all.encode
+def test_finished_shards_are_not_made_again(tmp_path, source, whole, monkeypatch):
+    folder, encoded, real = tmp_path / "p", [], encode_all.encode
+    pack(source, folder, Settings(), **SMALL)
     monkeypatch.setattr(encode_all, "encode", lambda *args: encoded.append(args[0].key) or real(*args))
-    pack(source, whole, Settings(), **SMALL)
+    pack(source, folder, Settings(), **SMALL)
     assert encoded == []
-    assert content(whole) == wanted
-    (whole / "index.json").unlink()
-    before = {path.name: path.stat().st_mtime_ns for path in whole.glob("*.tar")}
-    (whole / "train-000001.tar").unlink()
-    pack(source, whole, Settings(), **SMALL)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    (folder / "index.json").unlink()
+    (folder / "train-000001.tar").unlink()
+    pack(source, folder, Settings(), **SMALL)
     assert 0 < len(encoded) < 12
-    assert content(whole) == wanted
-    after = {path.name: path.stat().st_mtime_ns for path in whole.glob("*.tar")}
+    assert content(folder) == whole
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
     assert {name for name in after if after[name] != before[name]} == {"train-000001.tar"}
 
 
-def test_stopped_by_a_signal_it_goes_on_later(tmp_path, source, monkeypatch):
-    pack(source, tmp_path / "whole", Settings(), **SMALL)
-    wanted = content(tmp_path / "whole")
+def test_stopped_by_a_signal_it_goes_on_later(tmp_path, source, whole, monkeypatch):
     real, number = encode_all.encode, [0]
 
     def stopping(*args):
@@ -81,50 +84,57 @@ def test_stopped_by_a_signal_it_goes_on_later(tmp_path, source, monkeypatch):
         return real(*args)
 
     monkeypatch.setattr(encode_all, "encode", stopping)
-    with pytest.raises(Interrupted, match="Stopped by SIGTERM; finished shards are kept") as error:
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM; finished shards are kept"):
         pack(source, tmp_path / "p", Settings(), **SMALL)
-    assert error.value.exit_code == 130
     left = content(tmp_path / "p")
     assert left
-    assert left.items() <= wanted.items()
+    assert left.items() < whole.items()
     assert "index.json" not in left
     assert list((tmp_path / "p").glob(".*.tmp")) == []
-    with pytest.raises(DataError, match=r"does not contain index\.json"):
-        load_data(f"shards:{tmp_path / 'p'}")
     pack(source, tmp_path / "p", Settings(), **SMALL)
-    assert content(tmp_path / "p") == wanted
+    assert content(tmp_path / "p") == whole
 
 
-def test_other_settings_or_other_videos_do_not_mix(tmp_path, source, clips_folder):
+def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing_half_written(tmp_path, source, whole):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = max(len(data) for name, data in whole.items() if name.endswith(".tar"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 20_000, limits[1]))
+    try:
+        with pytest.raises(SystemSetupError, match=r"Cannot write shards to '.*p': File too large"):
+            pack(source, tmp_path / "p", Settings(), **SMALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert content(tmp_path / "p").items() < whole.items()
+    assert list((tmp_path / "p").glob(".*.tmp")) == []
     pack(source, tmp_path / "p", Settings(), **SMALL)
-    with pytest.raises(DataError, match="holds shards of other options"):
-        pack(source, tmp_path / "p", Settings(quality=50), **SMALL)
+    assert content(tmp_path / "p") == whole
+
+
+def test_other_settings_other_videos_and_other_processes_do_not_mix(tmp_path, source, clips_folder):
+    folder = tmp_path / "p"
+    pack(source, folder, Settings(), **SMALL)
     shutil.copytree(clips_folder / "set", tmp_path / "set")
     next((tmp_path / "set/train/down").glob("*.mp4")).unlink()
-    with pytest.raises(DataError, match="holds shards of other options"):
-        pack(f"folder:{tmp_path / 'set'}", tmp_path / "p", Settings(), **SMALL)
+    for data, settings in ((source, Settings(quality=50)), (f"folder:{tmp_path / 'set'}", Settings())):
+        with pytest.raises(DataError, match="holds shards of other options"):
+            pack(data, folder, settings, **SMALL)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
     with pytest.raises(DataError, match=r"mine' is not empty\."):
         pack(source, tmp_path / "mine", Settings(), **SMALL)
-    assert [path.name for path in (tmp_path / "mine").iterdir() if path.name != ".lock"] == ["notes.txt"]
-
-
-def test_two_processes_do_not_pack_into_one_folder(tmp_path, source):
     with (
-        lock_file(tmp_path / "p/.lock", "held", "wait"),
-        pytest.raises(UsageError, match="Another process packs into"),
+        lock_file(folder / ".lock", "held", "wait"),
+        pytest.raises(UsageError, match="Another process packs"),
     ):
-        pack(source, tmp_path / "p", Settings(), **SMALL)
+        pack(source, folder, Settings(), **SMALL)
 
 
-# ---- videos that cannot be read
+# ---- rows of a set
 
 
 @pytest.fixture
 def damaged(tmp_path, clips_folder) -> Path:
-    folder = tmp_path / "set"
-    shutil.copytree(clips_folder / "set", folder)
+    folder = shutil.copytree(clips_folder / "set", tmp_path / "set")
     (folder / "train/right/3.mp4").write_bytes(b"not a video")
     return folder
 
@@ -132,7 +142,6 @@ def damaged(tmp_path, clips_folder) -> Path:
 def test_unreadable_videos_are_named_and_stay_in_every_count(tmp_path, damaged):
     report = pack(f"folder:{damaged}", tmp_path / "p", Settings(), **SMALL)
     assert list(report["unreadable"]) == ["train/right/3"]
-    assert "is not a complete media file" in report["unreadable"]["train/right/3"]
     assert (report["splits"]["train"]["videos"], report["splits"]["train"]["packed"]) == (12, 11)
     manifest = load_data(f"shards:{tmp_path / 'p'}")
     assert len(manifest.split("train")) == 12
@@ -142,25 +151,22 @@ def test_unreadable_videos_are_named_and_stay_in_every_count(tmp_path, damaged):
 
 
 def test_too_many_unreadable_videos_stop_it(tmp_path, damaged):
-    for number in 4, 5:
-        (damaged / f"train/right/{number}.mp4").write_bytes(b"nor this")
-    with pytest.raises(DataError, match="2 of 12 videos of the train split") as error:
+    (damaged / "train/right/4.mp4").write_bytes(b"nor this")
+    with pytest.raises(
+        DataError, match=r"2 of 12 videos of the train split.* The last: .*media file"
+    ) as error:
         pack(f"folder:{damaged}", tmp_path / "p", Settings(), **SMALL)
     assert "--max-unreadable" in error.value.hint
-    report = pack(f"folder:{damaged}", tmp_path / "p", Settings(), **SMALL | {"max_unreadable": 0.3})
-    assert len(report["unreadable"]) == 3
 
 
 def test_stretches_of_one_file_are_packed_once(tmp_path, clips_folder):
-    table = tmp_path / "t.csv"
     path = clips_folder / "set/train/right/2.mp4"
     rows = [f"{path},a,train,0.0,0.3", f"{path},b,train,0.2,0.5", f"{path},a,test,0.6,0.8"]
-    table.write_text("\n".join(["path,label,split,start,end", *rows]) + "\n")
-    pack(f"csv:{table}", tmp_path / "p", Settings(), **SMALL)
-    manifest = load_data(f"shards:{tmp_path / 'p'}")
-    one, two, three = manifest.videos
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split,start,end", *rows]) + "\n")
+    pack(f"csv:{tmp_path / 't.csv'}", tmp_path / "p", Settings(), **SMALL)
+    one, two, three = videos = load_data(f"shards:{tmp_path / 'p'}").videos
     assert one.path == two.path != three.path
-    assert [(v.start, v.end) for v in manifest.videos] == [(0.0, 0.3), (0.2, 0.5), (0.6, 0.8)]
+    assert [(v.start, v.end) for v in videos] == [(0.0, 0.3), (0.2, 0.5), (0.6, 0.8)]
     assert sum(len(read_shard(path)) for path in (tmp_path / "p").glob("*.tar")) == 2
 
 
@@ -176,29 +182,16 @@ def test_a_source_is_grouped_by_file_and_split():
     assert (by_key["y"].start, by_key["y"].end) == (None, None)
 
 
-# ---- the disk
-
-
-def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing_half_written(tmp_path, source):
-    wanted = pack(source, tmp_path / "whole", Settings(), **SMALL)
-    assert wanted["splits"]["train"]["shards"] > 1
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = max(path.stat().st_size for path in (tmp_path / "whole").glob("*.tar"))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 20_000, limits[1]))
-    try:
-        with pytest.raises(SystemSetupError, match=r"Cannot write shards to '.*p': File too large") as error:
-            pack(source, tmp_path / "p", Settings(), **SMALL)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert error.value.exit_code == 6
-    left = content(tmp_path / "p")
-    assert left.items() <= content(tmp_path / "whole").items()
-    assert list((tmp_path / "p").glob(".*.tmp")) == []
-    pack(source, tmp_path / "p", Settings(), **SMALL)
-    assert content(tmp_path / "p") == content(tmp_path / "whole")
-
-
-# ---- processes
+def test_videos_without_labels_are_packed_and_checked_like_others(tmp_path, clips_folder):
+    labels = {"train/right/2": "right", "train/down/2": "", "test/down/0": ""}
+    rows = [f"{clips_folder}/set/{name}.mp4,{label}" for name, label in labels.items()]
+    (tmp_path / "some.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    manifest = load_data(f"csv:{tmp_path / 'some.csv'}")
+    assert check(manifest, Effort(1, 60.0), frames=8).splits["train"]["videos"] == 3
+    pack(f"csv:{tmp_path / 'some.csv'}", tmp_path / "p", Settings(), **SMALL)
+    packed = load_data(f"shards:{tmp_path / 'p'}")
+    assert packed.classes == ("right",)
+    assert {video.id: video.label for video in packed.videos} == {v.id: v.label for v in manifest.videos}
 
 
 @pytest.mark.slow
@@ -208,18 +201,3 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, source, form):
     for workers in 0, 1, 2:
         pack(source, tmp_path / str(workers), settings, **SMALL | {"workers": workers})
     assert content(tmp_path / "0") == content(tmp_path / "1") == content(tmp_path / "2")
-
-
-def test_videos_without_labels_are_packed_and_checked_like_others(tmp_path, clips_folder):
-    table = tmp_path / "some.csv"
-    names = ["train/right/2", "train/down/2", "test/down/0"]
-    rows = [
-        f"{clips_folder}/set/{name}.mp4,{label}" for name, label in zip(names, ("right", "", ""), strict=True)
-    ]
-    table.write_text("\n".join(["path,label", *rows]) + "\n")
-    manifest = load_data(f"csv:{table}")
-    assert check(manifest, Effort(1, 60.0), frames=8).splits["train"]["videos"] == 3
-    pack(f"csv:{table}", tmp_path / "p", Settings(), **SMALL)
-    packed = load_data(f"shards:{tmp_path / 'p'}")
-    assert packed.classes == ("right",)
-    assert {video.id: video.label for video in packed.videos} == {v.id: v.label for v in manifest.videos}

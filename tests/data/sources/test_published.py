@@ -134,8 +134,10 @@ def test_training_sees_nothing_outside_a_segment(tmp_path):
     write(tmp_path, {"activity_net.v1-3.min.json": database(x=entry("training", ("Surfing", 0.4, 0.8)))})
     videos = activitynet.load(str(tmp_path), segments="trimmed").videos
     samples = TrainingClips(videos, Clip(frames=6, size=32, short_side=36), {}, 0)
-    read = [samples[Draw(epoch, epoch, 0)] for epoch in range(8)]
-    seen = {round(float(frame.float().mean()) / 5) for sample in read for frame in sample.view.unbind(1)}
+    read = [samples[[Draw(epoch, epoch, 0)]] for epoch in range(8)]
+    seen = {
+        round(float(frame.float().mean()) / 5) for each in read for frame in each.batch.video[0].unbind(1)
+    }
     assert seen <= {*range(9, 21)}  # frames 10 to 19, up to the codec's error
     assert len(seen) > 6
 

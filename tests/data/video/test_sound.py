@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections import Counter
 from fractions import Fraction
 
@@ -10,35 +9,23 @@ import pytest
 import torch
 
 from ccl_cli.data.checks import inspect
-from ccl_cli.data.video import audio_decoder, file_reader
-from ccl_cli.data.video import sound as module
+from ccl_cli.data.video import audio_decoder
+from ccl_cli.data.video.file_reader import FileReader
 from ccl_cli.data.video.reader import open_video, read_frames
 from ccl_cli.data.video.sound import read_audio
-from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import DataError
 from tests.data.media import damage_sound, pictures, write
 
 RATE = 32000
-RNG = np.random.default_rng(0)
 
 
 def tone(seconds: float, hertz: float = 440, rate: int = RATE) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
-def beep_and_flash(seconds: float, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    """Dark and silent but for one white frame and a tone as long as it lasts."""
-    images = np.zeros((round(seconds * 25), 64, 96, 3), np.uint8)
-    images[frame] = 255
-    beep = np.zeros(round(seconds * 44100), np.float32)
-    at = round(frame / 25 * 44100)
-    beep[at : at + 1764] = tone(0.04, 1000, 44100)
-    return images, beep
-
-
 CONTAINERS = {
     "a.mp4": {"sound_codec": "aac"},
-    "b.mkv": {"sound_codec": "libopus", "sound_rate": 48000},
+    "b.mkv": {"sound_codec": "libopus"},
     "c.avi": {"sound_codec": "libmp3lame", "codec": "mpeg4"},
     "d.mpg": {"sound_codec": "mp2", "codec": "mpeg1video"},
     "e.ts": {"sound_codec": "aac"},
@@ -48,35 +35,34 @@ CONTAINERS = {
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_sound_and_frames_share_one_clock(tmp_path, name):
-    images, beep = beep_and_flash(4.0, 61)
-    settings = {"sound_rate": 44100, **CONTAINERS[name]}
-    if settings["sound_rate"] != 44100:
-        beep = np.interp(np.arange(4 * 48000) / 48000, np.arange(len(beep)) / 44100, beep)
-    path = write(tmp_path / name, images, sound=beep, **settings)
+    """Dark and silent but for one white frame and a tone as long as it lasts."""
+    images, beep = np.zeros((100, 64, 96, 3), np.uint8), np.zeros(4 * 48000, np.float32)
+    images[61], beep[61 * 1920 : 62 * 1920] = 255, tone(0.04, 1000, 48000)
+    path = write(tmp_path / name, images, sound=beep, sound_rate=48000, **CONTAINERS[name])
     info = open_video(path).metadata
     brightness = read_frames(path, 0, info.frames).frames.float().mean((1, 2, 3))
-    flash = info.time(int(brightness.argmax()))
     heard = read_audio(path, centre=2.0, seconds=60, rate=RATE).samples.abs()
     energy = torch.nn.functional.avg_pool1d(heard[None], 1280, 1)[0]
     start = int(energy.argmax()) / RATE + info.audio.start
-    assert start == pytest.approx(flash, abs=0.02)
+    assert start == pytest.approx(info.time(int(brightness.argmax())), abs=0.02)
 
 
 def test_a_stretch_is_cut_from_the_track(tmp_path):
-    noise = RNG.uniform(-0.5, 0.5, 40 * 16000).astype(np.float32)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 40 * 16000).astype(np.float32)
     path = write(tmp_path / "a.wav", sound=noise, sound_codec="pcm_f32le", sound_rate=16000)
     for centre, begin in ((20.0, 19.0), (0.2, 0.0), (39.9, 38.0), (-5.0, 0.0), (99.0, 38.0), (30.5, 29.5)):
         sound = read_audio(path, centre=centre, seconds=2.0, rate=16000)
         at = round(begin * 16000)
         np.testing.assert_allclose(sound.samples, noise[at : at + 32000], atol=1e-6)
+        assert not sound.whole
 
 
 def test_a_short_track_is_whole_whatever_the_window(tmp_path):
     path = write(tmp_path / "a.mp4", pictures(50), sound=tone(2.0))
-    sounds = [read_audio(path, centre=centre, seconds=10.0, rate=RATE).samples for centre in (0.1, 1.0, 5.0)]
-    assert torch.equal(sounds[0], sounds[1])
-    assert torch.equal(sounds[0], sounds[2])
-    assert len(sounds[0]) == pytest.approx(2 * RATE, abs=0.04 * RATE)
+    one, other = (read_audio(path, centre=centre, seconds=10.0, rate=RATE) for centre in (0.1, 5.0))
+    assert torch.equal(one.samples, other.samples)
+    assert one.whole
+    assert len(one.samples) == pytest.approx(2 * RATE, abs=0.04 * RATE)
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "libopus"), ("a.ogg", "libopus")])
@@ -95,19 +81,17 @@ def test_seeking_into_a_long_track_changes_nothing(tmp_path, monkeypatch, name, 
 
 @pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"])
 def test_every_sample_format_is_scaled_to_one(tmp_path, codec):
-    wanted = tone(1.0)
-    path = write(tmp_path / "a.wav", sound=wanted, sound_codec=codec)
+    path = write(tmp_path / "a.wav", sound=tone(1.0), sound_codec=codec)
     samples = read_audio(path, centre=0.5, seconds=2, rate=RATE).samples
-    np.testing.assert_allclose(samples, wanted, atol=0.01 if codec == "pcm_u8" else 1e-4)
+    np.testing.assert_allclose(samples, tone(1.0), atol=0.01 if codec == "pcm_u8" else 1e-4)
 
 
 def stereo(path, left, right, codec="pcm_s16le"):
     with av.open(str(path), "w") as file:
         audio = file.add_stream(codec, rate=RATE, layout="stereo")
-        layout = audio.codec_context.format
         frame = av.AudioFrame.from_ndarray(np.stack([left, right]).astype(np.float32), "fltp", "stereo")
         frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-        resampler = av.AudioResampler(format=layout, layout="stereo", rate=RATE)
+        resampler = av.AudioResampler(format=audio.codec_context.format, layout="stereo", rate=RATE)
         for part in [*resampler.resample(frame), *resampler.resample(None), None]:
             file.mux(audio.encode(part))
     return path
@@ -117,32 +101,28 @@ def stereo(path, left, right, codec="pcm_s16le"):
 def test_where_the_channels_cancel_the_loudest_is_heard(tmp_path, name, codec):
     path = stereo(tmp_path / name, tone(1.0), -tone(1.0) * 1.15, codec)
     sound = read_audio(path, centre=0.5, seconds=1, rate=RATE)
-    assert sound.state == "present"
     middle = slice(RATE // 4, -RATE // 4)
     assert sound.samples[middle].abs().max() == pytest.approx(0.575, abs=0.02)
     assert np.corrcoef(sound.samples[middle], tone(1.0)[: len(sound.samples)][middle])[0, 1] < -0.99
-    assert inspect._sound(open_video(path).metadata, inspect.Subject(str(path))) == "present"
+    assert inspect._sound(open_video(path).metadata, inspect.Subject(str(path))) == sound.state == "present"
 
 
 def test_channels_that_do_not_cancel_are_averaged(tmp_path):
-    other, quiet = tone(1.0, 700), np.full(RATE, 1.5e-4, np.float32)
-    for left, right in ((tone(1.0), other), (tone(1.0), 0 * other), (tone(1.0), -0.5 * tone(1.0))):
-        heard = read_audio(stereo(tmp_path / "a.wav", left, right), centre=0.5, seconds=1, rate=RATE).samples
-        np.testing.assert_allclose(heard, (left + right) / 2, atol=1e-4)
-    sound = read_audio(
-        stereo(tmp_path / "b.wav", quiet, 0 * quiet, "pcm_f32le"), centre=0.5, seconds=1, rate=RATE
-    )
-    assert sound.state == "present"  # as its left channel is
-    silent = stereo(tmp_path / "c.wav", 0 * quiet, 0 * quiet)
-    assert read_audio(silent, centre=0, seconds=1, rate=RATE).state == "silent"
+    for right in (tone(1.0, 700), 0 * tone(1.0), -0.5 * tone(1.0)):
+        path = stereo(tmp_path / "a.wav", tone(1.0), right)
+        heard = read_audio(path, centre=0.5, seconds=1, rate=RATE).samples
+        np.testing.assert_allclose(heard, (tone(1.0) + right) / 2, atol=1e-4)
+    quiet = np.full(RATE, 1.5e-4, np.float32)
+    for left, state in ((quiet, "present"), (0 * quiet, "silent")):  # the mean alone is silent in both
+        path = stereo(tmp_path / "a.wav", left, 0 * quiet, "pcm_f32le")
+        assert read_audio(path, centre=0.5, seconds=1, rate=RATE).state == state
 
 
 @pytest.mark.parametrize(("native", "rate"), [(44100, 32000), (8000, 32000), (48000, 16000)])
 def test_resampling_keeps_length_and_pitch(tmp_path, native, rate):
     path = write(tmp_path / "a.wav", sound=tone(2.0, 500, native), sound_codec="pcm_s16le", sound_rate=native)
     samples = read_audio(path, centre=1.0, seconds=1.0, rate=rate).samples
-    assert samples.dtype == torch.float32
-    assert len(samples) == rate
+    assert (samples.dtype, len(samples)) == (torch.float32, rate)
     assert int(torch.fft.rfft(samples).abs().argmax()) == 500
     assert samples[rate // 10 : -rate // 10].abs().max() == pytest.approx(0.5, abs=0.01)
 
@@ -150,11 +130,14 @@ def test_resampling_keeps_length_and_pitch(tmp_path, native, rate):
 def test_silence_is_judged_over_the_stretch_alone(tmp_path):
     track = np.concatenate([tone(2.0), np.zeros(4 * RATE, np.float32)])
     path = write(tmp_path / "a.wav", sound=track, sound_codec="pcm_s16le")
-    assert read_audio(path, centre=1, seconds=1, rate=RATE).state == "present"
-    assert read_audio(path, centre=4, seconds=1, rate=RATE).state == "silent"
-    assert read_audio(path, centre=4, seconds=1, rate=RATE, start=0.5, end=1.5).state == "present"
-    assert read_audio(path, centre=1, seconds=9, rate=RATE, start=2.5).state == "silent"
-    assert read_audio(path, centre=1, seconds=9, rate=RATE, start=7).state == "silent"  # behind the track
+    for options, state in (
+        ({"centre": 1, "seconds": 1}, "present"),
+        ({"centre": 4, "seconds": 1}, "silent"),
+        ({"centre": 4, "seconds": 1, "start": 0.5, "end": 1.5}, "present"),
+        ({"centre": 1, "seconds": 9, "start": 2.5}, "silent"),
+        ({"centre": 1, "seconds": 9, "start": 7}, "silent"),  # behind the track
+    ):
+        assert read_audio(path, rate=RATE, **options).state == state
 
 
 def test_a_gap_in_the_track_keeps_its_length(tmp_path):
@@ -172,29 +155,28 @@ def test_a_gap_in_the_track_keeps_its_length(tmp_path):
     assert heard[round(2.55 * RATE) : round(3.45 * RATE)].max() > 0.4
 
 
-def test_a_track_in_an_unknown_format_is_an_error_not_silence(tmp_path):
-    path = write(
-        tmp_path / "a.mkv", pictures(25), sound=tone(1.0, rate=48000), sound_codec="libopus", sound_rate=48000
-    )
+def renamed(path):
     path.write_bytes(path.read_bytes().replace(b"A_OPUS", b"A_ZZZZ"))
-    with pytest.raises(DataError, match=r"audio stream of '.*a.mkv' is in a format that cannot be decoded"):
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "harm", "reason"),
+    [("a.mkv", "libopus", renamed, "in a format that"), ("a.mp4", "aac", damage_sound, "cannot be decoded")],
+)
+def test_a_track_that_cannot_be_decoded_is_an_error_not_silence(tmp_path, name, codec, harm, reason):
+    sound = {"sound": tone(1.0, rate=48000), "sound_codec": codec, "sound_rate": 48000}
+    path = write(tmp_path / name, pictures(25), **sound)
+    harm(path)
+    with pytest.raises(DataError, match=reason):
         read_audio(path, centre=0.5, seconds=1, rate=RATE)
     assert len(read_frames(path, 0, 4).frames) == 4  # the picture is none the worse for it
 
 
-def test_a_damaged_track_is_an_error_not_silence(tmp_path):
-    path = write(tmp_path / "a.mp4", pictures(25), sound=tone(1.0))
-    damage_sound(path)
-    with pytest.raises(DataError, match=r"sound track of .* cannot be decoded"):
-        read_audio(path, centre=0.5, seconds=1, rate=RATE)
-    assert len(read_frames(path, 0, 4).frames) == 4
-
-
-def test_a_track_of_absurd_length_is_refused_before_memory_is_taken(tmp_path, monkeypatch):
-    path = write(tmp_path / "a.mp4", sound=tone(1.0))
-    monkeypatch.setattr(audio_decoder, "MAX_SAMPLES", 1000)
+@pytest.mark.parametrize("limit", ["MAX_SAMPLES", "MAX_RATE"])
+def test_an_absurd_track_is_refused_before_memory_is_taken(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(audio_decoder, limit, 1000)
     with pytest.raises(DataError, match="more than can be decoded"):
-        read_audio(path, centre=0.5, seconds=1, rate=RATE)
+        read_audio(write(tmp_path / "a.mp4", sound=tone(1.0)), centre=0.5, seconds=1, rate=RATE)
 
 
 @pytest.mark.slow
@@ -204,31 +186,15 @@ def test_real_tracks_are_counted_as_their_makers_count_them(shared):
     assert states == {"present": 155, "silent": 96, "no track": 49}
 
 
-def test_short_sound_stays_decoded_and_is_the_callers_own(tmp_path, monkeypatch):
-    path = tmp_path / "short.mp4"
-    wave = np.sin(np.arange(16000) / 9).astype(np.float32) / 2
-    write_clip(path, np.zeros((8, 32, 32, 3), np.uint8), 8, wave, 16000)
-    real, opened = audio_decoder.decode_audio, []
-    monkeypatch.setattr(file_reader, "decode_audio", lambda *args: opened.append(args) or real(*args))
-    first = read_audio(path, centre=0.5, seconds=2, rate=16000)
-    kept = first.samples.clone()
-    first.samples.zero_()
-    assert torch.equal(read_audio(path, centre=0.2, seconds=2, rate=16000).samples, kept)
-    assert len(opened) == 1
-    assert len(read_audio(path, centre=0.5, seconds=2, rate=32000).samples) == 2 * len(kept)
-    write_clip(path, np.zeros((8, 32, 32, 3), np.uint8), 8, wave / 2, 16000)
-    os.utime(path, ns=(1, 1))
-    quieter = read_audio(path, centre=0.5, seconds=2, rate=16000).samples
-    assert quieter.abs().max() < 0.7 * kept.abs().max()
-
-
-def test_long_tracks_do_not_stay_decoded(tmp_path, monkeypatch):
-    path = write(tmp_path / "long.wav", sound=tone(3.0), sound_codec="pcm_s16le")
-    real, opened = audio_decoder.decode_audio, []
-    monkeypatch.setattr(file_reader, "decode_audio", lambda *args: opened.append(args) or real(*args))
-    kept = module._short.cache_info().currsize
-    for _ in range(2):
-        read_audio(path, centre=1.5, seconds=1.0, rate=RATE)
-        read_audio(path, centre=1.5, seconds=9.0, rate=RATE, start=1.0, end=2.0)
-    assert len(opened) == 4
-    assert module._short.cache_info().currsize == kept
+@pytest.mark.parametrize(("seconds", "decoded"), [(1.0, 1), (3.0, 2)])
+def test_short_sound_stays_decoded_and_is_the_callers_own(tmp_path, monkeypatch, seconds, decoded):
+    path, real, calls = tmp_path / "a.wav", FileReader.audio, []
+    write(path, sound=tone(seconds), sound_codec="pcm_s16le")
+    monkeypatch.setattr(FileReader, "audio", lambda *args: calls.append(1) or real(*args))
+    first = read_audio(path, centre=0.5, seconds=5, rate=16000).samples
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(read_audio(path, centre=0.2, seconds=5, rate=16000).samples, kept)
+    assert len(calls) == decoded
+    write(path, sound=tone(seconds + 0.1) / 2, sound_codec="pcm_s16le")
+    assert read_audio(path, centre=0.5, seconds=5, rate=16000).samples.max() < 0.3

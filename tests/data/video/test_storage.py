@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import fsspec
 import numpy as np
 import pytest
@@ -17,74 +15,42 @@ CONTENT = np.random.default_rng(0).bytes(100_000)
 
 
 @pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "a.tar"
-    path.write_bytes(CONTENT)
-    return path
-
-
-@pytest.fixture
-def server(file, monkeypatch):
+def server(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "_PAUSES", (0.0, 0.0))
-    with serving(Server(root=file.parent)) as server:
+    (tmp_path / "a.tar").write_bytes(CONTENT)
+    with serving(Server(root=tmp_path)) as server:
         yield server
 
 
-@pytest.fixture(params=["file", "memory", "server"])
-def address(request, file):
-    """The same bytes in each kind of store."""
-    if request.param == "file":
-        return str(file)
-    if request.param == "memory":
-        fsspec.filesystem("memory").pipe("/shards/a.tar", CONTENT)
-        return "memory://shards/a.tar"
-    return f"{request.getfixturevalue('server').address}/a.tar"
-
-
-def test_bytes_are_read_by_offset(address):
-    assert length(address) == len(CONTENT)
+@pytest.mark.parametrize("store", ["file", "memory", "server"])
+def test_bytes_are_read_by_offset(server, tmp_path, store):
+    fsspec.filesystem("memory").pipe("/shards/a.tar", CONTENT)
+    folder = {"file": str(tmp_path), "memory": "memory://shards", "server": server.address}[store]
+    assert length(f"{folder}/a.tar") == len(CONTENT)
     for begin, size in ((0, 123), (70_000, 30_000), (5, 0)):
-        assert read_range(address, begin, size) == CONTENT[begin : begin + size]
-
-
-def test_a_file_that_ends_before_is_an_error_and_not_fewer_bytes(address):
+        assert read_range(f"{folder}/a.tar", begin, size) == CONTENT[begin : begin + size]
     with pytest.raises(DataError, match=r"ends before byte 100,010: it is cut off"):
-        read_range(address, 99_990, 20)
-
-
-def test_an_absent_file_is_named(address):
+        read_range(f"{folder}/a.tar", 99_990, 20)
     for call in (length, lambda address: read_range(address, 0, 1)):
         with pytest.raises(DataError, match=r"'.*gone' (is not there|cannot be read: No such file)"):
-            call(address.replace("a.tar", "gone"))
+            call(f"{folder}/gone")
 
 
-def test_a_file_that_is_replaced_is_opened_again(file, tmp_path):
-    assert read_range(str(file), 0, 4) == CONTENT[:4]
-    other = tmp_path / "b"
-    other.write_bytes(b"other")
-    os.replace(other, file)
-    assert read_range(str(file), 0, 5) == b"other"
-
-
-@pytest.mark.parametrize("faults", [["busy"], ["cut"], ["cut", "busy"], ["moved"], ["busy", "moved", "cut"]])
-def test_faults_that_pass_are_tried_again(server, faults):
+@pytest.mark.parametrize("faults", [["busy"], ["cut"], ["moved"], ["busy", "moved", "cut"], ["busy"] * 3])
+def test_faults_of_a_server_are_tried_again(server, faults):
     server.faults = list(faults)
-    assert read_range(f"{server.address}/a.tar", 10, 50_000) == CONTENT[10:50_010]
-    assert server.faults == []
-
-
-def test_faults_that_stay_are_one_sentence(server):
-    server.faults = ["busy"] * 3
-    with pytest.raises(SystemSetupError, match=r"a\.tar' cannot be read: 503"):
-        read_range(f"{server.address}/a.tar", 0, 10)
+    if len(set(faults)) < len(faults):
+        with pytest.raises(SystemSetupError, match=r"a\.tar' cannot be read: 503"):
+            read_range(f"{server.address}/a.tar", 0, 10)
+    else:
+        assert read_range(f"{server.address}/a.tar", 10, 50_000) == CONTENT[10:50_010]
     assert server.faults == []
 
 
 def test_a_server_that_ignores_ranges_is_named(server):
     server.ranges = False
-    with pytest.raises(SystemSetupError, match="whole files only, no parts of them") as error:
+    with pytest.raises(SystemSetupError, match="whole files only, no parts of them"):
         read_range(f"{server.address}/a.tar", 0, 10)
-    assert "copy the folder to this machine" in error.value.hint
 
 
 def test_the_proxy_of_the_environment_is_used(server, monkeypatch):
