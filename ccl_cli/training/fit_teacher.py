@@ -275,13 +275,13 @@ class _Split:
 def _save(report: FitReport, spec: Spec, teacher: Fittable, manifest: Manifest) -> None:
     options = {name: value for name, value in spec.options.items() if name != "weights"}
     fitted = Fitted(
-        spec.label,
-        manifest.classes,
-        options,
-        teacher.dim,
-        repr(teacher.preprocess),
-        manifest.name,
-        manifest.hash,
+        teacher=spec.label,
+        classes=manifest.classes,
+        options=options,
+        dim=teacher.dim,
+        preprocess=repr(teacher.preprocess),
+        data=manifest.name,
+        manifest=manifest.hash,
     )
     score = report.held_out
     records = {"accuracy": {score.split: score.accuracy}} if score else {}

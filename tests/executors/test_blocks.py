@@ -99,7 +99,7 @@ def test_a_block_that_fails_leaves_no_output_and_the_others_are_kept(run, folder
 
 
 def test_another_file_is_another_work(run, folder, inline):
-    inline[1].add("000000")
+    inline[1].add("000002")
     assert result("embed", run, folder, "--executor", "local") == (1, None)
     shutil.copy(folder / "train/down/1.mp4", folder / "train/down/0x.mp4")
     inline[1].clear()
