@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 from entrypoints import BadEntryPoint, CaseSensitiveConfigParser, Distribution, EntryPoint
 
 from ccl_cli.errors import CclError, PluginError
-from ccl_cli.utils.text import in_short
+from ccl_cli.utils.text import in_short, one_line
 
 TEACHERS = "ccl.teachers"
 STUDENTS = "ccl.students"
@@ -158,7 +158,7 @@ def load(plugin: Plugin) -> Any:
     try:
         target = EntryPoint.from_string(plugin.value, plugin.name).load()
     except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {_one_line(error)}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         hint = f"Update or uninstall {plugin.distribution}; --debug shows the traceback."
         message = f"{_subject(plugin)} cannot be loaded from '{plugin.value}': {reason}."
         raise Broken(message, hint, reason) from error
@@ -188,7 +188,7 @@ def blaming(plugin: Plugin) -> Iterator[None]:
         raise
     except Exception as error:
         raise PluginError(
-            f"{_subject(plugin)} failed: {type(error).__name__}: {_one_line(error)}.",
+            f"{_subject(plugin)} failed: {type(error).__name__}: {one_line(error)}.",
             "--debug shows the traceback for the author of the plugin.",
         ) from error
 
@@ -222,7 +222,7 @@ def _entries(folders: Iterable[str], problems: list[str]) -> Iterator[Plugin]:
                 names.add(name)
             except (OSError, UnicodeError, configparser.Error) as error:
                 problems.append(
-                    f"{info.stem.replace('-', ' ', 1)}: its entry points cannot be read: {_one_line(error)} "
+                    f"{info.stem.replace('-', ' ', 1)}: its entry points cannot be read: {one_line(error)} "
                     f"({info}). Reinstall or remove it."
                 )
 
@@ -239,7 +239,7 @@ def _declared(name: str, version: str | None, text: str, problems: list[str]) ->
                 EntryPoint.from_string(value, key)
             except BadEntryPoint:
                 problems.append(
-                    f"{plugin.origin}: '{key} = {_one_line(value)}' is not a valid entry point; ignored."
+                    f"{plugin.origin}: '{key} = {one_line(value)}' is not a valid entry point; ignored."
                 )
             else:
                 yield plugin
@@ -290,7 +290,3 @@ def _source_of(path: Path) -> str:
 def _kind(group: str) -> str:
     """Convert ``ccl.teachers`` to ``teacher``."""
     return group.removeprefix("ccl.").removesuffix("s")
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split()) or "no message"

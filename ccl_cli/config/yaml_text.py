@@ -15,6 +15,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from ccl_cli.errors import RecipeError
+from ccl_cli.utils.text import one_line
 
 _MAX_DEPTH = 50  # of nested sections and lists
 _FAST_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -99,7 +100,7 @@ def _one_sentence(source: str) -> Iterator[None]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        problem = one_line(getattr(error, "problem", None) or error)
         raise RecipeError(f"{source}{line}: {problem}.", _HINT) from None
     except ValueError as error:  # for example the invalid date 2001-99-99
         raise RecipeError(f"{source}: {error}.") from None

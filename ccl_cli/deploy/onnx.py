@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.transforms import normalize
-from ccl_cli.errors import CclError, PluginError, SystemSetupError
+from ccl_cli.errors import CclError, PluginError
 from ccl_cli.students import Student
+from ccl_cli.utils.extras import import_extra
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -123,15 +124,7 @@ def open_onnx(path: Path) -> Network:
 
 def need_onnx() -> None:
     """Raise a SystemSetupError if a package for ONNX files is not installed."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise SystemSetupError(
-            f"ONNX files need the package '{error.name}', which is not installed.",
-            "Install it with `pip install 'ccl-cli[export]'`, or use --format torch.",
-        ) from error
+    import_extra("export", "An ONNX file", "use --format torch", "onnx", "onnxruntime", "onnxscript")
 
 
 def _refused(what: str, error: Exception, hint: str | None = None) -> CclError:

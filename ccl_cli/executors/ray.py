@@ -20,7 +20,9 @@ from ccl_cli.errors import SystemSetupError
 from ccl_cli.executors import local
 from ccl_cli.executors.slurm_task import TaskLog
 from ccl_cli.executors.work import Events, Work, not_shared
+from ccl_cli.utils.extras import import_extra
 from ccl_cli.utils.signals import handled_by
+from ccl_cli.utils.text import one_line
 
 _SAVING_SECONDS = 120  # time for running items to save their state after a signal
 _CONNECT_SECONDS = 10  # timeout for a cluster to answer; Ray itself waits 15 minutes
@@ -38,7 +40,7 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
         SystemSetupError: Ray is not installed or cannot be reached, no node has enough cores, or a node
             cannot read the folder.
     """
-    ray = _ray()
+    ray = import_extra("ray", "The executor `ray`", "use --executor local", "ray")
     work.folder.mkdir(parents=True, exist_ok=True)
     lost: dict[str, str] = {}
     signals: list[int] = []
@@ -112,7 +114,7 @@ def _cluster(ray: Any) -> Iterator[None]:
     except Exception as error:  # Ray raises Exception itself if a process of it does not start in time
         where = f"be reached at '{address}'" if address else "be started"
         raise SystemSetupError(
-            f"Ray cannot {where}: {' '.join(str(error).split())}",
+            f"Ray cannot {where}: {one_line(error)}",
             "Set RAY_ADDRESS to a running cluster, or unset it to start Ray on this machine.",
         ) from error
     try:
@@ -125,14 +127,3 @@ def _check_reachable(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():  # "auto" has none
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise SystemSetupError(
-            "The executor `ray` requires the package ray.",
-            "Run `pip install 'ccl-cli[ray]'`, or use --executor local.",
-        ) from error
-    return ray

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccl_cli.errors import DataError, SystemSetupError, UsageError
+from ccl_cli.errors import DataError, UsageError
 from ccl_cli.library.store import Library
+from ccl_cli.utils.extras import import_extra
 from ccl_cli.utils.files import atomic_path
 
 FILE = "library.faiss"
@@ -66,11 +67,4 @@ def search(
 
 def import_faiss() -> Any:
     """Import faiss; if it is not installed, raise a SystemSetupError."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise SystemSetupError(
-            "Approximate search needs faiss, which is not installed.",
-            "Install it with `pip install 'ccl-cli[faiss]'`, or omit --approximate.",
-        ) from error
-    return faiss
+    return import_extra("faiss", "Approximate search", "omit --approximate", "faiss")

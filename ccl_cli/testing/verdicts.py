@@ -9,6 +9,7 @@ from typing import Generic, Literal, TypeVar
 from torch import Tensor, nn
 
 from ccl_cli.errors import CclError
+from ccl_cli.utils.text import one_line
 
 T = TypeVar("T")
 State = Literal["ok", "failed", "skipped"]
@@ -133,7 +134,7 @@ def _verdict(name: str, run: Callable[[T], None], trial: T) -> Verdict:
     except Skip as skip:
         return Verdict(name, "skipped", f"{skip}")
     except Exception as error:
-        reason = " ".join(str(error).split()) or "no message"
+        reason = one_line(error) or "no message"
         if not isinstance(error, Unmet | CclError):
             reason = f"it raised {type(error).__name__}: {reason}"
         return Verdict(name, "failed", reason)

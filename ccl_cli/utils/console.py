@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from ccl_cli.errors import CclError, MultipleErrors, SystemSetupError
-from ccl_cli.utils.text import printable, visible
+from ccl_cli.utils.text import one_line, printable, visible
 
 _log = logging.getLogger("ccl")
 LAUNCHED = "CCL_LAUNCHED"  # set in the environment of processes started by --num-processes
@@ -132,7 +132,7 @@ def _prefix() -> str:
 
 
 def _unexpected(error: BaseException) -> CclError:
-    message = " ".join(str(error).split()) or "no message"
+    message = one_line(error) or "no message"
     if isinstance(error, OSError) and error.strerror:
         where = f": '{error.filename}'" if error.filename else ""
         return SystemSetupError(f"{error.strerror}{where}.", _HINTS.get(error.errno or 0, _DEBUG_HINT))

@@ -53,7 +53,7 @@ CHANGES = {
     r"--executor slurm": "--executor local",
     r"https://example.org": "$CCL_PAGE_SERVER",
     r"^ccl bench ucf51-bench --data manifest:ucf51.jsonl$": rf"\g<0> {CELL}",
-    r"^ccl bench ucf51-bench(?!.*(--dry-run|--name small)).*": r"\g<0> --dry-run",
+    r"^ccl bench ucf51-bench(?!\.yaml|.*(--dry-run|--name small)).*": r"\g<0> --dry-run",
     r"^ccl teachers pull": r"CCL_HOME=none \g<0>",
 }
 # By a pattern, the exit code of a command that fails here, and what it prints.

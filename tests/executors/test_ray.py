@@ -60,7 +60,7 @@ def test_a_failure_costs_its_item_only_and_is_named(alone, tmp_path):
 
 def test_without_ray_the_next_step_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SystemSetupError, match="requires the package ray"):
+    with pytest.raises(SystemSetupError, match="needs the package 'ray'"):
         ray.run(work(tmp_path, ["0"]), Executor(), Events())
 
 

@@ -49,7 +49,7 @@ def installed(tmp_path_factory):
 def ccl(installed, *arguments, fails=False):
     env = {
         **os.environ,
-        "PYTHONPATH": str(installed),
+        "PYTHONPATH": os.pathsep.join(map(str, (installed, ROOT, PLUGINS))),
         "COLUMNS": "200",
         "PYTHONWARNINGS": "error::UserWarning",
     }

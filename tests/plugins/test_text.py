@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ccl_cli.config.spec import parse_model
-from ccl_cli.errors import DataError, PluginError, SystemSetupError, WeightsError
+from ccl_cli.errors import DataError, PluginError, WeightsError
 from ccl_cli.teachers.class_names import ClassNames
 from ccl_text.sentences import BYTES, to_bytes, to_texts
 from ccl_text.teacher import DEFAULT, SentenceTeacher
@@ -216,13 +216,6 @@ def test_half_an_encoder_and_a_damaged_one_are_refused(encoder, tmp_path, name, 
     (half / name).unlink() if content is None else (half / name).write_bytes(content)
     with pytest.raises(WeightsError, match=r"half' (is not such a model|has no model|cannot be loaded)"):
         from_spec(f"text:sentence@{half}")
-
-
-def test_without_the_library_the_sentence_says_what_to_install(encoder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(SystemSetupError, match="pip install sentence-transformers") as caught:
-        from_spec(f"text:sentence@{encoder}")
-    assert caught.value.exit_code == 6
 
 
 @pytest.mark.parametrize("options", ["caption=x.csv", "weights=random", "prompt=a video", "prompt={name}"])

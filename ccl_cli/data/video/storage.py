@@ -14,6 +14,7 @@ from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from ccl_cli.data.video.faults import blaming_video
 from ccl_cli.errors import DataError, SystemSetupError
+from ccl_cli.utils.download import reason
 from ccl_cli.utils.sentences import invalid_value
 
 RECORD, JPEGS, MP4, SOUND = "json", "jpgs", "mp4", "wav"
@@ -152,7 +153,7 @@ def _remote(address: str, method: str, **arguments: int) -> Any:
         store, path = url_to_fs(address, **(_PROXIES if scheme in ("http", "https") else {}))
     except (ImportError, ValueError) as error:
         raise SystemSetupError(
-            f"Addresses with '{scheme}://' are read through fsspec, which cannot: {_one_line(error)}.",
+            f"Addresses with '{scheme}://' are read through fsspec, which cannot: {reason(error)}.",
             "For https: `pip install 'ccl-cli[remote]'`; else install the package that fsspec names.",
         ) from error
     for pause in (*_PAUSES, None):
@@ -162,13 +163,9 @@ def _remote(address: str, method: str, **arguments: int) -> Any:
             raise DataError(f"'{address}' is not there.") from error
         except Exception as error:  # every file system has its own errors
             if pause is None:
-                raise SystemSetupError(f"'{address}' cannot be read: {_one_line(error)}.") from error
+                raise SystemSetupError(f"'{address}' cannot be read: {reason(error)}.") from error
             time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
-
-
-def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
 
 
 def to_plain(location: Location) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccl_cli.config.spec import Spec
-from ccl_cli.errors import SystemSetupError, WeightsError
+from ccl_cli.errors import WeightsError
 from ccl_cli.teachers.class_names import ClassNames, TextTeacher, check_prompt
 from ccl_cli.teachers.hub_folder import HubModel, digest_settings
 from ccl_cli.teachers.options import read_options
@@ -55,7 +55,7 @@ class SentenceTeacher(TextTeacher):
         preprocess = _preprocess(spec)
         folder, _ = _model(spec).locate()
         variant = f"{folder.resolve().name}#{digest_settings(folder, '**/*')}"
-        return cls(_load(folder, spec), variant, preprocess).freeze()
+        return cls(_load(folder), variant, preprocess).freeze()
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
@@ -105,15 +105,10 @@ def _model(spec: Spec) -> HubModel:
     return HubModel(spec, spec.weights or DEFAULT, marker="modules.json", extra=_MODULES)
 
 
-def _load(folder: Path, spec: Spec) -> SentenceTransformer:
-    try:
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
-    except ImportError as error:
-        raise SystemSetupError(
-            f"{spec.label} needs the library sentence-transformers: {error}.",
-            "Install it with `pip install sentence-transformers`.",
-        ) from error
+def _load(folder: Path) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
     logging.disable_progress_bar()  # local files load in an instant
     options = {"use_safetensors": True}  # no pickles
     try:
