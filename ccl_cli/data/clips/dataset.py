@@ -251,18 +251,7 @@ class TeacherClips(Dataset[TeacherBatch]):
 def clip_loader(
     dataset: Dataset[B], batches: Iterable[Any], *, workers: int, pin_memory: bool, advice: str = ""
 ) -> Iterator[B]:
-    """Read all batches of clips in one stream, so that workers do not stop between epochs.
-
-    Args:
-        dataset: :class:`TrainingClips` or :class:`TeacherClips`.
-        batches: Draws or rows of each batch.
-        workers: Number of processes; 0 reads in this process.
-        pin_memory: Whether the batches will be copied to a GPU.
-        advice: Hint of the error if a worker process ends.
-
-    Raises:
-        CclError: see :func:`read_batches`.
-    """
+    """Read batches of :class:`TrainingClips` or :class:`TeacherClips`; see :func:`read_batches`."""
     modules = {type(each).__module__ for each in getattr(dataset, "preprocess", {}).values()}
     return read_batches(
         dataset, workers, sampler=batches, pin_memory=pin_memory, modules=modules, advice=advice

@@ -96,4 +96,4 @@ def test_a_set_that_is_not_there_and_a_folder_that_cannot_be_written(ccl, tmp_pa
     result = ccl("data", "pack", f"folder:{clips_folder / 'set'}", "--output", "file/o", "--workers", "0")
     assert (result.code, result.out) == (6, "")
     assert result.err.count("\n") == 2
-    assert "Cannot write shards to 'file/o'" in result.err
+    assert "Not a directory: 'file/o'" in result.err
