@@ -8,10 +8,8 @@ names, CNN14 and two widths of EfficientAT, whose package must be installed.
 
 from __future__ import annotations
 
-import argparse
-
 import torch
-from measuring import add_clock, alternately, figure, heading, median, table, unit
+from measuring import alternately, arguments, figure, heading, median, table, unit
 
 from ccl_cli.config.spec import parse_model
 from ccl_cli.training.build import load_teacher, parameter_count
@@ -20,13 +18,9 @@ TEACHERS = ("audio:cnn14", "audio:efficientat_mn04", "audio:efficientat_mn10")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("teachers", nargs="*", default=TEACHERS)
-    parser.add_argument("--rounds", type=int, default=5)
-    add_clock(parser)
-    arguments = parser.parse_args()
+    options = arguments(__doc__, ("teachers", {"nargs": "*", "default": TEACHERS}), rounds=5)
     torch.set_num_threads(1)
-    teachers = {name: load_teacher(parse_model(f"{name}?weights=random")) for name in arguments.teachers}
+    teachers = {name: load_teacher(parse_model(f"{name}?weights=random")) for name in options.teachers}
     generator = torch.Generator().manual_seed(0)
     tracks = {
         name: torch.rand(1, *teacher.preprocess.shape, generator=generator) - 0.5
@@ -35,7 +29,7 @@ def main() -> None:
     heading("Audio teachers", "torch")
     with torch.inference_mode():
         works = {name: lambda name=name: teachers[name](tracks[name]) for name in teachers}
-        seconds = alternately(works, arguments.rounds)
+        seconds = alternately(works, options.rounds)
     first = median(next(iter(seconds.values())))
     rows = [
         [

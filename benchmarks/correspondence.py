@@ -13,8 +13,6 @@ the number of comparisons.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -23,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from paired import Values, difference, gains, spread
+from measuring import ccl, table_text
+from studies import METRICS, Values, command, difference, gains, spread
 
 from ccl_cli.data.manifest import Video
 from ccl_cli.data.sources import load_data
@@ -38,7 +37,6 @@ WORLDS, DIAL = (3, 4), (1.0, 0.75, 0.5, 0.0)
 # Rows at a correspondence below 1: the others do not hear the difference.
 CCL = ["--method", "ccl", "--setup", "A", "--setup", "AI"]
 HEARING = ["--method", "fitnet", "--method", "crd", *CCL]
-METRICS = {"top1": "top-1", "r1": "R@1"}
 RESULTS, IMAGE = Path("benchmarks/results"), Path("docs/images/correspondence.png")
 COLOURS = {"fitnet": "#d55e00", "crd": "#009e73", "ccl": "#0072b2"}
 SETUPS = {"A": "audio", "I": "image", "AI": "both"}
@@ -79,9 +77,17 @@ def run() -> None:
     stages = [(1.0, []), *((each, CCL) for each in below), *((each, HEARING) for each in below)]
     for (correspondence, rows), world in product(stages, WORLDS):
         data = f"synthetic?seed={world}&correspondence={correspondence:g}"
-        command = ["bench", "correspondence", "--jobs", "2", "--data", data]
-        command += ["--name", name(world, correspondence), *rows]
-        subprocess.run([sys.executable, "-m", "ccl_cli", *command], check=True)
+        ccl(
+            "bench",
+            "correspondence",
+            "--jobs",
+            2,
+            "--data",
+            data,
+            "--name",
+            name(world, correspondence),
+            *rows,
+        )
 
 
 def read() -> list[dict[str, object]]:
@@ -116,7 +122,7 @@ def table(figures: Figures, reference: Callable[[Cell], Cell], shown: list[Cell]
     """Rows of cells, each with its difference from another one, by metric and world and over both worlds."""
     header = ["method", "teachers", "correspondence", "metric"]
     header += [part for world in WORLDS for part in (f"world {world}", "difference")] + ["both worlds"]
-    lines = [header, ["---"] * 4 + ["---:"] * (len(header) - 4)]
+    lines = []
     for cell, metric in product(shown, METRICS):
         values, other = figures[metric][cell], figures[metric].get(reference(cell), {})
         row = [cell.method, cell.setup or "-", f"{cell.correspondence:g}", METRICS[metric]]
@@ -124,7 +130,7 @@ def table(figures: Figures, reference: Callable[[Cell], Cell], shown: list[Cell]
             ours = of_world(values, world)
             row += [spread(ours) if ours else "", difference(ours, of_world(other, world))]
         lines.append([*row, difference(values, other)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table_text(header, lines)
 
 
 def markdown(figures: Figures, records: list[dict[str, object]]) -> str:
@@ -153,13 +159,12 @@ def ablations(figures: Figures, cells: list[Cell]) -> str:
     """What full CCL has more than each ablation."""
     first, second = WORLDS
     columns = ("ablation", "metric", "figure", f"CCL minus it, world {first}", f"world {second}")
-    lines = [[*columns, "both worlds"]]
-    lines.append(["---"] * 2 + ["---:"] * 4)
+    lines = []
     for cell, metric in product(cells, METRICS):
         full, less = figures[metric][Cell("ccl", cell.setup, 1.0)], figures[metric][cell]
         apart = [difference(of_world(full, world), of_world(less, world)) for world in WORLDS]
         lines.append([cell.method, METRICS[metric], spread(less), *apart, difference(full, less)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table_text([*columns, "both worlds"], lines)
 
 
 def plot(figures: Figures) -> Figure:
@@ -252,4 +257,4 @@ def world(frames: int = 4) -> None:
 
 
 if __name__ == "__main__":
-    {"run": run, "report": report, "world": world}[sys.argv[1]]()
+    command(run=run, report=report, world=world)

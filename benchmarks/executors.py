@@ -10,7 +10,6 @@ once, and counts how often each cell ran.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -22,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from measuring import figure, heading, median, table
+from measuring import arguments, figure, heading, median, table
 
 from ccl_cli.config.recipe import Executor
 from ccl_cli.executors import map_items
@@ -57,7 +56,7 @@ def costs(executors: list[str], rounds: int) -> None:
     """Seconds of a work, and milliseconds of an item."""
     lines = []
     for executor in executors:
-        few, many = (median([seconds(executor, count) for _ in range(rounds)]) for count in (FEW, MANY))
+        few, many = (median(seconds(executor, count) for _ in range(rounds)) for count in (FEW, MANY))
         lines.append([executor, figure(few), figure(many), figure(1000 * (many - few) / (MANY - FEW))])
     table(["executor", f"{FEW} item, s", f"{MANY} items, s", "ms per item"], lines)
 
@@ -119,18 +118,13 @@ def compare(drivers: list[int], cells: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--executors", nargs="+", default=["local", "slurm", "ray"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--drivers", type=int, nargs="+")
-    parser.add_argument("--cells", type=int, default=24)
-    args = parser.parse_args()
-    if args.drivers:
+    options = arguments(__doc__, executors=["local", "slurm", "ray"], rounds=3, drivers=[0], cells=24)
+    if any(options.drivers):
         heading("Several drivers of one benchmark", "torch")
-        compare(args.drivers, args.cells)
+        compare(options.drivers, options.cells)
     else:
-        heading("What an executor costs", "torch", *(["ray"] if "ray" in args.executors else []))
-        costs(args.executors, args.rounds)
+        heading("What an executor costs", "torch", *(["ray"] if "ray" in options.executors else []))
+        costs(options.executors, options.rounds)
 
 
 if __name__ == "__main__":

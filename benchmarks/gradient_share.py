@@ -1,6 +1,6 @@
 """How hard each method pulls at the student, against its cross-entropy.
 
-    python benchmarks/gradient_share.py EMBEDDINGS.npz [--batch 16 --batch 64] [--draws 5] [--output FILE.md]
+    python benchmarks/gradient_share.py EMBEDDINGS.npz [--batch 16 64] [--draws 5]
 
 EMBEDDINGS holds real embeddings of one audio teacher for UCF videos: ``names`` (``Class/v_Class_g01_c01``)
 and ``embedding`` [N, D]. Videos of groups 1 to 7 are UCF's first test list and are left out.
@@ -17,8 +17,6 @@ Each draw is another batch with other weights everywhere, in the method's own la
 from __future__ import annotations
 
 import argparse
-import csv
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +24,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measuring import arguments, median, table
+from step import methods_with_teachers
 from torch import Tensor, nn
 
-from ccl_cli import registry
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.components.losses import cross_entropy
@@ -112,16 +111,6 @@ def share_of(draw: Draw, videos: Videos, name: str, options: dict[str, object]) 
     return float(ours / theirs)
 
 
-def cases() -> dict[str, tuple[str, dict[str, object]]]:
-    names = [plugin.name for plugin in registry.plugins(registry.METHODS)]
-    found: dict[str, tuple[str, dict[str, object]]] = {
-        name: (name, {})
-        for name in names
-        if registry.load(registry.find(registry.METHODS, name)).uses_teachers
-    }
-    return found | VARIANTS
-
-
 def draws(videos: Videos, options: argparse.Namespace) -> Iterator[tuple[str, Draw]]:
     for batch in options.batch:
         for seed in range(options.draws):
@@ -132,60 +121,19 @@ def draws(videos: Videos, options: argparse.Namespace) -> Iterator[tuple[str, Dr
 
 
 def figures(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.2g} ({min(values):.2g} to {max(values):.2g})"
-
-
-def table(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
-
-
-def earlier_values(path: Path | None) -> dict[str, dict[str, str]]:
-    if path is None:
-        return {}
-    with path.open(newline="") as file:
-        return {row.pop("method"): row for row in csv.DictReader(file)}
-
-
-def measured(videos: Videos, options: argparse.Namespace) -> Iterator[tuple[str, str, float]]:
-    """Method, column and share, for every method and draw."""
-    for column, draw in draws(videos, options):
-        for name, (method, settings) in cases().items():
-            yield name, column, share_of(draw, videos, method, settings)
+    return f"{median(values):.2g} ({min(values):.2g} to {max(values):.2g})"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("embeddings", type=Path)
-    parser.add_argument("--batch", type=int, action="append", help="default: 16 and 64")
-    parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--beside", type=Path, help="CSV of earlier values: method, then the same columns")
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
-    options.batch = options.batch or [16, 64]
-    earlier = earlier_values(options.beside)
-    shares: dict[str, dict[str, list[float]]] = {}
-    for name, column, share in measured(training_videos(options.embeddings), options):
-        shares.setdefault(name, {}).setdefault(column, []).append(share)
-    columns = list(next(iter(shares.values())))
-    rows = [["method", *(head for column in columns for head in (column, "earlier")[: 1 + bool(earlier)])]]
-    for name, by_column in shares.items():
-        row = [name]
-        for column in columns:
-            row.append(figures(by_column[column]))
-            if earlier:
-                row.append(earlier.get(name, {}).get(column, ""))
-        rows.append(row)
-    text = table(rows)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n")
+    options = arguments(__doc__, ("embeddings", {"type": Path}), batch=[16, 64], draws=5)
+    videos = training_videos(options.embeddings)
+    cases = {name: (name, {}) for name in methods_with_teachers()} | VARIANTS
+    shares: dict[str, dict[str, list[float]]] = {name: {} for name in cases}
+    for column, draw in draws(videos, options):
+        for name, (method, settings) in cases.items():
+            shares[name].setdefault(column, []).append(share_of(draw, videos, method, settings))
+    rows = [[name, *map(figures, by_column.values())] for name, by_column in shares.items()]
+    table(["method", *next(iter(shares.values()))], rows)
 
 
 if __name__ == "__main__":

@@ -10,33 +10,24 @@ its permutation drawn, and a batch's rows of cached embeddings found. Processes 
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import add_clock, alternately, clock, figure, heading, median, table, unit
+from measuring import alternately, arguments, ccl, clock, figure, heading, median, table, unit
+from step import WIDTH, precomputed, trainer_step
 
-from ccl_cli.config.recipe import Clip, Recipe
+from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.batch import Batch, TeacherInput
-from ccl_cli.data.clips.dataset import LoadedBatch
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.report.figures.panel import Panel, in_rows, logarithmic, save
 from ccl_cli.report.figures.style import LIGHT
-from ccl_cli.training.build import Parts, load_method, make_student
-from ccl_cli.training.compute.device import set_up
-from ccl_cli.training.run.folder import RunFolder
-from ccl_cli.training.trainer import Trainer
-from ccl_plugins.precomputed import Precomputed, Table
 
-WIDTH, CLIP = 512, Clip(frames=8, size=32)
+CLIP = Clip(frames=8, size=32)
 USUAL = {"batch": 16, "teachers": 2, "classes": 51}
 GROWN = {"batch": (4, 16, 64, 256), "teachers": (0, 1, 2, 4, 8), "classes": (10, 51, 400, 5000)}
 CLIPS = (1_000, 10_000, 100_000, 1_000_000)
@@ -50,25 +41,11 @@ def step(batch: int, teachers: int, classes: int) -> Callable[[], None]:
     everyone, labels = torch.ones(batch, dtype=torch.bool), torch.randint(classes, (batch,))
     inputs = {name: TeacherInput(torch.randn(batch, WIDTH).relu(), everyone) for name in names}
     video = torch.randint(256, (batch, 3, CLIP.frames, CLIP.size, CLIP.size), dtype=torch.uint8)
-    loaded = LoadedBatch(Batch(video, labels, torch.arange(batch), inputs, 0), {}, {})
-    method = "ccl" if teachers else "baseline"
-    recipe = Recipe(student="r2plus1d_tiny", method=method, clip=CLIP, train={"batch_size": batch})
-    student = make_student(recipe.student, classes)
-    infos = tuple(TeacherInfo(name, name.partition(":")[0], WIDTH) for name in names)
-    setting = Setting(student.feature_dim, classes, labels, infos)
-    videos = tuple(Video(str(row), Path("none"), 0, "train") for row in range(batch))
-    vectors = Table(Path("vectors"), {"one": np.zeros(WIDTH, np.float32)})
-    manifest = Manifest("none", ("none",), videos)
-    parts = Parts(
-        manifest,
-        manifest.videos,
-        manifest.videos[:0],
-        {name: Precomputed(name.partition(":")[0], vectors).freeze() for name in names},
-        student,
-        {method: load_method(method, {}, setting)},
+    given = Batch(video, labels, torch.arange(batch), inputs, 0)
+    vectors = {name: precomputed(name.partition(":")[0]) for name in names}
+    return trainer_step(
+        given, CLIP, vectors, "r2plus1d_tiny", {"ccl" if teachers else "baseline": {}}, classes
     )
-    trainer = Trainer(recipe, parts, RunFolder(Path("none")), set_up("fp32"))
-    return lambda: trainer.train_step([loaded])
 
 
 def steps(rounds: int) -> dict[str, dict[int, float]]:
@@ -106,11 +83,10 @@ def processes(folder: Path) -> dict[int, float]:
     found = {}
     for count in PROCESSES:
         run = folder / f"run{count}"
-        arguments = ["train", "--recipe", "smoke", "--output", run, "--num-processes", count, "--epochs", 12]
-        command = [sys.executable, "-m", "ccl_cli", *arguments, "--set", "train.log_every=4"]
-        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+        given = ["--recipe", "smoke", "--output", run, "--num-processes", count, "--epochs", 12]
+        ccl("train", *given, "--set", "train.log_every=4")
         lines = (run / "metrics.jsonl").read_text().splitlines()
-        found[count] = median([json.loads(line)["clips_per_s"] for line in lines[2:]])
+        found[count] = median(json.loads(line)["clips_per_s"] for line in lines[2:])
     return found
 
 
@@ -133,13 +109,7 @@ def panel(name: str, points: Mapping[int, float], unit_: str) -> Panel:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--plot", type=Path, help="Where to write a picture of it.")
-    add_clock(parser)
-    options = parser.parse_args()
+    options = arguments(__doc__, rounds=7, plot="")
     heading("Growth", "torch", "accelerate")
     begin, panels = clock(), []
     for name, points in steps(options.rounds).items():
@@ -160,7 +130,7 @@ def main() -> None:
     panels.append(panel("processes", rates, "clips per second"))
     print(f"{clock() - begin:.0f} {unit()} in all; embeddings 512-d, student r2plus1d_tiny at 8x32x32.\n")
     if options.plot:
-        save(in_rows(panels, 3), options.plot, options.plot.suffix)
+        save(in_rows(panels, 3), Path(options.plot), Path(options.plot).suffix)
 
 
 if __name__ == "__main__":

@@ -17,16 +17,16 @@ import io
 import math
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
+from time import process_time
 from typing import Literal
 
 import av
 import numpy as np
 import torch
+from measuring import arguments, table
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
@@ -42,6 +42,12 @@ HDF5, MADE_SMALLER = "HDF5: 240 px JPEG, PIL", "HDF5: 240 px JPEG, PIL, made as 
 PACKED = [("jpeg", 75), ("jpeg", 85), ("jpeg", 95), ("mp4", 17), ("mp4", 20), ("mp4", 26)]
 
 
+def scaled(width: int, height: int, side: int) -> tuple[int, int]:
+    """Size with a short side of this length."""
+    scale = side / min(width, height)
+    return round(width * scale), round(height * scale)
+
+
 def plain_pyav(path: Path, side: int) -> Way:
     def read(first: int, count: int) -> np.ndarray:
         with av.open(str(path)) as file:
@@ -53,8 +59,7 @@ def plain_pyav(path: Path, side: int) -> Way:
             images = []
             for frame in file.decode(video):
                 if frame.pts is None or frame.pts >= wanted - 1:
-                    scale = side / min(frame.width, frame.height)
-                    size = round(frame.width * scale), round(frame.height * scale)
+                    size = scaled(frame.width, frame.height, side)
                     images.append(frame.reformat(*size).to_ndarray(format="rgb24"))
                 if len(images) == count:
                     break
@@ -78,11 +83,10 @@ def decord(path: Path, side: int) -> Way:
     from decord import VideoReader, cpu
 
     info = open_video(path).metadata
-    scale = side / min(info.width, info.height)
-    size = {"width": round(info.width * scale), "height": round(info.height * scale)}
+    width, height = scaled(info.width, info.height, side)
 
     def read(first: int, count: int) -> np.ndarray:
-        reader = VideoReader(str(path), ctx=cpu(0), num_threads=1, **size)
+        reader = VideoReader(str(path), ctx=cpu(0), num_threads=1, width=width, height=height)
         return reader.get_batch(range(first, first + count)).asnumpy()
 
     return read
@@ -117,8 +121,7 @@ def official(path: Path, folder: Path, side: int | None = None) -> tuple[Way, in
             held = file["video"]
             images = [Image.open(io.BytesIO(held[n])).convert("RGB") for n in range(first, first + count)]
         if side:
-            scale = side / min(images[0].size)
-            size = round(images[0].width * scale), round(images[0].height * scale)
+            size = scaled(*images[0].size, side)
             images = [image.resize(size, Image.Resampling.BILINEAR) for image in images]
         return np.stack([np.asarray(image) for image in images])
 
@@ -172,22 +175,25 @@ def ways(path: Path, folder: Path, side: int) -> Iterator[tuple[str, Way, int]]:
     size = path.stat().st_size
     yield "file: ccl", ours(path, side), size
     yield "file: ccl, later epochs", ours(path, side, later=True), size
-    for name, make in (
-        ("PyAV", plain_pyav),
-        ("torchcodec", torchcodec),
-        ("torchcodec, places guessed from the header", partial(torchcodec, mode="approximate")),
-        ("decord", decord),
-        ("pytorchvideo", pytorchvideo),
-    ):
+    others: dict[str, Callable[[], tuple[Way, int]]] = {
+        "file: PyAV": lambda: (plain_pyav(path, side), size),
+        "file: torchcodec": lambda: (torchcodec(path, side), size),
+        "file: torchcodec, places guessed from the header": lambda: (
+            torchcodec(path, side, "approximate"),
+            size,
+        ),
+        "file: decord": lambda: (decord(path, side), size),
+        "file: pytorchvideo": lambda: (pytorchvideo(path, side), size),
+        HDF5: lambda: official(path, folder),
+        MADE_SMALLER: lambda: official(path, folder, side),
+    }
+    for name, make in others.items():
         try:
-            yield f"file: {name}", make(path, side), size
+            way, held = make()
         except (ImportError, OSError, RuntimeError) as error:
             print(f"{name} is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
-    try:
-        yield HDF5, *official(path, folder)
-        yield MADE_SMALLER, *official(path, folder, side)
-    except ImportError as error:
-        print(f"the HDF5 way is left out: {error}")
+        else:
+            yield name, way, held
     for form, quality in PACKED:
         location, held = pack(path, folder, form, quality, side)
         yield f"shards: {form} {quality}", ours(location, side), held
@@ -219,50 +225,41 @@ def measure(path: Path, folder: Path, options: argparse.Namespace) -> None:
     wrong, quality = dict.fromkeys(times, 0), {name: [] for name in times}
     rng = np.random.default_rng(0)
     for turn in range(options.rounds):
-        places = rng.integers(0, max(1, info.frames - count), options.reads).tolist()
-        for first in places:
+        for first in rng.integers(0, max(1, info.frames - count), options.reads).tolist():
             for name, way, _ in entries:
-                begin = time.process_time()
+                begin = process_time()
                 images = way(first, count)
-                times[name].append(time.process_time() - begin)
+                times[name].append(process_time() - begin)
                 if turn == 0:
                     wrong[name] += len(images) != count or not is_first(images[0], reference, first)
                     quality[name].append(psnr(images[:count], reference[first : first + count]))
-    bases = [statistics.median(times.get(name, [math.nan])) for name in (HDF5, MADE_SMALLER)]
     print(f"\n{path.name[-36:]}: {info.width}x{info.height}, {info.frames} frames, {info.duration:.1f} s\n")
-    print("| way | clips/s | against HDF5 | made as small | kB per second | PSNR dB | wrong |")
-    print("|---|---|---|---|---|---|---|")
+    taken = {name: statistics.median(each) for name, each in times.items()}
+    rows = []
     for name, _, size in entries:
-        median = statistics.median(times[name])
         decibel = f"{statistics.mean(quality[name]):.1f}" if name.startswith("shards") else ""
-        against = " | ".join(f"{base / median:.1f}" for base in bases)
-        figures = f"{1 / median:.0f} | {against} | {size / 1000 / info.duration:.0f}"
-        print(f"| {name} | {figures} | {decibel} | {wrong[name]}/{options.reads} |")
+        against = [f"{taken.get(base, math.nan) / taken[name]:.1f}" for base in (HDF5, MADE_SMALLER)]
+        row = [name, f"{1 / taken[name]:.0f}", *against, f"{size / 1000 / info.duration:.0f}", decibel]
+        rows.append([*row, f"{wrong[name]}/{options.reads}"])
+    table(["way", "clips/s", "against HDF5", "made as small", "kB per second", "PSNR dB", "wrong"], rows)
     if info.audio:
         location, _ = pack(path, folder, "jpeg", 85, side)
         sound = [heard(where, options.reads) for where in (path, location)]
-        print(f"\nten seconds of sound: file {sound[0]:.1f} ms, shards {sound[1]:.1f} ms")
+        print(f"ten seconds of sound: file {sound[0]:.1f} ms, shards {sound[1]:.1f} ms")
 
 
 def heard(where: Path | Packed, reads: int) -> float:
     def read() -> float:
-        begin = time.process_time()
+        begin = process_time()
         read_audio(where, centre=3, seconds=10, rate=32_000)
-        return time.process_time() - begin
+        return process_time() - begin
 
     return 1000 * statistics.median(read() for _ in range(reads))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("videos", nargs="+", type=Path)
-    parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--short-side", type=int, default=128)
-    parser.add_argument("--reads", type=int, default=15)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    positional = ("videos", {"nargs": "+", "type": Path})
+    options = arguments(__doc__, positional, frames=16, short_side=128, reads=15, rounds=3)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for path in [*options.videos, as_720p(options.videos[0], Path(folder))]:

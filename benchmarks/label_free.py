@@ -13,39 +13,29 @@ Student's t at 95 %, not corrected for the number of comparisons.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from measuring import table_text
-from paired import Values, difference, mean, spread, two_at_a_time
+from studies import METRICS, command, difference, done, figures, finish_all, mean, spread, write_report
 
 from ccl_cli.bench.matrix import recipe_with
 from ccl_cli.config.load import load_recipe
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import WeightsError
-from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.build import load_teacher
 from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
-from ccl_cli.training.run.folder import RunFolder
-from ccl_cli.training.train import train
 from ccl_cli.utils.paths import runs_dir
 
 SEEDS, LABELS, RATES = (0, 1, 2, 3, 4), (2, 5, 10), (0.03, 0.1)
 CLASSES, STEPS, BATCH = 12, 300, 24  # of fine-tuning
 SCRATCH = "random weights"
 # Published options, but for fitnet's 100, which was found at a tenth of the world's learning rate.
-METHODS: dict[str, dict[str, Any]] = {
-    "fitnet": {"weight": 10.0},
-    "crd": {},
-    "queue_kl": {},
-    "unic": {},
-}
+METHODS: dict[str, dict[str, Any]] = {"fitnet": {"weight": 10.0}, "crd": {}, "queue_kl": {}, "unic": {}}
+STARTS = (SCRATCH, *METHODS)
 TEACHERS = {"audio:small": "sounds", "image:small": "objects"}
-METRICS = {"top1": "top-1", "r1": "R@1"}
-RESULT = Path("benchmarks/results/label_free.md")
 
 
 class Run(NamedTuple):
@@ -65,13 +55,11 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
         tuned = "" if self.labels is None else f"-{self.labels}-{self.rate:g}"
         return runs_dir() / "label-free" / f"{self.start.replace(' ', '-')}-s{self.seed}{tuned}"
 
     @property
     def recipe(self) -> Recipe:
-        """What it trains."""
         changes: dict[str, Any] = {"labels_per_class": self.labels or 0, "train": {"seed": self.seed}}
         if self.labels is None:
             changes["method"] = {self.start: METHODS[self.start]}
@@ -84,15 +72,16 @@ class Run(NamedTuple):
             changes["train"] |= {"epochs": epochs, "batch_size": BATCH}
         return recipe_with(load_recipe("synthetic"), changes, "label_free")
 
+    @property
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        if self.labels is None:
+            return {"synthetic-test": {"tasks": ["retrieval", "probe"]}}
+        return {"synthetic-val": {"tasks": ["recognition"], "split": "val"}, "synthetic-test": {}}
 
-def pretrainings() -> list[Run]:
-    """Those without labels."""
-    return [Run(method, seed) for seed, method in product(SEEDS, METHODS)]
 
-
-def tunings(start: str) -> Iterator[Run]:
+def tunings(start: str) -> list[Run]:
     """From one start, with the fewest labels first."""
-    return (Run(start, seed, labels, rate) for labels, rate, seed in product(LABELS, RATES, SEEDS))
+    return [Run(start, seed, labels, rate) for labels, rate, seed in product(LABELS, RATES, SEEDS)]
 
 
 def run() -> None:
@@ -102,56 +91,24 @@ def run() -> None:
             load_teacher(name)
         except WeightsError:
             fit_teacher(name, f"synthetic?labels={labels}", options=FitOptions(workers=0))
-    for stage in pretrainings(), [each for start in (SCRATCH, *METHODS) for each in tunings(start)]:
-        two_at_a_time(finish, [each for each in stage if not done(each)])
-
-
-def done(each: Run) -> bool:
-    """Whether it has been evaluated on all that :func:`finish` evaluates it on."""
-    splits = {"test"} if each.labels is None else {"val", "test"}
-    run = RunFolder(each.folder)
-    return run.finished and {name.rpartition("-")[2] for name in run.summary["evaluation"]} >= splits
-
-
-def finish(each: Run) -> str:
-    """Train what is left of it, and evaluate it; in a process of its own."""
-    if not RunFolder(each.folder).finished:
-        train(each.recipe, resume="auto", output=each.folder)
-    if each.labels is None:
-        evaluate(each.folder, tasks=["retrieval", "probe"])
-    else:
-        evaluate(each.folder, tasks=["recognition"], split="val")
-        evaluate(each.folder)
-    return each.folder.name
-
-
-def figure(each: Run, split: str, task: str, metric: str) -> float | None:
-    """In percent; None where it is not there yet."""
-    evaluation = RunFolder(each.folder).summary.get("evaluation", {}).get(f"synthetic-{split}", {})
-    return evaluation.get(task, {}).get(metric)
-
-
-def figures(runs: list[Run], split: str, task: str, metric: str) -> Values:
-    """By seed, of the runs that have ended."""
-    values = ((each.seed, figure(each, split, task, metric)) for each in runs)
-    return {seed: value for seed, value in values if value is not None}
+    finish_all([Run(method, seed) for seed, method in product(SEEDS, METHODS)])
+    finish_all([each for start in STARTS for each in tunings(start)])
 
 
 def best(start: str, labels: int) -> list[Run]:
     """The runs at the learning rate with the best mean on the val split."""
     by_rate = [[Run(start, seed, labels, rate) for seed in SEEDS] for rate in RATES]
-    return max(by_rate, key=lambda runs: mean(figures(runs, "val", "recognition", "top1")))
+    return max(by_rate, key=lambda runs: mean(figures(runs, "synthetic-val", "top1")))
 
 
 def tuned_rows(labels: int) -> Iterator[list[str]]:
     """A row for each start."""
     scratch = best(SCRATCH, labels)
-    for start in (SCRATCH, *METHODS):
+    for start in STARTS:
         runs = best(start, labels)
         row = [f"{labels}", start, f"{runs[0].rate:g}"]
-        for metric, task in ("top1", "recognition"), ("r1", "retrieval"):
-            values = figures(runs, "test", task, metric)
-            others = figures(scratch, "test", task, metric)
+        for metric in METRICS:
+            values, others = (figures(each, "synthetic-test", metric) for each in (runs, scratch))
             row += [spread(values), "" if start == SCRATCH else difference(values, others)]
         yield row
 
@@ -160,28 +117,25 @@ def pretrained_rows() -> Iterator[list[str]]:
     """What the features know before any label: a row for each method."""
     for method in METHODS:
         runs = [Run(method, seed) for seed in SEEDS]
-        tasks = ("r1", "retrieval"), ("knn", "probe"), ("linear", "probe")
-        yield [method, *(spread(figures(runs, "test", task, metric)) for metric, task in tasks)]
+        yield [method, *(spread(figures(runs, "synthetic-test", each)) for each in ("r1", "knn", "linear"))]
 
 
 def report() -> None:
     """Both tables, to the screen and to the file that the documentation reads."""
-    ended = [done(each) for start in (SCRATCH, *METHODS) for each in tunings(start)]
+    ended = [done(each) for start in STARTS for each in tunings(start)]
     columns = ["labels of each class", "starts from", "learning rate"]
     columns += ["top-1", "over random weights", "R@1", "over random weights"]
-    parts = [
+    write_report(
+        "benchmarks/results/label_free.md",
         "# Few labels, after learning without any",
         f"`python benchmarks/label_free.py run`, then `report`; {sum(ended)} of {len(ended)} runs of "
         f"fine-tuning, {STEPS} steps of {BATCH} clips each. Mean ± standard deviation over seeds in percent; "
         "differences in points, seed by seed, with 95 % intervals. R@1 searches all training clips.",
         table_text(columns, [row for labels in LABELS for row in tuned_rows(labels)]),
         "The features before fine-tuning; probes are fitted to the labels of all training clips:",
-        table_text(["learnt by", "R@1", "kNN", "linear"], [*pretrained_rows()]),
-    ]
-    text = "\n\n".join(parts) + "\n"
-    RESULT.write_text(text)
-    print(text)
+        table_text(["learnt by", "R@1", "kNN", "linear"], pretrained_rows()),
+    )
 
 
 if __name__ == "__main__":
-    {"run": run, "report": report}[sys.argv[1]]()
+    command(run=run, report=report)

@@ -11,21 +11,22 @@ process of its own, in turns, so that nothing is in memory but what the disk's c
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from measuring import (
-    add_clock,
-    clock,
+    arguments,
     figure,
     heading,
     in_process,
+    in_turns,
     median,
     megabytes,
     peak_memory,
+    seconds,
     table,
     unit,
 )
@@ -45,10 +46,8 @@ def made_up(kind: str, videos: int, width: int) -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((videos + max(QUERIES), width), dtype=np.float32)
     if kind == "classes":
-        vectors += (
-            1.5
-            * rng.standard_normal((CLASSES, width), dtype=np.float32)[rng.integers(0, CLASSES, len(vectors))]
-        )
+        centres = rng.standard_normal((CLASSES, width), dtype=np.float32)
+        vectors += 1.5 * centres[rng.integers(0, CLASSES, len(vectors))]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
 
@@ -58,87 +57,64 @@ def make(folder: Path, kind: str, videos: int, width: int) -> dict[str, float]:
     vectors = made_up(kind, videos, width)
     folder.mkdir()
     create(folder, model=folder / "model", fingerprint="0" * 64, dim=width)
-    begin = clock()
     with open_library(folder, write=True) as library:
         for number, vector in enumerate(vectors[:videos]):
-            library.put(f"/videos/of/somebody/{number:07}.mp4", Stamp(1, 1), 1, vector)
-        put, begin = clock() - begin, clock()
-        approximate.build(library, folder)
-        build = clock() - begin
+            library.put(f"/videos/of/somebody/{number:07}.mp4", Stamp(1, 1), vector)
+        build = seconds(lambda: approximate.build(library, folder))
     np.save(folder / "queries.npy", vectors[videos:])
     sizes = [(folder / name).stat().st_size for name in (FILE, approximate.FILE)]
-    return {"put": put, "build": build, "bytes": sizes[0], "faiss_bytes": sizes[1]}
+    return {"build": build, "bytes": sizes[0], "faiss_bytes": sizes[1]}
 
 
-def ask(folder: Path, count: int, probes: int) -> dict[str, object]:
-    """Open the library and search; 0 probes: exactly."""
+def ask(way: tuple[int, int], folder: Path) -> dict[str, Any]:
+    """Open the library and search with some queries; 0 probes: exactly."""
+    count, probes = way
     queries = np.load(folder / "queries.npy")[:count]
     if probes:
-        approximate.check_installed()  # importing it is no part of a search
-    before, begin = peak_memory(anew=True), clock()
-    with open_library(folder) as library:
-        if probes:
-            _, numbers = approximate.search(library, folder, queries, TOP, probes)
-        else:
-            _, numbers = nearest(library, torch.from_numpy(queries), TOP)
-    return {"seconds": clock() - begin, "grown": peak_memory() - before, "numbers": numbers.tolist()}
+        approximate.import_faiss()  # importing it is no part of a search
+    numbers: list[Any] = []
+
+    def search() -> None:
+        with open_library(folder) as library:
+            if probes:
+                numbers.extend(approximate.search(library, folder, queries, TOP, probes)[1].tolist())
+            else:
+                numbers.extend(nearest(library, torch.from_numpy(queries), TOP)[1].tolist())
+
+    before = peak_memory(anew=True)
+    return {"seconds": seconds(search), "grown": peak_memory() - before, "numbers": numbers}
 
 
 def compare(folder: Path, kind: str, options: argparse.Namespace) -> None:
-    made = in_process(
-        "--make", folder / kind, "--kind", kind, "--videos", options.videos, "--width", options.width
-    )
+    made = in_process(make, folder, kind, options.videos, options.width)
+    vectors = "Random vectors" if kind == "random" else f"Vectors around {CLASSES} centres"
     print(
-        f"{'Random vectors' if kind == 'random' else f'Vectors around {CLASSES} centres'}: library of ",
-        end="",
+        f"{vectors}: library of {megabytes(made['bytes'])} MB; "
+        f"faiss' index {megabytes(made['faiss_bytes'])} MB, made in {figure(made['build'])} {unit()}.\n"
     )
-    print(f"{megabytes(made['bytes'])} MB; faiss' index {megabytes(made['faiss_bytes'])} MB, ", end="")
-    print(f"made in {figure(made['build'])} {unit()}.\n")
     ways = [(count, probes) for count in QUERIES for probes in (0, *PROBES)]
-    found: dict[tuple[int, int], list[dict]] = {way: [] for way in ways}
-    for _ in range(options.rounds):
-        for count, probes in ways:
-            found[count, probes].append(
-                in_process("--ask", folder / kind, "--count", count, "--probes", probes)
-            )
+    found = in_turns(ask, ways, options.rounds, folder)
     rows = []
-    for count, probes in ways:
-        exact, ours = found[count, 0][0]["numbers"], found[count, probes][0]["numbers"]
+    for (count, probes), results in found.items():
+        exact, ours = found[count, 0][0]["numbers"], results[0]["numbers"]
         recall = np.mean([len({*a} & {*b}) / TOP for a, b in zip(exact, ours, strict=True)])
-        seconds = median([each["seconds"] for each in found[count, probes]])
-        grown = max(each["grown"] for each in found[count, probes])
+        grown = max(each["grown"] for each in results)
         name = f"faiss, {probes} lists" if probes else "exact"
-        rows.append([count, name, figure(seconds), megabytes(grown), f"{100 * recall:.1f}"])
+        taken = figure(median(each["seconds"] for each in results))
+        rows.append([count, name, taken, megabytes(grown), f"{100 * recall:.1f}"])
     table(["queries", "search", unit(), "grown, MB", f"recall at {TOP}, %"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    options = arguments(__doc__, videos=100_000, width=512, rounds=3)
+    heading("Search in a library", "torch", "numpy", "faiss-cpu")
+    print(
+        f"{options.videos:,} videos, {options.width} numbers each, the {TOP} nearest; "
+        f"median of {options.rounds} in turns.\n"
     )
-    parser.add_argument("--videos", type=int, default=100_000)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=3)
-    add_clock(parser)
-    for name in ("--make", "--ask"):
-        parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--kind", help=argparse.SUPPRESS)
-    for name in ("--count", "--probes"):
-        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.make:
-        print(json.dumps(make(options.make, options.kind, options.videos, options.width)))
-    elif options.ask:
-        print(json.dumps(ask(options.ask, options.count, options.probes)))
-    else:
-        heading("Search in a library", "torch", "numpy", "faiss-cpu")
-        print(
-            f"{options.videos:,} videos, {options.width} numbers each, the {TOP} nearest; "
-            f"median of {options.rounds} in turns.\n"
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            for kind in ("random", "classes"):
-                compare(Path(folder), kind, options)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("random", "classes"):
+            compare(Path(folder) / kind, kind, options)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,14 @@ more than the memory at hand is left out.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 
+import psutil
 import torch
 import torch.nn.functional as F
 from measuring import (
-    add_clock,
     alternately,
-    available_memory,
+    arguments,
     figure,
     heading,
     in_process,
@@ -91,33 +90,31 @@ def saved_bytes(form: Callable[..., Tensor], inputs: tuple[Tensor, Tensor, Tenso
     return sum(storages.values())
 
 
-def growth(form: str, batch: int, width: int) -> dict[str, int]:
+def growth(form: str, batch: int, width: int) -> int:
     """Bytes by which this process grows, at most, in one step."""
     work = step(FORMS[form], example(batch, width))
     step(FORMS[form], example(2, 2))()  # what is loaded with the first step is not the form's
     before = peak_memory(anew=True)
     work()
-    return {"bytes": peak_memory() - before}
+    return peak_memory() - before
 
 
 def row(batch: int, options: argparse.Namespace) -> list[object]:
     inputs, width = example(batch, options.width), options.width
     # Four such tensors are alive at the peak: difference, square, and their gradients.
-    room = available_memory() > 1.25 * 4 * batch * batch * width * 4
+    room = psutil.virtual_memory().available > 1.25 * 4 * batch * batch * width * 4
     forms = FORMS if room else {"ours": ours}
     rounds = max(3, options.rounds // 3) if batch >= 1024 else options.rounds
     keep_blocks()  # as any run of ccl on a CPU does
     seconds = alternately({name: step(form, inputs) for name, form in forms.items()}, rounds)
     times = {name: 1000 * median(values) for name, values in seconds.items()}
     saved = {name: saved_bytes(form, inputs) for name, form in forms.items()}
-    grown = {name: in_process("--growth", name, "--batches", batch, "--width", width) for name in forms}
-    cells = [batch]
-    for name in FORMS:
-        cells += [figure(times[name]) if name in times else "too large"]
+    grown = {name: in_process(growth, name, batch, width) for name in forms}
+    cells = [batch, *(figure(times[name]) if name in times else "too large" for name in FORMS)]
     cells += [f"{times['published'] / times['ours']:.1f}" if room else ""]
-    for sizes in (saved, {name: each["bytes"] for name, each in grown.items()}):
-        cells += [megabytes(sizes[name]) if name in sizes else "" for name in FORMS]
-    return cells
+    return cells + [
+        megabytes(sizes[name]) if name in sizes else "" for sizes in (saved, grown) for name in FORMS
+    ]
 
 
 def saturation() -> None:
@@ -135,18 +132,7 @@ def saturation() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batches", nargs="+", type=int, default=[16, 64, 256, 1024])
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--growth", choices=FORMS, help=argparse.SUPPRESS)
-    add_clock(parser)
-    options = parser.parse_args()
-    if options.growth:
-        print(json.dumps(growth(options.growth, options.batches[0], options.width)))
-        return
+    options = arguments(__doc__, batches=[16, 64, 256, 1024], width=512, rounds=10)
     heading("Loss", "torch")
     print(
         f"Multi-class contrast (Eq. 4), forward and backward, float32, width {options.width}, "

@@ -1,9 +1,9 @@
-"""What the benchmark scripts share: time in turns, memory in processes of their own, Markdown."""
+"""What the benchmark scripts share: options, time in turns, processes of their own, Markdown."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import os
 import platform
 import shlex
@@ -11,20 +11,42 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
+
+T = TypeVar("T")
 _BUSY = 0.2  # other work on the machine, in cores, from which on a figure is called taken on a busy machine
+
+
+def arguments(doc: str | None, *positional: tuple[str, Any], **defaults: Any) -> argparse.Namespace:
+    """Parse options of these names and defaults; a list takes several values, False is a flag.
+
+    ``--processor`` is always one: processor time instead of the time that passes, for a busy machine, with
+    OMP_NUM_THREADS=1. :func:`clock` obeys it.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, settings in positional:
+        parser.add_argument(name, **settings)
+    for name, default in {**defaults, "processor": False}.items():
+        option = f"--{name.replace('_', '-')}"
+        if default is False:
+            parser.add_argument(option, action="store_true")
+        elif isinstance(default, list):
+            parser.add_argument(option, nargs="+", type=type(default[0]), default=default)
+        else:
+            parser.add_argument(option, type=type(default), default=default)
+    return parser.parse_args()
 
 
 def heading(title: str, *packages: str) -> None:
     """Begin a section: what was run, where, when, on which versions, and what else the machine was doing."""
-    from importlib.metadata import version
-
-    cores = busy_cores()
-    state = "busy" if cores > _BUSY else "idle"
-    busy = f"{state}: {cores:.1f} cores were at work before the start"
+    cores = psutil.cpu_percent(interval=3) / 100 * (os.cpu_count() or 1)
+    busy = f"{'busy' if cores > _BUSY else 'idle'}: {cores:.1f} cores were at work before the start"
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     script = Path(sys.argv[0]).resolve()
     command = shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
@@ -33,13 +55,15 @@ def heading(title: str, *packages: str) -> None:
     print(f"Python {platform.python_version()}, {versions}.\n", flush=True)
 
 
-def add_clock(parser: argparse.ArgumentParser) -> None:
-    """Let the caller choose the clock; :func:`clock` obeys."""
-    parser.add_argument(
-        "--processor",
-        action="store_true",
-        help="Processor time instead of the time that passes: for a busy machine, with OMP_NUM_THREADS=1.",
-    )
+def machine() -> str:
+    """Its processor and how much of it this run uses (Linux)."""
+    lines = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+    fields = {key.strip(): value.strip() for key, value in reversed(lines)}
+    has = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in fields.get("flags", "")]
+    # Names hide generations: of two kinds of "AMD EPYC" one is twice as fast in bf16.
+    name, family, model = (fields.get(key, "?") for key in ("model name", "cpu family", "model"))
+    kind = f"{name}, family {family} model {model} ({', '.join(has)})"
+    return f"{os.cpu_count()} cores of {kind}, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'all')}"
 
 
 def clock() -> float:
@@ -52,24 +76,38 @@ def unit() -> str:
     return "processor seconds" if "--processor" in sys.argv else "seconds"
 
 
+def seconds(work: Callable[[], object]) -> float:
+    """How long a work takes."""
+    begin = clock()
+    work()
+    return clock() - begin
+
+
 def alternately(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each work in each round, A B A B: what disturbs the machine disturbs all. One warm-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for round_ in range(rounds + 1):
-        for name, work in works.items():
-            begin = clock()
-            work()
-            if round_:
-                seconds[name].append(clock() - begin)
-    return seconds
+    taken = [{name: seconds(work) for name, work in works.items()} for _ in range(rounds + 1)]
+    return {name: [each[name] for each in taken[1:]] for name in works}
 
 
-def in_process(*arguments: object) -> dict[str, Any]:
-    """Run this script again with other arguments; what it prints last, as JSON."""
-    command = [sys.executable, sys.argv[0], *map(str, arguments)]
-    command += ["--processor"] if "--processor" in sys.argv else []
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def in_process(work: Callable[..., T], *given: Any) -> T:
+    """Do a work in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *given).result()
+
+
+def in_turns(work: Callable[..., T], names: Iterable[Any], rounds: int, *given: Any) -> dict[Any, list[T]]:
+    """Do the work of each name in each round, A B A B, each time in a process of its own."""
+    results: dict[Any, list[T]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in results:
+            results[name].append(in_process(work, name, *given))
+    return results
+
+
+def ccl(*given: object) -> None:
+    """Run a command of ccl."""
+    command = [sys.executable, "-m", "ccl_cli", *map(str, given), "--quiet"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
 def peak_memory(anew: bool = False) -> int:
@@ -77,41 +115,19 @@ def peak_memory(anew: bool = False) -> int:
     if anew:
         Path("/proc/self/clear_refs").write_text("5")
     # Not getrusage: its figure starts with that of the process which started this one.
-    return _field("/proc/self/status", "VmHWM")
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024
 
 
-def busy_cores(seconds: float = 3.0) -> float:
-    """Cores that work, of whatever program, while this one waits (Linux)."""
-
-    def spent() -> tuple[int, int]:
-        ticks = [int(field) for field in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]]
-        return sum(ticks), ticks[3] + ticks[4]  # of the latter nothing was done, or a disk was waited for
-
-    (all_before, idle_before), _ = spent(), time.sleep(seconds)
-    all_after, idle_after = spent()
-    return (os.cpu_count() or 1) * (1 - (idle_after - idle_before) / (all_after - all_before))
-
-
-def available_memory() -> int:
-    """Memory that could be used now without swapping, in bytes (Linux)."""
-    return _field("/proc/meminfo", "MemAvailable")
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print :func:`table_text`."""
     print(table_text(columns, rows), end="\n\n", flush=True)
 
 
-def table_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; the first column to the left, numbers to the right."""
-    text = [list(map(str, row)) for row in [columns, *rows]]
-    widths = [max(len(row[i]) for row in text) for i in range(len(columns))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = []
-    for first, *rest in [text[0], rule, *text[1:]]:
-        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:], strict=True))]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in [columns, rule, *rows])
 
 
 def figure(value: float) -> str:
@@ -124,25 +140,6 @@ def megabytes(size: float) -> str:
     return figure(size / 1e6)
 
 
-def median(values: Sequence[float]) -> float:
+def median(values: Iterable[float]) -> float:
     """Of the rounds."""
     return statistics.median(values)
-
-
-def machine() -> str:
-    """Its processor and how much of it this run uses (Linux)."""
-    info = Path("/proc/cpuinfo").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in reversed(info) if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = set(fields.get("flags", "").split())
-    has = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
-    threads = os.environ.get("OMP_NUM_THREADS", "all")
-    # Names hide generations: of two kinds of "AMD EPYC" one is twice as fast in bf16.
-    name, family, model = (fields.get(key, "?") for key in ("model name", "cpu family", "model"))
-    kind = f"{name}, family {family} model {model} ({', '.join(has)})"
-    return f"{os.cpu_count()} cores of {kind}, OMP_NUM_THREADS {threads}"
-
-
-def _field(file: str, name: str) -> int:
-    lines = Path(file).read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

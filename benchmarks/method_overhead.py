@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from measuring import add_clock, alternately, figure, heading, median, table, unit
-from step import AUDIO, CLASSES, IMAGE, WIDTH, example, our_step
+from measuring import alternately, arguments, figure, heading, median, table, unit
+from step import AUDIO, CLASSES, IMAGE, WIDTH, example, methods_with_teachers, our_step, setting
 from torch import Tensor
 
-from ccl_cli import registry
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.data.clips.transforms import normalize
-from ccl_cli.methods import Method, Setting, TeacherInfo
+from ccl_cli.methods import Method
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.teachers.standardize import Moments, fit
@@ -51,14 +51,6 @@ VARIANTS = {
     "ccl, zscore": Case("ccl", standardize="zscore"),
     "ccl, phi_s": Case("ccl", standardize="phi_s"),
 }
-
-
-def cases() -> dict[str, Case]:
-    names = [plugin.name for plugin in registry.plugins(registry.METHODS)]
-    with_teachers = [
-        name for name in names if registry.load(registry.find(registry.METHODS, name)).uses_teachers
-    ]
-    return {name: Case(name) for name in with_teachers} | VARIANTS
 
 
 def student_output(batch: Batch, options: argparse.Namespace) -> StudentOutput:
@@ -87,11 +79,10 @@ def standardizers(kind: str) -> Standardizers:
 def arithmetic(case: Case, student: StudentOutput, batch: Batch) -> Callable[[], None]:
     """The terms forward and backward, and the update of what the method trains."""
     torch.manual_seed(0)
-    infos = (TeacherInfo(AUDIO, "audio", WIDTH), TeacherInfo(IMAGE, "image", WIDTH))
     labels = torch.randint(CLASSES, (VIDEOS,))
     labels[batch.rows] = batch.labels
-    setting = Setting(student.feature.shape[1], CLASSES, labels, infos, epochs=300)
-    method: Method = load_method(case.method, dict(case.options), setting).train()
+    of_run = replace(setting(batch, student.feature.shape[1]), labels=labels, epochs=300)
+    method: Method = load_method(case.method, dict(case.options), of_run).train()
     transform = standardizers(case.standardize)
     trained = [each for each in method.parameters() if each.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.9, weight_decay=5e-4) if trained else None
@@ -112,21 +103,7 @@ def arithmetic(case: Case, student: StudentOutput, batch: Batch) -> Callable[[],
     return work
 
 
-def measure(options: argparse.Namespace) -> dict[str, object]:
-    """Seconds of the student's step, and of each method's arithmetic."""
-    step = our_step(options, method="baseline", student=options.student)
-    seconds = alternately({"step": step}, options.steps)["step"]
-    del step  # a copy of the student, its optimiser, and gigabytes
-    batch, _ = example(options, cached=True)
-    student = student_output(batch, options)
-    works = {name: arithmetic(case, student, batch) for name, case in cases().items()}
-    methods = {name: median(each) for name, each in alternately(works, options.rounds).items()}
-    sizes = {"student": options.student, "batch": options.batch, "frames": options.frames}
-    return {**sizes, "size": options.size, "unit": unit(), "step": median(seconds), "methods": methods}
-
-
-def report(measured: dict[str, object], options: argparse.Namespace) -> None:
-    step, methods = measured["step"], measured["methods"]
+def report(step: float, methods: dict[str, float], options: argparse.Namespace) -> None:
     print(
         f"{options.student}, batch {options.batch} of {options.frames}x{options.size}x{options.size}, "
         f"float32, {torch.get_num_threads()} threads: a step with cross-entropy alone takes\n"
@@ -134,27 +111,26 @@ def report(measured: dict[str, object], options: argparse.Namespace) -> None:
         f"{VIDEOS:,} videos; methods: median of {options.rounds} rounds in turns.\n"
     )
     ordered = sorted(methods.items(), key=lambda item: -item[1])
-    rows = [[name, figure(1000 * seconds), f"{1 + seconds / step:.4f}"] for name, seconds in ordered]
+    rows = [[name, figure(1000 * taken), f"{1 + taken / step:.4f}"] for name, taken in ordered]
     table(["method", f"1/1000 {unit()}", "ratio"], rows)
-    above = [name for name, seconds in ordered if 1 + seconds / step > LIMIT]
+    above = [name for name, taken in ordered if 1 + taken / step > LIMIT]
     print(f"Above {LIMIT}: {', '.join(above) or 'none'}.")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--student", default="r2plus1d_18")
     numbers = {"batch": 16, "frames": 16, "size": 112, "steps": 2, "rounds": 20}
-    for name, value in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--small", action="store_true", help="r2plus1d_tiny on 8 frames at 32 pixels.")
-    add_clock(parser)
-    options = parser.parse_args()
+    options = arguments(__doc__, student="r2plus1d_18", **numbers, small=False)
     if options.small:
         options.student, options.frames, options.size, options.rounds = "r2plus1d_tiny", 8, 32, 3
     heading("What a method costs", "torch")
-    report(measure(options), options)
+    step = our_step(options, method="baseline", student=options.student)
+    alone = median(alternately({"step": step}, options.steps)["step"])
+    del step  # a copy of the student, its optimiser, and gigabytes
+    batch, _ = example(options, cached=True)
+    student = student_output(batch, options)
+    cases = {name: Case(name) for name in methods_with_teachers()} | VARIANTS
+    works = {name: arithmetic(case, student, batch) for name, case in cases.items()}
+    report(alone, {name: median(each) for name, each in alternately(works, options.rounds).items()}, options)
 
 
 if __name__ == "__main__":

@@ -15,16 +15,14 @@ from datetime import date
 from pathlib import Path
 
 from measuring import table_text
-from paired import Values, difference, spread
 from pandas import DataFrame
+from studies import METRICS, Values, difference, spread, write_report
 
 from ccl_cli.config.load import load_recipe
 from ccl_cli.report.records.runs import runs
 from ccl_cli.training.run.folder import CELL
 
-RESULT = Path(__file__).resolve().parent / "results" / "methods.md"
 BASELINE, SETUPS = "baseline", ("A", "I", "AI")
-METRICS = {"top1": "top-1", "r1": "R@1"}
 
 
 def values(frame: DataFrame, method: str, setup: str, metric: str) -> Values:
@@ -70,15 +68,14 @@ def main(folder: str) -> None:
         "0.03 is still the smallest of the grid, so cells with it may be better than shown."
     )
     for metric, name in METRICS.items():
-        columns = [f"{name}", *SETUPS, "AI over the baseline", "AI over CCL"]
-        parts.append(table_text(columns, [*rows(frame, metric)]))
+        columns = [name, *SETUPS, "AI over the baseline", "AI over CCL"]
+        parts.append(table_text(columns, rows(frame, metric)))
     parts += [
         "Factors on the methods' own weights, chosen by top-1 on the val split of "
         f"`{recipe.bench.tune.data}` with one seed; an ablation has that of `ccl`:",
-        table_text(["factor", *SETUPS], [*factors(frame)]),
+        table_text(["factor", *SETUPS], factors(frame)),
     ]
-    RESULT.write_text("\n\n".join(parts) + "\n")
-    print(RESULT.read_text())
+    write_report("benchmarks/results/methods.md", *parts)
 
 
 if __name__ == "__main__":

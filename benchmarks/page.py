@@ -6,15 +6,16 @@ RUN is a trained and evaluated run, for example one of `ccl demo`. Of its files 
 runs, copies of it with other seeds and figures; and four runs with many classes, two test and four training
 videos each, whose recognition is evaluated as by `ccl eval`, from made-up scores. Each page is written once
 before it is timed, so that the pictures' videos have been scored. Times to write it are of a whole process,
-imports included. The browser is Chromium, started anew each time; its times begin with the navigation.
+imports included; its t-SNE has a process of its own. The browser is Chromium, started anew each time; its
+times begin with the navigation.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
-from measuring import figure, heading, in_process, median, megabytes, peak_memory, table
+from measuring import arguments, figure, heading, in_process, median, megabytes, peak_memory, table
 
 from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.report.page.page import write_page
@@ -169,8 +170,11 @@ def widen_correspondence(run: Path, manifest: Manifest) -> None:
 def write(root: Path) -> dict[str, float]:
     """Write the page beside the runs."""
     path = write_page(root, output=root / "report.html")
-    torch = "torch" in sys.modules
-    record = {"processor": time.process_time(), "peak": peak_memory(), "torch": torch}
+    if "torch" in sys.modules:
+        raise SystemExit("A page of cached results has imported torch.")
+    done = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = time.process_time() + done.ru_utime + done.ru_stime
+    record = {"processor": processor, "peak": peak_memory(), "child": 1024 * done.ru_maxrss}
     return {**record, "bytes": path.stat().st_size}
 
 
@@ -195,44 +199,24 @@ def show(page: Path, program: str, attempts: int = 5) -> dict[str, float]:
 
 def measure(root: Path, rounds: int) -> list[str]:
     """A row of the table."""
-    in_process("--write", root)
+    in_process(write, root)
     written, seconds = [], []
     for _ in range(rounds):
         begin = time.perf_counter()
-        written.append(in_process("--write", root))
+        written.append(in_process(write, root))
         seconds.append(time.perf_counter() - begin)
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     shown = [show(root / "report.html", program) for _ in range(rounds)] if program else []
     browser = [
-        figure(median([each[name] for each in shown]) / 1000) if shown else "-" for name in ("paint", "whole")
+        figure(median(each[name] for each in shown) / 1000) if shown else "-" for name in ("paint", "whole")
     ]
-    if any(each["torch"] for each in written):
-        raise SystemExit("A page of cached results has imported torch.")
-    memory = megabytes(max(each["peak"] for each in written))
-    processor = median([each["processor"] for each in written])
-    size = megabytes(written[0]["bytes"])
-    return [figure(median(seconds)), figure(processor), memory, size, *browser]
+    processor = figure(median(each["processor"] for each in written))
+    memory = [megabytes(max(each[name] for each in written)) for name in ("peak", "child")]
+    return [figure(median(seconds)), processor, *memory, megabytes(written[0]["bytes"]), *browser]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", nargs="?", type=Path, help="A trained and evaluated run.")
-    parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--classes", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.write:
-        print(json.dumps(write(options.write)))
-    elif options.run is None:
-        parser.error("name a run")
-    else:
-        report(options)
-
-
-def report(options: argparse.Namespace) -> None:
+    options = arguments(__doc__, ("run", {"type": Path}), runs=50, classes=5000, rounds=3)
     heading("The page of ccl report html", "torch", "matplotlib", "scikit-learn")
     studies = {
         f"{options.runs} runs": lambda root: many_runs(options.run, root, options.runs),
@@ -244,7 +228,7 @@ def report(options: argparse.Namespace) -> None:
             make(Path(folder))
             rows.append([name, *measure(Path(folder), options.rounds)])
     print(f"Median of {options.rounds}; of the memory, the most.\n")
-    columns = ["study", "written in, s", "processor s", "memory at most, MB"]
+    columns = ["study", "written in, s", "processor s", "memory at most, MB", "of its t-SNE, MB"]
     table([*columns, "page, MB", "first paint, s", "whole page shown, s"], rows)
 
 

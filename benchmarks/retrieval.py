@@ -11,20 +11,20 @@ product alone, in the same blocks. faiss is left out where `faiss-cpu` is not in
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from measuring import (
-    add_clock,
-    clock,
+    arguments,
     figure,
     heading,
-    in_process,
+    in_turns,
     median,
     megabytes,
     peak_memory,
+    seconds,
     table,
     unit,
 )
@@ -87,48 +87,29 @@ WORKS: dict[str, Callable[[Features], dict[str, float]]] = {
 }
 
 
-def once(name: str, options: argparse.Namespace) -> dict[str, object]:
+def once(name: str, options: argparse.Namespace) -> dict[str, Any]:
     work = WORKS[name]
     keep_blocks()  # as any run of ccl on a CPU does
     features = made_up(options.queries, options.gallery, options.width)
     work(tuple(each[:20].clone() for each in features))  # loads and starts what is loaded and started once
-    before, begin = peak_memory(anew=True), clock()
-    figures = work(features)
-    seconds = clock() - begin
-    return {"seconds": seconds, "bytes": peak_memory() - before, "figures": figures}
+    before, figures = peak_memory(anew=True), {}
+    taken = seconds(lambda: figures.update(work(features)))
+    return {"seconds": taken, "bytes": peak_memory() - before, "figures": figures}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--gallery", type=int, default=20_000)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--paper", action="store_true", help="15,000 queries and 184,000 gallery videos.")
-    parser.add_argument("--once", choices=WORKS, help=argparse.SUPPRESS)
-    add_clock(parser)
-    options = parser.parse_args()
+    options = arguments(__doc__, queries=1000, gallery=20_000, width=512, rounds=3, paper=False)
     if options.paper:
         options.queries, options.gallery = 15_000, 184_000
-    if options.once:
-        print(json.dumps(once(options.once, options)))
-        return
     has_faiss = find_spec("faiss") is not None
     heading("Evaluation: retrieval", "torch", "numpy", *(["faiss-cpu"] if has_faiss else []))
     works = [name for name in WORKS if has_faiss or "faiss" not in name]
-    size = ("--queries", options.queries, "--gallery", options.gallery, "--width", options.width)
-    results: dict[str, list[dict[str, object]]] = {name: [] for name in works}
-    for _ in range(options.rounds):
-        for name in works:
-            results[name].append(in_process("--once", name, *size))
-    report(results, options)
+    report(in_turns(once, works, options.rounds, options), options)
     if not has_faiss:
         print("faiss is not installed here: left out.\n")
 
 
-def report(results: dict[str, list[dict[str, object]]], options: argparse.Namespace) -> None:
+def report(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> None:
     flop = 2 * options.queries * options.gallery * options.width
     inputs = 4 * (options.queries + options.gallery) * options.width
     print(
@@ -137,12 +118,12 @@ def report(results: dict[str, list[dict[str, object]]], options: argparse.Namesp
         f"all scores at once would be {megabytes(4 * options.queries * options.gallery)} MB. "
         f"Median of {options.rounds} in turns.\n"
     )
-    floor = median([each["seconds"] for each in results["matrix product alone"]])
+    floor = median(each["seconds"] for each in results["matrix product alone"])
     rows = []
     for name, rounds in results.items():
-        seconds, grown = (median([each[key] for each in rounds]) for key in ("seconds", "bytes"))
+        taken, grown = (median(each[key] for each in rounds) for key in ("seconds", "bytes"))
         figures = ", ".join(f"{key} {value:.4f}" for key, value in rounds[0]["figures"].items())
-        rows.append([name, figure(seconds), figure(flop / seconds / 1e9), f"{seconds / floor:.2f}"])
+        rows.append([name, figure(taken), figure(flop / taken / 1e9), f"{taken / floor:.2f}"])
         rows[-1] += [megabytes(grown), figures]
     table(["work", unit(), "GFLOP/s", "times the product", "grown, MB", "figures, percent"], rows)
 

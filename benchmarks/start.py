@@ -10,7 +10,6 @@ one little. --imports adds the modules that take longest to import on the way to
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import resource
@@ -20,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import figure, heading, median, table
+from measuring import arguments, figure, heading, median, table
 
 CCL = [sys.executable, "-m", "ccl_cli"]
 COMPLETE = {"_CCL_COMPLETE": "complete_bash", "COMP_WORDS": "ccl train --recipe ucf51-", "COMP_CWORD": "3"}
@@ -47,15 +46,10 @@ def timed(command: list[str], extra: dict[str, str]) -> tuple[float, float]:
 
 
 def measure(commands: dict[str, tuple[list[str], dict[str, str]]], rounds: int) -> None:
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-    for round_ in range(rounds + 1):
-        for name, (command, extra) in commands.items():
-            seconds = timed(command, extra)
-            if round_:  # the first one reads the files from the disk, and writes what is written once
-                taken[name].append(seconds)
+    taken = [{name: timed(*command) for name, command in commands.items()} for _ in range(rounds + 1)]
+    # The first round reads the files from the disk, and writes what is written once.
     rows = [
-        [name, *(figure(median(each)) for each in zip(*values, strict=True))]
-        for name, values in taken.items()
+        [name, *(figure(median(turn[name][at] for turn in taken[1:])) for at in (0, 1))] for name in commands
     ]
     table(["command", "s", "processor s"], rows)
 
@@ -65,23 +59,16 @@ def imports(count: int = 12) -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     found = re.findall(r"^import time: +(\d+) \| +(\d+) \| ( *)(\S+)$", said, re.MULTILINE)
     # Only what stands outermost, or within our own: the rest is counted in those already.
-    outer: list[tuple[int, str]] = []
-    for _, total, indent, name in found:
-        if len(indent) <= 2 or name.startswith("ccl_"):
-            outer.append((int(total), name))
+    outer = [
+        (int(total), name) for _, total, indent, name in found if len(indent) <= 2 or name.startswith("ccl_")
+    ]
     rows = [[name, f"{total / 1000:,.0f}"] for total, name in sorted(outer, reverse=True)[:count]]
     print("Imports, the processes that read the videos included:\n")
     table(["module", "ms"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--train-rounds", type=int, default=3)
-    parser.add_argument("--imports", action="store_true")
-    options = parser.parse_args()
+    options = arguments(__doc__, rounds=10, train_rounds=3, imports=False)
     heading("Start", "typer", "torch")
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"CCL_HOME": folder, "CCL_RUNS": str(Path(folder) / "runs")}

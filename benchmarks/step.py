@@ -1,7 +1,8 @@
 """One training step: the published code's against ours, and distillation against plain cross-entropy.
 
     python benchmarks/step.py [--batch 16] [--size 112] [--rounds 3] [--steps 2] [--compile]
-    python benchmarks/step.py --small       # a quick try that says little
+    python benchmarks/step.py --small       # batch 4 of 8 frames at 56 pixels: a quick try that says little
+    python benchmarks/step.py --check       # only compare the gradients
 
 The student has one block per stage (`r2plus1d_10`), the image teacher is a ResNet34 at the student's size
 with random weights. Audio comes as vectors that were computed before, but where CNN14 is "live too": it hears
@@ -18,32 +19,32 @@ the process held, libraries included.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from loss import published
 from measuring import (
-    add_clock,
-    clock,
+    arguments,
     figure,
     heading,
-    in_process,
+    in_turns,
     median,
     megabytes,
     peak_memory,
+    seconds,
     table,
     unit,
 )
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ccl_cli import registry
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.config.spec import parse_model
 from ccl_cli.data.clips.batch import Batch, TeacherInput
@@ -105,10 +106,8 @@ def published_losses(
     head_losses, student_loss = [], F.cross_entropy(logits, labels)
     for name, teacher in teachers.items():
 
-        def both_ways(first: Tensor, second: Tensor, temperature: float = TEMPERATURE[name]) -> Tensor:
-            return published(first, second, labels, temperature) + published(
-                second, first, labels, temperature
-            )
+        def both_ways(first: Tensor, second: Tensor, heat: float = TEMPERATURE[name]) -> Tensor:
+            return published(first, second, labels, heat) + published(second, first, labels, heat)
 
         composed, scores = heads[name](teacher, feature)
         near = both_ways(feature, composed) + divergence(logits, scores)
@@ -148,36 +147,55 @@ def our_step(
     method: str = "ccl",
     cached: bool = False,
     hears: bool = False,
-    precision: str = "fp32",
-    channels_last: bool = True,
-    compile: bool = False,
     student: str = "r2plus1d_10",
+    channels_last: bool = True,
+    **train: Any,
 ) -> Callable[[], None]:
     batch, clip = example(options, cached, hears)
     audio = load_teacher(parse_model("audio:cnn14?weights=random")) if hears else precomputed("audio")
     image = precomputed("image") if cached else image_teacher(options.size)
     teachers: dict[str, Teacher] = {AUDIO: audio, IMAGE: image} if method == "ccl" else {}
-    recipe = Recipe(
-        student=student,
-        method={method: {"preset": "official"} if method == "ccl" else {}},
-        clip=clip,
-        train={"batch_size": options.batch, "channels_last": channels_last, "compile": compile},
+    settings = {"preset": "official"} if method == "ccl" else {}
+    return trainer_step(
+        batch, clip, teachers, student, {method: settings}, channels_last=channels_last, **train
     )
-    network = make_student(recipe.student, CLASSES, with_weights=False)
-    ours = setting(batch, network.feature_dim)
-    if not teachers:
-        ours = replace(ours, teachers=())
-    methods = {name: load_method(name, given, ours) for name, given in recipe.method.items()}
-    videos = tuple(Video(str(row), Path("none"), 0, "train") for row in range(options.batch))
+
+
+def trainer_step(
+    batch: Batch,
+    clip: Clip,
+    teachers: dict[str, Teacher],
+    student: str,
+    method: dict[str, dict[str, Any]],
+    classes: int = CLASSES,
+    precision: str = "fp32",
+    **train: Any,
+) -> Callable[[], None]:
+    """One step of the product's trainer on this batch."""
+    recipe = Recipe(
+        student=student, method=method, clip=clip, train={"batch_size": len(batch.labels), **train}
+    )
+    network = make_student(student, classes, with_weights=False)
+    of_run = setting(batch, network.feature_dim, tuple(teachers), classes)
+    methods = {name: load_method(name, given, of_run) for name, given in recipe.method.items()}
+    videos = tuple(Video(str(row), Path("none"), 0, "train") for row in range(len(batch.labels)))
     manifest = Manifest("none", ("none",), videos)
     parts = Parts(manifest, manifest.videos, manifest.videos[:0], teachers, network, methods)
     trainer = Trainer(recipe, parts, RunFolder(Path("none")), set_up(precision))
     return lambda: trainer.train_step([LoadedBatch(batch, {}, {})])
 
 
-def setting(batch: Batch, width: int = WIDTH) -> Setting:
-    infos = (TeacherInfo(AUDIO, "audio", WIDTH), TeacherInfo(IMAGE, "image", WIDTH))
-    return Setting(width, CLASSES, batch.labels, infos)
+def setting(
+    batch: Batch, width: int = WIDTH, names: tuple[str, ...] = (AUDIO, IMAGE), classes: int = CLASSES
+) -> Setting:
+    infos = tuple(TeacherInfo(name, name.partition(":")[0], WIDTH) for name in names)
+    return Setting(width, classes, batch.labels, infos)
+
+
+def methods_with_teachers() -> list[str]:
+    """Names of every registered method that learns from teachers."""
+    names = [plugin.name for plugin in registry.plugins(registry.METHODS)]
+    return [name for name in names if registry.load(registry.find(registry.METHODS, name)).uses_teachers]
 
 
 def image_teacher(size: int) -> Teacher:
@@ -232,17 +250,12 @@ def check() -> None:
 # ---- measuring
 
 
-def once(name: str, options: argparse.Namespace) -> dict[str, object]:
+def once(name: str, options: argparse.Namespace) -> dict[str, Any]:
     logging.getLogger("ccl").setLevel(logging.ERROR)
     step = published_step(options) if name == OFFICIAL else our_step(options, **OURS[name])
     for _ in range(1 if name == OFFICIAL else options.warm_up):
         step()
-    seconds = []
-    for _ in range(options.steps):
-        begin = clock()
-        step()
-        seconds.append(clock() - begin)
-    return {"seconds": seconds, "bytes": peak_memory()}
+    return {"seconds": [seconds(step) for _ in range(options.steps)], "bytes": peak_memory()}
 
 
 def flops_of_a_clip(student: str, frames: int, size: int) -> float:
@@ -259,12 +272,12 @@ def ceiling(dtype: torch.dtype) -> float:
     gpu = torch.cuda.is_available()
     side, device = (8192, "cuda") if gpu else (2048, "cpu")
     first, second = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
-    seconds = []
+    taken = []
     for _ in range(10):
         begin = synchronized()
         first @ second
-        seconds.append(synchronized() - begin)
-    return 2 * side**3 / min(seconds)
+        taken.append(synchronized() - begin)
+    return 2 * side**3 / min(taken)
 
 
 def synchronized() -> float:
@@ -274,30 +287,22 @@ def synchronized() -> float:
     return time.perf_counter()
 
 
-def report(results: dict[str, list[dict[str, object]]], options: argparse.Namespace) -> None:
-    seconds = {
-        name: median([second for each in rounds for second in each["seconds"]])
-        for name, rounds in results.items()
+def report(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> None:
+    taken = {
+        name: median(each for turn in turns for each in turn["seconds"]) for name, turns in results.items()
     }
-    size = {name: max(each["bytes"] for each in rounds) for name, rounds in results.items()}
-    rows = [
-        [
-            name,
-            figure(value),
-            f"{seconds[OFFICIAL] / value:.2f}",
-            megabytes(size[name]),
-            f"{size[name] / size[OFFICIAL]:.2f}",
-        ]
-        for name, value in seconds.items()
-    ]
+    size = {name: max(turn["bytes"] for turn in turns) for name, turns in results.items()}
+    rows = []
+    for name, value in taken.items():
+        share = f"{size[name] / size[OFFICIAL]:.2f}"
+        rows.append([name, figure(value), f"{taken[OFFICIAL] / value:.2f}", megabytes(size[name]), share])
     table(["step", unit(), "speed-up", "peak memory, MB", "of the published"], rows)
     cost = options.batch * flops_of_a_clip("r2plus1d_10", options.frames, options.size)
     rows = []
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        most, taken = ceiling(dtype), seconds[f"ours, {precision}, image embedding cached"]
-        rows.append(
-            [precision, figure(most / 1e9), figure(cost / most), f"{100 * cost / most / taken:.0f} %"]
-        )
+        most = ceiling(dtype)
+        reached = cost / most / taken[f"ours, {precision}, image embedding cached"]
+        rows.append([precision, figure(most / 1e9), figure(cost / most), f"{100 * reached:.0f} %"])
     print(
         f"The student alone takes {cost / 1e9:,.0f} GFLOP, forward and backward. At the rate of a product\n"
         "of two large matrices that is the floor of a step; last column: how near ours comes, all cached.\n"
@@ -305,42 +310,24 @@ def report(results: dict[str, list[dict[str, object]]], options: argparse.Namesp
     table(["precision", "product, GFLOP/s", "floor, seconds", "reached"], rows)
     rows = []
     for precision in ("fp32", "bf16"):
-        alone = seconds[f"cross-entropy alone, {precision}"]
+        alone = taken[f"cross-entropy alone, {precision}"]
         kinds = (", image embedding cached", "", ", CNN14 live too")
-        rows.append([precision, *(f"{seconds[f'ours, {precision}{kind}'] / alone:.3f}" for kind in kinds)])
+        rows.append([precision, *(f"{taken[f'ours, {precision}{kind}'] / alone:.3f}" for kind in kinds)])
     print("CCL with both teachers, in multiples of the step with cross-entropy alone:\n")
     table(["precision", "both cached", "image teacher live", "both live"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    numbers = {"batch": 16, "frames": 16, "size": 112, "rounds": 3, "steps": 2, "warm-up": 10}
-    for name, value in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--small", action="store_true", help="Batch 4 of 8 frames at 56 pixels.")
-    parser.add_argument("--compile", action="store_true", help="Also torch.compile (minutes).")
-    parser.add_argument("--check", action="store_true", help="Only compare the gradients.")
-    parser.add_argument("--once", choices=[OFFICIAL, *OURS], help=argparse.SUPPRESS)
-    add_clock(parser)
-    options = parser.parse_args()
+    numbers = {"batch": 16, "frames": 16, "size": 112, "rounds": 3, "steps": 2, "warm_up": 10}
+    options = arguments(__doc__, **numbers, small=False, compile=False, check=False)
     if options.small:
         options.batch, options.frames, options.size = 4, 8, 56
-    if options.once:
-        print(json.dumps(once(options.once, options)))
-        return
     if options.check:
         check()
         return
     heading("Step", "torch", "timm", "accelerate")
-    sizes = ("batch", "frames", "size", "steps", "warm_up")
-    arguments = [item for name in sizes for item in (f"--{name.replace('_', '-')}", getattr(options, name))]
     names = [OFFICIAL, *(name for name in OURS if options.compile or "compiled" not in name)]
-    results: dict[str, list[dict[str, object]]] = {name: [] for name in names}
-    for _ in range(options.rounds):
-        for name in names:
-            results[name].append(in_process("--once", name, *arguments))
+    results = in_turns(once, names, options.rounds, options)
     print(
         f"Batch {options.batch} of {options.frames}x{options.size}x{options.size}, both teachers; ours in "
         f"channels_last_3d unless it says contiguous;\n{torch.get_num_threads()} threads; median of "

@@ -11,23 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from measuring import figure, heading, table
+from measuring import arguments, ccl, figure, heading, median, table
 
 TEACHERS = ["audio:cnn14?weights=random", "image:resnet34?weights=random&input=student_clip&size=112"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name, value in {"frames": 8, "batch": 8, "steps": 24, "workers": 1}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    options = parser.parse_args()
+    options = arguments(__doc__, frames=8, batch=8, steps=24, workers=1)
     heading("Waiting for clips", "torch", "accelerate")
     print(
         f"Batch {options.batch} of {options.frames}x112x112, r2plus1d_10, bf16, teachers live, "
@@ -56,15 +49,10 @@ def row(name: str, data: str, run: Path, options: argparse.Namespace) -> list[st
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "data_wait" in line]
     later = [line["data_wait"] for line in steps[1:]]
-    speed = sorted(line["clips_per_s"] for line in steps[1:])[len(later) // 2]
+    speed = median(line["clips_per_s"] for line in steps[1:])
     # Each step takes about as long as the next, so the mean of the shares is the share of the whole.
     shares = [sum(later) / len(later), max(later), steps[0]["data_wait"]]
     return [name, figure(speed), *(f"{100 * each:.2f}" for each in shares)]
-
-
-def ccl(*arguments: object) -> None:
-    command = [sys.executable, "-m", "ccl_cli", *map(str, arguments), "--quiet"]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
 if __name__ == "__main__":

@@ -10,54 +10,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ccl_cli.config.load import load_recipe
-    from ccl_cli.config.recipe import Recipe
-    from ccl_cli.data.sources import load_data
-    from ccl_cli.data.video_paths import list_videos
-    from ccl_cli.deploy.predict import embed, predict
-    from ccl_cli.errors import CclError
-    from ccl_cli.evaluation.evaluate import evaluate
-    from ccl_cli.evaluation.model import load_student
-    from ccl_cli.evaluation.while_training import train
-    from ccl_cli.library.index import index
-    from ccl_cli.library.query import search
-    from ccl_cli.methods import Method
-    from ccl_cli.report.figures.registry import figure
-    from ccl_cli.report.page.page import write_page
-    from ccl_cli.report.records.runs import runs
-    from ccl_cli.report.records.training_log import curves
-    from ccl_cli.students import Student
-    from ccl_cli.teachers import Teacher
-    from ccl_cli.training.build import load_teacher
-    from ccl_cli.training.dry_run import draw_samples
-    from ccl_cli.training.fit_teacher import fit_teacher
+    from ccl_cli.config.load import load_recipe as load_recipe
+    from ccl_cli.config.recipe import Recipe as Recipe
+    from ccl_cli.data.sources import load_data as load_data
+    from ccl_cli.data.video_paths import list_videos as list_videos
+    from ccl_cli.deploy.predict import embed as embed
+    from ccl_cli.deploy.predict import predict as predict
+    from ccl_cli.errors import CclError as CclError
+    from ccl_cli.evaluation.evaluate import evaluate as evaluate
+    from ccl_cli.evaluation.model import load_student as load_student
+    from ccl_cli.evaluation.while_training import train as train
+    from ccl_cli.library.index import index as index
+    from ccl_cli.library.query import search as search
+    from ccl_cli.methods import Method as Method
+    from ccl_cli.report.figures.registry import figure as figure
+    from ccl_cli.report.page.page import write_page as write_page
+    from ccl_cli.report.records.runs import runs as runs
+    from ccl_cli.report.records.training_log import curves as curves
+    from ccl_cli.students import Student as Student
+    from ccl_cli.teachers import Teacher as Teacher
+    from ccl_cli.training.build import load_teacher as load_teacher
+    from ccl_cli.training.dry_run import draw_samples as draw_samples
+    from ccl_cli.training.fit_teacher import fit_teacher as fit_teacher
 
 __version__ = "0.2.0"
-__all__ = [
-    "CclError",
-    "Method",
-    "Recipe",
-    "Student",
-    "Teacher",
-    "curves",
-    "draw_samples",
-    "embed",
-    "evaluate",
-    "figure",
-    "fit_teacher",
-    "index",
-    "list_videos",
-    "load_data",
-    "load_recipe",
-    "load_student",
-    "load_teacher",
-    "predict",
-    "runs",
-    "search",
-    "train",
-    "write_page",
-]
-
 _MODULES = {
     "CclError": "errors",
     "Method": "methods",
@@ -82,6 +58,7 @@ _MODULES = {
     "train": "evaluation.while_training",
     "write_page": "report.page.page",
 }
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

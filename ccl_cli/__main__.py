@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,10 @@ from collections.abc import Sequence
 from ccl_cli.config.trust import note_typed
 from ccl_cli.errors import Interrupted, UsageError
 from ccl_cli.utils.signals import Stopped, handled_by, ignore_from_here, stop_here
+
+# New objects after which Python searches for garbage. Its default of 700 takes a fifth of the start of
+# `ccl train`: the imports create 600,000 objects, and hardly any of them is garbage.
+_COLLECT_AFTER = 50_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    gc.set_threshold(_COLLECT_AFTER)
     # Imported after the signal handlers are set, because the import is slow.
     import typer
 

@@ -19,7 +19,7 @@ from ccl_cli.errors import RecipeError, WeightsError
 from ccl_cli.report.page.page import page
 from ccl_cli.report.records.comparison import compare
 from ccl_cli.report.records.conclusion import conclusion
-from ccl_cli.report.records.results import BASELINE, Cell, Results, load_results
+from ccl_cli.report.records.results import BASELINE, Results, load_results
 from ccl_cli.training.build import load_teacher, load_teachers
 from ccl_cli.training.cache.build import build_cache
 from ccl_cli.training.compute.device import set_up
@@ -126,16 +126,16 @@ def summary(demo: Demo) -> dict[str, Any]:
 
 
 def _metrics(results: Results, method: str, setup: str) -> dict[str, Any]:
-    cells = {metric: results.find(results.data, method, setup, metric) for metric in METRICS}
-    return {metric: _metric(results, cell, setup) for metric, cell in cells.items() if cell and cell.runs}
-
-
-def _metric(results: Results, cell: Cell, setup: str) -> dict[str, Any]:
-    record: dict[str, Any] = {"mean": cell.mean, "sd": cell.sd, "by_seed": cell.values}
-    if cell.method != BASELINE and results.find(results.data, BASELINE, setup, cell.metric):
-        (pair,) = compare(results, cell.method, BASELINE, cell.metric, (setup,))
-        record["over_baseline"] = {"mean": pair.mean, "interval": pair.interval}
-    return record
+    found: dict[str, Any] = {}
+    for metric in METRICS:
+        cell = results.find(results.data, method, setup, metric)
+        if cell is None or not cell.runs:
+            continue
+        found[metric] = {"mean": cell.mean, "sd": cell.sd, "by_seed": cell.values}
+        if method != BASELINE and results.find(results.data, BASELINE, setup, metric):
+            (pair,) = compare(results, method, BASELINE, metric, (setup,))
+            found[metric]["over_baseline"] = {"mean": pair.mean, "interval": pair.interval}
+    return found
 
 
 def _teachers(recipe: Recipe) -> list[str]:

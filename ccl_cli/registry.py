@@ -12,7 +12,6 @@ import importlib.util
 import logging
 import re
 import sys
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from entrypoints import BadEntryPoint, CaseSensitiveConfigParser, Distribution, EntryPoint, iter_files_distros
+from entrypoints import BadEntryPoint, CaseSensitiveConfigParser, Distribution, EntryPoint
 
 from ccl_cli.errors import CclError, PluginError
 from ccl_cli.utils.text import in_short
@@ -39,9 +38,9 @@ ANY = "any"
 
 # Attributes that a plugin must have, checked when it is loaded.
 _CONTRACT = {TEACHERS: ("from_spec", "weight_files"), METHODS: ("Options",)}
+_ABSTRACT = "__isabstractmethod__"
 
 _LONGEST = 1000  # characters of a line
-_NOTHING = configparser.ConfigParser()
 
 _log = logging.getLogger("ccl.registry")
 
@@ -165,16 +164,12 @@ def load(plugin: Plugin) -> Any:
         message = f"{_subject(plugin)} cannot be loaded from '{plugin.value}': {reason}."
         raise Broken(message, hint, reason) from error
     missing = [name for name in _CONTRACT.get(plugin.group, ()) if not hasattr(target, name)]
-    missing += [name for name in dir(target) if _is_abstract(getattr(target, name, None))]
-    if missing or not callable(target):
-        reason = f"'{plugin.value}' {'has no ' + missing[0] if missing else 'cannot be called'}"
-        message = f"{_subject(plugin)} violates its contract: {reason}."
-        raise Broken(message, f"Update or uninstall {plugin.distribution}.", reason)
+    abstract = [name for name in dir(target) if getattr(getattr(target, name, None), _ABSTRACT, None) is True]
+    if missing or abstract or not callable(target):
+        wrong = f"has no {[*missing, *abstract][0]}" if missing or abstract else "cannot be called"
+        message = f"{_subject(plugin)} violates its contract: '{plugin.value}' {wrong}."
+        raise Broken(message, f"Update or uninstall {plugin.distribution}.", f"'{plugin.value}' {wrong}")
     return target
-
-
-def _is_abstract(member: object) -> bool:
-    return getattr(member, "__isabstractmethod__", False) is True
 
 
 def _subject(plugin: Plugin) -> str:
@@ -194,8 +189,7 @@ def blaming(plugin: Plugin) -> Iterator[None]:
         raise
     except Exception as error:
         raise PluginError(
-            f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} failed: "
-            f"{type(error).__name__}: {_one_line(error) or 'no message'}.",
+            f"{_subject(plugin)} failed: {type(error).__name__}: {_one_line(error)}.",
             "--debug shows the traceback for the author of the plugin.",
         ) from error
 
@@ -209,78 +203,47 @@ def _scan(folders: tuple[str, ...]) -> Scan:
         first = claims.setdefault((plugin.group, plugin.name), plugin)
         if first is not plugin:
             problems.append(
-                f"{_kind(plugin.group).capitalize()} '{plugin.label}' of {plugin.origin} is ignored: "
-                f"{first.origin} already provides that name; uninstall one of them."
+                f"{_subject(plugin)} is ignored: {first.origin} already provides that name; "
+                "uninstall one of them."
             )
     return Scan(tuple(claims.values()), tuple(in_short(problem, _LONGEST) for problem in problems))
 
 
 def _entries(folders: Iterable[str], problems: list[str]) -> Iterator[Plugin]:
+    # The library stops at the first bad file, so metadata folders are read one by one.
     names: set[str] = set()
     for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):
-        for distribution, config in _metadata(folder, problems):
+        for info in sorted(folder.glob("*.*-info")):
+            distribution = Distribution.from_name_version(info.stem)
             name = re.sub(r"[-_.]+", "-", distribution.name).lower()
-            if name not in names:  # the first distribution of a name shadows later ones, as for modules
-                names.add(name)
-                yield from _declared(name, distribution.version, config, problems)
-
-
-def _declared(
-    distribution: str, version: str | None, config: configparser.ConfigParser, problems: list[str]
-) -> Iterator[Plugin]:
-    for group in filter(config.has_section, GROUPS):
-        for name, value in config.items(group, raw=True):
-            plugin = Plugin(group, name, value, distribution, version)
+            if name in names:  # the first distribution of a name shadows later ones, as for modules
+                continue
             try:
-                EntryPoint.from_string(value, name)
+                yield from _declared(name, distribution.version, _entry_points(info), problems)
+                names.add(name)
+            except (OSError, UnicodeError, configparser.Error) as error:
+                problems.append(
+                    f"{info.stem.replace('-', ' ', 1)}: its entry points cannot be read: {_one_line(error)} "
+                    f"({info}). Reinstall or remove it."
+                )
+
+
+def _declared(name: str, version: str | None, text: str, problems: list[str]) -> Iterator[Plugin]:
+    if not text:
+        return  # creating a parser is slow
+    config: configparser.ConfigParser = CaseSensitiveConfigParser(delimiters=("=",))
+    config.read_string(text, source="entry_points.txt")
+    for group in filter(config.has_section, GROUPS):
+        for key, value in config.items(group, raw=True):
+            plugin = Plugin(group, key, value, name, version)
+            try:
+                EntryPoint.from_string(value, key)
             except BadEntryPoint:
                 problems.append(
-                    f"{plugin.origin}: '{name} = {_one_line(value)}' is not a valid entry point; ignored."
+                    f"{plugin.origin}: '{key} = {_one_line(value)}' is not a valid entry point; ignored."
                 )
             else:
                 yield plugin
-
-
-def _metadata(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution, configparser.ConfigParser]]:
-    # The library stops at the first bad file, so metadata folders are read one by one. Zip archives and eggs
-    # contain one distribution each, and the library reads them.
-    if folder.is_dir() and folder.suffix != ".egg":
-        yield from _installed(folder, problems)
-    elif folder.exists():
-        try:
-            yield from ((distribution, config) for config, distribution in iter_files_distros([str(folder)]))
-        except (OSError, UnicodeError, configparser.Error, zipfile.BadZipFile) as error:
-            problems.append(f"{folder.name}: its entry points cannot be read ({_one_line(error)}); ignored.")
-
-
-def _installed(folder: Path, problems: list[str]) -> Iterator[tuple[Distribution, configparser.ConfigParser]]:
-    try:
-        infos = sorted(path for path in folder.iterdir() if path.name.endswith((".dist-info", ".egg-info")))
-    except OSError:
-        return
-    for info in infos:
-        distribution = Distribution.from_name_version(info.stem)
-        try:
-            yield distribution, _parsed(_entry_points(info))
-        except (OSError, UnicodeError, configparser.Error, _HalfRemoved) as error:
-            problems.append(
-                f"{info.stem.replace('-', ' ', 1)}: its plugins are ignored because {_reason(error)} "
-                f"({info}). Reinstall or remove it."
-            )
-
-
-class _HalfRemoved(Exception):
-    pass
-
-
-def _parsed(text: str) -> configparser.ConfigParser:
-    if not text:
-        return _NOTHING  # creating a parser is slow
-    if max(map(len, text.splitlines())) > _LONGEST:  # parsing it would take seconds
-        raise configparser.Error(f"a line is longer than {_LONGEST} characters")
-    config: configparser.ConfigParser = CaseSensitiveConfigParser(delimiters=("=",))
-    config.read_string(text, source="entry_points.txt")
-    return config
 
 
 def _entry_points(info: Path) -> str:
@@ -291,16 +254,11 @@ def _entry_points(info: Path) -> str:
         return ""
     if b"ccl." not in raw.replace(b"\0", b""):  # the file may be UTF-16 by mistake
         return ""
-    described = (info / "METADATA").exists() or (info / "PKG-INFO").exists()
-    if info.name.startswith("~") or not described:
-        raise _HalfRemoved
+    if info.name.startswith("~") or not any((info / each).exists() for each in ("METADATA", "PKG-INFO")):
+        raise configparser.Error("the package is only partly uninstalled")
+    if max(map(len, raw.splitlines())) > _LONGEST:  # parsing it would take seconds
+        raise configparser.Error(f"a line is longer than {_LONGEST} characters")
     return raw.decode("utf-8")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, _HalfRemoved):
-        return "the package is only partly uninstalled"
-    return f"its entry points cannot be read: {_one_line(error)}"
 
 
 def _candidates(group: str, name: str) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from ccl_cli import registry
 from ccl_cli.config.load import check_recipe, merged, method_options
 from ccl_cli.config.recipe import Bench, Recipe, Tune, columns
-from ccl_cli.errors import RecipeError, UsageError
-from ccl_cli.utils.sentences import invalid
+from ccl_cli.errors import RecipeError
+from ccl_cli.utils.sentences import check_known, invalid
 
 Table = Literal["main", "ablation"]
 Phase = Literal["tune", "final"]
@@ -133,17 +133,12 @@ def only(recipe: Recipe, methods: Collection[str], setups: Collection[str]) -> R
         UsageError: a row or column does not exist.
     """
     bench = section(recipe)
-    _refuse_unknown("row", methods, {*bench.methods, *bench.ablations})
-    _refuse_unknown("setup", setups, bench.setups)
+    for method in methods:
+        check_known("row", method, [*bench.methods, *bench.ablations])
+    for setup in setups:
+        check_known("setup", setup, bench.setups)
     chosen = {name: bench.setups[name] for name in setups or bench.setups}
     return _with_bench(recipe, setups=chosen, rows=tuple(methods) or bench.rows)
-
-
-def _refuse_unknown(kind: str, names: Collection[str], known: Collection[str]) -> None:
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(
-            f"The benchmark has no {kind} '{unknown[0]}'.", f"It has {', '.join(sorted(known))}."
-        )
 
 
 def with_tuning(recipe: Recipe) -> Recipe:

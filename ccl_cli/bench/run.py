@@ -22,7 +22,7 @@ from ccl_cli.data.sources.generated import GENERATED
 from ccl_cli.errors import CclError, DataError, UsageError, WeightsError
 from ccl_cli.executors import map_items
 from ccl_cli.executors.part import WHOLE, Part
-from ccl_cli.executors.work import Work, failed_at
+from ccl_cli.executors.work import Work, has_failed
 from ccl_cli.training.build import load_teacher, training_data
 from ccl_cli.training.run.folder import RunFolder
 from ccl_cli.utils.paths import runs_dir
@@ -31,8 +31,7 @@ from ccl_cli.utils.sentences import bundled
 
 # Mean top-1 by factor, for each row and column.
 Scores = Mapping[tuple[str, str], Mapping[float, float]]
-# Name of the data set, and the fraction of the training split that is held out.
-_Data = tuple[str | None, float]
+_Data = tuple[str | None, float]  # name of the data set, and the fraction of its training split held out
 _log = logging.getLogger("ccl")
 
 
@@ -64,18 +63,46 @@ def run_bench(recipe: Recipe, *, part: Part = WHOLE) -> Outcome:
     if errors := missing(recipe):
         raise bundled(errors)
     root, tuning = folder_of(recipe), tuning_cells(recipe)
-    hashes = _data_hashes([*tuning, *final_cells(recipe, {})])
+    hashes: dict[_Data, str] = {}
+    _check_data(root, [*tuning, *final_cells(recipe, {})], hashes)
     failed: list[Cell] = []
     factors: Factors = {}
     if tuning:
-        _check_data(root, tuning, hashes)
         failed += _run("tune", root, part.of(tuning), recipe.executor)
-        _check_others(part, root, tuning)
+        # Failed runs count as finished, also those of other parts.
+        left = [cell for cell in unfinished(root, tuning) if not has_failed(root / cell.folder)]
+        if part != WHOLE and left:
+            raise UsageError(
+                f"{len(left)} tuning runs are not finished, such as '{left[0].label}'.",
+                "Wait for the other parts, then run the same command again.",
+            )
         factors = choose(root, tuning)
     cells = final_cells(recipe, factors)
     _check_data(root, cells, hashes)
     failed += _run("bench", root, part.of(cells), recipe.executor)
     return Outcome([root / cell.folder for cell in cells], [root / cell.folder for cell in failed])
+
+
+class PlannedRun(NamedTuple):
+    """A run: its label, its state ("finished" or "to do"), and the name of its folder."""
+
+    run: str
+    state: str
+    folder: str
+
+
+def planned_runs(recipe: Recipe) -> tuple[list[PlannedRun], bool]:
+    """List the runs of a benchmark.
+
+    Returns:
+        The runs, and whether tuning must run first; the runs of the tables then have the recipe's weights.
+    """
+    root, tuning = folder_of(recipe), tuning_cells(recipe)
+    to_tune = bool(unfinished(root, tuning))
+    cells = tuning + final_cells(recipe, {} if to_tune else best(scores(root, tuning)))
+    todo = {cell.folder for cell in unfinished(root, cells)}
+    states = {True: "to do", False: "finished"}
+    return [PlannedRun(cell.label, states[cell.folder in todo], cell.folder) for cell in cells], to_tune
 
 
 def tuning_cells(recipe: Recipe) -> list[Cell]:
@@ -91,15 +118,13 @@ def missing(recipe: Recipe) -> list[CclError]:
 
     Other errors concern only some cells, which report them.
     """
-    cells = final_cells(recipe, {})
-    tune = section(recipe).tune
-    data = dict.fromkeys([tune.data] if tune and tune.data else [])
-    data |= dict.fromkeys(cell.recipe.data for cell in cells if cell.recipe.data)
+    cells, tune = final_cells(recipe, {}), section(recipe).tune
+    data = [tune.data] if tune and tune.data else []
+    data += [cell.recipe.data for cell in cells if cell.recipe.data]
     todo = unfinished(folder_of(recipe), cells)
     teachers = dict.fromkeys(text for cell in todo for text in cell.recipe.teachers)
-    checks: list[Callable[[], object]] = [
-        partial(load_data, name) for name in data if parse_data(name).kind not in GENERATED
-    ]
+    names = [name for name in dict.fromkeys(data) if parse_data(name).kind not in GENERATED]
+    checks: list[Callable[[], object]] = [partial(load_data, name) for name in names]
     checks += [partial(load_teacher, name) for name in teachers]
     errors: list[CclError] = []
     for check in checks:
@@ -181,22 +206,8 @@ def _run(title: str, root: Path, cells: Sequence[Cell], executor: Executor) -> l
     return [by_name[name] for name in reasons]
 
 
-def _check_others(part: Part, root: Path, tuning: Sequence[Cell]) -> None:
-    """Raise an error while tuning runs of other parts are unfinished; failed runs count as finished."""
-    left = [cell for cell in unfinished(root, tuning) if failed_at(root / cell.folder) is None]
-    if part != WHOLE and left:
-        raise UsageError(
-            f"{len(left)} tuning runs are not finished, such as '{left[0].label}'.",
-            "Wait for the other parts, then run the same command again.",
-        )
-
-
 class _Events:
-    """Report the outcome of each cell.
-
-    Attributes:
-        reported: Names of the reported cells.
-    """
+    """Report the outcome of each cell."""
 
     def __init__(self, work: Work, cells: Mapping[str, Cell], reporter: Reporter) -> None:
         self.work, self.cells, self.reporter = work, cells, reporter
@@ -222,32 +233,20 @@ class _Events:
             self.reporter.result(f"{cell.label}: top-1 {top1:.1f}, R@1 {r1:.1f} ({place})")
 
 
-def _check_data(root: Path, cells: Sequence[Cell], hashes: Mapping[_Data, str]) -> None:
-    """Raise an error if the data has changed since earlier runs of the benchmark."""
+def _check_data(root: Path, cells: Sequence[Cell], hashes: dict[_Data, str]) -> None:
+    """Raise an error if a data set has no labels, or has changed since earlier runs of the benchmark."""
     for cell in cells:
-        manifest = RunFolder(root / cell.folder).summary.get("data", {}).get("manifest")
-        if manifest not in (None, hashes[_data_of(cell)]):
+        data = cell.recipe.data, cell.recipe.holdout
+        if data not in hashes:
+            manifest = training_data(cell.recipe)
+            manifest.labelled()
+            hashes[data] = manifest.hash
+        trained_on = RunFolder(root / cell.folder).summary.get("data", {}).get("manifest")
+        if trained_on not in (None, hashes[data]):
             raise UsageError(
                 f"The data set has changed since '{root / cell.folder}' was trained.",
                 "Choose another name for the benchmark with --name.",
             )
-
-
-def _data_of(cell: Cell) -> _Data:
-    return cell.recipe.data, cell.recipe.holdout
-
-
-def _data_hashes(cells: Sequence[Cell]) -> dict[_Data, str]:
-    """Return the hash of each data set that the cells train on.
-
-    Raises:
-        DataError: a data set has no labels for evaluation.
-    """
-    recipes = {_data_of(cell): cell.recipe for cell in cells}
-    manifests = {key: training_data(recipe) for key, recipe in recipes.items()}
-    for manifest in manifests.values():
-        manifest.labelled()
-    return {key: manifest.hash for key, manifest in manifests.items()}
 
 
 def modules_of(cells: Sequence[Cell]) -> list[str]:

@@ -18,10 +18,7 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError:
         numbers = []
     seeds = numbers if "," in text or not numbers else range(min(numbers[0], _MAX_SEEDS + 1))
-    if len(seeds) > _MAX_SEEDS:
-        raise UsageError(f"--seeds {text}: more than {_MAX_SEEDS:,} seeds.", "For example 5, or 0,1,2.")
-    if not seeds or min(seeds) < 0:
-        raise UsageError(f"--seeds {text}: neither a number of seeds nor a list.", "For example 5, or 0,1,2.")
-    if len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds {text}: a seed is repeated.", "List each seed once.")
+    if not 1 <= len(seeds) <= _MAX_SEEDS or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        rule = f"Give a number up to {_MAX_SEEDS:,}, or a list without repetitions: 5, or 0,1,2."
+        raise UsageError(f"--seeds {text}: neither a number of seeds nor a list of seeds.", rule)
     return list(seeds)

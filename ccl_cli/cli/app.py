@@ -14,50 +14,38 @@ from ccl_cli.cli.common import HELP, examples, show_help, simplify_help, simplif
 
 EXPERIMENTS, USE, CATALOGUE, ADDED = "Experiments", "Use a model", "Catalogue", "From plugins"
 
-# Command name: (module and attribute, help panel, summary).
+# Command name: (module with the attribute `app`, help panel, summary).
 OWN = {
-    "demo": ("demo:app", EXPERIMENTS, "Reproduce the paper's claim on this machine, offline."),
-    "train": ("train:app", EXPERIMENTS, "Train a video student with any number of frozen teachers."),
-    "eval": (
-        "evaluate:app",
-        EXPERIMENTS,
-        "Evaluate a trained student on recognition, retrieval and probes.",
-    ),
+    "demo": ("demo", EXPERIMENTS, "Reproduce the paper's claim on this machine, offline."),
+    "train": ("train", EXPERIMENTS, "Train a video student with any number of frozen teachers."),
+    "eval": ("evaluate", EXPERIMENTS, "Evaluate a trained student on recognition, retrieval and probes."),
     "bench": (
-        "bench:app",
+        "bench",
         EXPERIMENTS,
         "Train every method with every teacher setup and seed, and print the tables.",
     ),
     "report": (
-        "report:app",
+        "report",
         EXPERIMENTS,
         "Show the results of runs as tables, comparisons, figures and an HTML page.",
     ),
-    "predict": ("videos.predict:app", USE, "Predict the classes of video files."),
-    "embed": ("videos.embed:app", USE, "Extract the features of video files with a trained student."),
-    "index": ("videos.index:app", USE, "Build or update a searchable library of videos."),
-    "search": (
-        "videos.search:app",
-        USE,
-        "Find the videos of a library that are most similar to a query video.",
-    ),
-    "model": ("model:app", USE, "Export, document, publish and download models."),
-    "data": ("datasets:app", CATALOGUE, "List, show, prepare, check, pack and benchmark data sets."),
+    "predict": ("videos.predict", USE, "Predict the classes of video files."),
+    "embed": ("videos.embed", USE, "Extract the features of video files with a trained student."),
+    "index": ("videos.index", USE, "Build or update a searchable library of videos."),
+    "search": ("videos.search", USE, "Find the videos of a library that are most similar to a query video."),
+    "model": ("model", USE, "Export, document, publish and download models."),
+    "data": ("datasets", CATALOGUE, "List, show, prepare, check, pack and benchmark data sets."),
     "recipes": (
-        "catalogue.recipes:app",
+        "catalogue.recipes",
         CATALOGUE,
         "List, show and check recipes, which describe experiments in YAML.",
     ),
-    "teachers": ("teachers:app", CATALOGUE, "List, describe, download, probe and fine-tune teachers."),
-    "students": (
-        "catalogue.students:app",
-        CATALOGUE,
-        "List and describe student networks.",
-    ),
-    "methods": ("catalogue.methods:app", CATALOGUE, "List and describe distillation methods."),
-    "cache": ("cache:app", CATALOGUE, "Precompute the embeddings of frozen teachers for training."),
-    "doctor": ("catalogue.doctor:app", CATALOGUE, "Check the installation and the hardware."),
-    "plugins": ("catalogue.plugins:app", CATALOGUE, "List, create and check plugins."),
+    "teachers": ("teachers", CATALOGUE, "List, describe, download, probe and fine-tune teachers."),
+    "students": ("catalogue.students", CATALOGUE, "List and describe student networks."),
+    "methods": ("catalogue.methods", CATALOGUE, "List and describe distillation methods."),
+    "cache": ("cache", CATALOGUE, "Precompute the embeddings of frozen teachers for training."),
+    "doctor": ("catalogue.doctor", CATALOGUE, "Check the installation and the hardware."),
+    "plugins": ("catalogue.plugins", CATALOGUE, "List, create and check plugins."),
 }
 
 
@@ -102,8 +90,7 @@ def _stand_in(name: str, text: str, panel: str) -> TyperCommand:
 
 def _real(name: str) -> Any:
     if name in OWN:
-        module, _, attribute = OWN[name][0].partition(":")
-        command = getattr(importlib.import_module(f"ccl_cli.cli.{module}"), attribute)
+        command = importlib.import_module(f"ccl_cli.cli.{OWN[name][0]}").app
     else:
         command = registry.load(registry.find(registry.COMMANDS, name))
     return simplify_help(typer.main.get_command(command)) if isinstance(command, typer.Typer) else command
@@ -140,12 +127,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+]
+
+
 @app.callback()
 @with_verbosity
-def _before(
-    ctx: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
+def _before(ctx: typer.Context, version: Version = False) -> None:
     show_help(ctx)

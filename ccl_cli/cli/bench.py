@@ -14,9 +14,9 @@ from ccl_cli.cli.common import (
     executor_flags,
     optimisation_option,
     print_result,
+    refuse_failed,
     runtime_option,
 )
-from ccl_cli.errors import CclError
 from ccl_cli.utils import console
 
 if TYPE_CHECKING:
@@ -110,24 +110,16 @@ def bench(
     from ccl_cli.cli.report import print_tables
 
     outcome = run_bench(experiment, part=share)
-    folders, failed = ([str(folder) for folder in some] for some in (outcome.folders, outcome.failed))
-    tables = outcome.folders if set(folders) - set(failed) else []
-    print_result({"runs": folders, "failed": failed}, as_json, lambda: print_tables(tables))
-    if outcome.failed:
-        count = len(outcome.failed)
-        raise CclError(
-            f"{count} run{'s' * (count != 1)} failed.",
-            f"See 'log.txt' in each run's folder, for example '{outcome.failed[0]}'. Run the same command "
-            "to retry.",
-        )
+    result = {"runs": [*map(str, outcome.folders)], "failed": [*map(str, outcome.failed)]}
+    finished = set(outcome.folders) - set(outcome.failed)
+    print_result(result, as_json, lambda: print_tables(outcome.folders if finished else ()))
+    refuse_failed(outcome.failed)
 
 
 def _print_plan(experiment: Recipe, as_json: bool) -> None:
-    from ccl_cli.bench.plan import planned_runs
-    from ccl_cli.bench.run import folder_of, missing
+    from ccl_cli.bench.run import folder_of, missing, planned_runs
 
-    lacking = missing(experiment)
-    root = folder_of(experiment)
+    lacking, root = missing(experiment), folder_of(experiment)
     runs, to_tune = planned_runs(experiment)
 
     def print_text() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, executor_flags, group, print_result, start_processes
+from ccl_cli.cli.common import command, executor_flags, group, print_paths, print_result, start_processes
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.utils import console
 
@@ -69,17 +68,8 @@ def build(
     # Options take precedence over the executor of a recipe or the environment.
     here = executor is None and (share != WHOLE or num_processes > 1)
     elsewhere = experiment.executor.name != "local" and not here
-    if sum([share != WHOLE, elsewhere, num_processes > 1]) > 1:
-        raise UsageError(
-            "--part, --executor and --num-processes exclude each other.", "Use only one of them."
-        )
     registry.find(registry.EXECUTORS, experiment.executor.name)
-    start_processes(num_processes)
-    if (share != WHOLE or elsewhere) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "--part and --executor require a single process, but a launcher has started several.",
-            "Omit them: the processes share the videos.",
-        )
+    start_processes(num_processes, *["--part"] * (share != WHOLE), *["--executor"] * elsewhere)
     from ccl_cli.data.sources import load_data
     from ccl_cli.training.build import load_teachers
     from ccl_cli.training.cache.parts import build_by_executor, build_part
@@ -101,7 +91,7 @@ def build(
         paths.append(str(cached.folder))
         if console.first_process() and experiment.cache.use != "build":
             is_exact(cached, experiment.clip)
-    print_result({"paths": paths}, as_json, lambda: print(*paths, sep="\n"))
+    print_paths(paths, as_json)
 
 
 @command(app, "ls", "ccl cache ls", "ccl cache ls --json")
@@ -112,17 +102,13 @@ def list_caches(as_json: options.AsJson = False) -> None:
 
     records = list(cache_records())
     columns = ("name", "data", "views", "videos", "present", "mb")
-    rows = [
-        [str(({**record, **record["states"]}).get(column, 0)) for column in columns] for record in records
-    ]
+    rows = [[str({**each, **each["states"]}.get(column, 0)) for column in columns] for each in records]
 
     def print_text() -> None:
         console.print_table(["cache", "data", "views", "videos", "with embedding", "MB"], rows)
         for folder in unfinished():
-            print(
-                f"{folder.name}: unfinished, {_megabytes(folder_bytes(folder))} MB; run `ccl cache build` "
-                "again to continue."
-            )
+            size = _megabytes(folder_bytes(folder))
+            print(f"{folder.name}: unfinished, {size} MB; run `ccl cache build` again to continue.")
 
     print_result(records, as_json, print_text)
 
@@ -160,8 +146,7 @@ def prune(
         list[str] | None, typer.Argument(help="Names of caches, as shown by `ccl cache ls`.")
     ] = None,
     stale: Annotated[
-        bool,
-        typer.Option("--stale", help="Delete outdated caches of the recipe's teachers and data set."),
+        bool, typer.Option("--stale", help="Delete outdated caches of the recipe's teachers and data set.")
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Delete all caches.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
@@ -219,15 +204,11 @@ def _megabytes(size: int) -> str:
 
 
 def _named(names: list[str]) -> list[Path]:
-    """Return the folders of the named caches.
-
-    Raises:
-        UsageError: a cache does not exist.
-    """
+    """Return the folders of the named caches."""
     from ccl_cli.teachers.embedding_cache import caches
+    from ccl_cli.utils.sentences import check_known
 
     folders = {folder.name: folder for folder in caches()}
     for name in names:
-        if name not in folders:
-            raise UsageError(f"There is no cache '{name}'.", "`ccl cache ls` lists them.")
+        check_known("cache", name, folders)
     return [folders[name] for name in names]

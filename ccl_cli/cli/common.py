@@ -7,14 +7,14 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperArgument
 
-from ccl_cli.errors import UsageError
+from ccl_cli.errors import CclError, UsageError
 from ccl_cli.utils import console
 
 if TYPE_CHECKING:
@@ -113,22 +113,40 @@ def simplify_parameter(parameter: Any) -> Any:
     return parameter
 
 
-def start_processes(count: int) -> None:
+def start_processes(count: int, *others: str) -> None:
     """Implement ``--num-processes``: run this command in several processes, unless this is one of them.
 
     A task of a Slurm step also becomes one of the processes. Call this before torch is imported.
 
+    Args:
+        count: Value of ``--num-processes``.
+        others: Given options that exclude each other and several processes.
+
     Raises:
         typer.Exit: the processes have ended; carries their exit code.
-        UsageError: ``count`` is above 1 within a Slurm step of several tasks.
+        UsageError: the options exclude each other, or ``count`` is above 1 within a Slurm step of several
+            tasks.
     """
     from ccl_cli.utils.processes.launch import launch, wanted
     from ccl_cli.utils.processes.slurm_step import join_step
 
+    given = [*others, *(["--num-processes"] if count > 1 else [])]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other.", "Use only one of them.")
     if join_step(count):
         console.configure()  # only the first of several processes logs
     elif wanted(count):
         raise typer.Exit(launch(count, sys.argv[1:]))
+    if others and launched():
+        raise UsageError(
+            f"{others[0]} requires a single process, but a launcher has started several.",
+            "Omit it: the processes share the videos.",
+        )
+
+
+def launched() -> bool:
+    """Return whether this is one of several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def executor_flags(name: str | None, jobs: int | None = None) -> dict[str, Any]:
@@ -173,32 +191,18 @@ def chosen_executor(name: str | None, part: Part | None = None) -> Executor | No
 def share_videos(executor: str | None, num_processes: int, part: Part | None = None) -> Executor | None:
     """Implement ``--executor`` and ``--num-processes`` of a command that reads many videos.
 
-    Args:
-        executor: Value of ``--executor``.
-        num_processes: Value of ``--num-processes``.
-        part: As for :func:`chosen_executor`.
-
     Returns:
         The executor of blocks of videos, or None if the processes of this command share the videos.
 
     Raises:
-        PluginError: the executor does not exist.
         UsageError: an executor or a part, and several processes were requested.
-        typer.Exit: see :func:`start_processes`.
+
+    See also :func:`chosen_executor` and :func:`start_processes`.
     """
     chosen = chosen_executor(executor, part)
-    option = "--executor" if executor else "--part" if part and part.parts > 1 else None
-    if option and num_processes > 1:
-        raise UsageError(f"{option} and --num-processes exclude each other.", "Use only one of them.")
-    start_processes(num_processes)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return chosen
-    if option:
-        raise UsageError(
-            f"{option} requires a single process, but a launcher has started several.",
-            "Omit it: the processes share the videos.",
-        )
-    return None
+    options = {"--executor": executor, "--part": part and part.parts > 1}
+    start_processes(num_processes, *[option for option, given in options.items() if given][:1])
+    return None if launched() else chosen
 
 
 def print_result(result: Any, as_json: bool, print_text: Callable[[], object]) -> None:
@@ -220,6 +224,26 @@ def print_result(result: Any, as_json: bool, print_text: Callable[[], object]) -
 def print_path(path: Path, as_json: bool) -> None:
     """Print the path of a command's result."""
     print_result({"path": str(path)}, as_json, lambda: print(path))
+
+
+def print_paths(paths: Sequence[str], as_json: bool) -> None:
+    """Print the paths of a command's results, one per line."""
+    print_result({"paths": paths}, as_json, lambda: print(*paths, sep="\n", end="\n" if paths else ""))
+
+
+def refuse_failed(runs: Sequence[Path]) -> None:
+    """Raise an error if runs of a benchmark have failed."""
+    if runs:
+        raise CclError(
+            f"Failed runs: {len(runs)}.",
+            f"See 'log.txt' in each run's folder, such as '{runs[0]}'. Run the same command to retry.",
+        )
+
+
+def plugin_argument(group: str, help: str, metavar: str = "NAME") -> Any:
+    """Declare the name of a plugin of a group as an argument."""
+    complete = complete_plugins(group)
+    return typer.Argument(metavar=metavar, help=help, autocompletion=complete, show_default=False)
 
 
 def complete_recipes(incomplete: str) -> list[str]:

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, data_option, output_option, print_result, runtime_option
-from ccl_cli.errors import CclError
+from ccl_cli.cli.common import (
+    command,
+    data_option,
+    output_option,
+    print_result,
+    refuse_failed,
+    runtime_option,
+)
 from ccl_cli.utils import console
 
 if TYPE_CHECKING:
@@ -62,12 +68,7 @@ def demo(
         recipe = with_correspondence(recipe, correspondence)
     done = run_demo(recipe, output, jobs)
     print_result(summary(done), as_json, lambda: _print(done))
-    if done.failed:
-        count = len(done.failed)
-        raise CclError(
-            f"{count} run{'s' * (count != 1)} failed.",
-            f"See 'log.txt' in each run's folder, such as '{done.failed[0]}'.",
-        )
+    refuse_failed(done.failed)
 
 
 def _print(done: Demo) -> None:

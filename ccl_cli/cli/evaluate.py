@@ -17,16 +17,9 @@ app = typer.Typer(add_completion=False)
 _log = logging.getLogger("ccl")
 
 _LABELS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "mean_class": "mean of classes",
-    "r1": "R@1",
-    "r5": "R@5",
-    "r10": "R@10",
-    "map": "mAP",
-    "knn": "kNN",
-    "linear": "linear",
-    "chance": "chance",
+    **{"top1": "top-1", "top5": "top-5", "mean_class": "mean of classes"},
+    **{"r1": "R@1", "r5": "R@5", "r10": "R@10", "map": "mAP"},
+    **{"knn": "kNN", "linear": "linear", "chance": "chance"},
 }
 
 
@@ -49,8 +42,7 @@ def evaluate(
         bool, typer.Option("--retrieval", help="Evaluate retrieval of training videos by test videos.")
     ] = False,
     probe: Annotated[
-        bool,
-        typer.Option("--probe", help="Evaluate kNN and linear probes on the features."),
+        bool, typer.Option("--probe", help="Evaluate kNN and linear probes on the features.")
     ] = False,
     data: options.Data = None,
     split: options.Split = "test",

@@ -13,6 +13,7 @@ from ccl_cli.cli.common import (
     data_option,
     optimisation_option,
     output_option,
+    plugin_argument,
     runtime_option,
     teacher_option,
 )
@@ -62,11 +63,8 @@ RecipeData = Annotated[
 ]
 TeacherName = Annotated[
     str,
-    typer.Argument(
-        metavar="MODALITY:NAME",
-        help="Teacher, with optional settings, e.g. 'audio:cnn14?dim=2048'.",
-        autocompletion=complete_plugins("ccl.teachers"),
-        show_default=False,
+    plugin_argument(
+        "ccl.teachers", "Teacher, with optional settings, e.g. 'audio:cnn14?dim=2048'.", "MODALITY:NAME"
     ),
 ]
 Student = Annotated[

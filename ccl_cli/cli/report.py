@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, complete_plugins, group, output_option
+from ccl_cli.cli.common import command, group, output_option, plugin_argument
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
 from ccl_cli.utils.files import write_text
@@ -39,12 +40,7 @@ def _format_option(formats: str) -> Any:
 
 _METRICS = "top1, top5, mean_class, r1, r5, r10 or map"
 Output = Annotated[Path | None, output_option(metavar="FILE", help="File to write. Default: the terminal.")]
-MethodRow = Annotated[
-    str,
-    typer.Argument(
-        metavar="METHOD", help="Method, as in the tables.", autocompletion=complete_plugins("ccl.methods")
-    ),
-]
+MethodRow = Annotated[str, plugin_argument("ccl.methods", "Method, as in the tables.", "METHOD")]
 
 
 @command(
@@ -95,16 +91,11 @@ def table(
     chosen = "json" if as_json else _format(style, output)
     results = load_results(runs or (), split)
     built = tables(results, () if number == "all" else (int(number),), metric or (), printed=paper)
-    if chosen == "terminal":
-        text = terminal_tables(built, results, runs=show_runs, **_layout(output))
-    else:
-        formats = {
-            "csv": csv_tables,
-            "json": json_tables,
-            "latex": latex_tables,
-            "markdown": markdown_tables,
-        }
-        text = formats[chosen](built, results)
+    formats: dict[str, Callable[..., str]] = {
+        "terminal": partial(terminal_tables, runs=show_runs, **_layout(output)),
+        **{"csv": csv_tables, "json": json_tables, "latex": latex_tables, "markdown": markdown_tables},
+    }
+    text = formats[chosen](built, results)
     _deliver(text, output, results.notes if chosen in ("csv", "latex") else ())
 
 
@@ -141,15 +132,15 @@ def compare(
     from ccl_cli.report.tables.terminal import terminal_comparison
 
     chosen = "json" if as_json else _format(style, output)
-    if chosen not in ("terminal", "markdown", "json"):
-        raise UsageError(f"A comparison cannot be written as {chosen}.", "Use terminal, markdown or json.")
+    formats: dict[str, Callable[..., str]] = {
+        "terminal": partial(terminal_comparison, **_layout(output)),
+        **{"json": json_comparison, "markdown": markdown_comparison},
+    }
+    if chosen not in formats:
+        raise UsageError(f"A comparison cannot be written as {chosen}.", f"Use {', '.join(formats)}.")
     results = summarise(read_runs(runs or (), split).of_two(first, second))
     compared = compare_methods(results, first, second, metric, setup or ())
-    if chosen == "terminal":
-        text = terminal_comparison(compared, results, **_layout(output))
-    else:
-        text = {"json": json_comparison, "markdown": markdown_comparison}[chosen](compared, results)
-    _deliver(text, output)
+    _deliver(formats[chosen](compared, results), output)
 
 
 @command(

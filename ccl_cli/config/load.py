@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +22,8 @@ from ccl_cli.config.recipe import Executor, Recipe, methods_section
 from ccl_cli.config.spec import parse_data, parse_model
 from ccl_cli.errors import CclError, MultipleErrors, PluginError, RecipeError, UsageError
 from ccl_cli.utils.sentences import Keys, bundled, invalid
+
+T = TypeVar("T")
 
 
 def builtin_recipes() -> dict[str, Path]:
@@ -74,19 +76,31 @@ def to_yaml(recipe: Recipe) -> str:
 def check_recipe(recipe: Recipe) -> None:
     """Resolve the plugins of a recipe and validate the options of its methods, without building anything.
 
-    Raises:
-        PluginError: a plugin is unknown, or a method cannot be imported.
-        RecipeError: an option is invalid, or a method requires labels and the recipe uses none.
-        MultipleErrors: there are several such errors.
+    Raises a PluginError, a RecipeError, or MultipleErrors with all of them.
     """
     plugins = [(registry.TEACHERS, parse_model(text).label) for text in recipe.teachers]
     plugins += [(registry.STUDENTS, parse_model(recipe.student).label)]
     plugins += [(registry.DATASETS, parse_data(recipe.data).kind)] if recipe.data else []
-    checks: list[Callable[[], object]] = [partial(registry.find, group, name) for group, name in plugins]
-    checks += [partial(_check_method, name, options) for name, options in recipe.method.items()]
-    checks += [partial(refuse_without_labels, recipe)] if recipe.labels_per_class == 0 else []
-    if errors := list(_failures(checks)):
+    errors: list[CclError] = []
+    for group, name in plugins:
+        attempt(errors, partial(registry.find, group, name))
+    for name, options in recipe.method.items():
+        attempt(errors, partial(_check_method, name, options))
+    if recipe.labels_per_class == 0:
+        attempt(errors, partial(refuse_without_labels, recipe))
+    if errors:
         raise bundled(errors)
+
+
+def attempt(errors: list[CclError], make: Callable[[], T]) -> T | None:
+    """Call ``make``; if it fails, add its errors to the list and return None."""
+    try:
+        return make()
+    except MultipleErrors as several:
+        errors.extend(several.errors)
+    except CclError as error:
+        errors.append(error)
+    return None
 
 
 def needs_labels(name: str) -> bool:
@@ -95,11 +109,7 @@ def needs_labels(name: str) -> bool:
 
 
 def refuse_without_labels(recipe: Recipe) -> None:
-    """Raise an error if a method requires labels; for runs without any label.
-
-    Raises:
-        RecipeError: a method requires labels; the hint lists the methods that do not.
-    """
+    """Raise a RecipeError if a method requires labels, which lists the others; for runs without any label."""
     labelled = [name for name in recipe.method if needs_labels(name)]
     if not labelled:
         return
@@ -114,11 +124,7 @@ def refuse_without_labels(recipe: Recipe) -> None:
 
 
 def method_options(method: Any, name: str, given: Mapping[str, Any]) -> BaseModel:
-    """Validate the options of a method against its ``Options`` model.
-
-    Raises:
-        RecipeError: an option is unknown or invalid; the message names ``method.<name>.<option>``.
-    """
+    """Validate the options of a method; a RecipeError names ``method.<name>.<option>``."""
     model: type[BaseModel] = method.Options
     try:
         return model.model_validate(dict(given))
@@ -129,9 +135,7 @@ def method_options(method: Any, name: str, given: Mapping[str, Any]) -> BaseMode
 class _Layers:
     """Recipe values merged from several sources; later sources take precedence.
 
-    Attributes:
-        values: Nested sections.
-        origins: Source of each value by its keys: ``smoke.yaml:12``, "the command line" or ``--set a.b=c``.
+    ``origins`` has the source of each value: ``smoke.yaml:12``, "the command line" or ``--set a.b=c``.
     """
 
     def __init__(self) -> None:
@@ -139,12 +143,7 @@ class _Layers:
         self.origins: dict[Keys, str] = {}
 
     def read(self, path: Path, children: tuple[Path, ...] = ()) -> None:
-        """Merge a YAML file, after the file that it extends.
-
-        Args:
-            path: The file.
-            children: Files that extend this one, starting with the one that the user named.
-        """
+        """Merge a YAML file, after the file that it extends. ``children`` extend this one."""
         values, lines = yaml_text.read(path)
         origins = {keys: f"{path.name}:{line}" for keys, line in lines.items()}
         if "extends" in values:
@@ -240,13 +239,3 @@ def _override(text: str) -> tuple[Keys, Any]:
 
 def _check_method(name: str, options: Mapping[str, Any]) -> None:
     method_options(registry.load(registry.find(registry.METHODS, name)), name, options)
-
-
-def _failures(checks: Iterable[Callable[[], object]]) -> Iterator[CclError]:
-    for check in checks:
-        try:
-            check()
-        except MultipleErrors as several:
-            yield from several.errors
-        except CclError as error:
-            yield error

@@ -31,6 +31,9 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+_listed = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+
+
 def _not_dots(name: str) -> str:
     if not name.strip("."):
         raise ValueError("must not consist of dots only, because it names a folder")
@@ -42,10 +45,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Triple = tuple[float, float, float]
 Standardize = Literal["none", "center", "zscore", "phi_s"]
-# In YAML, `teachers` may also be a single string.
-Teachers = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
-]
+Teachers = Annotated[tuple[str, ...], _listed, AfterValidator(_distinct)]
 # Keys that do not affect the results of a run. The hash of a recipe ignores them.
 ASIDE = (
     *("name", "description", "methods", "bench", "executor"),
@@ -57,11 +57,7 @@ SCORES = ("train.eval_every", "train.eval_split", "train.eval_retrieval", "train
 TrackerName = Literal[
     "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
 ]
-Trackers = Annotated[
-    tuple[TrackerName, ...],
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-    AfterValidator(_distinct),
-]
+Trackers = Annotated[tuple[TrackerName, ...], _listed, AfterValidator(_distinct)]
 Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
@@ -91,14 +87,11 @@ class Clip(_Section):
     frames: PositiveInt = Field(16, description="Frames per clip.")
     sampling: Literal["dense", "segments"] = Field(
         "dense",
-        description="dense: frames with constant spacing; segments: one frame from each of `frames` equal "
-        "segments of the video (TSN), random in training and central at test time.",
+        description="dense: constant spacing; segments: a frame of each of `frames` equal segments (TSN).",
     )
     stride: PositiveInt = Field(1, description="Temporal stride of dense sampling, in frames of the file.")
     fps: Positive | None = Field(
-        None,
-        description="Frame rate of dense sampling, for files of any frame rate. Default: use "
-        "`stride` instead.",
+        None, description="Frame rate of dense sampling. Default: use `stride` instead."
     )
     size: PositiveInt = Field(112, description="Height and width of the student's input, in pixels.")
     short_side: PositiveInt = Field(256, description="Maximum short side of decoded frames, in pixels.")
@@ -135,15 +128,9 @@ class Clip(_Section):
         return not self.spacing
 
     @model_validator(mode="after")
-    def _one_distance(self) -> Self:
-        if self.stride > 1 and self.fps is not None:
-            raise ValueError("stride and fps both set the frame spacing: omit one of them")
-        if self.sampling == "segments" and (self.stride > 1 or self.fps is not None):
-            raise ValueError("segments cover the whole video, so stride and fps have no effect: omit them")
-        return self
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _is_consistent(self) -> Self:
+        if sum([self.stride > 1, self.fps is not None, self.sampling == "segments"]) > 1:
+            raise ValueError("stride, fps and segments all set the frame spacing: keep one of them")
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be two numbers above 0, in ascending order")
@@ -156,11 +143,7 @@ class Optim(_Section):
     name: str = Field("sgd", description="Optimiser, by its name in timm: sgd, adamw, lamb, ...")
     lr: float = Field(1e-3, gt=0, description="Learning rate.")
     momentum: float = Field(
-        0.9,
-        ge=0,
-        lt=1,
-        description="Momentum, for optimisers that use it (default from the official code; not in the "
-        "paper).",
+        0.9, ge=0, lt=1, description="Momentum, for optimisers that use it (official code; not in the paper)."
     )
     nesterov: bool = Field(False, description="Use Nesterov momentum with sgd.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay.")
@@ -168,55 +151,37 @@ class Optim(_Section):
         True, description="Apply weight decay to biases and normalisation layers too."
     )
     layer_decay: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="Layer-wise learning rate decay: factor from each block of the "
-        "student to the block before it.",
+        None, gt=0, le=1, description="Factor of the learning rate from each block to the block before it."
     )
     options: dict[str, Any] = Field(
         {}, description="Further arguments of the optimiser, e.g. {betas: [0.9, 0.98]} for adamw."
     )
     schedule: Literal["step", "cosine", "linear", "constant"] = Field(
         "step",
-        description="step: multiply the learning rate by gamma at milestones; cosine, linear: decay it to "
-        "min_lr at every step.",
+        description="step: multiply by gamma at milestones; cosine, linear: decay to min_lr at every step.",
     )
     milestones: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         (0.5, 0.75),
-        description="Milestones of the step schedule: a fraction of the run if below 1, else an epoch "
-        "(official code).",
+        description="Milestones: a fraction of the run if below 1, else an epoch (official code).",
     )
     gamma: float = Field(
         0.1, gt=0, description="Factor of the step schedule at each milestone (official code)."
     )
     min_lr: float = Field(0.0, ge=0, description="Final learning rate of the cosine and linear schedules.")
     warmup_epochs: float = Field(
-        0.0,
-        ge=0,
-        description="Epochs of linear warm-up from lr / 10 to lr, updated at every step. May be fractional.",
+        0.0, ge=0, description="Epochs of linear warm-up from lr / 10 to lr. May be fractional."
     )
     head_lr_decay: bool = Field(
-        True,
-        description="Apply schedule and warm-up to the layers of the method too; otherwise their learning "
-        "rate stays at lr.",
+        True, description="Apply schedule and warm-up to the layers of the method too."
     )
     clip_norm: float | None = Field(None, gt=0, description="Maximum gradient norm for clipping.")
 
     @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Self:
-        if self.nesterov and self.name != "sgd":
-            raise ValueError(f"nesterov requires sgd, and the optimiser is {self.name}")
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
-
-    @model_validator(mode="after")
-    def _min_lr_is_reached(self) -> Self:
+    def _is_consistent(self) -> Self:
+        if self.nesterov and not (self.name == "sgd" and self.momentum):
+            raise ValueError("nesterov requires sgd with a momentum above 0")
         if self.min_lr and self.schedule not in ("cosine", "linear"):
-            raise ValueError(
-                f"min_lr requires the cosine or linear schedule, and the schedule is {self.schedule}"
-            )
+            raise ValueError("min_lr requires the cosine or linear schedule")
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr ({self.min_lr:g}) must not exceed lr ({self.lr:g})")
         return self
@@ -245,23 +210,19 @@ class Train(_Section):
         0, description="Stop after this number of steps; 0: train for all epochs."
     )
     max_skipped: PositiveInt = Field(
-        10,
-        description="Stop the run after this number of consecutive steps with a non-finite loss or gradient.",
+        10, description="Stop after this number of consecutive steps with a non-finite loss or gradient."
     )
     ema: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Decay of an exponential moving average of the weights, which is published instead, "
-        "e.g. 0.9998; 0: off.",
+        description="Decay of a moving average of the weights to publish, e.g. 0.9998; 0: off.",
     )
     ema_warmup: bool = Field(
         True, description="Increase the decay of the moving average from 0 over the steps, as in timm."
     )
     eval_every: NonNegativeInt = Field(
-        0,
-        description="Number of epochs between evaluations on held-out videos (a val split or "
-        "`holdout`); 0: off.",
+        0, description="Epochs between evaluations on held-out videos (a val split or `holdout`); 0: off."
     )
     eval_split: Literal["val", "test"] = Field("val", description="Split to evaluate on during training.")
     eval_retrieval: bool = Field(
@@ -279,9 +240,7 @@ class Train(_Section):
     channels_last: bool = Field(True, description="Use the channels_last_3d memory format.")
     compile: bool = Field(False, description="Compile the student with torch.compile.")
     recompute: bool = Field(
-        False,
-        description="Use activation checkpointing, which saves much memory and takes about a third "
-        "more time.",
+        False, description="Activation checkpointing: saves much memory, takes a third more time."
     )
     trackers: Trackers = Field((), description="Experiment trackers to log to, in addition to metrics.jsonl.")
     sync_batchnorm: bool = Field(
@@ -311,13 +270,11 @@ class Cache(_Section):
         Literal["auto", "off", "build"], BeforeValidator(lambda value: "off" if value is False else value)
     ] = Field(
         "auto",
-        description="auto: read a cache if live teachers would get the same inputs; build: always read the "
-        "cache and compute missing embeddings; off: run the teachers.",
+        description="auto: read a cache if live teachers would get the same inputs; build: always read it, "
+        "and compute missing embeddings; off: run the teachers.",
     )
     views: PositiveInt = Field(
-        8,
-        description="Number of cached views of each video: frames for image teachers, clips for clip "
-        "teachers. Each step draws one.",
+        8, description="Cached views of each video, frames or clips. Each step draws one."
     )
     precision: Literal["fp32", "fp16"] = Field(
         "fp32", description="Precision of the cached embeddings. fp16: half the size, rounded to 11 bits."
@@ -330,13 +287,10 @@ class Evaluation(_Section):
     batch_size: PositiveInt = Field(32, description="Windows per forward pass.")
     stride: PositiveInt = Field(16, description="Stride of the sliding windows, in frames.")
     clips: NonNegativeInt = Field(
-        0,
-        description="Number of clips spread evenly over each video; 0: sliding windows, or one clip with "
-        "segment sampling.",
+        0, description="Clips spread evenly over each video; 0: sliding windows, or one clip of segments."
     )
     crops: Literal[1, 3] = Field(
-        1,
-        description="Spatial crops of each clip. 1: centre crop; 3: centre and both ends of the longer side.",
+        1, description="Crops of each clip. 1: centre; 3: centre and both ends of the longer side."
     )
 
 
@@ -368,8 +322,7 @@ class Bench(_Section):
     ablations: dict[str, str | dict[str, Any]] = Field({}, description="Rows of the ablation table.")
     rows: tuple[str, ...] = Field((), description="Labels of the rows to run. Default: all rows.")
     weights: dict[str, dict[str, Positive]] = Field(
-        {},
-        description="Factors on the loss weights by row and setup, e.g. from an earlier run with `--tune`.",
+        {}, description="Factors on the loss weights by row and setup, e.g. from `--tune`."
     )
     seeds: Seeds = Field((0, 1, 2), description="Seeds of each cell.")
     tune: Tune | None = Field(
@@ -425,8 +378,7 @@ class Executor(_Section):
     memory: str = Field("", description="Slurm: memory per task, for example 64G.")
     time: str = Field(
         "",
-        description="Slurm: time limit of a task, for example 08:00:00. Two minutes before it, the task "
-        "saves its state and is requeued.",
+        description="Slurm: time limit of a task, such as 08:00:00; it is requeued two minutes before.",
     )
     options: dict[str, str | int] = Field(
         {}, description="Slurm: further options of sbatch, for example {constraint: a100}."
@@ -450,14 +402,12 @@ class Recipe(_Section):
         description="Distillation methods and their options. Their loss terms are added.",
     )
     methods: dict[str, dict[str, Any]] = Field(
-        {},
-        description="Recipe keys to override when `--method` or a row of a benchmark selects a method.",
+        {}, description="Recipe keys to override when `--method` or a row of a benchmark selects a method."
     )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the student's own cross-entropy.")
     standardize: dict[str, Standardize] = Field(
         {},
-        description="Standardisation of embeddings by teacher: none, center, zscore or phi_s. '*' is the "
-        "default for other teachers; a single word applies to all.",
+        description="Standardisation of embeddings by teacher; a single word or '*' applies to all others.",
     )
     max_unreadable: Fraction = Field(
         0.05, description="Maximum fraction of missing or corrupt videos in a split."
@@ -466,14 +416,10 @@ class Recipe(_Section):
         0.0, description="Fraction of the training split to hold out as the val split."
     )
     labels_per_class: NonNegativeInt | None = Field(
-        None,
-        description="Number of labelled training videos per class; the others count as unlabelled. 0: "
-        "train without labels. Default: use all labels.",
+        None, description="Labelled training videos per class; 0: train without labels. Default: all."
     )
     labels_seed: NonNegativeInt = Field(
-        0,
-        description="Random seed for choosing the labelled videos. With the same seed, smaller label "
-        "sets are subsets of larger ones.",
+        0, description="Random seed for choosing them. Smaller sets are subsets of larger ones."
     )
     clip: Clip = Clip()
     optim: Optim = Optim()
@@ -492,13 +438,6 @@ class Recipe(_Section):
     @classmethod
     def _standardize_shorthand(cls, value: Any) -> Any:
         return {"*": value} if isinstance(value, str) else value
-
-    @field_validator("teachers")
-    @classmethod
-    def _teachers_unique(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("the same teacher is listed twice")
-        return value
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:

@@ -1,6 +1,6 @@
 """Safe YAML: plain values only, ``1e-3`` is a number, and duplicate keys are errors.
 
-Aliases, tags and deep nesting are refused before values are built, because a few aliases can exhaust memory.
+Aliases and deep nesting are refused before values are built, because a few aliases can exhaust memory.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from yaml.constructor import ConstructorError
 from ccl_cli.errors import RecipeError
 
 _MAX_DEPTH = 50  # of nested sections and lists
-_FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FAST_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _HINT = "Quote text that contains special characters of YAML, such as '?' within brackets."
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(_FAST_LOADER):  # type: ignore[misc]
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names: set[str] = set()
         for key, _ in node.value:
             if str(key.value) in names:
                 raise ConstructorError(None, None, f"'{key.value}' is given twice", key.start_mark)
             names.add(str(key.value))
-        return super().construct_mapping(node, deep)
+        return dict(super().construct_mapping(node, deep))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -49,11 +49,7 @@ _Dumper.add_representer(
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """Read a file; return its values and the line of each key.
-
-    Raises:
-        RecipeError: the file is unreadable, not YAML or not a mapping; the message gives file and line.
-    """
+    """Read a file; return its values and the line of each key. Raises a RecipeError with file and line."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
@@ -67,23 +63,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
 
 
 def parse(text: str, source: str) -> Any:
-    """Parse one value; ``source`` describes it in error messages.
-
-    Raises:
-        RecipeError: not YAML.
-    """
+    """Parse one value; ``source`` describes it in the RecipeError for text that is not YAML."""
     return _load(text, source)[0]
-
-
-def parse_own(text: str, source: str) -> Any:
-    """Parse the output of :func:`dump`, ten times faster because duplicate keys are not checked.
-
-    Raises:
-        RecipeError: not YAML.
-    """
-    with _one_sentence(source):
-        _check(text)
-        return yaml.load(text, _FAST_LOADER)
 
 
 def dump(values: dict[str, Any]) -> str:
@@ -101,19 +82,12 @@ def _load(text: str, source: str) -> tuple[Any, yaml.Node | None]:
 
 def _check(text: str) -> None:
     depth = 0
-    for event in yaml.parse(text, _FAST_LOADER):
+    event: Any
+    for event in yaml.parse(text, _Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise _refusal("aliases are not allowed in a recipe", event)
-        if getattr(event, "tag", None) is not None:
-            raise _refusal("tags are not allowed in a recipe", event)
-        if depth > _MAX_DEPTH:
-            raise _refusal(f"more than {_MAX_DEPTH} levels of nesting", event)
-
-
-def _refusal(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
-    mark: Any = event.start_mark
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
+            problem = f"a recipe may contain no aliases, and at most {_MAX_DEPTH} levels of nesting"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 @contextmanager

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.window import Window
-from ccl_cli.data.manifest import Manifest, Video
+from ccl_cli.data.manifest import Video
 from ccl_cli.data.sources import load_data
 from ccl_cli.data.video_paths import list_videos
 from ccl_cli.errors import DataError
@@ -22,8 +22,7 @@ GENERATED = "clips:?classes=2&per_class=8"
 _log = logging.getLogger("ccl")
 
 
-@dataclass(frozen=True)
-class Examples:
+class Examples(NamedTuple):
     """Videos for checking an exported network, and for calibration.
 
     Attributes:
@@ -40,21 +39,20 @@ class Examples:
 
 
 def find_examples(model: Model, named: Sequence[Path]) -> Examples:
-    """Find the best available videos for a model.
-
-    Args:
-        model: Published student, with the run's manifest beside its file.
-        named: Files and folders given by the user. Accuracy is still measured on the run's labelled videos.
+    """Find the best available videos: named ones, the run's test videos, or generated ones.
 
     Raises:
-        DataError: a given path does not exist or contains no video.
+        DataError: a named path does not exist or contains no video.
     """
+    test: Sequence[Video] = ()
+    train: Sequence[Video] = ()
     manifest = model.manifest
-    if manifest is not None and manifest.classes != model.artefact.classes:
-        manifest = None
-    test, train = (_present(manifest, split) for split in ("test", "train"))
+    if manifest is not None and manifest.classes == model.artefact.classes:
+        test, train = (manifest.split(each).without(manifest.missing(each)) for each in ("test", "train"))
     if named:
-        videos = _named(named)
+        videos = list_videos(named).videos
+        if absent := next((video.path for video in videos if not Path(str(video.path)).is_file()), None):
+            raise DataError(f"There is no file '{absent}'.", "Give video files or folders with --clips.")
         return Examples("the given files", videos, train or videos, test)
     if test:
         return Examples("test videos of the run", test, train or test, test)
@@ -67,11 +65,7 @@ def find_examples(model: Model, named: Sequence[Path]) -> Examples:
 
 
 def center_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, Tensor | None]]:
-    """Yield the centre clip of each video, preprocessed for the student; None for unreadable videos.
-
-    Shapes:
-        clip: [3, T, S, S] uint8.
-    """
+    """Yield the centre clip [3, T, S, S] uint8 of each video; None for unreadable videos."""
     for video in videos:
         try:
             yield video, Window(video, clip).student_view
@@ -81,16 +75,12 @@ def center_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, T
 
 
 def some_clips(videos: Sequence[Video], clip: Clip, count: int) -> Tensor:
-    """Stack clips of ``count`` evenly spread videos; repeat them if there are fewer.
-
-    Shapes:
-        returns: [count, 3, T, S, S] uint8.
+    """Stack clips [count, 3, T, S, S] uint8 of evenly spread videos; repeat them if there are fewer.
 
     Raises:
         DataError: none of them can be read.
     """
-    read = (view for _, view in center_clips(spread(videos, count), clip) if view is not None)
-    views = list(read)
+    views = [view for _, view in center_clips(spread(videos, count), clip) if view is not None]
     if not views:
         raise DataError(f"None of the {min(count, len(videos))} example videos can be read.")
     return torch.stack([views[number % len(views)] for number in range(count)])
@@ -100,17 +90,3 @@ def spread(videos: Sequence[Video], count: int) -> list[Video]:
     """Select at most ``count`` evenly spread videos."""
     count = min(count, len(videos))
     return [videos[number * len(videos) // count] for number in range(count)]
-
-
-def _present(manifest: Manifest | None, split: str) -> Sequence[Video]:
-    if manifest is None:
-        return ()
-    return manifest.split(split).without(manifest.missing(split))
-
-
-def _named(paths: Sequence[Path]) -> Sequence[Video]:
-    """List files, and all videos in folders."""
-    videos = list_videos(paths).videos
-    if absent := next((video.path for video in videos if not Path(str(video.path)).is_file()), None):
-        raise DataError(f"There is no file '{absent}'.", "Give video files or folders with --clips.")
-    return videos

@@ -7,7 +7,6 @@ import logging
 import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ccl_cli import __version__
+from ccl_cli.config.recipe import Clip
 from ccl_cli.config.spec import parse_model
 from ccl_cli.deploy.example_clips import Examples, find_examples, some_clips
 from ccl_cli.deploy.onnx import (
@@ -37,33 +37,13 @@ from ccl_cli.deploy.quantize import CALIBRATION, quantize, top1
 from ccl_cli.errors import SystemSetupError, UsageError
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.training.run.artefact import Artefact
-from ccl_cli.utils.files import atomic_folder, refuse_used, write_text
+from ccl_cli.utils.files import atomic_folder, write_text
 
 TORCH, EXPORTED, ONNX, INT8 = "torch", "torch.export", "onnxruntime", "onnxruntime int8"
 FILES = {EXPORTED: "model.pt2", ONNX: "model.onnx", INT8: "model.int8.onnx"}
-RECORD = "export.json"
 _BATCHES = (1, TRACED + 1)  # batch sizes for the comparison, different from the traced one
 _ROUNDS, _PATIENCE = 15, 20.0  # timed calls per network, and time limit in seconds
 _log = logging.getLogger("ccl")
-
-
-@dataclass
-class _Job:
-    """State of an export.
-
-    Attributes:
-        artefact: Published model.
-        folder: Output folder.
-        examples: Example videos.
-        record: Description for users of the files.
-        networks: Original network and exported networks, by name.
-    """
-
-    artefact: Artefact
-    folder: Path
-    examples: Examples
-    record: dict[str, Any]
-    networks: dict[str, Network] = field(default_factory=dict)
 
 
 def export_model(
@@ -97,26 +77,23 @@ def export_model(
         raise UsageError("--int8 requires the ONNX format.", "Add --format onnx or --format both.")
     if "onnx" in formats:
         need_onnx()
-    refuse_used(output)
     model = load_student(run)
     model.need_classes()
-    artefact = model.artefact
+    artefact, clip = model.artefact, model.artefact.recipe.clip
     examples = find_examples(model, clips)
     with atomic_folder(output) as folder:
-        job = _Job(artefact, folder, examples, describe_use(artefact))
-        _write(job, formats)
-        sample = some_clips(examples.check, artefact.recipe.clip, sum(_BATCHES))
-        result = job.record | {"clips": examples.what, "batches": _BATCHES, "tolerance": tolerance}
-        result["difference"] = _compare(job.networks, sample)
+        record = describe_use(artefact)
+        networks = _write(artefact, folder, formats, record)
+        sample = some_clips(examples.check, clip, sum(_BATCHES))
+        result = record | {"clips": examples.what, "batches": _BATCHES, "tolerance": tolerance}
+        result["difference"] = _compare(networks, sample)
         _refuse_beyond(tolerance, result["difference"], examples.what)
         if int8:
-            result["int8"] = _add_int8(job)
-            result["difference"] |= _compare({name: job.networks[name] for name in (TORCH, INT8)}, sample)
-        result["speed"] = _times(job.networks, sample[:1])
-        result["bytes"] = {
-            name: (folder / FILES[name]).stat().st_size for name in job.networks if name != TORCH
-        }
-        write_text(folder / RECORD, json.dumps(result, indent=2) + "\n")
+            result["int8"], networks[INT8] = _add_int8(folder, networks[ONNX], examples, clip)
+            result["difference"] |= _compare({name: networks[name] for name in (TORCH, INT8)}, sample)
+        result["speed"] = _times(networks, sample[:1])
+        result["bytes"] = {name: (folder / FILES[name]).stat().st_size for name in networks if name != TORCH}
+        write_text(folder / "export.json", json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -144,38 +121,43 @@ def describe_use(artefact: Artefact) -> dict[str, Any]:
     }
 
 
-def _write(job: _Job, formats: Collection[str]) -> None:
-    """Write the files and load them again, so that the comparison uses what a user gets."""
-    name, clip = job.artefact.recipe.student, job.artefact.recipe.clip
-    deployed = Deployed(job.artefact.student, clip)
-    job.networks[TORCH] = deployed
+def _write(
+    artefact: Artefact, folder: Path, formats: Collection[str], record: dict[str, Any]
+) -> dict[str, Network]:
+    """Write the files with a record for their users.
+
+    Returns:
+        The original network, and those of the files: the comparison uses what a user gets.
+    """
+    name, clip = artefact.recipe.student, artefact.recipe.clip
+    deployed = Deployed(artefact.student, clip)
+    networks: dict[str, Network] = {TORCH: deployed}
     _log.info("Tracing %s.", name)
     program = trace(deployed, clip, name)
     if "torch" in formats:
-        path = job.folder / FILES[EXPORTED]
-        write_torch(program, path, job.record)
-        job.networks[EXPORTED] = open_torch(path)
+        write_torch(program, folder / FILES[EXPORTED], record)
+        networks[EXPORTED] = open_torch(folder / FILES[EXPORTED])
     if "onnx" in formats:
         _log.info("Converting to ONNX.")
-        job.record["versions"] |= {each: version(each) for each in ("onnx", "onnxscript", "onnxruntime")}
-        path = job.folder / FILES[ONNX]
-        write_onnx(program, path, job.record, name)
-        job.networks[ONNX] = open_onnx(path)
+        record["versions"] |= {each: version(each) for each in ("onnx", "onnxscript", "onnxruntime")}
+        write_onnx(program, folder / FILES[ONNX], record, name)
+        networks[ONNX] = open_onnx(folder / FILES[ONNX])
+    return networks
 
 
 def _compare(networks: Mapping[str, Network], clips: Tensor) -> dict[str, dict[str, dict[str, float]]]:
     """Compute the maximum difference of each network's outputs from torch, and torch's largest value."""
-    expected = _outputs(networks[TORCH], clips)
-    by_network = {name: _outputs(run, clips) for name, run in networks.items() if name != TORCH}
+    outputs = {name: _outputs(run, clips) for name, run in networks.items()}
+    expected = outputs.pop(TORCH)
     return {
         name: {
             key: {
-                "max_abs": float((outputs[key] - expected[key]).abs().max()),
+                "max_abs": float((values[key] - expected[key]).abs().max()),
                 "largest": float(expected[key].abs().max()),
             }
             for key in OUTPUTS
         }
-        for name, outputs in by_network.items()
+        for name, values in outputs.items()
     }
 
 
@@ -197,17 +179,17 @@ def _refuse_beyond(tolerance: float, differences: Mapping[str, Any], what: str) 
                 )
 
 
-def _add_int8(job: _Job) -> dict[str, Any]:
+def _add_int8(
+    folder: Path, float32: Network, examples: Examples, clip: Clip
+) -> tuple[dict[str, Any], Network]:
     """Write and load the int8 file, and measure its accuracy."""
-    clip, examples = job.artefact.recipe.clip, job.examples
     count = min(CALIBRATION, len(examples.calibration))
     _log.info("Quantising with %d clips.", count)
-    path = job.folder / FILES[INT8]
-    quantize(job.folder / FILES[ONNX], path, some_clips(examples.calibration, clip, count))
-    job.networks[INT8] = open_onnx(path)
-    both = {name: job.networks[name] for name in (ONNX, INT8)}
+    quantize(folder / FILES[ONNX], folder / FILES[INT8], some_clips(examples.calibration, clip, count))
+    network = open_onnx(folder / FILES[INT8])
+    both = {ONNX: float32, INT8: network}
     accuracy = top1(both, examples.labelled, clip) if examples.labelled else None
-    return {"calibration_clips": count, "accuracy": accuracy}
+    return {"calibration_clips": count, "accuracy": accuracy}, network
 
 
 def _times(networks: Mapping[str, Network], clip: Tensor) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from ccl_cli.deploy.predict import Feature
 from ccl_cli.errors import UsageError
 from ccl_cli.evaluation.model import Model
 from ccl_cli.utils.files import growing_path
-from ccl_cli.utils.signals import Stopped
 from ccl_cli.utils.tensor_files import write_tensors
 
 FORMAT = "ccl-features-1"
@@ -36,33 +35,31 @@ class _Features(ABC):
     """Features of videos, and reasons for unreadable ones."""
 
     def __init__(self, file: Path, model: Model, precision: str) -> None:
-        self.file = file
-        self.names: list[str] = []
-        self.paths: list[str] = []
-        self.windows: list[int] = []
+        self.file, self.dim = file, model.artefact.student.feature_dim
+        self.lists: dict[str, list[Any]] = {"names": [], "paths": [], "windows": []}
         self.vectors: list[NDArray[np.float32]] = []
-        self._dim = model.artefact.student.feature_dim
-        self._unreadable: dict[str, str] = {}
+        self.unreadable: dict[str, str] = {}
         self._about: dict[str, Any] = {"format": FORMAT, "ccl": __version__, "model": model.metadata()}
         self._about |= {"precision": precision, "vector": _VECTOR, "scaled": False}
 
     def add(self, feature: Feature) -> None:
         """Add the vector of a video, or the reason why it is unreadable."""
+        path = _text(feature.video.path)
         if feature.vector is None:
-            self._unreadable[_text(feature.video.path)] = feature.fault or ""
+            self.unreadable[path] = feature.fault or ""
             return
-        self.names.append(_text(feature.video.id))
-        self.paths.append(_text(feature.video.path))
-        self.windows.append(feature.windows)
+        self.lists["names"].append(_text(feature.video.id))
+        self.lists["paths"].append(path)
+        self.lists["windows"].append(feature.windows)
         self.vectors.append(feature.vector.numpy())
 
     def embedding(self) -> NDArray[np.float32]:
         """[V, D] float32."""
-        return np.array(self.vectors, np.float32).reshape(-1, self._dim)
+        return np.array(self.vectors, np.float32).reshape(-1, self.dim)
 
     def about(self) -> str:
         """Describe the vectors as JSON."""
-        return json.dumps(self._about | {"dim": self._dim, "unreadable": self._unreadable})
+        return json.dumps(self._about | {"dim": self.dim, "unreadable": self.unreadable})
 
     @abstractmethod
     def close(self) -> None:
@@ -71,21 +68,14 @@ class _Features(ABC):
 
 class _Npz(_Features):
     def close(self) -> None:
-        arrays: dict[str, Any] = {
-            "names": np.array(self.names, str),
-            "embedding": self.embedding(),
-            "paths": np.array(self.paths, str),
-            "windows": np.array(self.windows, np.int64),
-            "about": np.array(self.about()),
-        }
+        arrays: dict[str, Any] = {name: np.array(values) for name, values in self.lists.items()}
         with self.file.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays, embedding=self.embedding(), about=np.array(self.about()))
 
 
 class _Safetensors(_Features):
     def close(self) -> None:
-        lists = {"names": self.names, "paths": self.paths, "windows": self.windows}
-        header = {"ccl": self.about()} | {name: json.dumps(each) for name, each in lists.items()}
+        header = {"ccl": self.about()} | {name: json.dumps(each) for name, each in self.lists.items()}
         write_tensors(self.file, {"embedding": torch.from_numpy(self.embedding())}, header)
 
 
@@ -95,13 +85,12 @@ class _Parquet(_Features):
     def __init__(self, file: Path, model: Model, precision: str) -> None:
         super().__init__(file, model, precision)
         fields = {"name": arrow.string(), "path": arrow.string(), "windows": arrow.int32()}
-        vector = arrow.list_(arrow.float32(), self._dim)
-        self._schema = arrow.schema([*fields.items(), ("embedding", vector)])
-        self._writer = parquet.ParquetWriter(file, self._schema)
+        vector = arrow.list_(arrow.float32(), self.dim)
+        self._writer = parquet.ParquetWriter(file, arrow.schema([*fields.items(), ("embedding", vector)]))
 
     def add(self, feature: Feature) -> None:
         super().add(feature)
-        if len(self.names) == _ROWS:
+        if len(self.vectors) == _ROWS:
             self._flush()
 
     def close(self) -> None:
@@ -110,11 +99,9 @@ class _Parquet(_Features):
         self._writer.close()
 
     def _flush(self) -> None:
-        flat = arrow.array(self.embedding().reshape(-1), arrow.float32())
-        vectors = arrow.FixedSizeListArray.from_arrays(flat, self._dim)
-        columns = [self.names, self.paths, self.windows, vectors]
-        self._writer.write_table(arrow.table(columns, schema=self._schema))
-        for each in (self.names, self.paths, self.windows, self.vectors):
+        vectors = arrow.FixedSizeListArray.from_arrays(self.embedding().ravel(), self.dim)
+        self._writer.write_table(arrow.table([*self.lists.values(), vectors], schema=self._writer.schema))
+        for each in (*self.lists.values(), self.vectors):
             each.clear()
 
 
@@ -122,32 +109,19 @@ _FORMS: dict[str, type[_Features]] = {".npz": _Npz, ".safetensors": _Safetensors
 
 
 def check_features(path: Path) -> None:
-    """Check that the format of a file name is supported.
-
-    Raises:
-        UsageError: the suffix is not supported.
-    """
+    """Raise a UsageError if the suffix of a file name is not supported."""
     if path.suffix.lower() not in _FORMS:
         raise UsageError(f"The suffix of '{path}' is not supported.", f"Use {', '.join(_FORMS)}.")
 
 
 @contextmanager
 def feature_file(path: Path, model: Model, precision: str) -> Iterator[_Features]:
-    """Write features to a file, which appears when all are written; after a signal, finished ones are kept.
-
-    Args:
-        path: Output file; its suffix selects the format.
-        model: Published student.
-        precision: Precision of the student.
-    """
-    with growing_path(path) as temporary:
-        features = _FORMS[path.suffix.lower()](temporary, model, precision)
-        try:
-            yield features
-        except Stopped:
-            features.close()
-            raise
-        features.close()
+    """Write features to a file that appears when all are written; after a signal, finished ones are kept."""
+    with (
+        growing_path(path) as temporary,
+        closing(_FORMS[path.suffix.lower()](temporary, model, precision)) as features,
+    ):
+        yield features
 
 
 def _text(name: object) -> str:

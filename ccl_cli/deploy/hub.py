@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,75 +22,42 @@ from ccl_cli.utils.hub import refusal
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
 # Files of the model, without checkpoints and lists of local files.
 _EVALUATIONS = "eval-*.json"
 _DOWNLOADED = (MODEL, RECIPE, CARD, _EVALUATIONS)
 # Files written by `ccl model export` into the run's folder. They may contain code, so `pull` skips them.
 _EXPORTED = ("*/model.onnx", "*/model.int8.onnx", "*/model.pt2", "*/export.json")
-_UPLOADED = (*_DOWNLOADED, *_EXPORTED)
 _log = logging.getLogger("ccl")
 
 
-@dataclass(frozen=True)
-class Upload:
-    """A file of an upload.
+def uploads(run: Path | None, repository: str) -> dict[str, Path | bytes]:
+    """List the files that :func:`push` uploads; an existing card is used unchanged. Needs no network.
 
-    Attributes:
-        name: Name in the repository.
-        content: Path, or contents of a generated file.
-    """
-
-    name: str
-    content: Path | bytes
-
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
-        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
-
-
-def uploads(run: Path | None, repository: str) -> list[Upload]:
-    """List the files that :func:`push` uploads; an existing card is used unchanged.
-
-    Does not access the network.
-
-    Raises:
-        UsageError: the repository name is invalid.
-        DataError: the run does not exist or has no model.
-        WeightsError: the model is damaged.
+    Returns:
+        By name in the repository, the file, or the contents of a generated one.
     """
     _check_name(repository)
     folder, path = locate_model(run)
     _, text = card(run, repository=repository)
-    written = Upload(CARD, text.encode())
     if folder is None:
-        return [Upload(MODEL, path), written]
-    files = {
+        return {MODEL: path, CARD: text.encode()}
+    files: dict[str, Path | bytes] = {
         each.relative_to(folder.path).as_posix(): each
-        for pattern in _UPLOADED
+        for pattern in (*_DOWNLOADED, *_EXPORTED)
         for each in sorted(folder.path.glob(pattern))
         if each.is_file()
     }
-    uploads = [Upload(name, file) for name, file in files.items()]
+    own = folder.path / CARD
     if CARD not in files:
-        return [*uploads, written]
-    evaluated = max((file.stat().st_mtime_ns for file in folder.path.glob(_EVALUATIONS)), default=0)
-    if evaluated > files[CARD].stat().st_mtime_ns:
-        _log.warning(
-            "'%s' is older than the run's results; `ccl model card --force` updates it.", files[CARD]
-        )
-    return uploads
+        files[CARD] = text.encode()
+    elif any(each.stat().st_mtime_ns > own.stat().st_mtime_ns for each in folder.path.glob(_EVALUATIONS)):
+        _log.warning("'%s' is older than the run's results; `ccl model card --force` updates it.", own)
+    return files
 
 
 def push(run: Path | None, repository: str, *, private: bool = False) -> str:
     """Upload a model and its card in one commit; create the repository if necessary.
-
-    Args:
-        run: Run folder or model file. Default: the newest run.
-        repository: ``OWNER/NAME``.
-        private: Create a private repository; an existing public one is an error.
 
     Returns:
         The URL of the commit.
@@ -120,16 +86,16 @@ def push(run: Path | None, repository: str, *, private: bool = False) -> str:
                 f"The repository '{repository}' already exists and is public.",
                 "Make it private on its page, choose another one, or omit --private.",
             )
-        added = [CommitOperationAdd(path_in_repo=each.name, path_or_fileobj=each.content) for each in files]
+        added = [CommitOperationAdd(name, content) for name, content in files.items()]
         commit = api.create_commit(repository, added, commit_message="Upload a model made with ccl")
         return str(commit.commit_url)
 
 
 def pull(repository: str, *, revision: str | None = None, output: Path | None = None) -> Path:
-    """Download a model, and check that it was written by ccl.
+    """Download a model, and check that it was written by ccl. Downloaded code is never executed.
 
-    Downloaded code is never executed. If downloads are disabled (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), an
-    earlier download in the Hub's cache is used.
+    If downloads are disabled (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), an earlier download in the Hub's cache is
+    used.
 
     Args:
         repository: ``OWNER/NAME``.
@@ -142,15 +108,12 @@ def pull(repository: str, *, revision: str | None = None, output: Path | None = 
     Raises:
         UsageError: the repository name is invalid, or ``output`` exists.
         SystemSetupError: downloads are disabled and the model is not cached, or the Hub returns an error.
-        DataError: the repository contains no model of ccl.
-        WeightsError: the model is damaged or was not written by ccl.
+        CclError: there is no model of ccl, or it is damaged.
     """
     _check_name(repository)
     if output is not None and output.exists():
         raise UsageError(f"'{output}' exists.", "Choose a new folder.")
-    folder = _cached(repository, revision) if forbidden() else _downloaded(repository, revision)
-    if not (folder / MODEL).is_file():
-        raise _without_model(repository)
+    folder = _download(repository, revision)
     try:
         load_model(folder / MODEL)
     except WeightsError as error:
@@ -158,43 +121,43 @@ def pull(repository: str, *, revision: str | None = None, output: Path | None = 
             f"The model in the repository '{repository}' cannot be used. {error.message}",
             "Contact its owner, or use another --revision.",
         ) from error
-    return folder / MODEL if output is None else _copied(folder, output) / MODEL
-
-
-def _downloaded(repository: str, revision: str | None) -> Path:
-    with _client(repository) as api:
-        # Query the Hub first: without a connection, the client would silently return an old copy from its
-        # cache.
-        listed = api.model_info(repository, revision=revision).siblings or ()
-        if MODEL not in {each.rfilename for each in listed}:
-            raise _without_model(repository)
-        return Path(api.snapshot_download(repository, revision=revision, allow_patterns=list(_DOWNLOADED)))
-
-
-def _cached(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(
-                repository, revision=revision, allow_patterns=list(_DOWNLOADED), local_files_only=True
-            )
-        )
-    except LocalEntryNotFoundError as error:
-        raise SystemSetupError(
-            f"'{repository}' is not in the Hub's cache, and {forbidden()} is set.",
-            "Unset the variable, or pull the model on another machine and copy it.",
-        ) from error
-
-
-def _copied(folder: Path, output: Path) -> Path:
-    """Copy the model's files atomically to a new folder; the cache contains links and other files."""
-    with atomic_folder(output) as new:
+    if output is None:
+        return folder / MODEL
+    with atomic_folder(output) as new:  # the cache contains links, and files of other programs
         for each in folder.iterdir():
             if each.is_file() and any(fnmatch.fnmatch(each.name, pattern) for pattern in _DOWNLOADED):
                 shutil.copyfile(each, new / each.name)
-    return output
+    return output / MODEL
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    """Return the folder in the Hub's cache."""
+    variable = forbidden()
+    with _client(repository) as api:
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        if not variable:  # ask first: without a connection, the client returns an old copy from its cache
+            listed = api.model_info(repository, revision=revision).siblings or ()
+            if MODEL not in {each.rfilename for each in listed}:
+                raise DataError(
+                    f"The repository '{repository}' contains no {MODEL}.",
+                    "It was not created with `ccl model push`.",
+                )
+        try:
+            folder = api.snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=list(_DOWNLOADED),
+                local_files_only=bool(variable),
+            )
+        except LocalEntryNotFoundError as error:
+            if not variable:
+                raise
+            raise SystemSetupError(
+                f"'{repository}' is not in the Hub's cache, and {variable} is set.",
+                "Unset the variable, or pull the model on another machine and copy it.",
+            ) from error
+    return Path(folder)
 
 
 def _check_name(repository: str) -> None:
@@ -207,12 +170,6 @@ def _check_name(repository: str) -> None:
             raise HFValidationError
     except HFValidationError as error:
         raise UsageError(f"'{repository}' is not a valid repository name.", "Use OWNER/NAME.") from error
-
-
-def _without_model(repository: str) -> DataError:
-    return DataError(
-        f"The repository '{repository}' contains no {MODEL}.", "It was not created with `ccl model push`."
-    )
 
 
 @contextmanager
@@ -232,17 +189,12 @@ def _client(repository: str) -> Iterator[HfApi]:
         # For uploads of large files, the cause of the exception contains the actual error.
         cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error
         if isinstance(cause, HfHubHTTPError):
-            raise _refused(repository, cause) from error
+            text = " ".join((cause.server_message or "").split()).rstrip(".")
+            message = f"The Hugging Face Hub answers {cause.response.status_code}{text and ': '}{text}."
+            hint = "Check that the token has write access, or try again later."
+            raise SystemSetupError(*(refusal(repository, cause) or (message, hint))) from error
         text = " ".join(reason(cause).split()[:30]) if isinstance(cause, Exception) else "no answer"
         raise SystemSetupError(
             f"The Hugging Face Hub cannot be reached: {text}.",
             "Check the network connection, or try again later.",
         ) from error
-
-
-def _refused(repository: str, error: HfHubHTTPError) -> SystemSetupError:
-    if refused := refusal(repository, error):
-        return SystemSetupError(*refused)
-    status, text = error.response.status_code, " ".join((error.server_message or "").split())
-    hint = "Check that the token has write access." if status in (401, 403) else "Try again later."
-    return SystemSetupError(f"The Hugging Face Hub answers {status}{text and ': ' + text.rstrip('.')}.", hint)

@@ -28,12 +28,7 @@ Network = Callable[[Tensor], Mapping[str, Tensor]]
 
 
 class Deployed(nn.Module):
-    """A student including the normalisation of its input.
-
-    Args:
-        student: Student network.
-        clip: Clip settings, with mean and standard deviation.
-    """
+    """A student including the normalisation of its input."""
 
     mean: Tensor
     std: Tensor
@@ -46,23 +41,13 @@ class Deployed(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Run the network.
-
-        Shapes:
-            clips: [B, 3, T, S, S] uint8 RGB, as decoded.
-            returns: "logits" [B, K] and "feature" [B, D], float32.
-        """
+        """Map clips [B, 3, T, S, S] uint8 RGB, as decoded, to logits [B, K] and feature [B, D] float32."""
         output = self.student(normalize(clips, self.mean, self.std))
         return {"logits": output.logits, "feature": output.feature}
 
 
 def trace(network: Deployed, clip: Clip, name: str) -> ExportedProgram:
-    """Trace a network with a dynamic batch size.
-
-    Args:
-        network: Network to trace.
-        clip: Clip settings, with length and size.
-        name: Name of the student, for errors.
+    """Trace a network with a dynamic batch size; ``name`` is the student's, for errors.
 
     Raises:
         PluginError: the network cannot be traced.
@@ -89,18 +74,10 @@ def write_torch(program: ExportedProgram, path: Path, record: Mapping[str, Any])
 def write_onnx(program: ExportedProgram, path: Path, record: Mapping[str, Any], name: str) -> None:
     """Write an ONNX file with the entries of the record as metadata properties (JSON).
 
-    Args:
-        program: Traced network.
-        path: Output file.
-        record: Description for users of the file.
-        name: Name of the student, for errors.
-
     Raises:
         PluginError: the network uses operations without an ONNX equivalent.
     """
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # torch 2.11 calls its own deprecated function.
@@ -111,8 +88,6 @@ def write_onnx(program: ExportedProgram, path: Path, record: Mapping[str, Any], 
     except Exception as error:  # the exporter wraps arbitrary exceptions
         hint = "Use --format torch to write only the torch.export file."
         raise _refused(f"The student '{name}' cannot be written as ONNX", error, hint) from error
-    finally:
-        exporter.setLevel(level)
     model: Any = onnx.model
     onnx.rename_axes({model.graph.inputs[0].shape[0]: BATCH})
     for node in model.graph.all_nodes():
@@ -147,11 +122,7 @@ def open_onnx(path: Path) -> Network:
 
 
 def need_onnx() -> None:
-    """Check that ONNX files can be written and run.
-
-    Raises:
-        SystemSetupError: a package is not installed.
-    """
+    """Raise a SystemSetupError if a package for ONNX files is not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

@@ -12,6 +12,7 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
     """Describe the steps of ``ccl eval`` from a video file to its scores, for users without ccl."""
     clip, evaluation = recipe.clip, recipe.eval
     views = "clips and crops" if evaluation.crops > 1 else "clips"
+    ends = " and both ends of the longer side" if evaluation.crops == 3 else ""
     return {
         "frames": clip.frames,
         "size": clip.size,
@@ -20,10 +21,9 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
         "std": clip.std,
         "frame_stride": clip.stride,
         "fps": clip.fps,
-        "sampling": _sampling(clip),
+        "sampling": f"{clip.frames} frames, {_frames(clip)}",
         "decoding": f"frames scaled down to a short side of {clip.short_side} pixels, if they are larger",
-        "crop": f"short side resized to {clip.size} pixels, bilinear with antialiasing; then the centre"
-        + (" and both ends of the longer side" if evaluation.crops == 3 else ""),
+        "crop": f"short side resized to {clip.size} pixels (bilinear, antialiasing); then the centre{ends}",
         "crops": evaluation.crops,
         "clips": clips_per_video(clip, evaluation),
         "stride": evaluation.stride,
@@ -31,14 +31,13 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _sampling(clip: Clip) -> str:
+def _frames(clip: Clip) -> str:
     if clip.sampling == "segments":
-        return f"{clip.frames} frames, one from each of {clip.frames} equal segments of the video"
+        return f"one from each of {clip.frames} equal segments of the video"
     if clip.fps is not None:
-        return f"{clip.frames} frames at {clip.fps:g} per second, the nearest by time; a short video repeats"
-    if clip.stride > 1:
-        return f"{clip.frames} frames, {clip.stride} apart in the file; a short video repeats"
-    return f"{clip.frames} consecutive frames at the file's own rate; a short video repeats"
+        return f"{clip.fps:g} per second, the nearest by time; a short video repeats"
+    apart = f"{clip.stride} apart in the file" if clip.stride > 1 else "consecutive at the file's own rate"
+    return f"{apart}; a short video repeats"
 
 
 def _clips(recipe: Recipe) -> str:
@@ -46,12 +45,7 @@ def _clips(recipe: Recipe) -> str:
     if not clips:
         return f"windows start every {recipe.eval.stride} frames, the last one ends with the video"
     if recipe.clip.sampling == "segments":
-        where = (
-            "the centre of each segment"
-            if clips == 1
-            else f"the centre of the k-th of {clips} parts of each segment"
-        )
-        return f"{clips} clip{'s' * (clips > 1)}, frames in {where}"
+        return f"{clips} clip(s), frames in the centre of the k-th of {clips} parts of each segment"
     if clips == 1:
         return "the clip in the centre of the video"
     return f"{clips} clips, the first at the start and the last at the end of the video, evenly spread"

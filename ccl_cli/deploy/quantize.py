@@ -25,16 +25,7 @@ _MAX_VIDEOS = 1000  # test videos for accuracy
 
 
 def quantize(path: Path, target: Path, clips: Tensor) -> None:
-    """Write the int8 version of an ONNX file.
-
-    Args:
-        path: float32 ONNX file.
-        target: int8 ONNX file to write.
-        clips: Calibration clips.
-
-    Shapes:
-        clips: [n, 3, T, S, S] uint8.
-    """
+    """Write the int8 version of an ONNX file, calibrated on clips [n, 3, T, S, S] uint8."""
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -52,12 +43,9 @@ def quantize(path: Path, target: Path, clips: Tensor) -> None:
 
 
 def top1(networks: Mapping[str, Network], videos: Sequence[Video], clip: Clip) -> dict[str, Any]:
-    """Measure the top-1 accuracy of each network on the centre clips of videos.
+    """Measure the top-1 accuracy of networks on the centre clips of videos, and their agreement, in percent.
 
     Unreadable videos count as errors.
-
-    Returns:
-        Accuracy by network in percent, the number of videos, and the agreement of all networks in percent.
     """
     chosen = spread(videos, _MAX_VIDEOS)
     right, agreed = dict.fromkeys(networks, 0), 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +18,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
-Verdict = Literal["highly", "weakly", "not"]
-VERDICTS: tuple[Verdict, ...] = ("highly", "weakly", "not")
-CONFIDENCE, HIGH = 0.95, 0.25
-RULE = (
-    "Verdict on a class, from the lower end of the exact 95 % interval of its kNN recall: "
-    "not correlated if that is not above chance, highly if it is at least a quarter of the way from chance "
-    "to 100 %, else weakly. Chance is the class's share of the training videos, or of the test videos of "
-    "other classes that are taken for it, if that is more."
-)
-NEIGHBOURS = 10
+from ccl_cli.evaluation.verdicts import VERDICTS, verdict
+
+CONFIDENCE = 0.95
 PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 _DEFAULT_PENALTY = 0.01  # if no video can be held out for the choice
 _ITERATIONS = 100
@@ -36,82 +30,42 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LabelledEmbeddings:
-    """Embeddings of the videos of a split that have one.
-
-    Shapes:
-        embeddings: [N, D] float32.
-        labels: [N] int64.
-    """
+    """Embeddings [N, D] float32 of the videos of a split that have one, and labels [N] int64."""
 
     embeddings: NDArray[np.float32]
     labels: Labels
 
 
-@dataclass(frozen=True)
-class ClassProbe:
-    """Probe results of a class.
+def probe_knn(
+    train: LabelledEmbeddings, test: LabelledEmbeddings, classes: Sequence[str], k: int
+) -> dict[str, Any]:
+    """Classify the test videos by their k nearest training videos.
 
-    Attributes:
-        videos: Number of test videos with an embedding.
-        recall: kNN recall of the class; None without test videos.
-        low: Lower end of the recall's interval.
-        high: Upper end of the recall's interval.
-        chance: Recall at chance level; see :data:`RULE`.
-        verdict: Verdict, or None without test videos.
+    Returns:
+        ``knn`` and ``chance`` (always predicting the most frequent training class) in percent, ``verdicts``,
+        best class first, and ``per_class``; see :func:`probe_classes`.
     """
-
-    videos: int
-    recall: float | None
-    low: float
-    high: float
-    chance: float
-    verdict: Verdict | None
-
-
-@dataclass(frozen=True)
-class KnnProbe:
-    """kNN results in [0, 1], over the test videos with an embedding.
-
-    Attributes:
-        accuracy: kNN accuracy.
-        chance: Accuracy of always predicting the most frequent training class.
-        classes: Results by label.
-    """
-
-    accuracy: float
-    chance: float
-    classes: tuple[ClassProbe, ...]
-
-
-@dataclass(frozen=True)
-class LinearProbe:
-    """Accuracy in [0, 1] over the test videos with an embedding, and the chosen penalty."""
-
-    accuracy: float
-    penalty: float
-
-
-def probe_knn(train: LabelledEmbeddings, test: LabelledEmbeddings, classes: int, k: int) -> KnnProbe:
-    """Classify the test videos by their k nearest training videos."""
     predictions = predict_knn(train, test.embeddings, k)
-    largest = np.bincount(train.labels, minlength=classes).argmax()
-    return KnnProbe(
-        float((predictions == test.labels).mean()),
-        float((test.labels == largest).mean()),
-        probe_classes(predictions, test.labels, train.labels, classes),
-    )
+    largest = np.bincount(train.labels, minlength=len(classes)).argmax()
+    per_class = probe_classes(predictions, test.labels, train.labels, classes)
+    ranked = sorted(classes, key=lambda name: -(per_class[name]["recall"] or 0))
+    return {
+        "knn": 100 * float((predictions == test.labels).mean()),
+        "chance": 100 * float((test.labels == largest).mean()),
+        "verdicts": {
+            verdict: [name for name in ranked if per_class[name]["verdict"] == verdict]
+            for verdict in VERDICTS
+        },
+        "per_class": per_class,
+    }
 
 
 def center_and_normalize(
     train: NDArray[np.float32], test: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Subtract the training mean and normalise each row to unit length.
+    """Subtract the training mean from rows [N, D] and [M, D], and normalise each row to unit length.
 
     Without centring, all cosines of non-negative embeddings would be close to one.
-
-    Shapes:
-        train: [N, D].
-        test: [M, D].
     """
     mean = train.mean(axis=0)
     return normalize(train - mean), normalize(test - mean)
@@ -120,9 +74,7 @@ def center_and_normalize(
 def predict_knn(train: LabelledEmbeddings, queries: NDArray[np.float32], k: int) -> Labels:
     """Predict the majority class of the k nearest training videos by cosine; nearer neighbours break ties.
 
-    Shapes:
-        queries: [M, D].
-        returns: [M] int64.
+    Shapes: queries: [M, D]. returns: [M] int64.
     """
 
     def votes(distances: NDArray[Any]) -> NDArray[Any]:
@@ -135,8 +87,8 @@ def predict_knn(train: LabelledEmbeddings, queries: NDArray[np.float32], k: int)
 
 def probe_linear(
     train: LabelledEmbeddings, test: LabelledEmbeddings, validation: NDArray[np.bool_]
-) -> LinearProbe:
-    """Multinomial logistic regression on standardised coordinates.
+) -> dict[str, float]:
+    """Multinomial logistic regression on standardised coordinates: accuracy in percent, and penalty.
 
     The penalty is chosen on training videos only; the model is then fitted to all of them (Kornblith et al.
     2019, "Do Better ImageNet Models Transfer Better?": logarithmic grid, L-BFGS).
@@ -144,7 +96,8 @@ def probe_linear(
     Shapes: validation: [R, N] bool, the held-out training videos of each of R rounds.
     """
     if len(np.unique(train.labels)) == 1:
-        return LinearProbe(float((test.labels == train.labels[0]).mean()), _DEFAULT_PENALTY)
+        accuracy = float((test.labels == train.labels[0]).mean())
+        return {"linear": 100 * accuracy, "penalty": _DEFAULT_PENALTY}
     folds = [
         (np.flatnonzero(~held_out), np.flatnonzero(held_out))
         for held_out in validation
@@ -162,31 +115,36 @@ def probe_linear(
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train.embeddings, train.labels)
     chosen = strengths[model.best_params_["logisticregression__C"]] if folds else _DEFAULT_PENALTY
-    return LinearProbe(float(model.score(test.embeddings, test.labels)), chosen)
+    return {"linear": 100 * float(model.score(test.embeddings, test.labels)), "penalty": chosen}
 
 
 def probe_classes(
-    predictions: Labels, labels: Labels, train_labels: Labels, classes: int
-) -> tuple[ClassProbe, ...]:
-    """Compute recall, interval and verdict of each class.
+    predictions: Labels, labels: Labels, train_labels: Labels, classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Compute recall, its interval (``low``, ``high``), ``chance`` and verdict of each class, in percent.
 
-    Shapes:
-        predictions: [M].
-        labels: [M].
-        train_labels: [N].
+    Without test videos of a class, its recall and verdict are None.
+
+    Shapes: predictions, labels: [M]. train_labels: [N].
     """
-    confusion = confusion_matrix(labels, predictions, labels=np.arange(classes))
-    shares = np.bincount(train_labels, minlength=classes) / len(train_labels)
-    probes = []
-    for label in range(classes):
+    confusion = confusion_matrix(labels, predictions, labels=np.arange(len(classes)))
+    shares = np.bincount(train_labels, minlength=len(classes)) / len(train_labels)
+    probes = {}
+    for label, name in enumerate(classes):
         hits, videos = int(confusion[label, label]), int(confusion[label].sum())
         others = len(labels) - videos
         false_positives = (confusion[:, label].sum() - hits) / others if others else 0.0
         chance = float(max(shares[label], false_positives))
         low, high = recall_interval(hits, videos)
-        recall = hits / videos if videos else None
-        probes.append(ClassProbe(videos, recall, low, high, chance, verdict(low, chance) if videos else None))
-    return tuple(probes)
+        probes[name] = {
+            "videos": videos,
+            "recall": 100 * (hits / videos) if videos else None,
+            "low": 100 * low,
+            "high": 100 * high,
+            "chance": 100 * chance,
+            "verdict": verdict(low, chance) if videos else None,
+        }
+    return probes
 
 
 def recall_interval(hits: int, videos: int) -> tuple[float, float]:
@@ -195,10 +153,3 @@ def recall_interval(hits: int, videos: int) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = binomtest(hits, videos).proportion_ci(CONFIDENCE, method="exact")
     return float(low), float(high)
-
-
-def verdict(low: float, chance: float) -> Verdict:
-    """Verdict on a class according to :data:`RULE`."""
-    if low <= chance:
-        return "not"
-    return "highly" if low >= chance + HIGH * (1 - chance) else "weakly"

@@ -12,11 +12,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ccl_cli.errors import CclError, DataError
-from ccl_cli.evaluation.classifiers import NEIGHBOURS, RULE
+from ccl_cli.evaluation.verdicts import NEIGHBOURS, RULE
 from ccl_cli.training.run.folder import RunFolder, read_json
 from ccl_cli.utils.files import write_text
-
-_FORMAT = "ccl-correspondence-1"
 
 
 @dataclass(frozen=True)
@@ -51,54 +49,37 @@ class Correspondence:
     silent: str = ""
 
 
-_RESULT = TypeAdapter(Correspondence)
-
-
 def cached_correspondence(folder: Path, teacher: str, split: str) -> Correspondence | None:
-    """Return a cached result, if it belongs to this teacher, these videos and the current rule.
-
-    Args:
-        folder: Run folder.
-        teacher: Name of the teacher in the run's summary.
-        split: Split of the classified videos.
-    """
-    run = RunFolder(folder)
-    record = read_json(_path(run, teacher, split))
+    """Return a cached result, if it belongs to this teacher, these videos and the current rule."""
+    record = read_json(_path(folder, teacher, split))
     try:
-        if record.pop("key", None) != cache_key(run, teacher, split):
-            return None
-        return _RESULT.validate_python(record)
+        if record.pop("key", None) == cache_key(folder, teacher, split):
+            return TypeAdapter(Correspondence).validate_python(record)
     except (CclError, ValidationError):
-        return None
+        pass
+    return None
 
 
-def cache_key(run: RunFolder, teacher: str, split: str) -> dict[str, Any]:
+def write_correspondence(folder: Path, teacher: str, split: str, result: Correspondence) -> None:
+    """Cache the result of one teacher."""
+    record = {"key": cache_key(folder, teacher, split), **asdict(result)}
+    write_text(_path(folder, teacher, split), json.dumps(record, indent=2) + "\n")
+
+
+def cache_key(folder: Path, teacher: str, split: str) -> dict[str, Any]:
     """Return the key that a cached result must have.
 
     Raises:
         DataError: the run does not record its videos or its teacher.
     """
-    summary = run.summary
+    summary = RunFolder(folder).summary
     manifest = summary.get("data", {}).get("manifest")
     fingerprint = summary.get("teachers", {}).get(teacher, {}).get("fingerprint")
     if not manifest or not fingerprint:
-        raise DataError(f"'{run.path}' does not record its videos or its teacher {teacher}.")
-    return {
-        "format": _FORMAT,
-        "manifest": manifest,
-        "teacher": fingerprint,
-        "split": split,
-        "k": NEIGHBOURS,
-        "rule": RULE,
-    }
+        raise DataError(f"'{folder}' does not record its videos or its teacher {teacher}.")
+    return {"manifest": manifest, "teacher": fingerprint, "split": split, "k": NEIGHBOURS, "rule": RULE}
 
 
-def _path(run: RunFolder, teacher: str, split: str) -> Path:
+def _path(folder: Path, teacher: str, split: str) -> Path:
     name = re.sub(r"[^\w.-]+", "_", teacher)
-    return run.path / f"correspondence-{name}-{split}.json"
-
-
-def write_correspondence(run: RunFolder, teacher: str, split: str, result: Correspondence) -> None:
-    """Cache the result of one teacher."""
-    record = {"key": cache_key(run, teacher, split), **asdict(result)}
-    write_text(_path(run, teacher, split), json.dumps(record, indent=2) + "\n")
+    return folder / f"correspondence-{name}-{split}.json"

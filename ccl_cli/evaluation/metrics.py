@@ -20,14 +20,11 @@ _TINY = np.float32(1e-30)
 
 
 def recognition(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, object]:
-    """Compute video-level recognition metrics in percent. Videos without scores count as errors.
+    """Compute video-level recognition metrics in percent: top-1, top-5, and the mean of the per-class top-1.
 
     Shapes:
-        scores: [V, K] one row per video; a non-finite row marks an unreadable video.
+        scores: [V, K] one row per video; a non-finite row marks an unreadable video, which is an error.
         labels: [V] int64.
-
-    Returns:
-        ``top1``, ``top5``, ``mean_class`` (mean of the per-class top-1) and ``per_class``.
     """
     read = torch.isfinite(scores).all(dim=1)
     own = scores.gather(1, labels[:, None])
@@ -61,15 +58,10 @@ def retrieval(
     """Compute cosine retrieval metrics in percent: recall at K, and mean average precision.
 
     A query without a feature (a non-finite row) counts as an error in every metric, and gallery items without
-    one are ignored. Of items with equal scores, the first comes first.
+    one are ignored. Of items with equal scores, the first comes first. Memory: a copy of the features, and
+    ``scores_at_once`` scores or those of one query.
 
-    Memory: a copy of the features, and ``scores_at_once`` scores or those of one query.
-
-    Shapes:
-        queries: [Q, D] features of the test videos.
-        query_labels: [Q] int64.
-        gallery: [G, D] features of the training videos.
-        gallery_labels: [G] int64.
+    Shapes: queries: [Q, D]. query_labels: [Q] int64. gallery: [G, D]. gallery_labels: [G] int64.
     """
     directed, finite = directions(queries)
     gallery, in_gallery = directions(gallery)
@@ -87,12 +79,7 @@ def retrieval(
 
 
 def directions(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Select the finite rows and normalise them to unit length; also return their mask.
-
-    Shapes:
-        features: [N, D].
-        returns: [n, D]; [N] bool.
-    """
+    """Normalise the finite rows of [N, D] to unit length [n, D]; also return their mask [N]."""
     length = torch.linalg.vector_norm(features, dim=1)
     finite = length.isfinite()
     return features[finite].div_(length[finite, None].clamp(min=1e-12)), finite
@@ -101,14 +88,11 @@ def directions(features: Tensor) -> tuple[Tensor, Tensor]:
 def score_blocks(
     queries: Tensor, gallery: Tensor, scores_at_once: int = _SCORES_AT_ONCE
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield slices of queries and their products with the whole gallery, block by block.
+    """Yield slices of queries and their products [q, G] with the whole gallery, block by block.
 
     Each block overwrites the previous one, because allocating memory would take as long as the product.
 
-    Shapes:
-        queries: [Q, D].
-        gallery: [G, D].
-        yields: [q, G], of at most ``scores_at_once`` scores, or of one query.
+    Shapes: queries: [Q, D]. gallery: [G, D].
     """
     count = max(1, scores_at_once // max(1, len(gallery)))
     memory = gallery.new_empty(min(count, len(queries)), len(gallery))
@@ -132,15 +116,12 @@ def _products(queries: Tensor, gallery: Tensor, out: Tensor) -> None:
 
 
 def ranks(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Ranks, from 1, of the relevant items by descending score; ties keep their order.
+    """Ranks [R], from 1, of the relevant items by descending score; ties keep their order.
 
     The range of the scores is divided into cells, and the items per cell are counted. Only items that share a
     cell with a relevant item are sorted.
 
-    Shapes:
-        scores: [G] floating point, finite; G is at least 1.
-        relevant: [G], R of them.
-        returns: [R], ascending.
+    Shapes: scores: [G] floating point, finite; G is at least 1. relevant: [G], R of them.
     """
     count = min(len(scores), _CELLS)
     depth = scores.max() - scores

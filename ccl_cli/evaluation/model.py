@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A published student.
-
-    Attributes:
-        path: Model file.
-        artefact: Contents of the model file.
-        run: Run folder, or None for a single model file.
-    """
+    """A published student; ``run`` is None for a single model file."""
 
     path: Path
     artefact: Artefact
@@ -43,11 +37,7 @@ class Model:
         return Manifest.load(path) if path.is_file() else None
 
     def need_classes(self) -> None:
-        """Check that the student has classes.
-
-        Raises:
-            UsageError: the student was trained without labels.
-        """
+        """Raise a UsageError if the student was trained without labels."""
         if not self.artefact.classes:
             raise UsageError(
                 f"'{self.path}' was trained without labels: it has features but no classes.",
@@ -66,14 +56,16 @@ class Model:
 
 
 def run_manifest(folder: Path) -> Manifest:
-    """Load the manifest of the videos that a run was trained on.
-
-    Raises:
-        DataError: the run has no manifest.
-    """
+    """Load the manifest of the videos that a run was trained on; without one, raise a DataError."""
     path = manifest_path(folder)
     if not path.is_file():
         raise DataError(f"'{folder}' contains no {MANIFEST}, which lists its videos.", "Train the run again.")
+    return _manifest(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _manifest(path: Path, changed: int) -> Manifest:
+    """Load a manifest, or return the last one if its file has not changed."""
     return Manifest.load(path)
 
 
@@ -110,11 +102,7 @@ def load_student(run: str | Path | None = None, weights: str | None = None) -> M
 
 
 def fingerprint(path: Path) -> str:
-    """Compute the SHA-256 of a model file.
-
-    Raises:
-        WeightsError: the file cannot be read.
-    """
+    """Compute the SHA-256 of a model file; if it cannot be read, raise a WeightsError."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.video.storage import size_of
+from ccl_cli.data.manifest import ABSENT, UNLABELLED, Manifest, Videos
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.model import fingerprint, missing_videos, run_manifest
 from ccl_cli.training.run.folder import RunFolder
@@ -24,7 +24,8 @@ from ccl_cli.training.run.folder import RunFolder
 if TYPE_CHECKING:
     from ccl_cli.evaluation.predictor import SplitPredictions
 
-_HEADER, _ABSENT = "ccl", -1
+_HEADER = "ccl"
+_BLOCK = 2048  # videos whose features are read at once
 
 
 class CacheHeader(BaseModel, strict=True):
@@ -33,44 +34,59 @@ class CacheHeader(BaseModel, strict=True):
     Attributes:
         model: SHA-256 of the model file.
         videos: Hash of the split's ids, labels and segments.
-        unreadable: Reasons of unreadable videos by row.
     """
 
     model: str
     videos: str
-    unreadable: dict[int, str] = {}
 
 
 @dataclass(frozen=True)
-class CachedPredictions:
-    """Predictions for all videos of a split, without scores, which take 20 KB per video with 5,000 classes.
+class Predictions:
+    """Predictions of a run's student for videos of one split.
+
+    Scores are not kept: a video has 20 KB of them with 5,000 classes.
 
     Shapes:
         predicted: [V] int64 class with the highest score, or -1; see :attr:`SplitPredictions.predicted`.
-        features: [V, D] mean feature over windows; NaN for unreadable videos.
         labels: [V] int64.
-
-    Attributes:
-        unreadable: Reasons by row, including videos that are not on disk.
+        rows: [V] row of each video in the file.
     """
 
-    predicted: NDArray[np.int64]
-    features: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    unreadable: dict[int, str]
-
-
-@dataclass(frozen=True)
-class RunPredictions:
-    """A split of a run's data set and the student's predictions."""
-
-    name: str
     classes: tuple[str, ...]
-    videos: Sequence[Video]
-    predictions: CachedPredictions
+    videos: Videos
+    predicted: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    rows: NDArray[np.intp]
+    path: Path
+
+    def take(self, places: NDArray[Any]) -> Predictions:
+        """Select videos by indices [N] or by a mask [V]."""
+        places = np.arange(len(self.rows))[places]
+        predicted, labels, rows = (each[places] for each in (self.predicted, self.labels, self.rows))
+        return Predictions(self.classes, self.videos.take(places), predicted, labels, rows, self.path)
+
+    def feature_blocks(self) -> Iterator[NDArray[np.float32]]:
+        """The rows of :attr:`features`, some at a time: those of 20,000 videos take 41 MB."""
+        for begin in range(0, len(self.rows), _BLOCK):
+            yield self.take(np.arange(begin, min(begin + _BLOCK, len(self.rows)))).features
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """[V, D] mean feature over windows, read from the file; NaN for unreadable videos."""
+        with safe_open(self.path, framework="numpy") as file:
+            count, width = file.get_slice("features").get_shape()
+        features = np.empty((len(self.rows), width), np.float32)
+        for block in np.unique(self.rows // _BLOCK):
+            places = np.flatnonzero(self.rows // _BLOCK == block)
+            begin = int(block) * _BLOCK
+            # Opened for each block, because closing the file unmaps what was read.
+            with safe_open(self.path, framework="numpy") as file:
+                part = file.get_slice("features")[begin : min(begin + _BLOCK, count)]
+            features[places] = part[self.rows[places] - begin]
+        return features
 
 
-def cached_predictions(folder: Path, split: str) -> RunPredictions:
+def cached_predictions(folder: Path, split: str) -> Predictions:
     """Predict a split of the run's data set with its student, or load the cached predictions.
 
     Cached in ``predictions-<data>-<split>.safetensors``; recomputed if the model, the manifest or a file has
@@ -88,13 +104,14 @@ def cached_predictions(folder: Path, split: str) -> RunPredictions:
             f"The data set '{manifest.name}' has no {split} split.", "`ccl data check` counts its splits."
         )
     path, header, sizes = _place(run, manifest, split)
-    predictions = read_cache(path, header, sizes)
-    if predictions is None:
-        if set(sizes) == {_ABSENT}:
+    cached = _read_cache(path, header, sizes)
+    if cached is None:
+        if set(sizes) == {ABSENT}:
             raise missing_videos(f"{split} videos", manifest.name, videos[0])
-        predictions = _cached(_compute(run, videos, split))
-        _write_cache(path, predictions, header, sizes)
-    return RunPredictions(manifest.name, manifest.classes, videos, predictions)
+        computed = _compute(run, videos, split)
+        _write_cache(path, computed, header, sizes)
+        cached = computed.predicted.numpy(), computed.labels.numpy()
+    return Predictions(manifest.classes, videos, *cached, np.arange(len(videos)), path)
 
 
 def cache_predictions(run: RunFolder, manifest: Manifest, split: str, predictions: SplitPredictions) -> None:
@@ -107,41 +124,36 @@ def cache_predictions(run: RunFolder, manifest: Manifest, split: str, prediction
         predictions: Predictions in the order of the split.
     """
     path, header, sizes = _place(run, manifest, split)
-    _write_cache(path, _cached(predictions), header, sizes)
-
-
-def _cached(each: SplitPredictions) -> CachedPredictions:
-    arrays = (each.predicted.numpy(), each.features.numpy(), each.labels.numpy())
-    return CachedPredictions(*arrays, each.unreadable)
+    _write_cache(path, predictions, header, sizes)
 
 
 def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, CacheHeader, list[int]]:
     """Path and header of the cached predictions, and the current size of each video in bytes."""
     videos = manifest.split(split)
-    sizes = [_ABSENT if size is None else size for size in (size_of(video.path) for video in videos)]
+    sizes = list(videos.columns.measure(videos.numbers))
     header = CacheHeader(model=fingerprint(run.model), videos=_hash_rows(manifest, videos))
     name = re.sub(r"[^\w.-]+", "_", manifest.name)
     return run.path / f"predictions-{name}-{split}.safetensors", header, sizes
 
 
-def read_cache(path: Path, expected: CacheHeader, sizes: Sequence[int]) -> CachedPredictions | None:
-    """Read cached predictions; None if they are missing, damaged or outdated."""
+def _read_cache(
+    path: Path, expected: CacheHeader, sizes: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Read classes and labels; None if the cache is missing, damaged or outdated."""
     try:
         with safe_open(path, framework="numpy") as file:
             header = CacheHeader.model_validate_json((file.metadata() or {}).get(_HEADER, "{}"))
-            names = ("predicted", "features", "labels", "sizes")
-            predicted, features, labels, cached_sizes = (file.get_tensor(name) for name in names)
+            names = ("predicted", "labels", "sizes")
+            predicted, labels, cached_sizes = (file.get_tensor(name) for name in names)
+            file.get_slice("features")
     except (SafetensorError, OSError, ValidationError):
         return None
-    if (header.model, header.videos) != (expected.model, expected.videos):
-        return None
     pairs = zip(sizes, cached_sizes.tolist(), strict=False)
-    if any(size not in (cached, _ABSENT) for size, cached in pairs):
-        return None
-    return CachedPredictions(predicted, features, labels, header.unreadable)
+    changed = any(size not in (cached, ABSENT) for size, cached in pairs)
+    return None if header != expected or changed else (predicted, labels)
 
 
-def _compute(run: RunFolder, videos: Sequence[Video], split: str) -> SplitPredictions:
+def _compute(run: RunFolder, videos: Videos, split: str) -> SplitPredictions:
     from ccl_cli.evaluation.predictor import predict_split
     from ccl_cli.training.compute.device import set_up
     from ccl_cli.training.run.artefact import load_model
@@ -159,23 +171,25 @@ def _compute(run: RunFolder, videos: Sequence[Video], split: str) -> SplitPredic
 
 
 def _write_cache(
-    path: Path, predictions: CachedPredictions, header: CacheHeader, sizes: Sequence[int]
+    path: Path, predictions: SplitPredictions, header: CacheHeader, sizes: Sequence[int]
 ) -> None:
     import torch
 
     from ccl_cli.utils.tensor_files import write_tensors
 
-    arrays = {
+    tensors = {
         "predicted": predictions.predicted,
-        "features": predictions.features,
+        "features": predictions.features.contiguous(),
         "labels": predictions.labels,
-        "sizes": np.array(sizes, np.int64),
+        "sizes": torch.tensor(sizes),
     }
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-    header = header.model_copy(update={"unreadable": predictions.unreadable})
     write_tensors(path, tensors, {_HEADER: header.model_dump_json()})
 
 
-def _hash_rows(manifest: Manifest, videos: Sequence[Video]) -> str:
-    rows = [(video.id, video.label, video.start, video.end) for video in videos]
+def _hash_rows(manifest: Manifest, videos: Videos) -> str:
+    labels = (None if label == UNLABELLED else label for label in videos.column("label").tolist())
+    times = (
+        [None if math.isnan(at) else at for at in videos.column(name).tolist()] for name in ("start", "end")
+    )
+    rows = list(zip(videos.ids, labels, *times, strict=True))
     return hashlib.sha256(json.dumps([manifest.classes, rows]).encode()).hexdigest()

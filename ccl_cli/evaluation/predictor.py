@@ -25,12 +25,10 @@ _BLOCK = 64  # videos per process in each exchange
 class VideoPrediction(NamedTuple):
     """Prediction for one video.
 
-    Shapes:
-        scores: [K] mean softmax over windows; NaN for an unreadable video.
-        feature: [D] mean feature over windows, not normalised; NaN for an unreadable video.
-
     Attributes:
         row: Index in the list of videos.
+        scores: [K] mean softmax over windows; NaN for an unreadable video.
+        feature: [D] mean feature over windows, not normalised; NaN for an unreadable video.
         windows: Number of windows.
         fault: Reason why the video could not be read, or None.
     """
@@ -44,12 +42,9 @@ class VideoPrediction(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """Predictions for all videos of a split.
+    """Predictions for all videos of a split, as in :class:`VideoPrediction`.
 
-    Shapes:
-        scores: [V, K] mean softmax over windows; NaN for unreadable videos.
-        features: [V, D] mean feature over windows; NaN for unreadable videos.
-        labels: [V] int64.
+    Shapes: scores: [V, K]. features: [V, D]. labels: [V] int64.
 
     Attributes:
         unreadable: Reasons by row, including videos that are not on disk.
@@ -73,12 +68,14 @@ def predict_videos(
     videos: Sequence[Video],
     accelerator: Accelerator,
     *,
-    batch_size: int,
-    workers: int,
     title: str,
+    batch_size: int | None = None,
+    workers: int | None = None,
     mixed: bool = True,
 ) -> Generator[VideoPrediction, None, None]:
     """Run the student on all windows of this process's share of the videos.
+
+    ``batch_size`` (windows per forward pass) and ``workers`` (decoding processes) default to the recipe's.
 
     Yields:
         Each video once, in order of completion, which is the order of the list within a decoding process.
@@ -90,23 +87,27 @@ def predict_videos(
         videos,
         recipe.clip,
         recipe.eval,
-        chunk=batch_size,
+        chunk=batch_size or recipe.eval.batch_size,
         mixed=mixed or device.type != "cpu",  # small batches are inefficient on a GPU
         rank=rank(),
         processes=world_size(),
     )
-    zero = VideoPrediction(-1, torch.zeros(student.num_classes), torch.zeros(student.feature_dim))
-    sums: dict[int, VideoPrediction] = {}
+    zero = torch.zeros(student.num_classes), torch.zeros(student.feature_dim), 0
+    sums: dict[int, tuple[Tensor, Tensor, int]] = {}
+    workers = recipe.train.workers if workers is None else workers
     share = len(range(rank(), len(videos), world_size()))
     with Reporter(title, share, unit="video") as reporter:
         for chunk in read_batches(dataset, workers, pin_memory=device.type == "cuda"):
             if len(chunk.rows):
                 scores, features = _forward(artefact, chunk.windows, accelerator)
                 for row, score, feature in zip(chunk.rows.tolist(), scores, features, strict=True):
-                    sums[row] = _add(sums.get(row, zero), row, score, feature)
+                    scores_sum, feature_sum, count = sums.get(row, zero)
+                    sums[row] = scores_sum + score, feature_sum + feature, count + 1
             reporter.advance(len(chunk.finished))
-            for row in chunk.finished:
-                yield _mean(sums.pop(row, zero), row, chunk.unreadable.get(row))
+            for row in chunk.finished:  # a video without windows becomes NaN
+                scores_sum, feature_sum, count = sums.pop(row, zero)
+                fault = chunk.unreadable.get(row)
+                yield VideoPrediction(row, scores_sum / count, feature_sum / count, count, fault)
 
 
 def predict_split(
@@ -114,16 +115,16 @@ def predict_split(
     videos: Sequence[Video],
     accelerator: Accelerator,
     *,
-    batch_size: int,
-    workers: int,
     title: str = "eval",
+    batch_size: int | None = None,
+    workers: int | None = None,
 ) -> SplitPredictions:
     """Run the student on all windows of all videos, shared among the processes."""
     scores = torch.zeros(len(videos), artefact.student.num_classes)
     features = torch.zeros(len(videos), artefact.student.feature_dim)
     unreadable: dict[int, str] = {}
     for video in predict_videos(
-        artefact, videos, accelerator, batch_size=batch_size, workers=workers, title=title
+        artefact, videos, accelerator, title=title, batch_size=batch_size, workers=workers
     ):
         scores[video.row], features[video.row] = video.scores, video.feature
         if video.fault is not None:
@@ -164,12 +165,3 @@ def _forward(artefact: Artefact, windows: Tensor, accelerator: Accelerator) -> t
         video = normalize(windows.to(accelerator.device, non_blocking=True), clip.mean, clip.std)
         output = artefact.student(video)
         return output.logits.float().softmax(dim=1).cpu(), output.feature.float().cpu()
-
-
-def _add(sums: VideoPrediction, row: int, score: Tensor, feature: Tensor) -> VideoPrediction:
-    return VideoPrediction(row, sums.scores + score, sums.feature + feature, sums.windows + 1)
-
-
-def _mean(sums: VideoPrediction, row: int, fault: str | None) -> VideoPrediction:
-    """Divide sums by counts; a video without windows becomes NaN."""
-    return VideoPrediction(row, sums.scores / sums.windows, sums.feature / sums.windows, sums.windows, fault)

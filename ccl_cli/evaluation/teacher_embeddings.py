@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from ccl_cli.config.recipe import Clip
-from ccl_cli.data.clips.dataset import (
-    UNREADABLE,
-    TeacherBatch,
-    TeacherClips,
-    clip_loader,
-    split_rows,
-)
+from ccl_cli.config.recipe import Clip, Recipe
+from ccl_cli.data.clips.dataset import UNREADABLE, TeacherBatch, TeacherClips, clip_loader, split_rows
 from ccl_cli.data.manifest import Video
 from ccl_cli.teachers import Teacher, embed
+from ccl_cli.training.build import check_coverage
+from ccl_cli.training.compute.device import set_up
 from ccl_cli.utils.distributed import gather_objects, rank, total, world_size
 from ccl_cli.utils.progress import Reporter
 
@@ -28,11 +22,9 @@ from ccl_cli.utils.progress import Reporter
 class TeacherEmbeddings:
     """Embeddings of one teacher.
 
-    Shapes:
+    Attributes:
         value: [V, D] float32; absent rows are zero.
         present: [V] bool.
-
-    Attributes:
         states: State of each video's modality by row: "present", "silent", "unreadable", ...
         unreadable: Reasons by row; a non-finite embedding counts as unreadable.
     """
@@ -42,71 +34,55 @@ class TeacherEmbeddings:
     states: dict[int, str] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
 
-    def counts(self) -> dict[str, int]:
-        """Number of videos by state."""
-        return dict(Counter(self.states.values()).most_common())
-
 
 def embed_videos(
     teachers: Mapping[str, Teacher],
     videos: Sequence[Video],
-    accelerator: Accelerator,
     *,
-    clip: Clip,
-    batch_size: int,
-    workers: int,
+    batch_size: int | None = None,
+    workers: int | None = None,
 ) -> dict[str, TeacherEmbeddings]:
     """Embed the centre clip of each video with each teacher, shared among the processes.
 
-    Files are opened only for teachers that use frames or audio.
+    Files are opened only for teachers that use frames or audio. ``batch_size`` (videos per forward pass) and
+    ``workers`` (decoding processes) default to those of recipes.
 
     Returns:
         Embeddings by teacher, identical on all processes.
 
     Raises:
+        DataError: a teacher cannot have embeddings of these videos.
         PluginError: the preprocessing of a teacher fails.
     """
-    device = accelerator.device
-    for teacher in teachers.values():
-        teacher.to(device)
-    preprocess = {name: teacher.preprocess for name, teacher in teachers.items()}
-    batches = split_rows(range(rank(), len(videos), world_size()), batch_size)
+    check_coverage(teachers, [video.id for video in videos])
+    accelerator, defaults, own = set_up("fp32"), Recipe(), {}
+    for name, teacher in teachers.items():
+        teacher.to(accelerator.device)
+        present = torch.zeros(len(videos), dtype=torch.bool)
+        own[name] = TeacherEmbeddings(torch.zeros(len(videos), teacher.dim), present)
+    rows = range(rank(), len(videos), world_size())
     loader = clip_loader(
-        TeacherClips(videos, clip, preprocess), batches, workers=workers, pin_memory=device.type == "cuda"
+        TeacherClips(videos, Clip(), {name: teacher.preprocess for name, teacher in teachers.items()}),
+        split_rows(rows, batch_size or defaults.eval.batch_size),
+        workers=defaults.train.workers if workers is None else workers,
+        pin_memory=accelerator.device.type == "cuda",
     )
-    own = {
-        name: TeacherEmbeddings(
-            torch.zeros(len(videos), teacher.dim), torch.zeros(len(videos), dtype=torch.bool)
-        )
-        for name, teacher in teachers.items()
-    }
-    share = sum(map(len, batches))
-    with Reporter("embed", share, unit="video") as reporter, accelerator.autocast():
+    with Reporter("embed", len(rows), unit="video") as reporter, accelerator.autocast():
         for batch in loader:
             for name, teacher in teachers.items():
-                _add(own[name], name, teacher, batch, device)
+                _add(own[name], name, teacher, batch, accelerator.device)
             reporter.advance(len(batch.rows))
-    return {name: _over_processes(each, device) for name, each in own.items()}
+    return {name: _over_processes(each, accelerator.device) for name, each in own.items()}
 
 
-def classify_videos(
-    teacher: Teacher, videos: Sequence[Video], accelerator: Accelerator, *, clip: Clip
-) -> Tensor:
-    """Classify the centre clip of videos with a teacher's own classifier.
-
-    Shapes:
-        returns: [V, len(classes)], each in [0, 1].
-
-    Raises:
-        PluginError: the preprocessing of the teacher fails.
-    """
-    teacher.to(accelerator.device)
-    dataset = TeacherClips(videos, clip, {"": teacher.preprocess})
+def classify_videos(teacher: Teacher, videos: Sequence[Video]) -> Tensor:
+    """Classify the centre clip of videos with a teacher's own classifier: [V, len(classes)] in [0, 1]."""
+    device = set_up("fp32").device
+    teacher.to(device)
+    dataset = TeacherClips(videos, Clip(), {"": teacher.preprocess})
     loader = clip_loader(dataset, split_rows(range(len(videos)), 8), workers=0, pin_memory=False)
     with torch.inference_mode():
-        scores = [
-            teacher.class_probabilities(batch.inputs[""].value.to(accelerator.device)) for batch in loader
-        ]
+        scores = [teacher.class_probabilities(batch.inputs[""].value.to(device)) for batch in loader]
     return torch.cat(scores).float().cpu()
 
 
@@ -119,14 +95,10 @@ def _add(
     into.value[batch.rows] = torch.where(finite[:, None], embeddings, 0.0)
     into.present[batch.rows] = batch.inputs[name].present & finite
     into.states.update({row: states[name] for row, states in batch.states.items()})
-    into.unreadable.update(
-        {row: reasons[name] for row, reasons in batch.unreadable.items() if name in reasons}
-    )
-    for row in batch.rows[~finite].tolist():
-        into.states[row], into.unreadable[row] = (
-            UNREADABLE,
-            f"its embedding from {name} is not finite.",
-        )
+    reasons = {row: reasons[name] for row, reasons in batch.unreadable.items() if name in reasons}
+    infinite = batch.rows[~finite].tolist()
+    into.states.update(dict.fromkeys(infinite, UNREADABLE))
+    into.unreadable.update(reasons | dict.fromkeys(infinite, f"its embedding from {name} is not finite."))
 
 
 def _over_processes(own: TeacherEmbeddings, device: torch.device) -> TeacherEmbeddings:

@@ -43,28 +43,22 @@ def train(
 def score(recipe: Recipe, parts: Parts, student: Student, accelerator: Accelerator) -> dict[str, float]:
     """Evaluate a student during training, in the run's precision; all processes share the videos.
 
-    Args:
-        recipe: Recipe; sets the split and whether to evaluate retrieval, which also reads the training
-            videos.
-        parts: Parts of the run; videos without a label are ignored.
-        student: Student, which is not modified: a copy with the batch statistics of the first process is
-            evaluated, as it would be published.
-        accelerator: Accelerator of the run.
+    The student is not modified: a copy with the batch statistics of the first process is evaluated, as it
+    would be published. Videos without a label are ignored.
 
     Returns:
         ``top1`` in percent and ``loss``, the mean cross-entropy of readable videos, unless the student has no
-        classes; ``r1`` in percent, if requested. Identical on every process.
+        classes; ``r1`` in percent, if the recipe asks for it. Identical on every process.
     """
     scored = make_student(recipe.student, len(parts.classes), with_weights=False)
     scored.load_state_dict(student.state_dict())
     for buffer in scored.to(accelerator.device).buffers():
         copy_from_main(buffer)
     artefact, manifest = Artefact(scored.eval(), recipe, parts.classes, {}), parts.manifest.labelled()
-    settings = {"batch_size": recipe.eval.batch_size, "workers": recipe.train.workers}
-    queries = predict_manifest(artefact, manifest, recipe.train.eval_split, accelerator, **settings)
+    queries = predict_manifest(artefact, manifest, recipe.train.eval_split, accelerator)
     gallery = None
     if recipe.train.eval_retrieval:
-        gallery = predict_manifest(artefact, manifest, "train", accelerator, **settings)
+        gallery = predict_manifest(artefact, manifest, "train", accelerator)
 
     def figures() -> dict[str, float]:
         scores: dict[str, float] = {}

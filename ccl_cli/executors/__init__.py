@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ccl_cli import registry
 from ccl_cli.config.recipe import Executor
-from ccl_cli.executors.work import Events, Work
+from ccl_cli.executors.work import ERROR, Events, Work
 
 
 def map_items(work: Work, settings: Executor, events: Events) -> dict[str, str]:
@@ -28,14 +28,11 @@ def map_items(work: Work, settings: Executor, events: Events) -> dict[str, str]:
     plugin = registry.find(registry.EXECUTORS, settings.name)
     run = registry.load(plugin)
     todo = work.unfinished()
-    lost: dict[str, str] = {}
-    if todo.items:
-        with registry.blaming(plugin):
-            lost = run(todo, settings, events)
-    reasons = {}
+    if not todo.items:
+        return {}
     for name in todo.items:
-        if not todo.is_done(name):
-            # An unsettled item may still have the error file of an earlier call, which does not count.
-            known = todo.reason(name) if todo.is_settled(name) else lost.get(name)
-            reasons[name] = known or "The reason is unknown."
-    return reasons
+        (todo.folder / name / ERROR).unlink(missing_ok=True)
+    with registry.blaming(plugin):
+        lost = run(todo, settings, events)
+    left = todo.unfinished()
+    return {name: left.reason(name) or lost.get(name, "The reason is unknown.") for name in left.items}

@@ -24,11 +24,7 @@ _MIN_FILES, _MAX_BLOCKS = 64, 256  # minimum files per block, maximum number of 
 
 
 class BlockExecutor(ExitStack):
-    """Executor of the blocks of one command, or of a part of them.
-
-    The results of the blocks are removed when the context ends without an error, because the command has
-    written its output by then. After an error, the same command reuses them.
-    """
+    """Executor of the blocks of one command, or of a part of them; see :func:`block_folder`."""
 
     def __init__(self, settings: Executor, part: Part = WHOLE) -> None:
         super().__init__()
@@ -36,11 +32,7 @@ class BlockExecutor(ExitStack):
         self._folders: dict[str, Path] = {}
 
     def folder(self, title: str, *content: object) -> Path:
-        """Return the folder of some work, identified by its content (JSON values).
-
-        Raises:
-            UsageError: another process runs the same work, or the same part of it.
-        """
+        """Return the folder of some work, identified by its content (JSON values)."""
         key = json.dumps([title, *content])
         if key not in self._folders:
             self._folders[key] = self.enter_context(block_folder(title, *content, part=self.part))
@@ -56,7 +48,14 @@ def block_executor(
 
 @contextmanager
 def block_folder(title: str, *content: object, part: Part = WHOLE) -> Iterator[Path]:
-    """Lock a folder for the results of blocks; see :class:`BlockExecutor`."""
+    """Lock a folder for the results of blocks of some work, identified by its content (JSON values).
+
+    The results are removed when the context ends without an error, because the command has written its output
+    by then. After an error, the same command reuses them.
+
+    Raises:
+        UsageError: another process runs the same work, or the same part of it.
+    """
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     folder = (cache_dir() / "blocks" / f"{title}-{digest}").absolute()
     lock = ".lock" if part == WHOLE else f".lock-{part.number}-{part.parts}"
@@ -73,7 +72,14 @@ def block_size(files: int) -> int:
 def run_blocks(
     work: Work, settings: Executor, advance: Advance, sizes: Mapping[str, int], part: Part = WHOLE
 ) -> None:
-    """Run :func:`map_blocks` on a part of the blocks for a caller that needs all blocks.
+    """Run all unfinished blocks of a part, for a caller that needs all blocks.
+
+    Args:
+        work: Work with one item per block.
+        settings: Settings of the executor.
+        advance: Advances the progress bar.
+        sizes: Number of files of each block.
+        part: Part of the blocks.
 
     Raises:
         CclError: some blocks failed; the others are kept.
@@ -81,36 +87,17 @@ def run_blocks(
         Interrupted: stopped by a signal.
     """
     share = work.only(part.of(list(work.items)))
-    refuse_unfinished(share, map_blocks(share, settings, advance, sizes))
+    advance(sum(sizes[name] for name in share.items if share.is_done(name)))
+    reasons = map_items(share, settings, _Progress(advance, sizes))
+    for name, why in reasons.items():
+        raise CclError(
+            f"{work.title}: {len(reasons)} of {len(share.items)} blocks failed, such as {name}: {why}",
+            f"Finished blocks are kept. Run the same command to retry the others. Logs: '{work.folder}'.",
+        )
     if left := len(work.unfinished().items):
         raise PartDone(
             f"Part {part} of {work.title} is done; other parts have {left} of {len(work.items)} blocks left.",
             "The part that finishes last writes the output.",
-        )
-
-
-def map_blocks(work: Work, settings: Executor, advance: Advance, sizes: Mapping[str, int]) -> dict[str, str]:
-    """Run all unfinished blocks.
-
-    Args:
-        work: Work with one item per block.
-        settings: Settings of the executor.
-        advance: Advances the progress bar.
-        sizes: Number of files of each block.
-
-    Returns:
-        Reasons by the name of each failed block.
-    """
-    advance(sum(sizes[name] for name in work.items if work.is_done(name)))
-    return map_items(work, settings, _Progress(advance, sizes))
-
-
-def refuse_unfinished(work: Work, reasons: Mapping[str, str]) -> None:
-    """Raise an error if blocks failed; ``reasons`` are those of :func:`map_blocks`."""
-    for name, why in reasons.items():
-        raise CclError(
-            f"{work.title}: {len(reasons)} of {len(work.items)} blocks failed, such as {name}: {why}",
-            f"Finished blocks are kept. Run the same command to retry the others. Logs: '{work.folder}'.",
         )
 
 

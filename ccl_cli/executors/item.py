@@ -50,7 +50,8 @@ def run_item(function: str, item: Any, folder: Path, device: Device) -> None:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # pending signals are raised here
         (folder / ERROR).unlink(missing_ok=True)
-        _limit_threads(device.threads)
+        if device.threads is not None:
+            _limit_threads(device.threads)
         resolve_name(function)(item)
     except KeyboardInterrupt:
         code = Interrupted.exit_code
@@ -64,9 +65,7 @@ def run_item(function: str, item: Any, folder: Path, device: Device) -> None:
     raise SystemExit(code)
 
 
-def _limit_threads(threads: int | None) -> None:
-    if threads is None:
-        return
+def _limit_threads(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:  # the fork server imported torch without a thread limit
         import torch
@@ -76,7 +75,6 @@ def _limit_threads(threads: int | None) -> None:
 
 def _redirect_output(path: Path) -> None:
     """Redirect the output of this process and its children to a file."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    os.close(file)
+    with path.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import cast
-
-from filelock import FileLock, Timeout
+from typing import IO, cast
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.errors import CclError, Interrupted, SystemSetupError
+from ccl_cli.errors import CclError, Interrupted, UsageError
 from ccl_cli.executors.item import Device, run_item
 from ccl_cli.executors.work import Events, Work, write_error
+from ccl_cli.utils.files import lock_file
 from ccl_cli.utils.processes import cores
 from ccl_cli.utils.signals import blocked_signals, handled_by
 
@@ -31,13 +30,10 @@ _POLL_SECONDS = 0.5
 
 def local_devices(jobs: int | None) -> list[Device]:
     """Return every GPU or, without GPUs, the CPU shared by ``jobs`` parallel items (default 1)."""
-    gpus = _gpus()
-    if gpus:
+    if gpus := _gpus():
         # With more jobs than GPUs, several items share a GPU.
-        return [
-            Device(f"gpu {number % gpus}", {"CUDA_VISIBLE_DEVICES": _visible(number % gpus)})
-            for number in range(jobs or gpus)
-        ]
+        numbers = [number % len(gpus) for number in range(jobs or len(gpus))]
+        return [Device(f"gpu {number}", {"CUDA_VISIBLE_DEVICES": gpus[number]}) for number in numbers]
     count = jobs or 1
     threads = max(1, cores() // count) if count > 1 else None
     return [Device("cpu", threads=threads) for _ in range(count)]
@@ -56,7 +52,6 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
 
     Raises:
         Interrupted: stopped by a signal; running items were asked to save their state.
-        SystemSetupError: the file system does not support locks.
     """
     os.environ["CCL_PRELOAD"] = ",".join(work.modules)
     multiprocessing.set_forkserver_preload(["ccl_cli.executors.preload"])
@@ -90,7 +85,7 @@ class _Running:
     process: ForkServerProcess
     name: str
     device: Device
-    lock: FileLock
+    lock: IO[str]
     began: float = field(default_factory=time.monotonic)
 
 
@@ -116,7 +111,7 @@ class _Pool:
             if lock is None:
                 self.waiting.append(name)
             elif self.work.is_settled(name):
-                lock.release()
+                lock.close()
                 self.events.ended(name)
             else:
                 self._start(name, lock)
@@ -136,14 +131,16 @@ class _Pool:
             if not self.signals:  # an item that was stopped by a signal to the executor has not failed
                 self._note(ended)
                 self.events.ended(ended.name)
-            ended.lock.release()
+            ended.lock.close()
             self.free.append(ended.device)
-        for each in self.running.values():
-            if self.seconds and time.monotonic() - each.began > self.seconds and each.process.pid:
-                with suppress(ProcessLookupError):
-                    os.killpg(each.process.pid, signal.SIGKILL)  # including its child processes
+        for each in filter(self._is_late, self.running.values()):
+            with suppress(ProcessLookupError):
+                os.killpg(cast(int, each.process.pid), signal.SIGKILL)  # including its child processes
 
-    def _start(self, name: str, lock: FileLock) -> None:
+    def _is_late(self, item: _Running) -> bool:
+        return 0 < self.seconds < time.monotonic() - item.began
+
+    def _start(self, name: str, lock: IO[str]) -> None:
         folder, device = self.work.folder / name, self.free.pop(0)
         folder.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("forkserver")
@@ -156,50 +153,32 @@ class _Pool:
 
     def _note(self, ended: _Running) -> None:
         """Write the reason of a failure that the process itself could not write."""
-        code, folder = ended.process.exitcode or 0, self.work.folder / ended.name
-        if code == Interrupted.exit_code:
-            _write(folder, "The process was stopped by an external signal.", code)
-        elif code < 0 and self.seconds and time.monotonic() - ended.began > self.seconds:
-            _write(folder, f"It took longer than {self.seconds:g} s.", 128 - code)
+        code = ended.process.exitcode or 0
+        if code < 0 and self._is_late(ended):
+            reason = f"It took longer than {self.seconds:g} s."
         elif code < 0:
-            name = signal.Signals(-code).name
-            _write(folder, f"The process was ended by {name}; memory may have run out.", 128 - code)
+            reason = f"The process was ended by {signal.Signals(-code).name}; memory may have run out."
         elif not self.work.is_settled(ended.name):
-            _write(folder, f"The process ended with exit code {code} without an error message.", code or 1)
+            reason = f"The process ended with exit code {code} without an error message."
+        else:
+            return
+        write_error(self.work.folder / ended.name, CclError(reason), 128 - code if code < 0 else code or 1)
 
 
-def lock_item(folder: Path) -> FileLock | None:
-    """Lock an item until the lock is closed or this process ends; None if another process has the lock.
-
-    Raises:
-        SystemSetupError: the file system does not support locks.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+def lock_item(folder: Path) -> IO[str] | None:
+    """Lock an item until the file is closed or this process ends; None if another process has the lock."""
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
+        return lock_file(folder.with_name(f".{folder.name}.lock"), "", "")
+    except UsageError:
         return None
-    except NotImplementedError as error:
-        raise SystemSetupError(
-            f"Files in '{folder.parent}' cannot be locked, so machines cannot share the work in it.",
-            "Set CCL_RUNS to another disk, or mount this one with locks (Lustre: -o flock).",
-        ) from error
-    return lock
 
 
-def _write(folder: Path, message: str, code: int) -> None:
-    write_error(folder, CclError(message), code)
-
-
-def _gpus() -> int:
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # no GPUs; asking torch takes seconds
-        return 0
+def _gpus() -> list[str]:
+    """Return the name of each GPU in ``CUDA_VISIBLE_DEVICES``."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "":  # no GPUs; asking torch takes seconds
+        return []
     import torch
 
-    return torch.cuda.device_count()
-
-
-def _visible(number: int) -> str:
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return listed.split(",")[number] if listed else str(number)
+    names = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
+    return list(names)[: torch.cuda.device_count()]

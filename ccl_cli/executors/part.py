@@ -35,7 +35,6 @@ def parse_part(text: str | None) -> Part:
         UsageError: the text is invalid.
     """
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text or "1/1")
-    part = Part(*map(int, match.groups())) if match else Part(0, 0)
-    if not 1 <= part.number <= part.parts:
-        raise UsageError(f"--part {text}: not a valid part.", "For example 2/4, from 1/4 to 4/4.")
-    return part
+    if match and 1 <= int(match[1]) <= int(match[2]):
+        return Part(int(match[1]), int(match[2]))
+    raise UsageError(f"--part {text}: not a valid part.", "For example 2/4, from 1/4 to 4/4.")

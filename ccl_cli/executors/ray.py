@@ -11,8 +11,8 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ccl_cli.config.recipe import Executor
@@ -25,26 +25,16 @@ from ccl_cli.utils.signals import handled_by
 _SAVING_SECONDS = 120  # time for running items to save their state after a signal
 _CONNECT_SECONDS = 10  # timeout for a cluster to answer; Ray itself waits 15 minutes
 # No usage reports, the priority of the items of other executors, and no warnings of Ray's servers.
-_DEFAULTS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
-}
+_DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
 
 
 def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
-    """Run every item as a task, and wait for all of them.
-
-    Args:
-        work: Items to run.
-        settings: Uses ``cpus`` and ``seconds``.
-        events: Receives the events of the items.
+    """Run every item as a task, and wait for all of them; as :func:`ccl_cli.executors.local.run`.
 
     Returns:
         Reasons by the name of each item whose task Ray has lost.
 
     Raises:
-        Interrupted: stopped by a signal; running items were asked to save their state.
         SystemSetupError: Ray is not installed or cannot be reached, no node has enough cores, or a node
             cannot read the folder.
     """
@@ -53,16 +43,18 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
     lost: dict[str, str] = {}
     signals: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-
+    handling = partial(handled_by, lambda number, frame: signals.append(number))
     # Ray installs its own handler of SIGTERM, so the handlers are installed again.
-    with handled_by(note), _cluster(ray), handled_by(note):
+    with handling(), _cluster(ray), handling():
         waiting = _submit(ray, work, settings)
         while waiting and not signals:
             for ended in ray.wait(list(waiting), timeout=1)[0]:
                 name = waiting.pop(ended)
-                lost |= _lost(ray, ended, name, work)
+                try:
+                    if missing := ray.get(ended):
+                        raise not_shared(Path(missing))
+                except ray.exceptions.RayError as error:
+                    lost[name] = f"Ray lost the task: {type(error).__name__}."
                 events.ended(name)
         if signals and waiting:
             for reference in waiting:
@@ -90,26 +82,8 @@ def _submit(ray: Any, work: Work, settings: Executor) -> dict[Any, str]:
     return {task.remote(work.only([name]).to_json(), own, str(Path.cwd())): name for name in work.items}
 
 
-def _lost(ray: Any, ended: Any, name: str, work: Work) -> dict[str, str]:
-    """Return the reason by item if a finished task could not run its item, else an empty dict.
-
-    Raises:
-        SystemSetupError: the node cannot read a folder.
-    """
-    try:
-        if missing := ray.get(ended):
-            raise not_shared(Path(missing))
-    except ray.exceptions.RayError as error:
-        return {name: f"Ray lost the task: {type(error).__name__}."}
-    return {}
-
-
 def _run_item(work: str, settings: dict[str, Any], cwd: str) -> str:
-    """Run the only item of the work in the caller's working directory.
-
-    Returns:
-        Folder that this node cannot read, or "".
-    """
+    """Run the only item of the work; return a folder that this node cannot read, or ""."""
     whole = Work.read(work)
     for folder in (whole.folder, Path(cwd)):
         if not folder.is_dir():

@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,23 +19,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
 from ccl_cli.config.recipe import Executor
 from ccl_cli.errors import SystemSetupError
 from ccl_cli.executors.work import Events, Work, not_shared
-from ccl_cli.utils.files import write_text
+from ccl_cli.utils.files import lock_file, write_text
 from ccl_cli.utils.signals import handled_by, stop_here, stopping_here
 
 UNREADABLE = 66  # exit code of a task that cannot read the work list
 _WARNING_SECONDS = 120  # time to save the state before the time limit
-_ENDINGS = {
-    "TIMEOUT": "reached its time limit",
-    "OUT_OF_MEMORY": "ran out of memory",
-    "NODE_FAIL": "lost its node",
-    "CANCELLED": "was cancelled",
-    "PREEMPTED": "was preempted",
-}
 # Slurm's reasons for a job that it will never start: the request cannot be satisfied, or the job is held.
 _NEVER_STARTS = re.compile(
     r"Bad|Invalid|.*NotAllowed|.*PerJob|Partition(Time|Node)Limit|JobHeld|launch failed"
@@ -61,12 +51,7 @@ _log = logging.getLogger("ccl")
 
 
 def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
-    """Run all items in a job array, and wait until it has ended.
-
-    Args:
-        work: Work items.
-        settings: Settings of the jobs.
-        events: Receives an event for every item that has ended.
+    """Run all items in a job array, and wait until it has ended; as :func:`ccl_cli.executors.local.run`.
 
     Returns:
         State of the task by item, for items that are neither done nor have written a reason.
@@ -87,30 +72,29 @@ def run(work: Work, settings: Executor, events: Events) -> dict[str, str]:
 
 
 class _Cluster:
-    """Job arrays of one work list.
-
-    Attributes:
-        folder: Contains the work list, the id of the array, and the output of its tasks.
-    """
+    """Job arrays of one work list; their folder contains the list, the id of the array, and its output."""
 
     def __init__(self, work: Work, settings: Executor, events: Events) -> None:
         self.work, self.settings, self.events = work, settings, events
         self.folder = work.folder.absolute() / ".slurm"
         self._waiting = list(work.items)  # items without an event so far
-        self._warned = False
 
     def run(self) -> dict[str, str]:
-        submitted = False
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        while not submitted and (names := self.work.unsettled()):
-            with FileLock(self.folder.with_name(".slurm.lock")):
+        lock = (
+            self.folder.with_name(".slurm.lock"),
+            "Another process submits the same work.",
+            "Waiting for it.",
+        )
+        while names := self.work.unsettled():
+            with lock_file(*lock, wait=True):
                 running = self._running()
-                array, submitted = running or self._submit(names), running is None
-            if not submitted:
+                array = running or self._submit(names)
+            if running:
                 _log.info("Waiting for array %s, which is already running.", array)
             self._follow(array)
-        self._report_ended()
-        return self._lost(array, names) if submitted else {}
+            if not running:
+                return self._lost(array, names)
+        return {}
 
     def _running(self) -> str | None:
         """Return the last submitted array if it is still in the queue."""
@@ -126,22 +110,19 @@ class _Cluster:
         Raises:
             SystemSetupError: no remaining task can ever start.
         """
-        while True:
-            result = _command("squeue", "-h", "-r", "-j", array, "-o", "%T %r")
-            if not result.returncode:
-                tasks = [line.partition(" ") for line in result.stdout.splitlines()]
-                if tasks and all(state == "PENDING" and _NEVER_STARTS.match(why) for state, _, why in tasks):
-                    raise SystemSetupError(
-                        f"Slurm cannot start array {array}: {tasks[0][2]}.",
-                        f"Run `scancel {array}`, change CCL_EXECUTOR_..., and run the same command again.",
-                    )
-                return Counter(state for state, _, _ in tasks)
+        while (result := _command("squeue", "-h", "-r", "-j", array, "-o", "%T %r")).returncode:
             if "invalid job id" in result.stderr.lower():  # the array has ended
                 return Counter()
-            if not self._warned:  # a missing answer does not mean that the job has ended
-                _log.warning("squeue does not answer, retrying: %s", _error_line(result))
-            self._warned = True
+            # A missing answer does not mean that the job has ended.
+            _log.warning("squeue does not answer, retrying: %s", _error_line(result))
             time.sleep(self.settings.poll)
+        tasks = [line.partition(" ") for line in result.stdout.splitlines()]
+        if tasks and all(state == "PENDING" and _NEVER_STARTS.match(why) for state, _, why in tasks):
+            raise SystemSetupError(
+                f"Slurm cannot start array {array}: {tasks[0][2]}.",
+                f"Run `scancel {array}`, change CCL_EXECUTOR_..., and run the same command again.",
+            )
+        return Counter(state for state, _, _ in tasks)
 
     def _submit(self, names: Sequence[str]) -> str:
         """Submit the remaining items; return the id of the array.
@@ -150,23 +131,19 @@ class _Cluster:
             SystemSetupError: Slurm refuses the jobs; nothing was submitted.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
         tasks = min(self.settings.tasks, len(names))
         file = self.folder / "work.json"
         values = {"tasks": tasks, "settings": self.settings.model_dump(mode="json")}
         write_text(file, json.dumps(values | {"work": self.work.only(names).to_json()}) + "\n")
-        command = [sys.executable, "-P", "-m", "ccl_cli.executors.slurm_task"]
-        script = _SCRIPT.format(
-            work=shlex.quote(str(file)), command=shlex.join(command), unreadable=UNREADABLE
-        )
+        command = shlex.join([sys.executable, "-P", "-m", "ccl_cli.executors.slurm_task"])
+        script = _SCRIPT.format(work=shlex.quote(str(file)), command=command, unreadable=UNREADABLE)
         write_text(self.folder / "job.sh", script)
         result = self._sbatch(tasks)
         if result.returncode:
             shutil.rmtree(self.folder)
             raise SystemSetupError(
                 f"Slurm refuses the jobs: {_error_line(result)}",
-                "Set the options that your cluster requires, such as CCL_EXECUTOR_PARTITION or "
-                "CCL_EXECUTOR_ACCOUNT.",
+                "Set the options that your cluster requires, such as CCL_EXECUTOR_PARTITION.",
             )
         array = _array_id(result)
         summary = f"array {array} of {tasks} tasks for {len(names)} items; their output is in '{self.folder}'"
@@ -213,16 +190,13 @@ class _Cluster:
 
     def _follow(self, array: str) -> None:
         """Wait until an array has ended, and report its items."""
-        before: Counter[str] = Counter()
         while states := self._states(array):
-            if states != before:
-                words = (f"{count} {state.lower()}" for state, count in states.items())
-                _log.debug("array %s: %s", array, ", ".join(words))
-            before = states
+            _log.debug("array %s: %s", array, dict(states))
             self._report_ended()
             time.sleep(self.settings.poll)
         if self.work.unsettled():
             time.sleep(self.settings.poll)  # files may appear with a delay on a shared disk
+        self._report_ended()
 
     def _report_ended(self) -> None:
         for name in [name for name in self._waiting if self.work.is_settled(name)]:
@@ -238,14 +212,14 @@ class _Cluster:
         tasks = min(self.settings.tasks, len(names))
         left = set(self.work.unsettled())
         endings = _endings(array) if left else {}
-        if any(code == f"{UNREADABLE}:0" for _, code in endings.values()):
+        if any(ending.endswith(f" {UNREADABLE}:0") for ending in endings.values()):
             shutil.rmtree(self.folder, ignore_errors=True)
             raise not_shared(self.folder.parent)
         reasons: dict[str, str] = {}
         for task in range(tasks):
             of_task = [name for name in names[task::tasks] if name in left]
             if of_task:
-                how = f"task {task} of array {array} {_ending(*endings.get(str(task), ('', '')))}"
+                how = f"task {task} of array {array} ended: {endings.get(str(task), 'unknown reason')}"
                 _log.warning("%s: %d items are unfinished.", how, len(of_task))
                 reasons |= dict.fromkeys(of_task, how)
         return reasons
@@ -256,25 +230,13 @@ def _array_id(result: subprocess.CompletedProcess[str]) -> str:
     return result.stdout.strip().partition(";")[0]
 
 
-def _endings(array: str) -> dict[str, tuple[str, str]]:
-    """Return state and exit code of each task; empty without Slurm accounting."""
+def _endings(array: str) -> dict[str, str]:
+    """Return state and exit code of each task, such as "OUT_OF_MEMORY 0:125"; empty without accounting."""
     if shutil.which("sacct") is None:
         return {}
     result = _command("sacct", "-n", "-P", "-X", "-j", array, "-o", "JobID,State,ExitCode")
     lines = (line.split("|") for line in result.stdout.splitlines())
-    return {cells[0].partition("_")[2]: (cells[1], cells[2]) for cells in lines if len(cells) == 3}
-
-
-def _ending(state: str, code: str) -> str:
-    """Describe how a task ended, as text after its name."""
-    word = state.partition(" ")[0]  # "CANCELLED by 1000"
-    number, _, by = code.partition(":")
-    if word in _ENDINGS:
-        return _ENDINGS[word]
-    if by not in ("", "0"):
-        known = int(by) in set(signal.Signals)
-        return f"was ended by {signal.Signals(int(by)).name if known else f'signal {by}'}"
-    return f"ended with exit code {number}" if word else "ended for an unknown reason"
+    return {job.partition("_")[2]: " ".join(ending) for job, *ending in lines}
 
 
 def _command(*words: str) -> subprocess.CompletedProcess[str]:

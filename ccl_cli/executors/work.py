@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
@@ -31,6 +31,8 @@ class Events(Protocol):
 class Work:
     """Work items and their function, serialisable as JSON for other machines.
 
+    An item has failed if its folder contains an error file, which the next call removes.
+
     Attributes:
         title: Name of the work, one word.
         folder: Folder on a disk that all machines share, with a subfolder per item.
@@ -40,7 +42,6 @@ class Work:
         done: ``module:name`` of a function that returns whether an item is done.
         items: JSON values by name.
         modules: Modules that the fork server imports; import errors are ignored.
-        failures: Time of each item's failure before this work began, in nanoseconds of the disk's clock.
     """
 
     title: str
@@ -49,7 +50,6 @@ class Work:
     done: str
     items: Mapping[str, Any]
     modules: tuple[str, ...] = ()
-    failures: Mapping[str, int | None] = field(default_factory=dict)
 
     @classmethod
     def read(cls, text: str) -> Work:
@@ -61,23 +61,21 @@ class Work:
         """Serialise the work."""
         return json.dumps(asdict(self) | {"folder": str(self.folder.absolute())})
 
-    def unfinished(self) -> Work:
-        """Return the work without finished items; only failures from now on count as its failures."""
-        items = {name: item for name, item in self.items.items() if not self.is_done(name)}
-        return replace(self, items=items, failures={name: failed_at(self.folder / name) for name in items})
-
     def only(self, names: Iterable[str]) -> Work:
         """Restrict the work to some items."""
         return replace(self, items={name: self.items[name] for name in names})
+
+    def unfinished(self) -> Work:
+        """Return the work without finished items."""
+        return self.only(name for name in self.items if not self.is_done(name))
 
     def is_done(self, name: str) -> bool:
         """Return whether an item is done."""
         return bool(self._done(self.items[name]))
 
     def is_settled(self, name: str) -> bool:
-        """Return whether an item is done, or has failed since this work began."""
-        failed = failed_at(self.folder / name)
-        return (failed is not None and failed != self.failures.get(name)) or self.is_done(name)
+        """Return whether an item is done or has failed."""
+        return has_failed(self.folder / name) or self.is_done(name)
 
     def unsettled(self) -> list[str]:
         """Return the items that are neither done nor failed."""
@@ -85,7 +83,10 @@ class Work:
 
     def reason(self, name: str) -> str:
         """Return the reason of an item's failure in one sentence; "" if unknown."""
-        return reason(self.folder / name)
+        try:
+            return str(json.loads((self.folder / name / ERROR).read_text(encoding="utf-8"))["message"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return ""
 
     @cached_property
     def _done(self) -> Callable[[Any], bool]:
@@ -100,27 +101,17 @@ def not_shared(folder: Path) -> SystemSetupError:
     )
 
 
-def failed_at(folder: Path) -> int | None:
-    """Return the time of an item's last failure; None if it has not failed since it last started."""
-    try:
-        return (folder / ERROR).stat().st_mtime_ns
-    except OSError:
-        return None
-
-
-def reason(folder: Path) -> str:
-    """Return the reason of an item's failure in one sentence; "" if unknown."""
-    try:
-        record = json.loads((folder / ERROR).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(record.get("message", "")) if isinstance(record, dict) else ""
+def has_failed(folder: Path) -> bool:
+    """Return whether an item has failed since it last started."""
+    return (folder / ERROR).exists()
 
 
 def write_error(folder: Path, error: BaseException, code: int) -> None:
     """Write the reason of an item's failure to its folder, if possible."""
     first = error.errors[0] if isinstance(error, MultipleErrors) else error
-    message = first.message if isinstance(first, CclError) else f"{type(error).__name__}: {error}"
-    hint = first.hint if isinstance(first, CclError) else None
+    if isinstance(first, CclError):
+        values = {"message": first.message, "hint": first.hint}
+    else:
+        values = {"message": f"{type(error).__name__}: {error}", "hint": None}
     with suppress(OSError):
-        write_text(folder / ERROR, json.dumps({"message": message, "hint": hint, "exit_code": code}) + "\n")
+        write_text(folder / ERROR, json.dumps(values | {"exit_code": code}) + "\n")

@@ -14,51 +14,45 @@ from ccl_cli.library.store import Library
 from ccl_cli.utils.files import atomic_path
 
 FILE = "library.faiss"
-PROBES = 32  # inverted lists to search per query
-_NOTE = "faiss"
 _PER_LIST = 39  # training vectors per list, as recommended by faiss
 
 
 def build(library: Library, folder: Path) -> None:
-    """Build an inverted file index (faiss IVF, flat vectors). All vectors are in memory meanwhile.
-
-    Raises:
-        SystemSetupError: faiss is not installed.
-        UsageError: the library is empty.
-    """
-    faiss = _faiss()
-    videos = len(library)
+    """Build an inverted file index (faiss IVF, flat vectors). All vectors are in memory meanwhile."""
+    faiss, videos, dim = import_faiss(), len(library), library.about.dim
     if not videos:
         raise UsageError("The library has no videos.", "Index some videos first.")
-    if library.noted(_NOTE) == library.state and (folder / FILE).is_file():
+    if library.about.indexed == library.state and (folder / FILE).is_file():
         return
     lists = max(1, min(round(4 * math.sqrt(videos)), videos // _PER_LIST))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(library.dim), library.dim, lists, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.min_points_per_centroid = 1  # avoid a warning for small libraries
-    index.train(_sample(library, _PER_LIST * lists))
+    rng, share = np.random.default_rng(0), 1.1 * _PER_LIST * lists / videos
+    index.train(
+        np.concatenate([vectors[rng.random(len(vectors)) < share] for _, vectors in library.blocks()])
+    )
     for numbers, vectors in library.blocks():
         index.add_with_ids(vectors, numbers)
     with atomic_path(folder / FILE) as temporary:
         faiss.write_index(index, str(temporary))
-    library.note(_NOTE, library.state)
+    library.note(indexed=library.state)
 
 
 def search(
     library: Library, folder: Path, queries: NDArray[np.float32], top: int, probes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return cosines and ids of the approximate nearest videos, nearest first; id -1 if there are fewer.
+    """Return cosines and ids [Q, top] of the approximate nearest videos, nearest first; -1: fewer exist.
 
-    Shapes: queries: [Q, D], unit length. returns: [Q, top] each.
+    Shapes: queries: [Q, D], unit length.
 
     Raises:
-        SystemSetupError: faiss is not installed.
-        DataError: the index does not exist, or the library has changed since it was built.
+        DataError: the index does not exist or is damaged, or the library has changed since it was built.
     """
-    faiss = _faiss()
+    faiss = import_faiss()
     hint = f"Build it: ccl index --output {folder} --approximate"
-    if not (folder / FILE).is_file():
+    if library.about.indexed is None or not (folder / FILE).is_file():
         raise DataError(f"The library '{folder}' has no approximate index.", hint)
-    if library.noted(_NOTE) != library.state:
+    if library.about.indexed != library.state:
         raise DataError(f"The library '{folder}' has changed since its approximate index was built.", hint)
     try:
         index: Any = faiss.read_index(str(folder / FILE), faiss.IO_FLAG_MMAP)
@@ -70,29 +64,8 @@ def search(
     return cosines, numbers
 
 
-def check_installed() -> None:
-    """Check that faiss is installed.
-
-    Raises:
-        SystemSetupError: faiss is not installed.
-    """
-    _faiss()
-
-
-def remove_index(folder: Path) -> None:
-    """Delete the index of a library that is going to be replaced."""
-    (folder / FILE).unlink(missing_ok=True)
-
-
-def _sample(library: Library, count: int) -> NDArray[np.float32]:
-    """Draw about this number of vectors from the whole library."""
-    rng, share = np.random.default_rng(0), count / len(library)
-    return np.concatenate(
-        [vectors[rng.random(len(vectors)) < 1.1 * share] for _, vectors in library.blocks()]
-    )
-
-
-def _faiss() -> Any:
+def import_faiss() -> Any:
+    """Import faiss; if it is not installed, raise a SystemSetupError."""
     try:
         import faiss
     except ImportError as error:

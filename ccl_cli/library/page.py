@@ -16,12 +16,7 @@ _CACHED = 4096  # thumbnails; queries often share results
 
 
 def page(answers: Sequence[Answer], folder: Path) -> str:
-    """Render the page as HTML.
-
-    Args:
-        answers: Results of at least one query.
-        folder: Folder of the library.
-    """
+    """Render the page as HTML; ``folder`` is the library's."""
     readable = [answer for answer in answers if not answer.fault]
     with Reporter("pictures", sum(1 + len(each.hits) for each in readable), unit="picture") as reporter:
 

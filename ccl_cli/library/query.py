@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,10 @@ from ccl_cli.data.video_paths import VideoFiles
 from ccl_cli.deploy.predict import predict_files
 from ccl_cli.errors import DataError
 from ccl_cli.evaluation.metrics import directions, score_blocks
-from ccl_cli.evaluation.model import Model, load_student
+from ccl_cli.evaluation.model import load_student
 from ccl_cli.library import approximate
 from ccl_cli.library.index import own_model
 from ccl_cli.library.store import Library, open_library, stamp_of
-
-Vectors = dict[int, NDArray[np.float32]]
 
 _SCORES_AT_ONCE = 2**22
 _OWN_PATHS = 2  # the query's own file may be stored under two paths, with and without links
@@ -90,31 +89,24 @@ def search(
         UsageError: the given model differs from the library's.
     """
     folder = Path(folder)
-    path = own_model(folder, Path(model)) if model else None
-    vectors = _known_vectors(raw, folder)
-    unknown = [row for row in range(len(raw.videos)) if row not in vectors]
-    faults: dict[int, str] = {}
-    if unknown:
-        student = load_student(path or own_model(folder, None))
-        faults = _add_vectors(vectors, raw, unknown, student, batch_size, workers)
     with open_library(folder) as library:
-        array = np.array([vectors[row] for row in sorted(vectors)], np.float32).reshape(-1, library.dim)
-        queries, _ = directions(torch.from_numpy(array))
+        if not len(library):
+            raise DataError(f"The library '{folder}' has no videos.", "Add some with ccl index.")
+        settings = {"batch_size": batch_size, "workers": workers}
+        vectors, faults = _vectors(raw, library, folder, Path(model) if model else None, settings)
+        array = np.array([vectors[row] for row in sorted(vectors)], np.float32)
+        queries, _ = directions(torch.from_numpy(array.reshape(-1, library.about.dim)))
         count = min(top + (0 if include_self else _OWN_PATHS), len(library))
         if nprobe is None:
             cosines, numbers = nearest(library, queries, count)
         else:
             cosines, numbers = approximate.search(library, folder, queries.numpy(), count, nprobe)
         paths = library.paths(numbers.ravel().tolist())
-    results = iter(zip(cosines.tolist(), numbers.tolist(), strict=True))
-    answers = []
-    for row, name in enumerate(raw.names):
-        if row in faults:
-            answers.append(Answer(name, fault=faults[row]))
-            continue
-        hits = [Hit(paths[n], cosine) for cosine, n in zip(*next(results), strict=True) if n in paths]
-        answers.append(Answer(name, _best_hits(name, hits, top, include_self)))
-    return answers
+    answers = {row: Answer(raw.names[row], fault=fault) for row, fault in faults.items()}
+    for row, *result in zip(sorted(vectors), cosines.tolist(), numbers.tolist(), strict=True):
+        hits = [Hit(paths[number], cosine) for cosine, number in zip(*result, strict=True) if number in paths]
+        answers[row] = Answer(raw.names[row], _best_hits(raw.names[row], hits, top, include_self))
+    return [answers[row] for row in range(len(raw.videos))]
 
 
 def nearest(library: Library, queries: Tensor, top: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -134,38 +126,28 @@ def nearest(library: Library, queries: Tensor, top: int) -> tuple[NDArray[np.flo
     return best.numpy(), numbers.numpy()
 
 
-def _known_vectors(raw: VideoFiles, folder: Path) -> Vectors:
-    """Return stored vectors by row, for queries that are unchanged in the library."""
-    vectors: Vectors = {}
-    with open_library(folder) as library:
-        if not len(library):
-            raise DataError(f"The library '{folder}' has no videos.", "Add some with ccl index.")
-        for row, name in enumerate(raw.names):
-            stored = library.find(os.path.abspath(name))  # noqa: PTH100  (links stay as they are)
-            if stored and stored[0] == stamp_of(name):
-                vectors[row] = stored[1]
-    return vectors
-
-
-def _add_vectors(
-    vectors: Vectors,
-    raw: VideoFiles,
-    rows: Sequence[int],
-    student: Model,
-    batch_size: int | None,
-    workers: int | None,
-) -> dict[int, str]:
-    """Compute the vectors of the queries in some rows; return the reasons for unreadable ones."""
-    faults: dict[int, str] = {}
-    videos = [raw.videos[row] for row in rows]
-    predictions = predict_files(student, videos, title="queries", batch_size=batch_size, workers=workers)
-    with closing(predictions):
-        for prediction in predictions:
-            if prediction.fault is None:
-                vectors[rows[prediction.row]] = prediction.feature.numpy()
-            else:
-                faults[rows[prediction.row]] = prediction.fault
-    return faults
+def _vectors(
+    raw: VideoFiles, library: Library, folder: Path, model: Path | None, settings: dict[str, Any]
+) -> tuple[dict[int, NDArray[np.float32]], dict[int, str]]:
+    """Return vectors by row, from the library if unchanged, and the reasons for unreadable queries."""
+    path = own_model(library, folder, model) if model else None
+    vectors, faults, unknown = {}, {}, []
+    for row, name in enumerate(raw.names):
+        stored = library.find(os.path.abspath(name))  # noqa: PTH100  (links stay as they are)
+        if stored and stored[0] == stamp_of(name):
+            vectors[row] = stored[1]
+        else:
+            unknown.append(row)
+    if unknown:
+        student = load_student(path or own_model(library, folder, None))
+        videos = [raw.videos[row] for row in unknown]
+        with closing(predict_files(student, videos, title="queries", **settings)) as predictions:
+            for each in predictions:
+                if each.fault is None:
+                    vectors[unknown[each.row]] = each.feature.numpy()
+                else:
+                    faults[unknown[each.row]] = each.fault
+    return vectors, faults
 
 
 def _best_hits(query: str, hits: Sequence[Hit], top: int, include_self: bool) -> tuple[Hit, ...]:

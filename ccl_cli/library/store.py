@@ -30,18 +30,27 @@ _TABLES = """
     PRAGMA page_size = 16384;
     CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE video (number INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB UNIQUE NOT NULL,
-        size INTEGER, mtime INTEGER, windows INTEGER, vector BLOB NOT NULL);
+        size INTEGER, mtime INTEGER, vector BLOB NOT NULL);
 """
 
 
-class _About(BaseModel, strict=True):
-    """Properties of a library."""
+class About(BaseModel, strict=True):
+    """Properties of a library.
+
+    Attributes:
+        model: File of the library's model.
+        fingerprint: SHA-256 of the model file.
+        dim: Dimension of a vector.
+        roots: Absolute paths of the indexed files and folders.
+        indexed: State of the videos when the approximate index was built; see :attr:`Library.state`.
+    """
 
     format: Literal["ccl-library-1"] = "ccl-library-1"
     model: str
     fingerprint: str
     dim: int
     roots: list[str] = []
+    indexed: str | None = None
 
 
 class Stamp(NamedTuple):
@@ -67,69 +76,41 @@ class Library:
         self._base = base
         try:
             rows = base.execute("SELECT key, value FROM about")
-            self._about = {key: json_text.parse(value) for key, value in rows}
-            _About.model_validate(self._about)
+            self.about = About.model_validate({key: json_text.parse(value) for key, value in rows})
         except (ValueError, TypeError) as error:
             raise sqlite3.DatabaseError("it has another format") from error
 
     @property
-    def model(self) -> Path:
-        """File of the library's model."""
-        return Path(self._about["model"])
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the model file."""
-        return str(self._about["fingerprint"])
-
-    @property
-    def dim(self) -> int:
-        """Dimension of a vector."""
-        return int(self._about["dim"])
-
-    @property
-    def roots(self) -> list[str]:
-        """Absolute paths of the indexed files and folders."""
-        return list(self._about["roots"])
-
-    @property
     def state(self) -> str:
         """Identifier that changes with every change of the videos."""
-        count, last = self._base.execute(
-            "SELECT (SELECT count(*) FROM video), (SELECT max(seq) FROM sqlite_sequence)"
-        ).fetchone()
-        return f"{count} of {last}"
+        last = self._base.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()[0]
+        return f"{len(self)} of {last}"
 
     def __len__(self) -> int:
         return int(self._base.execute("SELECT count(*) FROM video").fetchone()[0])
 
-    def note(self, key: str, value: object) -> None:
-        """Store a property of the library as JSON."""
-        self._base.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
-        self._about[key] = value
-
-    def noted(self, key: str) -> Any:
-        """Return a stored property, or None."""
-        return self._about.get(key)
+    def note(self, **values: Any) -> None:
+        """Change properties of the library."""
+        self.about = self.about.model_copy(update=values)
+        _write_about(self._base, values)
 
     def known(self) -> dict[str, Stamp]:
         """Return the stamp of every video by path."""
         rows = self._base.execute("SELECT path, size, mtime FROM video")
         return {os.fsdecode(path): Stamp(size, mtime) for path, size, mtime in rows}
 
-    def put(self, path: str, stamp: Stamp, windows: int, vector: NDArray[np.float32]) -> None:
+    def put(self, path: str, stamp: Stamp, vector: NDArray[np.float32]) -> None:
         """Store the vector [D] of a video, of unit length."""
-        row = (os.fsencode(path), *stamp, windows, vector.astype(np.float32).tobytes())
+        row = (os.fsencode(path), *stamp, vector.astype(np.float32).tobytes())
         self._base.execute(
-            "INSERT OR REPLACE INTO video (path, size, mtime, windows, vector) VALUES (?, ?, ?, ?, ?)", row
+            "INSERT OR REPLACE INTO video (path, size, mtime, vector) VALUES (?, ?, ?, ?)", row
         )
 
     def drop(self, paths: Iterable[str]) -> None:
         """Delete videos in one transaction."""
         with self.transaction():
-            self._base.executemany(
-                "DELETE FROM video WHERE path = ?", ((os.fsencode(path),) for path in paths)
-            )
+            rows = ((os.fsencode(path),) for path in paths)
+            self._base.executemany("DELETE FROM video WHERE path = ?", rows)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -149,7 +130,7 @@ class Library:
         rows = self._base.execute("SELECT number, vector FROM video ORDER BY number")
         while block := rows.fetchmany(_ROWS):
             vectors = np.frombuffer(b"".join(vector for _, vector in block), np.float32)
-            yield np.array([number for number, _ in block], np.int64), vectors.reshape(-1, self.dim)
+            yield np.array([number for number, _ in block], np.int64), vectors.reshape(-1, self.about.dim)
 
     def paths(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return the paths of videos by id."""
@@ -166,13 +147,12 @@ def create(folder: Path, *, model: Path, fingerprint: str, dim: int) -> None:
     """
     temporary = folder / temporary_name(FILE)
     temporary.unlink(missing_ok=True)
-    about = _About(model=str(model), fingerprint=fingerprint, dim=dim)
     try:
         with closing(sqlite3.connect(temporary, isolation_level=None)) as base:
             base.execute("PRAGMA journal_mode = OFF")  # otherwise a kill would leave a journal file
             base.executescript(_TABLES)
-            rows = [(key, json.dumps(value)) for key, value in about]
-            base.executemany("INSERT INTO about VALUES (?, ?)", rows)
+            about = About(model=str(model.absolute()), fingerprint=fingerprint, dim=dim)
+            _write_about(base, about.model_dump())
     except sqlite3.Error as error:
         temporary.unlink(missing_ok=True)
         raise _unusable(folder, error) from error
@@ -193,32 +173,28 @@ def open_library(folder: Path, *, write: bool = False) -> Iterator[Library]:
     path = folder / FILE
     if not path.is_file():
         raise DataError(f"There is no library at '{folder}'.", "Build one: ccl index my_videos --output DIR.")
+    uri = f"file:{quote(str(path.absolute()))}?mode={'rw' if write else 'ro'}"
     try:
-        with closing(_connected(path, write)) as base:
+        with closing(sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)) as base:
+            if not write:
+                base.execute("BEGIN")
+                yield Library(base)
+                return
+            # Every transaction survives a kill, and none is half-written after a power failure.
+            base.execute("PRAGMA journal_mode = WAL")
+            base.execute("PRAGMA synchronous = NORMAL")
             yield Library(base)
-            if write:
-                _at_rest(base)
+            # Merge the journal into one file, for read-only disks, unless another process is reading.
+            base.execute("PRAGMA busy_timeout = 0")
+            with suppress(sqlite3.OperationalError):
+                base.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
         raise _unusable(folder, error) from error
 
 
-def _connected(path: Path, write: bool) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}?mode={'rw' if write else 'ro'}"
-    base = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
-    if write:
-        # Every transaction survives a kill, and none is half-written after a power failure.
-        base.execute("PRAGMA journal_mode = WAL")
-        base.execute("PRAGMA synchronous = NORMAL")
-    else:
-        base.execute("BEGIN")
-    return base
-
-
-def _at_rest(base: sqlite3.Connection) -> None:
-    """Merge the journal into one file, for read-only disks, unless another process is reading."""
-    base.execute("PRAGMA busy_timeout = 0")
-    with suppress(sqlite3.OperationalError):
-        base.execute("PRAGMA journal_mode = DELETE")
+def _write_about(base: sqlite3.Connection, values: dict[str, Any]) -> None:
+    rows = [(key, json.dumps(value)) for key, value in values.items()]
+    base.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
 
 
 def _unusable(folder: Path, error: Exception) -> DataError | SystemSetupError:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
-from ccl_cli.data.clips.batch import Batch
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
+from ccl_cli.data.clips.batch import Batch as Batch
+from ccl_cli.students import StudentOutput as StudentOutput
+from ccl_cli.teachers import Embedding as Embedding
 from ccl_cli.utils.distributed import masked_mean
 
 
@@ -78,9 +78,22 @@ CachedEmbedding = Callable[[str, Tensor], Embedding | None]
 
 
 class MethodOptions(BaseModel):
-    """Base class of a method's options, which are validated; an unknown name is an error."""
+    """Base class of a method's options, which are validated; an unknown name is an error.
+
+    Attributes:
+        implied: Defaults that follow from the value of another option, by its name and value.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    implied: ClassVar[Mapping[tuple[str, str], Mapping[str, Any]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_implied(cls, values: Any) -> Any:
+        for (name, choice), defaults in cls.implied.items():
+            if isinstance(values, dict) and values.get(name) == choice:
+                values = {**defaults, **values}
+        return values
 
 
 class Method(nn.Module):

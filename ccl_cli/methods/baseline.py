@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ccl_cli.data.clips.batch import Batch
-from ccl_cli.methods import Method, TeacherBatch
-from ccl_cli.students import StudentOutput
+from ccl_cli.methods import Batch, Method, StudentOutput, TeacherBatch
 
 
 class Baseline(Method):

@@ -3,77 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.clips.batch import Batch
-from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
+from ccl_cli.methods import Batch, Method, MethodOptions, Setting, StudentOutput, TeacherBatch, TeacherInfo
 from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.methods.components.relational import Rows, relate
-from ccl_cli.students import StudentOutput
 from ccl_cli.utils.distributed import rank
-
-NEIGHBOUR_WEIGHT = 0.02
-
-
-def taylor_kernel(rows: Rows, gamma: float = 0.4, order: int = 2) -> Tensor:
-    """Gaussian kernel of unit vectors, [A, C], by a Taylor series.
-
-    ``exp(-gamma |x - y|^2) = exp(-2 gamma) exp(2 gamma cos)``. The series of the second factor is truncated
-    after the power ``order``.
-    """
-    cosine = 2 * gamma * unit_rows(rows.anchor) @ unit_rows(rows.candidate).mT
-    series = torch.ones_like(cosine)
-    for power in range(1, order + 1):
-        series = series + cosine**power / math.factorial(power)
-    return math.exp(-2 * gamma) * series
-
-
-def bilinear_kernel(rows: Rows) -> Tensor:
-    """Inner products of the unnormalised rows, [A, C]."""
-    return rows.anchor @ rows.candidate.mT
-
-
-def congruence(student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
-    """Mean squared difference of two kernels over the present candidates.
-
-    Shapes:
-        student: [A, C].
-        teacher: [A, C].
-        present: [C] bool.
-        returns: [A].
-    """
-    difference = torch.where(present, student - teacher, 0.0)
-    return difference.square().sum(dim=1) / present.sum().clamp(min=1)
-
-
-def neighbour(student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
-    """Products of the errors of successive rows of the batch (RepDistiller's "CC").
-
-    The values are scaled so that their mean over the present rows is the mean over successive pairs. They
-    depend on the order of the batch.
-
-    Shapes:
-        student: [C, D].
-        teacher: [C, D].
-        present: [C] bool.
-        returns: [C].
-    """
-    count, rows = present.sum(), torch.arange(len(present), device=present.device)
-    error = (student - teacher).abs()
-    # Index of the next present row: the running minimum, from the end, of the indices of present rows.
-    index = torch.where(present, rows, len(rows))
-    following = index.flip(0).cummin(0).values.flip(0).roll(-1)
-    exists = (rows < len(rows) - 1) & (following < len(rows))
-    products = (error * error[following.clamp(max=len(rows) - 1)]).sum(dim=1)
-    return torch.where(exists, products, 0.0) * count / (count - 1).clamp(min=1)
 
 
 class CCKDOptions(MethodOptions):
     """Options of ``cckd``."""
+
+    implied: ClassVar = {("variant", "neighbour"): {"weight": 0.02}}
 
     weight: float = Field(
         100.0, ge=0, description="Weight of the term; the default for variant neighbour is 0.02."
@@ -84,13 +29,6 @@ class CCKDOptions(MethodOptions):
     )
     gamma: float = Field(0.4, gt=0, description="taylor only: inverse width of the Gaussian.")
     order: int = Field(2, ge=1, description="taylor only: highest power of the series.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_weight(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("variant") == "neighbour":
-            return {"weight": NEIGHBOUR_WEIGHT, **values}
-        return values
 
 
 class CCKD(Method):
@@ -112,17 +50,41 @@ class CCKD(Method):
         return nn.Linear(setting.student_dim, teacher.dim)
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
-        """Return the term ``cckd``."""
+        """Return the term ``cckd``: the mean squared difference of the kernels over the present rows."""
         feature = teacher.head(student.feature)
         ours, theirs, present = relate(feature, teacher.value, teacher.present)
         if self.options.variant == "neighbour":
-            values = neighbour(ours.candidate, theirs.candidate, present)
-            values = values.narrow(0, rank() * len(feature), len(feature))
-        else:
-            values = congruence(self._kernel(ours), self._kernel(theirs), present)
-        return {"cckd": values}
+            values = _neighbour((ours.candidate - theirs.candidate).abs(), present)
+            return {"cckd": values.narrow(0, rank() * len(feature), len(feature))}
+        difference = torch.where(present, self._kernel(ours) - self._kernel(theirs), 0.0)
+        return {"cckd": difference.square().sum(dim=1) / present.sum().clamp(min=1)}
 
     def _kernel(self, rows: Rows) -> Tensor:
+        """Inner products, or a Gaussian kernel of unit vectors by a Taylor series, [A, C].
+
+        ``exp(-gamma |x - y|^2) = exp(-2 gamma) exp(2 gamma cos)``. The series of the second factor is
+        truncated after the power ``order``.
+        """
         if self.options.variant == "bilinear":
-            return bilinear_kernel(rows)
-        return taylor_kernel(rows, self.options.gamma, self.options.order)
+            return rows.anchor @ rows.candidate.mT
+        gamma = self.options.gamma
+        cosine = 2 * gamma * unit_rows(rows.anchor) @ unit_rows(rows.candidate).mT
+        series = torch.ones_like(cosine)
+        for power in range(1, self.options.order + 1):
+            series = series + cosine**power / math.factorial(power)
+        return math.exp(-2 * gamma) * series
+
+
+def _neighbour(error: Tensor, present: Tensor) -> Tensor:
+    """Products of the errors [C, D] of successive present rows of the batch (RepDistiller's "CC"), [C].
+
+    The values are scaled so that their mean over the present rows is the mean over successive pairs. They
+    depend on the order of the batch.
+    """
+    count, rows = present.sum(), torch.arange(len(present), device=present.device)
+    # Index of the next present row: the running minimum, from the end, of the indices of present rows.
+    index = torch.where(present, rows, len(rows))
+    following = index.flip(0).cummin(0).values.flip(0).roll(-1)
+    exists = (rows < len(rows) - 1) & (following < len(rows))
+    products = (error * error[following.clamp(max=len(rows) - 1)]).sum(dim=1)
+    return torch.where(exists, products, 0.0) * count / (count - 1).clamp(min=1)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
+from ccl_cli.methods import Batch, Method, MethodOptions, Setting, StudentOutput, TeacherBatch, TeacherInfo
 from ccl_cli.methods.components import losses
-from ccl_cli.methods.components.composition import CompositionHead
-from ccl_cli.students import StudentOutput
 from ccl_cli.utils.distributed import gather_mask, gather_rows, rank
 
 Weight = Annotated[float, Field(ge=0)]
@@ -32,6 +29,8 @@ OFFICIAL: dict[str, Any] = {
 
 class CCLOptions(MethodOptions):
     """Options of ``ccl``; the defaults are the paper's."""
+
+    implied: ClassVar = {("preset", "official"): OFFICIAL}
 
     preset: Literal["paper", "official"] = Field(
         "paper",
@@ -94,13 +93,6 @@ class CCLOptions(MethodOptions):
     def _keep_other_temperatures(cls, values: dict[str, float]) -> dict[str, float]:
         return TEMPERATURE | values
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_preset(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("preset") == "official":
-            return {**OFFICIAL, **values}
-        return values
-
     @model_validator(mode="after")
     def _something_is_left(self) -> Self:
         if not (self.composition or self.nce):
@@ -126,10 +118,7 @@ class CCL(Method):
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
         """Build the composition function and its classifier (Eq. 1)."""
         head = CompositionHead(
-            teacher.dim,
-            setting.student_dim,
-            setting.num_classes,
-            normalize_inputs=self.options.normalize_inputs,
+            teacher.dim, setting.student_dim, setting.num_classes, self.options.normalize_inputs
         )
         if not self.options.composition:  # only the projection to the student's width is used
             head.requires_grad_(False)
@@ -158,26 +147,25 @@ class CCL(Method):
         nce = _ContrastiveLoss(options, self._temperature(teacher.info), batch.labels, teacher.present)
         if not options.composition:
             return {"nce": nce(feature, embedding)}
-        composed = head(embedding, feature)
+        composed, scores = head(embedding, feature)
         # Gradients of this composition train the head, but not the student.
-        detached = head(embedding, feature.detach())
-        classified = composed if options.gradient == "joint" else detached
-        terms = {"ce": losses.cross_entropy(classified.logits, batch.labels)}
+        detached, detached_scores = head(embedding, feature.detach())
+        classified = scores if options.gradient == "joint" else detached_scores
+        terms = {"ce": losses.cross_entropy(classified, batch.labels)}
         if options.nce:
             share = options.nce_lambda
-            with_teacher, with_composition = nce(feature, embedding), nce(feature, composed.feature)
-            terms["nce"] = share * with_teacher + (1 - share) * with_composition
+            terms["nce"] = share * nce(feature, embedding) + (1 - share) * nce(feature, composed)
         if options.jsd:
-            terms["jsd"] = self._divergence(logits, composed.logits)
+            terms["jsd"] = self._divergence(logits, scores)
         # The first backward pass of the official code trains the heads on the same terms again, with a
         # detached student.
         official = options.gradient == "official"
         if official and options.nce:
-            terms["nce_head"] = nce(feature.detach(), detached.feature)
+            terms["nce_head"] = nce(feature.detach(), detached)
         if official and options.jsd:
-            terms["jsd_head"] = self._divergence(logits.detach(), detached.logits)
+            terms["jsd_head"] = self._divergence(logits.detach(), detached_scores)
         if options.nce and options.head_teacher_nce:
-            terms["nce_teacher"] = nce(detached.feature, embedding)
+            terms["nce_teacher"] = nce(detached, embedding)
         return terms
 
     def _divergence(self, logits_p: Tensor, logits_q: Tensor) -> Tensor:
@@ -196,6 +184,37 @@ class CCL(Method):
         """Temperature of the teacher's name, of its modality, or ``other``, in this order."""
         by_name: dict[str, float] = self.options.temperature
         return by_name.get(teacher.name, by_name.get(teacher.modality, by_name["other"]))
+
+
+class CompositionHead(nn.Module):
+    """Residual composition of a teacher's and a student's embedding, followed by a classifier.
+
+    ``x_mv = x_m + W [unit(x_m); unit(x_v)] + b`` and ``z_mv = C x_mv + c`` (Eq. 1). x_m itself is not
+    normalised. A teacher with another width than the student is first projected to width D.
+    """
+
+    def __init__(self, teacher_dim: int, student_dim: int, num_classes: int, normalize_inputs: bool) -> None:
+        super().__init__()
+        self.normalize_inputs = normalize_inputs
+        self.project: nn.Module = (
+            nn.Identity() if teacher_dim == student_dim else nn.Linear(teacher_dim, student_dim, bias=False)
+        )
+        self.residual = nn.Linear(2 * student_dim, student_dim)  # columns: teacher first, then video
+        self.classifier = nn.Linear(student_dim, num_classes)
+
+    def forward(self, teacher: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Compose the embeddings and classify the result.
+
+        Shapes:
+            teacher: [B, D], already projected by ``self.project``.
+            video: [B, D].
+            returns: [B, D] compositional embedding x_mv; [B, K] its class scores z_mv.
+        """
+        inputs = [teacher, video]
+        if self.normalize_inputs:
+            inputs = [losses.unit_rows(each) for each in inputs]
+        feature = teacher + self.residual(torch.cat(inputs, dim=1))
+        return feature, self.classifier(feature)
 
 
 class _ContrastiveLoss:

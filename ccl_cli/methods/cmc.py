@@ -10,14 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import Method, Setting
-from ccl_cli.methods.components.contrast import ContrastiveLoss, Loss, Negatives, View
+from ccl_cli.methods import Batch, Embedding, Method, Setting, StudentOutput
+from ccl_cli.methods.components.contrast import ContrastiveLoss, Loss, Negatives, NegativeSampler, View
 from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.methods.components.memory_bank import BankOptions, MemoryBank, make_bank
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import masked_mean
 
 
@@ -65,12 +62,10 @@ class CMC(Method):
         self.banks = nn.ModuleList(make_bank(options, setting.num_videos, width) for _ in dims)
         every_pair = list(combinations(range(len(dims)), 2))
         self.pairs = [pair for pair in every_pair if options.graph == "full" or pair[0] == 0]
-        self.losses = nn.ModuleList(
-            ContrastiveLoss(
-                options, setting.labels, options.num_negatives, options.negatives, loss=options.loss
-            )
-            for _ in self.pairs
+        samplers = (
+            NegativeSampler(setting.labels, options.num_negatives, options.negatives) for _ in self.pairs
         )
+        self.losses = nn.ModuleList(ContrastiveLoss(options, each, options.loss) for each in samplers)
 
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.clips.batch import Batch
-from ccl_cli.methods import Method, Setting, TeacherBatch, TeacherInfo
-from ccl_cli.methods.components.contrast import ContrastiveLoss, ContrastSamples, Negatives, Positive, View
+from ccl_cli.methods import Batch, Method, Setting, StudentOutput, TeacherBatch, TeacherInfo
+from ccl_cli.methods.components.contrast import ContrastiveLoss, Negatives, NegativeSampler, Positive, View
 from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.methods.components.memory_bank import BankOptions, make_bank
-from ccl_cli.students import StudentOutput
 
 
 class CRDOptions(BankOptions):
@@ -55,31 +53,19 @@ class CRDPair(nn.Module):
         self.student_bank = make_bank(options, setting.num_videos, options.dim)
         self.teacher_bank = make_bank(options, setting.num_videos, options.dim)
         self.loss = ContrastiveLoss(
-            options, setting.labels, options.num_negatives, options.negatives, options.positive
+            options,
+            NegativeSampler(setting.labels, options.num_negatives, options.negatives, options.positive),
         )
 
     def forward(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        present: Tensor,
-        rows: Tensor,
-        samples: ContrastSamples | None = None,
+        self, student: Tensor, teacher: Tensor, present: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute both halves of the loss of each row, [B], then update the banks with the batch.
-
-        Shapes:
-            student: [B, D].
-            teacher: [B, D_m].
-            present: [B] bool.
-            rows: [B] int64, indices into the training split.
-            samples: Bank entries to compare with; by default they are drawn.
-        """
+        """Compute both halves of the loss of each row, [B], then update the banks with the batch."""
         views = (
             View(unit_rows(self.project_student(student)), present, self.student_bank),
             View(unit_rows(self.project_teacher(teacher)), present, self.teacher_bank),
         )
-        values: tuple[Tensor, Tensor] = self.loss(*views, rows, samples)
+        values: tuple[Tensor, Tensor] = self.loss(*views, rows)
         # After the loss, because a positive is the embedding stored before this batch.
         for view in views:
             view.bank.update(rows, view.code, view.present)

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
+from ccl_cli.methods import Batch, Method, MethodOptions, Setting, StudentOutput, TeacherBatch, TeacherInfo
 from ccl_cli.methods.components.batch_norm import MaskedBatchNorm
-from ccl_cli.students import StudentOutput
 
 _POWER = 4
 _GUARD = 1e-5  # added inside the logarithm; bounds the gradient as the error approaches zero
-_LOG_SUM_WEIGHT = 1.0
-
-
-def hint(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each row.
-
-    Shapes:
-        prediction: [B, D_m].
-        target: [B, D_m].
-        returns: [B].
-    """
-    return (prediction - target).square().mean(dim=1)
-
-
-def log_sum(prediction: Tensor, target: Tensor) -> Tensor:
-    """Logarithm of the sum of the differences' fourth powers, a soft maximum (Miles and Mikolajczyk, 2024).
-
-    Shapes:
-        prediction: [B, D_m].
-        target: [B, D_m].
-        returns: [B].
-    """
-    difference = prediction - target
-    # Dividing by the largest difference keeps the powers from overflowing.
-    scale = difference.detach().abs().amax(dim=1, keepdim=True).clamp(min=1)
-    powers = (difference / scale) ** _POWER
-    guard = _GUARD / scale.squeeze(1) ** _POWER
-    return (powers.sum(dim=1) + guard).log() + _POWER * scale.squeeze(1).log()
 
 
 class FitNetOptions(MethodOptions):
     """Options of ``fitnet``."""
+
+    implied: ClassVar = {("loss", "logsum"): {"weight": 1.0}}
 
     weight: float = Field(
         100.0,
@@ -64,13 +36,6 @@ class FitNetOptions(MethodOptions):
         description="mse: squared error, as published; logsum: log of the sum of fourth powers, dominated by "
         "the largest errors at any scale of the teacher.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_weight(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("loss") == "logsum":
-            return {"weight": _LOG_SUM_WEIGHT, **values}
-        return values
 
 
 class FitNet(Method):
@@ -93,37 +58,38 @@ class FitNet(Method):
                 f"({setting.student_dim}), but '{teacher.name}' has {teacher.dim} dimensions.",
                 "Use auto, linear, linear_bn_relu or mlp_bn.",
             )
-        if kind == "identity" or (kind == "auto" and equal):
-            return _Identity()
-        if kind in ("auto", "linear"):
-            return _Linear(setting.student_dim, teacher.dim)
-        output = nn.Linear(teacher.dim, teacher.dim) if kind == "mlp_bn" else nn.Identity()
-        return _Normalised(setting.student_dim, teacher.dim, output)
+        if kind == "auto":
+            kind = "identity" if equal else "linear"
+        return _Regressor(kind, setting.student_dim, teacher.dim)
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
         """Return the term ``fitnet``."""
-        distance = log_sum if self.options.loss == "logsum" else hint
-        return {"fitnet": distance(teacher.head(student.feature, teacher.present), teacher.value)}
+        difference = teacher.head(student.feature, teacher.present) - teacher.value
+        logsum = self.options.loss == "logsum"
+        return {"fitnet": _log_sum(difference) if logsum else difference.square().mean(dim=1)}
 
 
-class _Identity(nn.Module):
-    def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        return x
+def _log_sum(difference: Tensor) -> Tensor:
+    """Logarithm of the sum of fourth powers, a soft maximum (Miles and Mikolajczyk, 2024); [B, D] to [B]."""
+    # Dividing by the largest difference keeps the powers from overflowing.
+    scale = difference.detach().abs().amax(dim=1, keepdim=True).clamp(min=1)
+    powers = (difference / scale) ** _POWER
+    guard = _GUARD / scale.squeeze(1) ** _POWER
+    return (powers.sum(dim=1) + guard).log() + _POWER * scale.squeeze(1).log()
 
 
-class _Linear(nn.Linear):
-    def forward(self, x: Tensor, present: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x)
+class _Regressor(nn.Module):
+    """Identity; linear; or linear, batch norm over the present rows, ReLU, and for ``mlp_bn`` linear."""
 
-
-class _Normalised(nn.Module):
-    """Linear, batch norm over the present rows of all processes, ReLU, then the output module."""
-
-    def __init__(self, dim_in: int, dim_out: int, output: nn.Module) -> None:
+    def __init__(self, kind: str, dim_in: int, dim_out: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(dim_in, dim_out)
-        self.norm = MaskedBatchNorm(dim_out)
+        output = nn.Linear(dim_out, dim_out) if kind == "mlp_bn" else nn.Identity()
+        self.linear = nn.Identity() if kind == "identity" else nn.Linear(dim_in, dim_out)
+        self.norm = MaskedBatchNorm(dim_out) if kind in ("linear_bn_relu", "mlp_bn") else None
         self.output = output
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        return self.output(self.norm(self.linear(x), present).relu())  # type: ignore[no-any-return]
+        x = self.linear(x)
+        if self.norm is not None:
+            x = self.norm(x, present).relu()
+        return self.output(x)  # type: ignore[no-any-return]

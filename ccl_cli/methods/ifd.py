@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch
+from ccl_cli.methods import Batch, Embedding, Method, MethodOptions, Setting, StudentOutput, TeacherBatch
 from ccl_cli.methods.components.losses import full_precision
 from ccl_cli.methods.components.relational import (
     REDUCTION_HELP,
@@ -24,62 +23,10 @@ from ccl_cli.methods.components.relational import (
     reduce,
     relate,
 )
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
-
-Kernel = Literal["combined", "cosine", "student_t"]
 
 # Keeps square roots and norms above zero, and the divergence of opposite rows finite.
-EPS = 1e-6
-
-# The published decay of the stages' weight is for this number of epochs.
-PUBLISHED_EPOCHS = 50
-
-
-def cosine_kernel(rows: Rows) -> Tensor:
-    """``(1 + cos) / 2``, [A, C], at least 1e-6."""
-    return half_cosine(rows, EPS).clamp(min=EPS)
-
-
-def student_t_kernel(rows: Rows, degree: float = 1.0) -> Tensor:
-    """``1 / (1 + distance ** degree)``, [A, C]; depends on the scale of the rows."""
-    distance = (distances(rows.anchor, rows.candidate).square() + EPS).sqrt()
-    return 1 / (1 + distance**degree)
-
-
-def jeffreys(teacher: Tensor, student: Tensor, present: Tensor) -> Tensor:
-    """Sum of both Kullback-Leibler divergences between the neighbourhoods given by two kernels.
-
-    Shapes:
-        teacher: [A, C], positive.
-        student: [A, C], positive.
-        present: [C] bool.
-        returns: [A].
-    """
-    p, q = distribution(teacher, present), distribution(student, present)
-    log_p, log_q = (torch.where(x > 0, x, 1.0).log() for x in (p, q))
-    return ((p - q) * (log_p - log_q)).sum(dim=1)
-
-
-def ifd(
-    student: Rows, teacher: Rows, present: Tensor, kernel: Kernel = "combined", degree: float = 1.0
-) -> Tensor:
-    """Divergence of one layer, with the cosine kernel, the Student-t kernel, or the sum of both (published).
-
-    Shapes:
-        student: [A, D] anchors and [C, D] candidates.
-        teacher: [A, D_m] anchors and [C, D_m] candidates.
-        present: [C] bool.
-        returns: [A].
-    """
-    total = student.anchor.new_zeros(len(student.anchor))
-    if kernel != "student_t":
-        total = total + jeffreys(cosine_kernel(teacher), cosine_kernel(student), present)
-    if kernel != "cosine":
-        total = total + jeffreys(
-            student_t_kernel(teacher, degree), student_t_kernel(student, degree), present
-        )
-    return total
+_EPS = 1e-6
+_PUBLISHED_EPOCHS = 50  # for which the published decay of the stages' weight is
 
 
 class IFDOptions(MethodOptions):
@@ -91,7 +38,9 @@ class IFDOptions(MethodOptions):
         description="Weight of all terms; the published 1 has little effect next to a cross-entropy.",
     )
     reduction: Reduction = Field("mean", description=REDUCTION_HELP)
-    kernel: Kernel = Field("combined", description="Similarity of rows: cosine, Student-t, or both.")
+    kernel: Literal["combined", "cosine", "student_t"] = Field(
+        "combined", description="Similarity of rows: cosine, Student-t, or both."
+    )
     degree: float = Field(1.0, gt=0, description="Power of the distance in the Student-t kernel.")
     stages: Literal["off", "auto", "broadcast_last"] = Field(
         "off",
@@ -118,7 +67,7 @@ class IFD(Method):
     def __init__(self, options: IFDOptions, setting: Setting) -> None:
         super().__init__(options, setting)
         self.uses_stages = options.stages != "off"
-        self.pace = PUBLISHED_EPOCHS / setting.epochs if options.stretch else 1.0
+        self.pace = _PUBLISHED_EPOCHS / setting.epochs if options.stretch else 1.0
 
     def forward(
         self, student: StudentOutput, teachers: Mapping[str, Embedding], batch: Batch
@@ -145,29 +94,49 @@ class IFD(Method):
         Args:
             student: Its stages are the pooled inner stages, each [B, D].
             teacher: Its stages are all stages, not pooled.
-            batch: Its epoch determines the weight of the stages.
+            batch: Its epoch, from 0, determines the weight of the stages.
         """
-        partners = self._partners(teacher, len(student.stages))
-        stage_weight = self.stage_weight(batch.epoch)
         terms = {"ifd": self._divergence(student.feature, teacher.value, teacher.present)}
+        stage_weight = self.options.alpha * self.options.decay ** (batch.epoch * self.pace)
+        partners = self._partners(teacher, len(student.stages))
         for number, (stage, partner) in enumerate(zip(student.stages, partners, strict=False), start=1):
             terms[f"stage{number}"] = stage_weight * self._divergence(stage, partner, teacher.present)
         return terms
-
-    def stage_weight(self, epoch: int) -> float:
-        """Weight of an inner stage relative to the embedding; ``epoch`` is counted from 0."""
-        return float(self.options.alpha * self.options.decay ** (epoch * self.pace))
-
-    def _divergence(self, student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
-        relation = relate(student, teacher, present)
-        values = ifd(*relation, self.options.kernel, self.options.degree)
-        return reduce(values, relation.present, self.options.reduction)
 
     def _partners(self, teacher: TeacherBatch, count: int) -> list[Tensor]:
         """The teacher's features for each of the student's ``count`` inner stages; [] if there are none."""
         if len(teacher.stages) > count:  # the deepest ones, because the first may be the stem
             return [pool_stage(stage, self.options.pool) for stage in teacher.stages[-count - 1 : -1]]
         return [teacher.value] * count if self.options.stages == "broadcast_last" else []
+
+    def _divergence(self, student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
+        """Divergence [B] of one layer, with the cosine kernel, the Student-t kernel, or the sum of both."""
+        ours, theirs, everywhere = relate(student, teacher, present)
+        values = student.new_zeros(len(student))
+        if self.options.kernel != "student_t":
+            values = values + _jeffreys(_cosine(theirs), _cosine(ours), everywhere)
+        if self.options.kernel != "cosine":
+            degree = self.options.degree
+            values = values + _jeffreys(_student_t(theirs, degree), _student_t(ours, degree), everywhere)
+        return reduce(values, everywhere, self.options.reduction)
+
+
+def _cosine(rows: Rows) -> Tensor:
+    """``(1 + cos) / 2``, [A, C], at least 1e-6."""
+    return half_cosine(rows, _EPS).clamp(min=_EPS)
+
+
+def _student_t(rows: Rows, degree: float) -> Tensor:
+    """``1 / (1 + distance ** degree)``, [A, C]; depends on the scale of the rows."""
+    distance = (distances(rows.anchor, rows.candidate).square() + _EPS).sqrt()
+    return 1 / (1 + distance**degree)
+
+
+def _jeffreys(teacher: Tensor, student: Tensor, present: Tensor) -> Tensor:
+    """Sum of both Kullback-Leibler divergences [A] of the neighbourhoods given by two kernels [A, C]."""
+    p, q = distribution(teacher, present), distribution(student, present)
+    log_p, log_q = (torch.where(x > 0, x, 1.0).log() for x in (p, q))
+    return ((p - q) * (log_p - log_q)).sum(dim=1)
 
 
 def pool_stage(stage: Tensor, cells: tuple[int, int, int]) -> Tensor:

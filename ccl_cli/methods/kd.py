@@ -10,23 +10,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.clips.batch import Batch
-from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
+from ccl_cli.methods import (
+    Batch,
+    Embedding,
+    Method,
+    MethodOptions,
+    Setting,
+    StudentOutput,
+    TeacherBatch,
+    TeacherInfo,
+)
 from ccl_cli.methods.components.losses import cross_entropy
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
-
-
-def soft_targets(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """``T^2 KL(target || softmax(logits / T))`` of each row.
-
-    Shapes:
-        logits: [B, K] class scores.
-        target: [B, K] probabilities at the same temperature.
-        returns: [B].
-    """
-    log_q = (logits / temperature).log_softmax(dim=1)
-    return temperature**2 * F.kl_div(log_q, target, reduction="none").sum(dim=1)
 
 
 class KDOptions(MethodOptions):
@@ -68,35 +62,33 @@ class KD(Method):
 
         With ``combine: average``, a last entry without head has the teachers' average probabilities as value.
         """
-        each = [
-            teacher._replace(value=teacher.head(teacher.value))
-            for teacher in super().batches(dtype, teachers)
-        ]
-        yield from each
+        each = []
+        for teacher in super().batches(dtype, teachers):
+            each.append(teacher._replace(value=teacher.head(teacher.value)))
+            yield each[-1]
         if self.options.combine == "average":
-            target, present = _average([(self._target(scores), there) for _, _, scores, there, _ in each])
-            name = "+".join(teacher.info.name for teacher in each)
-            yield TeacherBatch(TeacherInfo(name, "", target.shape[1]), None, target, present, ())
+            targets = torch.stack([self._soft(teacher.value.detach()) for teacher in each])  # [M, B, K]
+            present = torch.stack([teacher.present for teacher in each])  # [M, B]
+            count = present.sum(dim=0)
+            mean = torch.where(present[:, :, None], targets, 0.0).sum(dim=0) / count.clamp(min=1)[:, None]
+            info = TeacherInfo("+".join(teacher.info.name for teacher in each), "", mean.shape[1])
+            yield TeacherBatch(info, None, mean, count > 0, ())
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
         """Return ``probe`` and ``kd`` of each teacher, or one ``kd`` for the average of all."""
         if teacher.head is None:
-            return {"kd": soft_targets(student.logits, teacher.value, self.options.temperature)}
+            return {"kd": self._divergence(student.logits, teacher.value)}
         terms = {"probe": cross_entropy(teacher.value, batch.labels)}
         if self.options.combine == "sum":
-            target = self._target(teacher.value)
-            terms["kd"] = soft_targets(student.logits, target, self.options.temperature)
+            terms["kd"] = self._divergence(student.logits, self._soft(teacher.value.detach()))
         return terms
 
-    def _target(self, scores: Tensor) -> Tensor:
-        """Soft targets [B, K], detached from the probe."""
+    def _soft(self, scores: Tensor) -> Tensor:
         temperature: float = self.options.temperature
-        return (scores.detach() / temperature).softmax(dim=1)
+        return (scores / temperature).softmax(dim=1)
 
-
-def _average(targets: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean probabilities [B, K] over the teachers present in a row, and whether any is present, [B] bool."""
-    probabilities, present = (torch.stack(part) for part in zip(*targets, strict=True))  # [M, B, K], [M, B]
-    count = present.sum(dim=0)
-    mean = torch.where(present[:, :, None], probabilities, 0.0).sum(dim=0) / count.clamp(min=1)[:, None]
-    return mean, count > 0
+    def _divergence(self, logits: Tensor, target: Tensor) -> Tensor:
+        """``T^2 KL(target || softmax(logits / T))`` of each row, [B]."""
+        temperature: float = self.options.temperature
+        log_q = (logits / temperature).log_softmax(dim=1)
+        return temperature**2 * F.kl_div(log_q, target, reduction="none").sum(dim=1)

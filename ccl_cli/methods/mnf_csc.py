@@ -3,77 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
+from ccl_cli.methods import (
+    Batch,
+    Embedding,
+    Method,
+    MethodOptions,
+    Setting,
+    StudentOutput,
+    TeacherBatch,
+    TeacherInfo,
+)
 from ccl_cli.methods.components.batch_norm import MaskedBatchNorm
 from ccl_cli.methods.components.losses import EXCLUDED, cross_entropy, unit_rows
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import gather_mask, gather_rows
-
-_OTHER_STUDENT = "Use a student such as r2plus1d_18, or another method."
-
-
-class Filtered(NamedTuple):
-    """Output of a noise filter.
-
-    Shapes:
-        teacher: [B, D] gated embedding of the teacher.
-        video: [B, D] the student's tokens, pooled by attention with the gated embedding as query.
-    """
-
-    teacher: Tensor
-    video: Tensor
-
-
-def temperatures(student: Tensor, teacher: Tensor, threshold: float) -> Tensor:
-    """Temperature of each pair of a video and a filtered teacher: their cosine plus a threshold.
-
-    Negative cosines are set to zero. In the published code all cosines are positive; a negative one would
-    repel the pair, and one of minus the threshold would divide by zero.
-
-    Shapes:
-        student: [A, D].
-        teacher: [C, D].
-        returns: [A, C], without gradient.
-    """
-    return (unit_rows(student) @ unit_rows(teacher).mT).detach().clamp(min=0) + threshold
-
-
-def calibrated_contrastive_loss(
-    student: Tensor, video: Tensor, temperature: Tensor, positive: Tensor, present: Tensor
-) -> Tensor:
-    """Contrastive loss with a temperature for each pair.
-
-    Mean of ``-log softmax(cos / temperature)`` over the positives; 0 for an anchor without positives.
-
-    Shapes:
-        student: [A, D] anchors.
-        video: [C, D] candidates.
-        temperature: [A, C].
-        positive: [A, C] bool, same class.
-        present: [C] bool, present candidates.
-        returns: [A].
-    """
-    scores = unit_rows(student) @ unit_rows(video).mT / temperature
-    log_p = scores.masked_fill(~present, EXCLUDED).log_softmax(dim=1)
-    counted = positive & present
-    return -torch.where(counted, log_p, 0.0).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
-
-
-def margin_loss(student: Tensor, teacher: Tensor, filtered: Tensor, margin: float) -> Tensor:
-    """Triplet loss of each row, [B]: the filtered teacher must be closer to the video than the raw one.
-
-    ``max(0, cos(student, teacher) - cos(student, filtered) + margin)``; all inputs are [B, D].
-    """
-    return (_cosine(student, teacher) - _cosine(student, filtered) + margin).relu()
 
 
 class MNFCSCOptions(MethodOptions):
@@ -134,35 +82,44 @@ class MNFCSC(Method):
         noise_filter, present = teacher.head, teacher.present
         value = noise_filter.resize(teacher.value)
         # Two passes: only the contrastive loss trains the student, the filter's own losses do not.
-        filtered = noise_filter(feature.detach(), tokens.detach(), value, present)
-        attached = noise_filter(feature, tokens, value, present)
+        filtered, video = noise_filter(feature.detach(), tokens.detach(), value, present)
+        attached, attached_video = noise_filter(feature, tokens, value, present)
+        # The filtered teacher must be closer to the video than the raw one.
+        raw, kept = _cosine(feature.detach(), value), _cosine(feature.detach(), filtered)
         norm = noise_filter.sparsity() * self.options.norm_weight
         return {
-            "csc": self._contrastive_loss(feature, attached, batch.labels, present),
-            "filter_ce": cross_entropy(noise_filter.classifier(filtered.video), batch.labels),
-            "triplet": margin_loss(feature.detach(), value, filtered.teacher, self.options.margin),
+            "csc": self._contrastive_loss(feature, attached, attached_video, batch.labels, present),
+            "filter_ce": cross_entropy(noise_filter.classifier(video), batch.labels),
+            "triplet": (raw - kept + self.options.margin).relu(),
             "norm": norm.expand(len(feature)),
         }
 
-    def _contrastive_loss(self, feature: Tensor, output: Filtered, labels: Tensor, present: Tensor) -> Tensor:
-        """Loss of this process's rows, [B], with the candidates of all processes."""
-        candidates, everywhere = gather_rows(output.video), gather_mask(present)
-        filtered = gather_rows(output.teacher.detach())
-        temperature = temperatures(feature, filtered, self.options.threshold)
-        if not self.options.adaptive:
-            temperature = torch.full_like(temperature, self.options.threshold)
-        positive = labels[:, None] == gather_rows(labels)
-        return calibrated_contrastive_loss(feature, candidates, temperature, positive, everywhere)
+    def _contrastive_loss(
+        self, feature: Tensor, filtered: Tensor, video: Tensor, labels: Tensor, present: Tensor
+    ) -> Tensor:
+        """Mean of ``-log softmax(cos / temperature)`` over the positives of each row, [B]; 0 without any."""
+        everywhere = gather_mask(present)
+        temperature = self._temperatures(feature, gather_rows(filtered.detach()))
+        scores = unit_rows(feature) @ unit_rows(gather_rows(video)).mT / temperature
+        log_p = scores.masked_fill(~everywhere, EXCLUDED).log_softmax(dim=1)
+        counted = (labels[:, None] == gather_rows(labels)) & everywhere
+        return -torch.where(counted, log_p, 0.0).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+
+    def _temperatures(self, feature: Tensor, filtered: Tensor) -> Tensor:
+        """Temperature of each pair of a video and a filtered teacher, [B, C]: their cosine plus a threshold.
+
+        Negative cosines are set to zero. In the published code all cosines are positive; a negative one would
+        repel the pair, and one of minus the threshold would divide by zero.
+        """
+        cosine: Tensor = (unit_rows(feature) @ unit_rows(filtered).mT).detach().clamp(min=0)
+        threshold: float = self.options.threshold
+        return cosine + threshold if self.options.adaptive else torch.full_like(cosine, threshold)
 
 
 class NoiseFilter(nn.Module):
     """The modules for one teacher: gate, attention and classifier.
 
-    Args:
-        dim: Width D of the student's feature and tokens.
-        teacher_dim: Width D_m of the teacher; if it is not D, a linear layer maps the embedding to D.
-        num_classes: Number of classes K.
-        heads: Number of attention heads.
+    A linear layer maps a teacher's embedding of another width than the student's feature and tokens.
     """
 
     def __init__(self, dim: int, teacher_dim: int, num_classes: int, heads: int) -> None:
@@ -174,7 +131,9 @@ class NoiseFilter(nn.Module):
         self.transform, self.transform_norm = nn.Linear(dim, dim), MaskedBatchNorm(dim)
         self.classifier = nn.Linear(dim, num_classes)
 
-    def forward(self, feature: Tensor, tokens: Tensor, teacher: Tensor, present: Tensor) -> Filtered:
+    def forward(
+        self, feature: Tensor, tokens: Tensor, teacher: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Gate the teacher's embedding, and attend to the video's tokens with the result as query.
 
         Shapes:
@@ -182,13 +141,13 @@ class NoiseFilter(nn.Module):
             tokens: [B, N, D].
             teacher: [B, D], already mapped by ``self.resize``.
             present: [B] bool.
+            returns: [B, D] gated embedding of the teacher; [B, D] pooled tokens.
         """
         squeezed = self.squeeze(torch.cat([teacher, feature], dim=1))
         gate = self.excite(self.squeeze_norm(squeezed, present).relu()).sigmoid()
         filtered = gate * teacher
         attended, _ = self.attention(filtered[:, None], tokens, tokens, need_weights=False)
-        video = self.transform_norm(self.transform(attended[:, 0]), present).relu()
-        return Filtered(filtered, video)
+        return filtered, self.transform_norm(self.transform(attended[:, 0]), present).relu()
 
     def sparsity(self) -> Tensor:
         """L1 norm of the weights of the gate's last layer, averaged over its outputs; a scalar."""
@@ -196,21 +155,14 @@ class NoiseFilter(nn.Module):
 
 
 def _tokens(student: StudentOutput) -> Tensor:
-    """The student's last stage as tokens, [B, N, D].
-
-    Raises:
-        RecipeError: the student has no stage, or its last stage has another width than its feature.
-    """
+    """The student's last stage as tokens, [B, N, D]."""
     width = student.feature.shape[1]
-    if not student.stages:
-        raise RecipeError(
-            "mnf_csc needs the student's last stage, but this student returns no stages.", _OTHER_STUDENT
-        )
-    if (channels := student.stages[-1].shape[1]) != width:
+    channels = student.stages[-1].shape[1] if student.stages else 0
+    if channels != width:
         raise RecipeError(
             f"mnf_csc needs a last stage as wide as the student's feature ({width}), but it has {channels} "
             "channels.",
-            _OTHER_STUDENT,
+            "Use a student such as r2plus1d_18, or another method.",
         )
     return student.stages[-1].flatten(2).mT.to(student.feature.dtype)
 

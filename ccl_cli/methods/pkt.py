@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from ccl_cli.data.clips.batch import Batch
-from ccl_cli.methods import Method, MethodOptions, TeacherBatch, TeacherInfo
+from ccl_cli.methods import Batch, Embedding, Method, MethodOptions, StudentOutput, TeacherBatch, TeacherInfo
 from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.methods.components.relational import (
     REDUCTION_HELP,
     Reduction,
-    Rows,
     distribution,
     half_cosine,
     reduce,
     relate,
 )
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
-
-# The published weight is for a mean over all pairs of 64 rows.
-PUBLISHED_WEIGHT, PUBLISHED_ROWS = 30000.0, 64
-
-
-def pkt(student: Rows, teacher: Rows, present: Tensor, eps: float = 1e-7) -> Tensor:
-    """Divergence of the student's cosine neighbourhoods from the teacher's; they include the anchor itself.
-
-    ``sum_j p_ij log((p_ij + eps) / (q_ij + eps))``, where p (teacher) and q (student) are the rows of
-    ``(1 + cos) / 2``, scaled to sum to one.
-
-    Shapes:
-        student: [A, D] anchors and [C, D] candidates.
-        teacher: [A, D_m] anchors and [C, D_m] candidates.
-        present: [C] bool.
-        returns: [A].
-    """
-    p = distribution(half_cosine(teacher, eps), present)
-    q = distribution(half_cosine(student, eps), present)
-    return (p * ((p + eps).log() - (q + eps).log())).sum(dim=1)
 
 
 class PKTOptions(MethodOptions):
     """Options of ``pkt``."""
 
+    # The published weight is for a mean over all pairs of 64 rows.
+    implied: ClassVar = {("reduction", "batchmean"): {"weight": 30000 / 64}}
+
     weight: float = Field(
-        PUBLISHED_WEIGHT,
+        30000.0,
         ge=0,
         description="Weight of the divergence; the default for batchmean is 468.75, which is equivalent for "
         "64 rows.",
@@ -62,16 +41,13 @@ class PKTOptions(MethodOptions):
     )
     eps: float = Field(1e-7, gt=0, description="Added to norms and probabilities.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_weight(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("reduction") == "batchmean":
-            return {"weight": PUBLISHED_WEIGHT / PUBLISHED_ROWS, **values}
-        return values
-
 
 class PKT(Method):
-    """Matches the distributions of cosine similarities between the rows of a batch, by their divergence."""
+    """Matches the distributions of cosine similarities between the rows of a batch, by their divergence.
+
+    ``sum_j p_ij log((p_ij + eps) / (q_ij + eps))``, where p (teacher) and q (student) are the rows of
+    ``(1 + cos) / 2``, scaled to sum to one. They include the anchor itself.
+    """
 
     Options = PKTOptions
     paper = "Passalis and Tefas, ECCV 2018"
@@ -90,5 +66,8 @@ class PKT(Method):
 
     def compare(self, student: StudentOutput, teacher: TeacherBatch, batch: Batch) -> dict[str, Tensor]:
         """Return the term ``pkt``."""
-        relation = relate(student.feature, teacher.value, teacher.present)
-        return {"pkt": reduce(pkt(*relation, self.options.eps), relation.present, self.options.reduction)}
+        ours, theirs, present = relate(student.feature, teacher.value, teacher.present)
+        eps = self.options.eps
+        p, q = (distribution(half_cosine(rows, eps), present) for rows in (theirs, ours))
+        values = (p * ((p + eps).log() - (q + eps).log())).sum(dim=1)
+        return {"pkt": reduce(values, present, self.options.reduction)}

@@ -14,12 +14,19 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.clips.batch import Batch
 from ccl_cli.errors import RecipeError
-from ccl_cli.methods import CachedEmbedding, Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
+from ccl_cli.methods import (
+    Batch,
+    CachedEmbedding,
+    Embedding,
+    Method,
+    MethodOptions,
+    Setting,
+    StudentOutput,
+    TeacherBatch,
+    TeacherInfo,
+)
 from ccl_cli.methods.components.losses import EXCLUDED, unit_rows
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import gather_mask, gather_rows
 
 # Queue size by number of training videos: 16 below 50 videos, 32 below 100, ...
@@ -30,25 +37,6 @@ _LARGEST = 8192
 def queue_size(videos: int) -> int:
     """Published queue size for a training split of ``videos`` videos."""
     return next((size for bound, size in _SIZES.items() if videos < bound), _LARGEST)
-
-
-def relational_kl(
-    student: Tensor, teacher: Tensor, queue: Tensor, filled: Tensor, temperature: float
-) -> Tensor:
-    """``KL(teacher || student)`` of the softmax over the similarities to the queue.
-
-    Shapes:
-        student: [B, D_m] of unit length.
-        teacher: [B, D_m] of unit length.
-        queue: [Q, D_m] of unit length.
-        filled: [Q] or [B, Q] bool, slots to use, for all rows or for each row.
-        returns: [B].
-    """
-    log_p, log_q = (
-        (rows @ queue.mT / temperature).masked_fill(~filled, EXCLUDED).log_softmax(dim=1)
-        for rows in (teacher, student)
-    )
-    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
 
 
 class QueueKLOptions(MethodOptions):
@@ -82,10 +70,9 @@ class QueueKL(Method):
     def head(self, setting: Setting, teacher: TeacherInfo) -> nn.Module:
         """Build the projection of the student's feature and the queue."""
         size = self.options.size or queue_size(setting.num_videos)
-        if self.options.anchors == "queue":
-            return QueueHead(setting.student_dim, teacher.dim, size, self.options.temperature)
-        rows = torch.randperm(setting.num_videos)[:size]
-        return QueueHead(setting.student_dim, teacher.dim, len(rows), self.options.temperature, rows)
+        rows = torch.randperm(setting.num_videos)[:size] if self.options.anchors == "sample" else None
+        size = size if rows is None else len(rows)
+        return QueueHead(setting.student_dim, teacher.dim, size, self.options.temperature, rows)
 
     def use_cached(self, cached: CachedEmbedding) -> None:
         """For ``anchors: sample``: fill the queues.
@@ -120,15 +107,8 @@ class QueueHead(nn.Module):
     """The modules for one teacher: a linear projection of the student's feature, and the queue.
 
     The queue contains the teacher's most recent embeddings of all processes, newest first, and is the same on
-    every process. With ``rows``, it is filled once, and no row is compared with itself.
-
-    Args:
-        student_dim: Width D of the student.
-        teacher_dim: Width D_m of the teacher.
-        size: Number of slots Q.
-        temperature: Divides the similarities.
-        rows: [Q] int64, rows of the training split whose embeddings fill the queue permanently; None: every
-            batch is added to the queue.
+    every process. With ``rows`` [Q] int64 of the training split, the embeddings of these rows fill it once,
+    and no row is compared with itself.
     """
 
     queue: Tensor
@@ -153,13 +133,10 @@ class QueueHead(nn.Module):
         self.filled.copy_(embedding.present & value.any(dim=1))
 
     def forward(self, student: Tensor, teacher: Tensor, present: Tensor, rows: Tensor) -> Tensor:
-        """Divergence of each row, [B]. In training the batch is added to the queue first.
+        """``KL(teacher || student)`` of the softmax over the similarities to the queue, [B].
 
-        Shapes:
-            student: [B, D].
-            teacher: [B, D_m] of unit length; absent rows are zero.
-            present: [B] bool.
-            rows: [B] int64, indices into the training split.
+        In training the batch is added to the queue first. The teacher's rows have unit length, or are zero
+        where absent.
         """
         queue, filled = self.queue.to(teacher.dtype, copy=True), self.filled
         if self.rows is not None:
@@ -169,8 +146,11 @@ class QueueHead(nn.Module):
             # The loss uses its own copy: another forward pass before backward must not change it.
             self.queue.copy_(queue)
             self.filled.copy_(filled)
-        mapped = unit_rows(self.project(student))
-        return relational_kl(mapped, teacher, queue, filled, self.temperature)
+        log_p, log_q = (
+            (side @ queue.mT / self.temperature).masked_fill(~filled, EXCLUDED).log_softmax(dim=1)
+            for side in (teacher, unit_rows(self.project(student)))
+        )
+        return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
 
     def _enqueued(self, queue: Tensor, teacher: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """The queue with the batch's present rows in front, and its filled slots."""

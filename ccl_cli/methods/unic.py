@@ -11,12 +11,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ccl_cli.data.clips.batch import Batch
-from ccl_cli.methods import Method, MethodOptions, Setting, TeacherBatch, TeacherInfo
+from ccl_cli.methods import (
+    Batch,
+    Embedding,
+    Method,
+    MethodOptions,
+    Setting,
+    StudentOutput,
+    TeacherBatch,
+    TeacherInfo,
+)
 from ccl_cli.methods.components.draws import SharedDraws, uniform_rows
 from ccl_cli.methods.components.losses import unit_rows
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
 from ccl_cli.utils.distributed import total, world_size
 
 Weight = Annotated[float, Field(ge=0)]
@@ -25,23 +31,9 @@ _LAST_MOMENTUM = 0.001
 
 
 def momentum(progress: Tensor) -> Tensor:
-    """Momentum of the running statistics: the weight of the new batch, half a cosine from 1 to 0.001.
-
-    Shapes:
-        progress: Scalar, fraction of the run that is done.
-    """
+    """Weight of the new batch in the running statistics: half a cosine from 1 to 0.001 over the run."""
     cosine = (1 + (math.pi * progress.clamp(max=1)).cos()) / 2
     return _LAST_MOMENTUM + (1 - _LAST_MOMENTUM) * cosine
-
-
-def cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
-    """One minus the cosine similarity of each row, [B]; 1 if one of the vectors is zero."""
-    return 1 - (unit_rows(prediction) * unit_rows(target)).sum(dim=1)
-
-
-def smooth_l1(prediction: Tensor, target: Tensor) -> Tensor:
-    """Huber loss of each row, [B], averaged over dimensions."""
-    return F.smooth_l1_loss(prediction, target, reduction="none").mean(dim=1)
 
 
 def choose_teachers(losses: Tensor, present: Tensor, uniform: Tensor, probability: float) -> Tensor:
@@ -117,7 +109,8 @@ class UNIC(Method):
                     teacher.value, teacher.present, momentum(self.rows_done / self.total_rows)
                 )
         prediction = teacher.head(student.feature)
-        cosine, smooth = cosine_distance(prediction, target), smooth_l1(prediction, target)
+        cosine = 1 - (unit_rows(prediction) * unit_rows(target)).sum(dim=1)
+        smooth = F.smooth_l1_loss(prediction, target, reduction="none").mean(dim=1)
         return {"unic": self.options.cosine * cosine + self.options.smooth_l1 * smooth}
 
     def forward(
@@ -138,13 +131,7 @@ class UNIC(Method):
 
 
 class UNICHead(nn.Module):
-    """The modules for one teacher: the projector, and running mean and standard deviation of the embeddings.
-
-    Args:
-        student_dim: Width D of the student.
-        hidden: Width of the hidden layer.
-        teacher_dim: Width D_m of the teacher.
-    """
+    """The modules for one teacher: the projector, and running statistics of the embeddings."""
 
     mean: Tensor
     std: Tensor
@@ -169,13 +156,7 @@ class UNICHead(nn.Module):
 
     @torch.no_grad()
     def update(self, value: Tensor, present: Tensor, momentum: Tensor) -> None:
-        """Update the running statistics with the present rows of all processes, if there are at least two.
-
-        Shapes:
-            value: [B, D_m].
-            present: [B] bool.
-            momentum: Scalar.
-        """
+        """Update with the present rows [B, D_m] of all processes, if there are at least two."""
         counted, count = present[:, None], total(present.sum())
         mean = total(torch.where(counted, value, 0.0).sum(dim=0)) / count.clamp(min=1)
         squares = total(torch.where(counted, value - mean, 0.0).square().sum(dim=0))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -25,21 +24,16 @@ _RULE = "Use at most 32 lowercase letters, digits, - and _, starting with a lett
 
 _WHAT = {"teacher": "teacher", "student": "student", "method": "method", "dataset": "data source"}
 _BEGIN = {
-    "teacher": f"Return your network from `load_network`, at {MARK} in `$code`. It raises an error until "
-    "then.",
-    "student": f"Replace the example blocks with your network, at {MARK} in `$code`.",
-    "method": f"Replace the example cosine loss with your loss, at {MARK} in `$code`.",
-    "dataset": f"Replace the example that reads `train.txt` and `test.txt` with your own, at {MARK} in "
-    "`$code`.",
+    "teacher": "Return your network from `load_network`, at {} in `{}`. It raises an error until then.",
+    "student": "Replace the example blocks with your network, at {} in `{}`.",
+    "method": "Replace the example cosine loss with your loss, at {} in `{}`.",
+    "dataset": "Replace the example that reads `train.txt` and `test.txt` with your own, at {} in `{}`.",
 }
 _TRY = {
-    "teacher": ("ccl plugins check $label", "ccl train --teacher $label --data folder:my_videos"),
-    "student": ("ccl plugins check $label", "ccl train --recipe smoke --student $label"),
-    "method": ("ccl plugins check $label", "ccl train --recipe smoke --method $label"),
-    "dataset": (
-        "ccl plugins check $label:my_videos",
-        "ccl train --data $label:my_videos --teacher image:resnet34",
-    ),
+    "teacher": ("ccl plugins check {}", "ccl train --teacher {} --data folder:my_videos"),
+    "student": ("ccl plugins check {}", "ccl train --recipe smoke --student {}"),
+    "method": ("ccl plugins check {}", "ccl train --recipe smoke --method {}"),
+    "dataset": ("ccl plugins check {}:my_videos", "ccl train --data {}:my_videos --teacher image:resnet34"),
 }
 
 
@@ -76,43 +70,42 @@ def write(kind: Kind, name: str, output: Path | None = None) -> Scaffold:
     words = _words(kind, name)
     folder = output or Path(words["distribution"])
     code = f"src/{words['package']}/__init__.py"
-    install = f"pip install -e {shlex.quote(str(folder))}"
-    tries = tuple(Template(line).substitute(words) for line in _TRY[kind])
-    begin = Template(_BEGIN[kind])
-    inside = "\n".join(("pip install -e '.[dev]'", *tries, "python -m pytest"))
-    readme = {"begin": begin.substitute(code=code), "commands": inside}
+    tries = tuple(line.format(name) for line in _TRY[kind])
+    words["begin"] = _BEGIN[kind].format(MARK, code)
+    words["commands"] = "\n".join(("pip install -e '.[dev]'", *tries, "python -m pytest"))
+    templates = {
+        "pyproject.toml": "pyproject.toml.txt",
+        "README.md": "README.md.txt",
+        code: f"{kind}/{_code_template(kind, name)}.py.txt",
+        "tests/test_contract.py": f"{kind}/test.py.txt",
+    }
     with atomic_folder(folder) as temporary:
-        for path, text in _texts(kind, code, words | readme).items():
+        for path, template in templates.items():
+            text = (files(__name__) / "templates" / template).read_text(encoding="utf-8")
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / path).write_text(text, encoding="utf-8")
-    return Scaffold(folder, _WHAT[kind], begin.substitute(code=folder / code), (install, *tries))
+            (temporary / path).write_text(Template(text).substitute(words), encoding="utf-8")
+        (temporary / code).with_name("py.typed").touch()
+    install = f"pip install -e {shlex.quote(str(folder))}"
+    return Scaffold(folder, _WHAT[kind], _BEGIN[kind].format(MARK, folder / code), (install, *tries))
 
 
 def _check_name(kind: Kind, name: str) -> None:
     parts = name.split(":")
-    if kind == "teacher" and len(parts) != 2:
-        raise UsageError(
-            f"'{name}' is not a valid teacher name.",
-            "Use modality:name, for example image:mine or audio:mine.",
-        )
-    wrong = [part for part in parts if not _PART.fullmatch(part)]
-    if wrong or (kind != "teacher" and len(parts) > 1):
-        raise UsageError(f"'{name}' is not a valid {_WHAT[kind]} name.", f"{_RULE}.")
+    if len(parts) != (2 if kind == "teacher" else 1) or not all(map(_PART.fullmatch, parts)):
+        example = "Write modality:name, for example image:mine. " if kind == "teacher" else ""
+        raise UsageError(f"'{name}' is not a valid {_WHAT[kind]} name.", f"{example}{_RULE}.")
     if kind == "teacher" and registry.ANY in parts:
         raise UsageError(f"'{registry.ANY}' is reserved for any name.", "Choose another name.")
 
 
 def _check_free(kind: Kind, name: str) -> None:
-    group = f"ccl.{kind}s"
     try:
-        plugin = registry.find(group, name)
+        plugin = registry.find(f"ccl.{kind}s", name)
     except PluginError:
         return
-    if plugin.name.endswith(f".{registry.ANY}") and not _knows(plugin, name):
-        return
-    raise UsageError(
-        f"The {_WHAT[kind]} '{name}' already exists, in {plugin.origin}.", "Choose another name."
-    )
+    if not plugin.name.endswith(f".{registry.ANY}") or _knows(plugin, name):
+        where = f"The {_WHAT[kind]} '{name}' already exists, in {plugin.origin}."
+        raise UsageError(where, "Choose another name.")
 
 
 def _knows(plugin: registry.Plugin, name: str) -> bool:
@@ -127,9 +120,14 @@ def _knows(plugin: registry.Plugin, name: str) -> bool:
     return True
 
 
+def _code_template(kind: Kind, name: str) -> str:
+    if kind != "teacher":
+        return "code"
+    return "sound" if name.startswith("audio:") else "frame"
+
+
 def _words(kind: Kind, name: str) -> dict[str, str]:
     """Values of the placeholders in the templates."""
-    modality, _, short = name.rpartition(":")
     distribution = "-".join(("ccl", kind, *re.findall(r"[a-z0-9]+", name)))
     camel = "".join(part.capitalize() for part in re.split(r"[:_-]+", name))
     targets = {
@@ -140,30 +138,11 @@ def _words(kind: Kind, name: str) -> dict[str, str]:
     }
     return {
         "label": name,
-        "modality": modality,
-        "entry": f"{modality}.{short}" if modality else short,
+        "modality": name.partition(":")[0],
+        "entry": name.replace(":", "."),
         "group": f"ccl.{kind}s",
         "what": _WHAT[kind],
         "distribution": distribution,
         "package": distribution.replace("-", "_"),
         "target": targets[kind],
     }
-
-
-def _texts(kind: Kind, code: str, words: Mapping[str, str]) -> dict[str, str]:
-    """Contents of the files by path."""
-    body = "code"
-    if kind == "teacher":
-        body = "sound" if words["modality"] == "audio" else "frame"
-    templates = {
-        "pyproject.toml": "pyproject.toml.txt",
-        "README.md": "README.md.txt",
-        code: f"{kind}/{body}.py.txt",
-        "tests/test_contract.py": f"{kind}/test.py.txt",
-    }
-    here = files(__name__) / "templates"
-    filled = {
-        path: Template((here / template).read_text(encoding="utf-8")).substitute(words)
-        for path, template in templates.items()
-    }
-    return filled | {code.replace("__init__.py", "py.typed"): ""}

@@ -104,9 +104,14 @@ class Student(nn.Module):
 class StudentFactory(Protocol):
     """Signature of a ``ccl.students`` entry point, which builds a student.
 
-    ``weights`` is None for random initialisation, or the path of a weights file. Further keyword arguments
-    are the options after ``?`` in the student's name. An entry point ``family.any`` also gets ``model``, the
-    text after ``family:``.
+    ``weights`` is None for random initialisation, or the path of a file: a published one or a model written
+    by ccl. Further keyword arguments are the options after ``?`` in the student's name, such as ``dropout``,
+    the probability before the classifier. An entry point ``family.any`` also gets ``model``, the text after
+    ``family:``.
+
+    Raises:
+        RecipeError: an option has an invalid value.
+        WeightsError: the file is missing, damaged, or belongs to another network.
     """
 
     def __call__(self, num_classes: int, *, weights: str | None = None, **options: Any) -> Student:

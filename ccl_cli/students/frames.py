@@ -23,22 +23,19 @@ _FOLD = 8  # 1 / 8 of the channels is shifted forward in time, and 1 / 8 back
 
 
 class Frames(Student):
-    """A 2-D network applied to each frame.
-
-    Args:
-        network: Network of timm without classifier.
-        num_classes, dropout: See :class:`Student`.
-        shift: Whether to use temporal shift in the residual blocks.
-
-    Raises:
-        RecipeError: the network has no residual blocks whose first layer is ``conv1``.
-    """
+    """A 2-D network of timm without classifier, applied to each frame."""
 
     usual_clip = (8, 224)
 
     def __init__(self, network: Any, num_classes: int, dropout: float, shift: bool) -> None:
         super().__init__(nn.ModuleList([network]), network.num_features, num_classes, dropout)
-        self.shifts = [_Shift(block.conv1) for block in _residual_blocks(network)] if shift else []
+        residual = [each for each in network.modules() if isinstance(each, BasicBlock | Bottleneck)]
+        if shift and not residual:
+            raise RecipeError(
+                "shift=true requires a ResNet, because it changes residual blocks.",
+                "Omit it, or use a ResNet.",
+            )
+        self.shifts = [_Shift(block.conv1) for block in residual] if shift else []
 
     def embed(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See :meth:`Student.embed`."""
@@ -83,15 +80,6 @@ class _Shift:
         return torch.cat([back, forward, rest], dim=2).flatten(0, 1)
 
 
-def _residual_blocks(network: nn.Module) -> list[Any]:
-    blocks: list[Any] = [each for each in network.modules() if isinstance(each, BasicBlock | Bottleneck)]
-    if not blocks:
-        raise RecipeError(
-            "shift=true requires a ResNet, because it changes residual blocks.", "Omit it, or use a ResNet."
-        )
-    return blocks
-
-
 def frames(
     num_classes: int,
     *,
@@ -106,14 +94,10 @@ def frames(
     Args:
         num_classes: Number of classes, K.
         model: Name of the model in timm, for example ``resnet50``.
-        weights: ImageNet weights file of timm, or a model written by ccl. Default: random weights.
+        weights: ImageNet weights file of timm, or a model written by ccl.
         dropout: Dropout probability before the classifier.
         shift: Use temporal shift (TSM) in the residual blocks; for ResNets.
         img_size: Height and width of the frames, for transformers with another default size.
-
-    Raises:
-        RecipeError: timm has no such model, or the model is not supported.
-        WeightsError: the file is missing, damaged, or belongs to another network.
     """
     if not timm.is_model(model):
         raise RecipeError(f"timm has no model '{model}'.", "timm.list_models() in Python lists them.")

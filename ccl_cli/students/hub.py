@@ -20,27 +20,13 @@ from ccl_cli.students.weights import fill_student
 
 
 def hub_student(name: str, num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
-    """Build a hub network of pytorchvideo as a student.
-
-    Args:
-        name: Function of ``pytorchvideo.models.hub``.
-        num_classes: Number of classes, K.
-        weights: Checkpoint of pytorchvideo for this network, or a model written by ccl. Default: random
-            weights.
-        dropout: Dropout probability before the classifier.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or belongs to another network.
-    """
+    """Build the network of ``pytorchvideo.models.hub`` with this name as a student."""
     # X3D's activation is the same function, but uses a deprecated interface of torch.
     options = {"inner_act": nn.SiLU} if name.startswith("x3d") else {}
     network = getattr(hub, name)(model_num_class=num_classes, **options)
     *trunk, head = network.blocks
-    classifier = head.proj
-    student = Student(
-        nn.ModuleList(_stages(trunk)), classifier.in_features, num_classes, dropout, _any_size(head.pool)
-    )
-    student.classifier = classifier
+    stages = nn.ModuleList(_stages(trunk))
+    student = Student(stages, head.proj.in_features, num_classes, dropout, _any_size(head.pool))
     fill_student(student, network, weights, f"blocks.{len(network.blocks) - 1}.proj")
     return student
 
@@ -82,7 +68,6 @@ def slowfast_r50(num_classes: int, *, weights: str | None = None, dropout: float
     network = hub.slowfast_r50(model_num_class=num_classes)
     *trunk, _, head = network.blocks
     student = SlowFast(nn.ModuleList(trunk), head.proj.in_features, num_classes, dropout)
-    student.classifier = head.proj
     fill_student(student, network, weights, f"blocks.{len(network.blocks) - 1}.proj")
     return student
 
@@ -91,10 +76,8 @@ def _stages(trunk: Iterable[nn.Module]) -> list[nn.Module]:
     """Split into stem and residual stages; a pooling layer belongs to the stage before it."""
     stages: list[nn.Module] = []
     for block in trunk:
-        if isinstance(block, nn.MaxPool3d):
-            stages.append(nn.Sequential(stages.pop(), block))
-        else:
-            stages.append(block)
+        pooled = isinstance(block, nn.MaxPool3d)
+        stages.append(nn.Sequential(stages.pop(), block) if pooled else block)
     return stages
 
 

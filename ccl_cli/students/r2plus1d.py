@@ -70,11 +70,7 @@ def r2plus1d(
             deviation 0.01.
         stem_stride: Stride of the stem over time, height and width.
         dropout: Dropout probability before the classifier.
-        weights: Weights file with torchvision's names or ours. Default: random weights.
-
-    Raises:
-        RecipeError: the width is below 1.
-        WeightsError: the file is missing, damaged, or belongs to another network.
+        weights: Weights file with torchvision's names or ours.
     """
     if width < 1:
         raise RecipeError(f"The student's width must be at least 1, not {width}.")
@@ -89,7 +85,11 @@ def r2plus1d(
         "official": mid_channels(3, width, (3, 7, 7)),
         "narrow": width,
     }[layout]
-    stem = _stem(stem_mid, width, stem_stride)
+    stem = ResNetBasicStem(
+        conv=_conv(3, stem_mid, width, kernel=(3, 7, 7), stride=stem_stride),
+        norm=nn.BatchNorm3d(width),
+        activation=nn.ReLU(inplace=True),
+    )
     student = Student(nn.ModuleList([stem, *stages]), widths[-1], num_classes, dropout)
     if layout != "official":
         student.apply(_initialise)
@@ -142,19 +142,10 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _stem(dim_mid: int, dim_out: int, stride: Triple) -> nn.Module:
-    conv = _conv(3, dim_mid, dim_out, kernel=(3, 7, 7), stride=stride)
-    stem: nn.Module = ResNetBasicStem(
-        conv=conv, norm=nn.BatchNorm3d(dim_out), activation=nn.ReLU(inplace=True)
-    )
-    return stem
-
-
 def _stage(dim_in: int, dim_out: int, depth: int, stride: int, layout: Layout) -> nn.Module:
     first = _block(dim_in, dim_out, stride, layout)
     rest = [_block(dim_out, dim_out, 1, layout) for _ in range(depth - 1)]
-    stage: nn.Module = ResStage(nn.ModuleList([first, *rest]))
-    return stage
+    return ResStage(nn.ModuleList([first, *rest]))  # type: ignore[no-any-return]
 
 
 def _block(dim_in: int, dim_out: int, stride: int, layout: Layout) -> nn.Module:

@@ -45,16 +45,7 @@ class _SlidingAverage(nn.Module):
 
 
 def s3d(num_classes: int, *, weights: str | None = None, dropout: float = 0.2) -> Student:
-    """S3D: 8.3 M parameters, 1,024 dimensions, 18 GMAC per clip of 16x224x224.
-
-    Args:
-        num_classes: Number of classes, K.
-        weights: Weights file of torchvision, or a model written by ccl. Default: random weights.
-        dropout: Dropout probability before the classifier.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or belongs to another network.
-    """
+    """S3D: 8.3 M parameters, 1,024 dimensions, 18 GMAC per clip of 16x224x224."""
     network = video.s3d(num_classes=num_classes)
     layers = list(network.features)
     stages = [nn.Sequential(*layers[start:end]) for start, end in _STAGES]
@@ -62,13 +53,13 @@ def s3d(num_classes: int, *, weights: str | None = None, dropout: float = 0.2) -
     student = S3D(nn.ModuleList([layers[0], *stages]), 1024, num_classes, dropout, pool)
     # torchvision's classifier is a 1x1x1 convolution.
     convolution = network.classifier[1]
-    student.classifier.weight = nn.Parameter(convolution.weight.detach().flatten(1))
-    student.classifier.bias = convolution.bias
     network.classifier[1] = student.classifier
-    fill_student(student, network, weights, "classifier.1", _linear)
+    network.classifier[1].weight = nn.Parameter(convolution.weight.detach().flatten(1))
+    network.classifier[1].bias = convolution.bias
+
+    def linear(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        weight = "classifier.1.weight"
+        return state | ({weight: state[weight].flatten(1)} if weight in state else {})
+
+    fill_student(student, network, weights, "classifier.1", linear)
     return student
-
-
-def _linear(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    weight = "classifier.1.weight"
-    return state | ({weight: state[weight].flatten(1)} if weight in state else {})

@@ -93,16 +93,7 @@ class _Tokens(nn.Module):
 
 
 def mvit_base_16x4(num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
-    """MViT-B of pytorchvideo: 36.6 M parameters, 768 dimensions, 71 GMAC per clip of 16x224x224.
-
-    Args:
-        num_classes: Number of classes, K.
-        weights: Checkpoint of pytorchvideo, or a model written by ccl. Default: random weights.
-        dropout: Dropout probability before the classifier.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or belongs to another network.
-    """
+    """MViT-B of pytorchvideo: 36.6 M parameters, 768 dimensions, 71 GMAC per clip of 16x224x224."""
     with torch.device("cpu"):  # pytorchvideo reads values of a tensor, so not on the meta device
         network = hub.mvit_base_16x4(head_num_classes=num_classes)
     positions = network.cls_positional_encoding
@@ -112,46 +103,36 @@ def mvit_base_16x4(num_classes: int, *, weights: str | None = None, dropout: flo
         network.pos_drop or nn.Identity(),
         network.norm_patch_embed or nn.Identity(),
     )
-    classifier = network.head.proj
     student = MViT(
         nn.ModuleList([tokens, *network.blocks]),
         network.norm_embed,
         positions.patch_embed_shape,
-        classifier.in_features,
+        network.head.proj.in_features,
         num_classes,
         dropout,
     )
-    student.classifier = classifier
     fill_student(student, network, weights, "head.proj")
     return student
 
 
 def mvit_v2_s(num_classes: int, *, weights: str | None = None, dropout: float = 0.5) -> Student:
-    """MViTv2-S of torchvision: 34.5 M parameters, 768 dimensions, 64 GMAC per clip of 16x224x224.
-
-    Arguments and errors as for :func:`mvit_base_16x4`; the published weights are torchvision's.
-    """
+    """MViTv2-S of torchvision: 34.5 M parameters, 768 dimensions, 64 GMAC per clip of 16x224x224."""
     network = video.mvit_v2_s(num_classes=num_classes)
     positions = network.pos_encoding
-    classifier = network.head[1]
     student = MViT(
         nn.ModuleList([_Tokens(network), *network.blocks]),
         network.norm,
         (positions.temporal_size, *positions.spatial_size),
-        classifier.in_features,
+        network.head[1].in_features,
         num_classes,
         dropout,
     )
-    student.classifier = classifier
     fill_student(student, network, weights, "head.1")
     return student
 
 
 def swin3d_t(num_classes: int, *, weights: str | None = None, dropout: float = 0.0) -> Student:
-    """Video Swin-T of torchvision: 28.2 M parameters, 768 dimensions, 88 GMAC per clip of 32x224x224.
-
-    Arguments and errors as for :func:`mvit_base_16x4`; the published weights are torchvision's.
-    """
+    """Video Swin-T of torchvision: 28.2 M parameters, 768 dimensions, 88 GMAC per clip of 32x224x224."""
     network = video.swin3d_t(num_classes=num_classes)
     first, *layers = network.features
     # torchvision merges patches between two stages; here patch merging starts a stage.
@@ -160,6 +141,5 @@ def swin3d_t(num_classes: int, *, weights: str | None = None, dropout: float = 0
     student = Swin(
         nn.ModuleList([stem, first, *stages]), network.num_features, num_classes, dropout, network.norm
     )
-    student.classifier = network.head
     fill_student(student, network, weights, "head")
     return student

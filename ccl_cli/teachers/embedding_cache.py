@@ -55,8 +55,7 @@ class Key:
 
     @property
     def folder(self) -> Path:
-        """Folder of the cache, which need not exist."""
-        # Exclude the data set's name: the same files with another name share the cache.
+        """Folder of the cache, which need not exist. The same files with another name share the cache."""
         identity = json.dumps([self.teacher, self.fingerprint, self.files, self.views])
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
         return root() / f"{_plain(self.teacher)}-{digest}"
@@ -108,11 +107,10 @@ class Header(BaseModel, frozen=True, strict=True):
         """Reason why live teachers may get other inputs for clips of this many consecutive frames, or ""."""
         if self.inexact:
             return f"a live teacher may get other inputs for {self.inexact} of {self.videos} videos"
-        if self.frames > clip_frames:
-            return (
-                f"a live teacher gets only frames of the clip, and the longest video has {self.frames} frames"
-            )
-        return ""
+        longest = (
+            f"a live teacher gets only frames of the clip, and the longest video has {self.frames} frames"
+        )
+        return longest if self.frames > clip_frames else ""
 
 
 class Cached:
@@ -135,11 +133,9 @@ class Cached:
             header = Header.model_validate_json((folder / HEADER).read_bytes())
             embedding = np.load(folder / EMBEDDING, mmap_mode="r", allow_pickle=False)
             state = np.load(folder / STATE, allow_pickle=False)
-            shape = header.videos, header.count, header.dim
-            if embedding.shape != shape or embedding.dtype not in (np.float32, np.float16):
-                raise ValueError("another shape")
-            if state.shape != (header.videos,) or (header.videos and state.max() >= len(STATES)):
-                raise ValueError("unknown states")
+            shapes = (header.videos, header.count, header.dim), (header.videos,)
+            if (embedding.shape, state.shape) != shapes or state.max(initial=0) >= len(STATES):
+                raise ValueError("its arrays do not match its header")
         except FileNotFoundError as error:
             raise DataError(
                 f"There is no cache at '{folder}'.", "Build it with `ccl cache build`."
@@ -202,7 +198,7 @@ def root() -> Path:
 
 def caches() -> Iterator[Path]:
     """Return the folders of all complete caches, sorted by name."""
-    return (path.parent for path in sorted(root().glob(f"*/{HEADER}")) if not is_unfinished(path.parent))
+    return (path.parent for path in sorted(root().glob(f"*/{HEADER}")))
 
 
 def is_any_of(teacher: str) -> bool:
@@ -215,13 +211,8 @@ def _plain(teacher: str) -> str:
 
 
 def unfinished() -> list[Path]:
-    """Return the folders of unfinished builds."""
+    """Return the folders of unfinished builds, which contain parts of a cache."""
     return sorted(path for path in root().glob(f"*{_BUILDING}") if path.is_dir())
-
-
-def is_unfinished(folder: Path) -> bool:
-    """Return whether a folder contains parts of a cache."""
-    return folder.name.endswith(_BUILDING)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -13,7 +13,7 @@ from ccl_cli.errors import PluginError
 def read_options(spec: Spec, **defaults: Any) -> dict[str, Any]:
     """Merge the options of a spec with the defaults.
 
-    An option must have the type of its default; integers are accepted as floats.
+    An option must have the type of its default; integers are converted to floats.
 
     Raises:
         PluginError: an option is unknown (the closest one is suggested) or has the wrong type.
@@ -25,7 +25,7 @@ def read_options(spec: Spec, **defaults: Any) -> dict[str, Any]:
         if type(value) is not type(default) and not (type(default) is float and type(value) is int):
             wanted = {int: "an integer", float: "a number", bool: "true or false", str: "text"}[type(default)]
             raise PluginError(f"{spec.label}: the option '{name}' must be {wanted}, not '{value}'.")
-    return defaults | spec.options
+    return defaults | {name: type(defaults[name])(value) for name, value in spec.options.items()}
 
 
 def unknown_option(spec: Spec, name: str, valid: Iterable[str]) -> PluginError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -134,6 +133,8 @@ def hadamard(size: int) -> Tensor | None:
 
     Sylvester's construction for powers of two, else its product with one of Paley's.
     """
+    import scipy.linalg  # 40 ms, and only few runs need it
+
     if size & (size - 1) == 0:
         return torch.from_numpy(scipy.linalg.hadamard(size, dtype=int))
     power = (size & -size) // 2
@@ -170,7 +171,8 @@ def _residues(prime: int) -> Tensor:
     character = torch.full((prime,), -1, dtype=torch.int64)
     character[[k * k % prime for k in range(1, prime)]] = 1
     character[0] = 0
-    return torch.from_numpy(scipy.linalg.circulant(character.numpy()))
+    numbers = torch.arange(prime)
+    return character[(numbers[:, None] - numbers) % prime]
 
 
 def _is_prime(number: int) -> bool:

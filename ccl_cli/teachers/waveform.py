@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from ccl_cli.errors import PluginError
+
 if TYPE_CHECKING:
+    from ccl_cli.config.spec import Spec
     from ccl_cli.data.clips.window import Window
     from ccl_cli.teachers import Views
+
+_LONGEST = 50_000.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,13 @@ class Waveform:
             return None
         (length,) = self.shape
         return samples.repeat(-(-length // len(samples)))[:length]
+
+
+def check_seconds(spec: Spec, seconds: float, shortest: float) -> None:
+    """Check the length of the audio that a teacher embeds.
+
+    Raises:
+        PluginError: it is shorter than ``shortest``, or too long for a tensor.
+    """
+    if not shortest <= seconds <= _LONGEST:
+        raise PluginError(f"{spec.label}: seconds must be from {shortest} to {_LONGEST:g}, not {seconds:g}.")

@@ -77,21 +77,20 @@ def locate(spec: Spec, *files: WeightFile) -> Path:
         WeightsError: no file exists; the message gives the expected path and the command to download it.
     """
     if spec.weights:
-        return _named(spec)
+        path = Path(spec.weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(
+                f"There is no weights file '{path}' for {spec.label}.", "Correct the path after '@'."
+            )
+        return path
     for file in files:
-        if path := file.path if file.path.is_file() else _in_hub_cache(file):
-            return path
-    plain = Spec(spec.kind, spec.name, None, spec.options)
-    if swapped := _with_options_last(spec):
-        raise WeightsError(
-            f"{plain} has no weights file: the part after '?' contains options.",
-            f"Put the file before the options: {shlex.quote(str(swapped))}.",
-        )
+        if found := _local(file):
+            return found
     if not files:
-        raise WeightsError(f"{plain} needs a weights file.", f"Use {spec.label}@FILE.")
+        raise WeightsError(f"{spec} needs a weights file.", f"Use {spec.label}@FILE.")
     raise WeightsError(
-        f"The weights of {plain} are not on this machine: {files[0].filename}.",
-        f"Run `ccl teachers pull {shlex.quote(str(plain))}`, or put {files[0].address} at {files[0].path}.",
+        f"The weights of {spec} are not on this machine: {files[0].filename}.",
+        f"Run `ccl teachers pull {shlex.quote(str(spec))}`, or put {files[0].address} at {files[0].path}.",
     )
 
 
@@ -105,25 +104,89 @@ def pull(file: WeightFile, progress: Progress | None = None) -> Path:
         WeightsError: downloads are disabled (``CCL_OFFLINE``, ``HF_HUB_OFFLINE``), the download failed, or
             the checksum does not match.
     """
-    if file.url.startswith(_HUB) and not file.path.is_file():
-        return _in_hub_cache(file) or _pull_from_hub(file)
-    if file.path.is_file():
-        _check_cached(file)
-        return file.path
-    _refuse_offline(file)
+    if path := _local(file):
+        # The checksums of Zenodo are known at the download only.
+        known = None if (file.checksum or "").startswith("zenodo:") else file.checksum
+        if path == file.path and (wrong := fault(path, known, file.size)):
+            raise WeightsError(
+                f"'{path}' is not the published file: {wrong}.", "Delete it and run the command again."
+            )
+        return path
+    if variable := forbidden():
+        raise _not_downloaded(file, f"{variable} is set", "Unset it and run the command again")
+    if file.url.startswith(_HUB):
+        return _pull_from_hub(file)
     checksum = _published_checksum(file)
     part = file.path.with_name(file.filename + ".part")
     try:
         download(file.url, part, progress)
-        if wrong := fault(part, checksum, file.size):
-            part.unlink()
-            raise WeightsError(
-                f"The download of {file.filename} from {file.url} is not the published file: {wrong}.",
-                "It was deleted. Try again later.",
-            )
+        _check_download(file, part, checksum)
         return part.replace(file.path)
     except FAILURES as error:
         raise _not_downloaded(file, reason(error)) from error
+
+
+def _local(file: WeightFile) -> Path | None:
+    """The file in the cache, or in that of the Hub."""
+    if file.path.is_file():
+        return file.path
+    if not file.url.startswith(_HUB):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, name, revision = _hub_file(file)
+    path = try_to_load_from_cache(repository, name, revision=revision)
+    return Path(path) if isinstance(path, str) else None
+
+
+def _pull_from_hub(file: WeightFile) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    repository, name, revision = _hub_file(file)
+    try:
+        path = Path(hf_hub_download(repository, name, revision=revision))
+    except Exception as error:  # the client also raises errors of its HTTP library
+        if refused := refusal(repository, error):
+            raise WeightsError(*refused) from error
+        raise _not_downloaded(file, " ".join(reason(error).split()[:30])) from error
+    stored = path.resolve()  # the client names the file after its sha256 without verifying it
+    _check_download(file, stored, f"sha256:{stored.name}" if len(stored.name) == 64 else file.checksum)
+    return path
+
+
+def _hub_file(file: WeightFile) -> tuple[str, str, str]:
+    """Split a URL into repository, file name and revision."""
+    owner, repository, name = file.url.removeprefix(_HUB).split("/", 2)
+    repository, _, revision = repository.partition("@")
+    return f"{owner}/{repository}", name, unquote(revision) or "main"
+
+
+def _published_checksum(file: WeightFile) -> str | None:
+    if not file.checksum or not file.checksum.startswith("zenodo:"):
+        return file.checksum
+    record = ZENODO + file.checksum.removeprefix("zenodo:")
+    try:
+        entries = {entry["key"]: entry["checksum"] for entry in read_json(record)["files"]}
+        return str(entries[file.filename])
+    except (*FAILURES, ValueError, LookupError, TypeError) as error:
+        why = f"its checksum is not available from {record} ({reason(error)})"
+        raise _not_downloaded(file, why) from error
+
+
+def _check_download(file: WeightFile, path: Path, checksum: str | None) -> None:
+    if wrong := fault(path, checksum, file.size):
+        path.unlink()
+        raise WeightsError(
+            f"The download of {file.filename} from {file.address} is not the published file: {wrong}.",
+            "It was deleted. Try again later.",
+        )
+
+
+def _not_downloaded(file: WeightFile, why: str, step: str = "Run the command again") -> WeightsError:
+    return WeightsError(
+        f"{file.filename} was not downloaded: {why}.",
+        f"{step}, or download {file.address} elsewhere and put it at {file.path}.",
+    )
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -168,102 +231,6 @@ def as_safetensors(path: Path) -> Path:
     return target
 
 
-# -- finding and downloading
-
-
-def _named(spec: Spec) -> Path:
-    path = Path(str(spec.weights)).expanduser()
-    if not path.is_file():
-        raise WeightsError(
-            f"There is no weights file '{path}' for {spec.label}.", "Correct the path after '@'."
-        )
-    return path
-
-
-def _with_options_last(spec: Spec) -> Spec | None:
-    """Correct ``name?key=value@weights`` to ``name@weights?key=value``."""
-    for key, value in spec.options.items():
-        value, mark, weights = str(value).partition("@")
-        if mark and weights.endswith(_SUFFIXES):
-            return Spec(spec.kind, spec.name, weights, {**spec.options, key: value})
-    return None
-
-
-def _published_checksum(file: WeightFile) -> str | None:
-    if not file.checksum or not file.checksum.startswith("zenodo:"):
-        return file.checksum
-    record = ZENODO + file.checksum.removeprefix("zenodo:")
-    try:
-        entries = {entry["key"]: entry["checksum"] for entry in read_json(record)["files"]}
-        return str(entries[file.filename])
-    except (*FAILURES, ValueError, LookupError, TypeError) as error:
-        raise _not_downloaded(
-            file, f"its checksum is not available from {record} ({reason(error)})"
-        ) from error
-
-
-def _check_cached(file: WeightFile) -> None:
-    checksum = None if (file.checksum or "").startswith("zenodo:") else file.checksum
-    if wrong := fault(file.path, checksum, file.size):
-        raise WeightsError(
-            f"'{file.path}' is not the published file: {wrong}.", "Delete it and run the command again."
-        )
-
-
-def _refuse_offline(file: WeightFile) -> None:
-    if variable := forbidden():
-        raise _not_downloaded(file, f"{variable} is set", "Unset it and run the command again")
-
-
-def _not_downloaded(file: WeightFile, why: str, step: str = "Run the command again") -> WeightsError:
-    return WeightsError(
-        f"{file.filename} was not downloaded: {why}.",
-        f"{step}, or download {file.address} elsewhere and put it at {file.path}.",
-    )
-
-
-def _hub_file(file: WeightFile) -> tuple[str, str, str]:
-    """Split a URL into repository, file name and revision."""
-    owner, repository, name = file.url.removeprefix(_HUB).split("/", 2)
-    repository, _, revision = repository.partition("@")
-    return f"{owner}/{repository}", name, unquote(revision) or "main"
-
-
-def _in_hub_cache(file: WeightFile) -> Path | None:
-    if not file.url.startswith(_HUB):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, name, revision = _hub_file(file)
-    path = try_to_load_from_cache(repository, name, revision=revision)
-    return Path(path) if isinstance(path, str) else None
-
-
-def _pull_from_hub(file: WeightFile) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    _refuse_offline(file)
-    repository, name, revision = _hub_file(file)
-    try:
-        path = Path(hf_hub_download(repository, name, revision=revision))
-    except Exception as error:  # the client also raises errors of its HTTP library
-        if refused := refusal(repository, error):
-            raise WeightsError(*refused) from error
-        raise _not_downloaded(file, " ".join(reason(error).split()[:30])) from error
-    stored = path.resolve()  # the client names the file after its sha256 without verifying it
-    checksum = f"sha256:{stored.name}" if len(stored.name) == 64 else file.checksum
-    if wrong := fault(stored, checksum, file.size):
-        stored.unlink()
-        raise WeightsError(
-            f"The download of {file.filename} from {file.address} is not the published file: {wrong}.",
-            "It was deleted. Try again later.",
-        )
-    return path
-
-
-# -- reading
-
-
 def _unpickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
@@ -271,13 +238,10 @@ def _unpickle(path: Path) -> Any:
             # Only zip archives can be memory-mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        if "Unsupported operand" in str(error):
-            raise _damaged(
-                path, ValueError("it was not written by torch.save with default settings")
-            ) from error
         raise WeightsError(
             f"'{path}' is refused: it contains more than tensors, and loading it could execute code.",
-            "Use a .safetensors file, or a file with only the state dict.",
+            "Use a .safetensors file, or a file with only the state dict. A damaged file cannot be read as "
+            "weights either: download it again.",
         ) from error
     except (RuntimeError, ValueError, EOFError, LookupError, AttributeError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from error
@@ -289,23 +253,18 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
     items = content.items() if isinstance(content, Mapping) else ()
     state = {str(name): value for name, value in items if isinstance(value, Tensor)}
-    if not state:
+    if not state or any(x.layout is not torch.strided or x.is_quantized or x.is_meta for x in state.values()):
         raise WeightsError(
-            f"'{path}' contains no tensors.", "A weights file must contain a state dict of names and tensors."
+            f"'{path}' contains no tensors, or sparse or quantised ones.",
+            "A weights file must contain a state dict of names and dense tensors.",
         )
     if all(name.startswith("module.") for name in state):  # saved from DataParallel
         state = {name.removeprefix("module."): value for name, value in state.items()}
-    if not all(map(_is_plain, state.values())):
-        raise WeightsError(f"'{path}' contains sparse or quantised tensors.", "Save it with dense tensors.")
     # A small file can declare a tensor of any size.
     if sum(value.nbytes for value in state.values()) > _REPEATED * path.stat().st_size:
         raise _damaged(path, ValueError("its tensors claim to be larger than the file"))
     # Tied tensors share storage, which safetensors does not allow.
     return {name: value.detach().clone().contiguous() for name, value in state.items()}
-
-
-def _is_plain(value: Tensor) -> bool:
-    return value.layout is torch.strided and not (value.is_quantized or value.is_meta)
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
@@ -26,11 +25,11 @@ _FPS, _RATE, _HEIGHT, _WIDTH = 25, 32_000, 72, 96
 
 
 class Clips(NamedTuple):
-    """Generated mp4 files.
+    """Generated mp4 files of noise.
 
     Attributes:
-        one: Moving colour waves and a tone, half a second long.
-        other: Other waves and another tone.
+        one: Half a second of pictures and sound.
+        other: Other pictures and another sound.
         silent: Silent audio track.
         mute: No audio track.
         brief: Four frames, 0.16 s, which every audio teacher uses completely.
@@ -47,18 +46,24 @@ class Clips(NamedTuple):
 def made_clips() -> Iterator[Clips]:
     """Yield the clips in a temporary folder."""
     with TemporaryDirectory(prefix="ccl-clips-") as folder:
-        frames = {"brief": 4}
-        loudness = {"silent": 0.0, "mute": None}
-        yield Clips(
-            *(
-                _made(Path(folder), name, number, frames.get(name, 12), loudness.get(name, 0.4))
-                for number, name in enumerate(Clips._fields)
-            )
-        )
+        yield Clips(*(_made(Path(folder, f"{name}.mp4"), seed) for seed, name in enumerate(Clips._fields)))
 
 
-def draw(video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames) -> Window:
-    """Draw a window as in training, starting at frame ``at`` of the video."""
+def _made(path: Path, seed: int) -> Video:
+    rng = np.random.default_rng(seed)
+    frames = 4 if path.stem == "brief" else 12
+    # Noise in blocks survives the compression: all frames and all regions differ.
+    blocks = rng.integers(0, 256, (frames, _HEIGHT // 8, _WIDTH // 8, 3), np.uint8)
+    sound = rng.uniform(-0.5, 0.5, frames * _RATE // _FPS).astype(np.float32)
+    tracks = {"mute": None, "silent": np.zeros_like(sound)}
+    write_clip(path, blocks.repeat(8, axis=1).repeat(8, axis=2), _FPS, tracks.get(path.stem, sound), _RATE)
+    return Video(path.stem, path, seed % 2, "train")
+
+
+def draw(
+    video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames, training: bool = True
+) -> Window:
+    """Draw a window, starting at frame ``at`` of the video."""
 
     def sampler(available: FrameRange, clip: Clip, rng: np.random.Generator) -> Frames:
         first = available.first + min(at, available.count - 1)
@@ -70,15 +75,13 @@ def draw(video: Video, seed: int = 0, *, at: int = 0, frames: int = CLIP.frames)
         sampler,
         rng=np.random.default_rng([seed, 1]),
         batch_rng=np.random.default_rng([seed, 2]),
-        training=True,
+        training=training,
     )
 
 
 def evaluated(video: Video, seed: int = 0) -> Window:
     """Draw a window as in evaluation, where nothing may depend on the seed."""
-    window = draw(video, seed)
-    window.training = False
-    return window
+    return draw(video, seed, training=False)
 
 
 def cached_view(window: Window, first: int, count: int) -> Window:
@@ -97,23 +100,3 @@ def preprocessed(job: tuple[bytes, Video]) -> Tensor | None:
     pickled, video = job
     preprocess: Preprocess = pickle.loads(pickled)
     return preprocess(evaluated(video))
-
-
-def _made(folder: Path, name: str, number: int, frames: int, loudness: float | None) -> Video:
-    path = folder / f"{name}.mp4"
-    rng = np.random.default_rng(number)
-    time = np.arange(round(frames / _FPS * _RATE)) / _RATE
-    tone = np.sin(2 * np.pi * 330 * (1 + number) * time) + rng.normal(0, 0.1, len(time))
-    sound = None if loudness is None else (loudness * tone).clip(-1, 1).astype(np.float32)
-    write_clip(path, _shades(rng, frames), _FPS, sound, _RATE)
-    return Video(name, path, number % 2, "train")
-
-
-def _shades(rng: np.random.Generator, frames: int) -> NDArray[np.uint8]:
-    """Moving coloured waves [T, H, W, 3], in which all frames and all regions differ."""
-    down, across = np.mgrid[:_HEIGHT, :_WIDTH] / _HEIGHT
-    phase = 2 * np.pi * np.arange(frames)[:, None, None, None] / 12
-    turns, tilt, shift = rng.uniform(2, 9, (3, 3))
-    waves = np.sin(turns * across[..., None] + tilt * down[..., None] + shift + phase)
-    pixels: NDArray[np.uint8] = (128 + 100 * waves).astype(np.uint8)
-    return pixels

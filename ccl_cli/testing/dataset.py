@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,17 +21,21 @@ from ccl_cli.testing.verdicts import Checks, Skip, Unmet, Verdict, expect
 
 @dataclass
 class Trial:
-    """A data source and its result for a location."""
+    """A data source, a location as after ``--data``, and the list of its videos."""
 
     name: str
     source: DataSource
     location: str
     options: dict[str, Any]
-    manifest: Manifest
 
     def load(self, location: str, **options: Any) -> Manifest:
         """Load the data set as ``--data`` does."""
         return load_source(self.name, self.source, location, self.options | options)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Result for the location."""
+        return self.load(self.location)
 
 
 check = Checks[Trial]()
@@ -42,15 +46,13 @@ def verdicts(source: DataSource | str, location: str = "") -> Iterator[Verdict]:
     if isinstance(source, str):
         spec = parse_data(source)
         plugin = registry.find(registry.DATASETS, spec.kind)
-        function = registry.load(plugin)
-        load = partial(load_source, spec.kind, function)
+        trial = Trial(spec.kind, registry.load(plugin), spec.name, spec.options)
         with registry.blaming(plugin):
-            manifest = load(spec.name, spec.options)
-        yield from check.verdicts(Trial(spec.kind, function, spec.name, spec.options, manifest))
+            _ = trial.manifest
     else:
-        name = getattr(source, "__name__", "source")
-        manifest = load_source(name, source, location, {})
-        yield from check.verdicts(Trial(name, source, location, {}, manifest))
+        trial = Trial(getattr(source, "__name__", "source"), source, location, {})
+        _ = trial.manifest
+    yield from check.verdicts(trial)
 
 
 @check()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import get_args
 
@@ -25,16 +24,9 @@ _LARGEST = 1_000_000  # bytes of the pickled preprocessing, which is sent to eve
 _SECONDS = 300.0  # limit for another process to start and preprocess one window
 
 
-@dataclasses.dataclass
+@dataclass
 class Trial:
-    """A frozen teacher and the inputs of its checks.
-
-    Attributes:
-        name: ``modality:name``.
-        videos: Videos that the teacher should embed.
-        clips: Generated clips.
-        rebuild: Builds the teacher again; None if only an object was given.
-    """
+    """A frozen teacher, the videos that it should embed, and ``rebuild``, None for an object without name."""
 
     name: str
     teacher: Teacher
@@ -73,15 +65,7 @@ check = Checks[Trial]()
 
 
 def verdicts(teacher: Teacher | str, videos: Sequence[Video] = ()) -> Iterator[Verdict]:
-    """Check a teacher.
-
-    Args:
-        teacher: Teacher object, or name as after ``--teacher``.
-        videos: Videos that the teacher can embed. Default: small generated videos.
-
-    Raises:
-        CclError: the teacher cannot be built.
-    """
+    """Check a teacher object, or the name as after ``--teacher``, on videos or small generated ones."""
     with made_clips() as clips:
         shown = videos or clips[:2]
         if isinstance(teacher, Teacher):
@@ -125,52 +109,29 @@ def _input(trial: Trial) -> None:
 
 @check("input")
 def _draws(trial: Trial) -> None:
-    one, again = (trial.preprocess(draw(trial.videos[0], seed=4)) for _ in range(2))
+    video = trial.videos[0]
+    one, again = (trial.preprocess(draw(video, seed=4)) for _ in range(2))
     expect(
         _same(one, again),
         "a different input for the same draw. "
         "Use only window.rng or window.batch_rng for random numbers, so that runs can be resumed exactly.",
     )
-
-
-@check("draws")
-def _evaluation(trial: Trial) -> None:
-    one, other = (trial.preprocess(evaluated(trial.videos[0], seed)) for seed in (1, 2))
+    one, other = (trial.preprocess(evaluated(video, seed)) for seed in (1, 2))
     expect(
         _same(one, other),
         "randomness where window.training is False. Use the centre instead of a random part.",
     )
 
 
-@check("attributes")
+@check("draws")
 def _pickling(trial: Trial) -> None:
-    packed = pickle.dumps(trial.preprocess)
+    packed, video = pickle.dumps(trial.preprocess), trial.videos[0]
     expect(
         len(packed) <= _LARGEST,
         f"{len(packed) / 1e6:.1f} MB of preprocessing are sent to every worker. "
         "Store weights and tables in the network, or load them on first use.",
     )
-    pickle.loads(packed)
-
-
-@check("pickling")
-def _repr(trial: Trial) -> None:
-    text = repr(trial.preprocess)
-    again = repr(pickle.loads(pickle.dumps(trial.preprocess)))
-    hidden = [name for name in _settings(trial.preprocess) if not _shows(trial.preprocess, name)]
-    expect(
-        text == again and " at 0x" not in text and not hidden,
-        f"the repr '{text}', which must contain every setting ({', '.join(hidden) or 'all'}) and nothing "
-        "else. Use a dataclass; the repr is part of the key of caches.",
-    )
-
-
-@check("evaluation", "pickling")
-def _another_process(trial: Trial) -> None:
-    video = trial.videos[0]
-    [(_, value)] = run_each(
-        [(pickle.dumps(trial.preprocess), video)], preprocessed, workers=1, timeout=_SECONDS
-    )
+    [(_, value)] = run_each([(packed, video)], preprocessed, workers=1, timeout=_SECONDS)
     expect(
         not isinstance(value, Failure) and _same(trial.preprocess(evaluated(video)), value),
         f"in a worker process: {value.reason if isinstance(value, Failure) else 'a different input'}. "
@@ -178,7 +139,20 @@ def _another_process(trial: Trial) -> None:
     )
 
 
-@check("evaluation")
+@check("pickling")
+def _repr(trial: Trial) -> None:
+    text = repr(trial.preprocess)
+    again = repr(pickle.loads(pickle.dumps(trial.preprocess)))
+    settings = [name for name in getattr(trial.preprocess, "__dict__", ()) if not name.startswith("_")]
+    hidden = [name for name in settings if not _shows(trial.preprocess, name)]
+    expect(
+        text == again and " at 0x" not in text and not hidden,
+        f"the repr '{text}', which must contain every setting ({', '.join(hidden) or 'all'}) and nothing "
+        "else. Use a dataclass; the repr is part of the key of caches.",
+    )
+
+
+@check("draws")
 def _views(trial: Trial) -> None:
     declared = getattr(trial.preprocess, "views", None)
     if declared is None:
@@ -250,32 +224,6 @@ def _batch(trial: Trial) -> None:
     )
 
 
-@check("embedding")
-def _evaluation_mode(trial: Trial) -> None:
-    before = [buffer.clone() for buffer in trial.teacher.buffers()]
-    trial.teacher.train()
-    trial.embed(trial.batch)
-    training = [name or "itself" for name, module in trial.teacher.named_modules() if module.training]
-    trial.teacher.eval()
-    for buffer, value in zip(trial.teacher.buffers(), before, strict=True):
-        buffer.copy_(value)  # in training mode, batch norm has updated its statistics
-    expect(
-        not training,
-        f"training mode after train() and forward: {', '.join(training[:3])}. "
-        "Do not override or call train().",
-    )
-
-
-@check()
-def _no_gradient(trial: Trial) -> None:
-    learning = [name for name, each in trial.teacher.named_parameters() if each.requires_grad]
-    expect(
-        not learning,
-        f"parameters that require gradients: {', '.join(learning[:3])}. "
-        "Do not override freeze(), and end from_spec with `return teacher.freeze()`.",
-    )
-
-
 @check()
 def _fingerprint(trial: Trial) -> None:
     tensors = trial.teacher.state_dict()
@@ -285,8 +233,10 @@ def _fingerprint(trial: Trial) -> None:
     expect(before == _fresh_fingerprint(trial.teacher), "a fingerprint that changes. Hash only fixed values.")
     names = list(tensors)
     for name in dict.fromkeys((names[0], names[len(names) // 2], names[-1])):
-        with _changed(tensors[name]):
-            after = _fresh_fingerprint(trial.teacher)
+        kept = tensors[name].clone()
+        tensors[name].copy_(kept == 0)
+        after = _fresh_fingerprint(trial.teacher)
+        tensors[name].copy_(kept)
         expect(
             after != before,
             f"the same fingerprint when '{name}' changes. "
@@ -385,14 +335,6 @@ def _difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max()) / max(1e-6, float(other.abs().max()))
 
 
-def _settings(preprocess: object) -> list[str]:
-    if dataclasses.is_dataclass(preprocess):
-        names = [each.name for each in dataclasses.fields(preprocess)]
-    else:
-        names = list(getattr(preprocess, "__dict__", ()))
-    return [name for name in names if not name.startswith("_")]
-
-
 def _shows(preprocess: object, name: str) -> bool:
     """Whether the repr changes with a setting."""
     changed = copy.copy(preprocess)
@@ -407,13 +349,3 @@ def _fresh_fingerprint(teacher: Teacher) -> str:
     for cached in ("fingerprint", "_weights_hash"):  # clear cached properties
         vars(teacher).pop(cached, None)
     return teacher.fingerprint
-
-
-@contextmanager
-def _changed(tensor: Tensor) -> Iterator[None]:
-    """Temporarily change one value of a tensor."""
-    place = (0,) * tensor.dim()
-    before = tensor[place].clone()
-    tensor[place] = 1 if not before else 0
-    yield
-    tensor[place] = before

@@ -13,11 +13,7 @@ from ccl_cli.utils.distributed import rank, world_size
 
 
 def batch_sampler(recipe: Recipe, parts: Parts, start: int = 0) -> EpochSampler:
-    """Micro-batches of this process from a step on.
-
-    Raises:
-        RecipeError: the batch size is not divisible by processes and micro-batches.
-    """
+    """Micro-batches of this process from a step on. A RecipeError if the batch size is not divisible."""
     return EpochSampler(
         videos=len(parts.videos),
         batch_size=recipe.train.batch_size,

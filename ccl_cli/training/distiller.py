@@ -30,27 +30,15 @@ from ccl_cli.utils.distributed import masked_mean
 
 # Names in a line of metrics.jsonl, which a term of a method may not have.
 RESERVED = {
-    "step",
-    "epoch",
-    "lr",
-    "loss",
-    "ce",
-    "accuracy",
-    "labelled",
-    "skipped",
-    "clips_per_s",
-    "data_wait",
+    *("step", "epoch", "lr", "loss", "ce", "accuracy", "labelled", "skipped", "clips_per_s", "data_wait"),
     *LOGGED,
 }
 
 
 class StepOutput(NamedTuple):
-    """Result of one forward pass.
+    """Result of one forward pass: the scalar loss; its weighted terms by name; and [B, K] class scores.
 
-    Attributes:
-        loss: Scalar, the sum of the parts.
-        parts: Weighted terms of the loss by name, scalars without gradient; no "ce" without classes.
-        logits: [B, K] class scores of the student, without gradient.
+    Only the loss has a gradient. There is no term "ce" without classes.
     """
 
     loss: Tensor
@@ -61,13 +49,8 @@ class StepOutput(NamedTuple):
 class Distiller(nn.Module):
     """A student, the methods that train it, and the sum of their terms.
 
-    Args:
-        student: The network that is trained.
-        methods: Methods by name, each with its own layers.
-        clip: Mean and standard deviation for normalising the student's view.
-        ce_weight: Weight of the student's cross-entropy, multiplied by the methods' own factors.
-        memory_format: Memory format of the student's input.
-        standardizers: Transforms of the teachers' embeddings, by teacher.
+    The student's cross-entropy is weighted by ``ce_weight`` and the methods' own factors. ``clip`` has mean
+    and standard deviation of the student's input.
     """
 
     mean: Tensor
@@ -127,9 +110,7 @@ class Distiller(nn.Module):
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over the labelled rows of all processes; zero, but part of the graph, if there are none.
 
-    Shapes:
-        logits: [B, K].
-        labels: [B] int64; -1 for a row without a label.
+    Shapes: logits: [B, K]. labels: [B] int64; -1 for a row without a label.
     """
     return masked_mean(cross_entropy(logits, labels), labels != UNLABELLED)
 

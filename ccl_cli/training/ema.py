@@ -12,14 +12,9 @@ from ccl_cli.students import Student
 
 
 class AveragedStudent:
-    """The moving average of a student, a second network of the same class.
+    """The moving average of a student, a second network of the same class, over ``updates`` steps.
 
-    Attributes:
-        updates: Number of averaged steps.
-
-    Args:
-        student: Student on its device. Every process averages its own copy; all copies are equal.
-        train: Decay, above 0, and warm-up.
+    Every process averages its own copy; all copies are equal.
     """
 
     def __init__(self, student: Student, train: Train) -> None:

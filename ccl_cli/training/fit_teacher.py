@@ -6,10 +6,9 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, TypeVar, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +22,19 @@ from ccl_cli.data.clips.dataset import TeacherClips, TrainingClips, clip_loader,
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
 from ccl_cli.data.manifest import Manifest, check_unreadable
 from ccl_cli.data.sources import load_data
-from ccl_cli.errors import CclError, DataError, PluginError, SystemSetupError, UsageError, WeightsError
-from ccl_cli.teachers import Preprocess, Teacher
-from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, read_fitted, save_fitted
+from ccl_cli.errors import CclError, DataError, PluginError, SystemSetupError, UsageError
+from ccl_cli.teachers import Teacher
+from ccl_cli.teachers.fitted import Fitted, as_fitted, default_path, save_fitted
 from ccl_cli.training.optim import scheduler
 from ccl_cli.utils.progress import Reporter
 
-T = TypeVar("T")
 _log = logging.getLogger("ccl")
 _HOOKS = ("to_fit", "class_scores", "own_weights")
+_MAX_UNREADABLE = Recipe.model_fields["max_unreadable"].default
 _SCRATCH_LR, _ADAPT_LR = 3e-3, 1e-4  # from random and from pretrained weights
 
 
-class Fittable(Protocol):
+class Fittable(Teacher):
     """Methods that a teacher's class needs, besides the teacher's contract, to be fitted."""
 
     @classmethod
@@ -45,19 +44,15 @@ class Fittable(Protocol):
         It starts from its pretrained weights; with ``weights=random``, or if there are none, from random
         ones.
         """
-        ...
+        raise NotImplementedError
 
     def class_scores(self, x: Tensor) -> Tensor:
         """Class scores before softmax: ``[B, *preprocess.shape]`` to ``[B, len(classes)]``."""
-        ...
+        raise NotImplementedError
 
     def own_weights(self) -> Mapping[str, Tensor]:
         """The tensors that ``from_spec`` loads from a file."""
-        ...
-
-
-class _Trainee(Teacher, Fittable):
-    """For the type checker: a teacher that is also fittable."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -146,11 +141,18 @@ def fit_teacher(
     manifest = load_data(data).labelled()
     manifest.validate()
     path = output or default_path(spec.kind, spec.name, manifest.name)
-    _check_output(path, manifest)
+    if path.suffix != ".safetensors":
+        raise UsageError(
+            f"'{path}' does not end in .safetensors, the format of weights.", "Correct --output."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemSetupError(f"Cannot write to '{path.parent}': {error.strerror}.") from error
     torch.manual_seed(options.seed)
     with registry.blaming(plugin):
-        teacher = cast(_Trainee, cls.to_fit(spec, manifest.classes)).requires_grad_(True)
-    session = _Session(spec, teacher, manifest, options)
+        teacher: Fittable = cls.to_fit(spec, manifest.classes).requires_grad_(True)
+    session = _Session(spec.label, teacher, manifest, options)
     began = time.perf_counter()
     train = session.train()
     report = FitReport(path, manifest.classes, train, session.held_out(), time.perf_counter() - began)
@@ -161,46 +163,42 @@ def fit_teacher(
 class _Session:
     """Training and scoring of one teacher on one data set."""
 
-    def __init__(self, spec: Spec, teacher: _Trainee, manifest: Manifest, options: FitOptions) -> None:
-        self.label, self.manifest, self.options = spec.label, manifest, options
+    def __init__(self, label: str, teacher: Fittable, manifest: Manifest, options: FitOptions) -> None:
+        self.label, self.manifest, self.options = label, manifest, options
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.pin_memory = self.device.type == "cuda"
+        self.loading: dict[str, Any] = {"workers": options.workers, "pin_memory": self.device.type == "cuda"}
         self.teacher = teacher.to(self.device)
         # One frame per clip, because teachers look at sound or at a single frame.
         self.clip = Clip(frames=1)
-        self.preprocess: dict[str, Preprocess] = {self.label: teacher.preprocess}
+        self.preprocess = {label: teacher.preprocess}
 
     def train(self) -> Score:
         """Train all epochs; return the accuracy in the last one."""
-        options = self.options
-        split = _Split(self.manifest, "train")
+        options, split = self.options, _Split(self.manifest, "train")
         sampler = EpochSampler(len(split.videos), options.batch_size, options.epochs, options.seed)
-        steps, per_epoch = sampler.total_steps, sampler.steps_per_epoch
         dataset = TrainingClips(split.videos, self.clip, self.preprocess, options.seed)
-        loader = clip_loader(dataset, sampler, workers=options.workers, pin_memory=self.pin_memory)
         lr = options.lr or (_SCRATCH_LR if self.teacher.random_weights else _ADAPT_LR)
         optimizer = torch.optim.AdamW(self.teacher.parameters(), lr)
         optim = Optim(lr=lr, schedule="cosine", warmup_epochs=options.epochs / 10, min_lr=lr / 1000)
-        schedule = scheduler(optimizer, optim, options.epochs, per_epoch)
+        schedule = scheduler(optimizer, optim, options.epochs, sampler.steps_per_epoch)
         nn.Module.train(self.teacher)  # a teacher's own `train` keeps evaluation mode
-        correct = count = 0
-        with Reporter("fit", steps) as reporter:
-            for step, loaded in enumerate(loader, start=1):
-                split.add(loaded.unreadable)
+        with Reporter("fit", sampler.total_steps) as reporter:
+            for step, loaded in enumerate(clip_loader(dataset, sampler, **self.loading)):
+                if loaded.unreadable:
+                    split.leave_out(loaded.unreadable)
                 inputs, labels = self._present(loaded.batch.inputs[self.label], loaded.batch.labels)
-                if (step - 1) % per_epoch == 0:
-                    correct = count = 0
-                schedule.step_update(step - 1)
+                if step % sampler.steps_per_epoch == 0:
+                    split.correct = split.count = 0
+                schedule.step_update(step)
                 if len(labels) > 1:  # batch normalisation needs two samples
-                    correct += self._step(inputs, labels, optimizer)
-                    count += len(labels)
-                reporter.advance(text=f"acc {correct / max(count, 1):.0%}")
+                    split.add(self._step(inputs, labels, optimizer), labels)
+                reporter.advance(text=f"acc {split.correct / max(split.count, 1):.0%}")
             reporter.line()
-        split.warn()
-        if not count:
+        score = split.score()
+        if score is None:
             raise DataError(f"No training video of '{self.manifest.name}' has the modality of {self.label}.")
         self.teacher.freeze()
-        return Score("train", correct / count, count)
+        return score
 
     def held_out(self) -> Score | None:
         """Accuracy on the centre clips of the test split, or else the validation split."""
@@ -208,23 +206,17 @@ class _Session:
         if name is None:
             return None
         split = _Split(self.manifest, name)
-        loader = clip_loader(
-            TeacherClips(split.videos, self.clip, self.preprocess),
-            split_rows(range(len(split.videos)), self.options.batch_size),
-            workers=self.options.workers,
-            pin_memory=self.pin_memory,
-        )
-        correct = count = 0
+        dataset = TeacherClips(split.videos, self.clip, self.preprocess)
+        batches = split_rows(range(len(split.videos)), self.options.batch_size)
         with torch.inference_mode():
-            for batch in loader:
-                split.add({row: reasons[self.label] for row, reasons in batch.unreadable.items()})
+            for batch in clip_loader(dataset, batches, **self.loading):
+                if batch.unreadable:
+                    split.leave_out({row: why[self.label] for row, why in batch.unreadable.items()})
                 labels = torch.tensor([split.videos[row].target for row in batch.rows.tolist()])
                 inputs, labels = self._present(batch.inputs[self.label], labels)
                 if len(labels):
-                    correct += _count_correct(self.teacher.class_scores(inputs), labels)
-                    count += len(labels)
-        split.warn()
-        return Score(name, correct / count, count) if count else None
+                    split.add(self.teacher.class_scores(inputs), labels)
+        return split.score()
 
     def _present(self, given: TeacherInput, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and labels of the samples with the teacher's modality, on the device."""
@@ -233,7 +225,8 @@ class _Session:
         )
         return value[present], labels[present]
 
-    def _step(self, inputs: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> int:
+    def _step(self, inputs: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Take a step; return the class scores before it."""
         scores = self.teacher.class_scores(inputs)
         loss = F.cross_entropy(scores.float(), labels)
         if not math.isfinite(loss.item()):
@@ -241,76 +234,45 @@ class _Session:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return _count_correct(scores, labels)
+        return scores
 
 
 class _Split:
-    """One split of the data set: its existing videos, and those that cannot be read."""
+    """One split of the data set: its existing videos, the unreadable ones, and the number of correct ones."""
 
-    def __init__(self, manifest: Manifest, split: str) -> None:
-        self.manifest, self.split = manifest, split
-        self.missing = manifest.missing(split)
-        self.videos = manifest.split(split).without(self.missing)
+    def __init__(self, manifest: Manifest, name: str) -> None:
+        self.manifest, self.name, self.missing = manifest, name, manifest.missing(name)
+        self.videos = manifest.split(name).without(self.missing)
         self.unreadable: dict[int, str] = {}
-        self._check()
+        self.correct = self.count = 0
+        self.leave_out({})
 
-    def add(self, unreadable: Mapping[int, str]) -> None:
-        """Count unreadable videos, given as reasons by row. Raises a DataError if there are too many."""
-        if unreadable.keys() - self.unreadable.keys():
-            self.unreadable.update(unreadable)
-            self._check()
+    def leave_out(self, unreadable: Mapping[int, str]) -> None:
+        """Note unreadable videos, given as reasons by row. Raises a DataError if there are too many."""
+        self.unreadable |= unreadable
+        bad = [*self.missing, *(self.videos[row] for row in self.unreadable)]
+        check_unreadable(len(bad), self.manifest, self.name, _MAX_UNREADABLE, bad)
 
-    def warn(self) -> None:
-        """Warn about videos that were left out."""
+    def add(self, scores: Tensor, labels: Tensor) -> None:
+        """Count the correct ones of some videos."""
+        self.correct += int((scores.argmax(dim=1) == labels).sum())
+        self.count += len(labels)
+
+    def score(self) -> Score | None:
+        """Accuracy, None without any video that has the modality. Warns about videos that were left out."""
         bad = [*(f"'{video.path}' is not there." for video in self.missing), *self.unreadable.values()]
         if bad:
             _log.warning(
                 "%d of %d %s videos are left out, because they cannot be read: %s",
                 len(bad),
-                len(self.manifest.split(self.split)),
-                self.split,
+                len(self.manifest.split(self.name)),
+                self.name,
                 bad[0],
             )
-
-    def _check(self) -> None:
-        bad = [*self.missing, *(self.videos[row] for row in self.unreadable)]
-        limit = Recipe.model_fields["max_unreadable"].default
-        try:
-            check_unreadable(len(bad), self.manifest, self.split, limit, bad)
-        except DataError as error:  # the limit is fixed here
-            raise DataError(error.message, "Fix them, or remove them from the data set.") from None
+        return Score(self.name, self.correct / self.count, self.count) if self.count else None
 
 
-def _count_correct(scores: Tensor, labels: Tensor) -> int:
-    return int((scores.argmax(dim=1) == labels).sum())
-
-
-def _check_output(path: Path, manifest: Manifest) -> None:
-    """Check the output file before the training and not after it."""
-    if path.suffix != ".safetensors":
-        raise UsageError(
-            f"'{path}' does not end in .safetensors, the format of weights.", "Correct --output."
-        )
-    if path.is_dir():
-        raise UsageError(f"'{path}' is a folder.", "Name a file with --output.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SystemSetupError(f"Cannot write to '{path.parent}': {error.strerror}.") from error
-    with suppress(WeightsError):  # a damaged file may be replaced without a warning
-        before = read_fitted(path) if path.is_file() else None
-        if before and before.manifest != manifest.hash:
-            _log.warning(
-                "'%s' was fitted to other data (%s %s, now %s %s); it will be replaced.",
-                path,
-                before.data,
-                before.manifest,
-                manifest.name,
-                manifest.hash,
-            )
-
-
-def _save(report: FitReport, spec: Spec, teacher: _Trainee, manifest: Manifest) -> None:
+def _save(report: FitReport, spec: Spec, teacher: Fittable, manifest: Manifest) -> None:
     options = {name: value for name, value in spec.options.items() if name != "weights"}
     fitted = Fitted(
         spec.label,

@@ -34,10 +34,6 @@ class HeldOut:
         latest: Figures of the last evaluation.
         best: Step and figures of the best evaluation and, with ``keep: best``, its weights.
         waited: Number of evaluations since the best one.
-
-    Args:
-        recipe: Its section ``train`` says when to evaluate and what to do with the scores.
-        score: Evaluates a student. The caller passes it, because evaluation is a layer above training.
     """
 
     def __init__(self, recipe: Recipe, score: Score | None = None) -> None:
@@ -60,11 +56,9 @@ class HeldOut:
         return 0 < self.train.patience <= self.waited
 
     def evaluate(self, trainer: Trainer, write: Callable[[Mapping[str, Any]], None]) -> None:
-        """Score the student that would be published now. A collective call; it does not change later steps.
+        """Score the student that would be published now, and log the figures with ``write``.
 
-        Args:
-            trainer: Trainer, after a step.
-            write: Appends a line to ``metrics.jsonl``.
+        A collective call; it does not change later steps.
         """
         assert self._score is not None
         student = next(iter(trainer.students.values()))
@@ -90,11 +84,7 @@ class HeldOut:
         return "".join(f"  {self.train.eval_split} {LABELS[name]} {text}" for name, text in figures.items())
 
     def restore_best(self, students: Mapping[str, Student]) -> dict[str, Any]:
-        """After training: load the best weights, if they are to be published.
-
-        Returns:
-            Entries for the header of the published file.
-        """
+        """Load the best weights if they are to be published; return entries for the header of the file."""
         if "weights" not in self.best:
             return {}
         for name, student in students.items():
@@ -128,12 +118,7 @@ class HeldOut:
 
 
 def check_held_out(recipe: Recipe, manifest: Manifest, *, sees_labels: bool) -> None:
-    """Check that there are videos to score on.
-
-    Args:
-        recipe: The experiment.
-        manifest: Data set.
-        sees_labels: Whether the student is trained with labels.
+    """Check that there are videos to score on, and labels if the student is trained with labels.
 
     Raises:
         RecipeError: the split is empty, or the score needs classes that the student does not have.

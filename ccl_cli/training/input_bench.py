@@ -7,7 +7,6 @@ import math
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import torch
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.dataset import LoadedBatch, TrainingClips, clip_loader
 from ccl_cli.data.clips.epoch_sampler import EpochSampler
-from ccl_cli.data.video.storage import Packed
 from ccl_cli.training.batches import training_clips
 from ccl_cli.training.build import Parts, build
 from ccl_cli.training.cache.read import open_caches
@@ -31,75 +29,52 @@ _PATIENCE = 30.0  # seconds after which no further step starts
 _log = logging.getLogger("ccl")
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Speed of reading.
-
-    Attributes:
-        clips: Clips per second.
-        megabytes: Megabytes per second; None if the machine does not count them.
-    """
-
-    clips: float
-    megabytes: float | None
-
-
 def bench_input(recipe: Recipe, *, seconds: float, clips_per_second: float | None = None) -> dict[str, Any]:
-    """Measure the speed of reading and of training.
-
-    Args:
-        recipe: The experiment.
-        seconds: Duration of each measurement of reading.
-        clips_per_second: Speed of training; None: measure a few steps on this machine.
+    """Measure the speed of reading, for so many seconds each, and of training.
 
     Returns:
-        Clips per second of one worker, of all workers and of training; the share of time that training would
-        wait for data; and advice.
-
-    Raises:
-        CclError: training would raise the same error.
+        Clips per second of one worker, of all workers and of training (measured if not given); the share of
+        time that training would wait for data; and advice.
     """
     parts = build(recipe)
     trainer = _trainer(recipe, parts)
     dataset = training_clips(recipe, parts, trainer.live)
     per_worker = _measure_one_worker(dataset, recipe, seconds)
     workers = recipe.train.workers
-    together, batches = _measure_all_workers(dataset, recipe, seconds) if workers else (per_worker.clips, [])
+    together, batches = _measure_all_workers(dataset, recipe, seconds) if workers else (per_worker, [])
     step: dict[str, Any] = {"clips_per_s": clips_per_second, "measured": False}
     if clips_per_second is None:
         step = _measure_training(recipe, trainer, batches or [next(_stream(dataset, recipe, 0))])
     wait = max(0.0, 1 - together / step["clips_per_s"])
     return {
         "data": {"name": parts.manifest.name, "videos": len(parts.videos)},
-        "worker": {"clips_per_s": per_worker.clips, "mb_per_s": per_worker.megabytes},
+        "worker": {"clips_per_s": per_worker},
         "workers": {"number": workers, "clips_per_s": together},
         "step": step,
         "data_wait": wait,
         "cores": cores(),
-        "advice": _advice(recipe, parts, per_worker.clips, step["clips_per_s"]) if wait > 0 else [],
+        "advice": _advice(recipe, parts, per_worker, step["clips_per_s"]) if wait > 0 else [],
     }
 
 
-def _measure_one_worker(dataset: TrainingClips, recipe: Recipe, seconds: float) -> Speed:
-    """Read in this process with one thread, like a worker."""
+def _measure_one_worker(dataset: TrainingClips, recipe: Recipe, seconds: float) -> float:
+    """Clips per second that this process reads with one thread, like a worker."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     draws = chain.from_iterable(_sampler(dataset, recipe))
     dataset[[next(draws)]]  # imports and first calls
-    before, begin, count = _bytes_read(), time.perf_counter(), 0
+    begin, count = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - begin) < seconds or not count:
         dataset[[next(draws)]]
         count += 1
-    after = _bytes_read()
     torch.set_num_threads(threads)
-    read = None if before is None or after is None or _remote(dataset) else (after - before) / 1e6 / elapsed
-    return Speed(count / elapsed, read)
+    return count / elapsed
 
 
 def _measure_all_workers(
     dataset: TrainingClips, recipe: Recipe, seconds: float
 ) -> tuple[float, list[LoadedBatch]]:
-    """Read with all workers, from the first batch on; also return the last batches."""
+    """Clips per second of all workers, from the first batch on, and the last batches."""
     batches = _stream(dataset, recipe, recipe.train.workers)
     last = [next(batches)]
     begin, count = time.perf_counter(), 0
@@ -138,7 +113,11 @@ def _measure_training(recipe: Recipe, trainer: Trainer, batches: Sequence[Loaded
     times: list[float] = []
     begin = time.perf_counter()
     while len(times) <= _STEPS and (len(times) < 2 or time.perf_counter() - begin < _PATIENCE):
-        times.append(_timed_step(trainer, micro_batches))
+        start = time.perf_counter()
+        trainer.train_step(micro_batches)
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize(trainer.device)
+        times.append(time.perf_counter() - start)
     best = min(times[1:])  # cuDNN chooses algorithms in the first one
     clips = sum(len(loaded.batch.labels) for loaded in micro_batches)
     return {
@@ -148,14 +127,6 @@ def _measure_training(recipe: Recipe, trainer: Trainer, batches: Sequence[Loaded
         "device": str(trainer.device),
         "precision": trainer.accelerator.mixed_precision.replace("no", "fp32"),
     }
-
-
-def _timed_step(trainer: Trainer, micro_batches: Sequence[LoadedBatch]) -> float:
-    begin = time.perf_counter()
-    trainer.train_step(micro_batches)
-    if trainer.device.type == "cuda":
-        torch.cuda.synchronize(trainer.device)
-    return time.perf_counter() - begin
 
 
 def _advice(recipe: Recipe, parts: Parts, per_worker: float, clips_per_second: float) -> list[str]:
@@ -169,17 +140,3 @@ def _advice(recipe: Recipe, parts: Parts, per_worker: float, clips_per_second: f
         side, data = recipe.clip.short_side, shlex.quote(recipe.data or "")
         steps.append(f"ccl data pack {data} --output packed --short-side {side}; then --data shards:packed")
     return steps or ["more cores, fewer teachers, or a pack with a smaller --short-side"]
-
-
-def _remote(dataset: TrainingClips) -> bool:
-    path = dataset.videos[0].path
-    return isinstance(path, Packed) and "://" in path.shard
-
-
-def _bytes_read() -> int | None:
-    """Bytes that this process has read so far; None if the machine does not count them."""
-    try:
-        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return int(next(line for line in lines if line.startswith("rchar")).split()[1])

@@ -21,11 +21,8 @@ _ALL = "*"  # in a recipe: all teachers that are not named
 class Standardizer(nn.Module):
     """Transform of one teacher's embeddings: fixed before the run, or with running statistics.
 
-    Args:
-        kind: Kind of transform, not ``none``; ``phi_s`` only with a fixed transform.
-        dim: Embedding dimension D_m.
-        transform: Fixed transform from the whole training split. None: running statistics, which include a
-            batch before it is transformed.
+    ``kind`` is not ``none``, and ``phi_s`` only with a fixed ``transform`` from the whole training split.
+    Running statistics include a batch before it is transformed.
     """
 
     mean: Tensor
@@ -36,11 +33,9 @@ class Standardizer(nn.Module):
     def __init__(self, kind: Standardize, dim: int, transform: Transform | None) -> None:
         super().__init__()
         self.kind, self.running = kind, transform is None
-        mean, factor = (
-            (transform.mean, transform.factor) if transform else (torch.zeros(dim), torch.ones(dim))
-        )
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("factor", factor.float())
+        start = transform or Transform(torch.zeros(dim), torch.ones(dim))
+        self.register_buffer("mean", start.mean.float())
+        self.register_buffer("factor", start.factor.float())
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("squares", torch.zeros(dim))
 
@@ -94,9 +89,7 @@ def make_standardizers(
 ) -> dict[str, Standardizer]:
     """Make the transforms of the recipe's ``standardize``: fixed for cached teachers, running for live ones.
 
-    Raises:
-        RecipeError: ``standardize`` names an unknown teacher, or ``phi_s`` for one that is not cached.
-        DataError: a teacher's embeddings cannot be standardised.
+    Raises a RecipeError for an unknown teacher, or for ``phi_s`` of one that is not cached.
     """
     if unknown := sorted(kinds.keys() - teachers.keys() - {_ALL}):
         if teachers:
@@ -104,12 +97,18 @@ def make_standardizers(
                 f"standardize: there is no teacher '{unknown[0]}'.", f"This run has {', '.join(teachers)}."
             )
         return {}
-    wanted = {name: kinds.get(name, kinds.get(_ALL, "none")) for name in teachers}
-    return {
-        name: _make(name, kind, teachers[name].dim, cached.get(name))
-        for name, kind in wanted.items()
-        if kind != "none"
-    }
+    made = {}
+    for name, teacher in teachers.items():
+        kind: Standardize = kinds.get(name, kinds.get(_ALL, "none"))
+        if kind == "phi_s" and name not in cached:
+            raise RecipeError(
+                f"standardize: phi_s needs all embeddings of {name} before the first step; it is not cached.",
+                "Use --set cache.use=build, or zscore, which follows a live teacher.",
+            )
+        if kind != "none":
+            transform = fit(kind, cached[name].moments(), name) if name in cached else None
+            made[name] = Standardizer(kind, teacher.dim, transform)
+    return made
 
 
 def cached_embedding(
@@ -120,14 +119,3 @@ def cached_embedding(
         return None
     embedding = cached[name].embedding(rows, 0, torch.device("cpu"))
     return standardizers[name](embedding) if name in standardizers else embedding
-
-
-def _make(name: str, kind: Standardize, dim: int, cached: CachedRows | None) -> Standardizer:
-    if cached:
-        return Standardizer(kind, dim, fit(kind, cached.moments(), name))
-    if kind == "phi_s":
-        raise RecipeError(
-            f"standardize: phi_s needs all embeddings of {name} before the first step, and it is not cached.",
-            "Use --set cache.use=build, or zscore, which follows a live teacher.",
-        )
-    return Standardizer(kind, dim, None)

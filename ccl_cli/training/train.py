@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ccl_cli.config.recipe import Recipe
-from ccl_cli.errors import CclError, Interrupted, SystemSetupError, UsageError
+from ccl_cli.errors import Interrupted, RecipeError, SystemSetupError
 from ccl_cli.training.batches import batch_sampler
 from ccl_cli.training.build import build
 from ccl_cli.training.cache.read import open_caches
@@ -34,19 +34,10 @@ def train(
     dry_run: bool = False,
     score: Score | None = None,
 ) -> Path:
-    """Train; see :func:`ccl_cli.train` for the other arguments and for the errors.
+    """Train; see :func:`ccl_cli.train` for the arguments and the errors.
 
-    Args:
-        recipe: The experiment.
-        resume: Run to resume, or "auto".
-        output: Folder of a new run.
-        dry_run: Whether to only describe the run.
-        score: Evaluates a student on held-out videos; required if ``train.eval_every`` is set.
+    ``score`` evaluates a student on held-out videos; it is required if ``train.eval_every`` is set.
     """
-    if recipe.train.eval_every and score is None:
-        raise UsageError(
-            "train.eval_every needs a scoring function.", "Call ccl_cli.train, which passes one."
-        )
     need_trackers(recipe.train.trackers)
     parts = build(recipe)
     if dry_run:
@@ -73,25 +64,19 @@ def train(
             f"Stopped by {stopped.name} without saving; earlier checkpoints are in '{run.path}'.",
             f"Continue with `ccl train --resume {run.path}`.",
         ) from stopped
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            "One clip of this size leaves one value per channel, too few for batch normalisation.",
+            "Raise train.batch_size above 1 for each process and micro-batch, or clip.size.",
+        ) from error
     except torch.OutOfMemoryError as error:
-        raise _does_not_fit(recipe) from error
+        raise SystemSetupError(
+            f"A batch of {recipe.train.batch_size} clips does not fit into the GPU's memory.",
+            "Add --precision bf16, --set train.recompute=true (the same step), or "
+            "--set train.accumulation=2 (the same batch in parts, each contrasted by itself).",
+        ) from error
     finally:
         release(run)
     return run.path
-
-
-def _does_not_fit(recipe: Recipe) -> CclError:
-    """Error with options that keep the batch size: less memory for activations, or more micro-batches."""
-    train, steps = recipe.train, []
-    if train.precision == "fp32":
-        steps.append("--precision bf16")
-    if not train.recompute:
-        steps.append("--set train.recompute=true (the same step)")
-    parts = 2 * train.accumulation
-    steps.append(
-        f"--set train.accumulation={parts} (the same batch in {parts} parts, each contrasted by itself)"
-    )
-    return SystemSetupError(
-        f"A batch of {train.batch_size} clips does not fit into the GPU's memory.",
-        f"Add {' or '.join(steps)}.",
-    )

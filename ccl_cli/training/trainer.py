@@ -27,7 +27,6 @@ from ccl_cli.training.batches import batch_sampler, training_clips
 from ccl_cli.training.build import Parts
 from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.training.compute.allocator import keep_blocks, separate_blocks
-from ccl_cli.training.compute.batch_norm import explaining_small_batches
 from ccl_cli.training.compute.nonfinite import StepGuard, TeacherFaults, all_finite
 from ccl_cli.training.distiller import StepOutput, make_distiller
 from ccl_cli.training.ema import AveragedStudent
@@ -49,14 +48,6 @@ _log = logging.getLogger("ccl")
 
 class Trainer:
     """One training run.
-
-    Args:
-        recipe: The experiment.
-        parts: Data set and networks of the recipe.
-        run: Folder of the run.
-        accelerator: Device, precision and processes.
-        cached: Embedding caches to read instead of running a teacher, by the teacher's name.
-        score: Evaluates a student on held-out videos; needed if ``train.eval_every`` is set.
 
     Attributes:
         unwrapped: The distiller itself. Its state is saved.
@@ -123,10 +114,8 @@ class Trainer:
             Reporter("train", last, self.step) as reporter,
             jsonl_writer(self.run.path / METRICS) as write,
         ):
-            steps = (
-                () if self._is_over(last) else self._steps(sampler)
-            )  # workers start only if a step is left
-            for micro_batches in steps:
+            # Workers start only if a step is left.
+            for micro_batches in () if self._is_over(last) else self._steps(sampler):
                 self.train_step(micro_batches)
                 self._after_step(last, reporter, write)
                 self._check_skipped(micro_batches)
@@ -203,8 +192,7 @@ class Trainer:
             name: self.teacher_faults.drop(name, embedding, batch.rows)
             for name, embedding in embeddings.items()
         }
-        with explaining_small_batches():
-            output: StepOutput = self.distiller(batch, embeddings)
+        output: StepOutput = self.distiller(batch, embeddings)
         self.accelerator.backward(output.loss * share)
         figures = {"loss": output.loss.detach()}
         if self.parts.classes:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
 
 T = TypeVar("T")
 
@@ -61,11 +62,7 @@ def gather_rows(x: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return x
-    if x.requires_grad:
-        return cast(Tensor, _GatherRows.apply(x))  # type: ignore[no-untyped-call]
-    gathered = [torch.empty_like(x) for _ in range(world_size())]
-    dist.all_gather(gathered, x.contiguous())
-    return torch.cat(gathered)
+    return cast(Tensor, _GatherRows.apply(x))  # type: ignore[no-untyped-call]
 
 
 def gather_mask(mask: Tensor) -> Tensor:
@@ -103,19 +100,9 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
-class _Summed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return total(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return total(grads[0].contiguous())  # the loss of every process depends on all summands
-
-
 def summed(x: Tensor) -> Tensor:
     """:func:`total` with gradient."""
-    return cast(Tensor, _Summed.apply(x)) if world_size() > 1 else x  # type: ignore[no-untyped-call]
+    return cast(Tensor, all_reduce(x)) if world_size() > 1 else x  # type: ignore[no-untyped-call]
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
@@ -164,13 +151,14 @@ def copy_from_main(x: Tensor) -> None:
 
 def on_main(make: Callable[[], T]) -> T:
     """Call ``make`` on the main process only, and return its result, or raise its error, on every process."""
-    outcome: tuple[T | None, Exception | None] = (None, None)
+    value: T | None = None
+    failure: Exception | None = None
     if is_main():
         try:
-            outcome = (make(), None)
+            value = make()
         except Exception as error:
-            outcome = (None, error)
-    value, failure = from_main(outcome)
+            failure = error
+    value, failure = from_main((value, failure))
     if failure is not None:
         raise failure
     return cast(T, value)

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -108,24 +108,19 @@ def _fetch(url: str, path: Path, progress: Progress | None) -> bool:
         if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         return _is_whole(path, error.headers.get("Content-Range", ""))
-    with response:
-        if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0  # the server sends the whole file again
-        with path.open("ab" if have else "wb") as out:
-            return _copy(response, out, have, progress)
-
-
-def _copy(response: http.client.HTTPResponse, out: IO[bytes], have: int, progress: Progress | None) -> bool:
+    if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        have = 0  # the server sends the whole file again
     length = response.headers.get("Content-Length", "")
     total = have + int(length) if length.isdecimal() else None
-    try:
-        while chunk := response.read(1 << 20):
-            out.write(chunk)
-            have += len(chunk)
-            if progress:
-                progress(have, total)
-    except (http.client.IncompleteRead, ConnectionError, TimeoutError):
-        return False
+    with response, path.open("ab" if have else "wb") as out:
+        try:
+            while chunk := response.read(1 << 20):
+                out.write(chunk)
+                have += len(chunk)
+                if progress:
+                    progress(have, total)
+        except (http.client.IncompleteRead, ConnectionError, TimeoutError):
+            return False
     return total is None or have == total
 
 
@@ -146,9 +141,12 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
 def _open(url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
     _refuse_other_schemes(url)
     request = urllib.request.Request(url, headers={"User-Agent": "ccl", **headers})
-    response: http.client.HTTPResponse = urllib.request.build_opener(_WebRedirects).open(
-        request, timeout=_TIMEOUT
-    )
+    opener = urllib.request.build_opener(_WebRedirects)
+    try:
+        response: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()  # its headers stay readable
+        raise
     return response
 
 

@@ -6,20 +6,16 @@ import fcntl
 import logging
 import os
 import re
-import secrets
 import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import IO
-from zlib import crc32
 
 from ccl_cli.errors import DataError, Interrupted, UsageError
 from ccl_cli.utils.signals import Stopped
 
-_START = secrets.token_hex(4)  # distinguishes this process from an earlier one with the same id
 _log = logging.getLogger("ccl")
 
 
@@ -33,8 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         temporary.replace(path)
     except OSError as error:
         if error.errno and error.filename in (None, str(temporary)):  # failed writes do not name a file
@@ -44,37 +39,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def temporary_name(name: str) -> str:
-    """Return a temporary name for ``name`` that is unique among processes and machines."""
-    return f".{name}.{_host()}-{os.getpid()}-{_START}.tmp"
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``, and rename it to ``path``; on an error it is removed.
 
-
-@cache
-def _host() -> str:
-    """Return an 8-digit hex id of this machine and its process namespace (containers)."""
-    processes = 0
-    with suppress(OSError):  # the process namespace, on Linux only
-        processes = Path("/proc/self/ns/pid").stat().st_ino
-    return f"{crc32(f'{socket.gethostname()} {processes}'.encode()):08x}"
-
-
-def _temporary(path: Path) -> Path:
-    """Return this process's temporary path for ``path``, and remove those of ended processes.
-
-    Only processes of this machine can be known to have ended.
+    Raises:
+        UsageError: ``path`` is a file, or a folder with files.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    begun = re.compile(rf"\.{re.escape(path.name)}\.{_host()}-(\d+)-(\w+)\.tmp")
-    with suppress(OSError):  # a failed cleanup is harmless
-        for left in path.parent.iterdir():
-            if (stray := begun.fullmatch(left.name)) and not _writes(int(stray[1]), stray[2]):
-                _remove(left)
-    return path.with_name(temporary_name(path.name))
+    refuse_used(path)
+    temporary = _temporary(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for written in filter(Path.is_file, temporary.rglob("*")):
+            _sync(written)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _writes(process: int, start: str) -> bool:
-    """Whether the process of a temporary file may still run, unless this process has inherited its id."""
-    return start == _START if process == os.getpid() else lives(process)
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -99,6 +86,37 @@ def growing_path(path: Path) -> Iterator[Path]:
     partial.replace(path)
 
 
+def temporary_name(name: str) -> str:
+    """Return a temporary name for ``name`` that is unique among processes and machines."""
+    return f".{name}.{socket.gethostname()}-{os.getpid()}.tmp"
+
+
+def _temporary(path: Path) -> Path:
+    """Return this process's temporary path for ``path``, and remove those of ended processes.
+
+    Only processes of this machine can be known to have ended.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(socket.gethostname())}-(\d+)\.tmp")
+    with suppress(OSError):  # a failed cleanup is harmless
+        for left in path.parent.iterdir():
+            stray = begun.fullmatch(left.name)
+            # A file of this process's own id is of an earlier process, such as one of a restarted container.
+            if stray and (int(stray[1]) == os.getpid() or not _runs(int(stray[1]))):
+                _remove(left)
+    return path.with_name(temporary_name(path.name))
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine runs; a zombie, which its parent has not waited for, does not."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def remove_leftovers(*folders: Path) -> None:
     """Remove temporary files of killed processes. The caller must hold the lock of these folders."""
     for left in (path for folder in folders for path in folder.glob(".*.tmp")):
@@ -109,18 +127,9 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def lives(process: int) -> bool:
-    """Return whether a process with this id runs on this machine."""
-    try:
-        with suppress(PermissionError):  # the process belongs to another user
-            os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    # A zombie keeps its id until its parent waits for it, which never happens in a container without init.
-    with suppress(OSError):
-        stat = Path(f"/proc/{process}/stat").read_text(errors="replace")
-        return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
-    return True
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def refuse_used(folder: Path) -> None:
@@ -158,35 +167,9 @@ def claim_folder(root: Path, stamp: str, what: str = "clips") -> None:
         write_text(mark, stamp)
 
 
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``, and rename it to ``path``; on an error it is removed.
-
-    Raises:
-        UsageError: ``path`` is a file, or a folder with files.
-    """
-    refuse_used(path)
-    temporary = _temporary(path)
-    try:
-        temporary.mkdir()
-        yield temporary
-        for written in filter(Path.is_file, temporary.rglob("*")):
-            with written.open("rb") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def changed_at(stat: os.stat_result) -> int:
     """Modification time in nanoseconds, limited to the 63 bits that SQLite can store."""
     return stat.st_mtime_ns & (2**63 - 1)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def lock_file(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[str]:
@@ -214,7 +197,5 @@ def lock_file(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[
         _log.info("%s %s", refusal, hint)
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-        _log.warning(
-            "'%s' cannot be locked: %s. Run only one process at a time in this folder.", path, error.strerror
-        )
+        _log.warning("'%s' cannot be locked (%s); run one process at a time here.", path, error.strerror)
     return file

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, RenderableType
@@ -48,6 +47,7 @@ class Reporter:
             TextColumn("left"),
             console=terminal,
             disable=not self._live,
+            redirect_stdout=sys.stdout.isatty(),  # results that go to a file must not go to the bar's stream
             transient=True,
             expand=True,
         )
@@ -57,9 +57,7 @@ class Reporter:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._bar.stop()
         if self._live and error is None and self._text:  # the last metrics stay when the bar is gone
             self._live, self._text = False, self._lines[0]
@@ -71,13 +69,7 @@ class Reporter:
         return bool(self._text)
 
     def advance(self, count: int = 1, text: str | None = None, lines: Sequence[str] | None = None) -> None:
-        """Advance by some steps.
-
-        Args:
-            count: Number of steps.
-            text: New text at the end of plain lines.
-            lines: New lines below the bar. Default: the text.
-        """
+        """Advance by some steps; set the text at the end of plain lines, and the lines below the bar."""
         self._done += count
         self._text = self._text if text is None else text
         self._lines = lines or (self._lines if text is None else [text])

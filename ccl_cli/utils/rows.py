@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ccl_cli.errors import UsageError
 from ccl_cli.utils.files import growing_path
@@ -41,48 +41,36 @@ JSON_LINES = Form(lambda record: json.dumps(record) + "\n")
 
 
 def csv_form(columns: Sequence[str], rows: Callable[[Record], Iterable[Sequence[object]]]) -> Form:
-    """Create a CSV format with a header.
-
-    Args:
-        columns: Names of the columns.
-        rows: Converts one record to one or more rows.
-    """
+    """Create a CSV format with a header; ``rows`` converts one record to one or more rows."""
     return Form(lambda record: csv_text(rows(record)), csv_text([columns]))
 
 
-class _Writes(Protocol):
-    def write(self, text: str, /) -> object: ...
-
-
 @contextmanager
-def row_writer(file: _Writes, form: Form) -> Iterator[Callable[[Record], None]]:
+def row_writer(write: Callable[[str], object], form: Form) -> Iterator[Callable[[Record], None]]:
     """Yield a function that writes one record. After a stop signal the output is still well-formed."""
-    count = 0
+    between = ""
 
     def add(record: Record) -> None:
-        nonlocal count
-        file.write((form.between if count else "") + form.text(record))
-        count += 1
+        nonlocal between
+        write(between + form.text(record))
+        between = form.between
 
-    file.write(form.begin)
+    write(form.begin)
     try:
         yield add
     except Stopped:
-        file.write(form.end)
+        write(form.end)
         raise
-    file.write(form.end)
+    write(form.end)
 
 
 @contextmanager
 def row_file(path: Path, csv: Form) -> Iterator[Callable[[Record], None]]:
-    """Write records to a file, in the format of its suffix. The file appears when all records are written.
+    """Yield a function that writes one record to a file, which appears when all records are written.
 
     Args:
-        path: Output file.
+        path: Output file, whose suffix selects the format.
         csv: CSV format of the records.
-
-    Yields:
-        A function that writes one record.
 
     Raises:
         UsageError: the suffix is not supported.
@@ -94,7 +82,7 @@ def row_file(path: Path, csv: Form) -> Iterator[Callable[[Record], None]]:
     with (
         growing_path(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
-        row_writer(file, form) as add,
+        row_writer(file.write, form) as add,
     ):
         yield add
 

@@ -1,7 +1,4 @@
-"""Convert pydantic's validation errors to sentences with key, problem, value and source location.
-
-Also contains helpers for other messages.
-"""
+"""Pydantic's validation errors as sentences with key, problem, value and source; helpers for messages."""
 
 from __future__ import annotations
 
@@ -18,6 +15,8 @@ from ccl_cli.errors import CclError, MultipleErrors, RecipeError, UsageError
 Keys = tuple[str, ...]
 
 _SHOULD = re.compile(r"^(Input|Value|Keys|String|Tuple|List|Dictionary) should ")
+_shortener = reprlib.Repr()
+_shortener.maxstring = _shortener.maxother = 60
 _ASIDE = re.compile(r", unable to parse.*| after validation.*")
 
 
@@ -33,12 +32,7 @@ def listed(names: Sequence[object], limit: int = 8) -> str:
 
 
 def check_known(kind: str, name: str, names: Iterable[str]) -> None:
-    """Check that a name is one of the known names.
-
-    Args:
-        kind: The noun for the message, for example "metric".
-        name: The name to check.
-        names: All known names.
+    """Check that a name is one of the known names; ``kind`` is the noun for the message.
 
     Raises:
         UsageError: the name is unknown; the message suggests the nearest known name.
@@ -78,27 +72,20 @@ def invalid(
 
 def _sentence(detail: Any, model: type[BaseModel], prefix: Keys, origins: Mapping[Keys, str]) -> RecipeError:
     keys = (*prefix, *(str(part) for part in detail["loc"] if part != "[key]"))
-    where = _origin(keys, origins)
+    # The source of the value, or of the section that contains it.
+    where = next((origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origins), None)
     at = f" ({where})" if where else ""
     field = ".".join(keys) or "The recipe"
     if detail["type"] == "extra_forbidden":
         return RecipeError(f"{field}: there is no such key{at}.", _suggestion(keys, prefix, model))
     if detail["type"] == "value_error":
         return RecipeError(f"{field}: {detail['ctx']['error']}{at}.")
-    if detail["type"] in ("model_type", "dict_type"):
-        return RecipeError(
-            f"{field}: must be a section of keys and values, got {_short(detail['input'])}{at}."
-        )
     if detail["type"] == "missing":
         return RecipeError(f"{field}: a value is missing{at}.")
-    must = _SHOULD.sub("must ", detail["msg"])
-    must = _ASIDE.sub("", must)
-    return RecipeError(f"{field}: {must}, got {_short(detail['input'])}{at}.")
-
-
-def _origin(keys: Keys, origins: Mapping[Keys, str]) -> str | None:
-    """Return the source of a value or of the section that contains it."""
-    return next((origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origins), None)
+    must = _ASIDE.sub("", _SHOULD.sub("must ", detail["msg"]))
+    if detail["type"] in ("model_type", "dict_type"):
+        must = "must be a section of keys and values"
+    return RecipeError(f"{field}: {must}, got {_shortener.repr(detail['input'])}{at}.")
 
 
 def _suggestion(keys: Keys, prefix: Keys, model: type[BaseModel]) -> str:
@@ -117,9 +104,3 @@ def _fields(model: type[BaseModel], prefix: Keys = ()) -> Iterator[Keys]:
         yield (*prefix, name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _fields(field.annotation, (*prefix, name))
-
-
-def _short(value: object) -> str:
-    shortener = reprlib.Repr()
-    shortener.maxstring = shortener.maxother = 60
-    return shortener.repr(value)

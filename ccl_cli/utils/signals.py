@@ -27,13 +27,7 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
 
 
 class Stopped(BaseException):
-    """Stop immediately.
-
-    Not an ``Exception``, so that handlers of errors, for example of one video, do not catch it.
-
-    Args:
-        number: Number of the signal.
-    """
+    """Stop immediately; not an ``Exception``, so that handlers of errors (of one video) let it pass."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -41,24 +35,17 @@ class Stopped(BaseException):
 
 
 def stop_here(number: int, frame: FrameType | None) -> None:
-    """Signal handler for work that can be interrupted at any time.
-
-    Raises:
-        Stopped: always.
-    """
+    """Signal handler for work that can be interrupted at any time: raise :class:`Stopped`."""
     raise Stopped(number)
 
 
 @contextmanager
 def stopping_here(outcome: str, hint: str) -> Iterator[None]:
-    """Let stop signals end work that can be interrupted at any time.
+    """Let stop signals end work that can be interrupted at any time, with :class:`Interrupted`.
 
     Args:
         outcome: Text of the message after "Stopped by SIGTERM".
         hint: Hint of the error.
-
-    Raises:
-        Interrupted: a stop signal was received.
     """
     try:
         with handled_by(stop_here):
@@ -79,11 +66,7 @@ class StopRequest:
         return bool(self.name)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal.
-
-        Raises:
-            Stopped: on the second Ctrl-C, which stops immediately.
-        """
+        """Handle a signal; the second Ctrl-C raises :class:`Stopped`."""
         if self.requested and number == signal.SIGINT:
             raise Stopped(number)
         self.name = signal.Signals(number).name

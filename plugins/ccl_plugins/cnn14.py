@@ -6,29 +6,25 @@ The paper's audio teacher is the variant with a 512-d embedding. The published w
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
-import torchaudio.functional as audio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.teachers import Teacher
-from ccl_cli.teachers.fitted import as_fitted
-from ccl_cli.teachers.options import read_options
-from ccl_cli.teachers.waveform import Waveform
-from ccl_cli.teachers.weights import WeightFile, load_state, locate
+from ccl_cli.teachers.classifier import ClassifierTeacher, audioset_classes
+from ccl_cli.teachers.waveform import Waveform, check_seconds
+from ccl_cli.teachers.weights import WeightFile
+from ccl_plugins.mel import MelSpectrogram
 
 RATE = 32_000  # Hz
 _FFT, _HOP, _MELS, _LOW, _HIGH = 1024, 320, 64, 50.0, 14_000.0
-_SHORTEST = 31 * _HOP  # samples; leaves one frame after five poolings by two
+_SHORTEST = 31 * _HOP / RATE  # seconds; leaves one frame after five poolings by two
 _FRONT_END = ("spectrogram_extractor.", "logmel_extractor.", "spec_augmenter.")
 _WIDTHS = (1, 64, 128, 256, 512, 1024, 2048)
 # The feature maps of the first blocks fit in a CPU's cache only for a few tracks at a time.
@@ -54,7 +50,7 @@ _PUBLISHED = {
 }
 
 
-class Cnn14(Teacher):
+class Cnn14(ClassifierTeacher):
     """Six blocks of two convolutions on a log-mel spectrogram, then mean plus maximum over time.
 
     Options: ``dim`` (512 or 2048), ``seconds`` (10) of audio per embedding, ``weights`` (``random``, or the
@@ -62,19 +58,15 @@ class Cnn14(Teacher):
     """
 
     modality = "audio"
-    window: Tensor
-    filters: Tensor
+    defaults: ClassVar[Mapping[str, Any]] = {"dim": 512, "seconds": 10.0}
+    classifier_name = "fc_audioset"
 
-    def __init__(self, dim: int = 512, seconds: float = 10.0, classes: Sequence[str] | None = None) -> None:
+    def __init__(self, dim: int, seconds: float, classes: Sequence[str]) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.classes = dim, tuple(classes)
         self.variant = _PUBLISHED[dim].filename.removesuffix(".pth")
-        self.classes = audioset_classes() if classes is None else tuple(classes)
         self.preprocess = Waveform(RATE, seconds)
-        with torch.device("cpu"):  # also if the network is built on the meta device
-            # Not in the state dict, because the published files have other names for them.
-            self.register_buffer("window", torch.hann_window(_FFT), persistent=False)
-            self.register_buffer("filters", _mel_filters(), persistent=False)
+        self.mel = MelSpectrogram(RATE, _FFT, _HOP, _MELS, _LOW, _HIGH)
         self.bn0 = nn.BatchNorm2d(_MELS)
         for number, (inputs, outputs) in enumerate(pairwise(_WIDTHS), start=1):
             self.add_module(f"conv_block{number}", _Block(inputs, outputs))
@@ -82,45 +74,40 @@ class Cnn14(Teacher):
         self.fc_audioset = nn.Linear(dim, len(self.classes))
 
     @classmethod
-    def from_spec(cls, spec: Spec) -> Self:
-        """Build the teacher from ``audio:cnn14[@weights][?dim=512|2048&seconds=10&weights=random|NAME]``."""
-        spec, classes = as_fitted(spec)
-        options = _options(spec)
-        dim, seconds = options["dim"], float(options["seconds"])
-        if options["weights"] == "random":
-            return cls._random(dim, seconds)
-        path = locate(spec, _PUBLISHED[dim])
-        with torch.device("meta"):
-            teacher = cls(dim, seconds, classes)
-        if classes is not None:
-            teacher.variant = f"Cnn14_emb{dim}@{path.name}"
-        state = _state(path, teacher, spec)
-        _check(teacher.state_dict(), state, path)
-        teacher.load_state_dict(state, assign=True)
-        return teacher.freeze()
-
-    @classmethod
-    def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
-        """The published file for the dimension in ``spec``."""
-        spec, _ = as_fitted(spec)
-        options = _options(spec)
-        return () if spec.weights or options["weights"] == "random" else (_PUBLISHED[options["dim"]],)
-
-    @classmethod
-    def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
-        """Build the teacher with a new classifier for ``ccl teachers fit``."""
-        teacher = cls.from_spec(spec)
-        teacher.classes = tuple(classes)
-        teacher.fc_audioset = nn.Linear(teacher.dim, len(classes))
+    def build(cls, spec: Spec, classes: Sequence[str] | None, options: Mapping[str, Any]) -> Self:
+        """See :meth:`ClassifierTeacher.build`."""
+        check_seconds(spec, options["seconds"], _SHORTEST)
+        teacher = cls(options["dim"], options["seconds"], classes or audioset_classes())
+        if classes and spec.weights:
+            teacher.variant = f"Cnn14_emb{teacher.dim}@{Path(spec.weights).name}"
         return teacher
 
     @classmethod
-    def _random(cls, dim: int, seconds: float) -> Self:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            teacher = cls(dim, seconds)
-        teacher.random_weights = True
-        return teacher.freeze()
+    def read(cls, spec: Spec) -> dict[str, Any]:
+        """See :meth:`ClassifierTeacher.read`."""
+        options = super().read(spec)
+        if options["dim"] not in _PUBLISHED:
+            raise PluginError(f"{spec.label}: dim must be 512 or 2048, not {options['dim']}.")
+        return options
+
+    @classmethod
+    def published(cls, spec: Spec, options: Mapping[str, Any]) -> Sequence[WeightFile]:
+        """The published file for the dimension."""
+        return [_PUBLISHED[options["dim"]]]
+
+    def from_published(self, state: Mapping[str, Tensor], path: Path) -> Mapping[str, Tensor]:
+        """Drop the published front end.
+
+        Raises:
+            WeightsError: the file is for another spectrogram, which its shapes may not show.
+        """
+        stored = state.get("logmel_extractor.melW", self.mel.filters)
+        if stored.shape != self.mel.filters.shape or not torch.allclose(stored, self.mel.filters, atol=1e-5):
+            raise WeightsError(
+                f"'{path}' was trained on another spectrogram.",
+                "Use CNN14 weights for 32 kHz and 64 mel bands from 50 to 14,000 Hz.",
+            )
+        return {name: value for name, value in state.items() if not name.startswith(_FRONT_END)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed audio.
@@ -129,7 +116,8 @@ class Cnn14(Teacher):
             x: [B, samples] float32 at 32 kHz.
             returns: [B, dim] float32, non-negative.
         """
-        x = self.log_mel(x).unsqueeze(1)  # [B, 1, frames, mels]
+        decibel = 10 * self.mel(x).clamp(min=1e-10).log10()
+        x = decibel.unsqueeze(1)  # [B, 1, frames, mels]
         x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
         # On a CPU, a few tracks at a time take a quarter to a third less time in the blocks with large
         # feature maps, but more in the others. In training, batch norm needs the whole batch.
@@ -148,27 +136,9 @@ class Cnn14(Teacher):
                 x = F.avg_pool2d(x, 2)
         return x
 
-    def log_mel(self, x: Tensor) -> Tensor:
-        """Log-mel spectrogram in decibels: ``[B, samples]`` to ``[B, frames, 64]``, always float32."""
-        with torch.autocast(x.device.type, enabled=False):
-            power = audio.spectrogram(
-                x.float(), 0, self.window, _FFT, _HOP, _FFT, 2.0, False, center=True, pad_mode="reflect"
-            )
-            decibel: Tensor = 10 * (power.transpose(1, 2) @ self.filters).clamp(min=1e-10).log10()
-            return decibel
-
     def class_scores(self, x: Tensor) -> Tensor:
         """Logits of ``classes``, ``[B, len(classes)]``."""
         return self.fc_audioset(self(x)).float()  # type: ignore[no-any-return]
-
-    def class_probabilities(self, x: Tensor) -> Tensor:
-        """Probabilities of ``classes``, ``[B, len(classes)]``; multi-label (sigmoid) for AudioSet."""
-        scores = self.class_scores(x)
-        return scores.sigmoid() if self.classes == audioset_classes() else scores.softmax(dim=1)
-
-    def own_weights(self) -> Mapping[str, Tensor]:
-        """All weights, with the published names."""
-        return self.state_dict()
 
 
 class _Block(nn.Module):
@@ -182,69 +152,3 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(x)), inplace=True)
-
-
-@functools.cache
-def audioset_classes() -> tuple[str, ...]:
-    """Names of the 527 AudioSet classes, in the order of the published classifiers."""
-    lines = files("ccl_plugins").joinpath("audioset_classes.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(line for line in lines if not line.startswith("#"))
-
-
-def _mel_filters() -> Tensor:
-    filters: Tensor = audio.melscale_fbanks(
-        _FFT // 2 + 1, _LOW, _HIGH, _MELS, RATE, norm="slaney", mel_scale="slaney"
-    )
-    return filters
-
-
-def _options(spec: Spec) -> dict[str, Any]:
-    options = read_options(spec, dim=512, seconds=10.0, weights="")
-    if options["dim"] not in _PUBLISHED:
-        raise PluginError(f"{spec.label}: dim must be 512 or 2048, not {options['dim']}.")
-    if not options["seconds"] * RATE >= _SHORTEST:
-        raise PluginError(
-            f"{spec.label} needs at least {_SHORTEST / RATE} seconds, not {options['seconds']}."
-        )
-    if options["weights"] not in ("", "random") or (options["weights"] and spec.weights):
-        raise PluginError(f"{spec.label}: use either weights=random or a weights file after '@'.")
-    return options
-
-
-def _state(path: Path, teacher: Cnn14, spec: Spec) -> dict[str, Tensor]:
-    """The network's tensors in a published file, in float32.
-
-    Raises:
-        WeightsError: the file is for another spectrogram or embedding dimension.
-    """
-    state = load_state(path)
-    stored = state.get("logmel_extractor.melW")
-    if stored is not None and not _same(stored, teacher.filters):
-        raise WeightsError(
-            f"'{path}' was trained on another spectrogram: its mel filters are {list(stored.shape)}.",
-            "Use CNN14 weights for 32 kHz and 64 mel bands from 50 to 14,000 Hz.",
-        )
-    width = len(state["fc1.bias"]) if "fc1.bias" in state else None
-    if width in _PUBLISHED and width != teacher.dim:
-        raise WeightsError(
-            f"'{path}' contains the {width}-d CNN14, but {spec.label} has dim={teacher.dim}.",
-            f"Use the option dim={width}.",
-        )
-    network = {name: value for name, value in state.items() if not name.startswith(_FRONT_END)}
-    return {name: value.float() if value.is_floating_point() else value for name, value in network.items()}
-
-
-def _check(own: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
-    # Old files do not have batch norm's step counters, which evaluation does not use.
-    needed = {name: value.shape for name, value in own.items() if not name.endswith("num_batches_tracked")}
-    shapes = {name: value.shape for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    wrong = {name for name, _ in needed.items() ^ shapes.items()}
-    if wrong:
-        raise WeightsError(
-            f"'{path}' is not a CNN14: {len(wrong)} tensors are missing, unknown or of another shape, for "
-            f"example {min(wrong)}."
-        )
-
-
-def _same(stored: Tensor, own: Tensor) -> bool:
-    return stored.shape == own.shape and torch.allclose(stored.float(), own, atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -43,16 +43,12 @@ class Picture:
     std: Triple
     source: Literal["frames", "student_clip"] = "frames"
     frame: Literal["random", "shared"] = "random"
+    dtype: ClassVar[torch.dtype] = torch.uint8  # RGB, normalised later on the teacher's device
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of the input, [3, height, width]."""
         return (3, *self.size)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the input: uint8 RGB, normalised later on the teacher's device."""
-        return torch.uint8
 
     @property
     def views(self) -> Views | None:
@@ -65,7 +61,7 @@ class Picture:
             image = window.student_view[:, self._index(window, window.student_view.shape[1])]
             return self._resize(image, self.size).contiguous()
         image = window.frames[self._index(window, len(window.frames))].permute(2, 0, 1)
-        resized = self._resize(image, self._size_before_crop(image))
+        resized = self._resize(image, self._size_before_crop(*image.shape[-2:]))
         cropped: Tensor = TF.center_crop(resized, list(self.size))
         return cropped.contiguous()
 
@@ -75,15 +71,12 @@ class Picture:
         rng = window.batch_rng if self.frame == "shared" else window.rng
         return int(rng.integers(frames))
 
-    def _size_before_crop(self, image: Tensor) -> tuple[int, int]:
-        """Height and width to which the image is resized before the centre crop."""
+    def _size_before_crop(self, old_height: int, old_width: int) -> tuple[int, int]:
         height, width = (math.floor(side / self.crop_pct) for side in self.size)
-        old_height, old_width = image.shape[-2:]
         if self.squash:
             return height, width
-        if height * old_width >= width * old_height:  # the height is the limiting side
-            return height, max(width, height * old_width // old_height)
-        return max(height, width * old_height // old_width), width
+        # One of the two is the limiting side.
+        return max(height, width * old_height // old_width), max(width, height * old_width // old_height)
 
     def _resize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         if tuple(image.shape[-2:]) == size:

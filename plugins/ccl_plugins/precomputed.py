@@ -15,30 +15,28 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import TypeAdapter
+from safetensors import safe_open
 from torch import Tensor
 
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import DataError, PluginError
 from ccl_cli.teachers import Teacher
 from ccl_cli.teachers.options import read_options
-from ccl_cli.utils.sentences import listed
+from ccl_cli.utils.download import reason
 
 if TYPE_CHECKING:
     from ccl_cli.data.clips.window import Window
 
 Rows = NDArray[np.float32]
-_NOT_FINITE = "Recompute or remove them: videos without an embedding count as absent."
 
 
 class Table:
@@ -64,24 +62,6 @@ class Table:
     def __len__(self) -> int:
         return len(self._entries)
 
-    @functools.cached_property
-    def dim(self) -> int:
-        """Embedding dimension D; reads only the headers of ``.npy`` files.
-
-        Raises:
-            DataError: the embeddings have different dimensions, or an array is not [D] or [N, D].
-        """
-        widths: dict[int, str] = {}
-        for name, entry in self._entries.items():
-            shape = _npy_shape(entry) if isinstance(entry, Path) else entry.shape
-            widths.setdefault(_width(shape, self._label(name)), name)
-        if len(widths) > 1:
-            (one, first), (other, second) = sorted(widths.items())[:2]
-            raise DataError(
-                f"'{self.source}' mixes dimensions: '{first}' has {one} and '{second}' has {other}."
-            )
-        return next(iter(widths))
-
     def find(self, video: str) -> str | None:
         """Return the table's name of a video, or None if it is not in the table.
 
@@ -102,67 +82,41 @@ class Table:
         Raises:
             DataError: the array is damaged, has another shape, or contains values that are not finite.
         """
-        rows = self._finite(name)
-        if rows is None:
-            raise DataError(f"{self._label(name)} contains values that are not finite numbers.", _NOT_FINITE)
-        return rows
+        entry, label = self._entries[name], f"The embedding '{name}' in '{self.source}'"
+        array = _load_npy(entry) if isinstance(entry, Path) else np.asarray(entry)
+        with np.errstate(over="ignore"):
+            rows = array.astype(np.float32, copy=False) if array.dtype.kind in "fiu" else None
+        if rows is None or not np.isfinite(rows).all():
+            raise DataError(
+                f"{label} contains values that are not finite numbers.",
+                "Recompute or remove such embeddings: videos without one count as absent.",
+            )
+        if rows.ndim not in (1, 2) or not rows.shape[-1]:
+            raise DataError(f"{label} has shape {list(rows.shape)}; it must be [D] or [N, D].")
+        return rows.reshape(-1, rows.shape[-1])
 
-    def coverage(self, videos: Iterable[str]) -> int:
-        """Count the videos (ids) that are in the table.
-
-        Raises:
-            DataError: two videos have the same embedding.
-        """
-        stems: dict[str, str] = {}
-        for video in videos:
-            name = self.find(video)
-            if name is not None and stems.setdefault(name, video) != video:
-                raise DataError(
-                    f"'{self.source}' has one embedding '{name}' for both '{stems[name]}' and '{video}'.",
-                    "Name the embeddings like the videos of the data set, including their folders.",
-                )
-        return len(stems)
+    @functools.cached_property
+    def dim(self) -> int:
+        """Embedding dimension D, of the first entry."""
+        return int(self.rows(next(iter(self._entries))).shape[1])
 
     @functools.cached_property
     def hash(self) -> str:
-        """Hash of all names and values, 16 hex digits; reads the whole table.
+        """Hash of all names and values, 16 hex digits; reads and checks the whole table.
 
         Raises:
-            DataError: see :meth:`rows`; the message lists all embeddings with values that are not finite.
+            DataError: the embeddings have different dimensions, or one of them is invalid, see :meth:`rows`.
         """
         digest = hashlib.sha256()
-        bad = []
         for name in sorted(self._entries):
-            rows = self._finite(name)
-            if rows is None:
-                bad.append(name)
-            else:
-                digest.update(f"{name}{rows.shape}".encode(errors="surrogatepass"))
-                digest.update(rows.tobytes())
-        if len(bad) == 1:
-            self.rows(bad[0])  # raises the error for a single embedding
-        if bad:
-            raise DataError(
-                f"'{self.source}' has {len(bad)} embeddings with values that are not finite numbers: "
-                f"{listed(bad, 20)}.",
-                _NOT_FINITE,
-            )
+            rows = self.rows(name)
+            if rows.shape[1] != self.dim:
+                raise DataError(
+                    f"'{self.source}' mixes dimensions: '{name}' has {rows.shape[1]}, others {self.dim}."
+                )
+            digest.update(f"{name}{rows.shape}".encode(errors="surrogatepass"))
+            digest.update(rows.tobytes())
         return digest.hexdigest()[:16]
-
-    def _finite(self, name: str) -> Rows | None:
-        """The embeddings of one name, ``[N, D]`` float32; None if a value is not finite."""
-        entry = self._entries[name]
-        array = _load_npy(entry) if isinstance(entry, Path) else entry
-        if array.dtype.kind not in "fiu":
-            return None
-        with np.errstate(over="ignore"):
-            single = array.astype(np.float32, copy=False)
-        return (
-            single.reshape(-1, _width(array.shape, self._label(name))) if np.isfinite(single).all() else None
-        )
-
-    def _label(self, name: str) -> str:
-        return f"The embedding '{name}' in '{self.source}'"
 
 
 def open_table(path: str) -> Table:
@@ -173,18 +127,14 @@ def open_table(path: str) -> Table:
     """
     try:
         return _open_table(path, os.stat(path).st_mtime_ns)  # noqa: PTH116
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"There are no embeddings at '{path}'.", "Correct the path after '@'.") from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        MemoryError,
-        SafetensorError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise DataError(f"'{path}' cannot be read as a table of embeddings: {error}.") from error
+    except Exception as error:  # the libraries raise many types for damaged files
+        raise DataError(
+            f"'{path}' cannot be read as a table of embeddings: {reason(error)[:200]}."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -202,16 +152,12 @@ class LookUp:
     path: str
     dim: int
     zero_is_missing: bool = False
+    dtype: ClassVar[torch.dtype] = torch.float32
 
     @property
     def shape(self) -> tuple[int]:
         """Shape of the input, [dim]."""
         return (self.dim,)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the input: float32."""
-        return torch.float32
 
     def __call__(self, window: Window) -> Tensor | None:
         """Return the embedding ``[dim]``, or None if the table has none for this video."""
@@ -233,9 +179,7 @@ class Precomputed(Teacher):
 
     def __init__(self, modality: str, table: Table, zero_is_missing: bool = False) -> None:
         super().__init__()
-        self.modality = modality
-        self.table = table
-        self.dim = table.dim
+        self.modality, self.table, self.dim = modality, table, table.dim
         self.variant = f"precomputed@{table.source.name}"
         self.preprocess = LookUp(str(table.source), table.dim, zero_is_missing)
 
@@ -253,9 +197,21 @@ class Precomputed(Teacher):
         """Return the input ``[B, dim]`` as float32."""
         return x.float()
 
-    def coverage(self, videos: Iterable[str]) -> int:
-        """Count the videos (ids) with an embedding; see :meth:`Table.coverage`."""
-        return self.table.coverage(videos)
+    def coverage(self, ids: Sequence[str]) -> int:
+        """Count the videos with an embedding.
+
+        Raises:
+            DataError: two videos have the same embedding.
+        """
+        videos: dict[str, str] = {}
+        for video in ids:
+            name = self.table.find(video)
+            if name is not None and videos.setdefault(name, video) != video:
+                raise DataError(
+                    f"'{self.table.source}' has one embedding for both '{videos[name]}' and '{video}'.",
+                    "Name the embeddings like the videos of the data set, including their folders.",
+                )
+        return len(videos)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -270,23 +226,21 @@ def _open_table(path: str, _mtime: int) -> Table:
     source = Path(path)
     if source.is_dir():
         files = sorted(source.rglob("*.npy"))
-        return Table(
-            source, {file.relative_to(source).as_posix().removesuffix(".npy"): file for file in files}
-        )
-    readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
-    if source.suffix not in readers:
-        raise DataError(
-            f"'{source}' is not a table of embeddings.",
-            "Use a folder of .npy files, an .npz file or a .safetensors file.",
-        )
-    return Table(source, readers[source.suffix](source))
+        names = (file.relative_to(source).as_posix().removesuffix(".npy") for file in files)
+        return Table(source, dict(zip(names, files, strict=True)))
+    if source.suffix == ".npz":
+        return Table(source, _read_npz(source))
+    if source.suffix == ".safetensors":
+        return Table(source, _read_safetensors(source))
+    raise DataError(
+        f"'{source}' is not a table of embeddings.",
+        "Use a folder of .npy files, an .npz file or a .safetensors file.",
+    )
 
 
 def _read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
-    if not all(isinstance(each, np.ndarray) for each in arrays.values()):
-        raise ValueError("it contains more than arrays")
     if arrays.keys() >= {"names", "embedding"}:
         return _paired(path, [str(name) for name in arrays["names"]], arrays["embedding"])
     return arrays
@@ -298,11 +252,7 @@ def _read_safetensors(path: Path) -> Mapping[str, NDArray[Any]]:
         arrays = {name: file.get_tensor(name).float().numpy() for name in file.keys()}  # noqa: SIM118
         header = file.metadata() or {}
     if "names" in header and arrays.keys() == {"embedding"}:
-        try:
-            names = TypeAdapter(list[str]).validate_json(header["names"])
-        except ValidationError as error:
-            raise DataError(f"'{path}': `names` in its header must be a JSON list of strings.") from error
-        return _paired(path, names, arrays["embedding"])
+        return _paired(path, TypeAdapter(list[str]).validate_json(header["names"]), arrays["embedding"])
     return arrays
 
 
@@ -318,23 +268,6 @@ def _load_npy(path: Path) -> NDArray[Any]:
         return array
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"'{path}' cannot be read as an array: {error}.") from error
-
-
-def _npy_shape(path: Path) -> tuple[int, ...]:
-    header = np.lib.format
-    try:
-        with path.open("rb") as file:
-            first = header.read_magic(file) == (1, 0)
-            read = header.read_array_header_1_0 if first else header.read_array_header_2_0
-            return read(file)[0]
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        raise DataError(f"'{path}' cannot be read as an array: {error}.") from error
-
-
-def _width(shape: tuple[int, ...], label: str) -> int:
-    if len(shape) not in (1, 2) or not shape[-1]:
-        raise DataError(f"{label} has shape {list(shape)}; it must be [D] or [N, D].")
-    return shape[-1]
 
 
 def _basename(name: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,9 +24,10 @@ from torchvision.transforms import InterpolationMode
 from ccl_cli.config.recipe import Clip
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.teachers import Teacher
+from ccl_cli.teachers.classifier import ClassifierTeacher, fixed_seed
 from ccl_cli.teachers.fitted import as_fitted
 from ccl_cli.teachers.weights import WeightFile, as_safetensors, locate
+from ccl_cli.utils.download import reason
 from ccl_plugins.picture import Picture, Triple
 
 # timm's default weights for the name without a tag are not the paper's.
@@ -34,7 +36,7 @@ _HASHED = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt|bin|safetensors)$")
 _OURS = ("weights", "input", "frame", "mean", "std", "size", "crop_pct", "interpolation")
 
 
-class TimmImage(Teacher):
+class TimmImage(ClassifierTeacher):
     """Image teacher whose embedding is the input of a timm network's classifier.
 
     Options: ``input=student_clip``, ``frame=shared``, ``size``, ``crop_pct``, ``interpolation``, ``mean`` and
@@ -47,14 +49,14 @@ class TimmImage(Teacher):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Any, preprocess: Picture, variant: str) -> None:
+    def __init__(
+        self, network: Any, preprocess: Picture, variant: str, classes: Sequence[str] | None = None
+    ) -> None:
         super().__init__()
-        self.network = network
-        self.preprocess = preprocess
-        self.variant = variant
+        self.network, self.preprocess, self.variant = network, preprocess, variant
         self.dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
         subset = infer_imagenet_subset({"num_classes": network.num_classes})
-        self.classes = _class_names(subset) if subset else None
+        self.classes = classes or (_class_names(subset) if subset else None)
         for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
             scaled = 255 * torch.tensor(values).view(3, 1, 1)
             self.register_buffer(name, scaled, persistent=False)
@@ -69,12 +71,13 @@ class TimmImage(Teacher):
         path = None if random else as_safetensors(locate(spec, *_files(name, published)))
         options = {key: value for key, value in spec.options.items() if key not in _OURS}
         size = {"img_size": preprocess.size} if published.fixed_input_size else {}
-        with torch.random.fork_rng(devices=[]):  # keep the student's initial weights independent of teachers
-            torch.manual_seed(0)
+        with fixed_seed():
             network = _network(spec, name, published, path, size | options)
-        teacher = cls(network, preprocess, _variant(spec, name, options))
+        # A tag denotes published weights, so it is dropped for a file of the user.
+        weights = f"{name.partition('.')[0]}@{Path(spec.weights).name}" if spec.weights else name
+        extra = "&".join(f"{key}={value}" for key, value in sorted(options.items()))
+        teacher = cls(network, preprocess, f"{weights}?{extra}" if extra else weights, classes)
         teacher.random_weights = random
-        teacher.classes = classes or teacher.classes
         return teacher.freeze()
 
     @classmethod
@@ -91,6 +94,12 @@ class TimmImage(Teacher):
         spec, _ = as_fitted(spec)
         name, published = _published(spec)
         return () if spec.weights or _is_random(spec) else _files(name, published)[:1]
+
+    @property
+    def network_with_weights(self) -> nn.Module:
+        """The network of timm."""
+        network: nn.Module = self.network
+        return network
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed images.
@@ -115,15 +124,6 @@ class TimmImage(Teacher):
         scores: Tensor = self.network(self._normalised(x)).float()
         return scores
 
-    def class_probabilities(self, x: Tensor) -> Tensor:
-        """Probabilities of ``classes``, ``[B, len(classes)]``; rows sum to 1."""
-        return self.class_scores(x).softmax(dim=1)
-
-    def own_weights(self) -> Mapping[str, Tensor]:
-        """Weights of the network, with timm's names."""
-        weights: Mapping[str, Tensor] = self.network.state_dict()
-        return weights
-
     def _normalised(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
 
@@ -136,28 +136,13 @@ def _class_names(subset: str) -> tuple[str, ...]:
 def _published(spec: Spec) -> tuple[str, PretrainedCfg]:
     """Name with tag, and timm's configuration of the pretrained weights."""
     name = _PAPER.get(spec.name, spec.name)
-    try:
-        published = get_pretrained_cfg(name) if timm.is_model(name) else None
-    except RuntimeError:  # unknown tag
-        published = None
-    if published is None:
-        raise _unknown(name)
-    tagged = "." in name or not published.tag
-    return (name if tagged else f"{name}.{published.tag}"), published
-
-
-def _variant(spec: Spec, name: str, options: dict[str, Any]) -> str:
-    # A tag denotes published weights, so it is dropped for a file of the user.
-    weights = f"{name.partition('.')[0]}@{Path(spec.weights).name}" if spec.weights else name
-    extra = "&".join(f"{key}={value}" for key, value in sorted(options.items()))
-    return f"{weights}?{extra}" if extra else weights
-
-
-def _unknown(name: str) -> PluginError:
-    known = timm.list_models() + timm.list_pretrained()
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    with suppress(RuntimeError):  # unknown tag
+        if timm.is_model(name) and (published := get_pretrained_cfg(name)):
+            tagged = "." in name or not published.tag
+            return (name if tagged else f"{name}.{published.tag}"), published
+    near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), cutoff=0.5)
     suggestion = f"Did you mean {' or '.join(f'image:{other}' for other in near)}? " if near else ""
-    return PluginError(
+    raise PluginError(
         f"timm has no image network '{name}'.", f"{suggestion}timm.list_models() lists all networks."
     )
 
@@ -191,20 +176,17 @@ def _picture(spec: Spec, published: PretrainedCfg) -> Picture:
     """The preprocessing of the network or of the student's clip, modified by the options."""
     options, clip = spec.options, Clip()
     source = _one_of(spec, "input", "frames", "student_clip")
-    _, height, width = published.input_size
-    default = ((height, width), published.mean, published.std)
+    size, mean, std = published.input_size[1:], published.mean, published.std
     if source == "student_clip":
-        default = ((clip.size, clip.size), clip.mean, clip.std)
+        size, mean, std = (clip.size, clip.size), clip.mean, clip.std
     try:
-        size = int(options["size"]) if "size" in options else None
-        interpolation = InterpolationMode(options.get("interpolation", published.interpolation)).value
         picture = Picture(
-            (size, size) if size is not None else default[0],
+            (int(options["size"]),) * 2 if "size" in options else size,
             float(options.get("crop_pct", published.crop_pct)),
-            interpolation,
+            InterpolationMode(options.get("interpolation", published.interpolation)).value,
             published.crop_mode == "squash",
-            _triple(options.get("mean", default[1])),
-            _triple(options.get("std", default[2])),
+            _triple(options.get("mean", mean)),
+            _triple(options.get("std", std)),
             source,
             _one_of(spec, "frame", "random", "shared"),
         )
@@ -223,15 +205,12 @@ def _one_of(spec: Spec, option: str, *allowed: str) -> Any:
 
 
 def _triple(value: Any) -> Triple:
-    numbers = [float(number) for number in (value.split(",") if isinstance(value, str) else _as_list(value))]
+    parts = value.split(",") if isinstance(value, str) else value
+    numbers = [float(number) for number in (parts if isinstance(parts, Sequence) else [parts])]
     if len(numbers) not in (1, 3):
         raise ValueError(f"'{value}' must be one or three numbers")
     red, green, blue = numbers * (3 // len(numbers))
     return red, green, blue
-
-
-def _as_list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, Sequence) else [value]
 
 
 def _network(
@@ -242,13 +221,8 @@ def _network(
             network: nn.Module = timm.create_model(name, **options)
             return network
         return _loaded(name, published, path, options)
-    except SafetensorError as error:
-        raise WeightsError(
-            f"'{path}' cannot be read as weights: {error}.", "Download the file again."
-        ) from error
-    except RuntimeError as error:
-        message = " ".join(str(error).split())[:200]
-        raise WeightsError(f"'{path}' does not fit {spec.label}: {message}...") from error
+    except (RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"'{path}' does not fit {spec.label}: {reason(error)[:200]}...") from error
     except (TypeError, ValueError, AssertionError, KeyError, AttributeError) as error:
         raise PluginError(
             f"timm cannot build {spec}: {error}.", f"Use only options that timm has for {name}."
@@ -257,41 +231,40 @@ def _network(
 
 def _loaded(name: str, published: PretrainedCfg, path: Path, options: dict[str, Any]) -> nn.Module:
     """Load the file into the network, with the classifier of the file."""
-    fault: RuntimeError | None = None
+    fault = RuntimeError("no weights")
     for head in _classifier_settings(published, path):
         overlay = {"file": str(path), **head}
         try:
-            network: nn.Module = timm.create_model(
-                name, pretrained=True, pretrained_cfg_overlay=overlay, **options
-            )
+            network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
         except RuntimeError as error:
             fault = error
-            continue
-        _check_used(network, path)
-        return network
-    raise fault or RuntimeError("no weights")
+        else:
+            return _with_weights_of(network, path)
+    raise fault
 
 
-def _classifier_settings(published: PretrainedCfg, path: Path) -> list[dict[str, Any]]:
+def _classifier_settings(published: PretrainedCfg, path: Path) -> Iterator[dict[str, Any]]:
     """Settings of timm for the file's classifier, most likely first: known size, absent, or another name."""
     names = published.classifier
     name = names if isinstance(names, str) or not names else names[0]
-    if not name:
-        return [{}]
     with safe_open(path, "pt") as file:
-        if f"{name}.weight" in file.keys():  # noqa: SIM118  (not a mapping)
-            return [{"num_classes": file.get_slice(f"{name}.weight").get_shape()[0]}]
-    return [{"num_classes": 0, "classifier": None}, {}]
+        if name and f"{name}.weight" in file.keys():  # noqa: SIM118  (not a mapping)
+            yield {"num_classes": file.get_slice(f"{name}.weight").get_shape()[0]}
+            return
+    if name:
+        yield {"num_classes": 0, "classifier": None}
+    yield {}
 
 
-def _check_used(network: nn.Module, path: Path) -> None:
-    # For some families of networks, timm ignores missing and unknown tensors.
+def _with_weights_of(network: nn.Module, path: Path) -> nn.Module:
+    """Check that a network has the tensors of a file: for some networks, timm ignores missing ones."""
     with safe_open(path, "pt") as file:
         stored = {_signature(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     own = [_signature(parameter) for parameter in network.parameters()]
     used = sum(signature in stored for signature in own)
     if 2 * used < len(own):
         raise RuntimeError(f"only {used} of {len(own)} tensors come from the file")
+    return network
 
 
 def _signature(tensor: Tensor) -> tuple[int, float]:

@@ -59,34 +59,33 @@ def here(monkeypatch):
     monkeypatch.setattr("ccl_cli.bench.run.map_items", run)
 
 
+METHODS = {
+    "diverges": {"method": "fitnet", "optim": {"lr": 1e30}},
+    "baseline": "baseline",
+    "fitnet": "fitnet",
+}
+
+
 @pytest.mark.slow
 def test_finished_cells_are_kept_and_a_broken_one_does_not_stop_the_rest(clips_folder, capfd):
-    methods = {
-        "diverges": {"method": "fitnet", "optim": {"lr": 1e30}},
-        "baseline": "baseline",
-        "fitnet": "fitnet",
-    }
-    experiment = recipe(clips_folder, methods=methods, jobs=2)
+    experiment = recipe(clips_folder, methods=METHODS, jobs=2)
     root = folder_of(experiment)
-    folders, (folder,) = run_bench(experiment)
+    folders, (broken,) = run_bench(experiment)
     assert capfd.readouterr().out == ""  # for the caller's results
-    assert folder.name.startswith("diverges")
-    error = json.loads((folder / "error.json").read_text())
-    assert "not finite" in error["message"]
-    assert error["exit_code"] == 1
-    assert "Error:" in (folder / "log.txt").read_text()
+    assert broken.name.startswith("diverges")
+    error = json.loads((broken / "error.json").read_text())
+    assert ("not finite" in error["message"], error["exit_code"]) == (True, 1)
+    assert "Error:" in (broken / "log.txt").read_text()
     assert folders == [root / cell.folder for cell in final_cells(experiment, {})]
-    good = dict(zip(methods, folders, strict=True))
-    del good["diverges"]
-    for method, path in good.items():
-        assert json.loads((path / "cell.json").read_text())["method"] == method
-        evaluation = json.loads((path / "summary.json").read_text())["evaluation"]
-        (found,) = evaluation.values()
-        assert {"recognition", "retrieval"} == set(found)
+    for method, path in zip(METHODS, folders, strict=True):
+        if path != broken:
+            assert json.loads((path / "cell.json").read_text())["method"] == method
+            (found,) = json.loads((path / "summary.json").read_text())["evaluation"].values()
+            assert {"recognition", "retrieval"} == set(found)
     before = stamps(root)
-    wider = recipe(clips_folder, methods=methods | {"pkt": "pkt"})
+    wider = recipe(clips_folder, methods=METHODS | {"pkt": "pkt"})
     assert [cell.method for cell in unfinished(root, final_cells(wider, {}))] == ["diverges", "pkt"]
-    assert run_bench(wider).failed == [folder]
+    assert run_bench(wider).failed == [broken]
     assert before.items() <= stamps(root).items()
     assert len(stamps(root)) == 3
 
@@ -172,57 +171,40 @@ def tuned(clips_folder, tops, method="fitnet", **changes):
     return experiment, root, cells
 
 
-def test_a_factor_counts_when_all_its_seeds_do(clips_folder):
+def test_a_factor_counts_when_all_its_seeds_do(clips_folder, caplog, monkeypatch):
     _, root, cells = tuned(clips_folder, {0.1: [90, None], 1.0: [0, 20], 10.0: [None, None]})
     assert scores(root, cells) == {("fitnet", "A"): {1.0: 10.0}}
     assert choose(root, cells) == {("fitnet", "A"): 1.0}
+    monkeypatch.setattr(logging.getLogger("ccl"), "propagate", True)
+    assert choose(root, cells[:2]) == {}  # a row without results keeps its weight
+    assert "fitnet A: no factor has results of all seeds" in caplog.text
 
 
 def test_of_equal_factors_the_nearest_to_one_is_best():
     assert best({("m", "A"): {0.01: 5.0, 0.1: 5.0, 10.0: 4.0}, ("n", "A"): {}}) == {("m", "A"): 0.1}
 
 
-def test_a_row_without_figures_keeps_its_weight_with_a_warning(clips_folder, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("ccl"), "propagate", True)
-    _, root, cells = tuned(clips_folder, {0.1: [90, None], 1.0: [None, 20]})
-    with caplog.at_level("WARNING", "ccl"):
-        assert choose(root, cells) == {}
-    assert "fitnet A: no factor has results of all seeds" in caplog.text
-
-
 def test_runs_that_choose_and_fail_are_failures_too(clips_folder, monkeypatch):
     experiment, root, cells = tuned(clips_folder, {0.1: [None], 1.0: [20]})
     (final,) = final_cells(experiment, {})
     evaluated(root, final, 50)
-
-    monkeypatch.setattr(
-        "ccl_cli.bench.run.map_items", lambda work, executor, events: dict.fromkeys(work.items, "no")
-    )
+    monkeypatch.setattr("ccl_cli.bench.run.map_items", lambda work, *_: dict.fromkeys(work.items, "no"))
     assert run_bench(experiment) == ([root / final.folder], [root / cells[0].folder])
 
 
 def test_a_cell_that_another_process_finished_or_failed_is_settled(clips_folder, tmp_path):
     cells = final_cells(recipe(clips_folder, seeds=[0, 1]), {})
-    broken, finished, retried, untouched = cells
-    for cell in (broken, retried):
-        write_error(tmp_path / cell.folder, DataError("before"), 4)
-    items = {cell.folder: cell.item(tmp_path) for cell in cells}
-    work = Work("bench", tmp_path, "", f"{of_cell.__name__}:done", items).unfinished()
+    broken, finished, *untouched = cells
+    items = json.loads(json.dumps({cell.folder: cell.item(tmp_path) for cell in cells}))
+    work = Work("bench", tmp_path, "", f"{of_cell.__name__}:done", items)
+    assert Work.read(work.to_json()) == work
     assert work.unsettled() == list(items)
     evaluated(tmp_path, finished, 50)
     write_error(tmp_path / broken.folder, DataError("in the other process"), 4)
-    (tmp_path / retried.folder / "error.json").unlink()
-    assert work.unsettled() == [retried.folder, untouched.folder]
+    assert work.unsettled() == [cell.folder for cell in untouched]
     assert not work.is_done(broken.folder)
     assert work.reason(broken.folder) == "in the other process"
-    assert not (tmp_path / untouched.folder).exists()
-
-
-def test_a_cell_on_paper_trains_the_same_recipe(clips_folder, tmp_path):
-    (cell,) = final_cells(recipe(clips_folder, methods={"fitnet": "fitnet"}), {})
-    item = json.loads(json.dumps(cell.item(tmp_path)))
-    assert Recipe.model_validate(item["recipe"]) == cell.recipe
-    assert item["folder"] == str(tmp_path / cell.folder)
+    assert Recipe.model_validate(items[broken.folder]["recipe"]) == broken.recipe
 
 
 def test_a_part_runs_its_cells_only_and_chooses_no_weight_before_the_others(clips_folder, monkeypatch):
@@ -239,13 +221,6 @@ def test_a_part_runs_its_cells_only_and_chooses_no_weight_before_the_others(clip
     assert run_bench(experiment, part=Part(2, 2)).failed == []
 
 
-TABLE_OF_FAILURES = {
-    "diverges": {"method": "fitnet", "optim": {"lr": 1e30}},
-    "baseline": "baseline",
-    "fitnet": "fitnet",
-}
-
-
 @pytest.mark.long
 def test_a_cluster_makes_the_tables_of_one_machine(clips_folder, tmp_path, slurm, monkeypatch, capsys):
     """Of three cells one always fails; two callers at once, and both print what the others have reached."""
@@ -254,7 +229,7 @@ def test_a_cluster_makes_the_tables_of_one_machine(clips_folder, tmp_path, slurm
     tables = {}
     for executor in ("local", "slurm"):
         path = tmp_path / f"{executor}.yaml"
-        content = values(clips_folder, methods=TABLE_OF_FAILURES) | {"executor": {"tasks": 2, "poll": 0.5}}
+        content = values(clips_folder, methods=METHODS) | {"executor": {"tasks": 2, "poll": 0.5}}
         path.write_text(yaml.safe_dump(content))
         monkeypatch.setenv("CCL_RUNS", str(tmp_path / executor))
         callers = [start(path, "--executor", executor) for _ in range(1 if executor == "local" else 2)]

@@ -34,30 +34,17 @@ def test_every_command_has_help_with_examples_that_fits(ccl, monkeypatch, comman
     assert max(map(len, lines)) <= columns
     assert all(option in result.out for option in ("--quiet", "--verbose", "--debug"))
     assert ("--json" in result.out) == (command not in WITHOUT_JSON)
-    begin = next(number for number, line in enumerate(lines) if line.strip() == "Examples")
-    examples = [line.strip() for line in lines[begin + 1 :] if line.strip()]
-    assert examples
-    assert all(line.startswith("ccl ") for line in examples)  # no example is broken over two lines
-
-
-@pytest.mark.parametrize("words", [[], *([group] for group in GROUPS)], ids=" ".join)
-def test_a_bare_group_shows_its_help(ccl, words):
-    assert ccl(*words) == ccl(*words, "--help")
+    examples = result.out.partition("Examples")[2].split("\n", 1)[1].splitlines()
+    assert any(examples)
+    assert all(line.strip().startswith("ccl ") for line in examples if line.strip())  # none is broken in two
+    if command in {(group,) for group in GROUPS} | {()}:
+        assert ccl(*command) == result
+    if len(command) == 1:
+        assert OWN[command[0]][2] in " ".join(result.out.split("╭")[0].split())
 
 
 def test_version(ccl):
     assert ccl("--version").out == f"ccl {__version__}\n"
-
-
-def test_the_list_of_commands_says_what_each_command_says(ccl):
-    for name, (_, _, text) in OWN.items():
-        assert " ".join(ccl(name, "--help").out.split("╭")[0].split()).find(text) > 0
-
-
-def test_panels_of_train(ccl):
-    out = ccl("train", "--help").out
-    for panel in ("Data", "Teachers", "Optimisation", "Runtime", "Output"):
-        assert f"─ {panel} ─" in out
 
 
 @pytest.mark.parametrize("arguments", [["train", "--help"], []])
@@ -73,86 +60,55 @@ def test_help_imports_nothing_slow(arguments):
     assert done.stderr.strip() == ""
 
 
-# ---- errors
-
-
 @pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
+    ("words", "code", "sentence"),
     [
-        (["trian"], 2, "No such command 'trian'. Did you mean 'train'?"),
-        (["probe"], 2, "No such command 'probe'. Did you mean 'teachers probe'?"),
-        (["exprt"], 2, "Did you mean 'model export'?"),
-        (["xyz"], 2, "No such command 'xyz'."),
-        (["teachers", "pul"], 2, "Did you mean 'pull'?"),
-        (["train", "--foo"], 2, "No such option: --foo"),
-        (["train", "--epochs", "x"], 2, "'--epochs'"),
-        (["train", "--set", "x"], 2, "key=value"),
-        (["train", "--recipe", "smok"], 3, "No recipe 'smok'."),
-        (["train", "--data", "clips", "--epochs", "0"], 3, "train.epochs: must be greater than 0, got 0"),
-        (["train", "--data", "clips", "--teacher", "audio:cnn15"], 5, "Did you mean 'audio:cnn14'?"),
-        (["train", "--data", "clips", "--method", "cll"], 5, "No method 'cll'."),
-        (["teachers", "info", "audio"], 5, "No teacher 'audio'."),
-        (["recipes", "show"], 2, "Missing argument"),
-        (["eval", "absent"], 4, "absent"),
+        ("trian", 2, "No such command 'trian'. Did you mean 'train'?"),
+        ("probe", 2, "Did you mean 'teachers probe'?"),
+        ("xyz", 2, "No such command 'xyz'."),
+        ("teachers pul", 2, "Did you mean 'pull'?"),
+        ("train --foo", 2, "No such option: --foo"),
+        ("train --epochs x", 2, "'--epochs'"),
+        ("train --set x", 2, "key=value"),
+        ("train --recipe smok", 3, "No recipe 'smok'."),
+        ("train --data clips --epochs 0", 3, "train.epochs: must be greater than 0, got 0"),
+        ("train --data clips --teacher audio:cnn15", 5, "Did you mean 'audio:cnn14'?"),
+        ("train --data clips --method cll", 5, "No method 'cll'."),
+        ("teachers info audio", 5, "No teacher 'audio'."),
+        ("recipes show", 2, "Missing argument"),
+        ("eval absent", 4, "absent"),
+        ("search a --index", 2, "`ccl search --help` describes the arguments"),
     ],
 )
-def test_errors_are_sentences_on_stderr_with_their_exit_code(ccl, arguments, code, sentence):
-    result = ccl(*arguments)
+def test_errors_are_sentences_on_stderr_with_their_exit_code(ccl, words, code, sentence):
+    result = ccl(*words.split())
     assert (result.code, result.out) == (code, "")
     assert result.err.startswith("Error: ")
     assert sentence in result.err
     assert "Traceback" not in result.err
-    assert "\033" not in result.err
-
-
-def failing(monkeypatch, error: BaseException) -> None:
-    def fail(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr("ccl_cli.config.load.builtin_recipes", fail)
 
 
 @pytest.mark.parametrize(
     ("error", "code", "lines"),
     [
-        (DataError("No video.", "Get one."), 4, ["Error: No video.", "  Get one."]),
-        (
-            MultipleErrors([RecipeError("One."), DataError("Two.", "Do it.")]),
-            3,
-            ["Error: One.", "Error: Two.", "  Do it."],
-        ),
+        (MultipleErrors([RecipeError("One."), DataError("Two.", "Do it.")]), 3, ["One.", "Two.", "  Do it."]),
         (KeyboardInterrupt(), 130, []),
-        (
-            ValueError("odd\nvalue"),
-            1,
-            ["Error: Internal error: ValueError: odd value", "  --debug shows the traceback."],
-        ),
-        (
-            OSError(28, "No space left on device", "/x"),
-            6,
-            [
-                "Error: No space left on device: '/x'.",
-                "  Free some disk space, and run the same command again.",
-            ],
-        ),
-        (type("OutOfMemoryError", (RuntimeError,), {})(), 6, None),
+        (ValueError("odd\nvalue"), 1, ["Internal error: ValueError: odd value", "  --debug shows"]),
+        (OSError(28, "No space left", "/x"), 6, ["No space left: '/x'.", "  Free some disk space"]),
+        (type("OutOfMemoryError", (RuntimeError,), {})(), 6, ["The GPU's memory is full.", "  Reduce"]),
     ],
-    ids=["one", "several", "ctrl-c", "bug", "disk", "gpu"],
+    ids=["several", "ctrl-c", "bug", "disk", "gpu"],
 )
 def test_what_a_command_raises(ccl, monkeypatch, error, code, lines):
-    failing(monkeypatch, error)
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("ccl_cli.config.load.builtin_recipes", fail)
     result = ccl("recipes", "ls")
     assert result.code == code
-    assert lines is None or result.err.splitlines() == lines
-
-
-@pytest.mark.parametrize("error", [DataError("No video."), ValueError("odd")])
-def test_debug_shows_the_traceback(ccl, monkeypatch, error):
-    failing(monkeypatch, error)
-    assert "Traceback" not in ccl("recipes", "ls").err
-    result = ccl("--debug", "recipes", "ls")
-    assert "Traceback" in result.err
-    assert "in fail" in result.err
+    for line, begin in zip(result.err.splitlines(), lines, strict=True):
+        assert line.removeprefix("Error: ").startswith(begin)
+    assert not lines or "in fail" in ccl("--debug", "recipes", "ls").err
 
 
 def test_a_closed_pipe_is_quiet():
@@ -161,22 +117,15 @@ def test_a_closed_pipe_is_quiet():
     assert done.stderr == ""
 
 
-# ---- plugins
-
-
 def test_a_package_can_add_a_command(tmp_path):
     source = (
         "import typer\napp = typer.Typer()\n@app.command()\n"
         "def main(name: str) -> None:\n    print('hello', name)\n"
     )
     install(tmp_path, "greet", "[ccl.commands]\ngreet = greet_mod:app\n", modules={"greet_mod": source})
-    listed = spawn("--help", PYTHONPATH=str(tmp_path))
-    assert "Added by greet 1.0." in listed.stdout
+    assert "Added by greet 1.0." in spawn("--help", PYTHONPATH=str(tmp_path)).stdout
     done = spawn("greet", "you", PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stdout) == (0, "hello you\n")
-
-
-# ---- completion
 
 
 @pytest.mark.parametrize(
@@ -184,9 +133,7 @@ def test_a_package_can_add_a_command(tmp_path):
     [
         ("ccl t", {"train", "teachers"}),
         ("ccl train --teacher ", {"audio:cnn14", "audio:small", "image:resnet34", "image:small"}),
-        ("ccl train --student r2plus1d_t", {"r2plus1d_tiny"}),
         ("ccl train --recipe sm", {"smoke"}),
-        ("ccl train --data uc", {"ucf51", "ucf101"}),
         ("ccl methods info c", {"ccl", "cckd", "crd", "cmc"}),
         ("ccl train --precision ", {"auto", "fp32", "bf16", "fp16"}),
     ],
@@ -200,54 +147,34 @@ def test_names_complete(monkeypatch, capsys, words, offered):
     assert set(capsys.readouterr().out.split()) == offered
 
 
-def test_completion_imports_no_torch(tmp_path):
+def test_completion_is_quiet_and_imports_no_torch(tmp_path):
     install(tmp_path, "bad", b"[ccl.teachers\n")
     code = (
         "import sys\nfrom ccl_cli.__main__ import main\n"
         "try:\n    main([])\nexcept SystemExit:\n    pass\n"
         "assert 'torch' not in sys.modules"
     )
-    env = {
-        "_CCL_COMPLETE": "complete_zsh",
-        "_TYPER_COMPLETE_ARGS": "ccl train --teacher ",
-        "PYTHONPATH": str(tmp_path),
-    }
+    words = {"_CCL_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "ccl train --teacher "}
+    env = words | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert "audio" in done.stdout
     assert done.stderr == ""
 
 
-# ---- verbosity
-
-
-@pytest.mark.parametrize("place", ["before", "between", "after"])
+@pytest.mark.parametrize("place", [0, 1, 3], ids=["before", "between", "after"])
 @pytest.mark.parametrize(
     ("flags", "levels"),
-    [
-        ([], {"info", "warning"}),
-        (["-q"], set()),
-        (["-v"], {"debug", "info", "warning"}),
-        (["--debug"], {"debug", "info", "warning"}),
-    ],
+    [([], "info warning"), (["-q"], ""), (["-v"], "debug info warning"), (["--debug"], "debug info warning")],
 )
 def test_verbosity_before_between_and_after_the_words(ccl, monkeypatch, place, flags, levels):
     def load(*args, **kwargs):
-        log = logging.getLogger("ccl.test")
         for level in ("debug", "info", "warning"):
-            log.log(getattr(logging, level.upper()), "a line of %s", level)
+            logging.getLogger("ccl.test").log(getattr(logging, level.upper()), "a line of %s", level)
         raise RecipeError("Enough.")
 
     monkeypatch.setattr("ccl_cli.config.load.load_recipe", load)
-    words, at = ["recipes", "show", "smoke"], {"before": 0, "between": 1, "after": 3}[place]
-    result = ccl(*words[:at], *flags, *words[at:])
-    assert {line.split()[-1] for line in result.err.splitlines() if "a line of" in line} == levels
+    words = ["recipes", "show", "smoke"]
+    result = ccl(*words[:place], *flags, *words[place:])
+    assert [line.split()[-1] for line in result.err.splitlines() if "a line of" in line] == levels.split()
     assert "Error: Enough." in result.err
     assert result.out == ""
-
-
-@pytest.mark.parametrize("words", [["search", "a", "--index"], ["data", "pack", "x", "--output"]])
-def test_an_option_without_its_value_names_the_command(ccl, words):
-    result = ccl(*words)
-    assert result.code == 2
-    assert f"`ccl {words[0]}" in result.err
-    assert "--help` describes the arguments" in result.err

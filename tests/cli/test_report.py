@@ -42,39 +42,29 @@ def test_options_of_table(ccl, bench):
     assert out.startswith("Table 2. Video retrieval: ucf51-split1, mAP (%)\n")
     assert "cckd (COR)" in out
     assert "\nRuns:\nucf51-split1 baseline: seed 0 " in out
-    assert "57.5" in ccl("report", "table", "--table", "1", "--paper").out
-    assert "57.5" not in ccl("report", "table", "--table", "1").out
+    assert ["57.5" in ccl("report", "table", *more).out for more in ([], ["--paper"])] == [False, True]
 
 
-@pytest.mark.parametrize(
-    ("name", "begins"),
-    [
-        ("t.md", "**Table 1."),
-        ("t.csv", "data,method,"),
-        ("t.tex", "% \\usepackage{booktabs"),
-        ("t.json", "{\n"),
-        ("t.txt", "Table 1."),
-    ],
-)
-def test_the_output_files_name_tells_the_format(ccl, bench, name, begins):
-    result = ccl("report", "table", "--output", f"new/{name}")
+BEGINS = {
+    "t.md": "**Table 1.",
+    "t.csv": "data,method,",
+    "t.tex": "% \\usepackage{booktabs",
+    "t.json": "{\n",
+    "t.txt": "Table 1.",
+    "t.md --format csv": "data,",
+}
+
+
+@pytest.mark.parametrize("name", BEGINS)
+def test_the_format_or_the_files_name_tells_the_format(ccl, bench, name):
+    file, *more = name.split()
+    result = ccl("report", "table", "--output", f"new/{file}", *more)
     assert (result.code, result.out) == (0, "")
-    assert f"Written to new/{name}." in result.err
-    assert Path("new", name).read_text().startswith(begins)
-    assert [path.name for path in Path("new").iterdir()] == [name]
-
-
-def test_format_beats_the_files_name_and_json_both(ccl, bench):
-    ccl("report", "table", "--format", "csv", "--output", "t.md")
-    assert Path("t.md").read_text().startswith("data,")
-    assert json.loads(ccl("report", "table", "--format", "csv", "--json").out)["results"]
-
-
-@pytest.mark.parametrize("style", ["csv", "latex"])
-def test_where_the_text_has_no_room_for_notes_they_are_warnings(ccl, bench, style):
-    result = ccl("report", "table", "--format", style)
-    assert "Warning: Failed (The loss is not finite)" in result.err
-    assert ccl("-q", "report", "table", "--format", style).err == ""
+    assert f"Written to new/{file}." in result.err
+    # Where the text has no room for notes, they are warnings.
+    assert ("Warning: Failed (The loss" in result.err) == BEGINS[name].startswith(("data", "%"))
+    assert Path("new", file).read_text().startswith(BEGINS[name])
+    assert json.loads(ccl("report", "table", *more, "--json").out)["results"]
 
 
 def test_compare(ccl, bench):
@@ -99,7 +89,6 @@ def test_compare(ccl, bench):
         (["table", "--metric", "top2"], 2, "There is no metric 'top2'"),
         (["table", "--output", "runs"], 2, "'runs' is a folder."),
         (["table", "runs/mixed"], 2, "2 different recipes"),
-        (["compare", "ccl"], 2, "Missing argument"),
         (["compare", "ccl", "cclx"], 2, "Did you mean 'ccl'?"),
         (["compare", "ccl", "baseline", "--output", "c.csv"], 2, "cannot be written as csv"),
         (["html", "absent"], 4, "There is no folder 'absent'."),
@@ -123,10 +112,7 @@ def test_errors(ccl, bench, words, code, sentence):
 
 def test_no_runs_at_all(ccl):
     result = ccl("report", "table")
-    assert (result.code, result.err.splitlines()) == (
-        4,
-        ["Error: There is no evaluated run under 'runs'.", "  Evaluate one with `ccl eval`."],
-    )
+    assert (result.code, "There is no evaluated run" in result.err) == (4, True)
 
 
 def test_a_file_is_the_same_whatever_the_terminal(ccl, bench, monkeypatch):
@@ -152,17 +138,13 @@ def study(clips_folder):
 def test_the_newest_folder_and_the_usual_name(ccl, study):
     result = ccl("report", "html")
     assert (result.code, result.out) == (0, "")
-    assert "Written to report.html." in result.err
     text = Path("report.html").read_text()
+    help = ccl("report", "figure", "--help").out
+    assert all(name in help for name in FIGURES)
     assert "ccl on clips" in text
     assert all(f'id="{section.key}"' in text for section in SECTIONS)
     assert ccl("-q", "report", "figure", "curves").err == ""
     assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_help_names_every_figure(ccl):
-    out = ccl("report", "figure", "--help").out
-    assert all(name in out for name in FIGURES)
 
 
 def test_tables_and_figures_of_records_import_no_torch(study):

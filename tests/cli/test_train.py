@@ -34,75 +34,53 @@ def test_the_main_line(ccl, trained):
 
 def test_every_flag_reaches_its_place(ccl, trained):
     flags = (
-        "--data clips --teacher audio:cnn14 --student r2plus1d_tiny --method baseline --epochs 2 --batch-size 3 --lr 0.5 "
-        "--schedule cosine --precision bf16 --seed 4 --workers 0 --max-steps 6 --name n --tracker tensorboard --tracker wandb --output o --dry-run"
+        "--data clips --teacher audio:cnn14 --student r2plus1d_tiny --method baseline --epochs 2 --batch-size 3 "
+        "--lr 0.5 --schedule cosine --optimizer lamb --precision bf16 --seed 4 --workers 0 --max-steps 6 --name n "
+        "--tracker tensorboard --tracker wandb --output o --dry-run"
     )
     assert ccl("train", *flags.split()).out == ""
-    ((recipe, rest),) = trained
-    assert recipe == load_recipe(
-        overrides=[
-            "name=n",
-            "data=clips",
-            "teachers=audio:cnn14",
-            "student=r2plus1d_tiny",
-            "method=baseline",
-            "optim={lr: 0.5, schedule: cosine}",
-            "train={epochs: 2, batch_size: 3, precision: bf16, seed: 4, workers: 0, max_steps: 6, trackers: [tensorboard, wandb]}",
-        ]
+    train = "epochs: 2, batch_size: 3, precision: bf16, seed: 4, workers: 0, max_steps: 6"
+    overrides = (
+        "name=n|data=clips|teachers=audio:cnn14|student=r2plus1d_tiny|method=baseline|"
+        f"optim={{lr: 0.5, schedule: cosine, name: lamb}}|train={{{train}, trackers: [tensorboard, wandb]}}"
     )
-    assert rest == {"resume": None, "output": Path("o"), "dry_run": True}
+    rest = {"resume": None, "output": Path("o"), "dry_run": True}
+    assert trained == [(load_recipe(overrides=overrides.split("|")), rest)]
 
 
 @pytest.mark.parametrize("flag", ["--recipe", "--config"])
-def test_only_typed_flags_override_the_recipe(ccl, trained, flag):
-    assert (
-        ccl("train", flag, "smoke", "--epochs", "9", "--set", "train.seed=5", "--set", "train.epochs=8").code
-        == 0
-    )
-    ((recipe, _),) = trained
-    smoke = load_recipe("smoke")
-    assert recipe == smoke.model_copy(
-        update={"train": smoke.train.model_copy(update={"epochs": 8, "seed": 5})}
-    )
+def test_set_overrides_options_and_these_the_recipe(ccl, trained, flag):
+    words = [flag, "smoke", "--epochs", "9", "--set", "train.seed=5", "--set", "train.epochs=8"]
+    assert ccl("train", *words).code == 0
+    assert trained[0][0] == load_recipe("smoke", {"train.epochs": 8, "train.seed": 5})
 
 
 def test_nothing_is_trained_when_something_is_not_installed(ccl, trained):
     result = ccl("train", "--data", "ucf5", "--teacher", "audio:cnn1", "--method", "cll")
-    assert result.code == 5
-    assert result.err.count("Error: ") == 3
+    assert (result.code, result.err.count("Error: ")) == (5, 3)
     assert trained == []
 
 
-def test_resume_takes_the_recipe_of_the_run(ccl, trained, tmp_path):
+def test_resume_takes_the_recipe_of_the_run_or_the_one_that_is_named(ccl, trained, tmp_path):
     run = tmp_path / "runs" / "before"
     run.mkdir(parents=True)
     (run / "recipe.yaml").write_text("name: before\ndata: clips\ntrain: {epochs: 2}\n")
     assert ccl("train", "--resume", str(run), "--workers", "0").code == 0
-    ((recipe, rest),) = trained
-    assert (recipe.name, recipe.train.epochs, recipe.train.workers) == ("before", 2, 0)
-    assert rest["resume"] == run
-
-
-def test_resume_auto_takes_the_recipe_that_is_named(ccl, trained):
     assert ccl("train", "--recipe", "smoke", "--resume", "auto").code == 0
-    ((recipe, rest),) = trained
-    assert (recipe, rest["resume"]) == (load_recipe("smoke"), "auto")
-
-
-def test_resume_of_nothing(ccl, trained):
+    (recipe, rest), (smoke, other) = trained
+    assert (recipe.name, recipe.train.epochs, recipe.train.workers) == ("before", 2, 0)
+    assert (smoke, rest["resume"], other["resume"]) == (load_recipe("smoke"), run, "auto")
     result = ccl("train", "--resume", "absent/run")
-    assert result.code == 4
-    assert "'absent/run' is not a run folder." in result.err
-    assert trained == []
+    assert (result.code, "'absent/run' is not a run folder." in result.err) == (4, True)
+    assert len(trained) == 2
 
 
 @pytest.mark.parametrize("command", [["train", "--recipe", "smoke"], ["eval"]])
 def test_several_processes_are_launched_with_the_same_words(ccl, monkeypatch, trained, command):
     launched = []
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr(
-        "ccl_cli.utils.processes.launch.launch", lambda count, words: launched.append((count, words)) or 7
-    )
+    launch = "ccl_cli.utils.processes.launch.launch"
+    monkeypatch.setattr(launch, lambda count, words: launched.append((count, words)) or 7)
     words = [*command, "--num-processes", "3"]
     monkeypatch.setattr(sys, "argv", ["ccl", *words])
     assert ccl(*words).code == 7
@@ -110,14 +88,9 @@ def test_several_processes_are_launched_with_the_same_words(ccl, monkeypatch, tr
     assert trained == []
 
 
-def test_a_process_that_was_launched_trains(ccl, monkeypatch, trained):
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    assert ccl("train", "--recipe", "smoke", "--num-processes", "3").code == 0
+@pytest.mark.parametrize(("rank", "out"), [("0", "runs/x/y\n"), ("1", "")])
+def test_a_process_that_was_launched_trains_and_only_the_first_prints(ccl, monkeypatch, trained, rank, out):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setenv("RANK", rank)
+    assert ccl("train", "--recipe", "smoke", "--num-processes", "3").out == out
     assert len(trained) == 1
-
-
-def test_only_the_first_of_several_processes_writes_results(ccl, monkeypatch, trained):
-    monkeypatch.setenv("RANK", "1")
-    assert ccl("train", "--recipe", "smoke").out == ""
-    monkeypatch.setenv("RANK", "0")
-    assert ccl("train", "--recipe", "smoke").out != ""

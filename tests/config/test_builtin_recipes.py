@@ -127,24 +127,15 @@ def test_all_methods_have_one_budget_in_the_comparison_of_methods():
 
 
 def small(name: str, folder) -> Recipe:
-    """The recipe with everything that costs time made small; method, weights and optimiser are its own.
-
-    Embeddings from files stand in for the teachers' networks.
-    """
+    """The recipe on small clips, with embeddings from files instead of the teachers' networks."""
     modalities = [parse_model(text).kind for text in load_recipe(name).teachers]
     flags = {
         "data": f"folder:{folder / 'set'}",
         "student": "r2plus1d_tiny",
         "teachers": [f"{kind}:precomputed@{folder / f'{kind}.npz'}" for kind in modalities],
-        "clip.frames": 4,
-        "clip.size": 32,
-        "clip.short_side": 48,
-        "train.batch_size": 4,
-        "train.max_steps": 2,
-        "train.log_every": 1,
-        "train.workers": 0,
     }
-    return load_recipe(name, flags)
+    sizes = ["clip.frames=4", "clip.size=32", "clip.short_side=48", "train.batch_size=4"]
+    return load_recipe(name, flags, [*sizes, "train.max_steps=2", "train.log_every=1", "train.workers=0"])
 
 
 QUICK = ["ucf51", "ucf51-official", "smoke", "demo"]

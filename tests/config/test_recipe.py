@@ -21,9 +21,11 @@ def problems(*args, **kwargs) -> list[str]:
 
 
 @pytest.fixture
-def recipe_file(tmp_path):
-    def write(text: str | bytes) -> str:
-        path = tmp_path / "mine.yaml"
+def write(tmp_path):
+    """Write a recipe by its name."""
+
+    def write(text: str | bytes, name: str = "mine.yaml") -> str:
+        path: Path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return str(path)
 
@@ -33,22 +35,17 @@ def recipe_file(tmp_path):
 # ---- precedence
 
 
-def test_recipe_beats_default_flag_beats_recipe_and_set_beats_flag(recipe_file):
-    path = recipe_file("train: {epochs: 7, seed: 7, workers: 7, batch_size: 7}\n")
-    flags = {
-        "train.epochs": 8,
-        "train.seed": 8,
-        "train.workers": 0,
-        "train.batch_size": None,
-    }  # None: not typed
-    recipe = load_recipe(path, flags, ["train.epochs=9"])
-    train = recipe.train
+def test_recipe_beats_default_flag_beats_recipe_and_set_beats_flag(write):
+    path = write("train: {epochs: 7, seed: 7, workers: 7, batch_size: 7}\n")
+    not_typed = {"train.batch_size": None}
+    flags = {"train.epochs": 8, "train.seed": 8, "train.workers": 0, **not_typed}
+    train = load_recipe(path, flags, ["train.epochs=9"]).train
     assert (train.epochs, train.seed, train.workers, train.batch_size) == (9, 8, 0, 7)
     assert train.log_every == Recipe().train.log_every
 
 
-def test_a_recipe_is_named_by_the_environment_or_a_run_folder(tmp_path, monkeypatch):
-    (tmp_path / "recipe.yaml").write_text("name: of-a-run\n")
+def test_a_recipe_is_named_by_the_environment_or_a_run_folder(write, tmp_path, monkeypatch):
+    write("name: of-a-run\n", "recipe.yaml")
     assert load_recipe(str(tmp_path)).name == "of-a-run"
     monkeypatch.setenv("CCL_RECIPE", str(tmp_path))
     assert load_recipe().name == "of-a-run"
@@ -58,8 +55,8 @@ def test_a_recipe_is_named_by_the_environment_or_a_run_folder(tmp_path, monkeypa
 @pytest.mark.parametrize(
     "text", ["", "method: ccl\n", "method: {ccl: }\n", "method: {ccl: {preset: official}}\n"]
 )
-def test_set_reaches_into_a_method_however_it_was_written(recipe_file, text):
-    recipe = load_recipe(recipe_file(text), overrides=["method.ccl.jsd=false"])
+def test_set_reaches_into_a_method_however_it_was_written(write, text):
+    recipe = load_recipe(write(text), overrides=["method.ccl.jsd=false"])
     assert recipe.method["ccl"]["jsd"] is False
     assert list(recipe.method) == ["ccl"]
 
@@ -72,8 +69,8 @@ methods:
 """
 
 
-def test_a_method_that_is_named_brings_the_keys_that_go_with_it(recipe_file):
-    path = recipe_file(WITH_METHODS)
+def test_a_method_that_is_named_brings_the_keys_that_go_with_it(write):
+    path = write(WITH_METHODS)
     recipe = load_recipe(path, {"optim.momentum": 0.7, "method": "kd"}, ["ce_weight=0.2"])
     assert recipe.method == {"kd": {}}
     assert (recipe.optim.lr, recipe.optim.momentum, recipe.ce_weight) == (0.5, 0.7, 0.2)
@@ -83,40 +80,32 @@ def test_a_method_that_is_named_brings_the_keys_that_go_with_it(recipe_file):
     assert (other.method, other.ce_weight) == ({"pkt": {}}, 1.0)
     assert load_recipe(flags={"method": "ccl+baseline"}).method == {"ccl": {}, "baseline": {}}
     assert load_recipe(path).method == {"ccl": {"jsd": False}}
-
-
-def test_a_bad_value_that_goes_with_a_method_has_its_line(recipe_file):
-    path = recipe_file("methods:\n  kd:\n    ce_weight: -1\n")
-    sentence = "ce_weight: must be greater than or equal to 0, got -1 (mine.yaml:3)."
-    assert problems(path, {"method": "kd"}) == [sentence]
-    assert problems(recipe_file("methods: 3\n"), {"method": "kd"})[0].startswith("methods: must be a section")
+    (problem,) = problems(write("methods:\n  kd:\n    ce_weight: -1\n"), {"method": "kd"})
+    assert problem.startswith("ce_weight: ")
+    assert "mine.yaml:3" in problem
 
 
 @pytest.mark.parametrize(
     ("text", "read"),
     [
         ("optim.lr=1e-3", 1e-3),
-        ("optim.lr=2.5E1", 25.0),
-        ("optim.lr=.5", 0.5),
+        ("optim.lr=.5E1", 5.0),
         ("optim.clip_norm=null", None),
         ("optim.milestones=[1, 2.5]", (1.0, 2.5)),
         ("optim.nesterov=true", True),
+        ("data=folder:/a b?val=0.1&x=y", "folder:/a b?val=0.1&x=y"),
+        ("teachers=[audio:cnn14?dim=2048]", ("audio:cnn14?dim=2048",)),
+        ("executor.time=08:00:00", "08:00:00"),
+        ("cache.use=off", "off"),  # YAML reads it as false
+        ("standardize=zscore", {"*": "zscore"}),
+        ("train.trackers=wandb", ("wandb",)),
     ],
 )
 def test_overrides_are_yaml(text, read):
-    recipe = load_recipe(overrides=[text])
-    assert getattr(recipe.optim, text.partition("=")[0].split(".")[1]) == read
-
-
-def test_an_override_may_hold_equals_signs_and_colons():
-    recipe = load_recipe(overrides=["data=folder:/a b?val=0.1&x=y", "teachers=['audio:cnn14?dim=2048']"])
-    assert recipe.data == "folder:/a b?val=0.1&x=y"
-    assert recipe.teachers == ("audio:cnn14?dim=2048",)
-
-
-def test_an_override_below_a_value_is_refused():
-    (problem,) = problems(overrides=["name=x", "name.y=1"])
-    assert problem == "name: is a value, not a section (--set name.y=1)."
+    value = load_recipe(overrides=[text])
+    for key in text.partition("=")[0].split("."):
+        value = getattr(value, key)
+    assert value == read
 
 
 @pytest.mark.parametrize("text", ["epochs", "=3", "train.=3", ".epochs=3", ""])
@@ -129,85 +118,68 @@ def test_an_override_without_key_or_value_is_a_usage_error(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "start"),
     [
-        ("train:\n  batch_size: 0\n", "train.batch_size: must be greater than 0, got 0 (mine.yaml:2)."),
-        ("train:\n  epochs: many\n", "train.epochs: must be a valid integer, got 'many' (mine.yaml:2)."),
-        ("clip:\n  mean: [1, 2]\n", "clip.mean.2: a value is missing (mine.yaml:2)."),
-        ("train: 3\n", "train: must be a section of keys and values, got 3 (mine.yaml:1)."),
-        ("teachers: [a:b, a:b]\n", "teachers: the same teacher is listed twice (mine.yaml:1)."),
-        ("method: {}\n", "method: must have at least 1 item, got {} (mine.yaml:1)."),
-        ("name: a/b\n", "name: must match pattern '^[\\w.-]+$', got 'a/b' (mine.yaml:1)."),
+        ("train:\n  batch_size: 0\n", "train.batch_size: must be greater than 0, got 0 (mine.yaml:2)"),
+        ("train:\n  epochs: many\n", "train.epochs: must be a valid integer, got 'many' (mine.yaml:2)"),
+        ("clip:\n  mean: [1, 2]\n", "clip.mean.2: a value is missing (mine.yaml:2)"),
+        ("train: 3\n", "train: must be a section of keys and values, got 3 (mine.yaml:1)"),
+        ("methods: 3\n", "methods: must be a section"),
+        ("method: {}\n", "method: must have at least 1 item, got {} (mine.yaml:1)"),
+        ("name: a/b\n", "name: must match pattern '^[\\w.-]+$', got 'a/b' (mine.yaml:1)"),
         (
             "optim:\n  schedule: cosin\n",
-            "optim.schedule: must be 'step', 'cosine', 'linear' or 'constant', got 'cosin' (mine.yaml:2).",
+            "optim.schedule: must be 'step', 'cosine', 'linear' or 'constant', got",
         ),
         (
             "optim: {milestones: [0.5, -1]}\n",
-            "optim.milestones.1: must be greater than or equal to 0, got -1 (mine.yaml:1).",
+            "optim.milestones.1: must be greater than or equal to 0, got -1",
         ),
-        (
-            "optim: {schedule: linear, lr: 0.01, min_lr: 0.1}\n",
-            "optim: min_lr (0.1) must not exceed lr (0.01) (mine.yaml:1).",
-        ),
-        (
-            "optim: {min_lr: 1.0e-5}\n",
-            "optim: min_lr requires the cosine or linear schedule, and the schedule is step (mine.yaml:1).",
-        ),
-        (
-            "optim: {warmup_epochs: 300}\n",
-            "The recipe: optim.warmup_epochs (300) must be below train.epochs (300).",
-        ),
-        (
-            "clip: {stride: 2, fps: 10}\n",
-            "clip: stride and fps both set the frame spacing: omit one of them (mine.yaml:1).",
-        ),
-        (
-            "clip: {sampling: segments, fps: 10}\n",
-            "clip: segments cover the whole video, so stride and fps have no effect: omit them "
-            "(mine.yaml:1).",
-        ),
-        ("eval: {crops: 2}\n", "eval.crops: must be 1 or 3, got 2 (mine.yaml:1)."),
+        ("eval: {crops: 2}\n", "eval.crops: must be 1 or 3, got 2"),
+        ("teachers: [a:b, a:b]\n", "teachers: a:b is named twice (mine.yaml:1)"),
+        ("optim: {schedule: linear, lr: 0.01, min_lr: 0.1}\n", "optim: min_lr (0.1) must not exceed lr"),
+        ("optim: {min_lr: 1.0e-5}\n", "optim: min_lr requires the cosine or linear schedule"),
+        ("optim: {name: adamw, nesterov: true}\n", "optim: nesterov requires sgd"),
+        ("optim: {warmup_epochs: 300}\n", "The recipe: optim.warmup_epochs (300) must be below train.epochs"),
+        ("clip: {stride: 2, fps: 10}\n", "clip: stride, fps and segments all set the frame spacing"),
+        ("clip: {sampling: segments, fps: 10}\n", "clip: stride, fps and segments all set"),
+        ("clip: {scale: [0.5, 0.2]}\n", "clip: scale must be two numbers above 0, in ascending order"),
+        ("train: {keep: best}\n", "train: keep: best needs scores on held-out videos: set eval_every"),
+        ("train: {patience: 3}\n", "train: patience needs scores"),
+        ("train: {keep_by: r1}\n", "train: keep_by: r1 needs eval_retrieval"),
     ],
 )
-def test_each_bad_value_is_one_sentence_with_its_line(recipe_file, text, sentence):
-    assert problems(recipe_file(text)) == [sentence]
+def test_each_bad_value_is_one_sentence_with_its_line(write, text, start):
+    (problem,) = problems(write(text))
+    assert problem.startswith(start)
 
 
 @pytest.mark.parametrize(
-    ("text", "suggested"),
+    ("text", "end"),
     [
-        ("train:\n  batchsize: 1\n", "train.batch_size"),
-        ("batch_size: 1\n", "train.batch_size"),
-        ("train:\n  lr: 1\n", "optim.lr"),
-        ("teacher: a:b\n", "teachers"),
-        ("eval:\n  strides: 1\n", "eval.stride"),
-        ("eval: {zzz: 1}\n", ""),
+        ("train:\n  batchsize: 1\n", "Did you mean 'train.batch_size'?"),
+        ("train:\n  lr: 1\n", "Did you mean 'optim.lr'?"),
+        ("teacher: a:b\n", "Did you mean 'teachers'?"),
+        ("eval: {zzz: 1}\n", "Valid keys: batch_size, stride, clips, crops."),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_one_that_was_meant(recipe_file, text, suggested):
-    (problem,) = problems(recipe_file(text))
+def test_an_unknown_key_is_refused_with_the_one_that_was_meant(write, text, end):
+    (problem,) = problems(write(text))
     assert "there is no such key (mine.yaml:" in problem
-    expected = (
-        f"Did you mean '{suggested}'?" if suggested else "Valid keys: batch_size, stride, clips, crops."
-    )
-    assert problem.endswith(expected)
+    assert problem.endswith(end)
 
 
-def test_all_problems_are_reported_at_once_each_with_its_source(recipe_file):
-    messages = problems(
-        recipe_file("train: {seed: -1}\n"), {"train.epochs": 0}, ["optim.lr=0", "extends=smoke"]
-    )
-    assert [line.partition(":")[0] for line in messages] == [
-        "optim.lr",
-        "train.epochs",
-        "train.seed",
-        "extends",
+def test_all_problems_are_reported_at_once_each_with_its_source(write):
+    overrides = ["optim.lr=0", "name=x", "extends=smoke"]
+    messages = problems(write("train: {seed: -1}\n"), {"train.epochs": 0}, overrides)
+    found = [(line.partition(":")[0], line.partition("(")[2].partition(")")[0]) for line in messages]
+    assert found == [
+        ("optim.lr", "--set optim.lr=0"),
+        ("train.epochs", "the command line"),
+        ("train.seed", "mine.yaml:1"),
+        ("extends", "--set extends=smoke"),
     ]
-    assert "(--set optim.lr=0)" in messages[0]
-    assert "(the command line)" in messages[1]
-    assert "(mine.yaml:1)" in messages[2]
-    assert "(--set extends=smoke)" in messages[3]
+    assert problems(overrides=["name=x", "name.y=1"]) == ["name: is a value, not a section (--set name.y=1)."]
 
 
 @pytest.mark.parametrize(
@@ -215,45 +187,28 @@ def test_all_problems_are_reported_at_once_each_with_its_source(recipe_file):
     [
         ("a: [1\nb: 2\n", "mine.yaml:2"),
         ("train:\n  epochs: 1\n  epochs: 2\n", "mine.yaml:3: 'epochs' is given twice"),
-        ("a: !!python/object/apply:os.system [ls]\n", "mine.yaml:1: tags are not allowed in a recipe"),
-        ("a: &x [*x]\n", "mine.yaml:1: aliases are not allowed in a recipe"),
-        ("a: &x {b: 1}\nc: *x\n", "mine.yaml:2: aliases"),
+        ("a: !!python/object/apply:os.system [ls]\n", "mine.yaml:1: could not determine a constructor"),
+        ("a: &x [*x]\n", "mine.yaml:1: a recipe may contain no aliases"),
         ("- a\n- b\n", "'key: value' lines"),
-        ("just text\n", "'key: value' lines"),
         (b"\xff\xfe\x00", "cannot be read"),
         ("a: \x07\n", "unacceptable character"),
-        ("[" * 5000, "mine.yaml:1: more than 50 levels of nesting"),
+        ("[" * 5000, "mine.yaml:1: a recipe may contain"),
         ("name: 2001-99-99\n", "mine.yaml"),
         ("? [a, b]\n: 1\n", "mine.yaml"),
     ],
 )
-def test_what_is_no_recipe_at_all(recipe_file, text, said):
-    (problem,) = problems(recipe_file(text))
+def test_what_is_no_recipe_at_all(write, text, said):
+    (problem,) = problems(write(text))
     assert said in problem
     assert "\n" not in problem
 
 
-def test_a_question_mark_in_brackets_must_be_quoted_and_the_hint_says_so(recipe_file):
-    (problem,) = problems(recipe_file("teachers: [audio:cnn14?dim=2048]\n"))
-    assert "mine.yaml:1" in problem
-    assert "Quote" in problem
-    assert load_recipe(recipe_file("teachers:\n  - audio:cnn14?dim=2048\n")).teachers == (
-        "audio:cnn14?dim=2048",
-    )
-
-
-def test_an_empty_file_and_no_file_are_the_defaults(recipe_file):
-    assert load_recipe(recipe_file("# nothing\n")) == load_recipe() == Recipe()
+def test_an_empty_file_and_no_file_are_the_defaults(write):
+    assert load_recipe(write("# nothing\n")) == load_recipe() == Recipe()
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("ucf51-ofical", "Did you mean '"),
-        ("absent.yaml", "'absent.yaml'"),
-        ("folder/absent", "'folder/absent'"),
-        ("./smoke", "'smoke'"),
-    ],
+    ("name", "said"), [("ucf51-ofical", "Did you mean '"), ("folder/absent", "'folder/absent'")]
 )
 def test_an_unknown_name_is_refused_with_the_nearest_and_an_absent_file_is_named(name, said):
     (problem,) = problems(name)
@@ -263,19 +218,6 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_an_absent_file_is_named
 # ---- extends
 
 
-@pytest.fixture
-def family(tmp_path):
-    """Write recipes by name, each in the folder of its name."""
-
-    def write(**texts: str) -> Path:
-        for name, text in texts.items():
-            (tmp_path / name).mkdir()
-            (tmp_path / name / f"{name}.yaml").write_text(text)
-        return tmp_path / name / f"{name}.yaml"
-
-    return write
-
-
 PARENT = """name: parent
 teachers: [audio:cnn14, image:resnet34]
 method: {ccl: {jsd: false}}
@@ -283,99 +225,74 @@ optim: {lr: 0.5, milestones: [0.5, 0.75]}
 train:
   epochs: 7
   seed: 3
+bench:
+  setups: {A: audio:cnn14}
+  methods: {kd: {method: kd, ce_weight: 0.1}, ccl: ccl, pkt: {method: {pkt: {weight: 2}}}}
 """
-
-
-def test_sections_are_merged_by_key_and_all_else_is_replaced(family):
-    child = family(
-        parent=PARENT,
-        child="extends: ../parent/parent.yaml\nteachers: [a:b]\noptim: {milestones: [1]}\ntrain:\n  "
-        "epochs: 9\n",
-    )
-    recipe = load_recipe(str(child))
-    assert recipe == Recipe.model_validate(
-        {
-            "name": "parent",
-            "teachers": ["a:b"],
-            "method": {"ccl": {"jsd": False}},
-            "optim": {"lr": 0.5, "milestones": [1]},
-            "train": {"epochs": 9, "seed": 3},
-        }
-    )
+CHILD = """extends: parent.yaml
+teachers: [a:b]
+optim: {milestones: [1]}
+train: {epochs: 9}
+bench:
+  methods: {kd: {method: {kd: {temperature: 2}}}, ccl: {method: {ccl: {nce: false}}}}
+"""
 
 
 @pytest.mark.parametrize(
     ("text", "method"),
     [
-        ("method: fitnet", {"fitnet": {}}),
-        ("method: {ccl: {nce: false}}", {"ccl": {"nce": False}}),
+        ("", {"ccl": {"jsd": False}}),
         ("method: ccl+pkt", {"ccl": {}, "pkt": {}}),
+        ("method: {ccl: {nce: false}}", {"ccl": {"nce": False}}),
     ],
 )
-def test_the_methods_of_a_child_replace_the_parents(family, text, method):
-    assert (
-        load_recipe(str(family(parent=PARENT, child=f"extends: ../parent/parent.yaml\n{text}\n"))).method
-        == method
-    )
-
-
-def test_a_benchmarks_row_replaces_the_parents_row_of_that_name(family):
-    bench = """
-bench:
-  setups: {A: audio:cnn14}
-  methods: {kd: {method: kd, ce_weight: 0.1}, ccl: ccl, pkt: {method: {pkt: {weight: 2}}}}
-  ablations: {no jsd: {method: {ccl: {jsd: false}}}}
-"""
-    mine = """
-bench:
-  methods: {kd: {method: {kd: {temperature: 2}}}, ccl: {method: {ccl: {nce: false}}}}
-  ablations: {no jsd: {optim: {lr: 0.5}}}
-"""
-    child = family(parent=PARENT + bench, child="extends: ../parent/parent.yaml\n" + mine)
-    found = load_recipe(str(child)).bench
-    assert found.setups == {"A": ("audio:cnn14",)}
-    assert found.methods == {
-        "kd": {"method": {"kd": {"temperature": 2}}},
-        "ccl": {"method": {"ccl": {"nce": False}}},
-        "pkt": {"method": {"pkt": {"weight": 2}}},
+def test_sections_are_merged_by_key_and_methods_rows_and_all_else_are_replaced(write, text, method):
+    write(PARENT, "parent.yaml")
+    expected = {
+        "name": "parent",
+        "teachers": ["a:b"],
+        "method": method,
+        "optim": {"lr": 0.5, "milestones": [1]},
+        "train": {"epochs": 9, "seed": 3},
+        "bench": {
+            "setups": {"A": "audio:cnn14"},
+            "methods": {
+                "kd": {"method": {"kd": {"temperature": 2}}},
+                "ccl": {"method": {"ccl": {"nce": False}}},
+                "pkt": {"method": {"pkt": {"weight": 2}}},
+            },
+        },
     }
-    assert found.ablations == {"no jsd": {"optim": {"lr": 0.5}}}
+    assert load_recipe(write(CHILD + text)) == Recipe.model_validate(expected)
 
 
-def test_each_value_is_blamed_on_the_file_it_was_written_in(family):
-    child = family(
-        parent="name: parent\noptim:\n  lr: fast\ntrain:\n  epochs: 0\n  seed: -1\n",
-        child="extends: ../parent/parent.yaml\ntrain:\n  seed: -2\n  batchsize: 1\n",
-    )
-    messages = problems(str(child))
+def test_each_value_is_blamed_on_the_file_it_was_written_in(write):
+    write("name: parent\noptim:\n  lr: fast\ntrain:\n  epochs: 0\n  seed: -1\n", "parent.yaml")
+    messages = problems(write("extends: parent.yaml\ntrain:\n  seed: -2\n  batchsize: 1\n"))
     places = {line.partition(":")[0]: line.partition("(")[2].partition(")")[0] for line in messages}
     assert places == {
         "optim.lr": "parent.yaml:3",
         "train.epochs": "parent.yaml:5",
-        "train.seed": "child.yaml:3",
-        "train.batchsize": "child.yaml:4",
+        "train.seed": "mine.yaml:3",
+        "train.batchsize": "mine.yaml:4",
     }
 
 
 @pytest.mark.parametrize(
     ("extends", "said"),
     [
-        ("ucf51-bnech", "No recipe 'ucf51-bnech' (child.yaml:2). Did you mean 'ucf51-bench'"),
-        ("../absent.yaml", "/../absent.yaml' (child.yaml:2)."),
+        ("ucf51-bnech", "No recipe 'ucf51-bnech' (mine.yaml:2). Did you mean 'ucf51-bench'"),
+        ("../absent.yaml", "/../absent.yaml' (mine.yaml:2)."),
         ("[smoke, ucf51]", "extends: must be the name or the file of a recipe, got ['smoke', 'ucf51'] ("),
-        ("null", "extends: must be the name or the file of a recipe, got None (child.yaml:2)."),
-        ("child.yaml", "extends: child.yaml extends child.yaml (child.yaml:2)."),
+        ("mine.yaml", "extends: mine.yaml extends mine.yaml (mine.yaml:2)."),
+        ("b.yaml", "extends: b.yaml extends c.yaml extends b.yaml (c.yaml:1)."),
     ],
 )
-def test_a_parent_that_is_none(family, extends, said):
-    (problem,) = problems(str(family(child=f"name: x\nextends: {extends}\n")))
+def test_a_parent_that_is_none(write, extends, said):
+    write("extends: c.yaml\n", "b.yaml")
+    write("extends: ./b.yaml\n", "c.yaml")
+    (problem,) = problems(write(f"name: x\nextends: {extends}\n"))
     assert said in problem
-
-
-def test_no_recipe_extends_itself_over_others(family, tmp_path):
-    family(a="extends: ../b/b.yaml\n", b="extends: ../c/c.yaml\n", c="\nextends: ../a/../b/b.yaml\n")
-    (problem,) = problems(str(tmp_path / "a" / "a.yaml"))
-    assert problem.startswith("extends: b.yaml extends c.yaml extends b.yaml (c.yaml:2).")
 
 
 # ---- to_yaml and hash
@@ -387,21 +304,13 @@ def test_no_recipe_extends_itself_over_others(family, tmp_path):
     description=st.text([*map(chr, range(32, 127)), *"\xa0é\u0301\u200b\u2028\u202e\ufeff\uffff𝄞😀"]),
     data=st.none() | st.sampled_from(["1e3", "no", "~", "folder:a b", "null", "2001-01-01", "0x1f", "1_000"]),
     lr=st.floats(1e-12, 1e12),
-    milestones=st.lists(st.floats(0, 1000)),
     options=st.dictionaries(
         st.sampled_from("abc"), st.booleans() | st.floats(-9, 9) | st.sampled_from(["1e3", "y"])
     ),
 )
-def test_to_yaml_reads_back_equal(name, description, data, lr, milestones, options):
-    recipe = Recipe.model_validate(
-        {
-            "name": name,
-            "description": description,
-            "data": data,
-            "optim": {"lr": lr, "milestones": milestones},
-            "method": {"ccl": options},
-        }
-    )
+def test_to_yaml_reads_back_equal(name, description, data, lr, options):
+    values = {"name": name, "description": description, "data": data, "optim": {"lr": lr}}
+    recipe = Recipe.model_validate({**values, "method": {"ccl": options}})
     again = Recipe.model_validate(yaml_text.parse(to_yaml(recipe), "recipe"))
     assert again == recipe
     assert again.hash() == recipe.hash()
@@ -433,9 +342,3 @@ def test_check_names_everything_that_is_not_installed():
         "method.ccl.nce_lambda: must be less than or equal to 1, got 2.",
         "method.ccl.jds: there is no such key. Did you mean 'method.ccl.jsd'?",
     ]
-
-
-@pytest.mark.parametrize("text", ["cache.use=off", "cache.use='off'", "cache={use: off}"])
-def test_a_bare_off_is_off(text):
-    """YAML reads it as false."""
-    assert load_recipe(overrides=[text]).cache.use == "off"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from av.video.reformatter import Interpolation
 
 from ccl_cli.config.recipe import Clip, Evaluation
 from ccl_cli.data.clips.evaluation_clips import read_evaluation_clips
-from ccl_cli.data.manifest import Video
+from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.data.shards.encode import Settings, Source, encode
 from ccl_cli.data.shards.index import read_shard, write_shard
 from ccl_cli.data.video.container import SCALING  # several threads overwrite each other's edges at odd widths
@@ -155,3 +156,8 @@ def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
+
+
+def counts(manifest: Manifest) -> dict[tuple[str, str], int]:
+    """Number of videos by split and class name."""
+    return Counter((video.split, manifest.class_name(video)) for video in manifest.videos)

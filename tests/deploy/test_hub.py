@@ -6,16 +6,13 @@ import pickle
 import struct
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from ccl_cli.deploy import hub
-from ccl_cli.errors import DataError, SystemSetupError, UsageError, WeightsError
+from ccl_cli.errors import CclError, SystemSetupError, UsageError, WeightsError
 from tests.helpers.hub_server import point_client_at, serving_hub
 from tests.helpers.models import publish
 from tests.report.folders import write_run
-
-# The client's own way of uploading over git LFS, as of 2.4.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 CLIP = {"frames": 4, "size": 16, "short_side": 16}
 
@@ -41,41 +38,26 @@ def model_of(run) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in ("model.safetensors", "recipe.yaml")}
 
 
-# -- what is uploaded
-
-
-def test_what_belongs_to_the_model_and_nothing_else(run):
+def test_what_belongs_to_the_model_is_uploaded_and_nothing_else(run, caplog):
     (run / "exported").mkdir()
     (run / "exported" / "model.onnx").write_bytes(b"graph")
     (run / "model.onnx").write_bytes(b"of somebody else")
     (run / "eval-x.json").mkdir()
-    names = {each.name: each.size for each in hub.uploads(run, "me/mine")}
-    files = ("model.safetensors", "recipe.yaml", "eval-ucf51-split1-test.json", "exported/model.onnx")
-    assert names.pop("README.md") > 1000
-    assert names == {name: (run / name).stat().st_size for name in files}
-    assert not (run / "README.md").exists()
-
-
-def test_a_card_that_is_there_is_taken_as_it_is(run, caplog):
+    names = ("model.safetensors", "recipe.yaml", "eval-ucf51-split1-test.json", "exported/model.onnx")
+    uploads = hub.uploads(run, "me/mine")
+    assert len(uploads.pop("README.md")) > 1000
+    assert uploads == {name: run / name for name in names}
+    assert hub.uploads(run / "model.safetensors", "me/mine").keys() == {"model.safetensors", "README.md"}
     (run / "README.md").write_text("my own words")
-    uploads = {each.name: each for each in hub.uploads(run, "me/mine")}
-    assert uploads["README.md"].size == len("my own words")
+    assert hub.uploads(run, "me/mine")["README.md"] == run / "README.md"
     assert caplog.messages == []
     os.utime(run / "README.md", (1, 1))
     hub.uploads(run, "me/mine")
     assert "is older than the run's results" in caplog.text
 
 
-def test_a_model_file_alone(run):
-    assert [each.name for each in hub.uploads(run / "model.safetensors", "me/mine")] == [
-        "model.safetensors",
-        "README.md",
-    ]
-
-
 @pytest.mark.parametrize(
-    "name",
-    ["mine", "a/b/c", "https://huggingface.co/me/mine", "me/", "../x", "me/a b\n", "me/a--b", "me/x.git"],
+    "name", ["mine", "a/b/c", "https://huggingface.co/me/mine", "me/", "../x", "me/a b\n"]
 )
 def test_names_that_are_none(run, name):
     for ask in (lambda: hub.uploads(run, name), lambda: hub.push(run, name), lambda: hub.pull(name)):
@@ -83,14 +65,12 @@ def test_names_that_are_none(run, name):
             ask()
 
 
-# -- there and back
-
-
 def test_a_model_goes_there_and_back(run, web, tmp_path):
     address = hub.push(run, "me/mine")
     repository = web.repositories["me/mine"]
+    names = hub.uploads(run, "me/mine").keys()
     assert address == f"{web.address}/me/mine/commit/{repository.sha(2)}"
-    assert set(repository.files) == {*(each.name for each in hub.uploads(run, "me/mine")), ".gitattributes"}
+    assert repository.files.keys() == {*names, ".gitattributes"}
     assert repository.files | model_of(run) == repository.files
     assert "ccl model pull me/mine --output" in repository.files["README.md"].decode()
     assert len(repository.commits) == 2  # the new repository's, and all files in one
@@ -98,13 +78,9 @@ def test_a_model_goes_there_and_back(run, web, tmp_path):
     path = hub.pull("me/mine")
     assert path.is_relative_to(tmp_path / "hub")
     assert path.read_bytes() == (run / "model.safetensors").read_bytes()
-
     copy = hub.pull("me/mine", output=tmp_path / "a" / "copy")
     assert copy == tmp_path / "a" / "copy" / "model.safetensors"
-    assert {each.name for each in copy.parent.iterdir()} == {
-        each.name for each in hub.uploads(run, "me/mine")
-    }
-    assert not any(each.is_symlink() for each in copy.parent.iterdir())
+    assert {each.name for each in copy.parent.iterdir() if not each.is_symlink()} == names
     assert [each.name for each in copy.parent.parent.iterdir()] == ["copy"]
 
     (run / "README.md").write_text("---\nlicense: mit\n---\nmy own words")
@@ -114,9 +90,9 @@ def test_a_model_goes_there_and_back(run, web, tmp_path):
 
 
 def test_private(run, web):
-    hub.push(run, "me/secret", private=True)
-    assert web.repositories["me/secret"].private
-    hub.push(run, "me/secret", private=True)
+    for _ in range(2):
+        hub.push(run, "me/secret", private=True)
+        assert web.repositories["me/secret"].private
     web.add("me/open", {})
     with pytest.raises(UsageError, match="already exists and is public"):
         hub.push(run, "me/open", private=True)
@@ -126,53 +102,33 @@ def test_private(run, web):
 def test_a_revision(run, web):
     repository = web.add("me/mine", model_of(run))
     repository.commit({"model.safetensors": b"a later one, damaged"})
-    assert (
-        hub.pull("me/mine", revision=repository.sha(1)).read_bytes()
-        == (run / "model.safetensors").read_bytes()
-    )
+    assert hub.pull("me/mine", revision=repository.sha(1)).is_file()
     with pytest.raises(WeightsError):
         hub.pull("me/mine")
     with pytest.raises(SystemSetupError, match="no such revision"):
         hub.pull("me/mine", revision="v7")
 
 
-# -- refusals
-
-
-@pytest.mark.parametrize(
-    ("token", "message", "hint"),
-    [
-        ("", "No token for", "hf auth login"),
-        (
-            "hf_wrong",
-            "answers 401: Invalid credentials in Authorization header.",
-            "Check that the token has write access.",
-        ),
-    ],
-)
-def test_no_token_and_a_wrong_one(run, web, monkeypatch, token, message, hint):
+@pytest.mark.parametrize(("token", "words"), [("", "No token"), ("hf_wrong", "answers 401: Invalid cred")])
+def test_no_token_and_a_wrong_one(run, web, monkeypatch, token, words):
     monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(SystemSetupError, match=message) as caught:
+    with pytest.raises(SystemSetupError, match=words):
         hub.push(run, "me/mine")
-    assert hint in caught.value.hint
     assert web.repositories == {}
     assert bool(web.asked) == bool(token)
 
 
 @pytest.mark.parametrize("variable", ["CCL_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline(run, web, monkeypatch, variable):
-    monkeypatch.setenv(variable, "1")
-    with pytest.raises(SystemSetupError, match=f"Nothing was uploaded: {variable} is set"):
-        hub.push(run, "me/mine")
-    with pytest.raises(SystemSetupError, match=f"not in the Hub's cache, and {variable} is set"):
-        hub.pull("me/mine")
-    assert hub.uploads(run, "me/mine")
-    assert web.asked == []
-    monkeypatch.delenv(variable)
     web.add("me/mine", model_of(run))
     path = hub.pull("me/mine")
     web.asked.clear()
     monkeypatch.setenv(variable, "1")
+    with pytest.raises(SystemSetupError, match=f"Nothing was uploaded: {variable} is set"):
+        hub.push(run, "me/mine")
+    with pytest.raises(SystemSetupError, match=f"not in the Hub's cache, and {variable} is set"):
+        hub.pull("me/other")
+    assert hub.uploads(run, "me/mine")
     assert hub.pull("me/mine") == path  # from the cache
     assert web.asked == []
 
@@ -186,30 +142,26 @@ def test_no_network_is_not_an_old_copy(run, web, monkeypatch):
             ask()
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("gone", "The repository 'me/gone' does not exist"), ("gated", "is gated")]
-)
-def test_repositories_that_cannot_be_pulled(web, name, message):
+def test_what_the_hub_refuses(run, web, monkeypatch):
     web.add("me/gated", {"model.safetensors": b""}, gated=True)
-    with pytest.raises(SystemSetupError, match=message):
-        hub.pull(f"me/{name}")
-
-
-@pytest.mark.parametrize(
-    ("refusal", "full", "message"),
-    [
-        ((403, "You may not write to me."), False, "answers 403: You may not write to me"),
-        (None, True, "answers 403: Your storage is full"),
-    ],
-)
-def test_an_upload_that_the_hub_refuses(run, web, refusal, full, message):
-    web.refusal, web.full = refusal, full
-    with pytest.raises(SystemSetupError, match=message) as caught:
+    for name, words in (("gone", "The repository 'me/gone' does not exist"), ("gated", "is gated")):
+        with pytest.raises(SystemSetupError, match=words):
+            hub.pull(f"me/{name}")
+    web.refusal = (403, "Your storage is full.")
+    with pytest.raises(SystemSetupError, match="answers 403: Your storage is full"):
         hub.push(run, "me/mine")
-    assert caught.value.hint == "Check that the token has write access."
+    web.refusal, create = None, HfApi.create_commit
 
+    def upload_in_threads(api, *arguments, **options):
+        web.refusal = (403, "You may not write here.")
+        try:
+            create(api, *arguments, **options)
+        except Exception as error:  # the client reports large files so
+            raise RuntimeError("Error while uploading") from error
 
-# -- nobody is trusted
+    monkeypatch.setattr(HfApi, "create_commit", upload_in_threads)
+    with pytest.raises(SystemSetupError, match="answers 403: You may not write here"):
+        hub.push(run, "me/mine")
 
 
 class Bomb:
@@ -226,40 +178,35 @@ def test_only_safetensors_and_texts_are_taken(run, web, tmp_path):
     assert not any(name in asked for name in others for asked in web.asked)
 
 
-def test_a_repository_without_a_model(web, tmp_path):
-    web.add("me/other", {"pytorch_model.bin": pickle.dumps(Bomb()), "README.md": b"# Other"})
-    with pytest.raises(DataError, match=r"contains no model\.safetensors"):
-        hub.pull("me/other", output=tmp_path / "copy")
-    assert not (tmp_path / "copy").exists()
-    assert not any("resolve" in asked for asked in web.asked)
-
-
 def with_header(run, **changed) -> bytes:
     """The run's model with another header."""
     data = (run / "model.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     table = json.loads(data[8 : 8 + length])
-    header = json.loads(table["__metadata__"]["ccl"]) | changed
-    table["__metadata__"]["ccl"] = json.dumps(header)
+    table["__metadata__"]["ccl"] = json.dumps(json.loads(table["__metadata__"]["ccl"]) | changed)
     text = json.dumps(table).encode()
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "words"),
     [
-        lambda run: pickle.dumps(Bomb()),
-        lambda run: (run / "model.safetensors").read_bytes()[:-100],
-        lambda run: with_header(run, format="someone-else's"),
-        lambda run: with_header(run, classes=["climb"]),
-        lambda run: with_header(run, recipe={"student": "r2plus1d_tiny", "run": "rm -rf"}),
+        (lambda run: pickle.dumps(Bomb()), "cannot be used"),
+        (lambda run: (run / "model.safetensors").read_bytes()[:-100], "cannot be used"),
+        (lambda run: with_header(run, format="someone-else's"), "cannot be used"),
+        (lambda run: with_header(run, classes=["climb"]), "cannot be used"),
+        (
+            lambda run: with_header(run, recipe={"student": "r2plus1d_tiny", "run": "rm -rf"}),
+            "cannot be used",
+        ),
+        (None, r"contains no model\.safetensors"),
     ],
-    ids=["pickle", "cut", "foreign", "classes", "recipe"],
+    ids=["pickle", "cut", "foreign", "classes", "recipe", "none"],
 )
-def test_damaged_and_hostile_models_are_never_handed_out(run, web, tmp_path, bad):
-    web.add("me/bad", {"model.safetensors": bad(run)})
-    with pytest.raises(WeightsError, match="The model in the repository 'me/bad' cannot be used") as caught:
+def test_damaged_and_hostile_models_are_never_handed_out(run, web, tmp_path, bad, words):
+    web.add("me/bad", {"model.safetensors": bad(run)} if bad else {"pytorch_model.bin": pickle.dumps(Bomb())})
+    with pytest.raises(CclError, match=words) as caught:
         hub.pull("me/bad", output=tmp_path / "copy")
-    assert "Train again" not in str(caught.value)
+    assert caught.value.exit_code in (4, 6)
     assert not (tmp_path / "copy").exists()
     assert not (tmp_path / "exploded").exists()

@@ -49,3 +49,21 @@ def test_the_table_of_extras_is_complete(sentences):
     assert sorted(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == sorted(extras)
     texts = " ".join([*sentences, *(page.read_text(encoding="utf-8") for page in PAGES)])
     assert set(re.findall(rf"{project['name']}\[(\w+)\]", texts)) <= set(extras)
+
+
+RECORDS = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
+MEASURED = {
+    line
+    for page in (*PAGES, *RECORDS, *(ROOT / "plugins").glob("*/README.md"))
+    for line in re.findall(r"python benchmarks/[^`\n]+", page.read_text(encoding="utf-8"))
+}
+
+
+@pytest.mark.parametrize("line", sorted(MEASURED))
+def test_a_benchmark_that_a_page_names_is_there_with_its_options(line):
+    _, script, *words = line.partition("#")[0].split()
+    sources = [(ROOT / script).read_text(), (ROOT / "benchmarks" / "measuring.py").read_text()]
+    for word in words:
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        if word.startswith("--"):
+            assert any(re.search(rf"\b{name}=|\"{name}\"", source) for source in sources), word

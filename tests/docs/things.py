@@ -70,7 +70,7 @@ def weights(home: Path) -> None:
 
     home.mkdir(parents=True)
     network = Cnn14.from_spec(parse_model("audio:cnn14?weights=random"))
-    state = {**network.state_dict(), "logmel_extractor.melW": network.filters}
+    state = {**network.state_dict(), "logmel_extractor.melW": network.mel.filters}
     torch.save({"iteration": 0, "model": state}, home / "Cnn14_emb512_mAP=0.420.pth")
     torch.save(timm.create_model("resnet34").state_dict(), home / "resnet34-b627a593.pth")
 

@@ -9,6 +9,7 @@ import torch
 
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.errors import DataError
+from ccl_cli.evaluation import prediction_cache
 from ccl_cli.evaluation import predictor as module
 from ccl_cli.evaluation.prediction_cache import cached_predictions
 from ccl_cli.training.run.artefact import load_model, save_model
@@ -33,12 +34,23 @@ def test_computed_once(run, computed):
     first, again = cached_predictions(run, "test"), cached_predictions(run, "test")
     assert len(computed) == 1
     assert (run / "predictions-clips-test.safetensors").is_file()
-    assert set(first.predictions.predicted.tolist()) <= {0, 1}
-    assert np.isfinite(first.predictions.features).all()
-    assert np.array_equal(first.predictions.predicted, again.predictions.predicted)
-    assert np.array_equal(first.predictions.features, again.predictions.features)
-    assert first.predictions.labels.tolist() == again.predictions.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert set(first.predicted.tolist()) <= {0, 1}
+    assert np.isfinite(first.features).all()
+    assert np.array_equal(first.predicted, again.predicted)
+    assert np.array_equal(first.features, again.features)
+    assert first.labels.tolist() == again.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert not [path for path in run.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_features_are_read_in_blocks(run, monkeypatch):
+    every = cached_predictions(run, "test")
+    features = every.features
+    monkeypatch.setattr(prediction_cache, "_BLOCK", 4)
+    assert [len(block) for block in every.feature_blocks()] == [4, 2]
+    assert np.array_equal(np.concatenate([*every.feature_blocks()]), features)
+    some = every.take(np.array([5, 0, 3]))
+    assert np.array_equal(some.features, features[[5, 0, 3]])
+    assert [video.id for video in some.videos] == [every.videos[place].id for place in (5, 0, 3)]
 
 
 def test_another_model_a_changed_file_or_a_damaged_cache_is_computed_anew(run, computed):
@@ -63,20 +75,19 @@ def test_videos_that_are_gone_are_still_cached_predictions(run, computed):
     before = cached_predictions(run, "test")
     clip = before.videos[0].path
     os.rename(clip, clip.with_suffix(".aside"))
-    assert np.array_equal(cached_predictions(run, "test").predictions.features, before.predictions.features)
+    assert np.array_equal(cached_predictions(run, "test").features, before.features)
     assert len(computed) == 1
 
 
 def test_a_video_that_came_back_is_predicted_anew(run, computed):
     clip = Manifest.load(run / "manifest.jsonl").split("test")[0].path
     os.rename(clip, clip.with_suffix(".aside"))
-    cached = cached_predictions(run, "test").predictions
-    assert list(cached.unreadable) == [0]
-    assert cached_predictions(run, "test").predictions.unreadable == cached.unreadable
+    cached = cached_predictions(run, "test")
     assert cached.predicted.tolist()[:1] == [-1]
-    assert np.isnan(cached.features[0]).all()
+    assert np.isnan(cached.features).all(axis=1).tolist() == [True] + 5 * [False]
+    assert np.isnan(cached_predictions(run, "test").features[0]).all()
     os.rename(clip.with_suffix(".aside"), clip)
-    assert not cached_predictions(run, "test").predictions.unreadable
+    assert np.isfinite(cached_predictions(run, "test").features).all()
     assert len(computed) == 2
 
 

@@ -46,6 +46,4 @@ def test_who_does_the_work_is_no_part_of_the_experiment():
 
 def test_an_executor_that_nobody_has_is_refused(capsys):
     assert main(["bench", "ucf51-bench", "--executor", "sulrm"]) == 5
-    said = capsys.readouterr().err
-    assert "No executor 'sulrm'." in said
-    assert "Did you mean 'slurm'?" in said
+    assert "Did you mean 'slurm'?" in capsys.readouterr().err

@@ -55,10 +55,6 @@ def done(item):
     return (Path(item["folder"]) / "result").is_file()
 
 
-def interrupt(item):
-    raise KeyboardInterrupt
-
-
 def line(path, item):
     with path.open("a") as file:
         file.write(f"{Path(item['folder']).name}\n")

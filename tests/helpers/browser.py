@@ -6,19 +6,9 @@ import shutil
 
 import pytest
 
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-    "chromium-headless-shell",
-)
-
 
 def browser() -> str:
     """Its program; skips the test where there is none."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"there is no browser here: looked for {', '.join(BROWSERS)}")
-    return program
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome", "chromium-headless-shell")
+    program = next(filter(None, map(shutil.which, names)), None)
+    return program or pytest.skip("there is no browser here")

@@ -1,6 +1,6 @@
 """As much of the Hugging Face Hub as uploads and downloads of models ask for, on this machine.
 
-Large files go over the Hub's older protocol (git LFS), not over Xet, whose servers are not imitated here.
+All files are uploaded with the commit itself; the Hub's protocols for large files are not imitated.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from tests.helpers.web import listening
-
-_LARGE = (".safetensors", ".onnx", ".pt2", ".bin")
 
 
 @dataclass
@@ -50,10 +48,8 @@ class Hub:
     address: str = ""
     token: str = "hf_right"
     repositories: dict[str, Repository] = field(default_factory=dict)
-    large: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     refusal: tuple[int, str] | None = None  # of everything
-    full: bool = False  # no large file is taken
 
     def add(self, name: str, files: dict[str, bytes], **settings: bool) -> Repository:
         repository = self.repositories[name] = Repository(**settings)
@@ -68,86 +64,65 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.handle_request()
-
-    do_HEAD = do_POST = do_PUT = do_GET
-
-    def handle_request(self):
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = self.path.partition("?")[0]
         self.hub.asked.append(f"{self.command} {path}")
         if self.hub.refusal:
-            status, said = self.hub.refusal
-            return self.answer({"error": said}, status, {"X-Error-Message": said})
-        writes = self.command in ("POST", "PUT") and not path.startswith("/large/")
-        if writes and self.headers["Authorization"] != f"Bearer {self.hub.token}":
-            said = "Invalid credentials in Authorization header"
-            return self.answer({"error": said}, 401, {"X-Error-Message": said})
+            return self.refuse(*self.hub.refusal)
+        if self.command == "POST" and self.headers["Authorization"] != f"Bearer {self.hub.token}":
+            return self.refuse(401, "Invalid credentials in Authorization header")
         for pattern, method in _ROUTES:
-            if found := re.fullmatch(pattern, f"{self.command} {path}"):
-                return getattr(self, method)(*found.groups())
-        return self.answer({"error": f"what is {path}?"}, 404)
+            if match := re.fullmatch(pattern, f"{self.command} {path}"):
+                return method(self, *match.groups())
+        return self.refuse(404, f"what is {path}?")
 
-    def answer(self, content, status: int = 200, headers: dict[str, str] | None = None):
+    do_HEAD = do_POST = do_GET
+
+    def answer(self, content, status: int = 200, **headers: str):
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-            self.send_header(name, value)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+    def refuse(self, status: int, message: str, code: str = ""):
+        self.answer({"error": message}, status, X_Error_Message=message, X_Error_Code=code)
 
     def found(self, name: str, revision: str, *, files: bool = False):
         """The repository at a revision; answers itself where there is none, or its files are not for anybody."""
         repository = self.hub.repositories.get(name)
         if repository is None:
-            self.answer({"error": "Repository not found"}, 401, {"X-Error-Code": "RepoNotFound"})
+            self.refuse(401, "Repository not found", "RepoNotFound")
         elif repository.gated and files:
-            self.answer({"error": "Ask for access"}, 403, {"X-Error-Code": "GatedRepo"})
+            self.refuse(403, "Ask for access", "GatedRepo")
         elif (there := repository.at(revision)) is None:
-            self.answer({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
+            self.refuse(404, "Invalid rev id", "RevisionNotFound")
         else:
             return there
         return None
 
-    # -- reading
-
     def info(self, name: str, revision: str | None):
         if there := self.found(name, revision or "main"):
             sha, files = there
-            siblings = [
-                {"rfilename": path, "size": len(data), "blobId": git_hash(data), **self.lfs(path, data)}
-                for path, data in files.items()
-            ]
+            siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
             private = self.hub.repositories[name].private
             self.answer({"id": name, "sha": sha, "private": private, "siblings": siblings})
 
     def tree(self, name: str, revision: str):
         if there := self.found(name, revision):
-            self.answer([self.entry(path, data) for path, data in there[1].items()])
-
-    def entry(self, path: str, data: bytes):
-        entry = {"type": "file", "path": path, "size": len(data), "oid": git_hash(data)}
-        return {**entry, **self.lfs(path, data)}
-
-    def lfs(self, path: str, data: bytes):
-        """Of a large file: what git LFS knows of it."""
-        if not path.endswith(_LARGE):
-            return {}
-        digest = hashlib.sha256(data).hexdigest()
-        return {"lfs": {"oid": digest, "sha256": digest, "size": len(data), "pointerSize": 134}}
+            files = there[1].items()
+            self.answer([{"type": "file", "path": path, "size": len(x), "oid": "0"} for path, x in files])
 
     def file(self, name: str, revision: str, path: str):
-        if not (there := self.found(name, revision, files=True)):
-            return
-        sha, files = there
-        if path not in files:
-            self.answer({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
-            return
-        etag = hashlib.sha256(files[path]).hexdigest() if path.endswith(_LARGE) else git_hash(files[path])
-        self.answer(files[path], headers={"X-Repo-Commit": sha, "ETag": f'"{etag}"'})
-
-    # -- writing
+        if there := self.found(name, revision, files=True):
+            sha, files = there
+            if path in files:
+                etag = hashlib.sha1(files[path]).hexdigest()
+                self.answer(files[path], X_Repo_Commit=sha, ETag=f'"{etag}"')
+            else:
+                self.refuse(404, "Entry not found", "EntryNotFound")
 
     def create(self):
         asked = json.loads(self.body)
@@ -156,69 +131,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if name in self.hub.repositories:
             self.answer({"error": "You already created this model repo", "url": url}, 409)
             return
-        self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
-        self.hub.repositories[name].commit({".gitattributes": b""})
+        self.hub.add(name, {".gitattributes": b""}, private=asked.get("visibility") == "private")
         self.answer({"url": url})
 
     def validate(self):
-        text = json.loads(self.body)["content"]
-        assert text.startswith("---\n")
+        assert json.loads(self.body)["content"].startswith("---\n")
         self.answer({"errors": [], "warnings": []})
 
     def preupload(self, name: str):
-        files = json.loads(self.body)["files"]
-        modes = {True: "lfs", False: "regular"}
-        self.answer(
-            {
-                "files": [
-                    {
-                        "path": f["path"],
-                        "uploadMode": modes[f["path"].endswith(_LARGE)],
-                        "shouldIgnore": False,
-                    }
-                    for f in files
-                ]
-            }
-        )
-
-    def batch(self, name: str):
-        objects = [
-            {**each, "actions": {"upload": {"href": f"{self.hub.address}/large/{each['oid']}"}}}
-            for each in json.loads(self.body)["objects"]
-        ]
-        self.answer({"transfer": "basic", "objects": objects})
-
-    def put(self, oid: str):
-        if self.hub.full:
-            self.answer({"error": "Your storage is full"}, 403, {"X-Error-Message": "Your storage is full"})
-            return
-        assert hashlib.sha256(self.body).hexdigest() == oid
-        self.hub.large[oid] = self.body
-        self.answer({})
+        paths = [file["path"] for file in json.loads(self.body)["files"]]
+        modes = [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]
+        self.answer({"files": modes})
 
     def commit(self, name: str):
-        files = {}
-        for line in map(json.loads, self.body.splitlines()):
-            value = line["value"]
-            if line["key"] == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
-            elif line["key"] == "lfsFile":
-                files[value["path"]] = self.hub.large[value["oid"]]
+        lines = map(json.loads, self.body.splitlines())
+        added = [line["value"] for line in lines if line["key"] == "file"]
+        files = {each["path"]: base64.b64decode(each["content"]) for each in added}
         sha = self.hub.repositories[name].commit(files)
         url = f"{self.hub.address}/{name}/commit/{sha}"
         self.answer({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
 
 
 _ROUTES = [
-    (r"POST /api/repos/create", "create"),
-    (r"POST /api/validate-yaml", "validate"),
-    (r"POST /api/models/([^/]+/[^/]+)/preupload/main", "preupload"),
-    (r"POST /api/models/([^/]+/[^/]+)/commit/main", "commit"),
-    (r"POST /([^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
-    (r"PUT /large/(\w+)", "put"),
-    (r"GET /api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", "info"),
-    (r"GET /api/models/([^/]+/[^/]+)/tree/([^/]+)", "tree"),
-    (r"(?:GET|HEAD) /([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "file"),
+    (r"POST /api/repos/create", _Handler.create),
+    (r"POST /api/validate-yaml", _Handler.validate),
+    (r"POST /api/models/([^/]+/[^/]+)/preupload/main", _Handler.preupload),
+    (r"POST /api/models/([^/]+/[^/]+)/commit/main", _Handler.commit),
+    (r"GET /api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", _Handler.info),
+    (r"GET /api/models/([^/]+/[^/]+)/tree/([^/]+)", _Handler.tree),
+    (r"(?:GET|HEAD) /([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _Handler.file),
 ]
 
 
@@ -233,10 +174,6 @@ def point_client_at(hub: Hub, monkeypatch, folder: Path) -> None:
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", hub.token)
-
-
-def git_hash(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 @contextmanager

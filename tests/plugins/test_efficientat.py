@@ -8,20 +8,18 @@ import av
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.config.spec import parse_model
 from ccl_cli.data.clips.window import Window
 from ccl_cli.data.manifest import Video
-from ccl_cli.errors import PluginError, WeightsError
+from ccl_cli.errors import WeightsError
 from ccl_cli.teachers import weights
 from ccl_cli.teachers.waveform import Waveform
 from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_efficientat.network import mobilenet
 from ccl_efficientat.sound import LogMel
-from ccl_efficientat.teacher import EfficientAT, audioset_classes
-from ccl_plugins import cnn14
+from ccl_efficientat.teacher import EfficientAT
 from tests.helpers.golden import assert_close
 
 # What each of the ten classes of ESC-10 is called in AudioSet.
@@ -116,9 +114,6 @@ def test_each_width_has_as_many_parameters_as_are_published(name, width, dim, mi
         teacher = from_spec(f"audio:efficientat_{name}?weights=random")
     assert sum(each.numel() for each in network.parameters()) / 1e6 == pytest.approx(million, rel=5e-3)
     assert teacher.dim == dim
-    (file,) = EfficientAT.weight_files(parse_model(f"audio:efficientat_{name}"))
-    assert file.filename.startswith(f"{name}_as_mAP_")
-    assert file.url.startswith("https://github.com/fschmid56/EfficientAT/releases/download/")
 
 
 def test_the_published_file_in_the_cache_is_checked_and_found(published):
@@ -135,55 +130,6 @@ def test_the_published_file_in_the_cache_is_checked_and_found(published):
         damaged.write(b"more")
     with pytest.raises(WeightsError, match="is not the published file"):
         weights.pull(file)
-
-
-def test_never_random_unasked():
-    with pytest.raises(WeightsError, match="`ccl teachers pull audio:efficientat_mn10`"):
-        from_spec("audio:efficientat_mn10")
-    assert not EfficientAT.weight_files(parse_model("audio:efficientat_mn04?weights=random"))
-    assert not EfficientAT.weight_files(parse_model("audio:efficientat_mn04@own.pt"))
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"features.0.0.weight": torch.zeros(16, 1, 3, 3)}, r"features\.0\.0\.weight"),
-        ({"classifier.0.weight": None}, r"classifier\.0\.weight"),
-        ({"features.17.weight": torch.zeros(1)}, r"features\.17"),
-    ],
-)
-def test_other_networks_are_refused(teacher, tmp_path, change, said):
-    state = {name: value for name, value in (teacher.own_weights() | change).items() if value is not None}
-    save_file({name: value.clone() for name, value in state.items()}, tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match=rf"is not an EfficientAT mn04.*{said}") as caught:
-        from_spec("audio:efficientat_mn04@other.safetensors")
-    assert caught.value.exit_code == 6
-
-
-def test_own_weights_come_back_in_half_precision_too(teacher, tmp_path):
-    state = {
-        name: (value.half() if value.is_floating_point() else value).clone()
-        for name, value in teacher.own_weights().items()
-    }
-    save_file(state, tmp_path / "half.safetensors")
-    half = from_spec("audio:efficientat_mn04@half.safetensors?seconds=5")
-    first = half.network.features[0][0].weight
-    assert first.dtype == torch.float32
-    torch.testing.assert_close(first, teacher.network.features[0][0].weight, rtol=1e-3, atol=1e-4)
-    assert half.fingerprint != teacher.fingerprint
-
-
-@pytest.mark.parametrize(
-    "options", ["seconds=0.05", "seconds=-1", "seconds=1e9", "weights=no", "second=5", "weights=random@"]
-)
-def test_bad_options(options):
-    text = f"?{options}" if "@" not in options else "@x.pt?weights=random"
-    with pytest.raises((PluginError, WeightsError), match="audio:efficientat_mn04"):
-        from_spec(f"audio:efficientat_mn04{text}")
-
-
-def test_class_names_are_audiosets():
-    assert audioset_classes() == cnn14.audioset_classes()
 
 
 @pytest.mark.long

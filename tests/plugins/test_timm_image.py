@@ -49,9 +49,10 @@ def test_the_papers_teacher_from_the_cache_in_both_published_forms(resnet34):
     )
     x = pictures()
     with torch.inference_mode():
-        scaled = (x / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
-            [0.229, 0.224, 0.225]
-        ).view(3, 1, 1)
+        mean, std = (
+            torch.tensor(each).view(3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        )
+        scaled = (x / 255 - mean) / std
         features = resnet34.forward_features(scaled).mean(dim=(2, 3))
         torch.testing.assert_close(teacher(x), features, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(
@@ -68,8 +69,6 @@ def test_published_files_are_named_where_they_are_absent():
     (file,) = TimmImage.weight_files(parse_model("image:vit_tiny_patch16_224"))
     assert file.url == "hf://timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k/model.safetensors"
     assert file.licence
-    assert not TimmImage.weight_files(parse_model("image:resnet34@own.pth"))
-    assert not TimmImage.weight_files(parse_model("image:resnet34?weights=random"))
     with pytest.raises(WeightsError, match="no published weights"):
         TimmImage.weight_files(parse_model("image:resnet50_mlp"))
 
@@ -128,15 +127,10 @@ def test_a_file_of_another_network_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("resnet43", "Did you mean.*image:resnet34"),
-        ("resnet34.tvin1k", r"Did you mean.*image:resnet34\.tv_in1k"),
-        ("qqqq", "no image network"),
-    ],
+    ("name", "near"), [("resnet43", "image:resnet34"), ("resnet34.tvin1k", "tv_in1k"), ("q", "")]
 )
-def test_unknown_networks(name, said):
-    with pytest.raises(PluginError, match=said) as caught:
+def test_unknown_networks(name, near):
+    with pytest.raises(PluginError, match=f"no image network '{name}'.*{near}") as caught:
         from_spec(f"image:{name}?weights=random")
     assert caught.value.exit_code == 5
 
@@ -152,14 +146,12 @@ def test_unknown_networks(name, said):
         "interpolation=magic",
         "input=clip",
         "frame=same",
-        "weights=no",
-        "pad_typ=same",
+        "pad_typ=x",
     ],
 )
 def test_bad_options(option):
-    weights = "" if option.startswith("weights") else "&weights=random"
     with pytest.raises(PluginError, match=option.partition("=")[0]):
-        from_spec(f"image:{SMALL}?{option}{weights}")
+        from_spec(f"image:{SMALL}?{option}&weights=random")
 
 
 def test_any_family_of_networks_and_any_size():

@@ -49,3 +49,7 @@ def make_window(
     window.frames, window.student_view, window.sound = frames, student_view, sound
     window.start, window.end = 0.0, end
     return window
+
+
+def sound(samples: int, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32))

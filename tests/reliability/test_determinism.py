@@ -23,12 +23,9 @@ from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.training.train import train
 from tests.bench.test_run import recipe as bench_recipe
 from tests.reliability.processes import in_two_processes, seeds
-from tests.training.runs import ended, lines, recipe, start
+from tests.reliability.test_numbers import METHODS
+from tests.training.runs import lines, recipe
 
-METHODS = [
-    "ccl", "baseline", "kd", "fitnet", "pkt", "rkd", "cckd", "crd", "cmc", "ifd",
-    "queue_kl", "unic", "mnf_csc",
-]  # fmt: skip
 LIVE = ["audio:small?weights=random", "image:small?weights=random"]
 SMALL = {"clip": {"frames": 4, "size": 32, "short_side": 48}, "optim": {"lr": 1e-3}}
 
@@ -49,8 +46,9 @@ def test_the_number_of_workers_changes_nothing(clips_folder, tmp_path, monkeypat
     changes = {**SMALL, "method": METHODS[seed], "teachers": LIVE}
     if kind == "packed":
         changes["data"] = f"shards:{tmp_path / 'packed'}"
+        options = {"workers": 0, "shard_size": 300_000, "max_unreadable": 0.05}
         settings = Settings(format="mp4", quality=16)
-        pack(f"folder:{clips_folder / 'set'}", tmp_path / "packed", settings, workers=0, shard_size=300_000, max_unreadable=0.05)  # fmt: skip
+        pack(f"folder:{clips_folder / 'set'}", tmp_path / "packed", settings, **options)
     changes["cache"] = {"use": "build" if kind == "cached" else "off"}
     runs = []
     for workers in (0, 2):
@@ -75,6 +73,14 @@ def test_a_folder_is_one_data_set_in_whatever_order_it_was_written_and_a_table_i
     assert len(hashes) == 2
 
 
+def ccl(*words: object, **environment: str) -> str:
+    """Run ``ccl`` in a Python of its own; return its output."""
+    command = [sys.executable, "-m", "ccl_cli", *map(str, words)]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, check=True, capture_output=True, text=True
+    ).stdout
+
+
 @pytest.mark.long
 @seeds(1, 3)
 def test_another_process_another_hash_seed_and_a_resumed_run_with_other_workers(clips_folder, tmp_path, seed):
@@ -82,13 +88,11 @@ def test_another_process_another_hash_seed_and_a_resumed_run_with_other_workers(
     path = tmp_path / "r.yaml"
     path.write_text(to_yaml(recipe(clips_folder, **SMALL, method=METHODS[seed], teachers=LIVE, train=steps)))
     for name in "12":
-        command = [sys.executable, "-m", "ccl_cli", "train", "--recipe", path, "--output", tmp_path / name]
-        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": name}, check=True, capture_output=True)
-    check_equal(tmp_path / "1", tmp_path / "2")
-    stopped = str(tmp_path / "stopped")
-    ended(start(["--recipe", str(path), "--output", stopped, "--max-steps", "2", "--workers", "2"]))
-    ended(start(["--resume", stopped, "--max-steps", "0", "--workers", "1"]))
-    check_equal(tmp_path / "1", Path(stopped))
+        ccl("train", "--recipe", path, "--output", tmp_path / name, PYTHONHASHSEED=name)
+    ccl("train", "--recipe", path, "--output", tmp_path / "3", "--max-steps", 2, "--workers", 2)
+    ccl("train", "--resume", tmp_path / "3", "--max-steps", 0, "--workers", 1)
+    for name in "23":
+        check_equal(tmp_path / "1", tmp_path / name)
 
 
 @pytest.mark.slow
@@ -117,11 +121,8 @@ def apart(one: Path, other: Path) -> float:
 def test_two_processes_and_any_number_of_workers_evaluate_as_one_does(clips_folder, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     run = train(recipe(clips_folder, **SMALL, method="baseline", train={"max_steps": 6}))
-    figures = []
-    for processes in ("1", "2"):
-        command = [sys.executable, "-m", "ccl_cli", "eval", str(run), "--json", "--num-processes", processes]
-        figures.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    assert figures[0] == figures[1]
+    alone, together = (ccl("eval", run, "--json", "--num-processes", number) for number in (1, 2))
+    assert json.loads(alone) == json.loads(together)
     assert evaluate(run, workers=0) == evaluate(run, workers=1) == evaluate(run, workers=2)
 
 

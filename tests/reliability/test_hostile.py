@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import io
 import json
-import os
 import pickle
 import random
 import re
@@ -47,13 +46,9 @@ from tests.reliability.processes import seeds
 
 MARK = "written-by-a-payload"
 PAYLOADS: list[tuple[Callable[..., object], tuple[object, ...]]] = [
-    (os.system, (f"touch {MARK}",)),
     (open, (MARK, "w")),
-    (eval, (f"open('{MARK}', 'w')",)),
-    (os.mkdir, (MARK,)),
     (subprocess.Popen, (["touch", MARK],)),
     (Path.touch, (Path(MARK),)),
-    (__import__, ("antigravity",)),
 ]
 
 
@@ -67,16 +62,11 @@ class Payload:
         return PAYLOADS[self.number]
 
 
-def raw(path: Path, content: object) -> None:
-    path.write_bytes(pickle.dumps(content))
-
-
-def torch_file(path: Path, content: object) -> None:
-    torch.save(content, path)
-
-
-def legacy(path: Path, content: object) -> None:
-    torch.save(content, path, _use_new_zipfile_serialization=False)
+FORMS: list[Callable[[Path, object], None]] = [
+    lambda path, content: path.write_bytes(pickle.dumps(content)),
+    lambda path, content: torch.save(content, path),
+    lambda path, content: torch.save(content, path, _use_new_zipfile_serialization=False),
+]
 
 
 def array_file(path: Path, content: object) -> None:
@@ -90,22 +80,11 @@ def array_file(path: Path, content: object) -> None:
 
 
 def cache_with(path: Path) -> object:
-    header = {
-        "format": "ccl-embeddings-2",
-        "states": STATES,
-        "videos": 1,
-        "count": 1,
-        "dim": 1,
-        "kind": "",
-        "sha256": "",
-    }
-    header |= {
-        "key": dict.fromkeys(("teacher", "fingerprint", "data", "files", "views"), "x"),
-        "built": "",
-        "unreadable": {},
-    }
-    (path.parent / "cache.json").write_text(json.dumps({**header, "inexact": 0, "frames": 0}))
-    return Cached.open(path.parent)  # fmt: skip
+    header = {"format": "ccl-embeddings-2", "states": STATES, "kind": "", "sha256": "", "built": ""}
+    header |= {"videos": 1, "count": 1, "dim": 1, "inexact": 0, "frames": 0, "unreadable": {}}
+    header["key"] = dict.fromkeys(("teacher", "fingerprint", "data", "files", "views"), "x")
+    (path.parent / "cache.json").write_text(json.dumps(header))
+    return Cached.open(path.parent)
 
 
 def teacher(name: str) -> Callable[[Path], object]:
@@ -116,7 +95,6 @@ def student(name: str) -> Callable[[Path], object]:
     return lambda path: make_student(f"{name}@{path}", 2)
 
 
-FORMS = [raw, torch_file, legacy]
 # Where files are read: their name there, in what forms, and by whom.
 READERS: dict[str, tuple[str, list[Callable[[Path, object], None]], Callable[[Path], object]]] = {
     "weights .pth": ("w.pth", FORMS, load_state),
@@ -146,24 +124,17 @@ def test_no_pickle_is_run(tmp_path, place, seed):
     path.parent.mkdir(exist_ok=True)
     contents = [payload, {"a": tensor, "b": payload}, {"state_dict": {"a": tensor}, "args": payload}]
     forms[seed % len(forms)](path, rng.choice(contents))
-    assert exit_code_of(read, path) in (4, 6)
+    with pytest.raises(CclError) as refused:
+        read(path)
+    assert refused.value.exit_code in (4, 6)
     assert not Path(MARK).exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()  # NumPy leaves a file open that is not in its format
 
 
-def exit_code_of(read: Callable[[Path], object], path: Path) -> int:
-    """The exit code of the error with which a file is refused; 0 if it is read."""
-    try:
-        read(path)
-    except CclError as error:
-        return error.exit_code
-    return 0
-
-
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of files that it leaves open
-@pytest.mark.parametrize("number", [1, 2, 3, 5])
+@pytest.mark.parametrize("number", [0, 2])
 def test_the_payloads_would_write_the_file(number):
     pickle.loads(pickle.dumps(Payload(number)))
     assert Path(MARK).exists()
@@ -176,18 +147,16 @@ def lying_safetensors(rng: random.Random) -> bytes:
     """A header that is not true, before a few bytes."""
     huge = rng.choice([2**31, 2**40, 2**62, 2**63, 2**64 - 1, -1])
     entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-    header = rng.choice(
-        [
-            {"a": {**entry, "shape": [huge, huge]}},
-            {"a": {**entry, "data_offsets": [0, huge]}},
-            {"a": {**entry, "data_offsets": [huge, 8]}},
-            {"a": {**entry, "dtype": rng.choice(["F999", "", 7, None, "object"])}},
-            {"a": entry, "b": {**entry, "data_offsets": [4, 12]}},
-            {"a": entry, "__metadata__": {"ccl": rng.choice([7, None, [1], {"a": "b"}])}},
-            twist({"a": entry}, rng),
-        ]
-    )
-    text = rng.choice([json.dumps(header).encode("utf-8", "surrogatepass"), b'{"a":' * 100_000])
+    headers = [
+        {"a": {**entry, "shape": [huge, huge]}},
+        {"a": {**entry, "data_offsets": [0, huge]}},
+        {"a": {**entry, "dtype": rng.choice(["F999", "", 7, None])}},
+        {"a": entry, "b": {**entry, "data_offsets": [4, 12]}},
+        {"a": entry, "__metadata__": {"ccl": rng.choice([7, None, [1], {"a": "b"}])}},
+        twist({"a": entry}, rng),
+    ]
+    text = json.dumps(rng.choice(headers)).encode("utf-8", "surrogatepass")
+    text = rng.choice([text, text, b'{"a":' * 100_000])
     size = rng.choice([len(text), len(text), len(text), huge % 2**64])
     return struct.pack("<Q", size) + text + bytes(8)
 

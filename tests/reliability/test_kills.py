@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ import yaml
 from ccl_cli.training.run.checkpoint import newest_state, read_state, write_state
 from ccl_cli.training.train import train
 from tests.reliability.damage import damage
-from tests.reliability.processes import Command, contents, killed_at_random, leftovers, seeds, until
+from tests.reliability.processes import Command, contents, killed_at_random, leftovers, refusal, seeds, until
 from tests.training.runs import recipe
 
 REFUSED = r"Error: .*(Another process|is not empty|is running in|has finished)"
@@ -38,7 +39,7 @@ WORDS = {
     "predict": "predict {root}/run {root}/set --output rows.csv --workers 0",
     "embed": "embed {root}/run {root}/set --output table.npz --workers 0",
 }
-QUICK = ("train", "data pack")
+QUICK = ("train, 1 worker", "data pack")
 each_command = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in WORDS]
 )
@@ -128,8 +129,9 @@ def job(root, tmp_path_factory) -> Callable[[str], Job]:
 @seeds(1, 20)
 def test_killed_at_random_and_gone_on_with(job, tmp_path, name, seed):
     work, folder = job(name), tmp_path / "work"
+    start = partial(work.start, folder)
     for again in range(1 + seed % 3):
-        killed_at_random(lambda **options: work.start(folder, **options), 10 * seed + again, work.seconds, work.writes)  # fmt: skip
+        killed_at_random(start, 10 * seed + again, work.seconds, work.writes)
         contents(folder)
         check_steps(folder / "run")
     work.finish(folder)
@@ -154,11 +156,10 @@ def test_told_to_stop_it_says_so_and_goes_on_later(job, tmp_path, name, number, 
     command.wait(rng.uniform(0, work.seconds))
     command.send(number, group=rng.random() < 0.5)
     code, text = command.end()
-    assert "Traceback" not in text, text
-    assert "Exception ignored" not in text, text
     contents(folder)
     if code:
-        assert (code, f"Error: Stopped by {number.name}" in text) == (130, True), text
+        assert refusal(code, text, 130).startswith(f"Error: Stopped by {number.name}")
+        assert "at step" not in text or "ccl train --resume" in text
         work.finish(folder)
     work.compare(folder)
 
@@ -167,24 +168,19 @@ def test_told_to_stop_it_says_so_and_goes_on_later(job, tmp_path, name, number, 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @seeds(1, 4)
 def test_told_to_stop_while_everything_is_imported(root, tmp_path, number, seed):
-    """From the moment that a new Python handles SIGUSR1, the last of the signals that ask to stop."""
+    """Python itself ends on a signal that comes before ccl handles it."""
     process = cold(tmp_path, *WORDS["train"].format(root=root).split())
-    until(lambda: handles(process.pid, signal.SIGUSR1), process)
-    time.sleep(random.Random(seed).uniform(0, 4))
+    time.sleep(random.Random(seed).uniform(0, 5))
     process.send_signal(number)
     _, text = process.communicate(timeout=600)
-    assert process.returncode in (0, 130), text
-    assert process.returncode == 0 or f"Error: Stopped by {number.name}" in text
-    assert "Traceback" not in text
-
-
-def handles(pid: int, number: int) -> bool:
-    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
-    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
+    assert process.returncode in (0, 130, -number), text
+    assert process.returncode != 130 or f"Error: Stopped by {number.name}" in text
+    assert process.returncode < 0 or "Traceback" not in text
 
 
 def cold(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """``ccl`` in a Python of its own."""
+    folder.mkdir(exist_ok=True)
     environment = {**os.environ, "CCL_HOME": str(folder / "home"), "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, "-m", "ccl_cli", *arguments]
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
@@ -208,21 +204,19 @@ def test_started_twice_at_once_one_does_the_work(job, tmp_path, name, seed):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_when_one_of_two_ranks_is_killed_the_other_ends_and_the_run_goes_on(root, tmp_path, rank):
     words = f"train --recipe {root}/long.yaml --output run --num-processes 2".split()
-    folders = [tmp_path / "whole", tmp_path / "killed"]
-    for folder in folders:
-        folder.mkdir()
-    cold(folders[0], *words).communicate(timeout=600)
-    assert (folders[0] / "run" / "model.safetensors").exists()
-    process, metrics = cold(folders[1], *words), folders[1] / "run" / "metrics.jsonl"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    cold(whole, *words).communicate(timeout=600)
+    process, metrics = cold(killed, *words), killed / "run" / "metrics.jsonl"
     until(lambda: metrics.exists() and metrics.read_text().count("\n") > 7, process)
-    os.kill(rank_process(folders[1], rank), signal.SIGKILL)
+    assert process.poll() is None
+    os.kill(rank_process(killed, rank), signal.SIGKILL)
     _, text = process.communicate(timeout=300)
-    assert process.returncode
-    assert re.search(r"Process \d of 2 failed first|Another process of this run failed", text), text
-    assert rank_process(folders[1], 1 - rank) == 0
-    contents(folders[1])
-    _, text = cold(folders[1], "train", "--resume", "run", "--num-processes", "2").communicate(timeout=600)
-    assert contents(folders[0]) == contents(folders[1]), text
+    assert process.returncode, text
+    assert rank_process(killed, 1 - rank) == 0
+    contents(killed)
+    cold(killed, "train", "--resume", "run", "--num-processes", "2").communicate(timeout=600)
+    assert "run/model.safetensors" in contents(whole)
+    assert contents(whole) == contents(killed)
 
 
 def rank_process(folder: Path, rank: int) -> int:
@@ -245,21 +239,14 @@ def state(step: int) -> dict[str, object]:
 
 
 @seeds(30, 1000)
-def test_nothing_of_a_damaged_checkpoint_is_used(tmp_path, monkeypatch, caplog, seed):
+def test_nothing_of_a_damaged_checkpoint_is_used_or_kept(tmp_path, monkeypatch, caplog, seed):
     monkeypatch.setattr(logging.getLogger("ccl"), "propagate", True)
-    write_state(tmp_path, 1, state(1))
-    newest = write_state(tmp_path, 2, state(2))
+    _, _, newest = (write_state(tmp_path, step, state(step)) for step in (1, 2, 3))
     newest.write_bytes(damage(newest.read_bytes(), random.Random(seed)))
     loaded = read_state(newest_state(tmp_path))
     # A bit that nothing reads, such as a date within the file, does no harm.
-    assert loaded["step"] == 2 or "step-000000002.pt is damaged" in caplog.text
+    assert loaded["step"] == 3 or "step-000000003.pt is damaged" in caplog.text
     wanted = state(loaded["step"])
     assert all(torch.equal(loaded["distiller"][name], value) for name, value in wanted["distiller"].items())
     assert loaded["states"] == wanted["states"]
-
-
-def test_a_damaged_checkpoint_is_none_of_the_two_that_are_kept(tmp_path):
-    newest = [write_state(tmp_path, step, state(step)) for step in (1, 2, 3)][-1]
-    newest.write_bytes(newest.read_bytes()[:1000])
-    again = write_state(tmp_path, 2, state(2))
-    assert list(tmp_path.iterdir()) == [again]
+    assert len(list(tmp_path.iterdir())) == (2 if loaded["step"] == 3 else 1)

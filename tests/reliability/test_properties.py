@@ -13,7 +13,6 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ccl_cli.data.clips.batch import Batch
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
 from ccl_cli.data.sources import csv as csv_source
 from ccl_cli.data.video.metadata import VideoMetadata
@@ -21,41 +20,17 @@ from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.storage import Member, Packed
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import CclError
-from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.methods.ccl import CCL
-from ccl_cli.methods.cmc import CMC
-from ccl_cli.methods.crd import CRD
-from ccl_cli.students import StudentOutput
-from ccl_cli.teachers import Embedding
 from tests.data.media import iter_windows
-from tests.methods.distilling import CLASSES, VARIANTS, Example
-from tests.methods.distilling import build as build_relational
+from tests.methods.distilling import VARIANTS, WITH_BANKS, Example, build, run
 
-CONTRASTIVE = {
-    "ccl": (CCL, {}),
-    "ccl official": (CCL, dict(preset="official")),
-    "ccl infonce": (CCL, dict(contrast="infonce", symmetric="mean", divergence="js", gradient="joint")),
-    "crd": (CRD, dict(dim=8)),
-    "cmc": (CMC, dict(dim=8)),
-    "cmc nce": (CMC, dict(dim=8, loss="nce", graph="full")),
-}
 # Fixtures of folders may be shared by the examples: each writes its files anew.
 shared_fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def build(name: str, example: Example) -> torch.nn.Module:
-    if name in VARIANTS:
-        return build_relational(name, example)
-    method, options = CONTRASTIVE[name]
-    infos = tuple(TeacherInfo(f"t{k}", "any", v.shape[1]) for k, v in enumerate(example.teachers))
-    torch.manual_seed(0)
-    return method(method.Options(**options), Setting(example.feature.shape[1], CLASSES, example.labels, infos, 20))  # fmt: skip
 
 
 POWERS = st.sampled_from([-30, -12, -6, -3, 0, 0, 3, 6, 9, 15])
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, *CONTRASTIVE])
+@pytest.mark.parametrize("name", [*VARIANTS, *WITH_BANKS])
 @settings(max_examples=6)
 @given(
     seed=st.integers(0, 2**20),
@@ -81,21 +56,8 @@ def test_every_method_is_finite_at_any_scale(name, seed, rows, absent, student, 
     example.teachers = [value * 10.0**teacher for value in example.teachers]
     method = build(name, example)
     for _ in range(2):
-        leaves = example.leaves()
-        loss = total(method, leaves, example)
-        assert loss.isfinite()
-        assert all(each.isfinite().all() for each in torch.autograd.grad(loss, leaves))
-
-
-def total(method: torch.nn.Module, leaves: tuple[torch.Tensor, ...], example: Example) -> torch.Tensor:
-    feature, logits, stage = leaves
-    embeddings = {
-        f"t{k}": Embedding(torch.where(present[:, None], value, 0.0), present)
-        for k, (value, present) in enumerate(zip(example.teachers, example.present, strict=True))
-    }
-    batch = Batch(torch.empty(0), example.labels, torch.arange(len(feature)), {}, 0)
-    output = StudentOutput(feature, logits, (stage, feature[:, :, None, None, None]))
-    return sum(method(output, embeddings, batch).values()) + 0 * sum(leaf.sum() for leaf in leaves)
+        terms, gradients = run(method, example)
+        assert all(each.isfinite().all() for each in (*terms.values(), *gradients))
 
 
 # ---- manifests and tables
@@ -127,15 +89,9 @@ def manifests(draw: st.DrawFn) -> Manifest:
 @given(manifest=manifests(), root=st.booleans())
 def test_manifests_are_read_as_they_were_written(tmp_path, manifest, root):
     manifest.save(tmp_path / "m.jsonl", Path("/v") if root else None)
-    try:
-        again = Manifest.load(tmp_path / "m.jsonl")
-    except CclError as error:
-        refused = error.message
-    else:
-        assert again == manifest
-        assert again.hash == manifest.hash
-        return
-    assert "leaves the folder" in refused
+    again = Manifest.load(tmp_path / "m.jsonl")
+    assert again == manifest
+    assert again.hash == manifest.hash
 
 
 CELLS = NAMES.map(str.strip).filter(bool).filter(lambda text: "\0" not in text and "\udcff" not in text)
@@ -150,15 +106,9 @@ def test_tables_are_read_as_they_were_written(tmp_path, rows, delimiter):
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerow(["path", "label", "split", "start"])
         writer.writerows([*cells, "" if start is None else start] for *cells, start in rows)
-    try:
-        found = csv_source.load(str(tmp_path / "v.csv"), delimiter=delimiter)
-    except CclError as error:
-        refused = error.message
-    else:
-        again = [(str(v.path), found.classes[v.label], v.split, v.start) for v in found.videos]
-        assert again == [(str(tmp_path / path), *rest) for path, *rest in rows]
-        return
-    assert "the same video as in line" in refused  # a/./b and a/b
+    found = csv_source.load(str(tmp_path / "v.csv"), delimiter=delimiter)
+    again = [(str(v.path), found.classes[v.label], v.split, v.start) for v in found.videos]
+    assert again == [(str(tmp_path / path), *rest) for path, *rest in rows]
 
 
 # ---- windows and times

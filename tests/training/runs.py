@@ -1,11 +1,8 @@
-"""Small recipes on the clips, their runs in a process of their own, and the lines that runs write."""
+"""Small recipes on the clips, and what their runs write."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 from ccl_cli.config.recipe import Recipe
 
@@ -19,7 +16,7 @@ _BASE = {
 
 
 def small_recipe(data: str, *layers: dict) -> Recipe:
-    """A recipe of a tiny student on a data set, with six steps on the clips; later layers win, entry by entry."""
+    """A recipe of a tiny student, with six steps on the clips; later layers win, entry by entry."""
     values = {**_BASE, "data": data}
     for layer in layers:
         for key, value in layer.items():
@@ -39,21 +36,6 @@ def lines(run) -> list[dict]:
     return [{key: entry[key] for key in entry.keys() - {"clips_per_s", "data_wait"}} for entry in entries]
 
 
-def start(arguments, new_group=False) -> subprocess.Popen:
-    """``ccl train`` in a process of its own; read it with :func:`ended`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ccl_cli", "train", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=new_group,
-    )
-
-
-def ended(process, code=0) -> tuple[str, str]:
-    """What a process wrote, once it has ended with that exit code."""
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == code, error
-    assert code < 0 or "Traceback" not in error
-    return out, error
+def summary(run) -> dict:
+    """The record of a run."""
+    return json.loads((run / "summary.json").read_text())

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from ccl_cli.config.recipe import Clip, Recipe
+from ccl_cli.config.recipe import Clip
 from ccl_cli.data.clips.dataset import TrainingClips
 from ccl_cli.data.clips.epoch_sampler import Draw, EpochSampler
 from ccl_cli.data.shards.encode import Settings
@@ -32,16 +32,15 @@ def sets(request, tmp_path_factory, clips_folder) -> tuple[str, str]:
     return source, f"shards:{folder}"
 
 
-def recipe(data: str, **changes) -> Recipe:
-    base = {"method": "baseline", "clip": CLIP.model_dump(), "optim": {"lr": 0.03}}
-    return small_recipe(data, base, changes)
+def recipe(data: str):
+    return small_recipe(data, {"method": "baseline", "clip": CLIP.model_dump(), "train": {"max_steps": 1}})
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return 10 * math.log10(255**2 / float(((a.float() - b.float()) ** 2).mean()))
 
 
-def test_every_draw_is_that_of_the_files(sets):
+def test_every_draw_is_that_of_the_files_and_a_run_is_tested_on_shards(sets):
     files, shards = (
         TrainingClips(load_data(data).split("train"), CLIP, {"sound": Waveform(32000, 0.5)}, seed=3)
         for data in sets
@@ -68,11 +67,10 @@ def test_a_run_from_shards_is_tested_on_shards(sets):
 
 
 def test_frames_packed_smaller_than_the_recipe_wants_them_are_warned_of(tmp_path, clips_folder, caplog):
-    source = f"folder:{clips_folder / 'set'}"
     for side, warned in (32, True), (64, False):
-        folder = tmp_path / str(side)
-        pack(source, folder, Settings(side), workers=0, shard_size=10**9, max_unreadable=0)
+        options = {"workers": 0, "shard_size": 10**9, "max_unreadable": 0}
+        pack(f"folder:{clips_folder / 'set'}", tmp_path / str(side), Settings(side), **options)
         caplog.clear()
         with caplog.at_level(logging.WARNING, "ccl"):
-            build(recipe(f"shards:{folder}"))
+            build(recipe(f"shards:{tmp_path / str(side)}"))
         assert ("packed at 32 pixels, the recipe reads them at 48" in caplog.text) == warned

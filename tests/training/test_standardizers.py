@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ccl_cli.config.recipe import Recipe
 from ccl_cli.errors import RecipeError
 from ccl_cli.teachers import Embedding
 from ccl_cli.teachers.standardize import Moments, fit
@@ -11,16 +10,17 @@ from ccl_cli.training.standardizers import Standardizer
 from ccl_cli.training.train import train
 from tests.helpers.golden import assert_close
 from tests.training.cache.test_cache import AUDIO, IMAGE
-from tests.training.test_training import lines, recipe
+from tests.training.runs import lines, recipe
 
 
-def embeddings(rows=30, dim=4):
+def embeddings():
     generator = torch.Generator().manual_seed(0)
     value, present = (
-        3 * torch.randn(rows, dim, generator=generator) + 5,
-        torch.rand(rows, generator=generator) < 0.7,
+        3 * torch.randn(30, 4, generator=generator) + 5,
+        torch.rand(30, generator=generator) < 0.7,
     )
-    return torch.where(present[:, None], value, 0.0), present
+    value[~present] = torch.nan  # absent rows may hold anything
+    return value, present
 
 
 def state(run, step):
@@ -30,7 +30,6 @@ def state(run, step):
 @pytest.mark.parametrize("kind", ["center", "zscore"])
 def test_a_running_standardizer_has_the_statistics_of_all_rows_present_so_far(kind):
     value, present = embeddings()
-    value[~present] = torch.nan  # absent rows may hold anything
     standardizer, moments = Standardizer(kind, 4, None), Moments(4)
     for chunk, there in zip(value.split(10), present.split(10), strict=True):
         moments.add(chunk[there])
@@ -59,38 +58,29 @@ def test_a_fixed_standardizer_does_not_follow_and_a_running_one_put_in_its_place
         assert torch.equal(other(Embedding(value, present)).value, result.value)
 
 
-def test_one_row_and_rows_that_are_equal_are_finite():
-    for value in (torch.full((1, 4), 3.0), torch.full((6, 4), 3.0)):
-        result = Standardizer("zscore", 4, None)(Embedding(value, torch.ones(len(value), dtype=torch.bool)))
-        assert result.value.abs().sum() == 0
+@pytest.mark.parametrize("rows", [1, 6])
+def test_rows_that_are_equal_are_finite(rows):
+    equal = Embedding(torch.full((rows, 4), 3.0), torch.ones(rows, dtype=torch.bool))
+    assert Standardizer("zscore", 4, None)(equal).value.abs().sum() == 0
 
 
-def test_one_word_stands_for_all_teachers():
-    assert Recipe(standardize="zscore").standardize == {"*": "zscore"}
-
-
-def test_six_steps_equal_three_and_three_with_running_statistics(clips_folder, tmp_path):
-    changes = {"standardize": {"audio:precomputed": "zscore", "*": "center"}, "optim": {"lr": 1e-3}}
-    whole = train(recipe(clips_folder, **changes), output=tmp_path / "whole")
-    parts = train(recipe(clips_folder, **changes, train={"max_steps": 3}), output=tmp_path / "parts")
-    train(recipe(clips_folder, **changes), resume=parts)
-    assert lines(parts) == lines(whole) != lines(train(recipe(clips_folder, optim={"lr": 1e-3})))
-    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert state(whole, 6)["standardizers.each.0.count"] == 24  # of 12 videos, 8 have sound; three epochs
+def test_a_live_teacher_is_standardised_with_all_rows_so_far(clips_folder):
+    plain, changed = (
+        train(recipe(clips_folder, standardize=kind, optim={"lr": 1e-3})) for kind in ("none", "zscore")
+    )
+    assert lines(plain)[0]["loss"] != lines(changed)[0]["loss"]
+    assert state(changed, 6)["standardizers.each.0.count"] == 24  # of 12 videos, 8 have sound; three epochs
 
 
 def test_a_cached_teacher_is_standardised_exactly_and_a_live_one_not_by_phi_s(clips_folder):
-    changes = {"teachers": [AUDIO, IMAGE], "standardize": "phi_s", "optim": {"lr": 1e-3}}
-    limits = {"max_steps": 1}
-    run = train(recipe(clips_folder, **changes, cache={"use": "build", "views": 2}, train=limits))
+    changes = {"teachers": [AUDIO, IMAGE], "optim": {"lr": 1e-3}, "train": {"max_steps": 1}}
+    run = train(recipe(clips_folder, **changes, standardize="phi_s", cache={"use": "build", "views": 2}))
     for number in (0, 1):
         factor = state(run, 1)[f"standardizers.each.{number}.factor"]
         product = factor @ factor.mT
         assert_close(product, product[0, 0] * torch.eye(len(product)), 1e-4)
+    changes["cache"] = {"use": "off"}
     with pytest.raises(RecipeError, match=r"phi_s needs all embeddings of audio:small .* not cached"):
-        train(recipe(clips_folder, **changes, cache={"use": "off"}, train=limits))
-
-
-def test_a_teacher_that_the_run_has_not_is_refused(clips_folder):
+        train(recipe(clips_folder, **changes, standardize="phi_s"))
     with pytest.raises(RecipeError, match="there is no teacher 'audio:cnn'"):
-        train(recipe(clips_folder, standardize={"audio:cnn": "zscore"}))
+        train(recipe(clips_folder, **changes, standardize={"audio:cnn": "zscore"}))

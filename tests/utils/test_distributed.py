@@ -16,11 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccl_cli.data.clips.batch import Batch
 from ccl_cli.methods import Setting, TeacherInfo
-from ccl_cli.methods.ccl import CCL
-from ccl_cli.methods.cmc import CMC
 from ccl_cli.methods.components.memory_bank import ShardedMemoryBank, shard_banks
-from ccl_cli.methods.crd import CRD
-from ccl_cli.methods.mnf_csc import MNFCSC
 from ccl_cli.students import StudentOutput
 from ccl_cli.teachers import Embedding
 from ccl_cli.training.compute.batch_norm import share_statistics
@@ -38,19 +34,7 @@ PRESENT = {
     "one process has none": [1, 1, 0, 1, 0, 0, 0, 0],
     "nobody": [0] * 8,
 }
-VARIANTS = {
-    **distilling.VARIANTS,
-    "mnf_csc": (MNFCSC, dict(heads=1)),
-    "ccl": (CCL, {}),
-    "ccl official": (CCL, dict(preset="official")),
-    "ccl joint": (CCL, dict(gradient="joint", symmetric="mean")),
-    "ccl infonce": (CCL, dict(contrast="infonce")),
-    "ccl no composition": (CCL, dict(composition=False)),
-    "crd": (CRD, dict(num_negatives=5, dim=4)),
-    "crd relaxed": (CRD, dict(num_negatives=5, dim=4, positive="same_class", z_momentum=0.9)),
-    "cmc": (CMC, dict(num_negatives=5, dim=4)),
-    "cmc nce": (CMC, dict(num_negatives=5, dim=4, loss="nce", graph="full")),
-}
+VARIANTS = distilling.VARIANTS | distilling.WITH_BANKS
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 0])
 # With a method that needs no labels; the processes have the rows of a permutation.
 SOME_LABELS = {
@@ -62,8 +46,7 @@ VARIANTS |= dict.fromkeys(SOME_LABELS, VARIANTS["crd"])
 # Nine videos: the banks' shares are of five and of four. One of these videos is in no batch.
 SHARDED = {f"{name} sharded": dict(shard_memory=True) for name in ("crd", "crd relaxed", "cmc", "cmc nce")}
 for name, option in SHARDED.items():
-    method, options = VARIANTS[name.removesuffix(" sharded")]
-    VARIANTS[name] = (method, options | option)
+    VARIANTS[name] = VARIANTS[name.removesuffix(" sharded")] | option
     SOME_LABELS[name] = torch.cat([LABELS, LABELS[:1]])
 
 
@@ -73,12 +56,12 @@ class Step(nn.Module):
     def __init__(self, variant, **changes):
         super().__init__()
         torch.manual_seed(0)
-        cls, options = VARIANTS[variant]
         infos = (TeacherInfo("audio:t", "audio", DIM), TeacherInfo("image:t", "image", 7))
         self.trunk = nn.Linear(4, DIM)
         self.classifier = nn.Linear(DIM, CLASSES)
         self.labels = SOME_LABELS.get(variant, LABELS)
-        self.method = cls(cls.Options(**options | changes), Setting(DIM, CLASSES, self.labels, infos, 10))
+        setting = Setting(DIM, CLASSES, self.labels, infos, 10)
+        self.method = distilling.make(variant.partition(",")[0], setting, **VARIANTS[variant] | changes)
         self.double()
         shard_banks(self)
 

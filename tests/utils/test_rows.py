@@ -12,6 +12,7 @@ from ccl_cli.utils.signals import Stopped
 
 FORM = csv_form(("name", "value"), lambda record: [(record["name"], each) for each in record["values"]])
 RECORDS = [{"name": "a", "values": [1, 0.5]}, {"name": "b\nc", "values": [2]}]
+CSV = [["name", "value"], ["a", "1"], ["a", "0.5"], ["b\\nc", "2"]]
 
 
 def read(path):
@@ -21,57 +22,39 @@ def read(path):
     return json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
 
 
-def write_and_stop(path):
-    with row_file(path, FORM) as write:
-        write(RECORDS[0])
-        raise Stopped(signal.SIGTERM)
-
-
-CSV = [["name", "value"], ["a", "1"], ["a", "0.5"], ["b\\nc", "2"]]
+def write(path, error=None):
+    with row_file(path, FORM) as add:
+        for record in RECORDS[:1] if error else RECORDS:
+            add(record)
+        if error:
+            raise error
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
-def test_a_file_is_there_when_all_records_are(tmp_path, suffix):
+def test_a_file_is_whole_or_partial_by_name_or_not_there(tmp_path, suffix):
     path = tmp_path / "new" / f"out{suffix}"
-    with row_file(path, FORM) as write:
-        for record in RECORDS:
-            write(record)
-            assert not path.exists()
+    with pytest.raises(ZeroDivisionError):
+        write(path, ZeroDivisionError())
+    assert list(path.parent.iterdir()) == []
+    write(path)
     assert read(path) == (CSV if suffix == ".csv" else RECORDS)
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    with pytest.raises(Interrupted, match=r"Stopped by SIGTERM\. Finished results are in '.*out\.partial\."):
+        write(path, Stopped(signal.SIGTERM))
+    assert read(path) == (CSV if suffix == ".csv" else RECORDS)
+    assert read(path.with_stem("out.partial")) == (CSV[:3] if suffix == ".csv" else RECORDS[:1])
+    assert len(list(path.parent.iterdir())) == 2
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
-def test_what_was_finished_is_kept_when_told_to_stop_and_the_file_from_before_stays(tmp_path, suffix):
-    path = tmp_path / f"out{suffix}"
-    path.write_text("before")
-    said = r"Stopped by SIGTERM\. Finished results are in '.*out\.partial\."
-    with pytest.raises(Interrupted, match=said):
-        write_and_stop(path)
-    assert path.read_text() == "before"
-    assert read(tmp_path / f"out.partial{suffix}") == (CSV[:3] if suffix == ".csv" else RECORDS[:1])
+FORMULAS = [(f"{sign}1", f"'{sign}1") for sign in "=+-@"]
 
 
-def test_any_other_error_leaves_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), row_file(tmp_path / "out.csv", FORM):
-        raise ZeroDivisionError
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(("name", "cell"), [*FORMULAS, ("a\x1b\udcff\u202e", "a\\x1b\\udcff\\u202e")])
+def test_no_text_becomes_a_formula_or_a_control_character(name, cell):
+    assert FORM.text({"name": name, "values": [-1]}) == f"{cell},-1\n"
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x"])
-def test_no_text_becomes_a_formula(cell):
-    assert FORM.text({"name": cell, "values": [-1]}) == f"'{cell},-1\n"
-
-
-def test_what_cannot_be_printed_is_an_escape():
-    name = "a\x1b[31m\tb\udcff\u202e"
-    assert FORM.text({"name": name, "values": [1]}) == "a\\x1b[31m\\tb\\udcff\\u202e,1\n"
-
-
-def test_a_name_that_says_no_format_and_a_folder_are_refused(tmp_path):
-    wanted = r"Use \.csv, \.json, \.jsonl"
-    with pytest.raises(UsageError, match=wanted), row_file(tmp_path / "out.txt", FORM):
-        pass
+def test_a_name_without_a_format_and_a_folder_are_refused(tmp_path):
     (tmp_path / "out.csv").mkdir()
-    with pytest.raises(UsageError, match="is a folder"), row_file(tmp_path / "out.csv", FORM):
-        pass
+    for name, said in (("out.txt", r"Use \.csv, \.json, \.jsonl"), ("out.csv", "is a folder")):
+        with pytest.raises(UsageError, match=said):
+            write(tmp_path / name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ccl_cli.cli.common import print_result
@@ -70,9 +70,7 @@ def _print_plugin(facts: Mapping[str, Any], description: str, options: Sequence[
 
 def _print_entries(entries: Sequence[Mapping[str, Any]]) -> None:
     """Print entries as a table, without their options, which do not fit."""
-    columns = dict.fromkeys(
-        column for entry in entries for column, value in entry.items() if not isinstance(value, dict)
-    )
+    columns = dict.fromkeys(key for entry in entries for key in entry if key != "options")
     rows = [[_cell(entry.get(column, "")) for column in columns] for entry in entries]
     console.print_table(list(columns), rows)
 
@@ -103,35 +101,25 @@ def _entry(plugin: Plugin, load: bool, describe: Describe) -> dict[str, Any]:
 
 def _options(target: Any) -> list[dict[str, str]]:
     """Options of a plugin: the fields of a method's ``Options``, or the keyword arguments of a function."""
+    rows: list[tuple[str, Any, str]] = []
     if hasattr(target, "Options"):
         fields = target.Options.model_fields.items()
-        return _option_rows((name, field.default, field.description or "") for name, field in fields)
-    if inspect.isclass(target):  # a teacher: `from_spec` defines its options
-        return []
-    parameters = inspect.signature(target).parameters.values()
-    keywords = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
-    meanings = _argument_meanings(inspect.getdoc(target) or "")
-    return _option_rows(
-        (each.name, each.default, meanings.get(each.name, str(each.annotation))) for each in keywords
-    )
-
-
-def _argument_meanings(docstring: str) -> dict[str, str]:
-    """Return the description of each argument in the section ``Args`` of a docstring."""
-    section = docstring.partition("\nArgs:\n")[2].partition("\n\n")[0]
-    return {name: _plain(" ".join(text.split())) for name, text in _ARGUMENT.findall(section)}
-
-
-def _plain(docstring: str) -> str:
-    return docstring.replace("``", "`")
-
-
-def _option_rows(options: Iterable[tuple[str, Any, str]]) -> list[dict[str, str]]:
+        rows = [(name, field.default, field.description or "") for name, field in fields]
+    elif not inspect.isclass(target):  # a teacher is a class: its `from_spec` defines its options
+        section = (inspect.getdoc(target) or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
+        meanings = {name: _plain(" ".join(text.split())) for name, text in _ARGUMENT.findall(section)}
+        parameters = inspect.signature(target).parameters.values()
+        keywords = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
+        rows = [(each.name, each.default, meanings.get(each.name, str(each.annotation))) for each in keywords]
     return [
         {
             "option": name,
             "default": "required" if default is inspect.Parameter.empty else f"{default}",
             "meaning": meaning,
         }
-        for name, default, meaning in options
+        for name, default, meaning in rows
     ]
+
+
+def _plain(docstring: str) -> str:
+    return docstring.replace("``", "`")

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from ccl_cli import registry
 from ccl_cli.cli import options
 from ccl_cli.cli.catalogue.listing import print_plugin, print_plugins
-from ccl_cli.cli.common import command, complete_plugins, group
+from ccl_cli.cli.common import command, group, plugin_argument
 
 app = group("List and describe distillation methods.", "ccl methods ls", "ccl methods info ccl")
-
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME", help="Method.", autocompletion=complete_plugins(registry.METHODS), show_default=False
-    ),
-]
 
 
 @command(app, "ls", "ccl methods ls", "ccl methods ls --json")
@@ -31,7 +22,9 @@ def list_methods(as_json: options.AsJson = False) -> None:
 
 
 @command(app, "info", "ccl methods info ccl", "ccl methods info crd --json")
-def info(name: Name, as_json: options.AsJson = False) -> None:
+def info(
+    name: Annotated[str, plugin_argument(registry.METHODS, "Method.")], as_json: options.AsJson = False
+) -> None:
     """Describe a method: loss, paper, options and defaults."""
     print_plugin(registry.find(registry.METHODS, name), as_json)
 

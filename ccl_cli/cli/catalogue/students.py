@@ -10,7 +10,7 @@ import typer
 from ccl_cli import registry
 from ccl_cli.cli import options
 from ccl_cli.cli.catalogue.listing import print_plugin, print_plugins
-from ccl_cli.cli.common import command, complete_plugins, group
+from ccl_cli.cli.common import command, group, plugin_argument
 
 app = group(
     "List and describe student networks.",
@@ -18,36 +18,23 @@ app = group(
     "ccl students ls --load",
     "ccl students info x3d_s",
 )
-
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME",
-        help="Student.",
-        autocompletion=complete_plugins(registry.STUDENTS),
-        show_default=False,
-    ),
-]
+_LOAD = (
+    "Also show the number of parameters (with 400 classes) and the GMACs per clip. Takes a few seconds each."
+)
 
 
 @command(app, "ls", "ccl students ls", "ccl students ls --load", "ccl students ls --json")
 def list_students(
-    load: Annotated[
-        bool,
-        typer.Option(
-            "--load",
-            help="Also show the number of parameters (with 400 classes) and the GMACs per clip. Takes a "
-            "few seconds per student.",
-        ),
-    ] = False,
-    as_json: options.AsJson = False,
+    load: Annotated[bool, typer.Option("--load", help=_LOAD)] = False, as_json: options.AsJson = False
 ) -> None:
     """List students and their packages; with --load also their size."""
     print_plugins([registry.STUDENTS], load, as_json, _size)
 
 
 @command(app, "info", "ccl students info x3d_s", "ccl students info timm:resnet50 --json")
-def info(name: Name, as_json: options.AsJson = False) -> None:
+def info(
+    name: Annotated[str, plugin_argument(registry.STUDENTS, "Student.")], as_json: options.AsJson = False
+) -> None:
     """Describe a student: network, size, options and defaults."""
     from ccl_cli.config.spec import parse_model
 

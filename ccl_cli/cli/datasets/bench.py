@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
-from typing import Annotated, Any
-
-import typer
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import RUNTIME
+from ccl_cli.cli.common import print_result, runtime_option
 from ccl_cli.utils import console
+
+if TYPE_CHECKING:
+    from ccl_cli.config.recipe import Recipe
 
 EXAMPLES = (
     "ccl data bench folder:my_videos",
@@ -27,44 +27,42 @@ def bench(
     workers: options.Workers = None,
     clips_per_second: Annotated[
         float | None,
-        typer.Option(
-            min=0.001,
-            help="Training throughput of your GPU. Default: time a few steps on this machine.",
-            rich_help_panel=RUNTIME,
+        runtime_option(
+            min=0.001, help="Training throughput of your GPU. Default: time a few steps on this machine."
         ),
     ] = None,
-    seconds: Annotated[
-        float, typer.Option(min=0.1, help="Duration of each measurement.", rich_help_panel=RUNTIME)
-    ] = 10.0,
+    seconds: Annotated[float, runtime_option(min=0.1, help="Duration of each measurement.")] = 10.0,
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure how fast a data set is read, and whether training would wait for data."""
-    from ccl_cli.config.load import check_recipe, load_recipe
     from ccl_cli.training.input_bench import bench_input
 
-    flags = {"data": data, "teachers": teacher, "train.workers": workers}
-    if not (recipe or teacher or os.environ.get("CCL_RECIPE")):
-        flags["method"] = "baseline"  # needs no teachers
-    experiment = load_recipe(recipe, flags, set_ or ())
-    check_recipe(experiment)
+    experiment = recipe_of(recipe, {"data": data, "teachers": teacher, "train.workers": workers}, set_)
     result = bench_input(experiment, seconds=seconds, clips_per_second=clips_per_second)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _show(result)
+    print_result(result, as_json, lambda: _show(result))
+
+
+def recipe_of(name: str | None, flags: Mapping[str, Any], overrides: Sequence[str] | None) -> Recipe:
+    """Load a recipe of which only the data and the inputs of the teachers matter; none are needed."""
+    from ccl_cli.config.load import check_recipe, load_recipe
+
+    if not (name or flags["teachers"] or os.environ.get("CCL_RECIPE")):
+        flags = {**flags, "method": "baseline"}
+    recipe = load_recipe(name, flags, overrides or ())
+    check_recipe(recipe)
+    return recipe
 
 
 def _show(result: Mapping[str, Any]) -> None:
     one, every, step = result["worker"], result["workers"], result["step"]
-    read = "" if one["mb_per_s"] is None else f"{one['mb_per_s']:.1f}"
     how = f"{step['device']}, {step['precision']}" if step["measured"] else "as given"
     rows = [
-        ("one worker", f"{one['clips_per_s']:.1f}", read),
-        (f"{every['number']} workers", f"{every['clips_per_s']:.1f}", ""),
-        (f"training ({how})", f"{step['clips_per_s']:.1f}", ""),
+        ("one worker", f"{one['clips_per_s']:.1f}"),
+        (f"{every['number']} workers", f"{every['clips_per_s']:.1f}"),
+        (f"training ({how})", f"{step['clips_per_s']:.1f}"),
     ]
-    console.print_table(["", "clips/s", "MB/s read"], rows)
+    console.print_table(["", "clips/s"], rows)
     if not result["data_wait"]:
         print("\nReading is fast enough for training.")
         return

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
-
 from ccl_cli.cli import options
-from ccl_cli.cli.common import DATA, OUTPUT, RUNTIME, chosen_executor, complete_plugins
+from ccl_cli.cli.common import (
+    chosen_executor,
+    data_option,
+    output_option,
+    print_result,
+    runtime_option,
+)
+from ccl_cli.cli.datasets.check import DataSet
 from ccl_cli.errors import UsageError
 from ccl_cli.utils import console
 from ccl_cli.utils.text import visible
@@ -23,58 +27,32 @@ EXAMPLES = (
     "ccl train --recipe mine.yaml --data shards:packed",
 )
 _QUALITIES = {"jpeg": (1, 95), "mp4": (0, 51)}
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE[:PATH]",
-        help="Data set, e.g. ucf51 or folder:my_videos.",
-        autocompletion=complete_plugins("ccl.datasets"),
-    ),
-]
-Output = Annotated[
-    Path, typer.Option(metavar="DIR", help="Output folder for the shards.", rich_help_panel=OUTPUT)
-]
-ShortSide = Annotated[
-    int,
-    typer.Option(min=16, help="Resize larger frames to this short side, in pixels.", rich_help_panel=DATA),
-]
+Output = Annotated[Path, output_option(metavar="DIR", help="Output folder for the shards.")]
+ShortSide = Annotated[int, data_option(min=16, help="Resize larger frames to this short side, in pixels.")]
 FrameRate = Annotated[
-    float | None,
-    typer.Option(min=0.1, help="Maximum frame rate. Default: keep all frames.", rich_help_panel=DATA),
+    float | None, data_option(min=0.1, help="Maximum frame rate. Default: keep all frames.")
 ]
 Format = Annotated[
-    Literal["jpeg", "mp4"],
-    typer.Option("--format", help="jpeg reads fastest; mp4 is smallest.", rich_help_panel=DATA),
+    Literal["jpeg", "mp4"], data_option("--format", help="jpeg reads fastest; mp4 is smallest.")
 ]
 Quality = Annotated[
     int | None,
-    typer.Option(
-        help="JPEG quality (1 to 95, default 85), or H.264 rate factor (0 to 51, default 20).",
-        rich_help_panel=DATA,
-    ),
+    data_option(help="JPEG quality (1 to 95, default 85), or H.264 rate factor (0 to 51, default 20)."),
 ]
-Audio = Annotated[bool, typer.Option("--audio/--no-audio", help="Include audio.", rich_help_panel=DATA)]
-AudioRate = Annotated[
-    int, typer.Option(min=1000, help="Sample rate of the packed audio, in Hz.", rich_help_panel=DATA)
-]
+Audio = Annotated[bool, data_option("--audio/--no-audio", help="Include audio.")]
+AudioRate = Annotated[int, data_option(min=1000, help="Sample rate of the packed audio, in Hz.")]
 MaxUnreadable = Annotated[
     float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        help="Maximum fraction of unreadable videos per split. Default: 0.05.",
-        rich_help_panel=DATA,
-    ),
+    data_option(min=0, max=1, help="Maximum fraction of unreadable videos per split. Default: 0.05."),
 ]
-ShardSize = Annotated[int, typer.Option(min=1, metavar="MB", help="Size of a shard.", rich_help_panel=OUTPUT)]
+ShardSize = Annotated[int, output_option(min=1, metavar="MB", help="Size of a shard.")]
 Workers = Annotated[
-    int | None,
-    typer.Option(min=0, help="Number of encoding processes. Default: one per core.", rich_help_panel=RUNTIME),
+    int | None, runtime_option(min=0, help="Number of encoding processes. Default: one per core.")
 ]
 
 
 def pack(
-    data: Source,
+    data: DataSet,
     output: Output,
     short_side: ShortSide = 128,
     fps: FrameRate = None,
@@ -99,7 +77,6 @@ def pack(
     from ccl_cli.executors.part import parse_part
 
     share = parse_part(part)
-
     quality = QUALITY[form] if quality is None else quality
     low, high = _QUALITIES[form]
     if not low <= quality <= high:
@@ -114,30 +91,22 @@ def pack(
         executor=chosen_executor(executor, share),
         part=share,
     )
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _show(result)
+    print_result(result, as_json, lambda: _show(result))
 
 
 def _show(result: Mapping[str, Any]) -> None:
     columns = ["split", "videos", "packed", "shards", "MB", "minutes", "kB/s", "sound", "silent", "no track"]
     console.print_table(columns, [_row(name, each) for name, each in result["splits"].items()])
-    for name, reason in list(result["unreadable"].items())[:10]:
+    unreadable = result["unreadable"]
+    for name, reason in list(unreadable.items())[:10]:
         print(visible(f"skipped: {name}: {reason}"))
-    if len(result["unreadable"]) > 10:
-        print(f"skipped: {len(result['unreadable']) - 10} more, listed in index.json")
-    print(f"\nTrain with it: ccl train --data {shlex.quote('shards:' + result['folder'])}")
+    print(f"skipped: {len(unreadable)} in all, listed in index.json" if unreadable else "")
+    print(f"Train with it: ccl train --data {shlex.quote('shards:' + result['folder'])}")
 
 
 def _row(name: str, each: Mapping[str, Any]) -> tuple[str, ...]:
     rate = each["bytes"] / 1000 / each["seconds"] if each["seconds"] else 0.0
-    sound = each["sound"]
-    return (
-        name,
-        *(str(each[key]) for key in ("videos", "packed", "shards")),
-        f"{each['bytes'] / 1e6:.1f}",
-        f"{each['seconds'] / 60:.1f}",
-        f"{rate:.0f}",
-        *(str(sound.get(state, 0)) for state in ("present", "silent", "no track")),
-    )
+    counts = [each["videos"], each["packed"], each["shards"]]
+    states = [each["sound"].get(state, 0) for state in ("present", "silent", "no track")]
+    size, minutes = f"{each['bytes'] / 1e6:.1f}", f"{each['seconds'] / 60:.1f}"
+    return name, *map(str, counts), size, minutes, f"{rate:.0f}", *map(str, states)

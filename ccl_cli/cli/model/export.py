@@ -61,28 +61,24 @@ def export(
 def _print(result: Mapping[str, Any], output: Path) -> None:
     from ccl_cli.deploy.export import FILES, INT8, ONNX, TORCH
 
-    speed = result["speed"]
-    rows = []
+    speed, rows = result["speed"], []
     for name, milliseconds in speed["ms"].items():
-        size, differences = result["bytes"].get(name, 0), result["difference"].get(name, {})
-        differs = [_difference(differences.get(key)) for key in ("logits", "feature")]
-        rows.append(
-            (FILES.get(name, TORCH), f"{size / 1e6:.1f}" if size else "", f"{milliseconds:.1f}", *differs)
-        )
+        row = [FILES.get(name, TORCH), "", f"{milliseconds:.1f}", "", ""]
+        if name in result["bytes"]:
+            row[1] = f"{result['bytes'][name] / 1e6:.1f}"
+            differences = (result["difference"][name][key] for key in ("logits", "feature"))
+            row[3:] = [f"{each['max_abs']:.1e} of {each['largest']:.2g}" for each in differences]
+        rows.append(row)
     console.print_table(["", "MB", "ms per clip", "logits differ by", "feature differs by"], rows)
-    threads, batches = speed["threads"], " and ".join(map(str, result["batches"]))
+    batches = " and ".join(map(str, result["batches"]))
     print(
         f"\nLargest difference from torch and torch's largest value, in batches of {batches}\n"
-        f"of {result['clips']}. Times: median of {speed['rounds']} interleaved calls, {threads}  "
-        f"thread{'s'[: threads - 1]}."
+        f"of {result['clips']}. Times: median of {speed['rounds']} interleaved calls; "
+        f"threads: {speed['threads']}."
     )
     if "int8" in result:
         _print_int8(result["int8"], speedup=speed["ms"][ONNX] / speed["ms"][INT8])
     print(f"\n{output}")
-
-
-def _difference(difference: Mapping[str, float] | None) -> str:
-    return "" if difference is None else f"{difference['max_abs']:.1e} of {difference['largest']:.2g}"
 
 
 def _print_int8(int8: Mapping[str, Any], speedup: float) -> None:

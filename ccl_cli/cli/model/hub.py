@@ -37,9 +37,12 @@ def push(
     from ccl_cli.deploy import hub
 
     if dry_run:
-        files = hub.uploads(run, repository)
-        rows = [(file.name, f"{file.size:,}") for file in files]
-        result = [{"name": file.name, "bytes": file.size} for file in files]
+        sizes = {
+            name: content.stat().st_size if isinstance(content, Path) else len(content)
+            for name, content in hub.uploads(run, repository).items()
+        }
+        rows = [(name, f"{size:,}") for name, size in sizes.items()]
+        result = [{"name": name, "bytes": size} for name, size in sizes.items()]
         print_result(result, as_json, lambda: console.print_table(["file", "bytes"], rows))
         return
     address = hub.push(run, repository, private=private)

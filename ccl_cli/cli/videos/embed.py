@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ccl_cli.cli import options
-from ccl_cli.cli.common import command, output_option, print_path, share_videos
+from ccl_cli.cli.common import command, output_option, print_path
+from ccl_cli.cli.videos.named import named_videos
 from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
@@ -44,30 +45,18 @@ def embed(
     Writes one vector per video, the mean over its windows, not normalised. Unreadable files are reported and
     skipped, and the command exits with code 4.
     """
-    from ccl_cli.executors.part import parse_part
-
-    share = parse_part(part)
-    chosen = share_videos(executor, num_processes)
-    from ccl_cli.cli.unreadable import Unreadable
-    from ccl_cli.data.video_paths import list_videos
-    from ccl_cli.training.run.folder import split_run
-
-    run, files = split_run(paths)
-    raw = list_videos(files).share(share)
-    unreadable = Unreadable(len(raw.videos), raw.closed)
+    student, videos, unreadable, chosen = named_videos(paths, executor, part, num_processes)
     from ccl_cli.deploy.feature_file import check_features, feature_file
     from ccl_cli.deploy.predict import embed as embed_files
-    from ccl_cli.evaluation.model import load_student
     from ccl_cli.executors.blocks import block_executor
 
     check_features(output)
-    student = load_student(run)
-    settings: Any = {"precision": precision, "batch_size": batch_size, "workers": workers}
     first = console.first_process()  # only the first process writes
+    settings: Any = {"precision": precision, "batch_size": batch_size, "workers": workers}
     with (
         block_executor(chosen) as blocks,
         feature_file(output, student, precision) if first else nullcontext() as file,
-        closing(embed_files(student, raw, executor=blocks, **settings)) as features,
+        closing(embed_files(student, videos, executor=blocks, **settings)) as features,
     ):
         for feature in features:
             if feature.fault:

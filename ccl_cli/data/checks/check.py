@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -20,32 +20,17 @@ BREAKING = ("missing", "corrupt")  # problems that exclude a video from training
 PROBLEMS = (*BREAKING, "silent", "no track", "short", "duplicate")
 COLUMNS = ("videos", "with sound", *PROBLEMS)
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
-# Attributes of an inspection, and their units.
-MEASURES = {
-    "seconds": "seconds",
-    "frames": "frames",
-    "rate": "frames/s",
-    "width": "width",
-    "height": "height",
-}
+MEASURES = ("seconds", "frames", "rate", "width", "height")  # attributes of an inspection
 NO_LABEL = "no label"
 _REASONS = {"silent": "no sample reaches 1e-4", "no track": "only a picture"}
 
 Counts = dict[str, int]
+Faults = Iterator[tuple[int, str, str]]  # index of a video in the manifest, problem, reason
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem of one video.
-
-    Attributes:
-        problem: One of ``PROBLEMS``.
-        id: Id of the video.
-        split: Split of the video.
-        label: Name of its class, or "no label".
-        path: File of the video.
-        reason: Details.
-    """
+    """One problem, one of ``PROBLEMS``, of one video. Its label is the name of its class, or "no label"."""
 
     problem: str
     id: str
@@ -80,20 +65,21 @@ class Report:
 
         Videos without a label come last, as a class of their own.
         """
-        videos, name_of = self.manifest.videos, partial(_class_name, self.manifest)
-        tally = Counter((video.split, name_of(video), "videos") for video in videos)
-        audible = (videos[index] for index, each in self.inspections.items() if each.sound == "present")
-        tally.update((video.split, name_of(video), "with sound") for video in audible)
-        tally.update((each.split, each.label, each.problem) for each in self.problems)
-        return {
+        tally = Counter((each.split, each.label, each.problem) for each in self.problems)
+        for index, video in enumerate(self.manifest.videos):
+            name = _class_name(self.manifest, video)
+            tally[video.split, name, "videos"] += 1
+            inspection = self.inspections.get(index)
+            tally[video.split, name, "with sound"] += bool(inspection and inspection.sound == "present")
+        counts = {
             split: {
                 name: {column: tally[split, name, column] for column in COLUMNS}
                 for name in (*self.manifest.classes, NO_LABEL)
                 if tally[split, name, "videos"]
             }
             for split in SPLITS
-            if any(video.split == split for video in videos)
         }
+        return {split: rows for split, rows in counts.items() if rows}
 
     @cached_property
     def splits(self) -> dict[str, Counts]:
@@ -108,25 +94,22 @@ class Report:
         """Number of readable videos by (width, height) in pixels."""
         return Counter((each.width, each.height) for each in self.inspections.values())
 
-    def values(self, split: str, measure: str) -> list[float]:
-        """Values of one of ``MEASURES`` for the readable videos of a split."""
-        videos = self.manifest.videos
-        return [
-            getattr(each, measure) for index, each in self.inspections.items() if videos[index].split == split
-        ]
-
     def hours(self, split: str) -> float:
         """Total duration of the readable videos of a split."""
-        return sum(self.values(split, "seconds")) / 3600
+        return sum(each.seconds for each in self._of(split)) / 3600
 
     def percentiles(self, split: str) -> dict[str, dict[int, float]]:
         """Percentiles of each of ``MEASURES``, by percent; empty without readable videos."""
-        values = {measure: self.values(split, measure) for measure in MEASURES}
+        of_split = self._of(split)
+        values = {name: [getattr(each, name) for each in of_split] for name in MEASURES if of_split}
         return {
-            measure: dict(zip(PERCENTILES, np.percentile(each, PERCENTILES).round(3).tolist(), strict=True))
-            for measure, each in values.items()
-            if each
+            name: dict(zip(PERCENTILES, np.percentile(each, PERCENTILES).round(3).tolist(), strict=True))
+            for name, each in values.items()
         }
+
+    def _of(self, split: str) -> list[Inspection]:
+        inside = self.manifest.videos.in_split(split)
+        return [each for index, each in self.inspections.items() if inside[index]]
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -147,75 +130,57 @@ class Report:
         }
 
 
-class _Fault(NamedTuple):
-    """A problem of the video at a position in the manifest."""
-
-    position: int
-    problem: str
-    reason: str
-
-
 def check(manifest: Manifest, effort: Effort, *, frames: int, deep: bool = False) -> Report:
     """Inspect every video, and compare files of the same size.
 
     Args:
-        manifest: Data set.
+        manifest: Data set; its videos are not in shards.
         effort: Resources.
         frames: Length of a clip; shorter videos are reported.
         deep: Whether to decode all frames and all sound, and not only the metadata and the first sound.
-
-    Raises:
-        DataError: the videos are in shards.
-        Interrupted: stopped by a signal; the same call continues.
     """
-    inspections: dict[int, Inspection] = {}
-    faults: list[_Fault] = []
-    for index, result in examine(inspect, _subjects(manifest), effort):
-        inspection = Inspection(result.reason) if isinstance(result, Failure) else Inspection(*result)
-        problem = "missing" if result is ABSENT else "corrupt"
-        if inspection.fault:
-            faults.append(_Fault(index, problem, inspection.fault))
-        else:
-            inspections[index] = inspection
-            faults += (_Fault(index, *each) for each in _shortcomings(inspection, frames))
-    if deep:
-        whole = [index for index, each in inspections.items() if not each.damage]
-        faults += _damaged(manifest, whole, effort)
-    faults += _duplicates(manifest, effort)
-    faults.sort(key=lambda fault: (PROBLEMS.index(fault.problem), fault.position))
-    return Report(manifest, inspections, tuple(_problem(manifest, fault) for fault in faults))
-
-
-def _subjects(manifest: Manifest) -> list[Subject]:
     if manifest.videos.packed:
         raise DataError(
             f"'{manifest.name}' is packed: its videos were inspected when that was done.",
             "Name the data set that it was packed from.",
         )
-    return [Subject(str(video.path), video.start, video.end) for video in manifest.videos]
+    subjects = [Subject(str(video.path), video.start, video.end) for video in manifest.videos]
+    inspections: dict[int, Inspection] = {}
+    faults: list[tuple[int, str, str]] = []
+    for index, result in examine(inspect, subjects, effort):
+        inspection = Inspection(result.reason) if isinstance(result, Failure) else Inspection(*result)
+        if inspection.fault:
+            faults.append((index, "missing" if result is ABSENT else "corrupt", inspection.fault))
+        else:
+            inspections[index] = inspection
+            faults += _shortcomings(index, inspection, frames)
+    if deep:
+        whole = {index: subjects[index].path for index, each in inspections.items() if not each.damage}
+        faults += _damaged(whole, effort)
+    faults += _duplicates(manifest, effort)
+    faults.sort(key=lambda fault: (PROBLEMS.index(fault[1]), fault[0]))
+    return Report(manifest, inspections, tuple(_problem(manifest, *fault) for fault in faults))
 
 
-def _shortcomings(inspection: Inspection, frames: int) -> Iterator[tuple[str, str]]:
-    """Problems of a readable video, with reasons."""
+def _shortcomings(index: int, inspection: Inspection, frames: int) -> Faults:
     if inspection.damage:
-        yield "corrupt", inspection.damage
+        yield index, "corrupt", inspection.damage
     if inspection.sound != "present":
-        yield inspection.sound, _REASONS[inspection.sound]
+        yield index, inspection.sound, _REASONS[inspection.sound]
     if inspection.frames < frames:
-        yield "short", f"{inspection.frames} frames, a clip has {frames}"
+        yield index, "short", f"{inspection.frames} frames, a clip has {frames}"
 
 
-def _damaged(manifest: Manifest, indices: Sequence[int], effort: Effort) -> Iterator[_Fault]:
+def _damaged(paths: dict[int, str], effort: Effort) -> Faults:
     """Find files that cannot be decoded to the end."""
-    paths = [str(manifest.videos[index].path) for index in indices]
-    results = _examine_files(decode, paths, effort)
-    for index, path in zip(indices, paths, strict=True):
+    results = _examine_files(decode, paths.values(), effort)
+    for index, path in paths.items():
         result = results[path]
         if damage := result.reason if isinstance(result, Failure) else result:
-            yield _Fault(index, "corrupt", damage)
+            yield index, "corrupt", damage
 
 
-def _duplicates(manifest: Manifest, effort: Effort) -> Iterator[_Fault]:
+def _duplicates(manifest: Manifest, effort: Effort) -> Faults:
     """Find files with the same bytes as an earlier one in the list."""
     paths = [str(video.path) for video in manifest.videos]
     size_of = dict(zip(paths, manifest.sizes.tolist(), strict=True))
@@ -230,7 +195,7 @@ def _duplicates(manifest: Manifest, effort: Effort) -> Iterator[_Fault]:
         if paths[original] != path:
             video = manifest.videos[original]
             label = _class_name(manifest, video)
-            yield _Fault(index, "duplicate", f"same bytes as '{video.id}' ({video.split}, {label})")
+            yield index, "duplicate", f"same bytes as '{video.id}' ({video.split}, {label})"
 
 
 def _examine_files(work: Callable[[Subject], Any], paths: Iterable[str], effort: Effort) -> dict[str, Any]:
@@ -244,7 +209,7 @@ def _class_name(manifest: Manifest, video: Video) -> str:
     return manifest.class_name(video) or NO_LABEL
 
 
-def _problem(manifest: Manifest, fault: _Fault) -> Problem:
-    video = manifest.videos[fault.position]
+def _problem(manifest: Manifest, index: int, problem: str, reason: str) -> Problem:
+    video = manifest.videos[index]
     label = _class_name(manifest, video)
-    return Problem(fault.problem, video.id, video.split, label, str(video.path), fault.reason)
+    return Problem(problem, video.id, video.split, label, str(video.path), reason)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import av
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.data.checks.blocks import examine_blocks, examine_one
 from ccl_cli.data.checks.inspect import Subject
 from ccl_cli.data.checks.pool import Failure, run_each
-from ccl_cli.errors import Interrupted, SystemSetupError
-from ccl_cli.executors.part import WHOLE, Part
-from ccl_cli.utils.files import changed_at
+from ccl_cli.executors.blocks import DONE, block_folder, run_blocks
+from ccl_cli.executors.work import Work
+from ccl_cli.utils.files import write_text
 from ccl_cli.utils.paths import cache_dir
+from ccl_cli.utils.processes import cores
 from ccl_cli.utils.progress import Reporter
-from ccl_cli.utils.signals import handled_by
 
-_FORMAT = 2  # raise it when the meaning of a stored value changes
-_CREATE = "CREATE TABLE IF NOT EXISTS {} (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID"
+# Another decoder may give other results. Raise the number when a stored value changes its meaning.
+_STORE = f"findings-3-{av.__version__}"
+BLOCK = 1000  # subjects of an executor's item
+ABSENT = Failure("there is no such file")
 
 
 class Effort(NamedTuple):
@@ -36,17 +36,11 @@ class Effort(NamedTuple):
         workers: Number of processes.
         timeout: Time limit for one file, seconds.
         executor: Settings of the executor.
-        part: Part of the files that the caller examines. A part has a store of its own, because processes
-            of several machines must not write to one SQLite file.
     """
 
     workers: int
     timeout: float
     executor: Executor = Executor()
-    part: Part = WHOLE
-
-
-ABSENT = Failure("there is no such file")
 
 
 def examine(
@@ -54,8 +48,8 @@ def examine(
 ) -> Iterator[tuple[int, Any]]:
     """Examine subjects. Results for unchanged files are read from the store.
 
-    A failure (a process died or took too long, the file could not be read) is not stored, so the next call
-    tries again.
+    Each result is stored at once, so the call may be stopped or killed at any moment. A failure (a process
+    died or took too long, the file could not be read) is not stored, so the next call tries again.
 
     Args:
         work: Module-level function, called in other processes. Its name is part of the key in the store.
@@ -67,93 +61,85 @@ def examine(
         ``work``. Stored results come first, the others in order of completion.
 
     Raises:
-        Interrupted: stopped by a signal; the results so far are stored.
-        SystemSetupError: the store cannot be used.
+        OSError: the store cannot be written.
         CclError: the executor failed on some subjects; the results of the others are stored.
     """
-    signals: list[int] = []
-    with _store(effort.part) as store, handled_by(lambda number, frame: signals.append(number)):
-        pending: dict[int, str] = {}
-        for index, subject in enumerate(subjects):
-            key = _key(work, subject)
-            value = key and store.execute("SELECT value FROM findings WHERE key = ?", (key,)).fetchone()
-            if signals:
-                break
-            if key is None:
-                yield index, ABSENT
-            elif value:
-                yield index, json.loads(value[0])
-            else:
-                pending[index] = key
-        with Reporter(work.__name__, len(subjects), len(subjects) - len(pending), unit="file") as reporter:
-            jobs = [(index, subjects[index]) for index in pending]
-            local = effort.executor.name == "local"
-            keys = list(pending.values())
-            for (index, _), result in _results(work, jobs, keys, effort, reporter, lambda: bool(signals)):
-                if not isinstance(result, Failure):
-                    store.execute("INSERT OR REPLACE INTO findings VALUES (?, ?)", (pending[index], result))
-                reporter.advance(int(local))  # blocks of an executor are counted already
-                yield index, result if isinstance(result, Failure) else json.loads(result)
-            reporter.line()
-    if signals:
-        raise Interrupted(
-            f"Stopped by {signal.Signals(signals[0]).name}; the results so far are stored.",
-            "Run the same command again to continue.",
-        )
+    stored, keys = _stored(), [_key(work, subject) for subject in subjects]
+    if effort.executor.name != "local" and not stored.keys() >= {*filter(None, keys)}:
+        _examine_in_blocks(work, subjects, keys, effort)
+        stored = _stored()  # of what failed there, nothing: it is tried again on this machine
+    jobs: dict[int, str] = {}
+    for index, key in enumerate(keys):
+        if key is None:
+            yield index, ABSENT
+        elif key in stored:
+            yield index, json.loads(stored[key])
+        else:
+            jobs[index] = key
+    if not jobs:
+        return
+    store = cache_dir() / f"{_STORE}-{uuid4().hex}.jsonl"
+    store.parent.mkdir(parents=True, exist_ok=True)
+    reporter = Reporter(work.__name__, len(subjects), len(subjects) - len(jobs), unit="file")
+    queue, task = [(index, subjects[index]) for index in jobs], partial(_as_json, work)
+    with store.open("x", buffering=1) as file, reporter:
+        for (index, _), result in run_each(queue, task, workers=effort.workers, timeout=effort.timeout):
+            reporter.advance()
+            if isinstance(result, str):
+                file.write(f"{jobs[index]}\t{result}\n")
+            yield index, json.loads(result) if isinstance(result, str) else result
+        reporter.line()
 
 
-def _results(
-    work: Callable[[Subject], Any],
-    jobs: Sequence[tuple[int, Subject]],
-    keys: Sequence[str],
-    effort: Effort,
-    reporter: Reporter,
-    stopped: Callable[[], bool],
-) -> Iterator[tuple[tuple[int, Subject], str | Failure]]:
-    if effort.executor.name != "local":
-        return examine_blocks(
-            work, jobs, keys, timeout=effort.timeout, executor=effort.executor, advance=reporter.advance
-        )
-    examined = partial(examine_one, work)
-    return run_each(jobs, examined, workers=effort.workers, timeout=effort.timeout, stopped=stopped)
+def _stored() -> dict[str, str]:
+    """Results by key, both as JSON, from the files of all processes that have examined something."""
+    results: dict[str, str] = {}
+    for path in cache_dir().glob(f"{_STORE}-*.jsonl"):
+        with path.open(errors="replace") as file:
+            for line in file:
+                key, _, result = line.partition("\t")
+                if result.endswith("\n"):  # the last line of a killed process may be cut off
+                    results[key] = result
+    return results
 
 
 def _key(work: Callable[[Subject], Any], subject: Subject) -> str | None:
-    """Primary key of a result; a changed file has another key. None without a file."""
+    """Key of a result; a changed file has another key. None without a file."""
     try:
         stat = os.stat(subject.path)  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
     except (OSError, ValueError):  # ValueError: a zero byte in the path
         return None
-    return json.dumps([work.__name__, *subject, stat.st_size, changed_at(stat)])
+    return json.dumps([work.__name__, *subject, stat.st_size, stat.st_mtime_ns])
 
 
-@contextmanager
-def _store(part: Part) -> Iterator[sqlite3.Connection]:
-    """The table of results: one file per decoder version, since another version may give other results."""
-    name = f"findings-{_FORMAT}-{av.__version__}"
-    path = cache_dir() / f"{name}{'' if part == WHOLE else f'-part-{part.number}-{part.parts}'}.sqlite"
-    with suppress(OSError):  # SQLite reports it
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as store:
-            # Only a crash of the machine may lose a row; the file is then examined again.
-            store.execute("PRAGMA synchronous=OFF")
-            store.execute(_CREATE.format("findings"))
-            if part == WHOLE:
-                for other in path.parent.glob(f"{name}-part-*.sqlite"):
-                    _move_rows(other, store)
-            yield store
-    except sqlite3.Error as error:
-        raise SystemSetupError(
-            f"Results cannot be stored in '{path}': {error}.",
-            "Delete it, or set CCL_HOME to a folder on a local disk.",
-        ) from error
+def _as_json(work: Callable[[Subject], Any], job: tuple[int, Subject]) -> str:
+    return json.dumps(work(job[1]))
 
 
-def _move_rows(source: Path, store: sqlite3.Connection) -> None:
-    """Move the results of a part to the store of all."""
-    store.execute("ATTACH ? AS part", (str(source),))
-    store.execute(_CREATE.format("part.findings"))  # a process may have been killed before it did so
-    store.execute("INSERT OR IGNORE INTO findings SELECT * FROM part.findings")
-    store.execute("DETACH part")
-    source.unlink(missing_ok=True)
+def _examine_in_blocks(
+    work: Callable[[Subject], Any], subjects: Sequence[Subject], keys: Sequence[str | None], effort: Effort
+) -> None:
+    """Let an executor examine blocks of subjects, which fills the store."""
+    shared = {"function": f"{work.__module__}:{work.__name__}", "timeout": effort.timeout}
+    blocks = {f"{start:06}": subjects[start : start + BLOCK] for start in range(0, len(subjects), BLOCK)}
+    # Unchanged files have the same keys, so an interrupted check finds its folder again.
+    with (
+        block_folder("check", av.__version__, keys, effort.timeout) as folder,
+        Reporter(work.__name__, len(subjects), unit="file") as reporter,
+    ):
+        items = {
+            name: {**shared, "subjects": block, "file": str(folder / f"{name}.done")}
+            for name, block in blocks.items()
+        }
+        mapped = Work("check", folder, f"{__name__}:run_block", DONE, items, modules=(__name__,))
+        # One block at a time on each machine, because a block uses all cores.
+        settings = effort.executor.model_copy(update={"jobs": 1})
+        sizes = {name: len(block) for name, block in blocks.items()}
+        run_blocks(mapped, settings, reporter.advance, sizes)
+
+
+def run_block(item: Mapping[str, Any]) -> None:
+    """Examine one block on all cores of this machine."""
+    subjects = [Subject(*subject) for subject in item["subjects"]]
+    list(examine(resolve_name(item["function"]), subjects, Effort(cores(), item["timeout"])))
+    write_text(Path(item["file"]), "")

@@ -20,13 +20,7 @@ _SHORTEST_CUT = 0.5  # seconds
 
 
 class Subject(NamedTuple):
-    """A file, or a segment of one.
-
-    Attributes:
-        path: The file.
-        start: Start of the segment, seconds; None: the file's start.
-        end: End of the segment, seconds; None: the file's end.
-    """
+    """A file, or a segment of one: its start and end in seconds; None: those of the file."""
 
     path: str
     start: float | None = None
@@ -79,10 +73,7 @@ def inspect(subject: Subject) -> Inspection:
 
 
 def decode(subject: Subject) -> str | None:
-    """Decode all frames and all sound of a file.
-
-    Returns:
-        A description of the damage, or None.
+    """Decode all frames and all sound of a file; describe the damage, or return None.
 
     Raises:
         DataError: the file cannot be opened.
@@ -92,17 +83,13 @@ def decode(subject: Subject) -> str | None:
         streams = [each for kind in ("video", "audio") if (each := best_stream(container, kind))]
         if not streams:
             return "it holds neither picture nor sound"
-        packets = container.demux(*streams)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError as error:
-                return f"it ends early: {error.strerror}"
-            except IndexError:  # see packets_of
-                return "a further stream begins in its middle"
-            if packet is None:
-                break
-            damaged[packet.stream.type] += _damaged(packet)
+        try:
+            for packet in container.demux(*streams):
+                damaged[packet.stream.type] += _damaged(packet)
+        except av.FFmpegError as error:
+            return f"it ends early: {error.strerror}"
+        except IndexError:  # see packets_of
+            return "a further stream begins in its middle"
     return ", ".join(f"damaged {kind} packets: {count}" for kind, count in damaged.items() if count) or None
 
 
@@ -132,16 +119,16 @@ def _sound(info: VideoMetadata, subject: Subject) -> SoundState:
     if info.audio is None:
         return "no track"
     start, end = info.audio.within(subject.start, subject.end)
-    any_frame = False
+    state: SoundState | None = None
     with open_container(info.path) as container:
         audio = best_stream(container, "audio")
         for frame in decoded(audio, packets_of(container, audio)):
-            any_frame = True
+            state = "silent"
             at = start if frame.pts is None else frame.time - info.origin
             if at >= end:
                 break
             if at + frame.samples / frame.sample_rate > start and abs(channels(frame)).max() >= SILENCE:
                 return "present"
-    if not any_frame:
+    if state is None:
         raise DataError(f"The sound track of '{info.path}' cannot be decoded.")
-    return "silent"
+    return state

@@ -27,12 +27,7 @@ class Failure(NamedTuple):
 
 
 def run_each(
-    jobs: Iterable[J],
-    work: Callable[[J], R],
-    *,
-    workers: int,
-    timeout: float,
-    stopped: Callable[[], bool] = lambda: False,
+    jobs: Iterable[J], work: Callable[[J], R], *, workers: int, timeout: float
 ) -> Iterator[tuple[J, R | Failure]]:
     """Run jobs in several processes, and yield results in order of completion.
 
@@ -41,18 +36,16 @@ def run_each(
         work: Module-level function, called in the processes. A job for which it raises an error fails.
         workers: Number of processes.
         timeout: Time limit for one job, seconds. A process that takes longer is replaced, and its job fails.
-        stopped: Whether to stop early; called twice a second.
 
     Raises:
         SystemSetupError: processes cannot start.
     """
     multiprocessing.set_forkserver_preload(["ccl_cli.data.checks.inspect"])
     pool = ProcessPool(workers, initializer=begin, initargs=(0,), context=SERVER)
-    queue = iter(jobs)
-    task = partial(_attempt, work)
+    queue, task = iter(jobs), partial(_attempt, work)
     pending: dict[ProcessFuture[Any], J] = {}
     try:
-        while not stopped():
+        while True:
             for job in islice(queue, 2 * workers - len(pending)):
                 pending[pool.schedule(task, (job,), timeout=timeout)] = job
             if not pending:
@@ -75,10 +68,8 @@ def _attempt(work: Callable[[J], R], job: J) -> R | Failure:
     """Catch errors in the worker, since not every exception can be pickled."""
     try:
         return work(job)
-    except CclError as error:
-        return Failure(error.message.rstrip("."))
     except Exception as error:
-        return Failure(f"{type(error).__name__}: {error}")
+        return Failure(error.message.rstrip(".") if isinstance(error, CclError) else repr(error))
 
 
 def _result(future: ProcessFuture[R | Failure], timeout: float) -> R | Failure:

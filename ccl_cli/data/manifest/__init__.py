@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from ccl_cli.data.manifest.arrow_file import SUFFIX, map_columns, write_arrow
 from ccl_cli.data.manifest.columns import ABSENT, CODES, SPLITS, UNLABELLED, Texts, Video
 from ccl_cli.data.manifest.groups import choose_labels, choose_share
-from ccl_cli.data.manifest.json_lines import FORMAT, fault, parse_header, read_lines, write_lines
+from ccl_cli.data.manifest.json_lines import FORMAT, parse_header, read_lines, write_lines
 from ccl_cli.data.manifest.videos import Videos
 from ccl_cli.data.video.storage import contents_hash
-from ccl_cli.errors import DataError, SystemSetupError
+from ccl_cli.errors import DataError
 from ccl_cli.utils.paths import cache_dir
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "Video",
     "Videos",
     "check_unreadable",
-    "fault",
     "read_header",
     "unreadable_limit",
 ]
@@ -61,14 +60,8 @@ class Manifest:
     videos: Videos
 
     def __init__(self, name: str, classes: Sequence[str], videos: Iterable[Video]) -> None:
-        """Convert the rows to columns.
-
-        Raises:
-            DataError: an attribute of a row has a wrong type.
-        """
-        values = {"name": name, "classes": tuple(classes), "videos": Videos.of(videos)}
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
+        """Convert the rows to columns; a DataError names one whose attribute has a wrong type."""
+        vars(self).update(name=name, classes=tuple(classes), videos=Videos.of(videos))
 
     def split(self, name: str) -> Videos:
         """The rows of one split, in order."""
@@ -94,10 +87,7 @@ class Manifest:
 
     @cached_property
     def files_hash(self) -> str:
-        """Hash of ids, segments and file contents of :attr:`cacheable`, but not of labels; 16 hex digits.
-
-        Reads a small part of each file, see :func:`contents_hash`.
-        """
+        """Hash of ids, segments and contents of :attr:`cacheable`, but not of labels; 16 hex digits."""
         paths = list(dict.fromkeys(video.path for video in self.cacheable))
         with ThreadPoolExecutor(_READERS) as pool:  # a network disk answers many requests at a time
             contents = dict(zip(paths, pool.map(contents_hash, paths), strict=True))
@@ -151,12 +141,6 @@ class Manifest:
         labels[trained] = np.where(chosen, labels[trained], UNLABELLED)
         return replace(self, videos=self.videos.with_column("label", labels))
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Number of labelled videos by split and class name, zeros included."""
-        return {
-            split: dict(zip(self.classes, self._per_class(split).tolist(), strict=True)) for split in SPLITS
-        }
-
     def missing(self, split: str) -> Videos:
         """The rows of one split without a file."""
         return self.videos.where((self.sizes == ABSENT) & self.videos.in_split(split))
@@ -177,13 +161,10 @@ class Manifest:
         return replace(self, videos=self.videos.with_column("split", splits))
 
     def validate(self, need: Collection[str] = ("train",)) -> None:
-        """Check ids, labels and splits.
-
-        Args:
-            need: Splits that must not be empty.
+        """Check ids, labels, splits and segments. The splits in ``need`` must not be empty.
 
         Raises:
-            DataError: an id is duplicate, a label is out of range, or a needed split is empty.
+            DataError: a row is invalid, an id is duplicate, or a needed split is empty.
         """
         self._check_rows()
         for name in need:
@@ -192,8 +173,10 @@ class Manifest:
                     f"The data set '{self.name}' has no videos in its {name} split.",
                     "`ccl data check` counts its splits; of a folder, ?test=0.25 holds some videos out.",
                 )
-        trained, tested = self._per_class("train"), self._per_class("test")
-        unseen = np.flatnonzero((tested > 0) & (trained == 0))
+        labels = self.videos.column("label")
+        masks = [self.videos.in_split(split) & (labels != UNLABELLED) for split in ("train", "test")]
+        trained, tested = (np.bincount(labels[mask], minlength=len(self.classes)) > 0 for mask in masks)
+        unseen = np.flatnonzero(tested & ~trained)
         if trained.any() and len(unseen):
             names = ", ".join(self.classes[label] for label in unseen[:5])
             _log.warning("%d classes of the test split have no training video: %s", len(unseen), names)
@@ -201,35 +184,22 @@ class Manifest:
     def save(self, path: Path, root: Path | None = None) -> None:
         """Write the manifest, atomically: an Arrow file if the name ends in ``.arrow``, else JSON lines.
 
-        Args:
-            path: Output file.
-            root: Paths below this folder are written relative to it, so that the videos can be moved.
-
-        Raises:
-            SystemSetupError: the file cannot be written.
+        Paths below ``root`` are written relative to it, so that the videos can be moved.
         """
-        base = str(root) if root else ""
-        header = {"format": FORMAT, "name": self.name, "classes": self.classes, "videos": len(self.videos)}
-        header |= {"hash": self.hash}
-        try:
-            if path.suffix == SUFFIX:
-                self._check_rows()  # checked now, because it takes too long whenever the file is opened
-                write_arrow(path, self.videos, self.sizes, header, base)
-            else:
-                write_lines(path, self.videos, header, base)
-        except OSError as error:
-            raise SystemSetupError(
-                f"The manifest '{path}' cannot be written: {error.strerror}.",
-                "Free some disk space, or choose another path.",
-            ) from error
+        videos = self.videos.below(str(root or ""))
+        header = {"format": FORMAT, "name": self.name, "classes": self.classes, "videos": len(videos)}
+        header |= {"hash": self.hash} | ({"root": videos.columns.root} if videos.columns.root else {})
+        if path.suffix == SUFFIX:
+            self._check_rows()  # checked now, because it takes too long whenever the file is opened
+            write_arrow(path, videos, self.sizes, header)
+        else:
+            write_lines(path, videos, header)
 
     @classmethod
     def load(cls, path: Path, root: Path | str | None = None) -> Manifest:
         """Read a file of :meth:`save`. An Arrow file is mapped, and its rows are read when they are used.
 
-        Args:
-            path: The file.
-            root: Folder of relative paths; None: that of the header, or else that of the manifest.
+        Relative paths are below ``root``, or else the root of the header, or else the manifest's folder.
 
         Raises:
             DataError: the file is missing, truncated or not a manifest, or a row is invalid.
@@ -246,9 +216,6 @@ class Manifest:
         """Write a long manifest to ``CCL_HOME`` and map it, so that all processes and runs share one copy.
 
         The file is named after a hash of the content. A short manifest is returned unchanged.
-
-        Raises:
-            SystemSetupError: the file cannot be written.
         """
         if self.is_mapped or len(self.videos) < _MAPPED:
             return self
@@ -259,22 +226,24 @@ class Manifest:
             self.save(path)
         return Manifest.load(path)
 
-    def _per_class(self, split: str) -> NDArray[np.int64]:
-        labels = self.videos.column("label")[self.videos.in_split(split) & self.videos.labelled]
-        return np.bincount(labels, minlength=len(self.classes))[: len(self.classes)]
-
     def _check_rows(self) -> None:
-        videos, classes = self.videos, len(self.classes)
-        labels = videos.column("label")
-        if not len(labels):
+        videos = self.videos
+        if not len(videos):
             return
-        if labels.max() >= classes or labels.min() < UNLABELLED:
-            row = int(np.argmax((labels >= classes) | (labels < UNLABELLED)))
-            raise DataError(f"'{videos.ids[row]}' has label {labels[row]}, but there are {classes} classes.")
-        if videos.column("split").max() >= len(SPLITS) or videos.column("split").min() < 0:
-            raise DataError(f"The data set '{self.name}' has videos in an unknown split.", "Write it again.")
-        if self.is_mapped:  # ids were checked when the file was written
+        for name, low, high in ("label", UNLABELLED, len(self.classes) - 1), ("split", 0, len(SPLITS) - 1):
+            values = videos.column(name)
+            if values.min() < low or values.max() > high:
+                row = int(np.argmax((values < low) | (values > high)))
+                raise DataError(f"'{videos.ids[row]}' has {name} {values[row]}; the last one is {high}.")
+        if self.is_mapped:  # the rest was checked when the file was written
             return
+        begin, end = np.fmax(videos.column("start"), 0), videos.column("end")
+        wrong = (videos.column("start") < 0) | np.isinf(begin) | np.isinf(end) | (end <= begin)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise DataError(
+                f"The segment of '{videos.ids[row]}' is not one: {begin[row]:g} to {end[row]:g} s."
+            )
         ids = videos.ids.values
         ids = ids.take(pc.sort_indices(ids))  # neighbours: a table of hashes takes four times the memory
         repeated = pc.equal(ids[1:], ids[:-1])
@@ -297,7 +266,7 @@ def check_unreadable(
     *,
     videos: int | None = None,
 ) -> None:
-    """Check the number of missing and unreadable videos.
+    """Check that few enough videos are missing or unreadable.
 
     Args:
         count: Number of missing and unreadable videos.
@@ -317,7 +286,7 @@ def check_unreadable(
     raise DataError(
         f"{count} of {videos} videos of the {split} split of '{manifest.name}' are missing or unreadable, "
         f"more than the limit of {limit:.0%}{f'; for example {names}' if names else ''}.",
-        "Fix them, or raise the limit with --set max_unreadable=SHARE; they count as errors in evaluation.",
+        "Fix or remove them, or raise max_unreadable in the recipe; they count as errors in evaluation.",
     )
 
 
@@ -325,11 +294,7 @@ class DataSource(Protocol):
     """A data source, the object of a ``ccl.datasets`` entry point."""
 
     def __call__(self, location: str, **options: Any) -> Manifest:
-        """List the data set of ``source:location?key=value``.
-
-        Args:
-            location: Location of the data set; "" if the user gives none.
-            options: Options as keyword arguments.
+        """List the data set of ``source:location?key=value``; the location is "" if the user gives none.
 
         Raises:
             DataError: the data set is missing or has another layout.

@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ccl_cli.data.manifest.columns import SPLITS, Columns, MappedFile, Texts, TextsBuilder, path_text
-from ccl_cli.data.manifest.json_lines import parse_header
+from ccl_cli.data.manifest.columns import SPLITS, Columns, Texts
+from ccl_cli.data.manifest.json_lines import base_folder, parse_header
 from ccl_cli.data.manifest.videos import Videos
-from ccl_cli.data.video.storage import is_url
 from ccl_cli.errors import DataError
 from ccl_cli.utils.files import atomic_path
 
@@ -25,31 +24,13 @@ _TEXTS = ("id", "path")
 _NUMBERS = {"label": "int32", "split": "int8", "start": "float64", "end": "float64", "size": "int64"}
 
 
-def write_arrow(
-    path: Path, videos: Videos, sizes: NDArray[np.int64], header: Mapping[str, Any], root: str = ""
-) -> None:
-    """Write a manifest, atomically.
-
-    Args:
-        path: Output file.
-        videos: Rows.
-        sizes: [n] size of each video, bytes.
-        header: Header, stored as JSON.
-        root: Paths below this folder are written relative to it.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    known = videos.columns.root  # relative paths start from here already
-    paths = videos.texts("path")
-    if root and not known:
-        paths, known = _relative(paths, root), root
-    columns = [videos.texts("id").values, paths.values]
-    columns += [_as_arrow(videos.column(name)) for name in _NUMBERS if name != "size"] + [_as_arrow(sizes)]
-    text = json.dumps({**header, "splits": SPLITS} | ({"root": known} if known else {}))
+def write_arrow(path: Path, videos: Videos, sizes: NDArray[np.int64], header: Mapping[str, Any]) -> None:
+    """Write rows with their sizes ([n], bytes) and a header, atomically."""
+    numbers = [sizes if name == "size" else videos.column(name) for name in _NUMBERS]
+    columns = [videos.texts(name).values for name in _TEXTS] + [_as_arrow(values) for values in numbers]
     # Only in a single batch are rows found in constant time and without a copy.
     batch = pa.RecordBatch.from_arrays(columns, (*_TEXTS, *_NUMBERS))
-    batch = batch.replace_schema_metadata({_HEADER: text.encode()})
+    batch = batch.replace_schema_metadata({_HEADER: json.dumps({**header, "splits": SPLITS}).encode()})
     with (
         atomic_path(path) as temporary,
         temporary.open("wb") as file,
@@ -59,17 +40,13 @@ def write_arrow(
 
 
 def map_columns(path: Path, root: Path | str | None = None) -> tuple[Columns, dict[str, Any]]:
-    """Map the columns of a manifest, and read its header.
-
-    Args:
-        path: The file.
-        root: Folder or URL of relative paths; None: that of the header, or else the folder of the manifest.
+    """Map the columns of a manifest, and read its header; ``root`` as in :func:`base_folder`.
 
     Raises:
         DataError: the file is missing, truncated or not a manifest.
     """
     try:
-        state, source = path.stat(), pa.memory_map(os.fspath(path))
+        source = pa.memory_map(os.fspath(path))
     except OSError as error:
         raise DataError(f"The manifest '{path}' cannot be read: {error.strerror or error}.") from error
     try:
@@ -84,12 +61,10 @@ def map_columns(path: Path, root: Path | str | None = None) -> tuple[Columns, di
             raise ValueError("missing rows")
         columns: dict[str, Any] = {name: _texts(batch.column(name)) for name in _TEXTS}
         columns |= {name: _numbers(batch.column(name), kind) for name, kind in _NUMBERS.items()}
-        base = str(root or header.get("root", ""))
+        columns |= {"root": base_folder(path, root, header), "file": (str(path.absolute()), header["hash"])}
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"'{path}' is not a complete manifest.", "Write it again.") from error
-    file = MappedFile(str(path.absolute()), (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
-    base = base if is_url(base) else str(path.absolute().parent / base)
-    return Columns(**columns, root=base, file=file), header
+        raise DataError(f"'{path}' is not a complete manifest: {error}.", "Write it again.") from error
+    return Columns(**columns), header
 
 
 def _texts(column: pa.Array) -> Texts:
@@ -109,10 +84,3 @@ def _numbers(column: pa.Array, kind: str) -> NDArray[Any]:
 def _as_arrow(values: NDArray[Any]) -> pa.Array:
     buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
-
-
-def _relative(paths: Texts, root: str) -> Texts:
-    """Make paths below the root relative to it."""
-    prefix, builder = os.path.join(root, ""), TextsBuilder()  # noqa: PTH118
-    builder.extend(each if each.startswith("{") else path_text(each.removeprefix(prefix)) for each in paths)
-    return builder.finish()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -86,11 +86,7 @@ class Texts(Sequence[str]):
 
     @cached_property
     def values(self) -> pa.Array:
-        """Arrow's array, validated for Arrow's functions, which trust it.
-
-        Raises:
-            DataError: the file is damaged.
-        """
+        """Arrow's array, for Arrow's functions, which trust it; a DataError says that the file is damaged."""
         try:
             self._values.validate(full=True)
         except pa.ArrowInvalid as error:
@@ -130,13 +126,6 @@ class TextsBuilder:
             return Texts(values)
 
 
-class MappedFile(NamedTuple):
-    """A file from which columns are mapped; ``identity`` distinguishes it from a replacement."""
-
-    path: str
-    identity: tuple[int, ...]
-
-
 @dataclass(frozen=True, eq=False)
 class Columns:
     """The columns of a list of videos, in memory or mapped from a file; [n] each.
@@ -151,7 +140,7 @@ class Columns:
         size: int64, size of each video in bytes when the list was written, :data:`ABSENT` without a file;
             None: not measured.
         root: Folder or URL of relative paths; "" if there are none.
-        file: File from which the columns are mapped, or None.
+        file: File from which the columns are mapped, with the hash in its header, or None.
         laid_over: Columns that replace those of the file.
     """
 
@@ -163,18 +152,14 @@ class Columns:
     end: NDArray[np.float64]
     size: NDArray[np.int64] | None = None
     root: str = ""
-    file: MappedFile | None = None
+    file: tuple[str, str] | None = None
     laid_over: Mapping[str, SharedArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label)
 
     def video(self, row: int) -> Video:
-        """Make one row.
-
-        Raises:
-            DataError: its path is invalid.
-        """
+        """Make one row; a DataError says that its path is invalid."""
         label, start, end = self.label.item(row), self.start.item(row), self.end.item(row)
         try:
             path = located(self.root, self.path[row])
@@ -211,28 +196,23 @@ class Columns:
         return _mapped_again, (self.file, self.root, self.laid_over)
 
 
-def _mapped_again(file: MappedFile, root: str, laid_over: Mapping[str, SharedArray]) -> Columns:
+def _mapped_again(file: tuple[str, str], root: str, laid_over: Mapping[str, SharedArray]) -> Columns:
     """In another process: map the same columns from the same file."""
     from ccl_cli.data.manifest.arrow_file import map_columns
 
-    columns = map_columns(Path(file.path))[0]
+    columns = map_columns(Path(file[0]))[0]
     if columns.file != file:
-        raise DataError(f"The manifest '{file.path}' was replaced while it was read.", "Start again.")
+        raise DataError(f"The manifest '{file[0]}' was replaced while it was read.", "Start again.")
     changes: dict[str, Any] = {name: shared.values for name, shared in laid_over.items()}
     return replace(columns, root=root, laid_over=laid_over, **changes)
 
 
 class ColumnsBuilder:
-    """Builds columns.
-
-    Args:
-        root: Folder of relative paths.
-    """
+    """Builds columns; relative paths are below the folder ``root``."""
 
     def __init__(self, root: str = "") -> None:
-        self.root, self._ids, self._paths = root, TextsBuilder(), TextsBuilder()
-        self._labels, self._splits = array("i"), array("b")
-        self._starts, self._ends = array("d"), array("d")
+        self.root, self._texts = root, (TextsBuilder(), TextsBuilder())
+        self._numbers: list[array[Any]] = [array(code) for code in ("i", "b", "d", "d")]
 
     def extend(
         self,
@@ -240,67 +220,56 @@ class ColumnsBuilder:
         paths: Iterable[str],
         labels: Sequence[int | None],
         splits: Iterable[str],
-        starts: Iterable[float | None],
-        ends: Iterable[float | None],
+        *times: Iterable[float | None],
     ) -> None:
-        """Append rows, given as columns. The path of a packed video is its JSON.
+        """Append rows, given as columns; the last two are starts and ends. The path in a shard is its JSON.
 
         Raises:
             ValueError, TypeError, AttributeError, OverflowError, KeyError: a value does not fit its column.
         """
         if any(label is not None and label < 0 for label in labels):
             raise ValueError("a negative label")
-        self._ids.extend(ids)
-        self._paths.extend(paths)
-        self._labels.extend([UNLABELLED if label is None else label for label in labels])
-        self._splits.extend(map(CODES.__getitem__, splits))
-        self._starts.extend([math.nan if at is None else at for at in starts])
-        self._ends.extend([math.nan if at is None else at for at in ends])
+        numbers: list[Iterable[Any]] = [[UNLABELLED if label is None else label for label in labels]]
+        numbers.append(map(CODES.__getitem__, splits))
+        numbers += [[math.nan if at is None else at for at in column] for column in times]
+        for texts, values in zip(self._texts, (ids, paths), strict=True):
+            texts.extend(values)
+        for column, entries in zip(self._numbers, numbers, strict=True):
+            column.extend(entries)
 
     def add(self, videos: Sequence[Video]) -> None:
-        """Append rows.
-
-        Raises:
-            DataError: a value of a row does not fit its column.
-        """
+        """Append rows; a DataError names one with a value that does not fit its column."""
         try:
             self.extend(*zip(*map(_values, videos), strict=True))
         except (ValueError, TypeError, AttributeError, OverflowError, KeyError) as error:
             for video in videos if len(videos) > 1 else ():
                 self.add([video])
-            wrong = f"unknown split {error}" if isinstance(error, KeyError) else error
-            hint = "Correct the data source: labels are whole numbers from 0, starts and ends are seconds."
-            raise DataError(f"A row of the data set is wrong: {videos[0]!r}: {wrong}.", hint) from error
+            hint = "Labels are whole numbers from 0, times are seconds, and splits are train, val and test."
+            raise DataError(f"A row of the data set is wrong: {videos[0]!r}: {error}.", hint) from error
 
     def finish(self) -> Columns:
         """The columns."""
-        labels, splits = np.asarray(self._labels), np.asarray(self._splits)
-        starts, ends = np.asarray(self._starts), np.asarray(self._ends)
-        return Columns(self._ids.finish(), self._paths.finish(), labels, splits, starts, ends, root=self.root)
+        ids, paths = (texts.finish() for texts in self._texts)
+        labels, splits, starts, ends = map(np.asarray, self._numbers)
+        return Columns(ids, paths, labels, splits, starts, ends, root=self.root)
 
 
 def located(root: str, text: str) -> Location:
     """Convert the text of the column of paths to a location; relative paths are below the root.
 
     Raises:
-        ValueError, TypeError: the text is not a location, or its path leaves the root.
+        ValueError, TypeError: the text is not a location, or the shard is elsewhere.
     """
-    if text.startswith("{"):
-        packed = from_plain(json.loads(text))
-        return replace(packed, shard=_shard_address(root, packed.shard)) if root else packed
-    if ".." in text and os.path.normpath(text).startswith(".."):
-        raise ValueError(f"the path '{text}' leaves the folder '{root}'")
-    return Path(posixpath.join(root, text))
-
-
-def _shard_address(root: str, shard: str) -> str:
-    if not shard:  # of a video that could not be packed
-        return root
-    if is_url(root) and not re.fullmatch(r"[\w-]+\.tar", shard):
-        raise ValueError(f"'{shard}' is not a shard of '{root}'")
-    if ".." in shard:
-        raise ValueError(f"the shard '{shard}' leaves the folder '{root}'")
-    return shard if is_url(shard) else posixpath.join(root, shard)
+    if not text.startswith("{"):
+        return Path(posixpath.join(root, text))
+    packed = from_plain(json.loads(text))
+    if not (root and packed.shard):  # none for a video that could not be packed
+        return replace(packed, shard=packed.shard or root)
+    if is_url(root) and not re.fullmatch(r"[\w-]+\.tar", packed.shard):
+        raise ValueError(f"'{packed.shard}' is not a shard of '{root}'")
+    if ".." in packed.shard:
+        raise ValueError(f"the shard '{packed.shard}' leaves the folder '{root}'")
+    return packed if is_url(packed.shard) else replace(packed, shard=posixpath.join(root, packed.shard))
 
 
 def path_text(path: str) -> str:
@@ -308,18 +277,7 @@ def path_text(path: str) -> str:
     return f"./{path}" if path.startswith("{") else path
 
 
-def location_text(location: Location) -> str:
-    """Convert a location to the text in the column of paths.
-
-    Raises:
-        TypeError: the location is neither a path nor a place in a shard.
-    """
-    if isinstance(location, Packed):
-        return json.dumps(to_plain(location))
-    if not isinstance(location, Path):
-        raise TypeError(f"the path {location!r} is neither a Path nor a place in a shard")
-    return path_text(str(location))
-
-
 def _values(video: Video) -> tuple[str, str, int | None, str, float | None, float | None]:
-    return video.id, location_text(video.path), video.label, video.split, video.start, video.end
+    path = video.path
+    text = json.dumps(to_plain(path)) if isinstance(path, Packed) else path_text(os.fspath(path))
+    return video.id, text, video.label, video.split, video.start, video.end

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, overload
 
@@ -11,7 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ccl_cli.data.manifest.columns import CODES, UNLABELLED, Columns, ColumnsBuilder, Texts, Video
+from ccl_cli.data.manifest.columns import (
+    CODES,
+    UNLABELLED,
+    Columns,
+    ColumnsBuilder,
+    Texts,
+    TextsBuilder,
+    Video,
+    path_text,
+)
 from ccl_cli.utils.shared_array import SharedArray
 
 _CHUNK = 1000  # rows that are converted to columns at once
@@ -33,11 +44,7 @@ class Videos(Sequence[Video]):
 
     @classmethod
     def of(cls, videos: Iterable[Video]) -> Videos:
-        """Convert videos to columns.
-
-        Raises:
-            DataError: an attribute of a video has a wrong type.
-        """
+        """Convert videos to columns; a DataError names one whose attribute has a wrong type."""
         if isinstance(videos, Videos):
             return videos
         builder, rows = ColumnsBuilder(), iter(videos)
@@ -138,6 +145,16 @@ class Videos(Sequence[Video]):
         column = getattr(self.columns, name).copy()
         column[self.numbers] = values
         return Videos(self.columns.lay_over(name, column), self._rows)
+
+    def below(self, root: str) -> Videos:
+        """Write absolute paths below a folder relative to it, so that the videos can be moved."""
+        if self.columns.root or not root:
+            return self
+        prefix, paths = os.path.join(root, ""), TextsBuilder()  # noqa: PTH118
+        paths.extend(
+            path_text(path.removeprefix(prefix)) if path[0] != "{" else path for path in self.columns.path
+        )
+        return Videos(replace(self.columns, path=paths.finish(), root=root), self._rows)
 
     def in_split(self, name: str) -> NDArray[np.bool_]:
         """[n] mask of the videos in a split; all False for an unknown split."""

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from ccl_cli import registry
 from ccl_cli.config.spec import Spec, parse_data
-from ccl_cli.data.manifest import DataSource, Manifest
+from ccl_cli.data.manifest import DataSource, Manifest, Video
 from ccl_cli.errors import RecipeError
 
 SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in "mp4 avi mkv webm mov mpg mpeg m4v wmv flv 3gp".split()  # noqa: SIM905
+    (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".3gp")
 )
 # Common names of splits.
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
+
+
+class Row(NamedTuple):
+    """A row of a manifest, with the name of its class; "" without a label."""
+
+    id: str
+    path: Path
+    name: str
+    split: str
+    start: float | None = None
+    end: float | None = None
+
+
+def manifest_of(name: str, rows: Iterable[Row], classes: Iterable[str] = ()) -> Manifest:
+    """Make a manifest of rows. The classes are those of the rows, sorted, unless they are given."""
+    rows = list(rows)
+    classes = tuple(classes) or tuple(sorted({row.name for row in rows} - {""}))
+    labels = {each: label for label, each in enumerate(classes)}
+    videos = (Video(row.id, row.path, labels.get(row.name), row.split, row.start, row.end) for row in rows)
+    return Manifest(name, classes, videos)
 
 
 def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> Manifest:
@@ -63,9 +77,10 @@ def load_source(name: str, source: DataSource, location: str, options: Mapping[s
     except ValidationError as error:
         wrong = error.errors()[0]
         option = str(wrong["loc"][0]) if wrong["loc"] else "?"
-        if wrong["type"] in ("unexpected_keyword_argument", "multiple_argument_values"):
-            raise RecipeError(f"Data source '{name}' has no option '{option}'.", _accepted(source)) from error
-        raise RecipeError(f"Data source '{name}': {option}={options.get(option)}: {wrong['msg']}.") from error
+        raise RecipeError(
+            f"Data source '{name}': {option}={options.get(option)}: {wrong['msg']}.",
+            f"`ccl data info {name}` describes its options.",
+        ) from error
     return manifest
 
 
@@ -76,36 +91,34 @@ def files_below(root: Path, closed: dict[str, str] | None = None) -> Iterator[Pa
         root: The folder.
         closed: Filled with reasons by folder, for folders that cannot be read.
     """
-    return (Path(folder, name) for folder, names in _walk(root, closed) for name in names)
+    return (Path(folder, name) for folder, name in _walk(root, closed))
 
 
 def videos_by_stem(root: Path) -> dict[str, str]:
     """Paths of all videos below a folder, by name without suffix; for equal names, the first one in order."""
     # For 200,000 files, creating Path objects would take most of the time.
     paths: dict[str, str] = {}
-    for folder, names in _walk(root.absolute()):
-        for name in names:
-            stem, suffix = posixpath.splitext(name)
-            if suffix.lower() in SUFFIXES:
-                paths.setdefault(stem, f"{folder}{os.sep}{name}")
+    for folder, name in _walk(root.absolute()):
+        stem, suffix = posixpath.splitext(name)
+        if suffix.lower() in SUFFIXES:
+            paths.setdefault(stem, f"{folder}/{name}")
     return paths
 
 
-def _walk(root: Path, closed: dict[str, str] | None = None) -> Iterator[tuple[str, list[str]]]:
-    entered: set[tuple[int, int]] = set()
-
+def _walk(root: Path, closed: dict[str, str] | None = None) -> Iterator[tuple[str, str]]:
     def refused(error: OSError) -> None:
         if closed is not None:
             closed[str(error.filename)] = f"it cannot be looked into: {error.strerror}"
 
+    entered: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, onerror=refused, followlinks=True):
         stat = Path(folder).stat()
         if (stat.st_dev, stat.st_ino) in entered:
             folders.clear()
             continue
         entered.add((stat.st_dev, stat.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield folder, sorted(name for name in files if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        yield from ((folder, name) for name in sorted(files) if name[0] != ".")
 
 
 def unique_ids(paths: Sequence[str]) -> list[str]:
@@ -113,9 +126,3 @@ def unique_ids(paths: Sequence[str]) -> list[str]:
     stems = [posixpath.splitext(path)[0] for path in paths]
     counts = Counter(stems)
     return [stem if counts[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]
-
-
-def _accepted(source: DataSource) -> str:
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    names = [p.name for p in inspect.signature(source).parameters.values() if p.kind == keyword]
-    return f"Options: {', '.join(names)}." if names else "It takes no options."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,17 +32,10 @@ class ListFile:
 
 
 class ListMissing(DataError):
-    """Only the list is missing, and can be downloaded."""
+    """Only the list is missing, and can be downloaded to ``place``."""
 
-    def __init__(
-        self,
-        message: str,
-        hint: str | None = None,
-        list_file: ListFile | None = None,
-        place: Path | None = None,
-    ) -> None:
-        super().__init__(message, hint)
-        self.list_file, self.place = list_file, place
+    list_file: ListFile
+    place: Path
 
 
 @dataclass(frozen=True)
@@ -56,56 +48,45 @@ class Published:
         videos: Word for its videos, and pattern of their file names.
         advice: How to get the videos; ``{folder}`` is replaced by their folder.
         folder: Folder of the videos, below the data folder.
-        list_folder: Folder of the list, below the data folder.
     """
 
     title: str
     list_file: ListFile
-    videos: tuple[str, str]
+    videos: str
     advice: str
     folder: str
-    list_folder: str
 
     @property
     def home(self) -> Path:
         """Default folder of the videos."""
         return data_dir() / self.folder
 
-    @property
-    def list_place(self) -> Path:
-        """Default path of the list."""
-        return data_dir() / self.list_folder / self.list_file.name
-
     def find_list(self, root: Path, given: str | None) -> Path | None:
         """The list that a user names, itself or its folder, or else the one inside or beside the videos."""
+        file = self.list_file
         folders = [Path(given).expanduser()] if given else [root, root.parent]
-        places = [place for folder in folders for place in (folder, folder / self.list_file.name)]
-        return next((place for place in places if place.is_file()), None)
+        places = [folder / file.name for folder in folders] + (folders if given else [])
+        return next(filter(Path.is_dir if file.url.endswith(".zip") else Path.is_file, places), None)
 
-    def absent(self, root: Path, list_file: Path | None, given: str | None, other_videos: bool) -> DataError:
+    def absent(self, root: Path, list_file: Path | None, given: str | None, videos: bool) -> DataError:
         """Make an error that names the missing parts and where to get them.
 
-        Args:
-            root: Folder of the videos.
-            list_file: The list, or None if it is missing.
-            given: Path of the list that the user named, or None.
-            other_videos: Whether ``root`` contains videos, which may or may not be listed.
+        ``given`` is the path of the list that the user named, and ``videos`` whether ``root`` has any.
         """
-        folder, name = shlex.quote(str(root)), self.list_file.name
+        file, place = self.list_file, Path(given).expanduser() if given else root / self.list_file.name
         missing, steps = [], []
         if list_file is None:
-            missing.append(f"its {self.list_file.title} (no '{given or root / name}')")
-            steps.append(f"mkdir -p {folder} && curl -L -o {folder}/{name} {self.list_file.url}")
-        if list_file is not None or not other_videos:
-            what, files = self.videos
-            missing.append(f"its {what} (no listed {files} in '{root}')")
-            steps.append(self.advice.format(folder=folder))
+            missing.append(f"its {file.title} (no '{place}')")
+            steps.append(f"Put {file.url} at {place}; `ccl data prepare` downloads it with --yes.")
+        if list_file is not None or not videos:
+            missing.append(f"its videos (no listed {self.videos} in '{root}')")
+            steps.append(self.advice.format(folder=root))
         message, hint = f"{self.title} lacks {' and '.join(missing)}.", "\n  ".join(steps)
-        if list_file is not None or not other_videos:
+        if len(missing) == 2 or list_file is not None:
             return DataError(message, hint)
-        place = Path(given).expanduser() if given else root
-        place = place / name if place.is_dir() else place
-        return ListMissing(message, hint, self.list_file, place)
+        error = ListMissing(message, hint)
+        error.list_file, error.place = file, place
+        return error
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sources import videos_by_stem
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sources import Row, manifest_of, videos_by_stem
 from ccl_cli.data.sources.about import ListFile, Published, described
 from ccl_cli.errors import DataError
 
@@ -23,10 +23,9 @@ _LIST_URL = f"https://raw.githubusercontent.com/activitynet/ActivityNet/master/E
 _PUBLISHED = Published(
     "ActivityNet",
     ListFile("annotations", _LIST, _LIST_URL, "git:b0a5a827f7931156dacf1cfe223aa535e8fe673c"),
-    ("videos", "v_<id>.mp4"),
+    "v_<id>.mp4",
     "Ask for the videos on http://activity-net.org/download.html and unpack them in {folder}.",
     folder="activitynet",
-    list_folder="activitynet",
 )
 _SPLITS = {"training": "train", "validation": "test"}
 # A few segments of the official file last no time or a hundredth of a second.
@@ -35,6 +34,7 @@ _log = logging.getLogger("ccl")
 
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Segment = tuple[str, str, float | None, float | None]  # id, class, start, end
 
 
 class _Annotation(BaseModel):
@@ -69,35 +69,32 @@ def load(
         lists: The annotations' file; None: ``activity_net.v1-3.min.json`` inside or beside the videos.
 
     Raises:
-        DataError: videos or annotations are missing (the message says what to download and where to put
-            it), or the annotations are invalid.
+        DataError: videos or annotations are missing (the message says where to get them), or the annotations
+            are invalid.
     """
     root = Path(location).expanduser() if location else _PUBLISHED.home
     path = _PUBLISHED.find_list(root, lists)
     entries = _read(path) if path else {}
-    paths = videos_by_stem(root) if root.is_dir() else {}
+    paths = videos_by_stem(root)
     listed = {f"v_{key}": entry for key, entry in entries.items() if entry.subset in _SPLITS}
     files = {name: paths.get(name) or paths.get(name[2:]) for name in listed}
     if path is None or not any(files.values()):
         raise _PUBLISHED.absent(root, path, lists, bool(paths))
-    classes = sorted({each.label for entry in listed.values() for each in entry.annotations})
-    labels = {name: label for label, name in enumerate(classes)}
-    rows = _segments if segments == "trimmed" else _whole
-    home, videos = root.absolute(), []
-    for name, entry in listed.items():
+    rows = [
         # A listed video without a file keeps its row and counts as missing.
-        file = Path(files[name] or home / f"{name}.mp4")
-        for key, label, start, end in rows(name, entry.annotations):
-            videos.append(Video(key, file, labels[label], _SPLITS[entry.subset], start, end))
-    _log_left_out(listed, len(videos), segments)
+        Row(key, Path(files[name] or root.absolute() / f"{name}.mp4"), label, _SPLITS[entry.subset], *times)
+        for name, entry in listed.items()
+        for key, label, *times in (_trimmed if segments == "trimmed" else _whole)(name, entry.annotations)
+    ]
+    every = [each for entry in listed.values() for each in entry.annotations]
+    left_out = (len(every) if segments == "trimmed" else len(listed)) - len(rows)
+    if left_out:
+        _log.info("ActivityNet: %d videos or segments without a class or a length are left out.", left_out)
     name = "activitynet" if segments == "whole" else f"activitynet-{segments}"
-    return Manifest(name, tuple(classes), videos)
+    return manifest_of(name, rows, sorted({each.label for each in every}))
 
 
-_Row = tuple[str, str, float | None, float | None]  # id, label, start, end
-
-
-def _whole(name: str, annotations: list[_Annotation]) -> Iterator[_Row]:
+def _whole(name: str, annotations: list[_Annotation]) -> Iterator[_Segment]:
     shown: dict[str, float] = defaultdict(float)
     for each in annotations:
         shown[each.label] += each.length
@@ -105,20 +102,10 @@ def _whole(name: str, annotations: list[_Annotation]) -> Iterator[_Row]:
         yield name, max(shown, key=lambda label: shown[label]), None, None
 
 
-def _segments(name: str, annotations: list[_Annotation]) -> Iterator[_Row]:
+def _trimmed(name: str, annotations: list[_Annotation]) -> Iterator[_Segment]:
     for number, each in enumerate(annotations):
         if each.length >= _SHORTEST:
             yield f"{name}_{number}", each.label, *each.segment
-
-
-def _log_left_out(listed: dict[str, _Entry], rows: int, segments: str) -> None:
-    if segments == "whole":
-        left, what = len(listed) - rows, "videos without annotation"
-    else:
-        left = sum(len(entry.annotations) for entry in listed.values()) - rows
-        what = f"segments shorter than {_SHORTEST:g} s"
-    if left:
-        _log.info("ActivityNet: %d %s are left out.", left, what)
 
 
 def _read(path: Path) -> dict[str, _Entry]:
@@ -129,7 +116,4 @@ def _read(path: Path) -> dict[str, _Entry]:
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(str(part) for part in wrong["loc"] if part != "[key]")
-        raise DataError(
-            f"'{path}'{', ' if where else ''}{where}: {wrong['msg']}.",
-            f"The official file: {_LIST_URL}",
-        ) from error
+        raise DataError(f"'{path}': {where}: {wrong['msg']}.", f"The official file: {_LIST_URL}") from error

@@ -7,7 +7,7 @@ class are silent, and some have no sound track.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -65,26 +65,18 @@ def load(
 
     Raises:
         DataError: the folder contains other files.
-        SystemSetupError: a clip cannot be written.
     """
     settings = {"classes": classes, "per_class": per_class, "size": size, "seconds": seconds, "seed": seed}
     writers = {}
     for part, count in ("train", per_class), ("test", max(1, per_class // 2)):
         for label, index in product(range(classes), range(count)):
-            name = list(_MOTIONS)[label]
-            writers[f"{part}/{name}/{name}_{index:03}.mp4"] = partial(
-                _write,
-                label=label,
-                kind=_SOUNDS[(label + index) % len(_SOUNDS)],
-                size=size,
-                seconds=seconds,
-                seed=[seed, label, index, part == "test"],
-            )
+            name, kind = list(_MOTIONS)[label], _SOUNDS[(label + index) % len(_SOUNDS)]
+            rng = np.random.default_rng([seed, label, index, part == "test"])
+            writers[f"{part}/{name}/{name}_{index:03}.mp4"] = partial(_write, label, kind, size, seconds, rng)
     return generate(location, "clips", {"format": "ccl-clips-2", **settings}, writers)
 
 
-def _write(path: Path, *, label: int, kind: str, size: int, seconds: float, seed: Sequence[int]) -> None:
-    rng = np.random.default_rng(seed)
+def _write(label: int, kind: str, size: int, seconds: float, rng: np.random.Generator, path: Path) -> None:
     frames = _render(list(_MOTIONS.values())[label], round(seconds * FPS), size, rng)
     write_clip(path, frames, FPS, _sound(kind, label, len(frames) / FPS, rng), RATE)
 
@@ -107,9 +99,7 @@ def _render(motion: Motion, count: int, height: int, rng: np.random.Generator) -
     shape = _SHAPES[rng.integers(3)](abs(right), abs(below)) < scale * rng.uniform(0.15, 0.25)
     angle, stripes = rng.uniform(0, math.pi), rng.uniform(8, 16)
     ramp = (right * math.cos(angle) + below * math.sin(angle))[shape]
-    top, bottom = rng.uniform(0, 90, (2, 3)).astype(
-        np.float32
-    )  # dark, so that few clips suffice to see motion
+    top, bottom = rng.uniform(0, 90, (2, 3)).astype(np.float32)  # dark, so that few clips show motion
     colour, stripe = rng.uniform(120, 255, (2, 3)).astype(np.float32)
     image = 4 * rng.standard_normal((*shape.shape, 1), np.float32) + top + (bottom - top) * down[..., None]
     image[shape] = np.where(np.sin(2 * math.pi * stripes * ramp)[:, None] > 0, colour, stripe)

@@ -43,11 +43,8 @@ def generate(
         claim_folder(root, stamp)
         missing = [path for path in writers if not (root / path).is_file()]  # existing files are complete
         with ThreadPoolExecutor(cores()) as pool:  # rendering and encoding release the GIL
-            for _ in pool.map(lambda path: writers[path](root / path), missing):
-                pass
+            list(pool.map(lambda path: writers[path](root / path), missing))
     except OSError as error:
-        raise SystemSetupError(
-            f"Cannot write clips to '{root}': {error.strerror or error}.",
-            "Free some disk space, or choose another folder. Finished clips are kept.",
-        ) from error
+        hint = "Free some disk space, or choose another folder. Finished clips are kept."
+        raise SystemSetupError(f"Cannot write clips to '{root}': {error.strerror or error}.", hint) from error
     return replace(folder.load(str(root)), name=name)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ccl_cli.data.manifest import Manifest, read_header
 from ccl_cli.data.sources.about import described
-from ccl_cli.errors import DataError
 
 _log = logging.getLogger("ccl")
 
@@ -23,16 +22,8 @@ def load(location: str, *, root: str | None = None) -> Manifest:
     Raises:
         DataError: the file is missing or not a valid manifest.
     """
-    if not location:
-        raise DataError("No manifest is named.", "Write for example manifest:ucf51.jsonl.")
     path = Path(location).expanduser()
     manifest = Manifest.load(path, Path(root).expanduser().absolute() if root else None)
-    then = read_header(path).get("hash")
-    if then and then != manifest.hash:
-        _log.warning(
-            "'%s': the videos have changed (hash %s, now %s); run `ccl data prepare` again.",
-            path,
-            then,
-            manifest.hash,
-        )
+    if read_header(path).get("hash", manifest.hash) != manifest.hash:
+        _log.warning("'%s': the videos have changed; run `ccl data prepare` again.", path)
     return manifest

@@ -7,7 +7,6 @@ from pathlib import Path
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.data.sources.about import described
 from ccl_cli.data.video.storage import is_url
-from ccl_cli.errors import DataError
 
 
 @described("What `ccl data pack` wrote, in a folder or on a server.", "shards:packed")
@@ -26,8 +25,4 @@ def load(location: str) -> Manifest:
     """
     from ccl_cli.data.shards.index import read_manifest
 
-    if not location:
-        raise DataError(
-            "No folder of shards is named.", "Write --data shards:DIR or shards:https://HOST/DIR."
-        )
     return read_manifest(location if is_url(location) else str(Path(location).expanduser().absolute()))

@@ -7,19 +7,10 @@ or sounds knows more about a clip than its label, but no teacher alone knows the
 another motion, so train with ``clip.flip: 0``.
 
 Each motion has its own sound event. The probability that a clip plays the event of its motion depends on
-``correspondence`` c and on the third of the actions to which it belongs:
-
-============  ============================  ==============  ==============  ===========
-action        its event's probability       at c = 0.5      at c = 0.75     at c = 1
-============  ============================  ==============  ==============  ===========
-first third   c + min(c, 1 - c)             always          always          always
-second third  c                             half the time   3 of 4 times    always
-last third    c - min(c, 1 - c)             never           half the time   always
-============  ============================  ==============  ==============  ===========
-
-Otherwise it plays one of all 12 events with equal probability. c is the mean over the thirds. At 0.5 the
-thirds are highly, weakly and not correlated with their sound, as in Figure 6 of Chen et al. 2021. The
-pictures of a clip do not depend on the correspondence.
+``correspondence`` c and on the third of the actions to which it belongs: c + min(c, 1 - c) in the first, c in
+the second and c - min(c, 1 - c) in the last. At 0.5 the thirds are highly, weakly and not correlated with
+their sound, as in Figure 6 of Chen et al. 2021. Otherwise it plays one of all 12 events with equal
+probability. The pictures of a clip do not depend on the correspondence.
 
 For teachers there are two more label spaces: ``labels=objects`` (digits, in pictures without a common
 motion) and ``labels=sounds`` (sound events). They use other images of digits than the actions, and so does
@@ -28,11 +19,11 @@ each split.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -62,6 +53,7 @@ _MOTIONS = (
     *("left", "grow", "up-right", "shake"),
     *("up", "shrink", "counterclockwise", "down-right"),
 )
+_ORDER = list(world.MOTIONS)  # each motion's event is at the same place in world.EVENTS
 
 
 @dataclass(frozen=True)
@@ -113,26 +105,21 @@ class World:
         turn, digit = divmod(name.number, len(digits))
         return digits[digit], motions[turn % len(motions)]
 
-    def clip_names(self) -> Iterator[ClipName]:
-        """All clips."""
+    def clips_by_path(self) -> Iterator[tuple[str, ClipName]]:
+        """All clips, each with the path of its file below the folder of the data set."""
         counts = {"train": self.clips, "val": self.val_clips, "test": self.test_clips}
         for split, count in counts.items():
-            for label in range(len(self.names())):
-                yield from (ClipName(split, label, number) for number in range(count))
+            for label, name in enumerate(self.names()):
+                for number in range(count):
+                    yield f"{split}/{name}/{name}_{number:03}.mp4", ClipName(split, label, number)
 
 
-@dataclass(frozen=True)
-class ClipName:
+class ClipName(NamedTuple):
     """A clip: its split, its class, and its number in both."""
 
     split: str
     label: int
     number: int
-
-    def path(self, settings: World) -> str:
-        """Path of its file, relative to the folder of the data set."""
-        name = settings.names()[self.label]
-        return f"{self.split}/{name}/{name}_{self.number:03}.mp4"
 
 
 @described(
@@ -182,33 +169,17 @@ def load(
     Raises:
         RecipeError: options contradict each other.
         DataError: the folder contains other files.
-        SystemSetupError: a clip cannot be written.
     """
+    options = {name: value for name, value in locals().items() if name != "location"}
     if labels == "actions" and object_groups * motion_groups < 2:
         raise RecipeError("One group of objects and one of motions make a single action.", "Raise either.")
     if silent + trackless > 1:
         raise RecipeError(f"silent={silent:g} and trackless={trackless:g} are more than all clips.")
-    usual = _USUAL[labels]
-    settings = World(
-        labels=labels,
-        object_groups=object_groups,
-        motion_groups=motion_groups,
-        clips=clips or usual[0],
-        val_clips=usual[1] if val_clips is None else val_clips,
-        test_clips=test_clips or usual[2],
-        correspondence=correspondence,
-        silent=silent,
-        trackless=trackless,
-        noise=noise,
-        distractors=distractors,
-        jitter=jitter,
-        size=size,
-        frames=frames,
-        seed=seed,
-    )
+    usual = dict(zip(("clips", "val_clips", "test_clips"), _USUAL[labels], strict=True))
+    settings = World(**options | {name: usual.get(name) for name, value in options.items() if value is None})
     # A fitted teacher is stored under the name of its data set, so each label space needs a name.
     name = "synthetic" if labels == "actions" else f"synthetic-{labels}"
-    writers = {clip.path(settings): partial(_write, settings, clip) for clip in settings.clip_names()}
+    writers = {path: partial(_write, settings, clip) for path, clip in settings.clips_by_path()}
     return generate(location, name, {"format": "ccl-synthetic-5", **asdict(settings)}, writers)
 
 
@@ -223,21 +194,17 @@ def _write(settings: World, name: ClipName, path: Path) -> None:
     slides = settings.labels == "objects"
     whole = np.linspace(-0.5, 0.5, settings.frames)
     moments = list(picture_rng.uniform(-0.5, 0.5, (settings.frames, 1))) if slides else [whole]
-    parts = [
-        world.render(
-            *_subject(settings, name, picture_rng),
-            world.digits(part),
-            times=times,
-            size=settings.size,
-            noise=settings.noise,
-            distractors=settings.distractors,
-            jitter=settings.jitter,
-            rng=picture_rng,
-        )
-        for times in moments
-    ]
-    pictures = np.concatenate(parts)
-    write_clip(path, pictures, FPS, _sound(settings, name, sound_rng), world.RATE)
+    render = partial(
+        world.render,
+        images=world.digits(part),
+        size=settings.size,
+        noise=settings.noise,
+        distractors=settings.distractors,
+        jitter=settings.jitter,
+        rng=picture_rng,
+    )
+    parts = [render(*_subject(settings, name, picture_rng), times=times) for times in moments]
+    write_clip(path, np.concatenate(parts), FPS, _sound(settings, name, sound_rng), world.RATE)
 
 
 def _generator(settings: World, name: ClipName, stream: int) -> np.random.Generator:
@@ -245,7 +212,7 @@ def _generator(settings: World, name: ClipName, stream: int) -> np.random.Genera
     digit, motion = settings.subject(name) if settings.labels == "actions" else (name.label, "right")
     labels, split = _LABELS.index(settings.labels), SPLITS.index(name.split)
     return np.random.default_rng(
-        [settings.seed, stream, labels, split, digit, list(world.MOTIONS).index(motion), name.number]
+        [settings.seed, stream, labels, split, digit, _ORDER.index(motion), name.number]
     )
 
 
@@ -253,25 +220,22 @@ def _subject(settings: World, name: ClipName, rng: np.random.Generator) -> tuple
     """Digit and motion of a clip."""
     if settings.labels == "actions":
         return settings.subject(name)
-    motions = list(world.MOTIONS)
-    digit, motion = int(rng.integers(10)), motions[rng.integers(len(motions))]
+    digit, motion = int(rng.integers(10)), _ORDER[rng.integers(len(_ORDER))]
     return (name.label if settings.labels == "objects" else digit), motion
 
 
 def _sound(settings: World, name: ClipName, rng: np.random.Generator) -> world.Floats | None:
     """Samples of the sound track, or None without a track."""
-    events: Sequence[str] = list(world.EVENTS)
-    seconds = settings.frames / FPS
     if settings.labels == "objects":
         return None
+    events = list(world.EVENTS)
+    play = partial(world.play, seconds=settings.frames / FPS, noise=settings.noise, rng=rng)
     if settings.labels == "sounds":
-        return world.play(events[name.label], seconds=seconds, noise=settings.noise, rng=rng)
+        return play(events[name.label])
     # Draw all numbers first, so that another correspondence changes only the choice of the event.
     state, own, other = rng.random(), rng.random(), int(rng.integers(len(events)))
     if state < settings.trackless:
         return None
     related = own < settings.own_event_probability(name.label)
-    motion = list(world.MOTIONS).index(settings.subject(name)[1])
-    event = events[motion if related else other]
-    silent = state < settings.trackless + settings.silent
-    return world.play(None if silent else event, seconds=seconds, noise=settings.noise, rng=rng)
+    event = events[_ORDER.index(settings.subject(name)[1]) if related else other]
+    return play(None if state < settings.trackless + settings.silent else event)

@@ -6,13 +6,14 @@ The list comes from https://www.robots.ox.ac.uk/~vgg/data/vggsound/.
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from ccl_cli.data.manifest import Manifest, Video
-from ccl_cli.data.sources import videos_by_stem
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+
+from ccl_cli.data.manifest import Manifest
+from ccl_cli.data.sources import Row, manifest_of, videos_by_stem
 from ccl_cli.data.sources.about import ListFile, Published, described
 from ccl_cli.errors import DataError
 
@@ -24,23 +25,20 @@ _PUBLISHED = Published(
         "https://raw.githubusercontent.com/hche11/VGGSound/master/data/vggsound.csv",
         "git:53da0dc492b8a3fadf770f0f175cef1e652c0447",
     ),
-    ("clips", "<id>_<start>.mp4"),
+    "<id>_<start>.mp4",
     "Its page says how to get the clips: https://www.robots.ox.ac.uk/~vgg/data/vggsound/. "
     "Put them into {folder}.",
     folder="vggsound",
-    list_folder="vggsound",
 )
 _COLUMNS = "Its columns are YouTube id, start in seconds, label, train or test; there is no header."
-_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_START = re.compile(r"[0-9]{1,6}")
 _SECONDS = 10
 
 
-class _Row(NamedTuple):
-    key: str
-    start: int
-    label: str
-    split: str
+class _Listed(NamedTuple):
+    key: Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9_-]+$")]
+    start: Annotated[int, Field(ge=0, lt=10**6)]
+    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    split: Literal["train", "test"]
 
     @property
     def id(self) -> str:
@@ -64,53 +62,36 @@ def load(location: str, *, lists: str | None = None) -> Manifest:
         lists: The list's file; None: ``vggsound.csv`` inside or beside the clips.
 
     Raises:
-        DataError: clips or list are missing (the message says what to download and where to put it), or a
-            line of the list is invalid.
+        DataError: clips or list are missing (the message says where to get them), or a row of the list is
+            invalid.
     """
     root = Path(location).expanduser() if location else _PUBLISHED.home
     path = _PUBLISHED.find_list(root, lists)
-    rows = _read(path) if path else []
-    paths = videos_by_stem(root) if root.is_dir() else {}
-    files = [row.file(paths) for row in rows]
+    listed = _read(path) if path else []
+    paths = videos_by_stem(root)
+    files = [each.file(paths) for each in listed]
     if path is None or not any(files):
         raise _PUBLISHED.absent(root, path, lists, bool(paths))
-    classes = sorted({row.label for row in rows})
-    labels = {name: label for label, name in enumerate(classes)}
     home = str(root.absolute())
-    videos = [
+    rows = (
         # A listed clip without a file keeps its row and counts as missing.
-        Video(row.id, Path(file or f"{home}/{row.id}.mp4"), labels[row.label], row.split)
-        for row, file in zip(rows, files, strict=True)
-    ]
-    return Manifest("vggsound", tuple(classes), videos)
+        Row(each.id, Path(file or f"{home}/{each.id}.mp4"), each.label, each.split)
+        for each, file in zip(listed, files, strict=True)
+    )
+    return manifest_of("vggsound", rows)
 
 
-def _read(path: Path) -> list[_Row]:
+def _read(path: Path) -> list[_Listed]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True, skipinitialspace=True)
-            return [
-                _row(path, reader.line_num, cells)
-                for cells in reader
-                if cells and not cells[0].startswith("#")
-            ]
+            rows = [cells for cells in reader if cells and not cells[0].startswith("#")]
+        return TypeAdapter(list[_Listed]).validate_python(rows)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        row = ",".join(rows[int(wrong["loc"][0])])
+        raise DataError(f"'{path}': '{row}': {wrong['msg']}.", _COLUMNS) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"'{path}' is not a table of UTF-8 text: {error}.", _COLUMNS) from error
-
-
-def _row(path: Path, line: int, cells: list[str]) -> _Row:
-    where = f"'{path}', line {line}"
-    if len(cells) != 4:
-        raise DataError(f"{where}: {len(cells)} cells in place of 4.", _COLUMNS)
-    key, start, label, split = (cell.strip() for cell in cells)
-    if not _KEY.fullmatch(key):
-        raise DataError(f"{where}: '{key}' is not a YouTube id.", _COLUMNS)
-    if not _START.fullmatch(start):
-        raise DataError(f"{where}: the start '{start}' is not a whole number of seconds.", _COLUMNS)
-    if not label:
-        raise DataError(f"{where}: the label is empty.", _COLUMNS)
-    if split not in ("train", "test"):
-        raise DataError(f"{where}: '{split}' is neither train nor test.", _COLUMNS)
-    return _Row(key, int(start), label, split)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,39 +28,28 @@ PARTS = {"teacher-train": (0, 4), "teacher-test": (4, 5), "train": (5, 7), "val"
 # Time from -0.5 to 0.5 and a phase in radians to rows and columns, in reaches, and to the digit's scale.
 _TURN = 2 * np.pi
 MOTIONS: Mapping[str, Motion] = {
-    "right": lambda time, phase: (0 * time, time, 1.0),
-    "left": lambda time, phase: (0 * time, -time, 1.0),
-    "down": lambda time, phase: (time, 0 * time, 1.0),
-    "up": lambda time, phase: (-time, 0 * time, 1.0),
-    "down-right": lambda time, phase: (0.75 * time, 0.75 * time, 1.0),
-    "up-right": lambda time, phase: (-0.75 * time, 0.75 * time, 1.0),
-    "clockwise": lambda time, phase: (
-        0.6 * np.sin(_TURN * time + phase),
-        0.6 * np.cos(_TURN * time + phase),
+    "right": lambda t, phase: (0 * t, t, 1.0),
+    "left": lambda t, phase: (0 * t, -t, 1.0),
+    "down": lambda t, phase: (t, 0 * t, 1.0),
+    "up": lambda t, phase: (-t, 0 * t, 1.0),
+    "down-right": lambda t, phase: (0.75 * t, 0.75 * t, 1.0),
+    "up-right": lambda t, phase: (-0.75 * t, 0.75 * t, 1.0),
+    "clockwise": lambda t, phase: (0.6 * np.sin(_TURN * t + phase), 0.6 * np.cos(_TURN * t + phase), 1.0),
+    "counterclockwise": lambda t, phase: (
+        -0.6 * np.sin(_TURN * t + phase),
+        0.6 * np.cos(_TURN * t + phase),
         1.0,
     ),
-    "counterclockwise": lambda time, phase: (
-        -0.6 * np.sin(_TURN * time + phase),
-        0.6 * np.cos(_TURN * time + phase),
-        1.0,
-    ),
-    "grow": lambda time, phase: (0 * time, 0 * time, 1.025 + 0.55 * time),
-    "shrink": lambda time, phase: (0 * time, 0 * time, 1.025 - 0.55 * time),
-    "shake": lambda time, phase: (0 * time, 0.5 * np.sin(2 * _TURN * time + phase), 1.0),
-    "nod": lambda time, phase: (0.5 * np.sin(2 * _TURN * time + phase), 0 * time, 1.0),
+    "grow": lambda t, phase: (0 * t, 0 * t, 1.025 + 0.55 * t),
+    "shrink": lambda t, phase: (0 * t, 0 * t, 1.025 - 0.55 * t),
+    "shake": lambda t, phase: (0 * t, 0.5 * np.sin(2 * _TURN * t + phase), 1.0),
+    "nod": lambda t, phase: (0.5 * np.sin(2 * _TURN * t + phase), 0 * t, 1.0),
 }
 
 
 @cache
 def digits(part: str) -> tuple[Floats, ...]:
-    """One part of the handwritten digits that ship with scikit-learn (UCI optical recognition of digits).
-
-    Args:
-        part: One of ``PARTS``.
-
-    Returns:
-        For each of 0 to 9 its images, [n, 8, 8] in [0, 1].
-    """
+    """Images of 0 to 9, [n, 8, 8] in [0, 1]: one of ``PARTS`` of scikit-learn's digits (UCI)."""
     from sklearn.datasets import load_digits
 
     data: Any = load_digits()
@@ -96,8 +85,8 @@ def render(
         jitter: Standard deviation of the digit's place around its path, as a share of the frame.
         rng: Source of all random choices.
 
-    Shapes:
-        returns: [T, S, S, 3].
+    Returns:
+        [T, S, S, 3] pixels.
     """
     shake = (_SHAKE * noise * rng.standard_normal((2, len(times), 1))).astype(np.float32)
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size + shake  # [2, T, S] rows and columns, in frames
@@ -152,34 +141,29 @@ def _clutter(grid: Floats, noise: float, rng: np.random.Generator) -> Floats:
     return picture
 
 
-class _Path(NamedTuple):
-    """Place and size of a digit.
-
-    Attributes:
-        centre: [2, T] rows and columns, as shares of the frame.
-        scale: [T] factor on the digit's side.
-    """
-
-    centre: Floats
-    scale: Floats
-
-
-def _path(motion: str, times: Floats, jitter: float, rng: np.random.Generator) -> _Path:
+def _path(motion: str, times: Floats, jitter: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """[2, T] rows and columns of a digit's centre, as shares of the frame; [T] factor on its side."""
     rows, columns, scale = MOTIONS[motion](times, rng.uniform(0, _TURN))
     offset = _REACH * rng.uniform(0.8, 1.3) * np.stack([rows, columns])
     offset += jitter * rng.standard_normal(offset.shape)
     slack = np.maximum(_ROOM - np.abs(offset).max(axis=1, keepdims=True), 0.02)
     centre = 0.5 + slack * rng.uniform(-1, 1, (2, 1)) + offset
-    return _Path(centre.astype(np.float32), np.broadcast_to(np.float32(scale), times.shape))
+    return centre.astype(np.float32), np.broadcast_to(np.float32(scale), times.shape)
 
 
 def _paint(
-    picture: Floats, grid: Floats, images: Floats, path: _Path, opacity: float, rng: np.random.Generator
+    picture: Floats,
+    grid: Floats,
+    images: Floats,
+    path: tuple[Floats, Floats],
+    opacity: float,
+    rng: np.random.Generator,
 ) -> None:
     """Paint one of a digit's images over the picture, in a random bright colour."""
+    centre, scale = path
     image = images[rng.integers(len(images))]
-    side = np.float32(_SIDE * rng.uniform(0.9, 1.1)) * path.scale[:, None]
-    cells = 3.5 + (grid - path.centre[:, :, None]) * 8 / side
+    side = np.float32(_SIDE * rng.uniform(0.9, 1.1)) * scale[:, None]
+    cells = 3.5 + (grid - centre[:, :, None]) * 8 / side
     ink = (opacity * _sample(image[None], cells))[0, ..., None].clip(0, 1)
     colour = rng.uniform(0.65, 1.0, 3).astype(np.float32)
     picture += ink * (colour - picture)

@@ -14,9 +14,6 @@ class MaskedBatchNorm(nn.Module):
     """Batch normalisation over the present rows of all processes.
 
     There are no running statistics, because a method's layers are not used in evaluation.
-
-    Args:
-        dim: Width D.
     """
 
     def __init__(self, dim: int) -> None:
@@ -25,13 +22,7 @@ class MaskedBatchNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Normalise all rows by the statistics of the present rows.
-
-        Shapes:
-            x: [B, D].
-            present: [B] bool.
-            returns: [B, D].
-        """
+        """Normalise all rows [B, D] by the statistics of the present ones ([B] bool)."""
         everywhere, keep = gather_rows(x), gather_mask(present)[:, None]
         count = keep.sum().clamp(min=1)
         mean = torch.where(keep, everywhere, 0.0).sum(dim=0) / count

@@ -25,29 +25,21 @@ class ContrastSamples(NamedTuple):
     """The bank entries that each anchor is compared with.
 
     Shapes:
-        positive: [A] int64.
-        negative: [A, K] int64.
-        drawn: [A, K] bool; False for the padding of anchors with fewer than K candidates.
+        candidates: [A, 1 + K] int64, the positive and the negatives.
+        drawn: [A, K] bool; False for the padding of anchors with fewer than K negatives.
     """
 
-    positive: Tensor
-    negative: Tensor
+    candidates: Tensor
     drawn: Tensor
-
-    @property
-    def candidates(self) -> Tensor:
-        """The positive and the negatives, [A, 1 + K]."""
-        return torch.cat([self.positive[:, None], self.negative], dim=1)
 
 
 class NegativeSampler(nn.Module):
-    """Draws the positive and the negatives of each anchor, independently of the number of processes.
+    """Draws the positive and K negatives of each anchor, independently of the number of processes.
 
     Args:
         labels: [N] int64, the class of each training row; -1 without label.
-        count: Negatives per anchor K, limited by the number of candidates.
-        negatives: Candidates: videos of other classes, all other videos, or all videos including the
-            anchor's own.
+        count: Negatives per anchor, limited by the number of candidates.
+        negatives: ``uniform``: all videos including the anchor's own.
         positive: The anchor's own entry, or the entry of any video of its class.
     """
 
@@ -63,45 +55,37 @@ class NegativeSampler(nn.Module):
 
     @torch.no_grad()
     def draw(self, rows: Tensor, absent: Tensor) -> ContrastSamples:
-        """Draw distinct negatives of each anchor, uniformly among its candidates, and its positive.
+        """Draw distinct negatives of this process's anchors ``rows`` [A], uniformly, and their positives.
 
-        Shapes:
-            rows: [A] int64, this process's anchors.
-            absent: [N] bool, videos without the modality, which are never drawn.
+        Videos that are ``absent`` ([N] bool, without the modality) are never drawn.
         """
         generator = self.random.next(rows.device)
         same_class = self.labels[rows][:, None] == self.labels[None, :]
-        allowed = (~absent).expand(len(rows), -1)
-        best = self._keys(rows, generator, self._candidates(rows, allowed, same_class)).topk(
-            self.count, dim=1
-        )
+        present = (~absent).expand(len(rows), -1)
+        allowed = present
+        if self.negatives == "other_class":
+            allowed = present & ~same_class
+        elif self.negatives == "other_instance":
+            allowed = present.scatter(1, rows[:, None], False)
+        best = self._keys(allowed, generator).topk(self.count, dim=1)
         own = rows
         if self.positive == "same_class":
-            keys = self._keys(rows, generator, allowed & same_class)
+            keys = self._keys(present & same_class, generator)
             own = torch.where(keys.amax(dim=1) >= 0, keys.argmax(dim=1), rows)
-        return ContrastSamples(own, best.indices, best.values >= 0)
+        return ContrastSamples(torch.cat([own[:, None], best.indices], dim=1), best.values >= 0)
 
-    def _keys(self, rows: Tensor, generator: torch.Generator, candidates: Tensor) -> Tensor:
+    def _keys(self, candidates: Tensor, generator: torch.Generator) -> Tensor:
         """Random numbers in [0, 1) for the candidates of each anchor, -1 for other videos: [A, N]."""
-        return uniform_rows(len(rows), len(self.labels), generator).masked_fill(~candidates, -1.0)
-
-    def _candidates(self, rows: Tensor, allowed: Tensor, same_class: Tensor) -> Tensor:
-        if self.negatives == "other_class":
-            return allowed & ~same_class
-        if self.negatives == "other_instance":
-            return allowed.scatter(1, rows[:, None], False)
-        return allowed
+        rows, videos = candidates.shape
+        return uniform_rows(rows, videos, generator).masked_fill(~candidates, -1.0)
 
 
 class NCELoss(nn.Module):
     """Noise-contrastive estimation with many negatives (Gutmann and Hyvarinen, 2010), as in CRD.
 
     With P = exp(score) / Z and c = K / N: ``-log P0 / (P0 + c) - sum_k log c / (P_k + c)``. Z is N times the
-    mean of exp(score) over the first batch with a present row.
-
-    Args:
-        videos: Number N of training videos.
-        momentum: Weight of the old Z when a later batch updates it; 1 keeps the first Z, as published.
+    mean of exp(score) over the first batch with a present row. ``momentum`` is the weight of the old Z when a
+    later batch updates it; 1 keeps the first Z, as published.
     """
 
     log_z: Tensor
@@ -155,59 +139,26 @@ class View(NamedTuple):
 
 
 class ContrastiveLoss(nn.Module):
-    """Contrastive loss between two views, each as anchor against the bank of the other.
+    """Contrastive loss between two views, each as anchor against the bank of the other."""
 
-    Args:
-        options: Temperature and momentum of the normalising constant.
-        labels: [N] int64, the class of each training row.
-        count: Negatives per anchor K.
-        negatives: See :class:`NegativeSampler`.
-        positive: See :class:`NegativeSampler`.
-        loss: Softmax or noise-contrastive estimation.
-    """
-
-    def __init__(
-        self,
-        options: BankOptions,
-        labels: Tensor,
-        count: int,
-        negatives: Negatives,
-        positive: Positive = "own",
-        loss: Loss = "nce",
-    ) -> None:
+    def __init__(self, options: BankOptions, sampler: NegativeSampler, loss: Loss = "nce") -> None:
         super().__init__()
-        self.temperature = options.temperature
-        self.sampler = NegativeSampler(labels, count, negatives, positive)
-        self.nce = nn.ModuleList(NCELoss(len(labels), options.z_momentum) for _ in range(2) if loss == "nce")
+        self.temperature, self.sampler = options.temperature, sampler
+        videos = len(sampler.labels)
+        self.nce = nn.ModuleList(NCELoss(videos, options.z_momentum) for _ in range(2) if loss == "nce")
 
-    def forward(
-        self, first: View, second: View, rows: Tensor, samples: ContrastSamples | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Loss of each row, [B], of the first view against the second view's bank, and vice versa.
-
-        Shapes:
-            rows: [B] int64, indices into the training split.
-            samples: Bank entries to compare with; by default they are drawn.
-        """
-        samples = samples or self.sampler.draw(rows, first.bank.absent | second.bank.absent)
-        scores = (
-            second.bank.scores(first.code, samples.candidates, self.temperature),
-            first.bank.scores(second.code, samples.candidates, self.temperature),
-        )
-        drawn = samples.drawn
+    def forward(self, first: View, second: View, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each row, [B], of the first view against the second view's bank, and vice versa."""
+        candidates, drawn = self.sampler.draw(rows, first.bank.absent | second.bank.absent)
+        forth = second.bank.scores(first.code, candidates, self.temperature)
+        back = first.bank.scores(second.code, candidates, self.temperature)
         if not self.nce:
-            return softmax_loss(scores[0], drawn), softmax_loss(scores[1], drawn)
+            return softmax_loss(forth, drawn), softmax_loss(back, drawn)
         present = first.present & second.present
-        return self.nce[0](scores[0], drawn, present), self.nce[1](scores[1], drawn, present)
+        return self.nce[0](forth, drawn, present), self.nce[1](back, drawn, present)
 
 
 def softmax_loss(scores: Tensor, drawn: Tensor) -> Tensor:
-    """Cross-entropy of the positive against the negatives.
-
-    Shapes:
-        scores: [A, 1 + K] similarities over temperature of the positive and the negatives.
-        drawn: [A, K] bool, False for padding.
-        returns: [A].
-    """
+    """Cross-entropy of the positive against the negatives, [A]; for shapes see :class:`NCELoss`."""
     target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
     return info_nce(scores, target, F.pad(drawn, (1, 0), value=True))

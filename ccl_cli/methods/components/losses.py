@@ -32,13 +32,7 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def cosine_scores(anchor: Tensor, candidate: Tensor, temperature: float) -> Tensor:
-    """Cosine similarity over temperature.
-
-    Shapes:
-        anchor: [A, D].
-        candidate: [C, D].
-        returns: [A, C].
-    """
+    """Cosine similarity of anchors [A, D] and candidates [C, D] over temperature, [A, C]."""
     anchor, candidate = full_precision(anchor), full_precision(candidate)
     return unit_rows(anchor) @ unit_rows(candidate).mT / temperature
 
@@ -74,37 +68,24 @@ def multiclass_nce(scores: Tensor, positive: Tensor, present: Tensor) -> Tensor:
 
 
 def info_nce(scores: Tensor, target: Tensor, present: Tensor) -> Tensor:
-    """InfoNCE (Eq. 3): cross-entropy of each anchor's own candidate.
+    """InfoNCE (Eq. 3): cross-entropy [A] of each anchor's own candidate, given by its column ``target`` [A].
 
-    Shapes:
-        scores: [A, C] similarities over temperature.
-        target: [A] int64, column of each anchor's own candidate.
-        present: [C] or [A, C] bool, present candidates, for all anchors or for each anchor.
-        returns: [A].
+    ``scores`` [A, C] are similarities over temperature. Only ``present`` candidates ([C] or [A, C]) count.
     """
     return F.cross_entropy(scores.masked_fill(~present, EXCLUDED), target, reduction="none")
 
 
 def half_jeffreys(logits_p: Tensor, logits_q: Tensor) -> Tensor:
-    """Mean of both Kullback-Leibler divergences (Eq. 7), called Jensen-Shannon divergence in the paper.
+    """Mean of both Kullback-Leibler divergences (Eq. 7) of logits [B, K], [B].
 
-    Shapes:
-        logits_p: [B, K].
-        logits_q: [B, K].
-        returns: [B].
+    The paper calls it Jensen-Shannon divergence.
     """
     log_p, log_q = _log_softmax(logits_p), _log_softmax(logits_q)
     return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1)
 
 
 def jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence in nats: mean Kullback-Leibler divergence of P and Q from their mixture.
-
-    Shapes:
-        logits_p: [B, K].
-        logits_q: [B, K].
-        returns: [B].
-    """
+    """Jensen-Shannon divergence in nats of logits [B, K], [B]: the mean divergence from their mixture."""
     log_p, log_q = _log_softmax(logits_p), _log_softmax(logits_q)
     log_mixture = torch.logaddexp(log_p, log_q) - math.log(2)
     divergences = log_p.exp() * (log_p - log_mixture) + log_q.exp() * (log_q - log_mixture)

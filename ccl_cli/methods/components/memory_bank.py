@@ -9,7 +9,6 @@ Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimina
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Annotated
 
 import torch
@@ -21,7 +20,6 @@ from ccl_cli.methods.components.losses import unit_rows
 from ccl_cli.utils.distributed import gather_mask, gather_rows, rank, rows_on_main, summed, world_size
 
 Share = Annotated[float, Field(ge=0, le=1)]
-_BLOCK = 65_536  # initial entries drawn at a time
 
 
 class BankOptions(MethodOptions):
@@ -42,12 +40,9 @@ class BankOptions(MethodOptions):
 
 
 class MemoryBank(nn.Module):
-    """Embeddings of one network for all training videos, and a mask of videos without its modality.
+    """Embeddings [N, F] of one network for all training videos, and a mask of videos without its modality.
 
-    Args:
-        videos: Number N of rows in the training split.
-        dim: Width F of an entry.
-        momentum: Weight of the old entry in an update.
+    ``momentum`` is the weight of the old entry in an update.
     """
 
     entries: Tensor
@@ -58,17 +53,12 @@ class MemoryBank(nn.Module):
         self.momentum = momentum
         # Rows, entries and absent flags overwritten since `remember`; None if they are not recorded.
         self._overwritten: list[tuple[Tensor, Tensor, Tensor]] | None = None
-        self.register_buffer("entries", _random_entries(videos, dim))
+        bound = math.sqrt(3 / dim)  # entries have unit length on average
+        self.register_buffer("entries", torch.empty(videos, dim).uniform_(-bound, bound))
         self.register_buffer("absent", torch.zeros(videos, dtype=torch.bool))
 
     def scores(self, anchor: Tensor, candidates: Tensor, temperature: float) -> Tensor:
-        """Similarity over temperature of each anchor to its candidates.
-
-        Shapes:
-            anchor: [A, F].
-            candidates: [A, C] int64, indices into the training split.
-            returns: [A, C].
-        """
+        """Similarity over temperature of each anchor [A, F] to its candidates, rows [A, C]: [A, C]."""
         return _similarities(anchor, self.entries, temperature).gather(1, candidates)
 
     @torch.no_grad()
@@ -119,55 +109,43 @@ class ShardedMemoryBank(MemoryBank):
     """A bank whose entries are divided equally between the processes; the results are the same.
 
     Anchors are gathered, each process scores them against its shard, and the scores are added up. Checkpoints
-    contain the whole bank, so a run can continue with another number of processes. Before :meth:`shard` the
-    bank is empty, because the rank is unknown until the process group exists.
+    contain the whole bank, so a run can continue with another number of processes. Before :meth:`shard` every
+    process has all entries, because the rank is unknown until the process group exists.
     """
 
     def __init__(self, videos: int, dim: int, momentum: float) -> None:
-        super().__init__(0, dim, momentum)
-        self.videos, self.first, self.size = videos, 0, 0
-        self.register_buffer("entries", torch.empty(0, dim), persistent=False)
-        self.absent = torch.zeros(videos, dtype=torch.bool)
-        self._generator_state = torch.get_rng_state()
-        for _ in _blocks(videos, dim):  # advance the generator as an unsharded bank would
-            pass
+        super().__init__(videos, dim, momentum)
+        self.videos, self.first, self.size = videos, 0, videos
+        # All rows of other processes are mapped to an additional last entry, which is always zero.
+        padded = torch.cat([self.entries, torch.zeros(1, dim)])
+        self.register_buffer("entries", padded, persistent=False)
 
     def shard(self) -> None:
-        """Draw this process's shard of the initial entries of an unsharded bank."""
+        """Keep only this process's shard of the initial entries."""
         self.size = -(-self.videos // world_size())
         self.first = rank() * self.size
-        # All rows of other processes are mapped to an additional last entry, which is always zero.
-        entries = torch.zeros(self.size + 1, self.entries.shape[1])
-        generator = torch.Generator()
-        generator.set_state(self._generator_state)
-        for rows, block in _blocks(self.videos, entries.shape[1], generator):
-            entries[self._places(rows)] = block
-        entries[-1] = 0
-        self.entries = entries.to(self.entries)
+        shard = self.entries.new_zeros(self.size + 1, self.entries.shape[1])
+        own = self.entries[self.first : min(self.first + self.size, self.videos)]
+        shard[: len(own)] = own
+        self.entries = shard
 
     def scores(self, anchor: Tensor, candidates: Tensor, temperature: float) -> Tensor:
         """See :meth:`MemoryBank.scores`; a collective call with equal shapes on all processes."""
         places = self._places(gather_rows(candidates))
-        similar = _similarities(gather_rows(anchor), self._shard(), temperature)
+        similar = _similarities(gather_rows(anchor), self.entries[:-1], temperature)
         scores = similar.gather(1, places.clamp(max=self.size - 1))
         scores = summed(torch.where(places < self.size, scores, 0.0))
         return scores.narrow(0, rank() * len(anchor), len(anchor))
 
     def get_extra_state(self) -> Tensor:
         """The whole bank, [N, F] on the CPU, on the main process; a collective call."""
-        return rows_on_main(self._shard(), self.videos)
+        return rows_on_main(self.entries[:-1], self.videos)
 
     @torch.no_grad()
     def set_extra_state(self, state: Tensor) -> None:
         """Load this process's shard from the whole bank, [N, F]."""
         rows = state[self.first : self.first + self.size]
-        self._shard()[: len(rows)] = rows.to(self.entries)
-
-    def _shard(self) -> Tensor:
-        """This process's entries, [ceil(N / processes), F]; the last ones may be unused."""
-        if not self.size:
-            raise RuntimeError("Call shard() before using a sharded memory bank.")
-        return self.entries[:-1]
+        self.entries[: len(rows)] = rows.to(self.entries)
 
     def _write(self, rows: Tensor, entries: Tensor, absent: Tensor) -> None:
         super()._write(rows, entries, absent)
@@ -179,7 +157,7 @@ class ShardedMemoryBank(MemoryBank):
 
 
 def make_bank(options: BankOptions, videos: int, dim: int) -> MemoryBank:
-    """Build a bank of ``videos`` entries of width ``dim``, sharded if the options say so."""
+    """Build a bank, sharded if the options say so."""
     bank = ShardedMemoryBank if options.shard_memory else MemoryBank
     return bank(videos, dim, options.momentum)
 
@@ -189,20 +167,6 @@ def shard_banks(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, ShardedMemoryBank):
             part.shard()
-
-
-def _random_entries(videos: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
-    """Initial entries, [videos, dim], of unit length on average."""
-    bound = math.sqrt(3 / dim)
-    return torch.empty(videos, dim).uniform_(-bound, bound, generator=generator)
-
-
-def _blocks(
-    videos: int, dim: int, generator: torch.Generator | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield row indices and the numbers of :func:`_random_entries`, block by block."""
-    for rows in torch.split(torch.arange(videos), _BLOCK):
-        yield rows, _random_entries(len(rows), dim, generator)
 
 
 def _similarities(anchor: Tensor, entries: Tensor, temperature: float) -> Tensor:

@@ -17,7 +17,7 @@ Reduction = Literal["mean", "batchmean"]
 REDUCTION_HELP = "mean: over all pairs, so larger batches have a smaller term; batchmean: over rows."
 
 # Shorter rows have no direction: they count as zero and receive no gradient from their cosines.
-MIN_NORM = 1e-6
+_MIN_NORM = 1e-6
 
 
 class Rows(NamedTuple):
@@ -32,26 +32,16 @@ class Rows(NamedTuple):
     candidate: Tensor
 
 
-class Relation(NamedTuple):
-    """Rows of a student and a teacher, and a mask of present candidates, [C] bool; absent rows are zero."""
-
-    student: Rows
-    teacher: Rows
-    present: Tensor
-
-
-def relate(student: Tensor, teacher: Tensor, present: Tensor) -> Relation:
+def relate(student: Tensor, teacher: Tensor, present: Tensor) -> tuple[Rows, Rows, Tensor]:
     """Gather the rows of all processes as candidates, with this process's rows as anchors.
 
-    Shapes:
-        student: [B, D].
-        teacher: [B, D_m].
-        present: [B] bool.
+    Returns:
+        The rows of the student [B, D] and of the teacher [B, D_m], zero where not ``present`` ([B] bool), and
+        the present candidates, [C] bool.
     """
     # `where` instead of a product: an absent row may be NaN.
     student, teacher = (torch.where(present[:, None], x, 0.0) for x in (student, teacher))
-    everywhere = gather_mask(present)
-    return Relation(Rows(student, gather_rows(student)), Rows(teacher, gather_rows(teacher)), everywhere)
+    return Rows(student, gather_rows(student)), Rows(teacher, gather_rows(teacher)), gather_mask(present)
 
 
 def half_cosine(rows: Rows, eps: float) -> Tensor:
@@ -78,5 +68,5 @@ def reduce(values: Tensor, present: Tensor, reduction: Reduction) -> Tensor:
 
 def _unit(x: Tensor, eps: float) -> Tensor:
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    long_enough = norm > MIN_NORM
+    long_enough = norm > _MIN_NORM
     return torch.where(long_enough, x, 0.0) / torch.where(long_enough, norm + eps, 1.0)

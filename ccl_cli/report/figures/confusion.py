@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccl_cli.errors import DataError
+from ccl_cli.evaluation.prediction_cache import Predictions
 from ccl_cli.report.figures.panel import Panel, PanelGrid, shortened
-from ccl_cli.report.figures.predictions import Predictions, predictions
+from ccl_cli.report.figures.predictions import predictions
 from ccl_cli.report.figures.style import LIGHT
 from ccl_cli.report.figures.svg import tips
 from ccl_cli.report.records.results import Results

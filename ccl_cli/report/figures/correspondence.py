@@ -25,7 +25,7 @@ from ccl_cli.report.figures.style import LIGHT
 from ccl_cli.report.figures.thumbnail import thumbnail
 from ccl_cli.report.records.results import Results
 from ccl_cli.report.records.run import Run
-from ccl_cli.training.run.folder import SUMMARY, manifest_path, read_json
+from ccl_cli.training.run.folder import SUMMARY, read_json
 from ccl_cli.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -221,12 +221,12 @@ def _report(
 
 def _videos(folder: Path, ids: Collection[str]) -> dict[str, Video]:
     """Find videos by id in the manifest of a run; without a readable manifest there are none."""
-    from ccl_cli.data.manifest import Manifest
+    from ccl_cli.evaluation.model import run_manifest
 
     if not ids:
         return {}
     try:
-        videos = Manifest.load(manifest_path(folder)).videos
+        videos = run_manifest(folder).videos
     except CclError:
         return {}
     return {name: videos[row] for row, name in enumerate(videos.ids) if name in ids}

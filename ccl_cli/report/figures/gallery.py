@@ -9,7 +9,7 @@ import numpy as np
 
 from ccl_cli.errors import DataError
 from ccl_cli.report.figures.panel import Panel, PanelGrid, canvas, picture, shortened
-from ccl_cli.report.figures.predictions import predictions
+from ccl_cli.report.figures.predictions import predictions, unit
 from ccl_cli.report.figures.style import LIGHT
 from ccl_cli.report.figures.thumbnail import thumbnail
 from ccl_cli.report.records.results import Results
@@ -71,7 +71,9 @@ def nearest_videos(results: Results) -> list[Retrieval]:
     queries, training = predictions(results, results.split), predictions(results, "train")
     firsts = np.unique(queries.labels, return_index=True)[1]
     chosen = firsts[np.linspace(0, len(firsts) - 1, min(QUERIES, len(firsts))).round().astype(int)]
-    nearest = np.argsort(-(queries.features[chosen] @ training.features.T), axis=1, kind="stable")
+    features = unit(queries.take(chosen).features)
+    cosines = [features @ unit(block).T for block in training.feature_blocks()]
+    nearest = np.argsort(-np.concatenate(cosines, axis=1), axis=1, kind="stable")
     names = [*map(one_line, queries.classes)]
     retrievals = []
     for query, order in zip(chosen.tolist(), nearest[:, :NEIGHBOURS].tolist(), strict=True):

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccl_cli.errors import DataError
+from ccl_cli.evaluation.prediction_cache import Predictions
 from ccl_cli.report.figures.panel import Panel, PanelGrid, in_rows, legend
-from ccl_cli.report.figures.predictions import Predictions, predictions
+from ccl_cli.report.figures.predictions import predictions, unit
 from ccl_cli.report.figures.style import LIGHT
 from ccl_cli.report.figures.svg import tips
+from ccl_cli.report.figures.tsne_process import tsne_points
 from ccl_cli.report.records.results import Results
 from ccl_cli.utils.text import one_line
 
@@ -39,8 +41,10 @@ def tsne_panels(results: Results) -> list[Panel]:
     """
     split, queries = results.split, predictions(results, results.split)
     shown, trained = (_thinned(each, _MAX_VIDEOS // 2) for each in (queries, predictions(results, "train")))
-    points = _tsne(np.concatenate([shown.features, trained.features]))
-    count = len(shown.labels)
+    features, count = unit(np.concatenate([shown.features, trained.features])), len(shown.labels)
+    if len(features) < _MIN_VIDEOS:
+        raise DataError(f"{len(features)} videos are too few for a t-SNE.")
+    points = tsne_points(features)
 
     def draw(axes: Axes) -> None:
         axes.set(xticks=[], yticks=[])
@@ -59,17 +63,6 @@ def tsne_panels(results: Results) -> list[Panel]:
     ]
     columns = 4 if max(len(name) for name, _ in colours) < _LONG_NAME else 3
     return [plane, legend(colours, _PLANE, columns)] if len(colours) <= _MAX_LEGEND else [plane]
-
-
-def _tsne(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Compute points [V, 2] of features [V, D]."""
-    from sklearn.manifold import TSNE
-
-    if len(features) < _MIN_VIDEOS:
-        raise DataError(f"{len(features)} videos are too few for a t-SNE.")
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
-    return np.asarray(points, np.float64)
 
 
 def _thinned(each: Predictions, most: int) -> Predictions:

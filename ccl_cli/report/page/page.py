@@ -19,6 +19,10 @@ from ccl_cli.utils.files import write_text
 
 def page(results: Results) -> str:
     """Render the page as HTML; a section without data shows the reason instead."""
+    # The t-SNE comes first, because this process is still small while that of the t-SNE runs.
+    rendered = {
+        each.key: _rendered(each, results) for each in sorted(SECTIONS, key=lambda each: each.key != "tsne")
+    }
     return render(
         "page.html",
         title=f"{results.best.method} on {results.data}",
@@ -27,7 +31,7 @@ def page(results: Results) -> str:
         cautions=cautions(results),
         overview=overview_panels(results),
         overview_legend=overview_legend(results),
-        sections=[_rendered(section, results) for section in SECTIONS],
+        sections=[rendered[section.key] for section in SECTIONS],
     )
 
 

@@ -134,7 +134,7 @@ def _tsne(results: Results) -> dict[str, Any]:
 
 
 def _correspondence(results: Results) -> dict[str, Any]:
-    from ccl_cli.evaluation.classifiers import RULE
+    from ccl_cli.evaluation.verdicts import RULE
 
     text = (
         "For a few videos: the predictions of the teacher's own classifier, in percent. For each class: the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from ccl_cli.config.recipe import Recipe
@@ -29,36 +29,22 @@ from ccl_cli.teachers.embedding_cache import EMBEDDING, HEADER, STATE, STATES, C
 from ccl_cli.training.cache.keys import key_of, views_per_video
 from ccl_cli.utils import json_text
 from ccl_cli.utils.distributed import barrier, is_main, on_main, rank, world_size
-from ccl_cli.utils.files import lock_file, remove_leftovers, write_text
+from ccl_cli.utils.files import lock_file, write_text
 from ccl_cli.utils.progress import Reporter
 from ccl_cli.utils.signals import stop_on_signal
 from ccl_cli.utils.tensor_files import write_tensors
 from ccl_cli.utils.text import printable
 
 PART = 256  # videos in a file of an unfinished cache; a kill loses at most one such part
-WORK = "work"  # folder beside the parts, for files of an executor
 _UNREADABLE = STATES.index("unreadable")
-EmbedElsewhere = Callable[[Key, Sequence[int]], None]
 
 
 def build_cache(
-    name: str,
-    teacher: Teacher,
-    manifest: Manifest,
-    recipe: Recipe,
-    accelerator: Accelerator,
-    *,
-    embed_elsewhere: EmbedElsewhere | None = None,
+    name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe, accelerator: Accelerator
 ) -> Cached:
     """Embed all training and validation videos, shared among the processes. Existing parts are kept.
 
-    Args:
-        name: Name of the teacher in results.
-        teacher: Frozen teacher.
-        manifest: Data set.
-        recipe: Its ``cache``, ``clip``, ``eval.batch_size`` and ``train.workers`` are used.
-        accelerator: Device; embeddings are always computed in single precision.
-        embed_elsewhere: Makes the missing ones of the numbered parts instead of this process.
+    ``name`` is the teacher's in results. Embeddings are always computed in single precision.
 
     Raises:
         DataError: the teacher cannot be cached, or a part on disk is damaged.
@@ -71,23 +57,19 @@ def build_cache(
             f"{name} cannot be cached: its preprocessing does not declare what it looks at.",
             "Leave it live; it may depend on the student's crop, or need no network anyway.",
         )
-    if on_main(lambda: (key.folder / HEADER).is_file() and not _part_paths(key.folder)):
-        return Cached.open(key.folder)
+    finished = key.folder / HEADER
     lock_path = key.folder.with_name(f".{key.folder.name}.lock")
     says = f"Another process is building '{key.folder.name}'."
     try:
-        lock = lock_file(lock_path, says, "Waiting for it.", wait=True) if is_main() else nullcontext()
-        with lock:
-            on_main(lambda: _remove_parts(key))
-            if not on_main((key.folder / HEADER).is_file):
-                numbers = part_numbers(manifest)
-                if embed_elsewhere is None:
-                    own = numbers[rank() :: world_size()]
+        if not on_main(finished.is_file):
+            lock = lock_file(lock_path, says, "Waiting for it.", wait=True) if is_main() else nullcontext()
+            with lock:
+                if not on_main(finished.is_file):
+                    own = part_numbers(manifest)[rank() :: world_size()]
                     embed_parts(name, teacher, manifest, key, recipe, accelerator, own)
                     barrier()
-                else:
-                    embed_elsewhere(key, numbers)
-                on_main(lambda: _merge_parts(key, teacher, manifest))
+                    on_main(lambda: _merge_parts(key, teacher, manifest))
+        on_main(lambda: shutil.rmtree(key.building, ignore_errors=True))
     except OSError as error:
         raise SystemSetupError(
             f"The cache '{key.folder}' cannot be written: {error.strerror or error}.",
@@ -132,7 +114,7 @@ def embed_parts(
             part.add(name, batch, embed_views(teacher, batch.inputs[name], views, accelerator.device))
             reporter.advance(len(batch.rows) * world_size())
             if batch.rows[-1] == part.rows[-1]:
-                part.save(key.building)
+                part.save(key)
                 part = None
             if stop.requested:
                 raise Interrupted(
@@ -165,92 +147,71 @@ def part_rows(number: int, videos: int) -> range:
 
 def has_part(key: Key, number: int) -> bool:
     """Whether a part exists or the cache is finished."""
-    return _part_path(key.building, number).is_file() or (key.folder / HEADER).is_file()
+    return _part_path(key, number).is_file() or (key.folder / HEADER).is_file()
 
 
 class _Notes(BaseModel, strict=True):
     """Fields of :class:`Header` for the videos of one part."""
 
-    unreadable: dict[Annotated[int, Field(strict=False)], str]
-    kind: str
-    inexact: int
-    frames: int
+    unreadable: dict[Annotated[int, Field(strict=False)], str] = {}
+    kind: str = ""
+    inexact: int = 0
+    frames: int = 0
 
 
 class _Part:
     """Embeddings and states of the videos of one part, filled batch by batch."""
 
     def __init__(self, number: int, videos: int, shape: tuple[int, int], dtype: torch.dtype) -> None:
-        self.number, self.rows = number, part_rows(number, videos)
+        self.number, self.rows, self.notes = number, part_rows(number, videos), _Notes()
         self.value = torch.zeros(len(self.rows), *shape, dtype=dtype)
         self.state = torch.full((len(self.rows),), _UNREADABLE, dtype=torch.uint8)
-        self.unreadable: dict[int, str] = {}
-        self.kind, self.inexact, self.frames = "", 0, 0
 
     def add(self, name: str, batch: TeacherBatch, embedding: Tensor) -> None:
-        """Add embeddings ([n, K, D]) of a batch; non-finite ones count as unreadable.
-
-        Raises:
-            DataError: a finite number is too large for half precision.
-        """
+        """Add embeddings ([n, K, D]) of a batch; non-finite ones count as unreadable."""
         finite = embedding.isfinite().flatten(1).all(dim=1)
-        places = batch.rows - self.rows[0]
+        places, notes = batch.rows - self.rows[0], self.notes
         self.value[places] = torch.where(finite[:, None, None], embedding, 0.0).to(self.value.dtype)
         if not self.value[places].isfinite().all():
             raise DataError(
                 f"Embeddings of {name} are too large for half precision.", "Set cache.precision to fp32."
             )
-        self.kind = self.kind or batch.kinds.get(name, "")
-        self.inexact += batch.inexact[name]
-        self.frames = max(self.frames, batch.frames[name])
-        self.unreadable |= {row: reasons[name] for row, reasons in batch.unreadable.items()}
+        notes.kind = notes.kind or batch.kinds.get(name, "")
+        notes.inexact += batch.inexact[name]
+        notes.frames = max(notes.frames, batch.frames[name])
+        notes.unreadable |= {row: reasons[name] for row, reasons in batch.unreadable.items()}
         for row, place, good in zip(batch.rows.tolist(), places.tolist(), finite.tolist(), strict=True):
             self.state[place] = STATES.index(batch.states[row][name] if good else "unreadable")
             if not good:
-                self.unreadable[row] = "The teacher returns a non-finite embedding."
+                notes.unreadable[row] = "The teacher returns a non-finite embedding."
 
-    def save(self, folder: Path) -> None:
-        notes = json.dumps({name: getattr(self, name) for name in _Notes.model_fields})
-        tensors = {"value": self.value, "state": self.state}
-        write_tensors(_part_path(folder, self.number), tensors, {"notes": notes})
-
-
-def _part_path(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:06}.safetensors"
+    def save(self, key: Key) -> None:
+        tensors, notes = {"value": self.value, "state": self.state}, json.dumps(dict(self.notes))
+        write_tensors(_part_path(key, self.number), tensors, {"notes": notes})
 
 
-def _part_paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.safetensors"))
-
-
-def _remove_parts(key: Key) -> None:
-    """Remove parts inside the finished cache: a killed process has merged but not removed them."""
-    for path in _part_paths(key.folder):
-        path.unlink()
+def _part_path(key: Key, number: int) -> Path:
+    return key.building / f"part-{number:06}.safetensors"
 
 
 def _read_part(path: Path) -> tuple[NDArray[np.floating], NDArray[np.uint8], _Notes]:
-    """Embeddings [n, K, D], states [n] and notes of a part."""
+    """Embeddings [n, K, D], states [n] and notes of a part. A part that cannot be read is removed."""
     try:
-        path.open("rb").close()  # safe_open's error does not say why a file cannot be opened
         with safe_open(path, "np") as file:
             notes = _Notes.model_validate(json_text.parse(file.metadata()["notes"]))
             return file.get_tensor("value"), file.get_tensor("state"), notes
-    except OSError as error:  # not a sign of damage
-        raise SystemSetupError(
-            f"'{path}' cannot be read: {error.strerror or error}.", "Finished parts are kept: try again."
-        ) from error
-    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # damaged bytes may cause any error
         path.unlink(missing_ok=True)
         raise DataError(
-            f"'{path}' was damaged and has been removed.", "Run the same command again."
+            f"'{path}' was damaged and has been removed: {error}.", "Run the same command again."
         ) from error
 
 
 def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
     """Merge all parts into the cache. Its folder appears by a rename, complete."""
-    folder, videos = key.building, len(manifest.cacheable)
-    paths = [_part_path(folder, number) for number in part_numbers(manifest)]
+    videos, folder = len(manifest.cacheable), key.building / "merged"
+    folder.mkdir(exist_ok=True)
+    paths = [_part_path(key, number) for number in part_numbers(manifest)]
     first, _, _ = _read_part(paths[0])
     shape = (videos, first.shape[1], teacher.dim)
     state, notes = np.zeros(videos, np.uint8), list[_Notes]()
@@ -277,12 +238,8 @@ def _merge_parts(key: Key, teacher: Teacher, manifest: Manifest) -> None:
         unreadable={row: printable(reason) for each in notes for row, reason in each.unreadable.items()},
     )
     write_text(folder / HEADER, header.model_dump_json(indent=1) + "\n")
-    if key.folder.exists():  # `ccl cache prune` was killed
-        shutil.rmtree(key.folder)
-    shutil.rmtree(folder / WORK, ignore_errors=True)
-    remove_leftovers(folder)
+    shutil.rmtree(key.folder, ignore_errors=True)  # incomplete, if `ccl cache prune` was killed
     folder.rename(key.folder)
-    _remove_parts(key)
 
 
 @contextmanager

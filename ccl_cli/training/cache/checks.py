@@ -58,24 +58,13 @@ def check_bytes() -> Iterator[tuple[str, list[str]]]:
 
 
 def check_embeddings(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
-    """Embed some videos of a recipe again; yield the name of each teacher's cache and the faults.
-
-    Raises:
-        DataError: a teacher has no cache.
-    """
+    """Embed some videos of a recipe again; yield the name of each teacher's cache and the faults."""
     for teacher, manifest, key in _keys(recipe):
         yield key.folder.name, check_cache(Cached.open(key.folder), teacher, manifest, recipe)
 
 
 def check_cache(cached: Cached, teacher: Teacher, manifest: Manifest, recipe: Recipe) -> list[str]:
-    """Compare a cache with its checksum, and 16 evenly spaced videos with new embeddings; return the faults.
-
-    Args:
-        cached: Cache of this teacher and these files.
-        teacher: Frozen teacher.
-        manifest: Data set.
-        recipe: As for :func:`ccl_cli.training.cache.build.build_cache`.
-    """
+    """Faults of a cache, compared with its checksum and with new embeddings of 16 evenly spaced videos."""
     header, videos = cached.header, manifest.cacheable
     faults = [] if cached.checksum() == header.sha256 else [_DAMAGED]
     rows = sorted({len(videos) * number // _SAMPLES for number in range(_SAMPLES)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,38 +14,27 @@ from ccl_cli.executors.blocks import run_blocks
 from ccl_cli.executors.part import WHOLE, Part
 from ccl_cli.executors.work import Work
 from ccl_cli.teachers import Teacher
-from ccl_cli.teachers.embedding_cache import Cached, Key
+from ccl_cli.teachers.embedding_cache import HEADER, Cached, Key
 from ccl_cli.training.build import load_teachers
-from ccl_cli.training.cache.build import WORK, build_cache, embed_parts, has_part, part_numbers, part_rows
+from ccl_cli.training.cache.build import build_cache, embed_parts, has_part, part_numbers, part_rows
 from ccl_cli.training.cache.keys import key_of
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.utils.progress import Reporter
 
 
 def build_by_executor(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe) -> Cached:
-    """Build a cache with the recipe's executor; each part is a work item.
-
-    Args:
-        name: Name of the teacher in results.
-        teacher: Teacher of the recipe.
-        manifest: Data set of the recipe.
-        recipe: Recipe with one teacher.
-
-    Raises:
-        CclError: a part failed; the others are kept.
-    """
-
-    def embed(key: Key, numbers: Sequence[int]) -> None:
+    """Build a cache with the executor of a recipe with one teacher; each part is a work item."""
+    key = key_of(name, teacher, manifest, recipe.cache, recipe.clip)
+    if key is not None and not (key.folder / HEADER).is_file():
+        numbers, videos = part_numbers(manifest), len(manifest.cacheable)
         shared = {"teacher": name, "key": asdict(key), "recipe": recipe.model_dump(mode="json")}
         items = {f"part-{number:06}": {**shared, "number": number} for number in numbers}
         run, done = f"{__name__}:run", f"{__name__}:done"
-        work = Work("cache", key.building / WORK, run, done, items, modules=(__name__,))
-        videos = len(manifest.cacheable)
+        work = Work("cache", key.building / "work", run, done, items, modules=(__name__,))
         sizes = {part: len(part_rows(number, videos)) for part, number in zip(items, numbers, strict=True)}
         with Reporter(f"cache {name}", videos, unit="video") as reporter:
             run_blocks(work, recipe.executor, reporter.advance, sizes)
-
-    return build_cache(name, teacher, manifest, recipe, set_up("fp32"), embed_elsewhere=embed)
+    return build_cache(name, teacher, manifest, recipe, set_up("fp32"))
 
 
 def build_part(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe, part: Part) -> Cached | None:
@@ -60,11 +49,7 @@ def build_part(name: str, teacher: Teacher, manifest: Manifest, recipe: Recipe, 
 
 
 def run(item: Mapping[str, Any]) -> None:
-    """Build one part.
-
-    Raises:
-        DataError: the data set or the teacher differs from that of the cache.
-    """
+    """Build one part. Raises a DataError if the data set or the teacher differs from that of the cache."""
     recipe, name, key = Recipe.model_validate(item["recipe"]), item["teacher"], Key(**item["key"])
     manifest = load_data(recipe.data)
     (teacher,) = load_teachers(recipe.teachers, manifest.classes).values()

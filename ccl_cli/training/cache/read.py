@@ -29,11 +29,7 @@ _log = logging.getLogger("ccl")
 class CachedRows:
     """A cache by rows of the training split; one of the K views of each video is drawn per epoch.
 
-    Args:
-        cached: The open cache, whose rows are those of ``manifest.cacheable``.
-        manifest: The data set, with or without a hold-out.
-        videos: Training split of this manifest, in order.
-        seed: Seed of the draws.
+    Rows of ``cached`` are those of ``manifest.cacheable``; rows here are those of ``videos``.
     """
 
     def __init__(self, cached: Cached, manifest: Manifest, videos: Videos, seed: int) -> None:
@@ -42,12 +38,9 @@ class CachedRows:
         self._views_of_epoch = lru_cache(maxsize=1)(self._draw_views)
 
     def embedding(self, rows: Tensor, epoch: int, device: torch.device) -> Embedding:
-        """Embeddings of a batch.
+        """Embeddings of a batch of rows ([B] int64), on a device.
 
-        Args:
-            rows: [B] int64 rows of the training split.
-            epoch: Epoch, from 0; it determines which view of each video is read.
-            device: Device of the result.
+        The epoch, from 0, determines which view of each video is read.
         """
         numbers = rows.cpu().numpy()
         value, present = self.cached.rows(self._cache_rows[numbers], self._views_of_epoch(epoch)[numbers])
@@ -77,17 +70,8 @@ def open_caches(
 ) -> dict[str, Cached]:
     """Open the caches that training reads instead of running a teacher, by the teacher's name.
 
-    There are none if a method uses the teachers' inner stages, which are not cached.
-
-    Args:
-        recipe: Its sections ``cache`` and ``clip`` are used.
-        parts: Teachers and data set of the run.
-        accelerator: Device for building.
-        build: Whether to build the caches of ``cache.use: build`` first.
-
-    Raises:
-        DataError: a cache is damaged.
-        Interrupted: stopped by a signal while building.
+    There are none if a method uses the teachers' inner stages, which are not cached. With ``build``, those of
+    ``cache.use: build`` are built first. Raises a DataError for a damaged cache.
     """
     by_teacher: dict[str, Cached] = {}
     manifest = parts.manifest
@@ -103,11 +87,7 @@ def open_caches(
 
 
 def find_cache(key: Key, recipe: Recipe) -> Cached | None:
-    """Open the cache of a key if it exists and the recipe reads it. Warns about a cache that is not read.
-
-    Raises:
-        DataError: the cache is damaged.
-    """
+    """Open the cache of a key if it exists and the recipe reads it. Warns about a cache that is not read."""
     if not on_main((key.folder / HEADER).is_file):
         _warn_if_stale(key)
         return None

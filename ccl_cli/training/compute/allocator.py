@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Mapping
 
 # Numbers of <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -36,14 +35,10 @@ def keep_blocks() -> None:
 
 
 def _set(parameter: int, value: int) -> None:
-    if sys.platform == "linux" and not _chosen_by_user(os.environ):
-        mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
+    chosen_by_user = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(
+        name.startswith("MALLOC_") for name in os.environ
+    )
+    if sys.platform == "linux" and not chosen_by_user:
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:  # musl has none
             mallopt(parameter, value)
-
-
-def _chosen_by_user(environment: Mapping[str, str]) -> bool:
-    """Whether environment variables set glibc's options."""
-    return "glibc.malloc" in environment.get("GLIBC_TUNABLES", "") or any(
-        name.startswith("MALLOC_") for name in environment
-    )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -13,39 +9,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ccl_cli.errors import RecipeError
 from ccl_cli.utils.distributed import summed, world_size
 
-_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-
-@contextmanager
-def explaining_small_batches() -> Iterator[None]:
-    """Convert torch's error about one value per channel.
-
-    Raises:
-        RecipeError: batch and clip are too small for a variance.
-    """
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise RecipeError(
-            "One clip of this size leaves one value per channel, too few for batch normalisation.",
-            "Raise train.batch_size above 1 for each process and micro-batch, or clip.size.",
-        ) from error
-
 
 def share_statistics(network: nn.Module, device: torch.device) -> None:
     """Make every batch normalisation of a network compute its statistics over all processes.
 
-    All processes must have the same number of rows.
-
-    Raises:
-        RecipeError: a layer is of a subclass, whose further behaviour its replacement would not have.
+    All processes must have the same number of rows. Raises a RecipeError for a layer of a subclass, whose
+    further behaviour its replacement would not have.
     """
     if world_size() == 1:
         return
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, _Shared)
     for name, module in network.named_modules():
-        if isinstance(module, _BatchNorm) and type(module) not in (*_PLAIN, _Shared):
+        if isinstance(module, _BatchNorm) and type(module) not in plain:
             raise RecipeError(
                 f"The student's layer '{name}', a {type(module).__name__}, cannot share batch statistics.",
                 "Switch that off with --set train.sync_batchnorm=false.",
@@ -53,20 +28,13 @@ def share_statistics(network: nn.Module, device: torch.device) -> None:
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, _BatchNorm):
-                setattr(module, name, _Shared.like(child))
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.__class__ = _Shared
 
 
 class _Shared(_BatchNorm):
     """``nn.SyncBatchNorm`` for CPUs, which torch does not support."""
-
-    @classmethod
-    def like(cls, other: _BatchNorm) -> Self:
-        made = cls.__new__(cls)
-        made.__dict__ = other.__dict__
-        return made
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``, [B, C, ...]."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,33 +32,33 @@ def set_up(precision: str) -> Accelerator:
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and not torch.cuda.is_available():
         raise SystemSetupError("fp16 needs a GPU.", "Use --precision bf16 or fp32.")
-    if precision == "bf16" and not torch.cuda.is_available() and not _cpu_has_bf16():
-        _log.warning("This CPU has no fast bf16 arithmetic: fp32 will be many times faster.")
     if not torch.cuda.is_available():
+        if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            _log.warning("This CPU has no fast bf16 arithmetic: fp32 will be many times faster.")
         keep_blocks()
     # A second run in the same process may have another precision. The process group is kept.
     AcceleratorState._reset_state(reset_partial_state=False)
     try:
-        return _accelerator(precision)
+        accelerator = Accelerator(
+            # By default, Accelerate gives each of several processes without a GPU its own group.
+            cpu=int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available(),
+            mixed_precision=precision.replace("fp32", "no"),
+            # Do not broadcast buffers: those of methods and batch statistics are equal on all processes.
+            # Without train.sync_batchnorm every process has its own, and those of the first are published.
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+            ],
+        )
     except torch.distributed.DistError as error:
         reason = str(error).partition("\n")[0]
         raise SystemSetupError(
             f"The processes of this run did not find each other: {reason}",
             "Check MASTER_ADDR and MASTER_PORT; each run on a machine needs a port of its own.",
         ) from error
-
-
-def _accelerator(precision: str) -> Accelerator:
-    return Accelerator(
-        # By default, Accelerate gives each of several processes without a GPU its own group.
-        cpu=int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available(),
-        mixed_precision=precision.replace("fp32", "no"),
-        # Do not broadcast buffers: those of methods and batch statistics are equal on all processes. Without
-        # train.sync_batchnorm every process has its own statistics, and those of the first one are published.
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        ],
-    )
+    if accelerator.num_processes > 1 and accelerator.device.type == "cpu":
+        # A process that exits with an open gloo group aborts in one of fifteen cases.
+        atexit.register(PartialState().destroy_process_group)
+    return accelerator
 
 
 def pad_time_apart(network: nn.Module) -> None:
@@ -81,7 +82,3 @@ class _PadTime:
         module.padding = (0 if short else frames, *sides)
         # Pad only if necessary, because the padded copy is kept for the backward pass.
         return (F.pad(inputs[0], (0, 0, 0, 0, frames, frames)),) if short else inputs
-
-
-def _cpu_has_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -28,9 +28,7 @@ _log = logging.getLogger("ccl")
 class StepGuard:
     """Undoes everything that a step has changed if it cannot be taken, and counts the non-finite steps.
 
-    Attributes:
-        total: Non-finite steps of the whole run.
-        in_a_row: Non-finite steps since the last step that was taken.
+    ``total`` counts those of the whole run, ``in_a_row`` those since the last step that was taken.
     """
 
     def __init__(self) -> None:
@@ -49,16 +47,11 @@ class StepGuard:
         self._draws = [(part, part.draws) for part in module.modules() if isinstance(part, SharedDraws)]
         for bank in self._banks:
             bank.remember()
-        large = {
-            id(buffer)
-            for part in module.modules()
-            if isinstance(part, MemoryBank | NegativeSampler)
-            for buffer in part.buffers(recurse=False)
-        }
         self._buffers = {
-            name: buffer.detach().clone()
-            for name, buffer in module.named_buffers()
-            if id(buffer) not in large
+            f"{path}.{name}".lstrip("."): buffer.detach().clone()
+            for path, part in module.named_modules()
+            if not isinstance(part, MemoryBank | NegativeSampler)
+            for name, buffer in part.named_buffers(recurse=False)
         }
 
     def accept(self) -> None:
@@ -70,9 +63,8 @@ class StepGuard:
     @torch.no_grad()
     def undo(self, module: nn.Module) -> None:
         """Restore the snapshot."""
-        for name, buffer in module.named_buffers():
-            if name in self._buffers:
-                buffer.copy_(self._buffers[name])
+        for name, saved in self._buffers.items():
+            module.get_buffer(name).copy_(saved)
         for bank in self._banks:
             bank.undo()
         for part, draws in self._draws:
@@ -90,13 +82,7 @@ class StepGuard:
         self.total, self.in_a_row = self.total + 1, self.in_a_row + 1
 
     def error(self, step: int, names: Sequence[str], state: Path) -> CclError:
-        """Error for a run that only skips steps.
-
-        Args:
-            step: Number of steps taken.
-            names: Ids of the videos of the last step.
-            state: Checkpoint that has been saved.
-        """
+        """Error for a run that only skips steps, with the videos of the last one and the saved checkpoint."""
         return CclError(
             f"The loss or its gradient was not finite in {self.in_a_row} steps in a row, up to step {step}, "
             f"whose batch was {listed(names, 16)}.",
@@ -116,15 +102,10 @@ class StepGuard:
 def all_finite(
     losses: Sequence[Tensor], parameters: Iterable[nn.Parameter], scaler: GradScaler | None
 ) -> bool:
-    """Whether a step's losses and gradients are finite on all processes. A collective call.
+    """Whether the losses of a step's micro-batches and its gradients are finite on all processes. Collective.
 
     With fp16, gradients are checked only at a scale of 1 or less: a gradient that overflows because of the
     scale is left to the scaler, which skips the step and lowers the scale.
-
-    Args:
-        losses: Scalar losses of the micro-batches.
-        parameters: Parameters, with gradients that are averaged over the processes.
-        scaler: Gradient scaler of fp16; None otherwise.
     """
     numbers = list(losses)
     if scaler is None or scaler.get_scale() <= 1:
@@ -162,8 +143,7 @@ class TeacherFaults:
     def check(self, videos: Sequence[Video]) -> None:
         """Warn once about each teacher with non-finite rows. A collective call.
 
-        Raises:
-            PluginError: a teacher has made no finite embedding of many videos.
+        Raises a PluginError for a teacher without a finite embedding of many videos.
         """
         for name, (good, bad) in self._totals():
             names = [videos[row].id for row in bad.nonzero().flatten().tolist()]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ccl_cli import __version__
 from ccl_cli.config.recipe import Recipe
@@ -17,11 +16,17 @@ from ccl_cli.errors import WeightsError
 from ccl_cli.students import Student
 from ccl_cli.training.build import make_student
 from ccl_cli.utils import json_text
+from ccl_cli.utils.sentences import invalid_value
 from ccl_cli.utils.tensor_files import write_tensors
 
 _FORMAT = "ccl-model-1"
 _KEY = "ccl"
-_NAME_ONE = "Name a run's folder, or its model.safetensors."
+
+
+class _Header(BaseModel):
+    format: Literal["ccl-model-1"]
+    recipe: Recipe
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,8 @@ def save_model(
 ) -> None:
     """Write ``model.safetensors`` atomically. The header is one JSON text, so equal models have equal bytes.
 
-    Args:
-        path: Output file.
-        student: The network.
-        recipe: Recipe of the run.
-        classes: Class names in the order of the scores; empty for a student without classifier.
-        records: Further entries of the header, such as the hash of the manifest.
+    ``classes`` are in the order of the scores, and empty for a student without classifier. ``records`` are
+    further entries of the header, such as the hash of the manifest.
     """
     header = {
         "format": _FORMAT,
@@ -59,50 +60,20 @@ def save_model(
 
 
 def load_model(path: Path) -> Artefact:
-    """Read a file of :func:`save_model`. No other file is needed.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or not a model of ccl.
-    """
+    """Read a file of :func:`save_model`, without any other file. Raises a WeightsError if it is none."""
     if not path.is_file():
         raise WeightsError(f"There is no model at '{path}'.", "Train one with `ccl train`.")
     try:
         with safe_open(path, framework="pt") as file:
             header = json_text.parse((file.metadata() or {}).get(_KEY, "{}"))
-            if not isinstance(header, dict) or header.get("format") != _FORMAT:
-                raise WeightsError(f"'{path}' is not a model that ccl wrote.", _NAME_ONE)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        recipe = _recipe(path, header)
-        classes = _classes(header)
-        student = make_student(recipe.student, len(classes), with_weights=False)
-        _fill(student, state, recipe.student)
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise WeightsError(
-            f"'{path}' is damaged, or no model: {str(error).splitlines()[0]}.",
-            f"{_NAME_ONE} If it is one, get it again, or train again.",
-        ) from error
-    return Artefact(student.eval(), recipe, classes, header)
-
-
-def _recipe(path: Path, header: dict[str, Any]) -> Recipe:
-    try:
-        return Recipe.model_validate(header["recipe"])
-    except ValidationError as error:
-        raise WeightsError(
-            f"'{path}' was written by ccl {header.get('version')}; {__version__} does not read its recipe.",
-            "Use that version.",
-        ) from error
-
-
-def _fill(student: Student, state: dict[str, Tensor], name: str) -> None:
-    try:
+        known = _Header.model_validate(header)
+        student = make_student(known.recipe.student, len(known.classes), with_weights=False)
         student.load_state_dict(state)
-    except RuntimeError as error:  # its text lists every tensor
-        raise ValueError(f"its weights are not those of '{name}' for its classes") from error
-
-
-def _classes(header: dict[str, Any]) -> tuple[str, ...]:
-    names = header["classes"]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("its classes are not a list of names")
-    return tuple(names)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = invalid_value(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+        raise WeightsError(
+            f"'{path}' is damaged, or no model of this version of ccl: {reason}.",
+            "Name a run's folder, or its model.safetensors. If it is one, get it again, or train again.",
+        ) from error
+    return Artefact(student.eval(), known.recipe, known.classes, header)

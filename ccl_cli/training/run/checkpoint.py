@@ -5,10 +5,8 @@ A file is written atomically, the newest two are kept, and the newest readable o
 
 from __future__ import annotations
 
-import errno
 import logging
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from ccl_cli.training.trainer import Trainer
 
 _FORMAT = "ccl-state-2"  # increased whenever an entry is added, renamed or removed
-_KEEP = 2
 _log = logging.getLogger("ccl")
 
 
@@ -51,8 +48,7 @@ def state_dict(trainer: Trainer) -> dict[str, Any]:
 def load_state_dict(trainer: Trainer, state: dict[str, Any]) -> None:
     """Restore the state of :func:`state_dict` in a trainer that was built from the same recipe.
 
-    Raises:
-        UsageError: another version of ccl wrote the state, or a cache that the run reads does not exist.
+    Raises a UsageError if another version of ccl wrote it, or a cache that the run reads does not exist.
     """
     if state.get("format") != _FORMAT:
         raise UsageError(
@@ -75,13 +71,7 @@ def load_state_dict(trainer: Trainer, state: dict[str, Any]) -> None:
 
 
 def write_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the checkpoint of a step, then remove all but the newest two.
-
-    Args:
-        folder: Folder of the checkpoints.
-        step: Number of steps taken.
-        state: State of :func:`state_dict`; reading tensors and plain values executes nothing.
-    """
+    """Write the checkpoint of a step atomically, then remove all but the newest two."""
     path = folder / f"step-{step:09d}.pt"
     try:
         with atomic_path(path) as temporary:
@@ -92,39 +82,29 @@ def write_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
             f"The checkpoint '{path}' cannot be written: {reason}.",
             "Free some disk space. The previous checkpoint is intact.",
         ) from error
-    _remove_older(folder, path)
-    for newer in _states(folder):
-        if newer > path:  # damaged: newest_state has passed over it
-            newer.unlink(missing_ok=True)
+    _keep_two(folder, path)
     return path
 
 
 def newest_state(folder: Path) -> Path:
-    """The newest intact checkpoint. One process must choose for all, so that all resume from the same step.
+    """The newest readable checkpoint; a DataError if there is none.
 
-    Raises:
-        DataError: there is none.
-        SystemSetupError: a file cannot be read for another reason than damage; nothing is removed.
+    One process must choose for all, so that all resume from the same step.
     """
-    for path in reversed(_states(folder)):
+    for path in reversed(states(folder)):
         try:
             read_state(path)
         except Exception as error:  # damaged bytes may cause any error
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
-                reason = getattr(error, "strerror", None) or "there is no memory for it"
-                raise SystemSetupError(
-                    f"The checkpoint '{path}' cannot be read: {reason}.", "It may be intact: try again."
-                ) from error
             _log.warning("Checkpoint %s is damaged (%s); trying the previous one.", path.name, error)
         else:
-            _remove_older(folder, path)  # the process may have been killed between writing and removing
+            _keep_two(folder, path)  # the process may have been killed between writing and removing
             return path
     raise DataError(f"'{folder}' contains no readable checkpoint.", "Start a new run.")
 
 
-def holds_state(folder: Path) -> bool:
-    """Whether a folder contains a checkpoint, intact or not."""
-    return bool(_states(folder))
+def states(folder: Path) -> list[Path]:
+    """All checkpoints of a folder, intact or not, the newest last."""
+    return sorted(folder.glob("step-*.pt"))
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -136,7 +116,7 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _use_caches_of(trainer: Trainer, folders: Mapping[str, str]) -> None:
+def _use_caches_of(trainer: Trainer, folders: dict[str, str]) -> None:
     """Read the caches with which the run started, and no others."""
     available = {name: rows.cached for name, rows in trainer.cached.items()}
     for name, folder in folders.items():
@@ -148,11 +128,8 @@ def _use_caches_of(trainer: Trainer, folders: Mapping[str, str]) -> None:
     trainer.use_caches({name: available[name] for name in folders})
 
 
-def _remove_older(folder: Path, path: Path) -> None:
-    """Keep the newest two checkpoints up to ``path``, which is intact; remove older ones."""
-    for old in [state for state in _states(folder) if state <= path][:-_KEEP]:
-        old.unlink(missing_ok=True)
-
-
-def _states(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.pt"))
+def _keep_two(folder: Path, path: Path) -> None:
+    """Keep ``path``, which is intact, and the checkpoint before it. Newer ones are damaged."""
+    kept = [state for state in states(folder) if state <= path][-2:]
+    for other in set(states(folder)) - set(kept):
+        other.unlink(missing_ok=True)

@@ -78,11 +78,7 @@ class RunFolder:
         return cls(path)
 
     def refuse_used(self) -> None:
-        """Check that the folder contains no run and no files of the user.
-
-        Raises:
-            UsageError: it contains files.
-        """
+        """Raise a UsageError if the folder contains a run or files of the user."""
         if self.path.exists() and (not self.path.is_dir() or any(map(_marks_used, self.path.iterdir()))):
             raise UsageError(
                 f"'{self.path}' is not empty.",
@@ -100,11 +96,7 @@ class RunFolder:
         return self.path / RAW_MODEL
 
     def model_with(self, weights: str) -> Path:
-        """File with the weights "ema" or "raw".
-
-        Raises:
-            UsageError: the run has no moving average.
-        """
+        """File with the weights "ema" or "raw". Raises a UsageError if the run has no moving average."""
         averaged = self.raw_model.is_file()
         if weights == "ema" and not averaged:
             raise UsageError(
@@ -132,30 +124,21 @@ class RunFolder:
         """Merge entries into ``summary.json``."""
         write_text(self.path / SUMMARY, json.dumps({**self.summary, **entries}, indent=2) + "\n")
 
-    def last_logged(self) -> dict[bool, int]:
-        """Last steps in ``metrics.jsonl``, of training (True) and of held-out scores (False); -1: none."""
-        path, last = self.path / METRICS, {True: -1, False: -1}
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-        for line in lines:
-            if (step := _step_of(line)) < sys.maxsize:
-                last['"loss"' in line] = step
-        return last
+    def metrics(self) -> list[tuple[int, str]]:
+        """Lines of ``metrics.jsonl`` with their steps, without the incomplete line of a killed process."""
+        path = self.path / METRICS
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return [(step, line) for line in text.splitlines() if (step := _step_of(line)) is not None]
 
     def truncate_metrics(self, step: int) -> None:
         """Remove lines after ``step``, which a resumed run writes again."""
-        path = self.path / METRICS
-        if path.exists():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            lines = [line for line in text.splitlines() if _step_of(line) <= step]
-            write_text(path, "".join(line + "\n" for line in lines))
+        if (self.path / METRICS).exists():
+            lines = [line + "\n" for at, line in self.metrics() if at <= step]
+            write_text(self.path / METRICS, "".join(lines))
 
 
 def find_run(name: Path | None) -> RunFolder:
-    """The named run folder, or the newest one with a model.
-
-    Raises:
-        DataError: there is no such folder.
-    """
+    """The named run folder, or the newest one with a model. Raises a DataError if there is none."""
     if name is not None:
         if not (name / RECIPE).is_file():
             raise DataError(f"'{name}' is not a run folder.", f"The runs are under '{runs_dir()}'.")
@@ -170,13 +153,9 @@ def find_run(name: Path | None) -> RunFolder:
 
 
 def locate_model(run: str | Path | None) -> tuple[RunFolder | None, Path]:
-    """Find a run and its model file. A model file that is named itself has no run.
+    """Find a run, or the newest one with a model, and its model file. A model file has no run.
 
-    Args:
-        run: Run folder or model file; None for the newest run with a model.
-
-    Raises:
-        DataError: there is no such run, or it has no model.
+    Raises a DataError if there is no such run, or it has no model.
     """
     run = None if run is None else Path(run)
     if run is not None and run.is_file():
@@ -190,17 +169,9 @@ def locate_model(run: str | Path | None) -> tuple[RunFolder | None, Path]:
 
 
 def split_run(paths: Sequence[Path], *, optional: bool = False) -> tuple[Path | None, list[Path]]:
-    """Separate the run in the arguments of a command from the videos.
+    """Separate the run (None: the newest) in the arguments of a command from the videos after it.
 
-    Args:
-        paths: Run folder or model file, which may be omitted, then videos.
-        optional: Whether there may be no videos.
-
-    Returns:
-        The run (None: the newest) and the videos.
-
-    Raises:
-        UsageError: there are no videos.
+    Raises a UsageError if there are no videos, unless they are optional.
     """
     run, videos = None, list(paths)
     if videos and (videos[0].suffix == Path(MODEL).suffix or (videos[0] / RECIPE).is_file()):
@@ -252,8 +223,8 @@ def _marks_used(file: Path) -> bool:
     return not left_over and file.name not in (CELL, ERROR, LOG)
 
 
-def _step_of(line: str) -> int:
+def _step_of(line: str) -> int | None:
     try:
         return int(json_text.parse(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError):
-        return sys.maxsize  # an incomplete line of a killed process
+        return None

@@ -64,11 +64,8 @@ class Meter:
 def accuracy(logits: Tensor, labels: Tensor, *, partly: bool) -> dict[str, Tensor]:
     """``accuracy``, the share of correct rows. A row without a label is never correct.
 
-    Args:
-        logits: [B, K] class scores.
-        labels: [B] int64; -1 without a label.
-        partly: Whether some videos have no label. Adds ``labelled``, the share of labelled rows, by which a
-            :class:`Meter` divides the accuracy.
+    If only some videos have a label, adds ``labelled``, the share of labelled rows, by which a :class:`Meter`
+    divides the accuracy. Shapes: logits: [B, K]. labels: [B] int64; -1 without a label.
     """
     shares = {"accuracy": (logits.argmax(dim=1) == labels).float().mean()}
     if partly:
@@ -88,17 +85,11 @@ class Clock:
 
     def waiting(self, items: Iterable[T]) -> Iterator[T]:
         """Pass items through, and measure the time of waiting for each."""
-        source: Iterator[T] | None = None
-        while True:
-            begin = time.perf_counter()
-            try:
-                source = source or iter(items)  # includes the start of the workers
-                item = next(source)
-            except StopIteration:
-                return
-            finally:
-                self.waited += time.perf_counter() - begin
+        begin = time.perf_counter()
+        for item in items:  # the first one includes the start of the workers
+            self.waited += time.perf_counter() - begin
             yield item
+            begin = time.perf_counter()
 
     def read(self) -> dict[str, float]:
         """Return ``clips_per_s`` of all processes and ``data_wait``, the share of waiting time; restart."""
@@ -128,11 +119,9 @@ def jsonl_writer(path: Path) -> Iterator[Any]:
 
 
 def progress_lines(figures: Mapping[str, float], held_out: str = "") -> list[str]:
-    """Progress lines on a terminal: loss and scores; the terms of each teacher; speed.
+    """Progress lines on a terminal: loss and scores; the terms (``TERM/TEACHER``) of each teacher; speed.
 
-    Args:
-        figures: Means since the last line, by name; the name of a teacher's term is ``TERM/TEACHER``.
-        held_out: Latest scores on held-out videos.
+    ``held_out`` has the latest scores on held-out videos.
     """
     first: list[str] = []
     by_teacher: dict[str, list[str]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -9,7 +10,7 @@ from ccl_cli.config.load import load_recipe, to_yaml
 from ccl_cli.config.recipe import ASIDE, SCORES, Recipe
 from ccl_cli.data.manifest import Manifest, read_header
 from ccl_cli.errors import CclError, RecipeError, UsageError
-from ccl_cli.training.run.checkpoint import holds_state
+from ccl_cli.training.run.checkpoint import states
 from ccl_cli.training.run.folder import (
     MANIFEST,
     MAPPED_MANIFEST,
@@ -29,15 +30,8 @@ def open_run(
 ) -> tuple[RunFolder, bool]:
     """Open and lock a run's folder. Call :func:`release` afterwards.
 
-    Args:
-        recipe: The experiment.
-        manifest: Its data set.
-        resume: Run folder to resume. "auto": ``output`` if it is a run, else the newest unfinished run of the
-            same recipe, else a new run. None: a new run.
-        output: Folder of a new run.
-
-    Returns:
-        The folder, and whether it contains a checkpoint.
+    ``resume`` is the run folder to resume. "auto": ``output`` if it is a run, else the newest unfinished run
+    of the same recipe, else a new run. None: a new run. Returns the folder, and whether it has a checkpoint.
 
     Raises:
         DataError: the folder is not a run folder.
@@ -45,37 +39,22 @@ def open_run(
         RecipeError: the recipe has changed.
     """
     path = _unfinished(recipe, output) if resume == "auto" else resume and Path(resume)
-    if not path:
-        return _start_run(recipe, manifest, RunFolder(output) if output else RunFolder.new(recipe)), False
-    if output is not None and path != output:
+    if path and output is not None and path != output:
         raise UsageError("--resume continues in the run's own folder.", "Omit --output.")
-    run = find_run(path)
+    run = find_run(path) if path else RunFolder(output) if output else RunFolder.new(recipe)
+    check = partial(_check_same, recipe, manifest, run) if path else run.refuse_used
+    check()  # before a lock file is written
     _lock(run)
     try:
-        _check_same(recipe, manifest, run)
-    except CclError:
-        release(run)
-        raise
-    write_text(path / RECIPE, to_yaml(recipe))
-    return run, holds_state(run.checkpoints)
-
-
-def _start_run(recipe: Recipe, manifest: Manifest, run: RunFolder) -> RunFolder:
-    run.refuse_used()
-    _lock(run)
-    try:
-        run.refuse_used()  # another process may have used it before it was locked
+        check()  # another process may have used the folder before it was locked
         write_text(run.path / RECIPE, to_yaml(recipe))
-        _save(manifest, run)
+        if not manifest_path(run.path).exists():
+            # Readable JSON lines; a long list becomes an Arrow file, which is smaller.
+            manifest.save(run.path / (MAPPED_MANIFEST if manifest.is_mapped else MANIFEST))
     except BaseException:
         release(run)
         raise
-    return run
-
-
-def _save(manifest: Manifest, run: RunFolder) -> None:
-    """Save the manifest as readable JSON lines, or a long one as an Arrow file, which is smaller."""
-    manifest.save(run.path / (MAPPED_MANIFEST if manifest.is_mapped else MANIFEST))
+    return run, bool(states(run.checkpoints))
 
 
 def release(run: RunFolder) -> None:
@@ -127,9 +106,8 @@ def _check_same(recipe: Recipe, manifest: Manifest, run: RunFolder) -> None:
             f"The recipe differs from the one '{run.path}' began with, in: {', '.join(changed)}.",
             f"Only {', '.join(_may_change(recipe))} may change.",
         )
-    if not manifest_path(run.path).exists():  # the process ended before its first step
-        _save(manifest, run)
-    if read_header(manifest_path(run.path)).get("hash") != manifest.hash:
+    # The manifest is missing if the process ended before its first step.
+    if (saved := manifest_path(run.path)).exists() and read_header(saved).get("hash") != manifest.hash:
         raise UsageError(
             f"The data set, or a file of it, has changed since '{run.path}' began.",
             "Restore it, or start a new run.",

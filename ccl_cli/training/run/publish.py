@@ -15,7 +15,7 @@ from ccl_cli.training.build import parameter_count
 from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.training.run.artefact import save_model
 from ccl_cli.training.run.folder import versions
-from ccl_cli.training.run.video_states import VideoStates, count_states
+from ccl_cli.training.run.video_states import VideoStates
 from ccl_cli.utils.distributed import is_main, world_size
 
 if TYPE_CHECKING:
@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 def publish(trainer: Trainer, *, finished: bool) -> None:
     """Write the model and the summary. A collective call; the main process writes.
 
-    Args:
-        trainer: Trainer, after its last step.
-        finished: Whether the run is complete. A run that ended at ``max_steps`` can be resumed.
-
-    Raises:
-        CclError: the weights are not finite.
+    A run that ended at ``max_steps`` is not finished: it can be resumed. Raises a CclError for weights that
+    are not finite.
     """
     check_finite(trainer)
     states, faults = trainer.video_states.gathered(), trainer.teacher_faults.rows()
@@ -38,15 +34,14 @@ def publish(trainer: Trainer, *, finished: bool) -> None:
         scores = trainer.held_out.summary()
         summary = {"model": _save_models(trainer)} | _summary(trainer, states, faults) | scores
         trainer.run.update_summary(summary | {"finished": finished, "evaluation": {}})
-        trainer.accelerator.log(_final_figures(summary))
+        data = summary["data"]
+        totals = {name: summary[name] for name in ("seconds", "skipped")} | {"videos": data["seen"]}
+        totals |= {name: len(data[name]) for name in ("missing", "unreadable")}
+        trainer.accelerator.log({f"final/{name}": value for name, value in totals.items()})
 
 
 def check_finite(trainer: Trainer) -> None:
-    """Check that all weights and batch statistics are finite, before they are saved or published.
-
-    Raises:
-        CclError: they are not.
-    """
+    """Raise a CclError if weights or batch statistics are not finite, before they are saved or published."""
     parameters = [each for each in trainer.unwrapped.parameters() if each.requires_grad]
     if not all(bool(each.isfinite().all()) for each in [*parameters, *trainer.unwrapped.student.buffers()]):
         folder = trainer.run.checkpoints
@@ -55,14 +50,6 @@ def check_finite(trainer: Trainer) -> None:
             f"The weights are not finite at step {trainer.step}.",
             f"Lower optim.lr or use --precision fp32{saved}.",
         )
-
-
-def _final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Totals of the run, for trackers."""
-    data = summary["data"]
-    counts = {name: len(data[name]) for name in ("missing", "unreadable")}
-    figures = {name: summary[name] for name in ("seconds", "skipped")} | {"videos": data["seen"]} | counts
-    return {f"final/{name}": value for name, value in figures.items()}
 
 
 def _save_models(trainer: Trainer) -> dict[str, Any]:
@@ -80,7 +67,12 @@ def _summary(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequenc
     return {
         "recipe": recipe.hash(),
         "method": recipe.method_label,
-        "options": {name: _changed_options(trainer, name) for name in parts.methods},
+        "options": {
+            name: method_options(type(method), name, recipe.method[name]).model_dump(
+                mode="json", exclude_defaults=True
+            )
+            for name, method in parts.methods.items()
+        },
         "seed": recipe.train.seed,
         "steps": trainer.step,
         "skipped": trainer.guard.total,
@@ -97,12 +89,6 @@ def _summary(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequenc
     }
 
 
-def _changed_options(trainer: Trainer, name: str) -> dict[str, Any]:
-    """Options of a method that differ from its defaults."""
-    options = method_options(type(trainer.parts.methods[name]), name, trainer.recipe.method[name])
-    return options.model_dump(mode="json", exclude_defaults=True)
-
-
 def _data(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     manifest, videos = trainer.parts.manifest, trainer.parts.videos
     return {
@@ -115,15 +101,7 @@ def _data(trainer: Trainer, states: VideoStates, faults: Mapping[str, Sequence[i
         "missing": [video.id for video in trainer.parts.missing],
         "unreadable": {videos[row].id: reason for row, reason in sorted(states.unreadable.items())},
         "not_finite": {name: [videos[row].id for row in rows] for name, rows in faults.items()},
-        "modalities": count_states(_with_cached(trainer.cached, states)),
-    }
-
-
-def _with_cached(cached: Mapping[str, CachedRows], states: VideoStates) -> dict[int, dict[str, str]]:
-    """States of modalities by row, including those that are recorded in caches."""
-    return {
-        row: modalities | {rows.cached.header.kind: rows.state(row) for rows in cached.values()}
-        for row, modalities in states.modalities.items()
+        "modalities": states.counts(trainer.cached.values()),
     }
 
 

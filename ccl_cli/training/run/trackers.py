@@ -40,11 +40,7 @@ _log = logging.getLogger("ccl")
 
 
 def need_trackers(names: Sequence[str]) -> None:
-    """Check that trackers are installed.
-
-    Raises:
-        SystemSetupError: a tracker is not installed.
-    """
+    """Raise a SystemSetupError if a tracker is not installed."""
     available = {str(each) for each in get_available_trackers()}
     for name in names:
         if name not in available:
@@ -58,10 +54,8 @@ def need_trackers(names: Sequence[str]) -> None:
 def tracking(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> Iterator[None]:
     """Start the recipe's trackers for calls of ``accelerator.log``. A collective call.
 
-    Figures that are logged without a step are final figures of the run.
-
-    Raises:
-        SystemSetupError: a tracker does not start.
+    Figures that are logged without a step are final figures of the run. Raises a SystemSetupError if a
+    tracker does not start.
     """
     if not recipe.train.trackers:
         yield
@@ -79,41 +73,34 @@ def tracking(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> Iterat
 class Tracked:
     """Wraps a tracker of Accelerate. It logs no step twice, and its failure does not end the training.
 
-    Args:
-        tracker: Started tracker of Accelerate.
-        logged: Last steps that were logged to it, see :meth:`RunFolder.last_logged`.
-        step: Last step of the run.
+    ``logged`` is the last step that was logged to it (-1: none), ``step`` the last step of the run.
     """
 
-    def __init__(self, tracker: Any, logged: Mapping[bool, int], step: int) -> None:
+    def __init__(self, tracker: Any, logged: int, step: int) -> None:
         self.name: str = tracker.name
         # In MLflow, `ce` and `ce/audio:cnn14` would be a file and a folder with the same name.
         self._separator = "." if self.name == "mlflow" else "/"
-        self._tracker, self._logged, self._step, self._open = tracker, logged, step, True
+        self._tracker, self._logged, self._step, self._open = tracker, logged, max(step, 0), True
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log figures of a step or, without a step, of the whole run."""
         named = {name.replace("/", self._separator): value for name, value in values.items()}
-        if step is None:
-            self._attempt(lambda: self._log_final(named))
-        elif step > self._logged["loss" in values]:
+        if step is None and self.name == "wandb":  # does not accept figures for an earlier step
+            self._attempt(lambda: self._tracker.tracker.summary.update(named))
+        elif step is None:
+            self._attempt(lambda: self._tracker.log(named, step=self._step))
+        elif step > self._logged:
             self._step = step
             self._attempt(lambda: self._tracker.log(named, step=step))
 
     def log_picture(self, path: Path) -> None:
         """Log a PNG file at the current step, under its name without suffix."""
-        self._attempt(lambda: _log_picture(self._tracker, path, max(self._step, 0)))
+        self._attempt(lambda: _log_picture(self._tracker, path, self._step))
 
     def finish(self) -> None:
         """Close the tracker."""
         self._attempt(self._tracker.finish)
         self._open = False
-
-    def _log_final(self, values: dict[str, Any]) -> None:
-        if self.name == "wandb":  # does not accept figures for an earlier step
-            self._tracker.tracker.summary.update(values)
-        else:
-            self._tracker.log(values, step=max(self._step, 0))
 
     def _attempt(self, action: Callable[[], object]) -> None:
         if not self._open:
@@ -134,7 +121,7 @@ def log_picture(accelerator: Accelerator, path: Path) -> None:
 
 
 def _start(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> None:
-    record, logged = read_json(run.path / TRACKERS), run.last_logged()
+    record, last = read_json(run.path / TRACKERS), max((step for step, _ in run.metrics()), default=-1)
     for name in recipe.train.trackers:
         continues = name in record and name in _GO_ON
         tracker = _make(name, recipe, run, record.get(name, {}))
@@ -148,8 +135,7 @@ def _start(accelerator: Accelerator, recipe: Recipe, run: RunFolder) -> None:
                 f"The tracker {name} does not start: {_reason(error)}.",
                 "Set it up as its documentation says, or turn it off: --set train.trackers=[].",
             ) from error
-        skipped = logged if continues else {True: -1, False: -1}
-        accelerator.trackers.append(Tracked(tracker, skipped, max(logged.values())))
+        accelerator.trackers.append(Tracked(tracker, last if continues else -1, last))
         record[name] = go_on
     write_text(run.path / TRACKERS, json.dumps(record) + "\n")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ccl_cli.data.clips.dataset import LoadedBatch
 from ccl_cli.data.manifest import check_unreadable
 from ccl_cli.training.build import Parts
+from ccl_cli.training.cache.read import CachedRows
 from ccl_cli.utils.distributed import gather_objects
 
 
@@ -16,9 +17,7 @@ from ccl_cli.utils.distributed import gather_objects
 class VideoStates:
     """Reports of the loader, by row of the training split.
 
-    Attributes:
-        modalities: State of each modality of the readable videos, e.g. ``{"audio": "silent"}``.
-        unreadable: Reasons, of the unreadable videos.
+    ``modalities`` are states of readable videos, e.g. ``{"audio": "silent"}``; ``unreadable`` has reasons.
     """
 
     modalities: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -30,11 +29,7 @@ class VideoStates:
         self.unreadable.update(loaded.unreadable)
 
     def check(self, parts: Parts, limit: float) -> None:
-        """Check that at most this share of the training videos is unreadable. A collective call.
-
-        Raises:
-            DataError: more videos are unreadable.
-        """
+        """Raise a DataError if more than a share of the training videos is unreadable. A collective call."""
         gathered = gather_objects(self.unreadable)
         unreadable = {row: reason for reasons in gathered for row, reason in reasons.items()}
         count, examples = len(parts.missing) + len(unreadable), [parts.videos[row] for row in unreadable]
@@ -49,11 +44,14 @@ class VideoStates:
             union.unreadable.update(states.unreadable)
         return union
 
+    def counts(self, caches: Collection[CachedRows]) -> dict[str, dict[str, int]]:
+        """Number of videos by modality and state, e.g. ``{"audio": {"present": 9, "silent": 1}}``.
 
-def count_states(modalities: Mapping[int, Mapping[str, str]]) -> dict[str, dict[str, int]]:
-    """Number of videos by modality and state, e.g. ``{"audio": {"present": 9, "silent": 1}}``."""
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for states in modalities.values():
-        for modality, state in states.items():
-            counts[modality][state] += 1
-    return {modality: dict(by_state) for modality, by_state in counts.items()}
+        The caches that a run reads record the states of their modality.
+        """
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for row, modalities in self.modalities.items():
+            recorded = {rows.cached.header.kind: rows.state(row) for rows in caches}
+            for modality, state in (modalities | recorded).items():
+                counts[modality][state] += 1
+        return {modality: dict(by_state) for modality, by_state in counts.items()}

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from ccl_cli.errors import SystemSetupError
+from ccl_cli.errors import Interrupted, SystemSetupError
 from ccl_cli.utils.console import LAUNCHED, LOST_PEER
 from ccl_cli.utils.signals import handled_by
 
@@ -44,16 +44,6 @@ class _Rank:
         """Exit code, 128 + n if ended by signal n, or None while the process runs."""
         code = self.process.poll()
         return 128 - code if code is not None and code < 0 else code
-
-    @property
-    def ended_by(self) -> str | None:
-        """Signal that ended the process, if any."""
-        code = self.process.poll()
-        return signal.Signals(-code).name if code is not None and code < 0 else None
-
-    def send(self, number: int) -> None:
-        """Send a signal, unless the process has ended."""
-        self.process.send_signal(number)
 
 
 def wanted(count: int) -> bool:
@@ -82,7 +72,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         if culprit is None:
             return 0
         code = culprit.code or 1
-        if not signals or code < 128:
+        if not signals or code != Interrupted.exit_code:
             _report(culprit, ranks)
         return SystemSetupError.exit_code if code == LOST_PEER else code
 
@@ -151,14 +141,12 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _forwarding_signals(ranks: Sequence[_Rank]) -> Iterator[list[int]]:
-    """Forward signals to all processes, and yield the received signals. The third Ctrl-C kills."""
+    """Forward signals to all processes, and yield the received signals."""
     signals: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        impatient = signals.count(signal.SIGINT) > 2
-        for rank in ranks:
-            rank.send(signal.SIGKILL if impatient else number)
+        _send(ranks, number)
 
     with handled_by(forward):
         yield signals
@@ -169,17 +157,18 @@ def _watch(ranks: Sequence[_Rank], signals: Sequence[int]) -> _Rank | None:
     while _running(ranks) and not signals and _failed(ranks) is None:
         time.sleep(_POLL)
     culprit = _failed(ranks)
-    if signals:
-        _end_after_signal(ranks, signals)
-    elif culprit:
-        # First wait without signals: an error in all processes ends them all, and the first prints it.
-        _wait(ranks, _SETTLE)
-        culprit = _failed(ranks, culprit)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for rank in ranks:
-                rank.send(number)
-            _wait(ranks, _GRACE)
+    # First wait without signals: an error in all processes ends them all, and the first prints it.
+    _wait(ranks, _SAVE if signals else _SETTLE)
+    culprit = _failed(ranks, culprit)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _send(_running(ranks), number)
+        _wait(ranks, _GRACE)
     return _failed(ranks, culprit)
+
+
+def _send(ranks: Sequence[_Rank], number: int) -> None:
+    for rank in ranks:
+        rank.process.send_signal(number)
 
 
 def _running(ranks: Sequence[_Rank]) -> list[_Rank]:
@@ -198,25 +187,17 @@ def _wait(ranks: Sequence[_Rank], seconds: float) -> None:
         time.sleep(_POLL)
 
 
-def _end_after_signal(ranks: Sequence[_Rank], signals: Sequence[int]) -> None:
-    _wait(ranks, _SAVE + _GRACE)
-    survivors = _running(ranks)
-    for rank in survivors:
-        _reap(rank)
-    if survivors:
-        name, numbers = signal.Signals(signals[0]).name, ", ".join(str(rank.number) for rank in survivors)
-        _log.error("Killed, still running %.0f s after %s: process %s.", _SAVE + _GRACE, name, numbers)
-
-
 def _report(culprit: _Rank, ranks: Sequence[_Rank]) -> None:
     """Log which process failed and show its output, unless the terminal already shows it."""
-    if ranks[0].code == culprit.code and culprit.ended_by is None:
+    code = culprit.process.returncode
+    if ranks[0].code == code:
         return
     if culprit.output is not None:
         culprit.output.seek(0)
         print(culprit.output.read().decode(errors="replace").strip()[-_TAIL:], file=sys.stderr)
     _log.error("Process %d of %d failed first, exit code %s.", culprit.number, len(ranks), culprit.code)
-    if name := culprit.ended_by:
+    if code < 0:
+        name = signal.Signals(-code).name
         _log.error("It was ended by %s; memory may have run out. Saved checkpoints are kept.", name)
 
 

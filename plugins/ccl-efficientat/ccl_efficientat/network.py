@@ -29,7 +29,7 @@ _BLOCKS = (
     (160, 5, 960, 160, True, "HS", 1),
 )
 _HIDDEN = 1280
-_GATE, _OWN_GATE = ".conc_se_layers.0.", "."
+_GATE = ".conc_se_layers.0."
 _HEAD = {"classifier.2.": "classifier.0.", "classifier.5.": "classifier.3."}
 
 
@@ -47,18 +47,12 @@ def mobilenet(width: float, classes: int) -> MobileNetV3:
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert EfficientAT's tensors to torchvision's names and float32; torchvision's names are unchanged."""
-    return {_renamed(name): _shaped(name, value) for name, value in state.items()}
-
-
-def _renamed(name: str) -> str:
-    for theirs, ours in _HEAD.items():
-        name = name.replace(theirs, ours) if name.startswith(theirs) else name
-    return name.replace(_GATE, _OWN_GATE)
-
-
-def _shaped(name: str, value: Tensor) -> Tensor:
-    if not value.is_floating_point():
-        return value
-    linear = _GATE in name and value.ndim == 2  # torchvision's gates are 1x1 convolutions
-    return (value[:, :, None, None] if linear else value).float()
+    """Convert EfficientAT's tensors to torchvision's names and shapes; those of torchvision are unchanged."""
+    converted = {}
+    for name, value in state.items():
+        linear = _GATE in name and value.ndim == 2  # torchvision's gates are 1x1 convolutions
+        for theirs, ours in _HEAD.items():
+            if name.startswith(theirs):
+                name = name.replace(theirs, ours)
+        converted[name.replace(_GATE, ".")] = value[:, :, None, None] if linear else value
+    return converted

@@ -6,21 +6,17 @@ https://github.com/fschmid56/EfficientAT.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from typing import Any, NamedTuple, Self
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
 
-import torch
 from torch import Tensor, nn
 
 from ccl_cli.config.spec import Spec
-from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.teachers import Teacher
-from ccl_cli.teachers.fitted import as_fitted
-from ccl_cli.teachers.options import read_options
-from ccl_cli.teachers.waveform import Waveform
-from ccl_cli.teachers.weights import WeightFile, load_state, locate
+from ccl_cli.errors import PluginError
+from ccl_cli.teachers.classifier import ClassifierTeacher, audioset_classes
+from ccl_cli.teachers.waveform import Waveform, check_seconds
+from ccl_cli.teachers.weights import WeightFile
 from ccl_efficientat.network import from_published, mobilenet
 from ccl_efficientat.sound import RATE, SHORTEST, LogMel
 
@@ -29,35 +25,18 @@ _PREFIX = "efficientat_"
 
 
 class _Variant(NamedTuple):
-    """A published network.
-
-    Attributes:
-        width: Width multiplier of MobileNetV3-Large.
-        precision: Mean average precision on AudioSet in thousandths, as in the file's name.
-        sha256: Checksum of the file, if known.
-        size: Size of the file in bytes, if known.
-    """
+    """A published network: its width multiplier, AudioSet mAP in thousandths, and file."""
 
     width: float
     precision: int
-    sha256: str | None = None
+    checksum: str | None = None
     size: int | None = None
-
-    def file(self, name: str) -> WeightFile:
-        """The published weights file."""
-        filename = f"{name}_as_mAP_{self.precision}.pt"
-        return WeightFile(
-            filename,
-            _RELEASE + filename,
-            checksum=f"sha256:{self.sha256}" if self.sha256 else None,
-            size=self.size,
-            licence="MIT",
-            note=f"EfficientAT, AudioSet mAP 0.{self.precision}.",
-        )
 
 
 _VARIANTS = {
-    "mn04": _Variant(0.4, 432, "22fcb407c1dd1f48c31d64b06c0756092b0444bf43ccb04a4c56cc0f017da846", 4_074_343),
+    "mn04": _Variant(
+        0.4, 432, "sha256:22fcb407c1dd1f48c31d64b06c0756092b0444bf43ccb04a4c56cc0f017da846", 4_074_343
+    ),
     "mn05": _Variant(0.5, 443),
     "mn10": _Variant(1.0, 471),
     "mn20": _Variant(2.0, 478),
@@ -66,7 +45,7 @@ _VARIANTS = {
 }
 
 
-class EfficientAT(Teacher):
+class EfficientAT(ClassifierTeacher):
     """A MobileNetV3 on a log-mel spectrogram, then the mean over time and frequency.
 
     The number in the name is the width multiplier: mn04 has 0.98 M parameters and a 384-d embedding, mn10 has
@@ -77,61 +56,42 @@ class EfficientAT(Teacher):
     """
 
     modality = "audio"
+    defaults: ClassVar[Mapping[str, Any]] = {"seconds": 10.0}
+    classifier_name = "network.classifier.3"
 
-    def __init__(self, variant: str, seconds: float = 10.0, classes: Sequence[str] | None = None) -> None:
+    def __init__(self, variant: str, width: float, seconds: float, classes: Sequence[str]) -> None:
         super().__init__()
-        self.variant = f"{variant}_as"
-        self.classes = audioset_classes() if classes is None else tuple(classes)
+        self.variant, self.classes = variant, tuple(classes)
         self.preprocess = Waveform(RATE, seconds)
         self.log_mel = LogMel()
-        self.network = mobilenet(_VARIANTS[variant].width, len(self.classes))
+        self.network = mobilenet(width, len(self.classes))
         self.dim = self.network.classifier[0].in_features
 
     @classmethod
-    def from_spec(cls, spec: Spec) -> Self:
-        """Build the teacher from ``audio:efficientat_mn04[@weights][?seconds=10&weights=random|NAME]``."""
-        spec, classes = as_fitted(spec)
-        variant, options = _variant(spec), _options(spec)
-        if options["weights"] == "random":
-            return cls._random(variant, options["seconds"])
-        path = locate(spec, *cls.weight_files(spec))
-        with torch.device("meta"):
-            teacher = cls(variant, options["seconds"], classes)
-        if spec.weights:
-            teacher.variant = f"{variant}@{path.name}"
-        state = from_published(load_state(path))
-        if wrong := _different(teacher.network.state_dict(), state):
-            raise WeightsError(
-                f"'{path}' is not an EfficientAT {variant}: {len(wrong)} tensors are missing, unknown or of "
-                f"another shape, for example {min(wrong)}."
-            )
-        teacher.network.load_state_dict(state, assign=True)
-        return teacher.freeze()
+    def build(cls, spec: Spec, classes: Sequence[str] | None, options: Mapping[str, Any]) -> Self:
+        """See :meth:`ClassifierTeacher.build`."""
+        check_seconds(spec, options["seconds"], SHORTEST)
+        name, published = _variant(spec)
+        variant = f"{name}@{Path(spec.weights).name}" if spec.weights else f"{name}_as"
+        return cls(variant, published.width, options["seconds"], classes or audioset_classes())
 
     @classmethod
-    def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
+    def published(cls, spec: Spec, options: Mapping[str, Any]) -> Sequence[WeightFile]:
         """The published file of the variant in ``spec``."""
-        spec, _ = as_fitted(spec)
-        variant = _variant(spec)
-        own = spec.weights or _options(spec)["weights"] == "random"
-        return () if own else (_VARIANTS[variant].file(variant),)
+        name, (_, precision, checksum, size) = _variant(spec)
+        filename = f"{name}_as_mAP_{precision}.pt"
+        note = f"EfficientAT, AudioSet mAP 0.{precision}."
+        return [WeightFile(filename, _RELEASE + filename, checksum, size, licence="MIT", note=note)]
 
-    @classmethod
-    def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
-        """Build the teacher with a new classifier for ``ccl teachers fit``."""
-        teacher = cls.from_spec(spec)
-        teacher.classes = tuple(classes)
-        last = teacher.network.classifier[-1]
-        teacher.network.classifier[-1] = nn.Linear(last.in_features, len(classes))
-        return teacher
+    @property
+    def network_with_weights(self) -> nn.Module:
+        """The network without the spectrogram."""
+        network: nn.Module = self.network
+        return network
 
-    @classmethod
-    def _random(cls, variant: str, seconds: float) -> Self:
-        with torch.random.fork_rng(devices=[]):  # keep the student's initial weights independent of teachers
-            torch.manual_seed(0)
-            teacher = cls(variant, seconds)
-        teacher.random_weights = True
-        return teacher.freeze()
+    def from_published(self, state: Mapping[str, Tensor], path: Path) -> Mapping[str, Tensor]:
+        """Convert EfficientAT's tensors to torchvision's names and shapes."""
+        return from_published(state)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed audio.
@@ -149,44 +109,11 @@ class EfficientAT(Teacher):
         scores: Tensor = self.network.classifier(self(x)).float()
         return scores
 
-    def class_probabilities(self, x: Tensor) -> Tensor:
-        """Probabilities of ``classes``, ``[B, len(classes)]``; multi-label (sigmoid) for AudioSet."""
-        scores = self.class_scores(x)
-        return scores.sigmoid() if self.classes == audioset_classes() else scores.softmax(dim=1)
 
-    def own_weights(self) -> Mapping[str, Tensor]:
-        """Weights of the network, with torchvision's names."""
-        weights: Mapping[str, Tensor] = self.network.state_dict()
-        return weights
-
-
-@functools.cache
-def audioset_classes() -> tuple[str, ...]:
-    """Names of the 527 AudioSet classes, in the order of the published classifiers."""
-    lines = files("ccl_efficientat").joinpath("audioset_classes.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(line for line in lines if not line.startswith("#"))
-
-
-def _variant(spec: Spec) -> str:
+def _variant(spec: Spec) -> tuple[str, _Variant]:
     name = spec.name.removeprefix(_PREFIX)
     if name not in _VARIANTS:
         raise PluginError(
             f"There is no teacher {spec.label}.", f"Use one of {', '.join(map(_PREFIX.__add__, _VARIANTS))}."
         )
-    return name
-
-
-def _options(spec: Spec) -> dict[str, Any]:
-    options = read_options(spec, seconds=10.0, weights="")
-    options["seconds"] = float(options["seconds"])
-    if not options["seconds"] >= SHORTEST or not options["seconds"] * RATE < 2**31:
-        raise PluginError(f"{spec.label} needs at least {SHORTEST} seconds, not {options['seconds']}.")
-    if options["weights"] not in ("", "random") or (options["weights"] and spec.weights):
-        raise PluginError(f"{spec.label}: use either weights=random or a weights file after '@'.")
-    return options
-
-
-def _different(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
-    """Names of tensors that are missing on one side or have different shapes."""
-    needed, actual = ({name: value.shape for name, value in each.items()} for each in (own, state))
-    return {name for name, _ in needed.items() ^ actual.items()}
+    return name, _VARIANTS[name]

@@ -25,7 +25,7 @@ def read_captions(path: str, digest: str) -> Captions:
     """
     try:
         return _parsed(path, digest, Path(path).stat().st_mtime_ns)
-    except OSError as error:
+    except (OSError, UnicodeError, csv.Error) as error:
         raise _unreadable(path, error) from error
 
 
@@ -47,27 +47,20 @@ def _parsed(path: str, digest: str, _mtime: int) -> Captions:
     if digest_of(path) != digest:
         raise DataError(f"The captions '{path}' have changed since the start of the run.", "Start a new run.")
     captions: dict[str, tuple[str, ...]] = {}
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            if missing := {"id", "text"} - set(reader.fieldnames or ()):
-                raise DataError(
-                    f"'{path}' has no column '{min(missing)}'.", "The columns must be id and text."
-                )
-            for row in reader:
-                text = " ".join((row["text"] or "").split())
-                if row["id"] and text:
-                    captions[row["id"]] = (*captions.get(row["id"], ()), text)
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise DataError(
-            f"'{path}' cannot be read as captions: {error}.", "It must be CSV in UTF-8."
-        ) from error
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        if missing := {"id", "text"} - set(reader.fieldnames or ()):
+            raise DataError(f"'{path}' has no column '{min(missing)}'.", "The columns must be id and text.")
+        for row in reader:
+            text = " ".join((row["text"] or "").split())
+            if row["id"] and text:
+                captions[row["id"]] = (*captions.get(row["id"], ()), text)
     if not captions:
         raise DataError(f"'{path}' contains no captions.", "Add rows with a video id and a text.")
     return captions
 
 
-def _unreadable(path: str, error: OSError) -> DataError:
+def _unreadable(path: str, error: Exception) -> DataError:
     return DataError(
-        f"The captions '{path}' cannot be read: {error.strerror}.", "Correct the path in captions=FILE."
+        f"'{path}' cannot be read as captions: {error}.", "captions=FILE must be a CSV file in UTF-8."
     )

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
 from ccl_cli.config.spec import Spec
-from ccl_cli.errors import PluginError, SystemSetupError, WeightsError
-from ccl_cli.teachers import Teacher
+from ccl_cli.errors import SystemSetupError, WeightsError
+from ccl_cli.teachers.class_names import ClassNames, TextTeacher, check_prompt
+from ccl_cli.teachers.hub_folder import HubModel, digest_settings
 from ccl_cli.teachers.options import read_options
 from ccl_cli.teachers.weights import WeightFile
+from ccl_cli.utils.download import reason
 from ccl_text.captions import digest_of, read_captions
-from ccl_text.sentences import Captioned, ClassNames, to_texts
+from ccl_text.sentences import Captioned, to_texts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
-# Files of a repository of the library's own models.
-_FILES = (
-    "modules.json",
-    "config.json",
-    "config_sentence_transformers.json",
-    "sentence_bert_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "1_Pooling/config.json",
-    "model.safetensors",
-)
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_MODULES = ("[0-9]_*/*.json", "[0-9]_*/*.safetensors")  # pooling and further layers
 _NAMES_PROMPT, _CAPTIONS_PROMPT = "a video of {}", "{}"
 
 
-class SentenceTeacher(Teacher):
+class SentenceTeacher(TextTeacher):
     """A sentence encoder that embeds the class name of a video, or its caption.
 
     A teacher of class names sees the label, so it cannot be probed and is used only in training. Captions are
@@ -59,88 +46,52 @@ class SentenceTeacher(Teacher):
     def __init__(
         self, encoder: SentenceTransformer, variant: str, preprocess: ClassNames | Captioned
     ) -> None:
-        super().__init__()
+        super().__init__(len(_encode(encoder, ["a"])[0]), variant, preprocess)
         self.encoder = encoder
-        self.dim = len(self._encoded(["a"])[0])
-        self.variant = variant
-        self.preprocess: ClassNames | Captioned = preprocess
-        self.sees_label = isinstance(preprocess, ClassNames)
-        self._class_embeddings: dict[str, Tensor] = {}
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
         """Build the teacher from ``text:sentence[@FOLDER|owner/name][?prompt=...{}...&captions=FILE]``."""
         preprocess = _preprocess(spec)
-        folder = _folder(spec)
-        # The tokenizer and settings affect the embedding, so their hash is part of the fingerprint.
-        variant = f"{folder.resolve().name}#{_digest(folder)}"
+        folder, _ = _model(spec).locate()
+        variant = f"{folder.resolve().name}#{digest_settings(folder, '**/*')}"
         return cls(_load(folder, spec), variant, preprocess).freeze()
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
-        """The files of the default encoder.
-
-        Raises:
-            WeightsError: for another encoder of the Hub, which `hf download` must download.
-        """
-        if spec.weights and spec.weights != DEFAULT:
-            if Path(spec.weights).expanduser().is_dir():
-                return ()
-            raise WeightsError(
-                f"`ccl teachers pull` downloads only the default encoder, not '{spec.weights}'.",
-                _hint(spec.weights),
-            )
-        return [_published(name) for name in _FILES]
-
-    def use_classes(self, classes: Sequence[str]) -> None:
-        """Store the class names, if the teacher embeds them."""
-        if isinstance(self.preprocess, ClassNames):
-            self.preprocess = ClassNames(self.preprocess.prompt, tuple(classes))
-            self._class_embeddings = {}
+        """The encoder's files on the Hub, which this method queries; none for a folder."""
+        return _model(spec).files()
 
     def coverage(self, ids: Sequence[str]) -> int:
         """Count the videos with a caption; all of them without captions."""
-        if isinstance(self.preprocess, ClassNames):
+        if not isinstance(self.preprocess, Captioned):
             return len(ids)
         captions = read_captions(self.preprocess.path, self.preprocess.digest)
         return sum(video in captions for video in ids)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed sentences.
+    def embed_sentences(self, sentences: list[str]) -> Tensor:
+        """Embed N sentences, ``[N, dim]`` float32."""
+        return _encode(self.encoder, sentences)
 
-        Shapes:
-            x: [B, 1024] uint8, UTF-8 padded with zeros; a row of zeros gives a zero embedding.
-            returns: [B, dim] float32.
-        """
+    def embed_inputs(self, x: Tensor) -> Tensor:
+        """Embed captions ``[B, 1024]`` uint8, UTF-8 padded with zeros; a row of zeros gives a zero row."""
         texts = to_texts(x)
-        known = self._known(texts) | {"": torch.zeros(self.dim, device=x.device)}
-        return torch.stack([known[text].to(x.device) for text in texts])
+        embedding = {"": torch.zeros(self.dim, device=x.device)}
+        if distinct := [text for text in dict.fromkeys(texts) if text]:
+            embedding |= zip(distinct, self.embed_sentences(distinct).to(x.device), strict=True)
+        return torch.stack([embedding[text] for text in texts])
 
-    def _known(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Embeddings by text for at least these texts, each encoded once."""
-        if isinstance(self.preprocess, ClassNames) and not self._class_embeddings:
-            # Encode all class names together: padding changes the last digits of a batch's embeddings, and a
-            # resumed run must get the same ones.
-            self._class_embeddings = self._embedded(self.preprocess.sentences)
-        others = [text for text in dict.fromkeys(texts) if text and text not in self._class_embeddings]
-        return self._class_embeddings | self._embedded(others)
 
-    def _embedded(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        distinct = list(dict.fromkeys(texts))
-        return dict(zip(distinct, self._encoded(distinct), strict=True)) if distinct else {}
-
-    def _encoded(self, texts: list[str]) -> Tensor:
-        """Embed N texts, ``[N, dim]`` float32."""
-        embedding = self.encoder.encode(texts, convert_to_tensor=True, show_progress_bar=False)
-        assert isinstance(embedding, Tensor)
-        return embedding.float()
+def _encode(encoder: SentenceTransformer, sentences: list[str]) -> Tensor:
+    embedding = encoder.encode(sentences, convert_to_tensor=True, show_progress_bar=False)
+    assert isinstance(embedding, Tensor)
+    return embedding.float()
 
 
 def _preprocess(spec: Spec) -> ClassNames | Captioned:
-    options: dict[str, Any] = read_options(spec, prompt="", captions="")
+    options = read_options(spec, prompt="", captions="")
     prompt = options["prompt"] or (_CAPTIONS_PROMPT if options["captions"] else _NAMES_PROMPT)
-    if "{}" not in prompt:
-        raise PluginError(f"{spec.label}: the prompt '{prompt}' has no {{}} for the text.")
+    check_prompt(spec, prompt)
     if not options["captions"]:
         return ClassNames(prompt)
     path = os.path.realpath(Path(options["captions"]).expanduser())
@@ -149,46 +100,9 @@ def _preprocess(spec: Spec) -> ClassNames | Captioned:
     return Captioned(prompt, digest, single, path)
 
 
-def _folder(spec: Spec) -> Path:
-    """Find the encoder on this machine, without using the network."""
-    wanted = spec.weights or DEFAULT
-    folder = Path(wanted).expanduser()
-    if not folder.is_dir():
-        by_hand = _published("modules.json").path if wanted == DEFAULT else None
-        cached = by_hand.parent if by_hand and by_hand.is_file() else _in_hub_cache(wanted)
-        if cached is None:
-            raise WeightsError(f"The sentence encoder '{wanted}' is not on this machine.", _hint(wanted))
-        folder = cached
+def _model(spec: Spec) -> HubModel:
     # Without modules.json the library would use a default pooling.
-    if not (folder / "modules.json").is_file():
-        raise WeightsError(
-            f"'{folder}' is not a model of sentence-transformers: it has no modules.json.",
-            "Give a folder written by SentenceTransformer.save, or download the model again.",
-        )
-    return folder
-
-
-def _published(name: str) -> WeightFile:
-    """A file of the default encoder. Files copied to ccl's cache by hand form a folder there."""
-    return WeightFile(f"{DEFAULT}/{name}", f"hf://{DEFAULT}/{name}", licence="Apache-2.0")
-
-
-def _in_hub_cache(name: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-
-
-def _hint(wanted: str) -> str:
-    if wanted == DEFAULT:
-        return "Run `ccl teachers pull text:sentence`, or use a local folder: text:sentence@FOLDER."
-    if _HUB_NAME.fullmatch(wanted):
-        return f"Run `hf download {wanted}`, or correct the name after '@'."
-    return "Give a folder, or owner/name on the Hugging Face Hub, after '@'."
+    return HubModel(spec, spec.weights or DEFAULT, marker="modules.json", extra=_MODULES)
 
 
 def _load(folder: Path, spec: Spec) -> SentenceTransformer:
@@ -205,14 +119,6 @@ def _load(folder: Path, spec: Spec) -> SentenceTransformer:
     try:
         return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs=options)
     except Exception as error:  # the libraries raise many types for damaged files
-        message = " ".join(str(error).split())[:200]
-        raise WeightsError(f"'{folder}' cannot be loaded as a sentence encoder: {message}.") from error
-
-
-def _digest(folder: Path) -> str:
-    """Hash of tokenizer, pooling and settings, 8 hex digits."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt", ".model")):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
+        raise WeightsError(
+            f"'{folder}' cannot be loaded as a sentence encoder: {reason(error)[:200]}."
+        ) from error

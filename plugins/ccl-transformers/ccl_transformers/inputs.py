@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,14 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccl_cli.errors import PluginError
-
 if TYPE_CHECKING:
     from ccl_cli.data.clips.window import Window
     from ccl_cli.teachers import Views
 
 SHORTEST = 0.1  # seconds; the first window of a spectrogram needs 25 ms
-_WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[_\s]+")
 
 
 @dataclass(frozen=True)
@@ -85,41 +81,6 @@ class Sound:
         if samples is None or not len(samples):
             return None
         return process_sound(self.processor, samples, self.seconds, self.shortest)
-
-
-@dataclass(frozen=True)
-class ClassNames:
-    """The number of the video's class, whose name is embedded as a sentence.
-
-    Attributes:
-        prompt: Sentence with ``{}`` for the class name.
-        classes: Class names of the data set, by label.
-    """
-
-    prompt: str
-    classes: tuple[str, ...] = ()
-    shape: ClassVar[tuple[int]] = (1,)
-    dtype: ClassVar[torch.dtype] = torch.int64
-    views: ClassVar[Views] = "track"
-
-    @property
-    def sentences(self) -> list[str]:
-        """One sentence per class; ``ApplyEyeMakeup`` and ``apply_eye_makeup`` are split into words."""
-        words = (_WORD_BOUNDARY.sub(" ", name).strip() for name in self.classes)
-        return [self.prompt.replace("{}", name) for name in words]
-
-    def __call__(self, window: Window) -> Tensor | None:
-        """Return the label plus 1, ``[1]`` int64, or None without a label; 0 is for absent rows.
-
-        Raises:
-            PluginError: ``classes`` has no name for the label.
-        """
-        label = window.video.label
-        if label is None:
-            return None
-        if label >= len(self.classes):
-            raise PluginError("The text teacher did not receive the class names of the data set.")
-        return torch.tensor([label + 1])
 
 
 def process_frames(processor: Any, frames: Tensor) -> Tensor:

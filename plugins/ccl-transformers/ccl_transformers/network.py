@@ -11,9 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ccl_cli.config.spec import Spec
+from ccl_cli.config.trust import VARIABLE, is_code_trusted
 from ccl_cli.errors import PluginError, WeightsError
+from ccl_cli.teachers.classifier import fixed_seed
+from ccl_cli.utils.download import reason
 from ccl_transformers.families import FAMILIES, POOLS, Family, Pool, family_of
 
+_EXTERNAL_CODE = re.compile(r'"([\w.-]+/[\w.-]+)--[\w.]+"')  # code of another repository, in an auto_map
 _TRAINING_ONLY = ("masked_spec_embed", "mask_token")  # weights used only in pretraining
 
 
@@ -40,15 +44,34 @@ class Source(NamedTuple):
         try:
             return auto.from_pretrained(str(self.folder), **common, **arguments)
         except Exception as error:  # the library raises many types for damaged files
-            message = " ".join(str(error).split())
+            message = reason(error)
             if "trust_remote_code" in message:
                 raise WeightsError(
                     f"'{self.spec.weights}' needs its own Python code, which ccl does not run by default.",
                     "Read the code. If you trust it, add ?trust_remote_code=true.",
                 ) from error
+            raise WeightsError(f"'{self.spec.weights}' cannot be loaded: {message[:300]}.") from error
+
+
+def check_code(source: Source) -> None:
+    """Check that the user trusts the model's Python code, and that the code is in the model's repository.
+
+    Code of another repository is not pulled, pinned or covered by the fingerprint.
+
+    Raises:
+        WeightsError: one of the two conditions is not met.
+    """
+    if not is_code_trusted():
+        raise WeightsError(
+            f"'{source.spec.weights}' contains Python code, and a recipe alone cannot allow ccl to run it.",
+            f"Read the code. If you trust it, give the teacher with --teacher, or set {VARIABLE}=1.",
+        )
+    for path in sorted(source.folder.glob("*config.json")):
+        if match := _EXTERNAL_CODE.search(path.read_text(encoding="utf-8", errors="replace")):
             raise WeightsError(
-                f"'{self.spec.weights}' cannot be loaded: {message[:300].rstrip('.')}."
-            ) from error
+                f"'{source.spec.weights}' uses code of another repository, '{match[1]}', which is not run.",
+                "Copy the code into the model's folder and change auto_map, or choose another model.",
+            )
 
 
 class Encoder(nn.Module):
@@ -200,8 +223,7 @@ def _auto_class(config: Any, modality: str) -> Any:
 
 def _read(source: Source, config: Any, auto: Any, family: Family, pool: Pool) -> Any:
     """Load the model with its weights, and remove unused parts."""
-    with torch.random.fork_rng(devices=[]):  # keep the student's initial weights independent of teachers
-        torch.manual_seed(0)
+    with fixed_seed():
         model, report = source.load(
             auto, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )

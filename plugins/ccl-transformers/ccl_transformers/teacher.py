@@ -10,21 +10,15 @@ from torch import Tensor
 
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import PluginError, WeightsError
-from ccl_cli.teachers import Preprocess, Teacher
+from ccl_cli.teachers import Preprocess
+from ccl_cli.teachers.class_names import ClassNames, TextTeacher, check_prompt
+from ccl_cli.teachers.hub_folder import HubModel, digest_settings
 from ccl_cli.teachers.options import read_options
+from ccl_cli.teachers.waveform import check_seconds
 from ccl_cli.teachers.weights import WeightFile
 from ccl_transformers.families import POOLS
-from ccl_transformers.hub import check_code, digest_settings, locate_model, published_files
-from ccl_transformers.inputs import (
-    SHORTEST,
-    ClassNames,
-    FrameSequence,
-    Picture,
-    Sound,
-    process_frames,
-    process_sound,
-)
-from ccl_transformers.network import Encoder, Source, load_encoder, sub_config
+from ccl_transformers.inputs import SHORTEST, FrameSequence, Picture, Sound, process_frames, process_sound
+from ccl_transformers.network import Encoder, Source, check_code, load_encoder, sub_config
 
 _SECONDS = 10.0  # of audio, for models without a maximum length
 _KALDI_SHIFT = 0.01  # seconds between the frames of AST's spectrogram
@@ -32,7 +26,7 @@ _SENTENCES = 64  # batch size for class names
 _TOKENS = 512  # maximum length of a sentence
 
 
-class HubTeacher(Teacher):
+class HubTeacher(TextTeacher):
     """A network of the Hugging Face Hub, with its own processor and the pooling that its authors published.
 
     The part after ``@`` is owner/name on the Hub, or a folder written by ``save_pretrained``. Weights are
@@ -44,19 +38,13 @@ class HubTeacher(Teacher):
 
     Attributes:
         tokenizer: Tokenizer of a text model, else None.
-        class_embeddings: [classes, dim], embeddings of the class names; empty for other modalities.
     """
-
-    class_embeddings: Tensor
 
     def __init__(
         self, modality: str, encoder: Encoder, variant: str, preprocess: Preprocess, tokenizer: Any = None
     ) -> None:
-        super().__init__()
-        self.modality, self.encoder, self.dim = modality, encoder, encoder.dim
-        self.variant, self.preprocess, self.tokenizer = variant, preprocess, tokenizer
-        self.sees_label = isinstance(preprocess, ClassNames)
-        self.register_buffer("class_embeddings", torch.zeros(0, self.dim), persistent=False)
+        super().__init__(encoder.dim, variant, preprocess)
+        self.modality, self.encoder, self.tokenizer = modality, encoder, tokenizer
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
@@ -67,46 +55,32 @@ class HubTeacher(Teacher):
         logging.disable_progress_bar()  # local files load in an instant
         logging.set_verbosity_error()  # load_encoder checks what the library warns about
         options = _options(spec)
-        model = locate_model(spec, options["revision"])
-        if options["trust_remote_code"]:
-            check_code(model.path, spec)
-        source = Source(model.path, options["trust_remote_code"], spec)
+        folder, name = _model(spec, options).locate()
+        source = Source(folder, options["trust_remote_code"], spec)
+        if source.trusted:
+            check_code(source)
         config = source.load(AutoConfig)
         encoder = load_encoder(source, config, spec.kind, options["pool"])
         trusted = "&trust_remote_code=true" if source.trusted else ""
-        variant = f"{model.name}?pool={encoder.pool}{trusted}#{digest_settings(model.path)}"
+        variant = f"{name}?pool={encoder.pool}{trusted}#{digest_settings(folder)}"
         tokenizer = source.load(AutoTokenizer) if spec.kind == "text" else None
         return cls(spec.kind, encoder, variant, _preprocess(source, config, options), tokenizer).freeze()
 
     @classmethod
     def weight_files(cls, spec: Spec) -> Sequence[WeightFile]:
         """The model's files on the Hub, which this method queries; none for a folder."""
-        options = _options(spec)
-        return published_files(spec, options["revision"], options["trust_remote_code"])
+        return _model(spec, _options(spec)).files()
 
-    def use_classes(self, classes: Sequence[str]) -> None:
-        """Embed the class names once, if this is a text teacher."""
-        if not isinstance(self.preprocess, ClassNames) or not classes:
-            return
-        self.preprocess = ClassNames(self.preprocess.prompt, tuple(classes))
-        sentences = self.preprocess.sentences
-        batches = [sentences[start : start + _SENTENCES] for start in range(0, len(sentences), _SENTENCES)]
-        with torch.no_grad():
-            self.class_embeddings = torch.cat([self._encoded(batch) for batch in batches])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed a batch.
-
-        Shapes:
-            x: [B, *preprocess.shape]; for text [B, 1], the label plus 1, where 0 gives a zero embedding.
-            returns: [B, dim] float32.
-        """
-        if self.sees_label:
-            return torch.cat([torch.zeros_like(self.class_embeddings[:1]), self.class_embeddings])[x[:, 0]]
+    def embed_inputs(self, x: Tensor) -> Tensor:
+        """Embed the output of a processor, ``[B, ...]``."""
         return self.encoder.embed_features(x)
 
-    def _encoded(self, sentences: list[str]) -> Tensor:
+    def embed_sentences(self, sentences: list[str]) -> Tensor:
         """Embed N sentences, ``[N, dim]`` float32."""
+        batches = [sentences[start : start + _SENTENCES] for start in range(0, len(sentences), _SENTENCES)]
+        return torch.cat([self._encoded(batch) for batch in batches])
+
+    def _encoded(self, sentences: list[str]) -> Tensor:
         positions = getattr(sub_config(self.encoder.model.config, "text"), "max_position_embeddings", _TOKENS)
         tokens = self.tokenizer(
             sentences,
@@ -124,14 +98,18 @@ class HubTeacher(Teacher):
         return self.encoder(tokens["attention_mask"], **inputs)  # type: ignore[no-any-return]
 
 
+def _model(spec: Spec, options: dict[str, Any]) -> HubModel:
+    code = ("*.py",) if options["trust_remote_code"] else ()
+    return HubModel(spec, spec.weights or "", revision=options["revision"], extra=code)
+
+
 def _options(spec: Spec) -> dict[str, Any]:
     defaults: dict[str, Any] = {"revision": "main", "pool": "", "trust_remote_code": False}
     own: dict[str, dict[str, Any]] = {"audio": {"seconds": 0.0}, "text": {"prompt": "a video of {}"}}
     options = read_options(spec, **defaults, **own.get(spec.kind, {}))
     if options["pool"] not in ("", *POOLS):
         raise PluginError(f"{spec.label}: pool must be {' or '.join(POOLS)}, not '{options['pool']}'.")
-    if "{}" not in options.get("prompt", "{}"):
-        raise PluginError(f"{spec.label}: the prompt '{options['prompt']}' has no {{}} for the class name.")
+    check_prompt(spec, options.get("prompt", "{}"))
     return options
 
 
@@ -184,8 +162,7 @@ def _sound(source: Source, seconds: float) -> Sound:
             f"'{source.spec.weights}' uses at most {longest:g} s of audio, not {seconds:g}.",
             f"Use ?seconds={longest:g} or less.",
         )
-    if not seconds >= SHORTEST:
-        raise PluginError(f"{source.spec.label} needs at least {SHORTEST} seconds, not {seconds:g}.")
+    check_seconds(source.spec, seconds, SHORTEST)
     shortest = SHORTEST if longest else seconds
     silence = torch.zeros(round(processor.sampling_rate * seconds))
     return Sound(

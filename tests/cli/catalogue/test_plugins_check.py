@@ -18,13 +18,12 @@ def test_check_prints_a_line_for_each_check(ccl, name):
     verdict = json.loads(ccl("plugins", "check", name, "--json").out)
     assert (verdict["name"], verdict["ok"]) == (name, True)
     assert {check["state"] for check in verdict["checks"]} <= {"ok", "skipped"}
-    assert all(check["message"] for check in verdict["checks"] if check["state"] == "skipped")
 
 
 WRONG = (
     "from ccl_cli.errors import DataError\n"
-    "from tests.testing.test_method import mean\n"
-    "from tests.testing.test_teacher import good_but_for\n"
+    "from tests.testing.methods import mean\n"
+    "from tests.testing.teachers import good_but_for\n"
     "Method = mean(lambda values, present: values.mean())\n"
     "class Teacher(good_but_for(dim=6)):\n    @classmethod\n    def from_spec(cls, spec): return cls()\n"
     "def student(num_classes, *, weights=None): raise ValueError('no luck')\n"
@@ -53,34 +52,30 @@ def wrong(tmp_path, monkeypatch):
 )
 def test_what_fails_is_a_line_and_exit_code_5(ccl, name, failed):
     result = ccl("plugins", "check", name)
-    assert result.code == 5
     (line,) = [line for line in result.out.splitlines() if line.startswith("failed")]
     assert line.startswith(f"failed  {failed} ")
-    assert len(line) > 40
-    assert result.err.splitlines()[0].startswith(f"Error: {name} fails 1 of ")
+    assert result.err.startswith(f"Error: {name} fails 1 of ")
     as_json = ccl("plugins", "check", name, "--json")
-    assert as_json.code == 5
-    assert json.loads(as_json.out)["ok"] is False
+    assert (result.code, as_json.code, json.loads(as_json.out)["ok"]) == (5, 5, False)
 
 
 @pytest.mark.usefixtures("wrong")
 @pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
+    ("words", "code", "sentence"),
     [
-        (["wrong"], 2, "'wrong' is a student and a method.\n  Choose one with --kind."),
-        (["wrong", "--kind", "student"], 5, "Student 'wrong' of wrong 1.0 failed: ValueError: no luck."),
-        (["nobody"], 5, "No plugin is named 'nobody'."),
-        (["fitnets", "--kind", "method"], 5, "Did you mean 'fitnet'?"),
-        (["audio:cnn14"], 6, "The weights of audio:cnn14 are not on this machine"),
-        (["folder:absent"], 4, "There is no folder 'absent'."),
-        (["fitnet", "--data", "clips"], 2, "--data applies to teachers only, and 'fitnet' is a method."),
-        (["image:small?weights=random", "--data", "folder:absent"], 4, "There is no folder 'absent'."),
-        (["image:small?weights=random&x=1"], 5, "has no option 'x'"),
-        (["image:small?weights"], 5, "No plugin is named"),
+        ("wrong", 2, "'wrong' is a student and a method.\n  Choose one with --kind."),
+        ("wrong --kind student", 5, "Student 'wrong' of wrong 1.0 failed: ValueError: no luck."),
+        ("nobody", 5, "No plugin is named 'nobody'."),
+        ("fitnets --kind method", 5, "Did you mean 'fitnet'?"),
+        ("audio:cnn14", 6, "The weights of audio:cnn14 are not on this machine"),
+        ("folder:absent", 4, "There is no folder 'absent'."),
+        ("fitnet --data clips", 2, "--data applies to teachers only, and 'fitnet' is a method."),
+        ("image:small?weights=random --data folder:absent", 4, "There is no folder 'absent'."),
+        ("image:small?weights=random&x=1", 5, "has no option 'x'"),
     ],
 )
-def test_what_cannot_be_checked_is_a_sentence(ccl, arguments, code, sentence):
-    result = ccl("plugins", "check", *arguments)
+def test_what_cannot_be_checked_is_a_sentence(ccl, words, code, sentence):
+    result = ccl("plugins", "check", *words.split())
     assert (result.code, result.out) == (code, "")
     assert sentence in result.err
     assert "Traceback" not in result.err
@@ -91,5 +86,4 @@ def test_a_teacher_is_tried_on_the_videos_that_are_named(ccl, clips_folder):
     table = f"image:precomputed@{clips_folder / 'image.npz'}"
     assert ccl("plugins", "check", table).code == 5
     result = ccl("plugins", "check", table, "--data", f"folder:{clips_folder / 'set'}")
-    assert result.code == 0, result.out
-    assert "ok      tells apart" in result.out
+    assert (result.code, "ok      tells apart" in result.out) == (0, True), result.out

@@ -12,8 +12,10 @@ import pytest
 
 from ccl_cli import registry
 from ccl_cli.data.sources import load_data, ucf
+from tests.cli.conftest import table
+from tests.data.media import touch
 from tests.helpers.plugin_folder import install
-from tests.helpers.web import Server, serving
+from tests.helpers.web import Server, go_online, serving
 
 OWN = ["activitynet", "clips", "csv", "folder", "manifest", "synthetic", "ucf101", "ucf51", "vggsound"]
 
@@ -24,21 +26,31 @@ def videos(clips_folder, tmp_path) -> Path:
     return Path(shutil.copytree(clips_folder / "set", tmp_path / "set"))
 
 
-# ---- ls
-
-
-def test_every_source_says_what_to_type(ccl):
+def test_every_source_says_what_to_type_and_a_broken_one_costs_a_line(ccl, tmp_path, monkeypatch):
+    install(
+        tmp_path / "site",
+        "acme_data",
+        "[ccl.datasets]\nacme = acme_source:load\nbroken = acme_broken:load\n",
+        modules={
+            "acme_source": 'def load(location):\n    """Films of ACME.\n\n    More.\n    """\n',
+            "acme_broken": "raise RuntimeError('half installed')\n",
+        },
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    registry._scan.cache_clear()
     result = ccl("data", "ls", "--json")
     sources = {each["name"]: each for each in json.loads(result.out)}
-    assert [name for name in sources if name in OWN] == OWN
+    assert {*OWN, "acme"} <= sources.keys()
     for name in OWN:
         assert sources[name]["example"].partition(":")[0].partition("?")[0] == name
         assert sources[name]["about"].endswith(".")
-    assert sources["ucf51"]["list"]["place"] == "data/ucfTrainTestlist"
-    assert sources["vggsound"]["list"]["url"].startswith("https://")
     for name in ("activitynet", "ucf101", "ucf51", "vggsound"):
+        assert "http" in sources[name]["list"]["url"]
         assert "http" in sources[name]["videos"]
+    assert "acme-data" in result.err
+    assert len(result.err.splitlines()) == 1
     text = ccl("data", "ls").out
+    assert "acme\n  Films of ACME.\n  package     acme-data 1.0\n" in text
     assert "--data 'folder:my_videos?test=0.25'" in text
     assert "ccl data prepare ucf51 --videos DIR" in text
 
@@ -51,37 +63,11 @@ def test_listing_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def test_other_packages_sources_show_and_a_broken_one_costs_a_line(ccl, tmp_path, monkeypatch):
-    folder = tmp_path / "site"
-    install(
-        folder,
-        "acme_data",
-        "[ccl.datasets]\nacme = acme_source:load\nbroken = acme_broken:load\n",
-        modules={
-            "acme_source": 'def load(location):\n    """Films of ACME.\n\n    More.\n    """\n',
-            "acme_broken": "raise RuntimeError('half installed')\n",
-        },
-    )
-    monkeypatch.syspath_prepend(str(folder))
-    registry._scan.cache_clear()
-    result = ccl("data", "ls")
-    assert result.code == 0
-    assert "acme\n  Films of ACME.\n  package     acme-data 1.0\n" in result.out
-    assert "ucf51\n" in result.out
-    assert len(result.err.splitlines()) == 1
-    assert "broken" in result.err
-    assert "acme-data" in result.err
-
-
-# ---- prepare
-
-
 def test_prepare_and_use(ccl, videos):
     result = ccl("data", "prepare", "folder", "--videos", str(videos), "--frames", "8")
     assert result.code == 0
-    lines = [line.split() for line in result.out.splitlines()]
-    #                  videos, with sound, missing, corrupt, silent, no track, short, duplicate, hours
-    assert ["train", "12", "8", "0", "0", "2", "2", "0", "0", "0.00"] in lines
+    #       videos, with sound, missing, corrupt, silent, no track, short, duplicate, hours
+    assert ["train", "12", "8", "0", "0", "2", "2", "0", "0", "0.00"] in table(result.out)
     source = load_data(f"folder:{videos}")
     assert result.out.endswith(f"2 classes, hash {source.hash}\nUse it with --data manifest:set.jsonl\n")
     assert load_data("manifest:set.jsonl").hash == source.hash
@@ -92,53 +78,38 @@ def test_prepare_and_use(ccl, videos):
     assert Path("other/m.jsonl").read_bytes() == Path("set.jsonl").read_bytes()
 
 
-def test_a_place_named_twice_and_an_option_that_is_unknown(ccl, videos):
-    assert ccl("data", "prepare", f"folder:{videos}", "--videos", "other").code == 2
-    assert ccl("data", "prepare", "folder", "--videos", str(videos), "--lists", "x").code == 3
-    assert ccl("data", "prepare", "folder", "--videos", "absent").code == 4
-    assert ccl("data", "check", "manifest:absent.jsonl").code == 4
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("prepare folder:set --videos other", 2),
+        ("prepare folder --videos set --lists x", 3),
+        ("prepare folder --videos absent", 4),
+        ("check manifest:absent.jsonl", 4),
+    ],
+)
+def test_wrong_words(ccl, videos, words, code):
+    assert ccl("data", *words.split()).code == code
 
 
-@pytest.fixture
-def official(clips_folder, tmp_path, monkeypatch):
-    """Two videos with UCF101's names, and a server that has the lists."""
-    source = clips_folder / "set/train/right/3.mp4"
-    for name in ("Biking/v_Biking_g08_c01", "Biking/v_Biking_g01_c01"):
-        path = tmp_path / f"videos/{name}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, path)
-    for variable in ("CCL_OFFLINE", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    archive = tmp_path / "lists.zip"
-
-    with zipfile.ZipFile(archive, "w") as file:
+def test_a_missing_list_is_fetched_only_when_the_user_says_so(ccl, clips_folder, monkeypatch):
+    for name in ("v_Biking_g08_c01", "v_Biking_g01_c01"):
+        touch(Path(f"videos/Biking/{name}.mp4"))
+        shutil.copy(clips_folder / "set/train/right/3.mp4", f"videos/Biking/{name}.mp4")
+    go_online(monkeypatch)
+    with zipfile.ZipFile("lists.zip", "w") as file:
         file.writestr("ucfTrainTestlist/trainlist01.txt", "Biking/v_Biking_g08_c01.avi 1\n")
         file.writestr("ucfTrainTestlist/testlist01.txt", "Biking/v_Biking_g01_c01.avi\n")
-    with serving(Server(pages={"/lists.zip": archive.read_bytes()})) as server:
+    with serving(Server(pages={"/lists.zip": Path("lists.zip").read_bytes()})) as server:
         where = replace(ucf._PUBLISHED.list_file, url=f"{server.address}/lists.zip")
         monkeypatch.setattr(ucf, "_PUBLISHED", replace(ucf._PUBLISHED, list_file=where))
-        yield server
-
-
-def test_a_missing_list_is_fetched_only_when_the_user_says_so(ccl, official):
-    result = ccl("data", "prepare", "ucf101", "--videos", "videos")
-    assert result.code == 4
-    assert "lacks its split lists" in result.err
-    assert "--yes" in result.err
-    assert official.asked == []
-    result = ccl("data", "prepare", "ucf101", "--videos", "videos", "--yes")
-    assert result.code == 0, result.err
-    assert Path("ucf101.jsonl").is_file()
-    assert sorted(path.name for path in Path("videos/ucfTrainTestlist").iterdir()) == [
-        "testlist01.txt",
-        "trainlist01.txt",
-    ]
+        result = ccl("data", "prepare", "ucf101", "--videos", "videos")
+        assert (result.code, server.asked) == (4, [])
+        assert "lacks its split lists" in result.err
+        assert "--yes" in result.err
+        assert ccl("data", "prepare", "ucf101", "--videos", "videos", "--yes").code == 0
+    assert len(list(Path("videos/ucfTrainTestlist").iterdir())) == 2
     assert [video.split for video in load_data("manifest:ucf101.jsonl").videos] == ["train", "test"]
     assert ccl("data", "prepare", "ucf101?split=2", "--videos", "videos").code == 4
-
-
-# ---- check
 
 
 def test_check_tells_notes_from_what_breaks_training(ccl, videos):
@@ -150,9 +121,7 @@ def test_check_tells_notes_from_what_breaks_training(ccl, videos):
     assert {each["problem"] for each in problems} == {"silent", "no track"}
     result = ccl("data", "check", f"folder:{videos}", "--frames", "21", "--per-class")
     assert result.out.count("frames, a clip has 21") == 5
-    assert ["right", "train", "6", "4", "0", "0", "1", "1", "6", "0"] in [
-        line.split() for line in result.out.splitlines()
-    ]
+    assert ["right", "train", "6", "4", "0", "0", "1", "1", "6", "0"] in table(result.out)
     (videos / "train/right/4.mp4").write_bytes(b"x" * 999)
     result = ccl("data", "check", f"folder:{videos}", "--json")
     assert result.code == 4
@@ -160,8 +129,8 @@ def test_check_tells_notes_from_what_breaks_training(ccl, videos):
     assert json.loads(result.out)["splits"]["train"]["counts"]["corrupt"] == 1
 
 
-def test_the_clip_is_the_recipes(ccl, videos, monkeypatch, tmp_path):
-    (tmp_path / "long.yaml").write_text("clip: {frames: 21}\n")
+def test_the_clip_is_the_recipes(ccl, videos, monkeypatch):
+    Path("long.yaml").write_text("clip: {frames: 21}\n")
     monkeypatch.setenv("CCL_RECIPE", "long.yaml")
     plain = json.loads(ccl("data", "check", f"folder:{videos}", "--json").out)
     assert plain["splits"]["test"]["counts"]["short"] == 6

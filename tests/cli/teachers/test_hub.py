@@ -80,23 +80,10 @@ def test_what_is_not_here_names_the_command(ccl, web, published, tmp_path, monke
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "some/gone",
-            "The repository 'some/gone' does not exist, or you do not have access. Check the spelling",
-        ),
-        (
-            "some/gated",
-            "The repository 'some/gated' is gated. Accept its terms at https://huggingface.co/some/gated",
-        ),
-        (
-            "some/pickles",
-            "'some/pickles' has its weights only as pickles, which ccl does not read. Use a revision",
-        ),
-        (
-            "some/vit?revision=gone",
-            "The repository 'some/vit' has no such revision. Its page on the Hub lists the revisions",
-        ),
-        ("some/empty", "'some/empty' has no weights: there is no model.safetensors."),
+        ("some/gone", "'some/gone' does not exist, or you do not have access."),
+        ("some/gated", "is gated. Accept its terms at https://huggingface.co/some/gated"),
+        ("some/pickles", "has no model.safetensors, and ccl does not read pickles"),
+        ("some/vit?revision=gone", "has no such revision."),
     ],
 )
 def test_what_the_hub_does_not_give_is_a_sentence_and_leaves_nothing(
@@ -105,11 +92,8 @@ def test_what_the_hub_does_not_give_is_a_sentence_and_leaves_nothing(
     web.add("some/vit", published)
     web.add("some/gated", published, gated=True)
     web.add("some/pickles", {"config.json": b"{}", "pytorch_model.bin": b"a pickle"})
-    web.add("some/empty", {"README.md": b""})
     refused = ccl("teachers", "pull", f"image:hf@{name}")
-    assert refused.code == 6
-    assert message in " ".join(refused.err.split())
-    assert "Traceback" not in refused.err
+    assert (refused.code, message in " ".join(refused.err.split())) == (6, True), refused.err
     assert downloaded(tmp_path) == []
 
 

@@ -26,31 +26,19 @@ def library(ccl, run, videos):
 
 
 def test_index_says_what_it_did(ccl, run, videos):
-    assert table(ccl("index", "videos", "--output", "library").out) == [
-        ["library", "videos", "read", "unchanged", "gone"],
-        ["library", "8", "8", "0", "0"],
-    ]
+    header = ["library", "videos", "read", "unchanged", "gone"]
+    out = ccl("index", "videos", "--output", "library").out
+    assert table(out) == [header, ["library", "8", "8", "0", "0"]]
     (videos / "down/0.mp4").unlink()
     (videos / "bad.mp4").touch()
     result = ccl("index", "--output", "library", "--json")
     assert result.code == 4
-    assert json.loads(result.out) == {
-        "folder": "library",
-        "videos": 7,
-        "added": 0,
-        "removed": 1,
-        "unchanged": 7,
-        "unreadable": 1,
-    }
-    assert "Error: 1 files could not be read; the others are done." in result.err.splitlines()
+    expected = {"videos": 7, "added": 0, "removed": 1, "unchanged": 7, "unreadable": 1}
+    assert json.loads(result.out) == {"folder": "library", **expected}
+    assert "1 files could not be read" in result.err
     assert f"{videos / 'bad.mp4'}: it is empty (0 bytes)" in result.err
-    assert table(ccl("index", "--output", "library", "--forget", "videos").out)[1] == [
-        "library",
-        "0",
-        "0",
-        "0",
-        "7",
-    ]
+    out = ccl("index", "--output", "library", "--forget", "videos").out
+    assert table(out)[1] == ["library", "0", "0", "0", "7"]
 
 
 def test_search(ccl, library, videos):
@@ -58,33 +46,18 @@ def test_search(ccl, library, videos):
     assert (result.code, result.err) == (0, "")
     header, *rows = table(result.out)
     assert header == ["video", "cosine", "query"]
-    assert len(rows) == 3
-    assert rows[0][2] == "videos/down/1.mp4"
+    assert [row[2] for row in rows] == ["videos/down/1.mp4"] * 3
     cosines = [float(row[1]) for row in rows]
     assert cosines == sorted(cosines, reverse=True)
     assert "\x1b" not in ccl("search", "videos", "--index", "library").out
-
-
-def test_json_is_one_array(ccl, library, videos):
     (videos / "bad.mp4").write_text("no video")
     words = "search videos/bad.mp4 videos/down/1.mp4 --index library --json --top 2 --include-self"
     result = ccl(*words.split())
     assert result.code == 4
     bad, good = json.loads(result.out)
     assert bad.keys() == {"query", "error"}
-    assert good["query"] == "videos/down/1.mp4"
+    assert (good["query"], len(good["hits"])) == ("videos/down/1.mp4", 2)
     assert good["hits"][0] == {"video": str(videos / "down/1.mp4"), "cosine": 1.0}
-    assert len(good["hits"]) == 2
-
-
-def test_the_run_of_a_library_that_has_moved(ccl, run, library, videos):
-    moved = shutil.move(run, "moved")
-    (videos / "new.mp4").hardlink_to(videos / "down/0.mp4")
-    words = ["videos/new.mp4", "--index", "library"]
-    result = ccl("search", *words)
-    assert (result.code, result.out) == (4, "")
-    assert "Put its new path before the videos" in result.err
-    assert ccl("search", moved, *words).code == 0
 
 
 def test_the_page_holds_everything_and_escapes_names(ccl, library, videos, tmp_path):
@@ -107,9 +80,7 @@ def test_the_page_holds_everything_and_escapes_names(ccl, library, videos, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["search", "videos"], 2, "Missing option '--index'"),
         (["search", "videos", "--index", "nowhere"], 4, "There is no library at 'nowhere'."),
-        (["index", "videos"], 2, "Missing option '--output'"),
         (["index", "--output", "new"], 2, "There is nothing to index."),
         (["index", "videos", "--output", "videos"], 2, "is not a library, and not empty"),
     ],
@@ -128,11 +99,20 @@ def test_without_a_model_no_folder_is_made(ccl, videos, run):
     assert not Path("new").exists()
 
 
+def test_the_run_of_a_library_that_has_moved(ccl, run, library, videos):
+    moved = str(shutil.move(run, "moved"))
+    (videos / "new.mp4").hardlink_to(videos / "down/0.mp4")
+    words = ["videos/new.mp4", "--index", "library"]
+    result = ccl("search", *words)
+    assert result.code == 4
+    assert "Put its new path before the videos" in result.err
+    assert ccl("search", moved, *words).code == 0
+
+
 def test_approximate(ccl, library):
     words = ["search", "videos/down", "--index", "library", "--json"]
     exact = json.loads(ccl(*words).out)
-    result = ccl("index", "--output", "library", "--approximate")
-    assert (result.code, result.err) == (0, "")
+    assert ccl("index", "--output", "library", "--approximate").code == 0
     approximate = json.loads(ccl(*words, "--approximate", "--nprobe", "4").out)
     for one, other in zip(approximate, exact, strict=True):
         assert {each["video"] for each in one["hits"]} == {each["video"] for each in other["hits"]}

@@ -1,29 +1,29 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import pytest
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.data.checks import blocks, findings
+from ccl_cli.data.checks import findings
 from ccl_cli.data.checks.findings import ABSENT, Effort, examine
 from ccl_cli.data.checks.inspect import Inspection, Subject, digest, inspect
 from ccl_cli.data.checks.pool import Failure
-from ccl_cli.errors import CclError, Interrupted, SystemSetupError
+from ccl_cli.errors import CclError
 from ccl_cli.executors import blocks as executor_blocks
+from ccl_cli.utils.signals import Stopped
 
 EFFORT = Effort(1, 60.0)
 
 
 @pytest.fixture
 def files(clips_folder, tmp_path) -> list[Subject]:
-    """Four videos, the first of a name that is no text, and an absent one."""
-    names = [os.fsdecode(b"\xff.mp4"), *(f"v{number}.mp4" for number in range(1, 5))]
+    """Three videos, the first of a name that is no text, an absent one, and one that is no video."""
+    names = [os.fsdecode(b"\xff.mp4"), "v1.mp4", "v2.mp4", "gone.mp4", "text.mp4"]
     paths = [tmp_path / name for name in names]
-    for path, source in zip(paths, sorted((clips_folder / "set").rglob("*.mp4")), strict=False):
+    for path, source in zip(paths[:3], sorted((clips_folder / "set").rglob("*.mp4")), strict=False):
         path.write_bytes(source.read_bytes())
-    paths[2].unlink()
+    paths[4].write_bytes(b"no video" * 9)
     return [Subject(str(path)) for path in paths]
 
 
@@ -36,7 +36,6 @@ def examined(monkeypatch):
         real = findings.run_each
 
         def run_each(jobs, *arguments, **options):
-            jobs = list(jobs)
             fresh.extend(subject for _, subject in jobs)
             return real(jobs, *arguments, **options)
 
@@ -47,76 +46,50 @@ def examined(monkeypatch):
     return run
 
 
-def test_a_stored_result_is_used_again(files, examined):
+def test_a_stored_result_is_used_again_unless_file_segment_or_kind_changed(files, examined):
     results, fresh = examined(files)
-    assert results[2] is ABSENT
-    assert [Inspection(*results[index]).frames for index in (0, 1, 3, 4)] == [20] * 4
-    assert fresh == [files[index] for index in (0, 1, 3, 4)]
+    assert results[3] is ABSENT
+    assert [Inspection(*results[index]).frames for index in (0, 1, 2)] == [20] * 3
+    assert "not a complete media file" in Inspection(*results[4]).fault
+    assert fresh == [files[index] for index in (0, 1, 2, 4)]
     assert examined(files) == (results, [])
-
-
-def test_another_file_stretch_or_kind_is_examined(files, examined):
-    examined(files)
     os.utime(files[0].path, ns=(0, 0))
     with open(files[1].path, "ab") as file:
         file.write(b"more")
-    stretch = Subject(files[3].path, 0.0, 0.4)
-    results, fresh = examined([*files[:2], stretch])
-    assert fresh == [*files[:2], stretch]
-    assert Inspection(*results[2]).frames == 10
-    assert examined(files[4:], digest)[1] == files[4:]
+    segment = Subject(files[2].path, 0.0, 0.4)
+    results, fresh = examined([*files[:3], segment])
+    assert fresh == [*files[:2], segment]
+    assert Inspection(*results[3]).frames == 10
+    assert examined(files[2:3], digest)[1] == files[2:3]
 
 
-def test_a_fault_is_stored_and_a_failure_is_not(files, examined, monkeypatch):
-    with open(files[0].path, "wb") as file:
-        file.write(b"no video" * 9)
-    assert "not a complete media file" in examined(files[:1])[0][0][0]
-    assert examined(files[:1])[1] == []
+def test_a_failure_is_not_stored(files, examined, monkeypatch):
     monkeypatch.setattr(findings, "run_each", lambda jobs, *_, **__: ((job, Failure("hung")) for job in jobs))
     assert dict(examine(inspect, files[1:2], EFFORT)) == {0: Failure("hung")}
     monkeypatch.undo()
     assert examined(files[1:2])[1] == files[1:2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_results_before_a_signal_are_stored(files, examined, number):
-    before = signal.getsignal(number)
-    results = {}
-
-    def interrupt():
-        for index, result in examine(inspect, files, EFFORT):
-            results[index] = result
-            if result is not ABSENT:
-                signal.raise_signal(number)
-
-    with pytest.raises(Interrupted, match=f"{number.name}.*same command") as caught:
-        interrupt()
-    assert caught.value.exit_code == 130
-    assert signal.getsignal(number) is before
-    all_results, fresh = examined(files)
-    assert len(all_results) == 5
-    assert len(fresh) == len(files) - len(results)
-
-
-def test_a_store_that_cannot_be_used_is_named(files, examined, tmp_path, monkeypatch):
-    examined(files)
-    (store,) = findings.cache_dir().glob("findings-*.sqlite")
-    store.write_bytes(b"something else" * 1000)
-    with pytest.raises(SystemSetupError, match=r"cannot be stored in .*Delete it"):
-        examined(files)
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("CCL_HOME", str(tmp_path / "file"))
-    with pytest.raises(SystemSetupError, match="cannot be stored"):
-        examined(files)
+def test_results_before_a_stop_are_stored_even_if_the_last_line_is_cut_off(files, examined):
+    results = examine(inspect, files, EFFORT)
+    for _ in range(4):
+        next(results)
+    with pytest.raises(Stopped):
+        results.throw(Stopped(15))
+    (store,) = findings.cache_dir().glob("findings-*")
+    text = store.read_text()
+    stored = text.count("\n")
+    assert 3 <= stored <= 4
+    store.write_text(text[:-9])
+    results, fresh = examined(files)
+    assert (len(results), len(fresh)) == (5, 4 - (stored - 1))
 
 
 def test_a_cluster_finds_what_one_machine_finds(files, slurm, monkeypatch, tmp_path):
-    with open(files[1].path, "wb") as file:
-        file.write(b"no video" * 9)
     here = dict(examine(inspect, files, EFFORT))
     monkeypatch.setenv("CCL_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(blocks, "BLOCK", 2)
+    monkeypatch.setattr(findings, "BLOCK", 2)
     cluster = EFFORT._replace(executor=Executor(name="slurm", tasks=2, poll=0.2))
     assert dict(examine(inspect, files, cluster)) == here
     assert not list((tmp_path / "elsewhere" / "blocks").iterdir())
@@ -128,5 +101,5 @@ def test_blocks_that_were_not_examined_are_an_error(files, monkeypatch):
     monkeypatch.setattr(
         executor_blocks, "map_items", lambda work, *_: dict.fromkeys(work.items, "its node burned down")
     )
-    with pytest.raises(CclError, match=r"check: 1 of 1 blocks failed, .*: its node burned down"):
+    with pytest.raises(CclError, match=r"1 of 1 blocks failed, .*: its node burned down"):
         dict(examine(inspect, files, EFFORT._replace(executor=Executor(name="slurm"))))

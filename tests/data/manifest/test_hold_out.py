@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,15 @@ from ccl_cli.data.manifest import Manifest, Video
 from ccl_cli.errors import DataError
 
 
-def manifest(counts, *, root="/a", names="{label}/{number}"):
+def manifest(counts, *, root="/a"):
     videos = [
-        Video(names.format(label=label, number=number), Path(root) / f"{label}-{number}.mp4", label, "train")
+        Video(f"{label}/{number}", Path(root) / f"{label}-{number}.mp4", label, "train")
         for label, count in enumerate(counts)
         for number in range(count)
     ]
-    videos.append(Video("t", Path(root) / "t.mp4", 0, "test"))
-    return Manifest("m", tuple(map(str, range(len(counts)))), tuple(videos))
+    return Manifest(
+        "m", [*map(str, range(len(counts)))], [*videos, Video("t", Path(root) / "t.mp4", 0, "test")]
+    )
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.floats(0.01, 0.9), st.integers(0, 3))
@@ -28,43 +31,48 @@ def test_every_class_gives_its_share_and_keeps_some(counts, share, seed):
     assert len(held.split("test")) == 1
     for label, count in enumerate(counts):
         aside = sum(video.label == label for video in held.split("val"))
-        assert aside < count
         assert (aside > 0) == (count > 1)
-        if count > 1:
-            assert abs(aside - share * count) <= 1
+        assert abs(aside - share * count) <= 1
+        assert aside < count
 
 
 def test_the_choice_depends_on_nothing_but_ids_share_and_seed():
-    first = manifest([20, 20])
-    moved = manifest([20, 20], root="/elsewhere")
-    shuffled = Manifest("m", first.classes, first.videos[::-1])
-    chosen = {video.id for video in first.hold_out(0.2).split("val")}
-    assert {video.id for video in moved.hold_out(0.2).split("val")} == chosen
-    assert {video.id for video in shuffled.hold_out(0.2).split("val")} == chosen
-    assert {video.id for video in first.hold_out(0.2, seed=1).split("val")} != chosen
-
-
-def test_clips_of_one_group_stay_together():
-    names = [f"v_Biking_g{group:02}_c{clip:02}" for group in range(1, 9) for clip in range(1, 5)]
-    videos = tuple(Video(name, Path(f"/{name}.avi"), 0, "train") for name in names)
-    held = Manifest("ucf", ("Biking",), videos).hold_out(0.25)
-    groups = Counter(video.id.split("_")[2] for video in held.split("val"))
-    assert groups
-    assert set(groups.values()) == {4}
-
-
-def test_stretches_of_one_file_stay_together():
-    videos = tuple(
-        Video(f"v{file}_{part}", Path(f"/v{file}.mp4"), 0, "train", part, part + 1.0)
-        for file in range(10)
-        for part in range(3)
+    first, moved = manifest([20, 20]), manifest([20, 20], root="/elsewhere")
+    variants = [(first, 0), (moved, 0), (Manifest("m", first.classes, first.videos[::-1]), 0), (first, 1)]
+    one, *same, other = (
+        {video.id for video in each.hold_out(0.2, seed).split("val")} for each, seed in variants
     )
-    held = Manifest("m", ("a",), videos).hold_out(0.3)
-    by_file = Counter(video.path for video in held.split("val"))
-    assert set(by_file.values()) == {3}
-
-
-def test_a_val_split_is_not_mixed_with_another():
-    held = manifest([5]).hold_out(0.2)
+    assert same == [one, one]
+    assert other != one
     with pytest.raises(DataError, match="val split already"):
-        held.hold_out(0.2)
+        first.hold_out(0.2).hold_out(0.2)
+
+
+@pytest.mark.parametrize("kind", ["clips of a group of UCF101", "segments of a file"])
+def test_groups_stay_together(kind):
+    videos = [
+        Video(f"v_Biking_g{group:02}_c{part:02}", Path(f"/{group}-{part}.avi"), 0, "train")
+        if "clips" in kind
+        else Video(f"{group}_{part}", Path(f"/{group}.mp4"), 0, "train", part, part + 1)
+        for group in range(1, 11)
+        for part in range(3)
+    ]
+    held = Manifest("m", ["a"], videos).hold_out(0.3)
+    groups = Counter(video.path.stem.partition("-")[0] for video in held.split("val"))
+    assert set(groups.values()) == {3}
+
+
+def test_fewer_labels_are_among_more():
+    whole = manifest([20, 20])
+    whole = replace(whole, videos=[*whole.videos, Video("none", Path("/none.mp4"), None, "train")])
+
+    def kept(count, seed=0, of=whole):
+        return {video.id for video in of.keep_labels(count, seed).split("train") if video.label is not None}
+
+    chosen = [kept(count) for count in (0, 2, 5, 10, 99)]
+    assert [len(each) for each in chosen] == [0, 4, 10, 20, 40]
+    assert all(fewer < more for fewer, more in pairwise(chosen))
+    assert kept(5) == kept(5, of=replace(whole, videos=whole.videos[::-1])) != kept(5, seed=1)
+    few = whole.keep_labels(2)
+    assert [replace(v, label=None) for v in few.videos] == [replace(v, label=None) for v in whole.videos]
+    assert few.split("test") == whole.split("test")

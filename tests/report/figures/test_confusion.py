@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ccl_cli.data.manifest import Videos
+from ccl_cli.evaluation.prediction_cache import Predictions
 from ccl_cli.report.figures import confusion as module
 from ccl_cli.report.figures.confusion import confusion_counts, confusion_panel, frequent_mistakes
 from ccl_cli.report.figures.panel import inline
-from ccl_cli.report.figures.predictions import Predictions
 from tests.report.plots import axes_of, texts, titles
 
 
@@ -20,7 +22,7 @@ def predictions(monkeypatch):
     predicted = labels.copy()
     predicted[labels == 7] = 2
     predicted[np.flatnonzero(labels == 2)[:3]] = 7
-    made = Predictions(classes, (), predicted, np.zeros((120, 3), np.float32), labels)
+    made = Predictions(classes, Videos.of(()), predicted, labels, np.arange(120), Path())
     monkeypatch.setattr(module, "predictions", lambda results, split: made)
     return made
 
