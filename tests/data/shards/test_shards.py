@@ -151,7 +151,7 @@ def test_a_shard_that_is_cut_off_or_another_is_refused_at_once(copy, size, reaso
         load(str(copy))
 
 
-def test_what_is_no_folder_of_shards(tmp_path):
+def test_what_is_no_folder_of_shards(shards, tmp_path):
     with pytest.raises(DataError, match=r"does not contain index\.json") as error:
         load(str(tmp_path))
     assert "ccl data pack" in error.value.hint
