@@ -73,17 +73,18 @@ class TrainingClips(Dataset[LoadedBatch]):
         """
         views: list[Tensor] = []
         inputs: dict[str, list[Tensor | None]] = {name: [] for name in self.preprocess}
-        rows, states, unreadable = [], {}, dict[int, str]()
+        rows, labels, states, unreadable = [], [], {}, dict[int, str]()
         for draw in draws:
             row, window, values = self._read(draw, unreadable)
             views.append(window.student_view)
             for name, value in values.items():
                 inputs[name].append(value)
             rows.append(row)
+            labels.append(window.video.target)
             states[row] = window.states
         batch = Batch(
             video=torch.stack(views),
-            labels=torch.tensor([self.videos[row].target for row in rows]),
+            labels=torch.tensor(labels),
             rows=torch.tensor(rows),
             inputs={name: collate_inputs(inputs[name], each) for name, each in self.preprocess.items()},
             epoch=draws[0].epoch,
