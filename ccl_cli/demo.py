@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ccl_cli.bench.run import folder_of, run_bench
 from ccl_cli.config.recipe import Recipe
@@ -25,6 +26,7 @@ from ccl_cli.training.cache.build import build_cache
 from ccl_cli.training.compute.device import set_up
 from ccl_cli.training.fit_teacher import FitOptions, fit_teacher
 from ccl_cli.utils.files import write_text
+from ccl_cli.utils.processes import cores
 
 METRICS = ("top1", "r1")
 # The task of each teacher, which differs from the student's task.
@@ -94,7 +96,9 @@ def run_demo(recipe: Recipe, output: Path | None = None, jobs: int | None = None
         for name, teacher in load_teachers(cached, manifest.classes).items():
             build_cache(name, teacher, manifest, recipe, set_up("fp32"))
     with _stage(3, "Training students with and without teachers") as tell:
-        executor = recipe.executor.model_copy(update={"jobs": jobs or _cores_unless_gpu()})
+        if not jobs and not torch.cuda.is_available():
+            jobs = min(cores(), _MAX_JOBS)
+        executor = recipe.executor.model_copy(update={"jobs": jobs})
         outcome = run_bench(recipe.model_copy(update={"executor": executor}))
         tell(f"{len(outcome.folders) - len(outcome.failed)} of {len(outcome.folders)} runs")
     with _stage(4, "Report") as tell:
@@ -157,12 +161,6 @@ def _fit_if_missing(text: str) -> str:
     assert report.held_out
     right = f"accuracy {100 * report.held_out.accuracy:.0f} % on {report.held_out.videos} test clips"
     return f"{spec.label}, {len(report.classes)} classes, {right}"
-
-
-def _cores_unless_gpu() -> int | None:
-    import torch
-
-    return None if torch.cuda.is_available() else min(os.cpu_count() or 1, _MAX_JOBS)
 
 
 @contextmanager

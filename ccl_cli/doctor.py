@@ -16,13 +16,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ccl_cli import __version__
 from ccl_cli.utils.download import forbidden
 from ccl_cli.utils.paths import cache_dir, data_dir, runs_dir
 from ccl_cli.utils.processes import cores
 from ccl_cli.utils.text import in_short, one_line
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 _GB = 1e9
 _TORCH_SET = ("torch", "torchvision", "torchaudio")  # their versions must match
@@ -86,7 +89,7 @@ def _versions() -> Iterator[CheckResult]:
         yield _package(name, required)
 
 
-def _package(name: str, required: dict[str, str]) -> CheckResult:
+def _package(name: str, required: dict[str, SpecifierSet]) -> CheckResult:
     """Check that a package is installed, can be imported, and has a supported version."""
     together = _TORCH_SET if name in _TORCH_SET else (name,)
     advice = "pip install " + " ".join(f"'{each}{required.get(each, '')}'" for each in together)
@@ -97,28 +100,20 @@ def _package(name: str, required: dict[str, str]) -> CheckResult:
         return CheckResult(name, "failed", "not installed", advice)
     except (Exception, SystemExit) as error:
         return CheckResult(name, "failed", f"{version} cannot be imported: {_message(error)}", advice)
-    if not _satisfies(version, required.get(name, "")):
+    if name in required and not required[name].contains(version, prereleases=True):
         return CheckResult(name, "failed", f"{version}, but ccl requires {required[name]}", advice)
     return CheckResult(name, "ok", version)
 
 
-def _requirements() -> dict[str, str]:
-    """Version specifiers by package; empty if ccl's metadata or ``packaging`` is not installed."""
+def _requirements() -> dict[str, SpecifierSet]:
+    """Supported versions by package; empty if ccl's metadata or ``packaging`` is not installed."""
     try:
         from packaging.requirements import Requirement
 
         requirements = map(Requirement, importlib.metadata.requires("ccl-cli") or [])
     except (Exception, SystemExit):
         return {}
-    return {each.name: str(each.specifier) for each in requirements if each.marker is None}
-
-
-def _satisfies(version: str, required: str) -> bool:
-    if not required:
-        return True
-    from packaging.specifiers import SpecifierSet
-
-    return SpecifierSet(required).contains(version, prereleases=True)
+    return {each.name: each.specifier for each in requirements if each.marker is None}
 
 
 def _processor() -> Iterator[CheckResult]:

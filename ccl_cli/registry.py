@@ -50,8 +50,7 @@ class Plugin:
     """An entry point of an installed distribution.
 
     Attributes:
-        group: ``ccl.teachers``, ``ccl.students``, ``ccl.methods``, ``ccl.datasets``, ``ccl.commands`` or
-            ``ccl.executors``.
+        group: One of ``GROUPS``.
         name: Name in the metadata, e.g. ``audio.cnn14``.
         value: ``module:attribute``.
         distribution: Normalised name of the distribution.

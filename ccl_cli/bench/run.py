@@ -199,10 +199,7 @@ def _run(title: str, root: Path, cells: Sequence[Cell], executor: Executor) -> l
         modules=("ccl_cli.bench.preload", *modules_of(todo)),
     )
     with Reporter(title, len(cells), done, unit="cell") as reporter:
-        events = _Events(work, by_name, reporter)
-        reasons = map_items(work, executor, events)
-    for name in reasons.keys() - events.reported:
-        _log.warning("%s failed: %s", by_name[name].label, reasons[name])
+        reasons = map_items(work, executor, _Events(work, by_name, reporter))
     return [by_name[name] for name in reasons]
 
 
@@ -211,7 +208,6 @@ class _Events:
 
     def __init__(self, work: Work, cells: Mapping[str, Cell], reporter: Reporter) -> None:
         self.work, self.cells, self.reporter = work, cells, reporter
-        self.reported: set[str] = set()
         self._start: dict[str, float] = {}
 
     def began(self, name: str, place: str) -> None:
@@ -221,7 +217,6 @@ class _Events:
 
     def ended(self, name: str) -> None:
         """Log the results of a cell, or the reason of its failure."""
-        self.reported.add(name)
         start, cell = self._start.get(name), self.cells[name]
         place = f"{time.monotonic() - start:.0f} s" if start is not None else "in another process"
         evaluation = figures(cell, self.work.folder / name)

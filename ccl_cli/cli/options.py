@@ -100,7 +100,7 @@ Precision = Annotated[
         metavar="NAME", help="auto, fp32, bf16 or fp16. auto: bf16 on GPUs that support it, else fp32."
     ),
 ]
-Workers = Annotated[int | None, runtime_option(help="Number of decoding processes.")]
+Workers = Annotated[int | None, runtime_option(min=0, help="Number of decoding processes.")]
 NumProcesses = Annotated[int, runtime_option(min=1, metavar="N", help="Start N processes, one per GPU.")]
 Executor = Annotated[
     str | None,

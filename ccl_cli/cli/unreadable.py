@@ -41,7 +41,6 @@ class Unreadable:
         if self._messages and self._files == 1:
             raise DataError(f"{self._messages[0]}.", "Check the path, and that the file is a complete video.")
         if self._messages:
-            count = f"{len(self._messages)} of {self._files}" if self._files else str(len(self._messages))
-            raise DataError(
-                f"{count} files could not be read; the others are done.", "See the reasons above."
-            )
+            of = f" of {self._files}" if self._files else ""
+            count = f"{len(self._messages)}{of} files could not be read; the others are done."
+            raise DataError(count, "See the reasons above.")

@@ -1,6 +1,6 @@
 """Safe YAML: plain values only, ``1e-3`` is a number, and duplicate keys are errors.
 
-Aliases and deep nesting are refused before values are built, because a few aliases can exhaust memory.
+Aliases, tags and deep nesting are refused before values are built, because a few aliases can exhaust memory.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ def _check(text: str) -> None:
     event: Any
     for event in yaml.parse(text, _Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
-            problem = f"a recipe may contain no aliases, and at most {_MAX_DEPTH} levels of nesting"
+        tagged = getattr(event, "tag", None) is not None
+        if tagged or isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
+            problem = f"a recipe may contain no tags or aliases, and at most {_MAX_DEPTH} levels of nesting"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 

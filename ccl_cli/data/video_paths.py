@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,19 +60,15 @@ def list_videos(paths: str | Path | Sequence[str | Path]) -> VideoFiles:
     return VideoFiles(tuple(videos), closed)
 
 
-def _of(named: Path, closed: dict[str, str]) -> Iterator[tuple[Path, str]]:
+def _of(named: Path, closed: dict[str, str]) -> list[tuple[Path, str]]:
     """Videos of one named path, each with its path below the named folder."""
     if not os.path.isdir(named):  # noqa: PTH112  (False too where the path is too long or closed)
-        yield named, named.name
-        return
+        return [(named, named.name)]
     before = len(closed)
-    empty = True
-    for path in files_below(named, closed):
-        if path.suffix.lower() in SUFFIXES:
-            empty = False
-            yield path, path.relative_to(named).as_posix()
-    if empty and len(closed) == before:
+    paths = [path for path in files_below(named, closed) if path.suffix.lower() in SUFFIXES]
+    if not paths and len(closed) == before:
         raise DataError(
             f"The folder '{named}' holds no videos.",
             f"Looked for: {' '.join(sorted(SUFFIXES))}. Name a file of another kind by itself.",
         )
+    return [(path, path.relative_to(named).as_posix()) for path in paths]

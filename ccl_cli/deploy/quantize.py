@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
@@ -29,13 +30,15 @@ def quantize(path: Path, target: Path, clips: Tensor) -> None:
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    batches = ({INPUT: clip[None].numpy()} for clip in clips)
+    reader = SimpleNamespace(get_next=lambda: next(batches, None))
     with TemporaryDirectory(dir=target.parent) as scratch:
         prepared = Path(scratch, "prepared.onnx")
         quant_pre_process(path, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             target,
-            _Clips(clips),
+            reader,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -58,14 +61,3 @@ def top1(networks: Mapping[str, Network], videos: Sequence[Video], clip: Clip) -
             reporter.advance()
     percent = {name: 100 * count / len(chosen) for name, count in right.items()}
     return {"top1": percent, "agree": 100 * agreed / len(chosen), "videos": len(chosen), "of": len(videos)}
-
-
-class _Clips:
-    """Provide calibration clips to the quantiser, one at a time."""
-
-    def __init__(self, clips: Tensor) -> None:
-        self.rest = iter(clips)
-
-    def get_next(self) -> dict[str, Any] | None:
-        clip = next(self.rest, None)
-        return None if clip is None else {INPUT: clip[None].numpy()}

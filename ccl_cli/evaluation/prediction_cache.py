@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from ccl_cli.data.manifest import ABSENT, UNLABELLED, Manifest, Videos
@@ -24,20 +23,7 @@ from ccl_cli.training.run.folder import RunFolder
 if TYPE_CHECKING:
     from ccl_cli.evaluation.predictor import SplitPredictions
 
-_HEADER = "ccl"
 _BLOCK = 2048  # videos whose features are read at once
-
-
-class CacheHeader(BaseModel, strict=True):
-    """Header that identifies cached predictions.
-
-    Attributes:
-        model: SHA-256 of the model file.
-        videos: Hash of the split's ids, labels and segments.
-    """
-
-    model: str
-    videos: str
 
 
 @dataclass(frozen=True)
@@ -103,13 +89,13 @@ def cached_predictions(folder: Path, split: str) -> Predictions:
         raise DataError(
             f"The data set '{manifest.name}' has no {split} split.", "`ccl data check` counts its splits."
         )
-    path, header, sizes = _place(run, manifest, split)
-    cached = _read_cache(path, header, sizes)
+    place = path, _, sizes = _place(run, manifest, split)
+    cached = _read_cache(*place)
     if cached is None:
         if set(sizes) == {ABSENT}:
             raise missing_videos(f"{split} videos", manifest.name, videos[0])
         computed = _compute(run, videos, split)
-        _write_cache(path, computed, header, sizes)
+        _write_cache(*place, computed)
         cached = computed.predicted.numpy(), computed.labels.numpy()
     return Predictions(manifest.classes, videos, *cached, np.arange(len(videos)), path)
 
@@ -117,40 +103,44 @@ def cached_predictions(folder: Path, split: str) -> Predictions:
 def cache_predictions(run: RunFolder, manifest: Manifest, split: str, predictions: SplitPredictions) -> None:
     """Store predictions of an evaluation for :func:`cached_predictions`.
 
-    Args:
-        run: Run whose published model was evaluated in float32 with the recipe's batch size.
-        manifest: Manifest of the run, with labelled videos only.
-        split: Split of the manifest.
-        predictions: Predictions in the order of the split.
+    The run's published model was evaluated on labelled videos in float32 with the recipe's batch size.
     """
-    path, header, sizes = _place(run, manifest, split)
-    _write_cache(path, predictions, header, sizes)
+    _write_cache(*_place(run, manifest, split), predictions)
 
 
-def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, CacheHeader, list[int]]:
-    """Path and header of the cached predictions, and the current size of each video in bytes."""
+def _place(run: RunFolder, manifest: Manifest, split: str) -> tuple[Path, str, list[int]]:
+    """Path of the cached predictions, their key, and the current size of each video in bytes.
+
+    The key is a hash of the model file, the classes, and the ids, labels and segments of the split.
+    """
     videos = manifest.split(split)
     sizes = list(videos.columns.measure(videos.numbers))
-    header = CacheHeader(model=fingerprint(run.model), videos=_hash_rows(manifest, videos))
+    labels = (None if label == UNLABELLED else label for label in videos.column("label").tolist())
+    times = (
+        [None if math.isnan(at) else at for at in videos.column(name).tolist()] for name in ("start", "end")
+    )
+    rows = list(zip(videos.ids, labels, *times, strict=True))
+    content = json.dumps([fingerprint(run.model), manifest.classes, rows])
     name = re.sub(r"[^\w.-]+", "_", manifest.name)
-    return run.path / f"predictions-{name}-{split}.safetensors", header, sizes
+    path = run.path / f"predictions-{name}-{split}.safetensors"
+    return path, hashlib.sha256(content.encode()).hexdigest(), sizes
 
 
 def _read_cache(
-    path: Path, expected: CacheHeader, sizes: Sequence[int]
+    path: Path, key: str, sizes: Sequence[int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Read classes and labels; None if the cache is missing, damaged or outdated."""
     try:
         with safe_open(path, framework="numpy") as file:
-            header = CacheHeader.model_validate_json((file.metadata() or {}).get(_HEADER, "{}"))
+            same = (file.metadata() or {}).get("key") == key
             names = ("predicted", "labels", "sizes")
             predicted, labels, cached_sizes = (file.get_tensor(name) for name in names)
             file.get_slice("features")
-    except (SafetensorError, OSError, ValidationError):
+    except (SafetensorError, OSError):
         return None
     pairs = zip(sizes, cached_sizes.tolist(), strict=False)
     changed = any(size not in (cached, ABSENT) for size, cached in pairs)
-    return None if header != expected or changed else (predicted, labels)
+    return (predicted, labels) if same and not changed else None
 
 
 def _compute(run: RunFolder, videos: Videos, split: str) -> SplitPredictions:
@@ -158,21 +148,10 @@ def _compute(run: RunFolder, videos: Videos, split: str) -> SplitPredictions:
     from ccl_cli.training.compute.device import set_up
     from ccl_cli.training.run.artefact import load_model
 
-    artefact = load_model(run.model)
-    recipe = artefact.recipe
-    return predict_split(
-        artefact,
-        videos,
-        set_up("fp32"),
-        batch_size=recipe.eval.batch_size,
-        workers=recipe.train.workers,
-        title=f"{run.path.name} {split}",
-    )
+    return predict_split(load_model(run.model), videos, set_up("fp32"), title=f"{run.path.name} {split}")
 
 
-def _write_cache(
-    path: Path, predictions: SplitPredictions, header: CacheHeader, sizes: Sequence[int]
-) -> None:
+def _write_cache(path: Path, key: str, sizes: Sequence[int], predictions: SplitPredictions) -> None:
     import torch
 
     from ccl_cli.utils.tensor_files import write_tensors
@@ -183,13 +162,4 @@ def _write_cache(
         "labels": predictions.labels,
         "sizes": torch.tensor(sizes),
     }
-    write_tensors(path, tensors, {_HEADER: header.model_dump_json()})
-
-
-def _hash_rows(manifest: Manifest, videos: Videos) -> str:
-    labels = (None if label == UNLABELLED else label for label in videos.column("label").tolist())
-    times = (
-        [None if math.isnan(at) else at for at in videos.column(name).tolist()] for name in ("start", "end")
-    )
-    rows = list(zip(videos.ids, labels, *times, strict=True))
-    return hashlib.sha256(json.dumps([manifest.classes, rows]).encode()).hexdigest()
+    write_tensors(path, tensors, {"key": key})

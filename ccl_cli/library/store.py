@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from ccl_cli.errors import DataError, SystemSetupError
 from ccl_cli.utils import json_text
-from ccl_cli.utils.files import changed_at, temporary_name
+from ccl_cli.utils.files import temporary_name
 
 FILE = "library.sqlite"
 _ROWS = 4096  # rows per read
@@ -66,7 +66,7 @@ def stamp_of(path: str) -> Stamp | None:
         stat = os.stat(path)  # noqa: PTH116  (half the time of Path.stat over 200,000 rows)
     except OSError:
         return None
-    return Stamp(stat.st_size, changed_at(stat))
+    return Stamp(stat.st_size, stat.st_mtime_ns & (2**63 - 1))  # what SQLite can store
 
 
 class Library:

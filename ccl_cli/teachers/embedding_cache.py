@@ -77,13 +77,11 @@ class Header(BaseModel, frozen=True, strict=True):
     """Contents of ``cache.json``.
 
     Attributes:
-        key: Identity of the cache.
         videos: Number of videos, V.
         count: Views per video, K.
         dim: Embedding dimension, D.
         kind: Name of the modality in counts of states.
         sha256: Checksum of both arrays.
-        built: Time of the build, ISO 8601.
         inexact: Number of videos for which a live teacher may get other inputs than the cached views.
         frames: Number of frames of the longest video for teachers of single frames, else 0.
         unreadable: Reasons by index of the video.

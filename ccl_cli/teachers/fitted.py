@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -21,12 +20,10 @@ from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.sentences import invalid_value
 from ccl_cli.utils.tensor_files import write_tensors
 
-_FORMAT = "ccl-teacher-1"
 _KEY = "ccl"
 
 
-@dataclass(frozen=True)
-class Fitted:
+class Fitted(BaseModel, frozen=True, strict=True):
     """Header of a weights file: how to rebuild the teacher, and its training data.
 
     Attributes:
@@ -39,6 +36,7 @@ class Fitted:
         manifest: Hash of the training data set.
     """
 
+    format: Literal["ccl-teacher-1"] = "ccl-teacher-1"
     teacher: str
     classes: tuple[str, ...]
     options: dict[str, Any]
@@ -47,14 +45,9 @@ class Fitted:
     data: str
     manifest: str
 
-    __pydantic_config__ = ConfigDict(strict=True)
-
 
 def default_path(modality: str, name: str, data: str) -> Path:
-    """Default path for the weights of a teacher fitted to a data set.
-
-    ``weights=NAME`` with the name of the data set loads them.
-    """
+    """Default path for the weights of a teacher fitted to a data set, which ``weights=NAME`` loads."""
     return cache_dir() / "weights" / f"{modality}-{name}-{data}.safetensors"
 
 
@@ -64,7 +57,7 @@ def save_fitted(path: Path, fitted: Fitted, tensors: Mapping[str, Tensor], **rec
     Raises:
         OSError: the file cannot be written.
     """
-    header = {"format": _FORMAT, "version": __version__, **asdict(fitted), **records}
+    header = {"version": __version__, **fitted.model_dump(), **records}
     whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     write_tensors(path, whole, {_KEY: json.dumps(header)})
 
@@ -79,14 +72,12 @@ def read_fitted(path: Path) -> Fitted | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(_KEY, "{}")
-        header = from_json(text)
-        if not isinstance(header, dict) or header.get("format") != _FORMAT:
-            return None
-        return TypeAdapter(Fitted).validate_json(text)
+            text = (file.metadata() or {}).get(_KEY, "")
+        is_fitted = Fitted.model_fields["format"].default in text
+        return Fitted.model_validate_json(text) if is_fitted else None
     except ValidationError as error:
         raise WeightsError(f"'{path}' has a damaged header: {invalid_value(error)}.") from error
-    except (SafetensorError, OSError, ValueError, LookupError) as error:
+    except (SafetensorError, OSError) as error:
         raise WeightsError(f"'{path}' cannot be read as weights: {reason(error)[:200]}.") from error
 
 
@@ -114,7 +105,6 @@ def as_fitted(spec: Spec) -> tuple[Spec, tuple[str, ...] | None]:
 
 
 def _in_cache(spec: Spec) -> Spec:
-    """Replace ``weights=NAME`` by the file in the cache."""
     data = spec.options.get("weights")
     if spec.weights or not isinstance(data, str) or data in ("", "random"):
         return spec

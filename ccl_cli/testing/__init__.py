@@ -40,10 +40,7 @@ def check_teacher(teacher: Teacher | str, videos: Sequence[Video] = ()) -> Repor
 
 
 def check_student(student: StudentFactory | str) -> Report:
-    """Check a student on clips of two sizes.
-
-    Args:
-        student: Name of an installed student, as after ``--student``, or its factory function.
+    """Check a student, by name or by its factory function, on clips of two sizes.
 
     Raises:
         CclError: the student cannot be built.
@@ -52,10 +49,7 @@ def check_student(student: StudentFactory | str) -> Report:
 
 
 def check_method(method: type[Method] | str) -> Report:
-    """Check a distillation method on random numbers, with one to three teachers and absent rows.
-
-    Args:
-        method: Name of an installed method, or its class.
+    """Check a method, by name or class, on random numbers, with one to three teachers and absent rows.
 
     Raises:
         CclError: the method cannot be built with default options.
@@ -64,11 +58,7 @@ def check_method(method: type[Method] | str) -> Report:
 
 
 def check_dataset(source: DataSource | str, location: str = "") -> Report:
-    """Check a data source on a real location.
-
-    Args:
-        source: Data set of an installed source, as after ``--data``, or the function of a source.
-        location: Location to pass to the function.
+    """Check a data source, given as after ``--data`` or as a function and a location.
 
     Raises:
         CclError: the source cannot list the location.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import import_module
 from typing import get_args
 
 from ccl_cli import registry
 from ccl_cli.config.spec import parse_data, parse_model
-from ccl_cli.data.manifest import ABSENT, Video
+from ccl_cli.data.manifest import ABSENT
 from ccl_cli.data.sources import load_data
 from ccl_cli.errors import CclError, DataError, PluginError, UsageError
 from ccl_cli.registry import Kind
@@ -34,18 +34,25 @@ def kind_of(name: str) -> Kind:
 
 
 def verdicts_of(kind: Kind, name: str, data: str | None = None) -> Iterator[Verdict]:
-    """Check a plugin.
+    """Check a plugin, named as after ``--teacher``, ``--student``, ``--method`` or ``--data``.
 
     Args:
         kind: Kind of plugin.
-        name: Plugin, as after ``--teacher``, ``--student``, ``--method`` or ``--data``.
+        name: Plugin.
         data: Data set to check a teacher on. Default: generated clips.
 
     Raises:
         DataError: none of the videos is on this machine.
     """
-    videos = [_some_videos(data)] if data else []
-    verdicts: Iterator[Verdict] = import_module(f"ccl_cli.testing.{kind}").verdicts(name, *videos)
+    more = []
+    if data:
+        manifest = load_data(data, need=())
+        more = [manifest.videos.where(manifest.sizes != ABSENT)[:_VIDEOS]]
+        if not more[0]:
+            raise DataError(
+                f"None of the videos of '{manifest.name}' is on this machine.", "Use another data set."
+            )
+    verdicts: Iterator[Verdict] = import_module(f"ccl_cli.testing.{kind}").verdicts(name, *more)
     return verdicts
 
 
@@ -59,13 +66,3 @@ def _is_installed(kind: Kind, name: str) -> bool:
     except CclError:
         return False
     return True
-
-
-def _some_videos(data: str) -> Sequence[Video]:
-    manifest = load_data(data, need=())
-    present = manifest.videos.where(manifest.sizes != ABSENT)[:_VIDEOS]
-    if not present:
-        raise DataError(
-            f"None of the videos of '{manifest.name}' is on this machine.", "Use another data set."
-        )
-    return present

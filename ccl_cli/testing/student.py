@@ -111,9 +111,7 @@ def _clip_sizes(trial: Trial) -> None:
 @check("output")
 def _determinism(trial: Trial) -> None:
     same = torch.equal(run(trial.student, _clips(trial.size)).logits, trial.output.logits)
-    expect(
-        same, "different scores for the same clip in evaluation mode. Remove randomness in evaluation mode."
-    )
+    expect(same, "different scores for the same clip in evaluation mode. Remove the randomness.")
 
 
 @check("determinism")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from ccl_cli import registry
-from ccl_cli.config.load import check_recipe, method_options, needs_labels, refuse_without_labels
+from ccl_cli.config.load import attempt, check_recipe, method_options, needs_labels, refuse_without_labels
 from ccl_cli.config.recipe import Clip, Recipe
 from ccl_cli.config.spec import Spec, parse_model
 from ccl_cli.data.clips.samplers import FrameRange, centre_clip
@@ -23,7 +23,7 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.data.video.reader import open_video
 from ccl_cli.data.video.shard_reader import ShardReader
 from ccl_cli.data.video.storage import Packed
-from ccl_cli.errors import CclError, DataError, MultipleErrors, RecipeError
+from ccl_cli.errors import CclError, DataError, RecipeError
 from ccl_cli.methods import Method, Setting, TeacherInfo
 from ccl_cli.students import Student, StudentFactory
 from ccl_cli.teachers import Teacher
@@ -32,7 +32,6 @@ from ccl_cli.training.optim import check_optimizer
 from ccl_cli.training.run.folder import locate_model
 from ccl_cli.utils.sentences import bundled
 
-T = TypeVar("T")
 _OPENED = 64  # largest number of videos opened to find one that is as long as a clip
 _log = logging.getLogger("ccl")
 
@@ -75,22 +74,17 @@ class Parts:
 
 
 def build(recipe: Recipe) -> Parts:
-    """Build all parts. The same seed gives the same initial weights.
-
-    Raises:
-        MultipleErrors: there are several errors; a single error is raised as itself.
-    """
+    """Build all parts; MultipleErrors name everything that is wrong. The same seed gives the same weights."""
     check_recipe(recipe)
     check_optimizer(recipe.optim)
     errors: list[CclError] = []
-    manifest = _attempt(errors, lambda: training_data(recipe))
+    manifest = attempt(errors, lambda: training_data(recipe))
     seen = training_videos(recipe, manifest) if manifest else Videos.of([])
-    specs = recipe.teachers if _attempt(errors, lambda: _uses_teachers(recipe)) else ()
-    classes = manifest.classes if manifest else ()
-    teachers = _attempt(errors, lambda: load_teachers(specs, classes))
+    specs = recipe.teachers if attempt(errors, lambda: _uses_teachers(recipe)) else ()
+    teachers = attempt(errors, lambda: load_teachers(specs, manifest.classes if manifest else ()))
     if manifest is not None:
         sees_labels = bool(seen.labelled.any())
-        _attempt(errors, partial(check_held_out, recipe, manifest, sees_labels=sees_labels))
+        attempt(errors, partial(check_held_out, recipe, manifest, sees_labels=sees_labels))
     if errors or manifest is None or teachers is None:
         raise bundled(errors)
     videos = seen.without(manifest.missing("train"))
@@ -98,8 +92,7 @@ def build(recipe: Recipe) -> Parts:
     check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing, videos=len(seen))
     if not videos:
         raise DataError(f"None of the {len(seen)} training videos exists, such as '{seen[0].path}'.")
-    _check_label_readers(teachers, videos)
-    check_coverage(teachers, videos.ids, "training videos")
+    _check_teachers(teachers, videos)
     warn_if_packed_smaller(videos, recipe.clip.short_side)
     check_span(videos, recipe.clip)
     torch.manual_seed(recipe.train.seed)
@@ -120,11 +113,7 @@ def training_data(recipe: Recipe) -> Manifest:
 
 
 def training_videos(recipe: Recipe, manifest: Manifest) -> Videos:
-    """Training split with the labels that a run uses; without unlabelled videos if a method needs labels.
-
-    Raises:
-        RecipeError: a method needs labels, but there are none.
-    """
+    """Training split with the labels that a run uses; without unlabelled videos if a method needs labels."""
     if recipe.labels_per_class is not None:
         manifest = manifest.keep_labels(recipe.labels_per_class, recipe.labels_seed)
     videos = manifest.split("train")
@@ -138,20 +127,20 @@ def training_videos(recipe: Recipe, manifest: Manifest) -> Videos:
 
 
 def load_teachers(specs: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Teacher]:
-    """Build several teachers, by their names in results.
+    """Build teachers, in the form of ``--teacher``, by their names in results; a repeated name gets ``#2``.
 
-    Args:
-        specs: Teachers, in the form of ``--teacher``.
-        classes: Names of the data set's classes.
-
-    Raises:
-        MultipleErrors: there are several errors; a single error is raised as itself.
+    ``classes`` are those of the data set. Raises MultipleErrors for several teachers that cannot be built.
     """
     errors: list[CclError] = []
-    loaded = [_attempt(errors, partial(load_teacher, text, classes)) for text in specs]
+    loaded = [attempt(errors, partial(load_teacher, text, classes)) for text in specs]
     if errors:
         raise bundled(errors)
-    return _by_name(specs, [teacher for teacher in loaded if teacher is not None])
+    named: dict[str, Teacher] = {}
+    for text, teacher in zip(specs, loaded, strict=True):
+        label = parse_model(text).label
+        repeats = sum(name.split("#")[0] == label for name in named)
+        named[f"{label}#{repeats + 1}" if repeats else label] = cast(Teacher, teacher)
+    return named
 
 
 def load_teacher(spec: str | Spec, classes: Sequence[str] = ()) -> Teacher:
@@ -176,17 +165,16 @@ def load_teacher(spec: str | Spec, classes: Sequence[str] = ()) -> Teacher:
 
 
 def make_student(text: str, num_classes: int, *, with_weights: bool = True) -> Student:
-    """Build a student.
+    """Build a student for K classes; 0: without a classifier.
 
-    Args:
-        text: Name of the student, and after ``@`` a weights file or run folder to start from.
-        num_classes: Number of classes K; 0: without a classifier.
-        with_weights: Whether to load the initial weights.
+    ``text`` has after ``@`` a weights file or run folder to start from, unless ``with_weights`` is off.
     """
     spec = parse_model(text)
     plugin = registry.find(registry.STUDENTS, spec.label)
     factory: StudentFactory = registry.load(plugin)
-    weights = _weights_file(spec.weights) if with_weights and spec.weights else None
+    weights = spec.weights if with_weights else None
+    if weights and (folder := Path(weights).expanduser()).is_dir():
+        weights = str(locate_model(folder)[1])
     model = {"model": spec.name} if spec.kind else {}
     with registry.blaming(plugin):
         try:
@@ -196,12 +184,6 @@ def make_student(text: str, num_classes: int, *, with_weights: bool = True) -> S
     if not num_classes:
         student.drop_classifier()
     return student
-
-
-def _weights_file(named: str) -> str:
-    """File of a student's initial weights; for a run folder, its model."""
-    path = Path(named).expanduser()
-    return str(locate_model(path)[1]) if path.is_dir() else named
 
 
 def load_method(name: str, options: dict[str, object], setting: Setting) -> Method:
@@ -226,29 +208,23 @@ def warn_if_packed_smaller(videos: Videos, short_side: int) -> None:
 
 
 def check_span(videos: Videos, clip: Clip) -> None:
-    """Check that not every training video is shorter than a clip with ``clip.stride`` or ``clip.fps``.
+    """Raise a RecipeError if all training videos are shorter than a clip with a stride or a frame rate.
 
-    Opens at most 64 of the videos that may be long enough, until one is. If there are more candidates and
-    none of the 64 is long enough, it only warns.
-
-    Raises:
-        RecipeError: all videos are shorter than a clip.
+    Opens at most 64 of them, evenly spread.
     """
     if clip.consecutive or clip.sampling == "segments":
         return
-    seconds = 0 if clip.fps is None else (clip.frames - 1) / clip.fps
-    end, start = videos.column("end"), videos.column("start")
-    candidates = videos.where(np.isnan(end) | (end - np.nan_to_num(start) > seconds))
-    opened = candidates[:: max(1, -(-len(candidates) // _OPENED))]
+    opened = videos[:: -(-len(videos) // _OPENED)]
     if any(_spans(video, clip) for video in opened):
         return
+    seconds = 0 if clip.fps is None else (clip.frames - 1) / clip.fps
     span = f"{clip.span} frames" if clip.fps is None else f"{seconds:g} s"
-    sentence = f"A clip of {clip.frames} frames spans {span}, and none of %s training videos is as long."
-    hint = "Lower clip.frames or clip.stride." if clip.fps is None else "Lower clip.frames or raise clip.fps."
-    if len(opened) == len(candidates):
-        raise RecipeError(sentence % f"the {len(videos)}", hint)
-    sentence %= f"{len(opened)} of the {len(videos)}"
-    _log.warning("%s Frames of short videos repeat. %s", sentence, hint)
+    of_all = "" if len(opened) == len(videos) else f"{len(opened)} opened of "
+    raise RecipeError(
+        f"A clip of {clip.frames} frames spans {span}, and none of {of_all}the {len(videos)} training videos "
+        "is as long.",
+        "Lower clip.frames or clip.stride." if clip.fps is None else "Lower clip.frames or raise clip.fps.",
+    )
 
 
 def _spans(video: Video, clip: Clip) -> bool:
@@ -261,16 +237,7 @@ def _spans(video: Video, clip: Clip) -> bool:
 
 
 def check_coverage(teachers: Mapping[str, Teacher], ids: Sequence[str], what: str = "videos") -> None:
-    """Check that every teacher may have an embedding of some of the videos.
-
-    Args:
-        teachers: Teachers by name.
-        ids: Ids of the videos.
-        what: Kind of videos, for the message.
-
-    Raises:
-        DataError: a teacher has no embedding of any of these videos.
-    """
+    """Raise a DataError if a teacher has no embedding of any of these videos."""
     for name, teacher in teachers.items():
         if not teacher.coverage(ids):
             raise DataError(
@@ -279,8 +246,9 @@ def check_coverage(teachers: Mapping[str, Teacher], ids: Sequence[str], what: st
             )
 
 
-def _check_label_readers(teachers: Mapping[str, Teacher], videos: Videos) -> None:
-    """Check that all training videos have a label if a teacher reads labels."""
+def _check_teachers(teachers: Mapping[str, Teacher], videos: Videos) -> None:
+    """Check that teachers have embeddings of the training videos, and labels if they read them."""
+    check_coverage(teachers, videos.ids, "training videos")
     unlabelled = int((~videos.labelled).sum())
     label_readers = [name for name, teacher in teachers.items() if teacher.sees_label]
     if unlabelled and label_readers:
@@ -306,22 +274,3 @@ def _uses_teachers(recipe: Recipe) -> bool:
             "Name one with --teacher, for example --teacher image:resnet34, or train with --method baseline.",
         )
     return needed
-
-
-def _by_name(specs: Sequence[str], teachers: list[Teacher]) -> dict[str, Teacher]:
-    named: dict[str, Teacher] = {}
-    for text, teacher in zip(specs, teachers, strict=True):
-        label = parse_model(text).label
-        repeats = sum(name.split("#")[0] == label for name in named)
-        named[f"{label}#{repeats + 1}" if repeats else label] = teacher
-    return named
-
-
-def _attempt(errors: list[CclError], make: Callable[[], T]) -> T | None:
-    try:
-        return make()
-    except MultipleErrors as error:
-        errors.extend(error.errors)
-    except CclError as error:
-        errors.append(error)
-    return None

@@ -7,12 +7,11 @@ from pathlib import Path
 from ccl_cli.config.load import to_yaml
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.dataset import clip_loader
-from ccl_cli.data.clips.sample_sheet import sample_sheet
 from ccl_cli.training.batches import batch_sampler, training_clips
 from ccl_cli.training.build import Parts, build, parameter_count
 from ccl_cli.training.cache.keys import wanted_key
 from ccl_cli.training.cache.read import find_cache
-from ccl_cli.utils.files import atomic_path
+from ccl_cli.training.run.samples import draw
 
 
 def describe(recipe: Recipe, parts: Parts) -> str:
@@ -63,14 +62,11 @@ def draw_samples(recipe: Recipe, clips: int = 8, output: Path | str = "samples.p
     """
     parts = build(recipe)
     batch = min(clips, len(parts.videos))
-    recipe = recipe.model_copy(
-        update={"train": recipe.train.model_copy(update={"batch_size": batch, "accumulation": 1})}
-    )
+    limits = recipe.train.model_copy(update={"batch_size": batch, "accumulation": 1})
+    recipe = recipe.model_copy(update={"train": limits})
     dataset = training_clips(recipe, parts, parts.teachers)
     loaded = next(clip_loader(dataset, batch_sampler(recipe, parts), workers=0, pin_memory=False))
-    ids = [parts.videos[row].id for row in loaded.batch.rows.tolist()]
-    with atomic_path(Path(output)) as temporary:
-        sample_sheet(loaded.batch, parts.manifest.classes, ids, clips).save(temporary, format="png")
+    draw(loaded, parts, Path(output), count=clips)
 
 
 def _from_cache(recipe: Recipe, parts: Parts, name: str) -> str:

@@ -57,15 +57,7 @@ class Fittable(Teacher):
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Training options.
-
-    Attributes:
-        epochs: Number of epochs.
-        lr: Peak learning rate; None: 0.003 from random weights, 0.0001 from pretrained ones.
-        batch_size: Videos per step.
-        seed: Seed of weights, order and clips.
-        workers: Number of worker processes.
-    """
+    """Training options. Without ``lr``, it is 0.003 from random weights, and 0.0001 from pretrained ones."""
 
     epochs: int = 30
     lr: float | None = None
@@ -76,13 +68,7 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy of a teacher.
-
-    Attributes:
-        split: Split of the data set.
-        accuracy: Share of correct videos, in [0, 1].
-        videos: Number of videos that have the modality.
-    """
+    """Accuracy, in [0, 1], on the videos of a split that have the teacher's modality."""
 
     split: str
     accuracy: float
@@ -91,15 +77,9 @@ class Score:
 
 @dataclass(frozen=True)
 class FitReport:
-    """Result of fitting a teacher.
+    """Weights file, classes, accuracy in the last epoch (in training mode) and held out, and seconds.
 
-    Attributes:
-        path: Weights file.
-        classes: Classes of the teacher.
-        train: Accuracy in the last epoch, in training mode.
-        held_out: Accuracy on the test split, or else the validation split; None if there is neither, or no
-            video in it has the modality.
-        seconds: Duration of training and scoring.
+    Held-out is the test split, or else the validation split; None if no video in it has the modality.
     """
 
     path: Path
@@ -275,13 +255,13 @@ class _Split:
 def _save(report: FitReport, spec: Spec, teacher: Fittable, manifest: Manifest) -> None:
     options = {name: value for name, value in spec.options.items() if name != "weights"}
     fitted = Fitted(
-        spec.label,
-        manifest.classes,
-        options,
-        teacher.dim,
-        repr(teacher.preprocess),
-        manifest.name,
-        manifest.hash,
+        teacher=spec.label,
+        classes=manifest.classes,
+        options=options,
+        dim=teacher.dim,
+        preprocess=repr(teacher.preprocess),
+        data=manifest.name,
+        manifest=manifest.hash,
     )
     score = report.held_out
     records = {"accuracy": {score.split: score.accuracy}} if score else {}

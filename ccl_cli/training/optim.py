@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 Group = dict[str, Any]
 
-_WARM_UP_FROM = (
-    0.1  # share of the learning rate, as in the recipes of PySlowFast (github.com/facebookresearch/SlowFast)
-)
+_WARM_UP_FROM = 0.1  # share of the learning rate, as in the recipes of PySlowFast
 
 
 def parameter_groups(distiller: Distiller, optim: Optim) -> list[Group]:
@@ -44,11 +42,7 @@ def parameter_groups(distiller: Distiller, optim: Optim) -> list[Group]:
 
 
 def check_optimizer(optim: Optim) -> None:
-    """Check the name of the optimiser.
-
-    Raises:
-        RecipeError: timm has no such optimiser, or it needs second derivatives.
-    """
+    """Raise a RecipeError if timm has no such optimiser, or it needs second derivatives."""
     from timm.optim import get_optimizer_info, list_optimizers
 
     names = list_optimizers()
@@ -64,11 +58,7 @@ def check_optimizer(optim: Optim) -> None:
 
 
 def make_optimizer(groups: list[Group], optim: Optim) -> torch.optim.Optimizer:
-    """Make the recipe's optimiser with timm.
-
-    Raises:
-        RecipeError: the optimiser does not accept the recipe's ``optim.options``.
-    """
+    """Make the recipe's optimiser with timm. Raises a RecipeError if it does not accept ``optim.options``."""
     from timm.optim import create_optimizer_v2
 
     options = {"nesterov": optim.nesterov} | optim.options if optim.name == "sgd" else optim.options
@@ -79,9 +69,8 @@ def make_optimizer(groups: list[Group], optim: Optim) -> torch.optim.Optimizer:
     except (TypeError, ValueError, AssertionError) as error:
         given = ", ".join(f"{key}={value}" for key, value in optim.options.items()) or "these settings"
         raise RecipeError(f"optim: '{optim.name}' does not take {given}: {error}.") from error
-    if ignored := sorted(
-        optim.options.keys() - optimizer.defaults.keys()
-    ):  # timm silently drops betas and eps
+    # timm silently drops betas and eps.
+    if ignored := sorted(optim.options.keys() - optimizer.defaults.keys()):
         raise RecipeError(
             f"optim.options: '{optim.name}' does not take {ignored[0]}.",
             f"It takes {', '.join(optimizer.defaults)}.",
@@ -90,17 +79,10 @@ def make_optimizer(groups: list[Group], optim: Optim) -> torch.optim.Optimizer:
 
 
 def scheduler(optimizer: torch.optim.Optimizer, optim: Optim, epochs: int, steps_per_epoch: int) -> Scheduler:
-    """The learning rate as a function of the optimiser step alone, so that a run can be resumed.
+    """Timm's scheduler: the learning rate as a function of the optimiser step alone, so runs can be resumed.
 
-    Args:
-        optimizer: Optimiser whose groups have their initial rates.
-        optim: Schedule and its options.
-        epochs: Number of epochs of the run.
-        steps_per_epoch: Optimiser steps per epoch, not micro-batches.
-
-    Returns:
-        timm's scheduler. ``step_update(step)`` sets the rates of all groups before a step, counted from 0
-        over the whole run. ``base_values`` are the groups' rates without a schedule.
+    ``step_update(step)`` sets the rates of all groups before a step, counted from 0 over the whole run.
+    ``base_values`` are the groups' initial rates, without a schedule. Steps are not micro-batches.
     """
     # Not at the top, because timm imports all its networks, which takes half a second.
     from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
@@ -108,7 +90,10 @@ def scheduler(optimizer: torch.optim.Optimizer, optim: Optim, epochs: int, steps
     warm_up = round(optim.warmup_epochs * steps_per_epoch)
     given = {"t_in_epochs": False, "warmup_t": warm_up, "warmup_lr_init": _WARM_UP_FROM * optim.lr}
     if optim.schedule in ("step", "constant"):
-        drops = _drops(optim, epochs, steps_per_epoch) if optim.schedule == "step" else []
+        milestones = sorted(m * epochs if m < 1 else m for m in optim.milestones)
+        # Counted from 1: for epoch 2 with 10 steps per epoch, step 21.
+        drops = [math.ceil(epoch) * steps_per_epoch + 1 for epoch in milestones if epoch < epochs]
+        drops = drops if optim.schedule == "step" else []
         return MultiStepLRScheduler(optimizer, drops, optim.gamma, warmup_prefix=False, **given)
     # From the end of the warm-up to the end of the run. At least 2, because timm warns about 1; the rate of
     # the first and only step is then the same.
@@ -125,12 +110,6 @@ def set_lr(optimizer: torch.optim.Optimizer, scheduler: Scheduler, step: int) ->
     for group, rate in zip(optimizer.param_groups, scheduler.base_values, strict=True):
         if not group["follows_schedule"]:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-
-
-def _drops(optim: Optim, epochs: int, steps_per_epoch: int) -> list[int]:
-    """Steps at which the rate drops, counted from 1: for epoch 2 with 10 steps per epoch, step 21."""
-    at = sorted(m * epochs if m < 1 else m for m in optim.milestones)
-    return [math.ceil(epoch) * steps_per_epoch + 1 for epoch in at if epoch < epochs]
 
 
 def _grouped(

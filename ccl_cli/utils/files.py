@@ -167,11 +167,6 @@ def claim_folder(root: Path, stamp: str, what: str = "clips") -> None:
         write_text(mark, stamp)
 
 
-def changed_at(stat: os.stat_result) -> int:
-    """Modification time in nanoseconds, limited to the 63 bits that SQLite can store."""
-    return stat.st_mtime_ns & (2**63 - 1)
-
-
 def lock_file(path: Path, refusal: str, hint: str, *, wait: bool = False) -> IO[str]:
     """Lock a file exclusively until it is closed or the process ends.
 

@@ -128,14 +128,6 @@ def test_each_run_is_compared_with_its_own_data(clips_folder):
         run_bench(experiment)
 
 
-def test_data_that_is_not_there_leaves_nothing(clips_folder):
-    rows = {"baseline": "baseline", "other": {"method": "baseline", "data": "folder:nowhere"}}
-    experiment = recipe(clips_folder, methods=rows)
-    with pytest.raises(DataError, match="nowhere"):
-        run_bench(experiment)
-    assert not folder_of(experiment).exists()
-
-
 def test_what_is_missing_is_listed_before_the_first_run(clips_folder, tmp_path, capsys):
     """Otherwise every cell fails by itself, for the same reason."""
     content = values(clips_folder, setups={"A": "audio:cnn14"}) | {"data": "folder:nowhere"}
@@ -221,44 +213,25 @@ def test_a_part_runs_its_cells_only_and_chooses_no_weight_before_the_others(clip
     assert run_bench(experiment, part=Part(2, 2)).failed == []
 
 
-@pytest.mark.long
-def test_a_cluster_makes_the_tables_of_one_machine(clips_folder, tmp_path, slurm, monkeypatch, capsys):
-    """Of three cells one always fails; two callers at once, and both print what the others have reached."""
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "slurm"])
+def test_two_callers_share_the_cells_of_one_benchmark(clips_folder, tmp_path, slurm, monkeypatch, executor):
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    tables = {}
-    for executor in ("local", "slurm"):
-        path = tmp_path / f"{executor}.yaml"
-        content = values(clips_folder, methods=METHODS) | {"executor": {"tasks": 2, "poll": 0.5}}
-        path.write_text(yaml.safe_dump(content))
-        monkeypatch.setenv("CCL_RUNS", str(tmp_path / executor))
-        callers = [start(path, "--executor", executor) for _ in range(1 if executor == "local" else 2)]
-        outputs = [caller.communicate(timeout=400) for caller in callers]
-        for _, said in outputs:
-            assert "diverges A seed 0 failed" in said
-            assert "not finite" in said
-        (tables[executor],) = {out for out, _ in outputs}
-    assert tables["local"] == tables["slurm"]
-    assert len(list((slurm / "jobs").iterdir())) == 1
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_cells_of_one_benchmark(clips_folder, tmp_path):
+    monkeypatch.setenv("CCL_EXECUTOR_POLL", "0.5")
     content = values(clips_folder, seeds=[0, 1])
-    path = tmp_path / "bench.yaml"
-    path.write_text(yaml.safe_dump(content))
-    first, second = start(path), start(path)
-    outputs = [process.communicate(timeout=300) for process in (first, second)]
-    assert (first.returncode, second.returncode) == (0, 0), outputs
+    (tmp_path / "bench.yaml").write_text(yaml.safe_dump(content))
+    callers = [start(tmp_path / "bench.yaml", "--executor", executor) for _ in range(2)]
+    outputs = [caller.communicate(timeout=300) for caller in callers]
+    assert [caller.returncode for caller in callers] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]  # the same tables
     experiment = Recipe.model_validate(content)
     cells, root = final_cells(experiment, {}), folder_of(experiment)
     assert unfinished(root, cells) == []
-    assert outputs[0][0] == outputs[1][0]  # the same tables
-    ran = [re.findall(r"(\S.*): top-1 .* \(\d+ s\)", log) for _, log in outputs]
-    assert len(ran[0]) + len(ran[1]) == len(cells)
-    assert all(ran)
-    for cell in cells:
-        assert "Error" not in (root / cell.folder / "log.txt").read_text()
+    if executor == "slurm":
+        assert len(list((slurm / "jobs").iterdir())) == 1
+    else:  # each cell was trained by one of them
+        assert sum(len(re.findall(r": top-1 .* \(\d+ s\)", said)) for _, said in outputs) == len(cells)
 
 
 @pytest.mark.parametrize(("tops", "factor"), [({0.1: [30], 1.0: [20]}, 0.1), ({0.1: [30], 1.0: [None]}, 1.0)])

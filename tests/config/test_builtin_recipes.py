@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
@@ -15,6 +14,7 @@ from ccl_cli.config.spec import parse_model
 from ccl_cli.methods.ccl import CCLOptions
 from ccl_cli.training.build import load_teacher
 from ccl_cli.training.train import train
+from tests.training.runs import lines
 
 AUDIO, IMAGE = "audio:cnn14", "image:resnet34"
 BATCH_SIZE = {"ucf51": 16, "activitynet": 64, "vggsound": 256, "ucf51-official": 16}
@@ -146,16 +146,12 @@ SLOW = [name for name in builtin_recipes() if name not in QUICK and not name.end
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)])
 def test_two_steps(name, clips_folder):
     recipe = small(name, clips_folder)
-    run = train(recipe)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    steps = [line for line in lines if "loss" in line]
+    steps = [line for line in lines(train(recipe)) if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2]
     assert all(math.isfinite(value) for line in steps for value in line.values() if isinstance(value, float))
     # A teacher is named in the terms it gives, and every one gives at least one.
     teachers = {key.partition("/")[2] for key in steps[0] if "/" in key}
     assert teachers == {parse_model(text).label for text in recipe.teachers}
-    assert json.loads((run / "summary.json").read_text())["steps"] == 2
-    assert (run / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

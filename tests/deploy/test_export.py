@@ -115,6 +115,7 @@ def test_files_say_what_to_feed_them(exported, file):
     else:
         model = onnx.load(exported[0] / file)
         onnx.checker.check_model(model)
+        assert not any(node.metadata_props for node in model.graph.node)
         shapes = {
             value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
             for value in [*model.graph.input, *model.graph.output]

@@ -89,24 +89,19 @@ def test_a_model_goes_there_and_back(run, web, tmp_path):
     assert repository.files | model_of(run) == repository.files
 
 
-def test_private(run, web):
+def test_private_and_a_revision(run, web):
     for _ in range(2):
         hub.push(run, "me/secret", private=True)
         assert web.repositories["me/secret"].private
-    web.add("me/open", {})
+    repository = web.add("me/open", model_of(run))
     with pytest.raises(UsageError, match="already exists and is public"):
         hub.push(run, "me/open", private=True)
-    assert web.repositories["me/open"].files == {}
-
-
-def test_a_revision(run, web):
-    repository = web.add("me/mine", model_of(run))
     repository.commit({"model.safetensors": b"a later one, damaged"})
-    assert hub.pull("me/mine", revision=repository.sha(1)).is_file()
+    assert hub.pull("me/open", revision=repository.sha(1)).is_file()
     with pytest.raises(WeightsError):
-        hub.pull("me/mine")
+        hub.pull("me/open")
     with pytest.raises(SystemSetupError, match="no such revision"):
-        hub.pull("me/mine", revision="v7")
+        hub.pull("me/open", revision="v7")
 
 
 @pytest.mark.parametrize(("token", "words"), [("", "No token"), ("hf_wrong", "answers 401: Invalid cred")])

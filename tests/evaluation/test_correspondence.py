@@ -105,11 +105,16 @@ def test_one_teacher_that_is_gone_does_not_cost_the_other(run, tmp_path):
     assert [each.name for each in run.glob("corr*")] == ["correspondence-audio_precomputed-test.json"]
 
 
-def test_what_has_changed_or_is_gone_is_refused(run, clips):
-    assert "has no val split" in reason(run, split="val")
+def test_a_teacher_that_has_changed_is_refused(run, clips):
     table = dict(np.load(clips / "audio.npz"))
     np.savez(clips / "audio.npz", names=table["names"], embedding=table["embedding"] + 1)
     assert "have changed since" in reason(run, TABLE)
+    assert "has no val split" in reason(run, split="val")
+    change_summary(run, lambda summary: summary["teachers"][IMAGE].pop("fingerprint"))
+    assert "does not record its videos or its teacher image:small" in reason(run)
+
+
+def test_videos_that_have_changed_or_are_gone_are_refused(run, clips):
     with next((clips / "set" / "train").rglob("*.mp4")).open("ab") as file:
         file.write(b"\0" * 64)
     assert "are missing or have changed since" in reason(run)
@@ -117,11 +122,6 @@ def test_what_has_changed_or_is_gone_is_refused(run, clips):
     assert "are not on disk, for example" in reason(run)
     (run / "manifest.jsonl").unlink()
     assert "contains no manifest.jsonl" in reason(run)
-
-
-def test_a_run_that_does_not_record_its_teacher(run):
-    change_summary(run, lambda summary: summary["teachers"][IMAGE].pop("fingerprint"))
-    assert "does not record its videos or its teacher image:small" in reason(run)
 
 
 def test_samples_are_spread_over_each_verdict():

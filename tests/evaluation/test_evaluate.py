@@ -32,12 +32,15 @@ def test_evaluation_of_a_run_that_was_stopped_says_that_it_does_not_count(
 
 
 def test_other_data(run, clips_folder, tmp_path):
-    """A test set alone can be recognised, but not one with other classes."""
+    """A test set alone can be recognised, or one class of it, but not one with other classes."""
     shutil.copytree(clips_folder / "set" / "test", tmp_path / "only" / "test")
     result = evaluate(run, tasks=["recognition"], data="folder:only", workers=0)
     assert result["counts"]["test"]["read"] == 6
     assert set(json.loads((run / "summary.json").read_text())["evaluation"]) == {"only-test"}
-    shutil.move("only/test/down", "only/test/left")
+    shutil.move("only/test/down", "down")
+    result = evaluate(run, tasks=["recognition"], data="folder:only", workers=0)
+    assert result["recognition"]["per_class"].keys() == {"right"}
+    shutil.move("down", "only/test/left")
     with pytest.raises(DataError, match=r"does not know 1 class.*'left'"):
         evaluate(run, tasks=["recognition"], data="folder:only", workers=0)
 

@@ -52,16 +52,13 @@ def test_the_penalty_is_chosen_on_the_training_videos_alone():
     assert probe_linear(train, shuffled, validation)["penalty"] == probed["penalty"]
 
 
-@pytest.mark.parametrize("share", [0, 1])
-def test_without_a_video_to_choose_on_the_penalty_is_the_default(share):
+def test_without_a_video_or_a_class_to_choose_on_the_penalty_is_the_default():
     train, _ = clusters([3, 3], 0.1)
-    assert probe_linear(train, train, np.full((2, 6), share, bool)) == {"linear": 100, "penalty": 0.01}
-
-
-def test_training_videos_of_one_class_predict_that_class():
-    test, _ = clusters([5, 5], 0.1)
-    train = LabelledEmbeddings(test.embeddings[:5], test.labels[:5])
-    assert probe_linear(train, test, np.zeros((1, 5), bool))["linear"] == 50
+    for share in (0, 1):
+        probed = probe_linear(train, train, np.full((2, 6), share, bool))
+        assert probed == {"linear": 100, "penalty": 0.01}
+    one_class = LabelledEmbeddings(train.embeddings[:3], train.labels[:3])
+    assert probe_linear(one_class, train, np.zeros((1, 3), bool)) == {"linear": 50, "penalty": 0.01}
 
 
 def test_verdicts_follow_from_exact_intervals():

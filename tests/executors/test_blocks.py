@@ -13,8 +13,6 @@ import pytest
 from ccl_cli.__main__ import main
 from ccl_cli.config.recipe import Executor
 from ccl_cli.data.checks import findings
-from ccl_cli.data.shards.encode import Settings
-from ccl_cli.data.shards.write import pack
 from ccl_cli.errors import UsageError
 from ccl_cli.executors import blocks
 from ccl_cli.executors.blocks import BlockExecutor, block_size
@@ -99,7 +97,7 @@ def test_a_block_that_fails_leaves_no_output_and_the_others_are_kept(run, folder
 
 
 def test_another_file_is_another_work(run, folder, inline):
-    inline[1].add("000000")
+    inline[1].add("000002")
     assert result("embed", run, folder, "--executor", "local") == (1, None)
     shutil.copy(folder / "train/down/1.mp4", folder / "train/down/0x.mp4")
     inline[1].clear()
@@ -126,23 +124,6 @@ def test_two_commands_do_not_do_the_same_work():
             two.folder("embed", ["a"])
 
 
-def test_packed_blocks_are_the_bytes_of_one_process(folder, inline, tmp_path):
-    def packed(name, executor):
-        options = {"workers": 0, "shard_size": 300_000, "max_unreadable": 0.2, "executor": executor}
-        report = pack(f"folder:{folder}", tmp_path / name, Settings(), **options)
-        assert list(report["unreadable"]) == ["train/down/0x"]
-        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name[0] != "."}
-
-    whole = packed("whole", None)
-    assert packed("blocks", Executor()) == whole
-    assert not (tmp_path / "blocks/.blocks").exists()
-    (tmp_path / "blocks/train-000001.tar").unlink()
-    (tmp_path / "blocks/index.json").unlink()
-    inline[0].clear()
-    assert packed("blocks", Executor()) == whole
-    assert 0 < len(inline[0]) < 3
-
-
 def test_parts_of_a_library_are_one_library(run, folder, inline, capsys):
     whole = result("index", run, folder)
     command = ["index", str(run), str(folder), "--output", "parts", "--workers", "0"]
@@ -161,6 +142,9 @@ def test_parts_of_packed_videos_are_the_bytes_of_one_process(folder, inline, cap
         return code, {path.name: path.read_bytes() for path in Path(output).iterdir() if path.name[0] != "."}
 
     whole = packed("whole")
+    assert packed("blocks", "--executor", "local") == whole
+    assert not Path("blocks/.blocks").exists()
+    inline[0].clear()
     assert packed("parts", "--part", "2/2") == (0, {})
     assert "other parts have 2 of 3 blocks left" in capsys.readouterr().err
     assert packed("parts", "--part", "1/2", "--quality", "50")[0] == 4  # begun with other settings

@@ -50,30 +50,6 @@ def test_absent_rows_may_hold_anything(variant):
     assert all(map(torch.equal, gradients, others))
 
 
-@pytest.mark.parametrize("variant", ["pkt", "cckd", "rkd", "ifd"])
-def test_each_of_two_teachers_adds_what_it_adds_alone(variant):
-    example = Example(absent=())
-    terms, _ = run(build(variant, example), example)
-    for number in (0, 1):
-        alone = Example(absent=())
-        alone.teachers, alone.present = [example.teachers[number]], alone.present[:1]
-        for name, value in run(build(variant, alone), alone)[0].items():
-            assert value.item() == terms.pop(name.replace("t0", f"t{number}")).item()
-    assert not terms
-
-
-@each_variant
-def test_the_batch_may_come_in_any_order(variant):
-    example = Example()
-    order = torch.tensor([4, 2, 6, 0, 5, 1, 3])
-    value = total(run(build(variant, example), example)[0]).item()
-    moved = total(run(build(variant, example), example.select(order))[0]).item()
-    if variant in ("cckd neighbour", "unic"):  # unic draws by place
-        assert moved != pytest.approx(value, rel=1e-3)
-    else:
-        assert moved == pytest.approx(value, rel=1e-12)
-
-
 @pytest.mark.parametrize("variant", [*VARIANTS, *WITH_BANKS])
 def test_the_tuned_weight_scales_every_term_for_the_student(variant):
     example = Example()

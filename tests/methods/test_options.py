@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ccl_cli.errors import RecipeError
 from ccl_cli.methods import Setting, TeacherInfo
 from ccl_cli.methods.components.losses import cross_entropy, unit_rows
+from ccl_cli.methods.components.relational import relate
 from ccl_cli.methods.ifd import pool_stage
 from ccl_cli.methods.queue_kl import queue_size
 from ccl_cli.teachers import Embedding
@@ -61,13 +62,25 @@ def test_layers_are_learned_only_where_they_are_needed(variant, options, count):
     assert sum(parameter.numel() for parameter in method.parameters()) == count
 
 
-def test_log_sum_is_the_logarithm_of_the_sum_of_fourth_powers():
-    example = Example(dims=(6,), absent=())
-    example.feature *= 1e20
+@pytest.mark.parametrize("scale", [0, 1, 1e20])
+def test_log_sum_is_the_logarithm_of_the_sum_of_fourth_powers_also_of_none_and_of_large_ones(scale):
+    example = Example(dims=(6,), absent=(), dtype=torch.float32)
+    difference = example.feature - 1
+    example.feature, example.teachers = scale * difference, [0 * difference]
     terms, _ = run(build("fitnet logsum", example, regressor="identity"), example)
-    difference = example.feature / 1e20 - example.teachers[0] / 1e20
-    expected = (difference**4).sum(dim=1).log().mean() + 4 * math.log(1e20)
-    assert terms["fitnet/t0"].item() == pytest.approx(expected.item(), rel=1e-9)
+    powers = (difference.double() ** 4).sum(dim=1).log()
+    expected = powers.mean().item() + 4 * math.log(scale) if scale else math.log(1e-5)
+    assert terms["fitnet/t0"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_related_rows_are_zero_where_absent_on_both_sides():
+    example = Example()
+    present = example.present[0]
+    *sides, everywhere = relate(example.feature, example.teachers[0] / present[:, None], present)
+    assert torch.equal(everywhere, present)
+    for anchor, candidate in sides:
+        assert torch.equal(anchor, candidate)
+        assert torch.equal(anchor.any(dim=1), present)
 
 
 def test_pkt_of_joined_teachers_has_the_average_cosine_and_the_rows_that_both_have():
@@ -110,6 +123,15 @@ def test_ifd_gives_the_embedding_of_a_teacher_without_stages_to_every_stage_if_a
     assert terms["stage1/t0"].item() == pytest.approx(100 * expected["ifd/t0"].item(), rel=1e-9)
     with pytest.raises(RecipeError, match=r"no teacher has as many stages as the student \(2\)"):
         run(build("ifd", example, stages="auto"), example)
+
+
+def test_ifd_counts_the_cosine_of_opposite_rows_as_a_millionth_in_place_of_zero():
+    example = Example(2, (3,), (), 2)
+    example.feature, example.teachers = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), [torch.ones(2, 3)]
+    terms, _ = run(build("ifd", example, kernel="cosine"), example)
+    q = torch.tensor([1, 1e-6]).double() / (1 + 1e-6)
+    expected = ((0.5 - q) * (math.log(0.5) - q.log())).sum().item()
+    assert terms["ifd/t0"].item() == pytest.approx(expected / 2, rel=1e-3)
 
 
 def test_ifd_stages_weigh_less_from_epoch_to_epoch_as_published_or_over_the_run():

@@ -217,7 +217,7 @@ def _plain(value: Any) -> Any:
         return list(map(_plain, value))
     if torch.is_tensor(value):
         return str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes()
-    return repr(value)  # NaN equals itself
+    return None if str(value).startswith("/") else repr(value)  # NaN equals itself; folders differ
 
 
 def _library(path: Path) -> object:

@@ -96,7 +96,8 @@ def test_only_files_of_this_machine_are_known_to_be_left_over(tmp_path, monkeypa
         before.setattr(os, "getpid", lambda: pid)
         before.setattr(socket, "gethostname", lambda: host or "here")
         left = tmp_path / temporary_name("new")
-    left.write_text("half")
+    left.mkdir()
     monkeypatch.setattr(socket, "gethostname", lambda: "here")
-    write_text(tmp_path / "new", "whole")
+    with atomic_folder(tmp_path / "new"):
+        pass
     assert {path.name for path in tmp_path.iterdir()} == {"new", *([left.name] if stays else [])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,15 +21,18 @@ from ccl_cli.cli.common import (
     print_result,
     runtime_option,
 )
-from ccl_cli.cli.datasets.tables import print_report
 from ccl_cli.errors import DataError, UsageError
+from ccl_cli.utils import console
+from ccl_cli.utils.text import visible
 
 if TYPE_CHECKING:
     from ccl_cli.config.spec import Spec
+    from ccl_cli.data.checks.check import Report
     from ccl_cli.data.checks.findings import Effort
     from ccl_cli.data.manifest import Manifest
     from ccl_cli.data.sources.about import ListMissing
 
+_SIZES = 8  # frame sizes to print, most common first
 _log = logging.getLogger("ccl")
 
 PREPARE = (
@@ -54,14 +58,12 @@ DataSet = Annotated[
 ]
 Frames = Annotated[int | None, data_option(min=1, help="Frames per clip. Default: the recipe's.")]
 Show = Annotated[int, output_option(min=0, help="Number of files to print per problem.")]
-Workers = Annotated[int | None, runtime_option(min=1, help="Number of processes. Default: one per core.")]
 Timeout = Annotated[
     float | None,
     runtime_option(
         min=1,
         metavar="SECONDS",
-        help="Time limit per file; a file that exceeds it counts as corrupt. Default: 60, or 600 with "
-        "--deep.",
+        help="Time limit per file, beyond which it counts as corrupt. Default: 60, or 600 with --deep.",
     ),
 ]
 
@@ -85,7 +87,7 @@ def prepare(
     ] = None,
     frames: Frames = None,
     show: Show = 5,
-    workers: Workers = None,
+    workers: options.Workers = None,
     timeout: Timeout = None,
     executor: options.Executor = None,
     part: options.Part = None,
@@ -115,7 +117,7 @@ def prepare(
         report = run(manifest, Path(written), effort, frames=span)
         advice = f"Use it with --data manifest:{written}"
     result = {"manifest": written, **report.as_json()} if as_json else None
-    print_result(result, as_json, lambda: print_report(report, show, per_class, advice))
+    print_result(result, as_json, lambda: _print_report(report, show, per_class, advice))
 
 
 def check(
@@ -126,7 +128,7 @@ def check(
     output: Annotated[
         Path | None, output_option(metavar="FILE", help="Write the full report as JSON.")
     ] = None,
-    workers: Workers = None,
+    workers: options.Workers = None,
     timeout: Timeout = None,
     executor: options.Executor = None,
     part: options.Part = None,
@@ -149,7 +151,7 @@ def check(
     result = report.as_json()
     if output:
         write_text(output, json.dumps(result, indent=1) + "\n")
-    print_result(result, as_json, lambda: print_report(report, show, per_class))
+    print_result(result, as_json, lambda: _print_report(report, show, per_class))
     if report.broken:
         raise DataError(
             f"{report.broken} of {len(report.manifest.videos)} videos are missing or corrupt.",
@@ -213,3 +215,45 @@ def _agreed(missing: ListMissing) -> bool:
     file = missing.list_file
     question = f"Download the {file.title} from {file.url} to '{missing.place}'?"
     return sys.stdin.isatty() and sys.stderr.isatty() and typer.confirm(question, err=True)
+
+
+def _print_report(report: Report, show: int, per_class: bool, advice: str = "") -> None:
+    """Print counts, the first files of each problem, percentiles and frame sizes."""
+    from ccl_cli.data.checks.check import COLUMNS, PERCENTILES, PROBLEMS
+
+    if per_class:
+        rows = [
+            [name, split, *map(str, counts.values())]
+            for split, classes in report.classes.items()
+            for name, counts in classes.items()
+        ]
+        _print_table(["class", "split", *COLUMNS], rows)
+    rows = [
+        [split, *map(str, counts.values()), f"{report.hours(split):.2f}"]
+        for split, counts in report.splits.items()
+    ]
+    _print_table(["split", *COLUMNS, "hours"], rows)
+    for problem in PROBLEMS if show else ():
+        of_kind = [each for each in report.problems if each.problem == problem]
+        for each in of_kind[:show]:
+            print(f"{problem:<10} {visible(each.path)}: {visible(each.reason)}")
+        if len(of_kind) > show:
+            print(f"{problem:<10} and {len(of_kind) - show} more")
+    rows = [
+        ["frames/s" if measure == "rate" else measure, split, *(f"{value:.6g}" for value in values.values())]
+        for split in report.splits
+        for measure, values in report.percentiles(split).items()
+    ]
+    if rows:
+        names = {0: "least", 50: "median", 100: "most"}
+        _print_table(["of a video", "split", *(names.get(each, f"{each} %") for each in PERCENTILES)], rows)
+        sizes = [f"{width}x{height} ({count})" for (width, height), count in report.sizes.most_common(_SIZES)]
+        print(f"Frame sizes: {', '.join(sizes)}{', ...' * (len(report.sizes) > _SIZES)}")
+    print(f"{len(report.manifest.classes)} classes, hash {report.manifest.hash}")
+    if advice:
+        print(advice)
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    console.print_table(columns, rows)
+    print()

@@ -13,7 +13,6 @@ from ccl_cli.cli.common import (
     data_option,
     output_option,
     print_result,
-    runtime_option,
 )
 from ccl_cli.cli.datasets.check import DataSet
 from ccl_cli.errors import UsageError
@@ -46,9 +45,6 @@ MaxUnreadable = Annotated[
     data_option(min=0, max=1, help="Maximum fraction of unreadable videos per split. Default: 0.05."),
 ]
 ShardSize = Annotated[int, output_option(min=1, metavar="MB", help="Size of a shard.")]
-Workers = Annotated[
-    int | None, runtime_option(min=0, help="Number of encoding processes. Default: one per core.")
-]
 
 
 def pack(
@@ -62,7 +58,7 @@ def pack(
     audio_rate: AudioRate = 32_000,
     max_unreadable: MaxUnreadable = None,
     shard_size: ShardSize = 256,
-    workers: Workers = None,
+    workers: options.Workers = None,
     executor: options.Executor = None,
     part: options.Part = None,
     as_json: options.AsJson = False,

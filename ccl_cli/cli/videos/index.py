@@ -13,6 +13,16 @@ from ccl_cli.cli.common import command, output_option, print_result, share_video
 from ccl_cli.utils import console
 
 app = typer.Typer(add_completion=False)
+Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="RUN|PATH",
+        help="Video files and folders. Default: the paths that the library was built from. Put the run "
+        "folder or model file to use before them; default: the library's model, or the newest run "
+        "for a new library.",
+        show_default=False,
+    ),
+]
 
 
 @command(
@@ -25,16 +35,7 @@ app = typer.Typer(add_completion=False)
 )
 def index(
     output: Annotated[Path, output_option(metavar="DIR", help="Folder of the library.")],
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="RUN|PATH",
-            help="Video files and folders. Default: the paths that the library was built from. Put the run "
-            "folder or model file to use before them; default: the library's model, or the newest run "
-            "for a new library.",
-            show_default=False,
-        ),
-    ] = None,
+    paths: Paths = None,
     forget: Annotated[
         list[Path] | None,
         typer.Option(metavar="PATH", help="Remove the videos of this path from the library. Repeatable."),
@@ -81,8 +82,8 @@ def index(
             workers=workers,
             executor=blocks,
         )
-    columns = ["library", "videos", "read", "unchanged", "gone"]
     counts = (update.videos, update.added, update.unchanged, update.removed)
-    row = [str(output), *map(str, counts)]
-    print_result(asdict(update), as_json, lambda: console.print_table(columns, [row]))
+    rows = [[str(output), *map(str, counts)]]
+    columns = ["library", "videos", "read", "unchanged", "gone"]
+    print_result(asdict(update), as_json, lambda: console.print_table(columns, rows))
     unreadable.check()

@@ -28,6 +28,10 @@ Queries = Annotated[
         show_default=False,
     ),
 ]
+Probes = Annotated[
+    int,
+    typer.Option(min=1, help="Inverted lists to search with --approximate; more lists find more neighbours."),
+]
 
 
 @command(
@@ -47,12 +51,7 @@ def search(
     approximate: Annotated[
         bool, typer.Option("--approximate", help="Search the faiss index, for very large libraries.")
     ] = False,
-    nprobe: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Inverted lists to search with --approximate; more lists find more neighbours."
-        ),
-    ] = 32,
+    nprobe: Probes = 32,
     batch_size: options.ClipBatchSize = None,
     workers: options.Workers = None,
     as_json: options.AsJson = False,
@@ -90,9 +89,8 @@ def search(
             unreadable.add(answer.query, answer.fault)
     if html and console.first_process():
         write_text(html, page(answers, index))
-    print_result(
-        [_record(answer) for answer in answers], as_json, lambda: print(html) if html else _print(answers)
-    )
+    records = [_record(answer) for answer in answers]
+    print_result(records, as_json, lambda: print(html) if html else _print(answers))
     unreadable.check()
 
 

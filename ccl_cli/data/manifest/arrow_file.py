@@ -20,16 +20,25 @@ from ccl_cli.utils.files import atomic_path
 
 SUFFIX = ".arrow"
 _HEADER = b"ccl"
-_TEXTS = ("id", "path")
-_NUMBERS = {"label": "int32", "split": "int8", "start": "float64", "end": "float64", "size": "int64"}
+_TEXT = (pa.large_string(), pa.large_binary())
+_TYPES: dict[str, tuple[pa.DataType, ...]] = {
+    "id": _TEXT,
+    "path": _TEXT,
+    "label": (pa.int32(),),
+    "split": (pa.int8(),),
+    "start": (pa.float64(),),
+    "end": (pa.float64(),),
+    "size": (pa.int64(),),
+}
 
 
 def write_arrow(path: Path, videos: Videos, sizes: NDArray[np.int64], header: Mapping[str, Any]) -> None:
     """Write rows with their sizes ([n], bytes) and a header, atomically."""
-    numbers = [sizes if name == "size" else videos.column(name) for name in _NUMBERS]
-    columns = [videos.texts(name).values for name in _TEXTS] + [_as_arrow(values) for values in numbers]
+    columns = [videos.ids.values, videos.texts("path").values]
+    columns += [_as_arrow(videos.column(name)) for name in ("label", "split", "start", "end")]
+    columns.append(_as_arrow(sizes))
     # Only in a single batch are rows found in constant time and without a copy.
-    batch = pa.RecordBatch.from_arrays(columns, (*_TEXTS, *_NUMBERS))
+    batch = pa.RecordBatch.from_arrays(columns, list(_TYPES))
     batch = batch.replace_schema_metadata({_HEADER: json.dumps({**header, "splits": SPLITS}).encode()})
     with (
         atomic_path(path) as temporary,
@@ -59,26 +68,19 @@ def map_columns(path: Path, root: Path | str | None = None) -> tuple[Columns, di
         batch.validate()
         if header["videos"] != len(batch):
             raise ValueError("missing rows")
-        columns: dict[str, Any] = {name: _texts(batch.column(name)) for name in _TEXTS}
-        columns |= {name: _numbers(batch.column(name), kind) for name, kind in _NUMBERS.items()}
+        columns: dict[str, Any] = {name: _column(batch, name) for name in _TYPES}
         columns |= {"root": base_folder(path, root, header), "file": (str(path.absolute()), header["hash"])}
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{path}' is not a complete manifest: {error}.", "Write it again.") from error
     return Columns(**columns), header
 
 
-def _texts(column: pa.Array) -> Texts:
-    if column.type not in (pa.large_string(), pa.large_binary()):
-        raise TypeError(f"a column of {column.type}")
-    return Texts(column)
-
-
 # pyarrow's conversions import pandas, which takes 0.2 s and 35 MB in every worker.
-def _numbers(column: pa.Array, kind: str) -> NDArray[Any]:
-    values: NDArray[Any] = np.from_dlpack(column)  # TypeError: texts, nulls
-    if values.dtype != kind:
-        raise TypeError(f"a column of {column.type}")
-    return values
+def _column(batch: pa.RecordBatch, name: str) -> Texts | NDArray[Any]:
+    column = batch.column(name)
+    if column.type not in _TYPES[name]:
+        raise TypeError(f"'{name}' is a column of {column.type}")
+    return Texts(column) if column.type in _TEXT else np.from_dlpack(column)  # TypeError: nulls
 
 
 def _as_arrow(values: NDArray[Any]) -> pa.Array:

@@ -44,7 +44,7 @@ def read_lines(path: Path, root: Path | str | None = None) -> tuple[Columns, dic
             raise ValueError(f"{len(columns)} of {header['videos']} rows")
     except OSError as error:
         raise DataError(f"The manifest '{path}' cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"'{path}' is not a complete manifest: {error}.", "Write it again.") from error
     return columns, header
 
@@ -78,6 +78,6 @@ def _rows(videos: Videos) -> Iterator[dict[str, Any]]:
 
 
 def _video(row: dict[str, Any]) -> Video:
-    video = Video(**row)
-    packed = isinstance(video.path, dict)
-    return Video(**row | {"path": from_plain(row["path"])}) if packed else video
+    if isinstance(row.get("path"), dict):  # a place in a shard
+        row["path"] = from_plain(row["path"])
+    return Video(**row)

@@ -82,9 +82,6 @@ class Videos(Sequence[Video]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __repr__(self) -> str:
-        return f"<{len(self)} videos>"
-
     def column(self, name: str) -> NDArray[Any]:
         """[n] values of a numeric column, see :class:`Columns`; not copied if the rows are consecutive."""
         rows = self._rows

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ccl_cli.data.sources import videos_by_stem
 from ccl_cli.errors import DataError
 from ccl_cli.utils.paths import data_dir
 
@@ -61,32 +62,37 @@ class Published:
         """Default folder of the videos."""
         return data_dir() / self.folder
 
-    def find_list(self, root: Path, given: str | None) -> Path | None:
-        """The list that a user names, itself or its folder, or else the one inside or beside the videos."""
-        file = self.list_file
-        folders = [Path(given).expanduser()] if given else [root, root.parent]
-        places = [folder / file.name for folder in folders] + (folders if given else [])
-        return next(filter(Path.is_dir if file.url.endswith(".zip") else Path.is_file, places), None)
+    def find(self, root: Path, lists: str | None, needed: bool = True) -> tuple[Path, dict[str, str]]:
+        """Find the list and the videos, as paths by name without suffix.
 
-    def absent(self, root: Path, list_file: Path | None, given: str | None, videos: bool) -> DataError:
-        """Make an error that names the missing parts and where to get them.
+        Args:
+            root: Folder of the videos.
+            lists: The list that the user names, or its folder; None: it is inside or beside ``root``.
+            needed: Whether videos are needed.
 
-        ``given`` is the path of the list that the user named, and ``videos`` whether ``root`` has any.
+        Raises:
+            DataError: the list is missing.
         """
-        file, place = self.list_file, Path(given).expanduser() if given else root / self.list_file.name
-        missing, steps = [], []
-        if list_file is None:
-            missing.append(f"its {file.title} (no '{place}')")
-            steps.append(f"Put {file.url} at {place}; `ccl data prepare` downloads it with --yes.")
-        if list_file is not None or not videos:
-            missing.append(f"its videos (no listed {self.videos} in '{root}')")
-            steps.append(self.advice.format(folder=root))
-        message, hint = f"{self.title} lacks {' and '.join(missing)}.", "\n  ".join(steps)
-        if len(missing) == 2 or list_file is not None:
-            return DataError(message, hint)
-        error = ListMissing(message, hint)
+        file, paths = self.list_file, videos_by_stem(root)
+        folders = [Path(lists).expanduser()] if lists else [root, root.parent]
+        places = [folder / file.name for folder in folders] + (folders if lists else [])
+        for place in filter(Path.is_dir if file.url.endswith(".zip") else Path.is_file, places):
+            return place, paths
+        place = Path(lists).expanduser() if lists else places[0]
+        lacking = f"{self.title} lacks its {file.title} (no '{place}')"
+        unpack = " and unpack it" * file.url.endswith(".zip")
+        step = f"Download {file.url}{unpack} to '{place}', as `ccl data prepare` does with --yes."
+        if needed and not paths:
+            absent = self.absent(root)
+            raise DataError(f"{lacking}. {absent.message}", f"{step}\n  {absent.hint}")
+        error = ListMissing(f"{lacking}.", step)
         error.list_file, error.place = file, place
-        return error
+        raise error
+
+    def absent(self, root: Path) -> DataError:
+        """Make an error that says where to get the videos."""
+        message = f"{self.title} lacks its videos (no listed {self.videos} in '{root}')."
+        return DataError(message, self.advice.format(folder=root))
 
 
 @dataclass(frozen=True)

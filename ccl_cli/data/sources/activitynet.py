@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from ccl_cli.data.manifest import Manifest
-from ccl_cli.data.sources import Row, manifest_of, videos_by_stem
+from ccl_cli.data.sources import Row, manifest_of
 from ccl_cli.data.sources.about import ListFile, Published, described
 from ccl_cli.errors import DataError
 
@@ -73,13 +73,11 @@ def load(
             are invalid.
     """
     root = Path(location).expanduser() if location else _PUBLISHED.home
-    path = _PUBLISHED.find_list(root, lists)
-    entries = _read(path) if path else {}
-    paths = videos_by_stem(root)
-    listed = {f"v_{key}": entry for key, entry in entries.items() if entry.subset in _SPLITS}
+    path, paths = _PUBLISHED.find(root, lists)
+    listed = {f"v_{key}": entry for key, entry in _read(path).items() if entry.subset in _SPLITS}
     files = {name: paths.get(name) or paths.get(name[2:]) for name in listed}
-    if path is None or not any(files.values()):
-        raise _PUBLISHED.absent(root, path, lists, bool(paths))
+    if not any(files.values()):
+        raise _PUBLISHED.absent(root)
     rows = [
         # A listed video without a file keeps its row and counts as missing.
         Row(key, Path(files[name] or root.absolute() / f"{name}.mp4"), label, _SPLITS[entry.subset], *times)

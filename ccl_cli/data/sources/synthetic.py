@@ -19,11 +19,10 @@ each split.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -35,91 +34,11 @@ from ccl_cli.data.sources.generated import generate
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.errors import RecipeError
 
-Labels = Literal["actions", "objects", "sounds"]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-FPS = 8
-_LABELS: tuple[Labels, ...] = ("actions", "objects", "sounds")
 # Default numbers of training, validation and test clips of each class.
-_USUAL: Mapping[Labels, tuple[int, int, int]] = {
-    "actions": (20, 20, 50),
-    "objects": (30, 0, 10),
-    "sounds": (15, 0, 10),
-}
-# Neighbours are in one group. In this order, groups of any size contain dissimilar digits and motions.
-_DIGITS = (0, 4, 7, 3, 9, 1, 5, 8, 2, 6)
-_MOTIONS = (
-    *("right", "down", "clockwise", "nod"),
-    *("left", "grow", "up-right", "shake"),
-    *("up", "shrink", "counterclockwise", "down-right"),
-)
+_USUAL = {"actions": (20, 20, 50), "objects": (30, 0, 10), "sounds": (15, 0, 10)}
 _ORDER = list(world.MOTIONS)  # each motion's event is at the same place in world.EVENTS
-
-
-@dataclass(frozen=True)
-class World:
-    """Everything that decides the clips; the fields are the options of :func:`load`."""
-
-    labels: Labels
-    object_groups: int
-    motion_groups: int
-    clips: int
-    val_clips: int
-    test_clips: int
-    correspondence: float
-    silent: float
-    trackless: float
-    noise: float
-    distractors: int
-    jitter: float
-    size: int
-    frames: int
-    seed: int
-
-    @property
-    def groups(self) -> tuple[list[list[int]], list[list[str]]]:
-        """The digits of each group of objects, and the motions of each group of motions."""
-        digits = np.array_split(_DIGITS, self.object_groups)
-        motions = np.array_split(_MOTIONS, self.motion_groups)
-        return [group.tolist() for group in digits], [group.tolist() for group in motions]
-
-    def own_event_probability(self, action: int) -> float:
-        """Probability that a clip of this action is assigned the event of its motion."""
-        third = sum(divmod(action, self.motion_groups)) % 3  # each group of motions is in each third
-        slack = min(self.correspondence, 1 - self.correspondence)
-        return self.correspondence + (1 - third) * slack
-
-    def names(self) -> tuple[str, ...]:
-        """Class names, in the order of the labels in this module."""
-        if self.labels == "actions":
-            kinds = ("".join(map(str, sorted(digits))) for digits in self.groups[0])
-            return tuple(
-                f"{kind}-motion{number}" for kind in kinds for number in range(1, self.motion_groups + 1)
-            )
-        return tuple(str(digit) for digit in range(10)) if self.labels == "objects" else tuple(world.EVENTS)
-
-    def subject(self, name: ClipName) -> tuple[int, str]:
-        """Digit and motion of an action's clip; all pairs are equally frequent."""
-        kind, group = divmod(name.label, self.motion_groups)
-        digits, motions = self.groups[0][kind], self.groups[1][group]
-        turn, digit = divmod(name.number, len(digits))
-        return digits[digit], motions[turn % len(motions)]
-
-    def clips_by_path(self) -> Iterator[tuple[str, ClipName]]:
-        """All clips, each with the path of its file below the folder of the data set."""
-        counts = {"train": self.clips, "val": self.val_clips, "test": self.test_clips}
-        for split, count in counts.items():
-            for label, name in enumerate(self.names()):
-                for number in range(count):
-                    yield f"{split}/{name}/{name}_{number:03}.mp4", ClipName(split, label, number)
-
-
-class ClipName(NamedTuple):
-    """A clip: its split, its class, and its number in both."""
-
-    split: str
-    label: int
-    number: int
 
 
 @described(
@@ -129,7 +48,7 @@ class ClipName(NamedTuple):
 def load(
     location: str,
     *,
-    labels: Labels = "actions",
+    labels: world.Labels = "actions",
     object_groups: Annotated[int, Field(ge=1, le=10)] = 2,
     motion_groups: Annotated[int, Field(ge=1, le=12)] = 6,
     clips: Count | None = None,
@@ -176,7 +95,9 @@ def load(
     if silent + trackless > 1:
         raise RecipeError(f"silent={silent:g} and trackless={trackless:g} are more than all clips.")
     usual = dict(zip(("clips", "val_clips", "test_clips"), _USUAL[labels], strict=True))
-    settings = World(**options | {name: usual.get(name) for name, value in options.items() if value is None})
+    settings = world.World(
+        **options | {name: usual.get(name) for name, value in options.items() if value is None}
+    )
     # A fitted teacher is stored under the name of its data set, so each label space needs a name.
     name = "synthetic" if labels == "actions" else f"synthetic-{labels}"
     writers = {path: partial(_write, settings, clip) for path, clip in settings.clips_by_path()}
@@ -186,7 +107,7 @@ def load(
 # -- writing
 
 
-def _write(settings: World, name: ClipName, path: Path) -> None:
+def _write(settings: world.World, name: world.ClipName, path: Path) -> None:
     for_teachers = settings.labels != "actions"
     part = f"teacher-{name.split}".replace("-val", "-train") if for_teachers else name.split
     picture_rng, sound_rng = (_generator(settings, name, stream) for stream in (0, 1))
@@ -194,29 +115,23 @@ def _write(settings: World, name: ClipName, path: Path) -> None:
     slides = settings.labels == "objects"
     whole = np.linspace(-0.5, 0.5, settings.frames)
     moments = list(picture_rng.uniform(-0.5, 0.5, (settings.frames, 1))) if slides else [whole]
-    render = partial(
-        world.render,
-        images=world.digits(part),
-        size=settings.size,
-        noise=settings.noise,
-        distractors=settings.distractors,
-        jitter=settings.jitter,
-        rng=picture_rng,
-    )
-    parts = [render(*_subject(settings, name, picture_rng), times=times) for times in moments]
-    write_clip(path, np.concatenate(parts), FPS, _sound(settings, name, sound_rng), world.RATE)
+    parts = [
+        world.render(settings, *_subject(settings, name, picture_rng), world.digits(part), times, picture_rng)
+        for times in moments
+    ]
+    write_clip(path, np.concatenate(parts), world.FPS, _sound(settings, name, sound_rng), world.RATE)
 
 
-def _generator(settings: World, name: ClipName, stream: int) -> np.random.Generator:
+def _generator(settings: world.World, name: world.ClipName, stream: int) -> np.random.Generator:
     """Random numbers of one clip's picture or sound, independent of other clips."""
     digit, motion = settings.subject(name) if settings.labels == "actions" else (name.label, "right")
-    labels, split = _LABELS.index(settings.labels), SPLITS.index(name.split)
+    labels, split = list(_USUAL).index(settings.labels), SPLITS.index(name.split)
     return np.random.default_rng(
         [settings.seed, stream, labels, split, digit, _ORDER.index(motion), name.number]
     )
 
 
-def _subject(settings: World, name: ClipName, rng: np.random.Generator) -> tuple[int, str]:
+def _subject(settings: world.World, name: world.ClipName, rng: np.random.Generator) -> tuple[int, str]:
     """Digit and motion of a clip."""
     if settings.labels == "actions":
         return settings.subject(name)
@@ -224,18 +139,18 @@ def _subject(settings: World, name: ClipName, rng: np.random.Generator) -> tuple
     return (name.label if settings.labels == "objects" else digit), motion
 
 
-def _sound(settings: World, name: ClipName, rng: np.random.Generator) -> world.Floats | None:
+def _sound(settings: world.World, name: world.ClipName, rng: np.random.Generator) -> world.Floats | None:
     """Samples of the sound track, or None without a track."""
     if settings.labels == "objects":
         return None
     events = list(world.EVENTS)
-    play = partial(world.play, seconds=settings.frames / FPS, noise=settings.noise, rng=rng)
     if settings.labels == "sounds":
-        return play(events[name.label])
+        return world.play(settings, events[name.label], rng)
     # Draw all numbers first, so that another correspondence changes only the choice of the event.
     state, own, other = rng.random(), rng.random(), int(rng.integers(len(events)))
     if state < settings.trackless:
         return None
     related = own < settings.own_event_probability(name.label)
     event = events[_ORDER.index(settings.subject(name)[1]) if related else other]
-    return play(None if state < settings.trackless + settings.silent else event)
+    silent = state < settings.trackless + settings.silent
+    return world.play(settings, None if silent else event, rng)

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ccl_cli.data.manifest import Manifest
-from ccl_cli.data.sources import Row, manifest_of, videos_by_stem
+from ccl_cli.data.sources import Row, manifest_of
 from ccl_cli.data.sources.about import ListFile, Published, described
 from ccl_cli.errors import DataError
 from ccl_cli.utils.paths import data_dir
@@ -74,13 +74,10 @@ def _load(
     base = Path(location).expanduser() if location else data_dir()
     default = base if location else base / _FOLDERS[0]
     root = next((path for folder in _FOLDERS if (path := base / folder).is_dir()), default)
-    list_folder = _PUBLISHED.find_list(root, lists)
-    paths = videos_by_stem(root)
-    if list_folder is None:
-        raise _PUBLISHED.absent(root, None, lists, bool(paths) or not wanted)
+    list_folder, paths = _PUBLISHED.find(root, lists, wanted)
     listed = [row for row in _read_lists(list_folder, split) if classes is None or row.name in classes]
     if wanted and not any(row.path.stem in paths for row in listed):
-        raise _PUBLISHED.absent(root, list_folder, lists, bool(paths))
+        raise _PUBLISHED.absent(root)
     flat = any(Path(path).parent == root.absolute() for path in paths.values())
     rows = [
         # A listed video without a file keeps its row and counts as missing.

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from ccl_cli.data.manifest import Manifest
-from ccl_cli.data.sources import Row, manifest_of, videos_by_stem
+from ccl_cli.data.sources import Row, manifest_of
 from ccl_cli.data.sources.about import ListFile, Published, described
 from ccl_cli.errors import DataError
 
@@ -66,12 +66,11 @@ def load(location: str, *, lists: str | None = None) -> Manifest:
             invalid.
     """
     root = Path(location).expanduser() if location else _PUBLISHED.home
-    path = _PUBLISHED.find_list(root, lists)
-    listed = _read(path) if path else []
-    paths = videos_by_stem(root)
+    path, paths = _PUBLISHED.find(root, lists)
+    listed = _read(path)
     files = [each.file(paths) for each in listed]
-    if path is None or not any(files):
-        raise _PUBLISHED.absent(root, path, lists, bool(paths))
+    if not any(files):
+        raise _PUBLISHED.absent(root)
     home = str(root.absolute())
     rows = (
         # A listed clip without a file keeps its row and counts as missing.

@@ -5,9 +5,10 @@ Pictures and sounds have separate random numbers, so that the pictures do not de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ Floats = NDArray[np.floating[Any]]  # float32 wherever it matters
 Event = Callable[[Floats, Floats, np.random.Generator], Any]
 Motion = Callable[[Floats, float], tuple[Any, Any, Any]]
 
-RATE = 16_000  # samples per second
+Labels = Literal["actions", "objects", "sounds"]
+
+FPS, RATE = 8, 16_000  # frames and samples per second
 # Strengths at noise 1 of camera shake (share of the frame), clutter, distractors and grain.
 _SHAKE, _CLUTTER, _DISTRACTOR, _GRAIN = 0.003, 0.01, 0.0875, 0.00375
 # Shares of the frame: side of a digit's square, extent of a motion, largest distance of a digit from the
@@ -47,6 +50,81 @@ MOTIONS: Mapping[str, Motion] = {
 }
 
 
+# Neighbours are in one group. In this order, groups of any size contain dissimilar digits and motions.
+_DIGITS = (0, 4, 7, 3, 9, 1, 5, 8, 2, 6)
+_MOTIONS = (
+    *("right", "down", "clockwise", "nod"),
+    *("left", "grow", "up-right", "shake"),
+    *("up", "shrink", "counterclockwise", "down-right"),
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that decides the clips; the fields are the options of the source ``synthetic``."""
+
+    labels: Labels
+    object_groups: int
+    motion_groups: int
+    clips: int
+    val_clips: int
+    test_clips: int
+    correspondence: float
+    silent: float
+    trackless: float
+    noise: float
+    distractors: int
+    jitter: float
+    size: int
+    frames: int
+    seed: int
+
+    @property
+    def groups(self) -> tuple[list[list[int]], list[list[str]]]:
+        """The digits of each group of objects, and the motions of each group of motions."""
+        digits = np.array_split(_DIGITS, self.object_groups)
+        motions = np.array_split(_MOTIONS, self.motion_groups)
+        return [group.tolist() for group in digits], [group.tolist() for group in motions]
+
+    def own_event_probability(self, action: int) -> float:
+        """Probability that a clip of this action is assigned the event of its motion."""
+        third = sum(divmod(action, self.motion_groups)) % 3  # each group of motions is in each third
+        slack = min(self.correspondence, 1 - self.correspondence)
+        return self.correspondence + (1 - third) * slack
+
+    def names(self) -> tuple[str, ...]:
+        """Class names, in the order of the labels in this module."""
+        if self.labels == "actions":
+            kinds = ("".join(map(str, sorted(digits))) for digits in self.groups[0])
+            return tuple(
+                f"{kind}-motion{number}" for kind in kinds for number in range(1, self.motion_groups + 1)
+            )
+        return tuple(str(digit) for digit in range(10)) if self.labels == "objects" else tuple(EVENTS)
+
+    def subject(self, name: ClipName) -> tuple[int, str]:
+        """Digit and motion of an action's clip; all pairs are equally frequent."""
+        kind, group = divmod(name.label, self.motion_groups)
+        digits, motions = self.groups[0][kind], self.groups[1][group]
+        turn, digit = divmod(name.number, len(digits))
+        return digits[digit], motions[turn % len(motions)]
+
+    def clips_by_path(self) -> Iterator[tuple[str, ClipName]]:
+        """All clips, each with the path of its file below the folder of the data set."""
+        counts = {"train": self.clips, "val": self.val_clips, "test": self.test_clips}
+        for split, count in counts.items():
+            for label, name in enumerate(self.names()):
+                for number in range(count):
+                    yield f"{split}/{name}/{name}_{number:03}.mp4", ClipName(split, label, number)
+
+
+class ClipName(NamedTuple):
+    """A clip: its split, its class, and its number in both."""
+
+    split: str
+    label: int
+    number: int
+
+
 @cache
 def digits(part: str) -> tuple[Floats, ...]:
     """Images of 0 to 9, [n, 8, 8] in [0, 1]: one of ``PARTS`` of scikit-learn's digits (UCI)."""
@@ -61,58 +139,41 @@ def digits(part: str) -> tuple[Floats, ...]:
 
 
 def render(
-    digit: int,
-    motion: str,
-    images: Sequence[Floats],
-    *,
-    times: Floats,
-    size: int,
-    noise: float,
-    distractors: int,
-    jitter: float,
-    rng: np.random.Generator,
+    world: World, digit: int, motion: str, images: Sequence[Floats], times: Floats, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Draw one clip: a digit that moves, fainter other digits, and clutter behind, seen by a shaky camera.
 
     Args:
+        world: Its size S and noise, the number of fainter digits, and the jitter of the digit.
         digit: The digit that moves.
         motion: One of ``MOTIONS``.
         images: Images by digit, see :func:`digits`.
         times: [T] times to draw, from -0.5 (start of the motion) to 0.5 (end).
-        size: Height and width S, pixels.
-        noise: Strength of distractors, clutter, camera shake and grain; 0: none of them.
-        distractors: Number of fainter other digits, each with its own motion.
-        jitter: Standard deviation of the digit's place around its path, as a share of the frame.
         rng: Source of all random choices.
 
     Returns:
         [T, S, S, 3] pixels.
     """
+    noise, size = world.noise, world.size
     shake = (_SHAKE * noise * rng.standard_normal((2, len(times), 1))).astype(np.float32)
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size + shake  # [2, T, S] rows and columns, in frames
     picture = _clutter(grid, noise, rng)
     others = [other for other in range(10) if other != digit]
-    for _ in range(distractors):
+    for _ in range(world.distractors):
         drawn = images[int(rng.choice(others))]
         path = _path(str(rng.choice(list(MOTIONS))), times, 0.0, rng)
         opacity = _DISTRACTOR * noise * rng.uniform(0.6, 1.0)
         _paint(picture, grid, drawn, path, min(opacity, 1.0), rng)
-    path = _path(motion, times, jitter, rng)
+    path = _path(motion, times, world.jitter, rng)
     _paint(picture, grid, images[digit], path, rng.uniform(0.75, 1.0), rng)
     picture += _GRAIN * noise * rng.standard_normal(picture.shape, np.float32)
     pixels: NDArray[np.uint8] = (255 * picture.clip(0, 1)).round().astype(np.uint8)
     return pixels
 
 
-def play(event: str | None, *, seconds: float, noise: float, rng: np.random.Generator) -> Floats:
-    """Mono sound at ``RATE``: one event of random pitch, time and loudness in a noisy room; None: silence.
-
-    Args:
-        event: One of ``EVENTS``, or None.
-        seconds: Length.
-        noise: Strength of the background; 0: none.
-        rng: Source of all random choices.
-    """
+def play(world: World, event: str | None, rng: np.random.Generator) -> Floats:
+    """Mono sound at ``RATE``: one event of random pitch, time and loudness in a noisy room; None: silence."""
+    seconds = world.frames / FPS
     time = np.arange(round(seconds * RATE), dtype=np.float32) / RATE
     if event is None:
         return np.zeros_like(time)
@@ -122,7 +183,7 @@ def play(event: str | None, *, seconds: float, noise: float, rng: np.random.Gene
     sound = EVENTS[event](since / np.float32(length), pitch, rng)
     audible = (since >= 0) & (since < length)
     loudness = rng.uniform(0.1, 0.4) / max(float(np.abs(sound[audible]).max()), 1e-6)
-    room = noise * rng.uniform(0.01, 0.03) * rng.standard_normal(len(time), np.float32)
+    room = world.noise * rng.uniform(0.01, 0.03) * rng.standard_normal(len(time), np.float32)
     samples: Floats = (loudness * sound * audible + room).clip(-1, 1).astype(np.float32)
     return samples
 

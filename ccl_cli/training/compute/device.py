@@ -22,11 +22,8 @@ _log = logging.getLogger("ccl")
 def set_up(precision: str) -> Accelerator:
     """Set up this process and, with several processes, the process group.
 
-    Args:
-        precision: "auto" (bf16 on a GPU that supports it, else fp32), "fp32", "bf16" or "fp16".
-
-    Raises:
-        SystemSetupError: the machine does not support the precision, or the processes do not find each other.
+    Precision "auto" is bf16 on a GPU that supports it, else fp32. Raises a SystemSetupError if the machine
+    does not support the precision, or the processes do not find each other.
     """
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccl_cli.data.clips.dataset import LoadedBatch
 from ccl_cli.data.clips.sample_sheet import sample_sheet
+from ccl_cli.training.build import Parts
 from ccl_cli.training.run.folder import CELL, SAMPLES
 from ccl_cli.training.run.trackers import log_picture
 from ccl_cli.utils.distributed import is_main
@@ -32,15 +34,15 @@ def with_sample_sheet(trainer: Trainer, batches: Iterator[LoadedBatch]) -> Itera
     if first is None:
         return batches
     try:
-        _draw(trainer, first)
+        draw(first, trainer.parts, folder / SAMPLES)
+        log_picture(trainer.accelerator, folder / SAMPLES)
     except Exception as error:  # a full disk or an unknown shape must not end the training
         _log.warning("The first batch could not be drawn: %s.", error)
     return chain([first], batches)
 
 
-def _draw(trainer: Trainer, loaded: LoadedBatch) -> None:
-    path, parts = trainer.run.path / SAMPLES, trainer.parts
+def draw(loaded: LoadedBatch, parts: Parts, path: Path, **options: int) -> None:
+    """Draw a batch to a PNG file, with the options of :func:`sample_sheet`."""
     ids = [parts.videos[row].id for row in loaded.batch.rows.tolist()]
     with atomic_path(path) as temporary:
-        sample_sheet(loaded.batch, parts.manifest.classes, ids).save(temporary, format="png")
-    log_picture(trainer.accelerator, path)
+        sample_sheet(loaded.batch, parts.manifest.classes, ids, **options).save(temporary, format="png")

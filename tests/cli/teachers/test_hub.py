@@ -67,21 +67,10 @@ def test_a_model_is_pulled_pinned_and_read_without_the_network(ccl, web, publish
     assert by_commit.fingerprint == HubTeacher.from_spec(parse_model(NAME)).fingerprint
 
 
-def test_what_is_not_here_names_the_command(ccl, web, published, tmp_path, monkeypatch):
-    web.add("some/vit", published)
-    assert ccl("teachers", "pull", NAME).code == 0
-    next(tmp_path.glob("hub/**/model.safetensors")).unlink()
-    go_offline(monkeypatch)
-    lost = ccl("plugins", "check", NAME)
-    assert (lost.code, "ccl teachers pull image:hf@some/vit" in lost.err) == (6, True), lost.err
-    assert ccl("teachers", "info", "image:hf@some/other").code == 6
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("some/gone", "'some/gone' does not exist, or you do not have access."),
-        ("some/gated", "is gated. Accept its terms at https://huggingface.co/some/gated"),
         ("some/pickles", "has no model.safetensors, and ccl does not read pickles"),
         ("some/vit?revision=gone", "has no such revision."),
     ],
@@ -90,7 +79,6 @@ def test_what_the_hub_does_not_give_is_a_sentence_and_leaves_nothing(
     ccl, web, published, tmp_path, name, message
 ):
     web.add("some/vit", published)
-    web.add("some/gated", published, gated=True)
     web.add("some/pickles", {"config.json": b"{}", "pytorch_model.bin": b"a pickle"})
     refused = ccl("teachers", "pull", f"image:hf@{name}")
     assert (refused.code, message in " ".join(refused.err.split())) == (6, True), refused.err

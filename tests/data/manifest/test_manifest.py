@@ -69,6 +69,7 @@ def test_the_hash_follows_content_but_not_location(manifest, tmp_path):
     variants = [
         replace(manifest, classes=("run", "kick")),
         replace(manifest, videos=manifest.videos[::-1]),
+        *(changed(changed(manifest, 0, id=one), 1, id=two) for one, two in (("x", "yz"), ("xy", "z"))),
         changed(manifest, 0, path=manifest.videos[1].path),  # of another size
         changed(manifest, 0, path=tmp_path / "absent.mp4"),
         *(

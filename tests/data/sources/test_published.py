@@ -32,7 +32,7 @@ def database(**entries: object) -> str:
 
 
 DATABASE = {
-    "ZN-z7": entry("training", ("Surfing", 0.2, 0.5), ("Ironing", 0.5, 1.0), ("Surfing", 1, 1.5)),
+    "ZN-z7": entry("training", ("Surfing", 0.2, 0.5), ("Ironing", 0.5, 1.1), ("Surfing", 1, 1.5)),
     "-GSY1": entry("validation", ("Archery", 0.0, 0.8)),
     "sJE_R": entry("training", ("Archery", 0, 0), ("Archery", 0.01, 0.02), ("Archery", 0.1, 0.9)),
     "nobody": entry("testing"),
@@ -119,7 +119,7 @@ def test_trimmed_lists_every_segment_that_has_a_length(tmp_path, caplog):
     assert manifest.name == "activitynet-trimmed"
     assert [(v.id, v.label, v.start, v.end) for v in manifest.split("train")] == [
         ("v_ZN-z7_0", 2, 0.2, 0.5),
-        ("v_ZN-z7_1", 1, 0.5, 1.0),
+        ("v_ZN-z7_1", 1, 0.5, 1.1),
         ("v_ZN-z7_2", 2, 1.0, 1.5),
         ("v_sJE_R_2", 0, 0.1, 0.9),
     ]
@@ -157,13 +157,15 @@ def test_other_names_folders_and_formats(tmp_path, each, files):
     assert [v.path for v in each.load(str(tmp_path)).videos] == [tmp_path / name for name in files]
 
 
+@pytest.mark.parametrize("flat", [False, True])
 @every
-def test_a_listed_video_that_is_not_there_counts_as_missing(tmp_path, each):
+def test_a_listed_video_that_is_not_there_counts_as_missing(tmp_path, each, flat):
+    files = [Path(name).name if flat else name for name in each.files]
     write(tmp_path, each.lists)
-    touch(tmp_path / each.files[0], tmp_path / "other/unlisted.mp4")
+    touch(tmp_path / files[0], tmp_path / "other/unlisted.mp4")
     manifest = each.load(str(tmp_path))
     missing = [video.path for split in ("train", "test") for video in manifest.missing(split)]
-    assert {*missing} == {tmp_path / name for name in each.files[1:]}
+    assert {*missing} == {tmp_path / name for name in files[1:]}
 
 
 @every
@@ -184,12 +186,19 @@ def test_each_absent_thing_is_named_with_where_to_get_it(tmp_path, each):
     with pytest.raises(ListMissing, match=f"lacks its {each.title}.*https://.*--yes") as only_list:
         each.load(str(tmp_path))
     assert only_list.value.place == tmp_path / next(iter(each.lists)).partition("/")[0]
-    with pytest.raises(DataError, match=rf"(?s)lacks its {each.title}.* and its videos.*http") as both:
+    with pytest.raises(DataError, match=rf"(?s)lacks its {each.title}.* lacks its videos.*http") as both:
         each.load(str(tmp_path / "absent"))
     assert not isinstance(both.value, ListMissing)
     write(tmp_path, each.lists)
     with pytest.raises(DataError, match=r"lacks its videos.*http"):
         each.load(str(tmp_path))
+
+
+def test_the_lists_of_ucf_may_do_without_videos(tmp_path):
+    with pytest.raises(ListMissing):
+        ucf.load_ucf101(str(tmp_path), videos=False)
+    write(tmp_path, UCF.lists)
+    assert len(ucf.load_ucf101(str(tmp_path), videos=False).missing("train")) == 2
 
 
 BROKEN = [
