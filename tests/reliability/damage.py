@@ -7,21 +7,7 @@ from random import Random
 from typing import Any
 
 # Numbers that writers of headers get wrong.
-EXTREMES = (
-    0,
-    1,
-    2,
-    0x7F,
-    0xFF,
-    0x7FFF,
-    0x8000,
-    0xFFFF,
-    20_000,
-    1_000_000,
-    0x7FFFFFFF,
-    0x80000000,
-    0xFFFFFFFF,
-)
+EXTREMES = (0, 1, 2, 20_000, 1_000_000, *(2**bits - 1 for bits in (7, 8, 15, 16, 31, 32)), 2**15, 2**31)
 # Text that YAML, JSON, Python, file systems or terminals take for something else.
 TOKENS = [
     "", "null", "true", "-1", "1e999", ".nan", "NaN", "0x10", "09:99", "2001-99-99", "2024-02-30", "9" * 5000, "'", '"', "\\u0000",
@@ -70,8 +56,11 @@ def twist(value: Any, rng: Random) -> Any:
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(list(value))
         rest = {name: each for name, each in value.items() if name != key}
-        way = rng.random()
-        return rest if way < 0.1 else {**rest, rng.choice(TOKENS): value[key]} if way < 0.2 else {**value, key: twist(value[key], rng)}  # fmt: skip
+        if (way := rng.random()) < 0.1:
+            return rest
+        return (
+            {**rest, rng.choice(TOKENS): value[key]} if way < 0.2 else {**value, key: twist(value[key], rng)}
+        )
     if isinstance(value, list) and value and rng.random() < 0.7:
         place = rng.randrange(len(value))
         return [*value[:place], twist(value[place], rng), *value[place + 1 :]]

@@ -209,13 +209,10 @@ def test_a_video_that_goes_while_it_is_needed_does_not_stop_the_others(root, tmp
     folder, rng = tmp_path / "work", random.Random(f"{name} {seed}")
     shutil.copytree(root / "set", folder / "set")
     shutil.copytree(root / "run", folder / "model", ignore=shutil.ignore_patterns("state"))
-    for file in (
-        folder / "model" / "recipe.yaml",
-        folder / "model" / "manifest.jsonl",
-        folder / "small.yaml",
-    ):
-        source = file if file.exists() else root / file.name
-        file.write_text(source.read_text().replace(str(root / "set"), str(folder / "set")))
+    shutil.copy(root / "small.yaml", folder)
+    for edited in ("model/recipe.yaml", "model/manifest.jsonl", "small.yaml"):
+        text = (folder / edited).read_text().replace(str(root / "set"), str(folder / "set"))
+        (folder / edited).write_text(text)
     command = Command(folder, *READING[name].split())
     command.wait(rng.uniform(0, 2))
     rng.choice(HARMS)(rng.choice(sorted((folder / "set").rglob("*.mp4"))))

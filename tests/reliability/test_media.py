@@ -34,9 +34,16 @@ from tests.reliability.processes import seeds
 CLIP = Clip(frames=8, size=48, short_side=56)
 # Suffix: codecs of the picture and of the sound.
 FORMS = {
-    "mp4": ("libx264", "aac"), "mkv": ("libx264", "aac"), "webm": ("libvpx", "libopus"), "avi": ("mpeg4", "libmp3lame"),
-    "mpg": ("mpeg2video", "mp2"), "ts": ("libx264", "aac"), "wav": (None, "pcm_s16le"), "h264": ("libx264", None),
-}  # fmt: skip
+    "mp4": ("libx264", "aac"),
+    "mkv": ("libx264", "aac"),
+    "webm": ("libvpx", "libopus"),
+    "avi": ("mpeg4", "libmp3lame"),
+    "mpg": ("mpeg2video", "mp2"),
+    "ts": ("libx264", "aac"),
+    "h264": ("libx264", None),
+    "wav": (None, "pcm_s16le"),
+}
+PICTURES = list(FORMS)[:-1]
 
 
 class SoundTeacher:
@@ -60,11 +67,9 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
     folder, frames = tmp_path_factory.mktemp("whole"), moving_stripes(np.random.default_rng(0), 0, 20, 64)
     tone = np.sin(np.arange(32_000) / 9).astype(np.float32) / 2
     for suffix, (codec, sound_codec) in FORMS.items():
-        path = folder / f"a.{suffix}"
-        if codec is None:
-            media.write(path, sound=tone, sound_codec=sound_codec, sound_rate=48_000)
-        else:
-            media.write(path, frames, codec=codec, sound=tone if sound_codec else None, sound_codec=sound_codec, sound_rate=48_000)  # fmt: skip
+        images, sound = frames if codec else None, tone if sound_codec else None
+        codecs = {"codec": codec, "sound_codec": sound_codec, "sound_rate": 48_000}
+        media.write(folder / f"a.{suffix}", images, sound=sound, **codecs)
     return {suffix: (folder / f"a.{suffix}").read_bytes() for suffix in FORMS}
 
 
@@ -77,27 +82,28 @@ def trained_on(video: Video, preprocess: dict) -> LoadedBatch | DataError:
 
 def read(path: Path) -> bool:
     """Read a file in every way; whether training read it."""
-    try:
-        fault = inspect(Subject(str(path))).fault
-    except DataError as error:  # FFmpeg calls the end of some files an error of the disk
-        fault = error.message
-    for reading in (lambda: decode(Subject(str(path))), lambda: read_frames(path, 0, 8, short_side=56)):
+    faults = []
+    for reading in (
+        lambda: inspect(Subject(str(path))).fault,
+        lambda: decode(Subject(str(path))),
+        lambda: read_frames(path, 0, 8, short_side=56) and None,
+    ):
         try:
-            reading()
-        except DataError as error:
-            fault = fault or error.message
+            faults.append(reading())
+        except DataError as error:  # FFmpeg calls the end of some files an error of the disk
+            faults.append(error.message)
     video = Video("a", path, 0, "train")
-    sample = trained_on(video, {"audio:a": SoundTeacher()})
     chunks = list(EvaluationClips([video], CLIP, Evaluation(stride=8), chunk=4))
-    unreadable = {row: reason for chunk in chunks for row, reason in chunk.unreadable.items()}
+    unreadable = [reason for chunk in chunks for reason in chunk.unreadable.values()]
     assert [row for chunk in chunks for row in chunk.finished] == [0], "counted other than once"
     assert bool(unreadable) == (not sum(len(chunk.windows) for chunk in chunks))
-    assert all(len(reason) > 10 and "Error: " not in reason for reason in unreadable.values())
-    if not isinstance(sample, DataError):
-        assert sample.batch.video.shape == (1, 3, 8, 48, 48)
-        return True
-    assert fault, f"only training cannot read it: {sample.message}"
-    return False
+    assert all(len(reason) > 10 and "Error: " not in reason for reason in unreadable)
+    loaded = trained_on(video, {"audio:a": SoundTeacher()})
+    if isinstance(loaded, DataError):
+        assert any(faults), f"only training cannot read it: {loaded.message}"
+        return False
+    assert loaded.batch.video.shape == (1, 3, 8, 48, 48)
+    return True
 
 
 @pytest.mark.slow
@@ -106,6 +112,8 @@ def read(path: Path) -> bool:
 @seeds(2, 150)
 def test_a_damaged_clip_is_read_or_refused(whole, tmp_path, suffix, extent, seed):
     path = tmp_path / f"a.{suffix}"
+    path.write_bytes(whole[suffix])
+    assert read(path) == (suffix in PICTURES)
     path.write_bytes(damage(whole[suffix], random.Random(f"{suffix} {extent} {seed}"), extent))
     with bounded(60):
         read(path)
@@ -122,25 +130,11 @@ def test_a_damaged_file_of_a_camera_is_read_or_refused(shared, tmp_path, seed):
         read(path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", [name for name, (codec, _) in FORMS.items() if codec])
-def test_undamaged_all_formats_are_read(whole, tmp_path, suffix):
-    (tmp_path / f"a.{suffix}").write_bytes(whole[suffix])
-    assert read(tmp_path / f"a.{suffix}")
-
-
-def with_number(content: bytes, after: bytes, offset: int, value: int, form: str = ">I") -> bytes:
-    """A copy with one number set, counted from the end of the first ``after``."""
-    at = content.index(after) + len(after) + offset
-    return content[:at] + struct.pack(form, value) + content[at + struct.calcsize(form) :]
-
-
 # Box or chunk, place, value, and form of a number that cannot be.
 ABSURD = {
     "20,000 wide.mp4": (b"avc1", 24, 20_000, ">H"),
     "ten hours.mp4": (b"mdhd", 16, 36_000 * 12_800, ">I"),
     "each frame ten hours.mp4": (b"stts", 12, 36_000 * 12_800, ">I"),
-    "each frame for ever.mp4": (b"stts", 12, 2**31 - 1, ">I"),
     "each frame no time.mp4": (b"stts", 12, 0, ">I"),
     "a million frames a second.mp4": (b"mdhd", 12, 512_000_000, ">I"),
     "no time scale.mp4": (b"mdhd", 12, 0, ">I"),
@@ -150,10 +144,8 @@ ABSURD = {
     "begins before.mp4": (b"elst", 12, 2**32 - 12_800 * 60, ">I"),
     "begins in ten hours.mp4": (b"elst", 12, 12_800 * 36_000, ">I"),
     "plays no time.mp4": (b"elst", 8, 0, ">I"),
-    "many edits.mp4": (b"elst", 4, 2**31, ">I"),
     "2 GHz.wav": (b"fmt ", 8, 2**31 - 1, "<I"),
     "8,001 Hz.wav": (b"fmt ", 8, 8001, "<I"),
-    "44,101 Hz.wav": (b"fmt ", 8, 44_101, "<I"),
     "1 Hz.wav": (b"fmt ", 8, 1, "<I"),
     "0 Hz.wav": (b"fmt ", 8, 0, "<I"),
     "65,535 channels.wav": (b"fmt ", 6, 65_535, "<H"),
@@ -161,7 +153,6 @@ ABSURD = {
     "4 GB.wav": (b"data", 0, 2**32 - 1, "<I"),
     "20,000 wide.avi": (b"strf", 8, 20_000, "<i"),
     "no pixels.avi": (b"strf", 8, 0, "<i"),
-    "upside down.avi": (b"strf", 12, -64, "<i"),
     "no frames a second.avi": (b"strh", 24, 0, "<I"),
     "a million frames a second.avi": (b"strh", 28, 25_000_000, "<I"),
     "billions of frames.avi": (b"strh", 36, 2**32 - 1, "<I"),
@@ -172,9 +163,9 @@ ABSURD = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ABSURD)
 def test_an_absurd_header_costs_no_more_than_its_file(whole, tmp_path, name):
-    original = whole[name.rpartition(".")[2]]
-    content = with_number(original, *ABSURD[name])
-    assert content != original
+    content = bytearray(whole[name.rpartition(".")[2]])
+    after, offset, value, form = ABSURD[name]
+    struct.pack_into(form, content, content.index(after) + len(after) + offset, value)
     (tmp_path / name).write_bytes(content)
     with bounded(60):
         read(tmp_path / name)
@@ -205,7 +196,7 @@ def test_all_readers_call_the_same_files_unreadable(whole, tmp_path, caplog, see
     caplog.set_level(logging.ERROR)
     rng, videos = random.Random(seed), []
     for row in range(40):
-        suffix = rng.choice([name for name, (codec, _) in FORMS.items() if codec])
+        suffix = rng.choice(PICTURES)
         content = damage(whole[suffix], rng) if row % 2 else whole[suffix]
         (tmp_path / f"{row}.{suffix}").write_bytes(content + bytes([row]))  # no two are the same file
         videos.append(Video(str(row), tmp_path / f"{row}.{suffix}", row % 2, "train"))

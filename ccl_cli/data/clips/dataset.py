@@ -73,17 +73,18 @@ class TrainingClips(Dataset[LoadedBatch]):
         """
         views: list[Tensor] = []
         inputs: dict[str, list[Tensor | None]] = {name: [] for name in self.preprocess}
-        rows, states, unreadable = [], {}, dict[int, str]()
+        rows, labels, states, unreadable = [], [], {}, dict[int, str]()
         for draw in draws:
             row, window, values = self._read(draw, unreadable)
             views.append(window.student_view)
             for name, value in values.items():
                 inputs[name].append(value)
             rows.append(row)
+            labels.append(window.video.target)
             states[row] = window.states
         batch = Batch(
             video=torch.stack(views),
-            labels=torch.tensor([self.videos[row].target for row in rows]),
+            labels=torch.tensor(labels),
             rows=torch.tensor(rows),
             inputs={name: collate_inputs(inputs[name], each) for name, each in self.preprocess.items()},
             epoch=draws[0].epoch,
@@ -251,18 +252,7 @@ class TeacherClips(Dataset[TeacherBatch]):
 def clip_loader(
     dataset: Dataset[B], batches: Iterable[Any], *, workers: int, pin_memory: bool, advice: str = ""
 ) -> Iterator[B]:
-    """Read all batches of clips in one stream, so that workers do not stop between epochs.
-
-    Args:
-        dataset: :class:`TrainingClips` or :class:`TeacherClips`.
-        batches: Draws or rows of each batch.
-        workers: Number of processes; 0 reads in this process.
-        pin_memory: Whether the batches will be copied to a GPU.
-        advice: Hint of the error if a worker process ends.
-
-    Raises:
-        CclError: see :func:`read_batches`.
-    """
+    """Read batches of :class:`TrainingClips` or :class:`TeacherClips`; see :func:`read_batches`."""
     modules = {type(each).__module__ for each in getattr(dataset, "preprocess", {}).values()}
     return read_batches(
         dataset, workers, sampler=batches, pin_memory=pin_memory, modules=modules, advice=advice

@@ -12,7 +12,7 @@ from ccl_cli.errors import RecipeError
 
 
 class Draw(NamedTuple):
-    """One sample of a step: the index that a worker passes to the dataset.
+    """One sample of a step.
 
     Attributes:
         epoch: Epoch, from 0.

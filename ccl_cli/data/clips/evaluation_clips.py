@@ -106,10 +106,10 @@ def read_evaluation_clips(video: Video, clip: Clip, evaluation: Evaluation) -> I
     reader = open_video(video.path)
     first, count = reader.metadata.frame_range(video.start, video.end)
 
-    def plan(count: int) -> list[Frames]:
-        return evaluation_clips(FrameRange(reader.metadata, first, count), clip, evaluation)
+    def plan(end: int) -> list[Frames]:
+        return evaluation_clips(FrameRange(reader.metadata, first, end - first), clip, evaluation)
 
-    return iter_clips(reader, plan, first, count, clip.frames, short_side=clip.short_side)
+    return iter_clips(reader, plan, first + count, clip.frames, short_side=clip.short_side)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import av
 import numpy as np
+from PIL import Image
 from scipy.io import wavfile
 from torch import Tensor
 
@@ -132,18 +133,14 @@ def _jpegs(
 ) -> tuple[str, dict[str, Any], bytes]:
     parts, shape = [], (0, 0)
     for image in images:
-        parts.append(_jpeg(image, quality))
+        file = io.BytesIO()
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        picture.save(file, "JPEG", quality=quality, optimize=True)
+        parts.append(file.getvalue())
         shape = image.shape[:2]
-    picture = _picture(info, shape, pts[: len(parts)].tolist(), info.end_pts, info.time_base, info.origin)
-    return JPEGS, picture | {"sizes": [len(part) for part in parts]}, b"".join(parts)
-
-
-def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(file, "JPEG", quality=quality, optimize=True)
-    return file.getvalue()
+    stamps = pts[: len(parts)].tolist()
+    entry = _picture(info, shape, stamps, info.end_pts, info.time_base, info.origin)
+    return JPEGS, entry | {"sizes": [len(part) for part in parts]}, b"".join(parts)
 
 
 def _mp4(

@@ -7,7 +7,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,7 +22,7 @@ from ccl_cli.data.manifest import ABSENT, Manifest, Videos
 from ccl_cli.data.shards.encode import Encoded
 from ccl_cli.data.video.shard_reader import Record, StrictModel
 from ccl_cli.data.video.storage import RECORD, Member, Packed, is_url, length, read_range
-from ccl_cli.errors import DataError, SystemSetupError
+from ccl_cli.errors import DataError
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path, write_text
 from ccl_cli.utils.paths import cache_dir
@@ -111,11 +111,6 @@ def _sample(key: str, members: tuple[Member, ...], record: Record) -> Sample:
     return Sample(key, members, tuple(row.id for row in record.rows), seconds, sound)
 
 
-def shard_names(split: str) -> Iterator[str]:
-    """Names of a split's shards: ``train-000000.tar`` and so on."""
-    return (f"{split}-{number:06}.tar" for number in count())
-
-
 def keys_for(names: Iterable[str]) -> dict[str, str]:
     """Make a key without dots for each name, because WebDataset reads a member's kind from its first dot on.
 
@@ -151,9 +146,6 @@ def write_index(
         settings: Encoding options.
         shards: Samples of each shard, by its name.
         unreadable: Reasons by id, for rows that could not be packed.
-
-    Raises:
-        OSError: a file cannot be written.
     """
     places = {
         row: Packed(name, sample.key, sample.members)
@@ -221,15 +213,9 @@ def _fetch_videos(location: str, digest: str) -> Path:
     path = cache_dir() / "manifests" / f"{name}.arrow"
     if path.is_file() and path.stat().st_size == size:
         return path
-    try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            for begin in range(0, size, _BLOCK):
-                file.write(read_range(address, begin, min(_BLOCK, size - begin)))
-    except OSError as error:
-        raise SystemSetupError(
-            f"'{path}' cannot be written: {error.strerror or error}.",
-            "Free some disk space, or set CCL_HOME.",
-        ) from error
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for begin in range(0, size, _BLOCK):
+            file.write(read_range(address, begin, min(_BLOCK, size - begin)))
     return path
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,9 @@ from ccl_cli.config.recipe import Executor
 from ccl_cli.data.manifest import SPLITS, Manifest, check_unreadable
 from ccl_cli.data.shards.encode import Encoded, Settings, Source
 from ccl_cli.data.shards.encode_all import encode_all, encode_blocks, sources_of
-from ccl_cli.data.shards.index import (
-    INDEX_FORMAT,
-    Sample,
-    read_shard,
-    shard_names,
-    write_index,
-    write_shard,
-)
+from ccl_cli.data.shards.index import INDEX_FORMAT, Sample, read_shard, write_index, write_shard
 from ccl_cli.data.sources import load_data
-from ccl_cli.errors import DataError, SystemSetupError
+from ccl_cli.errors import DataError
 from ccl_cli.executors.part import WHOLE, Part
 from ccl_cli.utils.files import claim_folder, lock_file, remove_leftovers
 from ccl_cli.utils.progress import Reporter
@@ -68,7 +61,7 @@ def pack(
         DataError: too many videos cannot be read, or the folder contains other files.
         CclError: the executor could not encode some blocks; the others are kept.
         PartDone: other parts are not encoded yet.
-        SystemSetupError: a file cannot be written.
+        OSError: a file cannot be written; finished shards are kept.
         Interrupted: stopped by a signal; finished shards are kept.
     """
     manifest = load_data(data, need=())
@@ -80,22 +73,16 @@ def pack(
 
     options = {**asdict(settings), "shard_size": shard_size}
     opened = partial(_opened, manifest, output, options, max_unreadable, wait=part != WHOLE)
-    try:
-        if part != WHOLE:
-            with opened() as work:
-                todo = work.todo
-            encode(todo)  # without the lock, so that all parts can do so at once
-        stopped = "; finished shards are kept.", "Run the same command again to continue."
-        with opened() as work, stopping_here(*stopped):
-            remove_leftovers(output)
-            work.run(encode)
-            write_index(output, manifest, options, work.shards, work.unreadable)
-            shutil.rmtree(output / _BLOCKS, ignore_errors=True)
-    except OSError as error:
-        raise SystemSetupError(
-            f"Cannot write shards to '{output}': {error.strerror or error}.",
-            "Finished shards are kept. Free some disk space, and run the same command again.",
-        ) from error
+    if part != WHOLE:
+        with opened() as work:
+            todo = work.todo
+        encode(todo)  # without the lock, so that all parts can do so at once
+    stopped = "; finished shards are kept.", "Run the same command again to continue."
+    with opened() as work, stopping_here(*stopped):
+        remove_leftovers(output)
+        work.run(encode)
+        write_index(output, manifest, options, work.shards, work.unreadable)
+        shutil.rmtree(output / _BLOCKS, ignore_errors=True)
     return work.report()
 
 
@@ -141,7 +128,8 @@ class _Packing:
         self.shards = {name: self.shards[name] for name in in_order}
 
     def _write(self, split: str, samples: Iterator[Encoded]) -> None:
-        free = (name for name in shard_names(split) if name not in self.shards)
+        names = (f"{split}-{number:06}.tar" for number in count())
+        free = (name for name in names if name not in self.shards)
         for first, name in zip(samples, free, strict=False):
             write_shard(self.output / name, chain([first], samples), self.shard_size)
             self.shards[name] = read_shard(self.output / name)

@@ -28,16 +28,10 @@ _JITTER = 0.05  # seconds that a packet's timestamp may be off before it counts 
 def decode_audio(
     path: Path, track: AudioTrack, origin: float, low: float, high: float
 ) -> tuple[NDArray[np.float32], int]:
-    """Decode mono samples [n] of a file's track, and return them with the track's own rate in Hz.
+    """Decode a track from ``low`` to ``high`` (seconds): mono samples [n], and their rate in Hz.
 
     The result is the mean of the channels, or the loudest channel if the channels cancel each other.
-
-    Args:
-        path: The file.
-        track: Its sound track.
-        origin: Timestamp of second 0 of the file's clock, seconds.
-        low: Start, seconds.
-        high: End, seconds.
+    ``origin`` is the timestamp of second 0 of the file's clock, in seconds.
 
     Raises:
         DataError: the track cannot be decoded, or its header claims an impossible length or rate.
@@ -62,8 +56,10 @@ def _placed(
         energies = np.zeros(1 + _CHANNELS)
         for frame in decoded(audio, packets_of(container, audio)):
             if not native:
-                native = frame.sample_rate
-                samples = np.zeros(_count(path, high - low, native), np.float32)
+                native, count = frame.sample_rate, (high - low) * frame.sample_rate
+                if native > MAX_RATE or count > MAX_SAMPLES:
+                    raise DataError(f"'{path}' claims {count:.0f} samples of sound at {native} Hz: too many.")
+                samples = np.zeros(math.ceil(count), np.float32)
             at = _place(frame, native, origin + low, cursor)
             if at >= len(samples):
                 break
@@ -79,15 +75,6 @@ def _placed(
     if not native:
         raise DataError(f"The sound track of '{path}' cannot be decoded.")
     return samples, energies, native
-
-
-def _count(path: Path, seconds: float, rate: int) -> int:
-    count = seconds * rate
-    if rate > MAX_RATE or count > MAX_SAMPLES:
-        raise DataError(
-            f"'{path}' claims {count:.0f} samples of sound at {rate} Hz, more than can be decoded."
-        )
-    return math.ceil(count)
 
 
 def _place(frame: Any, rate: int, zero: float, cursor: int | None) -> int:

@@ -36,11 +36,7 @@ av.logging.set_level(None)  # the errors below say the same as FFmpeg's own line
 
 @contextmanager
 def open_container(path: Location, mp4: BinaryIO | None = None) -> Iterator[InputContainer]:
-    """Open a media file for reading.
-
-    Args:
-        path: The file; only named in errors if ``mp4`` is given.
-        mp4: Bytes of an mp4 file, instead of the file.
+    """Open a media file, or the bytes of an mp4 file, which errors call ``path``.
 
     Raises:
         DataError: the file is not a media file, or an error is raised inside the block.

@@ -17,10 +17,8 @@ _OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOTCONN, errno.ESTALE, err
 def blaming_video(location: object, fault: str = "cannot be read") -> Iterator[None]:
     """Convert any error in reading a video to a CclError.
 
-    A DataError makes training, evaluation, caches and packing leave the video out. Other errors end them.
-
     Raises:
-        DataError: any error of a decoder.
+        DataError: any error of a decoder. Training, evaluation, caches and packing then leave the video out.
         SystemSetupError: the machine has no memory or file handles left, or its disk is lost.
     """
     try:

@@ -44,9 +44,7 @@ class VideoReader(Protocol):
     def frames(self, numbers: Sequence[int], *, short_side: int) -> Iterator[NDArray[np.uint8]]:
         """Decode frames [H, W, 3] uint8 RGB, upright. Fewer frames come from a damaged file.
 
-        Args:
-            numbers: Frame numbers below ``metadata.frames``, ascending and distinct.
-            short_side: Larger frames are scaled down to this short side, pixels.
+        The numbers ascend and are distinct. Larger frames are scaled down to ``short_side`` pixels.
 
         Raises:
             DataError: the video cannot be opened, or a packed frame is damaged.
@@ -127,31 +125,22 @@ def read_clip(reader: VideoReader, numbers: Sequence[int], length: int, *, short
 def iter_clips(
     reader: VideoReader,
     plan: Callable[[int], Sequence[Sequence[int]]],
-    first: int,
-    count: int,
+    end: int,
     length: int,
     *,
     short_side: int,
 ) -> Iterator[DecodedClip]:
-    """Decode several clips of a range of frames in one pass, with the frames of few clips in memory.
+    """Decode several clips in one pass, with the frames of few clips in memory; see :func:`read_clip`.
 
-    A damaged video may end earlier than its metadata say. The remaining clips are then planned again, for the
-    frames that can be decoded.
-
-    Args:
-        reader: Open video.
-        plan: Maps a number of frames to the clips of a range of this length, each as in :func:`read_clip`, in
-            the order of their first and of their last frames.
-        first: Number of the first frame of the range.
-        count: Number of frames in the range.
-        length: Number of frames of a clip T.
-        short_side: As in :func:`read_clip`.
+    ``plan(end)`` returns the clips of the frames before ``end``, in the order of their first and of their
+    last frames. A damaged video may end earlier than its metadata say. The remaining clips are then planned
+    again, for the frames that can be decoded.
 
     Raises:
         DataError: no frame can be decoded.
     """
     images: dict[int, NDArray[np.uint8]] = {}
-    clips, done, last = plan(count), 0, -1
+    clips, done, last = plan(end), 0, -1
     wanted = sorted(set(chain.from_iterable(clips)))
     with blaming_video(reader.metadata.path):
         for last, image in zip(wanted, _images(reader, wanted, short_side), strict=False):
@@ -164,7 +153,7 @@ def iter_clips(
     if last < 0:
         raise DataError(f"No frame of '{reader.metadata.path}' can be decoded.")
     if done < len(clips):
-        for numbers in plan(last + 1 - first)[done:]:
+        for numbers in plan(last + 1)[done:]:
             yield read_clip(reader, numbers, length, short_side=short_side)
 
 

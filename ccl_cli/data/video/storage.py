@@ -91,9 +91,8 @@ def size_of(location: Location) -> int | None:
 def contents_hash(location: Location) -> str | None:
     """Hash that distinguishes videos of the same name and size; None if the video is missing.
 
-    For a file: its size and its first, middle and last 4 KiB, where containers keep their tables, so that
-    another encoding differs. The modification time is not used, because a copy changes it. In a shard on this
-    machine: the record, which contains a hash of all members. On a server: the size only.
+    For a file: its size and its first, middle and last 4 KiB, where containers keep their tables; a copy has
+    the same. In a shard on this machine: the record, which has a hash of all members. On a server: the size.
     """
     size = size_of(location)
     if size is None:
@@ -187,10 +186,8 @@ def _sampled(path: Path, size: int) -> bytes:
     """The first, middle and last block of a file; nothing from a pipe, which would block."""
     if not path.is_file():
         return b""
+    places = (0, (size - _BLOCK) // 2, size - _BLOCK) if size > 3 * _BLOCK else range(0, size, _BLOCK)
     with path.open("rb", buffering=0) as file:
-        if size <= 3 * _BLOCK:
-            return file.read(size)
-        places = (0, (size - _BLOCK) // 2, size - _BLOCK)
         return b"".join(os.pread(file.fileno(), _BLOCK, place) for place in places)
 
 

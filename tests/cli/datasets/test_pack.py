@@ -70,7 +70,7 @@ def test_a_set_that_is_not_there_and_a_folder_that_cannot_be_written(ccl, tmp_pa
     (tmp_path / "file").touch()
     for data, output, code, error in (
         ("folder:nowhere", "o", 4, "There is no folder 'nowhere'."),
-        (f"folder:{clips_folder / 'set'}", "file/o", 6, "Cannot write shards to 'file/o'"),
+        (f"folder:{clips_folder / 'set'}", "file/o", 6, "Not a directory: 'file/o'"),
     ):
         result = ccl("data", "pack", data, "--output", output, "--workers", "0")
         assert (result.code, result.out) == (code, "")

@@ -46,10 +46,10 @@ def test_the_students_frames_are_those_of_its_clip_and_every_input_shows_somethi
     video, picture = sheet(INPUTS, 2, 2)
     pixels = np.asarray(picture).astype(int)
     for place, number in enumerate((0, 2, 5, 7)):
-        corner = pixels[8 + 15 + 3, 8 + 152 * place + 3]
+        corner = pixels[8 + 15 + 3, 8 + 184 * place + 3]
         assert (corner == video[0, :, number, 0, 0].numpy()).all()
     for number in range(len(INPUTS)):
-        left = 8 + 4 * 152 + 208 * number
+        left = 8 + 184 * (4 + number)
         assert pixels[40:160, left + 5 : left + 130].std() > 5
 
 

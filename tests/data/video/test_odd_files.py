@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from ccl_cli.data.video import file_metadata, reader
+from ccl_cli.data.video import file_metadata
 from ccl_cli.data.video.reader import open_video, read_frames
 from ccl_cli.data.video.sound import read_audio
 from ccl_cli.errors import DataError, SystemSetupError
@@ -44,13 +44,9 @@ def test_odd_files_are_read_like_a_sequential_decode(shared, name):
         clip = read_frames(path, first, 16, short_side=60)
         np.testing.assert_array_equal(clip.frames, looped(reference, first, 16))
     assert read_audio(path, centre=0.5, seconds=5, rate=16000).state == sound
-
-
-def test_sound_starting_late_and_ending_early_is_clamped(shared):
-    path = shared / "data/odd/nasa_13013.mp4"
-    track = open_video(path).metadata.audio
-    whole = read_audio(path, centre=0, seconds=1e6, rate=16000).samples
-    assert len(whole) == pytest.approx((track.end - track.start) * 16000, abs=1)
+    if track := info.audio:  # one starts late and ends early
+        whole = read_audio(path, centre=0, seconds=1e6, rate=16000).samples
+        assert len(whole) == pytest.approx((track.end - track.start) * 16000, abs=1)
 
 
 def test_a_late_start_counts_from_zero(tmp_path):
@@ -127,15 +123,23 @@ def test_frames_of_absurd_size_are_refused_before_memory_is_taken(tmp_path, monk
         open_video(write(tmp_path / "a.mp4", pictures(5)))
 
 
-@pytest.mark.parametrize("error", [OSError, av.error.OSError])
-def test_an_error_of_the_machine_is_not_the_videos(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.EMFILE, "full"), SystemSetupError),
+        (av.error.OSError(errno.EMFILE, "full"), SystemSetupError),
+        (MemoryError("full"), SystemSetupError),
+        (av.error.MemoryError(errno.ENOMEM, "full"), DataError),  # a damaged header may claim any amount
+    ],
+)
+def test_an_error_of_the_machine_is_not_the_videos(tmp_path, monkeypatch, error, kind):
     def fails(*args, **options):
-        raise error(errno.EMFILE, "Too many open files")
+        raise error
 
     (tmp_path / "a.mp4").write_bytes(b"a")
     monkeypatch.setattr(av, "open", fails)
-    with pytest.raises(SystemSetupError, match=r"a\.mp4' cannot be read: Too many open files\."):
-        reader.open_video(tmp_path / "a.mp4")
+    with pytest.raises(kind, match=r"a\.mp4' .*: (MemoryError: )?full\."):
+        open_video(tmp_path / "a.mp4")
 
 
 FORMATS = {
