@@ -60,7 +60,7 @@ def run_manifest(folder: Path) -> Manifest:
     path = manifest_path(folder)
     if not path.is_file():
         raise DataError(f"'{folder}' contains no {MANIFEST}, which lists its videos.", "Train the run again.")
-    return replace(_manifest(path, path.stat().st_mtime_ns))  # a copy, which measures the files anew
+    return replace(_manifest(path, path.stat().st_mtime_ns))  # a copy, which measures the files again
 
 
 @lru_cache(maxsize=1)

@@ -167,9 +167,7 @@ def claim_folder(root: Path, stamp: str, what: str = "clips") -> None:
         write_text(mark, stamp)
 
 
-def lock_file(
-    path: Path, refusal: str, hint: str, *, wait: bool = False, required: bool = False
-) -> IO[str]:
+def lock_file(path: Path, refusal: str, hint: str, *, wait: bool = False, required: bool = False) -> IO[str]:
     """Lock a file exclusively until it is closed or the process ends.
 
     Args:
@@ -195,6 +193,7 @@ def lock_file(
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         if required:
+            file.close()
             raise SystemSetupError(
                 f"Files in '{path.parent}' cannot be locked, so machines cannot share the work in it.",
                 "Set CCL_RUNS to another disk, or mount this one with locks (Lustre: -o flock).",

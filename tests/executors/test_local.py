@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from ccl_cli.config.recipe import Executor
-from ccl_cli.errors import DataError, Interrupted
+from ccl_cli.errors import DataError, Interrupted, SystemSetupError
 from ccl_cli.executors import local
 from ccl_cli.executors.item import Device
 from ccl_cli.executors.local import local_devices, lock_item
@@ -125,6 +126,15 @@ def test_an_item_that_cannot_say_why_it_failed_has_a_reason(monkeypatch, tmp_pat
     assert said in work(tmp_path).reason("item")
     assert locks == [None]  # it is locked while it runs
     lock_item(tmp_path / "item").close()
+
+
+def test_a_disk_without_locks_is_refused(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(SystemSetupError, match="cannot be locked"):
+        lock_item(tmp_path / "item")
 
 
 @pytest.mark.parametrize("settled", [False, True])

@@ -355,15 +355,15 @@ def test_damage_is_found(clips_folder):
 
 def test_parts_are_kept_unless_they_are_damaged(clips_folder, monkeypatch):
     def refuse(*_, **__):
-        raise OSError(28, "No space left on device")
+        raise OSError(5, "Input/output error")
 
     experiment = recipe(clips_folder, teachers=AUDIO)
-    with monkeypatch.context() as full:
-        full.setattr(np.lib.format, "write_array_header_1_0", refuse)
-        with pytest.raises(SystemSetupError, match="No space left"):
-            built(experiment)
-    assert embedding_cache.unfinished()
-    (part,) = embedding_cache.root().rglob("part-*.safetensors")
+    for place, name in (np.lib.format, "write_array_header_1_0"), (build, "safe_open"):
+        with monkeypatch.context() as faulty:
+            faulty.setattr(place, name, refuse)
+            with pytest.raises(SystemSetupError, match="Input/output error"):
+                built(experiment)
+        (part,) = embedding_cache.unfinished()[0].glob("part-*.safetensors")
     content = part.read_bytes()
     part.write_bytes(content[:-1])
     with pytest.raises(DataError, match="was damaged and has been removed"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from itertools import product
 
 import pytest
 import torch
 
 from ccl_cli.config.load import to_yaml
+from ccl_cli.errors import SystemSetupError
+from ccl_cli.training.run import checkpoint
 from ccl_cli.training.train import train
 from tests.reliability.processes import in_two_processes
 from tests.training.runs import lines, recipe
@@ -75,3 +78,20 @@ def test_two_processes_with_sharded_memory_banks_go_on_bit_for_bit(clips_folder,
     in_two_processes(tmp_path, "train", "--recipe", "r.yaml", "--output", parts, "--max-steps", 1)
     in_two_processes(tmp_path, "train", "--resume", parts, "--max-steps", 0)
     assert results(parts) == results(once)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError("too large")])
+def test_a_checkpoint_that_the_machine_cannot_read_is_kept(tmp_path, monkeypatch, error):
+    for step in 1, 2:
+        checkpoint.write_state(tmp_path, step, {"step": step})
+
+    def refuse(path):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "read_state", refuse)
+        with pytest.raises(SystemSetupError, match=r"step-000000002\.pt' cannot be read"):
+            checkpoint.newest_state(tmp_path)
+    assert checkpoint.newest_state(tmp_path).name == "step-000000002.pt"
+    (tmp_path / "step-000000002.pt").write_bytes(b"cut")
+    assert checkpoint.newest_state(tmp_path).name == "step-000000001.pt"
