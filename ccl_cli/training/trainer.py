@@ -39,9 +39,9 @@ from ccl_cli.training.run.publish import check_finite, publish
 from ccl_cli.training.run.samples import with_sample_sheet
 from ccl_cli.training.run.video_states import VideoStates
 from ccl_cli.training.standardizers import cached_embedding, make_standardizers
-from ccl_cli.utils.distributed import any_process, barrier, gather_objects, is_main, on_main, world_size
+from ccl_cli.utils.distributed import any_process, barrier, is_main, on_main, world_size
 from ccl_cli.utils.progress import Reporter
-from ccl_cli.utils.signals import StopRequest, stop_on_signal
+from ccl_cli.utils.signals import stop_on_signal
 
 _log = logging.getLogger("ccl")
 
@@ -118,11 +118,14 @@ class Trainer:
             for micro_batches in () if self._is_over(last) else self._steps(sampler):
                 self.train_step(micro_batches)
                 self._after_step(last, reporter, write)
-                self._check_skipped(micro_batches)
+                self.guard.check(self, micro_batches)
                 if self._is_over(last):
                     break
                 if any_process(stop.requested, self.device):
-                    self._stop(stop)
+                    raise Interrupted(
+                        f"Stopped by {stop.name} at step {self.step}; the state is in '{self.save()}'.",
+                        f"Continue with `ccl train --resume {self.run.path}`.",
+                    )
         self._end(finished=self._is_over(sampler.total_steps))
 
     def _is_over(self, last: int) -> bool:
@@ -225,25 +228,10 @@ class Trainer:
             self.clock.restart()
         every = train.checkpoint_every
         if (every and self.step % every == 0) or (not every and epoch_ends) or self.step == last:
-            self._save()
+            self.save()
 
-    def _check_skipped(self, micro_batches: Sequence[LoadedBatch]) -> None:
-        """End a run that has skipped too many steps in a row, or all steps of an epoch."""
-        limit = min(self.recipe.train.max_skipped, self.steps_per_epoch)
-        if self.guard.in_a_row < limit:
-            return
-        rows = [row for loaded in micro_batches for row in loaded.batch.rows.tolist()]
-        names = [self.parts.videos[row].id for some in gather_objects(rows) for row in some]
-        raise self.guard.error(self.step, names, self._save())
-
-    def _stop(self, stop: StopRequest) -> None:
-        path = self._save()
-        raise Interrupted(
-            f"Stopped by {stop.name} at step {self.step}; the state is in '{path}'.",
-            f"Continue with `ccl train --resume {self.run.path}`.",
-        )
-
-    def _save(self) -> Path:
+    def save(self) -> Path:
+        """Write a checkpoint; return its path."""
         check_finite(self)
         state = checkpoint.state_dict(self)
         return on_main(lambda: checkpoint.write_state(self.run.checkpoints, self.step, state))

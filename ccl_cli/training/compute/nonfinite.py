@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,12 @@ from ccl_cli.methods.components.contrast import NegativeSampler
 from ccl_cli.methods.components.draws import SharedDraws
 from ccl_cli.methods.components.memory_bank import MemoryBank
 from ccl_cli.teachers import Embedding
-from ccl_cli.utils.distributed import total
+from ccl_cli.utils.distributed import gather_objects, total
 from ccl_cli.utils.sentences import listed
+
+if TYPE_CHECKING:
+    from ccl_cli.data.clips.dataset import LoadedBatch
+    from ccl_cli.training.trainer import Trainer
 
 _MIN_VIDEOS = 16  # a teacher without a finite embedding among so many videos is broken
 _log = logging.getLogger("ccl")
@@ -81,13 +84,17 @@ class StepGuard:
         self.undo(module)
         self.total, self.in_a_row = self.total + 1, self.in_a_row + 1
 
-    def error(self, step: int, names: Sequence[str], state: Path) -> CclError:
-        """Error for a run that only skips steps, with the videos of the last one and the saved checkpoint."""
-        return CclError(
-            f"The loss or its gradient was not finite in {self.in_a_row} steps in a row, up to step {step}, "
-            f"whose batch was {listed(names, 16)}.",
+    def check(self, trainer: Trainer, micro_batches: Sequence[LoadedBatch]) -> None:
+        """End a run that has skipped too many steps in a row, or all steps of an epoch. Collective."""
+        if self.in_a_row < min(trainer.recipe.train.max_skipped, trainer.steps_per_epoch):
+            return
+        rows = [row for loaded in micro_batches for row in loaded.batch.rows.tolist()]
+        names = [trainer.parts.videos[row].id for some in gather_objects(rows) for row in some]
+        raise CclError(
+            f"The loss or its gradient was not finite in {self.in_a_row} steps in a row, up to step "
+            f"{trainer.step}, whose batch was {listed(names, 16)}.",
             "Lower optim.lr, use --precision fp32, or check these videos. The checkpoint, which they "
-            f"have not changed, is in '{state}'.",
+            f"have not changed, is in '{trainer.save()}'.",
         )
 
     def state_dict(self) -> dict[str, int]:
