@@ -79,6 +79,12 @@ def test_rooms_of_the_report_import_one_way():
     assert upwards == []
 
 
+def test_nothing_but_a_library_is_an_sqlite_file():
+    """What lies under ``CCL_HOME`` may be on a disk that machines share, where SQLite loses data."""
+    users = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "sqlite3" in modules(path)}
+    assert {user.parts[0] for user in users} == {"library"}
+
+
 def test_no_folder_is_a_long_list_of_files():
     counts = {folder: len(list(folder.glob("*.py"))) for folder in PACKAGE.rglob("*") if folder.is_dir()}
     assert {str(folder.relative_to(PACKAGE)): count for folder, count in counts.items() if count > 16} == {}

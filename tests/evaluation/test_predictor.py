@@ -18,8 +18,9 @@ from ccl_cli.data.clips.transforms import eval_view, normalize
 from ccl_cli.data.video.reader import read_frames
 from ccl_cli.data.video.video_writer import write_clip
 from ccl_cli.data.video_paths import list_videos
-from ccl_cli.deploy.predict import predict, predict_files
+from ccl_cli.deploy.predict import embed, predict, predict_files
 from ccl_cli.errors import DataError
+from ccl_cli.evaluation import predictor
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.evaluation.predictor import VideoPrediction, in_order, predict_split
 from ccl_cli.library.store import open_library
@@ -179,6 +180,20 @@ def test_several_processes_write_one_file_and_one_library(run, folder):
         assert len(known) == 18
         for path in known:  # to the last bit
             assert np.array_equal(one_library.find(path)[1], two_library.find(path)[1])
+
+
+@pytest.mark.parametrize("function", [predict, embed])
+def test_each_process_has_the_rows_of_all(run, folder, monkeypatch, function):
+    model, raw = load_student(run), list_videos([folder])
+    monkeypatch.setattr(predictor, "world_size", lambda: 2)
+    with monkeypatch.context() as other:
+        other.setattr(predictor, "rank", lambda: 1)
+        own = predictor.predict_videos(model.artefact, raw.videos, set_up("fp32"), title="t", workers=0)
+        theirs = list(own)
+    exchanged = iter([theirs, []])
+    monkeypatch.setattr(predictor, "gather_objects", lambda own: [own, next(exchanged)])
+    rows = list(function(model, raw, workers=0))
+    assert len(rows) == len(raw.videos) == 2 * len(theirs)
 
 
 def test_processes_that_list_other_files_are_refused(run, folder, monkeypatch):

@@ -137,6 +137,12 @@ def test_a_disk_without_locks_is_refused(monkeypatch, tmp_path):
         lock_item(tmp_path / "item")
 
 
+def test_each_item_has_a_lock_of_its_own(tmp_path):
+    with lock_item(tmp_path / "one"), lock_item(tmp_path / "two"):
+        assert lock_item(tmp_path / "one") is None
+    lock_item(tmp_path / "one").close()
+
+
 @pytest.mark.parametrize("settled", [False, True])
 def test_an_item_of_another_process_is_waited_for_and_done_if_it_was_given_up(monkeypatch, tmp_path, settled):
     """The other process ends while our own item runs; one that was stopped leaves its item to us."""

@@ -318,6 +318,23 @@ def test_ablations_of_ccl_hold_the_terms_they_say(options, terms):
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "terms"),
+    [({}, "jsd nce"), (dict(gradient="joint"), "ce jsd nce"), (dict(preset="official"), "jsd nce")],
+)
+def test_the_terms_of_ccl_that_train_the_student(options, terms):
+    """The others train the composition alone."""
+    example = Example(dims=(6,))
+    leaves = example.leaves()
+    values = build("ccl", example, **options)(example.student(leaves), example.embeddings(), example.batch)
+    found = {
+        name: torch.autograd.grad(value, leaves, allow_unused=True, retain_graph=True)
+        for name, value in values.items()
+    }
+    training = [name for name, each in found.items() if any(gradient is not None for gradient in each)]
+    assert sorted(training) == [f"{term}/t0" for term in terms.split()]
+
+
 @pytest.mark.parametrize("symmetric", ["none", "mean", "sum"])
 def test_the_contrasts_of_ccl_are_of_one_direction_or_of_both(symmetric):
     """InfoNCE of the teacher alone, where its definition is one line."""

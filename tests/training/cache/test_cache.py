@@ -374,6 +374,9 @@ def test_parts_are_kept_unless_they_are_damaged(clips_folder, monkeypatch):
     made, *_ = built(experiment)
     assert made["audio:small"].counts() == SOUND
     assert not embedding_cache.unfinished()
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(SystemSetupError, match="Input/output error"):
+        built(experiment)
 
 
 @pytest.mark.slow
