@@ -77,10 +77,10 @@ def test_the_method_that_compares_rows_is_the_published_one():
 @pytest.mark.parametrize(
     ("page", "shown"),
     [
-        ("write_a_teacher.md", ["image:mine", "ccl-teacher-mine", "ok      another process", "1 passed"]),
+        ("write_a_teacher.md", ["image:mine", "ccl-teacher-mine", "ok      pickling", "1 passed"]),
         ("write_a_method.md", ["Weight of the cosine distance.", "ok      absent rows"]),
         ("add_a_data_set.md", ["ok      order", "--data stems:my_videos"]),
-        ("hub_teachers.md", ["my_model?pool=mean#", "ok      another process", "video-hf-", "top-1"]),
+        ("hub_teachers.md", ["my_model?pool=mean#", "ok      pickling", "video-hf-", "top-1"]),
     ],
 )
 def test_a_reader_who_copies_the_page_has_a_working_plugin(programs, tmp_path, page, shown):
