@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
     id: str
     path: Path
-    name: str
+    class_name: str
     split: str
     start: float | None = None
     end: float | None = None
@@ -41,9 +41,11 @@ class Row(NamedTuple):
 def manifest_of(name: str, rows: Iterable[Row], classes: Iterable[str] = ()) -> Manifest:
     """Make a manifest of rows. The classes are those of the rows, sorted, unless they are given."""
     rows = list(rows)
-    classes = tuple(classes) or tuple(sorted({row.name for row in rows} - {""}))
+    classes = tuple(classes) or tuple(sorted({row.class_name for row in rows} - {""}))
     labels = {each: label for label, each in enumerate(classes)}
-    videos = (Video(row.id, row.path, labels.get(row.name), row.split, row.start, row.end) for row in rows)
+    videos = (
+        Video(row.id, row.path, labels.get(row.class_name), row.split, row.start, row.end) for row in rows
+    )
     return Manifest(name, classes, videos)
 
 
