@@ -49,15 +49,15 @@ def manifest_of(name: str, rows: Iterable[Row], classes: Iterable[str] = ()) -> 
     return Manifest(name, classes, videos)
 
 
-def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> Manifest:
+def load_data(data: str | Spec | None, need: Collection[str] = ("train",)) -> Manifest:
     """Load the manifest of the data set that a user names. The splits in ``need`` must not be empty."""
-    if wanted is None:
+    if data is None:
         raise RecipeError(
             "No data set is named.",
             "For example `ccl train --data folder:my_videos` or `ccl data show folder:my_videos`. "
             "`ccl data ls` lists the data sources.",
         )
-    spec = wanted if isinstance(wanted, Spec) else parse_data(wanted)
+    spec = data if isinstance(data, Spec) else parse_data(data)
     plugin = registry.find(registry.DATASETS, spec.kind)
     source = registry.load(plugin)
     with registry.blaming(plugin):
