@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ccl_cli import __version__
-from ccl_cli.utils.download import forbidden
+from ccl_cli.utils.download import offline_variable
 from ccl_cli.utils.paths import cache_dir, data_dir, runs_dir
 from ccl_cli.utils.processes import cores
 from ccl_cli.utils.text import in_short, one_line
@@ -148,7 +148,7 @@ def _codecs() -> Iterator[CheckResult]:
     for name, (wanted, effect) in _CODECS.items():
         absent = [codec for codec in wanted if codec not in av.codecs_available]
         present = [codec for codec in wanted if codec not in absent]
-        detail = ", ".join(present) + f"; not {', '.join(absent)}" * bool(absent)
+        detail = ", ".join(present) + (f"; not {', '.join(absent)}" if absent else "")
         advice = f"{effect}. Install the wheel of PyAV: pip install --force-reinstall av"
         yield _warn_if(bool(absent), name, detail, advice)
 
@@ -171,7 +171,7 @@ def _folder(name: str, folder: Path, variable: str) -> CheckResult:
         free = shutil.disk_usage(existing).free
     except OSError as error:
         return CheckResult(name, "failed", f"{folder} cannot be written: {error.strerror}", advice)
-    detail = f"{folder}{', not created yet' * (existing != folder)}, {free / _GB:.0f} GB free"
+    detail = f"{folder}{', not created yet' if existing != folder else ''}, {free / _GB:.0f} GB free"
     return _warn_if(free < _MIN_DISK, name, detail, advice)
 
 
@@ -222,7 +222,7 @@ def _plugins() -> Iterator[CheckResult]:
 def _environment() -> Iterator[CheckResult]:
     variables = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
     yield CheckResult("environment", "ok", ", ".join(variables) or "no variables that affect ccl")
-    if variable := forbidden():
+    if variable := offline_variable():
         yield CheckResult("downloads", "ok", f"disabled by {variable}", "Unset the variable to download.")
     encoding = sys.stdout.encoding or ""
     detail = f"{encoding}, {'a terminal' if sys.stdout.isatty() else 'not a terminal: plain output'}"

@@ -54,7 +54,7 @@ class Cell:
     def folder(self) -> str:
         """Name of the run's folder, which includes the recipe's hash."""
         words = re.sub(r"[^\w.]+", "-", self.label.replace("seed ", "s"))
-        return f"{'tune-' * (self.phase == 'tune')}{words}-{self.recipe.hash()}"
+        return f"{'tune-' if self.phase == 'tune' else ''}{words}-{self.recipe.hash()}"
 
     @property
     def record(self) -> dict[str, Any]:

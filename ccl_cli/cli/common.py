@@ -127,7 +127,7 @@ def start_processes(count: int, *others: str) -> None:
         UsageError: the options exclude each other, or ``count`` is above 1 within a Slurm step of several
             tasks.
     """
-    from ccl_cli.utils.processes.launch import launch, wanted
+    from ccl_cli.utils.processes.launch import launch, must_launch
     from ccl_cli.utils.processes.slurm_step import join_step
 
     given = [*others, *(["--num-processes"] if count > 1 else [])]
@@ -135,7 +135,7 @@ def start_processes(count: int, *others: str) -> None:
         raise UsageError(f"{' and '.join(given)} exclude each other.", "Use only one of them.")
     if join_step(count):
         console.configure()  # only the first of several processes logs
-    elif wanted(count):
+    elif must_launch(count):
         raise typer.Exit(launch(count, sys.argv[1:]))
     if others and launched():
         raise UsageError(

@@ -274,7 +274,7 @@ class Cache(_Section):
         "and compute missing embeddings; off: run the teachers.",
     )
     views: PositiveInt = Field(
-        8, description="Cached views of each video, frames or clips. Each step draws one."
+        8, description="Cached views of each video, frames or clips. Each epoch draws one."
     )
     precision: Literal["fp32", "fp16"] = Field(
         "fp32", description="Precision of the cached embeddings. fp16: half the size, rounded to 11 bits."

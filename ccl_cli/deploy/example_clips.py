@@ -64,7 +64,7 @@ def find_examples(model: Model, named: Sequence[Path]) -> Examples:
     return Examples("generated clips", generated.split("test"), generated.split("train"))
 
 
-def center_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, Tensor | None]]:
+def centre_clips(videos: Sequence[Video], clip: Clip) -> Iterator[tuple[Video, Tensor | None]]:
     """Yield the centre clip [3, T, S, S] uint8 of each video; None for unreadable videos."""
     for video in videos:
         try:
@@ -80,7 +80,7 @@ def some_clips(videos: Sequence[Video], clip: Clip, count: int) -> Tensor:
     Raises:
         DataError: none of them can be read.
     """
-    views = [view for _, view in center_clips(spread(videos, count), clip) if view is not None]
+    views = [view for _, view in centre_clips(spread(videos, count), clip) if view is not None]
     if not views:
         raise DataError(f"None of the {min(count, len(videos))} example videos can be read.")
     return torch.stack([views[number % len(views)] for number in range(count)])

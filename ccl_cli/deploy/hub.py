@@ -16,7 +16,7 @@ from ccl_cli.errors import CclError, DataError, SystemSetupError, UsageError, We
 from ccl_cli.training.run.artefact import load_model
 from ccl_cli.training.run.folder import MODEL, RECIPE, locate_model
 from ccl_cli.utils.console import plain
-from ccl_cli.utils.download import forbidden, reason
+from ccl_cli.utils.download import offline_variable, reason
 from ccl_cli.utils.files import atomic_folder
 from ccl_cli.utils.hub import refusal
 
@@ -67,7 +67,7 @@ def push(run: Path | None, repository: str, *, private: bool = False) -> str:
         SystemSetupError: network access is disabled, there is no token, or the Hub returns an error.
     """
     files = uploads(run, repository)
-    if variable := forbidden():
+    if variable := offline_variable():
         raise SystemSetupError(
             f"Nothing was uploaded: {variable} is set.", "Unset the variable, or use --dry-run."
         )
@@ -132,7 +132,7 @@ def pull(repository: str, *, revision: str | None = None, output: Path | None = 
 
 def _download(repository: str, revision: str | None) -> Path:
     """Return the folder in the Hub's cache."""
-    variable = forbidden()
+    variable = offline_variable()
     with _client(repository) as api:
         from huggingface_hub.errors import LocalEntryNotFoundError
 

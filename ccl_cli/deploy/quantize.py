@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ccl_cli.config.recipe import Clip
 from ccl_cli.data.manifest import Video
-from ccl_cli.deploy.example_clips import center_clips, spread
+from ccl_cli.deploy.example_clips import centre_clips, spread
 from ccl_cli.deploy.onnx import INPUT, Network
 from ccl_cli.utils.progress import Reporter
 
@@ -53,7 +53,7 @@ def top1(networks: Mapping[str, Network], videos: Sequence[Video], clip: Clip) -
     chosen = spread(videos, _MAX_VIDEOS)
     right, agreed = dict.fromkeys(networks, 0), 0
     with Reporter("top-1", len(chosen), unit="video") as reporter:
-        for video, view in center_clips(chosen, clip):
+        for video, view in centre_clips(chosen, clip):
             if view is not None:
                 best = {name: int(run(view[None])["logits"].argmax()) for name, run in networks.items()}
                 right = {name: count + (best[name] == video.label) for name, count in right.items()}

@@ -60,7 +60,7 @@ def probe_knn(
     }
 
 
-def center_and_normalize(
+def centre_and_normalise(
     train: NDArray[np.float32], test: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Subtract the training mean from rows [N, D] and [M, D], and normalise each row to unit length.

@@ -18,7 +18,7 @@ from ccl_cli.data.sources import load_data
 from ccl_cli.errors import DataError, UsageError
 from ccl_cli.evaluation.classifiers import (
     LabelledEmbeddings,
-    center_and_normalize,
+    centre_and_normalise,
     probe_knn,
     probe_linear,
 )
@@ -227,7 +227,7 @@ def probe(
         return entry
     # Embeddings of several teachers are normalised and concatenated.
     values = [embedded[name].value.numpy() for name in group]
-    pairs = [center_and_normalize(each[:border][in_train], each[border:][in_test]) for each in values]
+    pairs = [centre_and_normalise(each[:border][in_train], each[border:][in_test]) for each in values]
     labels = np.array([video.target for video in splits.videos])
     train = LabelledEmbeddings(np.concatenate([each for each, _ in pairs], axis=1), labels[:border][in_train])
     test = LabelledEmbeddings(np.concatenate([each for _, each in pairs], axis=1), labels[border:][in_test])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ccl_cli.config.recipe import Clip, Recipe
-from ccl_cli.data.clips.dataset import UNREADABLE, TeacherBatch, TeacherClips, clip_loader, split_rows
+from ccl_cli.data.clips.dataset import UNREADABLE, LoadedInputs, TeacherClips, clip_loader, split_rows
 from ccl_cli.data.manifest import Video
 from ccl_cli.teachers import Teacher, embed
 from ccl_cli.training.build import check_coverage
@@ -87,7 +87,7 @@ def classify_videos(teacher: Teacher, videos: Sequence[Video]) -> Tensor:
 
 
 def _add(
-    into: TeacherEmbeddings, name: str, teacher: Teacher, batch: TeacherBatch, device: torch.device
+    into: TeacherEmbeddings, name: str, teacher: Teacher, batch: LoadedInputs, device: torch.device
 ) -> None:
     value, present = (each.to(device, non_blocking=True) for each in batch.inputs[name])
     embeddings = embed(teacher, value, present).value.cpu()

@@ -80,13 +80,9 @@ class _Cluster:
         self._waiting = list(work.items)  # items without an event so far
 
     def run(self) -> dict[str, str]:
-        lock = (
-            self.folder.with_name(".slurm.lock"),
-            "Another process submits the same work.",
-            "Waiting for it.",
-        )
+        lock = self.folder.with_name(".slurm.lock")
         while names := self.work.unsettled():
-            with lock_file(*lock, wait=True):
+            with lock_file(lock, "Another process submits the same work.", "Waiting for it.", wait=True):
                 running = self._running()
                 array = running or self._submit(names)
             if running:
@@ -172,7 +168,9 @@ class _Cluster:
             "time": settings.time,
         }
         own = [f"--{name}={value}" for name, value in given.items() if value]
-        further = [f"--{name}" + f"={value}" * (value != "") for name, value in settings.options.items()]
+        further = [
+            f"--{name}={value}" if value != "" else f"--{name}" for name, value in settings.options.items()
+        ]
         limit = f"%{settings.parallel}" if settings.parallel else ""
         return [
             "--parsable",

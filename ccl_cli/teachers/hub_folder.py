@@ -15,7 +15,7 @@ from urllib.parse import quote
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import WeightsError
 from ccl_cli.teachers.weights import WeightFile
-from ccl_cli.utils.download import forbidden, reason
+from ccl_cli.utils.download import offline_variable, reason
 from ccl_cli.utils.hub import refusal
 from ccl_cli.utils.paths import cache_dir
 
@@ -79,7 +79,7 @@ class HubModel:
             return []
         if not self._is_on_hub:
             raise self._missing()
-        if forbidden():
+        if offline_variable():
             return [self._file(path.name) for path in sorted(self.locate()[0].iterdir()) if path.is_file()]
         repository = self._ask_hub()
         self._require_safetensors(file.rfilename for file in repository.siblings)
@@ -148,7 +148,7 @@ class HubModel:
         return f"{self._pull_command()}, or correct the name after '@'."
 
     def _pull_command(self) -> str:
-        variable = forbidden()
+        variable = offline_variable()
         first = f"Unset {variable} and run" if variable else "Run"
         return f"{first} `ccl teachers pull {shlex.quote(str(self.spec))}`"
 

@@ -20,7 +20,15 @@ from torch import Tensor
 
 from ccl_cli.config.spec import Spec
 from ccl_cli.errors import WeightsError
-from ccl_cli.utils.download import FAILURES, Progress, download, fault, forbidden, read_json, reason
+from ccl_cli.utils.download import (
+    FAILURES,
+    Progress,
+    download,
+    download_fault,
+    download_json,
+    offline_variable,
+    reason,
+)
 from ccl_cli.utils.hub import refusal
 from ccl_cli.utils.paths import cache_dir
 from ccl_cli.utils.tensor_files import write_tensors
@@ -107,12 +115,12 @@ def pull(file: WeightFile, progress: Progress | None = None) -> Path:
     if path := _local(file):
         # The checksums of Zenodo are known at the download only.
         known = None if (file.checksum or "").startswith("zenodo:") else file.checksum
-        if path == file.path and (wrong := fault(path, known, file.size)):
+        if path == file.path and (wrong := download_fault(path, known, file.size)):
             raise WeightsError(
                 f"'{path}' is not the published file: {wrong}.", "Delete it and run the command again."
             )
         return path
-    if variable := forbidden():
+    if variable := offline_variable():
         raise _not_downloaded(file, f"{variable} is set", "Unset it and run the command again")
     if file.url.startswith(_HUB):
         return _pull_from_hub(file)
@@ -166,7 +174,7 @@ def _published_checksum(file: WeightFile) -> str | None:
         return file.checksum
     record = ZENODO + file.checksum.removeprefix("zenodo:")
     try:
-        entries = {entry["key"]: entry["checksum"] for entry in read_json(record)["files"]}
+        entries = {entry["key"]: entry["checksum"] for entry in download_json(record)["files"]}
         return str(entries[file.filename])
     except (*FAILURES, ValueError, LookupError, TypeError) as error:
         why = f"its checksum is not available from {record} ({reason(error)})"
@@ -174,7 +182,7 @@ def _published_checksum(file: WeightFile) -> str | None:
 
 
 def _check_download(file: WeightFile, path: Path, checksum: str | None) -> None:
-    if wrong := fault(path, checksum, file.size):
+    if wrong := download_fault(path, checksum, file.size):
         path.unlink()
         raise WeightsError(
             f"The download of {file.filename} from {file.address} is not the published file: {wrong}.",

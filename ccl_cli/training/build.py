@@ -79,19 +79,19 @@ def build(recipe: Recipe) -> Parts:
     check_optimizer(recipe.optim)
     errors: list[CclError] = []
     manifest = attempt(errors, lambda: training_data(recipe))
-    seen = training_videos(recipe, manifest) if manifest else Videos.of([])
+    listed = training_videos(recipe, manifest) if manifest else Videos.of([])
     specs = recipe.teachers if attempt(errors, lambda: _uses_teachers(recipe)) else ()
     teachers = attempt(errors, lambda: load_teachers(specs, manifest.classes if manifest else ()))
     if manifest is not None:
-        sees_labels = bool(seen.labelled.any())
+        sees_labels = bool(listed.labelled.any())
         attempt(errors, partial(check_held_out, recipe, manifest, sees_labels=sees_labels))
     if errors or manifest is None or teachers is None:
         raise bundled(errors)
-    videos = seen.without(manifest.missing("train"))
-    missing = seen.without(videos)
-    check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing, videos=len(seen))
+    videos = listed.without(manifest.missing("train"))
+    missing = listed.without(videos)
+    check_unreadable(len(missing), manifest, "train", recipe.max_unreadable, missing, videos=len(listed))
     if not videos:
-        raise DataError(f"None of the {len(seen)} training videos exists, such as '{seen[0].path}'.")
+        raise DataError(f"None of the {len(listed)} training videos exists, such as '{listed[0].path}'.")
     _check_teachers(teachers, videos)
     warn_if_packed_smaller(videos, recipe.clip.short_side)
     check_span(videos, recipe.clip)

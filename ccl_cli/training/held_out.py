@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # Evaluates a student on the held-out split: ``top1`` and ``r1`` in percent, and ``loss``, equal on all
 # processes.
 Score = Callable[[Recipe, "Parts", Student, Accelerator], Mapping[str, float]]
-LABELS = {"top1": "top-1", "loss": "loss", "r1": "R@1"}
-LOGGED = {f"{split}_{name}" for name in LABELS for split in ("val", "test")}  # in metrics.jsonl
+SCORE_TITLES = {"top1": "top-1", "loss": "loss", "r1": "R@1"}
+LOGGED = {f"{split}_{name}" for name in SCORE_TITLES for split in ("val", "test")}  # in metrics.jsonl
 _log = logging.getLogger("ccl")
 
 
@@ -39,7 +39,7 @@ class HeldOut:
     def __init__(self, recipe: Recipe, score: Score | None = None) -> None:
         self.train, self._score = recipe.train, score
         # If scores choose nothing, a resumed run may score other videos or clips.
-        self._of = [self.train.eval_split, recipe.eval.model_dump(mode="json")]
+        self._scored_on = [self.train.eval_split, recipe.eval.model_dump(mode="json")]
         self.latest: Mapping[str, float] = {}
         self.best: dict[str, Any] = {}
         self.waited = 0
@@ -81,7 +81,8 @@ class HeldOut:
         """The latest figures, for the progress line."""
         figures = {name: f"{value:.3f}" for name, value in self.latest.items() if name == "loss"}
         figures |= {name: f"{value:.1f}%" for name, value in self.latest.items() if name != "loss"}
-        return "".join(f"  {self.train.eval_split} {LABELS[name]} {text}" for name, text in figures.items())
+        split = self.train.eval_split
+        return "".join(f"  {split} {SCORE_TITLES[name]} {text}" for name, text in figures.items())
 
     def restore_best(self, students: Mapping[str, Student]) -> dict[str, Any]:
         """Load the best weights if they are to be published; return entries for the header of the file."""
@@ -89,7 +90,7 @@ class HeldOut:
             return {}
         for name, student in students.items():
             student.load_state_dict(self.best["weights"][name])
-        choice = f"best {LABELS[self.train.keep_by]} on {self.train.eval_split}"
+        choice = f"best {SCORE_TITLES[self.train.keep_by]} on {self.train.eval_split}"
         return {"step": self.best["step"], "selection": choice}
 
     def summary(self) -> dict[str, Any]:
@@ -102,11 +103,11 @@ class HeldOut:
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint, equal on all processes."""
-        return {"latest": dict(self.latest), "best": self.best, "waited": self.waited, "of": self._of}
+        return {"latest": dict(self.latest), "best": self.best, "waited": self.waited, "of": self._scored_on}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`, unless its scores are of other videos or clips."""
-        if state["of"] == self._of:
+        if state["of"] == self._scored_on:
             self.latest, self.best, self.waited = state["latest"], state["best"], state["waited"]
 
     def _is_better(self) -> bool:

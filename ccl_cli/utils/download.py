@@ -43,7 +43,7 @@ def download(url: str, path: Path, progress: Progress | None = None) -> None:
     raise ConnectionError(f"the connection was cut after {size(path):,} bytes")
 
 
-def read_json(url: str) -> Any:
+def download_json(url: str) -> Any:
     """Download and parse a JSON document.
 
     Raises:
@@ -62,13 +62,13 @@ def reason(error: Exception) -> str:
     return " ".join(str(message).split()).rstrip(".") or type(error).__name__
 
 
-def forbidden() -> str | None:
+def offline_variable() -> str | None:
     """Return the environment variable that disables downloads, or None."""
     variables = "CCL_OFFLINE", "HF_HUB_OFFLINE"
     return next((name for name in variables if os.environ.get(name, "").lower() in _YES), None)
 
 
-def fault(path: Path, checksum: str | None, bytes_: int | None = None) -> str | None:
+def download_fault(path: Path, checksum: str | None, bytes_: int | None = None) -> str | None:
     """Compare a file with its published size and checksum; return the difference in words, or None.
 
     Args:

@@ -179,7 +179,7 @@ def lock_file(path: Path, refusal: str, hint: str, *, wait: bool = False, requir
 
     Raises:
         UsageError: another process has the lock.
-        SystemSetupError: the file system has no locks.
+        SystemSetupError: locks are required, and the file system has none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w")

@@ -151,11 +151,11 @@ def evaluated(root, cell, top1):
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
-def tuned(clips_folder, tops, method="fitnet", **changes):
+def tuned(clips_folder, tops):
     """A benchmark that chooses, and its folder, where factors have these figures, one of each seed."""
     seeds = range(len(next(iter(tops.values()))))
     tune = {"grid": list(tops), "seeds": list(seeds)}
-    experiment = recipe(clips_folder, methods={method: method}, tune=tune, **changes)
+    experiment = recipe(clips_folder, methods={"fitnet": "fitnet"}, tune=tune)
     root, cells = folder_of(experiment), tune_cells(experiment, hold_out=True)
     for cell in cells:
         if (top1 := tops[cell.factor][cell.seed]) is not None:

@@ -15,7 +15,6 @@ PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md"))]
 _FENCE = re.compile(r"(?P<indent> *)(?P<ticks>```+)(?P<language>\w*) *(?:title=\"(?P<title>[^\"]+)\")? *")
 _BETWEEN = {"&&", "||", "|", ";", "&"}
 _REDIRECTION = {">", ">>", "<", ">&"}
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ def weights(home: Path) -> None:
     torch.save(timm.create_model("resnet34").state_dict(), home / "resnet34-b627a593.pth")
 
 
-def _tone(label: int, seconds: float = 1.0) -> np.ndarray:
-    return np.sin(np.arange(int(seconds * _RATE)) * (0.02 + 0.03 * label)).astype(np.float32) / 2
+def _tone(label: int) -> np.ndarray:
+    return np.sin(np.arange(_RATE) * (0.02 + 0.03 * label)).astype(np.float32) / 2
 
 
 def _videos(folder: Path, rng: np.random.Generator) -> None:

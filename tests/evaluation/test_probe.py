@@ -14,7 +14,7 @@ from ccl_cli.errors import DataError, UsageError
 from ccl_cli.evaluation.classifiers import (
     PENALTIES,
     LabelledEmbeddings,
-    center_and_normalize,
+    centre_and_normalise,
     predict_knn,
     probe_classes,
     probe_knn,
@@ -33,7 +33,7 @@ def clusters(counts, spread, dim=16):
     rng, labels = np.random.default_rng(0), np.repeat(np.arange(len(counts)), counts)
     corners = np.eye(len(counts), dim)[labels]
     pair = (corners + spread * rng.normal(size=corners.shape) for _ in range(2))
-    return [LabelledEmbeddings(each.astype(np.float32), labels) for each in center_and_normalize(*pair)]
+    return [LabelledEmbeddings(each.astype(np.float32), labels) for each in centre_and_normalise(*pair)]
 
 
 @pytest.mark.parametrize(("k", "expected"), [(2, 1), (3, 0), (99, 0)])

@@ -27,7 +27,7 @@ def word_tokenizer(**arguments: Any) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **arguments)
 
 
-def write_encoder(folder: Path, dim: int = 16, seed: int = 0) -> Path:
+def write_encoder(folder: Path, seed: int = 0) -> Path:
     """Save a BERT of one layer with its tokenizer, mean pooling and normalisation."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import modules
@@ -36,10 +36,10 @@ def write_encoder(folder: Path, dim: int = 16, seed: int = 0) -> Path:
     tokenizer = word_tokenizer()
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=dim,
+        hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
-        intermediate_size=2 * dim,
+        intermediate_size=32,
         max_position_embeddings=40,
     )
     with torch.random.fork_rng(devices=[]):

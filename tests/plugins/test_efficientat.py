@@ -53,13 +53,13 @@ def teacher(published, tmp_path_factory):
         return from_spec(f"audio:efficientat_mn04@{published}?seconds=5")
 
 
-def resampled_by_ffmpeg(path, seconds=5):
+def resampled_by_ffmpeg(path):
     """Samples as those of the reference were made: ours come from another resampler."""
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=32_000)
     with av.open(str(path)) as container:
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
     parts = [frame.to_ndarray()[0] for frame in (*frames, *resampler.resample(None))]
-    return torch.from_numpy(np.concatenate(parts)[: seconds * 32_000])
+    return torch.from_numpy(np.concatenate(parts)[: 5 * 32_000])
 
 
 def test_it_is_the_published_network_on_real_sounds(teacher, shared):

@@ -26,28 +26,24 @@ def make_window(
     *,
     video="a/b",
     frames=None,
-    student_view=None,
     sound=None,
     training=True,
     seed=0,
     batch_seed=0,
-    path="b.mp4",
-    end=1.0,
 ) -> HeldWindow:
     noise = np.random.default_rng(5)
     if frames is None:
         frames = torch.from_numpy(noise.integers(0, 256, (8, 60, 80, 3), dtype=np.uint8))
-    if student_view is None:
-        student_view = torch.from_numpy(noise.integers(0, 256, (3, 8, 112, 112), dtype=np.uint8))
+    student_view = torch.from_numpy(noise.integers(0, 256, (3, 8, 112, 112), dtype=np.uint8))
     window = HeldWindow(
-        Video(video, Path(path), 0, "train"),
+        Video(video, Path("b.mp4"), 0, "train"),
         Clip(),
         rng=np.random.default_rng(seed),
         batch_rng=np.random.default_rng(batch_seed),
         training=training,
     )
     window.frames, window.student_view, window.sound = frames, student_view, sound
-    window.start, window.end = 0.0, end
+    window.start, window.end = 0.0, 1.0
     return window
 
 

@@ -16,7 +16,7 @@ from ccl_cli.deploy.card import card
 from ccl_cli.deploy.export import export_model
 from ccl_cli.deploy.predict import embed, predict
 from ccl_cli.errors import DataError, RecipeError, UsageError
-from ccl_cli.evaluation.classifiers import LabelledEmbeddings, center_and_normalize, predict_knn
+from ccl_cli.evaluation.classifiers import LabelledEmbeddings, centre_and_normalise, predict_knn
 from ccl_cli.evaluation.evaluate import evaluate
 from ccl_cli.evaluation.model import load_student
 from ccl_cli.training import build as building
@@ -114,7 +114,7 @@ def test_a_model_without_classes_has_features_and_can_be_fine_tuned(clips_folder
         files = list_videos([video.path for video in videos])
         x[split] = np.stack([each.vector.numpy() for each in embed(model, files, workers=0)])
         y[split] = np.array([video.label for video in videos])
-    x_train, x_test = center_and_normalize(x["train"], x["test"])
+    x_train, x_test = centre_and_normalise(x["train"], x["test"])
     knn = predict_knn(LabelledEmbeddings(x_train, y["train"]), x_test, 10)
     assert (probe["knn"], probe["chance"]) == (pytest.approx(100 * (knn == y["test"]).mean()), 50)
 

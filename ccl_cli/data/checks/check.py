@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ccl_cli.data.checks.findings import ABSENT, Effort, examine
+from ccl_cli.data.checks.findings import NO_FILE, Effort, examine
 from ccl_cli.data.checks.inspect import Inspection, Subject, decode, digest, inspect
 from ccl_cli.data.checks.pool import Failure
 from ccl_cli.data.manifest import SPLITS, Manifest, Video
@@ -150,7 +150,7 @@ def check(manifest: Manifest, effort: Effort, *, frames: int, deep: bool = False
     for index, result in examine(inspect, subjects, effort):
         inspection = Inspection(result.reason) if isinstance(result, Failure) else Inspection(*result)
         if inspection.fault:
-            faults.append((index, "missing" if result is ABSENT else "corrupt", inspection.fault))
+            faults.append((index, "missing" if result is NO_FILE else "corrupt", inspection.fault))
         else:
             inspections[index] = inspection
             faults += _shortcomings(index, inspection, frames)

@@ -26,7 +26,7 @@ from ccl_cli.utils.progress import Reporter
 # Another decoder may give other results. Raise the number when a stored value changes its meaning.
 _STORE = f"findings-3-{av.__version__}"
 BLOCK = 1000  # subjects of an executor's item
-ABSENT = Failure("there is no such file")
+NO_FILE = Failure("there is no such file")
 
 
 class Effort(NamedTuple):
@@ -57,7 +57,7 @@ def examine(
         effort: Resources.
 
     Yields:
-        The index of a subject and its result: :data:`ABSENT`, another :class:`Failure`, or the JSON value of
+        The index of a subject and its result: :data:`NO_FILE`, another :class:`Failure`, or the JSON value of
         ``work``. Stored results come first, the others in order of completion.
 
     Raises:
@@ -71,7 +71,7 @@ def examine(
     jobs: dict[int, str] = {}
     for index, key in enumerate(keys):
         if key is None:
-            yield index, ABSENT
+            yield index, NO_FILE
         elif key in stored:
             yield index, json.loads(stored[key])
         else:

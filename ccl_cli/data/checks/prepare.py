@@ -13,7 +13,7 @@ from ccl_cli.data.checks.findings import Effort
 from ccl_cli.data.manifest import Manifest, read_header
 from ccl_cli.data.sources.about import ListFile
 from ccl_cli.errors import DataError, SystemSetupError, UsageError
-from ccl_cli.utils.download import FAILURES, Progress, download, fault, forbidden, reason
+from ccl_cli.utils.download import FAILURES, Progress, download, download_fault, offline_variable, reason
 
 
 def prepare(manifest: Manifest, path: Path, effort: Effort, *, frames: int) -> Report:
@@ -54,7 +54,7 @@ def fetch_list(file: ListFile, place: Path, progress: Progress | None = None) ->
     """
     part = place.with_name(f".{file.url.rpartition('/')[2]}.part")
     try:
-        if variable := forbidden():
+        if variable := offline_variable():
             raise ConnectionError(f"{variable} is set")
         download(file.url, part, progress)
         _move(part, file, place)
@@ -68,7 +68,7 @@ def fetch_list(file: ListFile, place: Path, progress: Progress | None = None) ->
 def _move(part: Path, file: ListFile, place: Path) -> None:
     """Check a downloaded file and move it, or the folder in an archive, to its place; it appears complete."""
     try:
-        if wrong := fault(part, file.checksum):
+        if wrong := download_fault(part, file.checksum):
             raise ValueError(f"it is not the published list, {wrong}")
         if not file.url.endswith(".zip"):
             part.replace(place)

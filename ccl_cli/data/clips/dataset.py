@@ -100,11 +100,8 @@ class TrainingClips(Dataset[LoadedBatch]):
             window = self._window(draw, row)
             try:
                 _ = window.student_view  # first, because a preprocess may use the same random numbers
-                return (
-                    row,
-                    window,
-                    {n: run_preprocess(n, each, window) for n, each in self.preprocess.items()},
-                )
+                inputs = {name: run_preprocess(name, each, window) for name, each in self.preprocess.items()}
+                return row, window, inputs
             except DataError as error:
                 unreadable[row] = error.message
                 reasons.append(error.message)
@@ -132,7 +129,7 @@ class TrainingClips(Dataset[LoadedBatch]):
         )
 
 
-class TeacherBatch(NamedTuple):
+class LoadedInputs(NamedTuple):
     """Inputs of teachers from several videos, outside training.
 
     Attributes:
@@ -155,7 +152,7 @@ class TeacherBatch(NamedTuple):
 
 
 class _Views(NamedTuple):
-    """The views of one video that one teacher gets, K in a cache; see :class:`TeacherBatch`."""
+    """The views of one video that one teacher gets, K in a cache; see :class:`LoadedInputs`."""
 
     inputs: list[Tensor | None]
     state: str = UNREADABLE
@@ -166,7 +163,7 @@ class _Views(NamedTuple):
 
 
 @dataclass(eq=False, repr=False)
-class TeacherClips(Dataset[TeacherBatch]):
+class TeacherClips(Dataset[LoadedInputs]):
     """The centre clip of each video, or K evenly spaced views of it for a cache. An index is a list of rows.
 
     A video that one teacher cannot read is unreadable for this teacher only.
@@ -184,19 +181,20 @@ class TeacherClips(Dataset[TeacherBatch]):
     _: KW_ONLY
     views: int | None = None
 
-    def __getitem__(self, rows: Sequence[int]) -> TeacherBatch:
+    def __getitem__(self, rows: Sequence[int]) -> LoadedInputs:
         """Run every teacher's preprocessing on these videos.
 
         Raises:
             CclError: a teacher's preprocessing or a decoder fails for another reason than damaged data.
         """
         read = [self._read(row) for row in rows]
+        by_row = dict(zip(rows, read, strict=True))
         by_name = {name: [views[name] for views in read] for name in self.preprocess}
         reasons = {
             row: {name: each.reason for name, each in views.items() if each.reason}
-            for row, views in zip(rows, read, strict=True)
+            for row, views in by_row.items()
         }
-        return TeacherBatch(
+        return LoadedInputs(
             rows=torch.tensor(rows),
             inputs={
                 name: collate_inputs(
@@ -204,10 +202,7 @@ class TeacherClips(Dataset[TeacherBatch]):
                 )
                 for name, views in by_name.items()
             },
-            states={
-                row: {name: each.state for name, each in views.items()}
-                for row, views in zip(rows, read, strict=True)
-            },
+            states={row: {name: each.state for name, each in views.items()} for row, views in by_row.items()},
             unreadable={row: by_teacher for row, by_teacher in reasons.items() if by_teacher},
             kinds={
                 name: next((each.kind for each in views if each.kind), "") for name, views in by_name.items()

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ccl_cli.data.manifest.arrow_file import SUFFIX, map_columns, write_arrow
-from ccl_cli.data.manifest.columns import ABSENT, CODES, SPLITS, UNLABELLED, Texts, Video
+from ccl_cli.data.manifest.columns import ABSENT, SPLIT_CODES, SPLITS, UNLABELLED, Texts, Video
 from ccl_cli.data.manifest.groups import choose_labels, choose_share
 from ccl_cli.data.manifest.json_lines import FORMAT, parse_header, read_lines, write_lines
 from ccl_cli.data.manifest.videos import Videos
@@ -157,7 +157,7 @@ class Manifest:
         if self.split("val"):
             raise DataError(f"The data set '{self.name}' has a val split already.", "Set holdout to 0.")
         splits, trained = self.videos.column("split").copy(), self.videos.in_split("train")
-        splits[np.flatnonzero(trained)[choose_share(self.split("train"), share, seed)]] = CODES["val"]
+        splits[np.flatnonzero(trained)[choose_share(self.split("train"), share, seed)]] = SPLIT_CODES["val"]
         return replace(self, videos=self.videos.with_column("split", splits))
 
     def validate(self, need: Collection[str] = ("train",)) -> None:

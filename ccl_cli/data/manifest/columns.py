@@ -26,7 +26,7 @@ from ccl_cli.utils.shared_array import SharedArray
 SPLITS = ("train", "val", "test")
 UNLABELLED = -1
 ABSENT = -1  # size of a missing video
-CODES = {name: code for code, name in enumerate(SPLITS)}
+SPLIT_CODES = {name: code for code, name in enumerate(SPLITS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ class ColumnsBuilder:
         if any(label is not None and label < 0 for label in labels):
             raise ValueError("a negative label")
         numbers: list[Iterable[Any]] = [[UNLABELLED if label is None else label for label in labels]]
-        numbers.append(map(CODES.__getitem__, splits))
+        numbers.append(map(SPLIT_CODES.__getitem__, splits))
         numbers += [[math.nan if at is None else at for at in column] for column in times]
         for texts, values in zip(self._texts, (ids, paths), strict=True):
             texts.extend(values)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ccl_cli.data.manifest.columns import (
-    CODES,
+    SPLIT_CODES,
     UNLABELLED,
     Columns,
     ColumnsBuilder,
@@ -155,5 +155,5 @@ class Videos(Sequence[Video]):
 
     def in_split(self, name: str) -> NDArray[np.bool_]:
         """[n] mask of the videos in a split; all False for an unknown split."""
-        inside: NDArray[np.bool_] = self.column("split") == CODES.get(name, -1)
+        inside: NDArray[np.bool_] = self.column("split") == SPLIT_CODES.get(name, -1)
         return inside

@@ -163,17 +163,21 @@ def _mp4(
         for image, stamp in zip(images, stamps, strict=False):
             stream = stream or _h264(container, image.shape, unit, quality)
             shape, count = image.shape[:2], count + 1
-            for packet in stream.encode(_even(image, stamp, unit)):
-                keys += [[packet.pts, packet.dts]] * packet.is_keyframe
-                container.mux(packet)
-        for packet in stream.encode(None) if stream else ():
-            keys += [[packet.pts, packet.dts]] * packet.is_keyframe
-            container.mux(packet)
+            keys += _write(container, stream.encode(_even(image, stamp, unit)))
+        if stream:
+            keys += _write(container, stream.encode(None))
     begin = int(pts[0]) * info.time_base.numerator
     end = info.end_pts * info.time_base.numerator - begin
     picture = _picture(info, shape, stamps[:count], end, unit, info.origin - float(begin * unit))
     data = file.getvalue()
     return MP4, picture | {"keys": keys, **_fragments(data)}, data
+
+
+def _write(container: Any, packets: Sequence[Any]) -> list[list[int]]:
+    """Write packets; return the presentation and decoding timestamps of the key frames among them."""
+    keys = [[packet.pts, packet.dts] for packet in packets if packet.is_keyframe]
+    container.mux(packets)  # changes the packets' timestamps
+    return keys
 
 
 def _fragments(mp4: bytes) -> dict[str, Any]:

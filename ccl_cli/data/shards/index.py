@@ -21,7 +21,7 @@ from pydantic import Field, NonNegativeInt
 from ccl_cli.data.manifest import ABSENT, Manifest, Videos
 from ccl_cli.data.shards.encode import Encoded
 from ccl_cli.data.video.shard_reader import Record, StrictModel
-from ccl_cli.data.video.storage import RECORD, Member, Packed, is_url, length, read_range
+from ccl_cli.data.video.storage import RECORD, Member, Packed, address_size, is_url, read_range
 from ccl_cli.errors import DataError
 from ccl_cli.utils import json_text
 from ccl_cli.utils.files import atomic_path, write_text
@@ -191,7 +191,7 @@ def read_manifest(location: str) -> Manifest:
         )
     address = _join(location, INDEX)
     try:
-        index = _Index.model_validate(json_text.parse(read_range(address, 0, length(address))))
+        index = _Index.model_validate(json_text.parse(read_range(address, 0, address_size(address))))
     except ValueError as error:
         raise DataError(
             f"The {INDEX} of '{location}' is not one of '{INDEX_FORMAT}'.", "Pack the set with this ccl."
@@ -209,7 +209,7 @@ def read_manifest(location: str) -> Manifest:
 def _fetch_videos(location: str, digest: str) -> Path:
     """Download the list of videos to ``CCL_HOME``, because only a file can be mapped."""
     address = _join(location, VIDEOS)
-    size, name = length(address), hashlib.sha256(f"{address} {digest}".encode()).hexdigest()[:16]
+    size, name = address_size(address), hashlib.sha256(f"{address} {digest}".encode()).hexdigest()[:16]
     path = cache_dir() / "manifests" / f"{name}.arrow"
     if path.is_file() and path.stat().st_size == size:
         return path
@@ -221,8 +221,8 @@ def _fetch_videos(location: str, digest: str) -> Path:
 
 def _check_sizes(addresses: Sequence[str], sizes: Sequence[int]) -> None:
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        lengths = list(pool.map(length, addresses))
-    for address, size, actual in zip(addresses, sizes, lengths, strict=True):
+        found = list(pool.map(address_size, addresses))
+    for address, size, actual in zip(addresses, sizes, found, strict=True):
         if size != actual:
             state = "is cut off" if actual < size else "is another one than the index describes"
             raise DataError(

@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
     id: str
     path: Path
-    name: str
+    class_name: str
     split: str
     start: float | None = None
     end: float | None = None
@@ -41,21 +41,23 @@ class Row(NamedTuple):
 def manifest_of(name: str, rows: Iterable[Row], classes: Iterable[str] = ()) -> Manifest:
     """Make a manifest of rows. The classes are those of the rows, sorted, unless they are given."""
     rows = list(rows)
-    classes = tuple(classes) or tuple(sorted({row.name for row in rows} - {""}))
+    classes = tuple(classes) or tuple(sorted({row.class_name for row in rows} - {""}))
     labels = {each: label for label, each in enumerate(classes)}
-    videos = (Video(row.id, row.path, labels.get(row.name), row.split, row.start, row.end) for row in rows)
+    videos = (
+        Video(row.id, row.path, labels.get(row.class_name), row.split, row.start, row.end) for row in rows
+    )
     return Manifest(name, classes, videos)
 
 
-def load_data(wanted: str | Spec | None, need: Collection[str] = ("train",)) -> Manifest:
+def load_data(data: str | Spec | None, need: Collection[str] = ("train",)) -> Manifest:
     """Load the manifest of the data set that a user names. The splits in ``need`` must not be empty."""
-    if wanted is None:
+    if data is None:
         raise RecipeError(
             "No data set is named.",
             "For example `ccl train --data folder:my_videos` or `ccl data show folder:my_videos`. "
             "`ccl data ls` lists the data sources.",
         )
-    spec = wanted if isinstance(wanted, Spec) else parse_data(wanted)
+    spec = data if isinstance(data, Spec) else parse_data(data)
     plugin = registry.find(registry.DATASETS, spec.kind)
     source = registry.load(plugin)
     with registry.blaming(plugin):

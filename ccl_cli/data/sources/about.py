@@ -23,7 +23,7 @@ class ListFile:
         title: Title, for example "annotations".
         name: File name; for a zip archive, the folder in it.
         url: Address of the file.
-        checksum: Checksum as in :func:`ccl_cli.utils.download.fault`, or None.
+        checksum: Checksum as in :func:`ccl_cli.utils.download.download_fault`, or None.
     """
 
     title: str
@@ -80,7 +80,7 @@ class Published:
             return place, paths
         place = Path(lists).expanduser() if lists else places[0]
         lacking = f"{self.title} lacks its {file.title} (no '{place}')"
-        unpack = " and unpack it" * file.url.endswith(".zip")
+        unpack = " and unpack it" if file.url.endswith(".zip") else ""
         step = f"Download {file.url}{unpack} to '{place}', as `ccl data prepare` does with --yes."
         if needed and not paths:
             absent = self.absent(root)

@@ -78,12 +78,13 @@ def load(
     files = {name: paths.get(name) or paths.get(name[2:]) for name in listed}
     if not any(files.values()):
         raise _PUBLISHED.absent(root)
-    rows = [
+    segments_of = _trimmed if segments == "trimmed" else _whole
+    rows = []
+    for name, entry in listed.items():
         # A listed video without a file keeps its row and counts as missing.
-        Row(key, Path(files[name] or root.absolute() / f"{name}.mp4"), label, _SPLITS[entry.subset], *times)
-        for name, entry in listed.items()
-        for key, label, *times in (_trimmed if segments == "trimmed" else _whole)(name, entry.annotations)
-    ]
+        file = Path(files[name] or root.absolute() / f"{name}.mp4")
+        for key, label, start, end in segments_of(name, entry.annotations):
+            rows.append(Row(key, file, label, _SPLITS[entry.subset], start, end))
     every = [each for entry in listed.values() for each in entry.annotations]
     left_out = (len(every) if segments == "trimmed" else len(listed)) - len(rows)
     if left_out:

@@ -111,7 +111,7 @@ def _ids(names: Sequence[str], starts: Sequence[float | None], ends: Sequence[fl
     uses = Counter(names)
     stems = dict(zip(uses, unique_ids(list(uses)), strict=True))
     return [
-        stems[name] + (f"@{start or 0:g}-{'' if end is None else f'{end:g}'}" if uses[name] > 1 else "")
+        f"{stems[name]}@{start or 0:g}-{'' if end is None else f'{end:g}'}" if uses[name] > 1 else stems[name]
         for name, start, end in zip(names, starts, ends, strict=True)
     ]
 

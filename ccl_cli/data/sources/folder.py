@@ -87,7 +87,7 @@ def _scan(root: Path, *, labelled: bool) -> list[Row]:
     files = [path.relative_to(root) for path in files_below(root)]
     videos = [path for path in files if len(path.parts) > depth and path.suffix.lower() in SUFFIXES]
     if not videos:
-        raise DataError(f"'{root}' has no {'class folder with ' * labelled}videos in it.", _LAYOUT)
+        raise DataError(f"'{root}' has no {'class folder with ' if labelled else ''}videos in it.", _LAYOUT)
     if len(videos) < len(files):
         _log.info("'%s': %d files are no videos of a class or split.", root, len(files) - len(videos))
     return [
@@ -106,7 +106,7 @@ def _hold_out(rows: list[Row], split: str, begin: float, end: float, *, seed: in
     by_class: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.split == "train":
-            by_class[row.name].append(row)
+            by_class[row.class_name].append(row)
     chosen: set[str] = set()
     for name, group in by_class.items():
         group.sort(key=_natural)

@@ -69,25 +69,23 @@ def load_ucf51(
 
 
 def _load(
-    name: str, location: str, split: int, lists: str | None, wanted: bool, classes: Collection[str] | None
+    name: str, location: str, split: int, lists: str | None, needed: bool, classes: Collection[str] | None
 ) -> Manifest:
     base = Path(location).expanduser() if location else data_dir()
     default = base if location else base / _FOLDERS[0]
     root = next((path for folder in _FOLDERS if (path := base / folder).is_dir()), default)
-    list_folder, paths = _PUBLISHED.find(root, lists, wanted)
-    listed = [row for row in _read_lists(list_folder, split) if classes is None or row.name in classes]
-    if wanted and not any(row.path.stem in paths for row in listed):
+    list_folder, paths = _PUBLISHED.find(root, lists, needed)
+    listed = [row for row in _read_lists(list_folder, split) if classes is None or row.class_name in classes]
+    if needed and not any(row.path.stem in paths for row in listed):
         raise _PUBLISHED.absent(root)
     flat = any(Path(path).parent == root.absolute() for path in paths.values())
-    rows = [
+    rows = []
+    for row in listed:
         # A listed video without a file keeps its row and counts as missing.
-        row._replace(
-            path=Path(paths.get(row.path.stem, root.absolute() / (row.path.name if flat else row.path)))
-        )
-        for row in listed
-    ]
+        expected = root.absolute() / (row.path.name if flat else row.path)
+        rows.append(row._replace(path=Path(paths.get(row.path.stem, expected))))
     # classInd.txt is sorted without regard to case.
-    return manifest_of(f"{name}-split{split}", rows, sorted({row.name for row in rows}, key=str.lower))
+    return manifest_of(f"{name}-split{split}", rows, sorted({row.class_name for row in rows}, key=str.lower))
 
 
 def _read_lists(folder: Path, split: int) -> Iterator[Row]:

@@ -66,9 +66,10 @@ def _placed(
             part, begin = channels(frame), max(at, 0)
             cursor = at + part.shape[1]
             part = part[:, begin - at : len(samples) - at]
-            # The number of channels may change within a track.
-            row = None if channel is None else min(channel, len(part) - 1)
-            mixed = part.mean(axis=0, dtype=np.float32) if row is None else part[row]
+            if channel is None:
+                mixed = part.mean(axis=0, dtype=np.float32)
+            else:  # the number of channels may change within a track
+                mixed = part[min(channel, len(part) - 1)]
             every = np.vstack([mixed, part])[: len(energies)]
             energies[: len(every)] += np.square(every, dtype=np.float64).sum(axis=1)
             samples[begin : begin + len(mixed)] = mixed

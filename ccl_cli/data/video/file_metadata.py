@@ -56,7 +56,9 @@ def read_metadata(path: Path) -> VideoMetadata:
         track = _audio_track(audio, packets[audio.index], origin) if audio else None
         if video is None:
             none = np.zeros((0, 2), np.int64)
-            return VideoMetadata(path, none[:, 0], none, 0, Fraction(1), origin, 0, 0, False, track)
+            return VideoMetadata(
+                path, none[:, 0], none, 0, Fraction(1), origin, width=0, height=0, seekable=False, audio=track
+            )
         metadata = _video_metadata(path, container.format.name, video, packets[video.index])
         seconds = _header_seconds(container, streams)
         return replace(metadata, origin=origin, audio=track, header_seconds=seconds)

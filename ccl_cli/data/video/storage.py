@@ -137,8 +137,8 @@ def read_range(address: str, offset: int, size: int) -> bytes:
     return bytes(data)
 
 
-def length(address: str) -> int:
-    """Size of a file in bytes. Raises the errors of :func:`read_range`."""
+def address_size(address: str) -> int:
+    """Size of a local file or a URL in bytes. Raises the errors of :func:`read_range`."""
     if is_url(address):
         return int(_remote(address, "size") or 0)
     with blaming_video(address):
@@ -167,11 +167,10 @@ def _remote(address: str, method: str, **arguments: int) -> Any:
     raise AssertionError("the last attempt returns or raises")
 
 
-def to_plain(location: Location) -> dict[str, Any]:
+def to_plain(packed: Packed) -> dict[str, Any]:
     """Convert a place in a shard to JSON values."""
-    assert isinstance(location, Packed)
-    plain = {"shard": location.shard, "key": location.key, "members": location.members}
-    return plain | ({"reason": location.reason} if location.reason else {})
+    plain = {"shard": packed.shard, "key": packed.key, "members": packed.members}
+    return plain | ({"reason": packed.reason} if packed.reason else {})
 
 
 def from_plain(plain: dict[str, Any]) -> Packed:

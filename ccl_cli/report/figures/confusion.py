@@ -91,15 +91,15 @@ def confusion_counts(predictions: Predictions) -> ConfusionCounts:
     return ConfusionCounts(pairs // classes, pairs % classes, videos, sizes)
 
 
-def frequent_mistakes(results: Results, limit: int = 6) -> list[str]:
-    """Describe the most frequent mistakes."""
+def frequent_mistakes(results: Results) -> list[str]:
+    """Describe the six most frequent mistakes."""
     queries = predictions(results, results.split)
     counts, names = confusion_counts(queries), queries.classes
     order = [pair for pair in np.argsort(-counts.videos, kind="stable") if counts.wrong[pair]]
     return [
         f"{names[counts.true[pair]]} is taken for {names[counts.predicted[pair]]}: "
         f"{counts.videos[pair]} of {counts.class_sizes[counts.true[pair]]} videos."
-        for pair in order[:limit]
+        for pair in order[:6]
     ]
 
 

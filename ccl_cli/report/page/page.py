@@ -69,7 +69,7 @@ def _byline(results: Results) -> str:
     runs, methods = len(results.data_runs), len({cell.method for cell in cells})
     seeds = max(cell.n for cell in cells)
     counts = [(runs, "run"), (methods, "method"), (seeds, "seed")]
-    texts = [f"{count} {noun}{'s' * (count != 1)}" for count, noun in counts]
+    texts = [f"{count} {noun}{'s' if count != 1 else ''}" for count, noun in counts]
     return f"{', '.join(texts)}; evaluated on the {results.split} videos of {results.data}."
 
 

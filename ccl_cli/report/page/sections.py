@@ -56,7 +56,7 @@ def _results(results: Results) -> dict[str, Any]:
     shown = []
     for table in tables(results):
         parts = blocks(table, lambda block: len(block.levels) <= MAX_COLUMNS)
-        bold = "Bold: best of its column. " * any(part.has_best for part in parts)
+        bold = "Bold: best of its column. " if any(part.has_best for part in parts) else ""
         shown.append((parts, bold + footer(table, results)))
     return {"blocks_and_footers": shown}
 

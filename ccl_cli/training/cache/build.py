@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ccl_cli.config.recipe import Recipe
 from ccl_cli.data.clips.batch import TeacherInput
-from ccl_cli.data.clips.dataset import TeacherBatch, TeacherClips, clip_loader, split_rows
+from ccl_cli.data.clips.dataset import LoadedInputs, TeacherClips, clip_loader, split_rows
 from ccl_cli.data.manifest import Manifest
 from ccl_cli.errors import DataError, Interrupted, SystemSetupError
 from ccl_cli.teachers import Teacher, embed
@@ -59,10 +59,10 @@ def build_cache(
         )
     finished = key.folder / HEADER
     lock_path = key.folder.with_name(f".{key.folder.name}.lock")
-    says = f"Another process is building '{key.folder.name}'."
+    refusal = f"Another process is building '{key.folder.name}'."
     try:
         if not on_main(finished.is_file):
-            lock = lock_file(lock_path, says, "Waiting for it.", wait=True) if is_main() else nullcontext()
+            lock = lock_file(lock_path, refusal, "Waiting for it.", wait=True) if is_main() else nullcontext()
             with lock:
                 if not on_main(finished.is_file):
                     own = part_numbers(manifest)[rank() :: world_size()]
@@ -167,7 +167,7 @@ class _Part:
         self.value = torch.zeros(len(self.rows), *shape, dtype=dtype)
         self.state = torch.full((len(self.rows),), _UNREADABLE, dtype=torch.uint8)
 
-    def add(self, name: str, batch: TeacherBatch, embedding: Tensor) -> None:
+    def add(self, name: str, batch: LoadedInputs, embedding: Tensor) -> None:
         """Add embeddings ([n, K, D]) of a batch; non-finite ones count as unreadable."""
         finite = embedding.isfinite().flatten(1).all(dim=1)
         places, notes = batch.rows - self.rows[0], self.notes

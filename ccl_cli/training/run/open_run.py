@@ -38,10 +38,13 @@ def open_run(
         UsageError: the run has finished, is in use, or its data set has changed.
         RecipeError: the recipe has changed.
     """
-    path = _unfinished(recipe, output) if resume == "auto" else resume and Path(resume)
+    path = Path(resume) if resume else None
+    if resume == "auto":
+        path = _unfinished(recipe, output)
     if path and output is not None and path != output:
         raise UsageError("--resume continues in the run's own folder.", "Omit --output.")
-    run = find_run(path) if path else RunFolder(output) if output else RunFolder.new(recipe)
+    new = RunFolder(output) if output else RunFolder.new(recipe)
+    run = find_run(path) if path else new
     check = partial(_check_same, recipe, manifest, run) if path else run.refuse_used
     check()  # before a lock file is written
     _lock(run)

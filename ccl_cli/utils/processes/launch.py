@@ -46,7 +46,7 @@ class _Rank:
         return 128 - code if code is not None and code < 0 else code
 
 
-def wanted(count: int) -> bool:
+def must_launch(count: int) -> bool:
     """Return whether this process must launch others, and is not itself one of them."""
     return count > 1 and "LOCAL_RANK" not in os.environ
 

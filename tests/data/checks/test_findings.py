@@ -6,7 +6,7 @@ import pytest
 
 from ccl_cli.config.recipe import Executor
 from ccl_cli.data.checks import findings
-from ccl_cli.data.checks.findings import ABSENT, Effort, examine
+from ccl_cli.data.checks.findings import NO_FILE, Effort, examine
 from ccl_cli.data.checks.inspect import Inspection, Subject, digest, inspect
 from ccl_cli.data.checks.pool import Failure
 from ccl_cli.errors import CclError
@@ -48,7 +48,7 @@ def examined(monkeypatch):
 
 def test_a_stored_result_is_used_again_unless_file_segment_or_kind_changed(files, examined):
     results, fresh = examined(files)
-    assert results[3] is ABSENT
+    assert results[3] is NO_FILE
     assert [Inspection(*results[index]).frames for index in (0, 1, 2)] == [20] * 3
     assert "not a complete media file" in Inspection(*results[4]).fault
     assert fresh == [files[index] for index in (0, 1, 2, 4)]

@@ -49,13 +49,13 @@ def centres(clip) -> np.ndarray:
     )
 
 
-def played(monkeypatch, count=400, **changes) -> dict[int, Counter]:
+def played(monkeypatch, **changes) -> dict[int, Counter]:
     """The events that clips of each action play."""
     monkeypatch.setattr(world, "play", lambda chosen, event, rng: event or "silence")
     chosen = settings(**changes)
     tally: dict[int, Counter] = {}
     for label in range(len(chosen.names())):
-        names = [world.ClipName("train", label, number) for number in range(count)]
+        names = [world.ClipName("train", label, number) for number in range(400)]
         sounds = [synthetic._sound(chosen, name, synthetic._generator(chosen, name, 1)) for name in names]
         tally[label] = Counter("no track" if sound is None else sound for sound in sounds)
     return tally

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ccl_cli.data.video import storage
-from ccl_cli.data.video.storage import Member, Packed, length, read_range, size_of
+from ccl_cli.data.video.storage import Member, Packed, address_size, read_range, size_of
 from ccl_cli.errors import DataError, SystemSetupError
 from tests.helpers.web import Server, serving
 
@@ -26,12 +26,12 @@ def server(tmp_path, monkeypatch):
 def test_bytes_are_read_by_offset(server, tmp_path, store):
     fsspec.filesystem("memory").pipe("/shards/a.tar", CONTENT)
     folder = {"file": str(tmp_path), "memory": "memory://shards", "server": server.address}[store]
-    assert length(f"{folder}/a.tar") == len(CONTENT)
+    assert address_size(f"{folder}/a.tar") == len(CONTENT)
     for begin, size in ((0, 123), (70_000, 30_000), (5, 0)):
         assert read_range(f"{folder}/a.tar", begin, size) == CONTENT[begin : begin + size]
     with pytest.raises(DataError, match=r"ends before byte 100,010: it is cut off"):
         read_range(f"{folder}/a.tar", 99_990, 20)
-    for call in (length, lambda address: read_range(address, 0, 1)):
+    for call in (address_size, lambda address: read_range(address, 0, 1)):
         with pytest.raises(DataError, match=r"'.*gone' (is not there|cannot be read: No such file)"):
             call(f"{folder}/gone")
 
