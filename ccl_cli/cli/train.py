@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from ccl_cli.cli import options
 from ccl_cli.cli.common import command, print_path, print_result, start_processes
+
+if TYPE_CHECKING:
+    from ccl_cli.config.recipe import Recipe
 
 app = typer.Typer(add_completion=False)
 _log = logging.getLogger("ccl")
@@ -74,6 +79,8 @@ def train(
     }
     resumed = find_run(Path(resume)).path if resume and resume != "auto" else None
     experiment = load_recipe(recipe or (str(resumed) if resumed else None), flags, set_ or ())
+    if not dry_run:
+        _start_server(experiment, num_processes)
     check_recipe(experiment)
     start_processes(num_processes)
     from ccl_cli.evaluation.while_training import train as run
@@ -84,3 +91,18 @@ def train(
     else:
         print_path(folder, as_json)
         _log.info("Next: `ccl eval %s`", folder)
+
+
+def _start_server(recipe: Recipe, num_processes: int) -> None:
+    """Start the server of the processes that read videos: a run begins a second earlier."""
+    from ccl_cli import registry
+    from ccl_cli.config.spec import parse_model
+    from ccl_cli.data.clips.workers import start_server
+    from ccl_cli.errors import CclError
+    from ccl_cli.utils.processes.launch import must_launch
+
+    if not recipe.train.workers or must_launch(num_processes):
+        return
+    with suppress(CclError):  # of an unknown teacher; the check of the recipe names all errors
+        teachers = [registry.find(registry.TEACHERS, parse_model(text).label) for text in recipe.teachers]
+        start_server(teacher.value.partition(":")[0] for teacher in teachers)

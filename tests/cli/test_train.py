@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def trained(monkeypatch):
         return Path("runs/x/y")
 
     monkeypatch.setattr("ccl_cli.evaluation.while_training.train", train)
+    monkeypatch.setattr("ccl_cli.data.clips.workers.start_server", lambda modules: None)
     return calls
 
 
@@ -30,6 +32,20 @@ def test_the_main_line(ccl, trained):
     (recipe, rest), _ = trained
     assert recipe == Recipe(data="ucf51", teachers=("audio:cnn14", "image:resnet34"))
     assert rest == {"resume": None, "output": None, "dry_run": False}
+
+
+def test_the_server_of_the_workers_starts_before_torch_is_imported(ccl, trained, monkeypatch):
+    started = []
+    monkeypatch.setattr("ccl_cli.data.clips.workers.start_server", lambda modules: started.append([*modules]))
+    assert (
+        ccl("train", "--teacher", "audio:cnn14", "--teacher", "image:resnet34", "--data", "ucf51").code == 0
+    )
+    assert started == [["ccl_plugins.cnn14", "ccl_plugins.timm_image"]]
+    for more in ["--dry-run"], ["--workers", "0"], ["--teacher", "audio:unknown"]:
+        ccl("train", "--recipe", "smoke", *more)
+    assert len(started) == 1
+    code = "import sys, ccl_cli.cli.train, ccl_cli.data.clips.workers; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_flag_reaches_its_place(ccl, trained):

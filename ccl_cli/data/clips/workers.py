@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Iterable
-from multiprocessing import AuthenticationError
+from multiprocessing import AuthenticationError, forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import TracebackType
 from typing import Any
@@ -35,6 +35,17 @@ class _Server(ForkServerContext):
 
 
 SERVER = _Server()
+
+
+def start_server(modules: Iterable[str] = ()) -> None:
+    """Start the server before the first workers, so that it imports while this process imports, too.
+
+    Args:
+        modules: Further modules for the server to import.
+    """
+    multiprocessing.set_forkserver_preload([*PRELOAD, *modules])
+    with blocked_signals():
+        forkserver.ensure_running()
 
 
 def worker_options(modules: Iterable[str] = ()) -> dict[str, Any]:
