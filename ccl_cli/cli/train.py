@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import typer
 
 from ccl_cli.cli import options
 from ccl_cli.cli.common import command, print_path, print_result, start_processes
+from ccl_cli.errors import CclError
 
 if TYPE_CHECKING:
     from ccl_cli.config.recipe import Recipe
@@ -57,7 +59,7 @@ def train(
 
     Precedence of values, lowest first: defaults, recipe, options, --set.
     """
-    from ccl_cli.config.load import check_recipe, load_recipe
+    from ccl_cli.config.load import load_recipe
     from ccl_cli.training.run.folder import find_run
 
     flags = {
@@ -79,10 +81,7 @@ def train(
     }
     resumed = find_run(Path(resume)).path if resume and resume != "auto" else None
     experiment = load_recipe(recipe or (str(resumed) if resumed else None), flags, set_ or ())
-    if not dry_run:
-        _start_server(experiment, num_processes)
-    check_recipe(experiment)
-    start_processes(num_processes)
+    _start(experiment, num_processes, dry_run=dry_run)
     from ccl_cli.evaluation.while_training import train as run
 
     folder = run(experiment, resume=resumed or resume, output=output, dry_run=dry_run)
@@ -93,16 +92,23 @@ def train(
         _log.info("Next: `ccl eval %s`", folder)
 
 
-def _start_server(recipe: Recipe, num_processes: int) -> None:
-    """Start the server of the processes that read videos: a run begins a second earlier."""
+def _start(recipe: Recipe, num_processes: int, *, dry_run: bool) -> None:
+    """Check the recipe, and start the processes of the run."""
+    from ccl_cli.config.load import check_recipe
+    from ccl_cli.utils.processes.launch import must_launch
+
+    # The server of the processes that read videos starts first: it imports while this process imports, too.
+    if recipe.train.workers and not dry_run and not must_launch(num_processes):
+        with suppress(CclError):  # of an unknown teacher; the check of the recipe names all errors
+            _start_server(recipe.teachers)
+    check_recipe(recipe)
+    start_processes(num_processes)
+
+
+def _start_server(teachers: Sequence[str]) -> None:
     from ccl_cli import registry
     from ccl_cli.config.spec import parse_model
     from ccl_cli.data.clips.workers import start_server
-    from ccl_cli.errors import CclError
-    from ccl_cli.utils.processes.launch import must_launch
 
-    if not recipe.train.workers or must_launch(num_processes):
-        return
-    with suppress(CclError):  # of an unknown teacher; the check of the recipe names all errors
-        teachers = [registry.find(registry.TEACHERS, parse_model(text).label) for text in recipe.teachers]
-        start_server(teacher.value.partition(":")[0] for teacher in teachers)
+    plugins = [registry.find(registry.TEACHERS, parse_model(text).label) for text in teachers]
+    start_server(plugin.value.partition(":")[0] for plugin in plugins)
