@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,21 +39,21 @@ class Fittable(Teacher):
     """Methods that a teacher's class needs, besides the teacher's contract, to be fitted."""
 
     @classmethod
+    @abstractmethod
     def to_fit(cls, spec: Spec, classes: Sequence[str]) -> Self:
         """Build the teacher with a new classifier for ``classes``.
 
         It starts from its pretrained weights; with ``weights=random``, or if there are none, from random
         ones.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def class_scores(self, x: Tensor) -> Tensor:
         """Class scores before softmax: ``[B, *preprocess.shape]`` to ``[B, len(classes)]``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def own_weights(self) -> Mapping[str, Tensor]:
         """The tensors that ``from_spec`` loads from a file."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

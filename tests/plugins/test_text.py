@@ -49,7 +49,7 @@ def from_spec(text):
     return SentenceTeacher.from_spec(parse_model(text))
 
 
-def told(encoder, options="", classes=NAMES):
+def teacher_of(encoder, options="", classes=NAMES):
     teacher = from_spec(f"text:sentence@{encoder}{options}")
     teacher.use_classes(classes)
     return teacher
@@ -61,7 +61,7 @@ def told(encoder, options="", classes=NAMES):
 def test_class_names_are_embedded_as_the_library_does(encoder):
     from sentence_transformers import SentenceTransformer
 
-    teacher = told(encoder)
+    teacher = teacher_of(encoder)
     assert (teacher.modality, teacher.dim, teacher.sees_label) == ("text", 16, True)
     sentences = ["a video of Move Right", "a video of move down"]
     assert teacher.preprocess.sentences == sentences
@@ -72,7 +72,7 @@ def test_class_names_are_embedded_as_the_library_does(encoder):
 
 
 def test_prompts(encoder):
-    plain, other = (told(encoder, f"?prompt={each}") for each in ("{}", "somebody plays {} and {}"))
+    plain, other = (teacher_of(encoder, f"?prompt={each}") for each in ("{}", "somebody plays {} and {}"))
     assert plain.preprocess.sentences[0] == "Move Right"
     assert other.preprocess.sentences[0] == "somebody plays Move Right and Move Right"
     assert plain.fingerprint != other.fingerprint
@@ -85,14 +85,15 @@ def test_class_names_in_words():
 
 
 def test_the_fingerprint_is_of_weights_tokenizer_prompt_and_classes(encoder, tmp_path):
-    same = told(shutil.copytree(encoder, tmp_path / "elsewhere" / "small"))
-    assert same.fingerprint == told(encoder).fingerprint
-    other_weights = told(write_encoder(tmp_path / "x" / "small", seed=1))
+    same = teacher_of(shutil.copytree(encoder, tmp_path / "elsewhere" / "small"))
+    assert same.fingerprint == teacher_of(encoder).fingerprint
+    other_weights = teacher_of(write_encoder(tmp_path / "x" / "small", seed=1))
     tokenizer = shutil.copytree(encoder, tmp_path / "y" / "small")
     text = (tokenizer / "tokenizer.json").read_text()
     (tokenizer / "tokenizer.json").write_text(text.replace('"right"', '"wrong"'))
     prints = {
-        each.fingerprint for each in (same, other_weights, told(tokenizer), told(encoder, classes=("a", "b")))
+        each.fingerprint
+        for each in (same, other_weights, teacher_of(tokenizer), teacher_of(encoder, classes=("a", "b")))
     }
     assert len(prints) == 4
 
@@ -102,7 +103,7 @@ def test_the_fingerprint_is_of_weights_tokenizer_prompt_and_classes(encoder, tmp
 
 def test_captions_by_video_and_none_is_missing(encoder, captions):
     path = captions('\ufeffid,text,more\na/b,"a dog,\n in the rain",x\na/c,cat,\na/d,   ,\n')
-    teacher = told(encoder, f"?captions={path}")
+    teacher = teacher_of(encoder, f"?captions={path}")
     assert not teacher.sees_label
     assert to_texts(teacher.preprocess(make_window())[None]) == ["a dog, in the rain"]
     assert teacher.preprocess(make_window(video="a/d")) is None
@@ -117,7 +118,7 @@ def test_captions_by_video_and_none_is_missing(encoder, captions):
 
 def test_several_captions_are_drawn_from_in_training_only(encoder, captions):
     path = captions("id,text\na/b,cat\na/b,dog\n")
-    preprocess = told(encoder, f"?captions={path}&prompt=a {{}}").preprocess
+    preprocess = teacher_of(encoder, f"?captions={path}&prompt=a {{}}").preprocess
     assert preprocess.views is None
     seen = {to_texts(preprocess(make_window(seed=seed))[None])[0] for seed in range(20)}
     assert seen == {"a cat", "a dog"}
@@ -127,7 +128,7 @@ def test_several_captions_are_drawn_from_in_training_only(encoder, captions):
 
 def test_what_the_captions_say_is_part_of_the_fingerprint_and_where_they_lie_is_not(encoder, captions):
     one, same, other = (
-        told(encoder, f"?captions={captions(f'id,text{chr(10)}a/b,{text}', name)}")
+        teacher_of(encoder, f"?captions={captions(f'id,text{chr(10)}a/b,{text}', name)}")
         for text, name in (("cat", "1.csv"), ("cat", "2.csv"), ("dog", "3.csv"))
     )
     assert one.fingerprint == same.fingerprint != other.fingerprint
@@ -136,7 +137,7 @@ def test_what_the_captions_say_is_part_of_the_fingerprint_and_where_they_lie_is_
 
 def test_captions_that_change_meanwhile_are_noticed(encoder, captions):
     path = captions("id,text\na/b,cat\n")
-    preprocess = told(encoder, f"?captions={path}").preprocess
+    preprocess = teacher_of(encoder, f"?captions={path}").preprocess
     captions("id,text\na/b,dog\n")
     with pytest.raises(DataError, match="have changed"):
         preprocess(make_window())
@@ -155,7 +156,7 @@ def test_captions_that_change_meanwhile_are_noticed(encoder, captions):
 def test_bad_captions_are_a_sentence(encoder, captions, tmp_path, content, said):
     path = tmp_path / "none.csv" if content is None else captions(content)
     with pytest.raises(DataError, match=said) as caught:
-        told(encoder, f"?captions={path}")
+        teacher_of(encoder, f"?captions={path}")
     assert str(path) in caught.value.message
 
 
@@ -173,7 +174,7 @@ def test_sentences_travel_as_bytes(text):
 
 def test_random_bytes_do_not_stop_it(encoder, captions):
     x = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, BYTES), dtype=np.uint8))
-    teacher = told(encoder, f"?captions={captions('id,text' + chr(10) + 'a,b')}")
+    teacher = teacher_of(encoder, f"?captions={captions('id,text' + chr(10) + 'a,b')}")
     assert teacher(x).isfinite().all()
     assert not teacher(0 * x).any()
 
@@ -221,7 +222,7 @@ def test_half_an_encoder_and_a_damaged_one_are_refused(encoder, tmp_path, name, 
 @pytest.mark.parametrize("options", ["caption=x.csv", "weights=random", "prompt=a video", "prompt={name}"])
 def test_bad_options(encoder, options):
     with pytest.raises(PluginError, match=r"has no (option|\{\} for the text)"):
-        told(encoder, f"?{options}")
+        teacher_of(encoder, f"?{options}")
 
 
 def test_workers_import_neither_the_library_nor_torchvision():

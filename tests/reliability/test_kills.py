@@ -1,4 +1,4 @@
-"""Commands killed at random, told to stop, and started twice: finished files are whole, and going on gives the same bytes."""
+"""Commands killed at random, stopped by signals, and started twice: finished files are whole, and resuming gives the same bytes."""
 
 from __future__ import annotations
 

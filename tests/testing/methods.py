@@ -68,21 +68,21 @@ def over_all(values, present):
     return masked_mean(values, present) + values.mean() * 0 / (len(values) - 1)
 
 
-def counted(self, found, *_):
-    """What it has seen lies in a number that is saved nowhere."""
+def counted(self, terms, *_):
+    """The number of its steps is not part of its state, so a resumed run differs."""
     self.steps = getattr(self, "steps", 0) + 1
-    return {name: self.steps * term for name, term in found.items()}
+    return {name: self.steps * term for name, term in terms.items()}
 
 
-def where_present(self, found, student, teachers, batch):
+def where_present(self, terms, student, teachers, batch):
     """A layer runs only where somebody is present."""
     zero = 0 * student.feature.sum()
-    return {name: term if teachers[name].present.any() else zero for name, term in found.items()}
+    return {name: term if teachers[name].present.any() else zero for name, term in terms.items()}
 
 
-def by_label(self, found, student, teachers, batch):
+def by_label(self, terms, student, teachers, batch):
     weight = (1 + batch.labels.min()).sign()
-    return {name: term * weight / weight for name, term in found.items()}
+    return {name: term * weight / weight for name, term in terms.items()}
 
 
 class AnyOption(BaseModel):
@@ -95,7 +95,7 @@ WRONG = [
     ("options", good_but_for(tuned="scale")),
     ("terms", mean(lambda values, present: torch.where(present, values, 0.0))),
     ("terms", mean(lambda values, present: masked_mean(values, present) / 0)),
-    ("hard batches", terms(lambda self, found, *_: found if len(found) == 2 else 1 / 0)),
+    ("hard batches", terms(lambda self, terms, *_: terms if len(terms) == 2 else 1 / 0)),
     ("absent rows", mean(lambda values, present: values.mean())),
     ("hard batches", mean(lambda values, present: (values * present).sum() / present.sum())),
     ("hard batches", mean(over_all)),

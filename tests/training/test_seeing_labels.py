@@ -32,7 +32,7 @@ class Name:
         return torch.tensor(len(self.classes[window.video.label]))
 
 
-class Told(Teacher):
+class Reader(Teacher):
     modality, dim, sees_label, preprocess = "word", 8, True, Name()
 
     @classmethod
@@ -45,38 +45,43 @@ class Told(Teacher):
     def forward(self, x):
         return torch.nn.functional.one_hot(x % 8, 8).float()
 """
-TOLD, SOUND = "word:told", "audio:small?weights=random"
+READER, SOUND = "word:reader", "audio:small?weights=random"
 
 
 @pytest.fixture(autouse=True)
 def _plugin(tmp_path, monkeypatch):
-    install(tmp_path / "site", "told", "[ccl.teachers]\nword.told = told:Told\n", modules={"told": SOURCE})
+    install(
+        tmp_path / "site",
+        "reader",
+        "[ccl.teachers]\nword.reader = reader:Reader\n",
+        modules={"reader": SOURCE},
+    )
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
 
 def recipe(clips_folder, **changes) -> Recipe:
-    base = {"teachers": [TOLD], "train": {"epochs": 2}}
+    base = {"teachers": [READER], "train": {"epochs": 2}}
     return small_recipe(f"folder:{clips_folder / 'set'}", base, changes)
 
 
 def test_records_say_so_and_evaluation_does_not_need_it(clips_folder, tmp_path, capsys):
     """Two of its three teachers listen: the states of the sound are one count, in their common word for it."""
-    experiment = recipe(clips_folder, teachers=[TOLD, SOUND, f"{SOUND}&seconds=0.5"])
+    experiment = recipe(clips_folder, teachers=[READER, SOUND, f"{SOUND}&seconds=0.5"])
     train(experiment, dry_run=True)
-    assert "word:told: (6,), present in 6 of 6, READS LABELS" in capsys.readouterr().out
+    assert "word:reader: (6,), present in 6 of 6, READS LABELS" in capsys.readouterr().out
     run = train(experiment)
     summary = RunFolder(run).summary
-    assert summary["teachers"][TOLD]["sees_label"] is True
+    assert summary["teachers"][READER]["sees_label"] is True
     sound = {"present": 8, "silent": 2, "no track": 2}
-    assert summary["data"]["modalities"] == {TOLD: {"present": 12}, "audio": sound}
-    (tmp_path / "site" / "told.py").unlink()
+    assert summary["data"]["modalities"] == {READER: {"present": 12}, "audio": sound}
+    (tmp_path / "site" / "reader.py").unlink()
     assert evaluate(run, workers=0)["recognition"]["top1"] >= 0
 
 
 def test_it_cannot_be_probed(clips_folder):
     with pytest.raises(DataError, match="uses the class of each video"):
-        probe_teachers(f"folder:{clips_folder / 'set'}", [TOLD, SOUND], workers=0)
-    refusal = measure(train(recipe(clips_folder)), [TOLD], "test")[TOLD]
+        probe_teachers(f"folder:{clips_folder / 'set'}", [READER, SOUND], workers=0)
+    refusal = measure(train(recipe(clips_folder)), [READER], "test")[READER]
     assert isinstance(refusal, DataError)
     assert "uses the class" in refusal.message
 
@@ -91,7 +96,7 @@ def test_its_cache_belongs_to_the_labels(clips_folder):
         table.write_text("\n".join(["path,label,split", *rows]) + "\n")
         manifests.append(load_data(f"csv:{table}"))
     experiment = recipe(clips_folder)
-    for spec, differ in ((TOLD, True), (SOUND, False)):
+    for spec, differ in ((READER, True), (SOUND, False)):
         keys = set()
         for each in manifests:
             (teacher,) = load_teachers([spec], each.classes).values()

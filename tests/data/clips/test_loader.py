@@ -1,4 +1,4 @@
-"""Batches from other processes: their errors, and what is told of a process that dies or hangs."""
+"""Batches from other processes: their errors, and the error for a process that dies or hangs."""
 
 from __future__ import annotations
 
